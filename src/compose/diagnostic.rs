@@ -1,0 +1,140 @@
+//! What is wrong with a Compose file, where, and what to write instead.
+
+use super::node::At;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Error,
+    Warning,
+}
+
+/// One finding. `at` is absent only for findings about no file at all (a missing file, a bad flag).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Diagnostic {
+    pub severity: Severity,
+    pub at: Option<At>,
+    pub message: String,
+    /// What to do about it, a sentence.
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    pub fn error(at: &At, message: impl Into<String>) -> Self {
+        Diagnostic { severity: Severity::Error, at: Some(at.clone()), message: message.into(), help: None }
+    }
+
+    pub fn warning(at: &At, message: impl Into<String>) -> Self {
+        Diagnostic { severity: Severity::Warning, at: Some(at.clone()), message: message.into(), help: None }
+    }
+
+    pub fn global(message: impl Into<String>) -> Self {
+        Diagnostic { severity: Severity::Error, at: None, message: message.into(), help: None }
+    }
+
+    pub fn global_warning(message: impl Into<String>) -> Self {
+        Diagnostic { severity: Severity::Warning, at: None, message: message.into(), help: None }
+    }
+
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    pub fn maybe_help(mut self, help: Option<String>) -> Self {
+        self.help = help.or(self.help);
+        self
+    }
+}
+
+/// The texts of the files that were read, by the name that positions use.
+pub type Sources = HashMap<Arc<str>, Arc<str>>;
+
+/// A failed load: every error of the files, rendered with the lines they are about.
+#[derive(Debug)]
+pub struct LoadError {
+    pub diagnostics: Vec<Diagnostic>,
+    pub sources: Sources,
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut first = true;
+        for diagnostic in self.diagnostics.iter().filter(|d| d.severity == Severity::Error) {
+            if !first {
+                writeln!(f)?;
+            }
+            first = false;
+            f.write_str(&render(diagnostic, &self.sources))?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// `FILE:LINE:COLUMN: error: MESSAGE`, the line with the place marked, and the help. Ends without a newline.
+pub fn render(diagnostic: &Diagnostic, sources: &Sources) -> String {
+    let severity = match diagnostic.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    let mut out = String::new();
+    match &diagnostic.at {
+        None => out.push_str(&format!("{severity}: {}", diagnostic.message)),
+        Some(at) => {
+            out.push_str(&format!("{}:{}:{}: {severity}: {}", at.file, at.line, at.column, diagnostic.message));
+            if let Some(line) = sources.get(&at.file).and_then(|text| text.lines().nth(at.line as usize - 1)) {
+                out.push_str(&marked_line(line, at));
+            }
+        }
+    }
+    if let Some(help) = &diagnostic.help {
+        out.push_str(&format!("\n  help: {help}"));
+    }
+    out
+}
+
+/// A terminal line's worth of the source line around the marked place.
+const SHOWN_COLUMNS: usize = 110;
+
+fn marked_line(line: &str, at: &At) -> String {
+    let column = (at.column as usize).saturating_sub(1);
+    let chars: Vec<char> = line.chars().map(|c| if c == '\t' { ' ' } else { c }).collect();
+    let start = if chars.len() <= SHOWN_COLUMNS { 0 } else { column.saturating_sub(SHOWN_COLUMNS / 3) };
+    let shown: String = chars.iter().skip(start).take(SHOWN_COLUMNS).collect();
+    let shown = shown.trim_end();
+    let width = (at.len as usize).clamp(1, shown.chars().count().saturating_sub(column - start.min(column)).max(1));
+    let number = at.line.to_string();
+    let gutter = " ".repeat(number.len());
+    format!("\n{gutter} |\n{number} | {shown}\n{gutter} | {}{}", " ".repeat(column - start.min(column)), "^".repeat(width))
+}
+
+/// The known name nearest to a misspelt one, where one is near enough to be meant.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = (name.len() / 3).clamp(1, 3);
+    let folded = name.to_ascii_lowercase().replace('-', "_");
+    known
+        .into_iter()
+        .map(|k| (strsim::damerau_levenshtein(&folded, &k.to_ascii_lowercase().replace('-', "_")), k))
+        .filter(|(distance, _)| *distance <= limit)
+        .min_by_key(|(distance, k)| (*distance, k.len()))
+        .map(|(_, k)| k)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_finds_what_was_meant() {
+        let keys = ["depends_on", "deploy", "image", "environment"];
+        assert_eq!(nearest("depend_on", keys), Some("depends_on"));
+        assert_eq!(nearest("dependsOn", keys), Some("depends_on"));
+        assert_eq!(nearest("enviroment", keys), Some("environment"));
+        assert_eq!(nearest("zebra", keys), None);
+    }
+}

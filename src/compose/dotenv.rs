@@ -1,0 +1,148 @@
+//! `.env` and `env_file:` as Docker Compose reads them: quotes, escapes, `export`, comments and interpolation.
+
+use super::interpolate::{self, Unset, Variables};
+use indexmap::IndexMap;
+
+/// A file that is not well formed: the 1-based line and what is wrong there.
+#[derive(Debug, PartialEq)]
+pub struct Malformed {
+    pub line: u32,
+    pub why: String,
+}
+
+/// Reads a file's text. A name without `=` takes its value from `outer`, and is left out when that has none.
+/// Values that are not in single quotes see the variables of `outer` and of the lines above them.
+///
+/// # Errors
+/// The first line that is not well formed.
+pub fn parse(text: &str, outer: &dyn Variables) -> Result<IndexMap<String, String>, Malformed> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n");
+    let mut values: IndexMap<String, String> = IndexMap::new();
+    let mut rest = text.as_str();
+    loop {
+        rest = rest.trim_start();
+        if rest.is_empty() {
+            return Ok(values);
+        }
+        let line = text[..text.len() - rest.len()].matches('\n').count() as u32 + 1;
+        let malformed = |why: String| Malformed { line, why };
+        if rest.starts_with('#') {
+            rest = rest.split_once('\n').map_or("", |(_, after)| after);
+            continue;
+        }
+        if let Some(after) = rest.strip_prefix("export").filter(|after| after.starts_with([' ', '\t'])) {
+            rest = after.trim_start_matches([' ', '\t']);
+        }
+        let end = rest.find(['=', ':', '\n']).unwrap_or(rest.len());
+        let name = rest[..end].trim();
+        if let Some(bad) = name.chars().find(|c| !(c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | '[' | ']'))) {
+            return Err(malformed(format!("`{bad}` cannot be part of the variable name `{name}`")));
+        }
+        if name.is_empty() {
+            return Err(malformed("a line must be NAME=VALUE".into()));
+        }
+        let separator = rest[end..].chars().next();
+        if separator.is_none() || separator == Some('\n') {
+            if let Some(value) = outer.get(name) {
+                values.insert(name.to_string(), value);
+            }
+            rest = &rest[end..];
+            continue;
+        }
+        let (value, after) = value(rest[end + 1..].trim_start_matches([' ', '\t']), &values, outer).map_err(malformed)?;
+        values.insert(name.to_string(), value);
+        rest = after;
+    }
+}
+
+fn value<'a>(text: &'a str, earlier: &IndexMap<String, String>, outer: &dyn Variables) -> Result<(String, &'a str), String> {
+    let lookup = |name: &str| outer.get(name).or_else(|| earlier.get(name).cloned());
+    let expand = |raw: &str| {
+        interpolate::expand(raw, &lookup, &mut Unset::new()).map_err(|failure| match failure {
+            interpolate::Failure::Syntax(why) => why,
+            interpolate::Failure::Required { name, message } => format!("the variable `{name}` is required and not set: {message}"),
+        })
+    };
+    match text.chars().next() {
+        Some(quote @ ('\'' | '"')) => {
+            let body = &text[1..];
+            let mut escaped = false;
+            let end = body
+                .char_indices()
+                .find(|(_, c)| {
+                    let closes = *c == quote && !escaped;
+                    escaped = *c == '\\' && !escaped;
+                    closes
+                })
+                .map(|(i, _)| i)
+                .ok_or_else(|| format!("the value begins with {quote} and is not closed"))?;
+            let after = body[end + 1..].split_once('\n').map_or("", |(_, after)| after);
+            let value = if quote == '\'' { body[..end].replace("\\'", "'") } else { expand(&unescape(&body[..end]))? };
+            Ok((value, after))
+        }
+        _ => {
+            let (line, after) = text.split_once('\n').unwrap_or((text, ""));
+            let comment = line.char_indices().find(|(i, c)| {
+                *c == '#' && (*i == 0 || line[..*i].ends_with([' ', '\t']))
+            });
+            let raw = comment.map_or(line, |(i, _)| &line[..i]).trim_end();
+            Ok((expand(raw)?, after))
+        }
+    }
+}
+
+/// The escapes of a double-quoted value; `\$` stays a plain dollar sign through interpolation.
+fn unescape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            out.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('n') => out.push('\n'),
+            Some('r') => out.push('\r'),
+            Some('t') => out.push('\t'),
+            Some('$') => out.push_str("$$"),
+            Some(c @ ('"' | '\\')) => out.push(c),
+            Some(c) => out.extend(['\\', c]),
+            None => out.push('\\'),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form() {
+        let outer = |name: &str| (name == "OUT").then(|| "outer".to_string());
+        let text = "# comment\nA=1\nexport B = two # tail\nC='single $A'\nD=\"double $A\\n\"\nE=${A}-${OUT}\nOUT\nMISSING\nF=\nG=a#b\nH=\"l1\nl2\"\nI: yaml\nJ=\"\\$A\"";
+        let values = parse(text, &outer).expect("valid");
+        let expected = [
+            ("A", "1"),
+            ("B", "two"),
+            ("C", "single $A"),
+            ("D", "double 1\n"),
+            ("E", "1-outer"),
+            ("OUT", "outer"),
+            ("F", ""),
+            ("G", "a#b"),
+            ("H", "l1\nl2"),
+            ("I", "yaml"),
+            ("J", "$A"),
+        ];
+        assert_eq!(values.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn malformed_lines_are_named() {
+        let none = |_: &str| None;
+        assert_eq!(parse("A=1\nB C=2\n", &none).expect_err("space").line, 2);
+        assert_eq!(parse("A=\"open\n", &none).expect_err("quote").line, 1);
+        assert_eq!(parse("=x", &none).expect_err("name").line, 1);
+    }
+}

@@ -1,0 +1,79 @@
+//! Which files make up the project, and which directory and name it has.
+
+use super::Options;
+use super::diagnostic::Diagnostic;
+use std::path::{Path, PathBuf};
+
+/// The files to read, in order, and the project directory that their relative paths are relative to.
+#[derive(Debug)]
+pub struct Located {
+    pub files: Vec<PathBuf>,
+    pub directory: PathBuf,
+}
+
+/// The names that are looked for in a directory, in Docker Compose's order.
+const NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
+/// An override beside the found file is merged on top of it.
+const OVERRIDES: [&str; 4] =
+    ["compose.override.yaml", "compose.override.yml", "docker-compose.override.yml", "docker-compose.override.yaml"];
+
+/// Finds the project's files.
+///
+/// # Errors
+/// When there is no Compose file here or above.
+pub fn locate(options: &Options) -> Result<Located, Diagnostic> {
+    let mut given = options.files.clone();
+    if given.is_empty() {
+        if let Some(listed) = options.environment.get("COMPOSE_FILE").filter(|f| !f.is_empty()) {
+            let separator = options.environment.get("COMPOSE_PATH_SEPARATOR").map_or(":", String::as_str);
+            given = listed.split(separator).map(str::to_string).collect();
+        }
+    }
+    let project_directory = options.project_directory.as_ref().map(|d| super::paths::absolute(&d.to_string_lossy(), &options.directory));
+    if !given.is_empty() {
+        let files: Vec<PathBuf> = given
+            .iter()
+            .map(|file| if file == "-" { PathBuf::from("-") } else { super::paths::absolute(file, &options.directory) })
+            .collect();
+        let beside = match files[0].parent() {
+            Some(parent) if files[0] != Path::new("-") => parent.to_path_buf(),
+            _ => options.directory.clone(),
+        };
+        return Ok(Located { directory: project_directory.unwrap_or(beside), files });
+    }
+    let start = project_directory.clone().unwrap_or_else(|| options.directory.clone());
+    for directory in start.ancestors() {
+        let Some(file) = NAMES.iter().map(|name| directory.join(name)).find(|path| path.is_file()) else { continue };
+        let mut files = vec![file];
+        files.extend(OVERRIDES.iter().map(|name| directory.join(name)).find(|path| path.is_file()));
+        return Ok(Located { directory: project_directory.unwrap_or_else(|| directory.to_path_buf()), files });
+    }
+    Err(Diagnostic::global(format!("there is no Compose file in {} or any directory above it", start.display()))
+        .help("create compose.yaml, or name the file with -f FILE"))
+}
+
+/// Lower-case letters, digits, `-` and `_`, beginning with a letter or a digit: compose-spec, "Name top-level element".
+pub fn is_project_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()) && name.chars().all(allowed)
+}
+
+/// A directory's name as a project's name: what cannot be part of it is left out.
+pub fn sanitised(name: &str) -> String {
+    let lower = name.to_lowercase();
+    let kept: String = lower.chars().filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_')).collect();
+    kept.trim_start_matches(['-', '_']).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_sanitised_as_docker_compose_does() {
+        for (name, expected) in [("My App", "myapp"), ("_x", "x"), ("a.b-c_d", "ab-c_d"), ("ÄÖ", ""), ("web2", "web2")] {
+            assert_eq!(sanitised(name), expected);
+        }
+        assert!(is_project_name("a-b_1") && !is_project_name("A") && !is_project_name("-a") && !is_project_name(""));
+    }
+}

@@ -1,0 +1,218 @@
+//! `$VAR`, `${VAR}` and its operators, nested, as the Compose specification's section "Interpolation" has them.
+
+use super::diagnostic::Diagnostic;
+use super::node::{At, Node, Value};
+use std::collections::BTreeSet;
+
+/// Where variables come from: the environment first, then the env files.
+pub trait Variables {
+    fn get(&self, name: &str) -> Option<String>;
+}
+
+impl<F: Fn(&str) -> Option<String>> Variables for F {
+    fn get(&self, name: &str) -> Option<String> {
+        self(name)
+    }
+}
+
+/// Names that were used without a value and without a default, so that each is warned of once.
+pub type Unset = BTreeSet<String>;
+
+/// Why a text cannot be interpolated.
+#[derive(Debug, PartialEq)]
+pub enum Failure {
+    /// The text is not well formed.
+    Syntax(String),
+    /// `${VAR:?message}` and VAR is missing.
+    Required { name: String, message: String },
+}
+
+/// Replaces every variable of the tree's strings; keys are left as they are, as Docker Compose does.
+pub fn interpolate(node: &mut Node, variables: &dyn Variables, unset: &mut Unset, found: &mut Vec<Diagnostic>) {
+    match &mut node.value {
+        Value::String(text) if text.contains('$') => match expand(text, variables, unset) {
+            Ok(expanded) => *text = expanded,
+            Err(failure) => found.push(failure.diagnostic(&node.at, text)),
+        },
+        Value::List(list) => list.iter_mut().for_each(|child| interpolate(child, variables, unset, found)),
+        Value::Map(map) => map.values_mut().for_each(|entry| interpolate(&mut entry.node, variables, unset, found)),
+        _ => {}
+    }
+}
+
+impl Failure {
+    fn diagnostic(self, at: &At, text: &str) -> Diagnostic {
+        match self {
+            Failure::Syntax(why) => Diagnostic::error(at, format!("cannot interpolate `{text}`: {why}"))
+                .help("write `$$` for a plain dollar sign, and `${NAME:-default}` for a variable with a default"),
+            Failure::Required { name, message } if message.is_empty() => {
+                Diagnostic::error(at, format!("the variable `{name}` is required and not set"))
+                    .help(format!("set it in the environment or in the .env file: {name}=VALUE"))
+            }
+            Failure::Required { name, message } => {
+                Diagnostic::error(at, format!("the variable `{name}` is required and not set: {message}"))
+                    .help(format!("set it in the environment or in the .env file: {name}=VALUE"))
+            }
+        }
+    }
+}
+
+/// Nested defaults deeper than this are refused; the parser recurses.
+const MAX_NESTING: usize = 64;
+
+/// Expands one text.
+///
+/// # Errors
+/// When a `${` is not closed, a name is not valid, or a required variable is missing.
+pub fn expand(text: &str, variables: &dyn Variables, unset: &mut Unset) -> Result<String, Failure> {
+    expand_nested(text, variables, unset, 0)
+}
+
+fn expand_nested(text: &str, variables: &dyn Variables, unset: &mut Unset, depth: usize) -> Result<String, Failure> {
+    if depth > MAX_NESTING {
+        return Err(Failure::Syntax("defaults are nested too deeply".into()));
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(dollar) = rest.find('$') {
+        out.push_str(&rest[..dollar]);
+        rest = &rest[dollar + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            out.push('$');
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix('{') {
+            let end = closing_brace(after).ok_or_else(|| Failure::Syntax("`${` is not closed by `}`".into()))?;
+            out.push_str(&braced(&after[..end], variables, unset, depth)?);
+            rest = &after[end + 1..];
+        } else {
+            let end = name_end(rest);
+            if end == 0 {
+                return Err(Failure::Syntax("a `$` must be followed by a name or `{`".into()));
+            }
+            out.push_str(&value_or_empty(&rest[..end], variables, unset));
+            rest = &rest[end..];
+        }
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+fn name_end(text: &str) -> usize {
+    let mut chars = text.char_indices();
+    match chars.next() {
+        Some((_, c)) if c.is_ascii_alphabetic() || c == '_' => {}
+        _ => return 0,
+    }
+    chars.find(|(_, c)| !(c.is_ascii_alphanumeric() || *c == '_')).map_or(text.len(), |(i, _)| i)
+}
+
+fn closing_brace(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let mut depth = 0usize;
+    let mut i = 0;
+    while i < bytes.len() {
+        match bytes[i] {
+            b'$' if bytes.get(i + 1) == Some(&b'{') => {
+                depth += 1;
+                i += 1;
+            }
+            b'}' if depth == 0 => return Some(i),
+            b'}' => depth -= 1,
+            _ => {}
+        }
+        i += 1;
+    }
+    None
+}
+
+fn value_or_empty(name: &str, variables: &dyn Variables, unset: &mut Unset) -> String {
+    variables.get(name).unwrap_or_else(|| {
+        unset.insert(name.to_string());
+        String::new()
+    })
+}
+
+fn braced(inner: &str, variables: &dyn Variables, unset: &mut Unset, depth: usize) -> Result<String, Failure> {
+    let end = name_end(inner);
+    let (name, operation) = inner.split_at(end);
+    if name.is_empty() {
+        return Err(Failure::Syntax(format!("`${{{inner}}}` does not begin with a variable's name")));
+    }
+    let value = variables.get(name);
+    let filled = value.as_ref().filter(|v| !v.is_empty()).cloned();
+    let mut nested = |text: &str| expand_nested(text, variables, unset, depth + 1);
+    if operation.is_empty() {
+        return Ok(value_or_empty(name, variables, unset));
+    }
+    let (operator, operand) = operation.split_at(if operation.starts_with(':') { operation.len().min(2) } else { 1 });
+    match operator {
+        ":-" => filled.map_or_else(|| nested(operand), Ok),
+        "-" => value.map_or_else(|| nested(operand), Ok),
+        ":+" => filled.map_or(Ok(String::new()), |_| nested(operand)),
+        "+" => value.map_or(Ok(String::new()), |_| nested(operand)),
+        ":?" | "?" => match if operator == "?" { value } else { filled } {
+            Some(value) => Ok(value),
+            None => Err(Failure::Required { name: name.into(), message: nested(operand)? }),
+        },
+        _ => Err(Failure::Syntax(format!("`{operation}` is not one of the operators `:-`, `-`, `:+`, `+`, `:?` and `?`"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vars(name: &str) -> Option<String> {
+        match name {
+            "SET" => Some("value".into()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn every_operator() {
+        let table = [
+            ("$SET", "value"),
+            ("${SET}", "value"),
+            ("a${SET}b$SET-c", "avaluebvalue-c"),
+            ("$NONE", ""),
+            ("${NONE:-d}", "d"),
+            ("${EMPTY:-d}", "d"),
+            ("${EMPTY-d}", ""),
+            ("${NONE-d}", "d"),
+            ("${SET:+yes}", "yes"),
+            ("${EMPTY:+yes}", ""),
+            ("${EMPTY+yes}", "yes"),
+            ("${NONE+yes}", ""),
+            ("${SET:?no}", "value"),
+            ("${EMPTY?no}", ""),
+            ("$$SET", "$SET"),
+            ("$${SET}", "${SET}"),
+            ("${NONE:-${SET}}", "value"),
+            ("${NONE:-${OTHER:-x}y}", "xy"),
+            ("${NONE:-a:b}", "a:b"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(expand(text, &vars, &mut Unset::new()).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn failures() {
+        for text in ["${SET", "$", "${}", "${SET!x}", "a $ b", "${1}"] {
+            assert!(matches!(expand(text, &vars, &mut Unset::new()), Err(Failure::Syntax(_))), "{text}");
+        }
+        let required = Failure::Required { name: "NONE".into(), message: "set me".into() };
+        assert_eq!(expand("${NONE:?set me}", &vars, &mut Unset::new()), Err(required));
+        let nested = format!("{}{}", "${A:-".repeat(1000), "}".repeat(1000));
+        assert!(expand(&nested, &vars, &mut Unset::new()).is_err());
+    }
+
+    #[test]
+    fn unset_names_are_collected_once() {
+        let mut unset = Unset::new();
+        expand("$A ${A} ${B:-x} $C", &vars, &mut unset).expect("valid");
+        assert_eq!(unset.into_iter().collect::<Vec<_>>(), ["A", "C"]);
+    }
+}

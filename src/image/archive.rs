@@ -1,0 +1,253 @@
+//! Images from files: a root file system as a tar (`import`), and what `docker save` or an OCI layout holds (`load`).
+
+use super::store::{Store, digest_of};
+use super::{Image, ImageError, ImageRef, compression};
+use oci_spec::image::{Config, Descriptor, ImageConfiguration, ImageConfigurationBuilder, ImageManifestBuilder, MediaType, RootFsBuilder};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// Imports a root file system: one layer, and a configuration made of Dockerfile-like changes (`CMD [...]`, `ENV A=b`, ...).
+///
+/// # Errors
+/// A change that is not understood, a damaged tar, a full disk.
+pub fn import(store: &Store, tar: impl Read, name: &ImageRef, changes: &[String]) -> Result<Image, ImageError> {
+    let config = changes.iter().try_fold(Config::default(), |config, change| apply_change(config, change))?;
+    let stream = compression::plain(tar).map_err(ImageError::store("reading the archive".into()))?;
+    let staged = store.stage(stream)?;
+    let diff_id = staged.diff_id.clone();
+    let malformed = |e: oci_spec::OciSpecError| ImageError::Malformed { what: "configuration", why: e.to_string() };
+    let configuration = ImageConfigurationBuilder::default()
+        .architecture(super::architecture())
+        .os("linux")
+        .created(jiff::Timestamp::now().to_string())
+        .config(config)
+        .rootfs(RootFsBuilder::default().typ("layers").diff_ids(vec![diff_id.clone()]).build().map_err(malformed)?)
+        .build()
+        .map_err(malformed)?;
+    let size = staged.bytes;
+    write_image(store, name, &configuration, vec![(diff_id, size)], vec![Some(staged)])
+}
+
+fn write_image(
+    store: &Store,
+    name: &ImageRef,
+    configuration: &ImageConfiguration,
+    layers: Vec<(String, u64)>,
+    staged: Vec<Option<super::store::StagedLayer>>,
+) -> Result<Image, ImageError> {
+    let malformed = |e: oci_spec::OciSpecError| ImageError::Malformed { what: "manifest", why: e.to_string() };
+    let json = serde_json::to_vec(configuration).map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
+    let descriptor = |kind: MediaType, digest: &str, size: u64| {
+        let digest = digest.parse().map_err(|e: oci_spec::OciSpecError| malformed(e))?;
+        Ok::<_, ImageError>(Descriptor::new(kind, size, oci_spec::image::Digest::clone(&digest)))
+    };
+    let manifest = ImageManifestBuilder::default()
+        .schema_version(2u32)
+        .media_type(MediaType::ImageManifest)
+        .config(descriptor(MediaType::ImageConfig, &digest_of(&json), json.len() as u64)?)
+        .layers(layers.iter().map(|(digest, size)| descriptor(MediaType::ImageLayer, digest, *size)).collect::<Result<Vec<_>, _>>()?)
+        .build()
+        .map_err(malformed)?;
+    let manifest = serde_json::to_vec(&manifest).map_err(|e| ImageError::Malformed { what: "manifest", why: e.to_string() })?;
+    store.commit(name, &json, &manifest, staged)
+}
+
+/// One `--change`, as `docker import` takes them.
+fn apply_change(mut config: Config, change: &str) -> Result<Config, ImageError> {
+    let bad = |why: &str| ImageError::Change(format!("the change `{change}` is not understood: {why}"));
+    let (instruction, rest) = change.trim().split_once(char::is_whitespace).ok_or_else(|| bad("write INSTRUCTION VALUE, such as `CMD [\"sh\"]`"))?;
+    let rest = rest.trim();
+    let list = |text: &str| -> Result<Vec<String>, ImageError> {
+        if text.starts_with('[') {
+            return serde_json::from_str(text).map_err(|_| bad("the list is not valid JSON"));
+        }
+        Ok(vec!["/bin/sh".into(), "-c".into(), text.into()])
+    };
+    let pairs = |text: &str| -> Result<Vec<(String, String)>, ImageError> {
+        let words = shell_words::split(text).map_err(|_| bad("a quote is not closed"))?;
+        if let Some((name, value)) = text.split_once(char::is_whitespace).filter(|(name, _)| !name.contains('=')) {
+            return Ok(vec![(name.into(), value.trim().into())]);
+        }
+        words.iter().map(|w| w.split_once('=').map(|(k, v)| (k.into(), v.into())).ok_or_else(|| bad("write NAME=VALUE"))).collect()
+    };
+    match instruction.to_ascii_uppercase().as_str() {
+        "CMD" => drop(config.set_cmd(Some(list(rest)?))),
+        "ENTRYPOINT" => drop(config.set_entrypoint(Some(list(rest)?))),
+        "ENV" => {
+            let mut env = config.env().clone().unwrap_or_default();
+            for (name, value) in pairs(rest)? {
+                env.retain(|e| !e.starts_with(&format!("{name}=")));
+                env.push(format!("{name}={value}"));
+            }
+            config.set_env(Some(env));
+        }
+        "LABEL" => {
+            let mut labels = config.labels().clone().unwrap_or_default();
+            labels.extend(pairs(rest)?);
+            config.set_labels(Some(labels));
+        }
+        "USER" => drop(config.set_user(Some(rest.into()))),
+        "WORKDIR" => drop(config.set_working_dir(Some(rest.into()))),
+        "STOPSIGNAL" => drop(config.set_stop_signal(Some(rest.into()))),
+        "EXPOSE" => {
+            let mut ports = config.exposed_ports().clone().unwrap_or_default();
+            ports.extend(rest.split_whitespace().map(|p| if p.contains('/') { p.to_string() } else { format!("{p}/tcp") }));
+            config.set_exposed_ports(Some(ports));
+        }
+        "VOLUME" => {
+            let mut volumes = config.volumes().clone().unwrap_or_default();
+            let more: Vec<String> = if rest.starts_with('[') { list(rest)? } else { rest.split_whitespace().map(str::to_string).collect() };
+            volumes.extend(more);
+            config.set_volumes(Some(volumes));
+        }
+        other => return Err(bad(&format!("`{other}` is not one of CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR"))),
+    }
+    Ok(config)
+}
+
+/// Loads every image of an archive: `docker save`, or an OCI layout in a tar.
+///
+/// # Errors
+/// A damaged archive, a wrong digest, a full disk.
+pub fn load(store: &Store, tar: impl Read, work: &Path) -> Result<Vec<(ImageRef, Image)>, ImageError> {
+    // An archive may name a blob before or after it holds it, so it is laid out on disk first; its members are read by
+    // their names alone, never as paths.
+    let directory = tempdir(work)?;
+    let members = lay_out(tar, &directory.0)?;
+    let read = |name: &str| -> Result<Vec<u8>, ImageError> {
+        let path = members.get(name).ok_or_else(|| ImageError::Malformed { what: "archive", why: format!("it has no `{name}`") })?;
+        std::fs::read(path).map_err(ImageError::store(format!("reading `{name}` of the archive")))
+    };
+    if members.contains_key("index.json") && !members.contains_key("manifest.json") {
+        return load_oci(store, &members, &read);
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Saved {
+        config: String,
+        repo_tags: Option<Vec<String>>,
+        layers: Vec<String>,
+    }
+    let saved: Vec<Saved> = serde_json::from_slice(&read("manifest.json")?)
+        .map_err(|e| ImageError::Malformed { what: "archive's manifest.json", why: e.to_string() })?;
+    let mut loaded = Vec::new();
+    for image in saved {
+        let configuration: ImageConfiguration =
+            serde_json::from_slice(&read(&image.config)?).map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
+        for tag in image.repo_tags.unwrap_or_default() {
+            let name: ImageRef = tag.parse::<ImageRef>()?;
+            let mut staged = Vec::new();
+            let mut layers = Vec::new();
+            for (layer, chain) in image.layers.iter().zip(super::store::chain_ids(configuration.rootfs().diff_ids())) {
+                let path = members.get(layer).ok_or_else(|| ImageError::Malformed { what: "archive", why: format!("it has no `{layer}`") })?;
+                staged.push(stage(store, path, &chain)?);
+                layers.push((configuration.rootfs().diff_ids()[layers.len()].clone(), std::fs::metadata(path).map_or(0, |m| m.len())));
+            }
+            let stored = write_image(store, &name, &configuration, layers, staged)?;
+            loaded.push((name, stored));
+        }
+    }
+    Ok(loaded)
+}
+
+fn stage(store: &Store, path: &Path, chain_id: &str) -> Result<Option<super::store::StagedLayer>, ImageError> {
+    if store.has_layer(chain_id).is_some() {
+        return Ok(None);
+    }
+    let context = || ImageError::store(format!("reading {}", path.display()));
+    let file = File::open(path).map_err(context())?;
+    store.stage(compression::plain(file).map_err(context())?).map(Some)
+}
+
+fn load_oci(
+    store: &Store,
+    members: &HashMap<String, PathBuf>,
+    read: &dyn Fn(&str) -> Result<Vec<u8>, ImageError>,
+) -> Result<Vec<(ImageRef, Image)>, ImageError> {
+    let malformed = |what| move |e: serde_json::Error| ImageError::Malformed { what, why: e.to_string() };
+    let blob = |digest: &str| format!("blobs/sha256/{}", digest.trim_start_matches("sha256:"));
+    let checked = |digest: &str| -> Result<Vec<u8>, ImageError> {
+        let bytes = read(&blob(digest))?;
+        let got = digest_of(&bytes);
+        if got != digest {
+            return Err(ImageError::WrongDigest { what: "blob".into(), expected: digest.into(), got });
+        }
+        Ok(bytes)
+    };
+    let index: serde_json::Value = serde_json::from_slice(&read("index.json")?).map_err(malformed("index"))?;
+    let mut loaded = Vec::new();
+    for entry in index["manifests"].as_array().into_iter().flatten() {
+        let annotation = |key: &str| entry["annotations"][key].as_str();
+        let Some(name) = annotation("io.containerd.image.name").or_else(|| annotation("org.opencontainers.image.ref.name")) else { continue };
+        let name: ImageRef = name.parse::<ImageRef>()?;
+        let mut manifest = checked(entry["digest"].as_str().unwrap_or_default())?;
+        let parsed: serde_json::Value = serde_json::from_slice(&manifest).map_err(malformed("manifest"))?;
+        if parsed.get("manifests").is_some() {
+            manifest = checked(&super::registry::choose_platform(&parsed, &name)?)?;
+        }
+        let parsed: oci_spec::image::ImageManifest = serde_json::from_slice(&manifest).map_err(malformed("manifest"))?;
+        let config = checked(parsed.config().digest().as_ref())?;
+        let configuration: ImageConfiguration = serde_json::from_slice(&config).map_err(malformed("configuration"))?;
+        let mut staged = Vec::new();
+        for (layer, chain) in parsed.layers().iter().zip(super::store::chain_ids(configuration.rootfs().diff_ids())) {
+            let name = blob(layer.digest().as_ref());
+            let path = members.get(&name).ok_or_else(|| ImageError::Malformed { what: "archive", why: format!("it has no `{name}`") })?;
+            staged.push(stage(store, path, &chain)?);
+        }
+        let image = store.commit(&name, &config, &manifest, staged)?;
+        loaded.push((name, image));
+    }
+    if loaded.is_empty() {
+        return Err(ImageError::Malformed { what: "archive", why: "it holds no image with a name".into() });
+    }
+    Ok(loaded)
+}
+
+/// Writes each member of a tar to a numbered file, and returns which is which. Links between members (old `docker save`
+/// has them) are followed by name.
+fn lay_out(tar: impl Read, directory: &Path) -> Result<HashMap<String, PathBuf>, ImageError> {
+    let damaged = |e: io::Error| ImageError::Malformed { what: "archive", why: e.to_string() };
+    let plain = compression::plain(tar).map_err(damaged)?;
+    let mut archive = tar::Archive::new(plain);
+    let mut members = HashMap::new();
+    let mut links = Vec::new();
+    for (i, entry) in archive.entries().map_err(damaged)?.enumerate() {
+        let mut entry = entry.map_err(damaged)?;
+        let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_string();
+        match entry.header().entry_type() {
+            tar::EntryType::Regular => {
+                let path = directory.join(i.to_string());
+                let mut file = File::create(&path).map_err(ImageError::store("unpacking the archive".into()))?;
+                io::copy(&mut entry, &mut file).map_err(ImageError::store("unpacking the archive".into()))?;
+                members.insert(name, path);
+            }
+            tar::EntryType::Symlink | tar::EntryType::Link => {
+                let target = entry.link_name().map_err(damaged)?.map(|t| t.to_string_lossy().into_owned()).unwrap_or_default();
+                links.push((name, target.trim_start_matches("../").to_string()));
+            }
+            _ => {}
+        }
+    }
+    for (name, target) in links {
+        if let Some(path) = members.get(&target).cloned() {
+            members.insert(name, path);
+        }
+    }
+    Ok(members)
+}
+
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = super::store::remove_tree(&self.0);
+    }
+}
+
+fn tempdir(work: &Path) -> Result<Temporary, ImageError> {
+    let path = work.join(format!("load-{}-{:?}", std::process::id(), std::thread::current().id()));
+    std::fs::create_dir_all(&path).map_err(ImageError::store(format!("making {}", path.display())))?;
+    Ok(Temporary(path))
+}

@@ -1,0 +1,75 @@
+//! Images: references, registries, archives, and the store of unpacked layers.
+
+pub mod archive;
+pub mod compression;
+pub mod reference;
+pub mod registry;
+pub mod store;
+pub mod unpack;
+
+pub use reference::ImageRef;
+pub use store::{Image, Store};
+
+use std::io;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    #[error(transparent)]
+    Reference(#[from] reference::BadReference),
+    #[error("{doing}: {source}{}", disk_hint(source))]
+    Store { doing: String, source: io::Error },
+    #[error("{0}{hint}", hint = unpack_hint(.0))]
+    Unpack(#[from] unpack::UnpackError),
+    #[error("the {what} has the digest {got}, but {expected} was asked for: it is damaged or forged, and was thrown away")]
+    WrongDigest { what: String, expected: String, got: String },
+    #[error("the image's {what} cannot be understood: {why}")]
+    Malformed { what: &'static str, why: String },
+    #[error("the image {image} does not exist on {host}: check the name and the tag, or whether it needs a login")]
+    NotFound { image: String, host: String },
+    #[error("the image {image} is not for this machine: it has {has}, and this is {wants}")]
+    WrongPlatform { image: String, has: String, wants: String },
+    #[error("asking {host} for {what}: {why}")]
+    Registry { host: String, what: String, why: String },
+    #[error("{0}")]
+    Change(String),
+}
+
+impl ImageError {
+    /// Says what was being done when the disk failed.
+    pub fn store(doing: String) -> impl Fn(io::Error) -> ImageError {
+        move |source| ImageError::Store { doing: doing.clone(), source }
+    }
+}
+
+fn disk_hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => "; free some space (`wharf images` shows what takes it) or move the data root (--data-root); nothing half-made was kept",
+        _ => "",
+    }
+}
+
+fn unpack_hint(error: &unpack::UnpackError) -> &'static str {
+    match error {
+        unpack::UnpackError::Write { source, .. } => disk_hint(source),
+        _ => "",
+    }
+}
+
+/// What happens during a pull, for whoever shows it.
+#[derive(Clone, Debug)]
+pub enum Progress {
+    /// A layer, by the beginning of its digest, and how many of its bytes have come.
+    Layer { id: String, status: &'static str, current: u64, total: u64 },
+}
+
+/// Takes what happens during a pull.
+pub type Report = std::sync::Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// The architecture of this machine in OCI's (Go's) words.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

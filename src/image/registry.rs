@@ -1,0 +1,349 @@
+//! Pulling from an OCI or Docker registry: tokens, manifests by platform, layers in parallel, every digest checked.
+
+use super::store::{HashingReader, StagedLayer, Store, chain_ids, digest_of};
+use super::{Image, ImageError, ImageRef, Progress, Report, compression};
+use futures::stream::{StreamExt, TryStreamExt};
+use reqwest::{Client, Response, StatusCode, header};
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::sync::Arc;
+use tokio::sync::{Mutex, Semaphore, mpsc};
+
+const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
+    application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
+/// Docker fetches three layers of an image at once as well.
+const LAYERS_AT_ONCE: usize = 3;
+const MAX_MANIFEST: usize = 8 << 20;
+const TRIES: u32 = 3;
+
+/// A client for every registry; keeps connections and tokens.
+pub struct Registry {
+    client: Client,
+    tokens: Mutex<HashMap<(String, String), String>>,
+    layers: Arc<Semaphore>,
+}
+
+impl Registry {
+    /// # Errors
+    /// When the TLS library cannot be set up.
+    pub fn new() -> Result<Self, ImageError> {
+        let client = Client::builder()
+            .user_agent(concat!("wharf/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(std::time::Duration::from_secs(15))
+            .read_timeout(std::time::Duration::from_secs(60))
+            .build()
+            .map_err(|e| ImageError::Registry { host: "a registry".into(), what: "a connection".into(), why: e.to_string() })?;
+        Ok(Registry { client, tokens: Mutex::default(), layers: Arc::new(Semaphore::new(LAYERS_AT_ONCE)) })
+    }
+
+    /// Pulls an image into the store.
+    ///
+    /// # Errors
+    /// The registry's or the store's; nothing half-made is kept.
+    pub async fn pull(&self, store: &Arc<Store>, name: &ImageRef, report: Report) -> Result<Image, ImageError> {
+        let mut manifest = self.manifest(name, name.version()).await?;
+        if let Some(expected) = &name.digest {
+            check_digest("manifest", expected, &manifest)?;
+        }
+        let parsed = parse(&manifest)?;
+        if parsed.get("manifests").is_some() {
+            let digest = choose_platform(&parsed, name)?;
+            manifest = self.manifest(name, &digest).await?;
+            check_digest("manifest", &digest, &manifest)?;
+        }
+        let parsed: oci_spec::image::ImageManifest =
+            serde_json::from_slice(&manifest).map_err(|e| ImageError::Malformed { what: "manifest", why: e.to_string() })?;
+        let config_digest = parsed.config().digest().to_string();
+        let config = self.get(name, &format!("blobs/{config_digest}"), None).await?;
+        let config = read_bounded(config, name).await?;
+        check_digest("configuration", &config_digest, &config)?;
+        let configuration: oci_spec::image::ImageConfiguration =
+            serde_json::from_slice(&config).map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
+        let chains = chain_ids(configuration.rootfs().diff_ids());
+        if chains.len() != parsed.layers().len() {
+            return Err(ImageError::Malformed { what: "manifest", why: "it has another number of layers than the configuration".into() });
+        }
+        let layers = parsed.layers().iter().zip(&chains).map(|(layer, chain)| {
+            let report = report.clone();
+            async move {
+                let digest = layer.digest().to_string();
+                if store.has_layer(chain).is_some() {
+                    report(Progress::Layer { id: short(&digest), status: "Already exists", current: layer.size(), total: layer.size() });
+                    return Ok(None);
+                }
+                let _turn = self.layers.acquire().await;
+                self.layer(store, name, &digest, layer.size(), report).await.map(Some)
+            }
+        });
+        let staged: Vec<Option<StagedLayer>> = futures::stream::iter(layers).buffered(LAYERS_AT_ONCE).try_collect().await?;
+        let (store, name) = (store.clone(), name.clone());
+        blocking(move || store.commit(&name, &config, &manifest, staged)).await
+    }
+
+    async fn manifest(&self, name: &ImageRef, version: &str) -> Result<Vec<u8>, ImageError> {
+        let response = self.get(name, &format!("manifests/{version}"), Some(MANIFESTS)).await?;
+        read_bounded(response, name).await
+    }
+
+    /// Downloads a layer and unpacks it while it arrives.
+    async fn layer(&self, store: &Arc<Store>, name: &ImageRef, digest: &str, size: u64, report: Report) -> Result<StagedLayer, ImageError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.layer_once(store, name, digest, size, &report).await {
+                Err(ImageError::Registry { .. } | ImageError::Unpack(super::unpack::UnpackError::Archive(_))) if tries < TRIES => {
+                    report(Progress::Layer { id: short(digest), status: "Retrying", current: 0, total: size });
+                    tokio::time::sleep(std::time::Duration::from_millis(500 << tries)).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn layer_once(&self, store: &Arc<Store>, name: &ImageRef, digest: &str, size: u64, report: &Report) -> Result<StagedLayer, ImageError> {
+        let response = self.get(name, &format!("blobs/{digest}"), None).await?;
+        let (sender, receiver) = mpsc::channel::<io::Result<bytes::Bytes>>(32);
+        let store = store.clone();
+        let expected = digest.to_string();
+        let unpacking = tokio::task::spawn_blocking(move || {
+            let mut hashing = HashingReader::new(ChannelReader { receiver, chunk: bytes::Bytes::new() });
+            let staged = {
+                let plain = compression::plain(&mut hashing).map_err(|e| ImageError::Unpack(super::unpack::UnpackError::Archive(e)))?;
+                store.stage(plain)?
+            };
+            io::copy(&mut hashing, &mut io::sink()).map_err(|e| ImageError::Unpack(super::unpack::UnpackError::Archive(e)))?;
+            let got = hashing.digest();
+            if got == expected { Ok(staged) } else { Err(ImageError::WrongDigest { what: "layer".into(), expected, got }) }
+        });
+        let mut stream = response.bytes_stream();
+        let mut current = 0;
+        let mut failure = None;
+        while let Some(chunk) = stream.next().await {
+            let chunk = match chunk {
+                Ok(chunk) => chunk,
+                Err(error) => {
+                    let why = root_cause(&error);
+                    failure = Some(why.clone());
+                    let _ = sender.send(Err(io::Error::other(why))).await;
+                    break;
+                }
+            };
+            current += chunk.len() as u64;
+            report(Progress::Layer { id: short(digest), status: "Downloading", current, total: size });
+            if sender.send(Ok(chunk)).await.is_err() {
+                break;
+            }
+        }
+        drop(sender);
+        let staged = unpacking.await.map_err(|e| ImageError::Malformed { what: "layer", why: e.to_string() })?;
+        match (staged, failure) {
+            (Ok(staged), None) => {
+                report(Progress::Layer { id: short(digest), status: "Pull complete", current: size, total: size });
+                Ok(staged)
+            }
+            (_, Some(why)) => Err(ImageError::Registry { host: name.host.clone(), what: format!("a layer of {}", name.familiar()), why }),
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// A GET with whatever authorisation the registry asks for.
+    async fn get(&self, name: &ImageRef, what: &str, accept: Option<&str>) -> Result<Response, ImageError> {
+        let url = format!("{}/v2/{}/{what}", base_url(&name.host), name.path);
+        let scope = (name.host.clone(), name.path.clone());
+        let failed = |why: String| ImageError::Registry { host: name.host.clone(), what: name.familiar(), why };
+        for attempt in 0..2 {
+            let mut request = self.client.get(&url);
+            if let Some(accept) = accept {
+                request = request.header(header::ACCEPT, accept);
+            }
+            if let Some(authorization) = self.tokens.lock().await.get(&scope) {
+                request = request.header(header::AUTHORIZATION, authorization);
+            }
+            let response = request.send().await.map_err(|e| failed(unreachable(&e)))?;
+            match response.status() {
+                StatusCode::OK => return Ok(response),
+                StatusCode::UNAUTHORIZED if attempt == 0 => {
+                    let challenge = response.headers().get(header::WWW_AUTHENTICATE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+                    let token = self.authorise(name, challenge).await?;
+                    self.tokens.lock().await.insert(scope.clone(), token);
+                }
+                StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                    return Err(ImageError::NotFound { image: name.familiar(), host: name.host.clone() });
+                }
+                StatusCode::TOO_MANY_REQUESTS => return Err(failed("too many requests; the registry limits how much is pulled, try again later or log in".into())),
+                status => return Err(failed(format!("it answered {status}"))),
+            }
+        }
+        Err(failed("it asks for authorisation again and again".into()))
+    }
+
+    /// Answers a `WWW-Authenticate` challenge (RFC 6750 as the distribution specification uses it).
+    async fn authorise(&self, name: &ImageRef, challenge: &str) -> Result<String, ImageError> {
+        let failed = |why: String| ImageError::Registry { host: name.host.clone(), what: "authorisation".into(), why };
+        let basic = credentials(&name.host);
+        let (scheme, parameters) = challenge.split_once(' ').unwrap_or((challenge, ""));
+        if scheme.eq_ignore_ascii_case("basic") {
+            return basic.map(|b| format!("Basic {b}")).ok_or_else(|| ImageError::NotFound { image: name.familiar(), host: name.host.clone() });
+        }
+        let parameters = challenge_parameters(parameters);
+        let realm = parameters.get("realm").ok_or_else(|| failed(format!("its challenge is not understood: {challenge}")))?;
+        let mut url = reqwest::Url::parse(realm).map_err(|e| failed(e.to_string()))?;
+        let scope = format!("repository:{}:pull", name.path);
+        url.query_pairs_mut().append_pair("scope", parameters.get("scope").unwrap_or(&scope));
+        if let Some(service) = parameters.get("service") {
+            url.query_pairs_mut().append_pair("service", service);
+        }
+        let mut request = self.client.get(url);
+        if let Some(basic) = basic {
+            request = request.header(header::AUTHORIZATION, format!("Basic {basic}"));
+        }
+        let response = request.send().await.map_err(|e| failed(unreachable(&e)))?;
+        if !response.status().is_success() {
+            return Err(failed(format!("the token server answered {}", response.status())));
+        }
+        let json: serde_json::Value = response.json().await.map_err(|e| failed(root_cause(&e)))?;
+        let token = json["token"].as_str().or(json["access_token"].as_str()).ok_or_else(|| failed("the token server sent no token".into()))?;
+        Ok(format!("Bearer {token}"))
+    }
+}
+
+/// `https`, and plain HTTP for registries on loopback, as Docker has it.
+fn base_url(host: &str) -> String {
+    let name = if host == "docker.io" { "registry-1.docker.io" } else { host };
+    let bare = name.rsplit_once(':').map_or(name, |(bare, _)| bare);
+    let loopback = bare == "localhost" || bare == "[::1]" || bare.parse::<std::net::Ipv4Addr>().is_ok_and(|a| a.is_loopback());
+    format!("{}://{name}", if loopback { "http" } else { "https" })
+}
+
+/// `user:password` in base64 from the engine's own ~/.docker/config.json, where `docker login` has put it.
+fn credentials(host: &str) -> Option<String> {
+    let home = std::env::var_os("HOME")?;
+    let text = std::fs::read_to_string(std::path::Path::new(&home).join(".docker/config.json")).ok()?;
+    let json: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let key = if host == "docker.io" { "https://index.docker.io/v1/" } else { host };
+    json["auths"][key]["auth"].as_str().map(str::to_string)
+}
+
+fn challenge_parameters(text: &str) -> HashMap<String, String> {
+    let mut parameters = HashMap::new();
+    let mut rest = text;
+    while let Some((name, after)) = rest.split_once('=') {
+        let (value, next) = match after.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
+            None => after.split_once(',').unwrap_or((after, "")),
+        };
+        parameters.insert(name.trim_matches([' ', ',']).to_ascii_lowercase(), value.to_string());
+        rest = next.trim_start_matches([',', ' ']);
+    }
+    parameters
+}
+
+/// The manifest for this machine out of an index.
+///
+/// # Errors
+/// When there is none: the message names those that there are.
+pub fn choose_platform(index: &serde_json::Value, name: &ImageRef) -> Result<String, ImageError> {
+    let wanted = super::architecture();
+    let entries = index["manifests"].as_array().cloned().unwrap_or_default();
+    let platform = |e: &serde_json::Value, key: &str| e["platform"][key].as_str().unwrap_or_default().to_string();
+    let found = entries.iter().find(|e| platform(e, "os") == "linux" && platform(e, "architecture") == wanted);
+    match found.and_then(|e| e["digest"].as_str()).filter(|d| super::reference::is_digest(d)) {
+        Some(digest) => Ok(digest.to_string()),
+        None => {
+            let mut has: Vec<String> = entries
+                .iter()
+                .map(|e| format!("{}/{}", platform(e, "os"), platform(e, "architecture")))
+                .filter(|p| p != "unknown/unknown")
+                .collect();
+            has.dedup();
+            Err(ImageError::WrongPlatform { image: name.familiar(), has: has.join(", "), wants: format!("linux/{wanted}") })
+        }
+    }
+}
+
+fn parse(manifest: &[u8]) -> Result<serde_json::Value, ImageError> {
+    serde_json::from_slice(manifest).map_err(|e| ImageError::Malformed { what: "manifest", why: e.to_string() })
+}
+
+fn check_digest(what: &str, expected: &str, bytes: &[u8]) -> Result<(), ImageError> {
+    let got = digest_of(bytes);
+    if got == expected { Ok(()) } else { Err(ImageError::WrongDigest { what: what.into(), expected: expected.into(), got }) }
+}
+
+async fn read_bounded(response: Response, name: &ImageRef) -> Result<Vec<u8>, ImageError> {
+    let failed = |why: String| ImageError::Registry { host: name.host.clone(), what: name.familiar(), why };
+    let mut bytes = Vec::new();
+    let mut stream = response.bytes_stream();
+    while let Some(chunk) = stream.next().await {
+        bytes.extend_from_slice(&chunk.map_err(|e| failed(root_cause(&e)))?);
+        if bytes.len() > MAX_MANIFEST {
+            return Err(failed(format!("its answer is larger than {MAX_MANIFEST} bytes")));
+        }
+    }
+    Ok(bytes)
+}
+
+fn short(digest: &str) -> String {
+    digest.trim_start_matches("sha256:").chars().take(12).collect()
+}
+
+fn unreachable(error: &reqwest::Error) -> String {
+    let cause = root_cause(error);
+    if error.is_connect() || error.is_timeout() { format!("it cannot be reached: {cause}") } else { cause }
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, ImageError> + Send + 'static) -> Result<T, ImageError> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| ImageError::Malformed { what: "image", why: e.to_string() })?
+}
+
+/// The chunks of a download as a blocking reader.
+struct ChannelReader {
+    receiver: mpsc::Receiver<io::Result<bytes::Bytes>>,
+    chunk: bytes::Bytes,
+}
+
+impl Read for ChannelReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(chunk) => self.chunk = chunk?,
+                None => return Ok(0),
+            }
+        }
+        let n = buffer.len().min(self.chunk.len());
+        buffer[..n].copy_from_slice(&self.chunk.split_to(n));
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn challenges_are_read() {
+        let p = challenge_parameters(r#"realm="https://auth.example/token",service="registry",scope="repository:a/b:pull,push""#);
+        assert_eq!(p["realm"], "https://auth.example/token");
+        assert_eq!(p["scope"], "repository:a/b:pull,push");
+    }
+
+    #[test]
+    fn loopback_is_plain_http() {
+        for (host, expected) in [
+            ("localhost:5000", "http://localhost:5000"),
+            ("127.0.0.1:5000", "http://127.0.0.1:5000"),
+            ("docker.io", "https://registry-1.docker.io"),
+            ("10.0.0.1:5000", "https://10.0.0.1:5000"),
+        ] {
+            assert_eq!(base_url(host), expected);
+        }
+    }
+}

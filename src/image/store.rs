@@ -1,0 +1,352 @@
+//! Images on disk: an OCI layout for what is small (manifests, configurations), and unpacked layers by chain id.
+//!
+//! A layer is unpacked into a temporary directory, checked, synced and renamed; the index, which makes an image known,
+//! is written last. So a power cut or a full disk leaves the old images and no half one.
+
+use super::ImageError;
+use super::reference::ImageRef;
+use oci_spec::image::{ImageConfiguration, ImageManifest};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What is known of an image.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The configuration's digest, which is the image's id.
+    pub id: String,
+    pub manifest: String,
+    pub config: ImageConfiguration,
+    /// Unpacked layers, the lowest first.
+    pub layers: Vec<String>,
+    /// Bytes of the unpacked layers.
+    pub size: u64,
+}
+
+/// The index: references to manifests, in the form of an OCI image index.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Index {
+    #[serde(rename = "schemaVersion")]
+    schema_version: u32,
+    manifests: Vec<Entry>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Entry {
+    #[serde(rename = "mediaType")]
+    media_type: String,
+    digest: String,
+    size: u64,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+pub struct Store {
+    root: PathBuf,
+    index: Mutex<Index>,
+    next: AtomicU64,
+}
+
+/// A layer that is unpacked but not yet known.
+#[derive(Debug)]
+pub struct StagedLayer {
+    directory: PathBuf,
+    pub diff_id: String,
+    pub bytes: u64,
+}
+
+impl Drop for StagedLayer {
+    fn drop(&mut self) {
+        // Nothing to do once it has been renamed into its place.
+        let _ = remove_tree(&self.directory);
+    }
+}
+
+impl Store {
+    /// Opens the store below `root`, and clears what an interrupted pull has left.
+    ///
+    /// # Errors
+    /// When the directories cannot be made or the index cannot be read.
+    pub fn open(root: &Path) -> Result<Self, ImageError> {
+        let store = Store { root: root.to_path_buf(), index: Mutex::default(), next: AtomicU64::new(0) };
+        let context = |doing: &str| ImageError::store(format!("{doing} {}", root.display()));
+        for directory in ["blobs/sha256", "layers"] {
+            fs::create_dir_all(root.join(directory)).map_err(context("making the image store"))?;
+        }
+        let _ = remove_tree(&store.staging());
+        fs::create_dir_all(store.staging()).map_err(context("making the image store"))?;
+        match fs::read(root.join("index.json")) {
+            Ok(bytes) => {
+                let index = serde_json::from_slice(&bytes).map_err(io::Error::from).map_err(context("reading the image index of"))?;
+                *store.lock() = index;
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                fs::write(root.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).map_err(context("making the image store"))?;
+            }
+            Err(e) => return Err(context("reading the image index of")(e)),
+        }
+        Ok(store)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn staging(&self) -> PathBuf {
+        self.root.join("staging")
+    }
+
+    fn blob(&self, digest: &str) -> PathBuf {
+        self.root.join("blobs/sha256").join(digest.trim_start_matches("sha256:"))
+    }
+
+    /// The directory of an unpacked layer.
+    pub fn layer(&self, chain_id: &str) -> PathBuf {
+        self.root.join("layers").join(chain_id.trim_start_matches("sha256:")).join("diff")
+    }
+
+    /// Whether a layer is there, with the size of its files.
+    pub fn has_layer(&self, chain_id: &str) -> Option<u64> {
+        let size = self.layer(chain_id).with_file_name("size");
+        fs::read_to_string(size).ok()?.trim().parse().ok()
+    }
+
+    /// Unpacks a layer into a staging directory. The reader gives the uncompressed tar.
+    ///
+    /// # Errors
+    /// The reader's, or the entry that could not be unpacked.
+    pub fn stage(&self, layer: impl io::Read) -> Result<StagedLayer, ImageError> {
+        let directory = self.staging().join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        let mut staged = StagedLayer { directory: directory.clone(), diff_id: String::new(), bytes: 0 };
+        let diff = directory.join("diff");
+        fs::create_dir_all(&diff).map_err(ImageError::store(format!("making {}", diff.display())))?;
+        let root = File::open(&diff).map_err(ImageError::store(format!("opening {}", diff.display())))?;
+        nix::sys::stat::fchmod(&root, nix::sys::stat::Mode::from_bits_truncate(0o755)).map_err(|e| ImageError::store("preparing a layer".into())(e.into()))?;
+        let mut hashing = HashingReader::new(io::BufReader::with_capacity(1 << 18, layer));
+        let unpacked = super::unpack::apply(&mut hashing, std::os::fd::AsFd::as_fd(&root))?;
+        // The digest is of the whole stream: padding after the end of the archive counts as well.
+        io::copy(&mut hashing, &mut io::sink()).map_err(|e| ImageError::Unpack(super::unpack::UnpackError::Archive(e)))?;
+        fs::write(directory.join("size"), unpacked.bytes.to_string()).map_err(ImageError::store("writing a layer's size".into()))?;
+        staged.diff_id = hashing.digest();
+        staged.bytes = unpacked.bytes;
+        Ok(staged)
+    }
+
+    /// Makes an image known: its layers, its configuration and manifest, then its name.
+    ///
+    /// `staged` are the layers that were missing, by their place. A layer whose content is not what the configuration says
+    /// is refused before anything is renamed.
+    ///
+    /// # Errors
+    /// A wrong digest, or the disk's.
+    pub fn commit(&self, name: &ImageRef, config: &[u8], manifest: &[u8], staged: Vec<Option<StagedLayer>>) -> Result<Image, ImageError> {
+        let parsed: ImageConfiguration = serde_json::from_slice(config).map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
+        let diff_ids = parsed.rootfs().diff_ids().clone();
+        if diff_ids.len() != staged.len() {
+            return Err(ImageError::Malformed { what: "configuration", why: format!("it names {} layers, the manifest {}", diff_ids.len(), staged.len()) });
+        }
+        for (wanted, layer) in diff_ids.iter().zip(&staged) {
+            if let Some(layer) = layer.as_ref().filter(|layer| layer.diff_id != *wanted) {
+                return Err(ImageError::WrongDigest { what: "layer".into(), expected: wanted.clone(), got: layer.diff_id.clone() });
+            }
+        }
+        let context = |doing: &str| ImageError::store(format!("{doing} {}", name.familiar()));
+        if staged.iter().any(Option::is_some) {
+            // One sync for all layers: without it a power cut could leave files without content under a valid name.
+            let root = File::open(&self.root).map_err(context("storing the layers of"))?;
+            nix::unistd::syncfs(&root).map_err(|e| context("storing the layers of")(e.into()))?;
+        }
+        for (chain_id, layer) in chain_ids(&diff_ids).iter().zip(&staged) {
+            let Some(layer) = layer else { continue };
+            let place = self.root.join("layers").join(chain_id.trim_start_matches("sha256:"));
+            match fs::rename(&layer.directory, &place) {
+                // Somebody else was faster with the same layer.
+                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {}
+                other => other.map_err(context("storing the layers of"))?,
+            }
+        }
+        let config_digest = digest_of(config);
+        let manifest_digest = digest_of(manifest);
+        for (digest, bytes) in [(&config_digest, config), (&manifest_digest, manifest)] {
+            write_durably(&self.blob(digest), bytes).map_err(context("storing"))?;
+        }
+        let media_type = serde_json::from_slice::<serde_json::Value>(manifest)
+            .ok()
+            .and_then(|m| m["mediaType"].as_str().map(str::to_string))
+            .unwrap_or_else(|| "application/vnd.oci.image.manifest.v1+json".into());
+        let entry = Entry {
+            media_type,
+            digest: manifest_digest,
+            size: manifest.len() as u64,
+            annotations: BTreeMap::from([(REF_NAME.to_string(), name.to_string())]),
+        };
+        self.change_index(|index| {
+            index.manifests.retain(|e| e.annotations.get(REF_NAME) != Some(&name.to_string()));
+            index.manifests.push(entry);
+        })
+        .map_err(context("storing"))?;
+        self.find(name)?.ok_or_else(|| ImageError::Malformed { what: "image", why: "it vanished while it was stored".into() })
+    }
+
+    fn change_index(&self, change: impl FnOnce(&mut Index)) -> io::Result<()> {
+        let mut index = self.lock();
+        let mut next = index.clone();
+        next.schema_version = 2;
+        change(&mut next);
+        write_durably(&self.root.join("index.json"), &serde_json::to_vec_pretty(&next)?)?;
+        *index = next;
+        Ok(())
+    }
+
+    /// An image by its reference.
+    ///
+    /// # Errors
+    /// When the store is damaged.
+    pub fn find(&self, name: &ImageRef) -> Result<Option<Image>, ImageError> {
+        let wanted = name.to_string();
+        let entry = self.lock().manifests.iter().find(|e| e.annotations.get(REF_NAME) == Some(&wanted)).cloned();
+        entry.map(|entry| self.load(&entry.digest)).transpose()
+    }
+
+    /// An image by what a user writes: a reference, or (the beginning of) an id.
+    ///
+    /// # Errors
+    /// When the store is damaged.
+    pub fn find_loosely(&self, text: &str) -> Result<Option<(ImageRef, Image)>, ImageError> {
+        if let Ok(name) = text.parse::<ImageRef>() {
+            if let Some(image) = self.find(&name)? {
+                return Ok(Some((name, image)));
+            }
+        }
+        let hex = text.trim_start_matches("sha256:");
+        let found = self.list()?.into_iter().find(|(_, image)| hex.len() >= 4 && image.id.trim_start_matches("sha256:").starts_with(hex));
+        Ok(found)
+    }
+
+    /// Every reference with its image.
+    ///
+    /// # Errors
+    /// When the store is damaged.
+    pub fn list(&self) -> Result<Vec<(ImageRef, Image)>, ImageError> {
+        let entries = self.lock().manifests.clone();
+        entries
+            .into_iter()
+            .filter_map(|e| Some((e.annotations.get(REF_NAME)?.parse().ok()?, e.digest)))
+            .map(|(name, digest)| Ok((name, self.load(&digest)?)))
+            .collect()
+    }
+
+    fn load(&self, manifest_digest: &str) -> Result<Image, ImageError> {
+        let read = |digest: &str| {
+            fs::read(self.blob(digest)).map_err(ImageError::store(format!("reading the blob {digest} (pull the image again)")))
+        };
+        let malformed = |what| move |e: serde_json::Error| ImageError::Malformed { what, why: e.to_string() };
+        let manifest: ImageManifest = serde_json::from_slice(&read(manifest_digest)?).map_err(malformed("manifest"))?;
+        let id = manifest.config().digest().to_string();
+        let config: ImageConfiguration = serde_json::from_slice(&read(&id)?).map_err(malformed("configuration"))?;
+        let layers = chain_ids(config.rootfs().diff_ids());
+        let size = layers.iter().filter_map(|layer| self.has_layer(layer)).sum();
+        Ok(Image { id, manifest: manifest_digest.to_string(), config, layers, size })
+    }
+
+    /// Takes a name from its image; the image's content goes where no other name and no container needs it.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn remove(&self, name: &ImageRef, used_layers: &dyn Fn(&str) -> bool) -> Result<(), ImageError> {
+        let Some(image) = self.find(name)? else { return Ok(()) };
+        self.change_index(|index| index.manifests.retain(|e| e.annotations.get(REF_NAME) != Some(&name.to_string())))
+            .map_err(ImageError::store(format!("removing {}", name.familiar())))?;
+        let rest = self.list()?;
+        for layer in image.layers.iter().filter(|l| !used_layers(l) && !rest.iter().any(|(_, i)| i.layers.contains(l))) {
+            let place = self.layer(layer);
+            let place = place.parent().unwrap_or(&place);
+            // Renamed first: a removal that is interrupted must not leave half a layer under its name.
+            let doomed = self.staging().join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+            fs::rename(place, &doomed).and_then(|()| remove_tree(&doomed)).map_err(ImageError::store(format!("removing {}", name.familiar())))?;
+        }
+        if !rest.iter().any(|(_, i)| i.id == image.id) {
+            let _ = fs::remove_file(self.blob(&image.id));
+        }
+        if !rest.iter().any(|(_, i)| i.manifest == image.manifest) {
+            let _ = fs::remove_file(self.blob(&image.manifest));
+        }
+        Ok(())
+    }
+}
+
+/// OCI image specification, "Layer ChainID": each layer together with all below it.
+pub fn chain_ids(diff_ids: &[String]) -> Vec<String> {
+    let mut chain: Vec<String> = Vec::with_capacity(diff_ids.len());
+    for diff_id in diff_ids {
+        let next = match chain.last() {
+            None => diff_id.clone(),
+            Some(below) => digest_of(format!("{below} {diff_id}").as_bytes()),
+        };
+        chain.push(next);
+    }
+    chain
+}
+
+/// `sha256:HEX` of bytes.
+pub fn digest_of(bytes: &[u8]) -> String {
+    digest_text(Sha256::digest(bytes).as_slice())
+}
+
+fn digest_text(hash: &[u8]) -> String {
+    hash.iter().fold(String::from("sha256:"), |mut text, byte| {
+        use std::fmt::Write as _;
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Hashes what is read through it.
+pub struct HashingReader<R> {
+    inner: R,
+    hash: Sha256,
+}
+
+impl<R: io::Read> HashingReader<R> {
+    pub fn new(inner: R) -> Self {
+        HashingReader { inner, hash: Sha256::new() }
+    }
+
+    pub fn digest(self) -> String {
+        digest_text(self.hash.finalize().as_slice())
+    }
+}
+
+impl<R: io::Read> io::Read for HashingReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.hash.update(&buffer[..n]);
+        Ok(n)
+    }
+}
+
+/// Writes a file so that after a power cut it is the old or the new one: temporary file, sync, rename, sync of the directory.
+pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let temporary = path.with_extension("tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(directory)?.sync_all()
+}
+
+/// Removes a directory tree; a missing one is fine.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

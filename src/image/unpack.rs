@@ -1,0 +1,384 @@
+//! A layer's tar stream onto a directory, without ever leaving it.
+//!
+//! Each name is resolved by openat2 with the directory as its root, so `..`, absolute names and symlinks of the layer stay
+//! inside. Whiteouts become overlayfs's: a 0:0 character device, or the opaque attribute on a directory.
+
+use crate::runtime::sys::{self, Beneath};
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, makedev, mkdirat, mknodat, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
+use tar::EntryType;
+use xattr::FileExt;
+
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    #[error("the layer is not a tar archive that can be read: {0}")]
+    Archive(io::Error),
+    #[error("the layer's entry {path}: {why}")]
+    Refused { path: String, why: String },
+    #[error("unpacking {path}: {source}")]
+    Write { path: String, source: io::Error },
+}
+
+/// What was unpacked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unpacked {
+    pub bytes: u64,
+    pub entries: u64,
+}
+
+/// Applies a layer to an empty directory.
+///
+/// # Errors
+/// The first entry that is hostile, damaged, or does not fit on the disk. The directory is then to be thrown away.
+pub fn apply(layer: impl Read, root: BorrowedFd<'_>) -> Result<Unpacked, UnpackError> {
+    let mut archive = tar::Archive::new(layer);
+    archive.set_ignore_zeros(false);
+    let mut applier = Applier { root, parent: None, directory_times: HashMap::new() };
+    let mut total = Unpacked::default();
+    for entry in archive.entries().map_err(UnpackError::Archive)? {
+        let mut entry = entry.map_err(UnpackError::Archive)?;
+        let shown = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        total.entries += 1;
+        total.bytes += applier.entry(&mut entry, &shown)?;
+    }
+    applier.finish()?;
+    Ok(total)
+}
+
+struct Applier<'a> {
+    root: BorrowedFd<'a>,
+    /// The directory of the entry before: most entries lie beside each other.
+    parent: Option<(PathBuf, Rc<OwnedFd>)>,
+    /// Set at the end, since every entry in a directory changes its time.
+    directory_times: HashMap<PathBuf, TimeSpec>,
+}
+
+const WHITEOUT: &str = ".wh.";
+const OPAQUE: &str = ".wh..wh..opq";
+
+impl Applier<'_> {
+    fn entry<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, shown: &str) -> Result<u64, UnpackError> {
+        let refuse = |why: String| UnpackError::Refused { path: shown.to_string(), why };
+        let failed = |source: io::Error| UnpackError::Write { path: shown.to_string(), source };
+        let raw = entry.path().map_err(|e| refuse(e.to_string()))?.into_owned();
+        let path = inside(&raw).ok_or_else(|| refuse("its name leads out of the layer".into()))?;
+        let kind = entry.header().entry_type();
+        if matches!(kind, EntryType::XGlobalHeader) {
+            return Ok(0);
+        }
+        let Some(name) = path.file_name().map(OsString::from) else {
+            // The root itself: its mode and owner are the layer's to say.
+            let root = self.open_directory(Path::new("")).map_err(failed)?;
+            let root = openat(&*root, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).map_err(|e| failed(e.into()))?;
+            return self.attributes(entry, &File::from(root)).map(|()| 0).map_err(failed);
+        };
+        let parent_path = path.parent().unwrap_or(Path::new("")).to_path_buf();
+        let parent = self.open_directory(&parent_path).map_err(failed)?;
+        let name_text = name.to_string_lossy();
+        if name_text == OPAQUE {
+            let directory = openat(&*parent, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).map_err(|e| failed(e.into()))?;
+            File::from(directory).set_xattr("trusted.overlay.opaque", b"y").map_err(failed)?;
+            return Ok(0);
+        }
+        if let Some(hidden) = name_text.strip_prefix(WHITEOUT) {
+            if hidden.is_empty() || matches!(hidden, "." | "..") || hidden.starts_with(WHITEOUT) {
+                return if hidden.starts_with(WHITEOUT) { Ok(0) } else { Err(refuse("it is no whiteout".into())) };
+            }
+            self.remove(&parent, Path::new(hidden)).map_err(failed)?;
+            mknodat(&*parent, hidden, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0)).map_err(|e| failed(e.into()))?;
+            return Ok(0);
+        }
+        self.place(entry, kind, &parent, Path::new(&name), &path).map_err(|e| match e {
+            Placed::Io(source) => failed(source),
+            Placed::Refused(why) => refuse(why),
+        })
+    }
+
+    fn place<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, kind: EntryType, parent: &OwnedFd, name: &Path, path: &Path) -> Result<u64, Placed> {
+        let existing = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok().map(|s| SFlag::from_bits_truncate(s.st_mode) & SFlag::S_IFMT);
+        let keeps_directory = kind == EntryType::Directory && existing == Some(SFlag::S_IFDIR);
+        if existing.is_some() && !keeps_directory {
+            self.remove(parent, name)?;
+        }
+        let header = entry.header();
+        let mode = Mode::from_bits_truncate(header.mode()? & 0o7777);
+        let time = TimeSpec::new(header.mtime().unwrap_or(0) as i64, 0);
+        let owner = (Uid::from_raw(header.uid()? as u32), Gid::from_raw(header.gid()? as u32));
+        match kind {
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let mut file = File::from(openat(parent, name, flags, Mode::from_bits_truncate(0o600))?);
+                let written = io::copy(entry, &mut file)?;
+                self.attributes(entry, &file)?;
+                return Ok(written);
+            }
+            EntryType::Directory => {
+                if !keeps_directory {
+                    mkdirat(parent, name, Mode::from_bits_truncate(0o700))?;
+                }
+                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let directory = File::from(openat(parent, name, flags, Mode::empty())?);
+                self.attributes(entry, &directory)?;
+                self.directory_times.insert(path.to_path_buf(), time);
+                return Ok(0);
+            }
+            EntryType::Symlink => {
+                let target = entry.link_name()?.ok_or_else(|| Placed::Refused("it is a symlink to nothing".into()))?;
+                symlinkat(target.as_os_str(), parent, name)?;
+                fchownat(parent, name, Some(owner.0), Some(owner.1), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+                utimensat(parent, name, &time, &time, UtimensatFlags::NoFollowSymlink)?;
+                return Ok(0);
+            }
+            EntryType::Link => {
+                let target = entry.link_name()?.ok_or_else(|| Placed::Refused("it is a link to nothing".into()))?;
+                let target = inside(&target).ok_or_else(|| Placed::Refused("its link leads out of the layer".into()))?;
+                let file = target.file_name().ok_or_else(|| Placed::Refused("it links to the root".into()))?;
+                let directory = self.existing_directory(target.parent().unwrap_or(Path::new("")))?;
+                linkat(&directory, Path::new(file), parent, name, LinkatFlags::empty()).map_err(|e| match e {
+                    nix::Error::ENOENT => Placed::Refused(format!("it links to {}, which the layer does not have", target.display())),
+                    e => Placed::Io(e.into()),
+                })?;
+                return Ok(0);
+            }
+            EntryType::Char | EntryType::Block | EntryType::Fifo => {
+                let flag = match kind {
+                    EntryType::Char => SFlag::S_IFCHR,
+                    EntryType::Block => SFlag::S_IFBLK,
+                    _ => SFlag::S_IFIFO,
+                };
+                let device = makedev(u64::from(header.device_major().ok().flatten().unwrap_or(0)), u64::from(header.device_minor().ok().flatten().unwrap_or(0)));
+                if flag == SFlag::S_IFCHR && device == 0 {
+                    return Err(Placed::Refused("a 0:0 device would hide files of the layers below".into()));
+                }
+                mknodat(parent, name, flag, mode, device)?;
+            }
+            other => return Err(Placed::Refused(format!("its type {other:?} is not one of a file system"))),
+        }
+        fchownat(parent, name, Some(owner.0), Some(owner.1), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        fchmodat(parent, name, mode, FchmodatFlags::FollowSymlink)?;
+        utimensat(parent, name, &time, &time, UtimensatFlags::NoFollowSymlink)?;
+        Ok(0)
+    }
+
+    /// Owner before mode, since a change of owner clears setuid; then extended attributes and the time.
+    fn attributes<R: Read>(&self, entry: &mut tar::Entry<'_, R>, file: &File) -> io::Result<()> {
+        let (uid, gid, mode) = (entry.header().uid()?, entry.header().gid()?, entry.header().mode()?);
+        let mtime = entry.header().mtime().unwrap_or(0);
+        fchown(file, Some(Uid::from_raw(uid as u32)), Some(Gid::from_raw(gid as u32)))?;
+        fchmod(file, Mode::from_bits_truncate(mode & 0o7777))?;
+        if let Some(extensions) = entry.pax_extensions()? {
+            for extension in extensions {
+                let extension = extension?;
+                let Some(name) = extension.key().ok().and_then(|key| key.strip_prefix("SCHILY.xattr.")) else { continue };
+                // An image must not say how overlayfs reads its own layers.
+                if name.starts_with("trusted.overlay.") || name.starts_with("user.overlay.") {
+                    continue;
+                }
+                match file.set_xattr(name, extension.value_bytes()) {
+                    Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+                    other => other?,
+                }
+            }
+        }
+        let time = TimeSpec::new(mtime as i64, 0);
+        Ok(nix::sys::stat::futimens(file, &time, &time)?)
+    }
+
+    fn existing_directory(&self, path: &Path) -> io::Result<OwnedFd> {
+        sys::open_beneath(self.root, path, libc::O_PATH | libc::O_DIRECTORY, 0, Beneath::AsRoot)
+    }
+
+    /// Opens a directory, making what is missing of it.
+    fn open_directory(&mut self, path: &Path) -> io::Result<Rc<OwnedFd>> {
+        if let Some((known, fd)) = &self.parent {
+            if known == path {
+                return Ok(fd.clone());
+            }
+        }
+        let fd = match self.existing_directory(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let mut made = PathBuf::new();
+                for part in path.components() {
+                    let above = self.existing_directory(&made)?;
+                    made.push(part);
+                    match mkdirat(&above, Path::new(part.as_os_str()), Mode::from_bits_truncate(0o755)) {
+                        Ok(()) | Err(nix::Error::EEXIST) => {}
+                        Err(e) => return Err(e.into()),
+                    }
+                }
+                self.existing_directory(path)?
+            }
+            other => other?,
+        };
+        let fd = Rc::new(fd);
+        self.parent = Some((path.to_path_buf(), fd.clone()));
+        Ok(fd)
+    }
+
+    /// Removes what an earlier entry of the same layer put there.
+    fn remove(&mut self, parent: &OwnedFd, name: &Path) -> io::Result<()> {
+        self.parent = None;
+        match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(nix::Error::ENOENT) => return Ok(()),
+            Err(nix::Error::EISDIR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let directory = openat(parent, name, flags, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in nix::dir::Dir::from_fd(directory.try_clone()?)?.iter() {
+            let entry = entry?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                names.push(OsString::from(entry.file_name().to_string_lossy().into_owned()));
+            }
+        }
+        for child in names {
+            self.remove(&directory, Path::new(&child))?;
+        }
+        Ok(unlinkat(parent, name, UnlinkatFlags::RemoveDir)?)
+    }
+
+    fn finish(self) -> Result<(), UnpackError> {
+        for (path, time) in &self.directory_times {
+            let Ok(directory) = sys::open_beneath(self.root, path, libc::O_RDONLY | libc::O_DIRECTORY, 0, Beneath::AsRoot) else { continue };
+            nix::sys::stat::futimens(directory.as_fd(), time, time)
+                .map_err(|e| UnpackError::Write { path: path.display().to_string(), source: e.into() })?;
+        }
+        Ok(())
+    }
+}
+
+enum Placed {
+    Io(io::Error),
+    Refused(String),
+}
+
+impl From<io::Error> for Placed {
+    fn from(error: io::Error) -> Self {
+        Placed::Io(error)
+    }
+}
+
+impl From<nix::Error> for Placed {
+    fn from(error: nix::Error) -> Self {
+        Placed::Io(error.into())
+    }
+}
+
+/// The path within the layer: no leading slash, no `.`; `None` where `..` occurs.
+fn inside(path: &Path) -> Option<PathBuf> {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => return None,
+            _ => {}
+        }
+    }
+    Some(clean)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(build: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        build(&mut builder);
+        builder.into_inner().expect("tar")
+    }
+
+    fn header(kind: EntryType, mode: u32, size: u64) -> tar::Header {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(size);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_000_000);
+        header
+    }
+
+    /// Writes a name that the tar crate itself would refuse to write.
+    fn raw(builder: &mut tar::Builder<Vec<u8>>, mut header: tar::Header, name: &str, link: &str) {
+        let old = header.as_old_mut();
+        old.name[..name.len()].copy_from_slice(name.as_bytes());
+        old.linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_cksum();
+        builder.append(&header, io::empty()).expect("append");
+    }
+
+    fn unpack(bytes: &[u8]) -> (tempfile::TempDir, Result<Unpacked, UnpackError>) {
+        let outer = tempfile::tempdir().expect("dir");
+        let root = outer.path().join("root");
+        std::fs::create_dir(&root).expect("root");
+        let fd = File::open(&root).expect("open");
+        let result = apply(bytes, fd.as_fd());
+        (outer, result)
+    }
+
+    #[test]
+    fn names_that_lead_out_are_refused() {
+        for name in ["../out", "a/../../out", "/../out"] {
+            let bytes = layer(|b| raw(b, header(EntryType::Regular, 0o644, 0), name, ""));
+            let (outer, result) = unpack(&bytes);
+            assert!(matches!(result, Err(UnpackError::Refused { .. })), "{name}");
+            assert!(!outer.path().join("out").exists());
+        }
+    }
+
+    #[test]
+    fn symlinks_and_links_stay_inside() {
+        let (outer, result) = unpack(&layer(|b| {
+            raw(b, header(EntryType::Symlink, 0o777, 0), "up", "../..");
+            raw(b, header(EntryType::Symlink, 0o777, 0), "abs", "/");
+            raw(b, header(EntryType::Regular, 0o644, 0), "up/through-up", "");
+            raw(b, header(EntryType::Regular, 0o644, 0), "abs/through-abs", "");
+        }));
+        result.expect("unpacks");
+        assert!(outer.path().join("root/through-up").exists());
+        assert!(outer.path().join("root/through-abs").exists());
+        assert!(!outer.path().join("through-up").exists() && !Path::new("/through-abs").exists());
+        let (_, result) = unpack(&layer(|b| raw(b, header(EntryType::Link, 0o644, 0), "passwd", "../../../etc/passwd")));
+        assert!(matches!(result, Err(UnpackError::Refused { .. })));
+    }
+
+    #[test]
+    fn whiteouts_become_overlayfs_ones() {
+        use std::os::unix::fs::{FileTypeExt, MetadataExt};
+        let (outer, result) = unpack(&layer(|b| {
+            b.append_data(&mut header(EntryType::Regular, 0o644, 0), "d/.wh.gone", io::empty()).expect("append");
+            b.append_data(&mut header(EntryType::Regular, 0o644, 0), "d/.wh..wh..opq", io::empty()).expect("append");
+        }));
+        result.expect("unpacks");
+        let gone = std::fs::symlink_metadata(outer.path().join("root/d/gone")).expect("whiteout");
+        assert!(gone.file_type().is_char_device() && gone.rdev() == 0);
+        let opaque = xattr::get(outer.path().join("root/d"), "trusted.overlay.opaque").expect("xattr");
+        assert_eq!(opaque.as_deref(), Some(&b"y"[..]));
+        let (_, hidden) = unpack(&layer(|b| raw(b, header(EntryType::Char, 0o644, 0), "sly", "")));
+        assert!(matches!(hidden, Err(UnpackError::Refused { .. })));
+    }
+
+    #[test]
+    fn modes_owners_and_times_are_kept() {
+        use std::os::unix::fs::MetadataExt;
+        let (outer, result) = unpack(&layer(|b| {
+            let mut h = header(EntryType::Regular, 0o4755, 3);
+            h.set_uid(33);
+            h.set_gid(44);
+            b.append_data(&mut h, "bin/su", &b"abc"[..]).expect("append");
+        }));
+        assert_eq!(result.expect("unpacks").bytes, 3);
+        let meta = std::fs::metadata(outer.path().join("root/bin/su")).expect("file");
+        assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid(), meta.mtime()), (0o4755, 33, 44, 1_000_000));
+    }
+}

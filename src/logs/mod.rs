@@ -1,0 +1,30 @@
+//! A container's log: CRI's format (`TIME STREAM F|P text`), written by its monitor, read by the engine.
+//!
+//! `F` ends a line; `P` is a part of one, because the line is longer than [`writer::MAX_LINE`] or because the container
+//! ended in the middle of it. Files are `log`, and `log.1`, `log.2`, ... the older ones.
+
+pub mod reader;
+pub mod writer;
+
+/// The path of the n-th older file.
+pub fn rotated(path: &std::path::Path, n: u32) -> std::path::PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{n}"));
+    name.into()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        }
+    }
+}

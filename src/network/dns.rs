@@ -1,0 +1,307 @@
+//! The resolver of containers: names of their networks' members, and everything else from the host's resolvers.
+//!
+//! Each container asks at sockets of its own, so the server knows who asks, and answers only from that one's networks.
+
+use super::sandbox::Resolver;
+use hickory_proto::op::{Message, MessageType, ResponseCode};
+use hickory_proto::rr::rdata::{A, PTR};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+
+/// Seconds that an answer may be kept: containers come and go.
+const TTL: u32 = 5;
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The names of every network.
+#[derive(Default)]
+pub struct Names {
+    zones: RwLock<HashMap<String, Zone>>,
+    turn: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Zone {
+    internal: bool,
+    forward: HashMap<String, Vec<(String, Ipv4Addr)>>,
+    reverse: HashMap<Ipv4Addr, String>,
+}
+
+/// What a container may see: its networks, in the order of its interfaces.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    pub networks: Vec<String>,
+    /// The resolvers to ask instead of the host's (`dns:` of a service).
+    pub servers: Vec<IpAddr>,
+}
+
+impl Names {
+    /// Says whether a network is internal; asked names of no member are not forwarded for containers on internal networks alone.
+    pub fn set_network(&self, network: &str, internal: bool) {
+        self.write().entry(network.to_string()).or_default().internal = internal;
+    }
+
+    pub fn remove_network(&self, network: &str) {
+        self.write().remove(network);
+    }
+
+    /// Enters a container under its names; the first is the answer to a reverse question.
+    pub fn insert(&self, network: &str, container: &str, names: &[String], address: Ipv4Addr) {
+        let mut zones = self.write();
+        let zone = zones.entry(network.to_string()).or_default();
+        for name in names {
+            let entries = zone.forward.entry(name.to_ascii_lowercase()).or_default();
+            if !entries.iter().any(|(id, a)| id == container && *a == address) {
+                entries.push((container.to_string(), address));
+            }
+        }
+        if let Some(first) = names.first() {
+            zone.reverse.insert(address, first.clone());
+        }
+    }
+
+    pub fn remove(&self, network: &str, container: &str) {
+        if let Some(zone) = self.write().get_mut(network) {
+            let mut gone = Vec::new();
+            zone.forward.retain(|_, entries| {
+                entries.retain(|(id, address)| {
+                    if id == container {
+                        gone.push(*address);
+                    }
+                    id != container
+                });
+                !entries.is_empty()
+            });
+            gone.iter().for_each(|address| drop(zone.reverse.remove(address)));
+        }
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<String, Zone>> {
+        self.zones.write().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// The addresses of a name, beginning with another one each time.
+    pub fn lookup(&self, view: &View, name: &str) -> Vec<Ipv4Addr> {
+        let zones = self.zones.read().unwrap_or_else(|e| e.into_inner());
+        for network in &view.networks {
+            if let Some(entries) = zones.get(network).and_then(|zone| zone.forward.get(name)) {
+                let mut addresses: Vec<Ipv4Addr> = entries.iter().map(|(_, address)| *address).collect();
+                let turn = self.turn.fetch_add(1, Ordering::Relaxed) % addresses.len().max(1);
+                addresses.rotate_left(turn);
+                return addresses;
+            }
+        }
+        Vec::new()
+    }
+
+    fn reverse(&self, view: &View, address: Ipv4Addr) -> Option<String> {
+        let zones = self.zones.read().unwrap_or_else(|e| e.into_inner());
+        view.networks.iter().find_map(|network| zones.get(network)?.reverse.get(&address).cloned())
+    }
+
+    fn may_forward(&self, view: &View) -> bool {
+        let zones = self.zones.read().unwrap_or_else(|e| e.into_inner());
+        view.networks.iter().any(|network| zones.get(network).is_none_or(|zone| !zone.internal))
+    }
+
+    /// The answer to a question about a member of the container's networks; `None` for any other question.
+    fn answer(&self, view: &View, query: &Message) -> Option<Message> {
+        let question = query.queries().first()?;
+        let name = question.name().to_ascii().trim_end_matches('.').to_ascii_lowercase();
+        let mut answer = reply(query, ResponseCode::NoError);
+        answer.set_authoritative(true);
+        if let Some(address) = reverse_address(&name).filter(|_| question.query_type() == RecordType::PTR) {
+            let target = Name::from_str(&format!("{}.", self.reverse(view, address)?)).ok()?;
+            answer.add_answer(Record::from_rdata(question.name().clone(), TTL, RData::PTR(PTR(target))));
+            return Some(answer);
+        }
+        let addresses = self.lookup(view, &name);
+        if addresses.is_empty() {
+            return None;
+        }
+        // A name that exists but has no address of the asked kind is an empty answer, not NXDOMAIN: resolvers ask for
+        // AAAA beside A, and some would take NXDOMAIN for both.
+        if question.query_type() == RecordType::A {
+            for address in addresses {
+                answer.add_answer(Record::from_rdata(question.name().clone(), TTL, RData::A(A(address))));
+            }
+        }
+        Some(answer)
+    }
+}
+
+fn reply(query: &Message, code: ResponseCode) -> Message {
+    let mut message = Message::new();
+    message.set_id(query.id()).set_message_type(MessageType::Response).set_op_code(query.op_code());
+    message.set_recursion_desired(query.recursion_desired()).set_recursion_available(true).set_response_code(code);
+    message.add_queries(query.queries().iter().cloned());
+    message
+}
+
+/// The address that `4.3.2.1.in-addr.arpa` asks about.
+fn reverse_address(name: &str) -> Option<Ipv4Addr> {
+    let octets: Vec<&str> = name.strip_suffix(".in-addr.arpa")?.split('.').rev().collect();
+    octets.join(".").parse().ok()
+}
+
+/// Serves a container until the returned handle is dropped.
+pub fn serve(resolver: Resolver, names: Arc<Names>, view: View) -> std::io::Result<Serving> {
+    let udp = Arc::new(UdpSocket::from_std(resolver.udp)?);
+    let tcp = TcpListener::from_std(resolver.tcp)?;
+    let view = Arc::new(view);
+    let udp_task = tokio::spawn(serve_udp(udp, names.clone(), view.clone()));
+    let tcp_task = tokio::spawn(serve_tcp(tcp, names, view));
+    Ok(Serving { tasks: [udp_task.abort_handle(), tcp_task.abort_handle()] })
+}
+
+/// A container's running resolver.
+#[derive(Debug)]
+pub struct Serving {
+    tasks: [tokio::task::AbortHandle; 2],
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(tokio::task::AbortHandle::abort);
+    }
+}
+
+async fn serve_udp(socket: Arc<UdpSocket>, names: Arc<Names>, view: Arc<View>) {
+    let mut buffer = [0; 4096];
+    loop {
+        let Ok((length, peer)) = socket.recv_from(&mut buffer).await else { continue };
+        let Ok(query) = Message::from_vec(&buffer[..length]) else { continue };
+        if let Some(answer) = names.answer(&view, &query).and_then(|answer| answer.to_vec().ok()) {
+            let _ = socket.send_to(&answer, peer).await;
+            continue;
+        }
+        let (socket, names, view) = (socket.clone(), names.clone(), view.clone());
+        let raw = buffer[..length].to_vec();
+        tokio::spawn(async move {
+            let answer = forward(&names, &view, &query, &raw, Transport::Udp).await;
+            let _ = socket.send_to(&answer, peer).await;
+        });
+    }
+}
+
+async fn serve_tcp(listener: TcpListener, names: Arc<Names>, view: Arc<View>) {
+    loop {
+        let Ok((mut stream, _)) = listener.accept().await else { continue };
+        let (names, view) = (names.clone(), view.clone());
+        tokio::spawn(async move {
+            while let Ok(length) = stream.read_u16().await {
+                let mut raw = vec![0; usize::from(length)];
+                if stream.read_exact(&mut raw).await.is_err() {
+                    return;
+                }
+                let Ok(query) = Message::from_vec(&raw) else { return };
+                let answer = match names.answer(&view, &query).and_then(|answer| answer.to_vec().ok()) {
+                    Some(answer) => answer,
+                    None => forward(&names, &view, &query, &raw, Transport::Tcp).await,
+                };
+                let framed = [&(answer.len() as u16).to_be_bytes()[..], &answer].concat();
+                if stream.write_all(&framed).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Transport {
+    Udp,
+    Tcp,
+}
+
+/// Asks the resolvers in order until one answers.
+async fn forward(names: &Names, view: &View, query: &Message, raw: &[u8], transport: Transport) -> Vec<u8> {
+    let fail = |code| reply(query, code).to_vec().unwrap_or_default();
+    if !names.may_forward(view) {
+        return fail(ResponseCode::NXDomain);
+    }
+    let servers = if view.servers.is_empty() { host_resolvers() } else { view.servers.clone() };
+    for server in servers {
+        let address = SocketAddr::new(server, 53);
+        let asked = tokio::time::timeout(FORWARD_TIMEOUT, async {
+            match transport {
+                Transport::Udp => ask_udp(address, raw).await,
+                Transport::Tcp => ask_tcp(address, raw).await,
+            }
+        });
+        if let Ok(Ok(answer)) = asked.await {
+            return answer;
+        }
+    }
+    fail(ResponseCode::ServFail)
+}
+
+async fn ask_udp(server: SocketAddr, raw: &[u8]) -> std::io::Result<Vec<u8>> {
+    let local: SocketAddr = if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (std::net::Ipv6Addr::UNSPECIFIED, 0).into() };
+    let socket = UdpSocket::bind(local).await?;
+    socket.connect(server).await?;
+    socket.send(raw).await?;
+    let mut buffer = vec![0; 65_535];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        if length >= 2 && buffer[..2] == raw[..2] {
+            buffer.truncate(length);
+            return Ok(buffer);
+        }
+    }
+}
+
+async fn ask_tcp(server: SocketAddr, raw: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(server).await?;
+    stream.write_all(&[&(raw.len() as u16).to_be_bytes()[..], raw].concat()).await?;
+    let length = stream.read_u16().await?;
+    let mut answer = vec![0; usize::from(length)];
+    stream.read_exact(&mut answer).await?;
+    Ok(answer)
+}
+
+/// The host's resolvers, read when they are needed: they change when a laptop moves.
+fn host_resolvers() -> Vec<IpAddr> {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hickory_proto::op::Query;
+
+    fn ask(names: &Names, name: &str, kind: RecordType) -> Option<Vec<String>> {
+        let view = View { networks: vec!["n".into()], servers: Vec::new() };
+        let mut query = Message::new();
+        query.add_query(Query::query(Name::from_str(name).expect("name"), kind));
+        let answer = names.answer(&view, &query)?;
+        Some(answer.answers().iter().map(|r| r.data().to_string()).collect())
+    }
+
+    #[test]
+    fn members_have_addresses_and_names() {
+        let names = Names::default();
+        let ip = |d| Ipv4Addr::new(10, 0, 0, d);
+        names.insert("n", "c1", &["p-web-1".into(), "web".into()], ip(2));
+        names.insert("n", "c2", &["p-web-2".into(), "web".into()], ip(3));
+        names.insert("other", "c3", &["secret".into()], ip(4));
+        let first = ask(&names, "web.", RecordType::A).expect("known");
+        let second = ask(&names, "WEB.", RecordType::A).expect("known");
+        assert_eq!(first.len(), 2);
+        assert_ne!(first, second, "the order rotates");
+        assert_eq!(ask(&names, "web.", RecordType::AAAA), Some(vec![]));
+        assert_eq!(ask(&names, "2.0.0.10.in-addr.arpa.", RecordType::PTR), Some(vec!["p-web-1.".into()]));
+        assert_eq!(ask(&names, "secret.", RecordType::A), None);
+        names.remove("n", "c1");
+        assert_eq!(ask(&names, "web.", RecordType::A), Some(vec!["10.0.0.3".into()]));
+        names.remove("n", "c2");
+        assert_eq!(ask(&names, "web.", RecordType::A), None);
+    }
+}

@@ -1,0 +1,28 @@
+//! What can go wrong with a network.
+
+use std::io;
+use std::net::IpAddr;
+
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    #[error("making the network {network}: {doing}: {source}")]
+    Kernel { network: String, doing: &'static str, source: io::Error },
+    #[error("connecting the container {container}: {doing}: {source}")]
+    Sandbox { container: String, doing: &'static str, source: io::Error },
+    #[error("writing the firewall rules (nftables): {0}; the kernel needs nf_tables, nft_nat and nft_masq")]
+    Firewall(io::Error),
+    #[error("the subnet {0} is not an IPv4 subnet such as 10.1.0.0/24")]
+    BadSubnet(String),
+    #[error("the subnet {subnet} of the network {network} overlaps with {with}; choose another under `ipam`")]
+    Overlap { network: String, subnet: String, with: String },
+    #[error("no address range is left for the network {network}: all of 172.17.0.0/12 and 192.168.0.0/16 is in use; name a subnet under `ipam`")]
+    PoolExhausted { network: String },
+    #[error("the network {network} has no free address left in {subnet}")]
+    SubnetFull { network: String, subnet: String },
+    #[error("the address {address} is not in the subnet {subnet} of the network {network}")]
+    ForeignAddress { network: String, address: String, subnet: String },
+    #[error("the address {address} of the network {network} is already taken")]
+    AddressTaken { network: String, address: IpAddr },
+    #[error("port {port}/{protocol} on {address} cannot be published: {owner}")]
+    PortTaken { port: u16, protocol: String, address: String, owner: String },
+}

@@ -1,0 +1,136 @@
+//! Bridges, veth pairs, addresses and routes, as rtnetlink messages.
+
+use super::address::Subnet;
+use super::netlink::{Message, NLM_F_CREATE, NLM_F_EXCL, Netlink};
+use std::io;
+use std::net::Ipv4Addr;
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_NEWADDR: u16 = 20;
+const RTM_NEWROUTE: u16 = 24;
+const IFF_UP: u32 = 1;
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_GROUP: u16 = 27;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
+
+/// struct ifinfomsg.
+fn ifinfo(index: u32, flags: u32) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[4..8].copy_from_slice(&index.to_ne_bytes());
+    bytes[8..12].copy_from_slice(&flags.to_ne_bytes());
+    bytes[12..16].copy_from_slice(&flags.to_ne_bytes());
+    bytes
+}
+
+/// A MAC address made of an IPv4 address, as Docker makes them: the same address keeps the same MAC, so that the
+/// neighbours' caches stay right when a container is replaced.
+pub fn mac_of(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x02, 0x42, a, b, c, d]
+}
+
+/// The index of an interface of the host.
+pub fn index_of(name: &str) -> io::Result<u32> {
+    Ok(nix::net::if_::if_nametoindex(name)?)
+}
+
+/// A bridge that is up and has the subnet's gateway as its address.
+pub fn make_bridge(netlink: &Netlink, name: &str, subnet: Subnet, gateway: Ipv4Addr) -> io::Result<u32> {
+    let create = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(0, IFF_UP))
+        .string(IFLA_IFNAME, name)
+        .attr(IFLA_ADDRESS, &mac_of(gateway))
+        .nest(IFLA_LINKINFO, |m| m.string(IFLA_INFO_KIND, "bridge"));
+    match netlink.send(&[create]) {
+        Err((_, e)) if e.raw_os_error() != Some(libc::EEXIST) => return Err(e),
+        _ => {}
+    }
+    let index = index_of(name)?;
+    match netlink.send(&[address(index, gateway, subnet.prefix())]) {
+        Err((_, e)) if e.raw_os_error() != Some(libc::EEXIST) => Err(e),
+        _ => Ok(index),
+    }
+}
+
+/// One end of a veth pair on the host's bridge, the other in a container's network namespace.
+#[derive(Debug)]
+pub struct Veth<'a> {
+    pub host_name: &'a str,
+    pub bridge: u32,
+    /// The link group by which all ends of a network are deleted at once.
+    pub group: u32,
+    pub container_name: &'a str,
+    pub namespace: i32,
+    pub address: Ipv4Addr,
+}
+
+impl Veth<'_> {
+    /// One message makes both ends, enslaves the host's, moves the other and brings both up.
+    pub fn message(&self) -> Message {
+        Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(0, IFF_UP))
+            .string(IFLA_IFNAME, self.host_name)
+            .u32(IFLA_MASTER, self.bridge)
+            .u32(IFLA_GROUP, self.group)
+            .nest(IFLA_LINKINFO, |m| {
+                m.string(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |m| {
+                    m.nest(VETH_INFO_PEER, |m| {
+                        m.raw(&ifinfo(0, IFF_UP))
+                            .string(IFLA_IFNAME, self.container_name)
+                            .attr(IFLA_ADDRESS, &mac_of(self.address))
+                            .u32(IFLA_MTU, 1500)
+                            .u32(IFLA_NET_NS_FD, self.namespace as u32)
+                    })
+                })
+            })
+    }
+}
+
+/// Brings a link up.
+pub fn up(index: u32) -> Message {
+    Message::new(RTM_NEWLINK, 0, &ifinfo(index, IFF_UP))
+}
+
+/// Gives a link an address.
+pub fn address(index: u32, address: Ipv4Addr, prefix: u8) -> Message {
+    const IFA_ADDRESS: u16 = 1;
+    const IFA_LOCAL: u16 = 2;
+    const IFA_BROADCAST: u16 = 4;
+    let mut header = [0; 8];
+    header[0] = libc::AF_INET as u8;
+    header[1] = prefix;
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    let broadcast = Ipv4Addr::from_bits(address.to_bits() | !Subnet::new(address, prefix).mask().to_bits());
+    Message::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &header)
+        .attr(IFA_LOCAL, &address.octets())
+        .attr(IFA_ADDRESS, &address.octets())
+        .attr(IFA_BROADCAST, &broadcast.octets())
+}
+
+/// The default route.
+pub fn default_route(index: u32, gateway: Ipv4Addr) -> Message {
+    const RTA_OIF: u16 = 4;
+    const RTA_GATEWAY: u16 = 5;
+    const RT_TABLE_MAIN: u8 = 254;
+    const RTPROT_BOOT: u8 = 3;
+    const RTN_UNICAST: u8 = 1;
+    let header = [libc::AF_INET as u8, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0];
+    Message::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &header).u32(RTA_OIF, index).attr(RTA_GATEWAY, &gateway.octets())
+}
+
+/// Deletes a link by its name.
+pub fn delete(name: &str) -> Message {
+    Message::new(RTM_DELLINK, 0, &ifinfo(0, 0)).string(IFLA_IFNAME, name)
+}
+
+/// Deletes every link of a group in one go: the kernel then waits for its readers once, not once for each link.
+pub fn delete_group(group: u32) -> Message {
+    Message::new(RTM_DELLINK, 0, &ifinfo(0, 0)).u32(IFLA_GROUP, group)
+}

@@ -1,0 +1,169 @@
+//! Netlink messages, built and sent in batches: rtnetlink for links and addresses, nfnetlink for nftables.
+
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+pub const NLM_F_EXCL: u16 = 0x200;
+pub const NLM_F_CREATE: u16 = 0x400;
+pub const NLM_F_APPEND: u16 = 0x800;
+const NLMSG_ERROR: u16 = 2;
+const HEADER: usize = 16;
+const NLA_F_NESTED: u16 = 0x8000;
+
+/// One message: header, a family's own header, attributes.
+#[derive(Clone, Debug)]
+pub struct Message {
+    bytes: Vec<u8>,
+    acknowledged: bool,
+}
+
+impl Message {
+    /// `flags` are NLM_F_* beyond REQUEST and ACK, which are always set.
+    pub fn new(kind: u16, flags: u16, own_header: &[u8]) -> Self {
+        let mut bytes = vec![0; HEADER];
+        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+        bytes[6..8].copy_from_slice(&(flags | NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
+        bytes.extend_from_slice(own_header);
+        let mut message = Message { bytes, acknowledged: true };
+        message.pad();
+        message
+    }
+
+    /// A message that the kernel does not acknowledge: the brackets of an nfnetlink batch.
+    pub fn bracket(kind: u16, own_header: &[u8]) -> Self {
+        let mut message = Message::new(kind, 0, own_header);
+        message.bytes[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
+        message.acknowledged = false;
+        message
+    }
+
+    fn pad(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+
+    pub fn attr(mut self, kind: u16, value: &[u8]) -> Self {
+        self.push(kind, value);
+        self
+    }
+
+    pub fn string(self, kind: u16, value: &str) -> Self {
+        let mut bytes = value.as_bytes().to_vec();
+        bytes.push(0);
+        self.attr(kind, &bytes)
+    }
+
+    /// A 32-bit number in the host's order, as rtnetlink has them.
+    pub fn u32(self, kind: u16, value: u32) -> Self {
+        self.attr(kind, &value.to_ne_bytes())
+    }
+
+    /// A 32-bit number in network order, as nftables has them.
+    pub fn be32(self, kind: u16, value: u32) -> Self {
+        self.attr(kind, &value.to_be_bytes())
+    }
+
+    /// An attribute that holds attributes.
+    pub fn nest(mut self, kind: u16, fill: impl FnOnce(Message) -> Message) -> Self {
+        let start = self.bytes.len();
+        self.push(kind | NLA_F_NESTED, &[]);
+        let mut filled = fill(self);
+        let length = (filled.bytes.len() - start) as u16;
+        filled.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        filled
+    }
+
+    /// Bytes that are no attribute, inside of one (the peer's header of a veth).
+    pub fn raw(mut self, bytes: &[u8]) -> Self {
+        self.bytes.extend_from_slice(bytes);
+        self.pad();
+        self
+    }
+
+    fn push(&mut self, kind: u16, value: &[u8]) {
+        self.bytes.extend_from_slice(&((value.len() + 4) as u16).to_ne_bytes());
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.bytes.extend_from_slice(value);
+        self.pad();
+    }
+}
+
+/// A netlink socket in the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Netlink {
+    fd: OwnedFd,
+}
+
+impl Netlink {
+    /// For links, addresses and routes.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn route() -> io::Result<Self> {
+        Self::open(SockProtocol::NetlinkRoute)
+    }
+
+    /// For nftables.
+    ///
+    /// # Errors
+    /// The kernel's; EPROTONOSUPPORT where it has no nfnetlink.
+    pub fn netfilter() -> io::Result<Self> {
+        Self::open(SockProtocol::NetlinkNetFilter)
+    }
+
+    fn open(protocol: SockProtocol) -> io::Result<Self> {
+        let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        let _ = nix::sys::socket::setsockopt(&fd, nix::sys::socket::sockopt::SndBuf, &(1 << 20));
+        let _ = nix::sys::socket::setsockopt(&fd, nix::sys::socket::sockopt::RcvBuf, &(1 << 20));
+        Ok(Netlink { fd })
+    }
+
+    /// Sends messages in one system call and reads the answer to each.
+    ///
+    /// # Errors
+    /// The first failure, with the number of its message in the batch.
+    pub fn send(&self, messages: &[Message]) -> Result<(), (usize, io::Error)> {
+        let mut bytes = Vec::with_capacity(messages.iter().map(|m| m.bytes.len()).sum());
+        for (i, message) in messages.iter().enumerate() {
+            let start = bytes.len();
+            bytes.extend_from_slice(&message.bytes);
+            bytes[start..start + 4].copy_from_slice(&(message.bytes.len() as u32).to_ne_bytes());
+            bytes[start + 8..start + 12].copy_from_slice(&(i as u32 + 1).to_ne_bytes());
+        }
+        let io_error = |e: nix::Error| (0, io::Error::from(e));
+        send(self.fd.as_raw_fd(), &bytes, MsgFlags::empty()).map_err(io_error)?;
+        let mut open: std::collections::HashSet<u32> =
+            messages.iter().enumerate().filter(|(_, m)| m.acknowledged).map(|(i, _)| i as u32 + 1).collect();
+        let mut failed = None;
+        let mut buffer = vec![0; 32 * 1024];
+        while !open.is_empty() {
+            // An nfnetlink batch that fails answers with its errors alone; the rest stays unanswered.
+            let flags = if failed.is_some() { MsgFlags::MSG_DONTWAIT } else { MsgFlags::empty() };
+            let length = match recv(self.fd.as_raw_fd(), &mut buffer, flags) {
+                Ok(length) => length,
+                Err(nix::Error::EAGAIN) => break,
+                Err(nix::Error::EINTR) => continue,
+                Err(e) => return Err(failed.unwrap_or_else(|| io_error(e))),
+            };
+            let mut rest = &buffer[..length];
+            while rest.len() >= HEADER {
+                let word = |at: usize| u32::from_ne_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]);
+                let size = (word(0) as usize).clamp(HEADER, rest.len());
+                let kind = u16::from_ne_bytes([rest[4], rest[5]]);
+                if kind == NLMSG_ERROR && size >= HEADER + 4 {
+                    let sequence = word(8);
+                    let errno = -(word(HEADER) as i32);
+                    open.remove(&sequence);
+                    if errno != 0 && failed.is_none() {
+                        failed = Some(((sequence as usize).saturating_sub(1), io::Error::from_raw_os_error(errno)));
+                    }
+                }
+                rest = &rest[size.next_multiple_of(4).min(rest.len())..];
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}

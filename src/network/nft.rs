@@ -1,0 +1,260 @@
+//! The few nftables messages that wharf needs, in netlink: no `nft` binary, everything in one transaction.
+//!
+//! Above each rule stands what `nft list ruleset` shows of it.
+
+use super::netlink::{Message, NLM_F_APPEND, NLM_F_CREATE, Netlink};
+use std::io;
+use std::net::Ipv4Addr;
+
+const SUBSYSTEM: u16 = 10 << 8;
+const NFPROTO_IPV4: u8 = 2;
+const NFTA_LIST_ELEM: u16 = 1;
+const NFTA_DATA_VALUE: u16 = 1;
+
+/// nft's 4-byte registers; an interface's name takes four of them from `R0`.
+const R0: u32 = 8;
+const R1: u32 = 9;
+const R2: u32 = 10;
+
+/// struct nfgenmsg for the `ip` family.
+const HEADER: [u8; 4] = [NFPROTO_IPV4, 0, 0, 0];
+
+/// Changes to one table of the `ip` family, applied together or not at all.
+pub struct Transaction {
+    table: String,
+    messages: Vec<Message>,
+}
+
+/// Where a base chain hangs.
+pub struct Hook {
+    pub kind: &'static str,
+    pub number: u32,
+    pub priority: i32,
+}
+
+pub const PREROUTING: u32 = 0;
+pub const FORWARD: u32 = 2;
+pub const OUTPUT: u32 = 3;
+pub const POSTROUTING: u32 = 4;
+
+impl Transaction {
+    pub fn new(table: &str) -> Self {
+        Transaction { table: table.to_string(), messages: Vec::new() }
+    }
+
+    fn message(&self, kind: u16, flags: u16) -> Message {
+        Message::new(SUBSYSTEM | kind, flags, &HEADER).string(1, &self.table)
+    }
+
+    /// Begins the table anew: whatever it held is gone when the transaction is applied, and not before.
+    pub fn replace_table(&mut self) {
+        self.delete_table();
+        self.messages.push(self.message(0, NLM_F_CREATE));
+    }
+
+    /// Deletes the table; it may be missing.
+    pub fn delete_table(&mut self) {
+        self.messages.push(self.message(0, NLM_F_CREATE));
+        self.messages.push(self.message(2, 0));
+    }
+
+    pub fn chain(&mut self, name: &str, hook: &Hook) {
+        let message = self
+            .message(3, NLM_F_CREATE)
+            .string(3, name)
+            .nest(4, |m| m.be32(1, hook.number).be32(2, hook.priority as u32))
+            .string(7, hook.kind);
+        self.messages.push(message);
+    }
+
+    /// A map from keys to `address . port`; the numbers of the types are those by which `nft` shows them.
+    pub fn port_map(&mut self, name: &str, key_type: u32, key_len: u32) {
+        const NFT_SET_MAP: u32 = 8;
+        let message = self
+            .message(9, NLM_F_CREATE)
+            .string(2, name)
+            .be32(3, NFT_SET_MAP)
+            .be32(4, key_type)
+            .be32(5, key_len)
+            .be32(6, TYPE_IPV4 << 6 | TYPE_PORT)
+            .be32(7, 8)
+            .be32(10, 1);
+        self.messages.push(message);
+    }
+
+    pub fn add_element(&mut self, set: &str, key: &[u8], data: &[u8]) {
+        let message = self.message(12, NLM_F_CREATE).string(2, set).nest(3, |m| {
+            m.nest(NFTA_LIST_ELEM, |m| m.nest(1, |m| m.attr(NFTA_DATA_VALUE, key)).nest(2, |m| m.attr(NFTA_DATA_VALUE, data)))
+        });
+        self.messages.push(message);
+    }
+
+    pub fn delete_element(&mut self, set: &str, key: &[u8]) {
+        let message = self
+            .message(14, 0)
+            .string(2, set)
+            .nest(3, |m| m.nest(NFTA_LIST_ELEM, |m| m.nest(1, |m| m.attr(NFTA_DATA_VALUE, key))));
+        self.messages.push(message);
+    }
+
+    pub fn rule(&mut self, chain: &str, expressions: &[Expression]) {
+        let message = self.message(6, NLM_F_CREATE | NLM_F_APPEND).string(2, chain).nest(4, |mut m| {
+            for part in expressions.iter().flat_map(Expression::parts) {
+                m = m.nest(NFTA_LIST_ELEM, part);
+            }
+            m
+        });
+        self.messages.push(message);
+    }
+
+    /// Applies the changes.
+    ///
+    /// # Errors
+    /// The kernel's; nothing has changed then.
+    pub fn apply(self, netlink: &Netlink) -> io::Result<()> {
+        let bracket = |kind| Message::bracket(kind, &[0, 0, 0, 10]);
+        let mut batch = vec![bracket(0x10)];
+        batch.extend(self.messages);
+        batch.push(bracket(0x11));
+        netlink.send(&batch).map_err(|(_, e)| e)
+    }
+}
+
+pub const TYPE_IPV4: u32 = 7;
+pub const TYPE_PROTOCOL: u32 = 12;
+pub const TYPE_PORT: u32 = 13;
+
+/// A step of a rule.
+pub enum Expression {
+    /// `iifname` or `oifname`, equal or not.
+    Interface { meta: u32, name: String, equal: bool },
+    /// `ip saddr` (offset 12) or `ip daddr` (16) in a subnet.
+    Address { offset: u32, base: Ipv4Addr, mask: Ipv4Addr, equal: bool },
+    /// `meta l4proto`.
+    Protocol(u8),
+    /// `th sport` (offset 0) or `th dport` (2).
+    Port { offset: u32, port: u16 },
+    /// `ct state` (key 0) or `ct status` (key 2) has one of the bits.
+    Conntrack { key: u32, bits: u32 },
+    /// `fib daddr type local`.
+    DestinationIsLocal,
+    /// `dnat to meta l4proto . th dport map @NAME`.
+    DnatByPort(&'static str),
+    /// `dnat to ip daddr . meta l4proto . th dport map @NAME`.
+    DnatByAddressAndPort(&'static str),
+    Masquerade,
+    Accept,
+    Drop,
+    /// `th sport|dport set PORT`, with the checksum kept right; for UDP (17) or TCP (6).
+    SetPort { offset: u32, port: u16, protocol: u8 },
+}
+
+pub const IIFNAME: u32 = 6;
+pub const OIFNAME: u32 = 7;
+pub const SADDR: u32 = 12;
+pub const DADDR: u32 = 16;
+pub const CT_STATE: u32 = 0;
+pub const CT_STATUS: u32 = 2;
+/// Established and related, as bits of `ct state`.
+pub const ESTABLISHED: u32 = 2 | 4;
+/// IPS_DST_NAT of `ct status`.
+pub const DNAT: u32 = 0x20;
+
+/// One expression of the kernel's; most of ours are several.
+type Part = Box<dyn FnOnce(Message) -> Message>;
+
+fn expr(name: &'static str, fill: impl FnOnce(Message) -> Message + 'static) -> Part {
+    Box::new(move |m| m.string(1, name).nest(2, fill))
+}
+
+fn meta(key: u32, register: u32) -> Part {
+    expr("meta", move |m| m.be32(1, register).be32(2, key))
+}
+
+fn payload(base: u32, offset: u32, len: u32, register: u32) -> Part {
+    expr("payload", move |m| m.be32(1, register).be32(2, base).be32(3, offset).be32(4, len))
+}
+
+fn compare(register: u32, equal: bool, value: Vec<u8>) -> Part {
+    expr("cmp", move |m| m.be32(1, register).be32(2, u32::from(!equal)).nest(3, |m| m.attr(NFTA_DATA_VALUE, &value)))
+}
+
+fn mask(register: u32, bits: [u8; 4]) -> Part {
+    expr("bitwise", move |m| {
+        m.be32(1, register)
+            .be32(2, register)
+            .be32(3, 4)
+            .nest(4, |m| m.attr(NFTA_DATA_VALUE, &bits))
+            .nest(5, |m| m.attr(NFTA_DATA_VALUE, &[0; 4]))
+    })
+}
+
+fn lookup(set: &'static str) -> Part {
+    expr("lookup", move |m| m.string(1, set).be32(2, R0).be32(3, R0))
+}
+
+fn verdict(code: u32) -> Part {
+    expr("immediate", move |m| m.be32(1, 0).nest(2, |m| m.nest(2, |m| m.be32(1, code))))
+}
+
+fn dnat() -> Part {
+    expr("nat", |m| m.be32(1, 1).be32(2, u32::from(NFPROTO_IPV4)).be32(3, R0).be32(5, R1))
+}
+
+const NETWORK: u32 = 1;
+const TRANSPORT: u32 = 2;
+const META_L4PROTO: u32 = 16;
+
+impl Expression {
+    fn parts(&self) -> Vec<Part> {
+        match self {
+            Expression::Interface { meta: key, name, equal } => {
+                let mut value = name.clone().into_bytes();
+                value.resize(16, 0);
+                vec![meta(*key, 1), compare(1, *equal, value)]
+            }
+            Expression::Address { offset, base, mask: bits, equal } => {
+                vec![payload(NETWORK, *offset, 4, R0), mask(R0, bits.octets()), compare(R0, *equal, base.octets().to_vec())]
+            }
+            Expression::Protocol(protocol) => vec![meta(META_L4PROTO, R0), compare(R0, true, vec![*protocol])],
+            Expression::Port { offset, port } => {
+                vec![payload(TRANSPORT, *offset, 2, R0), compare(R0, true, port.to_be_bytes().to_vec())]
+            }
+            Expression::Conntrack { key, bits } => {
+                let key = *key;
+                vec![
+                    expr("ct", move |m| m.be32(1, R0).be32(2, key)),
+                    mask(R0, bits.to_ne_bytes()),
+                    compare(R0, false, vec![0; 4]),
+                ]
+            }
+            Expression::DestinationIsLocal => {
+                const RTN_LOCAL: u32 = 2;
+                vec![expr("fib", |m| m.be32(1, R0).be32(2, 3).be32(3, 2)), compare(R0, true, RTN_LOCAL.to_ne_bytes().to_vec())]
+            }
+            Expression::DnatByPort(set) => {
+                vec![meta(META_L4PROTO, R0), payload(TRANSPORT, 2, 2, R1), lookup(set), dnat()]
+            }
+            Expression::DnatByAddressAndPort(set) => vec![
+                payload(NETWORK, DADDR, 4, R0),
+                meta(META_L4PROTO, R1),
+                payload(TRANSPORT, 2, 2, R2),
+                lookup(set),
+                dnat(),
+            ],
+            Expression::Masquerade => vec![expr("masq", |m| m)],
+            Expression::Accept => vec![verdict(1)],
+            Expression::Drop => vec![verdict(0)],
+            Expression::SetPort { offset, port, protocol } => {
+                let (offset, value) = (*offset, port.to_be_bytes());
+                let checksum = if *protocol == 17 { 6 } else { 16 };
+                vec![
+                    expr("immediate", move |m| m.be32(1, R0).nest(2, |m| m.attr(NFTA_DATA_VALUE, &value))),
+                    expr("payload", move |m| {
+                        m.be32(5, R0).be32(2, TRANSPORT).be32(3, offset).be32(4, 2).be32(6, 1).be32(7, checksum).be32(8, 0)
+                    }),
+                ]
+            }
+        }
+    }
+}

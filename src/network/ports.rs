@@ -1,0 +1,72 @@
+//! The host's side of published ports: bound, so that a conflict is an error that names the owner.
+
+use super::error::NetworkError;
+use std::any::Any;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+
+/// A host port that is ours as long as this lives. Nothing is ever accepted on it: DNAT takes the traffic before.
+#[derive(Debug)]
+pub struct Reservation {
+    pub port: u16,
+    /// Held, not used: dropping it frees the port.
+    _socket: Box<dyn Any + Send + Sync>,
+}
+
+/// Takes the first free port of a range; `0..=0` is any that the kernel chooses.
+///
+/// # Errors
+/// When all are taken, with the owner of the last one as `owner_of` (wharf's own containers) or the kernel know it.
+pub fn reserve(
+    address: Ipv4Addr,
+    protocol: &str,
+    range: std::ops::RangeInclusive<u16>,
+    owner_of: &dyn Fn(u16) -> Option<String>,
+) -> Result<Reservation, NetworkError> {
+    let mut last = None;
+    for port in range {
+        let socket = SocketAddrV4::new(address, port);
+        let bound = if protocol == "udp" {
+            UdpSocket::bind(socket).and_then(|s| Ok((s.local_addr()?.port(), Box::new(s) as Box<dyn Any + Send + Sync>)))
+        } else {
+            TcpListener::bind(socket).and_then(|s| Ok((s.local_addr()?.port(), Box::new(s) as Box<dyn Any + Send + Sync>)))
+        };
+        match bound {
+            Ok((port, socket)) => return Ok(Reservation { port, _socket: socket }),
+            Err(error) => last = Some((port, error)),
+        }
+    }
+    let (port, error) = last.unwrap_or((0, std::io::ErrorKind::InvalidInput.into()));
+    let owner = match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            let who = owner_of(port).or_else(|| process_on(protocol, port)).unwrap_or_else(|| "another process".into());
+            format!("it is in use by {who}; stop it or choose another host port")
+        }
+        std::io::ErrorKind::AddrNotAvailable => "the host has no such address".into(),
+        _ => error.to_string(),
+    };
+    Err(NetworkError::PortTaken { port, protocol: protocol.into(), address: address.to_string(), owner })
+}
+
+/// The process that listens on a port, as `process "nginx" (pid 12)`, found by the socket's inode.
+fn process_on(protocol: &str, port: u16) -> Option<String> {
+    let table = ["", "6"].iter().find_map(|family| {
+        let text = fs::read_to_string(format!("/proc/net/{protocol}{family}")).ok()?;
+        text.lines().skip(1).find_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let local = u16::from_str_radix(fields.get(1)?.rsplit(':').next()?, 16).ok()?;
+            let listening = protocol == "udp" || fields.get(3) == Some(&"0A");
+            (local == port && listening).then(|| (*fields.get(9).unwrap_or(&"")).to_string())
+        })
+    })?;
+    let wanted = format!("socket:[{table}]");
+    for process in fs::read_dir("/proc").ok()?.flatten() {
+        let Ok(pid) = process.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let Ok(fds) = fs::read_dir(process.path().join("fd")) else { continue };
+        if fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target.as_os_str() == wanted.as_str())) {
+            let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            return Some(format!("the process `{}` (pid {pid})", name.trim()));
+        }
+    }
+    None
+}

@@ -1,0 +1,147 @@
+//! A container's network namespace with everything in it: interfaces, routes, and the sockets of its resolver.
+//!
+//! The namespace lives by the descriptors of the engine and of the container's processes; nothing is mounted, so when the
+//! last of them is closed the kernel removes it and its interfaces.
+
+use super::address::Subnet;
+use super::error::NetworkError;
+use super::link::{self, Veth};
+use super::netlink::Netlink;
+use super::nft::{self, Expression as E, Hook, Transaction};
+use nix::sched::{CloneFlags, setns, unshare};
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// The address of every container's resolver: Docker's, since images and configurations name it.
+pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+const DNS_PORT: u16 = 53;
+
+/// One interface to make.
+#[derive(Clone, Debug)]
+pub struct Attachment {
+    pub bridge: u32,
+    pub group: u32,
+    /// The name of the host's end.
+    pub host_name: String,
+    pub subnet: Subnet,
+    pub address: Ipv4Addr,
+    /// `None` on an internal network, which leads nowhere.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+/// A namespace, and the sockets of the resolver in it.
+#[derive(Debug)]
+pub struct Sandbox {
+    pub namespace: OwnedFd,
+    pub resolver: Option<Resolver>,
+}
+
+#[derive(Debug)]
+pub struct Resolver {
+    pub udp: UdpSocket,
+    pub tcp: TcpListener,
+}
+
+/// Makes a namespace with its interfaces; the first attachment with a gateway has the default route.
+///
+/// Runs on a thread of its own for the time, since a thread is what joins a namespace.
+///
+/// # Errors
+/// The step that failed; whatever had been made is gone with the namespace.
+pub fn make(container: &str, attachments: &[Attachment]) -> Result<Sandbox, NetworkError> {
+    let step = |doing: &'static str| move |source: io::Error| NetworkError::Sandbox { container: container.to_string(), doing, source };
+    let host = Netlink::route().map_err(step("opening a netlink socket"))?;
+    inside_thread(|| {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|e| step("making a network namespace")(e.into()))?;
+        let namespace: OwnedFd = File::open("/proc/thread-self/ns/net").map_err(step("opening the network namespace"))?.into();
+        let inner = Netlink::route().map_err(step("opening a netlink socket in the namespace"))?;
+        let mut configuration = vec![link::up(1)];
+        let mut routed = false;
+        for (i, attachment) in attachments.iter().enumerate() {
+            let name = format!("eth{i}");
+            let veth = Veth {
+                host_name: &attachment.host_name,
+                bridge: attachment.bridge,
+                group: attachment.group,
+                container_name: &name,
+                namespace: namespace.as_raw_fd(),
+                address: attachment.address,
+            };
+            host.send(&[veth.message()]).map_err(|(_, e)| step("making a veth pair")(e))?;
+            // wharf's networks are IPv4: without this, each interface would announce a link-local address of its own.
+            let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
+            let index = link::index_of(&name).map_err(step("finding the interface"))?;
+            configuration.push(link::address(index, attachment.address, attachment.subnet.prefix()));
+            if let Some(gateway) = attachment.gateway.filter(|_| !routed) {
+                configuration.push(link::default_route(index, gateway));
+                routed = true;
+            }
+        }
+        inner.send(&configuration).map_err(|(_, e)| step("setting addresses and routes")(e))?;
+        let resolver = if attachments.is_empty() { None } else { Some(open_resolver().map_err(step("opening the resolver's sockets"))?) };
+        Ok(Sandbox { namespace, resolver })
+    })
+}
+
+/// Opens the resolver's sockets anew in a namespace that an earlier engine made.
+///
+/// # Errors
+/// The step that failed.
+pub fn adopt(container: &str, namespace: OwnedFd) -> Result<Sandbox, NetworkError> {
+    let step = |doing: &'static str| move |source: io::Error| NetworkError::Sandbox { container: container.to_string(), doing, source };
+    inside_thread(|| {
+        setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(|e| step("joining the network namespace")(e.into()))?;
+        open_resolver().map_err(step("opening the resolver's sockets"))
+    })
+    .map(|resolver| Sandbox { namespace, resolver: Some(resolver) })
+}
+
+/// Runs work that changes the thread's network namespace on a thread that ends with it.
+fn inside_thread<T: Send>(work: impl FnOnce() -> Result<T, NetworkError> + Send) -> Result<T, NetworkError> {
+    std::thread::scope(|scope| match std::thread::Builder::new().stack_size(256 * 1024).spawn_scoped(scope, work) {
+        Ok(handle) => handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        Err(source) => Err(NetworkError::Sandbox { container: String::new(), doing: "starting a thread", source }),
+    })
+}
+
+/// Sockets of the engine on 127.0.0.11 inside the namespace, on ports of the kernel's choice, and rules that translate
+/// port 53 to them and back. So port 53 stays free for a DNS server in the container, on every address.
+///
+/// The rules rewrite the ports of packets as they leave, without connection tracking, which would cost every packet of
+/// the container.
+fn open_resolver() -> io::Result<Resolver> {
+    const TCP: u8 = 6;
+    const UDP: u8 = 17;
+    const SPORT: u32 = 0;
+    const DPORT: u32 = 2;
+    let udp = UdpSocket::bind(SocketAddrV4::new(RESOLVER, 0))?;
+    let tcp = TcpListener::bind(SocketAddrV4::new(RESOLVER, 0))?;
+    udp.set_nonblocking(true)?;
+    tcp.set_nonblocking(true)?;
+    let mut change = Transaction::new("wharf-dns");
+    change.replace_table();
+    change.chain("output", &Hook { kind: "filter", number: nft::OUTPUT, priority: -150 });
+    let resolver = |offset| E::Address { offset, base: RESOLVER, mask: Ipv4Addr::BROADCAST, equal: true };
+    for (protocol, port) in [(UDP, udp.local_addr()?.port()), (TCP, tcp.local_addr()?.port())] {
+        // ip daddr 127.0.0.11 meta l4proto udp th dport 53 th dport set PORT
+        let there = [
+            resolver(nft::DADDR),
+            E::Protocol(protocol),
+            E::Port { offset: DPORT, port: DNS_PORT },
+            E::SetPort { offset: DPORT, port, protocol },
+        ];
+        // ip saddr 127.0.0.11 meta l4proto udp th sport PORT th sport set 53
+        let back = [
+            resolver(nft::SADDR),
+            E::Protocol(protocol),
+            E::Port { offset: SPORT, port },
+            E::SetPort { offset: SPORT, port: DNS_PORT, protocol },
+        ];
+        change.rule("output", &there);
+        change.rule("output", &back);
+    }
+    change.apply(&Netlink::netfilter()?)?;
+    Ok(Resolver { udp, tcp })
+}

@@ -1,0 +1,234 @@
+//! Control groups, v1 (also hybrid) and v2: one for each container, below `/wharf`, with the limits that OCI names.
+
+use super::error::{Doing, StepFailed};
+use oci_spec::runtime::LinuxResources;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The parent of every container's group, in each hierarchy.
+pub const PARENT: &str = "wharf";
+
+/// The host's cgroup mounts, found once by the engine.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub enum Hierarchy {
+    /// Mount points with their controllers (`name=systemd` included).
+    V1(Vec<(Vec<String>, PathBuf)>),
+    V2(PathBuf),
+}
+
+impl Hierarchy {
+    /// Finds the mounts of this host.
+    ///
+    /// # Errors
+    /// When no cgroup file system is mounted.
+    pub fn find() -> io::Result<Self> {
+        Self::from_mountinfo(&fs::read_to_string("/proc/self/mountinfo")?)
+            .ok_or_else(|| io::Error::other("no cgroup file system is mounted: mount cgroup2 on /sys/fs/cgroup"))
+    }
+
+    fn from_mountinfo(mountinfo: &str) -> Option<Self> {
+        let mut v1: Vec<(Vec<String>, PathBuf)> = Vec::new();
+        let mut v2 = None;
+        for line in mountinfo.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let Some(point) = left.split(' ').nth(4) else { continue };
+            let mut right = right.split(' ');
+            match right.next() {
+                Some("cgroup") => {
+                    let options = right.nth(1).unwrap_or_default();
+                    let controllers: Vec<String> =
+                        options.split(',').filter(|o| !matches!(*o, "rw" | "ro" | "xattr") && !o.starts_with("release_agent")).map(str::to_string).collect();
+                    if !v1.iter().any(|(known, _)| *known == controllers) {
+                        v1.push((controllers, PathBuf::from(point)));
+                    }
+                }
+                Some("cgroup2") if v2.is_none() => v2 = Some(PathBuf::from(point)),
+                _ => {}
+            }
+        }
+        if v1.is_empty() { v2.map(Hierarchy::V2) } else { Some(Hierarchy::V1(v1)) }
+    }
+
+    pub fn is_v2(&self) -> bool {
+        matches!(self, Hierarchy::V2(_))
+    }
+
+    /// The directories of a group, with the controllers of each (none for v2).
+    pub fn directories<'a>(&'a self, group: &'a str) -> impl Iterator<Item = (&'a [String], PathBuf)> {
+        let pairs: Vec<(&[String], &PathBuf)> = match self {
+            Hierarchy::V1(mounts) => mounts.iter().map(|(c, p)| (c.as_slice(), p)).collect(),
+            Hierarchy::V2(point) => vec![(&[][..], point)],
+        };
+        pairs.into_iter().map(move |(controllers, point)| (controllers, point.join(PARENT).join(group)))
+    }
+
+    /// The directory in which a controller's files of a group lie.
+    pub fn directory(&self, controller: &str, group: &str) -> Option<PathBuf> {
+        self.directories(group).find(|(c, _)| c.is_empty() || c.iter().any(|c| c == controller)).map(|(_, path)| path)
+    }
+
+    /// Makes the parent groups. Their first child in a hierarchy is slow to make, so the engine does this at its start.
+    ///
+    /// # Errors
+    /// The kernel's, with the directory.
+    pub fn make_parents(&self) -> Result<(), StepFailed> {
+        for (controllers, path) in self.directories("") {
+            match fs::create_dir(&path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other.doing(format_args!("making the cgroup {}", path.display()))?,
+            }
+            if controllers.iter().any(|c| c == "cpuset") {
+                inherit_cpuset(&path)?;
+                write(&path.join("cgroup.clone_children"), "1")?;
+            }
+            if controllers.is_empty() {
+                let root = path.parent().unwrap_or(&path);
+                for directory in [root, &path] {
+                    let available = fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
+                    for controller in available.split_whitespace().filter(|c| matches!(*c, "cpu" | "cpuset" | "io" | "memory" | "pids")) {
+                        // One at a time: a controller that a v1 mount or the distribution keeps must not take the others along.
+                        let _ = fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the parents where no container of any engine is left in them.
+    pub fn remove_parents(&self) {
+        for (_, path) in self.directories("") {
+            let _ = fs::remove_dir(path);
+        }
+    }
+
+    /// Makes a container's groups, sets its limits and moves the calling process into them.
+    ///
+    /// # Errors
+    /// The step that failed; nothing is removed, the caller does that.
+    pub fn enter_new(&self, group: &str, resources: Option<&LinuxResources>) -> Result<(), StepFailed> {
+        for (controllers, path) in self.directories(group) {
+            match fs::create_dir(&path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    self.make_parents()?;
+                    fs::create_dir(&path).doing(format_args!("making the cgroup {}", path.display()))?;
+                }
+                other => other.doing(format_args!("making the cgroup {}", path.display()))?,
+            }
+            if let Some(resources) = resources {
+                match self {
+                    Hierarchy::V1(_) => super::limits::apply_v1(&path, controllers, resources)?,
+                    Hierarchy::V2(_) => super::limits::apply_v2(&path, resources)?,
+                }
+            }
+            write(&path.join("cgroup.procs"), "0")?;
+        }
+        Ok(())
+    }
+
+    /// Moves the calling process into a container's groups.
+    ///
+    /// # Errors
+    /// ENOENT when the container is gone.
+    pub fn enter(&self, group: &str) -> Result<(), StepFailed> {
+        self.directories(group).try_for_each(|(_, path)| write(&path.join("cgroup.procs"), "0"))
+    }
+
+    /// Removes a container's groups; false while a process is left in one.
+    pub fn remove(&self, group: &str) -> bool {
+        self.directories(group).fold(true, |gone, (_, path)| match fs::remove_dir(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => false,
+            _ => gone,
+        })
+    }
+
+    /// Kills every process of a group.
+    pub fn kill(&self, group: &str) {
+        if let Hierarchy::V2(_) = self {
+            if let Some((_, path)) = self.directories(group).next() {
+                if fs::write(path.join("cgroup.kill"), "1").is_ok() {
+                    return;
+                }
+            }
+        }
+        for pid in self.processes(group) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+
+    /// The processes of a group, by their ids on the host.
+    pub fn processes(&self, group: &str) -> Vec<i32> {
+        let Some(path) = self.directory("pids", group).or_else(|| self.directory("name=systemd", group)) else { return Vec::new() };
+        let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Whether the kernel has killed a process of the group for want of memory.
+    pub fn oom_killed(&self, group: &str) -> bool {
+        let Some(path) = self.directory("memory", group) else { return false };
+        let file = path.join(if self.is_v2() { "memory.events" } else { "memory.oom_control" });
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.lines().filter_map(|line| line.strip_prefix("oom_kill ")).any(|count| count.trim() != "0")
+    }
+
+    /// Freezes or thaws every process of the group.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_frozen(&self, group: &str, frozen: Frozen) -> Result<(), StepFailed> {
+        let (controller, file, value) = match (self, frozen) {
+            (Hierarchy::V1(_), Frozen::Yes) => ("freezer", "freezer.state", "FROZEN"),
+            (Hierarchy::V1(_), Frozen::No) => ("freezer", "freezer.state", "THAWED"),
+            (Hierarchy::V2(_), Frozen::Yes) => ("", "cgroup.freeze", "1"),
+            (Hierarchy::V2(_), Frozen::No) => ("", "cgroup.freeze", "0"),
+        };
+        match self.directory(controller, group) {
+            Some(path) => write(&path.join(file), value),
+            None => Err(StepFailed::because("pausing the container", "the kernel's freezer is not mounted")),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frozen {
+    Yes,
+    No,
+}
+
+/// A v1 cpuset is empty until it is given the parent's processors and memory nodes; no process can enter an empty one.
+fn inherit_cpuset(path: &Path) -> Result<(), StepFailed> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let value = fs::read_to_string(parent.join(file)).doing(format_args!("reading {}", parent.join(file).display()))?;
+        write(&path.join(file), value.trim())?;
+    }
+    Ok(())
+}
+
+/// Writes a control file.
+pub fn write(path: &Path, value: &str) -> Result<(), StepFailed> {
+    fs::write(path, value).doing(format_args!("writing `{value}` to {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_of_both_versions() {
+        let hybrid = "36 24 0:31 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu,cpuacct\n\
+                      37 24 0:32 / /sys/fs/cgroup/systemd rw - cgroup systemd rw,name=systemd\n\
+                      38 24 0:33 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw";
+        let expected = Hierarchy::V1(vec![
+            (vec!["cpu".into(), "cpuacct".into()], "/sys/fs/cgroup/cpu".into()),
+            (vec!["name=systemd".into()], "/sys/fs/cgroup/systemd".into()),
+        ]);
+        assert_eq!(Hierarchy::from_mountinfo(hybrid), Some(expected));
+        let unified = "30 24 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate";
+        assert_eq!(Hierarchy::from_mountinfo(unified), Some(Hierarchy::V2("/sys/fs/cgroup".into())));
+        assert_eq!(Hierarchy::from_mountinfo(""), None);
+    }
+}

@@ -1,0 +1,90 @@
+//! The words between the engine and a monitor: one JSON message a packet, with descriptors beside it where needed.
+
+use super::launch::{ExecSpec, Exit};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use serde::{Deserialize, Serialize};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+/// From the engine.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// To the container's first process.
+    Signal(i32),
+    /// With descriptors: standard input, output and error; or, for a terminal, one socket on which its master is sent.
+    Exec(ExecSpec),
+    /// The signal for a process that `Exec` started.
+    SignalExec { id: u64, signal: i32 },
+    Resize { rows: u16, columns: u16 },
+    /// Asks for the writing end of the container's standard input (or its terminal): answered by `Event::Input`.
+    Input,
+    /// The container's standard input has ended.
+    CloseInput,
+    /// Freeze (true) or thaw.
+    Pause(bool),
+    /// The engine leaves on purpose: do not bring it back.
+    Goodbye,
+    /// Answered by `Event::Status`.
+    Status,
+}
+
+/// From the monitor.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// The program runs.
+    Started { pid: i32, at: jiff::Timestamp },
+    /// The container could not be started; the code is Docker's (127 not found, 126 not executable, 128 anything else).
+    Failed { message: String, code: i32 },
+    Exited(Exit),
+    ExecStarted { id: u64, pid: i32 },
+    ExecFailed { id: u64, message: String, code: i32 },
+    ExecExited { id: u64, code: i32 },
+    /// With the descriptor, unless the container has no standard input.
+    Input,
+    Status { pid: i32, started_at: jiff::Timestamp, paused: bool },
+}
+
+/// Messages are small but for an `Exec` with a large environment; this is under the kernel's default socket buffer.
+pub const MAX_MESSAGE: usize = 192 * 1024;
+
+/// Sends a message; blocks as the socket does.
+///
+/// # Errors
+/// EPIPE when the other side is gone, EMSGSIZE when the message is too large.
+pub fn send<T: Serialize>(socket: BorrowedFd<'_>, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let control = [ControlMessage::ScmRights(&raw)];
+    let control = if raw.is_empty() { &control[..0] } else { &control[..] };
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
+}
+
+/// Receives a message into `buffer`, which is grown once. `Ok(None)` is the end of the connection.
+///
+/// # Errors
+/// EAGAIN on a socket that does not block; InvalidData for a message that is not understood.
+pub fn receive<T: for<'a> Deserialize<'a>>(socket: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    buffer.resize(MAX_MESSAGE, 0);
+    let mut space = nix::cmsg_space!([RawFd; 3]);
+    let (length, fds) = {
+        let mut slices = [IoSliceMut::new(buffer)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
+        let mut fds = Vec::new();
+        for part in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(raw) = part {
+                fds.extend(raw.into_iter().map(super::sys::received));
+            }
+        }
+        (message.bytes, fds)
+    };
+    if length == 0 {
+        return Ok(None);
+    }
+    let message = serde_json::from_slice(&buffer[..length])?;
+    Ok(Some((message, fds)))
+}
+

@@ -1,0 +1,91 @@
+//! The image's content at a mount point, copied into a volume that is still empty: names, modes, owners, times, links.
+
+use super::sys::{self, Beneath};
+use nix::dir::Dir;
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstat, fstatat, mkdirat, mknodat, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, fchown, fchownat, symlinkat};
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// Copies a directory's content and its own mode and owner, unless the volume holds something by now. The volume is
+/// locked meanwhile, so that two containers that start together do not both fill it.
+pub fn copy(image: BorrowedFd<'_>, volume: BorrowedFd<'_>) -> io::Result<()> {
+    let here = Path::new(".");
+    let read = libc::O_RDONLY | libc::O_DIRECTORY;
+    let to = sys::open_beneath(volume, here, read, 0, Beneath::NoSymlinks)?;
+    let lock = nix::fcntl::Flock::lock(to, nix::fcntl::FlockArg::LockExclusive).map_err(|(_, e)| e)?;
+    if !names(lock.as_fd())?.is_empty() {
+        return Ok(());
+    }
+    let from = match sys::open_beneath(image, here, read, 0, Beneath::NoSymlinks) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOTDIR) => return Ok(()),
+        other => other?,
+    };
+    copy_directory(from.as_fd(), lock.as_fd())
+}
+
+fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<std::ffi::CString>> {
+    let own = openat(directory, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut dir = Dir::from_fd(own)?;
+    let mut names = Vec::new();
+    for entry in dir.iter() {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            names.push(entry.file_name().to_owned());
+        }
+    }
+    Ok(names)
+}
+
+fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    for name in names(from)? {
+        copy_entry(from, to, &name)?;
+    }
+    let stat = fstat(from)?;
+    fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    fchmod(to, Mode::from_bits_truncate(stat.st_mode))?;
+    Ok(())
+}
+
+fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    let stat = fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    let open_new = |flags: OFlag| -> io::Result<OwnedFd> {
+        Ok(openat(to, name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::from_bits_truncate(0o600))?)
+    };
+    match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+        SFlag::S_IFDIR => {
+            mkdirat(to, name, Mode::from_bits_truncate(0o700))?;
+            let read = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+            let source = openat(from, name, read | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+            copy_directory(source.as_fd(), open_new(read)?.as_fd())?;
+        }
+        SFlag::S_IFREG => {
+            let source = openat(from, name, OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+            let target = open_new(OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?;
+            io::copy(&mut File::from(source), &mut File::from(target))?;
+            own(to, name, &stat)?;
+            fchmodat(to, name, Mode::from_bits_truncate(stat.st_mode), FchmodatFlags::FollowSymlink)?;
+        }
+        SFlag::S_IFLNK => {
+            symlinkat(readlinkat(from, name)?.as_os_str(), to, name)?;
+            own(to, name, &stat)?;
+        }
+        kind => {
+            mknodat(to, name, kind, Mode::from_bits_truncate(stat.st_mode), stat.st_rdev)?;
+            own(to, name, &stat)?;
+        }
+    }
+    let times = [TimeSpec::new(stat.st_atime, stat.st_atime_nsec), TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec)];
+    utimensat(to, name, &times[0], &times[1], UtimensatFlags::NoFollowSymlink)?;
+    Ok(())
+}
+
+fn own(directory: BorrowedFd<'_>, name: &CStr, stat: &FileStat) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    Ok(fchownat(directory, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?)
+}

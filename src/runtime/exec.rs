@@ -1,0 +1,98 @@
+//! A further process in a running container: joins its namespaces and cgroups, then runs as its first process did.
+
+use super::capabilities::Capabilities;
+use super::control;
+use super::error::{Doing, StepFailed};
+use super::init::{self, Program};
+use super::launch::{ExecSpec, Launch};
+use super::sys::{self, Beneath, Forked};
+use super::{rootfs, user};
+use nix::sys::stat::Mode;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+/// Starts the process from the monitor, which becomes its parent. Failures are told through `status`.
+///
+/// `streams` are standard input, output and error; with a terminal, one socket on which its master is sent.
+///
+/// # Errors
+/// When not even the helper can be forked.
+pub fn start(launch: &Launch, init: &OwnedFd, spec: &ExecSpec, streams: &[OwnedFd], status: &OwnedFd) -> std::io::Result<()> {
+    // A helper joins the namespaces (a process cannot enter a pid namespace itself, only its children can), and its child
+    // is made the monitor's own by CLONE_PARENT.
+    match sys::fork_into(0)? {
+        Forked::Parent(_) => Ok(()),
+        Forked::Child => {
+            let failed = |failure: &StepFailed| -> ! {
+                init::report(status, failure);
+                sys::exit_now(failure.code)
+            };
+            if let Err(failure) = join(launch, init) {
+                failed(&failure);
+            }
+            match sys::fork_into(libc::CLONE_PARENT as u64) {
+                Ok(Forked::Parent(pid)) => {
+                    // The monitor learns the process's id from here: it cannot see it otherwise.
+                    let _ = nix::unistd::write(status, &pid.to_ne_bytes());
+                    sys::exit_now(0)
+                }
+                Ok(Forked::Child) => {
+                    let Err(failure) = prepare(launch, spec, streams).and_then(|program| program.exec(false, status));
+                    failed(&failure)
+                }
+                Err(error) => failed(&StepFailed::new("starting the process", error)),
+            }
+        }
+    }
+}
+
+fn join(launch: &Launch, init: &OwnedFd) -> Result<(), StepFailed> {
+    launch.cgroup.enter(&launch.id)?;
+    let mut flags = launch.clone_flags as i32 | libc::CLONE_NEWNET;
+    if launch.cgroup.is_v2() {
+        flags |= libc::CLONE_NEWCGROUP;
+    }
+    sys::join_namespaces(init.as_fd(), flags).doing("joining the container's namespaces")
+}
+
+fn prepare(launch: &Launch, spec: &ExecSpec, streams: &[OwnedFd]) -> Result<Program, StepFailed> {
+    nix::unistd::setsid().doing("starting a session")?;
+    sys::reset_signals();
+    sys::new_session_keyring();
+    let who = if spec.user.is_empty() { &launch.user } else { &spec.user };
+    let identity = user::lookup(Path::new("/"), who, &[])
+        .map_err(|why| StepFailed::because(format!("finding the user `{who}`"), why))?;
+    match (spec.tty, streams) {
+        (true, [socket]) => {
+            let root = nix::fcntl::open("/", nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC, Mode::empty())
+                .doing("opening the root")?;
+            let master =
+                sys::open_beneath(root.as_fd(), Path::new("dev/pts/ptmx"), libc::O_RDWR | libc::O_NOCTTY, 0, Beneath::NoSymlinks)
+                    .doing("opening a terminal")?;
+            let peer = sys::pty_peer(master.as_fd()).doing("opening the terminal's other end")?;
+            if let Some((rows, columns)) = spec.size {
+                let _ = sys::set_window_size(master.as_fd(), rows, columns);
+            }
+            control::send(socket.as_fd(), &(), &[master.as_fd()]).doing("handing over the terminal")?;
+            init::become_stdio([peer.as_fd(), peer.as_fd(), peer.as_fd()])?;
+            sys::set_controlling_terminal(std::io::stdin().as_fd()).doing("taking the terminal")?;
+        }
+        (false, [input, output, error]) => init::become_stdio([input.as_fd(), output.as_fd(), error.as_fd()])?,
+        _ => return Err(StepFailed::because("starting the process", "its streams are missing")),
+    }
+    init::own_stdio(&identity);
+    rootfs::enter_directory(&spec.cwd)?;
+    nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+    let own = launch.oci.process().as_ref();
+    let bounding = own.and_then(|p| p.capabilities().as_ref()).and_then(|c| c.bounding().as_ref());
+    let names: Vec<String> = bounding.into_iter().flatten().map(ToString::to_string).collect();
+    let capabilities = Capabilities(0).adjusted(&names, &[]).unwrap_or_default();
+    Ok(Program {
+        args: spec.args.clone(),
+        env: spec.env.clone(),
+        identity,
+        capabilities: if spec.privileged { Capabilities::all() } else { capabilities },
+        no_new_privileges: own.and_then(|p| p.no_new_privileges()).unwrap_or(false),
+        seccomp: if spec.privileged { Vec::new() } else { launch.seccomp.clone() },
+    })
+}

@@ -1,0 +1,268 @@
+//! The container's first process, from clone to execve: a child of the monitor that becomes the user's program.
+
+use super::capabilities::Capabilities;
+use super::error::{Doing, StepFailed};
+use super::launch::Launch;
+use super::sys::{self, BpfInstruction, CapabilitySets, Forked};
+use super::user::{self, Identity};
+use super::{control, rootfs};
+use nix::fcntl::{OFlag, open};
+use nix::sched::CloneFlags;
+use nix::sys::stat::Mode;
+use std::ffi::CString;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// What the child inherits from the monitor.
+pub struct Inherited {
+    /// Standard input, output and error; none of them with a terminal.
+    pub stdio: Option<[OwnedFd; 3]>,
+    /// The network namespace to join; none for the host's.
+    pub network: Option<OwnedFd>,
+    /// Where a failure is told. It closes by itself when the program runs.
+    pub status: OwnedFd,
+    /// Where the terminal's master is sent.
+    pub terminal: OwnedFd,
+}
+
+/// Sets the container up and runs its program. Never returns: a failure goes to the monitor.
+pub fn run(launch: &Launch, inherited: Inherited) -> ! {
+    let Inherited { stdio, network, status, terminal } = inherited;
+    let Err(failure) = set_up(launch, stdio, network, &terminal).and_then(|ready| ready.exec(launch.init, &status));
+    report(&status, &failure);
+    sys::exit_now(failure.code)
+}
+
+/// Tells the monitor why the program does not run, in the words that the user will read.
+pub fn report(status: &OwnedFd, failure: &StepFailed) {
+    let text = serde_json::to_vec(&(failure.code, failure.to_string())).unwrap_or_default();
+    if let Ok(copy) = status.try_clone() {
+        let _ = std::fs::File::from(copy).write_all(&text);
+    }
+}
+
+fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, network: Option<OwnedFd>, terminal: &OwnedFd) -> Result<Program, StepFailed> {
+    nix::unistd::setsid().doing("starting a session")?;
+    sys::reset_signals();
+    let oci = &launch.oci;
+    let process = oci.process().as_ref().ok_or_else(|| StepFailed::because("reading the launch file", "it names no process"))?;
+    let linux = oci.linux().as_ref();
+    let adjust = process.oom_score_adj().unwrap_or(0).to_string();
+    std::fs::write("/proc/self/oom_score_adj", adjust).doing("setting oom_score_adj")?;
+    launch.cgroup.enter_new(&launch.id, linux.and_then(|l| l.resources().as_ref()))?;
+    if launch.cgroup.is_v2() {
+        nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).doing("making a cgroup namespace")?;
+    }
+    if let Some(network) = network {
+        nix::sched::setns(network, CloneFlags::CLONE_NEWNET).doing("joining the network")?;
+    }
+    for (name, value) in linux.and_then(|l| l.sysctl().as_ref()).into_iter().flatten() {
+        // The host's procfs: nothing of the image is mounted yet, so nothing of it can stand in the file's place.
+        let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+        std::fs::write(&path, value).doing(format_args!("setting the sysctl {name} to `{value}`"))?;
+    }
+    if let Some(hostname) = oci.hostname() {
+        nix::unistd::sethostname(hostname).doing("setting the host name")?;
+    }
+    if let Some(domain) = oci.domainname() {
+        std::fs::write("/proc/sys/kernel/domainname", domain).doing("setting the domain name")?;
+    }
+    sys::new_session_keyring();
+    let console = rootfs::enter(launch)?;
+    let identity = user::lookup(Path::new("/"), &launch.user, &launch.group_add)
+        .map_err(|why| StepFailed::because(format!("finding the user `{}`", launch.user), why))?;
+    match (console, stdio) {
+        (Some((master, peer)), _) => {
+            if let Some(size) = process.console_size() {
+                let _ = sys::set_window_size(master.as_fd(), size.height() as u16, size.width() as u16);
+            }
+            control::send(terminal.as_fd(), &(), &[master.as_fd()]).doing("handing over the terminal")?;
+            become_stdio([peer.as_fd(), peer.as_fd(), peer.as_fd()])?;
+            sys::set_controlling_terminal(std::io::stdin().as_fd()).doing("taking the terminal")?;
+        }
+        (None, Some(stdio)) => become_stdio([stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()])?,
+        (None, None) => {}
+    }
+    own_stdio(&identity);
+    for limit in process.rlimits().iter().flatten() {
+        set_rlimit(limit)?;
+    }
+    let capabilities = process
+        .capabilities()
+        .as_ref()
+        .and_then(|c| c.bounding().as_ref())
+        .map(|set| Capabilities(0).adjusted(&set.iter().map(ToString::to_string).collect::<Vec<_>>(), &[]).unwrap_or_default())
+        .unwrap_or_default();
+    let cwd = process.cwd().to_str().unwrap_or("/").to_string();
+    rootfs::enter_directory(&cwd)?;
+    nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+    Ok(Program {
+        args: process.args().clone().unwrap_or_default(),
+        env: process.env().clone().unwrap_or_default(),
+        identity,
+        capabilities,
+        no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        seccomp: launch.seccomp.clone(),
+    })
+}
+
+/// Makes descriptors the standard streams.
+pub fn become_stdio(streams: [BorrowedFd<'_>; 3]) -> Result<(), StepFailed> {
+    nix::unistd::dup2_stdin(streams[0]).doing("setting standard input")?;
+    nix::unistd::dup2_stdout(streams[1]).doing("setting standard output")?;
+    nix::unistd::dup2_stderr(streams[2]).doing("setting standard error")
+}
+
+/// Gives the streams to the user, so that /dev/stdout can be opened anew, as log files linked to it are.
+pub fn own_stdio(identity: &Identity) {
+    for fd in [std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()] {
+        let null = nix::sys::stat::fstat(fd).is_ok_and(|s| s.st_rdev == nix::sys::stat::makedev(1, 3));
+        if !null {
+            let _ = nix::unistd::fchown(fd, Some(identity.uid.into()), None);
+        }
+    }
+}
+
+fn set_rlimit(limit: &oci_spec::runtime::PosixRlimit) -> Result<(), StepFailed> {
+    use nix::sys::resource::{Resource, setrlimit};
+    use oci_spec::runtime::PosixRlimitType as R;
+    let resource = match limit.typ() {
+        R::RlimitAs => Resource::RLIMIT_AS,
+        R::RlimitCore => Resource::RLIMIT_CORE,
+        R::RlimitCpu => Resource::RLIMIT_CPU,
+        R::RlimitData => Resource::RLIMIT_DATA,
+        R::RlimitFsize => Resource::RLIMIT_FSIZE,
+        R::RlimitLocks => Resource::RLIMIT_LOCKS,
+        R::RlimitMemlock => Resource::RLIMIT_MEMLOCK,
+        R::RlimitMsgqueue => Resource::RLIMIT_MSGQUEUE,
+        R::RlimitNice => Resource::RLIMIT_NICE,
+        R::RlimitNofile => Resource::RLIMIT_NOFILE,
+        R::RlimitNproc => Resource::RLIMIT_NPROC,
+        R::RlimitRss => Resource::RLIMIT_RSS,
+        R::RlimitRtprio => Resource::RLIMIT_RTPRIO,
+        R::RlimitRttime => Resource::RLIMIT_RTTIME,
+        R::RlimitSigpending => Resource::RLIMIT_SIGPENDING,
+        R::RlimitStack => Resource::RLIMIT_STACK,
+    };
+    setrlimit(resource, limit.soft(), limit.hard()).doing(format_args!("setting the limit {:?}", limit.typ()))
+}
+
+/// A program that is ready to run inside a container.
+pub struct Program {
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+    pub identity: Identity,
+    pub capabilities: Capabilities,
+    pub no_new_privileges: bool,
+    pub seccomp: Vec<[u32; 2]>,
+}
+
+impl Program {
+    /// Drops privileges and executes. Returns only a failure.
+    ///
+    /// # Errors
+    /// The step that failed; code 127 where the program is missing, 126 where it may not be executed.
+    pub fn exec(mut self, with_init: bool, status: &OwnedFd) -> Result<std::convert::Infallible, StepFailed> {
+        if !self.env.iter().any(|v| v.starts_with("HOME=")) {
+            self.env.push(format!("HOME={}", self.identity.home));
+        }
+        let name = self.args.first().cloned().unwrap_or_default();
+        let c = |list: &[String]| list.iter().map(|t| CString::new(t.as_str())).collect::<Result<Vec<_>, _>>();
+        let (Ok(args), Ok(env)) = (c(&self.args), c(&self.env)) else {
+            return Err(StepFailed::because(format!("running `{name}`"), "an argument or a variable holds a NUL byte"));
+        };
+        self.drop_privileges()?;
+        let path = find_program(&name, &self.env)?;
+        sys::close_on_exec_from(3).doing("closing descriptors")?;
+        if with_init {
+            if let Forked::Parent(child) = sys::fork_into(0).doing("starting the init's child")? {
+                let null = open("/dev/null", OFlag::O_RDWR, Mode::empty());
+                let _ = null.map(|null| become_stdio([null.as_fd(), null.as_fd(), null.as_fd()]));
+                let _ = sys::close_from(3);
+                super::tiny_init::run(child);
+            }
+            let _ = nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0));
+            let _ = nix::unistd::tcsetpgrp(std::io::stdin(), nix::unistd::getpgrp());
+        }
+        let _ = status;
+        let error = sys::exec(&path, &args, &env);
+        let code = match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR) => 127,
+            Some(libc::EACCES | libc::EISDIR) => 126,
+            _ => 128,
+        };
+        let doing = match error.raw_os_error() {
+            Some(libc::ENOENT) => format!("running {}: its interpreter is missing", path.display()),
+            Some(libc::ENOEXEC) => format!("running {}: it is no program for this machine, or a script without `#!`", path.display()),
+            _ => format!("running {}", path.display()),
+        };
+        Err(StepFailed { code, ..StepFailed::new(doing, error) })
+    }
+
+    fn drop_privileges(&self) -> Result<(), StepFailed> {
+        let last: u32 =
+            std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok().and_then(|t| t.trim().parse().ok()).unwrap_or(40);
+        let keep = self.capabilities.known_to_kernel(last);
+        for capability in 0..=last {
+            if keep.0 >> capability & 1 == 0 {
+                sys::prctl(libc::PR_CAPBSET_DROP, u64::from(capability), 0).doing("dropping a capability")?;
+            }
+        }
+        if self.no_new_privileges {
+            sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).doing("setting no_new_privs")?;
+        }
+        if !self.seccomp.is_empty() {
+            let program: Vec<BpfInstruction> = self.seccomp.iter().map(|[head, k]| unpack(*head, *k)).collect();
+            sys::install_seccomp(&program).doing("installing the seccomp filter")?;
+        }
+        sys::prctl(libc::PR_SET_KEEPCAPS, 1, 0).doing("keeping capabilities")?;
+        let Identity { uid, gid, groups, .. } = &self.identity;
+        sys::become_user(*uid, *gid, groups).doing(format_args!("becoming the user {uid}:{gid}"))?;
+        // As Docker has it: a user other than root begins without capabilities, but may gain those of the bounding set.
+        let held = if *uid == 0 { keep.0 } else { 0 };
+        sys::set_capabilities(CapabilitySets { effective: held, permitted: held, inheritable: 0 }).doing("setting capabilities")?;
+        // A container whose monitor is gone has nobody to read its output and to record its end.
+        sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0).doing("binding the container to its monitor")
+    }
+}
+
+/// One instruction as two words, the form it has in the launch file.
+pub fn pack(instruction: BpfInstruction) -> [u32; 2] {
+    let BpfInstruction { code, jt, jf, k } = instruction;
+    [u32::from(code) | u32::from(jt) << 16 | u32::from(jf) << 24, k]
+}
+
+fn unpack(head: u32, k: u32) -> BpfInstruction {
+    BpfInstruction { code: head as u16, jt: (head >> 16) as u8, jf: (head >> 24) as u8, k }
+}
+
+/// Looks a program up as execvp does, in the container's PATH.
+fn find_program(name: &str, env: &[String]) -> Result<PathBuf, StepFailed> {
+    let missing = |why: &str| StepFailed { code: 127, ..StepFailed::because(format!("running `{name}`"), why) };
+    if name.is_empty() {
+        return Err(missing("there is no command: the image has none, and neither has the service"));
+    }
+    if name.contains('/') {
+        return match std::fs::metadata(name) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Err(missing("no such file or directory in the container")),
+            Ok(meta) if meta.is_dir() => Err(StepFailed { code: 126, ..StepFailed::because(format!("running `{name}`"), "it is a directory") }),
+            _ => Ok(PathBuf::from(name)),
+        };
+    }
+    let path = env.iter().rev().find_map(|v| v.strip_prefix("PATH=")).unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let mut denied = None;
+    for directory in path.split(':') {
+        let candidate = Path::new(if directory.is_empty() { "." } else { directory }).join(name);
+        if candidate.is_file() {
+            match nix::unistd::access(&candidate, nix::unistd::AccessFlags::X_OK) {
+                Ok(()) => return Ok(candidate),
+                Err(_) => denied = Some(candidate),
+            }
+        }
+    }
+    Err(match denied {
+        Some(path) => StepFailed { code: 126, ..StepFailed::because(format!("running {}", path.display()), "permission denied: it is not executable") },
+        None => missing("executable file not found in $PATH"),
+    })
+}

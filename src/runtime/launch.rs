@@ -1,0 +1,87 @@
+//! What a monitor is told about the container that it shall run.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The file `launch.json` in the container's run directory: an OCI runtime configuration, and what OCI has no word for.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Launch {
+    pub id: String,
+    /// CLONE_NEW* of the namespaces to make.
+    pub clone_flags: u64,
+    pub terminal: bool,
+    pub cgroup: super::cgroup::Hierarchy,
+    /// The OCI runtime specification (`config.json` of a bundle).
+    pub oci: oci_spec::runtime::Spec,
+    pub rootfs: Rootfs,
+    /// `user[:group]` by name or number, looked up in the container's own /etc/passwd and /etc/group.
+    pub user: String,
+    /// Groups to join besides, by name or number.
+    pub group_add: Vec<String>,
+    /// Mount destinations whose source is an empty volume that takes the image's content first.
+    pub copy_up: Vec<String>,
+    /// An init of wharf's own as process 1, which forwards signals and reaps.
+    pub init: bool,
+    /// The seccomp program, compiled; empty for none.
+    pub seccomp: Vec<[u32; 2]>,
+    pub log: LogTarget,
+    /// Keep the standard input open for `attach`; otherwise it is /dev/null.
+    pub stdin: bool,
+    /// Where the exit is recorded.
+    pub exit_file: PathBuf,
+    /// What a monitor runs to bring back an engine that has died: the engine's program and arguments.
+    pub revive: Vec<String>,
+    /// One lock for all monitors of an engine: who holds it starts the engine.
+    pub revive_lock: PathBuf,
+}
+
+/// The layers of an image and the container's own writable one, to be mounted by overlayfs.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Rootfs {
+    /// The top layer first.
+    pub lower: Vec<PathBuf>,
+    pub upper: PathBuf,
+    pub work: PathBuf,
+    /// Where it is mounted, in the container's mount namespace alone.
+    pub mountpoint: PathBuf,
+}
+
+/// Where output goes, and how the file is rotated.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LogTarget {
+    /// `None` for the driver `none`.
+    pub path: Option<PathBuf>,
+    /// Bytes at which a new file is begun; 0 is never.
+    pub max_size: u64,
+    /// How many files are kept, the current one included.
+    pub max_files: u32,
+}
+
+/// How a container's first process ended; the content of `exit.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The exit code, or 128 + the signal's number.
+    pub code: i32,
+    #[serde(default)]
+    pub oom_killed: bool,
+    pub finished_at: jiff::Timestamp,
+    #[serde(default)]
+    pub started_at: Option<jiff::Timestamp>,
+}
+
+/// A process to run inside a container that is running.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ExecSpec {
+    /// The engine's number for it, returned in every event about it.
+    pub id: u64,
+    pub args: Vec<String>,
+    /// The whole environment, `NAME=VALUE`.
+    pub env: Vec<String>,
+    pub cwd: String,
+    pub user: String,
+    pub tty: bool,
+    /// Every capability, no seccomp filter.
+    pub privileged: bool,
+    /// Rows and columns of the terminal.
+    pub size: Option<(u16, u16)>,
+}

@@ -1,0 +1,164 @@
+//! OCI resource limits as cgroup files, and device rules as v1 lists or a v2 eBPF program.
+
+use super::cgroup::write;
+use super::error::{Doing, StepFailed};
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+/// Writes the limits of one v1 hierarchy.
+pub fn apply_v1(path: &Path, controllers: &[String], resources: &LinuxResources) -> Result<(), StepFailed> {
+    let has = |name: &str| controllers.iter().any(|c| c == name);
+    let set = |file: &str, value: Option<String>| value.map_or(Ok(()), |value| write(&path.join(file), &value));
+    let text = |value: Option<i64>| value.map(|v| v.to_string());
+    if has("memory") {
+        if let Some(memory) = resources.memory() {
+            set("memory.limit_in_bytes", text(memory.limit()))?;
+            set("memory.soft_limit_in_bytes", text(memory.reservation()))?;
+            if path.join("memory.memsw.limit_in_bytes").exists() {
+                set("memory.memsw.limit_in_bytes", text(memory.swap()))?;
+            }
+        }
+    }
+    if has("cpu") {
+        if let Some(cpu) = resources.cpu() {
+            set("cpu.shares", cpu.shares().map(|v| v.to_string()))?;
+            set("cpu.cfs_period_us", cpu.period().map(|v| v.to_string()))?;
+            set("cpu.cfs_quota_us", text(cpu.quota()))?;
+        }
+    }
+    if has("cpuset") {
+        if let Some(cpus) = resources.cpu().as_ref().and_then(|cpu| cpu.cpus().clone()) {
+            set("cpuset.cpus", Some(cpus))?;
+        }
+    }
+    if has("pids") {
+        set("pids.max", resources.pids().as_ref().map(|pids| pids_text(pids.limit())))?;
+    }
+    if has("devices") {
+        for rule in resources.devices().iter().flatten() {
+            write(&path.join(if rule.allow() { "devices.allow" } else { "devices.deny" }), &device_text(rule))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the limits of a v2 group.
+pub fn apply_v2(path: &Path, resources: &LinuxResources) -> Result<(), StepFailed> {
+    let set = |file: &str, value: Option<String>| value.map_or(Ok(()), |value| write(&path.join(file), &value));
+    let amount = |value: i64| if value < 0 { "max".to_string() } else { value.to_string() };
+    if let Some(memory) = resources.memory() {
+        set("memory.max", memory.limit().map(amount))?;
+        set("memory.low", memory.reservation().map(amount))?;
+        // OCI's swap is memory and swap together; v2 limits swap alone.
+        let swap = memory.swap().map(|swap| if swap < 0 { "max".into() } else { (swap - memory.limit().unwrap_or(0)).max(0).to_string() });
+        if path.join("memory.swap.max").exists() {
+            set("memory.swap.max", swap)?;
+        }
+    }
+    if let Some(cpu) = resources.cpu() {
+        if cpu.quota().is_some() || cpu.period().is_some() {
+            let quota = cpu.quota().map_or_else(|| "max".to_string(), amount);
+            set("cpu.max", Some(format!("{quota} {}", cpu.period().unwrap_or(100_000))))?;
+        }
+        set("cpu.weight", cpu.shares().map(|shares| weight(shares).to_string()))?;
+        set("cpuset.cpus", cpu.cpus().clone())?;
+    }
+    set("pids.max", resources.pids().as_ref().map(|pids| pids_text(pids.limit())))?;
+    let rules = resources.devices().clone().unwrap_or_default();
+    if rules.iter().any(|rule| !rule.allow()) {
+        let directory = std::fs::File::open(path).doing(format_args!("opening the cgroup {}", path.display()))?;
+        super::sys::attach_device_program(directory.as_fd(), &device_program(&rules)).doing("loading the device rules (eBPF)")?;
+    }
+    Ok(())
+}
+
+/// v1's cpu.shares (2 to 262144, 1024 by default) to v2's cpu.weight (1 to 10000, 100), as runc converts them.
+fn weight(shares: u64) -> u64 {
+    if shares == 0 { 100 } else { 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142 }
+}
+
+fn pids_text(limit: i64) -> String {
+    if limit <= 0 { "max".into() } else { limit.to_string() }
+}
+
+fn device_text(rule: &LinuxDeviceCgroup) -> String {
+    let number = |n: Option<i64>| n.filter(|n| *n >= 0).map_or_else(|| "*".to_string(), |n| n.to_string());
+    let kind = match rule.typ() {
+        Some(LinuxDeviceType::B) => "b",
+        Some(LinuxDeviceType::C | LinuxDeviceType::U) => "c",
+        _ => "a",
+    };
+    let access = rule.access().clone().unwrap_or_else(|| "rwm".into());
+    format!("{kind} {}:{} {access}", number(rule.major()), number(rule.minor()))
+}
+
+/// An eBPF program of type CGROUP_DEVICE: the last rule that matches decides, and without one the device is refused.
+///
+/// The context is `struct bpf_cgroup_dev_ctx { u32 access_type; u32 major; u32 minor; }`, where access_type holds the
+/// device's type in its low half (1 block, 2 char) and the wanted access in its high half (1 mknod, 2 read, 4 write).
+pub fn device_program(rules: &[LinuxDeviceCgroup]) -> Vec<u64> {
+    let ins = |code: u8, dst: u8, src: u8, off: i16, imm: i32| {
+        u64::from(code) | u64::from(dst) << 8 | u64::from(src) << 12 | u64::from(off as u16) << 16 | u64::from(imm as u32) << 32
+    };
+    const LOAD_WORD: u8 = 0x61;
+    const AND_IMM: u8 = 0x54;
+    const RSH_IMM: u8 = 0x74;
+    const MOV_IMM: u8 = 0xb7;
+    const MOV_REG: u8 = 0xbf;
+    const JNE_IMM: u8 = 0x55;
+    const JNE_REG: u8 = 0x5d;
+    const EXIT: u8 = 0x95;
+    let mut program = vec![
+        ins(LOAD_WORD, 2, 1, 0, 0),
+        ins(AND_IMM, 2, 0, 0, 0xffff),
+        ins(LOAD_WORD, 3, 1, 0, 0),
+        ins(RSH_IMM, 3, 0, 0, 16),
+        ins(LOAD_WORD, 4, 1, 4, 0),
+        ins(LOAD_WORD, 5, 1, 8, 0),
+    ];
+    for rule in rules.iter().rev() {
+        let access = rule.access().as_deref().unwrap_or("rwm");
+        let mask = access.chars().fold(0, |mask, c| mask | match c { 'm' => 1, 'r' => 2, 'w' => 4, _ => 0 });
+        let kind = match rule.typ() {
+            Some(LinuxDeviceType::B) => Some(1),
+            Some(LinuxDeviceType::C | LinuxDeviceType::U) => Some(2),
+            _ => None,
+        };
+        let mut tests: Vec<Vec<(u8, u8, u8, i32)>> = Vec::new();
+        if let Some(kind) = kind {
+            tests.push(vec![(JNE_IMM, 2, 0, kind)]);
+        }
+        if mask != 7 {
+            tests.push(vec![(MOV_REG, 6, 3, 0), (AND_IMM, 6, 0, mask), (JNE_REG, 6, 3, 0)]);
+        }
+        for (register, number) in [(4, rule.major()), (5, rule.minor())] {
+            if let Some(number) = number.filter(|n| *n >= 0) {
+                tests.push(vec![(JNE_IMM, register, 0, number as i32)]);
+            }
+        }
+        let flat: Vec<_> = tests.concat();
+        let verdict = 2;
+        for (i, (code, dst, src, imm)) in flat.iter().enumerate() {
+            let jumps = matches!(*code, JNE_IMM | JNE_REG);
+            let past = (flat.len() - i - 1 + verdict) as i16;
+            program.push(ins(*code, *dst, *src, if jumps { past } else { 0 }, *imm));
+        }
+        program.push(ins(MOV_IMM, 0, 0, 0, i32::from(rule.allow())));
+        program.push(ins(EXIT, 0, 0, 0, 0));
+    }
+    program.extend([ins(MOV_IMM, 0, 0, 0, 0), ins(EXIT, 0, 0, 0, 0)]);
+    program
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_become_weights() {
+        for (shares, expected) in [(2, 1), (1024, 39), (262_144, 10_000), (0, 100)] {
+            assert_eq!(weight(shares), expected);
+        }
+    }
+}

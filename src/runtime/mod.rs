@@ -1,0 +1,25 @@
+//! One container: an OCI runtime configuration to a process, and the monitor beside it.
+//!
+//! [`monitor`] is the process of its own that sets a container up and looks after it; [`init`] and [`exec`] are what its
+//! children do before they become the user's program; [`rootfs`], [`cgroup`], [`capabilities`], [`seccomp`] and [`user`]
+//! are the steps. [`control`] is how the engine talks to a monitor. [`sys`] holds every raw system call.
+
+pub mod capabilities;
+pub mod cgroup;
+pub mod control;
+mod copy_up;
+pub mod error;
+mod exec;
+mod init;
+pub mod launch;
+mod limits;
+pub mod monitor;
+mod rootfs;
+pub mod seccomp;
+mod seccomp_profile;
+pub mod spec;
+pub mod sys;
+mod tiny_init;
+pub mod user;
+
+pub use init::pack;

@@ -1,0 +1,523 @@
+//! The monitor: one small process beside each running container.
+//!
+//! It sets the container up and is its parent; it holds the container's streams, writes the log, records the exit. It is
+//! single-threaded, keeps next to nothing in memory, and needs nobody: when the engine dies, nothing is lost, and the first
+//! monitor that notices starts a new one.
+
+use super::cgroup::{Frozen, Hierarchy};
+use super::control::{self, Event, Request};
+use super::error::{Doing, StepFailed};
+use super::init::Inherited;
+use super::launch::{ExecSpec, Exit, Launch, LogTarget};
+use super::sys::{self, Forked};
+use super::{exec, init};
+use crate::logs::{Stream, writer::Writer};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socket, socketpair};
+use nix::sys::stat::Mode;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{pipe2, read};
+use serde::Deserialize;
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// The descriptors that the engine gives a monitor: its end of the control socket, and the network namespace.
+pub const ENGINE_FD: i32 = 3;
+pub const NETWORK_FD: i32 = 4;
+
+/// What the monitor itself keeps of the launch file. The rest is read by the child, which forgets it by execve.
+#[derive(Deserialize)]
+struct Brief {
+    id: String,
+    cgroup: Hierarchy,
+    clone_flags: u64,
+    terminal: bool,
+    stdin: bool,
+    log: LogTarget,
+    exit_file: PathBuf,
+    revive: Vec<String>,
+    revive_lock: PathBuf,
+}
+
+/// The monitor's `main`: `wharf monitor RUN_DIRECTORY`. Returns the process's exit code.
+pub fn main(run_directory: &Path) -> i32 {
+    match run(run_directory) {
+        Ok(()) => 0,
+        // Nobody reads a monitor's standard error: what matters has been told to the engine.
+        Err(_) => 1,
+    }
+}
+
+fn run(directory: &Path) -> Result<(), StepFailed> {
+    let Some(engine) = sys::inherited(ENGINE_FD) else { return Err(StepFailed::because("starting", "there is no engine")) };
+    let network = sys::inherited(NETWORK_FD);
+    sys::prctl(libc::PR_SET_DUMPABLE, 0, 0).doing("hiding the process")?;
+    // The kernel shall rather kill the container than the one who tells why it died.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
+    nix::unistd::chdir(directory).doing("entering the run directory")?;
+    let mut monitor = match Monitor::start(network) {
+        Ok(monitor) => monitor,
+        Err(failure) => {
+            let _ = control::send(engine.as_fd(), &Event::Failed { message: failure.to_string(), code: failure.code }, &[]);
+            return Err(failure);
+        }
+    };
+    monitor.engine = Some(engine);
+    monitor.supervise()
+}
+
+/// A stream of the container on its way to the log.
+struct Output {
+    fd: OwnedFd,
+    stream: Stream,
+}
+
+/// A process that was started by `exec`.
+struct Exec {
+    id: u64,
+    pid: Option<i32>,
+    /// Open until the program runs or has failed to.
+    status: Option<OwnedFd>,
+    said: Vec<u8>,
+}
+
+struct Monitor {
+    brief: Brief,
+    init: i32,
+    pidfd: OwnedFd,
+    signals: SignalFd,
+    listener: OwnedFd,
+    engine: Option<OwnedFd>,
+    outputs: Vec<Output>,
+    log: Option<Writer>,
+    /// The log could not be written (a full disk): nothing more is read until it can.
+    stalled: bool,
+    input: Option<OwnedFd>,
+    /// The terminal's master, once the child has sent it.
+    terminal: Option<OwnedFd>,
+    terminal_socket: Option<OwnedFd>,
+    status: Option<OwnedFd>,
+    said: Vec<u8>,
+    started_at: Option<jiff::Timestamp>,
+    execs: Vec<Exec>,
+    unmatched: Vec<(i32, i32)>,
+    paused: bool,
+    goodbye: bool,
+    reviving: Option<Flock<File>>,
+    message: Vec<u8>,
+}
+
+const CHUNK: usize = 128 * 1024;
+const PIPE_SIZE: i32 = 256 * 1024;
+
+impl Monitor {
+    fn start(network: Option<OwnedFd>) -> Result<Self, StepFailed> {
+        let text = std::fs::read("launch.json").doing("reading the launch file")?;
+        let brief: Brief = serde_json::from_slice(&text).map_err(std::io::Error::from).doing("reading the launch file")?;
+        let log = match &brief.log.path {
+            Some(path) => Some(
+                Writer::open(path.clone(), brief.log.max_size, brief.log.max_files)
+                    .doing(format_args!("opening the log {}", path.display()))?,
+            ),
+            None => None,
+        };
+        let cloexec = OFlag::O_CLOEXEC;
+        let (status, status_child) = pipe2(cloexec).doing("making a pipe")?;
+        let (terminal_socket, terminal_child) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).doing("making a socket")?;
+        let mut outputs = Vec::new();
+        let mut input = None;
+        let stdio = if brief.terminal {
+            None
+        } else {
+            let (out, out_child) = pipe2(cloexec).doing("making a pipe")?;
+            let (err, err_child) = pipe2(cloexec).doing("making a pipe")?;
+            let in_child = if brief.stdin {
+                let (in_child, writer) = pipe2(cloexec).doing("making a pipe")?;
+                input = Some(writer);
+                in_child
+            } else {
+                let null = nix::fcntl::open("/dev/null", OFlag::O_RDONLY | cloexec, Mode::empty()).doing("opening /dev/null")?;
+                null
+            };
+            for (fd, stream) in [(out, Stream::Stdout), (err, Stream::Stderr)] {
+                sys::set_pipe_size(&fd, PIPE_SIZE);
+                fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).doing("preparing a pipe")?;
+                outputs.push(Output { fd, stream });
+            }
+            Some([in_child, out_child, err_child])
+        };
+        let mut chld = SigSet::empty();
+        chld.add(Signal::SIGCHLD);
+        chld.thread_block().doing("blocking SIGCHLD")?;
+        let signals = SignalFd::with_flags(&chld, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).doing("opening a signalfd")?;
+        let _ = std::fs::remove_file("control");
+        let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
+            .doing("making the control socket")?;
+        let address = UnixAddr::new("control").doing("naming the control socket")?;
+        bind(listener.as_raw_fd(), &address).doing("binding the control socket")?;
+        listen(&listener, Backlog::new(4).unwrap_or(Backlog::MAXCONN)).doing("listening on the control socket")?;
+        let init = match sys::fork_into(brief.clone_flags).doing("making the container's namespaces")? {
+            Forked::Child => {
+                let launch: Launch = match serde_json::from_slice(&text) {
+                    Ok(launch) => launch,
+                    Err(error) => {
+                        init::report(&status_child, &StepFailed::new("reading the launch file", error.into()));
+                        sys::exit_now(128)
+                    }
+                };
+                init::run(&launch, Inherited { stdio, network, status: status_child, terminal: terminal_child })
+            }
+            Forked::Parent(pid) => pid,
+        };
+        let pidfd = sys::pidfd_open(init).doing("opening the container's process")?;
+        Ok(Monitor {
+            terminal_socket: brief.terminal.then_some(terminal_socket),
+            brief,
+            init,
+            pidfd,
+            signals,
+            listener,
+            engine: None,
+            outputs,
+            log,
+            stalled: false,
+            input,
+            terminal: None,
+            status: Some(status),
+            said: Vec::new(),
+            started_at: None,
+            execs: Vec::new(),
+            unmatched: Vec::new(),
+            paused: false,
+            goodbye: false,
+            reviving: None,
+            message: Vec::new(),
+        })
+    }
+
+    fn supervise(&mut self) -> Result<(), StepFailed> {
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            self.wait()?;
+            if self.stalled {
+                self.stalled = self.log.as_mut().is_some_and(|log| log.flush().is_err());
+            }
+            self.take_terminal();
+            self.read_status();
+            self.read_exec_status();
+            if !self.stalled {
+                self.pump(&mut chunk);
+            }
+            if let Some(code) = self.reap() {
+                return self.finish(code, &mut chunk);
+            }
+            self.accept();
+            self.serve();
+            if self.engine.is_none() && !self.goodbye {
+                self.revive();
+            }
+        }
+    }
+
+    /// Sleeps until something happens. A stalled log or a missing engine is looked after every second.
+    fn wait(&self) -> Result<(), StepFailed> {
+        let outputs = if self.stalled { &[][..] } else { &self.outputs[..] };
+        let mut fds: Vec<PollFd<'_>> = [self.signals.as_fd(), self.listener.as_fd()]
+            .into_iter()
+            .chain([&self.engine, &self.terminal_socket, &self.status].into_iter().flatten().map(AsFd::as_fd))
+            .chain(outputs.iter().map(|output| output.fd.as_fd()))
+            .chain(self.execs.iter().filter_map(|exec| exec.status.as_ref()).map(AsFd::as_fd))
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
+        let timeout = if self.stalled || (self.engine.is_none() && !self.goodbye) { PollTimeout::from(1000u16) } else { PollTimeout::NONE };
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno).doing("waiting"),
+        }
+    }
+
+    fn tell(&mut self, event: &Event) {
+        if let Some(engine) = &self.engine {
+            if control::send(engine.as_fd(), event, &[]).is_err() {
+                self.engine = None;
+            }
+        }
+    }
+
+    fn take_terminal(&mut self) {
+        let Some(socket) = &self.terminal_socket else { return };
+        if !readable(socket) {
+            return;
+        }
+        if let Ok(Some(((), fds))) = control::receive::<()>(socket.as_fd(), &mut self.message) {
+            if let Some(master) = fds.into_iter().next() {
+                let _ = fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
+                if let Ok(copy) = master.try_clone() {
+                    self.outputs.push(Output { fd: copy, stream: Stream::Stdout });
+                }
+                self.terminal = Some(master);
+            }
+        }
+        self.terminal_socket = None;
+    }
+
+    /// The child's last word before its program runs: nothing, when it does.
+    fn read_status(&mut self) {
+        let Some(status) = &self.status else { return };
+        if !readable(status) {
+            return;
+        }
+        let mut buffer = [0; 4096];
+        match read(status, &mut buffer) {
+            Ok(0) | Err(_) => self.status = None,
+            Ok(n) => {
+                self.said.extend_from_slice(&buffer[..n]);
+                return;
+            }
+        }
+        if self.said.is_empty() {
+            let at = jiff::Timestamp::now();
+            self.started_at = Some(at);
+            self.tell(&Event::Started { pid: self.init, at });
+        }
+    }
+
+    fn read_exec_status(&mut self) {
+        let mut events = Vec::new();
+        for exec in &mut self.execs {
+            let Some(status) = exec.status.as_ref().filter(|s| readable(s)) else { continue };
+            let mut buffer = [0; 4096];
+            match read(status, &mut buffer) {
+                Ok(n) if n > 0 => exec.said.extend_from_slice(&buffer[..n]),
+                _ => exec.status = None,
+            }
+            if exec.pid.is_none() && exec.said.len() >= 4 && exec.said[0] != b'[' {
+                let rest = exec.said.split_off(4);
+                let pid = std::mem::replace(&mut exec.said, rest);
+                exec.pid = pid.try_into().ok().map(i32::from_ne_bytes);
+            }
+            if exec.status.is_none() {
+                events.push(match (exec.pid, serde_json::from_slice::<(i32, String)>(&exec.said)) {
+                    (_, Ok((code, message))) => Event::ExecFailed { id: exec.id, message, code },
+                    (Some(pid), Err(_)) => Event::ExecStarted { id: exec.id, pid },
+                    (None, Err(_)) => {
+                        Event::ExecFailed { id: exec.id, message: "the process ended before it could be set up".into(), code: 128 }
+                    }
+                });
+            }
+        }
+        let failed: Vec<u64> = events.iter().filter_map(|e| if let Event::ExecFailed { id, .. } = e { Some(*id) } else { None }).collect();
+        self.execs.retain(|exec| !failed.contains(&exec.id));
+        events.iter().for_each(|event| self.tell(event));
+        // A process that ended before its id was known has been reaped already.
+        let matched: Vec<_> = self.execs.iter().filter(|e| e.status.is_none()).filter_map(|e| Some((e.id, e.pid?))).collect();
+        for (id, pid) in matched {
+            if let Some(at) = self.unmatched.iter().position(|(p, _)| *p == pid) {
+                let (_, code) = self.unmatched.swap_remove(at);
+                self.execs.retain(|exec| exec.id != id);
+                self.tell(&Event::ExecExited { id, code });
+            }
+        }
+        if self.execs.is_empty() {
+            self.unmatched.clear();
+        }
+    }
+
+    /// Moves what the container has written into the log.
+    fn pump(&mut self, chunk: &mut [u8]) {
+        let mut i = 0;
+        while i < self.outputs.len() {
+            let output = &self.outputs[i];
+            match read(&output.fd, chunk) {
+                Ok(n) if n > 0 => {
+                    if let Some(log) = &mut self.log {
+                        if log.write(output.stream, &chunk[..n]).is_err() {
+                            self.stalled = true;
+                            return;
+                        }
+                    }
+                    i += 1;
+                }
+                Err(Errno::EAGAIN | Errno::EINTR) => i += 1,
+                _ => {
+                    self.outputs.swap_remove(i);
+                }
+            }
+        }
+    }
+
+    /// Reaps every child that has ended. Returns the exit code of the container's own process.
+    fn reap(&mut self) -> Option<i32> {
+        while let Ok(Some(_)) = self.signals.read_signal() {}
+        let mut ended = None;
+        loop {
+            let (pid, code) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid.as_raw(), code),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid.as_raw(), 128 + signal as i32),
+                Ok(WaitStatus::StillAlive) | Err(_) => return ended,
+                Ok(_) => continue,
+            };
+            if pid == self.init {
+                ended = Some(code);
+            } else if let Some(at) = self.execs.iter().position(|e| e.pid == Some(pid) && e.status.is_none()) {
+                let exec = self.execs.swap_remove(at);
+                self.tell(&Event::ExecExited { id: exec.id, code });
+            } else if !self.execs.is_empty() {
+                self.unmatched.push((pid, code));
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        let Ok(fd) = accept4(self.listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) else { return };
+        self.engine = Some(sys::received(fd));
+        self.reviving = None;
+    }
+
+    fn serve(&mut self) {
+        while let Some(engine) = self.engine.as_ref().filter(|e| readable(e)) {
+            match control::receive::<Request>(engine.as_fd(), &mut self.message) {
+                Ok(Some((request, fds))) => self.answer(request, fds),
+                Ok(None) | Err(_) => self.engine = None,
+            }
+        }
+        self.message = Vec::new();
+    }
+
+    fn answer(&mut self, request: Request, fds: Vec<OwnedFd>) {
+        match request {
+            Request::Signal(signal) => {
+                sys::pidfd_signal(self.pidfd.as_fd(), signal);
+            }
+            Request::Exec(spec) => self.exec(&spec, &fds),
+            Request::SignalExec { id, signal } => {
+                if let Some(pid) = self.execs.iter().find(|e| e.id == id).and_then(|e| e.pid) {
+                    // The process is our child and not reaped yet, so the id cannot have been given to another.
+                    if let Ok(pidfd) = sys::pidfd_open(pid) {
+                        sys::pidfd_signal(pidfd.as_fd(), signal);
+                    }
+                }
+            }
+            Request::Resize { rows, columns } => {
+                if let Some(terminal) = &self.terminal {
+                    let _ = sys::set_window_size(terminal.as_fd(), rows, columns);
+                }
+            }
+            Request::Input => {
+                let input = self.terminal.as_ref().or(self.input.as_ref());
+                let fds: Vec<_> = input.into_iter().map(AsFd::as_fd).collect();
+                if let Some(engine) = &self.engine {
+                    let _ = control::send(engine.as_fd(), &Event::Input, &fds);
+                }
+            }
+            Request::CloseInput => self.input = None,
+            Request::Pause(pause) => {
+                let frozen = if pause { Frozen::Yes } else { Frozen::No };
+                if self.brief.cgroup.set_frozen(&self.brief.id, frozen).is_ok() {
+                    self.paused = pause;
+                }
+            }
+            Request::Goodbye => self.goodbye = true,
+            Request::Status => {
+                self.goodbye = false;
+                let started_at = self.started_at.unwrap_or_default();
+                self.tell(&Event::Status { pid: self.init, started_at, paused: self.paused });
+            }
+        }
+    }
+
+    fn exec(&mut self, spec: &ExecSpec, streams: &[OwnedFd]) {
+        let started = (|| -> Result<OwnedFd, StepFailed> {
+            let (status, child) = pipe2(OFlag::O_CLOEXEC).doing("making a pipe")?;
+            let text = std::fs::read("launch.json").doing("reading the launch file")?;
+            let launch: Launch = serde_json::from_slice(&text).map_err(std::io::Error::from).doing("reading the launch file")?;
+            exec::start(&launch, &self.pidfd, spec, streams, &child).doing("starting the process")?;
+            Ok(status)
+        })();
+        match started {
+            Ok(status) => self.execs.push(Exec { id: spec.id, pid: None, status: Some(status), said: Vec::new() }),
+            Err(failure) => self.tell(&Event::ExecFailed { id: spec.id, message: failure.to_string(), code: failure.code }),
+        }
+    }
+
+    /// Starts an engine, unless another monitor is at it.
+    fn revive(&mut self) {
+        if self.reviving.is_none() {
+            let Ok(file) = File::options().create(true).append(true).open(&self.brief.revive_lock) else { return };
+            self.reviving = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok();
+        }
+        if self.reviving.is_some() {
+            let args: Vec<CString> = self.brief.revive.iter().filter_map(|a| CString::new(a.as_str()).ok()).collect();
+            let _ = sys::spawn(c"/proc/self/exe", &args, &[]);
+        }
+    }
+
+    /// Reads the last output, records the exit and leaves nothing behind.
+    fn finish(&mut self, code: i32, chunk: &mut [u8]) -> Result<(), StepFailed> {
+        self.read_status();
+        while !self.outputs.is_empty() && !self.stalled {
+            let idle = self.outputs.iter().all(|output| !readable(&output.fd));
+            if idle {
+                break;
+            }
+            self.pump(chunk);
+        }
+        if let Some(log) = &mut self.log {
+            // A full disk: the container is gone, so there is a bound to how long its last words can wait.
+            for _ in 0..FULL_DISK_SECONDS {
+                if log.finish().is_ok() {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_secs(1));
+            }
+        }
+        let oom_killed = self.brief.cgroup.oom_killed(&self.brief.id);
+        self.remove_cgroups();
+        let event = if self.started_at.is_none() {
+            let (code, message) = serde_json::from_slice(&self.said)
+                .unwrap_or((code, format!("the container's process ended with code {code} before its program ran")));
+            Event::Failed { message, code }
+        } else {
+            let exit = Exit { code, oom_killed, finished_at: jiff::Timestamp::now(), started_at: self.started_at };
+            self.record(&exit).doing("recording the exit")?;
+            Event::Exited(exit)
+        };
+        let _ = std::fs::remove_file("control");
+        self.tell(&event);
+        Ok(())
+    }
+
+    /// The old file or the new one, never half of one. Not synced: after a power cut nothing runs whose exit would matter.
+    fn record(&self, exit: &Exit) -> std::io::Result<()> {
+        let temporary = self.brief.exit_file.with_extension("tmp");
+        std::fs::write(&temporary, serde_json::to_vec(exit)?)?;
+        std::fs::rename(&temporary, &self.brief.exit_file)
+    }
+
+    /// Processes that exec started may take a moment longer to die than the container's first.
+    fn remove_cgroups(&mut self) {
+        for _ in 0..200 {
+            if self.brief.cgroup.remove(&self.brief.id) {
+                return;
+            }
+            self.brief.cgroup.kill(&self.brief.id);
+            self.reap();
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+}
+
+const FULL_DISK_SECONDS: u32 = 5;
+
+/// Whether a read would not block.
+fn readable(fd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
+}

@@ -1,0 +1,282 @@
+//! The container's file system: overlay, mounts, devices, masks, pivot_root.
+//!
+//! Everything happens in the container's own mount namespace, before its program runs, so nothing is mounted on the host
+//! and nothing has to be unmounted: the kernel does it when the last process is gone. Each mount is made detached, and
+//! attached to a descriptor that was resolved beneath the root (openat2), so that a symlink of the image cannot lead it out.
+
+use super::error::{Doing, StepFailed};
+use super::launch::{Launch, Rootfs};
+use super::sys::{self, Beneath, Recursive};
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, mknodat};
+use oci_spec::runtime::Mount;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path};
+
+/// The devices of every container (OCI runtime specification, "Default Devices").
+const DEVICES: [(&str, u64, u64); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const LINKS: [(&str, &str); 5] =
+    [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"), ("ptmx", "pts/ptmx")];
+
+/// Builds the file system and makes it the root. Afterwards the host's files cannot be named any more.
+///
+/// With a terminal, returns its master and the other end.
+pub fn enter(launch: &Launch) -> Result<Option<(OwnedFd, OwnedFd)>, StepFailed> {
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).doing("detaching from the host's mounts")?;
+    let root = overlay(&launch.rootfs)?;
+    let linux = launch.oci.linux().as_ref();
+    let mut null = None;
+    for entry in launch.oci.mounts().iter().flatten() {
+        attach_mount(root.as_fd(), entry, launch)?;
+        if entry.destination() == Path::new("/dev") {
+            null = Some(populate_dev(root.as_fd())?);
+        }
+    }
+    let terminal = match launch.oci.process().as_ref().and_then(|p| p.terminal()) {
+        Some(true) => Some(open_terminal(root.as_fd())?),
+        _ => None,
+    };
+    if let Some(null) = &null {
+        for path in linux.and_then(|l| l.masked_paths().as_ref()).into_iter().flatten() {
+            mask(root.as_fd(), Path::new(path), null.as_fd())?;
+        }
+    }
+    for path in linux.and_then(|l| l.readonly_paths().as_ref()).into_iter().flatten() {
+        make_readonly(root.as_fd(), Path::new(path))?;
+    }
+    pivot(root.as_fd())?;
+    if launch.oci.root().as_ref().and_then(|r| r.readonly()) == Some(true) {
+        let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing("opening the new root")?;
+        sys::set_mount_attributes(root.as_fd(), sys::ATTR_RDONLY, 0, Recursive::No).doing("making the root read-only")?;
+    }
+    Ok(terminal)
+}
+
+/// Mounts the layers. They are named by descriptors: any number of them fits into one page of options, and the
+/// container's /proc/self/mountinfo tells nothing of the host's paths.
+fn overlay(rootfs: &Rootfs) -> Result<OwnedFd, StepFailed> {
+    let open_dir = |path: &Path| {
+        open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+            .doing(format_args!("opening {}", path.display()))
+    };
+    let lower: Vec<OwnedFd> = rootfs.lower.iter().map(|path| open_dir(path)).collect::<Result<_, _>>()?;
+    let (upper, work) = (open_dir(&rootfs.upper)?, open_dir(&rootfs.work)?);
+    let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let lowers: Vec<String> = lower.iter().map(name).collect();
+    let options = format!("lowerdir={},upperdir={},workdir={}", lowers.join(":"), name(&upper), name(&work));
+    mount(Some("overlay"), &rootfs.mountpoint, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+        .doing(format_args!("mounting {} layers by overlayfs on {}", lower.len(), rootfs.mountpoint.display()))?;
+    open_dir(&rootfs.mountpoint)
+}
+
+/// What a mount's target has to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Directory,
+    File,
+}
+
+/// Opens a path beneath the root, making what is missing.
+fn open_target(root: BorrowedFd<'_>, path: &Path, kind: Target) -> Result<OwnedFd, StepFailed> {
+    let inside = path.strip_prefix("/").unwrap_or(path);
+    match sys::open_beneath(root, inside, libc::O_PATH, 0, Beneath::AsRoot) {
+        Ok(fd) => return Ok(fd),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(StepFailed::new(format!("opening {} in the container", path.display()), e)),
+    }
+    let parts: Vec<_> = inside.components().filter(|c| matches!(c, Component::Normal(_))).collect();
+    let mut directory = root.try_clone_to_owned().doing("duplicating a descriptor")?;
+    for (i, part) in parts.iter().enumerate() {
+        let here: std::path::PathBuf = parts[..=i].iter().collect();
+        let last = i + 1 == parts.len();
+        let next = match sys::open_beneath(root, &here, libc::O_PATH, 0, Beneath::AsRoot) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let name = Path::new(part.as_os_str());
+                if last && kind == Target::File {
+                    mknodat(&directory, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)
+                } else {
+                    mkdirat(&directory, name, Mode::from_bits_truncate(0o755))
+                }
+                .doing(format_args!("making /{} in the container", here.display()))?;
+                sys::open_beneath(root, &here, libc::O_PATH, 0, Beneath::AsRoot)
+            }
+            other => other,
+        };
+        directory = next.doing(format_args!("opening /{} in the container", here.display()))?;
+    }
+    Ok(directory)
+}
+
+fn attach_mount(root: BorrowedFd<'_>, entry: &Mount, launch: &Launch) -> Result<(), StepFailed> {
+    let destination = entry.destination();
+    let options = entry.options().clone().unwrap_or_default();
+    let doing = || format!("mounting {}", destination.display());
+    let (attributes, propagation, rest) = split_options(&options);
+    let fstype = entry.typ().as_deref().unwrap_or("none");
+    if fstype == "cgroup" {
+        return mount_cgroups(root, destination, launch);
+    }
+    let bind = options.iter().any(|o| o == "bind" || o == "rbind");
+    let (mounted, kind) = if bind {
+        let source = entry.source().as_deref().unwrap_or(Path::new(""));
+        let recursive = if options.iter().any(|o| o == "rbind") { Recursive::Yes } else { Recursive::No };
+        let cwd = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing("opening the host's root")?;
+        let tree = sys::open_tree(cwd.as_fd(), source, recursive)
+            .doing(format_args!("mounting {} on {}", source.display(), destination.display()))?;
+        sys::set_mount_attributes(tree.as_fd(), attributes, propagation, recursive).doing(doing())?;
+        let directory = is_directory(tree.as_fd()).doing(doing())?;
+        (tree, if directory { Target::Directory } else { Target::File })
+    } else {
+        let pairs: Vec<(&str, Option<&str>)> =
+            rest.iter().map(|o| o.split_once('=').map_or((o.as_str(), None), |(k, v)| (k, Some(v)))).collect();
+        let source = entry.source().as_deref().and_then(Path::to_str).unwrap_or(fstype);
+        (sys::new_mount(fstype, source, &pairs, attributes).doing(doing())?, Target::Directory)
+    };
+    let target = open_target(root, destination, kind)?;
+    if launch.copy_up.iter().any(|path| Path::new(path) == destination) {
+        super::copy_up::copy(target.as_fd(), mounted.as_fd())
+            .doing(format_args!("copying the image's {} into the new volume", destination.display()))?;
+    }
+    sys::attach(mounted.as_fd(), target.as_fd()).doing(doing())
+}
+
+fn is_directory(fd: BorrowedFd<'_>) -> nix::Result<bool> {
+    Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+}
+
+/// Mount options into attributes, propagation, and what belongs to the file system itself.
+fn split_options(options: &[String]) -> (u64, u64, Vec<String>) {
+    const STRICTATIME: u64 = 0x20;
+    let (mut attributes, mut propagation, mut rest) = (0, MsFlags::MS_PRIVATE.bits(), Vec::new());
+    for option in options {
+        match option.as_str() {
+            "ro" => attributes |= sys::ATTR_RDONLY,
+            "nosuid" => attributes |= sys::ATTR_NOSUID,
+            "nodev" => attributes |= sys::ATTR_NODEV,
+            "noexec" => attributes |= sys::ATTR_NOEXEC,
+            "strictatime" => attributes |= STRICTATIME,
+            "private" | "rprivate" => propagation = MsFlags::MS_PRIVATE.bits(),
+            "slave" | "rslave" => propagation = MsFlags::MS_SLAVE.bits(),
+            "shared" | "rshared" => propagation = MsFlags::MS_SHARED.bits(),
+            "bind" | "rbind" | "rw" | "suid" | "dev" | "exec" | "relatime" | "newinstance" => {}
+            _ => rest.push(option.clone()),
+        }
+    }
+    (attributes, propagation, rest)
+}
+
+/// /sys/fs/cgroup: the container's own groups, read-only.
+fn mount_cgroups(root: BorrowedFd<'_>, destination: &Path, launch: &Launch) -> Result<(), StepFailed> {
+    let protected = sys::ATTR_NOSUID | sys::ATTR_NODEV | sys::ATTR_NOEXEC;
+    let target = open_target(root, destination, Target::Directory)?;
+    match &launch.cgroup {
+        super::cgroup::Hierarchy::V2(_) => {
+            let mounted = sys::new_mount("cgroup2", "cgroup", &[], protected | sys::ATTR_RDONLY).doing("mounting cgroup2")?;
+            sys::attach(mounted.as_fd(), target.as_fd()).doing("mounting /sys/fs/cgroup")
+        }
+        super::cgroup::Hierarchy::V1(mounts) => {
+            let base = sys::new_mount("tmpfs", "tmpfs", &[("mode", Some("755"))], protected).doing("making /sys/fs/cgroup")?;
+            for (controllers, point) in mounts {
+                let name = point.file_name().unwrap_or_default();
+                mkdirat(&base, name, Mode::from_bits_truncate(0o755)).doing("making a cgroup directory")?;
+                for controller in controllers.iter().filter(|c| Path::new(c.as_str()) != name && !c.starts_with("name=")) {
+                    nix::unistd::symlinkat(name, &base, controller.as_str()).doing("linking a cgroup controller")?;
+                }
+            }
+            sys::attach(base.as_fd(), target.as_fd()).doing("mounting /sys/fs/cgroup")?;
+            for (_, point) in mounts {
+                let name = point.file_name().unwrap_or_default();
+                let own = point.join(super::cgroup::PARENT).join(&launch.id);
+                let tree = sys::open_tree(target.as_fd(), &own, Recursive::No).doing(format_args!("opening {}", own.display()))?;
+                sys::set_mount_attributes(tree.as_fd(), protected | sys::ATTR_RDONLY, MsFlags::MS_PRIVATE.bits(), Recursive::No)
+                    .doing("making a cgroup read-only")?;
+                let place = sys::open_beneath(root, &destination.strip_prefix("/").unwrap_or(destination).join(name), libc::O_PATH, 0, Beneath::AsRoot)
+                    .doing("opening a cgroup directory")?;
+                sys::attach(tree.as_fd(), place.as_fd()).doing("mounting a cgroup")?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Device nodes and links in the new /dev. Returns its null device.
+fn populate_dev(root: BorrowedFd<'_>) -> Result<OwnedFd, StepFailed> {
+    let dev = sys::open_beneath(root, Path::new("dev"), libc::O_PATH | libc::O_DIRECTORY, 0, Beneath::AsRoot).doing("opening /dev")?;
+    for (name, major, minor) in DEVICES {
+        mknodat(&dev, name, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), nix::sys::stat::makedev(major, minor))
+            .doing(format_args!("making /dev/{name}"))?;
+    }
+    for (name, target) in LINKS {
+        nix::unistd::symlinkat(target, &dev, name).doing(format_args!("linking /dev/{name}"))?;
+    }
+    sys::open_beneath(dev.as_fd(), Path::new("null"), libc::O_PATH | libc::O_NOFOLLOW, 0, Beneath::NoSymlinks).doing("opening /dev/null")
+}
+
+/// A terminal of the container's own devpts, shown as /dev/console as well.
+fn open_terminal(root: BorrowedFd<'_>) -> Result<(OwnedFd, OwnedFd), StepFailed> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY;
+    let master =
+        sys::open_beneath(root, Path::new("dev/pts/ptmx"), flags, 0, Beneath::NoSymlinks).doing("opening a terminal")?;
+    let peer = sys::pty_peer(master.as_fd()).doing("opening the terminal's other end")?;
+    let console = open_target(root, Path::new("/dev/console"), Target::File)?;
+    let tree = sys::open_tree(peer.as_fd(), Path::new(""), Recursive::No).doing("mounting /dev/console")?;
+    sys::attach(tree.as_fd(), console.as_fd()).doing("mounting /dev/console")?;
+    Ok((master, peer))
+}
+
+/// Hides a path: a file behind the container's null device, a directory behind an empty read-only tmpfs. Both sources
+/// are mounts that no other process can reach yet, so neither can be swapped for something else meanwhile.
+fn mask(root: BorrowedFd<'_>, path: &Path, null: BorrowedFd<'_>) -> Result<(), StepFailed> {
+    let inside = path.strip_prefix("/").unwrap_or(path);
+    let target = match sys::open_beneath(root, inside, libc::O_PATH, 0, Beneath::AsRoot) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.doing(format_args!("opening {}", path.display()))?,
+    };
+    let doing = format!("masking {}", path.display());
+    let cover = if is_directory(target.as_fd()).doing(&doing)? {
+        sys::new_mount("tmpfs", "tmpfs", &[("size", Some("0k"))], sys::ATTR_RDONLY).doing(&doing)?
+    } else {
+        sys::open_tree(null, Path::new(""), Recursive::No).doing(&doing)?
+    };
+    sys::attach(cover.as_fd(), target.as_fd()).doing(&doing)
+}
+
+fn make_readonly(root: BorrowedFd<'_>, path: &Path) -> Result<(), StepFailed> {
+    let inside = path.strip_prefix("/").unwrap_or(path);
+    let target = match sys::open_beneath(root, inside, libc::O_PATH, 0, Beneath::AsRoot) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.doing(format_args!("opening {}", path.display()))?,
+    };
+    let doing = format!("making {} read-only", path.display());
+    let tree = sys::open_tree(target.as_fd(), Path::new(""), Recursive::Yes).doing(&doing)?;
+    sys::set_mount_attributes(tree.as_fd(), sys::ATTR_RDONLY, MsFlags::MS_PRIVATE.bits(), Recursive::Yes).doing(&doing)?;
+    sys::attach(tree.as_fd(), target.as_fd()).doing(&doing)
+}
+
+/// pivot_root(2) with both paths the same: the old root lies under the new one for a moment, and is then detached.
+fn pivot(root: BorrowedFd<'_>) -> Result<(), StepFailed> {
+    nix::unistd::fchdir(root).doing("entering the new root")?;
+    nix::unistd::pivot_root(".", ".").doing("pivot_root")?;
+    umount2(".", MntFlags::MNT_DETACH).doing("detaching the old root")?;
+    nix::unistd::chdir("/").doing("entering /")
+}
+
+/// Makes the working directory where the image has none, and enters it.
+pub fn enter_directory(path: &str) -> Result<(), StepFailed> {
+    let path = if path.is_empty() { "/" } else { path };
+    if !Path::new(path).is_dir() {
+        fs::create_dir_all(path).doing(format_args!("making the working directory {path}"))?;
+    }
+    nix::unistd::chdir(path).doing(format_args!("entering the working directory {path}"))?;
+    // A working directory outside of the root shows as an unreachable path (CVE-2024-21626).
+    let here = nix::unistd::getcwd().doing("finding the working directory")?;
+    if !here.is_absolute() {
+        return Err(StepFailed::because(format!("entering the working directory {path}"), "it lies outside of the container"));
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! Docker's defaults as an OCI runtime configuration.
+
+use super::capabilities::Capabilities;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// What of a container decides its OCI configuration; everything resolved, nothing to look up but users.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    pub args: Vec<String>,
+    /// The whole environment, `NAME=VALUE`.
+    pub env: Vec<String>,
+    pub cwd: String,
+    pub terminal: bool,
+    pub console_size: Option<(u16, u16)>,
+    /// `None`: the host's UTS namespace.
+    pub hostname: Option<String>,
+    pub domainname: Option<String>,
+    pub capabilities: Capabilities,
+    pub privileged: bool,
+    pub no_new_privileges: bool,
+    pub readonly_rootfs: bool,
+    /// Name (`RLIMIT_NOFILE`), soft, hard.
+    pub rlimits: Vec<(String, u64, u64)>,
+    pub oom_score_adj: i32,
+    pub sysctls: Vec<(String, String)>,
+    pub shm_size: u64,
+    pub mounts: Vec<BindMount>,
+    /// Destination and options of each tmpfs.
+    pub tmpfs: Vec<(String, Vec<String>)>,
+    pub resources: Resources,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindMount {
+    pub source: PathBuf,
+    pub destination: String,
+    pub options: Vec<String>,
+}
+
+/// Limits; absent is without limit.
+#[derive(Clone, Debug, Default)]
+pub struct Resources {
+    pub memory: Option<i64>,
+    pub memory_reservation: Option<i64>,
+    pub memory_swap: Option<i64>,
+    pub cpu_shares: Option<u64>,
+    pub cpu_quota: Option<i64>,
+    pub cpu_period: Option<u64>,
+    pub cpuset: Option<String>,
+    pub pids: Option<i64>,
+}
+
+/// Paths that a container must not see (moby, `oci/defaults.go`, as of Docker 28).
+const MASKED: [&str; 13] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/proc/sysrq-trigger",
+];
+const READONLY: [&str; 4] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"];
+
+/// Devices that a container may use, besides making any node (moby, `oci/devices`): kind, major, minor, access.
+const DEVICES: [(&str, Option<i64>, Option<i64>, &str); 11] = [
+    ("c", None, None, "m"),
+    ("b", None, None, "m"),
+    ("c", Some(1), Some(3), "rwm"),
+    ("c", Some(1), Some(5), "rwm"),
+    ("c", Some(1), Some(7), "rwm"),
+    ("c", Some(1), Some(8), "rwm"),
+    ("c", Some(1), Some(9), "rwm"),
+    ("c", Some(5), Some(0), "rwm"),
+    ("c", Some(5), Some(1), "rwm"),
+    ("c", Some(5), Some(2), "rwm"),
+    ("c", Some(136), None, "rwm"),
+];
+
+/// The configuration, in OCI's own JSON.
+pub fn oci(settings: &Settings) -> Value {
+    let capabilities = settings.capabilities.names();
+    let mut process = json!({
+        "terminal": settings.terminal,
+        "user": {"uid": 0, "gid": 0},
+        "args": settings.args,
+        "env": settings.env,
+        "cwd": settings.cwd,
+        "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
+        "noNewPrivileges": settings.no_new_privileges,
+        "oomScoreAdj": settings.oom_score_adj,
+        "rlimits": settings.rlimits.iter().map(|(name, soft, hard)| json!({"type": name, "soft": soft, "hard": hard})).collect::<Vec<_>>(),
+    });
+    if let Some((height, width)) = settings.console_size {
+        process["consoleSize"] = json!({"height": height, "width": width});
+    }
+    let mut namespaces = vec!["pid", "ipc", "mount"];
+    if settings.hostname.is_some() {
+        namespaces.push("uts");
+    }
+    let mut linux = json!({
+        "namespaces": namespaces.iter().map(|kind| json!({"type": kind})).collect::<Vec<_>>(),
+        "resources": resources(settings),
+        "sysctl": settings.sysctls.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+    });
+    if !settings.privileged {
+        linux["maskedPaths"] = json!(MASKED);
+        linux["readonlyPaths"] = json!(READONLY);
+    }
+    let mut config = json!({
+        "ociVersion": "1.2.0",
+        "root": {"path": "rootfs", "readonly": settings.readonly_rootfs},
+        "process": process,
+        "mounts": mounts(settings),
+        "linux": linux,
+    });
+    if let Some(hostname) = &settings.hostname {
+        config["hostname"] = json!(hostname);
+    }
+    if let Some(domainname) = &settings.domainname {
+        config["domainname"] = json!(domainname);
+    }
+    config
+}
+
+fn mounts(settings: &Settings) -> Vec<Value> {
+    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| {
+        json!({"destination": destination, "type": kind, "source": source, "options": options})
+    };
+    let safe = ["nosuid", "noexec", "nodev"];
+    let shm = format!("size={}", settings.shm_size);
+    let sys = if settings.privileged { "rw" } else { "ro" };
+    let mut list = vec![
+        mount("/proc", "proc", "proc", &safe),
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", sys]),
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["ro", "nosuid", "noexec", "nodev"]),
+        mount("/dev/mqueue", "mqueue", "mqueue", &safe),
+        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
+    ];
+    let mut users: Vec<(usize, Value)> = Vec::new();
+    let depth = |path: &str| path.split('/').filter(|p| !p.is_empty()).count();
+    for (destination, options) in &settings.tmpfs {
+        let mut all = vec!["nosuid".to_string(), "nodev".into()];
+        if !options.iter().any(|o| o == "exec") {
+            all.push("noexec".into());
+        }
+        all.extend(options.iter().cloned());
+        users.push((depth(destination), json!({"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": all})));
+    }
+    for bind in &settings.mounts {
+        users.push((
+            depth(&bind.destination),
+            json!({"destination": bind.destination, "type": "bind", "source": bind.source, "options": bind.options}),
+        ));
+    }
+    // A mount below another must come after it, whatever order they were written in.
+    users.sort_by_key(|(depth, _)| *depth);
+    // A mount of the user's takes the place of a default one.
+    let taken: Vec<&str> = users.iter().filter_map(|(_, m)| m["destination"].as_str()).collect();
+    list.retain(|m| !m["destination"].as_str().is_some_and(|d| d != "/dev" && taken.contains(&d)));
+    list.extend(users.into_iter().map(|(_, m)| m));
+    list
+}
+
+fn resources(settings: &Settings) -> Value {
+    let r = &settings.resources;
+    let mut devices = vec![json!({"allow": settings.privileged, "access": "rwm"})];
+    if !settings.privileged {
+        for (kind, major, minor, access) in DEVICES {
+            devices.push(json!({"allow": true, "type": kind, "major": major, "minor": minor, "access": access}));
+        }
+    }
+    let mut value = json!({"devices": devices});
+    if r.memory.is_some() || r.memory_reservation.is_some() || r.memory_swap.is_some() {
+        // As Docker has it: as much swap as memory, unless it is said.
+        let swap = r.memory_swap.or(r.memory.map(|m| m.saturating_mul(2)));
+        value["memory"] = json!({"limit": r.memory, "reservation": r.memory_reservation, "swap": swap});
+    }
+    if r.cpu_shares.is_some() || r.cpu_quota.is_some() || r.cpu_period.is_some() || r.cpuset.is_some() {
+        value["cpu"] = json!({"shares": r.cpu_shares, "quota": r.cpu_quota, "period": r.cpu_period, "cpus": r.cpuset});
+    }
+    if let Some(limit) = r.pids {
+        value["pids"] = json!({"limit": limit});
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_is_valid_oci() {
+        let settings = Settings {
+            args: vec!["sh".into()],
+            cwd: "/".into(),
+            hostname: Some("abc".into()),
+            capabilities: Capabilities::docker_default(),
+            tmpfs: vec![("/run/x".into(), vec!["size=64m".into()])],
+            mounts: vec![BindMount { source: "/a".into(), destination: "/run".into(), options: vec!["rbind".into()] }],
+            resources: Resources { memory: Some(1 << 20), pids: Some(10), ..Resources::default() },
+            ..Settings::default()
+        };
+        let spec: oci_spec::runtime::Spec = serde_json::from_value(oci(&settings)).expect("valid");
+        let places: Vec<_> = spec.mounts().iter().flatten().map(|m| m.destination().display().to_string()).collect();
+        let at = |path: &str| places.iter().position(|p| p == path).expect(path);
+        assert!(at("/run") < at("/run/x"));
+        let linux = spec.linux().as_ref().expect("linux");
+        assert_eq!(linux.resources().as_ref().and_then(|r| r.memory().as_ref()).and_then(|m| m.swap()), Some(2 << 20));
+    }
+}

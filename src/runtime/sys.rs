@@ -1,0 +1,525 @@
+//! The kernel calls of the runtime that neither std nor nix wraps. All `unsafe` of this room is in this file.
+
+use nix::errno::Errno;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+fn cstr(text: impl AsRef<[u8]>) -> io::Result<CString> {
+    CString::new(text.as_ref()).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the text holds a NUL byte"))
+}
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = check(result)? as RawFd;
+    // SAFETY: the kernel has just returned this descriptor and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What `fork` returns.
+pub enum Forked {
+    Child,
+    Parent(i32),
+}
+
+/// `clone(2)` without a new stack: like fork, into new namespaces. `flags` are CLONE_NEW* and CLONE_PARENT.
+///
+/// # Errors
+/// The kernel's: EPERM without privilege, EAGAIN or ENOSPC at a limit.
+pub fn fork_into(flags: u64) -> io::Result<Forked> {
+    // SAFETY: with a null stack the child runs on a copy of the caller's, as after fork. The callers of this module are
+    // single-threaded processes (monitors), so no lock can be held by a thread that the child does not have.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags | libc::SIGCHLD as u64, 0, 0, 0, 0) })?;
+    Ok(if pid == 0 { Forked::Child } else { Forked::Parent(pid as i32) })
+}
+
+/// Leaves the process without running destructors or exit handlers, as a forked child must.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// How `openat2` resolves a path.
+#[derive(Clone, Copy)]
+pub enum Beneath {
+    /// The directory is the root: absolute paths and symlinks, and `..` at the top, stay inside (RESOLVE_IN_ROOT).
+    AsRoot,
+    /// No component may be a symlink (RESOLVE_NO_SYMLINKS) and nothing may leave the directory.
+    NoSymlinks,
+}
+
+/// `openat2(2)`. Magic links of procfs are never followed; O_CLOEXEC is always set.
+///
+/// # Errors
+/// The kernel's; ELOOP for a forbidden link, EXDEV for a way out.
+pub fn open_beneath(dir: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32, how: Beneath) -> io::Result<OwnedFd> {
+    let path = cstr(if path.as_os_str().is_empty() { b"." } else { path.as_os_str().as_bytes() })?;
+    // SAFETY: open_how is plain integers, for which all zeroes is valid.
+    let mut open_how: libc::open_how = unsafe { MaybeUninit::zeroed().assume_init() };
+    open_how.flags = (flags | libc::O_CLOEXEC) as u64;
+    open_how.mode = u64::from(mode);
+    open_how.resolve = libc::RESOLVE_NO_MAGICLINKS
+        | match how {
+            Beneath::AsRoot => libc::RESOLVE_IN_ROOT,
+            Beneath::NoSymlinks => libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_BENEATH,
+        };
+    loop {
+        // SAFETY: the path is NUL-terminated and open_how is valid for the size given; both outlive the call.
+        let result = unsafe {
+            libc::syscall(libc::SYS_openat2, dir.as_raw_fd(), path.as_ptr(), &raw const open_how, size_of::<libc::open_how>())
+        };
+        match owned(result) {
+            // EAGAIN: a rename raced with the resolution; the kernel asks to try again.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {}
+            other => return other,
+        }
+    }
+}
+
+const MOVE_MOUNT_F_EMPTY_PATH: u32 = 0x4;
+const MOVE_MOUNT_T_EMPTY_PATH: u32 = 0x40;
+const OPEN_TREE_CLONE: u32 = 1;
+const AT_RECURSIVE: u32 = 0x8000;
+
+/// A copy of the mount at `path` that is attached nowhere yet.
+///
+/// # Errors
+/// The kernel's.
+pub fn open_tree(dir: BorrowedFd<'_>, path: &Path, recursive: Recursive) -> io::Result<OwnedFd> {
+    let path = cstr(path.as_os_str().as_bytes())?;
+    let mut flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u32 | libc::AT_EMPTY_PATH as u32;
+    if recursive == Recursive::Yes {
+        flags |= AT_RECURSIVE;
+    }
+    // SAFETY: the path is NUL-terminated and outlives the call.
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags) })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Recursive {
+    Yes,
+    No,
+}
+
+/// Attaches a detached mount on what `target` is open on: no path is looked up again, so none can be swapped.
+///
+/// # Errors
+/// The kernel's.
+pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both paths are empty NUL-terminated strings; the descriptors are borrowed for the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            target.as_raw_fd(),
+            c"".as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
+        )
+    })
+    .map(drop)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns: u64,
+}
+
+pub const ATTR_RDONLY: u64 = 0x1;
+pub const ATTR_NOSUID: u64 = 0x2;
+pub const ATTR_NODEV: u64 = 0x4;
+pub const ATTR_NOEXEC: u64 = 0x8;
+
+/// Sets attributes (ATTR_*) and, where not 0, the propagation (MS_*) of the mount that a descriptor is open on.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_mount_attributes(mount: BorrowedFd<'_>, set: u64, propagation: u64, recursive: Recursive) -> io::Result<()> {
+    let attr = MountAttr { set, propagation, ..MountAttr::default() };
+    let flags = libc::AT_EMPTY_PATH as u32 | if recursive == Recursive::Yes { AT_RECURSIVE } else { 0 };
+    // SAFETY: attr is the kernel's struct mount_attr and valid for the size given.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    })
+    .map(drop)
+}
+
+const FSCONFIG_SET_FLAG: u32 = 0;
+const FSCONFIG_SET_STRING: u32 = 1;
+const FSCONFIG_CMD_CREATE: u32 = 6;
+
+/// Makes a file system that is attached nowhere yet: `fsopen`, options, `fsmount`.
+///
+/// # Errors
+/// The kernel's, of the step that failed.
+pub fn new_mount(fstype: &str, source: &str, options: &[(&str, Option<&str>)], attributes: u64) -> io::Result<OwnedFd> {
+    let fstype = cstr(fstype)?;
+    // SAFETY: the name is NUL-terminated and outlives the call.
+    let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), 1) })?;
+    let config = |command: u32, key: Option<&str>, value: Option<&str>| -> io::Result<()> {
+        let key = key.map(cstr).transpose()?;
+        let value = value.map(cstr).transpose()?;
+        let pointer = |text: &Option<CString>| text.as_ref().map_or(std::ptr::null(), |t| t.as_ptr());
+        // SAFETY: key and value are null or NUL-terminated, and outlive the call.
+        check(unsafe {
+            libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, pointer(&key), pointer(&value), 0)
+        })
+        .map(drop)
+    };
+    config(FSCONFIG_SET_STRING, Some("source"), Some(source))?;
+    for (key, value) in options {
+        config(if value.is_some() { FSCONFIG_SET_STRING } else { FSCONFIG_SET_FLAG }, Some(key), *value)?;
+    }
+    config(FSCONFIG_CMD_CREATE, None, None)?;
+    // SAFETY: plain integers.
+    owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 1, attributes) })
+}
+
+/// Joins all of a process's namespaces named by `flags` in one call (Linux 5.8).
+///
+/// # Errors
+/// The kernel's; ESRCH when the process is gone.
+pub fn join_namespaces(pidfd: BorrowedFd<'_>, flags: i32) -> io::Result<()> {
+    // SAFETY: plain integers and a borrowed descriptor.
+    check(unsafe { libc::syscall(libc::SYS_setns, pidfd.as_raw_fd(), flags) }).map(drop)
+}
+
+/// # Errors
+/// ESRCH when there is no such process.
+pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: plain integers.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+}
+
+/// Marks every descriptor from `first` on close-on-exec, so that none can leak into a container.
+///
+/// # Errors
+/// The kernel's.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: u32 = 4;
+    // SAFETY: plain integers; no descriptor is closed.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }).map(drop)
+}
+
+/// Closes every descriptor from `first` on.
+///
+/// # Errors
+/// The kernel's.
+pub fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: callers have just been executed or forked and own every descriptor of the process.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+}
+
+/// `prctl(2)` with integer arguments.
+///
+/// # Errors
+/// The kernel's.
+pub fn prctl(option: i32, a: u64, b: u64) -> io::Result<()> {
+    // SAFETY: the options used (dumpable, keepcaps, no_new_privs, capbset, ambient, pdeathsig) take integers alone.
+    check(libc::c_long::from(unsafe { libc::prctl(option, a, b, 0u64, 0u64) })).map(drop)
+}
+
+/// The three capability sets of this process, as bit masks.
+#[derive(Clone, Copy)]
+pub struct CapabilitySets {
+    pub effective: u64,
+    pub permitted: u64,
+    pub inheritable: u64,
+}
+
+/// `capset(2)` of this thread.
+///
+/// # Errors
+/// EPERM when a capability is added that the thread does not have.
+pub fn set_capabilities(sets: CapabilitySets) -> io::Result<()> {
+    const VERSION_3: u32 = 0x2008_0522;
+    let header: [u32; 2] = [VERSION_3, 0];
+    let low = |mask: u64| mask as u32;
+    let high = |mask: u64| (mask >> 32) as u32;
+    let words = [
+        low(sets.effective),
+        low(sets.permitted),
+        low(sets.inheritable),
+        high(sets.effective),
+        high(sets.permitted),
+        high(sets.inheritable),
+    ];
+    // SAFETY: header and words are the kernel's cap_user_header and two cap_user_data, in its layout.
+    check(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), words.as_ptr()) }).map(drop)
+}
+
+/// One classic BPF instruction, in the kernel's layout.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BpfInstruction {
+    pub code: u16,
+    pub jt: u8,
+    pub jf: u8,
+    pub k: u32,
+}
+
+/// Installs a seccomp filter on this thread, for good.
+///
+/// # Errors
+/// EACCES without CAP_SYS_ADMIN or no_new_privs, EINVAL for a program that the kernel refuses.
+pub fn install_seccomp(program: &[BpfInstruction]) -> io::Result<()> {
+    #[repr(C)]
+    struct Program {
+        len: u16,
+        filter: *const BpfInstruction,
+    }
+    let len = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let program = Program { len, filter: program.as_ptr() };
+    // SAFETY: program points to len instructions that outlive the call.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) }).map(drop)
+}
+
+/// `execve(2)`. Returns only on failure.
+pub fn exec(path: &Path, args: &[CString], env: &[CString]) -> io::Error {
+    let Ok(path) = cstr(path.as_os_str().as_bytes()) else { return io::Error::from_raw_os_error(libc::EINVAL) };
+    let pointers = |list: &[CString]| list.iter().map(|t| t.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>();
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: both arrays end with null and point to NUL-terminated strings that outlive the call.
+    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Starts a program in a session of its own, with descriptor `3 + i` being `fds[i]` and standard streams on /dev/null.
+/// Uses posix_spawn, which does not copy the address space of a large parent.
+///
+/// # Errors
+/// The kernel's.
+pub fn spawn(program: &CStr, args: &[CString], fds: &[BorrowedFd<'_>]) -> io::Result<i32> {
+    // dup2 onto 3.. must not meet a source that lies there: move the sources out of the way first.
+    let floor = 3 + fds.len() as i32 + 8;
+    let sources: Vec<OwnedFd> = fds
+        .iter()
+        // SAFETY: F_DUPFD_CLOEXEC returns a new descriptor or -1.
+        .map(|fd| owned(libc::c_long::from(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, floor) })))
+        .collect::<io::Result<_>>()?;
+    let argv: Vec<_> = args.iter().map(|a| a.as_ptr().cast_mut()).chain([std::ptr::null_mut()]).collect();
+    let envp: [*mut libc::c_char; 1] = [std::ptr::null_mut()];
+    let mut actions = MaybeUninit::uninit();
+    let mut attributes = MaybeUninit::uninit();
+    let mut pid = 0;
+    // SAFETY: actions and attributes are initialised before use and destroyed after; argv and envp end with null and point
+    // to NUL-terminated strings; all outlive the call.
+    let result = unsafe {
+        libc::posix_spawn_file_actions_init(actions.as_mut_ptr());
+        libc::posix_spawnattr_init(attributes.as_mut_ptr());
+        for fd in 0..3 {
+            libc::posix_spawn_file_actions_addopen(actions.as_mut_ptr(), fd, c"/dev/null".as_ptr(), libc::O_RDWR, 0);
+        }
+        for (i, fd) in sources.iter().enumerate() {
+            libc::posix_spawn_file_actions_adddup2(actions.as_mut_ptr(), fd.as_raw_fd(), 3 + i as i32);
+        }
+        let mut none = MaybeUninit::uninit();
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::posix_spawnattr_setsigmask(attributes.as_mut_ptr(), none.as_ptr());
+        let mut all = MaybeUninit::uninit();
+        libc::sigfillset(all.as_mut_ptr());
+        libc::posix_spawnattr_setsigdefault(attributes.as_mut_ptr(), all.as_ptr());
+        const POSIX_SPAWN_SETSID: i16 = 0x80;
+        let flags = POSIX_SPAWN_SETSID | (libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF) as i16;
+        libc::posix_spawnattr_setflags(attributes.as_mut_ptr(), flags);
+        let result = libc::posix_spawn(
+            &raw mut pid,
+            program.as_ptr(),
+            actions.as_ptr(),
+            attributes.as_ptr(),
+            argv.as_ptr(),
+            envp.as_ptr(),
+        );
+        libc::posix_spawn_file_actions_destroy(actions.as_mut_ptr());
+        libc::posix_spawnattr_destroy(attributes.as_mut_ptr());
+        result
+    };
+    if result == 0 { Ok(pid) } else { Err(io::Error::from_raw_os_error(result)) }
+}
+
+/// A descriptor that this process was given at its start. May be called once for each number.
+pub fn inherited(fd: RawFd) -> Option<OwnedFd> {
+    // SAFETY: fcntl tells whether the number is open; the caller has just been executed, so nobody else owns it.
+    unsafe {
+        if libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) < 0 {
+            return None;
+        }
+        Some(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// Makes a terminal the controlling terminal of this session (TIOCSCTTY).
+///
+/// # Errors
+/// The kernel's.
+pub fn set_controlling_terminal(tty: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: TIOCSCTTY takes an integer.
+    check(libc::c_long::from(unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCSCTTY, 0) })).map(drop)
+}
+
+/// Unlocks a pty and opens its other end by descriptor (TIOCGPTPEER), so that no path in the container is trusted.
+///
+/// # Errors
+/// The kernel's.
+pub fn pty_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let zero: libc::c_int = 0;
+    // SAFETY: TIOCSPTLCK reads an int; TIOCGPTPEER takes open flags and returns a descriptor.
+    unsafe {
+        check(libc::c_long::from(libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const zero)))?;
+        owned(libc::c_long::from(libc::ioctl(
+            master.as_raw_fd(),
+            libc::TIOCGPTPEER,
+            libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC,
+        )))
+    }
+}
+
+/// Sets a terminal's size in characters.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_window_size(tty: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCSWINSZ reads a winsize.
+    check(libc::c_long::from(unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })).map(drop)
+}
+
+/// The size of the terminal that a descriptor is open on: rows and columns.
+pub fn window_size(tty: BorrowedFd<'_>) -> Option<(u16, u16)> {
+    let mut size = MaybeUninit::<libc::winsize>::zeroed();
+    // SAFETY: TIOCGWINSZ fills a winsize; all zeroes is a valid one.
+    let size = unsafe {
+        if libc::ioctl(tty.as_raw_fd(), libc::TIOCGWINSZ, size.as_mut_ptr()) < 0 {
+            return None;
+        }
+        size.assume_init()
+    };
+    (size.ws_row > 0).then_some((size.ws_row, size.ws_col))
+}
+
+/// The supplementary groups and ids of the process, in the order in which they must be set.
+///
+/// # Errors
+/// The kernel's.
+pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    // The raw calls: glibc's wrappers would signal threads that a forked child does not have.
+    // SAFETY: groups is valid for its length; the others take integers.
+    unsafe {
+        check(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
+        check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+    }
+    Ok(())
+}
+
+/// Restores the default action of every signal and unblocks all: what a container's first process expects.
+pub fn reset_signals() {
+    // SAFETY: SIG_DFL is valid for every signal; failures (SIGKILL, SIGSTOP) are of no consequence.
+    unsafe {
+        for signal in 1..=64 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut none = MaybeUninit::uninit();
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+/// Sets the size of a pipe's buffer, in bytes; a refusal keeps the kernel's default.
+pub fn set_pipe_size(pipe: impl AsFd, bytes: i32) {
+    // SAFETY: F_SETPIPE_SZ takes an integer.
+    unsafe { libc::fcntl(pipe.as_fd().as_raw_fd(), libc::F_SETPIPE_SZ, bytes) };
+}
+
+/// Loads an eBPF program of type CGROUP_DEVICE and attaches it to a cgroup v2 directory.
+///
+/// # Errors
+/// The kernel's; EPERM or EINVAL where eBPF is not available.
+pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: &[u64]) -> io::Result<()> {
+    const BPF_PROG_LOAD: i32 = 5;
+    const BPF_PROG_ATTACH: i32 = 8;
+    const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+    const BPF_CGROUP_DEVICE: u32 = 6;
+    #[repr(C)]
+    #[derive(Default)]
+    struct Load {
+        prog_type: u32,
+        insn_cnt: u32,
+        insns: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log_buf: u64,
+        kern_version: u32,
+        prog_flags: u32,
+        prog_name: [u8; 16],
+    }
+    #[repr(C)]
+    struct Attach {
+        target_fd: u32,
+        attach_bpf_fd: u32,
+        attach_type: u32,
+        attach_flags: u32,
+    }
+    let license = c"Apache-2.0";
+    let load = Load {
+        prog_type: BPF_PROG_TYPE_CGROUP_DEVICE,
+        insn_cnt: program.len() as u32,
+        insns: program.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        ..Load::default()
+    };
+    // SAFETY: the structures follow the kernel's union bpf_attr, and what they point to outlives the calls.
+    unsafe {
+        let fd = owned(libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size_of::<Load>()))?;
+        let attach = Attach {
+            target_fd: cgroup.as_raw_fd() as u32,
+            attach_bpf_fd: fd.as_raw_fd() as u32,
+            attach_type: BPF_CGROUP_DEVICE,
+            attach_flags: 0,
+        };
+        check(libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attach, size_of::<Attach>())).map(drop)
+    }
+}
+
+/// Sends a signal to the process of a pidfd; false when it is gone.
+pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> bool {
+    // SAFETY: a null siginfo asks for the default one.
+    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<u8>(), 0) == 0 }
+}
+
+/// The errno of an error, for messages that decide by it.
+pub fn errno(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(0))
+}
+
+/// A descriptor that the kernel has just put into this process by SCM_RIGHTS.
+pub fn received(fd: RawFd) -> OwnedFd {
+    // SAFETY: recvmsg made this descriptor for us alone, and the caller takes it once from the control message.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Leaves the session keyring that was inherited from the host, so that its keys are not the container's.
+/// Kernels without keyrings have nothing to leave.
+pub fn new_session_keyring() {
+    const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
+    // SAFETY: a null name asks for a new anonymous keyring.
+    unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
+}
