@@ -6,3 +6,7 @@ pub mod compose;
 pub mod logs; pub mod runtime;
 pub mod network;
 pub mod image;
+pub mod plan;
+pub mod api;
+pub mod engine;
+pub mod cli;

@@ -63,21 +63,29 @@ impl Registry {
         if chains.len() != parsed.layers().len() {
             return Err(ImageError::Malformed { what: "manifest", why: "it has another number of layers than the configuration".into() });
         }
-        let layers = parsed.layers().iter().zip(&chains).map(|(layer, chain)| {
-            let report = report.clone();
-            async move {
-                let digest = layer.digest().to_string();
-                if store.has_layer(chain).is_some() {
-                    report(Progress::Layer { id: short(&digest), status: "Already exists", current: layer.size(), total: layer.size() });
-                    return Ok(None);
-                }
-                let _turn = self.layers.acquire().await;
-                self.layer(store, name, &digest, layer.size(), report).await.map(Some)
-            }
-        });
+        let mut layers = Vec::new();
+        for (layer, chain) in parsed.layers().iter().zip(chains) {
+            layers.push(self.layer_unless_here(store, name, (layer.digest().to_string(), layer.size()), chain, report.clone()));
+        }
         let staged: Vec<Option<StagedLayer>> = futures::stream::iter(layers).buffered(LAYERS_AT_ONCE).try_collect().await?;
         let (store, name) = (store.clone(), name.clone());
         blocking(move || store.commit(&name, &config, &manifest, staged)).await
+    }
+
+    async fn layer_unless_here(
+        &self,
+        store: &Arc<Store>,
+        name: &ImageRef,
+        (digest, size): (String, u64),
+        chain: String,
+        report: Report,
+    ) -> Result<Option<StagedLayer>, ImageError> {
+        if store.has_layer(&chain).is_some() {
+            report(Progress::Layer { id: short(&digest), status: "Already exists", current: size, total: size });
+            return Ok(None);
+        }
+        let _turn = self.layers.acquire().await;
+        self.layer(store, name, &digest, size, report).await.map(Some)
     }
 
     async fn manifest(&self, name: &ImageRef, version: &str) -> Result<Vec<u8>, ImageError> {

@@ -8,7 +8,7 @@ use super::reference::ImageRef;
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ pub struct Image {
     pub layers: Vec<String>,
     /// Bytes of the unpacked layers.
     pub size: u64,
+    /// Docker's health check, for which the OCI specification has no place.
+    pub healthcheck: Option<serde_json::Value>,
 }
 
 /// The index: references to manifests, in the form of an OCI image index.
@@ -52,6 +54,8 @@ pub struct Store {
     root: PathBuf,
     index: Mutex<Index>,
     next: AtomicU64,
+    /// Images by their manifest's digest: what a digest names never changes.
+    loaded: Mutex<HashMap<String, Image>>,
 }
 
 /// A layer that is unpacked but not yet known.
@@ -75,7 +79,7 @@ impl Store {
     /// # Errors
     /// When the directories cannot be made or the index cannot be read.
     pub fn open(root: &Path) -> Result<Self, ImageError> {
-        let store = Store { root: root.to_path_buf(), index: Mutex::default(), next: AtomicU64::new(0) };
+        let store = Store { root: root.to_path_buf(), index: Mutex::default(), next: AtomicU64::new(0), loaded: Mutex::default() };
         let context = |doing: &str| ImageError::store(format!("{doing} {}", root.display()));
         for directory in ["blobs/sha256", "layers"] {
             fs::create_dir_all(root.join(directory)).map_err(context("making the image store"))?;
@@ -97,6 +101,10 @@ impl Store {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<String, Image>> {
+        self.loaded.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     fn staging(&self) -> PathBuf {
@@ -244,16 +252,24 @@ impl Store {
     }
 
     fn load(&self, manifest_digest: &str) -> Result<Image, ImageError> {
+        if let Some(image) = self.cache().get(manifest_digest) {
+            return Ok(image.clone());
+        }
         let read = |digest: &str| {
             fs::read(self.blob(digest)).map_err(ImageError::store(format!("reading the blob {digest} (pull the image again)")))
         };
         let malformed = |what| move |e: serde_json::Error| ImageError::Malformed { what, why: e.to_string() };
         let manifest: ImageManifest = serde_json::from_slice(&read(manifest_digest)?).map_err(malformed("manifest"))?;
         let id = manifest.config().digest().to_string();
-        let config: ImageConfiguration = serde_json::from_slice(&read(&id)?).map_err(malformed("configuration"))?;
+        let bytes = read(&id)?;
+        let config: ImageConfiguration = serde_json::from_slice(&bytes).map_err(malformed("configuration"))?;
         let layers = chain_ids(config.rootfs().diff_ids());
         let size = layers.iter().filter_map(|layer| self.has_layer(layer)).sum();
-        Ok(Image { id, manifest: manifest_digest.to_string(), config, layers, size })
+        let raw: serde_json::Value = serde_json::from_slice(&bytes).map_err(malformed("configuration"))?;
+        let healthcheck = raw.get("config").and_then(|c| c.get("Healthcheck")).cloned();
+        let image = Image { id, manifest: manifest_digest.to_string(), config, layers, size, healthcheck };
+        self.cache().insert(manifest_digest.to_string(), image.clone());
+        Ok(image)
     }
 
     /// Takes a name from its image; the image's content goes where no other name and no container needs it.
@@ -262,6 +278,7 @@ impl Store {
     /// The disk's.
     pub fn remove(&self, name: &ImageRef, used_layers: &dyn Fn(&str) -> bool) -> Result<(), ImageError> {
         let Some(image) = self.find(name)? else { return Ok(()) };
+        self.cache().remove(&image.manifest);
         self.change_index(|index| index.manifests.retain(|e| e.annotations.get(REF_NAME) != Some(&name.to_string())))
             .map_err(ImageError::store(format!("removing {}", name.familiar())))?;
         let rest = self.list()?;

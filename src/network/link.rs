@@ -73,7 +73,8 @@ pub struct Veth<'a> {
 }
 
 impl Veth<'_> {
-    /// One message makes both ends, enslaves the host's, moves the other and brings both up.
+    /// One message makes both ends, enslaves the host's and brings it up, and moves the other. That one cannot be brought up
+    /// here: a veth refuses it before it knows its peer.
     pub fn message(&self) -> Message {
         Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(0, IFF_UP))
             .string(IFLA_IFNAME, self.host_name)
@@ -82,7 +83,7 @@ impl Veth<'_> {
             .nest(IFLA_LINKINFO, |m| {
                 m.string(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |m| {
                     m.nest(VETH_INFO_PEER, |m| {
-                        m.raw(&ifinfo(0, IFF_UP))
+                        m.raw(&ifinfo(0, 0))
                             .string(IFLA_IFNAME, self.container_name)
                             .attr(IFLA_ADDRESS, &mac_of(self.address))
                             .u32(IFLA_MTU, 1500)

@@ -73,6 +73,7 @@ pub fn make(container: &str, attachments: &[Attachment]) -> Result<Sandbox, Netw
             // wharf's networks are IPv4: without this, each interface would announce a link-local address of its own.
             let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
             let index = link::index_of(&name).map_err(step("finding the interface"))?;
+            configuration.push(link::up(index));
             configuration.push(link::address(index, attachment.address, attachment.subnet.prefix()));
             if let Some(gateway) = attachment.gateway.filter(|_| !routed) {
                 configuration.push(link::default_route(index, gateway));

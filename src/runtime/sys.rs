@@ -523,3 +523,9 @@ pub fn new_session_keyring() {
     // SAFETY: a null name asks for a new anonymous keyring.
     unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
 }
+
+/// Gives SIGPIPE its default action back, which Rust's start-up code ignores.
+pub fn default_sigpipe() {
+    // SAFETY: SIG_DFL is valid for SIGPIPE.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}

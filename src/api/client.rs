@@ -1,0 +1,257 @@
+//! The CLI's end: requests to the engine, and its streams.
+
+use bytes::{Buf, Bytes, BytesMut};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Method, Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use tokio::net::UnixStream;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("the engine at {path} cannot be reached: {source}")]
+    Connect { path: String, source: io::Error },
+    /// The engine's own answer, in its words.
+    #[error("{message}")]
+    Refused { status: u16, message: String, exit_code: Option<i32> },
+    #[error("talking to the engine: {0}")]
+    Protocol(String),
+}
+
+impl ClientError {
+    fn protocol(error: impl std::fmt::Display) -> Self {
+        ClientError::Protocol(error.to_string())
+    }
+}
+
+type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
+
+/// An engine, by its socket. Each request has a connection of its own.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    pub fn new(socket: &Path) -> Self {
+        Client { socket: socket.to_path_buf() }
+    }
+
+    /// Whether an engine answers.
+    pub async fn is_alive(&self) -> bool {
+        self.connect().await.is_ok()
+    }
+
+    async fn connect(&self) -> Result<UnixStream, ClientError> {
+        let failed = |source| ClientError::Connect { path: self.socket.display().to_string(), source };
+        // Through the directory's descriptor, since a socket's path may have only 107 bytes.
+        let directory = std::fs::File::open(self.socket.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
+        let name = self.socket.file_name().unwrap_or_default().to_string_lossy();
+        UnixStream::connect(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd())).await.map_err(failed)
+    }
+
+    async fn send(&self, request: Request<RequestBody>) -> Result<Response<Incoming>, ClientError> {
+        let stream = self.connect().await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::protocol)?;
+        tokio::spawn(async move { drop(connection.with_upgrades().await) });
+        let response = sender.send_request(request).await.map_err(ClientError::protocol)?;
+        if response.status().is_success() || matches!(response.status(), StatusCode::NOT_MODIFIED | StatusCode::SWITCHING_PROTOCOLS) {
+            return Ok(response);
+        }
+        let status = response.status().as_u16();
+        let bytes = response.into_body().collect().await.map_err(ClientError::protocol)?.to_bytes();
+        let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let message = json["message"].as_str().map_or_else(|| String::from_utf8_lossy(&bytes).into_owned(), str::to_string);
+        Err(ClientError::Refused { status, message, exit_code: json["exitCode"].as_i64().map(|c| c as i32) })
+    }
+
+    fn request(method: Method, path: &str, body: RequestBody) -> Result<Request<RequestBody>, ClientError> {
+        let builder = Request::builder().method(method).uri(path).header(header::HOST, "wharf").header(header::CONTENT_TYPE, "application/json");
+        builder.body(body).map_err(ClientError::protocol)
+    }
+
+    fn json_body(body: &impl serde::Serialize) -> Result<RequestBody, ClientError> {
+        let bytes = serde_json::to_vec(body).map_err(ClientError::protocol)?;
+        Ok(Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync())
+    }
+
+    fn empty_body() -> RequestBody {
+        Empty::new().map_err(|never| match never {}).boxed_unsync()
+    }
+
+    /// A GET whose answer is JSON.
+    ///
+    /// # Errors
+    /// The engine's refusal, or a broken connection.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let response = self.send(Self::request(Method::GET, path, Self::empty_body())?).await?;
+        let bytes = response.into_body().collect().await.map_err(ClientError::protocol)?.to_bytes();
+        serde_json::from_slice(&bytes).map_err(ClientError::protocol)
+    }
+
+    /// A POST with a JSON body; the answer is JSON, or `null` where it is empty.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl serde::Serialize) -> Result<T, ClientError> {
+        let response = self.send(Self::request(Method::POST, path, Self::json_body(body)?)?).await?;
+        let bytes = response.into_body().collect().await.map_err(ClientError::protocol)?.to_bytes();
+        let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
+        serde_json::from_slice(bytes).map_err(ClientError::protocol)
+    }
+
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn delete(&self, path: &str) -> Result<(), ClientError> {
+        self.send(Self::request(Method::DELETE, path, Self::empty_body())?).await.map(drop)
+    }
+
+    /// A POST whose answer comes in lines of JSON.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn post_lines(&self, path: &str, body: &impl serde::Serialize) -> Result<Lines, ClientError> {
+        let response = self.send(Self::request(Method::POST, path, Self::json_body(body)?)?).await?;
+        Ok(Lines { body: response.into_body(), buffer: BytesMut::new() })
+    }
+
+    /// A GET whose answer comes in lines of JSON.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn get_lines(&self, path: &str) -> Result<Lines, ClientError> {
+        let response = self.send(Self::request(Method::GET, path, Self::empty_body())?).await?;
+        Ok(Lines { body: response.into_body(), buffer: BytesMut::new() })
+    }
+
+    /// A POST with a stream of bytes as its body; the answer is text.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn post_stream(&self, path: &str, mut reader: impl tokio::io::AsyncRead + Unpin + Send + 'static) -> Result<String, ClientError> {
+        use tokio::io::AsyncReadExt;
+        let (sender, receiver) = tokio::sync::mpsc::channel::<io::Result<Frame<Bytes>>>(8);
+        tokio::spawn(async move {
+            loop {
+                let mut buffer = BytesMut::with_capacity(1 << 18);
+                let chunk = match reader.read_buf(&mut buffer).await {
+                    Ok(0) => return,
+                    Ok(_) => Ok(Frame::data(buffer.freeze())),
+                    Err(error) => Err(error),
+                };
+                if sender.send(chunk).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let body = BodyExt::boxed_unsync(StreamBody::new(super::reply::receiver_stream(receiver)));
+        let response = self.send(Self::request(Method::POST, path, body)?).await?;
+        let bytes = response.into_body().collect().await.map_err(ClientError::protocol)?.to_bytes();
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// A GET whose answer is Docker's multiplexed stream.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn get_frames(&self, path: &str) -> Result<Frames, ClientError> {
+        let response = self.send(Self::request(Method::GET, path, Self::empty_body())?).await?;
+        let raw = response.headers().get(header::CONTENT_TYPE).is_some_and(|v| v == "application/vnd.docker.raw-stream");
+        Ok(Frames { body: response.into_body(), buffer: BytesMut::new(), raw })
+    }
+
+    /// A POST after which the connection is a stream of bytes both ways.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn hijack(&self, path: &str, body: &impl serde::Serialize) -> Result<TokioIo<hyper::upgrade::Upgraded>, ClientError> {
+        let mut request = Self::request(Method::POST, path, Self::json_body(body)?)?;
+        request.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
+        request.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static("tcp"));
+        let response = self.send(request).await?;
+        Ok(TokioIo::new(hyper::upgrade::on(response).await.map_err(ClientError::protocol)?))
+    }
+}
+
+/// An answer in lines of JSON.
+pub struct Lines {
+    body: Incoming,
+    buffer: BytesMut,
+}
+
+impl Lines {
+    /// The next line; `None` at the end.
+    ///
+    /// # Errors
+    /// A broken connection, or a line that is not what is expected.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ClientError> {
+        loop {
+            if let Some(end) = memchr::memchr(b'\n', &self.buffer) {
+                let line = self.buffer.split_to(end + 1);
+                return serde_json::from_slice(&line).map(Some).map_err(ClientError::protocol);
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => self.buffer.extend_from_slice(&frame.into_data().unwrap_or_default()),
+                Some(Err(error)) => return Err(ClientError::protocol(error)),
+                None if self.buffer.is_empty() => return Ok(None),
+                None => {
+                    let line = std::mem::take(&mut self.buffer);
+                    return serde_json::from_slice(&line).map(Some).map_err(ClientError::protocol);
+                }
+            }
+        }
+    }
+}
+
+/// An answer in Docker's frames.
+pub struct Frames {
+    body: Incoming,
+    buffer: BytesMut,
+    /// One stream without frames: a container with a terminal.
+    raw: bool,
+}
+
+impl Frames {
+    /// The next frame: 1 for standard output, 2 for standard error, and its bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// A broken connection.
+    pub async fn next(&mut self) -> Result<Option<(u8, Bytes)>, ClientError> {
+        loop {
+            if let Some(frame) = self.buffered() {
+                return Ok(Some(frame));
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => self.buffer.extend_from_slice(&frame.into_data().unwrap_or_default()),
+                Some(Err(error)) => return Err(ClientError::protocol(error)),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// A frame that has come already.
+    pub fn buffered(&mut self) -> Option<(u8, Bytes)> {
+        if self.raw {
+            return (!self.buffer.is_empty()).then(|| (1, self.buffer.split().freeze()));
+        }
+        take_frame(&mut self.buffer)
+    }
+}
+
+/// Takes a whole frame out of a buffer.
+pub fn take_frame(buffer: &mut BytesMut) -> Option<(u8, Bytes)> {
+    let header = buffer.get(..8)?;
+    let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;
+    if buffer.len() < 8 + length {
+        return None;
+    }
+    let stream = header[0];
+    buffer.advance(8);
+    Some((stream, buffer.split_to(length).freeze()))
+}

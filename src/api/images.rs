@@ -1,0 +1,156 @@
+//! `/images`: Docker's calls about images.
+
+use super::reply::{self, Query, Reply};
+use crate::engine::projects::Progress;
+use crate::engine::{Engine, EngineError};
+use crate::image::{Image, ImageError, ImageRef, archive};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::{Method, Request};
+use serde_json::{Value, json};
+use std::io::{self, Read};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: &Query, request: Request<Incoming>) -> Reply {
+    match (method.as_str(), rest) {
+        ("GET", ["json"]) => list(engine),
+        ("POST", ["create"]) => match query.get("fromImage") {
+            Some(image) => pull(engine, image, query),
+            None => import(engine, query, request).await,
+        },
+        ("POST", ["load"]) => load(engine, request).await,
+        ("GET", [name @ .., "json"]) => inspect(engine, &name.join("/")),
+        ("DELETE", [name @ ..]) if !name.is_empty() => {
+            engine.remove_image(&name.join("/"))?;
+            reply::json(200, &json!([{"Untagged": name.join("/")}]))
+        }
+        _ => super::server::not_found(method, request.uri().path()),
+    }
+}
+
+fn created(image: &Image) -> i64 {
+    image.config.created().as_ref().and_then(|c| c.parse::<jiff::Timestamp>().ok()).map_or(0, |t| t.as_second())
+}
+
+fn list(engine: &Engine) -> Reply {
+    let value = |(name, image): &(ImageRef, Image)| {
+        json!({
+            "Id": image.id,
+            "RepoTags": [name.familiar()],
+            "RepoDigests": [format!("{}@{}", name.familiar_name(), image.manifest)],
+            "Created": created(image),
+            "Size": image.size,
+            "Labels": image.config.config().as_ref().and_then(|c| c.labels().clone()),
+            "Containers": -1,
+            "SharedSize": -1,
+        })
+    };
+    reply::json(200, &engine.images.list()?.iter().map(value).collect::<Vec<Value>>())
+}
+
+fn inspect(engine: &Engine, name: &str) -> Reply {
+    let (reference, image) = engine.image(name)?;
+    reply::json(
+        200,
+        &json!({
+            "Id": image.id,
+            "RepoTags": [reference.familiar()],
+            "RepoDigests": [format!("{}@{}", reference.familiar_name(), image.manifest)],
+            "Created": image.config.created(),
+            "Architecture": image.config.architecture(),
+            "Os": image.config.os(),
+            "Size": image.size,
+            "Config": image.config.config(),
+            "RootFS": {"Type": "layers", "Layers": image.config.rootfs().diff_ids()},
+        }),
+    )
+}
+
+/// Docker's progress: a JSON object a line; a failure is one of them, since the status has been sent by then.
+fn pull(engine: &Arc<Engine>, image: &str, query: &Query) -> Reply {
+    let image = match query.get("tag").filter(|t| !t.is_empty()) {
+        Some(tag) if tag.contains(':') => format!("{image}@{tag}"),
+        Some(tag) => format!("{image}:{tag}"),
+        None => image.to_string(),
+    };
+    let _: ImageRef = image.parse().map_err(ImageError::from)?;
+    let (sender, receiver) = mpsc::channel::<Bytes>(64);
+    let engine = engine.clone();
+    tokio::spawn(async move {
+        let (progress, mut steps) = mpsc::unbounded_channel();
+        let pulling = tokio::spawn(async move { engine.pull(&image, progress).await.map(|()| image) });
+        let line = |value: Value| Bytes::from(format!("{value}\n"));
+        while let Some(step) = steps.recv().await {
+            if let Progress::Layer { id, status, current, total, .. } = step {
+                let value = json!({"id": id, "status": status, "progressDetail": {"current": current, "total": total}});
+                let _ = sender.send(line(value)).await;
+            }
+        }
+        let last = match pulling.await {
+            Ok(Ok(image)) => json!({"status": format!("Status: Downloaded newer image for {image}")}),
+            Ok(Err(error)) => json!({"error": error.to_string(), "errorDetail": {"message": error.to_string()}}),
+            Err(error) => json!({"error": error.to_string(), "errorDetail": {"message": error.to_string()}}),
+        };
+        let _ = sender.send(line(last)).await;
+    });
+    reply::stream("application/json", reply::receiver_stream(receiver))
+}
+
+async fn import(engine: &Arc<Engine>, query: &Query, request: Request<Incoming>) -> Reply {
+    let repository = query.get("repo").ok_or_else(|| EngineError::Invalid("the image needs a name".into()))?;
+    let text = query.get("tag").map_or_else(|| repository.to_string(), |tag| format!("{repository}:{tag}"));
+    let name: ImageRef = text.parse().map_err(ImageError::from)?;
+    let changes = query.all("changes").to_vec();
+    let engine = engine.clone();
+    let image = with_body(request, move |body| archive::import(&engine.images, body, &name, &changes)).await?;
+    reply::json(200, &json!({"status": image.id}))
+}
+
+async fn load(engine: &Arc<Engine>, request: Request<Incoming>) -> Reply {
+    let engine = engine.clone();
+    let loaded = with_body(request, move |body| archive::load(&engine.images, body, &engine.config.data_root.join("images/staging"))).await?;
+    let lines: Vec<String> = loaded.iter().map(|(name, _)| json!({"stream": format!("Loaded image: {}\n", name.familiar())}).to_string()).collect();
+    reply::text(200, lines.join("\n"))
+}
+
+/// Gives a request's body to blocking work as a reader.
+async fn with_body<T: Send + 'static>(request: Request<Incoming>, work: impl FnOnce(BodyReader) -> Result<T, ImageError> + Send + 'static) -> Result<T, EngineError> {
+    let (sender, receiver) = mpsc::channel(16);
+    let working = tokio::task::spawn_blocking(move || work(BodyReader { receiver, chunk: Bytes::new() }));
+    let mut body = request.into_body();
+    while let Some(frame) = body.frame().await {
+        let chunk = match frame {
+            Ok(frame) => frame.into_data().unwrap_or_default(),
+            Err(error) => {
+                let _ = sender.send(Err(io::Error::other(error.to_string()))).await;
+                break;
+            }
+        };
+        if sender.send(Ok(chunk)).await.is_err() {
+            break;
+        }
+    }
+    drop(sender);
+    Ok(working.await.map_err(|e| EngineError::Invalid(e.to_string()))??)
+}
+
+struct BodyReader {
+    receiver: mpsc::Receiver<io::Result<Bytes>>,
+    chunk: Bytes,
+}
+
+impl Read for BodyReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(chunk) => self.chunk = chunk?,
+                None => return Ok(0),
+            }
+        }
+        let n = buffer.len().min(self.chunk.len());
+        buffer[..n].copy_from_slice(&self.chunk.split_to(n));
+        Ok(n)
+    }
+}

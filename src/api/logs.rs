@@ -1,0 +1,160 @@
+//! Logs and events: answers that may go on as long as the client listens.
+
+use super::exec::frame_header;
+use super::reply::{self, Query, Reply};
+use crate::engine::{Container, Engine, EngineError};
+use crate::logs::Stream;
+use crate::logs::reader::{Reader, Selection};
+use bytes::{Bytes, BytesMut};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Frames are sent in batches of about this size.
+const BATCH: usize = 256 * 1024;
+
+/// `GET /containers/{id}/logs`.
+pub async fn of_container(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
+    let container = engine.container(id)?;
+    let options = Options {
+        follow: query.flag("follow"),
+        timestamps: query.flag("timestamps"),
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+        raw: container.record().spec.tty,
+    };
+    if !options.stdout && !options.stderr {
+        return Err(EngineError::Invalid("ask for stdout, stderr or both".into()));
+    }
+    let time = |key: &str| query.get(key).filter(|t| !t.is_empty() && *t != "0").map(log_time).transpose();
+    let selection = Selection { tail: query.number("tail"), since: time("since")?, until: time("until")? };
+    let path = engine.log_path(&container.id);
+    let reader = Reader::open(&path, &selection).map_err(EngineError::io(format!("reading the log of {}", container.name())))?;
+    let (sender, receiver) = mpsc::channel(4);
+    tokio::spawn(send_log(engine.clone(), container, reader, options, sender));
+    let kind = if options.raw { "application/vnd.docker.raw-stream" } else { "application/vnd.docker.multiplexed-stream" };
+    reply::stream(kind, reply::receiver_stream(receiver))
+}
+
+#[derive(Clone, Copy)]
+struct Options {
+    follow: bool,
+    timestamps: bool,
+    stdout: bool,
+    stderr: bool,
+    /// A container with a terminal has one stream, without frames.
+    raw: bool,
+}
+
+/// Docker's times: seconds since 1970 with a fraction, or RFC 3339. In the form of the log, so that they compare as text.
+fn log_time(text: &str) -> Result<String, EngineError> {
+    let bad = || EngineError::Invalid(format!("`{text}` is not a time: write 2026-01-31T12:00:00Z, or seconds since 1970"));
+    let time = match text.split_once('.').unwrap_or((text, "")) {
+        (seconds, fraction) if seconds.parse::<i64>().is_ok() => {
+            let nanos = format!("{fraction:0<9}");
+            jiff::Timestamp::new(seconds.parse().map_err(|_| bad())?, nanos[..9].parse().map_err(|_| bad())?).map_err(|_| bad())?
+        }
+        _ => text.parse::<jiff::Timestamp>().map_err(|_| bad())?,
+    };
+    Ok(format!("{time:.9}"))
+}
+
+async fn send_log(engine: Arc<Engine>, container: Arc<Container>, mut reader: Reader, options: Options, sender: mpsc::Sender<Bytes>) {
+    let path = engine.log_path(&container.id);
+    let directory = path.parent().unwrap_or(&path).to_path_buf();
+    let watch = if options.follow { engine.watch_log(&directory).ok() } else { None };
+    loop {
+        // Registered before the log is read: what is written after the reading must not be missed.
+        let changed = watch.as_ref().map_or_else(Default::default, |watch| watch.changed.clone());
+        let mut grown = std::pin::pin!(changed.notified());
+        grown.as_mut().enable();
+        let alive = container.status().is_alive();
+        loop {
+            let filled = tokio::task::spawn_blocking(move || {
+                let batch = fill(&mut reader, options);
+                (reader, batch)
+            });
+            let Ok((back, batch)) = filled.await else { return };
+            reader = back;
+            let Ok(batch) = batch else { return };
+            if batch.is_empty() {
+                break;
+            }
+            if sender.send(batch.freeze()).await.is_err() {
+                return;
+            }
+        }
+        if !options.follow || !alive {
+            return;
+        }
+        let ended = container.wait_until(|record| !record.state.status.is_alive());
+        tokio::select! {
+            () = &mut grown => {}
+            () = ended => {}
+            () = sender.closed() => return,
+        }
+    }
+}
+
+/// Reads lines into frames until the batch is full or the log is at its end.
+fn fill(reader: &mut Reader, options: Options) -> std::io::Result<BytesMut> {
+    let mut batch = BytesMut::new();
+    while batch.len() < BATCH {
+        let Some(line) = reader.next_line()? else { break };
+        let (stream, wanted) = match line.stream {
+            Stream::Stdout => (1, options.stdout),
+            Stream::Stderr => (2, options.stderr),
+        };
+        if !wanted {
+            continue;
+        }
+        let stamp = if options.timestamps { line.time.len() + 1 } else { 0 };
+        let length = stamp + line.text.len() + usize::from(line.complete);
+        if batch.capacity() == 0 {
+            batch.reserve(BATCH + 32 * 1024);
+        }
+        if !options.raw {
+            batch.extend_from_slice(&frame_header(stream, length));
+        }
+        if options.timestamps {
+            batch.extend_from_slice(line.time);
+            batch.extend_from_slice(b" ");
+        }
+        batch.extend_from_slice(line.text);
+        if line.complete {
+            batch.extend_from_slice(b"\n");
+        }
+    }
+    Ok(batch)
+}
+
+/// `GET /events`: one JSON object a line, from now on.
+pub fn events(engine: &Arc<Engine>, query: &Query) -> Reply {
+    let mut events = engine.subscribe();
+    let filters = query.filters();
+    let (sender, receiver) = mpsc::channel(64);
+    tokio::spawn(async move {
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => match event {
+                    Ok(event) => event,
+                    Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => continue,
+                    Err(_) => return,
+                },
+                () = sender.closed() => return,
+            };
+            let allowed = |key: &str, value: &str| filters.get(key).is_none_or(|list| list.iter().any(|v| v == value));
+            let labels = filters.get("label").is_none_or(|list| {
+                list.iter().all(|l| l.split_once('=').map_or(event.actor.attributes.contains_key(l), |(k, v)| event.actor.attributes.get(k).is_some_and(|x| x == v)))
+            });
+            if !(allowed("type", event.kind) && allowed("event", &event.action) && labels) {
+                continue;
+            }
+            let Ok(mut line) = serde_json::to_vec(&event) else { continue };
+            line.push(b'\n');
+            if sender.send(Bytes::from(line)).await.is_err() {
+                return;
+            }
+        }
+    });
+    reply::stream("application/json", reply::receiver_stream(receiver))
+}

@@ -1,0 +1,106 @@
+//! `/networks` and `/volumes`.
+
+use super::reply::{self, Reply};
+use crate::engine::networks::NewNetwork;
+use crate::engine::record::{NetworkRecord, VolumeRecord};
+use crate::engine::{Engine, EngineError};
+use hyper::body::Incoming;
+use hyper::{Method, Request};
+use indexmap::IndexMap;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+fn labels(value: &Value) -> IndexMap<String, String> {
+    value.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_string())).collect()
+}
+
+pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], request: Request<Incoming>) -> Reply {
+    match (method.as_str(), rest) {
+        ("GET", []) => reply::json(200, &engine.networks().iter().map(|n| network(engine, n)).collect::<Vec<_>>()),
+        ("POST", ["create"]) => {
+            let body: Value = reply::json_body(request).await?;
+            let config = &body["IPAM"]["Config"][0];
+            let text = |v: &Value| v.as_str().map(str::to_string);
+            let name = text(&body["Name"]).ok_or_else(|| EngineError::Invalid("the network needs a name".into()))?;
+            let new = NewNetwork {
+                name,
+                subnet: text(&config["Subnet"]),
+                gateway: text(&config["Gateway"]),
+                internal: body["Internal"].as_bool().unwrap_or(false),
+                labels: labels(&body["Labels"]),
+            };
+            let engine = engine.clone();
+            let made = tokio::task::spawn_blocking(move || engine.create_network(&new)).await;
+            let record = made.map_err(|e| EngineError::Invalid(e.to_string()))??;
+            reply::json(201, &json!({"Id": record.id, "Warning": ""}))
+        }
+        ("GET", [name]) => reply::json(200, &network(engine, &engine.network(name)?)),
+        ("DELETE", [name]) => {
+            let (engine, name) = (engine.clone(), (*name).to_string());
+            let removed = tokio::task::spawn_blocking(move || engine.remove_network(&name)).await;
+            removed.map_err(|e| EngineError::Invalid(e.to_string()))??;
+            reply::empty(204)
+        }
+        _ => super::server::not_found(method, request.uri().path()),
+    }
+}
+
+fn network(engine: &Engine, record: &NetworkRecord) -> Value {
+    let mut members = serde_json::Map::new();
+    for container in engine.containers().iter().filter(|c| c.status().is_alive()) {
+        let container = container.record();
+        if let Some(address) = container.endpoints.get(&record.id) {
+            members.insert(container.id.clone(), json!({"Name": container.name, "IPv4Address": format!("{address}/{}", record.subnet.prefix())}));
+        }
+    }
+    json!({
+        "Name": record.name,
+        "Id": record.id,
+        "Created": record.created_at.to_string(),
+        "Scope": "local",
+        "Driver": "bridge",
+        "EnableIPv6": false,
+        "Internal": record.internal,
+        "IPAM": {"Driver": "default", "Config": [{"Subnet": record.subnet.to_string(), "Gateway": record.gateway.to_string()}]},
+        "Labels": record.labels,
+        "Options": {"com.docker.network.bridge.name": record.bridge()},
+        "Containers": members,
+    })
+}
+
+pub async fn volumes(engine: &Arc<Engine>, method: &Method, rest: &[&str], request: Request<Incoming>) -> Reply {
+    match (method.as_str(), rest) {
+        ("GET", []) => {
+            let list: Vec<Value> = engine.volumes().iter().map(|v| volume(engine, v)).collect();
+            reply::json(200, &json!({"Volumes": list, "Warnings": []}))
+        }
+        ("POST", ["create"]) => {
+            let body: Value = reply::json_body(request).await?;
+            let name = body["Name"].as_str().ok_or_else(|| EngineError::Invalid("the volume needs a name".into()))?;
+            let record = engine.create_volume(name, labels(&body["Labels"]), false)?;
+            reply::json(201, &volume(engine, &record))
+        }
+        ("GET", [name]) => {
+            let found = engine.volumes().into_iter().find(|v| v.name == *name);
+            let record = found.ok_or_else(|| EngineError::NoSuch { what: "volume", name: (*name).into() })?;
+            reply::json(200, &volume(engine, &record))
+        }
+        ("DELETE", [name]) => {
+            engine.remove_volume(name)?;
+            reply::empty(204)
+        }
+        _ => super::server::not_found(method, request.uri().path()),
+    }
+}
+
+fn volume(engine: &Engine, record: &VolumeRecord) -> Value {
+    json!({
+        "Name": record.name,
+        "Driver": "local",
+        "Mountpoint": engine.volume_data(&record.name),
+        "CreatedAt": record.created_at.to_string(),
+        "Labels": record.labels,
+        "Scope": "local",
+        "Options": {},
+    })
+}

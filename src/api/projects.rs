@@ -1,0 +1,87 @@
+//! `/projects`: `up` and `down` as one request each, whose answer is the progress, a JSON object a line.
+
+use super::reply::{self, Reply};
+use crate::engine::convert::LABEL_PROJECT;
+use crate::engine::projects::{Progress, ProgressSender, UpRequest};
+use crate::engine::{Engine, EngineError};
+use crate::plan::DownOptions;
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::{Method, Request};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], request: Request<Incoming>) -> Reply {
+    match (method.as_str(), rest) {
+        ("GET", []) => list(engine),
+        ("POST", [_, "up"]) => {
+            let body: UpRequest = reply::json_body(request).await?;
+            let engine = engine.clone();
+            run(async move |progress| engine.up(body, progress).await)
+        }
+        ("POST", [name, "down"]) => {
+            let options: DownOptions = reply::json_body(request).await?;
+            let (engine, name) = (engine.clone(), (*name).to_string());
+            run(async move |progress| engine.down(&name, options, progress).await)
+        }
+        _ => super::server::not_found(method, request.uri().path()),
+    }
+}
+
+/// Every project with the states of its containers.
+fn list(engine: &Engine) -> Reply {
+    let mut projects: BTreeMap<String, (BTreeMap<&'static str, usize>, String)> = BTreeMap::new();
+    for container in engine.containers() {
+        let record = container.record();
+        let Some(project) = record.spec.labels.get(LABEL_PROJECT) else { continue };
+        let files = record.spec.labels.get("com.docker.compose.project.config_files").cloned().unwrap_or_default();
+        let entry = projects.entry(project.clone()).or_insert_with(|| (BTreeMap::new(), files));
+        *entry.0.entry(record.state.status.as_str()).or_default() += 1;
+    }
+    let value = |(name, (states, files)): (String, (BTreeMap<&str, usize>, String))| {
+        let status: Vec<String> = states.iter().map(|(state, count)| format!("{state}({count})")).collect();
+        json!({"Name": name, "Status": status.join(", "), "ConfigFiles": files})
+    };
+    reply::json(200, &projects.into_iter().map(value).collect::<Vec<_>>())
+}
+
+/// Runs an operation to its end, whether the client listens to it or not: nothing stays half done because somebody left.
+fn run<F>(operation: impl FnOnce(ProgressSender) -> F + Send + 'static) -> Reply
+where
+    F: Future<Output = Result<(), EngineError>> + Send + 'static,
+{
+    let (sender, mut steps) = mpsc::unbounded_channel();
+    let (lines, receiver) = mpsc::channel::<Bytes>(256);
+    let last = sender.clone();
+    tokio::spawn(async move {
+        let result = operation(sender).await;
+        if let Err(error) = &result {
+            // Failures of steps have been told one by one.
+            if !matches!(error, EngineError::Several(_)) {
+                let _ = last.send(Progress::Error { object: String::new(), message: error.to_string() });
+            }
+        }
+        let _ = last.send(Progress::Done { ok: result.is_ok() });
+    });
+    tokio::spawn(async move {
+        while let Some(first) = steps.recv().await {
+            let mut bytes = line(&first);
+            // What has come meanwhile goes with it: a hundred containers are a few writes, not a few hundred.
+            while let Ok(more) = steps.try_recv() {
+                bytes.extend(line(&more));
+            }
+            if lines.send(Bytes::from(bytes)).await.is_err() {
+                return;
+            }
+        }
+    });
+    reply::stream("application/json", reply::receiver_stream(receiver))
+}
+
+fn line(progress: &Progress) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(progress).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}

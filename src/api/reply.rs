@@ -1,0 +1,162 @@
+//! Requests taken apart, and answers put together.
+
+use crate::engine::EngineError;
+use bytes::Bytes;
+use futures::Stream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::{Request, Response, StatusCode, header};
+use std::collections::HashMap;
+use std::convert::Infallible;
+
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub type Reply = Result<Response<Body>, EngineError>;
+
+/// The parameters behind the question mark.
+pub struct Query(HashMap<String, Vec<String>>);
+
+impl Query {
+    pub fn of(query: Option<&str>) -> Self {
+        let mut map: HashMap<String, Vec<String>> = HashMap::new();
+        for (key, value) in url_pairs(query.unwrap_or_default()) {
+            map.entry(key).or_default().push(value);
+        }
+        Query(map)
+    }
+
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.first().map(String::as_str)
+    }
+
+    pub fn all(&self, key: &str) -> &[String] {
+        self.0.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// Docker's booleans: `1`, `true`, `True`; anything else, or nothing, is false.
+    pub fn flag(&self, key: &str) -> bool {
+        matches!(self.get(key), Some("1" | "true" | "True"))
+    }
+
+    pub fn number<T: std::str::FromStr>(&self, key: &str) -> Option<T> {
+        self.get(key)?.parse().ok()
+    }
+
+    /// `filters`: JSON, either `{"label": ["a=b"]}` or the older `{"label": {"a=b": true}}`.
+    pub fn filters(&self) -> HashMap<String, Vec<String>> {
+        let json: serde_json::Value = self.get("filters").and_then(|f| serde_json::from_str(f).ok()).unwrap_or_default();
+        let values = |value: &serde_json::Value| match value {
+            serde_json::Value::Array(list) => list.iter().filter_map(|v| v.as_str().map(str::to_string)).collect(),
+            serde_json::Value::Object(map) => map.keys().cloned().collect(),
+            _ => Vec::new(),
+        };
+        json.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), values(value))).collect()
+    }
+}
+
+fn url_pairs(query: &str) -> Vec<(String, String)> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (unescape(k), unescape(v))).collect()
+}
+
+/// Percent-decoding; `+` is a space.
+pub fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        let hex = after.get(..2).and_then(|h| std::str::from_utf8(h).ok()).and_then(|h| u8::from_str_radix(h, 16).ok());
+        match (first, hex) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            (b'+', _) => bytes.push(b' '),
+            _ => bytes.push(first),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Percent-encoding of everything that is not plain in a path or a query.
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte as char),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// A request's body may be this large where it is read as a whole.
+const MAX_BODY: usize = 64 << 20;
+
+/// The whole body as JSON; an empty one is `null`.
+///
+/// # Errors
+/// When it is not JSON, or too large.
+pub async fn json_body<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T, EngineError> {
+    let limited = http_body_util::Limited::new(request.into_body(), MAX_BODY);
+    let bytes = limited.collect().await.map_err(|e| EngineError::Invalid(format!("the request's body cannot be read: {e}")))?.to_bytes();
+    let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
+    serde_json::from_slice(bytes).map_err(|e| EngineError::Invalid(format!("the request's body is not what is expected: {e}")))
+}
+
+pub fn json(status: u16, value: &impl serde::Serialize) -> Reply {
+    let bytes = serde_json::to_vec(value).map_err(|e| EngineError::Invalid(e.to_string()))?;
+    Ok(with_body(status, "application/json", Full::new(Bytes::from(bytes)).boxed_unsync()))
+}
+
+pub fn text(status: u16, text: impl Into<Bytes>) -> Reply {
+    Ok(with_body(status, "text/plain; charset=utf-8", Full::new(text.into()).boxed_unsync()))
+}
+
+pub fn empty(status: u16) -> Reply {
+    Ok(with_body(status, "application/json", Full::new(Bytes::new()).boxed_unsync()))
+}
+
+/// An answer that comes piece by piece.
+pub fn stream(content_type: &'static str, chunks: impl Stream<Item = Bytes> + Send + 'static) -> Reply {
+    use futures::StreamExt;
+    let frames = chunks.map(|chunk| Ok(Frame::data(chunk)));
+    Ok(with_body(200, content_type, BodyExt::boxed_unsync(StreamBody::new(frames))))
+}
+
+/// What a receiver gets, as a stream.
+pub fn receiver_stream<T: Send + 'static>(receiver: tokio::sync::mpsc::Receiver<T>) -> impl Stream<Item = T> + Send {
+    futures::stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) })
+}
+
+fn with_body(status: u16, content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
+}
+
+/// An error in Docker's form: `{"message": ...}`, with the exit code of a start that failed.
+pub fn error(error: &EngineError) -> Response<Body> {
+    let mut value = serde_json::json!({"message": error.to_string()});
+    if let EngineError::Start { code, .. } = error {
+        value["exitCode"] = (*code).into();
+    }
+    let bytes = serde_json::to_vec(&value).unwrap_or_default();
+    with_body(error.status(), "application/json", Full::new(Bytes::from(bytes)).boxed_unsync())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_decoded() {
+        let query = Query::of(Some("a=1&b=x%2Fy+z&a=2&flag=true&bad=%zz"));
+        assert_eq!(query.all("a"), ["1", "2"]);
+        assert_eq!(query.get("b"), Some("x/y z"));
+        assert!(query.flag("flag") && !query.flag("a2"));
+        assert_eq!(query.get("bad"), Some("%zz"));
+        assert_eq!(unescape(&escape("a b/ü&=")), "a b/ü&=");
+    }
+}

@@ -1,0 +1,152 @@
+//! The engine's end: connections, routes, errors.
+
+use super::reply::{self, Body, Query, Reply};
+use super::{API_VERSION, MIN_API_VERSION, containers, exec, images, logs, networks, projects};
+use crate::engine::{Engine, EngineError};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use std::convert::Infallible;
+use std::sync::Arc;
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+
+/// Serves until the task is aborted. `connections` counts those that are open.
+pub async fn serve(engine: Arc<Engine>, listener: UnixListener, connections: Arc<watch::Sender<usize>>) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, most likely: others may be closed meanwhile.
+                tracing::error!("accepting a connection: {error}");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (engine, open) = (engine.clone(), Open::new(connections.clone()));
+        tokio::spawn(async move {
+            let service = service_fn(|request| answer(engine.clone(), request));
+            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!("a connection ended: {error}");
+            }
+            drop(open);
+        });
+    }
+}
+
+/// Counts a connection as long as it lives.
+struct Open(Arc<watch::Sender<usize>>);
+
+impl Open {
+    fn new(count: Arc<watch::Sender<usize>>) -> Self {
+        count.send_modify(|n| *n += 1);
+        Open(count)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n -= 1);
+    }
+}
+
+async fn answer(engine: Arc<Engine>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let what = format!("{} {}", request.method(), request.uri().path());
+    let response = match route(engine, request).await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::debug!("{what}: {error}");
+            reply::error(&error)
+        }
+    };
+    Ok(response)
+}
+
+async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Reply {
+    let query = Query::of(request.uri().query());
+    let path = request.uri().path().to_string();
+    let mut parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).map(reply::unescape).collect();
+    let versioned = parts.first().is_some_and(|p| p.strip_prefix('v').is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit())));
+    if versioned {
+        parts.remove(0);
+    }
+    let method = request.method().clone();
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let (get, post, delete) = (method == Method::GET || method == Method::HEAD, method == Method::POST, method == Method::DELETE);
+    match parts.as_slice() {
+        ["_ping"] if get => ping(),
+        ["version"] if get => reply::json(200, &version()),
+        ["info"] if get => reply::json(200, &info(&engine)),
+        ["events"] if get => logs::events(&engine, &query),
+        ["containers", rest @ ..] => match rest {
+            ["json"] if get => containers::list(&engine, &query),
+            ["create"] if post => containers::create(&engine, &query, request).await,
+            [id, "logs"] if get => logs::of_container(&engine, id, &query).await,
+            [id, "exec"] if post => exec::create(&engine, id, request).await,
+            [id] if delete => containers::remove(&engine, id, &query).await,
+            [id, "json"] if get => containers::inspect(&engine, id),
+            [id, action] if post => containers::act(&engine, id, action, &query).await,
+            _ => not_found(&method, &path),
+        },
+        ["exec", id, "start"] if post => exec::start(&engine, id, request).await,
+        ["exec", id, "resize"] if post => exec::resize(&engine, id, &query),
+        ["exec", id, "json"] if get => exec::inspect(&engine, id),
+        ["images", rest @ ..] => images::route(&engine, &method, rest, &query, request).await,
+        ["networks", rest @ ..] => networks::networks(&engine, &method, rest, request).await,
+        ["volumes", rest @ ..] => networks::volumes(&engine, &method, rest, request).await,
+        ["projects", rest @ ..] => projects::route(&engine, &method, rest, request).await,
+        ["engine", "stop"] if post => {
+            engine.request_stop();
+            reply::empty(204)
+        }
+        _ => not_found(&method, &path),
+    }
+}
+
+pub(super) fn not_found(method: &Method, path: &str) -> Reply {
+    Err(EngineError::NoSuch { what: "API call", name: format!("{method} {path}") })
+}
+
+fn ping() -> Reply {
+    let mut response = reply::text(200, "OK")?;
+    let headers = response.headers_mut();
+    headers.insert("Api-Version", hyper::header::HeaderValue::from_static(API_VERSION));
+    headers.insert("Ostype", hyper::header::HeaderValue::from_static("linux"));
+    Ok(response)
+}
+
+fn version() -> serde_json::Value {
+    let kernel = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
+    json!({
+        "Platform": {"Name": "wharf"},
+        "Version": env!("CARGO_PKG_VERSION"),
+        "ApiVersion": API_VERSION,
+        "MinAPIVersion": MIN_API_VERSION,
+        "Os": "linux",
+        "Arch": crate::image::architecture(),
+        "KernelVersion": kernel,
+        "Components": [{"Name": "Engine", "Version": env!("CARGO_PKG_VERSION"), "Details": {"ApiVersion": API_VERSION, "Os": "linux"}}],
+    })
+}
+
+fn info(engine: &Engine) -> serde_json::Value {
+    let containers = engine.containers();
+    let running = containers.iter().filter(|c| c.status().is_alive()).count();
+    json!({
+        "Name": nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+        "ServerVersion": env!("CARGO_PKG_VERSION"),
+        "Containers": containers.len(),
+        "ContainersRunning": running,
+        "ContainersStopped": containers.len() - running,
+        "Images": engine.images.list().map_or(0, |l| l.len()),
+        "Driver": "overlay",
+        "DockerRootDir": engine.config.data_root,
+        "OSType": "linux",
+        "Architecture": std::env::consts::ARCH,
+        "NCPU": std::thread::available_parallelism().map_or(1, usize::from),
+        "SecurityOptions": ["name=seccomp,profile=builtin"],
+    })
+}

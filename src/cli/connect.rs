@@ -1,0 +1,77 @@
+//! The way to the engine, which is started when none answers.
+
+use super::{Failure, Global};
+use crate::api::client::Client;
+use crate::engine::lifecycle::socket_path;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long an engine that another process has just started may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A client of a running engine.
+///
+/// # Errors
+/// When none runs and none can be started.
+pub async fn engine(global: &Global) -> Result<Client, Failure> {
+    let client = Client::new(&socket_path(&global.run_root));
+    if client.is_alive().await {
+        return Ok(client);
+    }
+    let why = start(global)?;
+    // Somebody else may be starting one: theirs is as good.
+    let begun = Instant::now();
+    while !client.is_alive().await {
+        if begun.elapsed() > PATIENCE || why.is_some() && begun.elapsed() > PATIENCE / 5 {
+            let why = why.unwrap_or_else(|| "it does not answer".into());
+            return Err(Failure::Message(format!("the engine cannot be started: {why}")));
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Ok(client)
+}
+
+/// A client for commands that only look: none where no engine runs and there is nothing that one would know of.
+///
+/// # Errors
+/// As [`engine`].
+pub async fn engine_if_any(global: &Global) -> Result<Option<Client>, Failure> {
+    let client = Client::new(&socket_path(&global.run_root));
+    if client.is_alive().await {
+        return Ok(Some(client));
+    }
+    let known = std::fs::metadata(global.data_root.join("state.journal")).is_ok_and(|m| m.len() > 0);
+    if known { engine(global).await.map(Some) } else { Ok(None) }
+}
+
+/// Starts an engine in the background and waits for its word that it listens. Returns its complaint when it does not.
+fn start(global: &Global) -> Result<Option<String>, Failure> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Failure::Message("wharf needs root to run containers: use sudo".into()));
+    }
+    let failed = |e: std::io::Error| Failure::Message(format!("the engine cannot be started: {e}"));
+    std::fs::create_dir_all(&global.run_root).map_err(failed)?;
+    let log_path = global.run_root.join("engine.log");
+    let log = std::fs::File::options().create(true).append(true).open(&log_path).map_err(failed)?;
+    let mut child = Command::new("/proc/self/exe")
+        .arg("--data-root")
+        .arg(std::path::absolute(&global.data_root).map_err(failed)?)
+        .arg("--run-root")
+        .arg(std::path::absolute(&global.run_root).map_err(failed)?)
+        .args(["engine", "--background"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .map_err(failed)?;
+    let mut line = String::new();
+    if let Some(output) = child.stdout.take() {
+        BufReader::new(output).read_line(&mut line).map_err(failed)?;
+    }
+    match line.trim() {
+        "ready" => Ok(None),
+        "" => Ok(Some(format!("see {}", log_path.display()))),
+        why => Ok(Some(why.to_string())),
+    }
+}

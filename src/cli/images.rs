@@ -1,0 +1,219 @@
+//! `wharf pull`, `wharf images` and `wharf image`.
+
+use super::output::{Steps, bytes, table};
+use super::ps;
+use super::{Failure, Global, Outcome, connect, project};
+use crate::api::client::Client;
+use crate::api::reply::escape;
+use crate::engine::projects::Progress;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+#[derive(clap::Args, Debug)]
+pub struct Pull {
+    /// Services whose images to pull; all by default.
+    services: Vec<String>,
+    /// Print no progress.
+    #[arg(short, long)]
+    quiet: bool,
+    /// Go on when an image cannot be pulled.
+    #[arg(long)]
+    ignore_pull_failures: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Images {
+    /// Services to list; all by default.
+    services: Vec<String>,
+    /// Ids alone.
+    #[arg(short, long)]
+    quiet: bool,
+    /// table or json.
+    #[arg(long, default_value = "table", value_parser = ["table", "json"])]
+    format: String,
+}
+
+#[derive(clap::Subcommand, Debug)]
+pub enum Image {
+    /// Make an image of a root file system in a tar archive.
+    Import {
+        /// The archive, plain, gzip or zstd; `-` is standard input.
+        file: PathBuf,
+        /// The image's name.
+        reference: String,
+        /// A Dockerfile instruction to apply, such as 'CMD ["sh"]'; may be repeated.
+        #[arg(short, long, value_name = "INSTRUCTION")]
+        change: Vec<String>,
+    },
+    /// Load images from a `docker save` archive or an OCI layout in a tar.
+    Load {
+        /// The archive; standard input by default.
+        #[arg(short, long)]
+        input: Option<PathBuf>,
+        /// The archive.
+        #[arg(conflicts_with = "input")]
+        file: Option<PathBuf>,
+    },
+    /// Pull an image from a registry.
+    Pull {
+        /// The image.
+        reference: String,
+    },
+    /// List images.
+    #[command(alias = "list")]
+    Ls {
+        /// Ids alone.
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Remove images.
+    #[command(alias = "remove")]
+    Rm {
+        #[arg(required = true)]
+        references: Vec<String>,
+    },
+    /// Print what is known of an image, in JSON.
+    Inspect { reference: String },
+}
+
+pub async fn pull(global: &Global, command: Pull) -> Outcome {
+    let loaded = project::load(global, &command.services)?;
+    ps::check_services(Some(&loaded), &command.services)?;
+    let client = connect::engine(global).await?;
+    let mut wanted: Vec<String> = loaded
+        .project
+        .services
+        .iter()
+        .filter(|(name, _)| command.services.is_empty() || command.services.contains(name))
+        .filter_map(|(_, service)| service.image.clone())
+        .collect();
+    wanted.sort();
+    wanted.dedup();
+    let mut steps = Steps::new(command.quiet);
+    let mut failed = false;
+    for image in wanted {
+        if let Err(failure) = pull_one(&client, &image, &mut steps).await {
+            if !command.ignore_pull_failures {
+                return Err(failure);
+            }
+            eprintln!("{failure}");
+            failed = true;
+        }
+    }
+    if failed { Err(Failure::Code(1)) } else { Ok(()) }
+}
+
+async fn pull_one(client: &Client, image: &str, steps: &mut Steps) -> Outcome {
+    let object = format!("Image {image}");
+    steps.show(&Progress::Step { object: object.clone(), status: "Pulling".into(), done: false });
+    let mut lines = client.post_lines(&format!("/images/create?fromImage={}", escape(image)), &Value::Null).await?;
+    while let Some(line) = lines.next::<Value>().await? {
+        if let Some(error) = line["error"].as_str() {
+            return Err(Failure::Message(error.to_string()));
+        }
+        if let Some(id) = line["id"].as_str() {
+            let number = |key: &str| line["progressDetail"][key].as_u64().unwrap_or(0);
+            let status = line["status"].as_str().unwrap_or_default().to_string();
+            steps.show(&Progress::Layer { image: image.into(), id: id.into(), status, current: number("current"), total: number("total") });
+        }
+    }
+    steps.show(&Progress::Step { object, status: "Pulled".into(), done: true });
+    Ok(())
+}
+
+pub async fn list(global: &Global, command: Images) -> Outcome {
+    let (name, loaded) = project::name(global)?;
+    ps::check_services(loaded.as_ref(), &command.services)?;
+    let Some(client) = connect::engine_if_any(global).await? else { return Ok(()) };
+    let containers = ps::containers(&client, &name, &command.services, true).await?;
+    let images: Vec<Value> = client.get("/images/json").await?;
+    let size = |id: &str| images.iter().find(|i| i["Id"] == id).and_then(|i| i["Size"].as_u64()).unwrap_or(0);
+    let short = |id: &str| id.trim_start_matches("sha256:").chars().take(12).collect::<String>();
+    if command.quiet {
+        let mut ids: Vec<&str> = containers.iter().map(|c| c.image_id.as_str()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids.iter().for_each(|id| println!("{}", id.trim_start_matches("sha256:")));
+        return Ok(());
+    }
+    let named = |image: &str| match image.parse::<crate::image::ImageRef>() {
+        Ok(r) => (r.familiar_name(), r.version().to_string()),
+        Err(_) => (image.to_string(), String::new()),
+    };
+    if command.format == "json" {
+        let values: Vec<Value> = containers
+            .iter()
+            .map(|c| {
+                let (repository, tag) = named(&c.image);
+                json!({"ID": c.image_id, "ContainerName": c.name(), "Repository": repository, "Tag": tag, "Size": size(&c.image_id)})
+            })
+            .collect();
+        println!("{}", Value::Array(values));
+        return Ok(());
+    }
+    let rows = containers.iter().map(|c| {
+        let (repository, tag) = named(&c.image);
+        vec![c.name().to_string(), repository, tag, short(&c.image_id), bytes(size(&c.image_id))]
+    });
+    println!("{}", table(&["CONTAINER", "REPOSITORY", "TAG", "IMAGE ID", "SIZE"], rows.collect()));
+    Ok(())
+}
+
+pub async fn image(global: &Global, command: Image) -> Outcome {
+    let client = connect::engine(global).await?;
+    match command {
+        Image::Import { file, reference, change } => {
+            let changes: String = change.iter().map(|c| format!("&changes={}", escape(c))).collect();
+            let path = format!("/images/create?fromSrc=-&repo={}{changes}", escape(&reference));
+            let answer = upload(&client, &path, Some(file)).await?;
+            let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
+            println!("{}", answer["status"].as_str().unwrap_or_default());
+        }
+        Image::Load { input, file } => {
+            let answer = upload(&client, "/images/load", input.or(file)).await?;
+            for line in answer.lines() {
+                let line: Value = serde_json::from_str(line).unwrap_or_default();
+                print!("{}", line["stream"].as_str().unwrap_or_default());
+            }
+        }
+        Image::Pull { reference } => pull_one(&client, &reference, &mut Steps::new(false)).await?,
+        Image::Ls { quiet } => {
+            let images: Vec<Value> = client.get("/images/json").await?;
+            let id = |i: &Value| i["Id"].as_str().unwrap_or_default().trim_start_matches("sha256:").chars().take(12).collect::<String>();
+            if quiet {
+                images.iter().for_each(|i| println!("{}", id(i)));
+                return Ok(());
+            }
+            let now = jiff::Timestamp::now().as_second();
+            let rows = images.iter().map(|i| {
+                let tag = i["RepoTags"][0].as_str().unwrap_or_default();
+                let (repository, tag) = tag.rsplit_once(':').unwrap_or((tag, ""));
+                let created = format!("{} ago", ps::duration_text(now - i["Created"].as_i64().unwrap_or(now)));
+                vec![repository.to_string(), tag.to_string(), id(i), created, bytes(i["Size"].as_u64().unwrap_or(0))]
+            });
+            println!("{}", table(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], rows.collect()));
+        }
+        Image::Rm { references } => {
+            for reference in references {
+                client.delete(&format!("/images/{}", escape(&reference))).await?;
+                println!("Untagged: {reference}");
+            }
+        }
+        Image::Inspect { reference } => {
+            let value: Value = client.get(&format!("/images/{}/json", escape(&reference))).await?;
+            println!("{}", serde_json::to_string_pretty(&value).unwrap_or_default());
+        }
+    }
+    Ok(())
+}
+
+/// Sends a file, or standard input, as a request's body.
+async fn upload(client: &Client, path: &str, file: Option<PathBuf>) -> Result<String, Failure> {
+    match file.filter(|f| f != std::path::Path::new("-")) {
+        Some(file) => {
+            let opened = tokio::fs::File::open(&file).await.map_err(|e| Failure::Message(format!("opening {}: {e}", file.display())))?;
+            Ok(client.post_stream(path, opened).await?)
+        }
+        None => Ok(client.post_stream(path, tokio::io::stdin()).await?),
+    }
+}

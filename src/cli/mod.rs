@@ -1,0 +1,180 @@
+//! The command line: arguments, the project, requests to the engine, output.
+//!
+//! A file a command; [`connect`] finds or starts the engine, [`project`] loads the Compose files, [`output`] draws.
+
+mod config;
+mod connect;
+mod down;
+mod engine;
+mod exec;
+mod images;
+mod lifecycle;
+mod logs;
+mod output;
+mod project;
+mod ps;
+mod up;
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Runs Docker Compose stacks on Linux with a container runtime of its own.
+#[derive(Parser, Debug)]
+#[command(name = "wharf", version, max_term_width = 110, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct Global {
+    /// Compose file; may be repeated, later ones are merged on top. `-` is standard input.
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub files: Vec<String>,
+    /// Name of the project.
+    #[arg(short = 'p', long, value_name = "NAME")]
+    pub project_name: Option<String>,
+    /// Directory that relative paths are relative to; by default that of the first Compose file.
+    #[arg(long, value_name = "DIR")]
+    pub project_directory: Option<PathBuf>,
+    /// File with variables for interpolation, instead of .env; may be repeated.
+    #[arg(long = "env-file", value_name = "FILE")]
+    pub env_files: Vec<PathBuf>,
+    /// Profile to activate; may be repeated, `*` is all.
+    #[arg(long = "profile", value_name = "NAME")]
+    pub profiles: Vec<String>,
+    /// Where images, volumes and containers are kept.
+    #[arg(long, global = true, env = "WHARF_DATA_ROOT", default_value = "/var/lib/wharf", value_name = "DIR", hide_env_values = true)]
+    pub data_root: PathBuf,
+    /// Where the engine's socket is.
+    #[arg(long, global = true, env = "WHARF_RUN_ROOT", default_value = "/run/wharf", value_name = "DIR", hide_env_values = true)]
+    pub run_root: PathBuf,
+    /// Colours: never, always, auto.
+    #[arg(long, default_value = "auto", value_name = "WHEN", hide = true)]
+    pub ansi: String,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Create and start the project's containers.
+    Up(up::Up),
+    /// Show what `up` would do, and why; nothing is changed.
+    Plan(up::PlanCommand),
+    /// Stop and remove containers and networks.
+    Down(down::Down),
+    /// List containers.
+    Ps(ps::Ps),
+    /// Show the output of containers.
+    Logs(logs::Logs),
+    /// Run a command in a running container.
+    Exec(exec::Exec),
+    /// Start containers that exist.
+    Start(lifecycle::Start),
+    /// Stop containers without removing them.
+    Stop(lifecycle::Stop),
+    /// Stop and start containers.
+    Restart(lifecycle::Stop),
+    /// Send a signal to containers; SIGKILL by default.
+    Kill(lifecycle::Kill),
+    /// Remove stopped containers.
+    Rm(lifecycle::Rm),
+    /// Pull the images of services.
+    Pull(images::Pull),
+    /// List the images of the project's containers.
+    Images(images::Images),
+    /// Check the Compose files and print the canonical project.
+    Config(config::Config),
+    /// List projects.
+    Ls(ps::Ls),
+    /// Import, load, list and remove images.
+    #[command(subcommand)]
+    Image(images::Image),
+    /// Print the version.
+    Version,
+    /// Run the engine in the foreground (it is started by itself when needed), or stop it.
+    Engine(engine::EngineCommand),
+}
+
+/// Why a command ends without success: its message has been shown, or is to be.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("{0}")]
+    Load(#[from] crate::compose::diagnostic::LoadError),
+    #[error("error: {0}")]
+    Client(#[from] crate::api::client::ClientError),
+    #[error("error: {0}")]
+    Message(String),
+    /// Everything has been said; the exit code remains.
+    #[error("")]
+    Code(u8),
+}
+
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            Failure::Code(code) => *code,
+            Failure::Client(crate::api::client::ClientError::Refused { exit_code: Some(code), .. }) => *code as u8,
+            _ => 1,
+        }
+    }
+}
+
+pub type Outcome = Result<(), Failure>;
+
+/// The command line's `main`.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Command::Engine(command) = &cli.command {
+        return finish(engine::run(&cli.global, command));
+    }
+    // `wharf logs | head` ends quietly, as other programs do.
+    crate::runtime::sys::default_sigpipe();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    finish(match runtime {
+        Ok(runtime) => runtime.block_on(run(cli)),
+        Err(error) => Err(Failure::Message(format!("starting: {error}"))),
+    })
+}
+
+fn finish(outcome: Outcome) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let text = failure.to_string();
+            if !text.is_empty() {
+                eprintln!("{text}");
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Outcome {
+    let global = &cli.global;
+    match cli.command {
+        Command::Up(command) => up::run(global, command).await,
+        Command::Plan(command) => up::plan(global, command).await,
+        Command::Down(command) => down::run(global, command).await,
+        Command::Ps(command) => ps::run(global, command).await,
+        Command::Logs(command) => logs::run(global, command).await,
+        Command::Exec(command) => exec::run(global, command).await,
+        Command::Start(command) => lifecycle::start(global, command).await,
+        Command::Stop(command) => lifecycle::stop(global, command).await,
+        Command::Restart(command) => lifecycle::restart(global, command).await,
+        Command::Kill(command) => lifecycle::kill(global, command).await,
+        Command::Rm(command) => lifecycle::rm(global, command).await,
+        Command::Pull(command) => images::pull(global, command).await,
+        Command::Images(command) => images::list(global, command).await,
+        Command::Config(command) => config::run(global, command).await,
+        Command::Ls(command) => ps::ls(global, command).await,
+        Command::Image(command) => images::image(global, command).await,
+        Command::Version => {
+            println!("wharf {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        Command::Engine(_) => Ok(()),
+    }
+}

@@ -1,0 +1,58 @@
+//! The project of the command line: its files loaded, its warnings shown.
+
+use super::{Failure, Global};
+use crate::compose::diagnostic::{Diagnostic, Sources, render};
+use crate::compose::{self, Loaded, Options, profiles};
+
+/// What `-f`, `-p`, ... and the surroundings say.
+pub fn options(global: &Global) -> Options {
+    Options {
+        files: global.files.clone(),
+        project_name: global.project_name.clone(),
+        project_directory: global.project_directory.clone(),
+        env_files: global.env_files.clone(),
+        profiles: global.profiles.clone(),
+        environment: std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect(),
+        directory: std::env::current_dir().unwrap_or_else(|_| "/".into()),
+        raw: false,
+    }
+}
+
+/// Loads the project and shows its warnings. Services named on the command line are active whatever their profiles.
+///
+/// # Errors
+/// Everything that is wrong with the files.
+pub fn load(global: &Global, services: &[String]) -> Result<Loaded, Failure> {
+    let mut loaded = load_quietly(global, services)?;
+    show_warnings(&std::mem::take(&mut loaded.warnings), &loaded.sources);
+    Ok(loaded)
+}
+
+/// Loads without showing warnings: for commands that only look.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_quietly(global: &Global, services: &[String]) -> Result<Loaded, Failure> {
+    let mut loaded = compose::load(&options(global))?;
+    profiles::activate(&mut loaded.project, &mut loaded.inactive, services);
+    Ok(loaded)
+}
+
+fn show_warnings(warnings: &[Diagnostic], sources: &Sources) {
+    for warning in warnings {
+        eprintln!("{}", render(warning, sources));
+    }
+}
+
+/// The project's name alone. Commands that act on what exists work without a Compose file where `-p` names the project.
+///
+/// # Errors
+/// When there is neither.
+pub fn name(global: &Global) -> Result<(String, Option<Loaded>), Failure> {
+    let explicit = global.project_name.clone().or_else(|| std::env::var("COMPOSE_PROJECT_NAME").ok()).filter(|n| !n.is_empty());
+    match (load_quietly(global, &[]), explicit) {
+        (Ok(loaded), _) => Ok((loaded.project.name.clone(), Some(loaded))),
+        (Err(_), Some(name)) if global.files.is_empty() => Ok((name, None)),
+        (Err(failure), _) => Err(failure),
+    }
+}

@@ -1,0 +1,208 @@
+//! `wharf ps` and `wharf ls`.
+
+use super::output::table;
+use super::{Failure, Global, Outcome, connect, project};
+use crate::api::client::Client;
+use crate::api::reply::escape;
+use crate::engine::convert::{LABEL_NUMBER, LABEL_PROJECT, LABEL_SERVICE};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+
+#[derive(clap::Args, Debug)]
+pub struct Ps {
+    /// Services to list; all by default.
+    services: Vec<String>,
+    /// Stopped containers as well.
+    #[arg(short, long)]
+    all: bool,
+    /// Ids alone.
+    #[arg(short, long)]
+    quiet: bool,
+    /// Names of services alone.
+    #[arg(long)]
+    services_only: bool,
+    /// table or json (an object a line).
+    #[arg(long, default_value = "table", value_parser = ["table", "json"])]
+    format: String,
+    /// Containers in this state: running, exited, restarting, paused, created.
+    #[arg(long, value_name = "STATE")]
+    status: Vec<String>,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Ls {
+    /// Names alone.
+    #[arg(short, long)]
+    quiet: bool,
+    /// Projects that do not run as well.
+    #[arg(short, long)]
+    all: bool,
+    /// table or json.
+    #[arg(long, default_value = "table", value_parser = ["table", "json"])]
+    format: String,
+}
+
+/// A container as the API lists it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Listed {
+    pub id: String,
+    pub names: Vec<String>,
+    pub image: String,
+    #[serde(rename = "ImageID")]
+    pub image_id: String,
+    pub command: String,
+    pub created: i64,
+    pub labels: HashMap<String, String>,
+    pub state: String,
+    pub status: String,
+    pub exit_code: i32,
+    #[serde(default)]
+    pub health: String,
+    pub ports: Vec<Port>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Port {
+    #[serde(rename = "IP")]
+    pub ip: String,
+    pub private_port: u16,
+    pub public_port: u16,
+    #[serde(rename = "Type")]
+    pub protocol: String,
+}
+
+impl Listed {
+    pub fn name(&self) -> &str {
+        self.names.first().map_or("", |n| n.trim_start_matches('/'))
+    }
+
+    pub fn label(&self, key: &str) -> &str {
+        self.labels.get(key).map_or("", String::as_str)
+    }
+
+    pub fn service(&self) -> &str {
+        self.label(LABEL_SERVICE)
+    }
+
+    pub fn number(&self) -> u32 {
+        self.label(LABEL_NUMBER).parse().unwrap_or(1)
+    }
+
+    /// `web-1`: how log prefixes call it.
+    pub fn short_name(&self) -> String {
+        let project = format!("{}-", self.label(LABEL_PROJECT));
+        self.name().strip_prefix(&project).unwrap_or(self.name()).to_string()
+    }
+
+    fn ports_text(&self) -> String {
+        let port = |p: &Port| format!("{}:{}->{}/{}", p.ip, p.public_port, p.private_port, p.protocol);
+        self.ports.iter().map(port).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The containers of a project, sorted by service and number; of the named services alone where any is named.
+///
+/// # Errors
+/// When a named service has no container.
+pub async fn containers(client: &Client, project: &str, services: &[String], all: bool) -> Result<Vec<Listed>, Failure> {
+    let filters = json!({"label": [format!("{LABEL_PROJECT}={project}")]});
+    let path = format!("/containers/json?all={}&filters={}", u8::from(all), escape(&filters.to_string()));
+    let mut list: Vec<Listed> = client.get(&path).await?;
+    list.retain(|c| services.is_empty() || services.iter().any(|s| s == c.service()));
+    list.sort_by(|a, b| (a.service(), a.number()).cmp(&(b.service(), b.number())));
+    Ok(list)
+}
+
+/// Refuses names that the project does not have.
+///
+/// # Errors
+/// The first such name, with the nearest one.
+pub fn check_services(loaded: Option<&crate::compose::Loaded>, services: &[String]) -> Result<(), Failure> {
+    let Some(loaded) = loaded else { return Ok(()) };
+    let known: Vec<&str> = loaded.project.services.keys().chain(loaded.inactive.keys()).map(String::as_str).collect();
+    for name in services {
+        if !known.contains(&name.as_str()) {
+            let hint = crate::compose::diagnostic::nearest(name, known.iter().copied()).map(|n| format!("; did you mean `{n}`?"));
+            return Err(Failure::Message(format!("there is no service `{name}` in the project{}", hint.unwrap_or_default())));
+        }
+    }
+    Ok(())
+}
+
+pub async fn run(global: &Global, command: Ps) -> Outcome {
+    let (name, loaded) = project::name(global)?;
+    check_services(loaded.as_ref(), &command.services)?;
+    let mut list = match connect::engine_if_any(global).await? {
+        Some(client) => containers(&client, &name, &command.services, command.all || !command.status.is_empty()).await?,
+        None => Vec::new(),
+    };
+    list.retain(|c| command.status.is_empty() || command.status.contains(&c.state));
+    if command.quiet {
+        list.iter().for_each(|c| println!("{}", c.id));
+    } else if command.services_only {
+        let mut names: Vec<&str> = list.iter().map(Listed::service).collect();
+        names.dedup();
+        names.iter().for_each(|n| println!("{n}"));
+    } else if command.format == "json" {
+        for c in &list {
+            let publishers: Vec<Value> = c
+                .ports
+                .iter()
+                .map(|p| json!({"URL": p.ip, "TargetPort": p.private_port, "PublishedPort": p.public_port, "Protocol": p.protocol}))
+                .collect();
+            let value = json!({
+                "ID": c.id, "Name": c.name(), "Service": c.service(), "Project": c.label(LABEL_PROJECT), "Image": c.image,
+                "Command": format!("\"{}\"", c.command), "CreatedAt": c.created, "State": c.state, "Status": c.status, "Health": c.health,
+                "ExitCode": c.exit_code, "Ports": c.ports_text(), "Publishers": publishers, "Labels": c.labels,
+            });
+            println!("{value}");
+        }
+    } else {
+        let now = jiff::Timestamp::now().as_second();
+        let row = |c: &Listed| {
+            let shown: String = if c.command.chars().count() > 20 { c.command.chars().take(19).chain(['…']).collect() } else { c.command.clone() };
+            let created = format!("{} ago", duration_text(now - c.created));
+            vec![c.name().into(), c.image.clone(), format!("\"{shown}\""), c.service().into(), created, c.status.clone(), c.ports_text()]
+        };
+        println!("{}", table(&["NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS"], list.iter().map(row).collect()));
+    }
+    Ok(())
+}
+
+/// Seconds in few words.
+pub fn duration_text(seconds: i64) -> String {
+    match seconds {
+        ..1 => "Less than a second".into(),
+        1..60 => format!("{seconds} seconds"),
+        60..3600 => format!("{} minutes", seconds / 60),
+        3600..172_800 => format!("{} hours", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+pub async fn ls(global: &Global, command: Ls) -> Outcome {
+    #[derive(Deserialize, serde::Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Project {
+        name: String,
+        status: String,
+        config_files: String,
+    }
+    let mut list: Vec<Project> = match connect::engine_if_any(global).await? {
+        Some(client) => client.get("/projects").await?,
+        None => Vec::new(),
+    };
+    list.retain(|p| command.all || p.status.contains("running") || p.status.contains("restarting"));
+    if command.quiet {
+        list.iter().for_each(|p| println!("{}", p.name));
+    } else if command.format == "json" {
+        println!("{}", serde_json::to_string(&list).unwrap_or_default());
+    } else {
+        let rows = list.into_iter().map(|p| vec![p.name, p.status, p.config_files]).collect();
+        println!("{}", table(&["NAME", "STATUS", "CONFIG FILES"], rows));
+    }
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! `wharf up` and `wharf plan`.
+
+use super::output::Steps;
+use super::{Failure, Global, Outcome, connect, logs, project};
+use crate::api::client::Client;
+use crate::api::reply::escape;
+use crate::compose::Loaded;
+use crate::engine::projects::{Progress, UpRequest};
+use crate::plan::{DownOptions, UpOptions};
+use std::io::IsTerminal;
+
+#[derive(clap::Args, Debug, Default)]
+pub struct Up {
+    /// Services to bring up, with what they depend on; all by default.
+    services: Vec<String>,
+    /// Start in the background.
+    #[arg(short, long)]
+    detach: bool,
+    /// Wait until services run, or are healthy where they have a health check; implies --detach.
+    #[arg(long)]
+    wait: bool,
+    /// Seconds that --wait waits.
+    #[arg(long, value_name = "SECONDS")]
+    wait_timeout: Option<u64>,
+    #[command(flatten)]
+    how: How,
+    /// Build images before starting (not supported yet).
+    #[arg(long)]
+    build: bool,
+    /// Do not show log prefixes.
+    #[arg(long)]
+    no_log_prefix: bool,
+    /// Prefixes without colour.
+    #[arg(long)]
+    no_color: bool,
+    /// Stop all containers when one of them stops.
+    #[arg(long)]
+    abort_on_container_exit: bool,
+}
+
+/// What `up` and `plan` have in common.
+#[derive(clap::Args, Debug, Default)]
+pub struct How {
+    /// Recreate containers even when nothing has changed.
+    #[arg(long, conflicts_with = "no_recreate")]
+    force_recreate: bool,
+    /// Leave containers that exist as they are.
+    #[arg(long)]
+    no_recreate: bool,
+    /// Leave out what the named services depend on.
+    #[arg(long)]
+    no_deps: bool,
+    /// Create containers without starting them.
+    #[arg(long)]
+    no_start: bool,
+    /// Remove containers of services that the project does not have.
+    #[arg(long)]
+    remove_orphans: bool,
+    /// Number of containers of a service; may be repeated.
+    #[arg(long, value_name = "SERVICE=N", value_parser = scale)]
+    scale: Vec<(String, u32)>,
+    /// Seconds to wait for containers that are stopped.
+    #[arg(short, long, value_name = "SECONDS")]
+    timeout: Option<u32>,
+    /// Pull images: always, missing, never.
+    #[arg(long, value_name = "POLICY", value_parser = ["always", "missing", "never"])]
+    pull: Option<String>,
+    /// New anonymous volumes instead of the replaced container's.
+    #[arg(short = 'V', long)]
+    renew_anon_volumes: bool,
+    /// Print no progress.
+    #[arg(long)]
+    quiet_pull: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct PlanCommand {
+    /// Services to plan for, with what they depend on; all by default.
+    services: Vec<String>,
+    #[command(flatten)]
+    how: How,
+}
+
+fn scale(text: &str) -> Result<(String, u32), String> {
+    let (service, count) = text.split_once('=').ok_or("write SERVICE=N, such as web=3")?;
+    Ok((service.into(), count.parse().map_err(|_| format!("`{count}` is not a number"))?))
+}
+
+fn request(loaded: &Loaded, services: Vec<String>, how: How, wait: bool) -> UpRequest {
+    let files: Vec<String> = loaded.files.iter().map(|f| f.display().to_string()).collect();
+    UpRequest {
+        project: loaded.project.clone(),
+        options: UpOptions {
+            services,
+            force_recreate: how.force_recreate,
+            no_recreate: how.no_recreate,
+            no_deps: how.no_deps,
+            no_start: how.no_start,
+            remove_orphans: how.remove_orphans,
+            wait,
+            scale: how.scale.into_iter().collect(),
+            timeout: how.timeout,
+            pull: how.pull,
+            renew_anon_volumes: how.renew_anon_volumes,
+        },
+        config_files: files.join(","),
+        working_dir: loaded.directory.display().to_string(),
+        inactive: loaded.inactive.keys().cloned().collect(),
+        plan_only: false,
+    }
+}
+
+pub async fn plan(global: &Global, command: PlanCommand) -> Outcome {
+    let loaded = project::load(global, &command.services)?;
+    let client = connect::engine(global).await?;
+    let request = UpRequest { plan_only: true, ..request(&loaded, command.services, command.how, false) };
+    let mut lines = client.post_lines(&path(&loaded, "up"), &request).await?;
+    let mut steps = Steps::new(true);
+    let mut any = false;
+    while let Some(progress) = lines.next::<Progress>().await? {
+        any |= matches!(progress, Progress::Plan(_));
+        if let Some(ok) = steps.show(&progress) {
+            if ok && !any {
+                println!("nothing to do: everything is as the project wants it");
+            }
+            return if ok { Ok(()) } else { Err(Failure::Code(1)) };
+        }
+    }
+    Err(Failure::Message("the engine left before the plan was told".into()))
+}
+
+pub fn path(loaded: &Loaded, action: &str) -> String {
+    format!("/projects/{}/{action}", escape(&loaded.project.name))
+}
+
+/// Sends a request whose answer is progress, and shows it.
+///
+/// # Errors
+/// When a step has failed, with exit code 1.
+pub async fn follow(client: &Client, path: &str, body: &impl serde::Serialize, quiet: bool) -> Outcome {
+    let mut lines = client.post_lines(path, body).await?;
+    let mut steps = Steps::new(quiet);
+    while let Some(progress) = lines.next::<Progress>().await? {
+        if let Some(ok) = steps.show(&progress) {
+            return if ok { Ok(()) } else { Err(Failure::Code(1)) };
+        }
+    }
+    Err(Failure::Message("the engine left before it was done; run the command again".into()))
+}
+
+pub async fn run(global: &Global, command: Up) -> Outcome {
+    if command.build {
+        return Err(Failure::Message("`--build` is not supported yet: give services an `image`".into()));
+    }
+    let loaded = project::load(global, &command.services)?;
+    let client = connect::engine(global).await?;
+    let detach = command.detach || command.wait || command.how.no_start;
+    let named = command.services.clone();
+    let request = request(&loaded, command.services, command.how, command.wait);
+    let up_path = path(&loaded, "up");
+    let up = follow(&client, &up_path, &request, false);
+    match command.wait_timeout.filter(|_| command.wait) {
+        Some(seconds) => tokio::time::timeout(std::time::Duration::from_secs(seconds), up)
+            .await
+            .map_err(|_| Failure::Message(format!("the services were not ready within {seconds} s")))??,
+        None if detach => up.await?,
+        None => tokio::select! {
+            result = up => result?,
+            _ = tokio::signal::ctrl_c() => {
+                stop(&client, &loaded, None).await?;
+                return Err(Failure::Code(130));
+            }
+        },
+    }
+    if detach {
+        return Ok(());
+    }
+    let coloured = std::io::stdout().is_terminal() && !command.no_color;
+    let view = logs::View { follow: true, prefix: !command.no_log_prefix, coloured, since_start: true, ..logs::View::default() };
+    let attached = logs::attach(&client, &loaded.project.name, &named, &view, command.abort_on_container_exit);
+    let code = tokio::select! {
+        code = attached => code?,
+        _ = tokio::signal::ctrl_c() => {
+            eprintln!("\nGracefully stopping... (press Ctrl+C again to force)");
+            stop(&client, &loaded, None).await?;
+            return Err(Failure::Code(130));
+        }
+    };
+    if command.abort_on_container_exit {
+        stop(&client, &loaded, None).await?;
+    }
+    if code == 0 { Ok(()) } else { Err(Failure::Code(code)) }
+}
+
+/// Stops the project; a second Ctrl-C kills it.
+async fn stop(client: &Client, loaded: &Loaded, timeout: Option<u32>) -> Outcome {
+    let stopping = super::lifecycle::stop_project(client, &loaded.project.name, &[], timeout.map(u64::from));
+    tokio::select! {
+        result = stopping => result,
+        _ = tokio::signal::ctrl_c() => super::lifecycle::kill_project(client, &loaded.project.name, &[], "SIGKILL").await,
+    }
+}
+
+/// The options of a `down` that knows the file's services.
+pub fn down_options(loaded: Option<&Loaded>) -> DownOptions {
+    let known = loaded.map(|l| l.project.services.keys().chain(l.inactive.keys()).cloned().collect());
+    DownOptions { known_services: known, ..DownOptions::default() }
+}

@@ -1,0 +1,140 @@
+//! Taking over what an earlier engine left: containers that run, those that ended meanwhile, those that a reboot ended.
+
+use super::link::MonitorLink;
+use super::record::{ContainerRecord, RestartPolicy, Status};
+use super::supervise::should_restart;
+use super::{Container, Engine, locked};
+use crate::network::sandbox;
+use crate::runtime::control::{Event, Request};
+use crate::runtime::launch::Exit;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Engine {
+    /// Reads the state and takes every container over. Containers that must run and do not are started in the background.
+    pub(super) async fn adopt(self: &Arc<Self>) {
+        for (id, record) in self.journal.all("network/") {
+            locked(&self.networks).insert(id, record);
+        }
+        for (name, record) in self.journal.all("volume/") {
+            locked(&self.volumes).insert(name, record);
+        }
+        let mut records: Vec<ContainerRecord> = self.journal.all("container/").into_iter().map(|(_, record)| record).collect();
+        records.sort_by_key(|record| record.created_at);
+        {
+            let mut containers = locked(&self.containers);
+            containers.extend(records.into_iter().map(|record| (record.id.clone(), Container::new(record))));
+        }
+        let networks = locked(&self.networks).clone();
+        for network in networks.values() {
+            self.names.set_network(&network.id, network.internal);
+            if let Err(error) = self.raise_bridge(network) {
+                tracing::error!("{error}");
+            }
+        }
+        if !networks.is_empty() {
+            if let Err(error) = self.write_walls(&networks) {
+                tracing::error!("{error}");
+            }
+        }
+        self.remove_strays();
+        let adoptions = self.containers().into_iter().map(|container| self.adopt_container(container));
+        futures::future::join_all(adoptions).await;
+    }
+
+    async fn adopt_container(self: &Arc<Self>, container: Arc<Container>) {
+        let record = container.record();
+        match MonitorLink::connect(&self.run_directory(&container.id)) {
+            Ok(link) => self.adopt_running(&container, Arc::new(link)).await,
+            Err(_) if record.state.status.is_alive() => self.adopt_ended(&container, &record),
+            Err(_) => {}
+        }
+    }
+
+    async fn adopt_running(self: &Arc<Self>, container: &Arc<Container>, link: Arc<MonitorLink>) {
+        locked(&container.live).link = Some(link.clone());
+        let status = async {
+            link.send(&Request::Status, &[]).ok()?;
+            loop {
+                // An exit that comes first is in the exit file as well.
+                if let (Event::Status { pid, started_at, paused }, _) = link.receive().await.ok()?? {
+                    return Some((pid, started_at, paused));
+                }
+            }
+        };
+        let Ok(Some((pid, started_at, paused))) = tokio::time::timeout(Duration::from_secs(5), status).await else {
+            locked(&container.live).link = None;
+            let record = container.record();
+            self.adopt_ended(container, &record);
+            return;
+        };
+        self.update(container, |record| {
+            record.state.pid = pid;
+            record.state.started_at = Some(started_at);
+            record.state.status = if paused { Status::Paused } else { Status::Running };
+        });
+        let record = container.record();
+        let places = self.places(&record);
+        if !places.is_empty() {
+            let name = record.name.clone();
+            let namespace = File::open(format!("/proc/{pid}/ns/net"));
+            let adopted = tokio::task::spawn_blocking(move || sandbox::adopt(&name, namespace.map_err(|source| crate::network::NetworkError::Sandbox { container: name.clone(), doing: "opening the network namespace", source })?.into()));
+            match adopted.await {
+                Ok(Ok(sandbox)) => {
+                    if let Err(error) = self.settle(container, sandbox, &places) {
+                        tracing::error!("{error}");
+                    }
+                    if let Err(error) = self.publish(container, &places) {
+                        tracing::error!("publishing the ports of {} again: {error}", record.name);
+                    }
+                }
+                Ok(Err(error)) => tracing::error!("{error}"),
+                Err(error) => tracing::error!("{error}"),
+            }
+        }
+        self.clone().spawn_follower(container.clone(), link, None);
+        self.watch_health(container);
+    }
+
+    /// A container that had a process when the last engine saw it, and has none now.
+    fn adopt_ended(self: &Arc<Self>, container: &Arc<Container>, record: &ContainerRecord) {
+        self.cgroups.kill(&container.id);
+        self.cgroups.remove(&container.id);
+        let exit = self.recorded_exit(&container.id);
+        match exit {
+            Some(exit) if record.state.status != Status::Restarting => self.on_exit(container, &exit),
+            _ => {
+                // A reboot, or a monitor that was killed: nobody knows the exit code. Docker restarts by the policy alone.
+                let code = if record.state.status == Status::Restarting { record.state.exit_code } else { 255 };
+                let exit = Exit { code, oom_killed: false, finished_at: jiff::Timestamp::now(), started_at: None };
+                let policy = record.spec.restart;
+                let again = policy != RestartPolicy::No && should_restart(policy, exit.code, record.restart_count, record.stopped_by_user);
+                self.update(container, |record| {
+                    record.state.status = if again { Status::Restarting } else { Status::Exited };
+                    record.state.pid = 0;
+                    record.state.exit_code = exit.code;
+                    record.state.finished_at = Some(exit.finished_at);
+                });
+                if again {
+                    self.restart_after(container, Duration::ZERO);
+                }
+            }
+        }
+    }
+
+    /// Directories and cgroups of containers that the state does not know: an engine was killed while it made or removed them.
+    fn remove_strays(&self) {
+        let known = locked(&self.containers);
+        for root in [self.config.data_root.join("containers"), self.config.run_root.join("containers")] {
+            for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+                let id = entry.file_name().to_string_lossy().into_owned();
+                if !known.contains_key(&id) {
+                    self.cgroups.kill(&id);
+                    self.cgroups.remove(&id);
+                    let _ = crate::image::store::remove_tree(&entry.path());
+                }
+            }
+        }
+    }
+}

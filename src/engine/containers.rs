@@ -1,0 +1,361 @@
+//! A container's life: created, started, stopped, removed.
+
+use super::error::{EngineError, state_error};
+use super::link::MonitorLink;
+use super::record::{ContainerRecord, ContainerSpec, HealthSpec, ImageConfig, MountKind, MountSpec, State, Status};
+use super::{Container, Engine, locked, new_id};
+use crate::image::{Image, ImageRef};
+use crate::runtime::control::Request;
+use crate::runtime::sys;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Docker's, where neither service nor image says another.
+const DEFAULT_STOP_TIMEOUT: u64 = 10;
+
+impl Engine {
+    /// The image that a reference means here.
+    ///
+    /// # Errors
+    /// When it is not here.
+    pub fn image(&self, reference: &str) -> Result<(ImageRef, Image), EngineError> {
+        self.images.find_loosely(reference)?.ok_or_else(|| EngineError::NoSuch { what: "image", name: reference.into() })
+    }
+
+    /// Creates a container. Anonymous volumes of `inherit_from` are taken over.
+    ///
+    /// # Errors
+    /// When the name is taken, the image is missing, or the disk refuses. Nothing is left then.
+    pub fn create(&self, name: &str, mut spec: ContainerSpec, inherit_from: Option<&ContainerRecord>) -> Result<Arc<Container>, EngineError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(allowed) {
+            return Err(EngineError::Invalid(format!("`{name}` cannot be a container's name: it has letters, digits, `_`, `.` and `-`")));
+        }
+        if let Some(other) = self.containers().into_iter().find(|c| c.name() == name) {
+            return Err(EngineError::Conflict(format!("the name {name} is taken by the container {}", &other.id[..12])));
+        }
+        let (_, image) = self.image(&spec.image)?;
+        let volumes = image.config.config().as_ref().and_then(|c| c.volumes().clone()).unwrap_or_default();
+        for target in volumes {
+            let covered = spec.mounts.iter().any(|m| m.target == target) || spec.tmpfs.iter().any(|(path, _)| *path == target);
+            if !covered {
+                let (kind, anonymous) = (MountKind::Volume, true);
+                let rest = MountSpec { kind, source: String::new(), target, read_only: false, propagation: None, create_host_path: false, no_copy: false, subpath: None, anonymous };
+                spec.mounts.push(rest);
+            }
+        }
+        for mount in spec.mounts.iter_mut().filter(|m| m.anonymous && m.source.is_empty()) {
+            let earlier = inherit_from.and_then(|old| old.spec.mounts.iter().find(|m| m.anonymous && m.target == mount.target));
+            mount.source = match earlier {
+                Some(earlier) => earlier.source.clone(),
+                None => {
+                    let id = new_id().map_err(EngineError::io("making an id"))?;
+                    self.create_volume(&id, [("com.docker.volume.anonymous".to_string(), String::new())].into(), true)?.name
+                }
+            };
+        }
+        let id = new_id().map_err(EngineError::io("making an id"))?;
+        let record = ContainerRecord {
+            id: id.clone(),
+            name: name.into(),
+            created_at: jiff::Timestamp::now(),
+            image: image.facts(),
+            image_id: image.id,
+            layers: image.layers,
+            spec,
+            endpoints: inherit_from.map(|old| old.endpoints.clone()).unwrap_or_default(),
+            bound_ports: Vec::new(),
+            state: State::default(),
+            stopped_by_user: false,
+            restart_count: 0,
+        };
+        let directory = self.container_directory(&id);
+        let made = ["upper", "work", "rootfs"].iter().try_for_each(|part| fs::create_dir_all(directory.join(part)));
+        let kept = made.and_then(|()| self.journal.put(&format!("container/{id}"), &record));
+        if let Err(error) = kept {
+            let _ = crate::image::store::remove_tree(&directory);
+            return Err(EngineError::Io { doing: format!("making the container {name}"), source: error });
+        }
+        let container = Container::new(record);
+        locked(&self.containers).insert(id, container.clone());
+        self.emit_container(&container, "create", &[]);
+        Ok(container)
+    }
+
+    /// Starts a container; one that runs is left alone.
+    ///
+    /// # Errors
+    /// Why it cannot run; it is as it was then, with the reason in its state.
+    pub async fn start(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), EngineError> {
+        let _operation = container.operation.lock().await;
+        if matches!(container.status(), Status::Running | Status::Paused) {
+            return Ok(());
+        }
+        if let Some(timer) = locked(&container.live).restart.take() {
+            timer.abort();
+        }
+        self.update(container, |record| record.stopped_by_user = false);
+        self.start_locked(container).await
+    }
+
+    /// Starts a container whose operation lock the caller holds.
+    pub(super) async fn start_locked(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), EngineError> {
+        let result = self.try_start(container).await;
+        if let Err(error) = &result {
+            self.unplace(container);
+            let code = if let EngineError::Start { code, .. } = error { *code } else { 128 };
+            let text = error.to_string();
+            self.update(container, |record| {
+                record.state.error = text;
+                record.state.exit_code = code;
+                if record.state.status.is_alive() {
+                    record.state.status = Status::Exited;
+                }
+            });
+        }
+        result
+    }
+
+    async fn try_start(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), EngineError> {
+        let _turn = self.starting.acquire().await;
+        let record = container.record();
+        let placed = self.place(container).await?;
+        let record = ContainerRecord { endpoints: container.record().endpoints, ..record };
+        let this = self.clone();
+        let namespace = placed.namespace.clone();
+        // Files, a fork and an exec: off the threads that answer requests.
+        let spawned = tokio::task::spawn_blocking(move || -> Result<_, EngineError> {
+            this.write_etc(&record, placed.address)?;
+            let launch = this.launch_file(&record)?;
+            let run = this.run_directory(&record.id);
+            let doing = || EngineError::io(format!("preparing the container {}", record.name));
+            fs::create_dir_all(&run).map_err(doing())?;
+            fs::write(run.join("launch.json"), serde_json::to_vec(&launch).map_err(|e| doing()(e.into()))?).map_err(doing())?;
+            let _ = fs::remove_file(this.container_directory(&record.id).join("exit.json"));
+            let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).map_err(|e| doing()(e.into()))?;
+            let program = CString::new(format!("/proc/self/fd/{}", this.program.as_raw_fd())).unwrap_or_default();
+            let run_argument = CString::new(run.as_os_str().as_encoded_bytes()).unwrap_or_default();
+            let args = [c"wharf".to_owned(), c"monitor".to_owned(), run_argument];
+            let mut fds = vec![theirs.as_fd()];
+            if let Some(namespace) = &namespace {
+                fds.push(namespace.as_fd());
+            }
+            sys::spawn(&program, &args, &fds).map_err(EngineError::io("starting a monitor"))?;
+            Ok(ours)
+        });
+        let socket = spawned.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
+        let link = Arc::new(MonitorLink::new(socket).map_err(EngineError::io("talking to the monitor"))?);
+        self.follow_new(container, link).await
+    }
+
+    /// Stops a container: its stop signal, its grace period, SIGKILL.
+    ///
+    /// # Errors
+    /// When the container cannot be signalled.
+    pub async fn stop(self: &Arc<Self>, container: &Arc<Container>, timeout: Option<u64>) -> Result<(), EngineError> {
+        let _operation = container.operation.lock().await;
+        self.update(container, |record| record.stopped_by_user = true);
+        self.stop_locked(container, timeout).await
+    }
+
+    async fn stop_locked(self: &Arc<Self>, container: &Arc<Container>, timeout: Option<u64>) -> Result<(), EngineError> {
+        if let Some(timer) = locked(&container.live).restart.take() {
+            timer.abort();
+        }
+        let record = container.record();
+        if record.state.status == Status::Restarting {
+            self.unplace(container);
+            self.update(container, |record| record.state.status = Status::Exited);
+            return Ok(());
+        }
+        if !record.state.status.is_alive() {
+            return Ok(());
+        }
+        if record.state.status == Status::Paused {
+            self.pause_locked(container, false)?;
+        }
+        let seconds = timeout.or(record.spec.stop_timeout).unwrap_or(DEFAULT_STOP_TIMEOUT);
+        let signal = Self::stop_signal(&record);
+        self.signal(container, signal)?;
+        let stopped = container.wait_until(|record| !record.state.status.is_alive());
+        if signal != libc::SIGKILL && tokio::time::timeout(Duration::from_secs(seconds), stopped).await.is_err() {
+            self.signal(container, libc::SIGKILL)?;
+        }
+        container.wait_until(|record| !record.state.status.is_alive()).await;
+        self.emit_container(container, "stop", &[]);
+        Ok(())
+    }
+
+    fn stop_signal(record: &ContainerRecord) -> i32 {
+        let name = record.spec.stop_signal.clone().or_else(|| record.image.stop_signal.clone());
+        name.and_then(|name| parse_signal(&name)).unwrap_or(libc::SIGTERM)
+    }
+
+    /// Sends a signal to a container's first process.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, container: &Container, signal: i32) -> Result<(), EngineError> {
+        let link = container.link().ok_or_else(|| EngineError::Conflict(format!("the container {} is not running", container.name())))?;
+        link.send(&Request::Signal(signal), &[]).map_err(EngineError::io(format!("signalling the container {}", container.name())))
+    }
+
+    /// Sends a signal on the user's behalf: SIGKILL and SIGTERM count as stopping, so that it is not restarted.
+    ///
+    /// # Errors
+    /// As [`Engine::signal`].
+    pub fn kill(&self, container: &Container, signal: i32) -> Result<(), EngineError> {
+        if matches!(signal, libc::SIGKILL | libc::SIGTERM | libc::SIGINT | libc::SIGQUIT) {
+            self.update(container, |record| record.stopped_by_user = true);
+        }
+        self.signal(container, signal)?;
+        self.emit_container(container, "kill", &[("signal", signal.to_string())]);
+        Ok(())
+    }
+
+    /// Stops and starts a container.
+    ///
+    /// # Errors
+    /// As [`Engine::stop`] and [`Engine::start`].
+    pub async fn restart(self: &Arc<Self>, container: &Arc<Container>, timeout: Option<u64>) -> Result<(), EngineError> {
+        let _operation = container.operation.lock().await;
+        self.update(container, |record| record.stopped_by_user = true);
+        self.stop_locked(container, timeout).await?;
+        self.update(container, |record| record.stopped_by_user = false);
+        self.start_locked(container).await?;
+        self.emit_container(container, "restart", &[]);
+        Ok(())
+    }
+
+    /// Freezes or thaws a container.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn pause(&self, container: &Arc<Container>, pause: bool) -> Result<(), EngineError> {
+        let _operation = container.operation.lock().await;
+        let wanted = if pause { Status::Running } else { Status::Paused };
+        if container.status() != wanted {
+            return Err(EngineError::Conflict(format!("the container {} is {}", container.name(), container.status().as_str())));
+        }
+        self.pause_locked(container, pause)
+    }
+
+    fn pause_locked(&self, container: &Container, pause: bool) -> Result<(), EngineError> {
+        let link = container.link().ok_or_else(|| EngineError::Conflict(format!("the container {} is not running", container.name())))?;
+        link.send(&Request::Pause(pause), &[]).map_err(EngineError::io("pausing the container"))?;
+        self.update(container, |record| record.state.status = if pause { Status::Paused } else { Status::Running });
+        self.emit_container(container, if pause { "pause" } else { "unpause" }, &[]);
+        Ok(())
+    }
+
+    /// Removes a container, and its anonymous volumes where `volumes`.
+    ///
+    /// # Errors
+    /// When it runs and is not to be killed.
+    pub async fn remove(self: &Arc<Self>, container: &Arc<Container>, force: bool, volumes: bool) -> Result<(), EngineError> {
+        let _operation = container.operation.lock().await;
+        if container.status().is_alive() {
+            if !force {
+                return Err(EngineError::Conflict(format!("the container {} is running: stop it first, or remove it by force", container.name())));
+            }
+            self.update(container, |record| record.stopped_by_user = true);
+            self.stop_locked(container, Some(0)).await?;
+        }
+        self.remove_locked(container, volumes)
+    }
+
+    /// Stops and removes in one operation, as `down` does.
+    ///
+    /// # Errors
+    /// As [`Engine::stop`] and [`Engine::remove`].
+    pub async fn stop_and_remove(self: &Arc<Self>, container: &Arc<Container>, timeout: Option<u64>, volumes: bool) -> Result<(), EngineError> {
+        let _operation = container.operation.lock().await;
+        if container.status().is_alive() {
+            self.update(container, |record| record.stopped_by_user = true);
+            self.stop_locked(container, timeout).await?;
+        }
+        self.remove_locked(container, volumes)
+    }
+
+    fn remove_locked(&self, container: &Container, volumes: bool) -> Result<(), EngineError> {
+        self.unplace(container);
+        let record = container.record();
+        let known = locked(&self.containers).shift_remove(&container.id);
+        if known.is_none() {
+            return Err(EngineError::no_container(&record.name));
+        }
+        self.journal.delete(&format!("container/{}", container.id)).map_err(state_error)?;
+        locked(&container.record).state.status = Status::Removing;
+        container.changed.send_modify(|count| *count += 1);
+        let directory = self.container_directory(&container.id);
+        let _ = fs::remove_dir_all(self.run_directory(&container.id));
+        crate::image::store::remove_tree(&directory).map_err(EngineError::io(format!("removing the files of {}", record.name)))?;
+        self.emit_container(container, "destroy", &[]);
+        if volumes {
+            for mount in record.spec.mounts.iter().filter(|m| m.anonymous) {
+                // Another container may have taken it over.
+                let _ = self.remove_volume(&mount.source);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a container another name.
+    pub(super) fn rename(&self, container: &Container, name: &str) {
+        let old = self.update(container, |record| std::mem::replace(&mut record.name, name.to_string()));
+        self.emit_container(container, "rename", &[("oldName", old)]);
+        if container.status().is_alive() {
+            let record = container.record();
+            let places = self.places(&record);
+            for (network, _) in &places {
+                self.names.remove(&network.id, &record.id);
+            }
+            self.enter_names(&record, &places);
+        }
+    }
+}
+
+impl Image {
+    /// What the image says of its containers.
+    pub fn facts(&self) -> ImageConfig {
+        let config = self.config.config().clone().unwrap_or_default();
+        let check = self.healthcheck.as_ref();
+        let number = |key: &str| check.and_then(|c| c.get(key)).and_then(serde_json::Value::as_u64).unwrap_or(0);
+        let test = check.and_then(|c| c.get("Test")).and_then(|t| serde_json::from_value(t.clone()).ok());
+        ImageConfig {
+            entrypoint: config.entrypoint().clone().unwrap_or_default(),
+            command: config.cmd().clone().unwrap_or_default(),
+            env: config.env().clone().unwrap_or_default(),
+            user: config.user().clone().unwrap_or_default(),
+            working_dir: config.working_dir().clone().unwrap_or_default(),
+            stop_signal: config.stop_signal().clone(),
+            health: test.map(|test| HealthSpec {
+                test,
+                interval: number("Interval"),
+                timeout: number("Timeout"),
+                start_period: number("StartPeriod"),
+                start_interval: number("StartInterval"),
+                retries: number("Retries") as u32,
+            }),
+        }
+    }
+}
+
+/// `SIGTERM`, `TERM` or `15`.
+pub fn parse_signal(text: &str) -> Option<i32> {
+    use nix::sys::signal::Signal;
+    let upper = text.trim().to_ascii_uppercase();
+    if let Ok(number) = upper.parse::<i32>() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+    if let Some(offset) = name.strip_prefix("SIGRTMIN") {
+        // The C library keeps the first two real-time signals for itself.
+        return Some(34 + offset.trim_start_matches('+').parse::<i32>().unwrap_or(0)).filter(|n| *n <= 64);
+    }
+    name.parse::<Signal>().ok().map(|signal| signal as i32)
+}

@@ -1,0 +1,56 @@
+//! Why the engine refuses or fails, and with which HTTP status Docker's API says so.
+
+use crate::image::ImageError;
+use crate::network::NetworkError;
+use crate::plan::PlanError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("there is no {what} `{name}`")]
+    NoSuch { what: &'static str, name: String },
+    #[error("{0}")]
+    Conflict(String),
+    #[error("{0}")]
+    Invalid(String),
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error("{doing}: {source}")]
+    Io { doing: String, source: std::io::Error },
+    /// The container's process could not be started; the code is the one that Docker gives.
+    #[error("the container {name} cannot be started: {message}")]
+    Start { name: String, message: String, code: i32 },
+    /// Some of a project's steps have failed; each with the object it was about.
+    #[error("{}", .0.join("\n"))]
+    Several(Vec<String>),
+}
+
+impl EngineError {
+    pub fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> EngineError {
+        let doing = doing.into();
+        move |source| EngineError::Io { doing, source }
+    }
+
+    pub fn no_container(name: &str) -> Self {
+        EngineError::NoSuch { what: "container", name: name.into() }
+    }
+
+    /// The HTTP status in Docker's API.
+    pub fn status(&self) -> u16 {
+        match self {
+            EngineError::NoSuch { .. } | EngineError::Image(ImageError::NotFound { .. }) | EngineError::Plan(PlanError::NoSuchService { .. }) => 404,
+            EngineError::Conflict(_) => 409,
+            EngineError::Invalid(_) | EngineError::Plan(_) | EngineError::Image(ImageError::Reference(_)) => 400,
+            EngineError::Start { code: 126 | 127, .. } => 400,
+            _ => 500,
+        }
+    }
+}
+
+/// Journal and run files: what their failure means to the user.
+pub fn state_error(source: std::io::Error) -> EngineError {
+    EngineError::Io { doing: "writing the engine's state".into(), source }
+}

@@ -1,0 +1,124 @@
+//! What happens, told as it happens: Docker's events, and the news that a log has grown.
+
+use indexmap::IndexMap;
+use serde::Serialize;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use tokio::sync::Notify;
+
+/// An event in the form of Docker's API.
+#[derive(Clone, Debug, Serialize)]
+pub struct Event {
+    #[serde(rename = "Type")]
+    pub kind: &'static str,
+    #[serde(rename = "Action")]
+    pub action: String,
+    #[serde(rename = "Actor")]
+    pub actor: Actor,
+    pub scope: &'static str,
+    /// Seconds and nanoseconds since 1970.
+    pub time: i64,
+    #[serde(rename = "timeNano")]
+    pub time_nano: i64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Actor {
+    #[serde(rename = "ID")]
+    pub id: String,
+    #[serde(rename = "Attributes")]
+    pub attributes: IndexMap<String, String>,
+}
+
+impl super::Engine {
+    /// Everything that happens from now on.
+    pub fn subscribe(&self) -> tokio::sync::broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// Tells when the files of a container's directory change.
+    ///
+    /// # Errors
+    /// When inotify has no watches left.
+    pub fn watch_log(&self, directory: &Path) -> notify::Result<Watch<'_>> {
+        self.watcher.watch(directory)
+    }
+}
+
+impl Event {
+    pub fn now(kind: &'static str, action: String, id: &str, attributes: IndexMap<String, String>) -> Self {
+        let now = jiff::Timestamp::now();
+        let time_nano = i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX);
+        Event { kind, action, actor: Actor { id: id.into(), attributes }, scope: "local", time: now.as_second(), time_nano }
+    }
+}
+
+/// Tells readers that a log has grown: one inotify instance for all logs that are followed.
+pub struct LogWatcher {
+    inner: Mutex<Option<notify::RecommendedWatcher>>,
+    waiting: Arc<Mutex<HashMap<PathBuf, (Arc<Notify>, usize)>>>,
+}
+
+impl Default for LogWatcher {
+    fn default() -> Self {
+        LogWatcher { inner: Mutex::new(None), waiting: Arc::default() }
+    }
+}
+
+/// A directory that is watched as long as this lives.
+pub struct Watch<'a> {
+    watcher: &'a LogWatcher,
+    directory: PathBuf,
+    pub changed: Arc<Notify>,
+}
+
+impl LogWatcher {
+    /// Watches the directory of a log.
+    ///
+    /// # Errors
+    /// When inotify has no watches left (`fs.inotify.max_user_watches`).
+    pub fn watch(&self, directory: &Path) -> notify::Result<Watch<'_>> {
+        use notify::Watcher;
+        let mut inner = self.inner.lock().unwrap_or_else(|e| e.into_inner());
+        if inner.is_none() {
+            let waiting = self.waiting.clone();
+            let tell = move |event: notify::Result<notify::Event>| {
+                let waiting = waiting.lock().unwrap_or_else(|e| e.into_inner());
+                for path in event.iter().flat_map(|event| &event.paths) {
+                    if let Some((changed, _)) = waiting.get(path).or_else(|| path.parent().and_then(|p| waiting.get(p))) {
+                        changed.notify_waiters();
+                    }
+                }
+            };
+            *inner = Some(notify::recommended_watcher(tell)?);
+        }
+        let mut waiting = self.waiting.lock().unwrap_or_else(|e| e.into_inner());
+        let entry = waiting.entry(directory.to_path_buf()).or_insert_with(|| (Arc::new(Notify::new()), 0));
+        entry.1 += 1;
+        let changed = entry.0.clone();
+        let first = entry.1 == 1;
+        drop(waiting);
+        if let Some(watcher) = inner.as_mut().filter(|_| first) {
+            watcher.watch(directory, notify::RecursiveMode::NonRecursive)?;
+        }
+        Ok(Watch { watcher: self, directory: directory.to_path_buf(), changed })
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        use notify::Watcher;
+        let mut inner = self.watcher.inner.lock().unwrap_or_else(|e| e.into_inner());
+        let mut waiting = self.watcher.waiting.lock().unwrap_or_else(|e| e.into_inner());
+        let Some(entry) = waiting.get_mut(&self.directory) else { return };
+        entry.1 -= 1;
+        if entry.1 == 0 {
+            waiting.remove(&self.directory);
+            drop(waiting);
+            if let Some(watcher) = inner.as_mut() {
+                let _ = watcher.unwatch(&self.directory);
+            }
+        }
+    }
+}

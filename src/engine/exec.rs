@@ -1,0 +1,211 @@
+//! Further processes in running containers, for users (`exec`) and for health checks.
+
+use super::error::EngineError;
+use super::record::Status;
+use super::{Container, Engine, locked, new_id};
+use crate::runtime::control::{self, Event, Request};
+use crate::runtime::launch::ExecSpec;
+use nix::fcntl::OFlag;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::pipe2;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, watch};
+
+/// What a user asks to run.
+#[derive(Clone, Debug, Default)]
+pub struct NewExec {
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+    pub cwd: Option<String>,
+    pub user: Option<String>,
+    pub tty: bool,
+    pub privileged: bool,
+    pub stdin: bool,
+    pub size: Option<(u16, u16)>,
+}
+
+/// A process that was asked for, is running, or has ended.
+pub struct Exec {
+    pub id: String,
+    pub container: Arc<Container>,
+    pub new: NewExec,
+    number: u64,
+    pub state: watch::Sender<ExecState>,
+    terminal: Mutex<Option<OwnedFd>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExecState {
+    pub pid: i32,
+    pub running: bool,
+    pub exit_code: Option<i32>,
+}
+
+/// The engine's ends of a process's streams.
+pub enum Streams {
+    Pipes { input: Option<pipe::Sender>, output: pipe::Receiver, error: pipe::Receiver },
+    Terminal(OwnedFd),
+}
+
+impl Engine {
+    /// Notes a process to run; nothing is started yet.
+    ///
+    /// # Errors
+    /// When the container does not run.
+    pub fn create_exec(&self, container: &Arc<Container>, new: NewExec) -> Result<Arc<Exec>, EngineError> {
+        if container.status() != Status::Running {
+            return Err(EngineError::Conflict(format!("the container {} is {}", container.name(), container.status().as_str())));
+        }
+        if new.args.is_empty() {
+            return Err(EngineError::Invalid("there is no command to run".into()));
+        }
+        let exec = Arc::new(Exec {
+            id: new_id().map_err(EngineError::io("making an id"))?,
+            container: container.clone(),
+            new,
+            number: self.next_exec.fetch_add(1, Ordering::Relaxed),
+            state: watch::Sender::new(ExecState::default()),
+            terminal: Mutex::new(None),
+        });
+        locked(&self.execs).insert(exec.id.clone(), exec.clone());
+        Ok(exec)
+    }
+
+    /// # Errors
+    /// When there is none of that id.
+    pub fn exec(&self, id: &str) -> Result<Arc<Exec>, EngineError> {
+        locked(&self.execs).get(id).cloned().ok_or_else(|| EngineError::NoSuch { what: "exec", name: id.into() })
+    }
+
+    /// Starts the process, and follows it to its end.
+    ///
+    /// # Errors
+    /// Why it cannot run: code 127 where the program is missing, 126 where it cannot be executed.
+    pub async fn start_exec(self: &Arc<Self>, exec: &Arc<Exec>) -> Result<Streams, EngineError> {
+        let container = &exec.container;
+        let record = container.record();
+        let link = container.link().ok_or_else(|| EngineError::Conflict(format!("the container {} is not running", record.name)))?;
+        let doing = || EngineError::io("making a pipe");
+        let config = &record.image;
+        let hostname = record.spec.hostname.clone().unwrap_or_else(|| record.id[..12].to_string());
+        let env = [record.spec.env.clone(), exec.new.env.clone()].concat();
+        let spec = ExecSpec {
+            id: exec.number,
+            args: exec.new.args.clone(),
+            env: super::launching::environment(&config.env, &env, &hostname, exec.new.tty),
+            cwd: exec.new.cwd.clone().or_else(|| record.spec.working_dir.clone()).unwrap_or_else(|| config.working_dir.clone()),
+            user: exec.new.user.clone().unwrap_or_default(),
+            tty: exec.new.tty,
+            privileged: exec.new.privileged,
+            size: exec.new.size,
+        };
+        let (sender, mut events) = mpsc::unbounded_channel();
+        locked(&container.live).execs.insert(exec.number, sender);
+        let sent = |result: std::io::Result<()>| result.map_err(EngineError::io(format!("asking the monitor of {}", record.name)));
+        let pending = if exec.new.tty {
+            let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).map_err(|e| doing()(e.into()))?;
+            sent(link.send(&Request::Exec(spec), &[theirs.as_fd()]))?;
+            Pending::Terminal(ours)
+        } else {
+            let (output, output_child) = pipe2(OFlag::O_CLOEXEC).map_err(|e| doing()(e.into()))?;
+            let (error, error_child) = pipe2(OFlag::O_CLOEXEC).map_err(|e| doing()(e.into()))?;
+            let (input_child, input) = if exec.new.stdin {
+                let (child, ours) = pipe2(OFlag::O_CLOEXEC).map_err(|e| doing()(e.into()))?;
+                (child, Some(ours))
+            } else {
+                (std::fs::File::open("/dev/null").map_err(doing())?.into(), None)
+            };
+            sent(link.send(&Request::Exec(spec), &[input_child.as_fd(), output_child.as_fd(), error_child.as_fd()]))?;
+            Pending::Pipes { input, output, error }
+        };
+        let name = || format!("{} in {}", exec.new.args[0], record.name);
+        match events.recv().await {
+            Some(Event::ExecStarted { pid, .. }) => exec.state.send_modify(|state| *state = ExecState { pid, running: true, exit_code: None }),
+            Some(Event::ExecFailed { message, code, .. }) => {
+                exec.state.send_modify(|state| state.exit_code = Some(code));
+                return Err(EngineError::Start { name: name(), message, code });
+            }
+            _ => return Err(EngineError::Conflict(format!("the container {} has stopped", record.name))),
+        }
+        let ended = exec.clone();
+        tokio::spawn(async move {
+            let code = match events.recv().await {
+                Some(Event::ExecExited { code, .. }) => code,
+                _ => 137,
+            };
+            ended.state.send_modify(|state| *state = ExecState { running: false, exit_code: Some(code), ..*state });
+        });
+        Ok(match pending {
+            Pending::Terminal(socket) => {
+                let mut buffer = Vec::new();
+                let received = control::receive::<()>(socket.as_fd(), &mut buffer).map_err(EngineError::io("taking the terminal"))?;
+                let master = received.and_then(|((), fds)| fds.into_iter().next());
+                let master = master.ok_or_else(|| EngineError::Conflict("the process has no terminal".into()))?;
+                *locked(&exec.terminal) = master.try_clone().ok();
+                Streams::Terminal(master)
+            }
+            Pending::Pipes { input, output, error } => Streams::Pipes {
+                input: input.map(pipe::Sender::from_owned_fd).transpose().map_err(doing())?,
+                output: pipe::Receiver::from_owned_fd(output).map_err(doing())?,
+                error: pipe::Receiver::from_owned_fd(error).map_err(doing())?,
+            },
+        })
+    }
+
+    /// Runs a command to its end and returns its exit code and output; `None` when the container is gone.
+    pub(super) async fn exec_to_end(self: &Arc<Self>, container: &Arc<Container>, args: Vec<String>) -> Option<(i32, String)> {
+        let exec = self.create_exec(container, NewExec { args, ..NewExec::default() }).ok()?;
+        let ended = EndExec { engine: self, exec: &exec };
+        let (output, error) = match self.start_exec(&exec).await {
+            Ok(Streams::Pipes { output, error, .. }) => (output, error),
+            Ok(Streams::Terminal(_)) => return None,
+            Err(EngineError::Start { message, code, .. }) => return Some((code, message)),
+            Err(_) => return None,
+        };
+        let mut text = Vec::new();
+        let mut both = output.chain(error);
+        let _ = both.read_to_end(&mut text).await;
+        let mut state = exec.state.subscribe();
+        let code = state.wait_for(|state| state.exit_code.is_some()).await.ok()?.exit_code;
+        drop(ended);
+        Some((code.unwrap_or(137), String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// Sets the size of a process's terminal.
+    pub fn resize_exec(&self, exec: &Exec, rows: u16, columns: u16) {
+        if let Some(terminal) = &*locked(&exec.terminal) {
+            let _ = crate::runtime::sys::set_window_size(terminal.as_fd(), rows, columns);
+        }
+    }
+
+    /// Forgets a process that has ended.
+    pub fn forget_exec(&self, exec: &Exec) {
+        locked(&self.execs).remove(&exec.id);
+    }
+}
+
+enum Pending {
+    Pipes { input: Option<OwnedFd>, output: OwnedFd, error: OwnedFd },
+    Terminal(OwnedFd),
+}
+
+/// Ends a health check's process when its time is over: the future that waits for it is dropped then.
+struct EndExec<'a> {
+    engine: &'a Engine,
+    exec: &'a Arc<Exec>,
+}
+
+impl Drop for EndExec<'_> {
+    fn drop(&mut self) {
+        if self.exec.state.borrow().running {
+            if let Some(link) = self.exec.container.link() {
+                let _ = link.send(&Request::SignalExec { id: self.exec.number, signal: libc::SIGKILL }, &[]);
+            }
+        }
+        self.engine.forget_exec(self.exec);
+    }
+}

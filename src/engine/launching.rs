@@ -1,0 +1,284 @@
+//! From a container's record to the launch file that its monitor reads.
+
+use super::error::EngineError;
+use super::record::{ContainerRecord, MountKind, NetworkMode};
+use super::Engine;
+use crate::runtime::capabilities::Capabilities;
+use crate::runtime::launch::{Launch, LogTarget, Rootfs};
+use crate::runtime::spec::{BindMount, Resources, Settings};
+use crate::runtime::{pack, seccomp, spec};
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const DEFAULT_SHM: u64 = 64 << 20;
+
+/// Sysctls that belong to the container's own namespaces; any other would change the host.
+const NAMESPACED_SYSCTLS: [&str; 8] =
+    ["kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"];
+
+impl Engine {
+    /// Builds the launch file. Volumes are made and their sources checked on the way.
+    pub(super) fn launch_file(&self, record: &ContainerRecord) -> Result<Launch, EngineError> {
+        let spec = &record.spec;
+        let invalid = |why: String| EngineError::Start { name: record.name.clone(), message: why, code: 128 };
+        let capabilities = if spec.privileged { Capabilities::all() } else { Capabilities::docker_default() };
+        let capabilities = capabilities
+            .adjusted(&spec.cap_add, &spec.cap_drop)
+            .map_err(|name| invalid(format!("`{name}` is not a capability; capabilities(7) lists them")))?;
+        let mut unconfined = spec.privileged;
+        let mut no_new_privileges = false;
+        for option in &spec.security_opt {
+            match option.replace('=', ":").as_str() {
+                "seccomp:unconfined" => unconfined = true,
+                "no-new-privileges" | "no-new-privileges:true" => no_new_privileges = true,
+                "no-new-privileges:false" | "apparmor:unconfined" | "label:disable" => {}
+                other => return Err(invalid(format!("the security option `{other}` is not supported yet"))),
+            }
+        }
+        let host_network = spec.network_mode == NetworkMode::Host;
+        let mut sysctls: Vec<(String, String)> = Vec::new();
+        if !host_network && !matches!(spec.network_mode, NetworkMode::Container(_)) {
+            // Docker's, so that a server without root can bind port 80 and ping needs no capability.
+            sysctls.push(("net.ipv4.ip_unprivileged_port_start".into(), "0".into()));
+            sysctls.push(("net.ipv4.ping_group_range".into(), "0 2147483647".into()));
+        }
+        for (name, value) in &spec.sysctls {
+            let own = NAMESPACED_SYSCTLS.contains(&name.as_str()) || name.starts_with("fs.mqueue.") || (name.starts_with("net.") && !host_network);
+            if !own || name.contains("..") || name.contains('/') {
+                return Err(invalid(format!("the sysctl `{name}` would change the host: only those of the container's own namespaces can be set")));
+            }
+            sysctls.retain(|(known, _)| known != name);
+            sysctls.push((name.clone(), value.clone()));
+        }
+        let image = &record.image;
+        let hostname = spec.hostname.clone().unwrap_or_else(|| record.id[..12].to_string());
+        let args = match (&spec.entrypoint, &spec.command) {
+            (Some(entrypoint), command) => [entrypoint.clone(), command.clone().unwrap_or_default()].concat(),
+            (None, Some(command)) => [image.entrypoint.clone(), command.clone()].concat(),
+            (None, None) => [image.entrypoint.clone(), image.command.clone()].concat(),
+        };
+        let user = spec.user.clone().unwrap_or_else(|| image.user.clone());
+        let cwd = spec.working_dir.clone().or_else(|| Some(image.working_dir.clone())).filter(|d| !d.is_empty()).unwrap_or_else(|| "/".into());
+        let settings = Settings {
+            args,
+            env: environment(&image.env, &spec.env, &hostname, spec.tty),
+            cwd,
+            terminal: spec.tty,
+            console_size: None,
+            hostname: Some(hostname),
+            domainname: spec.domainname.clone(),
+            capabilities,
+            privileged: spec.privileged,
+            no_new_privileges,
+            readonly_rootfs: spec.read_only,
+            rlimits: self.rlimits(record)?,
+            oom_score_adj: spec.oom_score_adj,
+            sysctls,
+            shm_size: spec.shm_size.unwrap_or(DEFAULT_SHM),
+            mounts: Vec::new(),
+            tmpfs: spec.tmpfs.clone(),
+            resources: resources(record),
+        };
+        let (mounts, copy_up) = self.mounts(record)?;
+        let settings = Settings { mounts, ..settings };
+        let oci = serde_json::from_value(spec::oci(&settings)).map_err(|e| invalid(format!("its configuration is no valid OCI one: {e}")))?;
+        let directory = self.container_directory(&record.id);
+        let program = if unconfined { Vec::new() } else { seccomp::compile(capabilities) };
+        Ok(Launch {
+            id: record.id.clone(),
+            clone_flags: (libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) as u64,
+            terminal: spec.tty,
+            cgroup: self.cgroups.clone(),
+            oci,
+            rootfs: Rootfs {
+                lower: record.layers.iter().rev().map(|layer| self.images.layer(layer)).collect(),
+                upper: directory.join("upper"),
+                work: directory.join("work"),
+                mountpoint: directory.join("rootfs"),
+            },
+            user,
+            group_add: spec.group_add.clone(),
+            copy_up,
+            init: spec.init,
+            seccomp: program.into_iter().map(pack).collect(),
+            log: LogTarget {
+                path: (!spec.log.none).then(|| self.log_path(&record.id)),
+                max_size: spec.log.max_size,
+                max_files: spec.log.max_files,
+            },
+            stdin: spec.stdin_open,
+            exit_file: directory.join("exit.json"),
+            revive: self.revive_arguments(),
+            revive_lock: self.config.run_root.join("revive.lock"),
+        })
+    }
+
+    fn rlimits(&self, record: &ContainerRecord) -> Result<Vec<(String, u64, u64)>, EngineError> {
+        // The engine raises its own limit of open files; a container gets the one that the engine was started with.
+        let mut limits = vec![("RLIMIT_NOFILE".to_string(), self.nofile.0, self.nofile.1)];
+        for (name, soft, hard) in &record.spec.ulimits {
+            let full = format!("RLIMIT_{}", name.to_ascii_uppercase());
+            let known: Result<oci_spec::runtime::PosixRlimitType, _> = serde_json::from_value(full.clone().into());
+            if known.is_err() {
+                return Err(EngineError::Start {
+                    name: record.name.clone(),
+                    message: format!("`{name}` is not a limit; setrlimit(2) lists them (nofile, nproc, memlock, ...)"),
+                    code: 128,
+                });
+            }
+            let value = |n: i64| if n < 0 { u64::MAX } else { n as u64 };
+            limits.retain(|(known, _, _)| *known != full);
+            limits.push((full, value(*soft), value(*hard)));
+        }
+        Ok(limits)
+    }
+
+    /// Bind mounts of the container: its own files, volumes and the user's directories; and which take the image's content.
+    fn mounts(&self, record: &ContainerRecord) -> Result<(Vec<BindMount>, Vec<String>), EngineError> {
+        let mut mounts = Vec::new();
+        let mut copy_up = Vec::new();
+        let directory = self.container_directory(&record.id);
+        for file in ["resolv.conf", "hostname", "hosts"] {
+            let destination = format!("/etc/{file}");
+            if !record.spec.mounts.iter().any(|m| m.target == destination) && directory.join(file).exists() {
+                mounts.push(BindMount { source: directory.join(file), destination, options: vec!["bind".into()] });
+            }
+        }
+        for mount in &record.spec.mounts {
+            let source = match mount.kind {
+                MountKind::Bind => {
+                    let source = Path::new(&mount.source).to_path_buf();
+                    if !source.exists() {
+                        if !mount.create_host_path {
+                            return Err(EngineError::Start {
+                                name: record.name.clone(),
+                                message: format!("the bind mount's source {} does not exist; create it, or correct the path", mount.source),
+                                code: 128,
+                            });
+                        }
+                        fs::create_dir_all(&source).map_err(EngineError::io(format!("making the bind mount's source {}", mount.source)))?;
+                    }
+                    source
+                }
+                MountKind::Volume => {
+                    let data = self.volume_data(&mount.source);
+                    fs::create_dir_all(&data).map_err(EngineError::io(format!("making the volume {}", mount.source)))?;
+                    let empty = fs::read_dir(&data).is_ok_and(|mut entries| entries.next().is_none());
+                    if empty && !mount.no_copy {
+                        copy_up.push(mount.target.clone());
+                    }
+                    match &mount.subpath {
+                        None => data,
+                        Some(sub) => {
+                            let inside = Path::new(sub);
+                            if inside.components().any(|c| !matches!(c, std::path::Component::Normal(_))) {
+                                return Err(EngineError::Invalid(format!("the subpath `{sub}` must be a relative path without `..`")));
+                            }
+                            data.join(inside)
+                        }
+                    }
+                }
+            };
+            let mut options = vec!["rbind".to_string()];
+            options.extend(mount.read_only.then(|| "ro".to_string()));
+            options.extend(mount.propagation.clone());
+            mounts.push(BindMount { source, destination: mount.target.clone(), options });
+        }
+        Ok((mounts, copy_up))
+    }
+
+    /// Writes /etc/hostname, /etc/hosts and /etc/resolv.conf of a container.
+    pub(super) fn write_etc(&self, record: &ContainerRecord, address: Option<Ipv4Addr>) -> Result<(), EngineError> {
+        let directory = self.container_directory(&record.id);
+        let spec = &record.spec;
+        let hostname = spec.hostname.clone().unwrap_or_else(|| record.id[..12].to_string());
+        let qualified = spec.domainname.as_ref().map(|d| format!("{hostname}.{d} ")).unwrap_or_default();
+        let mut hosts = String::from(
+            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
+        );
+        for host in &spec.extra_hosts {
+            let Some((name, target)) = host.split_once('=').or_else(|| host.split_once(':')) else { continue };
+            let target = if target == "host-gateway" {
+                self.host_gateway(record).map_or_else(|| "127.0.0.1".to_string(), |a| a.to_string())
+            } else {
+                target.to_string()
+            };
+            hosts.push_str(&format!("{target}\t{name}\n"));
+        }
+        if let Some(address) = address {
+            hosts.push_str(&format!("{address}\t{qualified}{hostname}\n"));
+        }
+        let resolv = self.resolv_conf(record, address.is_some());
+        for (file, text) in [("hostname", format!("{hostname}\n")), ("hosts", hosts), ("resolv.conf", resolv)] {
+            let path = directory.join(file);
+            let doing = || EngineError::io(format!("writing {}", path.display()));
+            fs::write(&path, text).map_err(doing())?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).map_err(doing())?;
+        }
+        Ok(())
+    }
+
+    fn resolv_conf(&self, record: &ContainerRecord, on_a_network: bool) -> String {
+        let spec = &record.spec;
+        let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        if spec.network_mode == NetworkMode::Host && spec.dns.is_empty() {
+            return host;
+        }
+        let mut text = String::from("# Written by wharf: names of this container's networks and, through them, the host's resolvers.\n\n");
+        if on_a_network {
+            text.push_str("nameserver 127.0.0.11\n");
+        } else {
+            let servers: Vec<&str> = host.lines().filter_map(|l| l.strip_prefix("nameserver")).map(str::trim).collect();
+            let servers: Vec<&str> = if spec.dns.is_empty() { servers } else { spec.dns.iter().map(String::as_str).collect() };
+            servers.iter().for_each(|server| text.push_str(&format!("nameserver {server}\n")));
+        }
+        let search: Vec<String> = match spec.dns_search.as_slice() {
+            [] => host.lines().filter_map(|l| l.strip_prefix("search")).map(|l| l.trim().to_string()).collect(),
+            [dot] if dot == "." => Vec::new(),
+            list => vec![list.join(" ")],
+        };
+        search.iter().for_each(|domains| text.push_str(&format!("search {domains}\n")));
+        let options = if spec.dns_opt.is_empty() { "ndots:0".to_string() } else { spec.dns_opt.join(" ") };
+        text.push_str(&format!("options {options}\n"));
+        text
+    }
+}
+
+/// The image's environment under the user's, with Docker's defaults; HOME is set by the container's first process, which
+/// knows the user.
+pub(super) fn environment(image: &[String], own: &[String], hostname: &str, tty: bool) -> Vec<String> {
+    let mut env = vec![DEFAULT_PATH.to_string(), format!("HOSTNAME={hostname}")];
+    if tty {
+        env.push("TERM=xterm".into());
+    }
+    for variable in image.iter().chain(own) {
+        let name = variable.split('=').next().unwrap_or_default();
+        let prefix = format!("{name}=");
+        let place = env.iter().position(|known| known.starts_with(&prefix));
+        match (place, variable.contains('=')) {
+            (Some(at), true) => env[at] = variable.clone(),
+            (None, true) => env.push(variable.clone()),
+            (Some(at), false) => drop(env.remove(at)),
+            (None, false) => {}
+        }
+    }
+    env
+}
+
+fn resources(record: &ContainerRecord) -> Resources {
+    const PERIOD: u64 = 100_000;
+    let r = &record.spec.resources;
+    Resources {
+        memory: r.memory,
+        memory_reservation: r.memory_reservation,
+        memory_swap: r.memory_swap,
+        cpu_shares: r.cpu_shares,
+        cpu_quota: r.cpus.map(|cpus| (cpus * PERIOD as f64) as i64).or(r.cpu_quota),
+        cpu_period: r.cpus.map(|_| PERIOD).or(r.cpu_period),
+        cpuset: r.cpuset.clone(),
+        pids: r.pids,
+    }
+}

@@ -1,0 +1,205 @@
+//! The engine as a process: one for each data root, started on demand, gone when there is nothing left to watch.
+
+use super::events::LogWatcher;
+use super::{Config, Engine, EngineError, locked};
+use crate::image::Store;
+use crate::image::registry::Registry;
+use crate::network::firewall::Firewall;
+use crate::runtime::cgroup::Hierarchy;
+use crate::runtime::control::Request;
+use crate::runtime::sys::{self, Recursive};
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::fs::{self, DirBuilder, File};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, broadcast, watch};
+
+/// How long an engine without containers waits for another request.
+const IDLE: Duration = Duration::from_secs(60);
+/// Two processors keep about so many starts going; more only wait for each other's locks in the kernel.
+const STARTS_AT_ONCE: usize = 8;
+
+/// The socket on which an engine with this run root listens.
+pub fn socket_path(run_root: &Path) -> std::path::PathBuf {
+    run_root.join("engine.sock")
+}
+
+/// Runs an engine until it is told to stop or has nothing left to watch. `ready` is called when it listens.
+///
+/// # Errors
+/// When another engine has the lock, or what it needs cannot be set up.
+pub fn run(config: Config, ready: impl FnOnce()) -> Result<(), EngineError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(EngineError::Invalid("the engine needs root: run it with sudo, or as a systemd service".into()));
+    }
+    let make = |path: &Path, mode: u32| {
+        DirBuilder::new().recursive(true).mode(mode).create(path).map_err(EngineError::io(format!("making {}", path.display())))
+    };
+    make(&config.run_root, 0o700)?;
+    make(&config.run_root.join("containers"), 0o700)?;
+    // Containers' files are owned by anybody: nobody else on the host may get at them.
+    make(&config.data_root, 0o710)?;
+    make(&config.data_root.join("containers"), 0o710)?;
+    make(&config.data_root.join("volumes"), 0o711)?;
+    let lock_path = config.run_root.join("engine.lock");
+    let lock = File::options().create(true).append(true).open(&lock_path).map_err(EngineError::io(format!("opening {}", lock_path.display())))?;
+    let _lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, _)| EngineError::Conflict(format!("an engine already runs for {}", config.run_root.display())))?;
+    let nofile = raise_open_files();
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get().min(4));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_keep_alive(Duration::from_secs(2))
+        .enable_all()
+        .build()
+        .map_err(EngineError::io("starting the async runtime"))?;
+    let result = runtime.block_on(serve(config, nofile, ready));
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    result
+}
+
+async fn serve(config: Config, nofile: (u64, u64), ready: impl FnOnce()) -> Result<(), EngineError> {
+    let socket = socket_path(&config.run_root);
+    let _ = fs::remove_file(&socket);
+    let directory = File::open(&config.run_root).map_err(EngineError::io("opening the run root"))?;
+    // Through a descriptor, since a socket's path may have only 107 bytes.
+    let short = format!("/proc/self/fd/{}/engine.sock", std::os::fd::AsRawFd::as_raw_fd(&directory));
+    let listener = UnixListener::bind(short).map_err(EngineError::io(format!("listening on {}", socket.display())))?;
+    let _ = fs::set_permissions(&socket, fs::Permissions::from_mode(0o600));
+    let engine = Arc::new(Engine::open(config, nofile)?);
+    engine.adopt().await;
+    let connections = Arc::new(watch::Sender::new(0usize));
+    let server = tokio::spawn(crate::api::server::serve(engine.clone(), listener, connections.clone()));
+    reap_monitors()?;
+    ready();
+    tracing::info!("the engine listens on {}", socket.display());
+    engine.clone().until_done(&connections).await;
+    server.abort();
+    engine.leave();
+    let _ = fs::remove_file(&socket);
+    Ok(())
+}
+
+/// Monitors are this process's children while it lives.
+fn reap_monitors() -> Result<(), EngineError> {
+    let mut children = signal(SignalKind::child()).map_err(EngineError::io("listening for SIGCHLD"))?;
+    tokio::spawn(async move {
+        use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+        while children.recv().await.is_some() {
+            while !matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive) | Err(_)) {}
+        }
+    });
+    Ok(())
+}
+
+/// The engine keeps a few descriptors for each container. Returns the limit as it was, which containers get.
+fn raise_open_files() -> (u64, u64) {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    (soft, hard)
+}
+
+/// This program on a read-only mount that is attached nowhere: a container that gets hold of /proc/PID/exe of a process
+/// that is still wharf's cannot open it for writing (CVE-2019-5736), and it costs no memory, unlike a sealed copy.
+fn protected_program() -> std::io::Result<OwnedFd> {
+    let path = fs::read_link("/proc/self/exe")?;
+    let root = File::open("/")?;
+    match sys::open_tree(root.as_fd(), &path, Recursive::No) {
+        Ok(tree) => {
+            sys::set_mount_attributes(tree.as_fd(), sys::ATTR_RDONLY, 0, Recursive::No)?;
+            Ok(nix::fcntl::openat(tree.as_fd(), "", OFlag::O_PATH | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty()).map_or(tree, |fd| fd))
+        }
+        // The file was replaced by a newer one: what runs is still to be had.
+        Err(_) => Ok(File::open("/proc/self/exe")?.into()),
+    }
+}
+
+impl Engine {
+    fn open(config: Config, nofile: (u64, u64)) -> Result<Self, EngineError> {
+        let cgroups = Hierarchy::find().map_err(EngineError::io("finding the control groups"))?;
+        cgroups.make_parents().map_err(|e| EngineError::Invalid(e.to_string()))?;
+        let journal_path = config.data_root.join("state.journal");
+        let journal = super::Journal::open(&journal_path).map_err(EngineError::io(format!("reading {}", journal_path.display())))?;
+        let table = firewall_table(&config.run_root);
+        Ok(Engine {
+            images: Arc::new(Store::open(&config.data_root.join("images"))?),
+            registry: Registry::new()?,
+            journal,
+            cgroups,
+            firewall: Firewall::new(&table).map_err(crate::network::NetworkError::Firewall)?,
+            names: Arc::default(),
+            containers: Default::default(),
+            networks: Default::default(),
+            volumes: Default::default(),
+            execs: Default::default(),
+            events: broadcast::Sender::new(1024),
+            program: protected_program().map_err(EngineError::io("opening wharf's own program"))?,
+            nofile,
+            next_exec: AtomicU64::new(1),
+            starting: Semaphore::new(STARTS_AT_ONCE),
+            pulls: Default::default(),
+            stopping: watch::Sender::new(false),
+            watcher: LogWatcher::default(),
+            config,
+        })
+    }
+
+    /// Asks the engine to end; containers go on.
+    pub fn request_stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    async fn until_done(self: Arc<Self>, connections: &watch::Sender<usize>) {
+        let mut stopping = self.stopping.subscribe();
+        let mut connected = connections.subscribe();
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else { return };
+        loop {
+            let idle = async {
+                // Counted from the last request: every connection that comes or goes begins the time anew.
+                while tokio::time::timeout(IDLE, connected.changed()).await.is_ok_and(|r| r.is_ok()) {}
+            };
+            tokio::select! {
+                _ = terminate.recv() => return,
+                _ = interrupt.recv() => return,
+                _ = stopping.wait_for(|stop| *stop) => return,
+                () = idle => {}
+            }
+            let busy = *connections.borrow() > 0 || self.containers().iter().any(|c| c.status().is_alive());
+            if !busy {
+                return;
+            }
+        }
+    }
+
+    /// Lets go: monitors are told not to bring an engine back, and what no container needs is taken away.
+    fn leave(&self) {
+        for container in self.containers() {
+            if let Some(link) = container.link() {
+                let _ = link.send(&Request::Goodbye, &[]);
+            }
+        }
+        if let Err(error) = self.journal.sync() {
+            tracing::error!("writing the state: {error}");
+        }
+        if locked(&self.networks).is_empty() {
+            self.firewall.clear();
+        }
+        self.cgroups.remove_parents();
+    }
+}
+
+/// The default engine's table is `wharf`; one with another run root has its own beside it.
+fn firewall_table(run_root: &Path) -> String {
+    if run_root == Path::new("/run/wharf") {
+        return "wharf".into();
+    }
+    let digest = crate::image::store::digest_of(run_root.as_os_str().as_encoded_bytes());
+    format!("wharf-{}", &digest["sha256:".len()..][..12])
+}

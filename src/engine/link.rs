@@ -1,0 +1,59 @@
+//! The engine's end of a monitor's control socket.
+
+use crate::runtime::control::{self, Event, Request};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+
+/// A connection to a monitor. Sending does not wait: requests are small and the monitor reads at once.
+#[derive(Debug)]
+pub struct MonitorLink {
+    /// A SOCK_SEQPACKET, of which tokio has no type of its own: readiness is the same.
+    socket: UnixDatagram,
+}
+
+impl MonitorLink {
+    /// Takes the engine's end of a socket pair.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        let socket = std::os::unix::net::UnixDatagram::from(socket);
+        socket.set_nonblocking(true)?;
+        Ok(MonitorLink { socket: UnixDatagram::from_std(socket)? })
+    }
+
+    /// Connects to a monitor that an earlier engine started.
+    ///
+    /// # Errors
+    /// ECONNREFUSED or ENOENT when the monitor is gone.
+    pub fn connect(run_directory: &Path) -> io::Result<Self> {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+        use std::os::fd::AsRawFd;
+        // Through the directory's descriptor, since a socket's path may have only 107 bytes.
+        let directory = std::fs::File::open(run_directory)?;
+        let path = format!("/proc/self/fd/{}/control", directory.as_raw_fd());
+        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        connect(fd.as_raw_fd(), &UnixAddr::new(path.as_str())?)?;
+        Self::new(fd)
+    }
+
+    /// Sends a request, with descriptors where it needs them.
+    ///
+    /// # Errors
+    /// EPIPE when the monitor is gone.
+    pub fn send(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        control::send(self.socket.as_fd(), request, fds)
+    }
+
+    /// Waits for the monitor's next word; `None` when it is gone.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn receive(&self) -> io::Result<Option<(Event, Vec<OwnedFd>)>> {
+        let mut buffer = Vec::new();
+        self.socket.async_io(Interest::READABLE, || control::receive(self.socket.as_fd(), &mut buffer)).await
+    }
+}

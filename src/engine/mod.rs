@@ -1,0 +1,231 @@
+//! The engine: owns every decision and all state.
+//!
+//! [`record`] is what is known, [`journal`] how it survives; [`containers`] starts, stops and removes; [`supervise`] follows
+//! what monitors say and restarts; [`health`] probes; [`projects`] executes plans; [`adopt`] takes over what an earlier
+//! engine left; [`lifecycle`] is the process itself.
+
+pub mod adopt;
+pub mod containers;
+pub mod convert;
+pub mod error;
+pub mod events;
+pub mod exec;
+mod health;
+mod journal;
+mod launching;
+pub mod lifecycle;
+mod link;
+pub mod networks;
+pub mod projects;
+pub mod record;
+mod supervise;
+mod volumes;
+
+pub use error::EngineError;
+pub use events::Event;
+
+use crate::image::Store;
+use crate::image::registry::Registry;
+use crate::network::dns::{Names, Serving};
+use crate::network::firewall::{Firewall, Forward};
+use crate::network::ports::Reservation;
+use crate::runtime::cgroup::Hierarchy;
+use indexmap::IndexMap;
+use journal::Journal;
+use link::MonitorLink;
+use record::{ContainerRecord, NetworkRecord, VolumeRecord};
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+/// Where an engine keeps its things. Two engines with different roots know nothing of each other.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Images, volumes, containers, state: survives a reboot. `/var/lib/wharf` by default.
+    pub data_root: PathBuf,
+    /// Sockets and locks: `/run/wharf` by default.
+    pub run_root: PathBuf,
+}
+
+pub struct Engine {
+    pub config: Config,
+    pub images: Arc<Store>,
+    pub registry: Registry,
+    journal: Journal,
+    cgroups: Hierarchy,
+    firewall: Firewall,
+    names: Arc<Names>,
+    containers: Mutex<IndexMap<String, Arc<Container>>>,
+    networks: Mutex<IndexMap<String, NetworkRecord>>,
+    volumes: Mutex<IndexMap<String, VolumeRecord>>,
+    execs: Mutex<HashMap<String, Arc<exec::Exec>>>,
+    events: broadcast::Sender<Event>,
+    /// This program, from a read-only mount of its own: what monitors and, in them, containers' first processes run.
+    program: OwnedFd,
+    /// The limit of open files that the engine was started with: soft, hard.
+    nofile: (u64, u64),
+    next_exec: AtomicU64,
+    /// How many containers are started at once: more would only wait for each other in the kernel.
+    starting: tokio::sync::Semaphore,
+    pulls: tokio::sync::Mutex<()>,
+    stopping: watch::Sender<bool>,
+    watcher: crate::engine::events::LogWatcher,
+}
+
+/// A container, and what of it lives in this engine.
+pub struct Container {
+    pub id: String,
+    record: Mutex<ContainerRecord>,
+    /// Held by whoever starts, stops or removes it.
+    operation: tokio::sync::Mutex<()>,
+    live: Mutex<Live>,
+    /// Counts the changes of the record.
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Live {
+    link: Option<Arc<MonitorLink>>,
+    /// Keeps the network namespace over restarts.
+    namespace: Option<Arc<OwnedFd>>,
+    resolver: Option<Serving>,
+    reservations: Vec<Reservation>,
+    forwards: Vec<Forward>,
+    execs: HashMap<u64, mpsc::UnboundedSender<crate::runtime::control::Event>>,
+    input: Vec<oneshot::Sender<Option<OwnedFd>>>,
+    /// The next restart's delay.
+    backoff: Option<std::time::Duration>,
+    health: Option<tokio::task::AbortHandle>,
+    restart: Option<tokio::task::AbortHandle>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+impl Container {
+    fn new(record: ContainerRecord) -> Arc<Self> {
+        Arc::new(Container {
+            id: record.id.clone(),
+            record: Mutex::new(record),
+            operation: tokio::sync::Mutex::new(()),
+            live: Mutex::default(),
+            changed: watch::Sender::new(0),
+        })
+    }
+
+    /// A copy of what is known of it.
+    pub fn record(&self) -> ContainerRecord {
+        locked(&self.record).clone()
+    }
+
+    pub fn status(&self) -> record::Status {
+        locked(&self.record).state.status
+    }
+
+    pub fn name(&self) -> String {
+        locked(&self.record).name.clone()
+    }
+
+    fn link(&self) -> Option<Arc<MonitorLink>> {
+        locked(&self.live).link.clone()
+    }
+
+    /// Waits until the record fulfils a condition.
+    pub async fn wait_until(&self, mut fulfilled: impl FnMut(&ContainerRecord) -> bool) {
+        let mut changes = self.changed.subscribe();
+        loop {
+            changes.borrow_and_update();
+            if fulfilled(&locked(&self.record)) || changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Changes a container's record, keeps it, and wakes whoever waits for it.
+    fn update<T>(&self, container: &Container, change: impl FnOnce(&mut ContainerRecord) -> T) -> T {
+        let result = {
+            let mut record = locked(&container.record);
+            let result = change(&mut record);
+            if let Err(error) = self.journal.put(&format!("container/{}", container.id), &*record) {
+                tracing::error!("writing the state of container {}: {error}", record.name);
+            }
+            result
+        };
+        container.changed.send_modify(|count| *count += 1);
+        result
+    }
+
+    fn container_directory(&self, id: &str) -> PathBuf {
+        self.config.data_root.join("containers").join(id)
+    }
+
+    fn run_directory(&self, id: &str) -> PathBuf {
+        self.config.run_root.join("containers").join(id)
+    }
+
+    pub fn log_path(&self, id: &str) -> PathBuf {
+        self.container_directory(id).join("log")
+    }
+
+    /// How a monitor brings an engine back: this program with this engine's roots.
+    fn revive_arguments(&self) -> Vec<String> {
+        let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+        vec![
+            "wharf".into(),
+            "--data-root".into(),
+            text(&self.config.data_root),
+            "--run-root".into(),
+            text(&self.config.run_root),
+            "engine".into(),
+        ]
+    }
+
+    /// Every container, oldest first.
+    pub fn containers(&self) -> Vec<Arc<Container>> {
+        locked(&self.containers).values().cloned().collect()
+    }
+
+    /// A container by its name, its id or the beginning of its id.
+    ///
+    /// # Errors
+    /// When there is none, or an abbreviation means several.
+    pub fn container(&self, name: &str) -> Result<Arc<Container>, EngineError> {
+        let wanted = name.trim_start_matches('/');
+        let containers = locked(&self.containers);
+        if let Some(container) = containers.get(wanted).or_else(|| containers.values().find(|c| c.name() == wanted)) {
+            return Ok(container.clone());
+        }
+        let mut matching = containers.values().filter(|c| !wanted.is_empty() && c.id.starts_with(wanted));
+        match (matching.next(), matching.next()) {
+            (Some(container), None) => Ok(container.clone()),
+            (Some(_), Some(_)) => Err(EngineError::Invalid(format!("`{wanted}` is the beginning of several containers' ids"))),
+            (None, _) => Err(EngineError::no_container(wanted)),
+        }
+    }
+
+    fn emit(&self, kind: &'static str, action: impl Into<String>, id: &str, attributes: IndexMap<String, String>) {
+        let _ = self.events.send(Event::now(kind, action.into(), id, attributes));
+    }
+
+    fn emit_container(&self, container: &Container, action: &str, extra: &[(&str, String)]) {
+        let record = locked(&container.record);
+        let mut attributes = record.spec.labels.clone();
+        attributes.insert("image".into(), record.spec.image.clone());
+        attributes.insert("name".into(), record.name.clone());
+        attributes.extend(extra.iter().map(|(k, v)| ((*k).to_string(), v.clone())));
+        self.emit("container", action, &record.id, attributes);
+    }
+}
+
+/// 256 random bits in hexadecimal: an id of a container or a network.
+fn new_id() -> std::io::Result<String> {
+    let mut bytes = [0u8; 32];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

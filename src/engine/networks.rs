@@ -1,0 +1,371 @@
+//! Networks: made and removed on request, and a container's place on them.
+
+use super::error::{EngineError, state_error};
+use super::record::{ContainerRecord, NetworkMode, NetworkRecord};
+use super::{Container, Engine, locked, new_id};
+use crate::network::address::{self, Subnet};
+use crate::network::dns::{self, View};
+use crate::network::firewall::{Forward, Wall};
+use crate::network::netlink::Netlink;
+use crate::network::ports::{self, Reservation};
+use crate::network::sandbox::{self, Attachment, Sandbox};
+use crate::network::{NetworkError, link};
+use indexmap::IndexMap;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// What a network is made with.
+#[derive(Clone, Debug, Default)]
+pub struct NewNetwork {
+    pub name: String,
+    pub subnet: Option<String>,
+    pub gateway: Option<String>,
+    pub internal: bool,
+    pub labels: IndexMap<String, String>,
+}
+
+/// A container's place on its networks, ready to be handed to its monitor.
+pub(super) struct Placed {
+    pub namespace: Option<Arc<OwnedFd>>,
+    pub address: Option<Ipv4Addr>,
+}
+
+impl Engine {
+    pub fn networks(&self) -> Vec<NetworkRecord> {
+        locked(&self.networks).values().cloned().collect()
+    }
+
+    /// A network by name, id, or the beginning of its id.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn network(&self, name: &str) -> Result<NetworkRecord, EngineError> {
+        let networks = locked(&self.networks);
+        networks
+            .values()
+            .find(|n| n.name == name || n.id == name)
+            .or_else(|| networks.values().find(|n| name.len() >= 4 && n.id.starts_with(name)))
+            .cloned()
+            .ok_or_else(|| EngineError::NoSuch { what: "network", name: name.into() })
+    }
+
+    /// Makes a network: its bridge, its walls, its place in the state.
+    ///
+    /// # Errors
+    /// When the name or the subnet is taken, or the kernel refuses.
+    pub fn create_network(&self, new: &NewNetwork) -> Result<NetworkRecord, EngineError> {
+        let mut networks = locked(&self.networks);
+        if networks.values().any(|n| n.name == new.name) {
+            return Err(EngineError::Conflict(format!("there is a network `{}` already", new.name)));
+        }
+        let mut used: Vec<(Subnet, String)> = networks.values().map(|n| (n.subnet, format!("the network {}", n.name))).collect();
+        let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
+        used.extend(address::routes(&routes).into_iter().map(|s| (s, "a route of the host".to_string())));
+        let subnet = match &new.subnet {
+            Some(text) => {
+                let subnet: Subnet = text.parse()?;
+                if let Some((with, whose)) = used.iter().find(|(u, _)| u.overlaps(subnet)) {
+                    let with = format!("{with} ({whose})");
+                    return Err(NetworkError::Overlap { network: new.name.clone(), subnet: text.clone(), with }.into());
+                }
+                subnet
+            }
+            None => {
+                let taken: Vec<Subnet> = used.iter().map(|(s, _)| *s).collect();
+                address::choose(&taken).ok_or_else(|| NetworkError::PoolExhausted { network: new.name.clone() })?
+            }
+        };
+        let gateway = match &new.gateway {
+            Some(text) => text.parse().ok().filter(|a| subnet.contains(*a)).ok_or_else(|| NetworkError::ForeignAddress {
+                network: new.name.clone(),
+                address: text.clone(),
+                subnet: subnet.to_string(),
+            })?,
+            None => subnet.gateway(),
+        };
+        let record = NetworkRecord {
+            id: new_id().map_err(EngineError::io("making an id"))?,
+            name: new.name.clone(),
+            created_at: jiff::Timestamp::now(),
+            subnet,
+            gateway,
+            internal: new.internal,
+            labels: new.labels.clone(),
+        };
+        self.raise_bridge(&record)?;
+        networks.insert(record.id.clone(), record.clone());
+        let result = self.write_walls(&networks).and_then(|()| self.journal.put(&format!("network/{}", record.id), &record).map_err(state_error));
+        if let Err(error) = result {
+            networks.shift_remove(&record.id);
+            self.drop_bridge(&record);
+            return Err(error);
+        }
+        self.names.set_network(&record.id, record.internal);
+        self.emit("network", "create", &record.id, [("name".to_string(), record.name.clone())].into());
+        Ok(record)
+    }
+
+    /// Makes the bridge; one that is there already is taken as it is.
+    pub(super) fn raise_bridge(&self, record: &NetworkRecord) -> Result<(), EngineError> {
+        let failed = |doing: &'static str| {
+            let network = record.name.clone();
+            move |source| NetworkError::Kernel { network, doing, source }
+        };
+        let netlink = Netlink::route().map_err(failed("opening a netlink socket"))?;
+        let bridge = record.bridge();
+        link::make_bridge(&netlink, &bridge, record.subnet, record.gateway).map_err(failed("making its bridge"))?;
+        let settings = [
+            (format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet"), "1"),
+            (format!("/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6"), "1"),
+            ("/proc/sys/net/ipv4/ip_forward".to_string(), "1"),
+        ];
+        for (path, value) in settings {
+            match std::fs::write(&path, value) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                other => other.map_err(failed("setting its sysctls"))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_bridge(&self, record: &NetworkRecord) {
+        if let Ok(netlink) = Netlink::route() {
+            let _ = netlink.send(&[link::delete_group(record.group())]);
+            let _ = netlink.send(&[link::delete(&record.bridge())]);
+        }
+    }
+
+    pub(super) fn write_walls(&self, networks: &IndexMap<String, NetworkRecord>) -> Result<(), EngineError> {
+        let walls = networks.values().map(|n| Wall { bridge: n.bridge(), subnet: n.subnet, internal: n.internal }).collect();
+        Ok(self.firewall.set_walls(walls).map_err(NetworkError::Firewall)?)
+    }
+
+    /// Removes a network that no container is on.
+    ///
+    /// # Errors
+    /// When a container is on it: the message names it.
+    pub fn remove_network(&self, name: &str) -> Result<(), EngineError> {
+        let record = self.network(name)?;
+        let user = self.containers().into_iter().find(|c| c.record().endpoints.contains_key(&record.id) && c.status().is_alive());
+        if let Some(user) = user {
+            return Err(EngineError::Conflict(format!("the network {} is in use by the container {}", record.name, user.name())));
+        }
+        let mut networks = locked(&self.networks);
+        networks.shift_remove(&record.id);
+        self.write_walls(&networks)?;
+        drop(networks);
+        self.drop_bridge(&record);
+        self.names.remove_network(&record.id);
+        self.journal.delete(&format!("network/{}", record.id)).map_err(state_error)?;
+        self.emit("network", "destroy", &record.id, [("name".to_string(), record.name.clone())].into());
+        Ok(())
+    }
+
+    /// Gives a container its addresses, one on each of its networks. Those that it has already stay.
+    fn assign_addresses(&self, container: &Container) -> Result<Vec<(NetworkRecord, Ipv4Addr)>, EngineError> {
+        let record = container.record();
+        let others: Vec<ContainerRecord> = self.containers().iter().filter(|c| c.id != container.id).map(|c| c.record()).collect();
+        let networks = locked(&self.networks);
+        let mut places = Vec::new();
+        // The lock of the networks makes choosing and noting an address one step for all containers.
+        for endpoint in &record.spec.networks {
+            let network = networks
+                .values()
+                .find(|n| n.name == endpoint.network)
+                .ok_or_else(|| EngineError::NoSuch { what: "network", name: endpoint.network.clone() })?;
+            let taken = |a: Ipv4Addr| a == network.gateway || others.iter().any(|o| o.endpoints.get(&network.id) == Some(&a));
+            let chosen = match (record.endpoints.get(&network.id), endpoint.ipv4_address) {
+                (Some(known), _) if network.subnet.contains(*known) && !taken(*known) => *known,
+                (_, Some(wanted)) => {
+                    if !network.subnet.contains(wanted) {
+                        let (network, subnet) = (network.name.clone(), network.subnet.to_string());
+                        return Err(NetworkError::ForeignAddress { network, address: wanted.to_string(), subnet }.into());
+                    }
+                    if taken(wanted) {
+                        return Err(NetworkError::AddressTaken { network: network.name.clone(), address: wanted.into() }.into());
+                    }
+                    wanted
+                }
+                _ => network
+                    .subnet
+                    .free(&taken)
+                    .ok_or_else(|| NetworkError::SubnetFull { network: network.name.clone(), subnet: network.subnet.to_string() })?,
+            };
+            places.push((network.clone(), chosen));
+        }
+        let endpoints: IndexMap<String, Ipv4Addr> = places.iter().map(|(n, a)| (n.id.clone(), *a)).collect();
+        if endpoints != record.endpoints {
+            self.update(container, |record| record.endpoints = endpoints);
+        }
+        Ok(places)
+    }
+
+    /// Puts a container on its networks: namespace, names, ports. A namespace that it still has is kept.
+    ///
+    /// # Errors
+    /// The step that failed; nothing of it is left.
+    pub(super) async fn place(self: &Arc<Self>, container: &Arc<Container>) -> Result<Placed, EngineError> {
+        let record = container.record();
+        match &record.spec.network_mode {
+            NetworkMode::Host => return Ok(Placed { namespace: None, address: None }),
+            NetworkMode::Container(id) => {
+                let other = self.container(id)?;
+                let namespace = locked(&other.live).namespace.clone();
+                let namespace = namespace.ok_or_else(|| EngineError::Start {
+                    name: record.name.clone(),
+                    message: format!("it shares the network of {}, which is not running", other.name()),
+                    code: 128,
+                })?;
+                let address = other.record().endpoints.values().next().copied();
+                return Ok(Placed { namespace: Some(namespace), address });
+            }
+            NetworkMode::Bridge | NetworkMode::None => {}
+        }
+        if let Some(namespace) = locked(&container.live).namespace.clone() {
+            return Ok(Placed { namespace: Some(namespace), address: record.endpoints.values().next().copied() });
+        }
+        let places = if record.spec.network_mode == NetworkMode::None { Vec::new() } else { self.assign_addresses(container)? };
+        let attachments = self.attachments(&container.id, &places)?;
+        let name = record.name.clone();
+        let made = tokio::task::spawn_blocking(move || sandbox::make(&name, &attachments));
+        let sandbox = made.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
+        let namespace = self.settle(container, sandbox, &places)?;
+        if let Err(error) = self.publish(container, &places) {
+            self.unplace(container);
+            return Err(error);
+        }
+        Ok(Placed { namespace: Some(namespace), address: places.first().map(|(_, a)| *a) })
+    }
+
+    fn attachments(&self, id: &str, places: &[(NetworkRecord, Ipv4Addr)]) -> Result<Vec<Attachment>, EngineError> {
+        let mut attachments = Vec::new();
+        for (i, (network, address)) in places.iter().enumerate() {
+            let bridge = network.bridge();
+            let index = match link::index_of(&bridge) {
+                Ok(index) => index,
+                // After a reboot, or when somebody has deleted it.
+                Err(_) => {
+                    self.raise_bridge(network)?;
+                    link::index_of(&bridge).map_err(|source| NetworkError::Kernel { network: network.name.clone(), doing: "finding its bridge", source })?
+                }
+            };
+            // Unlike any earlier interface of the same container, which the kernel may not have removed yet.
+            let turn = self.next_exec.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 0x1000;
+            attachments.push(Attachment {
+                bridge: index,
+                group: network.group(),
+                host_name: format!("wh{}{turn:03x}{i}", &id[..8]),
+                subnet: network.subnet,
+                address: *address,
+                gateway: (!network.internal).then_some(network.gateway),
+            });
+        }
+        Ok(attachments)
+    }
+
+    /// Takes a sandbox over: its resolver serves, and others find the container by its names.
+    pub(super) fn settle(&self, container: &Container, sandbox: Sandbox, places: &[(NetworkRecord, Ipv4Addr)]) -> Result<Arc<OwnedFd>, EngineError> {
+        let record = container.record();
+        let servers = record.spec.dns.iter().filter_map(|s| s.parse().ok()).collect();
+        let view = View { networks: places.iter().map(|(n, _)| n.id.clone()).collect(), servers };
+        let resolver = sandbox.resolver.map(|r| dns::serve(r, self.names.clone(), view)).transpose();
+        let resolver = resolver.map_err(EngineError::io(format!("starting the resolver of {}", record.name)))?;
+        let namespace = Arc::new(sandbox.namespace);
+        let mut live = locked(&container.live);
+        live.namespace = Some(namespace.clone());
+        live.resolver = resolver;
+        drop(live);
+        self.enter_names(&record, places);
+        Ok(namespace)
+    }
+
+    pub(super) fn enter_names(&self, record: &ContainerRecord, places: &[(NetworkRecord, Ipv4Addr)]) {
+        for (network, address) in places {
+            let mut names = vec![record.name.clone()];
+            if let Some(endpoint) = record.spec.networks.iter().find(|e| e.network == network.name) {
+                names.extend(endpoint.aliases.iter().cloned());
+            }
+            names.push(record.id[..12].to_string());
+            names.push(record.id.clone());
+            names.extend(record.spec.hostname.clone());
+            self.names.insert(&network.id, &record.id, &names, *address);
+        }
+    }
+
+    /// Where a container is on its networks, by its record.
+    pub(super) fn places(&self, record: &ContainerRecord) -> Vec<(NetworkRecord, Ipv4Addr)> {
+        let networks = locked(&self.networks);
+        record.endpoints.iter().filter_map(|(id, address)| Some((networks.get(id)?.clone(), *address))).collect()
+    }
+
+    /// Takes the host's ports and leads them to the container.
+    pub(super) fn publish(&self, container: &Container, places: &[(NetworkRecord, Ipv4Addr)]) -> Result<(), EngineError> {
+        let record = container.record();
+        let Some(address) = places.iter().find(|(n, _)| !n.internal).map(|(_, a)| *a) else { return Ok(()) };
+        if record.spec.ports.is_empty() {
+            return Ok(());
+        }
+        let mut reservations: Vec<Reservation> = Vec::new();
+        let mut forwards = Vec::new();
+        let mut bound = Vec::new();
+        for port in &record.spec.ports {
+            let owner = |number: u16| self.owner_of(&container.id, number, &port.protocol);
+            // A container that is started again keeps the ports that the kernel chose for it.
+            let known = record.bound_ports.iter().find(|b| b.0 == port.target && b.1 == port.protocol && port.published == (0, 0));
+            let range = known.map_or(port.published.0..=port.published.1, |b| b.3..=b.3);
+            let ip = port.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
+            let reservation = ports::reserve(ip, &port.protocol, range, &owner)?;
+            forwards.push(Forward {
+                host_ip: port.host_ip,
+                protocol: if port.protocol == "udp" { 17 } else { 6 },
+                port: reservation.port,
+                to: (address, port.target),
+            });
+            bound.push((port.target, port.protocol.clone(), port.host_ip, reservation.port));
+            reservations.push(reservation);
+        }
+        self.firewall.publish(&forwards).map_err(NetworkError::Firewall)?;
+        let mut live = locked(&container.live);
+        live.reservations = reservations;
+        live.forwards = forwards;
+        drop(live);
+        if record.bound_ports != bound {
+            self.update(container, |record| record.bound_ports = bound);
+        }
+        Ok(())
+    }
+
+    fn owner_of(&self, own_id: &str, port: u16, protocol: &str) -> Option<String> {
+        let owner = self.containers().into_iter().filter(|c| c.id != own_id && c.status().is_alive()).find(|c| {
+            c.record().bound_ports.iter().any(|(_, p, _, number)| *number == port && p == protocol)
+        })?;
+        let record = owner.record();
+        let label = |key: &str| record.spec.labels.get(key).cloned();
+        Some(match (label(super::convert::LABEL_PROJECT), label(super::convert::LABEL_SERVICE)) {
+            (Some(project), Some(service)) => format!("the service `{service}` of the project `{project}`"),
+            _ => format!("the container {}", record.name),
+        })
+    }
+
+    /// Takes a container off its networks. The kernel removes the interfaces with the namespace.
+    pub(super) fn unplace(&self, container: &Container) {
+        let (namespace, resolver, reservations, forwards) = {
+            let mut live = locked(&container.live);
+            (live.namespace.take(), live.resolver.take(), std::mem::take(&mut live.reservations), std::mem::take(&mut live.forwards))
+        };
+        if let Err(error) = self.firewall.unpublish(&forwards) {
+            tracing::error!("taking back the ports of {}: {error}", container.name());
+        }
+        for network in container.record().endpoints.keys() {
+            self.names.remove(network, &container.id);
+        }
+        drop((namespace, resolver, reservations));
+    }
+
+    /// The address by which a container reaches the host.
+    pub(super) fn host_gateway(&self, record: &ContainerRecord) -> Option<Ipv4Addr> {
+        let first = record.spec.networks.first()?;
+        locked(&self.networks).values().find(|n| n.name == first.network).map(|n| n.gateway)
+    }
+}

@@ -1,0 +1,498 @@
+//! Projects: observed, planned, and brought to where they are wanted, with as much at once as the plan allows.
+
+use super::convert::{self, Origin};
+use super::error::{EngineError, state_error};
+use super::networks::NewNetwork;
+use super::record::{ContainerRecord, HealthStatus, ProjectRecord, Status};
+use super::{Container, Engine};
+use crate::compose::model::{Condition, Project};
+use crate::image::{ImageRef, Progress as PullProgress};
+use crate::plan::{self, DownOptions, Observed, ObservedContainer, ObservedNetwork, Operation, Plan, UpOptions};
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use indexmap::IndexMap;
+use petgraph::Direction;
+use petgraph::graph::NodeIndex;
+use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// What the CLI sends to bring a project up.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct UpRequest {
+    pub project: Project,
+    #[serde(default)]
+    pub options: UpOptions,
+    #[serde(default)]
+    pub config_files: String,
+    #[serde(default)]
+    pub working_dir: String,
+    /// Services of inactive profiles: their containers are no orphans.
+    #[serde(default)]
+    pub inactive: Vec<String>,
+    /// Names of services that are only to be acted on when they exist already (`start`): nothing is created.
+    #[serde(default)]
+    pub plan_only: bool,
+}
+
+/// A line of the answer to `up` and `down`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Progress {
+    /// `Container p-web-1` is `Starting`, `Started`, ...
+    Step { object: String, status: String, done: bool },
+    /// A layer of an image that is pulled.
+    Layer { image: String, id: String, status: String, current: u64, total: u64 },
+    Warning(String),
+    /// A line of the plan.
+    Plan(String),
+    Error { object: String, message: String },
+    /// The last line: everything has been done, or not.
+    Done { ok: bool },
+}
+
+/// Takes progress; nobody listening is no failure.
+pub type ProgressSender = UnboundedSender<Progress>;
+
+/// What every step of an execution needs.
+struct Context {
+    engine: Arc<Engine>,
+    project: Project,
+    origin: Origin,
+    timeout: Option<u64>,
+    renew_anonymous: bool,
+    remove_volumes: bool,
+    progress: ProgressSender,
+}
+
+impl Engine {
+    /// What exists of a project.
+    ///
+    /// # Errors
+    /// When the image store is damaged.
+    pub fn observe(&self, project: &str, images: impl Iterator<Item = String>) -> Result<Observed, EngineError> {
+        let network_names: HashMap<String, String> = self.networks().into_iter().map(|n| (n.id, n.name)).collect();
+        let containers = self.project_containers(project).iter().map(|c| observe_container(&c.record(), &network_names)).collect();
+        let networks = self.networks().into_iter().map(|n| (n.name, ObservedNetwork { project: n.labels.get(convert::LABEL_PROJECT).cloned() })).collect();
+        let volumes = self.volumes().into_iter().map(|v| v.name).collect();
+        let mut known = HashMap::new();
+        for image in images {
+            if let Some((_, found)) = self.images.find_loosely(&image)? {
+                known.insert(image, found.id);
+            }
+        }
+        Ok(Observed { containers, networks, volumes, images: known })
+    }
+
+    /// The containers with a project's label.
+    pub fn project_containers(&self, project: &str) -> Vec<Arc<Container>> {
+        self.containers().into_iter().filter(|c| super::locked(&c.record).spec.labels.get(convert::LABEL_PROJECT).is_some_and(|p| p == project)).collect()
+    }
+
+    /// Brings a project up, telling what is done as it is done.
+    ///
+    /// # Errors
+    /// What could not be planned; failures of steps are told and counted.
+    pub async fn up(self: &Arc<Self>, request: UpRequest, progress: ProgressSender) -> Result<(), EngineError> {
+        let UpRequest { project, options, config_files, working_dir, inactive, plan_only } = request;
+        let images: HashSet<String> = project.services.values().filter_map(|s| s.image.clone()).collect();
+        for image in &images {
+            image.parse::<ImageRef>().map_err(crate::image::ImageError::from)?;
+        }
+        let mut observed = self.observe(&project.name, images.into_iter())?;
+        observed.containers.retain(|c| !inactive.contains(&c.service));
+        let plan = plan::up(&project, &observed, &options)?;
+        if plan_only {
+            plan.lines().into_iter().for_each(|line| drop(progress.send(Progress::Plan(line))));
+            warn_of_orphans(&plan, &progress);
+            return Ok(());
+        }
+        warn_of_orphans(&plan, &progress);
+        let record = ProjectRecord { project: project.clone(), config_files: config_files.clone(), working_dir: working_dir.clone() };
+        self.journal.put(&format!("project/{}", project.name), &record).map_err(state_error)?;
+        for container in observed.containers.iter().filter(|c| c.running && project.services.contains_key(&c.service)) {
+            let untouched = !plan.graph.node_weights().any(|step| names_container(&step.operation, &container.id, &container.name));
+            if untouched {
+                let _ = progress.send(Progress::Step { object: format!("Container {}", container.name), status: "Running".into(), done: true });
+            }
+        }
+        let context = Context {
+            engine: self.clone(),
+            project,
+            origin: Origin { config_files, working_dir },
+            timeout: options.timeout.map(u64::from),
+            renew_anonymous: options.renew_anon_volumes,
+            remove_volumes: true,
+            progress,
+        };
+        let changed = !plan.is_empty();
+        let result = execute(Arc::new(context), plan).await;
+        if changed {
+            self.sync().await?;
+        }
+        result
+    }
+
+    /// Takes a project down.
+    ///
+    /// # Errors
+    /// Failures of steps are told and counted.
+    pub async fn down(self: &Arc<Self>, name: &str, mut options: DownOptions, progress: ProgressSender) -> Result<(), EngineError> {
+        let record: Option<ProjectRecord> = self.journal.get(&format!("project/{name}"));
+        let own = |labels: &IndexMap<String, String>| labels.get(convert::LABEL_PROJECT).is_some_and(|p| p == name);
+        options.own_networks = self.networks().into_iter().filter(|n| own(&n.labels)).map(|n| n.name).collect();
+        options.own_volumes = self.volumes().into_iter().filter(|v| own(&v.labels)).map(|v| v.name).collect();
+        if options.rmi.as_deref() == Some("all") {
+            let services = record.iter().flat_map(|r| r.project.services.values());
+            options.images = services.filter_map(|s| s.image.clone()).collect();
+            options.images.sort();
+            options.images.dedup();
+        }
+        let observed = self.observe(name, options.images.iter().cloned())?;
+        let plan = plan::down(&observed, &options);
+        warn_of_orphans(&plan, &progress);
+        if plan.is_empty() {
+            let _ = progress.send(Progress::Warning(format!("there is nothing of the project {name} to remove")));
+        }
+        let context = Context {
+            engine: self.clone(),
+            project: Project { name: name.into(), ..Project::default() },
+            origin: Origin::default(),
+            timeout: options.timeout.map(u64::from),
+            renew_anonymous: false,
+            remove_volumes: true,
+            progress,
+        };
+        let result = execute(Arc::new(context), plan).await;
+        if result.is_ok() && options.services.is_empty() {
+            self.journal.delete(&format!("project/{name}")).map_err(state_error)?;
+        }
+        self.sync().await?;
+        result
+    }
+
+    async fn sync(self: &Arc<Self>) -> Result<(), EngineError> {
+        let engine = self.clone();
+        let synced = tokio::task::spawn_blocking(move || engine.journal.sync()).await;
+        synced.map_err(|e| EngineError::Invalid(e.to_string()))?.map_err(state_error)
+    }
+
+    /// Pulls an image; two who want the same one wait for each other.
+    ///
+    /// # Errors
+    /// The registry's or the disk's.
+    pub async fn pull(self: &Arc<Self>, image: &str, progress: ProgressSender) -> Result<(), EngineError> {
+        let name: ImageRef = image.parse().map_err(crate::image::ImageError::from)?;
+        let _turn = self.pulls.lock().await;
+        let shown = image.to_string();
+        let report = Arc::new(move |event: PullProgress| {
+            let PullProgress::Layer { id, status, current, total } = event;
+            let _ = progress.send(Progress::Layer { image: shown.clone(), id, status: status.into(), current, total });
+        });
+        self.registry.pull(&self.images, &name, report).await?;
+        self.emit("image", "pull", &name.familiar(), IndexMap::new());
+        Ok(())
+    }
+}
+
+fn warn_of_orphans(plan: &Plan, progress: &ProgressSender) {
+    if !plan.orphans.is_empty() {
+        let _ = progress.send(Progress::Warning(format!(
+            "found containers of services that the project does not have: {}; --remove-orphans removes them",
+            plan.orphans.join(", ")
+        )));
+    }
+}
+
+fn names_container(operation: &Operation, id: &str, name: &str) -> bool {
+    match operation {
+        Operation::RecreateContainer { replaces, .. } => replaces == id,
+        Operation::StartContainer { name: n, .. } => n == name,
+        Operation::RemoveContainer { id: i, .. } | Operation::StopContainer { id: i, .. } | Operation::RestartContainer { id: i, .. } => i == id,
+        _ => false,
+    }
+}
+
+fn observe_container(record: &ContainerRecord, networks: &HashMap<String, String>) -> ObservedContainer {
+    let label = |key: &str| record.spec.labels.get(key).cloned().unwrap_or_default();
+    let depends_on = label(convert::LABEL_DEPENDS_ON);
+    ObservedContainer {
+        id: record.id.clone(),
+        name: record.name.clone(),
+        service: label(convert::LABEL_SERVICE),
+        number: label(convert::LABEL_NUMBER).parse().unwrap_or(1),
+        config_hash: label(convert::LABEL_HASH),
+        image_id: record.image_id.clone(),
+        running: record.state.status.is_alive(),
+        depends_on: depends_on.split(',').filter_map(|d| d.split(':').next()).filter(|d| !d.is_empty()).map(str::to_string).collect(),
+        networks: record.endpoints.keys().filter_map(|id| networks.get(id).cloned()).collect(),
+    }
+}
+
+/// Runs every step as soon as those before it are done. A step that fails takes those that depend on it along; the others go on.
+async fn execute(context: Arc<Context>, plan: Plan) -> Result<(), EngineError> {
+    let graph = &plan.graph;
+    let mut waiting: HashMap<NodeIndex, usize> = graph.node_indices().map(|n| (n, graph.neighbors_directed(n, Direction::Incoming).count())).collect();
+    let mut running: FuturesUnordered<BoxFuture<'_, (NodeIndex, Result<(), EngineError>)>> = FuturesUnordered::new();
+    let mut failed: HashSet<NodeIndex> = HashSet::new();
+    let mut errors = Vec::new();
+    let launch = |node: NodeIndex, running: &mut FuturesUnordered<BoxFuture<'_, _>>| {
+        let (context, operation) = (context.clone(), graph[node].operation.clone());
+        // A task of its own, so that steps run on every processor; it ends even when the client goes away half-way.
+        let task = tokio::spawn(async move { perform(&context, &operation).await });
+        running.push(Box::pin(async move { (node, task.await.unwrap_or_else(|e| Err(EngineError::Invalid(format!("a step of the plan panicked: {e}"))))) }));
+    };
+    for node in graph.node_indices().filter(|n| waiting[n] == 0) {
+        launch(node, &mut running);
+    }
+    while let Some((node, result)) = running.next().await {
+        let mut done = vec![node];
+        if let Err(error) = result {
+            failed.insert(node);
+            let object = object_of(&graph[node].operation);
+            let _ = context.progress.send(Progress::Error { object: object.clone(), message: error.to_string() });
+            errors.push(error.to_string());
+        }
+        while let Some(node) = done.pop() {
+            for next in graph.neighbors_directed(node, Direction::Outgoing) {
+                if failed.contains(&node) && failed.insert(next) {
+                    let _ = context.progress.send(Progress::Step { object: object_of(&graph[next].operation), status: "Skipped".into(), done: true });
+                }
+                let Some(count) = waiting.get_mut(&next) else { continue };
+                *count -= 1;
+                if *count == 0 {
+                    if failed.contains(&next) { done.push(next) } else { launch(next, &mut running) }
+                }
+            }
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(EngineError::Several(errors)) }
+}
+
+fn object_of(operation: &Operation) -> String {
+    match operation {
+        Operation::CreateNetwork { key: name } | Operation::RemoveNetwork { name } => format!("Network {name}"),
+        Operation::CreateVolume { key: name } | Operation::RemoveVolume { name } => format!("Volume {name}"),
+        Operation::PullImage { image } | Operation::RemoveImage { image } => format!("Image {image}"),
+        Operation::Await { service, .. } => format!("Service {service}"),
+        Operation::CreateContainer { name, .. }
+        | Operation::RecreateContainer { name, .. }
+        | Operation::StartContainer { name, .. }
+        | Operation::RestartContainer { name, .. }
+        | Operation::RemoveContainer { name, .. }
+        | Operation::StopContainer { name, .. } => format!("Container {name}"),
+    }
+}
+
+impl Context {
+    fn step(&self, object: &str, status: &str, done: bool) {
+        let _ = self.progress.send(Progress::Step { object: object.into(), status: status.into(), done });
+    }
+
+    fn labels(&self, key: &str, name: &str) -> IndexMap<String, String> {
+        [
+            (convert::LABEL_PROJECT.to_string(), self.project.name.clone()),
+            (key.to_string(), name.to_string()),
+            ("com.docker.compose.version".to_string(), env!("CARGO_PKG_VERSION").to_string()),
+        ]
+        .into()
+    }
+}
+
+async fn perform(context: &Context, operation: &Operation) -> Result<(), EngineError> {
+    let engine = &context.engine;
+    let object = object_of(operation);
+    match operation {
+        Operation::CreateNetwork { key } => {
+            let network = &context.project.networks[key];
+            let object = format!("Network {}", network.name);
+            context.step(&object, "Creating", false);
+            if let Some(driver) = network.driver.as_deref().filter(|d| !matches!(*d, "bridge" | "default" | "")) {
+                return Err(EngineError::Invalid(format!("the network {key} has the driver `{driver}`; wharf has `bridge`")));
+            }
+            let config = network.ipam.config.first();
+            let mut labels = network.labels.clone();
+            labels.extend(context.labels(convert::LABEL_NETWORK, key));
+            let new = NewNetwork {
+                name: network.name.clone(),
+                subnet: config.and_then(|c| c.subnet.clone()),
+                gateway: config.and_then(|c| c.gateway.clone()),
+                internal: network.internal,
+                labels,
+            };
+            let engine = engine.clone();
+            let made = tokio::task::spawn_blocking(move || engine.create_network(&new)).await;
+            made.map_err(|e| EngineError::Invalid(e.to_string()))??;
+            context.step(&object, "Created", true);
+        }
+        Operation::CreateVolume { key } => {
+            let volume = &context.project.volumes[key];
+            let object = format!("Volume \"{}\"", volume.name);
+            context.step(&object, "Creating", false);
+            if let Some(driver) = volume.driver.as_deref().filter(|d| !matches!(*d, "local" | "default" | "")) {
+                return Err(EngineError::Invalid(format!("the volume {key} has the driver `{driver}`; wharf has `local`")));
+            }
+            let mut labels = volume.labels.clone();
+            labels.extend(context.labels(convert::LABEL_VOLUME, key));
+            engine.create_volume(&volume.name, labels, false)?;
+            context.step(&object, "Created", true);
+        }
+        Operation::PullImage { image } => {
+            context.step(&object, "Pulling", false);
+            engine.pull(image, context.progress.clone()).await?;
+            context.step(&object, "Pulled", true);
+        }
+        Operation::CreateContainer { service, number, name } => {
+            context.step(&object, "Creating", false);
+            create(context, service, *number, name, None)?;
+            context.step(&object, "Created", true);
+        }
+        Operation::RecreateContainer { service, number, name, replaces } => {
+            context.step(&object, "Recreate", false);
+            let old = engine.container(replaces)?;
+            // Created first, under a name of its own: when that fails, the old one still runs.
+            let temporary = format!("{}_{name}", &replaces[..12.min(replaces.len())]);
+            let new = create(context, service, *number, &temporary, Some(&old.record()))?;
+            let removed = engine.stop_and_remove(&old, context.timeout, context.renew_anonymous).await;
+            if let Err(error) = removed {
+                let _ = engine.remove(&new, true, false).await;
+                return Err(error);
+            }
+            engine.rename(&new, name);
+            context.step(&object, "Recreated", true);
+        }
+        Operation::StartContainer { name, .. } => {
+            context.step(&object, "Starting", false);
+            let container = engine.container(name)?;
+            engine.start(&container).await?;
+            context.step(&object, "Started", true);
+        }
+        Operation::RestartContainer { id, .. } => {
+            context.step(&object, "Restarting", false);
+            engine.restart(&engine.container(id)?, context.timeout).await?;
+            context.step(&object, "Started", true);
+        }
+        Operation::Await { service, condition } => await_condition(context, service, *condition).await?,
+        Operation::StopContainer { id, .. } => {
+            context.step(&object, "Stopping", false);
+            engine.stop(&engine.container(id)?, context.timeout).await?;
+            context.step(&object, "Stopped", true);
+        }
+        Operation::RemoveContainer { id, .. } => {
+            let container = engine.container(id)?;
+            let alive = container.status().is_alive();
+            context.step(&object, if alive { "Stopping" } else { "Removing" }, false);
+            engine.stop_and_remove(&container, context.timeout, context.remove_volumes).await?;
+            context.step(&object, "Removed", true);
+        }
+        Operation::RemoveNetwork { name } => {
+            context.step(&object, "Removing", false);
+            let (engine, name) = (engine.clone(), name.clone());
+            let removed = tokio::task::spawn_blocking(move || engine.remove_network(&name)).await;
+            removed.map_err(|e| EngineError::Invalid(e.to_string()))??;
+            context.step(&object, "Removed", true);
+        }
+        Operation::RemoveVolume { name } => {
+            context.step(&object, "Removing", false);
+            engine.remove_volume(name)?;
+            context.step(&object, "Removed", true);
+        }
+        Operation::RemoveImage { image } => {
+            context.step(&object, "Removing", false);
+            engine.remove_image(image)?;
+            context.step(&object, "Removed", true);
+        }
+    }
+    Ok(())
+}
+
+fn create(context: &Context, service: &str, number: u32, name: &str, old: Option<&ContainerRecord>) -> Result<Arc<Container>, EngineError> {
+    let engine = &context.engine;
+    let definition = &context.project.services[service];
+    let shared = definition.shares_network_of().map(|other| {
+        let containers = engine.project_containers(&context.project.name);
+        let found = containers.iter().find(|c| c.record().spec.labels.get(convert::LABEL_SERVICE).is_some_and(|s| s == other));
+        found.map(|c| c.id.clone()).ok_or_else(|| EngineError::Invalid(format!("the service `{service}` shares the network of `{other}`, which has no container")))
+    });
+    let named = definition.network_mode.as_deref().and_then(|mode| mode.strip_prefix("container:")).map(|name| engine.container(name).map(|c| c.id.clone()));
+    let network_of = shared.or(named).transpose()?;
+    let spec = convert::container(&context.project, service, number, &context.origin, network_of).map_err(EngineError::Invalid)?;
+    let inherit = old.filter(|_| !context.renew_anonymous);
+    engine.create(name, spec, inherit)
+}
+
+/// Waits for every container of a service; one that cannot fulfil the condition any more is an error.
+async fn await_condition(context: &Context, service: &str, condition: Condition) -> Result<(), EngineError> {
+    let containers: Vec<_> = context
+        .engine
+        .project_containers(&context.project.name)
+        .into_iter()
+        .filter(|c| c.record().spec.labels.get(convert::LABEL_SERVICE).is_some_and(|s| s == service))
+        .collect();
+    for container in containers {
+        let object = format!("Container {}", container.name());
+        let mut outcome = None;
+        let judged = |record: &ContainerRecord| judge(record, condition);
+        if condition != Condition::ServiceStarted {
+            context.step(&object, "Waiting", false);
+        }
+        container
+            .wait_until(|record| {
+                outcome = judged(record);
+                outcome.is_some()
+            })
+            .await;
+        match outcome {
+            Some(Ok(status)) => context.step(&object, status, true),
+            Some(Err(why)) => return Err(EngineError::Conflict(format!("{} {why}", container.name()))),
+            None => return Err(EngineError::no_container(&container.name())),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a container fulfils a condition, or never will; `None`: not yet.
+fn judge(record: &ContainerRecord, condition: Condition) -> Option<Result<&'static str, String>> {
+    let state = &record.state;
+    let ended = matches!(state.status, Status::Exited | Status::Removing);
+    let exited = || format!("has exited with code {}; `wharf logs {}` may tell why", state.exit_code, record.spec.labels.get(convert::LABEL_SERVICE).map_or("", String::as_str));
+    match condition {
+        Condition::ServiceStarted if ended && state.exit_code != 0 => Some(Err(exited())),
+        Condition::ServiceStarted => Some(Ok("Started")),
+        Condition::ServiceCompletedSuccessfully => match (ended, state.exit_code) {
+            (true, 0) => Some(Ok("Exited")),
+            (true, _) => Some(Err(format!("did not complete: it {}", exited()))),
+            _ => None,
+        },
+        Condition::ServiceHealthy => match &state.health {
+            _ if ended => Some(Err(format!("did not become healthy: it {}", exited()))),
+            Some(health) if health.status == HealthStatus::Healthy => Some(Ok("Healthy")),
+            Some(health) if health.status == HealthStatus::Unhealthy => {
+                let last = health.log.last().map(|p| p.output.trim().to_string()).filter(|t| !t.is_empty());
+                Some(Err(format!("is unhealthy{}", last.map(|t| format!(": its check says: {t}")).unwrap_or_default())))
+            }
+            Some(_) => None,
+            None if state.status == Status::Running => Some(Err("has no health check, so it never becomes healthy; give it a `healthcheck`".into())),
+            None => None,
+        },
+    }
+}
+
+impl Engine {
+    /// Removes an image's name, and its content where nothing else needs it.
+    ///
+    /// # Errors
+    /// When it is not here, or a container uses it.
+    pub fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
+        let (name, image) = self.image(reference)?;
+        let user = self.containers().into_iter().find(|c| c.record().image_id == image.id);
+        if let Some(user) = user {
+            return Err(EngineError::Conflict(format!("the image {reference} is in use by the container {}", user.name())));
+        }
+        let layers: HashSet<String> = self.containers().iter().flat_map(|c| c.record().layers).collect();
+        self.images.remove(&name, &|layer| layers.contains(layer))?;
+        self.emit("image", "delete", &name.familiar(), IndexMap::new());
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! Named and anonymous volumes: directories below the data root.
+
+use super::error::{EngineError, state_error};
+use super::record::VolumeRecord;
+use super::{Engine, locked};
+use indexmap::IndexMap;
+use std::path::PathBuf;
+
+impl Engine {
+    /// The directory that containers see.
+    pub fn volume_data(&self, name: &str) -> PathBuf {
+        self.config.data_root.join("volumes").join(name).join("_data")
+    }
+
+    pub fn volumes(&self) -> Vec<VolumeRecord> {
+        locked(&self.volumes).values().cloned().collect()
+    }
+
+    /// Makes a volume; one of that name that exists is returned as it is.
+    ///
+    /// # Errors
+    /// A name that is no file name, or the disk's.
+    pub fn create_volume(&self, name: &str, labels: IndexMap<String, String>, anonymous: bool) -> Result<VolumeRecord, EngineError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(allowed) || name.len() > 200 {
+            return Err(EngineError::Invalid(format!("`{name}` cannot be a volume's name: it has letters, digits, `_`, `.` and `-`")));
+        }
+        if let Some(known) = locked(&self.volumes).get(name) {
+            return Ok(known.clone());
+        }
+        let data = self.volume_data(name);
+        std::fs::create_dir_all(&data).map_err(EngineError::io(format!("making the volume {name}")))?;
+        let record = VolumeRecord { name: name.into(), created_at: jiff::Timestamp::now(), labels, anonymous };
+        self.journal.put(&format!("volume/{name}"), &record).map_err(state_error)?;
+        locked(&self.volumes).insert(name.into(), record.clone());
+        self.emit("volume", "create", name, IndexMap::new());
+        Ok(record)
+    }
+
+    /// Removes a volume with its data.
+    ///
+    /// # Errors
+    /// When a container uses it: the message names it.
+    pub fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
+        if !locked(&self.volumes).contains_key(name) {
+            return Err(EngineError::NoSuch { what: "volume", name: name.into() });
+        }
+        let user = self.containers().into_iter().find(|c| c.record().spec.mounts.iter().any(|m| m.source == name));
+        if let Some(user) = user {
+            return Err(EngineError::Conflict(format!("the volume {name} is in use by the container {}", user.name())));
+        }
+        self.journal.delete(&format!("volume/{name}")).map_err(state_error)?;
+        locked(&self.volumes).shift_remove(name);
+        let directory = self.config.data_root.join("volumes").join(name);
+        crate::image::store::remove_tree(&directory).map_err(EngineError::io(format!("removing the volume {name}")))?;
+        self.emit("volume", "destroy", name, IndexMap::new());
+        Ok(())
+    }
+}

@@ -1,0 +1,48 @@
+//! The hash by which a changed service is told from an unchanged one.
+
+use crate::compose::model::Service;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// Attributes that do not make a container different: Docker Compose leaves out the same ones.
+const IGNORED: [&str; 6] = ["build", "depends_on", "profiles", "pull_policy", "scale", "annotations"];
+
+/// SHA-256 over the service's canonical JSON with sorted keys, in hexadecimal.
+pub fn config_hash(service: &Service) -> String {
+    let mut value = serde_json::to_value(service).unwrap_or_default();
+    if let Value::Object(map) = &mut value {
+        map.retain(|key, _| !IGNORED.contains(&key.as_str()));
+        if let Some(Value::Object(deploy)) = map.get_mut("deploy") {
+            deploy.remove("replicas");
+        }
+    }
+    let mut hash = Sha256::new();
+    feed(&value, &mut hash);
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The value without the order of its keys.
+fn feed(value: &Value, hash: &mut Sha256) {
+    match value {
+        Value::Object(map) => {
+            let mut keys: Vec<_> = map.iter().collect();
+            keys.sort_by_key(|(key, _)| *key);
+            hash.update(b"{");
+            for (key, value) in keys {
+                hash.update(key.as_bytes());
+                hash.update(b":");
+                feed(value, hash);
+            }
+            hash.update(b"}");
+        }
+        Value::Array(list) => {
+            hash.update(b"[");
+            list.iter().for_each(|value| feed(value, hash));
+            hash.update(b"]");
+        }
+        scalar => {
+            hash.update(scalar.to_string().as_bytes());
+            hash.update(b",");
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! The plan of `up`: networks, volumes and images first and at once, then containers along their dependencies.
+
+use super::{Observed, ObservedContainer, Operation, Plan, PlanError, config_hash};
+use crate::compose::diagnostic::nearest;
+use crate::compose::model::{Condition, Project, Service};
+use indexmap::{IndexMap, IndexSet};
+use petgraph::graph::NodeIndex;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+
+/// What `up` was asked for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpOptions {
+    /// Empty: every service.
+    pub services: Vec<String>,
+    pub force_recreate: bool,
+    pub no_recreate: bool,
+    pub no_deps: bool,
+    pub no_start: bool,
+    pub remove_orphans: bool,
+    /// Wait until services run, and are healthy where they have a health check.
+    pub wait: bool,
+    pub scale: IndexMap<String, u32>,
+    /// Seconds to wait for a container that is stopped; its own grace period otherwise.
+    pub timeout: Option<u32>,
+    /// Instead of each service's `pull_policy`.
+    pub pull: Option<String>,
+    /// New anonymous volumes instead of the ones of the container that is replaced.
+    pub renew_anon_volumes: bool,
+}
+
+/// Plans `up`.
+///
+/// # Errors
+/// When a service is not in the project, an external resource is missing, or a service cannot be what it asks for.
+pub fn up(project: &Project, observed: &Observed, options: &UpOptions) -> Result<Plan, PlanError> {
+    let selected = select(project, options)?;
+    let mut planner = Planner { project, observed, options, plan: Plan::default(), networks: HashMap::new(), volumes: HashMap::new(), images: HashMap::new(), services: HashMap::new() };
+    for name in order(project, &selected) {
+        planner.service(&name)?;
+    }
+    planner.orphans();
+    if options.wait && !options.no_start {
+        for name in &selected {
+            planner.wait(name);
+        }
+    }
+    Ok(planner.plan)
+}
+
+/// The services to act on: the named ones and, unless told otherwise, what they depend on.
+fn select(project: &Project, options: &UpOptions) -> Result<IndexSet<String>, PlanError> {
+    for name in options.services.iter().chain(options.scale.keys()) {
+        if !project.services.contains_key(name) {
+            let nearest = nearest(name, project.services.keys().map(String::as_str)).map(str::to_string);
+            return Err(PlanError::NoSuchService { name: name.clone(), nearest });
+        }
+    }
+    if options.services.is_empty() {
+        return Ok(project.services.keys().cloned().collect());
+    }
+    let mut selected = IndexSet::new();
+    let mut open = options.services.clone();
+    while let Some(name) = open.pop() {
+        if let Some(service) = project.services.get(&name) {
+            if selected.insert(name) && !options.no_deps {
+                open.extend(service.depends_on.keys().filter(|d| project.services.contains_key(*d)).cloned());
+            }
+        }
+    }
+    Ok(selected)
+}
+
+/// Dependencies before dependents; otherwise the file's order. The loader has refused cycles.
+fn order(project: &Project, selected: &IndexSet<String>) -> Vec<String> {
+    fn visit(project: &Project, selected: &IndexSet<String>, name: &str, done: &mut IndexSet<String>) {
+        if done.contains(name) || !selected.contains(name) {
+            return;
+        }
+        if let Some(service) = project.services.get(name) {
+            for dependency in service.depends_on.keys() {
+                visit(project, selected, dependency, done);
+            }
+        }
+        done.insert(name.to_string());
+    }
+    let mut done = IndexSet::new();
+    for name in project.services.keys() {
+        visit(project, selected, name, &mut done);
+    }
+    done.into_iter().collect()
+}
+
+struct Planner<'a> {
+    project: &'a Project,
+    observed: &'a Observed,
+    options: &'a UpOptions,
+    plan: Plan,
+    networks: HashMap<String, Option<NodeIndex>>,
+    volumes: HashMap<String, Option<NodeIndex>>,
+    images: HashMap<String, Option<NodeIndex>>,
+    services: HashMap<String, ServiceSteps>,
+}
+
+#[derive(Default)]
+struct ServiceSteps {
+    /// The last step of each container that is started, restarted or removed.
+    starts: Vec<NodeIndex>,
+    awaits: HashMap<&'static str, NodeIndex>,
+    recreated: bool,
+}
+
+impl Planner<'_> {
+    fn service(&mut self, name: &str) -> Result<(), PlanError> {
+        let service = &self.project.services[name];
+        let replicas = self.options.scale.get(name).copied().unwrap_or_else(|| service.replicas());
+        if let Some(container_name) = service.container_name.as_ref().filter(|_| replicas > 1) {
+            return Err(PlanError::NamedAndScaled { service: name.into(), name: container_name.clone(), replicas });
+        }
+        let mut existing: Vec<&ObservedContainer> = self.observed.containers.iter().filter(|c| c.service == name).collect();
+        existing.sort_by_key(|c| c.number);
+        let hash = config_hash(service);
+        let mut steps = ServiceSteps::default();
+        let surplus = existing.split_off(existing.len().min(replicas as usize));
+        for container in surplus {
+            let cause = format!("{name} is scaled to {replicas}");
+            steps.starts.push(self.plan.add(Operation::RemoveContainer { id: container.id.clone(), name: container.name.clone() }, cause, &[]));
+        }
+        let mut needs = Vec::new();
+        let mut prepared = false;
+        for container in existing.iter().copied() {
+            let cause = self.recreate_cause(name, service, container, &hash);
+            let container_name = service.container_name.clone().unwrap_or_else(|| self.name(name, container.number));
+            if let Some(cause) = cause {
+                self.prepare(name, service, &mut prepared, &mut needs)?;
+                steps.recreated = true;
+                let operation = Operation::RecreateContainer {
+                    service: name.into(),
+                    number: container.number,
+                    name: container_name.clone(),
+                    replaces: container.id.clone(),
+                };
+                let created = self.plan.add(operation, cause, &needs);
+                self.start(name, service, container_name, "created", created, &mut steps);
+            } else if !container.running && !self.options.no_start {
+                let after = self.dependencies(service);
+                let operation = Operation::StartContainer { service: name.into(), name: container.name.clone() };
+                steps.starts.push(self.plan.add(operation, "not running", &after));
+            } else if let Some(dependency) = self.restarting_dependency(service) {
+                let after = self.dependencies(service);
+                let operation = Operation::RestartContainer { id: container.id.clone(), name: container.name.clone() };
+                steps.starts.push(self.plan.add(operation, format!("{dependency} is recreated, and `restart: true`"), &after));
+            }
+        }
+        let taken: Vec<u32> = existing.iter().map(|c| c.number).collect();
+        let free = (1..).filter(|n| !taken.contains(n));
+        for number in free.take((replicas as usize).saturating_sub(existing.len())) {
+            self.prepare(name, service, &mut prepared, &mut needs)?;
+            let container_name = service.container_name.clone().unwrap_or_else(|| self.name(name, number));
+            let operation = Operation::CreateContainer { service: name.into(), number, name: container_name.clone() };
+            let created = self.plan.add(operation, "not found", &needs);
+            self.start(name, service, container_name, "created", created, &mut steps);
+        }
+        self.services.insert(name.into(), steps);
+        Ok(())
+    }
+
+    fn name(&self, service: &str, number: u32) -> String {
+        format!("{}-{service}-{number}", self.project.name)
+    }
+
+    fn start(&mut self, service_name: &str, service: &Service, name: String, cause: &str, created: NodeIndex, steps: &mut ServiceSteps) {
+        if self.options.no_start {
+            steps.starts.push(created);
+            return;
+        }
+        let mut after = self.dependencies(service);
+        after.push(created);
+        let operation = Operation::StartContainer { service: service_name.into(), name };
+        steps.starts.push(self.plan.add(operation, cause, &after));
+    }
+
+    /// Why a container must be replaced; `None` where it may stay.
+    fn recreate_cause(&self, name: &str, service: &Service, container: &ObservedContainer, hash: &str) -> Option<String> {
+        if self.options.no_recreate {
+            return None;
+        }
+        let named = self.options.services.is_empty() || self.options.services.iter().any(|s| s == name);
+        if self.options.force_recreate && named {
+            return Some("--force-recreate".into());
+        }
+        if container.config_hash != hash {
+            return Some("its configuration has changed".into());
+        }
+        if let Some(image) = &service.image {
+            if let Some(id) = self.observed.images.get(image).filter(|id| **id != container.image_id) {
+                let short: String = id.trim_start_matches("sha256:").chars().take(12).collect();
+                return Some(format!("the image {image} is now {short}"));
+            }
+        }
+        let shared = service.shares_network_of()?;
+        self.services.get(shared).filter(|s| s.recreated).map(|_| format!("it shares the network of {shared}, which is recreated"))
+    }
+
+    fn restarting_dependency(&self, service: &Service) -> Option<String> {
+        let recreated = |name: &str| self.services.get(name).is_some_and(|s| s.recreated);
+        service.depends_on.iter().find(|(name, dependency)| dependency.restart && recreated(name)).map(|(name, _)| name.clone())
+    }
+
+    /// The steps for what a new container of the service needs: image, networks, volumes.
+    fn prepare(&mut self, name: &str, service: &Service, prepared: &mut bool, needs: &mut Vec<NodeIndex>) -> Result<(), PlanError> {
+        if std::mem::replace(prepared, true) {
+            return Ok(());
+        }
+        let Some(image) = &service.image else { return Err(PlanError::NoImage { service: name.into() }) };
+        needs.extend(self.image(image, service));
+        for key in service.networks.keys() {
+            needs.extend(self.network(key)?);
+        }
+        for key in service.volumes.iter().filter(|v| v.kind == "volume").filter_map(|v| v.source.as_ref()) {
+            needs.extend(self.volume(key)?);
+        }
+        if let Some(shared) = service.shares_network_of().and_then(|shared| self.services.get(shared)) {
+            needs.extend(&shared.starts);
+        }
+        Ok(())
+    }
+
+    fn image(&mut self, image: &str, service: &Service) -> Option<NodeIndex> {
+        if let Some(step) = self.images.get(image) {
+            return *step;
+        }
+        let policy = self.options.pull.as_deref().or(service.pull_policy.as_deref()).unwrap_or("missing");
+        let here = self.observed.images.contains_key(image);
+        let cause = match policy {
+            "always" => Some("pull_policy is always"),
+            "never" | "build" => None,
+            _ if here => None,
+            _ => Some("not found"),
+        };
+        let step = cause.map(|cause| self.plan.add(Operation::PullImage { image: image.into() }, cause, &[]));
+        self.images.insert(image.into(), step);
+        step
+    }
+
+    fn network(&mut self, key: &str) -> Result<Option<NodeIndex>, PlanError> {
+        if let Some(step) = self.networks.get(key) {
+            return Ok(*step);
+        }
+        let Some(network) = self.project.networks.get(key) else { return Ok(None) };
+        let here = self.observed.networks.contains_key(&network.name);
+        if network.external && !here {
+            return Err(PlanError::MissingNetwork { name: network.name.clone() });
+        }
+        let step = (!here).then(|| self.plan.add(Operation::CreateNetwork { key: key.into() }, "not found", &[]));
+        self.networks.insert(key.into(), step);
+        Ok(step)
+    }
+
+    fn volume(&mut self, key: &str) -> Result<Option<NodeIndex>, PlanError> {
+        if let Some(step) = self.volumes.get(key) {
+            return Ok(*step);
+        }
+        let Some(volume) = self.project.volumes.get(key) else { return Ok(None) };
+        let here = self.observed.volumes.contains(&volume.name);
+        if volume.external && !here {
+            return Err(PlanError::MissingVolume { name: volume.name.clone() });
+        }
+        let step = (!here).then(|| self.plan.add(Operation::CreateVolume { key: key.into() }, "not found", &[]));
+        self.volumes.insert(key.into(), step);
+        Ok(step)
+    }
+
+    /// The steps after which a container of the service may start.
+    fn dependencies(&mut self, service: &Service) -> Vec<NodeIndex> {
+        let mut after = Vec::new();
+        for (name, dependency) in &service.depends_on {
+            let Some(steps) = self.services.get(name) else { continue };
+            if dependency.condition == Condition::ServiceStarted {
+                after.extend(&steps.starts);
+            } else {
+                after.push(self.await_condition(name, dependency.condition));
+            }
+        }
+        after
+    }
+
+    fn await_condition(&mut self, name: &str, condition: Condition) -> NodeIndex {
+        let (known, starts) = match self.services.get(name) {
+            Some(steps) => (steps.awaits.get(condition.as_str()).copied(), steps.starts.clone()),
+            None => (None, Vec::new()),
+        };
+        known.unwrap_or_else(|| {
+            let operation = Operation::Await { service: name.into(), condition };
+            let node = self.plan.add(operation, "depended on", &starts);
+            if let Some(steps) = self.services.get_mut(name) {
+                steps.awaits.insert(condition.as_str(), node);
+            }
+            node
+        })
+    }
+
+    fn wait(&mut self, name: &str) {
+        let service = &self.project.services[name];
+        let healthy = service.healthcheck.as_ref().is_some_and(|h| !h.disable && h.test.as_ref().is_some_and(|t| t.first().is_some_and(|f| f != "NONE")));
+        self.await_condition(name, if healthy { Condition::ServiceHealthy } else { Condition::ServiceStarted });
+    }
+
+    fn orphans(&mut self) {
+        let orphans: Vec<&ObservedContainer> =
+            self.observed.containers.iter().filter(|c| !self.project.services.contains_key(&c.service)).collect();
+        for container in orphans {
+            if self.options.remove_orphans {
+                let operation = Operation::RemoveContainer { id: container.id.clone(), name: container.name.clone() };
+                self.plan.add(operation, format!("the project has no service {}", container.service), &[]);
+            } else {
+                self.plan.orphans.push(container.name.clone());
+            }
+        }
+    }
+}
