@@ -74,7 +74,7 @@ impl Engine {
             restart_count: 0,
         };
         let directory = self.container_directory(&id);
-        let made = ["upper", "work", "rootfs"].iter().try_for_each(|part| fs::create_dir_all(directory.join(part)));
+        let made = ["upper", "work"].iter().try_for_each(|part| fs::create_dir_all(directory.join(part)));
         let kept = made.and_then(|()| self.journal.put(&format!("container/{id}"), &record));
         if let Err(error) = kept {
             let _ = crate::image::store::remove_tree(&directory);
@@ -129,11 +129,11 @@ impl Engine {
         let namespace = placed.namespace.clone();
         // Files, a fork and an exec: off the threads that answer requests.
         let spawned = tokio::task::spawn_blocking(move || -> Result<_, EngineError> {
-            this.write_etc(&record, placed.address)?;
-            let launch = this.launch_file(&record)?;
             let run = this.run_directory(&record.id);
             let doing = || EngineError::io(format!("preparing the container {}", record.name));
             fs::create_dir_all(&run).map_err(doing())?;
+            this.write_etc(&record, placed.address)?;
+            let launch = this.launch_file(&record)?;
             fs::write(run.join("launch.json"), serde_json::to_vec(&launch).map_err(|e| doing()(e.into()))?).map_err(doing())?;
             let _ = fs::remove_file(this.container_directory(&record.id).join("exit.json"));
             let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).map_err(|e| doing()(e.into()))?;

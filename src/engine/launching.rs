@@ -94,10 +94,11 @@ impl Engine {
             cgroup: self.cgroups.clone(),
             oci,
             rootfs: Rootfs {
-                lower: record.layers.iter().rev().map(|layer| self.images.layer(layer)).collect(),
+                lower: record.layers.iter().rev().map(|layer| self.images.layer(layer)).chain([self.base_layer()]).collect(),
                 upper: directory.join("upper"),
                 work: directory.join("work"),
-                mountpoint: directory.join("rootfs"),
+                // Each container mounts its own there, in its own mount namespace.
+                mountpoint: self.config.run_root.join("rootfs"),
             },
             user,
             group_add: spec.group_add.clone(),
@@ -114,6 +115,28 @@ impl Engine {
             revive: self.revive_arguments(),
             revive_lock: self.config.run_root.join("revive.lock"),
         })
+    }
+
+    /// The layer below every image: empty directories and files where wharf mounts something. Images have most of them, but
+    /// what one lacks would have to be made in each container's own layer, on disk.
+    fn base_layer(&self) -> std::path::PathBuf {
+        self.config.data_root.join("base")
+    }
+
+    /// Makes the layer below every image.
+    pub(super) fn make_base_layer(&self) -> Result<(), EngineError> {
+        let base = self.base_layer();
+        let doing = || EngineError::io(format!("making {}", base.display()));
+        for directory in ["dev", "etc", "proc", "sys"] {
+            fs::create_dir_all(base.join(directory)).map_err(doing())?;
+        }
+        for file in ["etc/hostname", "etc/hosts", "etc/resolv.conf"] {
+            fs::File::options().create(true).append(true).open(base.join(file)).map_err(doing())?;
+        }
+        for path in ["", "dev", "etc", "proc", "sys"] {
+            fs::set_permissions(base.join(path), fs::Permissions::from_mode(0o755)).map_err(doing())?;
+        }
+        Ok(())
     }
 
     fn rlimits(&self, record: &ContainerRecord) -> Result<Vec<(String, u64, u64)>, EngineError> {
@@ -140,7 +163,7 @@ impl Engine {
     fn mounts(&self, record: &ContainerRecord) -> Result<(Vec<BindMount>, Vec<String>), EngineError> {
         let mut mounts = Vec::new();
         let mut copy_up = Vec::new();
-        let directory = self.container_directory(&record.id);
+        let directory = self.run_directory(&record.id);
         for file in ["resolv.conf", "hostname", "hosts"] {
             let destination = format!("/etc/{file}");
             if !record.spec.mounts.iter().any(|m| m.target == destination) && directory.join(file).exists() {
@@ -192,7 +215,7 @@ impl Engine {
 
     /// Writes /etc/hostname, /etc/hosts and /etc/resolv.conf of a container.
     pub(super) fn write_etc(&self, record: &ContainerRecord, address: Option<Ipv4Addr>) -> Result<(), EngineError> {
-        let directory = self.container_directory(&record.id);
+        let directory = self.run_directory(&record.id);
         let spec = &record.spec;
         let hostname = spec.hostname.clone().unwrap_or_else(|| record.id[..12].to_string());
         let qualified = spec.domainname.as_ref().map(|d| format!("{hostname}.{d} ")).unwrap_or_default();

@@ -44,6 +44,7 @@ pub fn run(config: Config, ready: impl FnOnce()) -> Result<(), EngineError> {
     };
     make(&config.run_root, 0o700)?;
     make(&config.run_root.join("containers"), 0o700)?;
+    make(&config.run_root.join("rootfs"), 0o700)?;
     // Containers' files are owned by anybody: nobody else on the host may get at them.
     make(&config.data_root, 0o710)?;
     make(&config.data_root.join("containers"), 0o710)?;
@@ -74,6 +75,7 @@ async fn serve(config: Config, nofile: (u64, u64), ready: impl FnOnce()) -> Resu
     let listener = UnixListener::bind(short).map_err(EngineError::io(format!("listening on {}", socket.display())))?;
     let _ = fs::set_permissions(&socket, fs::Permissions::from_mode(0o600));
     let engine = Arc::new(Engine::open(config, nofile)?);
+    engine.make_base_layer()?;
     engine.adopt().await;
     let connections = Arc::new(watch::Sender::new(0usize));
     let server = tokio::spawn(crate::api::server::serve(engine.clone(), listener, connections.clone()));

@@ -114,7 +114,7 @@ impl Engine {
         };
         let netlink = Netlink::route().map_err(failed("opening a netlink socket"))?;
         let bridge = record.bridge();
-        link::make_bridge(&netlink, &bridge, record.subnet, record.gateway).map_err(failed("making its bridge"))?;
+        link::make_bridge(&netlink, &bridge, record.group(), record.subnet, record.gateway).map_err(failed("making its bridge"))?;
         let settings = [
             (format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet"), "1"),
             (format!("/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6"), "1"),
@@ -132,7 +132,6 @@ impl Engine {
     fn drop_bridge(&self, record: &NetworkRecord) {
         if let Ok(netlink) = Netlink::route() {
             let _ = netlink.send(&[link::delete_group(record.group())]);
-            let _ = netlink.send(&[link::delete(&record.bridge())]);
         }
     }
 

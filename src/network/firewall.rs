@@ -71,6 +71,7 @@ impl Firewall {
             state.forwards.iter().for_each(|forward| add(&mut change, forward));
         }
         change.apply(&state.netlink)?;
+        others::let_through(&state.netlink, &self.table, &walls)?;
         state.walls = walls;
         state.written = true;
         Ok(())
@@ -189,5 +190,34 @@ fn compose(change: &mut Transaction, walls: &[Wall]) {
         }
         // oifname "br" drop
         change.rule("forward", &[to(), E::Drop]);
+    }
+}
+
+/// The `FORWARD` chain of iptables, where its policy is to drop: Docker sets it so. What another table drops, ours cannot
+/// accept, so wharf's bridges are let through at the head of that chain; our own table still decides about them.
+mod others {
+    use super::super::netlink::Netlink;
+    use super::super::nft::{self, Expression as E, Transaction};
+    use super::Wall;
+    use std::io;
+
+    const TABLE: &str = "filter";
+    const CHAIN: &str = "FORWARD";
+
+    /// Replaces the rules that carry `owner` by those for the walls.
+    pub fn let_through(netlink: &Netlink, owner: &str, walls: &[Wall]) -> io::Result<()> {
+        if !nft::drops_by_default(netlink, TABLE, CHAIN) && nft::rules_of(netlink, TABLE, CHAIN, owner).is_empty() {
+            return Ok(());
+        }
+        let mut change = Transaction::new(TABLE);
+        for handle in nft::rules_of(netlink, TABLE, CHAIN, owner) {
+            change.delete_rule(CHAIN, handle);
+        }
+        for wall in walls {
+            for meta in [nft::IIFNAME, nft::OIFNAME] {
+                change.insert_rule(CHAIN, owner, &[E::Interface { meta, name: wall.bridge.clone(), equal: true }, E::Accept]);
+            }
+        }
+        change.apply(netlink)
     }
 }

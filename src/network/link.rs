@@ -43,11 +43,12 @@ pub fn index_of(name: &str) -> io::Result<u32> {
     Ok(nix::net::if_::if_nametoindex(name)?)
 }
 
-/// A bridge that is up and has the subnet's gateway as its address.
-pub fn make_bridge(netlink: &Netlink, name: &str, subnet: Subnet, gateway: Ipv4Addr) -> io::Result<u32> {
+/// A bridge that is up and has the subnet's gateway as its address. The group is that of its network's veth ends too.
+pub fn make_bridge(netlink: &Netlink, name: &str, group: u32, subnet: Subnet, gateway: Ipv4Addr) -> io::Result<u32> {
     let create = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(0, IFF_UP))
         .string(IFLA_IFNAME, name)
         .attr(IFLA_ADDRESS, &mac_of(gateway))
+        .u32(IFLA_GROUP, group)
         .nest(IFLA_LINKINFO, |m| m.string(IFLA_INFO_KIND, "bridge"));
     match netlink.send(&[create]) {
         Err((_, e)) if e.raw_os_error() != Some(libc::EEXIST) => return Err(e),
@@ -124,11 +125,6 @@ pub fn default_route(index: u32, gateway: Ipv4Addr) -> Message {
     const RTN_UNICAST: u8 = 1;
     let header = [libc::AF_INET as u8, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0];
     Message::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &header).u32(RTA_OIF, index).attr(RTA_GATEWAY, &gateway.octets())
-}
-
-/// Deletes a link by its name.
-pub fn delete(name: &str) -> Message {
-    Message::new(RTM_DELLINK, 0, &ifinfo(0, 0)).string(IFLA_IFNAME, name)
 }
 
 /// Deletes every link of a group in one go: the kernel then waits for its readers once, not once for each link.

@@ -121,6 +121,35 @@ impl Netlink {
         Ok(Netlink { fd })
     }
 
+    /// Asks one question and returns the answers, each without its netlink header.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn ask(&self, mut question: Message) -> io::Result<Vec<Vec<u8>>> {
+        const NLMSG_DONE: u16 = 3;
+        let length = question.bytes.len() as u32;
+        question.bytes[0..4].copy_from_slice(&length.to_ne_bytes());
+        send(self.fd.as_raw_fd(), &question.bytes, MsgFlags::empty())?;
+        let mut answers = Vec::new();
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let length = recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+            let mut rest = &buffer[..length];
+            while rest.len() >= HEADER {
+                let size = (u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize).clamp(HEADER, rest.len());
+                match u16::from_ne_bytes([rest[4], rest[5]]) {
+                    NLMSG_DONE => return Ok(answers),
+                    NLMSG_ERROR if size >= HEADER + 4 => {
+                        let errno = -i32::from_ne_bytes([rest[16], rest[17], rest[18], rest[19]]);
+                        return if errno == 0 { Ok(answers) } else { Err(io::Error::from_raw_os_error(errno)) };
+                    }
+                    _ => answers.push(rest[HEADER..size].to_vec()),
+                }
+                rest = &rest[size.next_multiple_of(4).min(rest.len())..];
+            }
+        }
+    }
+
     /// Sends messages in one system call and reads the answer to each.
     ///
     /// # Errors

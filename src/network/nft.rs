@@ -107,6 +107,22 @@ impl Transaction {
         self.messages.push(message);
     }
 
+    /// Puts a rule at the head of a chain of somebody else's, marked with a comment by which it is found again.
+    pub fn insert_rule(&mut self, chain: &str, comment: &str, expressions: &[Expression]) {
+        let message = self.message(6, NLM_F_CREATE).string(2, chain).nest(4, |mut m| {
+            for part in expressions.iter().flat_map(Expression::parts) {
+                m = m.nest(NFTA_LIST_ELEM, part);
+            }
+            m
+        });
+        self.messages.push(message.attr(NFTA_RULE_USERDATA, &user_data(comment)));
+    }
+
+    pub fn delete_rule(&mut self, chain: &str, handle: u64) {
+        let message = self.message(8, 0).string(2, chain).attr(3, &handle.to_be_bytes());
+        self.messages.push(message);
+    }
+
     /// Applies the changes.
     ///
     /// # Errors
@@ -118,6 +134,47 @@ impl Transaction {
         batch.push(bracket(0x11));
         netlink.send(&batch).map_err(|(_, e)| e)
     }
+}
+
+const NFTA_RULE_USERDATA: u16 = 7;
+
+/// A rule's comment as `nft` keeps it: type 0, length, text.
+fn user_data(comment: &str) -> Vec<u8> {
+    let mut bytes = vec![0, comment.len() as u8 + 1];
+    bytes.extend_from_slice(comment.as_bytes());
+    bytes.push(0);
+    bytes
+}
+
+/// Whether there is a chain whose policy is to drop.
+pub fn drops_by_default(netlink: &Netlink, table: &str, chain: &str) -> bool {
+    let ask = Message::new(SUBSYSTEM | 4, 0, &HEADER).string(1, table).string(3, chain);
+    let answers = netlink.ask(ask).unwrap_or_default();
+    answers.iter().any(|answer| attribute(answer, 5).is_some_and(|policy| policy == [0, 0, 0, 0]))
+}
+
+/// The handles of the rules of a chain that carry a comment.
+pub fn rules_of(netlink: &Netlink, table: &str, chain: &str, comment: &str) -> Vec<u64> {
+    const NLM_F_DUMP: u16 = 0x300;
+    let ask = Message::new(SUBSYSTEM | 7, NLM_F_DUMP, &HEADER).string(1, table).string(2, chain);
+    let wanted = user_data(comment);
+    let rules = netlink.ask(ask).unwrap_or_default();
+    let ours = rules.iter().filter(|rule| attribute(rule, NFTA_RULE_USERDATA).is_some_and(|data| data == wanted));
+    ours.filter_map(|rule| Some(u64::from_be_bytes(attribute(rule, 3)?.try_into().ok()?))).collect()
+}
+
+/// The value of an attribute of an answer, which begins with the family's own header.
+fn attribute(answer: &[u8], kind: u16) -> Option<&[u8]> {
+    let mut rest = answer.get(HEADER.len()..)?;
+    while rest.len() >= 4 {
+        let length = usize::from(u16::from_ne_bytes([rest[0], rest[1]]));
+        let value = rest.get(4..length)?;
+        if u16::from_ne_bytes([rest[2], rest[3]]) & 0x3fff == kind {
+            return Some(value);
+        }
+        rest = rest.get(length.next_multiple_of(4)..)?;
+    }
+    None
 }
 
 pub const TYPE_IPV4: u32 = 7;

@@ -45,6 +45,8 @@ pub fn report(status: &OwnedFd, failure: &StepFailed) {
 fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, network: Option<OwnedFd>, terminal: &OwnedFd) -> Result<Program, StepFailed> {
     nix::unistd::setsid().doing("starting a session")?;
     sys::reset_signals();
+    // Modes of what is made for the container are meant as they are written.
+    nix::sys::stat::umask(Mode::empty());
     let oci = &launch.oci;
     let process = oci.process().as_ref().ok_or_else(|| StepFailed::because("reading the launch file", "it names no process"))?;
     let linux = oci.linux().as_ref();

@@ -184,6 +184,9 @@ pub fn new_mount(fstype: &str, source: &str, options: &[(&str, Option<&str>)], a
         .map(drop)
     };
     config(FSCONFIG_SET_STRING, Some("source"), Some(source))?;
+    if attributes & ATTR_RDONLY != 0 {
+        config(FSCONFIG_SET_FLAG, Some("ro"), None)?;
+    }
     for (key, value) in options {
         config(if value.is_some() { FSCONFIG_SET_STRING } else { FSCONFIG_SET_FLAG }, Some(key), *value)?;
     }
