@@ -2,11 +2,12 @@
 //!
 //! docs/ARCHITECTURE.md tells which room answers which question.
 
-pub mod compose;
-pub mod logs; pub mod runtime;
-pub mod network;
-pub mod image;
-pub mod plan;
 pub mod api;
-pub mod engine;
 pub mod cli;
+pub mod compose;
+pub mod engine;
+pub mod image;
+pub mod logs;
+pub mod network;
+pub mod plan;
+pub mod runtime;

@@ -61,7 +61,9 @@ impl Client {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::protocol)?;
         tokio::spawn(async move { drop(connection.with_upgrades().await) });
         let response = sender.send_request(request).await.map_err(ClientError::protocol)?;
-        if response.status().is_success() || matches!(response.status(), StatusCode::NOT_MODIFIED | StatusCode::SWITCHING_PROTOCOLS) {
+        if response.status().is_success()
+            || matches!(response.status(), StatusCode::NOT_MODIFIED | StatusCode::SWITCHING_PROTOCOLS)
+        {
             return Ok(response);
         }
         let status = response.status().as_u16();
@@ -72,7 +74,11 @@ impl Client {
     }
 
     fn request(method: Method, path: &str, body: RequestBody) -> Result<Request<RequestBody>, ClientError> {
-        let builder = Request::builder().method(method).uri(path).header(header::HOST, "wharf").header(header::CONTENT_TYPE, "application/json");
+        let builder = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "wharf")
+            .header(header::CONTENT_TYPE, "application/json");
         builder.body(body).map_err(ClientError::protocol)
     }
 
@@ -134,7 +140,11 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub async fn post_stream(&self, path: &str, mut reader: impl tokio::io::AsyncRead + Unpin + Send + 'static) -> Result<String, ClientError> {
+    pub async fn post_stream(
+        &self,
+        path: &str,
+        mut reader: impl tokio::io::AsyncRead + Unpin + Send + 'static,
+    ) -> Result<String, ClientError> {
         use tokio::io::AsyncReadExt;
         let (sender, receiver) = tokio::sync::mpsc::channel::<io::Result<Frame<Bytes>>>(8);
         tokio::spawn(async move {
@@ -170,7 +180,11 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub async fn hijack(&self, path: &str, body: &impl serde::Serialize) -> Result<TokioIo<hyper::upgrade::Upgraded>, ClientError> {
+    pub async fn hijack(
+        &self,
+        path: &str,
+        body: &impl serde::Serialize,
+    ) -> Result<TokioIo<hyper::upgrade::Upgraded>, ClientError> {
         let mut request = Self::request(Method::POST, path, Self::json_body(body)?)?;
         request.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
         request.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static("tcp"));

@@ -2,7 +2,10 @@
 
 use super::reply::{self, Query, Reply};
 use crate::engine::containers::parse_signal;
-use crate::engine::record::{ContainerRecord, ContainerSpec, EndpointSpec, HealthSpec, LogSpec, MountKind, MountSpec, NetworkMode, PortSpec, ResourceSpec, RestartPolicy, Status};
+use crate::engine::record::{
+    ContainerRecord, ContainerSpec, EndpointSpec, HealthSpec, LogSpec, MountKind, MountSpec, NetworkMode, PortSpec, ResourceSpec,
+    RestartPolicy, Status,
+};
 use crate::engine::{Engine, EngineError};
 use crate::network::link::mac_of;
 use hyper::Request;
@@ -26,7 +29,8 @@ pub fn list(engine: &Engine, query: &Query) -> Reply {
             None => record.spec.labels.contains_key(l),
         });
         let status = statuses.is_empty() || statuses.iter().any(|s| s == record.state.status.as_str());
-        let name = wanted("name").is_empty() || wanted("name").iter().any(|n| record.name.contains(n.trim_matches(['^', '$', '/'])));
+        let name =
+            wanted("name").is_empty() || wanted("name").iter().any(|n| record.name.contains(n.trim_matches(['^', '$', '/'])));
         let id = wanted("id").is_empty() || wanted("id").iter().any(|i| record.id.starts_with(i));
         shown && label && status && name && id
     });
@@ -70,7 +74,9 @@ fn command(record: &ContainerRecord) -> Vec<String> {
 
 /// `Up 3 minutes (healthy)`, `Exited (1) 2 hours ago`, as Docker says it.
 fn status_text(record: &ContainerRecord) -> String {
-    let ago = |time: Option<Timestamp>| time.map_or_else(|| "a moment".into(), |t| duration_text(Timestamp::now().as_second() - t.as_second()));
+    let ago = |time: Option<Timestamp>| {
+        time.map_or_else(|| "a moment".into(), |t| duration_text(Timestamp::now().as_second() - t.as_second()))
+    };
     let state = &record.state;
     match state.status {
         Status::Created => "Created".into(),
@@ -147,7 +153,9 @@ fn endpoints(engine: &Engine, record: &ContainerRecord) -> Value {
 
 fn mounts(engine: &Engine, record: &ContainerRecord) -> Vec<Value> {
     let mount = |m: &MountSpec| match m.kind {
-        MountKind::Bind => json!({"Type": "bind", "Source": m.source, "Destination": m.target, "Mode": "", "RW": !m.read_only, "Propagation": "rprivate"}),
+        MountKind::Bind => {
+            json!({"Type": "bind", "Source": m.source, "Destination": m.target, "Mode": "", "RW": !m.read_only, "Propagation": "rprivate"})
+        }
         MountKind::Volume => json!({
             "Type": "volume", "Name": m.source, "Source": engine.volume_data(&m.source), "Destination": m.target,
             "Driver": "local", "Mode": "z", "RW": !m.read_only, "Propagation": "",
@@ -166,7 +174,9 @@ pub fn inspect(engine: &Engine, id: &str) -> Reply {
     for (target, protocol, ip, port) in record.bound_ports.iter().filter(|_| record.state.status.is_alive()) {
         let list = bindings.entry(format!("{target}/{protocol}")).or_insert_with(|| json!([]));
         if let Some(list) = list.as_array_mut() {
-            list.push(json!({"HostIp": ip.map_or_else(|| "0.0.0.0".to_string(), |i| i.to_string()), "HostPort": port.to_string()}));
+            list.push(
+                json!({"HostIp": ip.map_or_else(|| "0.0.0.0".to_string(), |i| i.to_string()), "HostPort": port.to_string()}),
+            );
         }
     }
     let mut state = json!({
@@ -183,8 +193,11 @@ pub fn inspect(engine: &Engine, id: &str) -> Reply {
         "FinishedAt": time(record.state.finished_at),
     });
     if let Some(health) = &record.state.health {
-        let log: Vec<Value> =
-            health.log.iter().map(|p| json!({"Start": p.start.to_string(), "End": p.end.to_string(), "ExitCode": p.exit_code, "Output": p.output})).collect();
+        let log: Vec<Value> = health
+            .log
+            .iter()
+            .map(|p| json!({"Start": p.start.to_string(), "End": p.end.to_string(), "ExitCode": p.exit_code, "Output": p.output}))
+            .collect();
         state["Health"] = json!({"Status": health.status.as_str(), "FailingStreak": health.failing_streak, "Log": log});
     }
     let retries = if let RestartPolicy::OnFailure { max } = spec.restart { max } else { 0 };
@@ -262,7 +275,8 @@ pub async fn act(engine: &Arc<Engine>, id: &str, action: &str, query: &Query) ->
         "restart" => engine.restart(&container, timeout).await?,
         "kill" => {
             let text = query.get("signal").filter(|s| !s.is_empty()).unwrap_or("SIGKILL");
-            let signal = parse_signal(text).ok_or_else(|| EngineError::Invalid(format!("`{text}` is not a signal; signal(7) lists them")))?;
+            let signal = parse_signal(text)
+                .ok_or_else(|| EngineError::Invalid(format!("`{text}` is not a signal; signal(7) lists them")))?;
             engine.kill(&container, signal)?;
         }
         "pause" => engine.pause(&container, true).await?,
@@ -301,14 +315,21 @@ pub async fn create(engine: &Arc<Engine>, query: &Query, request: Request<Incomi
 fn spec_of(body: &Value) -> Result<ContainerSpec, EngineError> {
     let host = &body["HostConfig"];
     let text = |v: &Value| v.as_str().filter(|s| !s.is_empty()).map(str::to_string);
-    let list = |v: &Value| -> Vec<String> { v.as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_string)).collect() };
-    let some_list = |v: &Value| v.as_array().filter(|a| !a.is_empty()).map(|_| list(v));
-    let strings = |v: &Value| -> indexmap::IndexMap<String, String> { v.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_string())).collect() };
-    let number = |v: &Value| v.as_i64().filter(|n| *n != 0);
-    let policy = match (host["RestartPolicy"]["Name"].as_str().unwrap_or_default(), host["RestartPolicy"]["MaximumRetryCount"].as_u64()) {
-        ("on-failure", Some(max)) => RestartPolicy::OnFailure { max: max as u32 },
-        (name, _) => RestartPolicy::parse(name).ok_or_else(|| EngineError::Invalid(format!("`{name}` is not a restart policy")))?,
+    let list = |v: &Value| -> Vec<String> {
+        v.as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_string)).collect()
     };
+    let some_list = |v: &Value| v.as_array().filter(|a| !a.is_empty()).map(|_| list(v));
+    let strings = |v: &Value| -> indexmap::IndexMap<String, String> {
+        v.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_string())).collect()
+    };
+    let number = |v: &Value| v.as_i64().filter(|n| *n != 0);
+    let policy =
+        match (host["RestartPolicy"]["Name"].as_str().unwrap_or_default(), host["RestartPolicy"]["MaximumRetryCount"].as_u64()) {
+            ("on-failure", Some(max)) => RestartPolicy::OnFailure { max: max as u32 },
+            (name, _) => {
+                RestartPolicy::parse(name).ok_or_else(|| EngineError::Invalid(format!("`{name}` is not a restart policy")))?
+            }
+        };
     let mode = host["NetworkMode"].as_str().unwrap_or("default");
     let network_mode = match mode {
         "host" => NetworkMode::Host,
@@ -327,17 +348,32 @@ fn spec_of(body: &Value) -> Result<ContainerSpec, EngineError> {
     let mut mounts = Vec::new();
     for bind in list(&host["Binds"]) {
         let parts: Vec<&str> = bind.split(':').collect();
-        let [source, target, ..] = parts.as_slice() else { return Err(EngineError::Invalid(format!("`{bind}` is not a bind: write SOURCE:TARGET"))) };
+        let [source, target, ..] = parts.as_slice() else {
+            return Err(EngineError::Invalid(format!("`{bind}` is not a bind: write SOURCE:TARGET")));
+        };
         let kind = if source.starts_with('/') { MountKind::Bind } else { MountKind::Volume };
         let read_only = parts.get(2).is_some_and(|o| o.split(',').any(|o| o == "ro"));
-        mounts.push(MountSpec { kind, source: (*source).into(), target: (*target).into(), read_only, propagation: None, create_host_path: true, no_copy: false, subpath: None, anonymous: false });
+        mounts.push(MountSpec {
+            kind,
+            source: (*source).into(),
+            target: (*target).into(),
+            read_only,
+            propagation: None,
+            create_host_path: true,
+            no_copy: false,
+            subpath: None,
+            anonymous: false,
+        });
     }
     let mut ports = Vec::new();
     for (key, bindings) in host["PortBindings"].as_object().into_iter().flatten() {
         let (target, protocol) = key.split_once('/').unwrap_or((key, "tcp"));
         for binding in bindings.as_array().into_iter().flatten() {
             let published = binding["HostPort"].as_str().and_then(|p| p.parse().ok()).unwrap_or(0);
-            let host_ip = text(&binding["HostIp"]).filter(|ip| ip != "0.0.0.0").map(|ip| ip.parse().map_err(|_| EngineError::Invalid(format!("`{ip}` is not an IPv4 address")))).transpose()?;
+            let host_ip = text(&binding["HostIp"])
+                .filter(|ip| ip != "0.0.0.0")
+                .map(|ip| ip.parse().map_err(|_| EngineError::Invalid(format!("`{ip}` is not an IPv4 address"))))
+                .transpose()?;
             let target = target.parse().map_err(|_| EngineError::Invalid(format!("`{key}` is not a port")))?;
             ports.push(PortSpec { target, protocol: protocol.into(), host_ip, published: (published, published) });
         }
@@ -375,7 +411,14 @@ fn spec_of(body: &Value) -> Result<ContainerSpec, EngineError> {
         security_opt: list(&host["SecurityOpt"]),
         read_only: host["ReadonlyRootfs"].as_bool().unwrap_or(false),
         mounts,
-        tmpfs: host["Tmpfs"].as_object().into_iter().flatten().map(|(path, o)| (path.clone(), o.as_str().unwrap_or_default().split(',').filter(|o| !o.is_empty()).map(str::to_string).collect())).collect(),
+        tmpfs: host["Tmpfs"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(path, o)| {
+                (path.clone(), o.as_str().unwrap_or_default().split(',').filter(|o| !o.is_empty()).map(str::to_string).collect())
+            })
+            .collect(),
         ports,
         networks,
         network_mode,
@@ -395,7 +438,12 @@ fn spec_of(body: &Value) -> Result<ContainerSpec, EngineError> {
             cpuset: text(&host["CpusetCpus"]),
             pids: number(&host["PidsLimit"]),
         },
-        ulimits: host["Ulimits"].as_array().into_iter().flatten().filter_map(|u| Some((u["Name"].as_str()?.to_string(), u["Soft"].as_i64()?, u["Hard"].as_i64()?))).collect(),
+        ulimits: host["Ulimits"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|u| Some((u["Name"].as_str()?.to_string(), u["Soft"].as_i64()?, u["Hard"].as_i64()?)))
+            .collect(),
         sysctls: strings(&host["Sysctls"]),
         shm_size: host["ShmSize"].as_u64().filter(|n| *n > 0),
         oom_score_adj: host["OomScoreAdj"].as_i64().unwrap_or(0) as i32,

@@ -15,7 +15,9 @@ use tokio::net::unix::pipe;
 pub async fn create(engine: &Engine, id: &str, request: Request<Incoming>) -> Reply {
     let container = engine.container(id)?;
     let body: Value = reply::json_body(request).await?;
-    let list = |key: &str| -> Vec<String> { body[key].as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_string)).collect() };
+    let list = |key: &str| -> Vec<String> {
+        body[key].as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_string)).collect()
+    };
     let text = |key: &str| body[key].as_str().filter(|s| !s.is_empty()).map(str::to_string);
     let size = body["ConsoleSize"].as_array().and_then(|s| Some((s.first()?.as_u64()? as u16, s.get(1)?.as_u64()? as u16)));
     let new = NewExec {
@@ -49,7 +51,9 @@ pub async fn start(engine: &Arc<Engine>, id: &str, mut request: Request<Incoming
         if body["Detach"].as_bool() == Some(true) {
             return reply::empty(200);
         }
-        return Err(EngineError::Invalid("the connection must be upgraded: send `Connection: Upgrade` and `Upgrade: tcp`".into()));
+        return Err(EngineError::Invalid(
+            "the connection must be upgraded: send `Connection: Upgrade` and `Upgrade: tcp`".into(),
+        ));
     };
     let tty = exec.new.tty;
     tokio::spawn(async move {
@@ -72,7 +76,10 @@ pub async fn start(engine: &Arc<Engine>, id: &str, mut request: Request<Incoming
 pub fn inspect(engine: &Engine, id: &str) -> Reply {
     let exec = engine.exec(id)?;
     let state = *exec.state.borrow();
-    reply::json(200, &json!({"ID": exec.id, "Running": state.running, "ExitCode": state.exit_code, "Pid": state.pid, "ContainerID": exec.container.id}))
+    reply::json(
+        200,
+        &json!({"ID": exec.id, "Running": state.running, "ExitCode": state.exit_code, "Pid": state.pid, "ContainerID": exec.container.id}),
+    )
 }
 
 /// `POST /exec/{id}/resize?h=&w=`.

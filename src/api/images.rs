@@ -22,7 +22,7 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
         },
         ("POST", ["load"]) => load(engine, request).await,
         ("GET", [name @ .., "json"]) => inspect(engine, &name.join("/")),
-        ("DELETE", [name @ ..]) if !name.is_empty() => {
+        ("DELETE", name) if !name.is_empty() => {
             engine.remove_image(&name.join("/"))?;
             reply::json(200, &json!([{"Untagged": name.join("/")}]))
         }
@@ -110,13 +110,19 @@ async fn import(engine: &Arc<Engine>, query: &Query, request: Request<Incoming>)
 
 async fn load(engine: &Arc<Engine>, request: Request<Incoming>) -> Reply {
     let engine = engine.clone();
-    let loaded = with_body(request, move |body| archive::load(&engine.images, body, &engine.config.data_root.join("images/staging"))).await?;
-    let lines: Vec<String> = loaded.iter().map(|(name, _)| json!({"stream": format!("Loaded image: {}\n", name.familiar())}).to_string()).collect();
+    let loaded =
+        with_body(request, move |body| archive::load(&engine.images, body, &engine.config.data_root.join("images/staging")))
+            .await?;
+    let lines: Vec<String> =
+        loaded.iter().map(|(name, _)| json!({"stream": format!("Loaded image: {}\n", name.familiar())}).to_string()).collect();
     reply::text(200, lines.join("\n"))
 }
 
 /// Gives a request's body to blocking work as a reader.
-async fn with_body<T: Send + 'static>(request: Request<Incoming>, work: impl FnOnce(BodyReader) -> Result<T, ImageError> + Send + 'static) -> Result<T, EngineError> {
+async fn with_body<T: Send + 'static>(
+    request: Request<Incoming>,
+    work: impl FnOnce(BodyReader) -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, EngineError> {
     let (sender, receiver) = mpsc::channel(16);
     let working = tokio::task::spawn_blocking(move || work(BodyReader { receiver, chunk: Bytes::new() }));
     let mut body = request.into_body();

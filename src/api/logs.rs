@@ -51,14 +51,21 @@ fn log_time(text: &str) -> Result<String, EngineError> {
     let time = match text.split_once('.').unwrap_or((text, "")) {
         (seconds, fraction) if seconds.parse::<i64>().is_ok() => {
             let nanos = format!("{fraction:0<9}");
-            jiff::Timestamp::new(seconds.parse().map_err(|_| bad())?, nanos[..9].parse().map_err(|_| bad())?).map_err(|_| bad())?
+            jiff::Timestamp::new(seconds.parse().map_err(|_| bad())?, nanos[..9].parse().map_err(|_| bad())?)
+                .map_err(|_| bad())?
         }
         _ => text.parse::<jiff::Timestamp>().map_err(|_| bad())?,
     };
     Ok(format!("{time:.9}"))
 }
 
-async fn send_log(engine: Arc<Engine>, container: Arc<Container>, mut reader: Reader, options: Options, sender: mpsc::Sender<Bytes>) {
+async fn send_log(
+    engine: Arc<Engine>,
+    container: Arc<Container>,
+    mut reader: Reader,
+    options: Options,
+    sender: mpsc::Sender<Bytes>,
+) {
     let path = engine.log_path(&container.id);
     let directory = path.parent().unwrap_or(&path).to_path_buf();
     let watch = if options.follow { engine.watch_log(&directory).ok() } else { None };
@@ -144,7 +151,11 @@ pub fn events(engine: &Arc<Engine>, query: &Query) -> Reply {
             };
             let allowed = |key: &str, value: &str| filters.get(key).is_none_or(|list| list.iter().any(|v| v == value));
             let labels = filters.get("label").is_none_or(|list| {
-                list.iter().all(|l| l.split_once('=').map_or(event.actor.attributes.contains_key(l), |(k, v)| event.actor.attributes.get(k).is_some_and(|x| x == v)))
+                list.iter().all(|l| {
+                    l.split_once('=').map_or(event.actor.attributes.contains_key(l), |(k, v)| {
+                        event.actor.attributes.get(k).is_some_and(|x| x == v)
+                    })
+                })
             });
             if !(allowed("type", event.kind) && allowed("event", &event.action) && labels) {
                 continue;

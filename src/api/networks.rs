@@ -50,7 +50,10 @@ fn network(engine: &Engine, record: &NetworkRecord) -> Value {
     for container in engine.containers().iter().filter(|c| c.status().is_alive()) {
         let container = container.record();
         if let Some(address) = container.endpoints.get(&record.id) {
-            members.insert(container.id.clone(), json!({"Name": container.name, "IPv4Address": format!("{address}/{}", record.subnet.prefix())}));
+            members.insert(
+                container.id.clone(),
+                json!({"Name": container.name, "IPv4Address": format!("{address}/{}", record.subnet.prefix())}),
+            );
         }
     }
     json!({

@@ -99,7 +99,8 @@ const MAX_BODY: usize = 64 << 20;
 /// When it is not JSON, or too large.
 pub async fn json_body<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T, EngineError> {
     let limited = http_body_util::Limited::new(request.into_body(), MAX_BODY);
-    let bytes = limited.collect().await.map_err(|e| EngineError::Invalid(format!("the request's body cannot be read: {e}")))?.to_bytes();
+    let bytes =
+        limited.collect().await.map_err(|e| EngineError::Invalid(format!("the request's body cannot be read: {e}")))?.to_bytes();
     let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
     serde_json::from_slice(bytes).map_err(|e| EngineError::Invalid(format!("the request's body is not what is expected: {e}")))
 }

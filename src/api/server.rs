@@ -69,7 +69,8 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Reply {
     let query = Query::of(request.uri().query());
     let path = request.uri().path().to_string();
     let mut parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).map(reply::unescape).collect();
-    let versioned = parts.first().is_some_and(|p| p.strip_prefix('v').is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit())));
+    let versioned =
+        parts.first().is_some_and(|p| p.strip_prefix('v').is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit())));
     if versioned {
         parts.remove(0);
     }

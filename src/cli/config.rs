@@ -53,7 +53,8 @@ pub async fn run(global: &Global, command: Config) -> Outcome {
         return Ok(());
     }
     profiles::activate(&mut loaded.project, &mut loaded.inactive, &command.services_named);
-    let keys = |section: &str| loaded.canonical[section].as_object().map(|m| m.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+    let keys =
+        |section: &str| loaded.canonical[section].as_object().map(|m| m.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
     let lines = if command.services {
         keys("services")
     } else if command.volumes {
@@ -61,7 +62,9 @@ pub async fn run(global: &Global, command: Config) -> Outcome {
     } else if command.networks {
         keys("networks")
     } else if command.images {
-        let image = |(name, service): (&String, &compose::model::Service)| service.image.clone().unwrap_or_else(|| format!("{}-{name}", loaded.project.name));
+        let image = |(name, service): (&String, &compose::model::Service)| {
+            service.image.clone().unwrap_or_else(|| format!("{}-{name}", loaded.project.name))
+        };
         loaded.project.services.iter().map(image).collect()
     } else if command.profiles {
         let mut names: Vec<String> =
@@ -77,10 +80,10 @@ pub async fn run(global: &Global, command: Config) -> Outcome {
         services.map(|(name, service)| format!("{name} {}", config_hash(service))).collect()
     } else {
         let mut value = printable(&loaded.canonical, command.no_interpolate);
-        if !command.services_named.is_empty() {
-            if let Some(services) = value["services"].as_object_mut() {
-                services.retain(|name, _| command.services_named.contains(name));
-            }
+        if !command.services_named.is_empty()
+            && let Some(services) = value["services"].as_object_mut()
+        {
+            services.retain(|name, _| command.services_named.contains(name));
         }
         let text = if command.format == "json" {
             serde_json::to_string_pretty(&value).map_err(|e| Failure::Message(e.to_string()))?
@@ -110,10 +113,10 @@ fn printable(canonical: &Value, raw: bool) -> Value {
             }
         }
     }
-    if value["networks"].as_object().is_some_and(serde_json::Map::is_empty) {
-        if let Some(map) = value.as_object_mut() {
-            map.shift_remove("networks");
-        }
+    if value["networks"].as_object().is_some_and(serde_json::Map::is_empty)
+        && let Some(map) = value.as_object_mut()
+    {
+        map.shift_remove("networks");
     }
     value
 }

@@ -55,7 +55,8 @@ pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
 
 /// Asks the engine to end and waits until it has: its lock is free then.
 fn stop(global: &Global) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failure::Message(e.to_string()))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failure::Message(e.to_string()))?;
     let client = Client::new(&lifecycle::socket_path(&global.run_root));
     let asked: Result<Option<serde_json::Value>, _> = runtime.block_on(client.post("/engine/stop", &serde_json::Value::Null));
     if let Err(crate::api::client::ClientError::Connect { .. }) = asked {

@@ -54,7 +54,10 @@ pub async fn run(global: &Global, command: Exec) -> Outcome {
     let container = list.iter().find(|c| command.index.is_none_or(|n| c.number() == n));
     let Some(container) = container else {
         let which = command.index.map_or_else(String::new, |n| format!(" number {n}"));
-        return Err(Failure::Message(format!("the service `{}` has no running container{which}; `wharf up -d {}` starts it", command.service, command.service)));
+        return Err(Failure::Message(format!(
+            "the service `{}` has no running container{which}; `wharf up -d {}` starts it",
+            command.service, command.service
+        )));
     };
     let stdin = std::io::stdin();
     let tty = !command.no_tty && !command.detach && stdin.is_terminal() && std::io::stdout().is_terminal();

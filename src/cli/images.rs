@@ -114,7 +114,13 @@ async fn pull_one(client: &Client, image: &str, steps: &mut Steps) -> Outcome {
         if let Some(id) = line["id"].as_str() {
             let number = |key: &str| line["progressDetail"][key].as_u64().unwrap_or(0);
             let status = line["status"].as_str().unwrap_or_default().to_string();
-            steps.show(&Progress::Layer { image: image.into(), id: id.into(), status, current: number("current"), total: number("total") });
+            steps.show(&Progress::Layer {
+                image: image.into(),
+                id: id.into(),
+                status,
+                current: number("current"),
+                total: number("total"),
+            });
         }
     }
     steps.show(&Progress::Step { object, status: "Pulled".into(), done: true });
@@ -179,7 +185,9 @@ pub async fn image(global: &Global, command: Image) -> Outcome {
         Image::Pull { reference } => pull_one(&client, &reference, &mut Steps::new(false)).await?,
         Image::Ls { quiet } => {
             let images: Vec<Value> = client.get("/images/json").await?;
-            let id = |i: &Value| i["Id"].as_str().unwrap_or_default().trim_start_matches("sha256:").chars().take(12).collect::<String>();
+            let id = |i: &Value| {
+                i["Id"].as_str().unwrap_or_default().trim_start_matches("sha256:").chars().take(12).collect::<String>()
+            };
             if quiet {
                 images.iter().for_each(|i| println!("{}", id(i)));
                 return Ok(());
@@ -211,7 +219,8 @@ pub async fn image(global: &Global, command: Image) -> Outcome {
 async fn upload(client: &Client, path: &str, file: Option<PathBuf>) -> Result<String, Failure> {
     match file.filter(|f| f != std::path::Path::new("-")) {
         Some(file) => {
-            let opened = tokio::fs::File::open(&file).await.map_err(|e| Failure::Message(format!("opening {}: {e}", file.display())))?;
+            let opened =
+                tokio::fs::File::open(&file).await.map_err(|e| Failure::Message(format!("opening {}: {e}", file.display())))?;
             Ok(client.post_stream(path, opened).await?)
         }
         None => Ok(client.post_stream(path, tokio::io::stdin()).await?),

@@ -52,7 +52,12 @@ fn rounds(mut list: Vec<Listed>) -> Vec<Vec<Listed>> {
     let mut rounds: Vec<Vec<Listed>> = Vec::new();
     while !list.is_empty() {
         let names: Vec<String> = list.iter().map(|c| c.service().to_string()).collect();
-        let waits = |c: &Listed| c.label(LABEL_DEPENDS_ON).split(',').filter_map(|d| d.split(':').next()).any(|d| d != c.service() && names.iter().any(|n| n == d));
+        let waits = |c: &Listed| {
+            c.label(LABEL_DEPENDS_ON)
+                .split(',')
+                .filter_map(|d| d.split(':').next())
+                .any(|d| d != c.service() && names.iter().any(|n| n == d))
+        };
         let (later, now): (Vec<Listed>, Vec<Listed>) = list.into_iter().partition(waits);
         if now.is_empty() {
             // Labels of different versions of a file may go in a circle.

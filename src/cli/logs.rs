@@ -58,7 +58,9 @@ pub async fn run(global: &Global, command: Logs) -> Outcome {
     ps::check_services(loaded.as_ref(), &command.services)?;
     let tail = match command.tail.as_str() {
         "all" | "" => None,
-        number => Some(number.parse().map_err(|_| Failure::Message(format!("--tail {number}: write a number of lines, or all")))?),
+        number => {
+            Some(number.parse().map_err(|_| Failure::Message(format!("--tail {number}: write a number of lines, or all")))?)
+        }
     };
     let view = View {
         follow: command.follow,
@@ -98,7 +100,13 @@ struct Source {
 ///
 /// # Errors
 /// A broken connection.
-pub async fn attach(client: &Client, project: &str, services: &[String], view: &View, until_first_exit: bool) -> Result<u8, Failure> {
+pub async fn attach(
+    client: &Client,
+    project: &str,
+    services: &[String],
+    view: &View,
+    until_first_exit: bool,
+) -> Result<u8, Failure> {
     let filters = json!({"type": ["container"], "label": [format!("{LABEL_PROJECT}={project}")]});
     let mut events = match view.follow {
         true => Some(client.get_lines(&format!("/events?filters={}", escape(&filters.to_string()))).await?),
@@ -200,11 +208,14 @@ async fn open(client: &Client, container: &Listed, view: &View, prefix: String, 
         path.push_str(&format!("&tail={tail}"));
     }
     let started = match view.since_start && view.since.is_none() {
-        true => client.get::<Value>(&format!("/containers/{}/json", container.id)).await?["State"]["StartedAt"].as_str().map(str::to_string),
+        true => client.get::<Value>(&format!("/containers/{}/json", container.id)).await?["State"]["StartedAt"]
+            .as_str()
+            .map(str::to_string),
         false => None,
     };
     // The program may have written before its monitor noticed that it runs.
-    let started = started.and_then(|s| s.parse::<jiff::Timestamp>().ok()).map(|t| (t - jiff::SignedDuration::from_millis(50)).to_string());
+    let started =
+        started.and_then(|s| s.parse::<jiff::Timestamp>().ok()).map(|t| (t - jiff::SignedDuration::from_millis(50)).to_string());
     for (key, value) in [("since", view.since.clone().or(started)), ("until", view.until.clone())] {
         if let Some(value) = value {
             path.push_str(&format!("&{key}={}", escape(&value)));
@@ -299,6 +310,10 @@ impl Printer {
     fn flush(&mut self) -> Result<(), Failure> {
         let result = std::io::stdout().write_all(&self.out).and_then(|()| std::io::stdout().flush());
         self.out.clear();
-        result.map_err(|e| Failure::Message(format!("writing to standard output: {e}")))
+        result.map_err(|e| match e.kind() {
+            // `wharf logs | head` ends quietly, as if SIGPIPE had ended it.
+            std::io::ErrorKind::BrokenPipe => Failure::Code(141),
+            _ => Failure::Message(format!("writing to standard output: {e}")),
+        })
     }
 }

@@ -47,7 +47,14 @@ pub struct Global {
     #[arg(long = "profile", value_name = "NAME")]
     pub profiles: Vec<String>,
     /// Where images, volumes and containers are kept.
-    #[arg(long, global = true, env = "WHARF_DATA_ROOT", default_value = "/var/lib/wharf", value_name = "DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "WHARF_DATA_ROOT",
+        default_value = "/var/lib/wharf",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
     pub data_root: PathBuf,
     /// Where the engine's socket is.
     #[arg(long, global = true, env = "WHARF_RUN_ROOT", default_value = "/run/wharf", value_name = "DIR", hide_env_values = true)]
@@ -130,8 +137,6 @@ pub fn main() -> ExitCode {
     if let Command::Engine(command) = &cli.command {
         return finish(engine::run(&cli.global, command));
     }
-    // `wharf logs | head` ends quietly, as other programs do.
-    crate::runtime::sys::default_sigpipe();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     finish(match runtime {
         Ok(runtime) => runtime.block_on(run(cli)),

@@ -26,7 +26,11 @@ impl Steps {
         match progress {
             Progress::Step { object, status, done } => self.step(object, status, *done),
             Progress::Layer { image, id, status, current, total } => {
-                let size = if *total > 0 && *current < *total { format!("{status} {}/{}", bytes(*current), bytes(*total)) } else { status.clone() };
+                let size = if *total > 0 && *current < *total {
+                    format!("{status} {}/{}", bytes(*current), bytes(*total))
+                } else {
+                    status.clone()
+                };
                 let done = matches!(status.as_str(), "Pull complete" | "Already exists");
                 if self.bars.is_some() || done {
                     self.step(&format!("Image {image} [{id}]"), &size, done);
@@ -91,7 +95,11 @@ pub fn bytes(count: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    if unit == 0 { format!("{count}B") } else { format!("{value:.3}").chars().take(4).collect::<String>().trim_end_matches('.').to_string() + units[unit] }
+    if unit == 0 {
+        format!("{count}B")
+    } else {
+        format!("{value:.3}").chars().take(4).collect::<String>().trim_end_matches('.').to_string() + units[unit]
+    }
 }
 
 /// A table without lines, as `docker` prints them.

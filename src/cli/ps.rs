@@ -163,11 +163,26 @@ pub async fn run(global: &Global, command: Ps) -> Outcome {
     } else {
         let now = jiff::Timestamp::now().as_second();
         let row = |c: &Listed| {
-            let shown: String = if c.command.chars().count() > 20 { c.command.chars().take(19).chain(['…']).collect() } else { c.command.clone() };
+            let shown: String = if c.command.chars().count() > 20 {
+                c.command.chars().take(19).chain(['…']).collect()
+            } else {
+                c.command.clone()
+            };
             let created = format!("{} ago", duration_text(now - c.created));
-            vec![c.name().into(), c.image.clone(), format!("\"{shown}\""), c.service().into(), created, c.status.clone(), c.ports_text()]
+            vec![
+                c.name().into(),
+                c.image.clone(),
+                format!("\"{shown}\""),
+                c.service().into(),
+                created,
+                c.status.clone(),
+                c.ports_text(),
+            ]
         };
-        println!("{}", table(&["NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS"], list.iter().map(row).collect()));
+        println!(
+            "{}",
+            table(&["NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS"], list.iter().map(row).collect())
+        );
     }
     Ok(())
 }

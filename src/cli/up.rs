@@ -177,12 +177,16 @@ pub async fn run(global: &Global, command: Up) -> Outcome {
     }
     let coloured = std::io::stdout().is_terminal() && !command.no_color;
     let view = logs::View { follow: true, prefix: !command.no_log_prefix, coloured, since_start: true, ..logs::View::default() };
-    let attached = logs::attach(&client, &loaded.project.name, &named, &view, command.abort_on_container_exit);
+    let mut attached =
+        std::pin::pin!(logs::attach(&client, &loaded.project.name, &named, &view, command.abort_on_container_exit));
     let code = tokio::select! {
-        code = attached => code?,
+        code = &mut attached => code?,
         _ = tokio::signal::ctrl_c() => {
             eprintln!("\nGracefully stopping... (press Ctrl+C again to force)");
-            stop(&client, &loaded, None).await?;
+            // The containers' last words are shown; the output ends with the last container.
+            let (stopped, shown) = tokio::join!(stop(&client, &loaded, None), attached);
+            shown?;
+            stopped?;
             return Err(Failure::Code(130));
         }
     };

@@ -57,11 +57,11 @@ fn canonicalise_service(name: &str, service: &mut Node, found: &mut Vec<Diagnost
         to_mapping(node, "args");
         to_mapping(node, "labels");
     }
-    if let Some(node) = service.get_mut("extends") {
-        if let Value::String(base) = &node.value {
-            let base = Node::string(base.clone(), &node.at);
-            node.value = Value::Map(map_of([("service", base)]));
-        }
+    if let Some(node) = service.get_mut("extends")
+        && let Value::String(base) = &node.value
+    {
+        let base = Node::string(base.clone(), &node.at);
+        node.value = Value::Map(map_of([("service", base)]));
     }
     if let Some(node) = service.get_mut("env_file") {
         env_files(node);
@@ -69,20 +69,20 @@ fn canonicalise_service(name: &str, service: &mut Node, found: &mut Vec<Diagnost
     if let Some(node) = service.get_mut("depends_on") {
         depends_on(node);
     }
-    if let Some(node) = service.get_mut("networks") {
-        if let Value::List(list) = &node.value {
-            let entries = list.iter().filter_map(|n| Some((n.as_str()?.to_string(), Node::new(Value::Null, n.at.clone()))));
-            node.value = Value::Map(entries.map(|(k, n)| (k, Entry { key_at: n.at.clone(), node: n })).collect());
-        }
+    if let Some(node) = service.get_mut("networks")
+        && let Value::List(list) = &node.value
+    {
+        let entries = list.iter().filter_map(|n| Some((n.as_str()?.to_string(), Node::new(Value::Null, n.at.clone()))));
+        node.value = Value::Map(entries.map(|(k, n)| (k, Entry { key_at: n.at.clone(), node: n })).collect());
     }
     if let Some(node) = service.get_mut("extra_hosts") {
         extra_hosts(node, found);
     }
-    if let Some(node) = service.get_mut("healthcheck").and_then(|h| h.get_mut("test")) {
-        if let Value::String(text) = &node.value {
-            let at = node.at.clone();
-            node.value = Value::List(vec![Node::string("CMD-SHELL", &at), Node::string(text.clone(), &at)]);
-        }
+    if let Some(node) = service.get_mut("healthcheck").and_then(|h| h.get_mut("test"))
+        && let Value::String(text) = &node.value
+    {
+        let at = node.at.clone();
+        node.value = Value::List(vec![Node::string("CMD-SHELL", &at), Node::string(text.clone(), &at)]);
     }
     if let Some(options) = service.get_mut("logging").and_then(|l| l.get_mut("options")) {
         stringify_values(options);
@@ -156,21 +156,22 @@ pub fn to_mapping(parent: &mut Node, key: &str) {
         node.value = Value::Map(map);
     }
     stringify_values(node);
-    if key != "environment" && key != "args" {
-        if let Value::Map(map) = &mut node.value {
-            for entry in map.values_mut().filter(|entry| entry.node.is_null()) {
-                entry.node.value = Value::String(String::new());
-            }
+    if key != "environment"
+        && key != "args"
+        && let Value::Map(map) = &mut node.value
+    {
+        for entry in map.values_mut().filter(|entry| entry.node.is_null()) {
+            entry.node.value = Value::String(String::new());
         }
     }
 }
 
 fn to_list(parent: &mut Node, key: &str) {
-    if let Some(node) = parent.get_mut(key) {
-        if let Value::String(text) = &node.value {
-            let item = Node::string(text.clone(), &node.at);
-            node.value = Value::List(vec![item]);
-        }
+    if let Some(node) = parent.get_mut(key)
+        && let Value::String(text) = &node.value
+    {
+        let item = Node::string(text.clone(), &node.at);
+        node.value = Value::List(vec![item]);
     }
 }
 
@@ -247,7 +248,10 @@ fn extra_hosts(node: &mut Node, found: &mut Vec<Diagnostic>) {
             for (name, entry) in map {
                 let addresses = entry.node.as_list().map_or_else(|| vec![entry.node.clone()], <[Node]>::to_vec);
                 for address in addresses {
-                    hosts.push(Node::string(format!("{name}={}", unbracket(&address.scalar_text().unwrap_or_default())), &address.at));
+                    hosts.push(Node::string(
+                        format!("{name}={}", unbracket(&address.scalar_text().unwrap_or_default())),
+                        &address.at,
+                    ));
                 }
             }
         }

@@ -60,7 +60,9 @@ fn value<'a>(text: &'a str, earlier: &IndexMap<String, String>, outer: &dyn Vari
     let expand = |raw: &str| {
         interpolate::expand(raw, &lookup, &mut Unset::new()).map_err(|failure| match failure {
             interpolate::Failure::Syntax(why) => why,
-            interpolate::Failure::Required { name, message } => format!("the variable `{name}` is required and not set: {message}"),
+            interpolate::Failure::Required { name, message } => {
+                format!("the variable `{name}` is required and not set: {message}")
+            }
         })
     };
     match text.chars().next() {
@@ -82,9 +84,7 @@ fn value<'a>(text: &'a str, earlier: &IndexMap<String, String>, outer: &dyn Vari
         }
         _ => {
             let (line, after) = text.split_once('\n').unwrap_or((text, ""));
-            let comment = line.char_indices().find(|(i, c)| {
-                *c == '#' && (*i == 0 || line[..*i].ends_with([' ', '\t']))
-            });
+            let comment = line.char_indices().find(|(i, c)| *c == '#' && (*i == 0 || line[..*i].ends_with([' ', '\t'])));
             let raw = comment.map_or(line, |(i, _)| &line[..i]).trim_end();
             Ok((expand(raw)?, after))
         }

@@ -56,7 +56,8 @@ fn resolve_one(
         ]);
     };
     let missing = |tree: &Node, at: &Node| {
-        let names = tree.get("services").and_then(Node::as_map).map(|m| m.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+        let names =
+            tree.get("services").and_then(Node::as_map).map(|m| m.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
         let near = nearest(base_name, names.iter().map(String::as_str)).map(|n| format!("did you mean `{n}`?"));
         vec![Diagnostic::error(&at.at, format!("`services.{name}` extends `{base_name}`, which is not defined")).maybe_help(near)]
     };

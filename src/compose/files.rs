@@ -23,13 +23,14 @@ const OVERRIDES: [&str; 4] =
 /// When there is no Compose file here or above.
 pub fn locate(options: &Options) -> Result<Located, Diagnostic> {
     let mut given = options.files.clone();
-    if given.is_empty() {
-        if let Some(listed) = options.environment.get("COMPOSE_FILE").filter(|f| !f.is_empty()) {
-            let separator = options.environment.get("COMPOSE_PATH_SEPARATOR").map_or(":", String::as_str);
-            given = listed.split(separator).map(str::to_string).collect();
-        }
+    if given.is_empty()
+        && let Some(listed) = options.environment.get("COMPOSE_FILE").filter(|f| !f.is_empty())
+    {
+        let separator = options.environment.get("COMPOSE_PATH_SEPARATOR").map_or(":", String::as_str);
+        given = listed.split(separator).map(str::to_string).collect();
     }
-    let project_directory = options.project_directory.as_ref().map(|d| super::paths::absolute(&d.to_string_lossy(), &options.directory));
+    let project_directory =
+        options.project_directory.as_ref().map(|d| super::paths::absolute(&d.to_string_lossy(), &options.directory));
     if !given.is_empty() {
         let files: Vec<PathBuf> = given
             .iter()

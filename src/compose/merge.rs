@@ -62,8 +62,8 @@ fn identity(key: &str, item: &Node) -> Option<String> {
         "secrets" | "configs" => Some(if field("target").is_empty() { field("source") } else { field("target") }),
         "ports" => Some(format!("{}:{}:{}/{}", field("host_ip"), field("published"), field("target"), field("protocol"))),
         "env_file" => Some(field("path")),
-        "expose" | "dns" | "dns_search" | "dns_opt" | "cap_add" | "cap_drop" | "tmpfs" | "group_add" | "security_opt" | "profiles"
-        | "aliases" | "external_links" | "links" | "volumes_from" | "extra_hosts" => item.scalar_text(),
+        "expose" | "dns" | "dns_search" | "dns_opt" | "cap_add" | "cap_drop" | "tmpfs" | "group_add" | "security_opt"
+        | "profiles" | "aliases" | "external_links" | "links" | "volumes_from" | "extra_hosts" => item.scalar_text(),
         _ => None,
     }
 }

@@ -71,7 +71,8 @@ pub struct Loaded {
 /// # Errors
 /// Every error of the files at once, rendered with file, line, column and the line itself.
 pub fn load(options: &Options) -> Result<Loaded, LoadError> {
-    let mut loader = Loader { options, sources: Sources::new(), variables: HashMap::new(), unset: Unset::new(), warnings: Vec::new() };
+    let mut loader =
+        Loader { options, sources: Sources::new(), variables: HashMap::new(), unset: Unset::new(), warnings: Vec::new() };
     match loader.load() {
         Ok(mut loaded) => {
             loaded.sources = loader.sources;
@@ -128,7 +129,9 @@ impl Loader<'_> {
         let Some(mut root) = merged else {
             if found.is_empty() {
                 let names: Vec<_> = located.files.iter().map(|f| f.display().to_string()).collect();
-                found.push(Diagnostic::global(format!("{} is empty", names.join(", "))).help("a Compose file has at least `services:`"));
+                found.push(
+                    Diagnostic::global(format!("{} is empty", names.join(", "))).help("a Compose file has at least `services:`"),
+                );
             }
             return Err(found);
         };
@@ -188,7 +191,9 @@ impl Loader<'_> {
             let text = match std::fs::read_to_string(&path) {
                 Ok(text) => text,
                 Err(error) if !explicit && error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(vec![Diagnostic::global(format!("the env file {} cannot be read: {error}", path.display()))]),
+                Err(error) => {
+                    return Err(vec![Diagnostic::global(format!("the env file {} cannot be read: {error}", path.display()))]);
+                }
             };
             let outer = |name: &str| self.options.environment.get(name).or_else(|| variables.get(name)).cloned();
             let values = dotenv::parse(&text, &outer).map_err(|malformed| {
@@ -216,7 +221,9 @@ impl Loader<'_> {
                 "a name has lower-case letters, digits, `-` and `_`, and begins with a letter or a digit: `{}`",
                 files::sanitised(&name)
             );
-            return Err(at.map_or_else(|| Diagnostic::global(message.clone()), |at| Diagnostic::error(&at, message.clone())).help(help));
+            return Err(at
+                .map_or_else(|| Diagnostic::global(message.clone()), |at| Diagnostic::error(&at, message.clone()))
+                .help(help));
         }
         let name = files::sanitised(&directory.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default());
         if name.is_empty() {
@@ -274,7 +281,9 @@ impl extends::ReadFile for Loader<'_> {
     fn read(&mut self, path: &Path, asked_at: &Node) -> Result<Node, Found> {
         if !path.exists() {
             let message = format!("the extended file {} does not exist", path.display());
-            return Err(vec![Diagnostic::error(&asked_at.at, message).help("the path is relative to the file that says `extends`")]);
+            return Err(vec![
+                Diagnostic::error(&asked_at.at, message).help("the path is relative to the file that says `extends`"),
+            ]);
         }
         let mut documents = self.read_file(path)?.into_iter();
         let Some(mut first) = documents.next() else {

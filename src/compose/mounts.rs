@@ -9,10 +9,12 @@ pub fn parse(node: &Node) -> Result<Vec<Node>, Refused> {
         return Ok(vec![long(node)?]);
     }
     let text = node.as_str().unwrap_or_default();
-    let refuse = |why: &str| Refused {
+    let refuse = |why: &str| {
+        Refused {
         message: format!("`{text}` is not a volume: {why}"),
         help: "write `./dir:/path` for a directory, `name:/path` for a named volume, `/path` for an anonymous one; `:ro` makes it read-only"
             .into(),
+    }
     };
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, options) = match parts.as_slice() {
@@ -70,10 +72,10 @@ fn long(node: &Node) -> Result<Node, Refused> {
     }
     let at = node.at.clone();
     node.set("target", Node::string(clean(&target), &at));
-    if let Some(size) = node.get("tmpfs").and_then(|t| t.get("size")).and_then(Node::scalar_text) {
-        if let (Some(bytes), Some(tmpfs)) = (super::units::bytes(&size), node.get_mut("tmpfs")) {
-            tmpfs.set("size", Node::string(bytes.to_string(), &at));
-        }
+    if let Some(size) = node.get("tmpfs").and_then(|t| t.get("size")).and_then(Node::scalar_text)
+        && let (Some(bytes), Some(tmpfs)) = (super::units::bytes(&size), node.get_mut("tmpfs"))
+    {
+        tmpfs.set("size", Node::string(bytes.to_string(), &at));
     }
     Ok(node)
 }
@@ -95,7 +97,10 @@ mod tests {
         let table = [
             ("/data", Some(r#"{"type":"volume","target":"/data","volume":{}}"#)),
             ("db:/data", Some(r#"{"type":"volume","source":"db","target":"/data","volume":{}}"#)),
-            ("./x:/data:ro", Some(r#"{"type":"bind","source":"./x","target":"/data","read_only":true,"bind":{"create_host_path":true}}"#)),
+            (
+                "./x:/data:ro",
+                Some(r#"{"type":"bind","source":"./x","target":"/data","read_only":true,"bind":{"create_host_path":true}}"#),
+            ),
             ("/x:/data/", Some(r#"{"type":"bind","source":"/x","target":"/data","bind":{"create_host_path":true}}"#)),
             ("db:data", None),
             (":/data", None),

@@ -130,8 +130,11 @@ fn scalars(name: &str, service: &mut Node, found: &mut Vec<Diagnostic>) {
             let first = test.as_list().and_then(<[Node]>::first).and_then(Node::as_str);
             if !matches!(first, Some("NONE" | "CMD" | "CMD-SHELL") | None) {
                 found.push(
-                    Diagnostic::error(&test.at, format!("`services.{name}.healthcheck.test` must begin with NONE, CMD or CMD-SHELL"))
-                        .help("write `[\"CMD\", \"program\", \"argument\"]`, or a string that a shell runs"),
+                    Diagnostic::error(
+                        &test.at,
+                        format!("`services.{name}.healthcheck.test` must begin with NONE, CMD or CMD-SHELL"),
+                    )
+                    .help("write `[\"CMD\", \"program\", \"argument\"]`, or a string that a shell runs"),
                 );
             }
         }
@@ -199,10 +202,10 @@ fn float(node: &mut Node, path: &str, found: &mut Vec<Diagnostic>) {
 fn implied_dependencies(service: &mut Node) {
     let mut implied: Vec<Node> = Vec::new();
     for key in ["network_mode", "ipc", "pid", "uts"] {
-        if let Some(node) = service.get(key) {
-            if let Some(name) = node.as_str().and_then(|t| t.strip_prefix("service:")) {
-                implied.push(Node::string(name, &node.at));
-            }
+        if let Some(node) = service.get(key)
+            && let Some(name) = node.as_str().and_then(|t| t.strip_prefix("service:"))
+        {
+            implied.push(Node::string(name, &node.at));
         }
     }
     for key in ["links", "volumes_from"] {
@@ -216,7 +219,8 @@ fn implied_dependencies(service: &mut Node) {
     if implied.is_empty() {
         return;
     }
-    let mut dependencies = service.get("depends_on").cloned().unwrap_or_else(|| Node::new(Value::Map(Map::new()), service.at.clone()));
+    let mut dependencies =
+        service.get("depends_on").cloned().unwrap_or_else(|| Node::new(Value::Map(Map::new()), service.at.clone()));
     for node in implied {
         let name = node.as_str().unwrap_or_default().to_string();
         if dependencies.get(&name).is_none() {
@@ -240,10 +244,11 @@ fn implicit_default_network(root: &mut Node) {
     if root.get("networks").is_none_or(Node::is_null) {
         root.set("networks", Node::new(Value::Map(Map::new()), at.clone()));
     }
-    if let Some(networks) = root.get_mut("networks") {
-        if used && networks.get("default").is_none() {
-            networks.set("default", Node::new(Value::Map(Map::new()), at));
-        }
+    if let Some(networks) = root.get_mut("networks")
+        && used
+        && networks.get("default").is_none()
+    {
+        networks.set("default", Node::new(Value::Map(Map::new()), at));
     }
 }
 
@@ -273,7 +278,9 @@ fn references(root: &Node, found: &mut Vec<Diagnostic>) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("define it under `{section}:`, or remove it here"),
         };
-        found.push(Diagnostic::error(at, format!("`services.{user}` refers to the {what} `{name}`, which is not defined")).help(help));
+        found.push(
+            Diagnostic::error(at, format!("`services.{user}` refers to the {what} `{name}`, which is not defined")).help(help),
+        );
     };
     let Some(map) = root.get("services").and_then(Node::as_map) else { return };
     for (user, entry) in map {
@@ -290,10 +297,10 @@ fn references(root: &Node, found: &mut Vec<Diagnostic>) {
             }
         }
         for volume in service.get("volumes").and_then(Node::as_list).unwrap_or_default() {
-            if volume.get("type").and_then(Node::as_str) == Some("volume") {
-                if let Some(name) = volume.get("source").and_then(Node::as_str).filter(|name| !volumes.iter().any(|v| v == name)) {
-                    undefined(&volume.at, user, "volume", name, &volumes, "volumes");
-                }
+            if volume.get("type").and_then(Node::as_str) == Some("volume")
+                && let Some(name) = volume.get("source").and_then(Node::as_str).filter(|name| !volumes.iter().any(|v| v == name))
+            {
+                undefined(&volume.at, user, "volume", name, &volumes, "volumes");
             }
         }
         for section in ["secrets", "configs"] {
@@ -319,7 +326,9 @@ fn cycles(root: &Node, found: &mut Vec<Diagnostic>) {
         }
     }
     for component in petgraph::algo::tarjan_scc(&graph) {
-        let first = component[0];
+        // The message begins with the service that the file has first.
+        let first =
+            services.keys().find_map(|name| component.iter().find(|member| *member == name)).copied().unwrap_or(component[0]);
         if component.len() == 1 && !graph.contains_edge(first, first) {
             continue;
         }

@@ -33,10 +33,11 @@ pub fn parse(node: &Node) -> Result<Vec<Node>, Refused> {
     let targets = range(target).map_err(&refuse)?;
     let published = if published.is_empty() { None } else { Some((published, range(published).map_err(&refuse)?)) };
     let count = targets.1 - targets.0;
-    if let Some((_, published)) = &published {
-        if published.1 - published.0 != count && count != 0 {
-            return Err(refuse("the two ranges have different lengths".into()));
-        }
+    if let Some((_, published)) = &published
+        && published.1 - published.0 != count
+        && count != 0
+    {
+        return Err(refuse("the two ranges have different lengths".into()));
     }
     let at = &node.at;
     Ok((0..=count)
@@ -112,7 +113,9 @@ mod tests {
         Some(
             nodes
                 .iter()
-                .map(|n| format!("{}|{}|{}|{}", field(n, "host_ip"), field(n, "published"), field(n, "target"), field(n, "protocol")))
+                .map(|n| {
+                    format!("{}|{}|{}|{}", field(n, "host_ip"), field(n, "published"), field(n, "target"), field(n, "protocol"))
+                })
                 .collect(),
         )
     }

@@ -288,12 +288,7 @@ const DEPLOY: T = Obj(&[
     ),
     k(
         "restart_policy",
-        Obj(&[
-            k("condition", Str),
-            k("delay", Duration),
-            k("max_attempts", INT_OR_STRING),
-            k("window", Duration),
-        ]),
+        Obj(&[k("condition", Str), k("delay", Duration), k("max_attempts", INT_OR_STRING), k("window", Duration)]),
     ),
     later("rollback_config", Any),
     later("update_config", Any),
@@ -310,15 +305,7 @@ const NETWORK: T = Obj(&[
     k(
         "ipam",
         Obj(&[
-            k(
-                "config",
-                List(&Obj(&[
-                    k("aux_addresses", Map(&Str)),
-                    k("gateway", Str),
-                    k("ip_range", Str),
-                    k("subnet", Str),
-                ])),
-            ),
+            k("config", List(&Obj(&[k("aux_addresses", Map(&Str)), k("gateway", Str), k("ip_range", Str), k("subnet", Str)]))),
             k("driver", Str),
             k("options", Map(&Str)),
         ]),
@@ -479,9 +466,10 @@ impl Checker<'_> {
             match keys.iter().find(|key| key.name == name) {
                 Some(key) => {
                     if key.later {
-                        self.found.push(
-                            Diagnostic::warning(&entry.key_at, format!("`{child}` is not supported by wharf yet and has no effect")),
-                        );
+                        self.found.push(Diagnostic::warning(
+                            &entry.key_at,
+                            format!("`{child}` is not supported by wharf yet and has no effect"),
+                        ));
                     }
                     self.check(&mut entry.node, &key.t, &child);
                 }
@@ -489,14 +477,10 @@ impl Checker<'_> {
                     let place = if path.is_empty() { "at the top of a Compose file".into() } else { format!("in `{path}`") };
                     let help = match nearest(name, keys.iter().map(|key| key.name)) {
                         Some(near) => format!("did you mean `{near}`?"),
-                        None if path.is_empty() => {
-                            "a service belongs under `services:`; extensions begin with `x-`".to_string()
-                        }
+                        None if path.is_empty() => "a service belongs under `services:`; extensions begin with `x-`".to_string(),
                         None => "remove it, or begin it with `x-` if it is an extension of your own".to_string(),
                     };
-                    self.found.push(
-                        Diagnostic::error(&entry.key_at, format!("`{name}` is not an attribute {place}")).help(help),
-                    );
+                    self.found.push(Diagnostic::error(&entry.key_at, format!("`{name}` is not an attribute {place}")).help(help));
                 }
             }
         }
@@ -519,7 +503,9 @@ impl Checker<'_> {
             self.found.push(
                 Diagnostic::error(
                     &node.at,
-                    format!("`{path}` cannot be `{text}`; it is `no`, `always`, `unless-stopped`, `on-failure` or `on-failure:N`"),
+                    format!(
+                        "`{path}` cannot be `{text}`; it is `no`, `always`, `unless-stopped`, `on-failure` or `on-failure:N`"
+                    ),
                 )
                 .maybe_help(help),
             );
@@ -536,7 +522,9 @@ fn fits(t: &T, node: &Node) -> bool {
     match (t, &node.value) {
         (Any, _) | (Null, Value::Null) | (Bool, Value::Bool(_)) => true,
         (Str | OneOf(_) | Restart | Duration, Value::String(_)) => true,
-        (Bool, Value::String(text)) => matches!(text.to_ascii_lowercase().as_str(), "true" | "false" | "yes" | "no" | "on" | "off"),
+        (Bool, Value::String(text)) => {
+            matches!(text.to_ascii_lowercase().as_str(), "true" | "false" | "yes" | "no" | "on" | "off")
+        }
         (Int, Value::Int(_)) | (Num, Value::Int(_) | Value::Float(_)) => true,
         (Scalar, value) => !matches!(value, Value::List(_) | Value::Map(_)),
         (Bytes, Value::Int(_) | Value::String(_)) => true,

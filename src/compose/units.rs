@@ -89,7 +89,8 @@ mod tests {
 
     #[test]
     fn durations() {
-        let table = [("90s", "1m30s"), ("1m30s", "1m30s"), ("1.5h", "1h30m0s"), ("100ms", "100ms"), ("0", "0s"), ("10us", "10µs")];
+        let table =
+            [("90s", "1m30s"), ("1m30s", "1m30s"), ("1.5h", "1h30m0s"), ("100ms", "100ms"), ("0", "0s"), ("10us", "10µs")];
         for (text, canonical) in table {
             assert_eq!(duration_text(duration(text).expect(text)), canonical);
         }
@@ -100,7 +101,8 @@ mod tests {
 
     #[test]
     fn sizes() {
-        let table = [("64m", Some(64 << 20)), ("1gb", Some(1 << 30)), ("512", Some(512)), ("1.5k", Some(1536)), ("1x", None), ("", None)];
+        let table =
+            [("64m", Some(64 << 20)), ("1gb", Some(1 << 30)), ("512", Some(512)), ("1.5k", Some(1536)), ("1x", None), ("", None)];
         for (text, expected) in table {
             assert_eq!(bytes(text), expected, "{text}");
         }

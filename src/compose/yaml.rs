@@ -178,10 +178,10 @@ fn merge_tag(tag: Option<&Cow<'_, Tag>>) -> MergeTag {
 
 /// Resolves a scalar as Go's yaml.v3 does, since that is what Docker Compose reads files with.
 fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Value {
-    if let Some(tag) = tag {
-        if tag.is_yaml_core_schema() && tag.suffix == "str" || tag.handle == "!" && tag.suffix.is_empty() {
-            return Value::String(text.to_string());
-        }
+    if let Some(tag) = tag
+        && (tag.is_yaml_core_schema() && tag.suffix == "str" || tag.handle == "!" && tag.suffix.is_empty())
+    {
+        return Value::String(text.to_string());
     }
     if style != ScalarStyle::Plain {
         return Value::String(text.to_string());

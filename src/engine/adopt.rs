@@ -33,10 +33,10 @@ impl Engine {
                 tracing::error!("{error}");
             }
         }
-        if !networks.is_empty() {
-            if let Err(error) = self.write_walls(&networks) {
-                tracing::error!("{error}");
-            }
+        if !networks.is_empty()
+            && let Err(error) = self.write_walls(&networks)
+        {
+            tracing::error!("{error}");
         }
         self.remove_strays();
         let adoptions = self.containers().into_iter().map(|container| self.adopt_container(container));
@@ -79,7 +79,18 @@ impl Engine {
         if !places.is_empty() {
             let name = record.name.clone();
             let namespace = File::open(format!("/proc/{pid}/ns/net"));
-            let adopted = tokio::task::spawn_blocking(move || sandbox::adopt(&name, namespace.map_err(|source| crate::network::NetworkError::Sandbox { container: name.clone(), doing: "opening the network namespace", source })?.into()));
+            let adopted = tokio::task::spawn_blocking(move || {
+                sandbox::adopt(
+                    &name,
+                    namespace
+                        .map_err(|source| crate::network::NetworkError::Sandbox {
+                            container: name.clone(),
+                            doing: "opening the network namespace",
+                            source,
+                        })?
+                        .into(),
+                )
+            });
             match adopted.await {
                 Ok(Ok(sandbox)) => {
                     if let Err(error) = self.settle(container, sandbox, &places) {
@@ -109,7 +120,8 @@ impl Engine {
                 let code = if record.state.status == Status::Restarting { record.state.exit_code } else { 255 };
                 let exit = Exit { code, oom_killed: false, finished_at: jiff::Timestamp::now(), started_at: None };
                 let policy = record.spec.restart;
-                let again = policy != RestartPolicy::No && should_restart(policy, exit.code, record.restart_count, record.stopped_by_user);
+                let again = policy != RestartPolicy::No
+                    && should_restart(policy, exit.code, record.restart_count, record.stopped_by_user);
                 self.update(container, |record| {
                     record.state.status = if again { Status::Restarting } else { Status::Exited };
                     record.state.pid = 0;

@@ -30,10 +30,17 @@ impl Engine {
     ///
     /// # Errors
     /// When the name is taken, the image is missing, or the disk refuses. Nothing is left then.
-    pub fn create(&self, name: &str, mut spec: ContainerSpec, inherit_from: Option<&ContainerRecord>) -> Result<Arc<Container>, EngineError> {
+    pub fn create(
+        &self,
+        name: &str,
+        mut spec: ContainerSpec,
+        inherit_from: Option<&ContainerRecord>,
+    ) -> Result<Arc<Container>, EngineError> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
         if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(allowed) {
-            return Err(EngineError::Invalid(format!("`{name}` cannot be a container's name: it has letters, digits, `_`, `.` and `-`")));
+            return Err(EngineError::Invalid(format!(
+                "`{name}` cannot be a container's name: it has letters, digits, `_`, `.` and `-`"
+            )));
         }
         if let Some(other) = self.containers().into_iter().find(|c| c.name() == name) {
             return Err(EngineError::Conflict(format!("the name {name} is taken by the container {}", &other.id[..12])));
@@ -44,7 +51,17 @@ impl Engine {
             let covered = spec.mounts.iter().any(|m| m.target == target) || spec.tmpfs.iter().any(|(path, _)| *path == target);
             if !covered {
                 let (kind, anonymous) = (MountKind::Volume, true);
-                let rest = MountSpec { kind, source: String::new(), target, read_only: false, propagation: None, create_host_path: false, no_copy: false, subpath: None, anonymous };
+                let rest = MountSpec {
+                    kind,
+                    source: String::new(),
+                    target,
+                    read_only: false,
+                    propagation: None,
+                    create_host_path: false,
+                    no_copy: false,
+                    subpath: None,
+                    anonymous,
+                };
                 spec.mounts.push(rest);
             }
         }
@@ -136,7 +153,8 @@ impl Engine {
             let launch = this.launch_file(&record)?;
             fs::write(run.join("launch.json"), serde_json::to_vec(&launch).map_err(|e| doing()(e.into()))?).map_err(doing())?;
             let _ = fs::remove_file(this.container_directory(&record.id).join("exit.json"));
-            let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).map_err(|e| doing()(e.into()))?;
+            let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(|e| doing()(e.into()))?;
             let program = CString::new(format!("/proc/self/fd/{}", this.program.as_raw_fd())).unwrap_or_default();
             let run_argument = CString::new(run.as_os_str().as_encoded_bytes()).unwrap_or_default();
             let args = [c"wharf".to_owned(), c"monitor".to_owned(), run_argument];
@@ -200,8 +218,11 @@ impl Engine {
     /// # Errors
     /// When it does not run.
     pub fn signal(&self, container: &Container, signal: i32) -> Result<(), EngineError> {
-        let link = container.link().ok_or_else(|| EngineError::Conflict(format!("the container {} is not running", container.name())))?;
-        link.send(&Request::Signal(signal), &[]).map_err(EngineError::io(format!("signalling the container {}", container.name())))
+        let link = container
+            .link()
+            .ok_or_else(|| EngineError::Conflict(format!("the container {} is not running", container.name())))?;
+        link.send(&Request::Signal(signal), &[])
+            .map_err(EngineError::io(format!("signalling the container {}", container.name())))
     }
 
     /// Sends a signal on the user's behalf: SIGKILL and SIGTERM count as stopping, so that it is not restarted.
@@ -245,7 +266,9 @@ impl Engine {
     }
 
     fn pause_locked(&self, container: &Container, pause: bool) -> Result<(), EngineError> {
-        let link = container.link().ok_or_else(|| EngineError::Conflict(format!("the container {} is not running", container.name())))?;
+        let link = container
+            .link()
+            .ok_or_else(|| EngineError::Conflict(format!("the container {} is not running", container.name())))?;
         link.send(&Request::Pause(pause), &[]).map_err(EngineError::io("pausing the container"))?;
         self.update(container, |record| record.state.status = if pause { Status::Paused } else { Status::Running });
         self.emit_container(container, if pause { "pause" } else { "unpause" }, &[]);
@@ -260,7 +283,10 @@ impl Engine {
         let _operation = container.operation.lock().await;
         if container.status().is_alive() {
             if !force {
-                return Err(EngineError::Conflict(format!("the container {} is running: stop it first, or remove it by force", container.name())));
+                return Err(EngineError::Conflict(format!(
+                    "the container {} is running: stop it first, or remove it by force",
+                    container.name()
+                )));
             }
             self.update(container, |record| record.stopped_by_user = true);
             self.stop_locked(container, Some(0)).await?;
@@ -272,7 +298,12 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::stop`] and [`Engine::remove`].
-    pub async fn stop_and_remove(self: &Arc<Self>, container: &Arc<Container>, timeout: Option<u64>, volumes: bool) -> Result<(), EngineError> {
+    pub async fn stop_and_remove(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        timeout: Option<u64>,
+        volumes: bool,
+    ) -> Result<(), EngineError> {
         let _operation = container.operation.lock().await;
         if container.status().is_alive() {
             self.update(container, |record| record.stopped_by_user = true);
@@ -293,7 +324,8 @@ impl Engine {
         container.changed.send_modify(|count| *count += 1);
         let directory = self.container_directory(&container.id);
         let _ = fs::remove_dir_all(self.run_directory(&container.id));
-        crate::image::store::remove_tree(&directory).map_err(EngineError::io(format!("removing the files of {}", record.name)))?;
+        crate::image::store::remove_tree(&directory)
+            .map_err(EngineError::io(format!("removing the files of {}", record.name)))?;
         self.emit_container(container, "destroy", &[]);
         if volumes {
             for mount in record.spec.mounts.iter().filter(|m| m.anonymous) {

@@ -1,6 +1,8 @@
 //! A Compose service as the specification of a container, with Docker Compose's labels.
 
-use super::record::{ContainerSpec, EndpointSpec, HealthSpec, LogSpec, MountKind, MountSpec, NetworkMode, PortSpec, ResourceSpec, RestartPolicy};
+use super::record::{
+    ContainerSpec, EndpointSpec, HealthSpec, LogSpec, MountKind, MountSpec, NetworkMode, PortSpec, ResourceSpec, RestartPolicy,
+};
 use crate::compose::model::{Project, Service, ServiceVolume, Ulimit};
 use crate::compose::units;
 use crate::plan::config_hash;
@@ -30,9 +32,17 @@ pub struct Origin {
 ///
 /// # Errors
 /// A sentence: which attribute has a value that cannot be meant.
-pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, network_of: Option<String>) -> Result<ContainerSpec, String> {
+pub fn container(
+    project: &Project,
+    name: &str,
+    number: u32,
+    origin: &Origin,
+    network_of: Option<String>,
+) -> Result<ContainerSpec, String> {
     let service = &project.services[name];
-    let wrong = |attribute: &str, value: &str, expected: &str| format!("`services.{name}.{attribute}` is `{value}`, and must be {expected}");
+    let wrong = |attribute: &str, value: &str, expected: &str| {
+        format!("`services.{name}.{attribute}` is `{value}`, and must be {expected}")
+    };
     let restart = service.restart.as_deref().unwrap_or_else(|| {
         let condition = service.deploy.as_ref().and_then(|d| d.restart_policy.as_ref()).and_then(|p| p.condition.as_deref());
         match condition {
@@ -46,7 +56,9 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, ne
         (Some("host"), _) => NetworkMode::Host,
         (Some("none"), _) => NetworkMode::None,
         (None | Some("bridge" | "default"), _) => NetworkMode::Bridge,
-        (Some(other), _) => return Err(wrong("network_mode", other, "`host`, `none`, `bridge`, `service:NAME` or `container:NAME`")),
+        (Some(other), _) => {
+            return Err(wrong("network_mode", other, "`host`, `none`, `bridge`, `service:NAME` or `container:NAME`"));
+        }
     };
     let mut keys: Vec<_> = service.networks.iter().collect();
     keys.sort_by(|(a, x), (b, y)| {
@@ -59,7 +71,8 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, ne
         let mut aliases = vec![name.to_string()];
         aliases.extend(options.iter().flat_map(|o| o.aliases.iter().cloned()));
         let address = options.as_ref().and_then(|o| o.ipv4_address.as_deref());
-        let ipv4_address = address.map(|a| a.parse().map_err(|_| wrong("networks.ipv4_address", a, "an IPv4 address"))).transpose()?;
+        let ipv4_address =
+            address.map(|a| a.parse().map_err(|_| wrong("networks.ipv4_address", a, "an IPv4 address"))).transpose()?;
         networks.push(EndpointSpec { network, aliases, ipv4_address });
     }
     let mut mounts = Vec::new();
@@ -74,9 +87,13 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, ne
     for volume in &service.volumes {
         match volume.kind.as_str() {
             "tmpfs" => tmpfs.push((volume.target.clone(), tmpfs_options(volume))),
-            "bind" => mounts.push(MountSpec { create_host_path: volume.bind.as_ref().is_none_or(|b| b.create_host_path), ..mount(MountKind::Bind, volume, volume.source.clone()) }),
+            "bind" => mounts.push(MountSpec {
+                create_host_path: volume.bind.as_ref().is_none_or(|b| b.create_host_path),
+                ..mount(MountKind::Bind, volume, volume.source.clone())
+            }),
             "volume" => {
-                let source = volume.source.as_ref().map(|key| project.volumes.get(key).map_or_else(|| key.clone(), |v| v.name.clone()));
+                let source =
+                    volume.source.as_ref().map(|key| project.volumes.get(key).map_or_else(|| key.clone(), |v| v.name.clone()));
                 mounts.push(mount(MountKind::Volume, volume, source));
             }
             other => return Err(wrong("volumes.type", other, "`bind`, `volume` or `tmpfs`")),
@@ -135,11 +152,8 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, ne
 fn labels(project: &Project, name: &str, number: u32, origin: &Origin) -> IndexMap<String, String> {
     let service = &project.services[name];
     let mut labels = service.labels.clone();
-    let depends_on: Vec<String> = service
-        .depends_on
-        .iter()
-        .map(|(dependency, d)| format!("{dependency}:{}:{}", d.condition.as_str(), d.restart))
-        .collect();
+    let depends_on: Vec<String> =
+        service.depends_on.iter().map(|(dependency, d)| format!("{dependency}:{}:{}", d.condition.as_str(), d.restart)).collect();
     let own = [
         (LABEL_PROJECT, project.name.clone()),
         (LABEL_SERVICE, name.to_string()),
@@ -192,7 +206,9 @@ fn ports(name: &str, service: &Service) -> Result<Vec<PortSpec>, String> {
         };
         let host_ip = match port.host_ip.as_deref() {
             None | Some("" | "0.0.0.0") => None,
-            Some(ip) => Some(ip.parse().map_err(|_| format!("`services.{name}.ports`: the host address {ip} is IPv6, which wharf does not publish on yet"))?),
+            Some(ip) => Some(ip.parse().map_err(|_| {
+                format!("`services.{name}.ports`: the host address {ip} is IPv6, which wharf does not publish on yet")
+            })?),
         };
         if port.protocol == "sctp" {
             return Err(format!("`services.{name}.ports`: sctp cannot be published yet; tcp and udp can"));
@@ -244,10 +260,22 @@ fn log(name: &str, service: &Service) -> Result<LogSpec, String> {
     match logging.driver.as_deref() {
         None | Some("" | "json-file" | "local" | "journald" | "syslog") => {}
         Some("none") => return Ok(LogSpec { none: true, ..LogSpec::default() }),
-        Some(other) => return Err(format!("`services.{name}.logging.driver`: wharf keeps logs itself and has no driver `{other}`; remove it, or write `none`")),
+        Some(other) => {
+            return Err(format!(
+                "`services.{name}.logging.driver`: wharf keeps logs itself and has no driver `{other}`; remove it, or write `none`"
+            ));
+        }
     }
     let option = |key: &str| logging.options.get(key);
-    let max_size = option("max-size").map(|t| units::bytes(t).filter(|b| *b >= 0).ok_or_else(|| format!("`services.{name}.logging.options.max-size`: `{t}` is not a size such as `10m`"))).transpose()?;
-    let max_files = option("max-file").map(|t| t.parse::<u32>().map_err(|_| format!("`services.{name}.logging.options.max-file`: `{t}` is not a number"))).transpose()?;
+    let max_size = option("max-size")
+        .map(|t| {
+            units::bytes(t)
+                .filter(|b| *b >= 0)
+                .ok_or_else(|| format!("`services.{name}.logging.options.max-size`: `{t}` is not a size such as `10m`"))
+        })
+        .transpose()?;
+    let max_files = option("max-file")
+        .map(|t| t.parse::<u32>().map_err(|_| format!("`services.{name}.logging.options.max-file`: `{t}` is not a number")))
+        .transpose()?;
     Ok(LogSpec { none: false, max_size: max_size.unwrap_or(0) as u64, max_files: max_files.unwrap_or(1) })
 }

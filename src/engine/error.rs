@@ -41,7 +41,9 @@ impl EngineError {
     /// The HTTP status in Docker's API.
     pub fn status(&self) -> u16 {
         match self {
-            EngineError::NoSuch { .. } | EngineError::Image(ImageError::NotFound { .. }) | EngineError::Plan(PlanError::NoSuchService { .. }) => 404,
+            EngineError::NoSuch { .. }
+            | EngineError::Image(ImageError::NotFound { .. })
+            | EngineError::Plan(PlanError::NoSuchService { .. }) => 404,
             EngineError::Conflict(_) => 409,
             EngineError::Invalid(_) | EngineError::Plan(_) | EngineError::Image(ImageError::Reference(_)) => 400,
             EngineError::Start { code: 126 | 127, .. } => 400,

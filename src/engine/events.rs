@@ -54,10 +54,13 @@ impl Event {
     }
 }
 
+/// By directory: who is told, and how many watch it.
+type Waiting = HashMap<PathBuf, (Arc<Notify>, usize)>;
+
 /// Tells readers that a log has grown: one inotify instance for all logs that are followed.
 pub struct LogWatcher {
     inner: Mutex<Option<notify::RecommendedWatcher>>,
-    waiting: Arc<Mutex<HashMap<PathBuf, (Arc<Notify>, usize)>>>,
+    waiting: Arc<Mutex<Waiting>>,
 }
 
 impl Default for LogWatcher {

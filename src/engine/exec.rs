@@ -88,7 +88,8 @@ impl Engine {
     pub async fn start_exec(self: &Arc<Self>, exec: &Arc<Exec>) -> Result<Streams, EngineError> {
         let container = &exec.container;
         let record = container.record();
-        let link = container.link().ok_or_else(|| EngineError::Conflict(format!("the container {} is not running", record.name)))?;
+        let link =
+            container.link().ok_or_else(|| EngineError::Conflict(format!("the container {} is not running", record.name)))?;
         let doing = || EngineError::io("making a pipe");
         let config = &record.image;
         let hostname = record.spec.hostname.clone().unwrap_or_else(|| record.id[..12].to_string());
@@ -105,9 +106,11 @@ impl Engine {
         };
         let (sender, mut events) = mpsc::unbounded_channel();
         locked(&container.live).execs.insert(exec.number, sender);
-        let sent = |result: std::io::Result<()>| result.map_err(EngineError::io(format!("asking the monitor of {}", record.name)));
+        let sent =
+            |result: std::io::Result<()>| result.map_err(EngineError::io(format!("asking the monitor of {}", record.name)));
         let pending = if exec.new.tty {
-            let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).map_err(|e| doing()(e.into()))?;
+            let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(|e| doing()(e.into()))?;
             sent(link.send(&Request::Exec(spec), &[theirs.as_fd()]))?;
             Pending::Terminal(ours)
         } else {
@@ -124,7 +127,9 @@ impl Engine {
         };
         let name = || format!("{} in {}", exec.new.args[0], record.name);
         match events.recv().await {
-            Some(Event::ExecStarted { pid, .. }) => exec.state.send_modify(|state| *state = ExecState { pid, running: true, exit_code: None }),
+            Some(Event::ExecStarted { pid, .. }) => {
+                exec.state.send_modify(|state| *state = ExecState { pid, running: true, exit_code: None })
+            }
             Some(Event::ExecFailed { message, code, .. }) => {
                 exec.state.send_modify(|state| state.exit_code = Some(code));
                 return Err(EngineError::Start { name: name(), message, code });
@@ -142,7 +147,8 @@ impl Engine {
         Ok(match pending {
             Pending::Terminal(socket) => {
                 let mut buffer = Vec::new();
-                let received = control::receive::<()>(socket.as_fd(), &mut buffer).map_err(EngineError::io("taking the terminal"))?;
+                let received =
+                    control::receive::<()>(socket.as_fd(), &mut buffer).map_err(EngineError::io("taking the terminal"))?;
                 let master = received.and_then(|((), fds)| fds.into_iter().next());
                 let master = master.ok_or_else(|| EngineError::Conflict("the process has no terminal".into()))?;
                 *locked(&exec.terminal) = master.try_clone().ok();
@@ -201,10 +207,10 @@ struct EndExec<'a> {
 
 impl Drop for EndExec<'_> {
     fn drop(&mut self) {
-        if self.exec.state.borrow().running {
-            if let Some(link) = self.exec.container.link() {
-                let _ = link.send(&Request::SignalExec { id: self.exec.number, signal: libc::SIGKILL }, &[]);
-            }
+        if self.exec.state.borrow().running
+            && let Some(link) = self.exec.container.link()
+        {
+            let _ = link.send(&Request::SignalExec { id: self.exec.number, signal: libc::SIGKILL }, &[]);
         }
         self.engine.forget_exec(self.exec);
     }

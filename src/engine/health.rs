@@ -72,7 +72,8 @@ impl Engine {
             };
             let probe = Probe { start, end: Timestamp::now(), exit_code, output: output.chars().take(KEPT_OUTPUT).collect() };
             let in_start_period = health.status == HealthStatus::Starting && begun.elapsed() < start_period;
-            let changed = self.update(container, |record| judge(record.state.health.get_or_insert_default(), probe, retries, in_start_period));
+            let changed = self
+                .update(container, |record| judge(record.state.health.get_or_insert_default(), probe, retries, in_start_period));
             if let Some(status) = changed {
                 self.emit_container(container, &format!("health_status: {}", status.as_str()), &[]);
             }
@@ -116,7 +117,8 @@ mod tests {
     #[test]
     fn states_follow_dockers_rules() {
         let mut health = Health::default();
-        let probe = |exit_code| Probe { start: Timestamp::UNIX_EPOCH, end: Timestamp::UNIX_EPOCH, exit_code, output: String::new() };
+        let probe =
+            |exit_code| Probe { start: Timestamp::UNIX_EPOCH, end: Timestamp::UNIX_EPOCH, exit_code, output: String::new() };
         assert_eq!(judge(&mut health, probe(1), 2, true), None, "failures in the start period do not count");
         assert_eq!(health.failing_streak, 0);
         assert_eq!(judge(&mut health, probe(1), 2, false), None);

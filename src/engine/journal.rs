@@ -64,7 +64,9 @@ impl Journal {
     pub fn all<T: DeserializeOwned>(&self, prefix: &str) -> Vec<(String, T)> {
         let inner = self.lock();
         let range = inner.live.range(prefix.to_string()..).take_while(|(key, _)| key.starts_with(prefix));
-        range.filter_map(|(key, value)| Some((key[prefix.len()..].to_string(), serde_json::from_str(value.get()).ok()?))).collect()
+        range
+            .filter_map(|(key, value)| Some((key[prefix.len()..].to_string(), serde_json::from_str(value.get()).ok()?)))
+            .collect()
     }
 
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Option<T> {

@@ -1,8 +1,8 @@
 //! From a container's record to the launch file that its monitor reads.
 
+use super::Engine;
 use super::error::EngineError;
 use super::record::{ContainerRecord, MountKind, NetworkMode};
-use super::Engine;
 use crate::runtime::capabilities::Capabilities;
 use crate::runtime::launch::{Launch, LogTarget, Rootfs};
 use crate::runtime::spec::{BindMount, Resources, Settings};
@@ -16,8 +16,16 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 const DEFAULT_SHM: u64 = 64 << 20;
 
 /// Sysctls that belong to the container's own namespaces; any other would change the host.
-const NAMESPACED_SYSCTLS: [&str; 8] =
-    ["kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"];
+const NAMESPACED_SYSCTLS: [&str; 8] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+];
 
 impl Engine {
     /// Builds the launch file. Volumes are made and their sources checked on the way.
@@ -46,9 +54,13 @@ impl Engine {
             sysctls.push(("net.ipv4.ping_group_range".into(), "0 2147483647".into()));
         }
         for (name, value) in &spec.sysctls {
-            let own = NAMESPACED_SYSCTLS.contains(&name.as_str()) || name.starts_with("fs.mqueue.") || (name.starts_with("net.") && !host_network);
+            let own = NAMESPACED_SYSCTLS.contains(&name.as_str())
+                || name.starts_with("fs.mqueue.")
+                || (name.starts_with("net.") && !host_network);
             if !own || name.contains("..") || name.contains('/') {
-                return Err(invalid(format!("the sysctl `{name}` would change the host: only those of the container's own namespaces can be set")));
+                return Err(invalid(format!(
+                    "the sysctl `{name}` would change the host: only those of the container's own namespaces can be set"
+                )));
             }
             sysctls.retain(|(known, _)| known != name);
             sysctls.push((name.clone(), value.clone()));
@@ -61,7 +73,12 @@ impl Engine {
             (None, None) => [image.entrypoint.clone(), image.command.clone()].concat(),
         };
         let user = spec.user.clone().unwrap_or_else(|| image.user.clone());
-        let cwd = spec.working_dir.clone().or_else(|| Some(image.working_dir.clone())).filter(|d| !d.is_empty()).unwrap_or_else(|| "/".into());
+        let cwd = spec
+            .working_dir
+            .clone()
+            .or_else(|| Some(image.working_dir.clone()))
+            .filter(|d| !d.is_empty())
+            .unwrap_or_else(|| "/".into());
         let settings = Settings {
             args,
             env: environment(&image.env, &spec.env, &hostname, spec.tty),
@@ -84,7 +101,8 @@ impl Engine {
         };
         let (mounts, copy_up) = self.mounts(record)?;
         let settings = Settings { mounts, ..settings };
-        let oci = serde_json::from_value(spec::oci(&settings)).map_err(|e| invalid(format!("its configuration is no valid OCI one: {e}")))?;
+        let oci = serde_json::from_value(spec::oci(&settings))
+            .map_err(|e| invalid(format!("its configuration is no valid OCI one: {e}")))?;
         let directory = self.container_directory(&record.id);
         let program = if unconfined { Vec::new() } else { seccomp::compile(capabilities) };
         Ok(Launch {
@@ -178,11 +196,15 @@ impl Engine {
                         if !mount.create_host_path {
                             return Err(EngineError::Start {
                                 name: record.name.clone(),
-                                message: format!("the bind mount's source {} does not exist; create it, or correct the path", mount.source),
+                                message: format!(
+                                    "the bind mount's source {} does not exist; create it, or correct the path",
+                                    mount.source
+                                ),
                                 code: 128,
                             });
                         }
-                        fs::create_dir_all(&source).map_err(EngineError::io(format!("making the bind mount's source {}", mount.source)))?;
+                        fs::create_dir_all(&source)
+                            .map_err(EngineError::io(format!("making the bind mount's source {}", mount.source)))?;
                     }
                     source
                 }
@@ -198,7 +220,9 @@ impl Engine {
                         Some(sub) => {
                             let inside = Path::new(sub);
                             if inside.components().any(|c| !matches!(c, std::path::Component::Normal(_))) {
-                                return Err(EngineError::Invalid(format!("the subpath `{sub}` must be a relative path without `..`")));
+                                return Err(EngineError::Invalid(format!(
+                                    "the subpath `{sub}` must be a relative path without `..`"
+                                )));
                             }
                             data.join(inside)
                         }
@@ -250,7 +274,8 @@ impl Engine {
         if spec.network_mode == NetworkMode::Host && spec.dns.is_empty() {
             return host;
         }
-        let mut text = String::from("# Written by wharf: names of this container's networks and, through them, the host's resolvers.\n\n");
+        let mut text =
+            String::from("# Written by wharf: names of this container's networks and, through them, the host's resolvers.\n\n");
         if on_a_network {
             text.push_str("nameserver 127.0.0.11\n");
         } else {

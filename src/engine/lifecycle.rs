@@ -50,7 +50,11 @@ pub fn run(config: Config, ready: impl FnOnce()) -> Result<(), EngineError> {
     make(&config.data_root.join("containers"), 0o710)?;
     make(&config.data_root.join("volumes"), 0o711)?;
     let lock_path = config.run_root.join("engine.lock");
-    let lock = File::options().create(true).append(true).open(&lock_path).map_err(EngineError::io(format!("opening {}", lock_path.display())))?;
+    let lock = File::options()
+        .create(true)
+        .append(true)
+        .open(&lock_path)
+        .map_err(EngineError::io(format!("opening {}", lock_path.display())))?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
         .map_err(|(_, _)| EngineError::Conflict(format!("an engine already runs for {}", config.run_root.display())))?;
     let nofile = raise_open_files();
@@ -116,7 +120,8 @@ fn protected_program() -> std::io::Result<OwnedFd> {
     match sys::open_tree(root.as_fd(), &path, Recursive::No) {
         Ok(tree) => {
             sys::set_mount_attributes(tree.as_fd(), sys::ATTR_RDONLY, 0, Recursive::No)?;
-            Ok(nix::fcntl::openat(tree.as_fd(), "", OFlag::O_PATH | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty()).map_or(tree, |fd| fd))
+            Ok(nix::fcntl::openat(tree.as_fd(), "", OFlag::O_PATH | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())
+                .map_or(tree, |fd| fd))
         }
         // The file was replaced by a newer one: what runs is still to be had.
         Err(_) => Ok(File::open("/proc/self/exe")?.into()),
@@ -128,7 +133,8 @@ impl Engine {
         let cgroups = Hierarchy::find().map_err(EngineError::io("finding the control groups"))?;
         cgroups.make_parents().map_err(|e| EngineError::Invalid(e.to_string()))?;
         let journal_path = config.data_root.join("state.journal");
-        let journal = super::Journal::open(&journal_path).map_err(EngineError::io(format!("reading {}", journal_path.display())))?;
+        let journal =
+            super::Journal::open(&journal_path).map_err(EngineError::io(format!("reading {}", journal_path.display())))?;
         let table = firewall_table(&config.run_root);
         Ok(Engine {
             images: Arc::new(Store::open(&config.data_root.join("images"))?),
@@ -161,7 +167,9 @@ impl Engine {
     async fn until_done(self: Arc<Self>, connections: &watch::Sender<usize>) {
         let mut stopping = self.stopping.subscribe();
         let mut connected = connections.subscribe();
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else { return };
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+            return;
+        };
         loop {
             let idle = async {
                 // Counted from the last request: every connection that comes or goes begins the time anew.

@@ -55,6 +55,11 @@ impl Engine {
     /// # Errors
     /// When the name or the subnet is taken, or the kernel refuses.
     pub fn create_network(&self, new: &NewNetwork) -> Result<NetworkRecord, EngineError> {
+        // Engines with other roots choose their subnets by the same routes: one after the other, until the route is there.
+        // A lock on this directory leaves no file behind.
+        let routes_directory = std::fs::File::open("/sys/class/net").map_err(EngineError::io("opening /sys/class/net"))?;
+        let _choosing = nix::fcntl::Flock::lock(routes_directory, nix::fcntl::FlockArg::LockExclusive)
+            .map_err(|(_, e)| EngineError::Io { doing: "locking the choice of a subnet".into(), source: e.into() })?;
         let mut networks = locked(&self.networks);
         if networks.values().any(|n| n.name == new.name) {
             return Err(EngineError::Conflict(format!("there is a network `{}` already", new.name)));
@@ -95,7 +100,9 @@ impl Engine {
         };
         self.raise_bridge(&record)?;
         networks.insert(record.id.clone(), record.clone());
-        let result = self.write_walls(&networks).and_then(|()| self.journal.put(&format!("network/{}", record.id), &record).map_err(state_error));
+        let result = self
+            .write_walls(&networks)
+            .and_then(|()| self.journal.put(&format!("network/{}", record.id), &record).map_err(state_error));
         if let Err(error) = result {
             networks.shift_remove(&record.id);
             self.drop_bridge(&record);
@@ -114,7 +121,8 @@ impl Engine {
         };
         let netlink = Netlink::route().map_err(failed("opening a netlink socket"))?;
         let bridge = record.bridge();
-        link::make_bridge(&netlink, &bridge, record.group(), record.subnet, record.gateway).map_err(failed("making its bridge"))?;
+        link::make_bridge(&netlink, &bridge, record.group(), record.subnet, record.gateway)
+            .map_err(failed("making its bridge"))?;
         let settings = [
             (format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet"), "1"),
             (format!("/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6"), "1"),
@@ -164,7 +172,8 @@ impl Engine {
     /// Gives a container its addresses, one on each of its networks. Those that it has already stay.
     fn assign_addresses(&self, container: &Container) -> Result<Vec<(NetworkRecord, Ipv4Addr)>, EngineError> {
         let record = container.record();
-        let others: Vec<ContainerRecord> = self.containers().iter().filter(|c| c.id != container.id).map(|c| c.record()).collect();
+        let others: Vec<ContainerRecord> =
+            self.containers().iter().filter(|c| c.id != container.id).map(|c| c.record()).collect();
         let networks = locked(&self.networks);
         let mut places = Vec::new();
         // The lock of the networks makes choosing and noting an address one step for all containers.
@@ -186,10 +195,10 @@ impl Engine {
                     }
                     wanted
                 }
-                _ => network
-                    .subnet
-                    .free(&taken)
-                    .ok_or_else(|| NetworkError::SubnetFull { network: network.name.clone(), subnet: network.subnet.to_string() })?,
+                _ => network.subnet.free(&taken).ok_or_else(|| NetworkError::SubnetFull {
+                    network: network.name.clone(),
+                    subnet: network.subnet.to_string(),
+                })?,
             };
             places.push((network.clone(), chosen));
         }
@@ -246,7 +255,11 @@ impl Engine {
                 // After a reboot, or when somebody has deleted it.
                 Err(_) => {
                     self.raise_bridge(network)?;
-                    link::index_of(&bridge).map_err(|source| NetworkError::Kernel { network: network.name.clone(), doing: "finding its bridge", source })?
+                    link::index_of(&bridge).map_err(|source| NetworkError::Kernel {
+                        network: network.name.clone(),
+                        doing: "finding its bridge",
+                        source,
+                    })?
                 }
             };
             // Unlike any earlier interface of the same container, which the kernel may not have removed yet.
@@ -264,7 +277,12 @@ impl Engine {
     }
 
     /// Takes a sandbox over: its resolver serves, and others find the container by its names.
-    pub(super) fn settle(&self, container: &Container, sandbox: Sandbox, places: &[(NetworkRecord, Ipv4Addr)]) -> Result<Arc<OwnedFd>, EngineError> {
+    pub(super) fn settle(
+        &self,
+        container: &Container,
+        sandbox: Sandbox,
+        places: &[(NetworkRecord, Ipv4Addr)],
+    ) -> Result<Arc<OwnedFd>, EngineError> {
         let record = container.record();
         let servers = record.spec.dns.iter().filter_map(|s| s.parse().ok()).collect();
         let view = View { networks: places.iter().map(|(n, _)| n.id.clone()).collect(), servers };
@@ -311,7 +329,8 @@ impl Engine {
         for port in &record.spec.ports {
             let owner = |number: u16| self.owner_of(&container.id, number, &port.protocol);
             // A container that is started again keeps the ports that the kernel chose for it.
-            let known = record.bound_ports.iter().find(|b| b.0 == port.target && b.1 == port.protocol && port.published == (0, 0));
+            let known =
+                record.bound_ports.iter().find(|b| b.0 == port.target && b.1 == port.protocol && port.published == (0, 0));
             let range = known.map_or(port.published.0..=port.published.1, |b| b.3..=b.3);
             let ip = port.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
             let reservation = ports::reserve(ip, &port.protocol, range, &owner)?;
@@ -336,9 +355,11 @@ impl Engine {
     }
 
     fn owner_of(&self, own_id: &str, port: u16, protocol: &str) -> Option<String> {
-        let owner = self.containers().into_iter().filter(|c| c.id != own_id && c.status().is_alive()).find(|c| {
-            c.record().bound_ports.iter().any(|(_, p, _, number)| *number == port && p == protocol)
-        })?;
+        let owner = self
+            .containers()
+            .into_iter()
+            .filter(|c| c.id != own_id && c.status().is_alive())
+            .find(|c| c.record().bound_ports.iter().any(|(_, p, _, number)| *number == port && p == protocol))?;
         let record = owner.record();
         let label = |key: &str| record.spec.labels.get(key).cloned();
         Some(match (label(super::convert::LABEL_PROJECT), label(super::convert::LABEL_SERVICE)) {
@@ -351,7 +372,12 @@ impl Engine {
     pub(super) fn unplace(&self, container: &Container) {
         let (namespace, resolver, reservations, forwards) = {
             let mut live = locked(&container.live);
-            (live.namespace.take(), live.resolver.take(), std::mem::take(&mut live.reservations), std::mem::take(&mut live.forwards))
+            (
+                live.namespace.take(),
+                live.resolver.take(),
+                std::mem::take(&mut live.reservations),
+                std::mem::take(&mut live.forwards),
+            )
         };
         if let Err(error) = self.firewall.unpublish(&forwards) {
             tracing::error!("taking back the ports of {}: {error}", container.name());

@@ -41,15 +41,30 @@ pub struct UpRequest {
 #[serde(rename_all = "snake_case")]
 pub enum Progress {
     /// `Container p-web-1` is `Starting`, `Started`, ...
-    Step { object: String, status: String, done: bool },
+    Step {
+        object: String,
+        status: String,
+        done: bool,
+    },
     /// A layer of an image that is pulled.
-    Layer { image: String, id: String, status: String, current: u64, total: u64 },
+    Layer {
+        image: String,
+        id: String,
+        status: String,
+        current: u64,
+        total: u64,
+    },
     Warning(String),
     /// A line of the plan.
     Plan(String),
-    Error { object: String, message: String },
+    Error {
+        object: String,
+        message: String,
+    },
     /// The last line: everything has been done, or not.
-    Done { ok: bool },
+    Done {
+        ok: bool,
+    },
 }
 
 /// Takes progress; nobody listening is no failure.
@@ -73,8 +88,13 @@ impl Engine {
     /// When the image store is damaged.
     pub fn observe(&self, project: &str, images: impl Iterator<Item = String>) -> Result<Observed, EngineError> {
         let network_names: HashMap<String, String> = self.networks().into_iter().map(|n| (n.id, n.name)).collect();
-        let containers = self.project_containers(project).iter().map(|c| observe_container(&c.record(), &network_names)).collect();
-        let networks = self.networks().into_iter().map(|n| (n.name, ObservedNetwork { project: n.labels.get(convert::LABEL_PROJECT).cloned() })).collect();
+        let containers =
+            self.project_containers(project).iter().map(|c| observe_container(&c.record(), &network_names)).collect();
+        let networks = self
+            .networks()
+            .into_iter()
+            .map(|n| (n.name, ObservedNetwork { project: n.labels.get(convert::LABEL_PROJECT).cloned() }))
+            .collect();
         let volumes = self.volumes().into_iter().map(|v| v.name).collect();
         let mut known = HashMap::new();
         for image in images {
@@ -87,7 +107,10 @@ impl Engine {
 
     /// The containers with a project's label.
     pub fn project_containers(&self, project: &str) -> Vec<Arc<Container>> {
-        self.containers().into_iter().filter(|c| super::locked(&c.record).spec.labels.get(convert::LABEL_PROJECT).is_some_and(|p| p == project)).collect()
+        self.containers()
+            .into_iter()
+            .filter(|c| super::locked(&c.record).spec.labels.get(convert::LABEL_PROJECT).is_some_and(|p| p == project))
+            .collect()
     }
 
     /// Brings a project up, telling what is done as it is done.
@@ -109,12 +132,18 @@ impl Engine {
             return Ok(());
         }
         warn_of_orphans(&plan, &progress);
-        let record = ProjectRecord { project: project.clone(), config_files: config_files.clone(), working_dir: working_dir.clone() };
+        let record =
+            ProjectRecord { project: project.clone(), config_files: config_files.clone(), working_dir: working_dir.clone() };
         self.journal.put(&format!("project/{}", project.name), &record).map_err(state_error)?;
         for container in observed.containers.iter().filter(|c| c.running && project.services.contains_key(&c.service)) {
-            let untouched = !plan.graph.node_weights().any(|step| names_container(&step.operation, &container.id, &container.name));
+            let untouched =
+                !plan.graph.node_weights().any(|step| names_container(&step.operation, &container.id, &container.name));
             if untouched {
-                let _ = progress.send(Progress::Step { object: format!("Container {}", container.name), status: "Running".into(), done: true });
+                let _ = progress.send(Progress::Step {
+                    object: format!("Container {}", container.name),
+                    status: "Running".into(),
+                    done: true,
+                });
             }
         }
         let context = Context {
@@ -138,7 +167,12 @@ impl Engine {
     ///
     /// # Errors
     /// Failures of steps are told and counted.
-    pub async fn down(self: &Arc<Self>, name: &str, mut options: DownOptions, progress: ProgressSender) -> Result<(), EngineError> {
+    pub async fn down(
+        self: &Arc<Self>,
+        name: &str,
+        mut options: DownOptions,
+        progress: ProgressSender,
+    ) -> Result<(), EngineError> {
         let record: Option<ProjectRecord> = self.journal.get(&format!("project/{name}"));
         let own = |labels: &IndexMap<String, String>| labels.get(convert::LABEL_PROJECT).is_some_and(|p| p == name);
         options.own_networks = self.networks().into_iter().filter(|n| own(&n.labels)).map(|n| n.name).collect();
@@ -209,7 +243,9 @@ fn names_container(operation: &Operation, id: &str, name: &str) -> bool {
     match operation {
         Operation::RecreateContainer { replaces, .. } => replaces == id,
         Operation::StartContainer { name: n, .. } => n == name,
-        Operation::RemoveContainer { id: i, .. } | Operation::StopContainer { id: i, .. } | Operation::RestartContainer { id: i, .. } => i == id,
+        Operation::RemoveContainer { id: i, .. }
+        | Operation::StopContainer { id: i, .. }
+        | Operation::RestartContainer { id: i, .. } => i == id,
         _ => false,
     }
 }
@@ -225,7 +261,12 @@ fn observe_container(record: &ContainerRecord, networks: &HashMap<String, String
         config_hash: label(convert::LABEL_HASH),
         image_id: record.image_id.clone(),
         running: record.state.status.is_alive(),
-        depends_on: depends_on.split(',').filter_map(|d| d.split(':').next()).filter(|d| !d.is_empty()).map(str::to_string).collect(),
+        depends_on: depends_on
+            .split(',')
+            .filter_map(|d| d.split(':').next())
+            .filter(|d| !d.is_empty())
+            .map(str::to_string)
+            .collect(),
         networks: record.endpoints.keys().filter_map(|id| networks.get(id).cloned()).collect(),
     }
 }
@@ -233,7 +274,8 @@ fn observe_container(record: &ContainerRecord, networks: &HashMap<String, String
 /// Runs every step as soon as those before it are done. A step that fails takes those that depend on it along; the others go on.
 async fn execute(context: Arc<Context>, plan: Plan) -> Result<(), EngineError> {
     let graph = &plan.graph;
-    let mut waiting: HashMap<NodeIndex, usize> = graph.node_indices().map(|n| (n, graph.neighbors_directed(n, Direction::Incoming).count())).collect();
+    let mut waiting: HashMap<NodeIndex, usize> =
+        graph.node_indices().map(|n| (n, graph.neighbors_directed(n, Direction::Incoming).count())).collect();
     let mut running: FuturesUnordered<BoxFuture<'_, (NodeIndex, Result<(), EngineError>)>> = FuturesUnordered::new();
     let mut failed: HashSet<NodeIndex> = HashSet::new();
     let mut errors = Vec::new();
@@ -241,7 +283,9 @@ async fn execute(context: Arc<Context>, plan: Plan) -> Result<(), EngineError> {
         let (context, operation) = (context.clone(), graph[node].operation.clone());
         // A task of its own, so that steps run on every processor; it ends even when the client goes away half-way.
         let task = tokio::spawn(async move { perform(&context, &operation).await });
-        running.push(Box::pin(async move { (node, task.await.unwrap_or_else(|e| Err(EngineError::Invalid(format!("a step of the plan panicked: {e}"))))) }));
+        running.push(Box::pin(async move {
+            (node, task.await.unwrap_or_else(|e| Err(EngineError::Invalid(format!("a step of the plan panicked: {e}")))))
+        }));
     };
     for node in graph.node_indices().filter(|n| waiting[n] == 0) {
         launch(node, &mut running);
@@ -257,7 +301,11 @@ async fn execute(context: Arc<Context>, plan: Plan) -> Result<(), EngineError> {
         while let Some(node) = done.pop() {
             for next in graph.neighbors_directed(node, Direction::Outgoing) {
                 if failed.contains(&node) && failed.insert(next) {
-                    let _ = context.progress.send(Progress::Step { object: object_of(&graph[next].operation), status: "Skipped".into(), done: true });
+                    let _ = context.progress.send(Progress::Step {
+                        object: object_of(&graph[next].operation),
+                        status: "Skipped".into(),
+                        done: true,
+                    });
                 }
                 let Some(count) = waiting.get_mut(&next) else { continue };
                 *count -= 1;
@@ -407,17 +455,30 @@ async fn perform(context: &Context, operation: &Operation) -> Result<(), EngineE
     Ok(())
 }
 
-fn create(context: &Context, service: &str, number: u32, name: &str, old: Option<&ContainerRecord>) -> Result<Arc<Container>, EngineError> {
+fn create(
+    context: &Context,
+    service: &str,
+    number: u32,
+    name: &str,
+    old: Option<&ContainerRecord>,
+) -> Result<Arc<Container>, EngineError> {
     let engine = &context.engine;
     let definition = &context.project.services[service];
     let shared = definition.shares_network_of().map(|other| {
         let containers = engine.project_containers(&context.project.name);
         let found = containers.iter().find(|c| c.record().spec.labels.get(convert::LABEL_SERVICE).is_some_and(|s| s == other));
-        found.map(|c| c.id.clone()).ok_or_else(|| EngineError::Invalid(format!("the service `{service}` shares the network of `{other}`, which has no container")))
+        found.map(|c| c.id.clone()).ok_or_else(|| {
+            EngineError::Invalid(format!("the service `{service}` shares the network of `{other}`, which has no container"))
+        })
     });
-    let named = definition.network_mode.as_deref().and_then(|mode| mode.strip_prefix("container:")).map(|name| engine.container(name).map(|c| c.id.clone()));
+    let named = definition
+        .network_mode
+        .as_deref()
+        .and_then(|mode| mode.strip_prefix("container:"))
+        .map(|name| engine.container(name).map(|c| c.id.clone()));
     let network_of = shared.or(named).transpose()?;
-    let spec = convert::container(&context.project, service, number, &context.origin, network_of).map_err(EngineError::Invalid)?;
+    let spec =
+        convert::container(&context.project, service, number, &context.origin, network_of).map_err(EngineError::Invalid)?;
     let inherit = old.filter(|_| !context.renew_anonymous);
     engine.create(name, spec, inherit)
 }
@@ -456,7 +517,13 @@ async fn await_condition(context: &Context, service: &str, condition: Condition)
 fn judge(record: &ContainerRecord, condition: Condition) -> Option<Result<&'static str, String>> {
     let state = &record.state;
     let ended = matches!(state.status, Status::Exited | Status::Removing);
-    let exited = || format!("has exited with code {}; `wharf logs {}` may tell why", state.exit_code, record.spec.labels.get(convert::LABEL_SERVICE).map_or("", String::as_str));
+    let exited = || {
+        format!(
+            "has exited with code {}; `wharf logs {}` may tell why",
+            state.exit_code,
+            record.spec.labels.get(convert::LABEL_SERVICE).map_or("", String::as_str)
+        )
+    };
     match condition {
         Condition::ServiceStarted if ended && state.exit_code != 0 => Some(Err(exited())),
         Condition::ServiceStarted => Some(Ok("Started")),
@@ -473,7 +540,9 @@ fn judge(record: &ContainerRecord, condition: Condition) -> Option<Result<&'stat
                 Some(Err(format!("is unhealthy{}", last.map(|t| format!(": its check says: {t}")).unwrap_or_default())))
             }
             Some(_) => None,
-            None if state.status == Status::Running => Some(Err("has no health check, so it never becomes healthy; give it a `healthcheck`".into())),
+            None if state.status == Status::Running => {
+                Some(Err("has no health check, so it never becomes healthy; give it a `healthcheck`".into()))
+            }
             None => None,
         },
     }

@@ -148,7 +148,9 @@ pub enum RestartPolicy {
     Always,
     UnlessStopped,
     /// At most so many times; 0 is without limit.
-    OnFailure { max: u32 },
+    OnFailure {
+        max: u32,
+    },
 }
 
 impl RestartPolicy {

@@ -18,7 +18,11 @@ const LONG_ENOUGH: i64 = 10;
 
 impl Engine {
     /// Waits until a new monitor has started its container, and follows it from then on.
-    pub(super) async fn follow_new(self: &Arc<Self>, container: &Arc<Container>, link: Arc<MonitorLink>) -> Result<(), EngineError> {
+    pub(super) async fn follow_new(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        link: Arc<MonitorLink>,
+    ) -> Result<(), EngineError> {
         let (sender, started) = oneshot::channel();
         locked(&container.live).link = Some(link.clone());
         self.clone().spawn_follower(container.clone(), link, Some(sender));
@@ -29,11 +33,21 @@ impl Engine {
         }
     }
 
-    pub(super) fn spawn_follower(self: Arc<Self>, container: Arc<Container>, link: Arc<MonitorLink>, started: Option<oneshot::Sender<Result<(), (String, i32)>>>) {
+    pub(super) fn spawn_follower(
+        self: Arc<Self>,
+        container: Arc<Container>,
+        link: Arc<MonitorLink>,
+        started: Option<oneshot::Sender<Result<(), (String, i32)>>>,
+    ) {
         tokio::spawn(async move { self.follow(container, link, started).await });
     }
 
-    async fn follow(self: Arc<Self>, container: Arc<Container>, link: Arc<MonitorLink>, mut started: Option<oneshot::Sender<Result<(), (String, i32)>>>) {
+    async fn follow(
+        self: Arc<Self>,
+        container: Arc<Container>,
+        link: Arc<MonitorLink>,
+        mut started: Option<oneshot::Sender<Result<(), (String, i32)>>>,
+    ) {
         loop {
             let (event, fds) = match link.receive().await {
                 Ok(Some(received)) => received,
@@ -42,7 +56,12 @@ impl Engine {
                     if started.is_none() {
                         // A monitor that goes without a word was killed, and its container with it.
                         self.cgroups.kill(&container.id);
-                        let exit = self.recorded_exit(&container.id).unwrap_or(Exit { code: 137, oom_killed: false, finished_at: Timestamp::now(), started_at: None });
+                        let exit = self.recorded_exit(&container.id).unwrap_or(Exit {
+                            code: 137,
+                            oom_killed: false,
+                            finished_at: Timestamp::now(),
+                            started_at: None,
+                        });
                         self.on_exit(&container, &exit);
                     }
                     self.cgroups.remove(&container.id);
@@ -60,7 +79,10 @@ impl Engine {
                     locked(&container.live).link = None;
                     match started.take() {
                         Some(sender) => drop(sender.send(Err((message, code)))),
-                        None => self.on_exit(&container, &Exit { code, oom_killed: false, finished_at: Timestamp::now(), started_at: None }),
+                        None => self.on_exit(
+                            &container,
+                            &Exit { code, oom_killed: false, finished_at: Timestamp::now(), started_at: None },
+                        ),
                     }
                     return;
                 }
@@ -124,7 +146,8 @@ impl Engine {
         }
         let record = container.record();
         let again = should_restart(record.spec.restart, exit.code, record.restart_count, record.stopped_by_user);
-        let ran_long = record.state.started_at.is_some_and(|start| exit.finished_at.as_second() - start.as_second() >= LONG_ENOUGH);
+        let ran_long =
+            record.state.started_at.is_some_and(|start| exit.finished_at.as_second() - start.as_second() >= LONG_ENOUGH);
         if !again {
             self.unplace(container);
         }

@@ -20,10 +20,17 @@ impl Engine {
     ///
     /// # Errors
     /// A name that is no file name, or the disk's.
-    pub fn create_volume(&self, name: &str, labels: IndexMap<String, String>, anonymous: bool) -> Result<VolumeRecord, EngineError> {
+    pub fn create_volume(
+        &self,
+        name: &str,
+        labels: IndexMap<String, String>,
+        anonymous: bool,
+    ) -> Result<VolumeRecord, EngineError> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
         if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(allowed) || name.len() > 200 {
-            return Err(EngineError::Invalid(format!("`{name}` cannot be a volume's name: it has letters, digits, `_`, `.` and `-`")));
+            return Err(EngineError::Invalid(format!(
+                "`{name}` cannot be a volume's name: it has letters, digits, `_`, `.` and `-`"
+            )));
         }
         if let Some(known) = locked(&self.volumes).get(name) {
             return Ok(known.clone());

@@ -2,7 +2,9 @@
 
 use super::store::{Store, digest_of};
 use super::{Image, ImageError, ImageRef, compression};
-use oci_spec::image::{Config, Descriptor, ImageConfiguration, ImageConfigurationBuilder, ImageManifestBuilder, MediaType, RootFsBuilder};
+use oci_spec::image::{
+    Config, Descriptor, ImageConfiguration, ImageConfigurationBuilder, ImageManifestBuilder, MediaType, RootFsBuilder,
+};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -38,7 +40,8 @@ fn write_image(
     staged: Vec<Option<super::store::StagedLayer>>,
 ) -> Result<Image, ImageError> {
     let malformed = |e: oci_spec::OciSpecError| ImageError::Malformed { what: "manifest", why: e.to_string() };
-    let json = serde_json::to_vec(configuration).map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
+    let json =
+        serde_json::to_vec(configuration).map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
     let descriptor = |kind: MediaType, digest: &str, size: u64| {
         let digest = digest.parse().map_err(|e: oci_spec::OciSpecError| malformed(e))?;
         Ok::<_, ImageError>(Descriptor::new(kind, size, oci_spec::image::Digest::clone(&digest)))
@@ -47,7 +50,12 @@ fn write_image(
         .schema_version(2u32)
         .media_type(MediaType::ImageManifest)
         .config(descriptor(MediaType::ImageConfig, &digest_of(&json), json.len() as u64)?)
-        .layers(layers.iter().map(|(digest, size)| descriptor(MediaType::ImageLayer, digest, *size)).collect::<Result<Vec<_>, _>>()?)
+        .layers(
+            layers
+                .iter()
+                .map(|(digest, size)| descriptor(MediaType::ImageLayer, digest, *size))
+                .collect::<Result<Vec<_>, _>>()?,
+        )
         .build()
         .map_err(malformed)?;
     let manifest = serde_json::to_vec(&manifest).map_err(|e| ImageError::Malformed { what: "manifest", why: e.to_string() })?;
@@ -57,7 +65,8 @@ fn write_image(
 /// One `--change`, as `docker import` takes them.
 fn apply_change(mut config: Config, change: &str) -> Result<Config, ImageError> {
     let bad = |why: &str| ImageError::Change(format!("the change `{change}` is not understood: {why}"));
-    let (instruction, rest) = change.trim().split_once(char::is_whitespace).ok_or_else(|| bad("write INSTRUCTION VALUE, such as `CMD [\"sh\"]`"))?;
+    let (instruction, rest) =
+        change.trim().split_once(char::is_whitespace).ok_or_else(|| bad("write INSTRUCTION VALUE, such as `CMD [\"sh\"]`"))?;
     let rest = rest.trim();
     let list = |text: &str| -> Result<Vec<String>, ImageError> {
         if text.starts_with('[') {
@@ -70,7 +79,10 @@ fn apply_change(mut config: Config, change: &str) -> Result<Config, ImageError> 
         if let Some((name, value)) = text.split_once(char::is_whitespace).filter(|(name, _)| !name.contains('=')) {
             return Ok(vec![(name.into(), value.trim().into())]);
         }
-        words.iter().map(|w| w.split_once('=').map(|(k, v)| (k.into(), v.into())).ok_or_else(|| bad("write NAME=VALUE"))).collect()
+        words
+            .iter()
+            .map(|w| w.split_once('=').map(|(k, v)| (k.into(), v.into())).ok_or_else(|| bad("write NAME=VALUE")))
+            .collect()
     };
     match instruction.to_ascii_uppercase().as_str() {
         "CMD" => drop(config.set_cmd(Some(list(rest)?))),
@@ -98,11 +110,16 @@ fn apply_change(mut config: Config, change: &str) -> Result<Config, ImageError> 
         }
         "VOLUME" => {
             let mut volumes = config.volumes().clone().unwrap_or_default();
-            let more: Vec<String> = if rest.starts_with('[') { list(rest)? } else { rest.split_whitespace().map(str::to_string).collect() };
+            let more: Vec<String> =
+                if rest.starts_with('[') { list(rest)? } else { rest.split_whitespace().map(str::to_string).collect() };
             volumes.extend(more);
             config.set_volumes(Some(volumes));
         }
-        other => return Err(bad(&format!("`{other}` is not one of CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR"))),
+        other => {
+            return Err(bad(&format!(
+                "`{other}` is not one of CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR"
+            )));
+        }
     }
     Ok(config)
 }
@@ -117,7 +134,8 @@ pub fn load(store: &Store, tar: impl Read, work: &Path) -> Result<Vec<(ImageRef,
     let directory = tempdir(work)?;
     let members = lay_out(tar, &directory.0)?;
     let read = |name: &str| -> Result<Vec<u8>, ImageError> {
-        let path = members.get(name).ok_or_else(|| ImageError::Malformed { what: "archive", why: format!("it has no `{name}`") })?;
+        let path =
+            members.get(name).ok_or_else(|| ImageError::Malformed { what: "archive", why: format!("it has no `{name}`") })?;
         std::fs::read(path).map_err(ImageError::store(format!("reading `{name}` of the archive")))
     };
     if members.contains_key("index.json") && !members.contains_key("manifest.json") {
@@ -134,16 +152,21 @@ pub fn load(store: &Store, tar: impl Read, work: &Path) -> Result<Vec<(ImageRef,
         .map_err(|e| ImageError::Malformed { what: "archive's manifest.json", why: e.to_string() })?;
     let mut loaded = Vec::new();
     for image in saved {
-        let configuration: ImageConfiguration =
-            serde_json::from_slice(&read(&image.config)?).map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
+        let configuration: ImageConfiguration = serde_json::from_slice(&read(&image.config)?)
+            .map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
         for tag in image.repo_tags.unwrap_or_default() {
             let name: ImageRef = tag.parse::<ImageRef>()?;
             let mut staged = Vec::new();
             let mut layers = Vec::new();
             for (layer, chain) in image.layers.iter().zip(super::store::chain_ids(configuration.rootfs().diff_ids())) {
-                let path = members.get(layer).ok_or_else(|| ImageError::Malformed { what: "archive", why: format!("it has no `{layer}`") })?;
+                let path = members
+                    .get(layer)
+                    .ok_or_else(|| ImageError::Malformed { what: "archive", why: format!("it has no `{layer}`") })?;
                 staged.push(stage(store, path, &chain)?);
-                layers.push((configuration.rootfs().diff_ids()[layers.len()].clone(), std::fs::metadata(path).map_or(0, |m| m.len())));
+                layers.push((
+                    configuration.rootfs().diff_ids()[layers.len()].clone(),
+                    std::fs::metadata(path).map_or(0, |m| m.len()),
+                ));
             }
             let stored = write_image(store, &name, &configuration, layers, staged)?;
             loaded.push((name, stored));
@@ -180,7 +203,10 @@ fn load_oci(
     let mut loaded = Vec::new();
     for entry in index["manifests"].as_array().into_iter().flatten() {
         let annotation = |key: &str| entry["annotations"][key].as_str();
-        let Some(name) = annotation("io.containerd.image.name").or_else(|| annotation("org.opencontainers.image.ref.name")) else { continue };
+        let Some(name) = annotation("io.containerd.image.name").or_else(|| annotation("org.opencontainers.image.ref.name"))
+        else {
+            continue;
+        };
         let name: ImageRef = name.parse::<ImageRef>()?;
         let mut manifest = checked(entry["digest"].as_str().unwrap_or_default())?;
         let parsed: serde_json::Value = serde_json::from_slice(&manifest).map_err(malformed("manifest"))?;
@@ -193,7 +219,9 @@ fn load_oci(
         let mut staged = Vec::new();
         for (layer, chain) in parsed.layers().iter().zip(super::store::chain_ids(configuration.rootfs().diff_ids())) {
             let name = blob(layer.digest().as_ref());
-            let path = members.get(&name).ok_or_else(|| ImageError::Malformed { what: "archive", why: format!("it has no `{name}`") })?;
+            let path = members
+                .get(&name)
+                .ok_or_else(|| ImageError::Malformed { what: "archive", why: format!("it has no `{name}`") })?;
             staged.push(stage(store, path, &chain)?);
         }
         let image = store.commit(&name, &config, &manifest, staged)?;

@@ -43,7 +43,9 @@ impl ImageError {
 
 fn disk_hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => "; free some space (`wharf images` shows what takes it) or move the data root (--data-root); nothing half-made was kept",
+        Some(libc::ENOSPC | libc::EDQUOT) => {
+            "; free some space (`wharf images` shows what takes it) or move the data root (--data-root); nothing half-made was kept"
+        }
         _ => "",
     }
 }

@@ -34,7 +34,9 @@ impl FromStr for ImageRef {
             Some((name, digest)) => (name, Some(digest)),
             None => (text, None),
         };
-        let digest = digest.map(|d| if is_digest(d) { Ok(d.to_string()) } else { Err(bad("the digest is not sha256:HEX")) }).transpose()?;
+        let digest = digest
+            .map(|d| if is_digest(d) { Ok(d.to_string()) } else { Err(bad("the digest is not sha256:HEX")) })
+            .transpose()?;
         let (name, tag) = match name.rsplit_once(':') {
             Some((rest, tag)) if !tag.contains('/') => (rest, Some(tag)),
             _ => (name, None),
@@ -46,11 +48,14 @@ impl FromStr for ImageRef {
             }
         }
         let (host, path) = match name.split_once('/') {
-            Some((host, path)) if host.contains(['.', ':']) || host == "localhost" || host.chars().any(char::is_uppercase) => (host, path.to_string()),
+            Some((host, path)) if host.contains(['.', ':']) || host == "localhost" || host.chars().any(char::is_uppercase) => {
+                (host, path.to_string())
+            }
             _ => (HUB, name.to_string()),
         };
         let host = if matches!(host, "index.docker.io" | "registry-1.docker.io") { HUB } else { host };
-        let host_ok = host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[') && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']'));
+        let host_ok = host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
+            && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']'));
         if !host_ok {
             return Err(bad("the registry's host is not valid"));
         }
@@ -71,7 +76,8 @@ impl FromStr for ImageRef {
 
 /// `sha256:` and 64 lower-case hexadecimal digits.
 pub fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f')))
+    text.strip_prefix("sha256:")
+        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f')))
 }
 
 impl fmt::Display for ImageRef {

@@ -61,7 +61,10 @@ impl Registry {
             serde_json::from_slice(&config).map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
         let chains = chain_ids(configuration.rootfs().diff_ids());
         if chains.len() != parsed.layers().len() {
-            return Err(ImageError::Malformed { what: "manifest", why: "it has another number of layers than the configuration".into() });
+            return Err(ImageError::Malformed {
+                what: "manifest",
+                why: "it has another number of layers than the configuration".into(),
+            });
         }
         let mut layers = Vec::new();
         for (layer, chain) in parsed.layers().iter().zip(chains) {
@@ -94,12 +97,21 @@ impl Registry {
     }
 
     /// Downloads a layer and unpacks it while it arrives.
-    async fn layer(&self, store: &Arc<Store>, name: &ImageRef, digest: &str, size: u64, report: Report) -> Result<StagedLayer, ImageError> {
+    async fn layer(
+        &self,
+        store: &Arc<Store>,
+        name: &ImageRef,
+        digest: &str,
+        size: u64,
+        report: Report,
+    ) -> Result<StagedLayer, ImageError> {
         let mut tries = 0;
         loop {
             tries += 1;
             match self.layer_once(store, name, digest, size, &report).await {
-                Err(ImageError::Registry { .. } | ImageError::Unpack(super::unpack::UnpackError::Archive(_))) if tries < TRIES => {
+                Err(ImageError::Registry { .. } | ImageError::Unpack(super::unpack::UnpackError::Archive(_)))
+                    if tries < TRIES =>
+                {
                     report(Progress::Layer { id: short(digest), status: "Retrying", current: 0, total: size });
                     tokio::time::sleep(std::time::Duration::from_millis(500 << tries)).await;
                 }
@@ -108,7 +120,14 @@ impl Registry {
         }
     }
 
-    async fn layer_once(&self, store: &Arc<Store>, name: &ImageRef, digest: &str, size: u64, report: &Report) -> Result<StagedLayer, ImageError> {
+    async fn layer_once(
+        &self,
+        store: &Arc<Store>,
+        name: &ImageRef,
+        digest: &str,
+        size: u64,
+        report: &Report,
+    ) -> Result<StagedLayer, ImageError> {
         let response = self.get(name, &format!("blobs/{digest}"), None).await?;
         let (sender, receiver) = mpsc::channel::<io::Result<bytes::Bytes>>(32);
         let store = store.clone();
@@ -116,7 +135,8 @@ impl Registry {
         let unpacking = tokio::task::spawn_blocking(move || {
             let mut hashing = HashingReader::new(ChannelReader { receiver, chunk: bytes::Bytes::new() });
             let staged = {
-                let plain = compression::plain(&mut hashing).map_err(|e| ImageError::Unpack(super::unpack::UnpackError::Archive(e)))?;
+                let plain =
+                    compression::plain(&mut hashing).map_err(|e| ImageError::Unpack(super::unpack::UnpackError::Archive(e)))?;
                 store.stage(plain)?
             };
             io::copy(&mut hashing, &mut io::sink()).map_err(|e| ImageError::Unpack(super::unpack::UnpackError::Archive(e)))?;
@@ -149,7 +169,9 @@ impl Registry {
                 report(Progress::Layer { id: short(digest), status: "Pull complete", current: size, total: size });
                 Ok(staged)
             }
-            (_, Some(why)) => Err(ImageError::Registry { host: name.host.clone(), what: format!("a layer of {}", name.familiar()), why }),
+            (_, Some(why)) => {
+                Err(ImageError::Registry { host: name.host.clone(), what: format!("a layer of {}", name.familiar()), why })
+            }
             (Err(error), None) => Err(error),
         }
     }
@@ -171,14 +193,19 @@ impl Registry {
             match response.status() {
                 StatusCode::OK => return Ok(response),
                 StatusCode::UNAUTHORIZED if attempt == 0 => {
-                    let challenge = response.headers().get(header::WWW_AUTHENTICATE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+                    let challenge =
+                        response.headers().get(header::WWW_AUTHENTICATE).and_then(|v| v.to_str().ok()).unwrap_or_default();
                     let token = self.authorise(name, challenge).await?;
                     self.tokens.lock().await.insert(scope.clone(), token);
                 }
                 StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                     return Err(ImageError::NotFound { image: name.familiar(), host: name.host.clone() });
                 }
-                StatusCode::TOO_MANY_REQUESTS => return Err(failed("too many requests; the registry limits how much is pulled, try again later or log in".into())),
+                StatusCode::TOO_MANY_REQUESTS => {
+                    return Err(failed(
+                        "too many requests; the registry limits how much is pulled, try again later or log in".into(),
+                    ));
+                }
                 status => return Err(failed(format!("it answered {status}"))),
             }
         }
@@ -191,7 +218,9 @@ impl Registry {
         let basic = credentials(&name.host);
         let (scheme, parameters) = challenge.split_once(' ').unwrap_or((challenge, ""));
         if scheme.eq_ignore_ascii_case("basic") {
-            return basic.map(|b| format!("Basic {b}")).ok_or_else(|| ImageError::NotFound { image: name.familiar(), host: name.host.clone() });
+            return basic
+                .map(|b| format!("Basic {b}"))
+                .ok_or_else(|| ImageError::NotFound { image: name.familiar(), host: name.host.clone() });
         }
         let parameters = challenge_parameters(parameters);
         let realm = parameters.get("realm").ok_or_else(|| failed(format!("its challenge is not understood: {challenge}")))?;
@@ -210,7 +239,10 @@ impl Registry {
             return Err(failed(format!("the token server answered {}", response.status())));
         }
         let json: serde_json::Value = response.json().await.map_err(|e| failed(root_cause(&e)))?;
-        let token = json["token"].as_str().or(json["access_token"].as_str()).ok_or_else(|| failed("the token server sent no token".into()))?;
+        let token = json["token"]
+            .as_str()
+            .or(json["access_token"].as_str())
+            .ok_or_else(|| failed("the token server sent no token".into()))?;
         Ok(format!("Bearer {token}"))
     }
 }

@@ -79,7 +79,8 @@ impl Store {
     /// # Errors
     /// When the directories cannot be made or the index cannot be read.
     pub fn open(root: &Path) -> Result<Self, ImageError> {
-        let store = Store { root: root.to_path_buf(), index: Mutex::default(), next: AtomicU64::new(0), loaded: Mutex::default() };
+        let store =
+            Store { root: root.to_path_buf(), index: Mutex::default(), next: AtomicU64::new(0), loaded: Mutex::default() };
         let context = |doing: &str| ImageError::store(format!("{doing} {}", root.display()));
         for directory in ["blobs/sha256", "layers"] {
             fs::create_dir_all(root.join(directory)).map_err(context("making the image store"))?;
@@ -88,11 +89,13 @@ impl Store {
         fs::create_dir_all(store.staging()).map_err(context("making the image store"))?;
         match fs::read(root.join("index.json")) {
             Ok(bytes) => {
-                let index = serde_json::from_slice(&bytes).map_err(io::Error::from).map_err(context("reading the image index of"))?;
+                let index =
+                    serde_json::from_slice(&bytes).map_err(io::Error::from).map_err(context("reading the image index of"))?;
                 *store.lock() = index;
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                fs::write(root.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).map_err(context("making the image store"))?;
+                fs::write(root.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)
+                    .map_err(context("making the image store"))?;
             }
             Err(e) => return Err(context("reading the image index of")(e)),
         }
@@ -136,12 +139,14 @@ impl Store {
         let diff = directory.join("diff");
         fs::create_dir_all(&diff).map_err(ImageError::store(format!("making {}", diff.display())))?;
         let root = File::open(&diff).map_err(ImageError::store(format!("opening {}", diff.display())))?;
-        nix::sys::stat::fchmod(&root, nix::sys::stat::Mode::from_bits_truncate(0o755)).map_err(|e| ImageError::store("preparing a layer".into())(e.into()))?;
+        nix::sys::stat::fchmod(&root, nix::sys::stat::Mode::from_bits_truncate(0o755))
+            .map_err(|e| ImageError::store("preparing a layer".into())(e.into()))?;
         let mut hashing = HashingReader::new(io::BufReader::with_capacity(1 << 18, layer));
         let unpacked = super::unpack::apply(&mut hashing, std::os::fd::AsFd::as_fd(&root))?;
         // The digest is of the whole stream: padding after the end of the archive counts as well.
         io::copy(&mut hashing, &mut io::sink()).map_err(|e| ImageError::Unpack(super::unpack::UnpackError::Archive(e)))?;
-        fs::write(directory.join("size"), unpacked.bytes.to_string()).map_err(ImageError::store("writing a layer's size".into()))?;
+        fs::write(directory.join("size"), unpacked.bytes.to_string())
+            .map_err(ImageError::store("writing a layer's size".into()))?;
         staged.diff_id = hashing.digest();
         staged.bytes = unpacked.bytes;
         Ok(staged)
@@ -154,15 +159,29 @@ impl Store {
     ///
     /// # Errors
     /// A wrong digest, or the disk's.
-    pub fn commit(&self, name: &ImageRef, config: &[u8], manifest: &[u8], staged: Vec<Option<StagedLayer>>) -> Result<Image, ImageError> {
-        let parsed: ImageConfiguration = serde_json::from_slice(config).map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
+    pub fn commit(
+        &self,
+        name: &ImageRef,
+        config: &[u8],
+        manifest: &[u8],
+        staged: Vec<Option<StagedLayer>>,
+    ) -> Result<Image, ImageError> {
+        let parsed: ImageConfiguration =
+            serde_json::from_slice(config).map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
         let diff_ids = parsed.rootfs().diff_ids().clone();
         if diff_ids.len() != staged.len() {
-            return Err(ImageError::Malformed { what: "configuration", why: format!("it names {} layers, the manifest {}", diff_ids.len(), staged.len()) });
+            return Err(ImageError::Malformed {
+                what: "configuration",
+                why: format!("it names {} layers, the manifest {}", diff_ids.len(), staged.len()),
+            });
         }
         for (wanted, layer) in diff_ids.iter().zip(&staged) {
             if let Some(layer) = layer.as_ref().filter(|layer| layer.diff_id != *wanted) {
-                return Err(ImageError::WrongDigest { what: "layer".into(), expected: wanted.clone(), got: layer.diff_id.clone() });
+                return Err(ImageError::WrongDigest {
+                    what: "layer".into(),
+                    expected: wanted.clone(),
+                    got: layer.diff_id.clone(),
+                });
             }
         }
         let context = |doing: &str| ImageError::store(format!("{doing} {}", name.familiar()));
@@ -228,13 +247,14 @@ impl Store {
     /// # Errors
     /// When the store is damaged.
     pub fn find_loosely(&self, text: &str) -> Result<Option<(ImageRef, Image)>, ImageError> {
-        if let Ok(name) = text.parse::<ImageRef>() {
-            if let Some(image) = self.find(&name)? {
-                return Ok(Some((name, image)));
-            }
+        if let Ok(name) = text.parse::<ImageRef>()
+            && let Some(image) = self.find(&name)?
+        {
+            return Ok(Some((name, image)));
         }
         let hex = text.trim_start_matches("sha256:");
-        let found = self.list()?.into_iter().find(|(_, image)| hex.len() >= 4 && image.id.trim_start_matches("sha256:").starts_with(hex));
+        let found =
+            self.list()?.into_iter().find(|(_, image)| hex.len() >= 4 && image.id.trim_start_matches("sha256:").starts_with(hex));
         Ok(found)
     }
 
@@ -287,7 +307,9 @@ impl Store {
             let place = place.parent().unwrap_or(&place);
             // Renamed first: a removal that is interrupted must not leave half a layer under its name.
             let doomed = self.staging().join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
-            fs::rename(place, &doomed).and_then(|()| remove_tree(&doomed)).map_err(ImageError::store(format!("removing {}", name.familiar())))?;
+            fs::rename(place, &doomed)
+                .and_then(|()| remove_tree(&doomed))
+                .map_err(ImageError::store(format!("removing {}", name.familiar())))?;
         }
         if !rest.iter().any(|(_, i)| i.id == image.id) {
             let _ = fs::remove_file(self.blob(&image.id));

@@ -5,7 +5,9 @@
 
 use crate::runtime::sys::{self, Beneath};
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, makedev, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, makedev, mkdirat, mknodat, utimensat,
+};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
 use std::collections::HashMap;
@@ -78,14 +80,16 @@ impl Applier<'_> {
         let Some(name) = path.file_name().map(OsString::from) else {
             // The root itself: its mode and owner are the layer's to say.
             let root = self.open_directory(Path::new("")).map_err(failed)?;
-            let root = openat(&*root, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).map_err(|e| failed(e.into()))?;
+            let root = openat(&*root, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+                .map_err(|e| failed(e.into()))?;
             return self.attributes(entry, &File::from(root)).map(|()| 0).map_err(failed);
         };
         let parent_path = path.parent().unwrap_or(Path::new("")).to_path_buf();
         let parent = self.open_directory(&parent_path).map_err(failed)?;
         let name_text = name.to_string_lossy();
         if name_text == OPAQUE {
-            let directory = openat(&*parent, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).map_err(|e| failed(e.into()))?;
+            let directory = openat(&*parent, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+                .map_err(|e| failed(e.into()))?;
             File::from(directory).set_xattr("trusted.overlay.opaque", b"y").map_err(failed)?;
             return Ok(0);
         }
@@ -103,8 +107,17 @@ impl Applier<'_> {
         })
     }
 
-    fn place<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, kind: EntryType, parent: &OwnedFd, name: &Path, path: &Path) -> Result<u64, Placed> {
-        let existing = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok().map(|s| SFlag::from_bits_truncate(s.st_mode) & SFlag::S_IFMT);
+    fn place<R: Read>(
+        &mut self,
+        entry: &mut tar::Entry<'_, R>,
+        kind: EntryType,
+        parent: &OwnedFd,
+        name: &Path,
+        path: &Path,
+    ) -> Result<u64, Placed> {
+        let existing = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+            .ok()
+            .map(|s| SFlag::from_bits_truncate(s.st_mode) & SFlag::S_IFMT);
         let keeps_directory = kind == EntryType::Directory && existing == Some(SFlag::S_IFDIR);
         if existing.is_some() && !keeps_directory {
             self.remove(parent, name)?;
@@ -112,7 +125,7 @@ impl Applier<'_> {
         let header = entry.header();
         let mode = Mode::from_bits_truncate(header.mode()? & 0o7777);
         let time = TimeSpec::new(header.mtime().unwrap_or(0) as i64, 0);
-        let owner = (Uid::from_raw(header.uid()? as u32), Gid::from_raw(header.gid()? as u32));
+        let owner = owner(header);
         match kind {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -144,7 +157,9 @@ impl Applier<'_> {
                 let file = target.file_name().ok_or_else(|| Placed::Refused("it links to the root".into()))?;
                 let directory = self.existing_directory(target.parent().unwrap_or(Path::new("")))?;
                 linkat(&directory, Path::new(file), parent, name, LinkatFlags::empty()).map_err(|e| match e {
-                    nix::Error::ENOENT => Placed::Refused(format!("it links to {}, which the layer does not have", target.display())),
+                    nix::Error::ENOENT => {
+                        Placed::Refused(format!("it links to {}, which the layer does not have", target.display()))
+                    }
                     e => Placed::Io(e.into()),
                 })?;
                 return Ok(0);
@@ -155,7 +170,10 @@ impl Applier<'_> {
                     EntryType::Block => SFlag::S_IFBLK,
                     _ => SFlag::S_IFIFO,
                 };
-                let device = makedev(u64::from(header.device_major().ok().flatten().unwrap_or(0)), u64::from(header.device_minor().ok().flatten().unwrap_or(0)));
+                let device = makedev(
+                    u64::from(header.device_major().ok().flatten().unwrap_or(0)),
+                    u64::from(header.device_minor().ok().flatten().unwrap_or(0)),
+                );
                 if flag == SFlag::S_IFCHR && device == 0 {
                     return Err(Placed::Refused("a 0:0 device would hide files of the layers below".into()));
                 }
@@ -171,9 +189,10 @@ impl Applier<'_> {
 
     /// Owner before mode, since a change of owner clears setuid; then extended attributes and the time.
     fn attributes<R: Read>(&self, entry: &mut tar::Entry<'_, R>, file: &File) -> io::Result<()> {
-        let (uid, gid, mode) = (entry.header().uid()?, entry.header().gid()?, entry.header().mode()?);
+        let (uid, gid) = owner(entry.header());
+        let mode = entry.header().mode()?;
         let mtime = entry.header().mtime().unwrap_or(0);
-        fchown(file, Some(Uid::from_raw(uid as u32)), Some(Gid::from_raw(gid as u32)))?;
+        fchown(file, Some(uid), Some(gid))?;
         fchmod(file, Mode::from_bits_truncate(mode & 0o7777))?;
         if let Some(extensions) = entry.pax_extensions()? {
             for extension in extensions {
@@ -199,10 +218,10 @@ impl Applier<'_> {
 
     /// Opens a directory, making what is missing of it.
     fn open_directory(&mut self, path: &Path) -> io::Result<Rc<OwnedFd>> {
-        if let Some((known, fd)) = &self.parent {
-            if known == path {
-                return Ok(fd.clone());
-            }
+        if let Some((known, fd)) = &self.parent
+            && known == path
+        {
+            return Ok(fd.clone());
         }
         let fd = match self.existing_directory(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -249,7 +268,9 @@ impl Applier<'_> {
 
     fn finish(self) -> Result<(), UnpackError> {
         for (path, time) in &self.directory_times {
-            let Ok(directory) = sys::open_beneath(self.root, path, libc::O_RDONLY | libc::O_DIRECTORY, 0, Beneath::AsRoot) else { continue };
+            let Ok(directory) = sys::open_beneath(self.root, path, libc::O_RDONLY | libc::O_DIRECTORY, 0, Beneath::AsRoot) else {
+                continue;
+            };
             nix::sys::stat::futimens(directory.as_fd(), time, time)
                 .map_err(|e| UnpackError::Write { path: path.display().to_string(), source: e.into() })?;
         }
@@ -272,6 +293,11 @@ impl From<nix::Error> for Placed {
     fn from(error: nix::Error) -> Self {
         Placed::Io(error.into())
     }
+}
+
+/// A field that some writers leave empty is 0, as Go's reader has it.
+fn owner(header: &tar::Header) -> (Uid, Gid) {
+    (Uid::from_raw(header.uid().unwrap_or(0) as u32), Gid::from_raw(header.gid().unwrap_or(0) as u32))
 }
 
 /// The path within the layer: no leading slash, no `.`; `None` where `..` occurs.

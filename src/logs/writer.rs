@@ -27,7 +27,15 @@ impl Writer {
     pub fn open(path: PathBuf, max_size: u64, max_files: u32) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
         let written = file.metadata()?.len();
-        Ok(Writer { path, file, written, max_size, max_files: max_files.max(1), buffer: Vec::new(), partial: [Vec::new(), Vec::new()] })
+        Ok(Writer {
+            path,
+            file,
+            written,
+            max_size,
+            max_files: max_files.max(1),
+            buffer: Vec::new(),
+            partial: [Vec::new(), Vec::new()],
+        })
     }
 
     /// Takes what a stream has said and writes the lines that are complete. One clock reading serves the whole batch.
@@ -47,6 +55,11 @@ impl Writer {
                 self.push_long(&head, &mut partial);
                 self.push(&head, b'F', &partial);
                 partial.clear();
+            }
+            if self.max_size > 0 && self.written + self.buffer.len() as u64 >= self.max_size {
+                // Rotated within a batch as well, so that a file is larger than asked for by one line at most.
+                self.partial[stream as usize] = std::mem::take(&mut partial);
+                self.flush()?;
             }
         }
         partial.extend_from_slice(bytes);
@@ -135,7 +148,7 @@ mod tests {
 
     fn texts(path: &std::path::Path) -> Vec<String> {
         let text = std::fs::read_to_string(path).expect("log");
-        text.lines().map(|l| l.splitn(2, ' ').nth(1).expect("time").to_string()).collect()
+        text.lines().map(|l| l.split_once(' ').map(|x| x.1).expect("time").to_string()).collect()
     }
 
     #[test]

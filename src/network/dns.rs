@@ -243,7 +243,8 @@ async fn forward(names: &Names, view: &View, query: &Message, raw: &[u8], transp
 }
 
 async fn ask_udp(server: SocketAddr, raw: &[u8]) -> std::io::Result<Vec<u8>> {
-    let local: SocketAddr = if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (std::net::Ipv6Addr::UNSPECIFIED, 0).into() };
+    let local: SocketAddr =
+        if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (std::net::Ipv6Addr::UNSPECIFIED, 0).into() };
     let socket = UdpSocket::bind(local).await?;
     socket.connect(server).await?;
     socket.send(raw).await?;

@@ -15,7 +15,9 @@ pub enum NetworkError {
     BadSubnet(String),
     #[error("the subnet {subnet} of the network {network} overlaps with {with}; choose another under `ipam`")]
     Overlap { network: String, subnet: String, with: String },
-    #[error("no address range is left for the network {network}: all of 172.17.0.0/12 and 192.168.0.0/16 is in use; name a subnet under `ipam`")]
+    #[error(
+        "no address range is left for the network {network}: all of 172.17.0.0/12 and 192.168.0.0/16 is in use; name a subnet under `ipam`"
+    )]
     PoolExhausted { network: String },
     #[error("the network {network} has no free address left in {subnet}")]
     SubnetFull { network: String, subnet: String },

@@ -156,7 +156,8 @@ fn compose(change: &mut Transaction, walls: &[Wall]) {
         // fib daddr type local dnat to meta l4proto . th dport map @ports
         change.rule(chain, &[E::DestinationIsLocal, E::DnatByPort(ANY_ADDRESS)]);
     }
-    let loopback = |offset| E::Address { offset, base: Ipv4Addr::new(127, 0, 0, 0), mask: Ipv4Addr::new(255, 0, 0, 0), equal: true };
+    let loopback =
+        |offset| E::Address { offset, base: Ipv4Addr::new(127, 0, 0, 0), mask: Ipv4Addr::new(255, 0, 0, 0), equal: true };
     for wall in walls {
         let from = |equal| E::Interface { meta: nft::IIFNAME, name: wall.bridge.clone(), equal };
         let to = |equal| E::Interface { meta: nft::OIFNAME, name: wall.bridge.clone(), equal };

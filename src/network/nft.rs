@@ -184,15 +184,30 @@ pub const TYPE_PORT: u32 = 13;
 /// A step of a rule.
 pub enum Expression {
     /// `iifname` or `oifname`, equal or not.
-    Interface { meta: u32, name: String, equal: bool },
+    Interface {
+        meta: u32,
+        name: String,
+        equal: bool,
+    },
     /// `ip saddr` (offset 12) or `ip daddr` (16) in a subnet.
-    Address { offset: u32, base: Ipv4Addr, mask: Ipv4Addr, equal: bool },
+    Address {
+        offset: u32,
+        base: Ipv4Addr,
+        mask: Ipv4Addr,
+        equal: bool,
+    },
     /// `meta l4proto`.
     Protocol(u8),
     /// `th sport` (offset 0) or `th dport` (2).
-    Port { offset: u32, port: u16 },
+    Port {
+        offset: u32,
+        port: u16,
+    },
     /// `ct state` (key 0) or `ct status` (key 2) has one of the bits.
-    Conntrack { key: u32, bits: u32 },
+    Conntrack {
+        key: u32,
+        bits: u32,
+    },
     /// `fib daddr type local`.
     DestinationIsLocal,
     /// `dnat to meta l4proto . th dport map @NAME`.
@@ -203,7 +218,11 @@ pub enum Expression {
     Accept,
     Drop,
     /// `th sport|dport set PORT`, with the checksum kept right; for UDP (17) or TCP (6).
-    SetPort { offset: u32, port: u16, protocol: u8 },
+    SetPort {
+        offset: u32,
+        port: u16,
+        protocol: u8,
+    },
 }
 
 pub const IIFNAME: u32 = 6;
@@ -292,13 +311,9 @@ impl Expression {
             Expression::DnatByPort(set) => {
                 vec![meta(META_L4PROTO, R0), payload(TRANSPORT, 2, 2, R1), lookup(set), dnat()]
             }
-            Expression::DnatByAddressAndPort(set) => vec![
-                payload(NETWORK, DADDR, 4, R0),
-                meta(META_L4PROTO, R1),
-                payload(TRANSPORT, 2, 2, R2),
-                lookup(set),
-                dnat(),
-            ],
+            Expression::DnatByAddressAndPort(set) => {
+                vec![payload(NETWORK, DADDR, 4, R0), meta(META_L4PROTO, R1), payload(TRANSPORT, 2, 2, R2), lookup(set), dnat()]
+            }
             Expression::Masquerade => vec![expr("masq", |m| m)],
             Expression::Accept => vec![verdict(1)],
             Expression::Drop => vec![verdict(0)],

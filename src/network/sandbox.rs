@@ -51,7 +51,8 @@ pub struct Resolver {
 /// # Errors
 /// The step that failed; whatever had been made is gone with the namespace.
 pub fn make(container: &str, attachments: &[Attachment]) -> Result<Sandbox, NetworkError> {
-    let step = |doing: &'static str| move |source: io::Error| NetworkError::Sandbox { container: container.to_string(), doing, source };
+    let step =
+        |doing: &'static str| move |source: io::Error| NetworkError::Sandbox { container: container.to_string(), doing, source };
     let host = Netlink::route().map_err(step("opening a netlink socket"))?;
     inside_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|e| step("making a network namespace")(e.into()))?;
@@ -81,7 +82,8 @@ pub fn make(container: &str, attachments: &[Attachment]) -> Result<Sandbox, Netw
             }
         }
         inner.send(&configuration).map_err(|(_, e)| step("setting addresses and routes")(e))?;
-        let resolver = if attachments.is_empty() { None } else { Some(open_resolver().map_err(step("opening the resolver's sockets"))?) };
+        let resolver =
+            if attachments.is_empty() { None } else { Some(open_resolver().map_err(step("opening the resolver's sockets"))?) };
         Ok(Sandbox { namespace, resolver })
     })
 }
@@ -91,7 +93,8 @@ pub fn make(container: &str, attachments: &[Attachment]) -> Result<Sandbox, Netw
 /// # Errors
 /// The step that failed.
 pub fn adopt(container: &str, namespace: OwnedFd) -> Result<Sandbox, NetworkError> {
-    let step = |doing: &'static str| move |source: io::Error| NetworkError::Sandbox { container: container.to_string(), doing, source };
+    let step =
+        |doing: &'static str| move |source: io::Error| NetworkError::Sandbox { container: container.to_string(), doing, source };
     inside_thread(|| {
         setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(|e| step("joining the network namespace")(e.into()))?;
         open_resolver().map_err(step("opening the resolver's sockets"))

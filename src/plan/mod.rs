@@ -54,22 +54,58 @@ pub struct ObservedContainer {
 #[serde(tag = "operation", rename_all = "snake_case")]
 pub enum Operation {
     /// A network of the project, by its key in the file.
-    CreateNetwork { key: String },
-    CreateVolume { key: String },
-    PullImage { image: String },
-    CreateContainer { service: String, number: u32, name: String },
+    CreateNetwork {
+        key: String,
+    },
+    CreateVolume {
+        key: String,
+    },
+    PullImage {
+        image: String,
+    },
+    CreateContainer {
+        service: String,
+        number: u32,
+        name: String,
+    },
     /// Creates the new container beside the old one, then stops and removes the old one and gives its name to the new one.
-    RecreateContainer { service: String, number: u32, name: String, replaces: String },
-    StartContainer { service: String, name: String },
-    RestartContainer { id: String, name: String },
+    RecreateContainer {
+        service: String,
+        number: u32,
+        name: String,
+        replaces: String,
+    },
+    StartContainer {
+        service: String,
+        name: String,
+    },
+    RestartContainer {
+        id: String,
+        name: String,
+    },
     /// Waits until every container of a service fulfils the condition.
-    Await { service: String, condition: Condition },
+    Await {
+        service: String,
+        condition: Condition,
+    },
     /// Stops and removes.
-    RemoveContainer { id: String, name: String },
-    StopContainer { id: String, name: String },
-    RemoveNetwork { name: String },
-    RemoveVolume { name: String },
-    RemoveImage { image: String },
+    RemoveContainer {
+        id: String,
+        name: String,
+    },
+    StopContainer {
+        id: String,
+        name: String,
+    },
+    RemoveNetwork {
+        name: String,
+    },
+    RemoveVolume {
+        name: String,
+    },
+    RemoveImage {
+        image: String,
+    },
 }
 
 impl fmt::Display for Operation {
@@ -117,7 +153,9 @@ pub enum PlanError {
     MissingNetwork { name: String },
     #[error("the volume {name} is external and does not exist; create it first")]
     MissingVolume { name: String },
-    #[error("the service `{service}` has `container_name: {name}` and cannot have {replicas} containers; remove the name or the scale")]
+    #[error(
+        "the service `{service}` has `container_name: {name}` and cannot have {replicas} containers; remove the name or the scale"
+    )]
     NamedAndScaled { service: String, name: String, replicas: u32 },
     #[error("the service `{service}` has no image and its `build` cannot be done yet; give it an `image`")]
     NoImage { service: String },
@@ -140,7 +178,8 @@ impl Plan {
     pub fn lines(&self) -> Vec<String> {
         let line = |node: NodeIndex| {
             let step = &self.graph[node];
-            let mut before: Vec<usize> = self.graph.neighbors_directed(node, Direction::Incoming).map(|n| n.index() + 1).collect();
+            let mut before: Vec<usize> =
+                self.graph.neighbors_directed(node, Direction::Incoming).map(|n| n.index() + 1).collect();
             before.sort_unstable();
             let before: Vec<String> = before.iter().map(usize::to_string).collect();
             format!("[{}] -> #{} {}: {}", before.join(" "), node.index() + 1, step.operation, step.cause)

@@ -125,7 +125,12 @@ fn what_cannot_be_planned() {
 fn down_goes_against_the_dependencies() {
     let p = project(WEB_DB);
     let state = observed(&p, &[("db", 1), ("web", 1)]);
-    let options = DownOptions { own_networks: vec!["p_default".into()], own_volumes: vec!["p_data".into()], volumes: true, ..DownOptions::default() };
+    let options = DownOptions {
+        own_networks: vec!["p_default".into()],
+        own_volumes: vec!["p_data".into()],
+        volumes: true,
+        ..DownOptions::default()
+    };
     let expected = [
         "[2] -> #1 stop and remove container p-db-1: down",
         "[] -> #2 stop and remove container p-web-1: down",

@@ -36,7 +36,16 @@ pub struct UpOptions {
 /// When a service is not in the project, an external resource is missing, or a service cannot be what it asks for.
 pub fn up(project: &Project, observed: &Observed, options: &UpOptions) -> Result<Plan, PlanError> {
     let selected = select(project, options)?;
-    let mut planner = Planner { project, observed, options, plan: Plan::default(), networks: HashMap::new(), volumes: HashMap::new(), images: HashMap::new(), services: HashMap::new() };
+    let mut planner = Planner {
+        project,
+        observed,
+        options,
+        plan: Plan::default(),
+        networks: HashMap::new(),
+        volumes: HashMap::new(),
+        images: HashMap::new(),
+        services: HashMap::new(),
+    };
     for name in order(project, &selected) {
         planner.service(&name)?;
     }
@@ -63,10 +72,11 @@ fn select(project: &Project, options: &UpOptions) -> Result<IndexSet<String>, Pl
     let mut selected = IndexSet::new();
     let mut open = options.services.clone();
     while let Some(name) = open.pop() {
-        if let Some(service) = project.services.get(&name) {
-            if selected.insert(name) && !options.no_deps {
-                open.extend(service.depends_on.keys().filter(|d| project.services.contains_key(*d)).cloned());
-            }
+        if let Some(service) = project.services.get(&name)
+            && selected.insert(name)
+            && !options.no_deps
+        {
+            open.extend(service.depends_on.keys().filter(|d| project.services.contains_key(*d)).cloned());
         }
     }
     Ok(selected)
@@ -125,7 +135,11 @@ impl Planner<'_> {
         let surplus = existing.split_off(existing.len().min(replicas as usize));
         for container in surplus {
             let cause = format!("{name} is scaled to {replicas}");
-            steps.starts.push(self.plan.add(Operation::RemoveContainer { id: container.id.clone(), name: container.name.clone() }, cause, &[]));
+            steps.starts.push(self.plan.add(
+                Operation::RemoveContainer { id: container.id.clone(), name: container.name.clone() },
+                cause,
+                &[],
+            ));
         }
         let mut needs = Vec::new();
         let mut prepared = false;
@@ -170,7 +184,15 @@ impl Planner<'_> {
         format!("{}-{service}-{number}", self.project.name)
     }
 
-    fn start(&mut self, service_name: &str, service: &Service, name: String, cause: &str, created: NodeIndex, steps: &mut ServiceSteps) {
+    fn start(
+        &mut self,
+        service_name: &str,
+        service: &Service,
+        name: String,
+        cause: &str,
+        created: NodeIndex,
+        steps: &mut ServiceSteps,
+    ) {
         if self.options.no_start {
             steps.starts.push(created);
             return;
@@ -193,14 +215,17 @@ impl Planner<'_> {
         if container.config_hash != hash {
             return Some("its configuration has changed".into());
         }
-        if let Some(image) = &service.image {
-            if let Some(id) = self.observed.images.get(image).filter(|id| **id != container.image_id) {
-                let short: String = id.trim_start_matches("sha256:").chars().take(12).collect();
-                return Some(format!("the image {image} is now {short}"));
-            }
+        if let Some(image) = &service.image
+            && let Some(id) = self.observed.images.get(image).filter(|id| **id != container.image_id)
+        {
+            let short: String = id.trim_start_matches("sha256:").chars().take(12).collect();
+            return Some(format!("the image {image} is now {short}"));
         }
         let shared = service.shares_network_of()?;
-        self.services.get(shared).filter(|s| s.recreated).map(|_| format!("it shares the network of {shared}, which is recreated"))
+        self.services
+            .get(shared)
+            .filter(|s| s.recreated)
+            .map(|_| format!("it shares the network of {shared}, which is recreated"))
     }
 
     fn restarting_dependency(&self, service: &Service) -> Option<String> {
@@ -209,7 +234,13 @@ impl Planner<'_> {
     }
 
     /// The steps for what a new container of the service needs: image, networks, volumes.
-    fn prepare(&mut self, name: &str, service: &Service, prepared: &mut bool, needs: &mut Vec<NodeIndex>) -> Result<(), PlanError> {
+    fn prepare(
+        &mut self,
+        name: &str,
+        service: &Service,
+        prepared: &mut bool,
+        needs: &mut Vec<NodeIndex>,
+    ) -> Result<(), PlanError> {
         if std::mem::replace(prepared, true) {
             return Ok(());
         }
@@ -303,7 +334,10 @@ impl Planner<'_> {
 
     fn wait(&mut self, name: &str) {
         let service = &self.project.services[name];
-        let healthy = service.healthcheck.as_ref().is_some_and(|h| !h.disable && h.test.as_ref().is_some_and(|t| t.first().is_some_and(|f| f != "NONE")));
+        let healthy = service
+            .healthcheck
+            .as_ref()
+            .is_some_and(|h| !h.disable && h.test.as_ref().is_some_and(|t| t.first().is_some_and(|f| f != "NONE")));
         self.await_condition(name, if healthy { Condition::ServiceHealthy } else { Condition::ServiceStarted });
     }
 

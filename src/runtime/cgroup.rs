@@ -38,8 +38,11 @@ impl Hierarchy {
             match right.next() {
                 Some("cgroup") => {
                     let options = right.nth(1).unwrap_or_default();
-                    let controllers: Vec<String> =
-                        options.split(',').filter(|o| !matches!(*o, "rw" | "ro" | "xattr") && !o.starts_with("release_agent")).map(str::to_string).collect();
+                    let controllers: Vec<String> = options
+                        .split(',')
+                        .filter(|o| !matches!(*o, "rw" | "ro" | "xattr") && !o.starts_with("release_agent"))
+                        .map(str::to_string)
+                        .collect();
                     if !v1.iter().any(|(known, _)| *known == controllers) {
                         v1.push((controllers, PathBuf::from(point)));
                     }
@@ -87,7 +90,9 @@ impl Hierarchy {
                 let root = path.parent().unwrap_or(&path);
                 for directory in [root, &path] {
                     let available = fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
-                    for controller in available.split_whitespace().filter(|c| matches!(*c, "cpu" | "cpuset" | "io" | "memory" | "pids")) {
+                    for controller in
+                        available.split_whitespace().filter(|c| matches!(*c, "cpu" | "cpuset" | "io" | "memory" | "pids"))
+                    {
                         // One at a time: a controller that a v1 mount or the distribution keeps must not take the others along.
                         let _ = fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}"));
                     }
@@ -147,12 +152,11 @@ impl Hierarchy {
 
     /// Kills every process of a group.
     pub fn kill(&self, group: &str) {
-        if let Hierarchy::V2(_) = self {
-            if let Some((_, path)) = self.directories(group).next() {
-                if fs::write(path.join("cgroup.kill"), "1").is_ok() {
-                    return;
-                }
-            }
+        if let Hierarchy::V2(_) = self
+            && let Some((_, path)) = self.directories(group).next()
+            && fs::write(path.join("cgroup.kill"), "1").is_ok()
+        {
+            return;
         }
         for pid in self.processes(group) {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
@@ -161,7 +165,9 @@ impl Hierarchy {
 
     /// The processes of a group, by their ids on the host.
     pub fn processes(&self, group: &str) -> Vec<i32> {
-        let Some(path) = self.directory("pids", group).or_else(|| self.directory("name=systemd", group)) else { return Vec::new() };
+        let Some(path) = self.directory("pids", group).or_else(|| self.directory("name=systemd", group)) else {
+            return Vec::new();
+        };
         let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }

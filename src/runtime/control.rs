@@ -15,8 +15,14 @@ pub enum Request {
     /// With descriptors: standard input, output and error; or, for a terminal, one socket on which its master is sent.
     Exec(ExecSpec),
     /// The signal for a process that `Exec` started.
-    SignalExec { id: u64, signal: i32 },
-    Resize { rows: u16, columns: u16 },
+    SignalExec {
+        id: u64,
+        signal: i32,
+    },
+    Resize {
+        rows: u16,
+        columns: u16,
+    },
     /// Asks for the writing end of the container's standard input (or its terminal): answered by `Event::Input`.
     Input,
     /// The container's standard input has ended.
@@ -34,16 +40,36 @@ pub enum Request {
 #[serde(rename_all = "snake_case")]
 pub enum Event {
     /// The program runs.
-    Started { pid: i32, at: jiff::Timestamp },
+    Started {
+        pid: i32,
+        at: jiff::Timestamp,
+    },
     /// The container could not be started; the code is Docker's (127 not found, 126 not executable, 128 anything else).
-    Failed { message: String, code: i32 },
+    Failed {
+        message: String,
+        code: i32,
+    },
     Exited(Exit),
-    ExecStarted { id: u64, pid: i32 },
-    ExecFailed { id: u64, message: String, code: i32 },
-    ExecExited { id: u64, code: i32 },
+    ExecStarted {
+        id: u64,
+        pid: i32,
+    },
+    ExecFailed {
+        id: u64,
+        message: String,
+        code: i32,
+    },
+    ExecExited {
+        id: u64,
+        code: i32,
+    },
     /// With the descriptor, unless the container has no standard input.
     Input,
-    Status { pid: i32, started_at: jiff::Timestamp, paused: bool },
+    Status {
+        pid: i32,
+        started_at: jiff::Timestamp,
+        paused: bool,
+    },
 }
 
 /// Messages are small but for an `Exec` with a large environment; this is under the kernel's default socket buffer.
@@ -66,7 +92,10 @@ pub fn send<T: Serialize>(socket: BorrowedFd<'_>, message: &T, fds: &[BorrowedFd
 ///
 /// # Errors
 /// EAGAIN on a socket that does not block; InvalidData for a message that is not understood.
-pub fn receive<T: for<'a> Deserialize<'a>>(socket: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+pub fn receive<T: for<'a> Deserialize<'a>>(
+    socket: BorrowedFd<'_>,
+    buffer: &mut Vec<u8>,
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     buffer.resize(MAX_MESSAGE, 0);
     let mut space = nix::cmsg_space!([RawFd; 3]);
     let (length, fds) = {
@@ -87,4 +116,3 @@ pub fn receive<T: for<'a> Deserialize<'a>>(socket: BorrowedFd<'_>, buffer: &mut 
     let message = serde_json::from_slice(&buffer[..length])?;
     Ok(Some((message, fds)))
 }
-

@@ -11,6 +11,9 @@ use nix::sys::stat::Mode;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+/// Begins the helper's word: the process's id follows. A failure is JSON and begins with `[`.
+pub const PID_MARK: u8 = b'P';
+
 /// Starts the process from the monitor, which becomes its parent. Failures are told through `status`.
 ///
 /// `streams` are standard input, output and error; with a terminal, one socket on which its master is sent.
@@ -33,7 +36,9 @@ pub fn start(launch: &Launch, init: &OwnedFd, spec: &ExecSpec, streams: &[OwnedF
             match sys::fork_into(libc::CLONE_PARENT as u64) {
                 Ok(Forked::Parent(pid)) => {
                     // The monitor learns the process's id from here: it cannot see it otherwise.
-                    let _ = nix::unistd::write(status, &pid.to_ne_bytes());
+                    let mut word = vec![PID_MARK];
+                    word.extend(pid.to_ne_bytes());
+                    let _ = nix::unistd::write(status, &word);
                     sys::exit_now(0)
                 }
                 Ok(Forked::Child) => {
@@ -48,6 +53,8 @@ pub fn start(launch: &Launch, init: &OwnedFd, spec: &ExecSpec, streams: &[OwnedF
 
 fn join(launch: &Launch, init: &OwnedFd) -> Result<(), StepFailed> {
     launch.cgroup.enter(&launch.id)?;
+    let adjust = launch.oci.process().as_ref().and_then(|p| p.oom_score_adj()).unwrap_or(0);
+    std::fs::write("/proc/self/oom_score_adj", adjust.to_string()).doing("setting oom_score_adj")?;
     let mut flags = launch.clone_flags as i32 | libc::CLONE_NEWNET;
     if launch.cgroup.is_v2() {
         flags |= libc::CLONE_NEWCGROUP;
@@ -60,8 +67,8 @@ fn prepare(launch: &Launch, spec: &ExecSpec, streams: &[OwnedFd]) -> Result<Prog
     sys::reset_signals();
     sys::new_session_keyring();
     let who = if spec.user.is_empty() { &launch.user } else { &spec.user };
-    let identity = user::lookup(Path::new("/"), who, &[])
-        .map_err(|why| StepFailed::because(format!("finding the user `{who}`"), why))?;
+    let identity =
+        user::lookup(Path::new("/"), who, &[]).map_err(|why| StepFailed::because(format!("finding the user `{who}`"), why))?;
     match (spec.tty, streams) {
         (true, [socket]) => {
             let root = nix::fcntl::open("/", nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC, Mode::empty())
@@ -84,6 +91,9 @@ fn prepare(launch: &Launch, spec: &ExecSpec, streams: &[OwnedFd]) -> Result<Prog
     rootfs::enter_directory(&spec.cwd)?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let own = launch.oci.process().as_ref();
+    if let Some(process) = own {
+        init::set_rlimits(process)?;
+    }
     let bounding = own.and_then(|p| p.capabilities().as_ref()).and_then(|c| c.bounding().as_ref());
     let names: Vec<String> = bounding.into_iter().flatten().map(ToString::to_string).collect();
     let capabilities = Capabilities(0).adjusted(&names, &[]).unwrap_or_default();

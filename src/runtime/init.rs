@@ -42,7 +42,12 @@ pub fn report(status: &OwnedFd, failure: &StepFailed) {
     }
 }
 
-fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, network: Option<OwnedFd>, terminal: &OwnedFd) -> Result<Program, StepFailed> {
+fn set_up(
+    launch: &Launch,
+    stdio: Option<[OwnedFd; 3]>,
+    network: Option<OwnedFd>,
+    terminal: &OwnedFd,
+) -> Result<Program, StepFailed> {
     nix::unistd::setsid().doing("starting a session")?;
     sys::reset_signals();
     // Modes of what is made for the container are meant as they are written.
@@ -87,9 +92,7 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, network: Option<OwnedFd>
         (None, None) => {}
     }
     own_stdio(&identity);
-    for limit in process.rlimits().iter().flatten() {
-        set_rlimit(limit)?;
-    }
+    set_rlimits(process)?;
     let capabilities = process
         .capabilities()
         .as_ref()
@@ -98,6 +101,7 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, network: Option<OwnedFd>
         .unwrap_or_default();
     let cwd = process.cwd().to_str().unwrap_or("/").to_string();
     rootfs::enter_directory(&cwd)?;
+    rootfs::seal(launch)?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     Ok(Program {
         args: process.args().clone().unwrap_or_default(),
@@ -124,6 +128,11 @@ pub fn own_stdio(identity: &Identity) {
             let _ = nix::unistd::fchown(fd, Some(identity.uid.into()), None);
         }
     }
+}
+
+/// Sets the limits of a container's process, its first or a further one.
+pub fn set_rlimits(process: &oci_spec::runtime::Process) -> Result<(), StepFailed> {
+    process.rlimits().iter().flatten().try_for_each(set_rlimit)
 }
 
 fn set_rlimit(limit: &oci_spec::runtime::PosixRlimit) -> Result<(), StepFailed> {
@@ -196,7 +205,9 @@ impl Program {
         };
         let doing = match error.raw_os_error() {
             Some(libc::ENOENT) => format!("running {}: its interpreter is missing", path.display()),
-            Some(libc::ENOEXEC) => format!("running {}: it is no program for this machine, or a script without `#!`", path.display()),
+            Some(libc::ENOEXEC) => {
+                format!("running {}: it is no program for this machine, or a script without `#!`", path.display())
+            }
             _ => format!("running {}", path.display()),
         };
         Err(StepFailed { code, ..StepFailed::new(doing, error) })
@@ -205,7 +216,7 @@ impl Program {
     fn drop_privileges(&self) -> Result<(), StepFailed> {
         let last: u32 =
             std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok().and_then(|t| t.trim().parse().ok()).unwrap_or(40);
-        let keep = self.capabilities.known_to_kernel(last);
+        let keep = Capabilities(self.capabilities.known_to_kernel(last).0 & held_by_engine());
         for capability in 0..=last {
             if keep.0 >> capability & 1 == 0 {
                 sys::prctl(libc::PR_CAPBSET_DROP, u64::from(capability), 0).doing("dropping a capability")?;
@@ -223,7 +234,8 @@ impl Program {
         sys::become_user(*uid, *gid, groups).doing(format_args!("becoming the user {uid}:{gid}"))?;
         // As Docker has it: a user other than root begins without capabilities, but may gain those of the bounding set.
         let held = if *uid == 0 { keep.0 } else { 0 };
-        sys::set_capabilities(CapabilitySets { effective: held, permitted: held, inheritable: 0 }).doing("setting capabilities")?;
+        sys::set_capabilities(CapabilitySets { effective: held, permitted: held, inheritable: 0 })
+            .doing("setting capabilities")?;
         // A container whose monitor is gone has nobody to read its output and to record its end.
         sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0).doing("binding the container to its monitor")
     }
@@ -239,6 +251,13 @@ fn unpack(head: u32, k: u32) -> BpfInstruction {
     BpfInstruction { code: head as u16, jt: (head >> 16) as u8, jf: (head >> 24) as u8, k }
 }
 
+/// The bounding set that the engine runs with: inside a container of somebody else's it may be smaller than "all".
+fn held_by_engine() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)
+}
+
 /// Looks a program up as execvp does, in the container's PATH.
 fn find_program(name: &str, env: &[String]) -> Result<PathBuf, StepFailed> {
     let missing = |why: &str| StepFailed { code: 127, ..StepFailed::because(format!("running `{name}`"), why) };
@@ -247,12 +266,24 @@ fn find_program(name: &str, env: &[String]) -> Result<PathBuf, StepFailed> {
     }
     if name.contains('/') {
         return match std::fs::metadata(name) {
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Err(missing("no such file or directory in the container")),
-            Ok(meta) if meta.is_dir() => Err(StepFailed { code: 126, ..StepFailed::because(format!("running `{name}`"), "it is a directory") }),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
+                Err(missing("no such file or directory in the container"))
+            }
+            Ok(_) if nix::unistd::access(name, nix::unistd::AccessFlags::X_OK).is_err() => Err(StepFailed {
+                code: 126,
+                ..StepFailed::because(format!("running `{name}`"), "permission denied: it is not executable")
+            }),
+            Ok(meta) if meta.is_dir() => {
+                Err(StepFailed { code: 126, ..StepFailed::because(format!("running `{name}`"), "it is a directory") })
+            }
             _ => Ok(PathBuf::from(name)),
         };
     }
-    let path = env.iter().rev().find_map(|v| v.strip_prefix("PATH=")).unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let path = env
+        .iter()
+        .rev()
+        .find_map(|v| v.strip_prefix("PATH="))
+        .unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     let mut denied = None;
     for directory in path.split(':') {
         let candidate = Path::new(if directory.is_empty() { "." } else { directory }).join(name);
@@ -264,7 +295,10 @@ fn find_program(name: &str, env: &[String]) -> Result<PathBuf, StepFailed> {
         }
     }
     Err(match denied {
-        Some(path) => StepFailed { code: 126, ..StepFailed::because(format!("running {}", path.display()), "permission denied: it is not executable") },
+        Some(path) => StepFailed {
+            code: 126,
+            ..StepFailed::because(format!("running {}", path.display()), "permission denied: it is not executable")
+        },
         None => missing("executable file not found in $PATH"),
     })
 }

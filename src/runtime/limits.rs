@@ -11,26 +11,26 @@ pub fn apply_v1(path: &Path, controllers: &[String], resources: &LinuxResources)
     let has = |name: &str| controllers.iter().any(|c| c == name);
     let set = |file: &str, value: Option<String>| value.map_or(Ok(()), |value| write(&path.join(file), &value));
     let text = |value: Option<i64>| value.map(|v| v.to_string());
-    if has("memory") {
-        if let Some(memory) = resources.memory() {
-            set("memory.limit_in_bytes", text(memory.limit()))?;
-            set("memory.soft_limit_in_bytes", text(memory.reservation()))?;
-            if path.join("memory.memsw.limit_in_bytes").exists() {
-                set("memory.memsw.limit_in_bytes", text(memory.swap()))?;
-            }
+    if has("memory")
+        && let Some(memory) = resources.memory()
+    {
+        set("memory.limit_in_bytes", text(memory.limit()))?;
+        set("memory.soft_limit_in_bytes", text(memory.reservation()))?;
+        if path.join("memory.memsw.limit_in_bytes").exists() {
+            set("memory.memsw.limit_in_bytes", text(memory.swap()))?;
         }
     }
-    if has("cpu") {
-        if let Some(cpu) = resources.cpu() {
-            set("cpu.shares", cpu.shares().map(|v| v.to_string()))?;
-            set("cpu.cfs_period_us", cpu.period().map(|v| v.to_string()))?;
-            set("cpu.cfs_quota_us", text(cpu.quota()))?;
-        }
+    if has("cpu")
+        && let Some(cpu) = resources.cpu()
+    {
+        set("cpu.shares", cpu.shares().map(|v| v.to_string()))?;
+        set("cpu.cfs_period_us", cpu.period().map(|v| v.to_string()))?;
+        set("cpu.cfs_quota_us", text(cpu.quota()))?;
     }
-    if has("cpuset") {
-        if let Some(cpus) = resources.cpu().as_ref().and_then(|cpu| cpu.cpus().clone()) {
-            set("cpuset.cpus", Some(cpus))?;
-        }
+    if has("cpuset")
+        && let Some(cpus) = resources.cpu().as_ref().and_then(|cpu| cpu.cpus().clone())
+    {
+        set("cpuset.cpus", Some(cpus))?;
     }
     if has("pids") {
         set("pids.max", resources.pids().as_ref().map(|pids| pids_text(pids.limit())))?;
@@ -51,7 +51,9 @@ pub fn apply_v2(path: &Path, resources: &LinuxResources) -> Result<(), StepFaile
         set("memory.max", memory.limit().map(amount))?;
         set("memory.low", memory.reservation().map(amount))?;
         // OCI's swap is memory and swap together; v2 limits swap alone.
-        let swap = memory.swap().map(|swap| if swap < 0 { "max".into() } else { (swap - memory.limit().unwrap_or(0)).max(0).to_string() });
+        let swap = memory
+            .swap()
+            .map(|swap| if swap < 0 { "max".into() } else { (swap - memory.limit().unwrap_or(0)).max(0).to_string() });
         if path.join("memory.swap.max").exists() {
             set("memory.swap.max", swap)?;
         }
@@ -119,7 +121,14 @@ pub fn device_program(rules: &[LinuxDeviceCgroup]) -> Vec<u64> {
     ];
     for rule in rules.iter().rev() {
         let access = rule.access().as_deref().unwrap_or("rwm");
-        let mask = access.chars().fold(0, |mask, c| mask | match c { 'm' => 1, 'r' => 2, 'w' => 4, _ => 0 });
+        let mask = access.chars().fold(0, |mask, c| {
+            mask | match c {
+                'm' => 1,
+                'r' => 2,
+                'w' => 4,
+                _ => 0,
+            }
+        });
         let kind = match rule.typ() {
             Some(LinuxDeviceType::B) => Some(1),
             Some(LinuxDeviceType::C | LinuxDeviceType::U) => Some(2),

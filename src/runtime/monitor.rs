@@ -143,8 +143,7 @@ impl Monitor {
                 input = Some(writer);
                 in_child
             } else {
-                let null = nix::fcntl::open("/dev/null", OFlag::O_RDONLY | cloexec, Mode::empty()).doing("opening /dev/null")?;
-                null
+                nix::fcntl::open("/dev/null", OFlag::O_RDONLY | cloexec, Mode::empty()).doing("opening /dev/null")?
             };
             for (fd, stream) in [(out, Stream::Stdout), (err, Stream::Stderr)] {
                 sys::set_pipe_size(&fd, PIPE_SIZE);
@@ -236,7 +235,8 @@ impl Monitor {
             .chain(self.execs.iter().filter_map(|exec| exec.status.as_ref()).map(AsFd::as_fd))
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
-        let timeout = if self.stalled || (self.engine.is_none() && !self.goodbye) { PollTimeout::from(1000u16) } else { PollTimeout::NONE };
+        let timeout =
+            if self.stalled || (self.engine.is_none() && !self.goodbye) { PollTimeout::from(1000u16) } else { PollTimeout::NONE };
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno).doing("waiting"),
@@ -244,10 +244,10 @@ impl Monitor {
     }
 
     fn tell(&mut self, event: &Event) {
-        if let Some(engine) = &self.engine {
-            if control::send(engine.as_fd(), event, &[]).is_err() {
-                self.engine = None;
-            }
+        if let Some(engine) = &self.engine
+            && control::send(engine.as_fd(), event, &[]).is_err()
+        {
+            self.engine = None;
         }
     }
 
@@ -256,14 +256,14 @@ impl Monitor {
         if !readable(socket) {
             return;
         }
-        if let Ok(Some(((), fds))) = control::receive::<()>(socket.as_fd(), &mut self.message) {
-            if let Some(master) = fds.into_iter().next() {
-                let _ = fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
-                if let Ok(copy) = master.try_clone() {
-                    self.outputs.push(Output { fd: copy, stream: Stream::Stdout });
-                }
-                self.terminal = Some(master);
+        if let Ok(Some(((), fds))) = control::receive::<()>(socket.as_fd(), &mut self.message)
+            && let Some(master) = fds.into_iter().next()
+        {
+            let _ = fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
+            if let Ok(copy) = master.try_clone() {
+                self.outputs.push(Output { fd: copy, stream: Stream::Stdout });
             }
+            self.terminal = Some(master);
         }
         self.terminal_socket = None;
     }
@@ -298,22 +298,25 @@ impl Monitor {
                 Ok(n) if n > 0 => exec.said.extend_from_slice(&buffer[..n]),
                 _ => exec.status = None,
             }
-            if exec.pid.is_none() && exec.said.len() >= 4 && exec.said[0] != b'[' {
-                let rest = exec.said.split_off(4);
-                let pid = std::mem::replace(&mut exec.said, rest);
-                exec.pid = pid.try_into().ok().map(i32::from_ne_bytes);
+            if exec.pid.is_none() && exec.said.first() == Some(&exec::PID_MARK) && exec.said.len() >= 5 {
+                let rest = exec.said.split_off(5);
+                let word = std::mem::replace(&mut exec.said, rest);
+                exec.pid = word[1..].try_into().ok().map(i32::from_ne_bytes);
             }
             if exec.status.is_none() {
                 events.push(match (exec.pid, serde_json::from_slice::<(i32, String)>(&exec.said)) {
                     (_, Ok((code, message))) => Event::ExecFailed { id: exec.id, message, code },
                     (Some(pid), Err(_)) => Event::ExecStarted { id: exec.id, pid },
-                    (None, Err(_)) => {
-                        Event::ExecFailed { id: exec.id, message: "the process ended before it could be set up".into(), code: 128 }
-                    }
+                    (None, Err(_)) => Event::ExecFailed {
+                        id: exec.id,
+                        message: "the process ended before it could be set up".into(),
+                        code: 128,
+                    },
                 });
             }
         }
-        let failed: Vec<u64> = events.iter().filter_map(|e| if let Event::ExecFailed { id, .. } = e { Some(*id) } else { None }).collect();
+        let failed: Vec<u64> =
+            events.iter().filter_map(|e| if let Event::ExecFailed { id, .. } = e { Some(*id) } else { None }).collect();
         self.execs.retain(|exec| !failed.contains(&exec.id));
         events.iter().for_each(|event| self.tell(event));
         // A process that ended before its id was known has been reaped already.
@@ -337,11 +340,11 @@ impl Monitor {
             let output = &self.outputs[i];
             match read(&output.fd, chunk) {
                 Ok(n) if n > 0 => {
-                    if let Some(log) = &mut self.log {
-                        if log.write(output.stream, &chunk[..n]).is_err() {
-                            self.stalled = true;
-                            return;
-                        }
+                    if let Some(log) = &mut self.log
+                        && log.write(output.stream, &chunk[..n]).is_err()
+                    {
+                        self.stalled = true;
+                        return;
                     }
                     i += 1;
                 }

@@ -19,8 +19,13 @@ use std::path::{Component, Path};
 /// The devices of every container (OCI runtime specification, "Default Devices").
 const DEVICES: [(&str, u64, u64); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
-const LINKS: [(&str, &str); 5] =
-    [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"), ("ptmx", "pts/ptmx")];
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
 
 /// Builds the file system and makes it the root. Afterwards the host's files cannot be named any more.
 ///
@@ -50,11 +55,16 @@ pub fn enter(launch: &Launch) -> Result<Option<(OwnedFd, OwnedFd)>, StepFailed> 
         make_readonly(root.as_fd(), Path::new(path))?;
     }
     pivot(root.as_fd())?;
-    if launch.oci.root().as_ref().and_then(|r| r.readonly()) == Some(true) {
-        let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing("opening the new root")?;
-        sys::set_mount_attributes(root.as_fd(), sys::ATTR_RDONLY, 0, Recursive::No).doing("making the root read-only")?;
-    }
     Ok(terminal)
+}
+
+/// Makes the root read-only, where the container asks for it: after the working directory has been made in it.
+pub fn seal(launch: &Launch) -> Result<(), StepFailed> {
+    if launch.oci.root().as_ref().and_then(|r| r.readonly()) != Some(true) {
+        return Ok(());
+    }
+    let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing("opening the new root")?;
+    sys::set_mount_attributes(root.as_fd(), sys::ATTR_RDONLY, 0, Recursive::No).doing("making the root read-only")
 }
 
 /// Mounts the layers. They are named by descriptors: any number of them fits into one page of options, and the
@@ -69,8 +79,11 @@ fn overlay(rootfs: &Rootfs) -> Result<OwnedFd, StepFailed> {
     let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
     let lowers: Vec<String> = lower.iter().map(name).collect();
     let options = format!("lowerdir={},upperdir={},workdir={}", lowers.join(":"), name(&upper), name(&work));
-    mount(Some("overlay"), &rootfs.mountpoint, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
-        .doing(format_args!("mounting {} layers by overlayfs on {}", lower.len(), rootfs.mountpoint.display()))?;
+    mount(Some("overlay"), &rootfs.mountpoint, Some("overlay"), MsFlags::empty(), Some(options.as_str())).doing(format_args!(
+        "mounting {} layers by overlayfs on {}",
+        lower.len(),
+        rootfs.mountpoint.display()
+    ))?;
     open_dir(&rootfs.mountpoint)
 }
 
@@ -126,8 +139,11 @@ fn attach_mount(root: BorrowedFd<'_>, entry: &Mount, launch: &Launch) -> Result<
         let source = entry.source().as_deref().unwrap_or(Path::new(""));
         let recursive = if options.iter().any(|o| o == "rbind") { Recursive::Yes } else { Recursive::No };
         let cwd = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing("opening the host's root")?;
-        let tree = sys::open_tree(cwd.as_fd(), source, recursive)
-            .doing(format_args!("mounting {} on {}", source.display(), destination.display()))?;
+        let tree = sys::open_tree(cwd.as_fd(), source, recursive).doing(format_args!(
+            "mounting {} on {}",
+            source.display(),
+            destination.display()
+        ))?;
         sys::set_mount_attributes(tree.as_fd(), attributes, propagation, recursive).doing(doing())?;
         let directory = is_directory(tree.as_fd()).doing(doing())?;
         (tree, if directory { Target::Directory } else { Target::File })
@@ -192,11 +208,18 @@ fn mount_cgroups(root: BorrowedFd<'_>, destination: &Path, launch: &Launch) -> R
             for (_, point) in mounts {
                 let name = point.file_name().unwrap_or_default();
                 let own = point.join(super::cgroup::PARENT).join(&launch.id);
-                let tree = sys::open_tree(target.as_fd(), &own, Recursive::No).doing(format_args!("opening {}", own.display()))?;
+                let tree =
+                    sys::open_tree(target.as_fd(), &own, Recursive::No).doing(format_args!("opening {}", own.display()))?;
                 sys::set_mount_attributes(tree.as_fd(), protected | sys::ATTR_RDONLY, MsFlags::MS_PRIVATE.bits(), Recursive::No)
                     .doing("making a cgroup read-only")?;
-                let place = sys::open_beneath(root, &destination.strip_prefix("/").unwrap_or(destination).join(name), libc::O_PATH, 0, Beneath::AsRoot)
-                    .doing("opening a cgroup directory")?;
+                let place = sys::open_beneath(
+                    root,
+                    &destination.strip_prefix("/").unwrap_or(destination).join(name),
+                    libc::O_PATH,
+                    0,
+                    Beneath::AsRoot,
+                )
+                .doing("opening a cgroup directory")?;
                 sys::attach(tree.as_fd(), place.as_fd()).doing("mounting a cgroup")?;
             }
             Ok(())
@@ -206,7 +229,8 @@ fn mount_cgroups(root: BorrowedFd<'_>, destination: &Path, launch: &Launch) -> R
 
 /// Device nodes and links in the new /dev. Returns its null device.
 fn populate_dev(root: BorrowedFd<'_>) -> Result<OwnedFd, StepFailed> {
-    let dev = sys::open_beneath(root, Path::new("dev"), libc::O_PATH | libc::O_DIRECTORY, 0, Beneath::AsRoot).doing("opening /dev")?;
+    let dev =
+        sys::open_beneath(root, Path::new("dev"), libc::O_PATH | libc::O_DIRECTORY, 0, Beneath::AsRoot).doing("opening /dev")?;
     for (name, major, minor) in DEVICES {
         mknodat(&dev, name, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), nix::sys::stat::makedev(major, minor))
             .doing(format_args!("making /dev/{name}"))?;
@@ -214,14 +238,14 @@ fn populate_dev(root: BorrowedFd<'_>) -> Result<OwnedFd, StepFailed> {
     for (name, target) in LINKS {
         nix::unistd::symlinkat(target, &dev, name).doing(format_args!("linking /dev/{name}"))?;
     }
-    sys::open_beneath(dev.as_fd(), Path::new("null"), libc::O_PATH | libc::O_NOFOLLOW, 0, Beneath::NoSymlinks).doing("opening /dev/null")
+    sys::open_beneath(dev.as_fd(), Path::new("null"), libc::O_PATH | libc::O_NOFOLLOW, 0, Beneath::NoSymlinks)
+        .doing("opening /dev/null")
 }
 
 /// A terminal of the container's own devpts, shown as /dev/console as well.
 fn open_terminal(root: BorrowedFd<'_>) -> Result<(OwnedFd, OwnedFd), StepFailed> {
     let flags = libc::O_RDWR | libc::O_NOCTTY;
-    let master =
-        sys::open_beneath(root, Path::new("dev/pts/ptmx"), flags, 0, Beneath::NoSymlinks).doing("opening a terminal")?;
+    let master = sys::open_beneath(root, Path::new("dev/pts/ptmx"), flags, 0, Beneath::NoSymlinks).doing("opening a terminal")?;
     let peer = sys::pty_peer(master.as_fd()).doing("opening the terminal's other end")?;
     let console = open_target(root, Path::new("/dev/console"), Target::File)?;
     let tree = sys::open_tree(peer.as_fd(), Path::new(""), Recursive::No).doing("mounting /dev/console")?;

@@ -131,9 +131,7 @@ pub fn oci(settings: &Settings) -> Value {
 }
 
 fn mounts(settings: &Settings) -> Vec<Value> {
-    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| {
-        json!({"destination": destination, "type": kind, "source": source, "options": options})
-    };
+    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
     let safe = ["nosuid", "noexec", "nodev"];
     let shm = format!("size={}", settings.shm_size);
     let sys = if settings.privileged { "rw" } else { "ro" };

@@ -149,14 +149,7 @@ pub fn set_mount_attributes(mount: BorrowedFd<'_>, set: u64, propagation: u64, r
     let flags = libc::AT_EMPTY_PATH as u32 | if recursive == Recursive::Yes { AT_RECURSIVE } else { 0 };
     // SAFETY: attr is the kernel's struct mount_attr and valid for the size given.
     check(unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            &raw const attr,
-            size_of::<MountAttr>(),
-        )
+        libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, &raw const attr, size_of::<MountAttr>())
     })
     .map(drop)
 }
@@ -178,10 +171,8 @@ pub fn new_mount(fstype: &str, source: &str, options: &[(&str, Option<&str>)], a
         let value = value.map(cstr).transpose()?;
         let pointer = |text: &Option<CString>| text.as_ref().map_or(std::ptr::null(), |t| t.as_ptr());
         // SAFETY: key and value are null or NUL-terminated, and outlive the call.
-        check(unsafe {
-            libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, pointer(&key), pointer(&value), 0)
-        })
-        .map(drop)
+        check(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, pointer(&key), pointer(&value), 0) })
+            .map(drop)
     };
     config(FSCONFIG_SET_STRING, Some("source"), Some(source))?;
     if attributes & ATTR_RDONLY != 0 {
@@ -525,10 +516,4 @@ pub fn new_session_keyring() {
     const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
     // SAFETY: a null name asks for a new anonymous keyring.
     unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
-}
-
-/// Gives SIGPIPE its default action back, which Rust's start-up code ignores.
-pub fn default_sigpipe() {
-    // SAFETY: SIG_DFL is valid for SIGPIPE.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }

@@ -31,10 +31,10 @@ pub fn lookup(root: &Path, user: &str, group_add: &[String]) -> Result<Identity,
 fn read(path: &Path) -> String {
     let mut text = Vec::new();
     // Only a regular file: a FIFO in its place would hang the start of the container.
-    if fs::metadata(path).is_ok_and(|m| m.is_file()) {
-        if let Ok(file) = fs::File::open(path) {
-            let _ = file.take(MAX_FILE).read_to_end(&mut text);
-        }
+    if fs::metadata(path).is_ok_and(|m| m.is_file())
+        && let Ok(file) = fs::File::open(path)
+    {
+        let _ = file.take(MAX_FILE).read_to_end(&mut text);
     }
     String::from_utf8_lossy(&text).into_owned()
 }
@@ -45,7 +45,8 @@ fn resolve(passwd: &str, group: &str, user: &str, group_add: &[String]) -> Resul
         None => (user, None),
     };
     let name = if name.is_empty() { "0" } else { name };
-    let entry = entries(passwd, 7).find(|f| f[0] == name).or_else(|| entries(passwd, 7).find(|f| f[2] == name && number(name).is_some()));
+    let entry =
+        entries(passwd, 7).find(|f| f[0] == name).or_else(|| entries(passwd, 7).find(|f| f[2] == name && number(name).is_some()));
     let (uid, mut gid, home, login) = match &entry {
         Some(fields) => (
             number(fields[2]).ok_or_else(|| format!("the image's /etc/passwd has no valid uid for `{name}`"))?,
@@ -117,9 +118,8 @@ mod tests {
         ];
         for (user, expected) in table {
             let got = resolve(PASSWD, GROUP, user, &[]);
-            let expected = expected
-                .map(|(uid, gid, groups, home)| Identity { uid, gid, groups, home: home.into() })
-                .map_err(str::to_string);
+            let expected =
+                expected.map(|(uid, gid, groups, home)| Identity { uid, gid, groups, home: home.into() }).map_err(str::to_string);
             assert_eq!(got, expected, "{user:?}");
         }
     }

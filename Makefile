@@ -1,0 +1,35 @@
+# What a person may want. `make` alone lists it.
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+PREFIX ?= /usr/local
+TEST_PACKAGES = busybox-static nftables iproute2 docker-registry curl gcc libc6-dev
+
+.PHONY: help build demo test lint bench install test-packages
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+build: ## the binary, target/release/wharf
+	$(CARGO) build --release
+
+demo: build ## WordPress and its database, on http://127.0.0.1:8000
+	@command -v curl >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends curl; }
+	examples/wordpress-mysql/demo target/release/wharf
+
+test: test-packages ## every test, containers included; as root
+	$(CARGO) test
+
+lint: ## formatting and clippy
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+
+bench: build ## wharf and, where it is set up, Docker Compose (PEER=COMMAND), side by side
+	@command -v wrk >/dev/null && [ -x /bin/busybox ] || { apt-get update -q && apt-get install -y -q --no-install-recommends wrk busybox-static gcc libc6-dev; }
+	$(if $(PEER),PEER="$(PEER)") WHARF=$(CURDIR)/target/release/wharf $(CARGO) bench --bench stacks
+
+install: build ## into $(PREFIX)/bin
+	install -D -m 755 target/release/wharf $(DESTDIR)$(PREFIX)/bin/wharf
+
+test-packages:
+	@for p in $(TEST_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	[ -z "$$missing" ] || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; }

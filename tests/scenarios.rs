@@ -1,0 +1,533 @@
+//! Stacks on real containers. Each scenario is a directory in `tests/scenarios` with a compose.yaml that runs by itself,
+//! and a test here: what is done to it, and what must be seen.
+
+mod support;
+
+use serde_json::json;
+use std::io::{Read, Write};
+use std::net::{TcpStream, UdpSocket};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use support::{Stack, eventually};
+
+fn http_get(address: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn published(stack: &Stack, service: &str, ip: &str) -> u16 {
+    let publishers = stack.container(service)["Publishers"].clone();
+    let port = publishers.as_array().expect("list").iter().find(|p| p["URL"] == ip).expect("published")["PublishedPort"].as_u64();
+    port.expect("number") as u16
+}
+
+#[test]
+fn names_resolve_and_follow_a_restarted_container() {
+    let stack = Stack::new("names");
+    stack.wharf(&["up", "-d"]).ok();
+    let id = stack.id("web");
+    let container = format!("{}-web-1", stack.project);
+    for name in ["web", "www", "WEB", &container, &id[..12]] {
+        eventually(&format!("{name} answers"), 5, || {
+            let got = stack.wharf(&["exec", "-T", "client", "wget", "-qO-", &format!("http://{name}/index.html")]);
+            got.stdout.trim() == &id[..12]
+        });
+    }
+    let question = |kind: &str| stack.wharf(&["exec", "-T", "client", "nslookup", &format!("-type={kind}"), "web"]);
+    let empty = question("aaaa");
+    assert!(!empty.stdout.contains("NXDOMAIN") && !empty.stderr.contains("NXDOMAIN"), "AAAA must be empty: {empty:?}");
+    let address = stack.sh("web", "ip -4 -o addr show eth0 | awk '{print $4}' | cut -d/ -f1");
+    let back = stack.wharf(&["exec", "-T", "client", "nslookup", &address]).ok();
+    assert!(back.contains(&container), "PTR: {back}");
+    stack.wharf(&["restart", "web"]).ok();
+    eventually("web answers after a restart", 5, || {
+        stack.wharf(&["exec", "-T", "client", "wget", "-qO-", "http://web/index.html"]).code == 0
+    });
+    stack.wharf(&["stop", "web"]).ok();
+    assert_ne!(stack.wharf(&["exec", "-T", "client", "nslookup", "web"]).code, 0, "a stopped container has no name");
+}
+
+#[test]
+fn published_ports_answer_on_every_address() {
+    let stack = Stack::new("ports");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/udp_echo.c");
+    let built =
+        std::process::Command::new("cc").args(["-static", "-O1", source, "-o"]).arg(stack.path("echo")).status().expect("cc");
+    assert!(built.success());
+    stack.wharf(&["up", "-d"]).ok();
+    let (local, any) = (published(&stack, "web", "127.0.0.1"), published(&stack, "web", "0.0.0.0"));
+    let mut last = String::new();
+    eventually("the server answers", 5, || {
+        let answer = format!("{:?}", http_get(&format!("127.0.0.1:{any}")));
+        if answer != last {
+            eprintln!("127.0.0.1:{any} says {answer}");
+        }
+        last = answer;
+        last.contains("published")
+    });
+    assert!(http_get(&format!("127.0.0.1:{local}")).expect("answer").contains("published"));
+    let bridge = stack.sh("echo", "ip route | awk '/default/ {print $3}'");
+    assert!(http_get(&format!("{bridge}:{any}")).expect("answer on the host's address").contains("published"));
+    // A container reaches the published port by the host's address, its own network included.
+    let got = stack.wharf(&["exec", "-T", "echo", "timeout", "3", "wget", "-qO-", &format!("http://{bridge}:{any}/index.html")]);
+    assert_eq!(got.ok().trim(), "published");
+    let udp = published(&stack, "echo", "0.0.0.0");
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("socket");
+    socket.set_read_timeout(Some(Duration::from_millis(300))).expect("timeout");
+    eventually("the echo answers", 5, || {
+        let mut buffer = [0; 16];
+        socket.send_to(b"hello", ("127.0.0.1", udp)).is_ok() && socket.recv(&mut buffer).is_ok_and(|n| &buffer[..n] == b"hello")
+    });
+    // The host's own services on loopback are not the containers'.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listener");
+    let port = listener.local_addr().expect("address").port();
+    let reach = stack.wharf(&["exec", "-T", "echo", "nc", "-w", "1", &bridge, &port.to_string()]);
+    assert_ne!(reach.code, 0);
+}
+
+#[test]
+fn a_port_that_is_taken_names_its_owner() {
+    let stack = Stack::new("ports");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listener");
+    let port = listener.local_addr().expect("address").port();
+    stack.write(
+        "compose.yaml",
+        &format!("services: {{web: {{image: 'busybox:local', command: sleep 9, ports: ['127.0.0.1:{port}:80']}}}}"),
+    );
+    let own =
+        std::env::current_exe().expect("exe").file_name().expect("name").to_string_lossy().chars().take(15).collect::<String>();
+    stack.wharf(&["up", "-d"]).fails(1, &[&port.to_string(), "in use by the process", &own, "choose another host port"]);
+    assert_eq!(stack.state("web"), "created", "nothing half started");
+    drop(listener);
+    stack.wharf(&["up", "-d"]).ok();
+    stack.write("compose.yaml", &format!("services: {{other: {{image: 'busybox:local', command: sleep 9, ports: ['127.0.0.1:{port}:80']}}, web: {{image: 'busybox:local', command: sleep 9, stop_signal: SIGKILL, ports: ['127.0.0.1:{port}:80']}}}}"));
+    stack.wharf(&["up", "-d", "--no-recreate"]).fails(1, &["the service `web` of the project"]);
+}
+
+#[test]
+fn data_in_a_named_volume_outlives_down() {
+    let stack = Stack::new("volumes");
+    std::fs::create_dir(stack.path("conf")).expect("directory");
+    stack.write("conf/app.conf", "from the host");
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(stack.sh("db", "echo kept > /var/lib/data/file; cat /conf/app.conf"), "from the host");
+    assert!(stack.wharf(&["exec", "-T", "db", "sh", "-c", "echo x > /conf/new"]).fails(1, &["Read-only"]).stdout.is_empty());
+    assert!(stack.sh("db", "mount | grep /mem").contains("size=1024k"));
+    stack.wharf(&["down"]).ok();
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(stack.sh("db", "cat /var/lib/data/file"), "kept");
+    stack.wharf(&["down", "-v"]).ok();
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(stack.sh("db", "ls /var/lib/data"), "");
+}
+
+#[test]
+fn a_new_volume_takes_the_images_content() {
+    let stack = Stack::new("volumes");
+    stack.write("compose.yaml", "services: {c: {image: 'busybox:local', command: sleep 99, stop_signal: SIGKILL, volumes: ['v:/etc', 'w:/tmp', {type: volume, source: n, target: /home, volume: {nocopy: true}}]}}\nvolumes: {v: , w: , n: }");
+    stack.wharf(&["up", "-d"]).ok();
+    assert!(stack.sh("c", "cat /etc/passwd").contains("app:x:1000"));
+    assert_eq!(stack.sh("c", "stat -c %a /tmp"), "1777", "mode and owner come along");
+    stack.sh("c", "echo changed > /etc/passwd");
+    stack.wharf(&["up", "-d", "--force-recreate"]).ok();
+    assert_eq!(stack.sh("c", "cat /etc/passwd"), "changed", "a volume that holds something is left alone");
+}
+
+#[test]
+fn services_start_in_the_order_of_health() {
+    let stack = Stack::new("health");
+    stack.wharf(&["up", "-d"]).ok();
+    let db = stack.container("db");
+    assert_eq!(db["Health"], "healthy");
+    assert_eq!(stack.container("migrate")["ExitCode"], 0);
+    let started = |service: &str| stack.sh(service, "stat -c %Y.%y /proc/1 | cut -c1-50");
+    assert!(stack.sh("db", "test -f /ready && echo yes") == "yes" && !started("web").is_empty());
+    stack.write("compose.yaml", "services: {web: {image: 'busybox:local', command: sleep 9, depends_on: {job: {condition: service_completed_successfully}}}, job: {image: 'busybox:local', command: sh -c 'exit 4'}}");
+    stack.wharf(&["up", "-d", "--remove-orphans"]).fails(1, &["did not complete", "code 4"]);
+    assert_ne!(stack.state("web"), "running");
+}
+
+#[test]
+fn unhealthy_is_said_with_the_checks_own_words() {
+    let stack = Stack::new("health");
+    stack.write("compose.yaml", "services: {c: {image: 'busybox:local', command: sleep 99, stop_signal: SIGKILL, healthcheck: {test: 'echo no database; exit 1', interval: 50ms, retries: 2}}}");
+    stack.wharf(&["up", "-d", "--wait"]).fails(1, &["is unhealthy", "no database"]);
+    let health = stack.container("c")["Health"].clone();
+    assert_eq!(health, "unhealthy");
+}
+
+#[test]
+fn restart_policies_are_dockers() {
+    let stack = Stack::new("restart");
+    stack.wharf(&["up", "-d"]).ok();
+    eventually("on-failure:2 has given up", 10, || stack.state("twice") == "exited");
+    let runs = stack.wharf(&["logs", "--no-log-prefix", "twice"]).ok();
+    assert_eq!(runs.matches("run").count(), 3, "one start and two restarts");
+    assert_eq!(stack.container("never")["ExitCode"], 3);
+    assert_eq!(stack.state("fine"), "exited");
+    let pid = |s: &Stack| s.sh("always", "cat /proc/sys/kernel/random/boot_id >/dev/null; cut -d' ' -f22 /proc/1/stat");
+    let before = pid(&stack);
+    let killed = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| stack.wharf(&["exec", "-T", "always", "kill", "-9", "1"]));
+    });
+    // Process 1 of a pid namespace ignores its own SIGKILL: kill it from the host.
+    let inspect =
+        std::fs::read_to_string("/sys/fs/cgroup/pids/wharf").map_or_else(|_| cgroup_pids(&stack.id("always")), |_| Vec::new());
+    let pids = if inspect.is_empty() { cgroup_pids(&stack.id("always")) } else { inspect };
+    for pid in pids {
+        let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+    }
+    eventually("it runs again", 5, || {
+        stack.state("always") == "running" && stack.wharf(&["exec", "-T", "always", "true"]).code == 0 && pid(&stack) != before
+    });
+    assert!(killed.elapsed() < Duration::from_secs(5));
+    stack.wharf(&["stop", "always"]).ok();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(stack.state("always"), "exited", "what the user stops stays stopped");
+}
+
+fn cgroup_pids(id: &str) -> Vec<i32> {
+    let text = ["/sys/fs/cgroup/pids/wharf", "/sys/fs/cgroup/wharf"]
+        .iter()
+        .find_map(|root| std::fs::read_to_string(format!("{root}/{id}/cgroup.procs")).ok());
+    text.unwrap_or_default().lines().filter_map(|l| l.parse().ok()).collect()
+}
+
+#[test]
+fn scaling_up_and_down() {
+    let stack = Stack::new("scale");
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(stack.ps().len(), 2);
+    stack.wharf(&["up", "-d", "--scale", "web=4"]).ok();
+    assert_eq!(stack.ps().len(), 4);
+    let answers = stack.sh("web", "nslookup web | grep -c 'Address: [0-9]*\\.[0-9]*\\.'");
+    assert_eq!(answers, "4", "every replica's address");
+    stack.wharf(&["up", "-d", "--scale", "web=1"]).ok();
+    let names: Vec<_> = stack.ps().iter().map(|c| c["Name"].clone()).collect();
+    assert_eq!(names, [json!(format!("{}-web-1", stack.project))]);
+}
+
+#[test]
+fn only_what_changed_is_recreated() {
+    let stack = Stack::new("recreate");
+    stack.wharf(&["up", "-d"]).ok();
+    let (a, b) = (stack.id("a"), stack.id("b"));
+    stack.sh("a", "echo precious > /keep/file");
+    let plan = stack.wharf(&["plan"]).ok();
+    assert!(plan.contains("nothing to do"), "{plan}");
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!((stack.id("a"), stack.id("b")), (a.clone(), b.clone()), "a second up changes nothing");
+    stack.write(".env", "V=2\n");
+    let plan = stack.wharf(&["plan"]).ok();
+    assert!(plan.contains("recreate container") && plan.contains("its configuration has changed"), "{plan}");
+    stack.wharf(&["up", "-d"]).ok();
+    assert_ne!(stack.id("a"), a);
+    assert_eq!(stack.id("b"), b);
+    assert_eq!(stack.sh("a", "cat /keep/file; echo $V"), "precious\n2", "the anonymous volume survives");
+    stack.write("compose.yaml", "services: {a: {image: 'busybox:local', command: sleep 1000, stop_signal: SIGKILL}}");
+    let up = stack.wharf(&["up", "-d"]);
+    assert!(up.stderr.contains(&format!("{}-b-1", stack.project)) && up.stderr.contains("--remove-orphans"), "{}", up.stderr);
+    stack.wharf(&["up", "-d", "--remove-orphans"]).ok();
+    assert_eq!(stack.ps().len(), 1);
+}
+
+#[test]
+fn attributes_reach_the_container() {
+    let stack = Stack::new("attributes");
+    stack.write(".env", &format!("NAME={}-special\n", stack.project));
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(stack.container("all")["Name"], format!("{}-special", stack.project));
+    let sh = |script: &str| stack.sh("all", script);
+    assert_eq!(sh("hostname; id -u; id -G; pwd"), "box\n1000\n1000 4\n/made/here");
+    assert_eq!(sh("echo $A,$B,$C,$HOME"), "1,two words,from file,/home/app");
+    assert!(sh("ps -o pid,args | grep ' 1 '").contains("wharf") || sh("cat /proc/1/comm") != "sleep", "an init of wharf's own");
+    assert!(sh("touch /x 2>&1; true").contains("Read-only"));
+    assert_eq!(sh("touch /run/x && echo writable"), "writable");
+    assert_eq!(sh("ulimit -n; ulimit -Hn"), "100\n200");
+    assert_eq!(sh("cat /proc/sys/net/core/somaxconn"), "77");
+    assert_eq!(sh("grep -w other /etc/hosts | cut -f1"), "10.9.8.7");
+    assert!(sh("grep -w gate /etc/hosts").starts_with("1"));
+    assert!(sh("df -k /dev/shm | tail -1").contains("1024"));
+    assert_eq!(sh("grep NoNewPrivs /proc/self/status | tr -d '\\t'"), "NoNewPrivs:1");
+    let bounding = sh("grep CapBnd /proc/self/status | cut -f2");
+    let bits = u64::from_str_radix(&bounding, 16).expect("hex");
+    assert_eq!((bits >> 13 & 1, bits >> 23 & 1), (0, 1), "NET_RAW dropped, SYS_NICE added: {bounding}");
+    assert_eq!(sh("cat /proc/self/oom_score_adj"), "100");
+    let id = stack.id("all");
+    let read = |v1: &str, v2: &str| {
+        std::fs::read_to_string(format!("/sys/fs/cgroup/{v1}").replace("ID", &format!("wharf/{id}")))
+            .or_else(|_| std::fs::read_to_string(format!("/sys/fs/cgroup/wharf/{id}/{v2}")))
+            .expect("limit")
+            .trim()
+            .to_string()
+    };
+    assert_eq!(read("memory/ID/memory.limit_in_bytes", "memory.max"), (64 << 20).to_string());
+    assert_eq!(read("pids/ID/pids.max", "pids.max"), "50");
+    assert!(read("cpu/ID/cpu.cfs_quota_us", "cpu.max").starts_with("50000"));
+    let address = |service: &str| stack.sh(service, "ip -4 -o addr show eth0 2>/dev/null | awk '{print $4}'");
+    assert_eq!(address("named"), address("all"), "service:all shares the network");
+    assert_eq!(stack.sh("alone", "ls /sys/class/net"), "lo");
+    let links = std::fs::read_dir("/sys/class/net").expect("net").count();
+    assert!(stack.sh("hosted", "ls /sys/class/net | wc -l").parse::<usize>().expect("number") >= links.min(2));
+    let ours = std::fs::read_to_string("/proc/self/status").expect("status");
+    let bounding = ours.lines().find_map(|l| l.strip_prefix("CapBnd:\t")).expect("CapBnd");
+    assert_eq!(stack.sh("strong", "grep CapEff /proc/self/status | cut -f2"), bounding, "privileged has all that there is");
+}
+
+#[test]
+fn a_container_sees_dockers_defaults() {
+    let stack = Stack::new("defaults");
+    stack.wharf(&["up", "-d"]).ok();
+    let sh = |script: &str| stack.sh("c", script);
+    assert_eq!(
+        sh("grep -E 'Cap(Eff|Bnd)|Seccomp:' /proc/self/status | tr -d '\\t'"),
+        "CapEff:00000000a80425fb\nCapBnd:00000000a80425fb\nSeccomp:2"
+    );
+    assert_eq!(sh("stat -c '%n %A %t:%T' /dev/null /dev/tty"), "/dev/null crw-rw-rw- 1:3\n/dev/tty crw-rw-rw- 5:0");
+    assert_eq!(sh("cat /proc/keys | wc -c; ls /proc/acpi /sys/firmware 2>/dev/null | grep -vc :"), "0\n1");
+    for refused in [
+        "mount -t tmpfs x /mnt",
+        "echo 1 > /proc/sys/net/ipv4/ip_forward",
+        "mknod /tmp/b b 8 0 && head -c1 /tmp/b",
+        "unshare -U true",
+        "hostname x",
+        "touch /sys/x",
+    ] {
+        assert_ne!(stack.wharf(&["exec", "-T", "c", "sh", "-c", refused]).code, 0, "{refused}");
+    }
+    assert_eq!(sh("hostname"), stack.id("c")[..12]);
+    assert!(
+        !sh("grep -v ' /etc/' /proc/self/mountinfo").contains("wharf-test"),
+        "the host's paths are not told but for the files of /etc"
+    );
+    assert_eq!(sh("ls /proc/self/fd | wc -l"), "4");
+}
+
+#[test]
+fn exec_passes_input_output_and_codes() {
+    let stack = Stack::new("defaults");
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(stack.wharf(&["exec", "-T", "c", "sh", "-c", "exit 42"]).code, 42);
+    stack.wharf(&["exec", "-T", "c", "no-such-program"]).fails(127, &["no-such-program", "not found in $PATH"]);
+    stack.wharf(&["exec", "-T", "c", "/etc/passwd"]).fails(126, &["permission denied"]);
+    stack.wharf(&["exec", "-T", "cc", "true"]).fails(1, &["did you mean `c`?"]);
+    let both = stack.wharf(&["exec", "-T", "c", "sh", "-c", "echo out; echo err >&2"]);
+    assert_eq!((both.stdout.as_str(), both.stderr.as_str()), ("out\n", "err\n"));
+    assert_eq!(
+        stack.wharf(&["exec", "-T", "-u", "app", "-w", "/tmp", "-e", "X=5", "c", "sh", "-c", "id -un; pwd; echo $X"]).ok(),
+        "app\n/tmp\n5\n"
+    );
+    let mut child = stack
+        .command(&["exec", "-T", "c", "sh", "-c", "wc -c"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("exec");
+    let sent = vec![b'x'; 1_000_000];
+    child.stdin.take().expect("stdin").write_all(&sent).expect("write");
+    let output = child.wait_with_output().expect("output");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "1000000");
+}
+
+#[test]
+fn exec_gives_a_real_terminal() {
+    let stack = Stack::new("defaults");
+    stack.wharf(&["up", "-d"]).ok();
+    let pty = nix::pty::openpty(&nix::pty::Winsize { ws_row: 33, ws_col: 99, ws_xpixel: 0, ws_ypixel: 0 }, None).expect("pty");
+    let end = || Stdio::from(pty.slave.try_clone().expect("dup"));
+    let mut child = stack
+        .command(&["exec", "c", "sh", "-c", "tty; stty size; read x; echo got $x"])
+        .stdin(end())
+        .stdout(end())
+        .stderr(end())
+        .spawn()
+        .expect("exec");
+    drop(pty.slave);
+    let mut master = std::fs::File::from(pty.master);
+    master.write_all(b"typed\n").expect("type");
+    let mut seen = Vec::new();
+    let mut buffer = [0; 1024];
+    while let Ok(n @ 1..) = master.read(&mut buffer) {
+        seen.extend_from_slice(&buffer[..n]);
+    }
+    let seen = String::from_utf8_lossy(&seen);
+    assert!(seen.contains("/dev/pts/") && seen.contains("33 99") && seen.contains("got typed"), "{seen}");
+    assert!(child.wait().expect("exit").success());
+}
+
+#[test]
+fn logs_lose_nothing() {
+    let stack = Stack::new("logs");
+    stack.wharf(&["up", "-d"]).ok();
+    eventually("the writers have ended", 20, || stack.ps().iter().all(|c| c["State"] == "exited"));
+    let all = stack.wharf(&["logs", "--no-log-prefix", "many"]).ok();
+    let expected: String = (1..=100_000).map(|i| format!("{i}\n")).collect::<String>() + "tail-without-newline";
+    assert!(all == expected, "{} bytes instead of {}", all.len(), expected.len());
+    let tail = stack.wharf(&["logs", "--no-log-prefix", "--tail", "3", "many"]).ok();
+    assert_eq!(tail, "99999\n100000\ntail-without-newline");
+    let two = stack.wharf(&["logs", "--no-log-prefix", "two"]);
+    assert_eq!((two.stdout.as_str(), two.stderr.as_str()), ("out\n", "err\n"));
+    assert!(stack.wharf(&["logs", "two"]).ok().contains("two-1  | out"));
+    let stamped = stack.wharf(&["logs", "-t", "--no-log-prefix", "two"]).ok();
+    assert!(stamped.starts_with("20") && stamped.contains('T') && stamped.contains("Z out"), "{stamped}");
+    assert_eq!(stack.wharf(&["logs", "--since", "1ms", "two"]).ok(), "");
+    let small = stack.wharf(&["logs", "--no-log-prefix", "small"]).ok();
+    let lines: Vec<&str> = small.lines().collect();
+    assert_eq!(lines.last(), Some(&"5000"));
+    assert!(lines.len() < 1500, "three files of 10 kB are kept, not {} lines", lines.len());
+}
+
+#[test]
+fn logs_follow_what_comes() {
+    let stack = Stack::new("defaults");
+    stack.write("compose.yaml", "services: {c: {image: 'busybox:local', command: 'sh -c \"echo first; read x </gate; echo second\"', stop_signal: SIGKILL, volumes: ['./gate:/gate']}}");
+    nix::unistd::mkfifo(&stack.path("gate"), nix::sys::stat::Mode::S_IRWXU).expect("fifo");
+    stack.wharf(&["up", "-d"]).ok();
+    let child = stack.command(&["logs", "-f", "--no-log-prefix"]).stdout(Stdio::piped()).spawn().expect("logs");
+    std::fs::write(stack.path("gate"), "go\n").expect("open the gate");
+    let output = child.wait_with_output().expect("logs ends with the last container");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "first\nsecond\n");
+}
+
+#[test]
+fn up_in_the_foreground_stops_at_ctrl_c() {
+    let stack = Stack::new("defaults");
+    stack.write("compose.yaml", "services: {c: {image: 'busybox:local', command: 'sh -c \"trap \\\"echo bye; exit 0\\\" TERM; echo hello; while true; do sleep 0.05; done\"'}}");
+    let child = stack.command(&["up"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("up");
+    eventually("it runs", 10, || stack.wharf(&["logs"]).stdout.contains("hello"));
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("Ctrl-C");
+    let output = child.wait_with_output().expect("up ends");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{text}");
+    assert!(text.contains("c-1  | hello") && text.contains("Stopped"), "{text}");
+    assert_eq!(stack.state("c"), "exited");
+    assert!(stack.wharf(&["logs"]).ok().contains("bye"), "the stop signal has arrived");
+}
+
+#[test]
+fn the_engine_may_be_killed_at_any_time() {
+    let stack = Stack::new("crash");
+    stack.wharf(&["up", "-d"]).ok();
+    let before = stack.engine_pid().expect("an engine");
+    let ids: Vec<_> = stack.ps().iter().map(|c| c["ID"].clone()).collect();
+    std::process::Command::new("kill").args(["-9", &before.to_string()]).status().expect("kill");
+    let killed = Instant::now();
+    eventually("another engine", 2, || stack.engine_pid().is_some_and(|pid| pid != before));
+    eventually("the engine answers", 2, || stack.wharf(&["ps", "-q"]).code == 0);
+    assert!(killed.elapsed() < Duration::from_secs(2), "back after {:?}", killed.elapsed());
+    assert_eq!(stack.ps().iter().map(|c| c["ID"].clone()).collect::<Vec<_>>(), ids);
+    eventually("the exit that happened meanwhile is known", 5, || stack.state("short") == "exited");
+    assert_eq!(stack.container("short")["ExitCode"], 7);
+    eventually("restart policies go on", 6, || stack.state("again") == "running" || stack.state("again") == "restarting");
+    eventually("every line is there", 20, || {
+        stack.wharf(&["logs", "--no-log-prefix", "writer"]).ok().matches("line 399\n").count() == 18
+    });
+    let all = stack.wharf(&["logs", "--no-log-prefix", "writer"]).ok();
+    assert_eq!(all.lines().count(), 18 * 400);
+    assert_eq!(stack.wharf(&["exec", "-T", "writer", "echo", "alive"]).ok(), "alive\n");
+    assert_eq!(stack.sh("writer", "nslookup writer | grep -c 'Address: [0-9]*\\.'"), "18", "names are answered again");
+}
+
+#[test]
+fn networks_are_walls() {
+    let stack = Stack::new("walls");
+    stack.wharf(&["up", "-d"]).ok();
+    let other = Stack::new("names");
+    other.wharf(&["up", "-d"]).ok();
+    let address = stack.sh("a", "ip -4 -o addr show eth0 | awk '{print $4}' | cut -d/ -f1");
+    let reach = |s: &Stack, service: &str, to: &str| {
+        s.wharf(&["exec", "-T", service, "timeout", "1", "wget", "-qO-", &format!("http://{to}/index.html")]).code == 0
+    };
+    eventually("a answers its neighbour", 5, || reach(&stack, "c", "a"));
+    assert!(!reach(&stack, "b", "a"), "b has no common network with a: no name");
+    assert!(!reach(&stack, "b", &address), "and no way");
+    assert!(!reach(&other, "client", &address), "another stack has none either");
+    assert_eq!(stack.sh("b", "ip route | grep -c default || true"), "0", "an internal network leads nowhere");
+}
+
+#[test]
+fn bad_files_change_nothing_and_say_where() {
+    let stack = Stack::new("defaults");
+    let table: &[(&str, &[&str])] = &[
+        (
+            "services:\n  web:\n    image: x\n    depend_on: [db]\n",
+            &["compose.yaml:4:5", "depend_on", "did you mean `depends_on`?", "^^^^^^^^^"],
+        ),
+        ("services:\n  a: {image: x, depends_on: [b]}\n  b: {image: x, depends_on: [a]}\n", &["goes in a circle", "a -> b -> a"]),
+        ("services:\n  a: {image: x, restart: alway}\n", &["did you mean `always`?"]),
+        ("services:\n  a: {image: x, ports: ['80:x']}\n", &["`80:x` is not a port mapping"]),
+        ("services:\n  a: {image: x, networks: [frnt]}\nnetworks: {front: }\n", &["did you mean `front`?"]),
+        ("services:\n  a: {image: '${MISSING:?say which}'}\n", &["say which"]),
+        ("services:\n\ta: {}\n", &["not valid YAML"]),
+        ("services: {a: {}}\n", &["neither an `image` nor a `build`"]),
+    ];
+    for (file, words) in table {
+        stack.write("compose.yaml", file);
+        stack.wharf(&["up", "-d"]).fails(1, words);
+    }
+    stack.write("compose.yaml", "services: {}");
+    assert!(stack.ps().is_empty(), "nothing was changed");
+    stack.write("compose.yaml", "services: {a: {image: 'busybox:local', command: 'true', mac_address: '02:00:00:00:00:01'}}");
+    let up = stack.wharf(&["up", "-d"]);
+    assert!(up.code == 0 && up.stderr.contains("`services.a.mac_address` is not supported"), "{}", up.stderr);
+}
+
+#[test]
+fn bad_stacks_fail_clearly_and_leave_nothing_half_made() {
+    let stack = Stack::new("defaults");
+    let up = |file: &str| {
+        stack.write("compose.yaml", file);
+        stack.wharf(&["up", "-d"])
+    };
+    up("services: {a: {image: 'localhost:1/none:1'}}").fails(1, &["localhost:1", "cannot be reached"]);
+    up("services: {a: {image: 'BAD NAME'}}").fails(1, &["is not an image reference"]);
+    up("services: {a: {image: 'busybox:local', volumes: [{type: bind, source: ./missing, target: /x, bind: {create_host_path: false}}]}}").fails(1, &["missing does not exist"]);
+    up("services: {a: {image: 'busybox:local', command: nope}}").fails(1, &["nope", "not found in $PATH"]);
+    up("services: {a: {image: 'busybox:local', user: ghost}}").fails(1, &["no user `ghost`"]);
+    up("services: {a: {image: 'busybox:local', cap_add: [WINGS]}}").fails(1, &["`WINGS` is not a capability"]);
+    up("services: {a: {image: 'busybox:local', sysctls: {kernel.hostname: x}}}").fails(1, &["would change the host"]);
+    up("services: {a: {image: 'busybox:local', networks: {n: {ipv4_address: 10.99.0.9}}}}\nnetworks: {n: {ipam: {config: [{subnet: 10.98.0.0/24}]}}}").fails(1, &["10.99.0.9", "not in the subnet"]);
+    up("services: {a: {image: 'busybox:local'}}\nnetworks: {default: {external: true, name: nowhere}}")
+        .fails(1, &["nowhere", "does not exist"]);
+    assert!(stack.ps().iter().all(|c| c["State"] != "running"));
+    stack.wharf(&["exec", "-T", "a", "true"]).fails(1, &["no running container"]);
+}
+
+#[test]
+fn two_hundred_cycles_leave_the_engine_as_it_was() {
+    let stack = Stack::new("defaults");
+    let cycle = || {
+        stack.wharf(&["up", "-d"]).ok();
+        stack.wharf(&["down"]).ok();
+    };
+    let engine = || {
+        let pid = stack.engine_pid().expect("engine");
+        let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("fd").count();
+        let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("smaps");
+        let anonymous = rollup
+            .lines()
+            .find_map(|l| l.strip_prefix("Anonymous:"))
+            .and_then(|l| l.trim().split(' ').next()?.parse::<u64>().ok());
+        (fds, anonymous.expect("memory"))
+    };
+    (0..20).for_each(|_| cycle());
+    let (fds, memory) = engine();
+    (0..200).for_each(|_| cycle());
+    let mut after = engine();
+    eventually("no descriptor is left open", 5, || {
+        after = engine();
+        after.0 <= fds
+    });
+    assert!(after.1 < memory + 2048, "memory grew from {memory} to {} kB", after.1);
+    let groups =
+        std::fs::read_dir("/sys/fs/cgroup/pids/wharf").or_else(|_| std::fs::read_dir("/sys/fs/cgroup/wharf")).expect("parent");
+    let ours = stack.wharf(&["ps", "-aq"]).ok();
+    assert_eq!(ours, "");
+    drop(groups);
+}

@@ -1,0 +1,283 @@
+//! The vocabulary of the scenarios: a stack of its own for each test, what is done to it, and what must be seen.
+//!
+//! Every stack has its own data and run roots, so tests run beside each other and beside a user's stacks. When it is
+//! dropped, it checks that nothing of it is left: processes, mounts, interfaces, control groups, firewall tables.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+pub struct Stack {
+    root: tempfile::TempDir,
+    pub project: String,
+}
+
+/// What a command has said, and how it ended.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// # Panics
+    /// When the command failed.
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "the command failed:\n{}{}", self.stdout, self.stderr);
+        self.stdout
+    }
+
+    /// # Panics
+    /// When the command did not fail with the code, or did not say the words.
+    pub fn fails(self, code: i32, words: &[&str]) -> Self {
+        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        for word in words {
+            assert!(self.stderr.contains(word), "no `{word}` in:\n{}", self.stderr);
+        }
+        self
+    }
+}
+
+/// A condition that must come true within a bound.
+///
+/// # Panics
+/// When it does not.
+pub fn eventually(what: &str, seconds: u64, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(seconds), "not within {seconds} s: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A tar of a root file system with busybox alone, made once.
+pub fn busybox_tar() -> &'static Path {
+    static TAR: OnceLock<tempfile::NamedTempFile> = OnceLock::new();
+    TAR.get_or_init(|| {
+        let file = tempfile::NamedTempFile::new().expect("temporary file");
+        let mut tar = tar::Builder::new(&file);
+        let header = |kind, mode, size| {
+            let mut h = tar::Header::new_gnu();
+            h.set_entry_type(kind);
+            h.set_mode(mode);
+            h.set_size(size);
+            h.set_uid(0);
+            h.set_gid(0);
+            h.set_mtime(1_700_000_000);
+            h
+        };
+        for dir in ["bin", "etc", "tmp", "root", "var", "proc", "sys", "dev", "home"] {
+            let mode = if dir == "tmp" { 0o1777 } else { 0o755 };
+            tar.append_data(&mut header(tar::EntryType::Directory, mode, 0), dir, std::io::empty()).expect("directory");
+        }
+        let binary = std::fs::read("/bin/busybox").expect("busybox-static is installed");
+        tar.append_data(&mut header(tar::EntryType::Regular, 0o755, binary.len() as u64), "bin/busybox", &binary[..])
+            .expect("busybox");
+        let list = Command::new("/bin/busybox").arg("--list").output().expect("busybox runs");
+        for applet in String::from_utf8_lossy(&list.stdout).lines().filter(|a| *a != "busybox") {
+            tar.append_link(&mut header(tar::EntryType::Symlink, 0o777, 0), format!("bin/{applet}"), "busybox").expect("link");
+        }
+        for (name, text) in [
+            ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n"),
+            ("etc/group", "root:x:0:\napp:x:1000:\nlog:x:4:app\n"),
+        ] {
+            tar.append_data(&mut header(tar::EntryType::Regular, 0o644, text.len() as u64), name, text.as_bytes()).expect("file");
+        }
+        tar.finish().expect("tar");
+        drop(tar);
+        file
+    })
+    .path()
+}
+
+impl Stack {
+    /// A stack with the files of `tests/scenarios/NAME` and the image `busybox:local`.
+    pub fn new(name: &str) -> Self {
+        let stack = Self::bare(name);
+        stack
+            .wharf(&["image", "import", busybox_tar().to_str().expect("path"), "busybox:local", "--change", "CMD [\"sh\"]"])
+            .ok();
+        stack
+    }
+
+    /// A stack without any image.
+    pub fn bare(name: &str) -> Self {
+        let root = tempfile::Builder::new().prefix("wharf-test-").tempdir_in("/var/tmp").expect("temporary directory");
+        let project = root.path().join("project");
+        std::fs::create_dir(&project).expect("directory");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios").join(name);
+        for entry in std::fs::read_dir(source).into_iter().flatten().flatten() {
+            std::fs::copy(entry.path(), project.join(entry.file_name())).expect("copy");
+        }
+        let unique = root.path().file_name().expect("name").to_string_lossy().to_lowercase().replace("wharf-test-", "");
+        let unique: String = unique.chars().filter(char::is_ascii_alphanumeric).collect();
+        Stack { project: format!("t{unique}"), root }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join("project").join(name)
+    }
+
+    pub fn run_root(&self) -> PathBuf {
+        self.root.path().join("run")
+    }
+
+    pub fn data_root(&self) -> PathBuf {
+        self.root.path().join("data")
+    }
+
+    /// Replaces a file of the project.
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).expect("write");
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
+        command
+            .args(["-p", &self.project])
+            .args(args)
+            .current_dir(self.root.path().join("project"))
+            .env("WHARF_DATA_ROOT", self.data_root())
+            .env("WHARF_RUN_ROOT", self.run_root())
+            .env_remove("COMPOSE_FILE")
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn wharf(&self, args: &[&str]) -> Ran {
+        let output = self.command(args).output().expect("wharf runs");
+        Ran {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The output of a shell command in a service's container, without the last newline.
+    pub fn sh(&self, service: &str, script: &str) -> String {
+        self.wharf(&["exec", "-T", service, "sh", "-c", script]).ok().trim_end().to_string()
+    }
+
+    /// The project's containers, as `ps -a --format json` shows them.
+    pub fn ps(&self) -> Vec<serde_json::Value> {
+        let text = self.wharf(&["ps", "-a", "--format", "json"]).ok();
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    /// One container of a service.
+    ///
+    /// # Panics
+    /// When the service has none.
+    pub fn container(&self, service: &str) -> serde_json::Value {
+        self.ps().into_iter().find(|c| c["Service"] == service).unwrap_or_else(|| panic!("no container of {service}"))
+    }
+
+    pub fn state(&self, service: &str) -> String {
+        self.container(service)["State"].as_str().expect("state").to_string()
+    }
+
+    pub fn id(&self, service: &str) -> String {
+        self.container(service)["ID"].as_str().expect("id").to_string()
+    }
+
+    /// The engine's process.
+    pub fn engine_pid(&self) -> Option<i32> {
+        self.processes()
+            .into_iter()
+            .find(|(_, line)| line.contains("\0engine\0") || line.ends_with("\0engine"))
+            .map(|(pid, _)| pid)
+    }
+
+    /// Processes that have this stack's run root in their command lines.
+    fn processes(&self) -> Vec<(i32, String)> {
+        let needle = self.run_root().to_string_lossy().into_owned();
+        let line = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok();
+        let pids = std::fs::read_dir("/proc")
+            .expect("proc")
+            .flatten()
+            .filter_map(|e| e.file_name().to_string_lossy().parse::<i32>().ok());
+        pids.filter_map(|pid| Some((pid, line(pid)?))).filter(|(_, line)| line.contains(&needle)).collect()
+    }
+
+    /// Ids of every container and network that this stack has ever had.
+    fn ids(&self) -> Vec<String> {
+        let journal = std::fs::read_to_string(self.data_root().join("state.journal")).unwrap_or_default();
+        let mut ids: Vec<String> = journal
+            .lines()
+            .filter_map(|line| line.split_once("\"k\":\"")?.1.split('"').next().map(str::to_string))
+            .filter(|key| key.starts_with("container/") || key.starts_with("network/"))
+            .filter_map(|key| key.split_once('/').map(|(_, id)| id.to_string()))
+            .collect();
+        ids.sort();
+        ids.dedup();
+        ids
+    }
+
+    /// What of this stack is still on the machine.
+    fn leftovers(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        let root = self.root.path().to_string_lossy().into_owned();
+        left.extend(self.processes().into_iter().map(|(pid, line)| format!("process {pid}: {}", line.replace('\0', " "))));
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        left.extend(mounts.lines().filter(|l| l.contains(&root) && !l.contains("wharf-test-disk")).map(|l| format!("mount {l}")));
+        let links: Vec<String> = std::fs::read_dir("/sys/class/net")
+            .expect("net")
+            .flatten()
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .collect();
+        for id in self.ids() {
+            left.extend(
+                links
+                    .iter()
+                    .filter(|l| l.starts_with(&format!("wh{}", &id[..8])) || **l == format!("br-{}", &id[..12]))
+                    .map(|l| format!("interface {l}")),
+            );
+            for group in [
+                "/sys/fs/cgroup/memory/wharf",
+                "/sys/fs/cgroup/pids/wharf",
+                "/sys/fs/cgroup/systemd/wharf",
+                "/sys/fs/cgroup/wharf",
+            ] {
+                let path = Path::new(group).join(&id);
+                if path.exists() {
+                    left.push(format!("cgroup {}", path.display()));
+                }
+            }
+        }
+        let tables = Command::new("nft").args(["list", "ruleset"]).output().expect("nft");
+        let rules = String::from_utf8_lossy(&tables.stdout).into_owned();
+        for id in self.ids() {
+            if rules.contains(&format!("br-{}", &id[..12])) {
+                left.push(format!("firewall rules of br-{}", &id[..12]));
+            }
+        }
+        left
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        let failed = std::thread::panicking();
+        if failed {
+            let log = std::fs::read_to_string(self.run_root().join("engine.log")).unwrap_or_default();
+            eprintln!("--- ps -a\n{}--- engine.log\n{log}", self.wharf(&["ps", "-a"]).stdout);
+        }
+        let down = self.wharf(&["down", "-v", "-t", "1", "--remove-orphans"]);
+        self.wharf(&["engine", "stop"]);
+        if failed {
+            return;
+        }
+        assert_eq!(down.code, 0, "down failed: {}", down.stderr);
+        let begun = Instant::now();
+        loop {
+            let left = self.leftovers();
+            if left.is_empty() {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "left behind:\n{}", left.join("\n"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
