@@ -1,14 +1,12 @@
 //! Stacks on real containers. Each scenario is a directory in `tests/scenarios` with a compose.yaml that runs by itself,
 //! and a test here: what is done to it, and what must be seen.
 
-mod support;
-
+use crate::support::{Stack, eventually};
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use support::{Stack, eventually};
 
 fn http_get(address: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
@@ -54,7 +52,7 @@ fn names_resolve_and_follow_a_restarted_container() {
 #[test]
 fn published_ports_answer_on_every_address() {
     let stack = Stack::new("ports");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/udp_echo.c");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stacks/support/udp_echo.c");
     let built =
         std::process::Command::new("cc").args(["-static", "-O1", source, "-o"]).arg(stack.path("echo")).status().expect("cc");
     assert!(built.success());

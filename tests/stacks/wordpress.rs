@@ -1,9 +1,7 @@
 //! The stack of examples/wordpress-mysql with a real database and a real WordPress, from Debian's packages.
 
-mod support;
-
+use crate::support::{Stack, eventually};
 use std::process::Command;
-use support::{Stack, eventually};
 
 fn curl(args: &[&str]) -> String {
     let output = Command::new("curl").args(["-s", "--max-time", "20"]).args(args).output().expect("curl");
@@ -34,4 +32,6 @@ fn wordpress_and_its_database_keep_their_data() {
     stack.wharf(&["down"]).ok();
     stack.wharf(&["up", "-d", "--wait"]).ok();
     eventually("the site is as it was", 60, || curl(&["-L", site]).contains("Harbour Log"));
+    let login = curl(&["-c", "-", "-o", "/dev/null", "-d", "log=captain&pwd=ahoy-ahoy-99", &format!("{site}/wp-login.php")]);
+    assert!(login.contains("wordpress_logged_in"), "the user and the password are still there: {login}");
 }

@@ -1,0 +1,302 @@
+//! Images: from a real registry server, from archives, onto a full disk, and hostile ones.
+
+use crate::support::{Stack, busybox_tar, eventually};
+use sha2::{Digest, Sha256};
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+
+/// Debian's docker-registry on a free port of loopback, with storage of its own.
+struct Registry {
+    child: Child,
+    port: u16,
+    _storage: tempfile::TempDir,
+}
+
+impl Registry {
+    fn start() -> Self {
+        let storage = tempfile::tempdir().expect("directory");
+        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("port").local_addr().expect("address").port();
+        let config = storage.path().join("config.yml");
+        let text = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
+            storage.path().join("data").display()
+        );
+        std::fs::write(&config, text).expect("config");
+        let child = Command::new("docker-registry")
+            .args(["serve"])
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("docker-registry is installed");
+        eventually("the registry answers", 20, || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Registry { child, port, _storage: storage }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}/v2/{path}", self.port)
+    }
+
+    fn curl(&self, args: &[&str], body: Option<&[u8]>) -> String {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "-f", "-i"]).args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("curl");
+        child.stdin.take().expect("stdin").write_all(body.unwrap_or_default()).expect("body");
+        let output = child.wait_with_output().expect("curl");
+        assert!(output.status.success(), "curl {args:?} failed");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Uploads a blob under the digest that it has.
+    fn blob(&self, name: &str, bytes: &[u8]) -> String {
+        let digest = digest(bytes);
+        let begun = self.curl(&["-X", "POST", &self.url(&format!("{name}/blobs/uploads/")), "-H", "Content-Length: 0"], None);
+        let location = begun.lines().find_map(|l| l.strip_prefix("Location: ")).expect("location").trim().to_string();
+        let separator = if location.contains('?') { '&' } else { '?' };
+        let target = format!("{location}{separator}digest={digest}");
+        self.curl(&["-X", "PUT", "-H", "Content-Type: application/octet-stream", "--data-binary", "@-", &target], Some(bytes));
+        digest
+    }
+
+    fn manifest(&self, name: &str, tag: &str, media_type: &str, json: &serde_json::Value) -> (String, usize) {
+        let bytes = json.to_string().into_bytes();
+        let header = format!("Content-Type: {media_type}");
+        self.curl(
+            &["-X", "PUT", "-H", &header, "--data-binary", "@-", &self.url(&format!("{name}/manifests/{tag}"))],
+            Some(&bytes),
+        );
+        (digest(&bytes), bytes.len())
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<String>())
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).expect("gzip");
+    encoder.finish().expect("gzip")
+}
+
+/// A layer with one file, or whatever the closure makes.
+fn layer(build: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    build(&mut builder);
+    builder.into_inner().expect("tar")
+}
+
+fn file(builder: &mut tar::Builder<Vec<u8>>, name: &str, text: &str) {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(text.len() as u64);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    builder.append_data(&mut header, name, text.as_bytes()).expect("file");
+}
+
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// Three layers: busybox in gzip, a file in zstd, a whiteout and a file without compression.
+fn push_image(registry: &Registry, name: &str) -> (serde_json::Value, Vec<String>) {
+    let base = std::fs::read(busybox_tar()).expect("busybox");
+    let second = layer(|b| file(b, "greeting", "from the second layer"));
+    let third = layer(|b| {
+        file(b, "etc/.wh.group", "");
+        file(b, "third", "plain");
+    });
+    let diff_ids: Vec<String> = [&base, &second, &third].iter().map(|l| digest(l)).collect();
+    let blobs = [gzip(&base), zstd::encode_all(&second[..], 3).expect("zstd"), third];
+    let types = ["tar+gzip", "tar+zstd", "tar"];
+    let layers: Vec<serde_json::Value> = blobs
+        .iter()
+        .zip(types)
+        .map(|(blob, kind)| {
+            serde_json::json!({"mediaType": format!("application/vnd.oci.image.layer.v1.{kind}"), "digest": registry.blob(name, blob), "size": blob.len()})
+        })
+        .collect();
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux",
+        "config": {"Cmd": ["sh", "-c", "cat /greeting /third; ls /etc"], "Env": ["FROM=registry"],
+                   "Healthcheck": {"Test": ["CMD", "true"], "Interval": 50_000_000}},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    })
+    .to_string()
+    .into_bytes();
+    let config_digest = registry.blob(name, &config);
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config_digest, "size": config.len()},
+        "layers": layers,
+    });
+    (manifest, layers.iter().map(|l| l["digest"].as_str().expect("digest").to_string()).collect())
+}
+
+#[test]
+fn images_come_from_a_registry() {
+    let registry = Registry::start();
+    let (manifest, _) = push_image(&registry, "team/app");
+    let (native, size) = registry.manifest("team/app", "native", OCI_MANIFEST, &manifest);
+    let index_type = "application/vnd.oci.image.index.v1+json";
+    let index = serde_json::json!({"schemaVersion": 2, "mediaType": index_type, "manifests": [
+        {"mediaType": OCI_MANIFEST, "digest": native, "size": size, "platform": {"architecture": "amd64", "os": "linux"}},
+    ]});
+    registry.manifest("team/app", "1", index_type, &index);
+    let stack = Stack::bare("none");
+    let image = format!("127.0.0.1:{}/team/app:1", registry.port);
+    stack.write("compose.yaml", &format!("services: {{app: {{image: '{image}'}}}}"));
+    let up = stack.wharf(&["up", "-d"]);
+    assert!(up.code == 0 && up.stderr.contains("Pulled"), "{}", up.stderr);
+    eventually("the program has run", 5, || stack.state("app") == "exited");
+    let said = stack.wharf(&["logs", "--no-log-prefix"]).ok();
+    assert_eq!(said.trim(), "from the second layerplainhostname\nhosts\npasswd\nresolv.conf");
+    let again = stack.wharf(&["pull"]).ok();
+    assert_eq!(again, "");
+    assert!(stack.wharf(&["images"]).ok().contains("team/app"));
+    let by_digest = format!("127.0.0.1:{}/team/app@{native}", registry.port);
+    stack.wharf(&["image", "pull", &by_digest]).ok();
+    stack
+        .wharf(&["image", "pull", &format!("127.0.0.1:{}/team/app:none", registry.port)])
+        .fails(1, &["does not exist", "check the name and the tag"]);
+    stack
+        .wharf(&["image", "pull", &format!("127.0.0.1:{}/team/app@sha256:{}", registry.port, "0".repeat(64))])
+        .fails(1, &["does not exist"]);
+    stack.wharf(&["down"]).ok();
+    stack.wharf(&["image", "rm", &image]).ok();
+    stack.wharf(&["image", "rm", &by_digest]).ok();
+    let layers = std::fs::read_dir(stack.data_root().join("images/layers")).expect("layers").count();
+    assert_eq!(layers, 0, "layers go with the last image that needs them");
+}
+
+#[test]
+fn a_platform_that_is_not_this_machines_is_said() {
+    let registry = Registry::start();
+    let (manifest, _) = push_image(&registry, "other");
+    let (native, size) = registry.manifest("other", "arm", OCI_MANIFEST, &manifest);
+    let index_type = "application/vnd.oci.image.index.v1+json";
+    let index = serde_json::json!({"schemaVersion": 2, "mediaType": index_type, "manifests": [
+        {"mediaType": OCI_MANIFEST, "digest": native, "size": size, "platform": {"architecture": "s390x", "os": "linux"}},
+    ]});
+    registry.manifest("other", "1", index_type, &index);
+    let stack = Stack::bare("none");
+    stack.wharf(&["image", "pull", &format!("127.0.0.1:{}/other:1", registry.port)]).fails(1, &["linux/s390x", "linux/amd64"]);
+}
+
+/// A registry that says one digest and sends another content.
+fn lying_registry(blobs: std::collections::HashMap<String, Vec<u8>>) -> u16 {
+    use std::io::{BufRead, BufReader};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listener");
+    let port = listener.local_addr().expect("address").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut reader = BufReader::new(stream.try_clone().expect("clone"));
+            let mut first = String::new();
+            let _ = reader.read_line(&mut first);
+            let mut line = String::new();
+            while reader.read_line(&mut line).is_ok_and(|n| n > 2) {
+                line.clear();
+            }
+            let name = first.split(' ').nth(1).unwrap_or_default().rsplit('/').next().unwrap_or_default().to_string();
+            let body = blobs.get(&name);
+            let status = if body.is_some() { "200 OK" } else { "404 Not Found" };
+            let body = body.cloned().unwrap_or_default();
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+        }
+    });
+    port
+}
+
+#[test]
+fn wrong_digests_are_refused_and_nothing_is_kept() {
+    let good = layer(|b| file(b, "a", "good"));
+    let evil = layer(|b| file(b, "a", "evil"));
+    let config = serde_json::json!({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [digest(&good)]}}).to_string().into_bytes();
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(&config), "size": config.len()},
+        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(&good), "size": good.len()}],
+    });
+    let port = lying_registry(
+        [("latest".to_string(), manifest.to_string().into_bytes()), (digest(&config), config), (digest(&good), evil)].into(),
+    );
+    let stack = Stack::bare("none");
+    stack.wharf(&["image", "pull", &format!("127.0.0.1:{port}/x")]).fails(1, &["layer has the digest", "damaged or forged"]);
+    for directory in ["layers", "staging"] {
+        assert_eq!(std::fs::read_dir(stack.data_root().join("images").join(directory)).expect("directory").count(), 0);
+    }
+    assert_eq!(stack.wharf(&["image", "ls", "-q"]).ok(), "");
+}
+
+#[test]
+fn a_full_disk_during_a_pull_leaves_no_half_image() {
+    let registry = Registry::start();
+    let (manifest, _) = push_image(&registry, "big");
+    registry.manifest("big", "1", OCI_MANIFEST, &manifest);
+    let stack = Stack::bare("none");
+    let data = stack.data_root();
+    std::fs::create_dir_all(&data).expect("directory");
+    let mount =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "wharf-test-disk"]).arg(&data).status().expect("mount");
+    assert!(mount.success());
+    let pull = stack.wharf(&["image", "pull", &format!("127.0.0.1:{}/big:1", registry.port)]);
+    let kept = stack.wharf(&["image", "ls", "-q"]);
+    let staged = std::fs::read_dir(data.join("images/staging")).expect("staging").count();
+    stack.wharf(&["engine", "stop"]).ok();
+    assert!(Command::new("umount").arg(&data).status().expect("umount").success());
+    pull.fails(1, &["No space left on device", "free some space"]);
+    assert_eq!((kept.ok().as_str(), staged), ("", 0));
+}
+
+#[test]
+fn archives_are_loaded() {
+    let base = std::fs::read(busybox_tar()).expect("busybox");
+    let config = serde_json::json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": ["echo", "loaded"]}, "rootfs": {"type": "layers", "diff_ids": [digest(&base)]}}).to_string();
+    let saved = layer(|b| {
+        let manifest =
+            serde_json::json!([{"Config": "config.json", "RepoTags": ["saved:1"], "Layers": ["one/layer.tar"]}]).to_string();
+        file(b, "manifest.json", &manifest);
+        file(b, "config.json", &config);
+        let mut header = tar::Header::new_gnu();
+        header.set_size(base.len() as u64);
+        header.set_mode(0o644);
+        b.append_data(&mut header, "one/layer.tar", &base[..]).expect("layer");
+    });
+    let stack = Stack::bare("none");
+    std::fs::write(stack.path("saved.tar"), gzip(&saved)).expect("write");
+    assert!(stack.wharf(&["image", "load", "-i", "saved.tar"]).ok().contains("Loaded image: saved:1"));
+    let name = |d: &str| format!("blobs/sha256/{}", d.trim_start_matches("sha256:"));
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(config.as_bytes()), "size": config.len()},
+        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(&base), "size": base.len()}],
+    })
+    .to_string();
+    let layout = layer(|b| {
+        let index = serde_json::json!({"schemaVersion": 2, "manifests": [{"mediaType": OCI_MANIFEST, "digest": digest(manifest.as_bytes()), "size": manifest.len(),
+            "annotations": {"org.opencontainers.image.ref.name": "layout:2"}}]});
+        file(b, "oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#);
+        file(b, "index.json", &index.to_string());
+        file(b, &name(&digest(manifest.as_bytes())), &manifest);
+        file(b, &name(&digest(config.as_bytes())), &config);
+        let mut header = tar::Header::new_gnu();
+        header.set_size(base.len() as u64);
+        header.set_mode(0o644);
+        b.append_data(&mut header, name(&digest(&base)), &base[..]).expect("layer");
+    });
+    std::fs::write(stack.path("layout.tar"), &layout).expect("write");
+    assert!(stack.wharf(&["image", "load", "layout.tar"]).ok().contains("layout:2"));
+    stack.write("compose.yaml", "services: {a: {image: 'saved:1'}, b: {image: 'layout:2'}}");
+    stack.wharf(&["up", "-d"]).ok();
+    eventually("both have run", 5, || stack.wharf(&["logs", "--no-log-prefix"]).stdout.matches("loaded").count() == 2);
+    std::fs::write(stack.path("bad.tar"), &layout[..layout.len() / 2]).expect("write");
+    assert_eq!(stack.wharf(&["image", "load", "bad.tar"]).code, 1);
+}
