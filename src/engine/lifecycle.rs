@@ -48,6 +48,9 @@ pub fn run(config: Config, ready: impl FnOnce()) -> Result<(), EngineError> {
     // Containers' files are owned by anybody: nobody else on the host may get at them.
     make(&config.data_root, 0o710)?;
     make(&config.data_root.join("containers"), 0o710)?;
+    if let Ok(containers) = File::open(config.data_root.join("containers")) {
+        sys::spread_directories(&containers);
+    }
     make(&config.data_root.join("volumes"), 0o711)?;
     let lock_path = config.run_root.join("engine.lock");
     let lock = File::options()
@@ -58,6 +61,7 @@ pub fn run(config: Config, ready: impl FnOnce()) -> Result<(), EngineError> {
     let _lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
         .map_err(|(_, _)| EngineError::Conflict(format!("an engine already runs for {}", config.run_root.display())))?;
     let nofile = raise_open_files();
+    sys::few_malloc_arenas();
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get().min(4));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)

@@ -1,11 +1,17 @@
 //! The engine's end of a monitor's control socket.
 
 use crate::runtime::control::{self, Event, Request};
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
+
+thread_local! {
+    /// One for each thread, not one for each monitor that is waited for.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A connection to a monitor. Sending does not wait: requests are small and the monitor reads at once.
 #[derive(Debug)]
@@ -53,7 +59,7 @@ impl MonitorLink {
     /// # Errors
     /// The kernel's.
     pub async fn receive(&self) -> io::Result<Option<(Event, Vec<OwnedFd>)>> {
-        let mut buffer = Vec::new();
-        self.socket.async_io(Interest::READABLE, || control::receive(self.socket.as_fd(), &mut buffer)).await
+        let take = || BUFFER.with_borrow_mut(|buffer| control::receive(self.socket.as_fd(), buffer));
+        self.socket.async_io(Interest::READABLE, take).await
     }
 }

@@ -11,6 +11,7 @@ use crate::network::ports::{self, Reservation};
 use crate::network::sandbox::{self, Attachment, Sandbox};
 use crate::network::{NetworkError, link};
 use indexmap::IndexMap;
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -172,8 +173,10 @@ impl Engine {
     /// Gives a container its addresses, one on each of its networks. Those that it has already stay.
     fn assign_addresses(&self, container: &Container) -> Result<Vec<(NetworkRecord, Ipv4Addr)>, EngineError> {
         let record = container.record();
-        let others: Vec<ContainerRecord> =
-            self.containers().iter().filter(|c| c.id != container.id).map(|c| c.record()).collect();
+        let mut others: HashSet<(String, Ipv4Addr)> = HashSet::new();
+        for other in self.containers().iter().filter(|c| c.id != container.id) {
+            others.extend(locked(&other.record).endpoints.iter().map(|(id, address)| (id.clone(), *address)));
+        }
         let networks = locked(&self.networks);
         let mut places = Vec::new();
         // The lock of the networks makes choosing and noting an address one step for all containers.
@@ -182,7 +185,7 @@ impl Engine {
                 .values()
                 .find(|n| n.name == endpoint.network)
                 .ok_or_else(|| EngineError::NoSuch { what: "network", name: endpoint.network.clone() })?;
-            let taken = |a: Ipv4Addr| a == network.gateway || others.iter().any(|o| o.endpoints.get(&network.id) == Some(&a));
+            let taken = |a: Ipv4Addr| a == network.gateway || others.contains(&(network.id.clone(), a));
             let chosen = match (record.endpoints.get(&network.id), endpoint.ipv4_address) {
                 (Some(known), _) if network.subnet.contains(*known) && !taken(*known) => *known,
                 (_, Some(wanted)) => {

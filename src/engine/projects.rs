@@ -208,7 +208,13 @@ impl Engine {
 
     async fn sync(self: &Arc<Self>) -> Result<(), EngineError> {
         let engine = self.clone();
-        let synced = tokio::task::spawn_blocking(move || engine.journal.sync()).await;
+        let synced = tokio::task::spawn_blocking(move || {
+            let result = engine.journal.sync();
+            // A plan's graph, its records and its progress are gone by now.
+            crate::runtime::sys::trim_memory();
+            result
+        })
+        .await;
         synced.map_err(|e| EngineError::Invalid(e.to_string()))?.map_err(state_error)
     }
 

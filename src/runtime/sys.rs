@@ -517,3 +517,33 @@ pub fn new_session_keyring() {
     // SAFETY: a null name asks for a new anonymous keyring.
     unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
 }
+
+/// Asks ext4 to spread what is made in a directory over the disk (`chattr +T`, the top of a hierarchy for its allocator).
+/// Else the directories of containers lie in one group of blocks, where making one means walking past all that were deleted
+/// there within the last seconds. Other file systems refuse, which is as well.
+pub fn spread_directories(directory: impl AsFd) {
+    const FS_IOC_GETFLAGS: libc::c_ulong = 0x8008_6601;
+    const FS_IOC_SETFLAGS: libc::c_ulong = 0x4008_6602;
+    const FS_TOPDIR_FL: libc::c_int = 0x0002_0000;
+    let fd = directory.as_fd().as_raw_fd();
+    let mut flags: libc::c_int = 0;
+    // SAFETY: both calls take a pointer to an int, which outlives them.
+    unsafe {
+        if libc::ioctl(fd, FS_IOC_GETFLAGS, &raw mut flags) == 0 {
+            flags |= FS_TOPDIR_FL;
+            libc::ioctl(fd, FS_IOC_SETFLAGS, &raw const flags);
+        }
+    }
+}
+
+/// Keeps malloc from giving each thread an arena of its own: threads that come and go would each leave one behind.
+pub fn few_malloc_arenas() {
+    // SAFETY: mallopt takes integers, and is called before there are other threads.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
+}
+
+/// Gives memory that malloc has free back to the kernel.
+pub fn trim_memory() {
+    // SAFETY: no preconditions.
+    unsafe { libc::malloc_trim(0) };
+}
