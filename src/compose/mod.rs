@@ -140,6 +140,7 @@ impl Loader<'_> {
             std::mem::take(&mut found)
         })?;
         self.normalise(&mut root, &name, &directory, &mut found);
+        self.warnings.extend(found.extract_if(.., |d| d.severity == Severity::Warning));
         if !found.is_empty() {
             return Err(found);
         }

@@ -25,6 +25,7 @@ pub fn normalise(root: &mut Node, context: &mut Context<'_>, found: &mut Vec<Dia
         environment(name, service, context, found);
         scalars(name, service, found);
         implied_dependencies(service);
+        logging_driver(service, found);
         if service.get("image").is_none() && service.get("build").is_none() {
             found.push(
                 Diagnostic::error(&service.at, format!("the service `{name}` has neither an `image` nor a `build`"))
@@ -195,6 +196,16 @@ fn float(node: &mut Node, path: &str, found: &mut Vec<Diagnostic>) {
     match node.scalar_text().map(|t| t.trim().parse::<f64>()) {
         Some(Ok(number)) if number >= 0.0 => node.value = Value::Float(number),
         _ => found.push(Diagnostic::error(&node.at, format!("`{path}` must be a number"))),
+    }
+}
+
+/// wharf has one way to keep logs; a driver that would send them elsewhere is said to do nothing.
+fn logging_driver(service: &Node, found: &mut Vec<Diagnostic>) {
+    let Some(driver) = service.get("logging").and_then(|logging| logging.get("driver")) else { return };
+    let text = driver.as_str().unwrap_or_default();
+    if !matches!(text, "json-file" | "local" | "none" | "") {
+        let message = format!("wharf keeps logs itself: the logging driver `{text}` has no effect");
+        found.push(Diagnostic::warning(&driver.at, message).help("`wharf logs` shows them; `none` keeps no log"));
     }
 }
 

@@ -257,14 +257,8 @@ fn resources(name: &str, service: &Service) -> Result<ResourceSpec, String> {
 
 fn log(name: &str, service: &Service) -> Result<LogSpec, String> {
     let Some(logging) = &service.logging else { return Ok(LogSpec::default()) };
-    match logging.driver.as_deref() {
-        None | Some("" | "json-file" | "local" | "journald" | "syslog") => {}
-        Some("none") => return Ok(LogSpec { none: true, ..LogSpec::default() }),
-        Some(other) => {
-            return Err(format!(
-                "`services.{name}.logging.driver`: wharf keeps logs itself and has no driver `{other}`; remove it, or write `none`"
-            ));
-        }
+    if logging.driver.as_deref() == Some("none") {
+        return Ok(LogSpec { none: true, ..LogSpec::default() });
     }
     let option = |key: &str| logging.options.get(key);
     let max_size = option("max-size")

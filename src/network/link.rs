@@ -100,6 +100,15 @@ pub fn up(index: u32) -> Message {
     Message::new(RTM_NEWLINK, 0, &ifinfo(index, IFF_UP))
 }
 
+/// Keeps the kernel from giving a link an IPv6 address of its own making (IN6_ADDR_GEN_MODE_NONE).
+pub fn no_link_local(index: u32) -> Message {
+    const IFLA_AF_SPEC: u16 = 26;
+    const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+    const NONE: u8 = 1;
+    Message::new(RTM_NEWLINK, 0, &ifinfo(index, 0))
+        .nest(IFLA_AF_SPEC, |m| m.nest(libc::AF_INET6 as u16, |m| m.attr(IFLA_INET6_ADDR_GEN_MODE, &[NONE])))
+}
+
 /// Gives a link an address.
 pub fn address(index: u32, address: Ipv4Addr, prefix: u8) -> Message {
     const IFA_ADDRESS: u16 = 1;
