@@ -108,8 +108,14 @@ fn printable(canonical: &Value, raw: bool) -> Value {
     let mut value = sorted(canonical, raw);
     for (_, service) in value["services"].as_object_mut().into_iter().flatten() {
         if let Some(map) = service.as_object_mut() {
+            map.retain(|key, _| !key.starts_with("x-"));
             for key in ["command", "entrypoint"] {
                 map.entry(key).or_insert(Value::Null);
+            }
+            if let Some(deploy) = map.get_mut("deploy").and_then(Value::as_object_mut) {
+                for key in ["placement", "resources"] {
+                    deploy.entry(key).or_insert_with(|| serde_json::json!({}));
+                }
             }
         }
     }

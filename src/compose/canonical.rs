@@ -109,6 +109,11 @@ fn canonicalise_service(name: &str, service: &mut Node, found: &mut Vec<Diagnost
                     let source = Node::string(source.clone(), &item.at);
                     item.value = Value::Map(map_of([("source", source)]));
                 }
+                let source = item.get("source").and_then(Node::as_str).map(str::to_string);
+                if let Some(source) = source.filter(|_| key == "secrets" && item.get("target").is_none()) {
+                    let target = Node::string(format!("/run/secrets/{source}"), &item.at);
+                    item.set("target", target);
+                }
             }
         }
     }

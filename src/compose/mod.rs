@@ -71,8 +71,14 @@ pub struct Loaded {
 /// # Errors
 /// Every error of the files at once, rendered with file, line, column and the line itself.
 pub fn load(options: &Options) -> Result<Loaded, LoadError> {
-    let mut loader =
-        Loader { options, sources: Sources::new(), variables: HashMap::new(), unset: Unset::new(), warnings: Vec::new() };
+    let mut loader = Loader {
+        named: false,
+        options,
+        sources: Sources::new(),
+        variables: HashMap::new(),
+        unset: Unset::new(),
+        warnings: Vec::new(),
+    };
     match loader.load() {
         Ok(mut loaded) => {
             loaded.sources = loader.sources;
@@ -87,7 +93,12 @@ pub fn load(options: &Options) -> Result<Loaded, LoadError> {
     }
 }
 
+/// Set for interpolation: the project's name, as far as it is known.
+const PROJECT_NAME: &str = "COMPOSE_PROJECT_NAME";
+
 struct Loader<'a> {
+    /// `-p` or the environment names the project, whatever the files say.
+    named: bool,
     options: &'a Options,
     sources: Sources,
     variables: HashMap<String, String>,
@@ -103,16 +114,17 @@ impl Loader<'_> {
         let located = files::locate(options).map_err(|d| vec![d])?;
         let directory = located.directory.clone();
         self.variables = self.read_env_files(&directory)?;
+        let explicit = self.options.project_name.clone().or_else(|| self.variables.get(PROJECT_NAME).cloned());
+        let named = explicit.filter(|name| !name.is_empty());
+        self.named = named.is_some();
+        let directory_name = directory.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        self.variables.insert(PROJECT_NAME.into(), named.clone().unwrap_or_else(|| files::sanitised(&directory_name)));
         let mut merged: Option<Node> = None;
         let mut found = Found::new();
-        let mut name_in_file = None;
         for path in &located.files {
             match self.read_file(path) {
                 Ok(documents) => {
                     for mut document in documents {
-                        if let Some(name) = document.get("name").and_then(Node::as_str) {
-                            name_in_file = Some((name.to_string(), document.get("name").map(|n| n.at.clone())));
-                        }
                         extends::resolve(&mut document, path, &directory, self, &mut found);
                         match &mut merged {
                             None => {
@@ -135,7 +147,7 @@ impl Loader<'_> {
             }
             return Err(found);
         };
-        let name = self.project_name(name_in_file, &directory).map_err(|d| {
+        let name = self.project_name(named, &directory).map_err(|d| {
             found.push(d);
             std::mem::take(&mut found)
         })?;
@@ -160,6 +172,7 @@ impl Loader<'_> {
         if let Some(services) = root.get_mut("services").and_then(Node::as_map_mut) {
             services.retain(|name, _| !inactive.contains_key(name));
         }
+        normalise::drop_unused(&mut root);
         Ok(Loaded {
             project,
             canonical: root.to_json(),
@@ -209,29 +222,36 @@ impl Loader<'_> {
         Ok(variables)
     }
 
-    fn project_name(&self, in_file: Option<(String, Option<node::At>)>, directory: &Path) -> Result<String, Diagnostic> {
-        let explicit = self.options.project_name.clone().filter(|n| !n.is_empty());
-        let from_environment = self.variables.get("COMPOSE_PROJECT_NAME").filter(|n| !n.is_empty()).cloned();
-        let at = in_file.as_ref().filter(|_| explicit.is_none() && from_environment.is_none()).and_then(|(_, at)| at.clone());
-        if let Some(name) = explicit.or(from_environment).or(in_file.map(|(name, _)| name)) {
+    /// `-p`, COMPOSE_PROJECT_NAME, the file's `name`, the directory: the first there is. Only the first two must be right as they
+    /// are; the others are made so, as Docker Compose does.
+    fn project_name(&self, named: Option<String>, directory: &Path) -> Result<String, Diagnostic> {
+        if let Some(name) = named {
             if files::is_project_name(&name) {
                 return Ok(name);
             }
-            let message = format!("`{name}` cannot be a project's name");
             let help = format!(
                 "a name has lower-case letters, digits, `-` and `_`, and begins with a letter or a digit: `{}`",
                 files::sanitised(&name)
             );
-            return Err(at
-                .map_or_else(|| Diagnostic::global(message.clone()), |at| Diagnostic::error(&at, message.clone()))
-                .help(help));
+            return Err(Diagnostic::global(format!("`{name}` cannot be a project's name")).help(help));
         }
-        let name = files::sanitised(&directory.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default());
+        let name = self.variables.get(PROJECT_NAME).cloned().unwrap_or_default();
         if name.is_empty() {
             return Err(Diagnostic::global(format!("the directory {} gives no project name", directory.display()))
                 .help("name the project: `-p NAME`, or `name: NAME` in the file"));
         }
         Ok(name)
+    }
+
+    /// The name that a file gives the project is known to the file's own variables.
+    fn take_name(&mut self, document: &Node) {
+        let Some(name) = document.get("name").and_then(Node::as_str).filter(|_| !self.named) else { return };
+        let variables = &self.variables;
+        let expanded = interpolate::expand(name, &|n: &str| variables.get(n).cloned(), &mut Unset::new());
+        let name = files::sanitised(&expanded.unwrap_or_default());
+        if !name.is_empty() {
+            self.variables.insert(PROJECT_NAME.into(), name);
+        }
     }
 
     /// One file through the stages that look at a file alone.
@@ -259,6 +279,7 @@ impl Loader<'_> {
         let mut documents = yaml::parse(&file, &text).map_err(|d| vec![d])?;
         documents.retain(|document| !document.is_null());
         for document in &mut documents {
+            self.take_name(document);
             if !self.options.raw {
                 let variables = &self.variables;
                 interpolate::interpolate(document, &|name: &str| variables.get(name).cloned(), &mut self.unset, &mut found);

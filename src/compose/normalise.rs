@@ -26,6 +26,7 @@ pub fn normalise(root: &mut Node, context: &mut Context<'_>, found: &mut Vec<Dia
         scalars(name, service, found);
         implied_dependencies(service);
         logging_driver(service, found);
+        build_defaults(service, context.directory);
         if service.get("image").is_none() && service.get("build").is_none() {
             found.push(
                 Diagnostic::error(&service.at, format!("the service `{name}` has neither an `image` nor a `build`"))
@@ -199,6 +200,18 @@ fn float(node: &mut Node, path: &str, found: &mut Vec<Diagnostic>) {
     }
 }
 
+/// A build without a context is of the project's directory; without a Dockerfile named, of `Dockerfile`.
+fn build_defaults(service: &mut Node, directory: &Path) {
+    let Some(build) = service.get_mut("build") else { return };
+    let at = build.at.clone();
+    if build.get("context").is_none() {
+        build.set("context", Node::string(directory.to_string_lossy(), &at));
+    }
+    if build.get("dockerfile").is_none() && build.get("dockerfile_inline").is_none() {
+        build.set("dockerfile", Node::string("Dockerfile", &at));
+    }
+}
+
 /// wharf has one way to keep logs; a driver that would send them elsewhere is said to do nothing.
 fn logging_driver(service: &Node, found: &mut Vec<Diagnostic>) {
     let Some(driver) = service.get("logging").and_then(|logging| logging.get("driver")) else { return };
@@ -245,6 +258,41 @@ fn implied_dependencies(service: &mut Node) {
         }
     }
     service.set("depends_on", dependencies);
+}
+
+/// Takes out what no service uses: Docker Compose neither shows nor makes it.
+pub fn drop_unused(root: &mut Node) {
+    let mut used: std::collections::HashSet<(&'static str, String)> = std::collections::HashSet::new();
+    for entry in root.get("services").and_then(Node::as_map).into_iter().flat_map(|services| services.values()) {
+        let service = &entry.node;
+        let names = |key: &str| {
+            service.get(key).and_then(Node::as_map).map(|m| m.keys().cloned().collect::<Vec<_>>()).unwrap_or_default()
+        };
+        used.extend(names("networks").into_iter().map(|name| ("networks", name)));
+        let sources = |node: &Node| node.get("source").and_then(Node::as_str).map(str::to_string);
+        for volume in service.get("volumes").and_then(Node::as_list).unwrap_or_default() {
+            used.extend(sources(volume).map(|name| ("volumes", name)));
+        }
+        for section in ["secrets", "configs"] {
+            let lists = [service.get(section), service.get("build").and_then(|build| build.get(section))];
+            for item in lists.into_iter().flatten().filter_map(Node::as_list).flatten() {
+                used.extend(sources(item).or(item.as_str().map(str::to_string)).map(|name| (section, name)));
+            }
+        }
+    }
+    let Some(map) = root.as_map_mut() else { return };
+    for section in ["networks", "volumes", "secrets", "configs"] {
+        let empty = match map.get_mut(section).and_then(|entry| entry.node.as_map_mut()) {
+            Some(resources) => {
+                resources.retain(|name, _| used.contains(&(section, name.clone())));
+                resources.is_empty()
+            }
+            None => true,
+        };
+        if empty {
+            map.shift_remove(section);
+        }
+    }
 }
 
 fn implicit_default_network(root: &mut Node) {
