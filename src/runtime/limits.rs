@@ -155,6 +155,10 @@ pub fn device_program(rules: &[LinuxDeviceCgroup]) -> Vec<u64> {
         }
         program.push(ins(MOV_IMM, 0, 0, 0, i32::from(rule.allow())));
         program.push(ins(EXIT, 0, 0, 0, 0));
+        if flat.is_empty() {
+            // It matches every device. The kernel refuses a program with instructions that cannot be reached.
+            return program;
+        }
     }
     program.extend([ins(MOV_IMM, 0, 0, 0, 0), ins(EXIT, 0, 0, 0, 0)]);
     program
@@ -163,6 +167,68 @@ pub fn device_program(rules: &[LinuxDeviceCgroup]) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Runs a program as the kernel does.
+    fn allows(program: &[u64], access: u64, kind: u64, major: u64, minor: u64) -> bool {
+        let mut r = [0u64; 11];
+        let mut pc = 0;
+        loop {
+            let i = program[pc];
+            let (code, dst, src) = (i as u8, (i >> 8 & 15) as usize, (i >> 12 & 15) as usize);
+            let (off, imm) = ((i >> 16) as u16 as i16, i >> 32);
+            pc += 1;
+            let taken = match code {
+                0x61 => {
+                    r[dst] = [access << 16 | kind, major, minor][off as usize / 4];
+                    false
+                }
+                0x54 => {
+                    r[dst] &= imm;
+                    false
+                }
+                0x74 => {
+                    r[dst] >>= imm;
+                    false
+                }
+                0xb7 => {
+                    r[dst] = imm;
+                    false
+                }
+                0xbf => {
+                    r[dst] = r[src];
+                    false
+                }
+                0x55 => r[dst] != imm,
+                0x5d => r[dst] != r[src],
+                0x95 => return r[0] != 0,
+                other => panic!("unknown instruction {other:#x}"),
+            };
+            if taken {
+                pc += off as usize;
+            }
+        }
+    }
+
+    #[test]
+    fn device_programs_decide_by_the_last_rule_that_matches() {
+        let rules: Vec<LinuxDeviceCgroup> = serde_json::from_value(serde_json::json!([
+            {"allow": false, "access": "rwm"},
+            {"allow": true, "type": "c", "access": "m"},
+            {"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm"},
+            {"allow": true, "type": "c", "major": 136, "access": "rwm"},
+        ]))
+        .expect("rules");
+        let program = device_program(&rules);
+        let (mknod, read, write, block, char) = (1, 2, 4, 1, 2);
+        assert!(allows(&program, read | write, char, 1, 3), "/dev/null");
+        assert!(allows(&program, read | write, char, 136, 7), "a terminal");
+        assert!(allows(&program, mknod, char, 9, 9) && !allows(&program, mknod, block, 8, 0));
+        assert!(!allows(&program, read, block, 8, 0) && !allows(&program, read, char, 9, 9));
+        let all: Vec<LinuxDeviceCgroup> =
+            serde_json::from_value(serde_json::json!([{"allow": true, "access": "rwm"}])).expect("rules");
+        assert!(allows(&device_program(&all), read, block, 8, 0));
+        assert_eq!(device_program(&all).len(), 8, "nothing stands after a rule that matches everything");
+    }
 
     #[test]
     fn shares_become_weights() {
