@@ -3,13 +3,14 @@
 use super::reply::{self, Query, Reply};
 use crate::engine::projects::Progress;
 use crate::engine::{Engine, EngineError};
+use crate::image::chunks::ChunkReader;
 use crate::image::{Image, ImageError, ImageRef, archive};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
 use serde_json::{Value, json};
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -121,10 +122,10 @@ async fn load(engine: &Arc<Engine>, request: Request<Incoming>) -> Reply {
 /// Gives a request's body to blocking work as a reader.
 async fn with_body<T: Send + 'static>(
     request: Request<Incoming>,
-    work: impl FnOnce(BodyReader) -> Result<T, ImageError> + Send + 'static,
+    work: impl FnOnce(ChunkReader) -> Result<T, ImageError> + Send + 'static,
 ) -> Result<T, EngineError> {
-    let (sender, receiver) = mpsc::channel(16);
-    let working = tokio::task::spawn_blocking(move || work(BodyReader { receiver, chunk: Bytes::new() }));
+    let (sender, reader) = ChunkReader::channel(16);
+    let working = tokio::task::spawn_blocking(move || work(reader));
     let mut body = request.into_body();
     while let Some(frame) = body.frame().await {
         let chunk = match frame {
@@ -140,23 +141,4 @@ async fn with_body<T: Send + 'static>(
     }
     drop(sender);
     Ok(working.await.map_err(|e| EngineError::Invalid(e.to_string()))??)
-}
-
-struct BodyReader {
-    receiver: mpsc::Receiver<io::Result<Bytes>>,
-    chunk: Bytes,
-}
-
-impl Read for BodyReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.chunk.is_empty() {
-            match self.receiver.blocking_recv() {
-                Some(chunk) => self.chunk = chunk?,
-                None => return Ok(0),
-            }
-        }
-        let n = buffer.len().min(self.chunk.len());
-        buffer[..n].copy_from_slice(&self.chunk.split_to(n));
-        Ok(n)
-    }
 }

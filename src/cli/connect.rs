@@ -41,15 +41,22 @@ pub async fn engine_if_any(global: &Global) -> Result<Option<Client>, Failure> {
     if client.is_alive().await {
         return Ok(Some(client));
     }
+    require_root()?;
     let known = std::fs::metadata(global.data_root.join("state.journal")).is_ok_and(|m| m.len() > 0);
     if known { engine(global).await.map(Some) } else { Ok(None) }
 }
 
+/// The engine's socket and state are root's alone.
+fn require_root() -> Result<(), Failure> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Failure::Message("wharf needs root to run containers and to see them: use sudo".into()))
+}
+
 /// Starts an engine in the background and waits for its word that it listens. Returns its complaint when it does not.
 fn start(global: &Global) -> Result<Option<String>, Failure> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(Failure::Message("wharf needs root to run containers: use sudo".into()));
-    }
+    require_root()?;
     let failed = |e: std::io::Error| Failure::Message(format!("the engine cannot be started: {e}"));
     std::fs::create_dir_all(&global.run_root).map_err(failed)?;
     let log_path = global.run_root.join("engine.log");

@@ -70,7 +70,8 @@ pub struct Engine {
     next_exec: AtomicU64,
     /// How many containers are started at once: more would only wait for each other in the kernel.
     starting: tokio::sync::Semaphore,
-    pulls: tokio::sync::Mutex<()>,
+    /// Held by whoever pulls an image: another who wants the same one waits, and finds it there.
+    pulls: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     stopping: watch::Sender<bool>,
     watcher: crate::engine::events::LogWatcher,
 }

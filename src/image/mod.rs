@@ -1,6 +1,7 @@
 //! Images: references, registries, archives, and the store of unpacked layers.
 
 pub mod archive;
+pub mod chunks;
 pub mod compression;
 pub mod reference;
 pub mod registry;

@@ -1,13 +1,14 @@
 //! Pulling from an OCI or Docker registry: tokens, manifests by platform, layers in parallel, every digest checked.
 
+use super::chunks::ChunkReader;
 use super::store::{HashingReader, StagedLayer, Store, chain_ids, digest_of};
 use super::{Image, ImageError, ImageRef, Progress, Report, compression};
 use futures::stream::{StreamExt, TryStreamExt};
 use reqwest::{Client, Response, StatusCode, header};
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
-use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::sync::{Mutex, Semaphore};
 
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
@@ -129,11 +130,11 @@ impl Registry {
         report: &Report,
     ) -> Result<StagedLayer, ImageError> {
         let response = self.get(name, &format!("blobs/{digest}"), None).await?;
-        let (sender, receiver) = mpsc::channel::<io::Result<bytes::Bytes>>(32);
+        let (sender, reader) = ChunkReader::channel(32);
         let store = store.clone();
         let expected = digest.to_string();
         let unpacking = tokio::task::spawn_blocking(move || {
-            let mut hashing = HashingReader::new(ChannelReader { receiver, chunk: bytes::Bytes::new() });
+            let mut hashing = HashingReader::new(reader);
             let staged = {
                 let plain =
                     compression::plain(&mut hashing).map_err(|e| ImageError::Unpack(super::unpack::UnpackError::Archive(e)))?;
@@ -342,26 +343,6 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, ImageError> + Send + 'static) -> Result<T, ImageError> {
     tokio::task::spawn_blocking(work).await.map_err(|e| ImageError::Malformed { what: "image", why: e.to_string() })?
-}
-
-/// The chunks of a download as a blocking reader.
-struct ChannelReader {
-    receiver: mpsc::Receiver<io::Result<bytes::Bytes>>,
-    chunk: bytes::Bytes,
-}
-
-impl Read for ChannelReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.chunk.is_empty() {
-            match self.receiver.blocking_recv() {
-                Some(chunk) => self.chunk = chunk?,
-                None => return Ok(0),
-            }
-        }
-        let n = buffer.len().min(self.chunk.len());
-        buffer[..n].copy_from_slice(&self.chunk.split_to(n));
-        Ok(n)
-    }
 }
 
 #[cfg(test)]

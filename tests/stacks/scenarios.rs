@@ -396,14 +396,22 @@ fn logs_follow_what_comes() {
 fn up_in_the_foreground_stops_at_ctrl_c() {
     let stack = Stack::new("defaults");
     stack.write("compose.yaml", "services: {c: {image: 'busybox:local', command: 'sh -c \"trap \\\"echo bye; exit 0\\\" TERM; echo hello; while true; do sleep 0.05; done\"'}}");
-    let child = stack.command(&["up"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("up");
-    eventually("it runs", 10, || stack.wharf(&["logs"]).stdout.contains("hello"));
+    let mut child = stack.command(&["up"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("up");
+    let mut shown = std::io::BufReader::new(child.stdout.take().expect("stdout"));
+    let mut text = String::new();
+    while !text.contains("hello") {
+        let read = std::io::BufRead::read_line(&mut shown, &mut text).expect("output");
+        assert!(read > 0, "up has ended without showing the log: {text}");
+    }
     let pid = nix::unistd::Pid::from_raw(child.id() as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("Ctrl-C");
+    shown.read_to_string(&mut text).expect("output");
     let output = child.wait_with_output().expect("up ends");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    text.push_str(&String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(130), "{text}");
-    assert!(text.contains("c-1  | hello") && text.contains("Stopped"), "{text}");
+    for seen in ["c-1  | hello", "c-1  | bye", "Stopped"] {
+        assert!(text.contains(seen), "no `{seen}` in: {text}");
+    }
     assert_eq!(stack.state("c"), "exited");
     assert!(stack.wharf(&["logs"]).ok().contains("bye"), "the stop signal has arrived");
 }
@@ -495,6 +503,31 @@ fn bad_stacks_fail_clearly_and_leave_nothing_half_made() {
         .fails(1, &["nowhere", "does not exist"]);
     assert!(stack.ps().iter().all(|c| c["State"] != "running"));
     stack.wharf(&["exec", "-T", "a", "true"]).fails(1, &["no running container"]);
+}
+
+#[test]
+fn without_permission_nothing_is_done_and_it_is_said() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let stack = Stack::new("defaults");
+    let open = tempfile::tempdir_in("/var/tmp").expect("directory");
+    std::fs::set_permissions(open.path(), std::fs::Permissions::from_mode(0o755)).expect("mode");
+    let binary = open.path().join("wharf");
+    std::fs::copy(env!("CARGO_BIN_EXE_wharf"), &binary).expect("copy");
+    std::fs::copy(stack.path("compose.yaml"), open.path().join("compose.yaml")).expect("copy");
+    std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).expect("mode");
+    for args in [&["up", "-d"][..], &["ps"], &["down"]] {
+        let mut command = std::process::Command::new(&binary);
+        command
+            .args(args)
+            .current_dir(open.path())
+            .env("WHARF_DATA_ROOT", stack.data_root())
+            .env("WHARF_RUN_ROOT", stack.run_root());
+        let output = command.uid(65_534).gid(65_534).output().expect("wharf runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.contains("needs root") && said.contains("sudo"), "{args:?}: {said}");
+    }
 }
 
 #[test]
