@@ -189,8 +189,10 @@ fn a_platform_that_is_not_this_machines_is_said() {
     stack.wharf(&["image", "pull", &format!("127.0.0.1:{}/other:1", registry.port)]).fails(1, &["linux/s390x", "linux/amd64"]);
 }
 
-/// A registry that says one digest and sends another content.
-fn lying_registry(blobs: std::collections::HashMap<String, Vec<u8>>) -> u16 {
+/// A registry that sends what it is given, whatever digest it is asked for.
+///
+/// With a token, it asks for one and gives it out itself, as registries with a token server do.
+fn small_registry(blobs: std::collections::HashMap<String, Vec<u8>>, token: Option<&'static str>) -> u16 {
     use std::io::{BufRead, BufReader};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listener");
     let port = listener.local_addr().expect("address").port();
@@ -200,15 +202,29 @@ fn lying_registry(blobs: std::collections::HashMap<String, Vec<u8>>) -> u16 {
             let mut reader = BufReader::new(stream.try_clone().expect("clone"));
             let mut first = String::new();
             let _ = reader.read_line(&mut first);
+            let mut authorised = token.is_none();
             let mut line = String::new();
             while reader.read_line(&mut line).is_ok_and(|n| n > 2) {
+                let bearer = token.map(|token| format!("authorization: bearer {token}"));
+                authorised |= bearer.is_some_and(|bearer| line.trim().eq_ignore_ascii_case(&bearer));
                 line.clear();
             }
-            let name = first.split(' ').nth(1).unwrap_or_default().rsplit('/').next().unwrap_or_default().to_string();
-            let body = blobs.get(&name);
-            let status = if body.is_some() { "200 OK" } else { "404 Not Found" };
-            let body = body.cloned().unwrap_or_default();
-            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            let path = first.split(' ').nth(1).unwrap_or_default();
+            let (status, extra, body) = if path.starts_with("/token?") {
+                // The scope is part of the question: a token is for one repository.
+                let scoped = path.contains("scope=repository%3Ax%3Apull") && path.contains("service=harbour");
+                let given = if scoped { token.unwrap_or_default() } else { "wrong" };
+                ("200 OK", String::new(), format!(r#"{{"token":"{given}"}}"#).into_bytes())
+            } else if !authorised {
+                let realm = format!("WWW-Authenticate: Bearer realm=\"http://127.0.0.1:{port}/token\",service=\"harbour\"\r\n");
+                ("401 Unauthorized", realm, Vec::new())
+            } else {
+                match blobs.get(path.rsplit('/').next().unwrap_or_default()) {
+                    Some(blob) => ("200 OK", String::new(), blob.clone()),
+                    None => ("404 Not Found", String::new(), Vec::new()),
+                }
+            };
+            let head = format!("HTTP/1.1 {status}\r\n{extra}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
             let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
         }
     });
@@ -225,15 +241,33 @@ fn wrong_digests_are_refused_and_nothing_is_kept() {
         "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(&config), "size": config.len()},
         "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(&good), "size": good.len()}],
     });
-    let port = lying_registry(
-        [("latest".to_string(), manifest.to_string().into_bytes()), (digest(&config), config), (digest(&good), evil)].into(),
-    );
+    let blobs = [("latest".to_string(), manifest.to_string().into_bytes()), (digest(&config), config), (digest(&good), evil)];
+    let port = small_registry(blobs.into(), None);
     let stack = Stack::bare("none");
     stack.wharf(&["image", "pull", &format!("127.0.0.1:{port}/x")]).fails(1, &["layer has the digest", "damaged or forged"]);
     for directory in ["layers", "staging"] {
         assert_eq!(std::fs::read_dir(stack.data_root().join("images").join(directory)).expect("directory").count(), 0);
     }
     assert_eq!(stack.wharf(&["image", "ls", "-q"]).ok(), "");
+}
+
+#[test]
+fn a_token_is_fetched_for_the_repository() {
+    let layer = layer(|b| file(b, "a", "behind a token"));
+    let config = serde_json::json!({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]}})
+        .to_string()
+        .into_bytes();
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(&config), "size": config.len()},
+        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(&layer), "size": layer.len()}],
+    });
+    let blobs = [("latest".to_string(), manifest.to_string().into_bytes()), (digest(&config), config), (digest(&layer), layer)];
+    let port = small_registry(blobs.into(), Some("let-me-in"));
+    let stack = Stack::bare("none");
+    stack.wharf(&["image", "pull", &format!("127.0.0.1:{port}/x")]).ok();
+    assert!(stack.wharf(&["image", "ls"]).ok().contains(&format!("127.0.0.1:{port}/x")));
+    stack.wharf(&["image", "pull", &format!("127.0.0.1:{port}/other")]).fails(1, &["does not exist", "needs a login"]);
 }
 
 #[test]
