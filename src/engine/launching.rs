@@ -1,8 +1,8 @@
 //! From a container's record to the launch file that its monitor reads.
 
-use super::Engine;
 use super::error::EngineError;
 use super::record::{ContainerRecord, MountKind, NetworkMode};
+use super::{Engine, locked};
 use crate::runtime::capabilities::Capabilities;
 use crate::runtime::launch::{Launch, LogTarget, Rootfs};
 use crate::runtime::spec::{BindMount, Resources, Settings};
@@ -104,7 +104,7 @@ impl Engine {
         let oci = serde_json::from_value(spec::oci(&settings))
             .map_err(|e| invalid(format!("its configuration is no valid OCI one: {e}")))?;
         let directory = self.container_directory(&record.id);
-        let program = if unconfined { Vec::new() } else { seccomp::compile(capabilities) };
+        let seccomp = if unconfined { Vec::new() } else { self.seccomp_program(capabilities) };
         Ok(Launch {
             id: record.id.clone(),
             clone_flags: (libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) as u64,
@@ -122,7 +122,7 @@ impl Engine {
             group_add: spec.group_add.clone(),
             copy_up,
             init: spec.init,
-            seccomp: program.into_iter().map(pack).collect(),
+            seccomp,
             log: LogTarget {
                 path: (!spec.log.none).then(|| self.log_path(&record.id)),
                 max_size: spec.log.max_size,
@@ -155,6 +155,12 @@ impl Engine {
             fs::set_permissions(base.join(path), fs::Permissions::from_mode(0o755)).map_err(doing())?;
         }
         Ok(())
+    }
+
+    /// The seccomp program for a set of capabilities: compiled once, since almost all containers have the same set.
+    fn seccomp_program(&self, capabilities: Capabilities) -> Vec<[u32; 2]> {
+        let compile = || seccomp::compile(capabilities).into_iter().map(pack).collect();
+        locked(&self.seccomp).entry(capabilities.0).or_insert_with(compile).clone()
     }
 
     fn rlimits(&self, record: &ContainerRecord) -> Result<Vec<(String, u64, u64)>, EngineError> {

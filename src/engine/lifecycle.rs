@@ -153,6 +153,7 @@ impl Engine {
             execs: Default::default(),
             events: broadcast::Sender::new(1024),
             program: protected_program().map_err(EngineError::io("opening wharf's own program"))?,
+            seccomp: Default::default(),
             nofile,
             next_exec: AtomicU64::new(1),
             starting: Semaphore::new(STARTS_AT_ONCE),

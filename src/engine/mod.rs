@@ -65,6 +65,8 @@ pub struct Engine {
     events: broadcast::Sender<Event>,
     /// This program, from a read-only mount of its own: what monitors and, in them, containers' first processes run.
     program: OwnedFd,
+    /// Compiled seccomp profiles, by the capabilities that decide them.
+    seccomp: Mutex<HashMap<u64, Vec<[u32; 2]>>>,
     /// The limit of open files that the engine was started with: soft, hard.
     nofile: (u64, u64),
     next_exec: AtomicU64,
@@ -121,6 +123,15 @@ impl Container {
     /// A copy of what is known of it.
     pub fn record(&self) -> ContainerRecord {
         locked(&self.record).clone()
+    }
+
+    /// Looks at what is known of it, without a copy: for questions that are asked of every container.
+    fn with_record<T>(&self, look: impl FnOnce(&ContainerRecord) -> T) -> T {
+        look(&locked(&self.record))
+    }
+
+    fn has_label(&self, key: &str, value: &str) -> bool {
+        self.with_record(|record| record.spec.labels.get(key).is_some_and(|label| label == value))
     }
 
     pub fn status(&self) -> record::Status {

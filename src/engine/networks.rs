@@ -155,7 +155,10 @@ impl Engine {
     /// When a container is on it: the message names it.
     pub fn remove_network(&self, name: &str) -> Result<(), EngineError> {
         let record = self.network(name)?;
-        let user = self.containers().into_iter().find(|c| c.record().endpoints.contains_key(&record.id) && c.status().is_alive());
+        let user = self
+            .containers()
+            .into_iter()
+            .find(|c| c.with_record(|user| user.endpoints.contains_key(&record.id) && user.state.status.is_alive()));
         if let Some(user) = user {
             return Err(EngineError::Conflict(format!("the network {} is in use by the container {}", record.name, user.name())));
         }
@@ -358,11 +361,9 @@ impl Engine {
     }
 
     fn owner_of(&self, own_id: &str, port: u16, protocol: &str) -> Option<String> {
-        let owner = self
-            .containers()
-            .into_iter()
-            .filter(|c| c.id != own_id && c.status().is_alive())
-            .find(|c| c.record().bound_ports.iter().any(|(_, p, _, number)| *number == port && p == protocol))?;
+        let owner = self.containers().into_iter().filter(|c| c.id != own_id && c.status().is_alive()).find(|c| {
+            c.with_record(|record| record.bound_ports.iter().any(|(_, p, _, number)| *number == port && p == protocol))
+        })?;
         let record = owner.record();
         let label = |key: &str| record.spec.labels.get(key).cloned();
         Some(match (label(super::convert::LABEL_PROJECT), label(super::convert::LABEL_SERVICE)) {

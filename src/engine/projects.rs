@@ -31,7 +31,7 @@ pub struct UpRequest {
     /// Services of inactive profiles: their containers are no orphans.
     #[serde(default)]
     pub inactive: Vec<String>,
-    /// Names of services that are only to be acted on when they exist already (`start`): nothing is created.
+    /// Tell the plan and change nothing.
     #[serde(default)]
     pub plan_only: bool,
 }
@@ -107,10 +107,7 @@ impl Engine {
 
     /// The containers with a project's label.
     pub fn project_containers(&self, project: &str) -> Vec<Arc<Container>> {
-        self.containers()
-            .into_iter()
-            .filter(|c| super::locked(&c.record).spec.labels.get(convert::LABEL_PROJECT).is_some_and(|p| p == project))
-            .collect()
+        self.containers().into_iter().filter(|c| c.has_label(convert::LABEL_PROJECT, project)).collect()
     }
 
     /// Brings a project up, telling what is done as it is done.
@@ -250,9 +247,7 @@ fn names_container(operation: &Operation, id: &str, name: &str) -> bool {
     match operation {
         Operation::RecreateContainer { replaces, .. } => replaces == id,
         Operation::StartContainer { name: n, .. } => n == name,
-        Operation::RemoveContainer { id: i, .. }
-        | Operation::StopContainer { id: i, .. }
-        | Operation::RestartContainer { id: i, .. } => i == id,
+        Operation::RemoveContainer { id: i, .. } | Operation::RestartContainer { id: i, .. } => i == id,
         _ => false,
     }
 }
@@ -335,8 +330,7 @@ fn object_of(operation: &Operation) -> String {
         | Operation::RecreateContainer { name, .. }
         | Operation::StartContainer { name, .. }
         | Operation::RestartContainer { name, .. }
-        | Operation::RemoveContainer { name, .. }
-        | Operation::StopContainer { name, .. } => format!("Container {name}"),
+        | Operation::RemoveContainer { name, .. } => format!("Container {name}"),
     }
 }
 
@@ -429,11 +423,6 @@ async fn perform(context: &Context, operation: &Operation) -> Result<(), EngineE
             context.step(&object, "Started", true);
         }
         Operation::Await { service, condition } => await_condition(context, service, *condition).await?,
-        Operation::StopContainer { id, .. } => {
-            context.step(&object, "Stopping", false);
-            engine.stop(&engine.container(id)?, context.timeout).await?;
-            context.step(&object, "Stopped", true);
-        }
         Operation::RemoveContainer { id, .. } => {
             let container = engine.container(id)?;
             let alive = container.status().is_alive();
@@ -473,7 +462,7 @@ fn create(
     let definition = &context.project.services[service];
     let shared = definition.shares_network_of().map(|other| {
         let containers = engine.project_containers(&context.project.name);
-        let found = containers.iter().find(|c| c.record().spec.labels.get(convert::LABEL_SERVICE).is_some_and(|s| s == other));
+        let found = containers.iter().find(|c| c.has_label(convert::LABEL_SERVICE, other));
         found.map(|c| c.id.clone()).ok_or_else(|| {
             EngineError::Invalid(format!("the service `{service}` shares the network of `{other}`, which has no container"))
         })
@@ -496,7 +485,7 @@ async fn await_condition(context: &Context, service: &str, condition: Condition)
         .engine
         .project_containers(&context.project.name)
         .into_iter()
-        .filter(|c| c.record().spec.labels.get(convert::LABEL_SERVICE).is_some_and(|s| s == service))
+        .filter(|c| c.has_label(convert::LABEL_SERVICE, service))
         .collect();
     for container in containers {
         let object = format!("Container {}", container.name());
@@ -562,11 +551,12 @@ impl Engine {
     /// When it is not here, or a container uses it.
     pub fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
         let (name, image) = self.image(reference)?;
-        let user = self.containers().into_iter().find(|c| c.record().image_id == image.id);
+        let user = self.containers().into_iter().find(|c| c.with_record(|record| record.image_id == image.id));
         if let Some(user) = user {
             return Err(EngineError::Conflict(format!("the image {reference} is in use by the container {}", user.name())));
         }
-        let layers: HashSet<String> = self.containers().iter().flat_map(|c| c.record().layers).collect();
+        let layers: HashSet<String> =
+            self.containers().iter().flat_map(|c| c.with_record(|record| record.layers.clone())).collect();
         self.images.remove(&name, &|layer| layers.contains(layer))?;
         self.emit("image", "delete", &name.familiar(), IndexMap::new());
         Ok(())

@@ -52,7 +52,8 @@ impl Engine {
         if !locked(&self.volumes).contains_key(name) {
             return Err(EngineError::NoSuch { what: "volume", name: name.into() });
         }
-        let user = self.containers().into_iter().find(|c| c.record().spec.mounts.iter().any(|m| m.source == name));
+        let user =
+            self.containers().into_iter().find(|c| c.with_record(|record| record.spec.mounts.iter().any(|m| m.source == name)));
         if let Some(user) = user {
             return Err(EngineError::Conflict(format!("the volume {name} is in use by the container {}", user.name())));
         }

@@ -93,10 +93,6 @@ pub enum Operation {
         id: String,
         name: String,
     },
-    StopContainer {
-        id: String,
-        name: String,
-    },
     RemoveNetwork {
         name: String,
     },
@@ -120,7 +116,6 @@ impl fmt::Display for Operation {
             Operation::RestartContainer { name, .. } => write!(f, "restart container {name}"),
             Operation::Await { service, condition } => write!(f, "wait for {service} ({})", condition.as_str()),
             Operation::RemoveContainer { name, .. } => write!(f, "stop and remove container {name}"),
-            Operation::StopContainer { name, .. } => write!(f, "stop container {name}"),
             Operation::RemoveNetwork { name } => write!(f, "remove network {name}"),
             Operation::RemoveVolume { name } => write!(f, "remove volume {name}"),
             Operation::RemoveImage { image } => write!(f, "remove image {image}"),

@@ -42,7 +42,7 @@ pub fn start(launch: &Launch, init: &OwnedFd, spec: &ExecSpec, streams: &[OwnedF
                     sys::exit_now(0)
                 }
                 Ok(Forked::Child) => {
-                    let Err(failure) = prepare(launch, spec, streams).and_then(|program| program.exec(false, status));
+                    let Err(failure) = prepare(launch, spec, streams).and_then(|program| program.exec(false));
                     failed(&failure)
                 }
                 Err(error) => failed(&StepFailed::new("starting the process", error)),

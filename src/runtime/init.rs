@@ -29,7 +29,7 @@ pub struct Inherited {
 /// Sets the container up and runs its program. Never returns: a failure goes to the monitor.
 pub fn run(launch: &Launch, inherited: Inherited) -> ! {
     let Inherited { stdio, network, status, terminal } = inherited;
-    let Err(failure) = set_up(launch, stdio, network, &terminal).and_then(|ready| ready.exec(launch.init, &status));
+    let Err(failure) = set_up(launch, stdio, network, &terminal).and_then(|ready| ready.exec(launch.init));
     report(&status, &failure);
     sys::exit_now(failure.code)
 }
@@ -174,7 +174,7 @@ impl Program {
     ///
     /// # Errors
     /// The step that failed; code 127 where the program is missing, 126 where it may not be executed.
-    pub fn exec(mut self, with_init: bool, status: &OwnedFd) -> Result<std::convert::Infallible, StepFailed> {
+    pub fn exec(mut self, with_init: bool) -> Result<std::convert::Infallible, StepFailed> {
         if !self.env.iter().any(|v| v.starts_with("HOME=")) {
             self.env.push(format!("HOME={}", self.identity.home));
         }
@@ -196,7 +196,6 @@ impl Program {
             let _ = nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0));
             let _ = nix::unistd::tcsetpgrp(std::io::stdin(), nix::unistd::getpgrp());
         }
-        let _ = status;
         let error = sys::exec(&path, &args, &env);
         let code = match error.raw_os_error() {
             Some(libc::ENOENT | libc::ENOTDIR) => 127,

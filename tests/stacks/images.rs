@@ -139,16 +139,22 @@ fn push_image(registry: &Registry, name: &str) -> (serde_json::Value, Vec<String
     (manifest, layers.iter().map(|l| l["digest"].as_str().expect("digest").to_string()).collect())
 }
 
+/// Pushes a manifest, and as the tag `1` an index that has it for one architecture. Returns the manifest's digest.
+fn push_index(registry: &Registry, name: &str, manifest: &serde_json::Value, architecture: &str) -> String {
+    let (digest, size) = registry.manifest(name, "native", OCI_MANIFEST, manifest);
+    let index_type = "application/vnd.oci.image.index.v1+json";
+    let index = serde_json::json!({"schemaVersion": 2, "mediaType": index_type, "manifests": [
+        {"mediaType": OCI_MANIFEST, "digest": digest, "size": size, "platform": {"architecture": architecture, "os": "linux"}},
+    ]});
+    registry.manifest(name, "1", index_type, &index);
+    digest
+}
+
 #[test]
 fn images_come_from_a_registry() {
     let registry = Registry::start();
     let (manifest, _) = push_image(&registry, "team/app");
-    let (native, size) = registry.manifest("team/app", "native", OCI_MANIFEST, &manifest);
-    let index_type = "application/vnd.oci.image.index.v1+json";
-    let index = serde_json::json!({"schemaVersion": 2, "mediaType": index_type, "manifests": [
-        {"mediaType": OCI_MANIFEST, "digest": native, "size": size, "platform": {"architecture": "amd64", "os": "linux"}},
-    ]});
-    registry.manifest("team/app", "1", index_type, &index);
+    let native = push_index(&registry, "team/app", &manifest, "amd64");
     let stack = Stack::bare("none");
     let image = format!("127.0.0.1:{}/team/app:1", registry.port);
     stack.write("compose.yaml", &format!("services: {{app: {{image: '{image}'}}}}"));
@@ -179,12 +185,7 @@ fn images_come_from_a_registry() {
 fn a_platform_that_is_not_this_machines_is_said() {
     let registry = Registry::start();
     let (manifest, _) = push_image(&registry, "other");
-    let (native, size) = registry.manifest("other", "arm", OCI_MANIFEST, &manifest);
-    let index_type = "application/vnd.oci.image.index.v1+json";
-    let index = serde_json::json!({"schemaVersion": 2, "mediaType": index_type, "manifests": [
-        {"mediaType": OCI_MANIFEST, "digest": native, "size": size, "platform": {"architecture": "s390x", "os": "linux"}},
-    ]});
-    registry.manifest("other", "1", index_type, &index);
+    push_index(&registry, "other", &manifest, "s390x");
     let stack = Stack::bare("none");
     stack.wharf(&["image", "pull", &format!("127.0.0.1:{}/other:1", registry.port)]).fails(1, &["linux/s390x", "linux/amd64"]);
 }
