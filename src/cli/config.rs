@@ -1,21 +1,46 @@
 //! `wharf config`.
 
-use super::{Failure, Global, Outcome, project};
-use crate::compose::{self, profiles};
+use super::{Failure, Global, Outcome, connect, project};
+use crate::api::reply::escape;
+use crate::compose::diagnostic::Diagnostic;
+use crate::compose::model::Service;
+use crate::compose::node::{Node, Value};
+use crate::compose::render::{self, Format};
+use crate::compose::{self, Loaded, Skip};
 use crate::plan::config_hash;
-use serde_json::Value;
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 #[derive(clap::Args, Debug)]
 pub struct Config {
     /// Services to print, with what they depend on; all by default.
     services_named: Vec<String>,
-    /// yaml or json.
+    /// yaml or json; with json, errors and warnings are a JSON object a line on standard error, for editors.
     #[arg(long, default_value = "yaml", value_parser = ["yaml", "json"])]
     format: String,
     /// Check the files and print nothing.
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    print: Print,
+    #[command(flatten)]
+    skip: SkipFlags,
+    /// Give every image the digest that its tag has in the registry now.
+    #[arg(long)]
+    resolve_image_digests: bool,
+    /// Print a file of nothing but the images' digests, to be laid on top with -f.
+    #[arg(long)]
+    lock_image_digests: bool,
+    /// Write to a file instead of standard output.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// What to print instead of the project.
+#[derive(clap::Args, Debug)]
+#[group(multiple = false)]
+struct Print {
     /// Names of services, one a line.
     #[arg(long)]
     services: bool,
@@ -25,6 +50,9 @@ pub struct Config {
     /// Names of networks.
     #[arg(long)]
     networks: bool,
+    /// Names of models.
+    #[arg(long)]
+    models: bool,
     /// Names of images.
     #[arg(long)]
     images: bool,
@@ -34,65 +62,71 @@ pub struct Config {
     /// The hash by which a change is noticed: of one service, or `*` for all.
     #[arg(long, value_name = "SERVICE")]
     hash: Option<String>,
+    /// The variables that the files use, and their defaults.
+    #[arg(long)]
+    variables: bool,
+    /// The environment that interpolation sees.
+    #[arg(long)]
+    environment: bool,
+}
+
+#[derive(clap::Args, Debug)]
+struct SkipFlags {
     /// Leave variables as they are.
     #[arg(long)]
     no_interpolate: bool,
-    /// Write to a file instead of standard output.
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
+    /// Add no implied networks, names and dependencies.
+    #[arg(long)]
+    no_normalize: bool,
+    /// Leave paths relative.
+    #[arg(long)]
+    no_path_resolution: bool,
+    /// Do not check that what services refer to exists.
+    #[arg(long)]
+    no_consistency: bool,
+    /// Do not read env files.
+    #[arg(long)]
+    no_env_resolution: bool,
 }
 
 pub async fn run(global: &Global, command: Config) -> Outcome {
     let mut options = project::options(global);
-    options.raw = command.no_interpolate;
-    let mut loaded = compose::load(&options)?;
-    for warning in &loaded.warnings {
-        eprintln!("{}", compose::diagnostic::render(warning, &loaded.sources));
+    options.services.clone_from(&command.services_named);
+    options.skip = Skip {
+        interpolation: command.skip.no_interpolate,
+        normalisation: command.skip.no_normalize,
+        paths: command.skip.no_path_resolution,
+        consistency: command.skip.no_consistency,
+        environment: command.skip.no_env_resolution,
+    };
+    let json = command.format == "json";
+    let mut loaded = match compose::load(&options) {
+        Ok(loaded) => loaded,
+        Err(error) if json => {
+            print_json_lines(&error.diagnostics);
+            return Err(Failure::Code(1));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if json {
+        print_json_lines(&loaded.warnings);
+    } else {
+        project::show_warnings(&loaded.warnings, &loaded.sources);
+    }
+    if !command.services_named.is_empty() {
+        super::ps::check_services(Some(&loaded), &command.services_named)?;
+        keep_named(&mut loaded, &command.services_named);
+    }
+    if command.resolve_image_digests || command.lock_image_digests {
+        resolve_digests(global, &mut loaded.root).await?;
     }
     if command.quiet {
         return Ok(());
     }
-    profiles::activate(&mut loaded.project, &mut loaded.inactive, &command.services_named);
-    let keys =
-        |section: &str| loaded.canonical[section].as_object().map(|m| m.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
-    let lines = if command.services {
-        keys("services")
-    } else if command.volumes {
-        keys("volumes")
-    } else if command.networks {
-        keys("networks")
-    } else if command.images {
-        let image = |(name, service): (&String, &compose::model::Service)| {
-            service.image.clone().unwrap_or_else(|| format!("{}-{name}", loaded.project.name))
-        };
-        loaded.project.services.iter().map(image).collect()
-    } else if command.profiles {
-        let mut names: Vec<String> =
-            loaded.project.services.values().chain(loaded.inactive.values()).flat_map(|s| s.profiles.clone()).collect();
-        names.sort();
-        names.dedup();
-        names
-    } else if let Some(wanted) = &command.hash {
-        if wanted != "*" && !loaded.project.services.contains_key(wanted) {
-            return Err(Failure::Message(format!("there is no service `{wanted}` in the project")));
-        }
-        let services = loaded.project.services.iter().filter(|(name, _)| wanted == "*" || *name == wanted);
-        services.map(|(name, service)| format!("{name} {}", config_hash(service))).collect()
-    } else {
-        let mut value = printable(&loaded.canonical, command.no_interpolate);
-        if !command.services_named.is_empty()
-            && let Some(services) = value["services"].as_object_mut()
-        {
-            services.retain(|name, _| command.services_named.contains(name));
-        }
-        let text = if command.format == "json" {
-            serde_json::to_string_pretty(&value).map_err(|e| Failure::Message(e.to_string()))?
-        } else {
-            serde_yaml::to_string(&value).map_err(|e| Failure::Message(e.to_string()))?.trim_end().to_string()
-        };
-        vec![text]
+    let text = match listed(&command, &loaded)? {
+        Some(lines) => lines.iter().map(|line| format!("{line}\n")).collect(),
+        None => model(&command, &loaded)?,
     };
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     match command.output {
         Some(path) => std::fs::write(&path, text).map_err(|e| Failure::Message(format!("writing {}: {e}", path.display()))),
         None => {
@@ -102,40 +136,113 @@ pub async fn run(global: &Global, command: Config) -> Outcome {
     }
 }
 
-/// The canonical tree as Docker Compose prints it: command and entrypoint always, dollars doubled so that the output is a
-/// Compose file again, attributes in alphabetical order.
-fn printable(canonical: &Value, raw: bool) -> Value {
-    let mut value = sorted(canonical, raw);
-    for (_, service) in value["services"].as_object_mut().into_iter().flatten() {
-        if let Some(map) = service.as_object_mut() {
-            map.retain(|key, _| !key.starts_with("x-"));
-            for key in ["command", "entrypoint"] {
-                map.entry(key).or_insert(Value::Null);
-            }
-            if let Some(deploy) = map.get_mut("deploy").and_then(Value::as_object_mut) {
-                for key in ["placement", "resources"] {
-                    deploy.entry(key).or_insert_with(|| serde_json::json!({}));
-                }
-            }
-        }
+fn print_json_lines(diagnostics: &[Diagnostic]) {
+    for diagnostic in diagnostics {
+        eprintln!("{}", diagnostic.to_json());
     }
-    if value["networks"].as_object().is_some_and(serde_json::Map::is_empty)
-        && let Some(map) = value.as_object_mut()
-    {
-        map.shift_remove("networks");
-    }
-    value
 }
 
-fn sorted(value: &Value, raw: bool) -> Value {
-    match value {
-        Value::Object(map) => {
-            let mut keys: Vec<_> = map.iter().collect();
-            keys.sort_by_key(|(key, _)| *key);
-            Value::Object(keys.into_iter().map(|(key, value)| (key.clone(), sorted(value, raw))).collect())
+/// Leaves the named services and what they depend on.
+pub fn keep_named(loaded: &mut Loaded, named: &[String]) {
+    let mut wanted = named.to_vec();
+    let mut kept: Vec<String> = Vec::new();
+    while let Some(name) = wanted.pop() {
+        if !kept.contains(&name) {
+            wanted.extend(loaded.project.services.get(&name).into_iter().flat_map(|s| s.depends_on.keys().cloned()));
+            kept.push(name);
         }
-        Value::Array(list) => Value::Array(list.iter().map(|value| sorted(value, raw)).collect()),
-        Value::String(text) if !raw => Value::String(text.replace('$', "$$")),
-        scalar => scalar.clone(),
     }
+    if let Some(services) = loaded.root.get_mut("services").and_then(Node::as_map_mut) {
+        services.retain(|name, _| kept.contains(name));
+    }
+    loaded.project.services.retain(|name, _| kept.contains(name));
+    compose::defaults::drop_unused(&mut loaded.root);
+}
+
+/// The lines of a flag that prints names; `None` where the project itself is wanted.
+fn listed(command: &Config, loaded: &Loaded) -> Result<Option<Vec<String>>, Failure> {
+    let print = &command.print;
+    let keys = |section: &str| -> Vec<String> {
+        loaded.root.get(section).and_then(Node::as_map).map(|map| map.keys().cloned().collect()).unwrap_or_default()
+    };
+    let services = &loaded.project.services;
+    Ok(Some(if print.services {
+        keys("services")
+    } else if print.volumes {
+        keys("volumes")
+    } else if print.networks {
+        keys("networks")
+    } else if print.models {
+        keys("models")
+    } else if print.images {
+        services.iter().map(|(name, service)| image(&loaded.project.name, name, service)).collect()
+    } else if print.profiles {
+        let active = services.values().flat_map(|service| service.profiles.clone());
+        let mut names: Vec<String> = active.chain(loaded.inactive.values().flatten().cloned()).collect();
+        names.sort();
+        names.dedup();
+        names
+    } else if let Some(wanted) = &print.hash {
+        if wanted != "*" && !services.contains_key(wanted) {
+            super::ps::check_services(Some(loaded), std::slice::from_ref(wanted))?;
+        }
+        let chosen = services.iter().filter(|(name, _)| wanted == "*" || *name == wanted);
+        chosen.map(|(name, service)| format!("{name} {}", config_hash(service))).collect()
+    } else if print.variables {
+        variables(loaded)
+    } else if print.environment {
+        loaded.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()
+    } else {
+        return Ok(None);
+    }))
+}
+
+fn image(project: &str, name: &str, service: &Service) -> String {
+    service.image.clone().unwrap_or_else(|| format!("{project}-{name}"))
+}
+
+fn variables(loaded: &Loaded) -> Vec<String> {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING);
+    table.set_header(["NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"]);
+    for (name, variable) in &loaded.variables {
+        table.add_row([name, &variable.required.to_string(), &variable.default, &variable.alternate]);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 3));
+    }
+    table.lines().map(|line| line.trim_end().to_string()).collect()
+}
+
+fn model(command: &Config, loaded: &Loaded) -> Result<String, Failure> {
+    let format = if command.format == "json" { Format::Json } else { Format::Yaml };
+    let mut value = render::render(&loaded.root, format, command.skip.no_interpolate);
+    if command.lock_image_digests {
+        let services = value["services"].as_object().into_iter().flatten();
+        let images: BTreeMap<&String, Json> =
+            services.map(|(name, service)| (name, serde_json::json!({"image": service["image"]}))).collect();
+        value = serde_json::json!({"services": images});
+    }
+    let text = match format {
+        Format::Json => serde_json::to_string_pretty(&value).map(|text| format!("{text}\n")).map_err(|e| e.to_string()),
+        Format::Yaml => serde_yaml::to_string(&value).map_err(|e| e.to_string()),
+    };
+    text.map_err(Failure::Message)
+}
+
+/// Asks the registries, by way of the engine, for the digests that the images' tags have now.
+async fn resolve_digests(global: &Global, root: &mut Node) -> Outcome {
+    let client = connect::engine(global).await?;
+    for entry in root.get_mut("services").and_then(Node::as_map_mut).into_iter().flat_map(|map| map.values_mut()) {
+        let Some(image) = entry.node.get_mut("image") else { continue };
+        let name = image.as_str().unwrap_or_default().to_string();
+        if name.contains('@') {
+            continue;
+        }
+        let found: Json = client.get(&format!("/distribution/{}/json", escape(&name))).await?;
+        if let Some(digest) = found["Descriptor"]["digest"].as_str() {
+            image.value = Value::String(format!("{name}@{digest}"));
+        }
+    }
+    Ok(())
 }

@@ -7,6 +7,7 @@ mod connect;
 mod down;
 mod engine;
 mod exec;
+mod graph;
 mod images;
 mod lifecycle;
 mod logs;
@@ -94,6 +95,8 @@ enum Command {
     Images(images::Images),
     /// Check the Compose files and print the canonical project.
     Config(config::Config),
+    /// Draw which service waits for which.
+    Graph(graph::Graph),
     /// List projects.
     Ls(ps::Ls),
     /// Import, load, list and remove images.
@@ -174,6 +177,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::Pull(command) => images::pull(global, command).await,
         Command::Images(command) => images::list(global, command).await,
         Command::Config(command) => config::run(global, command).await,
+        Command::Graph(command) => graph::run(global, command).await,
         Command::Ls(command) => ps::ls(global, command).await,
         Command::Image(command) => images::image(global, command).await,
         Command::Version => {

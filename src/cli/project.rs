@@ -2,7 +2,7 @@
 
 use super::{Failure, Global};
 use crate::compose::diagnostic::{Diagnostic, Sources, render};
-use crate::compose::{self, Loaded, Options, profiles};
+use crate::compose::{self, Loaded, Options, Skip};
 
 /// What `-f`, `-p`, ... and the surroundings say.
 pub fn options(global: &Global) -> Options {
@@ -14,7 +14,8 @@ pub fn options(global: &Global) -> Options {
         profiles: global.profiles.clone(),
         environment: std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect(),
         directory: std::env::current_dir().unwrap_or_else(|_| "/".into()),
-        raw: false,
+        services: Vec::new(),
+        skip: Skip::default(),
     }
 }
 
@@ -33,12 +34,12 @@ pub fn load(global: &Global, services: &[String]) -> Result<Loaded, Failure> {
 /// # Errors
 /// As [`load`].
 pub fn load_quietly(global: &Global, services: &[String]) -> Result<Loaded, Failure> {
-    let mut loaded = compose::load(&options(global))?;
-    profiles::activate(&mut loaded.project, &mut loaded.inactive, services);
-    Ok(loaded)
+    let mut options = options(global);
+    options.services = services.to_vec();
+    Ok(compose::load(&options)?)
 }
 
-fn show_warnings(warnings: &[Diagnostic], sources: &Sources) {
+pub fn show_warnings(warnings: &[Diagnostic], sources: &Sources) {
     for warning in warnings {
         eprintln!("{}", render(warning, sources));
     }

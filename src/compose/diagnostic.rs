@@ -20,28 +20,61 @@ pub struct Diagnostic {
     pub message: String,
     /// What to do about it, a sentence.
     pub help: Option<String>,
+    /// Other places that led there: an `include`, an `extends`, the other definition; the nearest first.
+    pub notes: Vec<(At, String)>,
 }
 
 impl Diagnostic {
+    fn new(severity: Severity, at: Option<&At>, message: String) -> Self {
+        Diagnostic { severity, at: at.cloned(), message, help: None, notes: Vec::new() }
+    }
+
     pub fn error(at: &At, message: impl Into<String>) -> Self {
-        Diagnostic { severity: Severity::Error, at: Some(at.clone()), message: message.into(), help: None }
+        Diagnostic::new(Severity::Error, Some(at), message.into())
     }
 
     pub fn warning(at: &At, message: impl Into<String>) -> Self {
-        Diagnostic { severity: Severity::Warning, at: Some(at.clone()), message: message.into(), help: None }
+        Diagnostic::new(Severity::Warning, Some(at), message.into())
     }
 
     pub fn global(message: impl Into<String>) -> Self {
-        Diagnostic { severity: Severity::Error, at: None, message: message.into(), help: None }
+        Diagnostic::new(Severity::Error, None, message.into())
     }
 
     pub fn global_warning(message: impl Into<String>) -> Self {
-        Diagnostic { severity: Severity::Warning, at: None, message: message.into(), help: None }
+        Diagnostic::new(Severity::Warning, None, message.into())
     }
 
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
+    }
+
+    /// Adds a place that led there.
+    pub fn note(mut self, at: &At, text: impl Into<String>) -> Self {
+        self.notes.push((at.clone(), text.into()));
+        self
+    }
+
+    /// The finding for an editor: places are 1-based, `end_column` is exclusive.
+    pub fn to_json(&self) -> serde_json::Value {
+        let place = |at: &At| serde_json::json!({"file": &*at.file, "line": at.line, "column": at.column, "end_column": at.column + at.len});
+        let mut json = serde_json::json!({"severity": self.severity, "message": self.message});
+        if let (Some(at), Some(map)) = (&self.at, json.as_object_mut()) {
+            map.extend(place(at).as_object().cloned().unwrap_or_default());
+        }
+        if let Some(help) = &self.help {
+            json["help"] = help.as_str().into();
+        }
+        if !self.notes.is_empty() {
+            let note = |(at, text): &(At, String)| {
+                let mut note = place(at);
+                note["message"] = text.as_str().into();
+                note
+            };
+            json["notes"] = self.notes.iter().map(note).collect();
+        }
+        json
     }
 
     pub fn maybe_help(mut self, help: Option<String>) -> Self {
@@ -91,6 +124,9 @@ pub fn render(diagnostic: &Diagnostic, sources: &Sources) -> String {
                 out.push_str(&marked_line(line, at));
             }
         }
+    }
+    for (at, text) in &diagnostic.notes {
+        out.push_str(&format!("\n  note: {}:{}:{}: {text}", at.file, at.line, at.column));
     }
     if let Some(help) = &diagnostic.help {
         out.push_str(&format!("\n  help: {help}"));

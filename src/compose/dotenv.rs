@@ -55,6 +55,13 @@ pub fn parse(text: &str, outer: &dyn Variables) -> Result<IndexMap<String, Strin
     }
 }
 
+/// Reads `format: raw`: what is behind the first `=` of a line is the value, quotes and dollars and all.
+pub fn parse_raw(text: &str) -> IndexMap<String, String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.filter_map(|line| line.split_once('=')).map(|(name, value)| (name.trim().to_string(), value.to_string())).collect()
+}
+
 fn value<'a>(text: &'a str, earlier: &IndexMap<String, String>, outer: &dyn Variables) -> Result<(String, &'a str), String> {
     let lookup = |name: &str| outer.get(name).or_else(|| earlier.get(name).cloned());
     let expand = |raw: &str| {

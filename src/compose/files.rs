@@ -2,6 +2,7 @@
 
 use super::Options;
 use super::diagnostic::Diagnostic;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// The files to read, in order, and the project directory that their relative paths are relative to.
@@ -21,25 +22,22 @@ const OVERRIDES: [&str; 4] =
 ///
 /// # Errors
 /// When there is no Compose file here or above.
-pub fn locate(options: &Options) -> Result<Located, Diagnostic> {
+pub fn locate(options: &Options, variables: &HashMap<String, String>) -> Result<Located, Diagnostic> {
     let mut given = options.files.clone();
     if given.is_empty()
-        && let Some(listed) = options.environment.get("COMPOSE_FILE").filter(|f| !f.is_empty())
+        && let Some(listed) = variables.get("COMPOSE_FILE").filter(|f| !f.is_empty())
     {
-        let separator = options.environment.get("COMPOSE_PATH_SEPARATOR").map_or(":", String::as_str);
+        let separator = variables.get("COMPOSE_PATH_SEPARATOR").filter(|s| !s.is_empty()).map_or(":", String::as_str);
         given = listed.split(separator).map(str::to_string).collect();
     }
-    let project_directory =
-        options.project_directory.as_ref().map(|d| super::paths::absolute(&d.to_string_lossy(), &options.directory));
+    let project_directory = project_directory(options);
     if !given.is_empty() {
         let files: Vec<PathBuf> = given
             .iter()
-            .map(|file| if file == "-" { PathBuf::from("-") } else { super::paths::absolute(file, &options.directory) })
+            .map(|file| if file == "-" { PathBuf::from("-") } else { super::paths::cleaned(&options.directory.join(file)) })
             .collect();
-        let beside = match files[0].parent() {
-            Some(parent) if files[0] != Path::new("-") => parent.to_path_buf(),
-            _ => options.directory.clone(),
-        };
+        let named = files.iter().find(|file| *file != Path::new("-"));
+        let beside = named.and_then(|file| file.parent()).unwrap_or(&options.directory).to_path_buf();
         return Ok(Located { directory: project_directory.unwrap_or(beside), files });
     }
     let start = project_directory.clone().unwrap_or_else(|| options.directory.clone());
@@ -51,6 +49,11 @@ pub fn locate(options: &Options) -> Result<Located, Diagnostic> {
     }
     Err(Diagnostic::global(format!("there is no Compose file in {} or any directory above it", start.display()))
         .help("create compose.yaml, or name the file with -f FILE"))
+}
+
+/// `--project-directory`, absolute.
+pub fn project_directory(options: &Options) -> Option<PathBuf> {
+    options.project_directory.as_ref().map(|directory| super::paths::cleaned(&options.directory.join(directory)))
 }
 
 /// Lower-case letters, digits, `-` and `_`, beginning with a letter or a digit: compose-spec, "Name top-level element".

@@ -2,7 +2,7 @@
 
 use super::diagnostic::Diagnostic;
 use super::node::{At, Node, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where variables come from: the environment first, then the env files.
 pub trait Variables {
@@ -40,10 +40,63 @@ pub fn interpolate(node: &mut Node, variables: &dyn Variables, unset: &mut Unset
     }
 }
 
+/// What a file says about a variable that it uses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Variable {
+    pub required: bool,
+    /// What stands in for it where it has no value.
+    pub default: String,
+    /// What stands in for it where it has one.
+    pub alternate: String,
+}
+
+/// Collects the variables of a tree, those in defaults of others as well.
+pub fn variables(node: &Node, into: &mut BTreeMap<String, Variable>) {
+    match &node.value {
+        Value::String(text) if text.contains('$') => variables_of(text, into, 0),
+        Value::List(list) => list.iter().for_each(|child| variables(child, into)),
+        Value::Map(map) => map.values().for_each(|entry| variables(&entry.node, into)),
+        _ => {}
+    }
+}
+
+fn variables_of(text: &str, into: &mut BTreeMap<String, Variable>, depth: usize) {
+    let mut rest = text;
+    while let Some(dollar) = rest.find('$').filter(|_| depth <= MAX_NESTING) {
+        rest = &rest[dollar + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            rest = after;
+        } else if let Some((inner, after)) =
+            rest.strip_prefix('{').and_then(|after| Some((&after[..closing_brace(after)?], &after[closing_brace(after)? + 1..])))
+        {
+            rest = after;
+            let (name, operation) = inner.split_at(name_end(inner));
+            if name.is_empty() {
+                continue;
+            }
+            let operand = operation.trim_start_matches(':').get(1..).unwrap_or_default();
+            let variable = into.entry(name.to_string()).or_default();
+            match operation.trim_start_matches(':').chars().next() {
+                Some('?') => variable.required = true,
+                Some('-') => variable.default = operand.to_string(),
+                Some('+') => variable.alternate = operand.to_string(),
+                _ => {}
+            }
+            variables_of(operand, into, depth + 1);
+        } else {
+            let end = name_end(rest);
+            if end > 0 {
+                into.entry(rest[..end].to_string()).or_default();
+            }
+            rest = &rest[end..];
+        }
+    }
+}
+
 impl Failure {
     fn diagnostic(self, at: &At, text: &str) -> Diagnostic {
         match self {
-            Failure::Syntax(why) => Diagnostic::error(at, format!("cannot interpolate `{text}`: {why}"))
+            Failure::Syntax(why) => Diagnostic::error(at, format!("cannot interpolate `{}`: {why}", first_line(text)))
                 .help("write `$$` for a plain dollar sign, and `${NAME:-default}` for a variable with a default"),
             Failure::Required { name, message } if message.is_empty() => {
                 Diagnostic::error(at, format!("the variable `{name}` is required and not set"))
@@ -55,6 +108,13 @@ impl Failure {
             }
         }
     }
+}
+
+/// A text that fits into a message.
+fn first_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let short: String = line.chars().take(60).collect();
+    if short.len() < text.len() { format!("{short}…") } else { short }
 }
 
 /// Nested defaults deeper than this are refused; the parser recurses.
@@ -87,7 +147,9 @@ fn expand_nested(text: &str, variables: &dyn Variables, unset: &mut Unset, depth
         } else {
             let end = name_end(rest);
             if end == 0 {
-                return Err(Failure::Syntax("a `$` must be followed by a name or `{`".into()));
+                // `$(date)`, `$1`, a price: Docker Compose leaves it alone.
+                out.push('$');
+                continue;
             }
             out.push_str(&value_or_empty(&rest[..end], variables, unset));
             rest = &rest[end..];
@@ -192,6 +254,8 @@ mod tests {
             ("${NONE:-${SET}}", "value"),
             ("${NONE:-${OTHER:-x}y}", "xy"),
             ("${NONE:-a:b}", "a:b"),
+            ("a $ b", "a $ b"),
+            ("$(date) $1 $", "$(date) $1 $"),
         ];
         for (text, expected) in table {
             assert_eq!(expand(text, &vars, &mut Unset::new()).as_deref(), Ok(expected), "{text}");
@@ -200,7 +264,7 @@ mod tests {
 
     #[test]
     fn failures() {
-        for text in ["${SET", "$", "${}", "${SET!x}", "a $ b", "${1}"] {
+        for text in ["${SET", "${}", "${SET!x}", "${1}"] {
             assert!(matches!(expand(text, &vars, &mut Unset::new()), Err(Failure::Syntax(_))), "{text}");
         }
         let required = Failure::Required { name: "NONE".into(), message: "set me".into() };

@@ -1,12 +1,12 @@
 //! The short form of a service's `volumes:`: `[SOURCE:]TARGET[:OPTIONS]`.
 
-use super::canonical::{Refused, map_of};
+use super::canonical::{Expanded, Refused, map_of};
 use super::node::{Map, Node, Value};
 
 /// Turns one entry of `volumes:` into its long form. Sources stay relative; the paths stage resolves them.
-pub fn parse(node: &Node) -> Result<Vec<Node>, Refused> {
+pub fn parse(node: &mut Node) -> Expanded {
     if let Value::Map(_) = node.value {
-        return Ok(vec![long(node)?]);
+        return long(node);
     }
     let text = node.as_str().unwrap_or_default();
     let refuse = |why: &str| {
@@ -16,54 +16,81 @@ pub fn parse(node: &Node) -> Result<Vec<Node>, Refused> {
             .into(),
     }
     };
-    let parts: Vec<&str> = text.split(':').collect();
+    let parts = split(text);
     let (source, target, options) = match parts.as_slice() {
-        [""] => return Err(refuse("it is empty")),
+        [] => return Err(refuse("it is empty")),
         [target] => (None, *target, ""),
         [source, target] => (Some(*source), *target, ""),
         [source, target, options] => (Some(*source), *target, *options),
         _ => return Err(refuse("it has too many colons")),
     };
-    if source == Some("") || target.is_empty() {
+    if source == Some("") || target.is_empty() || (options.is_empty() && parts.len() == 3) {
         return Err(refuse("a part of it is empty"));
     }
-    if !target.starts_with('/') {
+    if !target.starts_with('/') && !super::paths::is_windows(target) && !target.contains('$') {
         return Err(refuse(&format!("the path in the container, `{target}`, must begin with `/`")));
     }
-    let at = &node.at;
+    let at = &node.at.clone();
     let yes = || Node::new(Value::Bool(true), at.clone());
-    let bind = source.is_some_and(|s| s.starts_with(['/', '.', '~']));
-    let mut map = map_of([("type", Node::string(if bind { "bind" } else { "volume" }, at))]);
+    let on_host = source.is_some_and(|s| s.starts_with(['/', '.', '~']) || s.starts_with(r"\\") || is_drive(s));
+    let mut map = map_of([("type", Node::string(if on_host { "bind" } else { "volume" }, at))]);
     if let Some(source) = source {
         map.extend(map_of([("source", Node::string(source, at))]));
     }
     map.extend(map_of([("target", Node::string(clean(target), at))]));
-    let mut sub = Map::new();
-    if bind {
-        sub.extend(map_of([("create_host_path", yes())]));
-    }
-    for option in options.split(',').filter(|o| !o.is_empty()) {
+    let (mut bind, mut volume) = (Map::new(), Map::new());
+    for option in options.split(',') {
         match option {
             "ro" => map.extend(map_of([("read_only", yes())])),
-            "rw" | "cached" | "delegated" | "consistent" => {}
-            "z" | "Z" => sub.extend(map_of([("selinux", Node::string(option, at))])),
-            "nocopy" if !bind => sub.extend(map_of([("nocopy", yes())])),
-            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
-                sub.extend(map_of([("propagation", Node::string(option, at))]));
+            "rw" => {
+                map.shift_remove("read_only");
             }
-            _ => return Err(refuse(&format!("`{option}` is not an option of a volume"))),
+            "z" | "Z" => bind.extend(map_of([("selinux", Node::string(option, at))])),
+            "nocopy" => volume.extend(map_of([("nocopy", yes())])),
+            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
+                bind.extend(map_of([("propagation", Node::string(option, at))]));
+            }
+            // Docker Compose takes any word here; these and others are of other platforms.
+            _ => {}
         }
     }
-    map.extend(map_of([(if bind { "bind" } else { "volume" }, Node::new(Value::Map(sub), at.clone()))]));
-    Ok(vec![Node::new(Value::Map(map), at.clone())])
+    if on_host {
+        bind.extend(map_of([("create_host_path", yes())]));
+    }
+    if on_host || !bind.is_empty() {
+        map.extend(map_of([("bind", Node::new(Value::Map(bind), at.clone()))]));
+    }
+    if !on_host || !volume.is_empty() {
+        map.extend(map_of([("volume", Node::new(Value::Map(volume), at.clone()))]));
+    }
+    node.value = Value::Map(map);
+    Ok(Vec::new())
 }
 
-fn long(node: &Node) -> Result<Node, Refused> {
-    let mut node = node.clone();
-    let missing = |key: &str, help: &str| Refused { message: format!("a volume needs `{key}`"), help: help.into() };
-    if node.get("type").is_none() {
-        return Err(missing("type", "write `type: bind`, `type: volume` or `type: tmpfs`"));
+/// Splits at colons, but not at that of a drive of Windows.
+fn split(text: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let mut start = 0;
+    if text.is_empty() {
+        return parts;
     }
+    for (i, _) in text.match_indices(':') {
+        if !is_drive(&text[start..]) || i != start + 1 {
+            parts.push(&text[start..i]);
+            start = i + 1;
+        }
+    }
+    parts.push(&text[start..]);
+    parts
+}
+
+fn is_drive(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() > 1 && bytes[0].is_ascii_alphabetic() && bytes[1] == b':' && matches!(bytes.get(2), Some(b'\\' | b'/'))
+}
+
+fn long(node: &mut Node) -> Expanded {
+    let missing = |key: &str, help: &str| Refused { message: format!("a volume needs `{key}`"), help: help.into() };
     let Some(target) = node.get("target").and_then(Node::as_str).map(str::to_string) else {
         return Err(missing("target", "write the path in the container: `target: /path`"));
     };
@@ -72,18 +99,25 @@ fn long(node: &Node) -> Result<Node, Refused> {
     }
     let at = node.at.clone();
     node.set("target", Node::string(clean(&target), &at));
-    if let Some(size) = node.get("tmpfs").and_then(|t| t.get("size")).and_then(Node::scalar_text)
-        && let (Some(bytes), Some(tmpfs)) = (super::units::bytes(&size), node.get_mut("tmpfs"))
-    {
-        tmpfs.set("size", Node::string(bytes.to_string(), &at));
-    }
-    Ok(node)
+    Ok(Vec::new())
 }
 
-/// A path without doubled or trailing slashes.
+/// A path without doubled or trailing slashes, `.` and `..`.
 fn clean(path: &str) -> String {
-    let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
-    if path.starts_with('/') { format!("/{}", parts.join("/")) } else { path.to_string() }
+    if !path.starts_with('/') {
+        return path.to_string();
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
 
 #[cfg(test)]
@@ -104,11 +138,22 @@ mod tests {
             ("/x:/data/", Some(r#"{"type":"bind","source":"/x","target":"/data","bind":{"create_host_path":true}}"#)),
             ("db:data", None),
             (":/data", None),
-            ("a:/b:zz", None),
-            ("a:/b:ro:rw", None),
+            ("vol:/b:zz", Some(r#"{"type":"volume","source":"vol","target":"/b","volume":{}}"#)),
+            (
+                "vol:/b/../c:z,nocopy",
+                Some(r#"{"type":"volume","source":"vol","target":"/c","bind":{"selinux":"z"},"volume":{"nocopy":true}}"#),
+            ),
+            (
+                r"C:\x:/y:ro",
+                Some(r#"{"type":"bind","source":"C:\\x","target":"/y","read_only":true,"bind":{"create_host_path":true}}"#),
+            ),
+            ("", None),
+            ("a:/b", Some(r#"{"type":"volume","target":"a:/b","volume":{}}"#)),
+            ("vol:/b:ro:rw", None),
         ];
         for (text, expected) in table {
-            let got = parse(&Node::string(text, &at)).ok().map(|n| n[0].to_json().to_string());
+            let mut node = Node::string(text, &at);
+            let got = parse(&mut node).ok().map(|_| node.to_json().to_string());
             assert_eq!(got.as_deref(), expected, "{text}");
         }
     }

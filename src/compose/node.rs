@@ -145,7 +145,21 @@ impl Node {
     }
 }
 
-/// A float as Go prints it with `%v`, which is what Compose puts into environment variables and labels.
+/// A float as Go prints it with `%v`, which is what Compose puts into environment variables and labels: the shortest digits,
+/// with an exponent where that is below -4 or above 5.
 fn float_text(f: f64) -> String {
-    if f == f.trunc() && f.abs() < 1e21 { format!("{f:.0}") } else { format!("{f}") }
+    let scientific = format!("{f:e}");
+    match scientific.split_once('e').map(|(digits, exponent)| (digits, exponent.parse::<i32>().unwrap_or_default())) {
+        Some((digits, exponent)) if f != 0.0 && f.is_finite() && !(-4..6).contains(&exponent) => {
+            format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
+        }
+        _ if f.is_infinite() => {
+            if f > 0.0 {
+                "+Inf".into()
+            } else {
+                "-Inf".into()
+            }
+        }
+        _ => format!("{f}"),
+    }
 }

@@ -1,13 +1,13 @@
 //! The short form of `ports:`: `[[HOST_IP:]PUBLISHED:]TARGET[/PROTOCOL]`, with ranges.
 
-use super::canonical::{Refused, map_of};
+use super::canonical::{Expanded, Refused, map_of};
 use super::node::{Node, Value};
 use std::net::IpAddr;
 
 /// Turns one entry of `ports:` into its long forms: one for each port of a range.
-pub fn parse(node: &Node) -> Result<Vec<Node>, Refused> {
+pub fn parse(node: &mut Node) -> Expanded {
     if let Value::Map(_) = node.value {
-        return Ok(vec![long(node)?]);
+        return long(node);
     }
     let text = node.scalar_text().unwrap_or_default();
     let refuse = |why: String| Refused {
@@ -39,29 +39,33 @@ pub fn parse(node: &Node) -> Result<Vec<Node>, Refused> {
     {
         return Err(refuse("the two ranges have different lengths".into()));
     }
-    let at = &node.at;
-    Ok((0..=count)
-        .map(|i| {
-            let mut map = map_of([
-                ("mode", Node::string("ingress", at)),
-                ("target", Node::new(Value::Int(i64::from(targets.0 + i)), at.clone())),
-                ("protocol", Node::string(protocol.clone(), at)),
-            ]);
-            if let Some((text, (first, _))) = &published {
-                // One container port on a range of host ports: any free one of them.
-                let port = if count == 0 { (*text).to_string() } else { (first + i).to_string() };
-                map.extend(map_of([("published", Node::string(port, at))]));
-            }
-            if !host_ip.is_empty() {
-                map.extend(map_of([("host_ip", Node::string(host_ip, at))]));
-            }
-            Node::new(Value::Map(map), at.clone())
-        })
-        .collect())
+    let at = &node.at.clone();
+    let mut offsets: Vec<u16> = (0..=count).collect();
+    // Docker Compose has the ports of a range in the order of their texts.
+    offsets.sort_by_key(|i| (targets.0 + i).to_string());
+    let mut ports = offsets.into_iter().map(|i| {
+        let mut map = map_of([
+            ("mode", Node::string("ingress", at)),
+            ("target", Node::new(Value::Int(i64::from(targets.0 + i)), at.clone())),
+            ("protocol", Node::string(protocol.clone(), at)),
+        ]);
+        if let Some((text, (first, _))) = &published {
+            // One container port on a range of host ports: any free one of them.
+            let port = if count == 0 { (*text).to_string() } else { (first + i).to_string() };
+            map.extend(map_of([("published", Node::string(port, at))]));
+        }
+        if !host_ip.is_empty() {
+            map.extend(map_of([("host_ip", Node::string(host_ip, at))]));
+        }
+        Value::Map(map)
+    });
+    if let Some(first) = ports.next() {
+        node.value = first;
+    }
+    Ok(ports.map(|value| Node::new(value, at.clone())).collect())
 }
 
-fn long(node: &Node) -> Result<Node, Refused> {
-    let mut node = node.clone();
+fn long(node: &mut Node) -> Expanded {
     let at = node.at.clone();
     let Some(target) = node.get("target").and_then(Node::scalar_text) else {
         return Err(Refused {
@@ -78,7 +82,13 @@ fn long(node: &Node) -> Result<Node, Refused> {
             });
         }
     }
-    if let Some(text) = node.get("published").and_then(Node::scalar_text) {
+    if let Some(protocol) = node.get("protocol").and_then(Node::as_str).filter(|p| !["tcp", "udp", "sctp"].contains(p)) {
+        return Err(Refused {
+            message: format!("`{protocol}` is not a protocol of a port"),
+            help: "it is tcp, udp or sctp".into(),
+        });
+    }
+    if let Some(text) = node.get("published").and_then(Node::scalar_text).filter(|text| !text.is_empty()) {
         range(&text).map_err(|why| Refused { message: why, help: "a port is a number from 1 to 65535".into() })?;
         node.set("published", Node::string(text, &at));
     }
@@ -88,7 +98,7 @@ fn long(node: &Node) -> Result<Node, Refused> {
     if node.get("protocol").is_none() {
         node.set("protocol", Node::string("tcp", &at));
     }
-    Ok(node)
+    Ok(Vec::new())
 }
 
 /// `80` or `8000-8010`; 0 stands for a port of the kernel's choice.
@@ -108,7 +118,9 @@ mod tests {
 
     fn parsed(text: &str) -> Option<Vec<String>> {
         let at = At { file: "t".into(), line: 1, column: 1, len: 1 };
-        let nodes = parse(&Node::string(text, &at)).ok()?;
+        let mut first = Node::string(text, &at);
+        let more = parse(&mut first).ok()?;
+        let nodes: Vec<Node> = [first].into_iter().chain(more).collect();
         let field = |n: &Node, k: &str| n.get(k).and_then(Node::scalar_text).unwrap_or_default();
         Some(
             nodes

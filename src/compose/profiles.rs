@@ -1,26 +1,30 @@
-//! Profiles: which services take part, and which a selection of services on the command line activates.
+//! Profiles: which services take part.
 
-use super::model::{Project, Service};
-use indexmap::IndexMap;
+use super::node::{Map, Node};
 
-/// Takes the services out of the project that no selected profile activates, and returns them.
-pub fn select(project: &mut Project, profiles: &[String]) -> IndexMap<String, Service> {
-    let active = |service: &Service| {
-        service.profiles.is_empty() || service.profiles.iter().any(|p| profiles.iter().any(|wanted| wanted == p || wanted == "*"))
-    };
-    let (kept, left_out): (IndexMap<_, _>, IndexMap<_, _>) =
-        std::mem::take(&mut project.services).into_iter().partition(|(_, service)| active(service));
-    project.services = kept;
+/// Takes the services out of the tree that no selected profile activates, and returns them. `*` is every profile; naming a
+/// service activates it and its profiles.
+pub fn select(root: &mut Node, selected: &[String], named: &[String]) -> Map {
+    let Some(services) = root.get_mut("services").and_then(Node::as_map_mut) else { return Map::new() };
+    let mut active: Vec<String> = selected.to_vec();
+    for name in named {
+        if let Some(entry) = services.get(name).filter(|entry| !is_active(&entry.node, selected)) {
+            active.extend(of(&entry.node));
+        }
+    }
+    let all = std::mem::take(services);
+    let (kept, left_out): (Map, Map) = all.into_iter().partition(|(_, entry)| is_active(&entry.node, &active));
+    *services = kept;
     left_out
 }
 
-/// Puts named services and what they depend on back into the project: naming a service activates it.
-pub fn activate(project: &mut Project, inactive: &mut IndexMap<String, Service>, names: &[String]) {
-    let mut wanted: Vec<String> = names.to_vec();
-    while let Some(name) = wanted.pop() {
-        if let Some(service) = inactive.shift_remove(&name) {
-            wanted.extend(service.depends_on.iter().filter(|(_, d)| d.required).map(|(name, _)| name.clone()));
-            project.services.insert(name, service);
-        }
-    }
+/// The profiles of a service, as its file has them.
+pub fn of(service: &Node) -> Vec<String> {
+    let list = service.get("profiles").and_then(Node::as_list).unwrap_or_default();
+    list.iter().filter_map(|profile| profile.as_str().map(str::to_string)).collect()
+}
+
+fn is_active(service: &Node, selected: &[String]) -> bool {
+    let profiles = of(service);
+    profiles.is_empty() || selected.iter().any(|wanted| wanted == "*" || profiles.contains(wanted))
 }

@@ -133,9 +133,14 @@ impl<'input> Builder<'input> {
             let key_at = key.at.clone();
             let (event, span) = self.next()?;
             let node = self.node(event, span, depth + 1)?;
-            let Some(name) = key.scalar_text() else {
-                return Err(Diagnostic::error(&key_at, format!("a key must be a string, and this is {}", key.kind())));
+            let Value::String(name) = &key.value else {
+                let help = match key.scalar_text() {
+                    Some(text) if !text.is_empty() => format!("quote it: `\"{text}\":`"),
+                    _ => "write `name: value`".to_string(),
+                };
+                return Err(Diagnostic::error(&key_at, format!("a key must be a string, and this is {}", key.kind())).help(help));
             };
+            let name = name.clone();
             if name == "<<" && plain {
                 match node.value {
                     Value::List(list) => merged.extend(list),

@@ -7,7 +7,6 @@ use crate::compose::model::{Project, Service, ServiceVolume, Ulimit};
 use crate::compose::units;
 use crate::plan::config_hash;
 use indexmap::IndexMap;
-use serde_json::Value as Json;
 
 pub const LABEL_PROJECT: &str = "com.docker.compose.project";
 pub const LABEL_SERVICE: &str = "com.docker.compose.service";
@@ -62,8 +61,8 @@ pub fn container(
     };
     let mut keys: Vec<_> = service.networks.iter().collect();
     keys.sort_by(|(a, x), (b, y)| {
-        let priority = |n: &Option<crate::compose::model::ServiceNetwork>| n.as_ref().and_then(|n| n.priority).unwrap_or(0.0);
-        priority(y).total_cmp(&priority(x)).then(a.cmp(b))
+        let priority = |n: &Option<crate::compose::model::ServiceNetwork>| n.as_ref().and_then(|n| n.priority).unwrap_or(0);
+        priority(y).cmp(&priority(x)).then(a.cmp(b))
     });
     let mut networks = Vec::new();
     for (key, options) in keys {
@@ -132,7 +131,7 @@ pub fn container(
         dns_opt: service.dns_opt.clone(),
         extra_hosts: service.extra_hosts.clone(),
         restart: RestartPolicy::parse(restart).ok_or_else(|| wrong("restart", restart, "a restart policy"))?,
-        resources: resources(name, service)?,
+        resources: resources(service),
         ulimits: service
             .ulimits
             .iter()
@@ -187,7 +186,7 @@ fn tmpfs_options(volume: &ServiceVolume) -> Vec<String> {
     let mut options = Vec::new();
     if let Some(tmpfs) = &volume.tmpfs {
         options.extend(tmpfs.size.as_ref().map(|size| format!("size={size}")));
-        options.extend(tmpfs.mode.as_ref().and_then(Json::as_i64).map(|mode| format!("mode={mode:o}")));
+        options.extend(tmpfs.mode.map(|mode| format!("mode={mode:o}")));
     }
     if volume.read_only {
         options.push("ro".into());
@@ -231,28 +230,20 @@ fn health(service: &Service) -> Option<HealthSpec> {
     })
 }
 
-/// A number, or a duration in microseconds.
-fn micros(name: &str, attribute: &str, value: &Option<Json>) -> Result<Option<u64>, String> {
-    let Some(value) = value else { return Ok(None) };
-    let number = value.as_u64().or_else(|| value.as_str().and_then(|text| text.parse().ok()));
-    let number = number.or_else(|| value.as_str().and_then(units::duration).map(|nanos| nanos / 1000));
-    number.map(Some).ok_or_else(|| format!("`services.{name}.{attribute}` is `{value}`, and must be microseconds or a duration"))
-}
-
-fn resources(name: &str, service: &Service) -> Result<ResourceSpec, String> {
+fn resources(service: &Service) -> ResourceSpec {
     let limits = service.deploy.as_ref().and_then(|d| d.resources.limits.clone()).unwrap_or_default();
     let bytes = |text: &Option<String>| text.as_ref().and_then(|t| t.parse::<i64>().ok()).filter(|n| *n != 0);
-    Ok(ResourceSpec {
+    ResourceSpec {
         memory: bytes(&service.mem_limit).or(bytes(&limits.memory)),
         memory_reservation: bytes(&service.mem_reservation),
         memory_swap: bytes(&service.memswap_limit),
         cpus: service.cpus.or(limits.cpus).filter(|c| *c > 0.0),
-        cpu_shares: micros(name, "cpu_shares", &service.cpu_shares)?,
-        cpu_quota: micros(name, "cpu_quota", &service.cpu_quota)?.map(|q| q as i64),
-        cpu_period: micros(name, "cpu_period", &service.cpu_period)?,
+        cpu_shares: service.cpu_shares.and_then(|shares| u64::try_from(shares).ok()),
+        cpu_quota: service.cpu_quota,
+        cpu_period: service.cpu_period.and_then(|period| u64::try_from(period).ok()),
         cpuset: service.cpuset.clone().filter(|c| !c.is_empty()),
         pids: service.pids_limit.or(limits.pids).filter(|p| *p != 0),
-    })
+    }
 }
 
 fn log(name: &str, service: &Service) -> Result<LogSpec, String> {

@@ -21,11 +21,21 @@ pub fn config_hash(service: &Service) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
+}
+
 /// The value without the order of its keys.
 fn feed(value: &Value, hash: &mut Sha256) {
     match value {
         Value::Object(map) => {
-            let mut keys: Vec<_> = map.iter().collect();
+            // What says nothing is left out: an attribute that a later wharf knows changes no hash by being absent.
+            let mut keys: Vec<_> = map.iter().filter(|(_, value)| !is_empty(value)).collect();
             keys.sort_by_key(|(key, _)| *key);
             hash.update(b"{");
             for (key, value) in keys {

@@ -1,0 +1,354 @@
+//! The check of a tree against the tables of [`schema`](super::schema): unknown names, wrong types, values that are not
+//! possible. Every finding of a file at once.
+
+use super::diagnostic::{Diagnostic, nearest};
+use super::node::{Node, Value};
+use super::schema::{By, Key, Shape, State, T, find};
+use super::units;
+use std::collections::HashSet;
+
+/// What the check of a load's files has in common.
+#[derive(Debug, Default)]
+pub struct Check {
+    /// Attributes that a warning has named; each is named once.
+    warned: HashSet<&'static str>,
+    raw: bool,
+}
+
+impl Check {
+    /// With `raw`, variables were left as they are: a value with a `$` may be anything.
+    pub fn new(raw: bool) -> Self {
+        Check { raw, ..Check::default() }
+    }
+
+    /// Checks a file's tree. What is absent or empty is not judged: another file may give it ([`super::settle`] does).
+    pub fn check(&mut self, root: &Node, t: &T, path: &str, found: &mut Vec<Diagnostic>) {
+        Checker { common: self, found }.check(root, t, path);
+    }
+}
+
+struct Checker<'a> {
+    common: &'a mut Check,
+    found: &'a mut Vec<Diagnostic>,
+}
+
+impl Checker<'_> {
+    fn wrong(&mut self, node: &Node, path: &str, expected: &str) {
+        self.found.push(wrong(node, path, expected));
+    }
+
+    fn check(&mut self, node: &Node, t: &T, path: &str) {
+        if node.is_null() || (self.common.raw && node.as_str().is_some_and(|text| text.contains('$'))) {
+            return;
+        }
+        match t {
+            T::Any => {}
+            T::Maybe(inner) => self.check(node, inner, path),
+            T::Str => {
+                if node.as_str().is_none() {
+                    self.wrong(node, path, "a string");
+                    if let (Some(text), Some(last)) = (node.scalar_text(), self.found.last_mut()) {
+                        last.help = Some(format!("quote it: `{}: \"{text}\"`", last_name(path)));
+                    }
+                }
+            }
+            T::Text => {
+                if matches!(node.value, Value::List(_) | Value::Map(_)) {
+                    self.wrong(node, path, "a string or a number");
+                }
+            }
+            T::Bool => {
+                if boolean(node).is_none() {
+                    self.wrong(node, path, "`true` or `false`");
+                }
+            }
+            T::Int => {
+                if integer(node).is_none() {
+                    self.wrong(node, path, "an integer");
+                }
+            }
+            T::Float => {
+                if float(node).is_none() {
+                    self.wrong(node, path, "a number");
+                }
+            }
+            T::Duration => {
+                if node.as_str().is_none_or(|text| units::duration(text).is_none()) {
+                    self.wrong(node, path, "a duration such as `30s` or `1m30s`");
+                    if let (Some(number), Some(last)) = (integer(node), self.found.last_mut()) {
+                        last.help = Some(format!("say which unit: `{}: {number}s`", last_name(path)));
+                    }
+                }
+            }
+            T::Bytes => self.check_bytes(node, path),
+            T::OneOf(values) => match node.as_str() {
+                Some(text) if values.contains(&text) || text.is_empty() => {}
+                Some(text) => self.not_one_of(node, path, text, values, &listed(values)),
+                None => self.wrong(node, path, &format!("one of {}", listed(values))),
+            },
+            T::Restart => self.check_restart(node, path),
+            T::PullPolicy => self.check_pull_policy(node, path),
+            T::Command | T::Test => match &node.value {
+                Value::String(_) => {}
+                Value::List(list) => list.iter().for_each(|item| {
+                    if matches!(item.value, Value::List(_) | Value::Map(_)) {
+                        self.wrong(item, path, "a list of strings");
+                    }
+                }),
+                _ => self.wrong(node, path, "a string, or a list such as `[\"sleep\", \"10\"]`"),
+            },
+            T::List(item, by) => match &node.value {
+                Value::List(list) => self.check_list(list, item, *by, path),
+                _ => self.wrong(node, path, "a list (lines that begin with `- `)"),
+            },
+            T::Many(item, by) => match &node.value {
+                Value::List(list) => self.check_list(list, item, *by, path),
+                _ => self.check(node, item, path),
+            },
+            T::Mapping | T::Variables | T::Hosts => self.check_mapping(node, t, path),
+            T::Options => match &node.value {
+                Value::Map(map) => map.iter().for_each(|(key, entry)| self.check(&entry.node, &T::Text, &join(path, key))),
+                _ => self.wrong(node, path, "a mapping such as `KEY: value`"),
+            },
+            T::Map(item) => match &node.value {
+                Value::Map(map) => {
+                    for (key, entry) in map {
+                        if path == "services" && !is_service_name(key) {
+                            self.found.push(
+                                Diagnostic::error(&entry.key_at, format!("`{key}` cannot be a service's name"))
+                                    .help("a name has letters, digits, `.`, `-` and `_`"),
+                            );
+                        }
+                        self.check(&entry.node, item, &join(path, key));
+                    }
+                }
+                _ => self.wrong(node, path, "a mapping (lines such as `name: value`)"),
+            },
+            T::Obj(keys) => self.check_object(node, keys, path),
+            T::Short(short) => {
+                let long = match short.long {
+                    T::List(..) => matches!(node.value, Value::List(_)),
+                    T::Bool => boolean(node).is_some(),
+                    _ => matches!(node.value, Value::Map(_)),
+                };
+                if long {
+                    self.check(node, &short.long, path);
+                } else if !short.accepts.iter().any(|shape| shape.fits(node)) {
+                    self.wrong(node, path, short.expected);
+                } else if short.accepts.contains(&Shape::Strings)
+                    && let Value::List(list) = &node.value
+                {
+                    self.check_list(list, &T::Str, By::Distinct, path);
+                }
+            }
+        }
+    }
+
+    fn check_list(&mut self, list: &[Node], item: &T, by: By, path: &str) {
+        let mut seen: HashSet<String> = HashSet::new();
+        for (i, child) in list.iter().enumerate() {
+            if child.is_null() && !matches!(item, T::Any) {
+                self.wrong(child, &format!("{path}[{i}]"), "a value");
+                continue;
+            }
+            self.check(child, item, &format!("{path}[{i}]"));
+            if by == By::Distinct
+                && let Some(text) = child.scalar_text()
+                && !seen.insert(text.clone())
+            {
+                self.found
+                    .push(Diagnostic::error(&child.at, format!("`{path}` has `{text}` twice")).help("remove one of the two"));
+            }
+        }
+    }
+
+    fn check_mapping(&mut self, node: &Node, t: &T, path: &str) {
+        match &node.value {
+            Value::List(list) => list.iter().for_each(|item| {
+                if item.as_str().is_none() {
+                    self.wrong(item, path, "a list of strings such as `- KEY=value`");
+                    if let (Value::Map(map), Some(last)) = (&item.value, self.found.last_mut())
+                        && let Some((key, entry)) = map.first()
+                    {
+                        let value = entry.node.scalar_text().unwrap_or_default();
+                        last.help = Some(format!("write `- {key}={value}`, or leave out the `- `"));
+                    }
+                }
+            }),
+            Value::Map(map) => {
+                for (key, entry) in map {
+                    let several = matches!(t, T::Hosts) && entry.node.as_list().is_some();
+                    if matches!(entry.node.value, Value::Map(_)) || (entry.node.as_list().is_some() && !several) {
+                        self.wrong(&entry.node, &join(path, key), "a string, a number, a boolean or nothing");
+                    }
+                }
+            }
+            _ if matches!(t, T::Hosts) => {
+                self.wrong(node, path, "a list such as `- \"name:10.0.0.1\"`, or a mapping `name: 10.0.0.1`");
+            }
+            _ => self.wrong(node, path, "a mapping such as `KEY: value`, or a list such as `- KEY=value`"),
+        }
+    }
+
+    fn check_object(&mut self, node: &Node, keys: &'static [Key], path: &str) {
+        let Value::Map(map) = &node.value else {
+            self.wrong(node, path, "a mapping (lines such as `key: value`)");
+            return;
+        };
+        for (name, entry) in map {
+            if name.starts_with("x-") {
+                continue;
+            }
+            let child = join(path, name);
+            match find(keys, name) {
+                Some(key) => {
+                    let what = match key.state {
+                        State::Done => None,
+                        State::Later => Some("is not supported by wharf yet and has no effect"),
+                        State::Elsewhere => Some("has no meaning on one Linux machine and has no effect"),
+                    };
+                    if let Some(what) = what.filter(|_| !entry.node.is_null() && self.common.warned.insert(key.name)) {
+                        self.found.push(Diagnostic::warning(&entry.key_at, format!("`{child}` {what}")));
+                    }
+                    self.check(&entry.node, &key.t, &child);
+                }
+                None => {
+                    let place = if path.is_empty() { "at the top of a Compose file".into() } else { format!("in `{path}`") };
+                    let message = format!("`{name}` is not an attribute {place}");
+                    self.found.push(Diagnostic::error(&entry.key_at, message).help(unknown_help(name, keys, path)));
+                }
+            }
+        }
+    }
+
+    fn check_bytes(&mut self, node: &Node, path: &str) {
+        let bytes = match &node.value {
+            Value::Int(bytes) => Some(*bytes),
+            Value::String(text) => units::bytes(text),
+            _ => None,
+        };
+        // compose-spec allows -1 for `memswap_limit` alone.
+        match bytes {
+            Some(bytes) if bytes < 0 && last_name(path) != "memswap_limit" => {
+                self.wrong(node, path, "a size of 0 or more");
+            }
+            Some(_) => {}
+            None => self.wrong(node, path, "a size such as `512m` or `1g`"),
+        }
+    }
+
+    fn not_one_of(&mut self, node: &Node, path: &str, text: &str, values: &[&str], all: &str) {
+        let near = nearest(text, values.iter().copied()).map(|n| format!("did you mean `{n}`?"));
+        self.found.push(Diagnostic::error(&node.at, format!("`{path}` cannot be `{text}`; it is one of {all}")).maybe_help(near));
+    }
+
+    fn check_restart(&mut self, node: &Node, path: &str) {
+        const POLICIES: [&str; 4] = ["no", "always", "unless-stopped", "on-failure"];
+        const ALL: &str = "`no`, `always`, `unless-stopped`, `on-failure`, `on-failure:N`";
+        let Some(text) = node.as_str() else {
+            self.wrong(node, path, &format!("one of {ALL}"));
+            if let (Value::Bool(false), Some(last)) = (&node.value, self.found.last_mut()) {
+                last.help = Some("quote it: `restart: \"no\"`".into());
+            }
+            return;
+        };
+        let ok = POLICIES.contains(&text)
+            || text.is_empty()
+            || text.strip_prefix("on-failure:").is_some_and(|count| count.parse::<u32>().is_ok());
+        if !ok {
+            self.not_one_of(node, path, text, &POLICIES, ALL);
+        }
+    }
+
+    fn check_pull_policy(&mut self, node: &Node, path: &str) {
+        const POLICIES: [&str; 8] = ["always", "missing", "if_not_present", "never", "build", "daily", "weekly", "refresh"];
+        const ALL: &str = "`always`, `missing`, `never`, `build`, `daily`, `weekly`, `every_N` such as `every_12h`";
+        let Some(text) = node.as_str() else {
+            self.wrong(node, path, &format!("one of {ALL}"));
+            return;
+        };
+        let every = text.strip_prefix("every_").is_some_and(|every| units::duration(every).is_some());
+        if !(POLICIES.contains(&text) || every || text.is_empty()) {
+            self.not_one_of(node, path, text, &POLICIES, ALL);
+        }
+    }
+}
+
+/// `PATH must be EXPECTED, and this is ...`.
+pub fn wrong(node: &Node, path: &str, expected: &str) -> Diagnostic {
+    let shown = match node.scalar_text() {
+        Some(text) if !text.is_empty() => format!("{} (`{text}`)", node.kind()),
+        Some(_) if !node.is_null() => "an empty string".to_string(),
+        _ => node.kind().to_string(),
+    };
+    let path = if path.is_empty() { "a Compose file".to_string() } else { format!("`{path}`") };
+    Diagnostic::error(&node.at, format!("{path} must be {expected}, and this is {shown}"))
+}
+
+fn unknown_help(name: &str, keys: &[Key], path: &str) -> String {
+    // What people bring from other versions and other tools.
+    let known = match name {
+        "volume" => Some("volumes"),
+        "port" => Some("ports"),
+        "network" => Some("networks"),
+        "env" => Some("environment"),
+        "depends" => Some("depends_on"),
+        "cmd" => Some("command"),
+        _ => None,
+    };
+    let known = known.filter(|known| keys.iter().any(|key| key.name == *known));
+    match known.or_else(|| nearest(name, keys.iter().map(|key| key.name))) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if path.is_empty() => "a service belongs under `services:`; extensions begin with `x-`".to_string(),
+        None => "remove it, or begin it with `x-` if it is an extension of your own".to_string(),
+    }
+}
+
+fn listed(values: &[&str]) -> String {
+    values.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_string() } else { format!("{path}.{key}") }
+}
+
+fn last_name(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+/// compose-spec, "Services top-level element".
+fn is_service_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+}
+
+/// A boolean as Compose reads one: YAML 1.1's words are accepted in strings.
+pub fn boolean(node: &Node) -> Option<bool> {
+    match &node.value {
+        Value::Bool(value) => Some(*value),
+        Value::String(text) => match text.to_ascii_lowercase().as_str() {
+            "true" | "yes" | "y" | "on" => Some(true),
+            "false" | "no" | "n" | "off" => Some(false),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// An integer, a number without a fraction, or the text of an integer.
+pub fn integer(node: &Node) -> Option<i64> {
+    match &node.value {
+        Value::Int(value) => Some(*value),
+        Value::Float(value) if value.fract() == 0.0 && value.abs() < 9e15 => Some(*value as i64),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+pub fn float(node: &Node) -> Option<f64> {
+    match &node.value {
+        Value::Int(value) => Some(*value as f64),
+        Value::Float(value) => Some(*value),
+        Value::String(text) => text.parse().ok().filter(|value: &f64| value.is_finite()),
+        _ => None,
+    }
+}

@@ -1,0 +1,90 @@
+//! The dependency graph of a project as text, for Graphviz and for Mermaid.
+
+use super::model::{Condition, Project};
+use std::collections::HashSet;
+use std::fmt::Write;
+
+/// A service and what it waits for, as a tree. What was shown already is not unfolded again.
+pub fn text(project: &Project) -> String {
+    let needed: HashSet<&str> =
+        project.services.values().flat_map(|service| service.depends_on.keys().map(String::as_str)).collect();
+    let mut out = String::new();
+    let mut shown = HashSet::new();
+    for name in project.services.keys().filter(|name| !needed.contains(name.as_str())) {
+        branch(project, name, "", "", &mut shown, &mut out);
+    }
+    out
+}
+
+fn branch<'a>(project: &'a Project, name: &'a str, label: &str, indent: &str, shown: &mut HashSet<&'a str>, out: &mut String) {
+    let again = !shown.insert(name);
+    let Some(service) = project.services.get(name) else {
+        let _ = writeln!(out, "{name}{label} (not active)");
+        return;
+    };
+    let unfolded = again && !service.depends_on.is_empty();
+    let _ = writeln!(out, "{name}{label}{}", if unfolded { " (see above)" } else { "" });
+    if again {
+        return;
+    }
+    let last = service.depends_on.len();
+    for (i, (dependency, how)) in service.depends_on.iter().enumerate() {
+        let (line, deeper) = if i + 1 == last { ("└── ", "    ") } else { ("├── ", "│   ") };
+        let _ = write!(out, "{indent}{line}");
+        branch(project, dependency, &words(how.condition, how.required), &format!("{indent}{deeper}"), shown, out);
+    }
+}
+
+fn words(condition: Condition, required: bool) -> String {
+    let what = match condition {
+        Condition::ServiceStarted => "started",
+        Condition::ServiceHealthy => "healthy",
+        Condition::ServiceCompletedSuccessfully => "completed",
+    };
+    format!(" [{what}{}]", if required { "" } else { ", optional" })
+}
+
+/// The graph in Graphviz' language.
+pub fn dot(project: &Project) -> String {
+    let mut out = format!("digraph {} {{\n  rankdir=LR;\n  node [shape=box];\n", quoted(&project.name));
+    for name in project.services.keys() {
+        let _ = writeln!(out, "  {};", quoted(name));
+    }
+    for (from, to, label, required) in edges(project) {
+        let style = if required { "" } else { ", style=dashed" };
+        let _ = writeln!(out, "  {} -> {} [label={}{style}];", quoted(from), quoted(to), quoted(label));
+    }
+    out.push_str("}\n");
+    out
+}
+
+/// The graph in Mermaid's language.
+pub fn mermaid(project: &Project) -> String {
+    let mut out = "flowchart LR\n".to_string();
+    let id = |name: &str| project.services.get_index_of(name).map_or_else(|| format!("x_{}", name.len()), |i| format!("s{i}"));
+    for name in project.services.keys() {
+        let _ = writeln!(out, "  {}[{}]", id(name), quoted(name));
+    }
+    for (from, to, label, required) in edges(project) {
+        let arrow = if required { "-->" } else { "-.->" };
+        let _ = writeln!(out, "  {} {arrow}|{label}| {}", id(from), id(to));
+    }
+    out
+}
+
+fn edges(project: &Project) -> impl Iterator<Item = (&str, &str, &'static str, bool)> {
+    project.services.iter().flat_map(|(from, service)| {
+        service.depends_on.iter().filter(|(to, _)| project.services.contains_key(*to)).map(|(to, how)| {
+            let label = match how.condition {
+                Condition::ServiceStarted => "started",
+                Condition::ServiceHealthy => "healthy",
+                Condition::ServiceCompletedSuccessfully => "completed",
+            };
+            (from.as_str(), to.as_str(), label, how.required)
+        })
+    })
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}

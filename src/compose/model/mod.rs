@@ -1,0 +1,100 @@
+//! The typed project: what the rest of wharf knows of a Compose file. Field names are the specification's.
+
+mod service;
+
+pub use service::*;
+
+use super::diagnostic::Diagnostic;
+use super::node::Node;
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+/// A canonical project, as `wharf config --format json` prints it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Project {
+    pub name: String,
+    pub services: IndexMap<String, Service>,
+    pub networks: IndexMap<String, Network>,
+    pub volumes: IndexMap<String, Volume>,
+    pub configs: IndexMap<String, FileObject>,
+    pub secrets: IndexMap<String, FileObject>,
+    pub models: IndexMap<String, Model>,
+}
+
+impl Project {
+    /// The project of a settled tree.
+    ///
+    /// # Errors
+    /// When the tree holds what no stage refused and no type has room for: a number out of range.
+    pub fn from_tree(root: &Node) -> Result<Project, Vec<Diagnostic>> {
+        Project::deserialize(root)
+            .map_err(|error| vec![Diagnostic::global(format!("the project does not fit wharf's model: {error}"))])
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Network {
+    pub name: String,
+    pub driver: Option<String>,
+    pub external: bool,
+    pub internal: bool,
+    pub attachable: bool,
+    pub driver_opts: IndexMap<String, String>,
+    pub enable_ipv4: Option<bool>,
+    pub enable_ipv6: Option<bool>,
+    pub labels: IndexMap<String, String>,
+    pub ipam: Ipam,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ipam {
+    pub driver: Option<String>,
+    pub config: Vec<IpamConfig>,
+    pub options: IndexMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IpamConfig {
+    pub subnet: Option<String>,
+    pub gateway: Option<String>,
+    pub ip_range: Option<String>,
+    pub aux_addresses: IndexMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Volume {
+    pub name: String,
+    pub driver: Option<String>,
+    pub external: bool,
+    pub labels: IndexMap<String, String>,
+    pub driver_opts: IndexMap<String, String>,
+}
+
+/// A config or a secret: where its content comes from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FileObject {
+    pub name: String,
+    pub content: Option<String>,
+    pub environment: Option<String>,
+    pub external: bool,
+    pub file: Option<String>,
+    pub labels: IndexMap<String, String>,
+    pub driver: Option<String>,
+    pub driver_opts: IndexMap<String, String>,
+    pub template_driver: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Model {
+    pub model: String,
+    pub name: Option<String>,
+    pub context_size: Option<i64>,
+    pub runtime_flags: Vec<String>,
+}

@@ -1,0 +1,475 @@
+//! A service, as its canonical tree has it.
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Service {
+    pub annotations: IndexMap<String, String>,
+    pub attach: Option<bool>,
+    pub blkio_config: Option<BlkioConfig>,
+    pub build: Option<Build>,
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
+    pub cgroup: Option<String>,
+    pub cgroup_parent: Option<String>,
+    pub command: Option<Vec<String>>,
+    pub configs: Vec<FileMount>,
+    pub container_name: Option<String>,
+    pub cpu_count: Option<i64>,
+    pub cpu_percent: Option<f64>,
+    /// Microseconds.
+    pub cpu_period: Option<i64>,
+    /// Microseconds.
+    pub cpu_quota: Option<i64>,
+    /// Microseconds.
+    pub cpu_rt_period: Option<i64>,
+    /// Microseconds.
+    pub cpu_rt_runtime: Option<i64>,
+    pub cpu_shares: Option<i64>,
+    pub cpus: Option<f64>,
+    pub cpuset: Option<String>,
+    pub credential_spec: Option<CredentialSpec>,
+    pub depends_on: IndexMap<String, Dependency>,
+    pub deploy: Option<Deploy>,
+    pub develop: Option<Develop>,
+    pub device_cgroup_rules: Vec<String>,
+    pub devices: Vec<Device>,
+    pub dns: Vec<String>,
+    pub dns_opt: Vec<String>,
+    pub dns_search: Vec<String>,
+    pub domainname: Option<String>,
+    pub entrypoint: Option<Vec<String>>,
+    pub environment: IndexMap<String, Option<String>>,
+    pub expose: Vec<String>,
+    pub external_links: Vec<String>,
+    pub extra_hosts: Vec<String>,
+    pub gpus: Vec<DeviceRequest>,
+    pub group_add: Vec<String>,
+    pub healthcheck: Option<Healthcheck>,
+    pub hostname: Option<String>,
+    pub image: Option<String>,
+    pub init: Option<bool>,
+    pub ipc: Option<String>,
+    pub isolation: Option<String>,
+    pub labels: IndexMap<String, String>,
+    pub links: Vec<String>,
+    pub logging: Option<Logging>,
+    pub mac_address: Option<String>,
+    /// Bytes, as a decimal string.
+    pub mem_limit: Option<String>,
+    pub mem_reservation: Option<String>,
+    pub mem_swappiness: Option<String>,
+    /// Bytes of memory and swap together; `-1` is without limit.
+    pub memswap_limit: Option<String>,
+    pub models: IndexMap<String, Option<ServiceModel>>,
+    pub network_mode: Option<String>,
+    pub networks: IndexMap<String, Option<ServiceNetwork>>,
+    pub oom_kill_disable: bool,
+    pub oom_score_adj: Option<i64>,
+    pub pid: Option<String>,
+    pub pids_limit: Option<i64>,
+    pub platform: Option<String>,
+    pub ports: Vec<Port>,
+    pub post_start: Vec<Hook>,
+    pub pre_start: Vec<Hook>,
+    pub pre_stop: Vec<Hook>,
+    pub privileged: bool,
+    pub profiles: Vec<String>,
+    pub provider: Option<Provider>,
+    pub pull_policy: Option<String>,
+    pub read_only: bool,
+    pub restart: Option<String>,
+    pub runtime: Option<String>,
+    pub scale: Option<u32>,
+    pub secrets: Vec<FileMount>,
+    pub security_opt: Vec<String>,
+    pub shm_size: Option<String>,
+    pub stdin_open: bool,
+    /// A Go duration; 10 s where absent.
+    pub stop_grace_period: Option<String>,
+    pub stop_signal: Option<String>,
+    pub storage_opt: IndexMap<String, String>,
+    pub sysctls: IndexMap<String, String>,
+    pub tmpfs: Vec<String>,
+    pub tty: bool,
+    pub ulimits: IndexMap<String, Ulimit>,
+    pub use_api_socket: bool,
+    pub user: Option<String>,
+    pub userns_mode: Option<String>,
+    pub uts: Option<String>,
+    pub volumes: Vec<ServiceVolume>,
+    pub volumes_from: Vec<String>,
+    pub working_dir: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    ServiceStarted,
+    ServiceHealthy,
+    ServiceCompletedSuccessfully,
+}
+
+impl Condition {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Condition::ServiceStarted => "service_started",
+            Condition::ServiceHealthy => "service_healthy",
+            Condition::ServiceCompletedSuccessfully => "service_completed_successfully",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Dependency {
+    pub condition: Condition,
+    #[serde(default = "yes")]
+    pub required: bool,
+    /// Restart the dependent when the dependency is recreated or restarted.
+    #[serde(default)]
+    pub restart: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Deploy {
+    pub endpoint_mode: Option<String>,
+    pub labels: IndexMap<String, String>,
+    pub mode: Option<String>,
+    pub placement: Placement,
+    pub replicas: Option<u32>,
+    pub resources: DeployResources,
+    pub restart_policy: Option<DeployRestartPolicy>,
+    pub rollback_config: Option<UpdateConfig>,
+    pub update_config: Option<UpdateConfig>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Placement {
+    pub constraints: Vec<String>,
+    pub max_replicas_per_node: Option<u64>,
+    pub preferences: Vec<Json>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpdateConfig {
+    pub delay: Option<String>,
+    pub failure_action: Option<String>,
+    pub max_failure_ratio: Option<f64>,
+    pub monitor: Option<String>,
+    pub order: Option<String>,
+    pub parallelism: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeployResources {
+    pub limits: Option<Limits>,
+    pub reservations: Option<Reservations>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reservations {
+    pub cpus: Option<f64>,
+    pub devices: Vec<DeviceRequest>,
+    pub generic_resources: Vec<Json>,
+    pub memory: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    pub cpus: Option<f64>,
+    pub memory: Option<String>,
+    pub pids: Option<i64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeployRestartPolicy {
+    pub condition: Option<String>,
+    pub delay: Option<String>,
+    pub max_attempts: Option<u32>,
+    pub window: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Healthcheck {
+    pub disable: bool,
+    pub interval: Option<String>,
+    pub retries: Option<u32>,
+    pub start_interval: Option<String>,
+    pub start_period: Option<String>,
+    pub test: Option<Vec<String>>,
+    pub timeout: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Logging {
+    pub driver: Option<String>,
+    pub options: IndexMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServiceNetwork {
+    pub aliases: Vec<String>,
+    pub driver_opts: IndexMap<String, String>,
+    pub gw_priority: Option<i64>,
+    pub interface_name: Option<String>,
+    pub ipv4_address: Option<String>,
+    pub ipv6_address: Option<String>,
+    pub link_local_ips: Vec<String>,
+    pub mac_address: Option<String>,
+    pub priority: Option<i64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Port {
+    pub target: u16,
+    /// A port or a range `8000-8010` of which any free one; absent or 0 lets the kernel choose.
+    #[serde(default)]
+    pub published: Option<String>,
+    #[serde(default = "tcp")]
+    pub protocol: String,
+    #[serde(default)]
+    pub host_ip: Option<String>,
+    #[serde(default)]
+    pub app_protocol: Option<String>,
+    #[serde(default)]
+    pub mode: Option<String>,
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+fn tcp() -> String {
+    "tcp".into()
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceVolume {
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(default)]
+    pub source: Option<String>,
+    pub target: String,
+    #[serde(default)]
+    pub read_only: bool,
+    #[serde(default)]
+    pub bind: Option<BindOptions>,
+    #[serde(default)]
+    pub volume: Option<VolumeOptions>,
+    #[serde(default)]
+    pub tmpfs: Option<TmpfsOptions>,
+    #[serde(default)]
+    pub image: Option<ImageOptions>,
+    #[serde(default)]
+    pub consistency: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BindOptions {
+    pub create_host_path: bool,
+    pub propagation: Option<String>,
+    pub recursive: Option<String>,
+    pub selinux: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VolumeOptions {
+    pub labels: IndexMap<String, String>,
+    pub nocopy: bool,
+    pub subpath: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TmpfsOptions {
+    /// Bytes, as a decimal string.
+    pub size: Option<String>,
+    pub mode: Option<u32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageOptions {
+    pub subpath: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Ulimit {
+    Both(i64),
+    Pair { soft: i64, hard: i64 },
+}
+
+/// A config or a secret as a file in the container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FileMount {
+    pub source: String,
+    pub target: Option<String>,
+    pub uid: Option<String>,
+    pub gid: Option<String>,
+    pub mode: Option<u32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Build {
+    pub additional_contexts: IndexMap<String, String>,
+    pub args: IndexMap<String, Option<String>>,
+    pub cache_from: Vec<String>,
+    pub cache_to: Vec<String>,
+    pub context: Option<String>,
+    pub dockerfile: Option<String>,
+    pub dockerfile_inline: Option<String>,
+    pub entitlements: Vec<String>,
+    pub extra_hosts: Vec<String>,
+    pub isolation: Option<String>,
+    pub labels: IndexMap<String, String>,
+    pub network: Option<String>,
+    pub no_cache: bool,
+    pub no_cache_filter: Vec<String>,
+    pub platforms: Vec<String>,
+    pub privileged: bool,
+    pub provenance: Option<String>,
+    pub pull: bool,
+    pub sbom: Option<String>,
+    pub secrets: Vec<FileMount>,
+    /// Bytes, as a decimal string.
+    pub shm_size: Option<String>,
+    /// By their ids; `None` is the agent.
+    pub ssh: IndexMap<String, Option<String>>,
+    pub tags: Vec<String>,
+    pub target: Option<String>,
+    pub ulimits: IndexMap<String, Ulimit>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BlkioConfig {
+    pub device_read_bps: Vec<Throttle>,
+    pub device_read_iops: Vec<Throttle>,
+    pub device_write_bps: Vec<Throttle>,
+    pub device_write_iops: Vec<Throttle>,
+    pub weight: Option<u16>,
+    pub weight_device: Vec<WeightDevice>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Throttle {
+    pub path: String,
+    /// Bytes or operations a second, as a decimal string.
+    pub rate: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WeightDevice {
+    pub path: String,
+    pub weight: u16,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CredentialSpec {
+    pub config: Option<String>,
+    pub file: Option<String>,
+    pub registry: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Develop {
+    pub watch: Vec<Trigger>,
+}
+
+/// What happens when a file under a path changes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Trigger {
+    pub action: String,
+    pub exec: Option<Hook>,
+    pub ignore: Vec<String>,
+    pub include: Vec<String>,
+    pub initial_sync: bool,
+    pub path: String,
+    pub target: Option<String>,
+}
+
+/// A command that runs at a moment of a container's life.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hook {
+    pub command: Option<Vec<String>>,
+    pub environment: IndexMap<String, Option<String>>,
+    /// Of `pre_start` alone: the image of the container that runs it.
+    pub image: Option<String>,
+    pub per_replica: bool,
+    pub privileged: bool,
+    pub user: Option<String>,
+    pub working_dir: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Device {
+    pub source: String,
+    pub target: Option<String>,
+    /// Of `r`, `w` and `m`.
+    pub permissions: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeviceRequest {
+    pub capabilities: Vec<String>,
+    /// -1 is all of them.
+    pub count: Option<i64>,
+    pub device_ids: Vec<String>,
+    pub driver: Option<String>,
+    pub options: IndexMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Provider {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub options: IndexMap<String, Json>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServiceModel {
+    pub endpoint_var: Option<String>,
+    pub model_var: Option<String>,
+}
+
+impl Service {
+    /// How many containers the service wants: `scale`, else `deploy.replicas`, else 1.
+    pub fn replicas(&self) -> u32 {
+        self.scale.or(self.deploy.as_ref().and_then(|deploy| deploy.replicas)).unwrap_or(1)
+    }
+
+    /// The service or container whose network namespace this one joins, as `service:NAME` says.
+    pub fn shares_network_of(&self) -> Option<&str> {
+        self.network_mode.as_deref()?.strip_prefix("service:")
+    }
+}
