@@ -2,7 +2,7 @@
 
 use super::{Failure, Global, Outcome, connect, project};
 use crate::api::reply::escape;
-use crate::compose::diagnostic::Diagnostic;
+use crate::compose::diagnostic::{Diagnostic, Sources};
 use crate::compose::model::Service;
 use crate::compose::node::{Node, Value};
 use crate::compose::render::{self, Format};
@@ -99,17 +99,18 @@ pub async fn run(global: &Global, command: Config) -> Outcome {
         consistency: command.skip.no_consistency,
         environment: command.skip.no_env_resolution,
     };
+    options.list_variables = command.print.variables;
     let json = command.format == "json";
     let mut loaded = match compose::load(&options) {
         Ok(loaded) => loaded,
         Err(error) if json => {
-            print_json_lines(&error.diagnostics);
+            print_json_lines(&error.diagnostics, &error.sources);
             return Err(Failure::Code(1));
         }
         Err(error) => return Err(error.into()),
     };
     if json {
-        print_json_lines(&loaded.warnings);
+        print_json_lines(&loaded.warnings, &loaded.sources);
     } else {
         project::show_warnings(&loaded.warnings, &loaded.sources);
     }
@@ -121,6 +122,8 @@ pub async fn run(global: &Global, command: Config) -> Outcome {
         resolve_digests(global, &mut loaded.root).await?;
     }
     if command.quiet {
+        // The process ends here: there is no need to take a large project apart first.
+        std::mem::forget(loaded);
         return Ok(());
     }
     let text = match listed(&command, &loaded)? {
@@ -136,9 +139,9 @@ pub async fn run(global: &Global, command: Config) -> Outcome {
     }
 }
 
-fn print_json_lines(diagnostics: &[Diagnostic]) {
+fn print_json_lines(diagnostics: &[Diagnostic], sources: &Sources) {
     for diagnostic in diagnostics {
-        eprintln!("{}", diagnostic.to_json());
+        eprintln!("{}", diagnostic.to_json(sources));
     }
 }
 

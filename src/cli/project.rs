@@ -16,6 +16,7 @@ pub fn options(global: &Global) -> Options {
         directory: std::env::current_dir().unwrap_or_else(|_| "/".into()),
         services: Vec::new(),
         skip: Skip::default(),
+        list_variables: false,
     }
 }
 

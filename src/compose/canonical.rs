@@ -41,7 +41,7 @@ impl Canonical<'_> {
             T::List(item, _) => self.list(node, item),
             T::Many(item, _) => {
                 if node.as_list().is_none() {
-                    let at = node.at.clone();
+                    let at = node.at;
                     let only = std::mem::replace(node, Node::new(Value::Null, at));
                     node.tag = only.tag;
                     node.value = Value::List(vec![only]);
@@ -180,7 +180,7 @@ impl Canonical<'_> {
 
 /// A mapping of nodes, in order; each entry's place is its value's.
 pub fn map_of<const N: usize>(entries: [(&str, Node); N]) -> Map {
-    entries.into_iter().map(|(k, node)| (k.to_string(), Entry { key_at: node.at.clone(), node })).collect()
+    entries.into_iter().map(|(k, node)| (k.to_string(), Entry { key_at: node.at, node })).collect()
 }
 
 /// What an expansion of a short form gives: the values beyond the first, which is made in place.
@@ -225,8 +225,8 @@ fn to_mapping(node: &mut Node) {
                     Some((name, value)) => (name.to_string(), Value::String(value.to_string())),
                     None => (text, Value::Null),
                 };
-                let node = Node { value, at: item.at.clone(), tag: item.tag };
-                map.insert(name, Entry { key_at: item.at.clone(), node });
+                let node = Node { value, at: item.at, tag: item.tag };
+                map.insert(name, Entry { key_at: item.at, node });
             }
             node.value = Value::Map(map);
         }
@@ -266,7 +266,7 @@ pub fn include(node: &mut Node) -> Expanded {
 pub fn env_file(node: &mut Node) -> Expanded {
     under(node, "path");
     if node.get("required").is_none() {
-        node.set("required", Node::new(Value::Bool(true), node.at.clone()));
+        node.set("required", Node::new(Value::Bool(true), node.at));
     }
     Ok(Vec::new())
 }
@@ -280,7 +280,7 @@ pub fn file_mount(node: &mut Node) -> Expanded {
 /// A list of names as the keys of a mapping.
 fn to_keys(node: &mut Node, value: impl Fn(&At) -> Value) {
     if let Value::List(list) = &node.value {
-        let entry = |item: &Node| Entry { key_at: item.at.clone(), node: Node::new(value(&item.at), item.at.clone()) };
+        let entry = |item: &Node| Entry { key_at: item.at, node: Node::new(value(&item.at), item.at) };
         node.value = Value::Map(list.iter().filter_map(|item| Some((item.as_str()?.to_string(), entry(item)))).collect());
     }
 }
@@ -296,7 +296,7 @@ pub fn depends_on(node: &mut Node) -> Expanded {
     to_keys(node, |at| Value::Map(map_of([("condition", Node::string("service_started", at))])));
     for entry in node.as_map_mut().into_iter().flat_map(|map| map.values_mut()).filter(|entry| entry.node.as_map().is_some()) {
         if entry.node.get("required").is_none() {
-            let at = entry.node.at.clone();
+            let at = entry.node.at;
             entry.node.set("required", Node::new(Value::Bool(true), at));
         }
     }
@@ -306,7 +306,7 @@ pub fn depends_on(node: &mut Node) -> Expanded {
 /// `ssh: [default, id=path]`.
 pub fn ssh(node: &mut Node) -> Expanded {
     let Value::List(list) = &node.value else { return Ok(Vec::new()) };
-    let mut map = Map::new();
+    let mut map = Map::default();
     for item in list {
         let text = item.as_str().unwrap_or_default();
         let (id, path) = match text.split_once('=') {
@@ -319,7 +319,7 @@ pub fn ssh(node: &mut Node) -> Expanded {
                 });
             }
         };
-        map.insert(id.to_string(), Entry { key_at: item.at.clone(), node: Node::new(path, item.at.clone()) });
+        map.insert(id.to_string(), Entry { key_at: item.at, node: Node::new(path, item.at) });
     }
     node.value = Value::Map(map);
     Ok(Vec::new())
@@ -355,15 +355,15 @@ pub fn gpus(node: &mut Node) -> Expanded {
             help: "write `gpus: all`, or a list such as `[{count: 1}]`".into(),
         });
     }
-    let request = map_of([("count", Node::new(Value::Int(-1), node.at.clone()))]);
-    node.value = Value::List(vec![Node::new(Value::Map(request), node.at.clone())]);
+    let request = map_of([("count", Node::new(Value::Int(-1), node.at))]);
+    node.value = Value::List(vec![Node::new(Value::Map(request), node.at)]);
     Ok(Vec::new())
 }
 
 /// A request without a number of devices and without names of them is for all, -1.
 pub fn device_request(node: &mut Node) -> Expanded {
-    let at = node.at.clone();
-    match node.get("count").map(|count| (count.scalar_text().unwrap_or_default(), count.at.clone())) {
+    let at = node.at;
+    match node.get("count").map(|count| (count.scalar_text().unwrap_or_default(), count.at)) {
         Some((text, at)) => match text.parse::<i64>() {
             Ok(count) => node.set("count", Node::new(Value::Int(count), at)),
             Err(_) if text.eq_ignore_ascii_case("all") => node.set("count", Node::new(Value::Int(-1), at)),

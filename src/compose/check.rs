@@ -2,7 +2,7 @@
 //! possible. Every finding of a file at once.
 
 use super::diagnostic::{Diagnostic, nearest};
-use super::node::{Node, Value};
+use super::node::{Node, Path, Value};
 use super::schema::{By, Key, Shape, State, T, find};
 use super::units;
 use std::collections::HashSet;
@@ -22,8 +22,8 @@ impl Check {
     }
 
     /// Checks a file's tree. What is absent or empty is not judged: another file may give it ([`super::settle`] does).
-    pub fn check(&mut self, root: &Node, t: &T, path: &str, found: &mut Vec<Diagnostic>) {
-        Checker { common: self, found }.check(root, t, path);
+    pub fn check(&mut self, root: &Node, t: &T, found: &mut Vec<Diagnostic>) {
+        Checker { common: self, found }.check(root, t, &Path::TOP);
     }
 }
 
@@ -33,11 +33,11 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    fn wrong(&mut self, node: &Node, path: &str, expected: &str) {
+    fn wrong(&mut self, node: &Node, path: &Path<'_>, expected: &str) {
         self.found.push(wrong(node, path, expected));
     }
 
-    fn check(&mut self, node: &Node, t: &T, path: &str) {
+    fn check(&mut self, node: &Node, t: &T, path: &Path<'_>) {
         if node.is_null() || (self.common.raw && node.as_str().is_some_and(|text| text.contains('$'))) {
             return;
         }
@@ -48,7 +48,7 @@ impl Checker<'_> {
                 if node.as_str().is_none() {
                     self.wrong(node, path, "a string");
                     if let (Some(text), Some(last)) = (node.scalar_text(), self.found.last_mut()) {
-                        last.help = Some(format!("quote it: `{}: \"{text}\"`", last_name(path)));
+                        last.help = Some(format!("quote it: `{}: \"{text}\"`", path.last()));
                     }
                 }
             }
@@ -76,7 +76,7 @@ impl Checker<'_> {
                 if node.as_str().is_none_or(|text| units::duration(text).is_none()) {
                     self.wrong(node, path, "a duration such as `30s` or `1m30s`");
                     if let (Some(number), Some(last)) = (integer(node), self.found.last_mut()) {
-                        last.help = Some(format!("say which unit: `{}: {number}s`", last_name(path)));
+                        last.help = Some(format!("say which unit: `{}: {number}s`", path.last()));
                     }
                 }
             }
@@ -107,19 +107,19 @@ impl Checker<'_> {
             },
             T::Mapping | T::Variables | T::Hosts => self.check_mapping(node, t, path),
             T::Options => match &node.value {
-                Value::Map(map) => map.iter().for_each(|(key, entry)| self.check(&entry.node, &T::Text, &join(path, key))),
+                Value::Map(map) => map.iter().for_each(|(key, entry)| self.check(&entry.node, &T::Text, &path.name(key))),
                 _ => self.wrong(node, path, "a mapping such as `KEY: value`"),
             },
             T::Map(item) => match &node.value {
                 Value::Map(map) => {
                     for (key, entry) in map {
-                        if path == "services" && !is_service_name(key) {
+                        if path.is_section("services") && !is_service_name(key) {
                             self.found.push(
                                 Diagnostic::error(&entry.key_at, format!("`{key}` cannot be a service's name"))
                                     .help("a name has letters, digits, `.`, `-` and `_`"),
                             );
                         }
-                        self.check(&entry.node, item, &join(path, key));
+                        self.check(&entry.node, item, &path.name(key));
                     }
                 }
                 _ => self.wrong(node, path, "a mapping (lines such as `name: value`)"),
@@ -144,14 +144,14 @@ impl Checker<'_> {
         }
     }
 
-    fn check_list(&mut self, list: &[Node], item: &T, by: By, path: &str) {
+    fn check_list(&mut self, list: &[Node], item: &T, by: By, path: &Path<'_>) {
         let mut seen: HashSet<String> = HashSet::new();
         for (i, child) in list.iter().enumerate() {
             if child.is_null() && !matches!(item, T::Any) {
-                self.wrong(child, &format!("{path}[{i}]"), "a value");
+                self.wrong(child, &path.index(i), "a value");
                 continue;
             }
-            self.check(child, item, &format!("{path}[{i}]"));
+            self.check(child, item, &path.index(i));
             if by == By::Distinct
                 && let Some(text) = child.scalar_text()
                 && !seen.insert(text.clone())
@@ -162,7 +162,7 @@ impl Checker<'_> {
         }
     }
 
-    fn check_mapping(&mut self, node: &Node, t: &T, path: &str) {
+    fn check_mapping(&mut self, node: &Node, t: &T, path: &Path<'_>) {
         match &node.value {
             Value::List(list) => list.iter().for_each(|item| {
                 if item.as_str().is_none() {
@@ -179,7 +179,7 @@ impl Checker<'_> {
                 for (key, entry) in map {
                     let several = matches!(t, T::Hosts) && entry.node.as_list().is_some();
                     if matches!(entry.node.value, Value::Map(_)) || (entry.node.as_list().is_some() && !several) {
-                        self.wrong(&entry.node, &join(path, key), "a string, a number, a boolean or nothing");
+                        self.wrong(&entry.node, &path.name(key), "a string, a number, a boolean or nothing");
                     }
                 }
             }
@@ -190,7 +190,7 @@ impl Checker<'_> {
         }
     }
 
-    fn check_object(&mut self, node: &Node, keys: &'static [Key], path: &str) {
+    fn check_object(&mut self, node: &Node, keys: &'static [Key], path: &Path<'_>) {
         let Value::Map(map) = &node.value else {
             self.wrong(node, path, "a mapping (lines such as `key: value`)");
             return;
@@ -199,7 +199,7 @@ impl Checker<'_> {
             if name.starts_with("x-") {
                 continue;
             }
-            let child = join(path, name);
+            let child = path.name(name);
             match find(keys, name) {
                 Some(key) => {
                     let what = match key.state {
@@ -213,7 +213,7 @@ impl Checker<'_> {
                     self.check(&entry.node, &key.t, &child);
                 }
                 None => {
-                    let place = if path.is_empty() { "at the top of a Compose file".into() } else { format!("in `{path}`") };
+                    let place = if path.is_top() { "at the top of a Compose file".into() } else { format!("in `{path}`") };
                     let message = format!("`{name}` is not an attribute {place}");
                     self.found.push(Diagnostic::error(&entry.key_at, message).help(unknown_help(name, keys, path)));
                 }
@@ -221,7 +221,7 @@ impl Checker<'_> {
         }
     }
 
-    fn check_bytes(&mut self, node: &Node, path: &str) {
+    fn check_bytes(&mut self, node: &Node, path: &Path<'_>) {
         let bytes = match &node.value {
             Value::Int(bytes) => Some(*bytes),
             Value::String(text) => units::bytes(text),
@@ -229,7 +229,7 @@ impl Checker<'_> {
         };
         // compose-spec allows -1 for `memswap_limit` alone.
         match bytes {
-            Some(bytes) if bytes < 0 && last_name(path) != "memswap_limit" => {
+            Some(bytes) if bytes < 0 && path.last() != "memswap_limit" => {
                 self.wrong(node, path, "a size of 0 or more");
             }
             Some(_) => {}
@@ -237,12 +237,12 @@ impl Checker<'_> {
         }
     }
 
-    fn not_one_of(&mut self, node: &Node, path: &str, text: &str, values: &[&str], all: &str) {
+    fn not_one_of(&mut self, node: &Node, path: &Path<'_>, text: &str, values: &[&str], all: &str) {
         let near = nearest(text, values.iter().copied()).map(|n| format!("did you mean `{n}`?"));
         self.found.push(Diagnostic::error(&node.at, format!("`{path}` cannot be `{text}`; it is one of {all}")).maybe_help(near));
     }
 
-    fn check_restart(&mut self, node: &Node, path: &str) {
+    fn check_restart(&mut self, node: &Node, path: &Path<'_>) {
         const POLICIES: [&str; 4] = ["no", "always", "unless-stopped", "on-failure"];
         const ALL: &str = "`no`, `always`, `unless-stopped`, `on-failure`, `on-failure:N`";
         let Some(text) = node.as_str() else {
@@ -260,7 +260,7 @@ impl Checker<'_> {
         }
     }
 
-    fn check_pull_policy(&mut self, node: &Node, path: &str) {
+    fn check_pull_policy(&mut self, node: &Node, path: &Path<'_>) {
         const POLICIES: [&str; 8] = ["always", "missing", "if_not_present", "never", "build", "daily", "weekly", "refresh"];
         const ALL: &str = "`always`, `missing`, `never`, `build`, `daily`, `weekly`, `every_N` such as `every_12h`";
         let Some(text) = node.as_str() else {
@@ -275,17 +275,17 @@ impl Checker<'_> {
 }
 
 /// `PATH must be EXPECTED, and this is ...`.
-pub fn wrong(node: &Node, path: &str, expected: &str) -> Diagnostic {
+pub fn wrong(node: &Node, path: &Path<'_>, expected: &str) -> Diagnostic {
     let shown = match node.scalar_text() {
         Some(text) if !text.is_empty() => format!("{} (`{text}`)", node.kind()),
         Some(_) if !node.is_null() => "an empty string".to_string(),
         _ => node.kind().to_string(),
     };
-    let path = if path.is_empty() { "a Compose file".to_string() } else { format!("`{path}`") };
+    let path = if path.is_top() { "a Compose file".to_string() } else { format!("`{path}`") };
     Diagnostic::error(&node.at, format!("{path} must be {expected}, and this is {shown}"))
 }
 
-fn unknown_help(name: &str, keys: &[Key], path: &str) -> String {
+fn unknown_help(name: &str, keys: &[Key], path: &Path<'_>) -> String {
     // What people bring from other versions and other tools.
     let known = match name {
         "volume" => Some("volumes"),
@@ -299,21 +299,13 @@ fn unknown_help(name: &str, keys: &[Key], path: &str) -> String {
     let known = known.filter(|known| keys.iter().any(|key| key.name == *known));
     match known.or_else(|| nearest(name, keys.iter().map(|key| key.name))) {
         Some(near) => format!("did you mean `{near}`?"),
-        None if path.is_empty() => "a service belongs under `services:`; extensions begin with `x-`".to_string(),
+        None if path.is_top() => "a service belongs under `services:`; extensions begin with `x-`".to_string(),
         None => "remove it, or begin it with `x-` if it is an extension of your own".to_string(),
     }
 }
 
 fn listed(values: &[&str]) -> String {
     values.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", ")
-}
-
-fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_string() } else { format!("{path}.{key}") }
-}
-
-fn last_name(path: &str) -> &str {
-    path.rsplit('.').next().unwrap_or(path)
 }
 
 /// compose-spec, "Services top-level element".

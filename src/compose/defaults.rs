@@ -7,7 +7,7 @@ use super::node::{Node, Value};
 pub fn fill(root: &mut Node) {
     each(root, "services", |_, service| {
         if let Some(build) = service.get_mut("build").filter(|build| build.get("context").is_none()) {
-            let at = build.at.clone();
+            let at = build.at;
             build.set("context", Node::string(".", &at));
         }
         if let Some(Value::List(servers)) = service.get_mut("dns").map(|dns| &mut dns.value) {
@@ -16,12 +16,12 @@ pub fn fill(root: &mut Node) {
         for secret in items(service.get_mut("secrets")) {
             let target = secret.get("source").and_then(Node::as_str).map(|source| format!("/run/secrets/{source}"));
             if let Some(target) = target.filter(|_| secret.get("target").is_none()) {
-                let at = secret.at.clone();
+                let at = secret.at;
                 secret.set("target", Node::string(target, &at));
             }
         }
         for port in items(service.get_mut("ports")).filter(|port| port.as_map().is_some()) {
-            let at = port.at.clone();
+            let at = port.at;
             for (key, value) in [("mode", "ingress"), ("protocol", "tcp")] {
                 if port.get(key).is_none() {
                     port.set(key, Node::string(value, &at));
@@ -33,9 +33,9 @@ pub fn fill(root: &mut Node) {
 
 /// The defaults of the whole project, once every file is merged: the default network, names, implied dependencies.
 pub fn normalise(root: &mut Node, project: &str) {
-    let at = root.at.clone();
+    let at = root.at;
     if root.get("services").is_none_or(Node::is_null) {
-        root.set("services", Node::new(Value::Map(super::node::Map::new()), at.clone()));
+        root.set("services", Node::new(Value::Map(super::node::Map::default()), at));
     }
     let mut uses_default = false;
     each(root, "services", |_, service| {
@@ -70,7 +70,7 @@ fn items(node: Option<&mut Node>) -> impl Iterator<Item = &mut Node> {
 }
 
 fn empty(at: &super::node::At) -> Node {
-    Node::new(Value::Map(super::node::Map::new()), at.clone())
+    Node::new(Value::Map(super::node::Map::default()), *at)
 }
 
 /// A service that names no network is on the default one. Tells whether the service is on it.
@@ -81,8 +81,8 @@ fn join_default(service: &mut Node) -> bool {
     match service.get("networks").and_then(Node::as_map) {
         Some(map) if !map.is_empty() => map.contains_key("default"),
         _ => {
-            let at = service.at.clone();
-            let networks = map_of([("default", Node::new(Value::Null, at.clone()))]);
+            let at = service.at;
+            let networks = map_of([("default", Node::new(Value::Null, at))]);
             service.set("networks", Node::new(Value::Map(networks), at));
             true
         }
@@ -93,7 +93,7 @@ fn join_default(service: &mut Node) -> bool {
 fn build_file(service: &mut Node) {
     let Some(build) = service.get_mut("build") else { return };
     if build.get("dockerfile").is_none() && build.get("dockerfile_inline").is_none() {
-        let at = build.at.clone();
+        let at = build.at;
         build.set("dockerfile", Node::string("Dockerfile", &at));
     }
 }
@@ -125,18 +125,18 @@ fn implied_dependencies(service: &mut Node) {
     if implied.is_empty() {
         return;
     }
-    let at = service.at.clone();
+    let at = service.at;
     let mut dependencies = service.get("depends_on").filter(|node| !node.is_null()).cloned().unwrap_or_else(|| empty(&at));
     for (node, restart) in implied {
         let name = node.as_str().unwrap_or_default().to_string();
         if dependencies.get(&name).is_none() {
-            let boolean = |value: bool| Node::new(Value::Bool(value), node.at.clone());
+            let boolean = |value: bool| Node::new(Value::Bool(value), node.at);
             let map = map_of([
                 ("condition", Node::string("service_started", &node.at)),
                 ("restart", boolean(restart)),
                 ("required", boolean(true)),
             ]);
-            dependencies.set(&name, Node::new(Value::Map(map), node.at.clone()));
+            dependencies.set(&name, Node::new(Value::Map(map), node.at));
         }
     }
     service.set("depends_on", dependencies);
@@ -144,7 +144,7 @@ fn implied_dependencies(service: &mut Node) {
 
 /// What has no name of its own is named after the project; what is external has the name that the file uses.
 fn resource_name(name: &str, node: &mut Node, project: &str) {
-    let at = node.at.clone();
+    let at = node.at;
     if node.is_null() {
         *node = empty(&at);
     }

@@ -1,9 +1,7 @@
 //! What is wrong with a Compose file, where, and what to write instead.
 
-use super::node::At;
-use std::collections::HashMap;
+use super::node::{At, FileId};
 use std::fmt;
-use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -26,7 +24,7 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     fn new(severity: Severity, at: Option<&At>, message: String) -> Self {
-        Diagnostic { severity, at: at.cloned(), message, help: None, notes: Vec::new() }
+        Diagnostic { severity, at: at.copied(), message, help: None, notes: Vec::new() }
     }
 
     pub fn error(at: &At, message: impl Into<String>) -> Self {
@@ -52,13 +50,13 @@ impl Diagnostic {
 
     /// Adds a place that led there.
     pub fn note(mut self, at: &At, text: impl Into<String>) -> Self {
-        self.notes.push((at.clone(), text.into()));
+        self.notes.push((*at, text.into()));
         self
     }
 
     /// The finding for an editor: places are 1-based, `end_column` is exclusive.
-    pub fn to_json(&self) -> serde_json::Value {
-        let place = |at: &At| serde_json::json!({"file": &*at.file, "line": at.line, "column": at.column, "end_column": at.column + at.len});
+    pub fn to_json(&self, sources: &Sources) -> serde_json::Value {
+        let place = |at: &At| serde_json::json!({"file": sources.name(at.file), "line": at.line, "column": at.column, "end_column": at.column + u32::from(at.len)});
         let mut json = serde_json::json!({"severity": self.severity, "message": self.message});
         if let (Some(at), Some(map)) = (&self.at, json.as_object_mut()) {
             map.extend(place(at).as_object().cloned().unwrap_or_default());
@@ -83,8 +81,25 @@ impl Diagnostic {
     }
 }
 
-/// The texts of the files that were read, by the name that positions use.
-pub type Sources = HashMap<Arc<str>, Arc<str>>;
+/// The files that were read: the names that messages use, and the texts.
+#[derive(Clone, Debug, Default)]
+pub struct Sources(Vec<(String, String)>);
+
+impl Sources {
+    /// Takes a file in. Beyond 65,535 files, places are those of the last one.
+    pub fn add(&mut self, name: String, text: String) -> FileId {
+        self.0.push((name, text));
+        FileId::try_from(self.0.len() - 1).unwrap_or(FileId::MAX)
+    }
+
+    pub fn text(&self, file: FileId) -> &str {
+        self.0.get(usize::from(file)).map_or("", |(_, text)| text)
+    }
+
+    pub fn name(&self, file: FileId) -> &str {
+        self.0.get(usize::from(file)).map_or("?", |(name, _)| name)
+    }
+}
 
 /// A failed load: every error of the files, rendered with the lines they are about.
 #[derive(Debug)]
@@ -119,14 +134,14 @@ pub fn render(diagnostic: &Diagnostic, sources: &Sources) -> String {
     match &diagnostic.at {
         None => out.push_str(&format!("{severity}: {}", diagnostic.message)),
         Some(at) => {
-            out.push_str(&format!("{}:{}:{}: {severity}: {}", at.file, at.line, at.column, diagnostic.message));
-            if let Some(line) = sources.get(&at.file).and_then(|text| text.lines().nth(at.line as usize - 1)) {
+            out.push_str(&format!("{}:{}:{}: {severity}: {}", sources.name(at.file), at.line, at.column, diagnostic.message));
+            if let Some(line) = sources.text(at.file).lines().nth((at.line as usize).saturating_sub(1)) {
                 out.push_str(&marked_line(line, at));
             }
         }
     }
     for (at, text) in &diagnostic.notes {
-        out.push_str(&format!("\n  note: {}:{}:{}: {text}", at.file, at.line, at.column));
+        out.push_str(&format!("\n  note: {}:{}:{}: {text}", sources.name(at.file), at.line, at.column));
     }
     if let Some(help) = &diagnostic.help {
         out.push_str(&format!("\n  help: {help}"));

@@ -39,7 +39,7 @@ pub fn resolve(name: &str, service: &mut Node, variables: &dyn Variables, read: 
         }
     }
     let files = take_files(service, "env_file");
-    let mut merged = Map::new();
+    let mut merged = Map::default();
     for file in &files {
         let Some(path) = file.get("path") else { continue };
         let required = !matches!(file.get("required").map(|n| &n.value), Some(Value::Bool(false)));
@@ -53,7 +53,7 @@ pub fn resolve(name: &str, service: &mut Node, variables: &dyn Variables, read: 
         load(&mut merged, path, &wanted, &lookup, read, found);
     }
     lay_over(service, "environment", merged);
-    let mut labels = Map::new();
+    let mut labels = Map::default();
     for path in take_files(service, "label_file") {
         let wanted = Wanted { what: "label file", service: name, at: &path.at, required: true, raw: false };
         load(&mut labels, &path, &wanted, &|_: &str| None, read, found);
@@ -85,7 +85,7 @@ fn lay_over(service: &mut Node, key: &str, mut merged: Map) {
     if merged.is_empty() {
         return;
     }
-    let at = service.at.clone();
+    let at = service.at;
     if let Some(Value::Map(own)) = service.get_mut(key).map(|node| std::mem::replace(&mut node.value, Value::Null)) {
         merged.extend(own);
     }
@@ -114,7 +114,7 @@ fn load(into: &mut Map, path: &Node, wanted: &Wanted<'_>, lookup: &dyn Variables
     match values {
         Ok(values) => into.extend(values.into_iter().map(|(name, value)| {
             let node = Node::string(value, at);
-            (name, Entry { key_at: (*at).clone(), node })
+            (name, Entry { key_at: *(*at), node })
         })),
         Err(malformed) => found.push(
             Diagnostic::error(at, format!("{text}:{}: {}", malformed.line, malformed.why))

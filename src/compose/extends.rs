@@ -101,7 +101,7 @@ impl Resolver<'_> {
         }
         merge::merge(&mut base, over, &schema::SERVICE);
         // Errors about the whole point at the service that was asked for.
-        base.at = service.at.clone();
+        base.at = service.at;
         Ok(Some(base))
     }
 }

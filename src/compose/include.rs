@@ -64,7 +64,7 @@ pub fn import(document: &mut Node, included: Node, found: &mut Vec<Diagnostic>) 
         }
         let Value::Map(resources) = entry.node.value else { continue };
         if document.get(&section).is_none_or(Node::is_null) {
-            document.set(&section, Node::new(Value::Map(super::node::Map::new()), entry.node.at.clone()));
+            document.set(&section, Node::new(Value::Map(super::node::Map::default()), entry.node.at));
         }
         let Some(own) = document.get_mut(&section).and_then(Node::as_map_mut) else { continue };
         for (name, resource) in resources {

@@ -11,7 +11,6 @@ use super::{
 };
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Set for interpolation: the project's name, as far as it is known.
 const PROJECT_NAME: &str = "COMPOSE_PROJECT_NAME";
@@ -44,7 +43,7 @@ impl<'a> Loader<'a> {
     pub fn new(options: &'a Options) -> Self {
         Loader {
             options,
-            sources: Sources::new(),
+            sources: Sources::default(),
             check: Check::new(options.skip.interpolation),
             unset: Unset::new(),
             variables: BTreeMap::new(),
@@ -100,7 +99,7 @@ impl<'a> Loader<'a> {
         if !skip.normalisation {
             defaults::normalise(&mut root, &name);
         }
-        settle::settle(&mut root, &schema::PROJECT, "", skip.interpolation, &mut found);
+        settle::settle(&mut root, &schema::PROJECT, skip.interpolation, &mut found);
         self.judge(&mut found)?;
         let inactive = self.active_services(&mut root, &scope, &mut found)?;
         for name in std::mem::take(&mut self.unset) {
@@ -113,7 +112,7 @@ impl<'a> Loader<'a> {
             project,
             root,
             warnings: std::mem::take(&mut self.warnings),
-            sources: Sources::new(),
+            sources: Sources::default(),
             files: located.files,
             directory: located.directory,
             inactive,
@@ -313,7 +312,7 @@ impl<'a> Loader<'a> {
     }
 
     fn include(&mut self, wanted: Include, outer: &Scope, chain: &mut Vec<PathBuf>) -> Result<Node, Found> {
-        let at = wanted.at.at.clone();
+        let at = wanted.at.at;
         if let Some(start) = chain.iter().position(|path| *path == wanted.files[0]) {
             let circle = chain[start..].iter().chain([&wanted.files[0]]).map(|path| self.shown(path));
             let message = format!("`include` goes in a circle: {}", circle.collect::<Vec<_>>().join(" -> "));
@@ -380,9 +379,8 @@ impl<'a> Loader<'a> {
             })?;
             (shown, text)
         };
-        let file: Arc<str> = shown.into();
-        self.sources.insert(file.clone(), text.as_str().into());
-        let mut documents = yaml::parse(&file, &text).map_err(|d| vec![d])?;
+        let file = self.sources.add(shown, text);
+        let mut documents = yaml::parse(file, self.sources.text(file)).map_err(|d| vec![d])?;
         documents.retain(|document| !document.is_null());
         Ok(Parsed { path: path.to_path_buf(), documents })
     }
@@ -390,7 +388,9 @@ impl<'a> Loader<'a> {
     /// One document through the stages that look at it alone.
     fn document(&mut self, document: &mut Node, variables: &Variables) -> Result<(), Found> {
         let mut found = Found::new();
-        interpolate::variables(document, &mut self.variables);
+        if self.options.list_variables {
+            interpolate::variables(document, &mut self.variables);
+        }
         if !self.options.skip.interpolation {
             let lookup = |name: &str| variables.get(name).cloned();
             interpolate::interpolate(document, &lookup, &mut self.unset, &mut found);
@@ -399,7 +399,7 @@ impl<'a> Loader<'a> {
             self.warnings
                 .push(Diagnostic::warning(&version.key_at, "`version` is obsolete and has no effect").help("remove the line"));
         }
-        self.check.check(document, &schema::PROJECT, "", &mut found);
+        self.check.check(document, &schema::PROJECT, &mut found);
         if matches!(document.value, Value::Map(_)) && !found.iter().any(|d| d.severity == Severity::Error) {
             canonical::canonicalise(document, &schema::PROJECT, self.options.skip.interpolation, &mut found);
         }

@@ -95,7 +95,7 @@ fn merge_list(base: &mut Node, over: Node, by: By) {
 
 /// Leaves one of the items that are the same: in the place of the first, with the value of the last.
 pub fn unify(list: &mut Vec<Node>, by: By) {
-    if by == By::Append {
+    if by == By::Append || list.len() < 2 {
         return;
     }
     let mut places = std::collections::HashMap::with_capacity(list.len());
@@ -176,7 +176,7 @@ mod tests {
 
     fn merged(base: &str, over: &str) -> serde_json::Value {
         let read = |text: &str| {
-            let mut node = yaml::parse(&"t".into(), text).expect("yaml").remove(0);
+            let mut node = yaml::parse(0, text).expect("yaml").remove(0);
             canonical::canonicalise(&mut node, &schema::SERVICE, false, &mut Vec::new());
             node
         };

@@ -60,6 +60,8 @@ pub struct Options {
     /// The working directory.
     pub directory: PathBuf,
     pub skip: Skip,
+    /// Fill [`Loaded::variables`].
+    pub list_variables: bool,
 }
 
 /// Stages to leave out, for `wharf config`.

@@ -31,14 +31,14 @@ pub fn parse(node: &mut Node) -> Expanded {
         return Err(refuse(&format!("the path in the container, `{target}`, must begin with `/`")));
     }
     let at = &node.at.clone();
-    let yes = || Node::new(Value::Bool(true), at.clone());
+    let yes = || Node::new(Value::Bool(true), *at);
     let on_host = source.is_some_and(|s| s.starts_with(['/', '.', '~']) || s.starts_with(r"\\") || is_drive(s));
     let mut map = map_of([("type", Node::string(if on_host { "bind" } else { "volume" }, at))]);
     if let Some(source) = source {
         map.extend(map_of([("source", Node::string(source, at))]));
     }
     map.extend(map_of([("target", Node::string(clean(target), at))]));
-    let (mut bind, mut volume) = (Map::new(), Map::new());
+    let (mut bind, mut volume) = (Map::default(), Map::default());
     for option in options.split(',') {
         match option {
             "ro" => map.extend(map_of([("read_only", yes())])),
@@ -58,10 +58,10 @@ pub fn parse(node: &mut Node) -> Expanded {
         bind.extend(map_of([("create_host_path", yes())]));
     }
     if on_host || !bind.is_empty() {
-        map.extend(map_of([("bind", Node::new(Value::Map(bind), at.clone()))]));
+        map.extend(map_of([("bind", Node::new(Value::Map(bind), *at))]));
     }
     if !on_host || !volume.is_empty() {
-        map.extend(map_of([("volume", Node::new(Value::Map(volume), at.clone()))]));
+        map.extend(map_of([("volume", Node::new(Value::Map(volume), *at))]));
     }
     node.value = Value::Map(map);
     Ok(Vec::new())
@@ -97,7 +97,7 @@ fn long(node: &mut Node) -> Expanded {
     if node.get("type").and_then(Node::as_str) == Some("bind") && node.get("source").is_none() {
         return Err(missing("source", "a bind mount needs the path on the host: `source: ./dir`"));
     }
-    let at = node.at.clone();
+    let at = node.at;
     node.set("target", Node::string(clean(&target), &at));
     Ok(Vec::new())
 }
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn short_forms() {
-        let at = At { file: "t".into(), line: 1, column: 1, len: 1 };
+        let at = At { file: 0, line: 1, column: 1, len: 1 };
         let table = [
             ("/data", Some(r#"{"type":"volume","target":"/data","volume":{}}"#)),
             ("db:/data", Some(r#"{"type":"volume","source":"db","target":"/data","volume":{}}"#)),

@@ -1,16 +1,74 @@
 //! The tree of a Compose file before it is typed: YAML values that remember where they were written.
 
 use indexmap::IndexMap;
-use std::sync::Arc;
+
+/// A file of the load: its place in [`Sources`](super::diagnostic::Sources).
+pub type FileId = u16;
 
 /// Where a value was written: a file and the 1-based line and column of its first character.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct At {
-    pub file: Arc<str>,
+    pub file: FileId,
     pub line: u32,
     pub column: u32,
     /// Length of the value on that line, in characters; at least 1. The marker under the line is that long.
-    pub len: u32,
+    pub len: u16,
+}
+
+/// Where a value is in its tree: `services.web.ports[0]`. Its text is made only when a message needs it.
+#[derive(Clone, Copy)]
+pub struct Path<'a> {
+    up: Option<&'a Path<'a>>,
+    step: Step<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Name(&'a str),
+    Index(usize),
+}
+
+impl<'a> Path<'a> {
+    /// The top of a tree.
+    pub const TOP: Path<'static> = Path { up: None, step: Step::Name("") };
+
+    pub fn name(&'a self, name: &'a str) -> Path<'a> {
+        Path { up: Some(self), step: Step::Name(name) }
+    }
+
+    pub fn index(&'a self, index: usize) -> Path<'a> {
+        Path { up: Some(self), step: Step::Index(index) }
+    }
+
+    pub fn is_top(&self) -> bool {
+        self.up.is_none()
+    }
+
+    /// Whether this is a section at the top.
+    pub fn is_section(&self, name: &str) -> bool {
+        self.up.is_some_and(|up| up.is_top()) && matches!(self.step, Step::Name(own) if own == name)
+    }
+
+    /// The last name on the way.
+    pub fn last(&self) -> &'a str {
+        match (self.step, self.up) {
+            (Step::Name(name), _) => name,
+            (Step::Index(_), Some(up)) => up.last(),
+            (Step::Index(_), None) => "",
+        }
+    }
+}
+
+impl std::fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some(up) = self.up else { return Ok(()) };
+        up.fmt(f)?;
+        match self.step {
+            Step::Name(name) if up.is_top() => f.write_str(name),
+            Step::Name(name) => write!(f, ".{name}"),
+            Step::Index(index) => write!(f, "[{index}]"),
+        }
+    }
 }
 
 /// `!reset` and `!override` of the Compose specification, section "Merge".
@@ -40,8 +98,71 @@ pub enum Value {
     Map(Map),
 }
 
-/// A mapping in the order in which it was written; the key's own place is kept for messages about the key.
-pub type Map = IndexMap<String, Entry>;
+/// A mapping in the order in which it was written; the key's own place is kept for messages about the key. Boxed: most values
+/// are not mappings, and every value has the size of the largest.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Map(Box<Entries>);
+
+type Entries = IndexMap<String, Entry, foldhash::fast::RandomState>;
+
+impl Map {
+    pub fn with_capacity(capacity: usize) -> Self {
+        Map(Box::new(Entries::with_capacity_and_hasher(capacity, foldhash::fast::RandomState::default())))
+    }
+}
+
+impl std::ops::Deref for Map {
+    type Target = Entries;
+
+    fn deref(&self) -> &Entries {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Map {
+    fn deref_mut(&mut self) -> &mut Entries {
+        &mut self.0
+    }
+}
+
+impl FromIterator<(String, Entry)> for Map {
+    fn from_iter<I: IntoIterator<Item = (String, Entry)>>(entries: I) -> Self {
+        Map(Box::new(entries.into_iter().collect()))
+    }
+}
+
+impl Extend<(String, Entry)> for Map {
+    fn extend<I: IntoIterator<Item = (String, Entry)>>(&mut self, entries: I) {
+        self.0.extend(entries);
+    }
+}
+
+impl IntoIterator for Map {
+    type Item = (String, Entry);
+    type IntoIter = indexmap::map::IntoIter<String, Entry>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Map {
+    type Item = (&'a String, &'a Entry);
+    type IntoIter = indexmap::map::Iter<'a, String, Entry>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a mut Map {
+    type Item = (&'a String, &'a mut Entry);
+    type IntoIter = indexmap::map::IterMut<'a, String, Entry>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter_mut()
+    }
+}
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
@@ -55,7 +176,7 @@ impl Node {
     }
 
     pub fn string(text: impl Into<String>, at: &At) -> Self {
-        Node::new(Value::String(text.into()), at.clone())
+        Node::new(Value::String(text.into()), *at)
     }
 
     pub fn as_map(&self) -> Option<&Map> {
@@ -101,7 +222,7 @@ impl Node {
     /// Sets a key of a mapping; the place of the new entry is the value's. No effect on what is not a mapping.
     pub fn set(&mut self, key: &str, node: Node) {
         if let Value::Map(map) = &mut self.value {
-            let key_at = map.get(key).map_or_else(|| node.at.clone(), |entry| entry.key_at.clone());
+            let key_at = map.get(key).map_or_else(|| node.at, |entry| entry.key_at);
             map.insert(key.to_string(), Entry { key_at, node });
         }
     }

@@ -46,7 +46,7 @@ pub fn parse(node: &mut Node) -> Expanded {
     let mut ports = offsets.into_iter().map(|i| {
         let mut map = map_of([
             ("mode", Node::string("ingress", at)),
-            ("target", Node::new(Value::Int(i64::from(targets.0 + i)), at.clone())),
+            ("target", Node::new(Value::Int(i64::from(targets.0 + i)), *at)),
             ("protocol", Node::string(protocol.clone(), at)),
         ]);
         if let Some((text, (first, _))) = &published {
@@ -62,11 +62,11 @@ pub fn parse(node: &mut Node) -> Expanded {
     if let Some(first) = ports.next() {
         node.value = first;
     }
-    Ok(ports.map(|value| Node::new(value, at.clone())).collect())
+    Ok(ports.map(|value| Node::new(value, *at)).collect())
 }
 
 fn long(node: &mut Node) -> Expanded {
-    let at = node.at.clone();
+    let at = node.at;
     let Some(target) = node.get("target").and_then(Node::scalar_text) else {
         return Err(Refused {
             message: "a port needs a `target`: the port inside the container".into(),
@@ -74,7 +74,7 @@ fn long(node: &mut Node) -> Expanded {
         });
     };
     match target.parse::<u16>() {
-        Ok(port) if port > 0 => node.set("target", Node::new(Value::Int(i64::from(port)), at.clone())),
+        Ok(port) if port > 0 => node.set("target", Node::new(Value::Int(i64::from(port)), at)),
         _ => {
             return Err(Refused {
                 message: format!("`{target}` is not a port"),
@@ -117,7 +117,7 @@ mod tests {
     use crate::compose::node::At;
 
     fn parsed(text: &str) -> Option<Vec<String>> {
-        let at = At { file: "t".into(), line: 1, column: 1, len: 1 };
+        let at = At { file: 0, line: 1, column: 1, len: 1 };
         let mut first = Node::string(text, &at);
         let more = parse(&mut first).ok()?;
         let nodes: Vec<Node> = [first].into_iter().chain(more).collect();

@@ -5,7 +5,7 @@ use super::node::{Map, Node};
 /// Takes the services out of the tree that no selected profile activates, and returns them. `*` is every profile; naming a
 /// service activates it and its profiles.
 pub fn select(root: &mut Node, selected: &[String], named: &[String]) -> Map {
-    let Some(services) = root.get_mut("services").and_then(Node::as_map_mut) else { return Map::new() };
+    let Some(services) = root.get_mut("services").and_then(Node::as_map_mut) else { return Map::default() };
     let mut active: Vec<String> = selected.to_vec();
     for name in named {
         if let Some(entry) = services.get(name).filter(|entry| !is_active(&entry.node, selected)) {

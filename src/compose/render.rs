@@ -74,7 +74,7 @@ impl Render {
             }
             if !object.contains_key(key.name) {
                 let empty = match &key.t {
-                    T::Obj(_) => self.object(&Node::new(Value::Map(Map::new()), node.at.clone()), &key.t, false),
+                    T::Obj(_) => self.object(&Node::new(Value::Map(Map::default()), node.at), &key.t, false),
                     _ => Json::Null,
                 };
                 object.insert(key.name.to_string(), empty);

@@ -3,13 +3,13 @@
 
 use super::check::{boolean, float, integer, wrong};
 use super::diagnostic::Diagnostic;
-use super::node::{MergeTag, Node, Value};
+use super::node::{MergeTag, Node, Path, Value};
 use super::schema::{Key, T, find};
 use super::units;
 
 /// Settles a tree in place. With `raw`, values that hold variables stay as they are.
-pub fn settle(root: &mut Node, t: &T, path: &str, raw: bool, found: &mut Vec<Diagnostic>) {
-    Settle { raw, found }.walk(root, t, path);
+pub fn settle(root: &mut Node, t: &T, raw: bool, found: &mut Vec<Diagnostic>) {
+    Settle { raw, found }.walk(root, t, &Path::TOP);
 }
 
 struct Settle<'a> {
@@ -18,7 +18,7 @@ struct Settle<'a> {
 }
 
 impl Settle<'_> {
-    fn walk(&mut self, node: &mut Node, t: &T, path: &str) {
+    fn walk(&mut self, node: &mut Node, t: &T, path: &Path<'_>) {
         node.tag = MergeTag::None;
         if self.raw && node.as_str().is_some_and(|text| text.contains('$')) {
             return;
@@ -49,7 +49,7 @@ impl Settle<'_> {
                 if let Value::List(list) = &mut node.value {
                     for (i, child) in list.iter_mut().enumerate() {
                         if !child.is_null() {
-                            self.walk(child, item, &format!("{path}[{i}]"));
+                            self.walk(child, item, &path.index(i));
                         }
                     }
                 }
@@ -62,7 +62,7 @@ impl Settle<'_> {
             T::Map(inner) => {
                 if let Value::Map(map) = &mut node.value {
                     for (name, entry) in map {
-                        self.walk(&mut entry.node, inner, &join(path, name));
+                        self.walk(&mut entry.node, inner, &path.name(name));
                     }
                 }
             }
@@ -78,7 +78,7 @@ impl Settle<'_> {
         }
     }
 
-    fn object(&mut self, node: &mut Node, keys: &'static [Key], path: &str) {
+    fn object(&mut self, node: &mut Node, keys: &'static [Key], path: &Path<'_>) {
         for key in keys.iter().filter(|key| key.required) {
             if node.get(key.name).is_none_or(Node::is_null) {
                 let message = format!("`{path}` needs `{}`", key.name);
@@ -88,7 +88,7 @@ impl Settle<'_> {
         let Value::Map(map) = &mut node.value else { return };
         for (name, entry) in map.iter_mut() {
             if let Some(key) = find(keys, name) {
-                self.walk(&mut entry.node, &key.t, &join(path, name));
+                self.walk(&mut entry.node, &key.t, &path.name(name));
             }
         }
         map.retain(|name, entry| match find(keys, name) {
@@ -140,8 +140,4 @@ fn says_nothing(node: &Node, t: &T) -> bool {
 fn single(value: f64) -> Value {
     let shortest = (value as f32).to_string().parse().unwrap_or(value);
     if shortest.fract() == 0.0 && shortest.abs() < 1e15 { Value::Int(shortest as i64) } else { Value::Float(shortest) }
-}
-
-fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_string() } else { format!("{path}.{key}") }
 }

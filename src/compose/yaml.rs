@@ -1,11 +1,10 @@
 //! YAML text to positioned nodes: anchors, aliases, merge keys, tags and the scalars that Docker Compose sees.
 
 use super::diagnostic::Diagnostic;
-use super::node::{At, Entry, Map, MergeTag, Node, Value};
+use super::node::{At, Entry, FileId, Map, MergeTag, Node, Value};
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::Arc;
 
 /// Aliases may multiply a document up to this many nodes; beyond it is an alias bomb, not a Compose file.
 const MAX_NODES: usize = 4_000_000;
@@ -13,9 +12,9 @@ const MAX_NODES: usize = 4_000_000;
 const MAX_DEPTH: usize = 100;
 
 /// Parses every document of a file. An empty file has none.
-pub fn parse(file: &Arc<str>, text: &str) -> Result<Vec<Node>, Diagnostic> {
+pub fn parse(file: FileId, text: &str) -> Result<Vec<Node>, Diagnostic> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut builder = Builder { file: file.clone(), events: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0 };
+    let mut builder = Builder { file, events: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0 };
     let mut documents = Vec::new();
     loop {
         let (event, span) = builder.next()?;
@@ -32,7 +31,7 @@ pub fn parse(file: &Arc<str>, text: &str) -> Result<Vec<Node>, Diagnostic> {
 }
 
 struct Builder<'input> {
-    file: Arc<str>,
+    file: FileId,
     events: Parser<'input, saphyr_parser::StrInput<'input>>,
     anchors: HashMap<usize, (Node, usize)>,
     nodes: usize,
@@ -45,7 +44,7 @@ impl<'input> Builder<'input> {
             None => Ok((Event::StreamEnd, Span::default())),
             Some(Err(error)) => {
                 let mark = error.marker();
-                let at = At { file: self.file.clone(), line: mark.line().max(1) as u32, column: mark.col() as u32 + 1, len: 1 };
+                let at = At { file: self.file, line: mark.line().max(1) as u32, column: mark.col() as u32 + 1, len: 1 };
                 let info = error.info().to_string();
                 let help = if info.contains("tab") {
                     Some("YAML is indented with spaces, never with tabs")
@@ -62,10 +61,10 @@ impl<'input> Builder<'input> {
     fn at(&self, span: Span) -> At {
         let len = if span.start.line() == span.end.line() { span.end.col().saturating_sub(span.start.col()) } else { 1 };
         At {
-            file: self.file.clone(),
+            file: self.file,
             line: span.start.line().max(1) as u32,
             column: span.start.col() as u32 + 1,
-            len: len.max(1) as u32,
+            len: len.clamp(1, usize::from(u16::MAX)) as u16,
         }
     }
 
@@ -121,7 +120,7 @@ impl<'input> Builder<'input> {
     }
 
     fn mapping(&mut self, depth: usize) -> Result<Map, Diagnostic> {
-        let mut map = Map::new();
+        let mut map = Map::default();
         let mut merged: Vec<Node> = Vec::new();
         loop {
             let (event, span) = self.next()?;
@@ -130,7 +129,7 @@ impl<'input> Builder<'input> {
             }
             let plain = matches!(&event, Event::Scalar(_, ScalarStyle::Plain, _, _));
             let key = self.node(event, span, depth + 1)?;
-            let key_at = key.at.clone();
+            let key_at = key.at;
             let (event, span) = self.next()?;
             let node = self.node(event, span, depth + 1)?;
             let Value::String(name) = &key.value else {
@@ -249,7 +248,7 @@ mod tests {
     use super::*;
 
     fn one(text: &str) -> serde_json::Value {
-        parse(&"t.yaml".into(), text).expect("valid").remove(0).to_json()
+        parse(0, text).expect("valid").remove(0).to_json()
     }
 
     #[test]
@@ -286,7 +285,7 @@ mod tests {
 
     #[test]
     fn duplicate_keys_are_refused_with_their_place() {
-        let error = parse(&"t.yaml".into(), "a: 1\nb: 2\na: 3\n").expect_err("duplicate");
+        let error = parse(0, "a: 1\nb: 2\na: 3\n").expect_err("duplicate");
         let at = error.at.expect("place");
         assert_eq!((at.line, at.column), (3, 1));
     }
@@ -298,7 +297,7 @@ mod tests {
             let refs = vec![format!("*a{}", i - 1); 10].join(",");
             text.push_str(&format!("a{i}: &a{i} [{refs}]\n"));
         }
-        assert!(parse(&"t.yaml".into(), &text).is_err());
-        assert!(parse(&"t.yaml".into(), &"[".repeat(5000)).is_err());
+        assert!(parse(0, &text).is_err());
+        assert!(parse(0, &"[".repeat(5000)).is_err());
     }
 }
