@@ -4,7 +4,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 TEST_PACKAGES = busybox-static nftables iproute2 docker-registry curl gcc libc6-dev
 
-.PHONY: help build demo test lint bench install test-packages
+.PHONY: help build demo test lint bench fuzz install test-packages
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -33,3 +33,19 @@ install: build ## into $(PREFIX)/bin
 test-packages:
 	@for p in $(TEST_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	[ -z "$$missing" ] || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; }
+
+FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 --cfg fuzzing
+RUNS ?= 1000000
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+
+fuzz: ## a million executions of each fuzz target (RUNS=N); needs a C++ compiler
+	@command -v c++ >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends g++; }
+	cd fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" RUSTC_WORKSPACE_WRAPPER= $(CARGO) build --release --target $(HOST)
+	@for target in $(basename $(notdir $(wildcard fuzz/targets/*.rs))); do \
+		mkdir -p fuzz/corpus/$$target fuzz/artifacts/$$target; \
+		[ $$target != yaml ] || for f in tests/scenarios/*/compose.yaml; do cp $$f fuzz/corpus/yaml/$$(basename $$(dirname $$f)); done; \
+		echo "== $$target"; \
+		fuzz/target/$(HOST)/release/$$target -runs=$(RUNS) -max_len=4096 -timeout=10 -rss_limit_mb=1024 -verbosity=0 -print_final_stats=1 \
+			-artifact_prefix=fuzz/artifacts/$$target/ fuzz/corpus/$$target || exit 1; \
+	done

@@ -54,6 +54,30 @@ fn stack(root: &Path, name: &str, services: usize, service: &str) -> PathBuf {
     path
 }
 
+/// A file of services with dependencies, ports, volumes and variables, that is only read.
+fn large(root: &Path, services: usize) -> PathBuf {
+    let directory = root.join(format!("config{services}"));
+    std::fs::create_dir_all(&directory).expect("directory");
+    let mut text = String::from("services:\n");
+    for i in 0..services {
+        text.push_str(&format!(
+            "  s{i}:\n    image: busybox:local\n    command: [\"sleep\", \"3600\"]\n    restart: unless-stopped\n    environment:\n      \
+             A: \"{i}\"\n      B: ${{HOME}}\n      C: value-{i}\n    ports:\n      - \"{}:80\"\n    volumes:\n      - data{}:/data\n      \
+             - ./conf:/etc/conf:ro\n",
+            20000 + i,
+            i % 10
+        ));
+        if i > 0 {
+            text.push_str(&format!("    depends_on:\n      - s{}\n", i - 1));
+        }
+    }
+    text.push_str("volumes:\n");
+    (0..10).for_each(|i| text.push_str(&format!("  data{i}: {{}}\n")));
+    let path = directory.join("compose.yaml");
+    std::fs::write(&path, text).expect("compose.yaml");
+    path
+}
+
 /// Sum of the proportional memory of an engine's processes, in MiB.
 fn memory(side: &Side) -> f64 {
     let mut total = 0u64;
@@ -139,6 +163,11 @@ fn main() {
         println!("{:>10}", if values.len() > 1 { format!("{:.3}", values[1] / values[0]) } else { String::new() });
     };
     let ms = |d: Duration| d.as_secs_f64() * 1000.0;
+    for services in [10, 1000] {
+        let file = large(root.path(), services);
+        let of = |side: &Side| median((0..9).map(|_| ms(side.timed(&file, &["config", "-q"]))).collect());
+        row(&format!("config -q, {services} services"), "ms", sides.iter().map(of).collect());
+    }
     let sleep = "    command: [sleep, \"100000\"]\n";
     for (services, runs) in [(1, 7), (30, 5), (100, 3)] {
         let file = stack(root.path(), &format!("bench{services}"), services, sleep);

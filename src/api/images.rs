@@ -69,6 +69,13 @@ fn inspect(engine: &Engine, name: &str) -> Reply {
     )
 }
 
+/// `/distribution/NAME/json`: what a registry has under a tag now.
+pub async fn distribution(engine: &Engine, name: &str) -> Reply {
+    let reference: ImageRef = name.parse().map_err(ImageError::from)?;
+    let (digest, kind, size) = engine.registry.resolve(&reference).await?;
+    reply::json(200, &json!({"Descriptor": {"digest": digest, "mediaType": kind, "size": size}, "Platforms": []}))
+}
+
 /// Docker's progress: a JSON object a line; a failure is one of them, since the status has been sent by then.
 fn pull(engine: &Arc<Engine>, image: &str, query: &Query) -> Reply {
     let image = match query.get("tag").filter(|t| !t.is_empty()) {

@@ -37,6 +37,11 @@ impl Checker<'_> {
         self.found.push(wrong(node, path, expected));
     }
 
+    /// As [`Self::wrong`], with an example of what is right.
+    fn wrong_type(&mut self, node: &Node, path: &Path<'_>, expected: &str, t: &T) {
+        self.found.push(wrong(node, path, expected).maybe_help(example(node, t, path.last())));
+    }
+
     fn check(&mut self, node: &Node, t: &T, path: &Path<'_>) {
         if node.is_null() || (self.common.raw && node.as_str().is_some_and(|text| text.contains('$'))) {
             return;
@@ -46,7 +51,7 @@ impl Checker<'_> {
             T::Maybe(inner) => self.check(node, inner, path),
             T::Str => {
                 if node.as_str().is_none() {
-                    self.wrong(node, path, "a string");
+                    self.wrong_type(node, path, "a string", t);
                     if let (Some(text), Some(last)) = (node.scalar_text(), self.found.last_mut()) {
                         last.help = Some(format!("quote it: `{}: \"{text}\"`", path.last()));
                     }
@@ -54,27 +59,27 @@ impl Checker<'_> {
             }
             T::Text => {
                 if matches!(node.value, Value::List(_) | Value::Map(_)) {
-                    self.wrong(node, path, "a string or a number");
+                    self.wrong_type(node, path, "a string or a number", t);
                 }
             }
             T::Bool => {
                 if boolean(node).is_none() {
-                    self.wrong(node, path, "`true` or `false`");
+                    self.wrong_type(node, path, "`true` or `false`", t);
                 }
             }
             T::Int => {
                 if integer(node).is_none() {
-                    self.wrong(node, path, "an integer");
+                    self.wrong_type(node, path, "an integer", t);
                 }
             }
             T::Float => {
                 if float(node).is_none() {
-                    self.wrong(node, path, "a number");
+                    self.wrong_type(node, path, "a number", t);
                 }
             }
             T::Duration => {
                 if node.as_str().is_none_or(|text| units::duration(text).is_none()) {
-                    self.wrong(node, path, "a duration such as `30s` or `1m30s`");
+                    self.wrong_type(node, path, "a duration such as `30s` or `1m30s`", t);
                     if let (Some(number), Some(last)) = (integer(node), self.found.last_mut()) {
                         last.help = Some(format!("say which unit: `{}: {number}s`", path.last()));
                     }
@@ -95,11 +100,11 @@ impl Checker<'_> {
                         self.wrong(item, path, "a list of strings");
                     }
                 }),
-                _ => self.wrong(node, path, "a string, or a list such as `[\"sleep\", \"10\"]`"),
+                _ => self.wrong_type(node, path, "a string, or a list such as `[\"sleep\", \"10\"]`", t),
             },
             T::List(item, by) => match &node.value {
                 Value::List(list) => self.check_list(list, item, *by, path),
-                _ => self.wrong(node, path, "a list (lines that begin with `- `)"),
+                _ => self.wrong_type(node, path, "a list (lines that begin with `- `)", t),
             },
             T::Many(item, by) => match &node.value {
                 Value::List(list) => self.check_list(list, item, *by, path),
@@ -108,7 +113,7 @@ impl Checker<'_> {
             T::Mapping | T::Variables | T::Hosts => self.check_mapping(node, t, path),
             T::Options => match &node.value {
                 Value::Map(map) => map.iter().for_each(|(key, entry)| self.check(&entry.node, &T::Text, &path.name(key))),
-                _ => self.wrong(node, path, "a mapping such as `KEY: value`"),
+                _ => self.wrong_type(node, path, "a mapping such as `KEY: value`", t),
             },
             T::Map(item) => match &node.value {
                 Value::Map(map) => {
@@ -122,7 +127,7 @@ impl Checker<'_> {
                         self.check(&entry.node, item, &path.name(key));
                     }
                 }
-                _ => self.wrong(node, path, "a mapping (lines such as `name: value`)"),
+                _ => self.wrong_type(node, path, "a mapping (lines such as `name: value`)", t),
             },
             T::Obj(keys) => self.check_object(node, keys, path),
             T::Short(short) => {
@@ -134,7 +139,7 @@ impl Checker<'_> {
                 if long {
                     self.check(node, &short.long, path);
                 } else if !short.accepts.iter().any(|shape| shape.fits(node)) {
-                    self.wrong(node, path, short.expected);
+                    self.wrong_type(node, path, short.expected, t);
                 } else if short.accepts.contains(&Shape::Strings)
                     && let Value::List(list) = &node.value
                 {
@@ -148,7 +153,7 @@ impl Checker<'_> {
         let mut seen: HashSet<String> = HashSet::new();
         for (i, child) in list.iter().enumerate() {
             if child.is_null() && !matches!(item, T::Any) {
-                self.wrong(child, &path.index(i), "a value");
+                self.found.push(wrong(child, &path.index(i), "a value").help("write one after the `- `, or remove the line"));
                 continue;
             }
             self.check(child, item, &path.index(i));
@@ -186,13 +191,13 @@ impl Checker<'_> {
             _ if matches!(t, T::Hosts) => {
                 self.wrong(node, path, "a list such as `- \"name:10.0.0.1\"`, or a mapping `name: 10.0.0.1`");
             }
-            _ => self.wrong(node, path, "a mapping such as `KEY: value`, or a list such as `- KEY=value`"),
+            _ => self.wrong_type(node, path, "a mapping such as `KEY: value`, or a list such as `- KEY=value`", t),
         }
     }
 
     fn check_object(&mut self, node: &Node, keys: &'static [Key], path: &Path<'_>) {
         let Value::Map(map) = &node.value else {
-            self.wrong(node, path, "a mapping (lines such as `key: value`)");
+            self.wrong_type(node, path, "a mapping (lines such as `key: value`)", &T::Obj(keys));
             return;
         };
         for (name, entry) in map {
@@ -233,7 +238,7 @@ impl Checker<'_> {
                 self.wrong(node, path, "a size of 0 or more");
             }
             Some(_) => {}
-            None => self.wrong(node, path, "a size such as `512m` or `1g`"),
+            None => self.wrong_type(node, path, "a size such as `512m` or `1g`", &T::Bytes),
         }
     }
 
@@ -283,6 +288,39 @@ pub fn wrong(node: &Node, path: &Path<'_>, expected: &str) -> Diagnostic {
     };
     let path = if path.is_top() { "a Compose file".to_string() } else { format!("`{path}`") };
     Diagnostic::error(&node.at, format!("{path} must be {expected}, and this is {shown}"))
+}
+
+/// A line that would be right; where a list of one is meant, with the value that is there.
+pub fn example(node: &Node, t: &T, key: &str) -> Option<String> {
+    let given = node.scalar_text().filter(|text| !text.is_empty() && text.len() < 40);
+    let right = match t {
+        T::Bool => "true",
+        T::Int => "3",
+        T::Float => "1.5",
+        T::Duration => "30s",
+        T::Bytes => "512m",
+        T::Str | T::Text => "text",
+        T::List(..) => return Some(format!("write `{key}: [{}]`", given.as_deref().unwrap_or("..."))),
+        T::Mapping | T::Variables | T::Hosts => match given.filter(|text| text.contains('=')) {
+            Some(text) => return Some(format!("write `{key}: [{text}]`")),
+            None => "{KEY: value}",
+        },
+        T::Command | T::Test => "[\"sh\", \"-c\", \"...\"]",
+        T::Obj(_) if key.is_empty() => {
+            return Some("begin with `services:`, and a service's name and attributes indented below".into());
+        }
+        T::Obj(keys) => {
+            let first = keys.iter().find(|own| own.required).or(keys.first())?;
+            return Some(format!("write `{key}: {{{}: ...}}`", if key_is_service(keys) { "image" } else { first.name }));
+        }
+        T::Map(_) => return Some(format!("write `{key}:`, and each name with its own lines below")),
+        _ => return None,
+    };
+    Some(format!("write `{key}: {right}`"))
+}
+
+fn key_is_service(keys: &'static [Key]) -> bool {
+    find(keys, "image").is_some() && find(keys, "build").is_some()
 }
 
 fn unknown_help(name: &str, keys: &[Key], path: &Path<'_>) -> String {

@@ -224,7 +224,9 @@ impl<'a> References<'a> {
                 );
             }
         }
-        for (name, network) in service.get("networks").and_then(Node::as_map).into_iter().flatten() {
+        // With a network mode, the networks are what is wrong, and said to be.
+        let networks = service.get("networks").filter(|_| service.get("network_mode").is_none());
+        for (name, network) in networks.and_then(Node::as_map).into_iter().flatten() {
             self.resource(&network.key_at, user, "networks", name, found);
         }
         for (name, model) in service.get("models").and_then(Node::as_map).into_iter().flatten() {

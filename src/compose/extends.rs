@@ -31,10 +31,18 @@ pub fn resolve(root: &mut Node, file: &Path, directory: &Path, reader: &mut dyn 
                 }
             }
             Ok(None) => {}
-            Err(diagnostics) => found.extend(diagnostics),
+            Err(diagnostics) => {
+                let circle = diagnostics.iter().any(|d| d.message.starts_with(CIRCLE));
+                if !(circle && found.iter().any(|d| d.message.starts_with(CIRCLE))) {
+                    found.extend(diagnostics);
+                }
+            }
         }
     }
 }
+
+/// How the message about a circle begins. A circle is one error, whichever of its services it is found from.
+const CIRCLE: &str = "`extends` goes in a circle";
 
 struct Resolver<'a> {
     reader: &'a mut dyn ReadFile,
@@ -55,7 +63,7 @@ impl Resolver<'_> {
         let here = (file.to_path_buf(), name.to_string());
         if chain.contains(&here) {
             let path: Vec<&str> = chain.iter().map(|(_, n)| n.as_str()).chain([name]).collect();
-            let message = format!("`extends` goes in a circle: {}", path.join(" -> "));
+            let message = format!("{CIRCLE}: {}", path.join(" -> "));
             return Err(vec![
                 Diagnostic::error(&extends.at, message).help("remove one of these `extends`: a service cannot be made of itself"),
             ]);

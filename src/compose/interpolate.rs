@@ -206,7 +206,8 @@ fn braced(inner: &str, variables: &dyn Variables, unset: &mut Unset, depth: usiz
     if operation.is_empty() {
         return Ok(value_or_empty(name, variables, unset));
     }
-    let (operator, operand) = operation.split_at(if operation.starts_with(':') { operation.len().min(2) } else { 1 });
+    let signs = if operation.starts_with(':') { 2 } else { 1 };
+    let (operator, operand) = operation.split_at(operation.char_indices().nth(signs).map_or(operation.len(), |(at, _)| at));
     match operator {
         ":-" => filled.map_or_else(|| nested(operand), Ok),
         "-" => value.map_or_else(|| nested(operand), Ok),
@@ -264,7 +265,7 @@ mod tests {
 
     #[test]
     fn failures() {
-        for text in ["${SET", "${}", "${SET!x}", "${1}"] {
+        for text in ["${SET", "${}", "${SET!x}", "${1}", "${SET\u{202}}", "${SET:\u{202}x}"] {
             assert!(matches!(expand(text, &vars, &mut Unset::new()), Err(Failure::Syntax(_))), "{text}");
         }
         let required = Failure::Required { name: "NONE".into(), message: "set me".into() };

@@ -58,6 +58,7 @@ impl<'a> Loader<'a> {
                 Ok(loaded)
             }
             Err(mut diagnostics) => {
+                diagnostics.dedup();
                 if !diagnostics.iter().any(|d| d.severity == Severity::Error) {
                     diagnostics.push(Diagnostic::global("the project could not be loaded"));
                 }
@@ -146,7 +147,8 @@ impl<'a> Loader<'a> {
         }
         if !skip.environment {
             let variables = &scope.variables;
-            let mut read = |path: &Path| match std::fs::read_to_string(path) {
+            let directory = &scope.directory;
+            let mut read = |path: &Path| match std::fs::read_to_string(directory.join(path)) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
                 result => Some(result),
             };

@@ -1,7 +1,7 @@
 //! The last look at the merged tree: what must be there is there, scalars have their canonical spelling, and what says
 //! nothing is left out, as Docker Compose's model does.
 
-use super::check::{boolean, float, integer, wrong};
+use super::check::{boolean, example, float, integer, wrong};
 use super::diagnostic::Diagnostic;
 use super::node::{MergeTag, Node, Path, Value};
 use super::schema::{Key, T, find};
@@ -25,7 +25,8 @@ impl Settle<'_> {
         }
         if node.is_null() {
             if let Some(expected) = demanded(t) {
-                self.found.push(wrong(node, path, expected).help("give it a value, or remove the line"));
+                let right = example(node, t, path.last()).unwrap_or_else(|| "give it a value".to_string());
+                self.found.push(wrong(node, path, expected).help(format!("{right}, or remove the line")));
             }
             return;
         }

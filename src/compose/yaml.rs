@@ -14,7 +14,7 @@ const MAX_DEPTH: usize = 100;
 /// Parses every document of a file. An empty file has none.
 pub fn parse(file: FileId, text: &str) -> Result<Vec<Node>, Diagnostic> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut builder = Builder { file, events: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0 };
+    let mut builder = Builder { file, text, events: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0 };
     let mut documents = Vec::new();
     loop {
         let (event, span) = builder.next()?;
@@ -32,6 +32,7 @@ pub fn parse(file: FileId, text: &str) -> Result<Vec<Node>, Diagnostic> {
 
 struct Builder<'input> {
     file: FileId,
+    text: &'input str,
     events: Parser<'input, saphyr_parser::StrInput<'input>>,
     anchors: HashMap<usize, (Node, usize)>,
     nodes: usize,
@@ -44,17 +45,32 @@ impl<'input> Builder<'input> {
             None => Ok((Event::StreamEnd, Span::default())),
             Some(Err(error)) => {
                 let mark = error.marker();
-                let at = At { file: self.file, line: mark.line().max(1) as u32, column: mark.col() as u32 + 1, len: 1 };
+                let at = self.clamped(mark.line().max(1), mark.col() + 1);
                 let info = error.info().to_string();
                 let help = if info.contains("tab") {
-                    Some("YAML is indented with spaces, never with tabs")
+                    "YAML is indented with spaces, never with tabs"
                 } else if info.contains("mapping values are not allowed") {
-                    Some("quote the value if it holds `: `, or check the indentation of this line and the one above")
+                    "quote the value if it holds `: `, or check the indentation of this line and the one above"
+                } else if info.contains("anchor") || info.contains("alias") {
+                    "mark the value that is meant with `&name`, above this line"
+                } else if info.contains("quote") || info.contains("end of stream") || info.contains("end of file") {
+                    "close the quote or the bracket that was opened"
+                } else if info.contains("',' or ']'") || info.contains("',' or '}'") || info.contains("flow") {
+                    "close the bracket, and part its items by commas"
                 } else {
-                    Some("check the indentation, and quote values that hold special characters")
+                    "check the indentation, and quote values that hold special characters"
                 };
-                Err(Diagnostic::error(&at, format!("this is not valid YAML: {info}")).maybe_help(help.map(str::to_string)))
+                Err(Diagnostic::error(&at, format!("this is not valid YAML: {info}")).help(help))
             }
+        }
+    }
+
+    /// A place of the text: what the parser reports behind the end is the end of the last line that holds something.
+    fn clamped(&self, line: usize, column: usize) -> At {
+        let at = |line: usize, column: usize| At { file: self.file, line: line as u32, column: column as u32, len: 1 };
+        match self.text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()).last() {
+            Some((last, text)) if line > last + 1 => at(last + 1, text.trim_end().chars().count() + 1),
+            _ => at(line, column),
         }
     }
 
@@ -80,7 +96,8 @@ impl<'input> Builder<'input> {
     fn node(&mut self, event: Event<'input>, span: Span, depth: usize) -> Result<Node, Diagnostic> {
         let at = self.at(span);
         if depth > MAX_DEPTH {
-            return Err(Diagnostic::error(&at, format!("nested more than {MAX_DEPTH} levels deep")));
+            return Err(Diagnostic::error(&at, format!("nested more than {MAX_DEPTH} levels deep"))
+                .help("a Compose file needs about ten: a bracket or an indentation is wrong"));
         }
         let before = self.nodes;
         self.count(&at, 1)?;

@@ -84,6 +84,12 @@ pub fn container(
         })
         .collect();
     for volume in &service.volumes {
+        if !volume.target.starts_with('/') {
+            let target = &volume.target;
+            return Err(format!(
+                "`services.{name}` mounts `{target}`, which is no absolute path in a container; a volume's name needs two letters or more"
+            ));
+        }
         match volume.kind.as_str() {
             "tmpfs" => tmpfs.push((volume.target.clone(), tmpfs_options(volume))),
             "bind" => mounts.push(MountSpec {

@@ -76,6 +76,17 @@ impl Registry {
         blocking(move || store.commit(&name, &config, &manifest, staged)).await
     }
 
+    /// What a tag stands for in the registry now: the digest, media type and size of its manifest or index.
+    ///
+    /// # Errors
+    /// The registry's.
+    pub async fn resolve(&self, name: &ImageRef) -> Result<(String, String, usize), ImageError> {
+        let response = self.get(name, &format!("manifests/{}", name.version()), Some(MANIFESTS)).await?;
+        let kind = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_string();
+        let manifest = read_bounded(response, name).await?;
+        Ok((digest_of(&manifest), kind, manifest.len()))
+    }
+
     async fn layer_unless_here(
         &self,
         store: &Arc<Store>,

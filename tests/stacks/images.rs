@@ -182,6 +182,21 @@ fn images_come_from_a_registry() {
 }
 
 #[test]
+fn tags_are_pinned_to_the_digests_that_a_registry_has_for_them() {
+    let registry = Registry::start();
+    let (manifest, _) = push_image(&registry, "pinned");
+    push_index(&registry, "pinned", &manifest, "amd64");
+    let stack = Stack::new("one");
+    let image = format!("127.0.0.1:{}/pinned:1", registry.port);
+    stack.write("compose.yaml", &format!("services: {{web: {{image: '{image}', hostname: a}}}}"));
+    let pinned = stack.wharf(&["config", "--resolve-image-digests"]).ok();
+    let line = pinned.lines().find_map(|line| line.trim().strip_prefix("image: ")).expect("an image");
+    assert!(line.starts_with(&format!("{image}@sha256:")) && pinned.contains("hostname"), "{pinned}");
+    stack.wharf(&["image", "pull", line]).ok();
+    assert_eq!(stack.wharf(&["config", "--lock-image-digests"]).ok(), format!("services:\n  web:\n    image: {line}\n"));
+}
+
+#[test]
 fn a_platform_that_is_not_this_machines_is_said() {
     let registry = Registry::start();
     let (manifest, _) = push_image(&registry, "other");

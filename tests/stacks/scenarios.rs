@@ -126,7 +126,7 @@ fn data_in_a_named_volume_outlives_down() {
 #[test]
 fn a_new_volume_takes_the_images_content() {
     let stack = Stack::new("volumes");
-    stack.write("compose.yaml", "services: {c: {image: 'busybox:local', command: sleep 99, stop_signal: SIGKILL, volumes: ['v:/etc', 'w:/tmp', {type: volume, source: n, target: /home, volume: {nocopy: true}}]}}\nvolumes: {v: , w: , n: }");
+    stack.write("compose.yaml", "services: {c: {image: 'busybox:local', command: sleep 99, stop_signal: SIGKILL, volumes: ['etc:/etc', 'tmp:/tmp', {type: volume, source: none, target: /home, volume: {nocopy: true}}]}}\nvolumes: {etc: {}, tmp: {}, none: {}}");
     stack.wharf(&["up", "-d"]).ok();
     assert!(stack.sh("c", "cat /etc/passwd").contains("app:x:1000"));
     assert_eq!(stack.sh("c", "stat -c %a /tmp"), "1777", "mode and owner come along");

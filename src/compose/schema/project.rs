@@ -5,12 +5,12 @@ use super::{By, Key, SERVICE, Shape, Short, T, k};
 use crate::compose::canonical;
 
 pub const PROJECT: T = Obj(&[
-    k("configs", Map(&CONFIG)),
+    k("configs", Map(&CONFIG)).later(),
     k("include", List(&INCLUDE, By::Append)),
     k("models", Map(&MODEL)).later(),
     k("name", Str),
     k("networks", Map(&NETWORK)),
-    k("secrets", Map(&SECRET)),
+    k("secrets", Map(&SECRET)).later(),
     k("services", Map(&SERVICE)),
     k("version", Text),
     k("volumes", Map(&VOLUME)),
@@ -39,7 +39,7 @@ const NETWORK: T = Maybe(&T::Short(&Short {
 }));
 
 const NETWORK_KEYS: &[Key] = &[
-    k("attachable", Bool),
+    k("attachable", Bool).elsewhere(),
     k("driver", Str),
     k("driver_opts", Options).later(),
     k("enable_ipv4", Bool).keep().later(),
@@ -52,12 +52,12 @@ const NETWORK_KEYS: &[Key] = &[
             k(
                 "config",
                 List(
-                    &Obj(&[k("aux_addresses", Options), k("gateway", Str), k("ip_range", Str), k("subnet", Str)]),
+                    &Obj(&[k("aux_addresses", Options).later(), k("gateway", Str), k("ip_range", Str), k("subnet", Str)]),
                     By::Field("subnet"),
                 ),
             ),
-            k("driver", Str),
-            k("options", Options),
+            k("driver", Str).elsewhere(),
+            k("options", Options).elsewhere(),
         ]),
     )
     .always(),

@@ -181,7 +181,7 @@ const RESTART_CONDITIONS: T = OneOf(&["none", "on-failure", "any"]);
 const DEPLOY: &[Key] = &[
     k("endpoint_mode", Str).elsewhere(),
     k("labels", Mapping),
-    k("mode", OneOf(&["replicated", "global", "replicated-job", "global-job"])),
+    k("mode", OneOf(&["replicated", "global", "replicated-job", "global-job"])).elsewhere(),
     k(
         "placement",
         Obj(&[
@@ -349,10 +349,10 @@ const NETWORKS: T = T::Short(&Short {
 
 const PORT: T = T::Short(&Short {
     long: Obj(&[
-        k("app_protocol", Str),
+        k("app_protocol", Str).elsewhere(),
         k("host_ip", Str),
-        k("mode", Str),
-        k("name", Str),
+        k("mode", Str).elsewhere(),
+        k("name", Str).elsewhere(),
         k("protocol", Str),
         k("published", Text),
         k("target", Int),
@@ -377,17 +377,17 @@ const VOLUME: T = T::Short(&Short {
                 k("create_host_path", Bool),
                 k("propagation", OneOf(&["private", "rprivate", "shared", "rshared", "slave", "rslave"])),
                 k("recursive", OneOf(&["enabled", "disabled", "writable", "readonly"])),
-                k("selinux", OneOf(&["z", "Z"])),
+                k("selinux", OneOf(&["z", "Z"])).elsewhere(),
             ]),
         ),
-        k("consistency", Str),
+        k("consistency", Str).elsewhere(),
         k("image", Obj(&[k("subpath", Str)])).later(),
         k("read_only", Bool),
         k("source", Str),
         k("target", Str),
         k("tmpfs", Obj(&[k("mode", Int), k("size", Bytes)])),
         k("type", OneOf(&["bind", "volume", "tmpfs", "cluster", "npipe", "image"])).required(),
-        k("volume", Obj(&[k("labels", Mapping), k("nocopy", Bool), k("subpath", Str)])),
+        k("volume", Obj(&[k("labels", Mapping).later(), k("nocopy", Bool), k("subpath", Str)])),
     ]),
     accepts: &[Shape::Str],
     expected: "a volume such as `./data:/var/lib/data`, or a mapping with `type` and `target`",

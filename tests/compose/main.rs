@@ -1,0 +1,6 @@
+//! The loader as a user meets it: files on disk, the model or the message that comes back.
+
+mod messages;
+mod models;
+mod properties;
+mod support;
