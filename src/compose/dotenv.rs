@@ -91,8 +91,8 @@ fn value<'a>(text: &'a str, earlier: &IndexMap<String, String>, outer: &dyn Vari
         }
         _ => {
             let (line, after) = text.split_once('\n').unwrap_or((text, ""));
-            let comment = line.char_indices().find(|(i, c)| *c == '#' && (*i == 0 || line[..*i].ends_with([' ', '\t'])));
-            let raw = comment.map_or(line, |(i, _)| &line[..i]).trim_end();
+            // A comment begins with a space before its `#`: `A=#1` and `A= #1` are values.
+            let raw = line.split_once(" #").map_or(line, |(value, _)| value).trim_end();
             Ok((expand(raw)?, after))
         }
     }
@@ -111,6 +111,17 @@ fn unescape(text: &str) -> String {
             Some('n') => out.push('\n'),
             Some('r') => out.push('\r'),
             Some('t') => out.push('\t'),
+            Some('a') => out.push('\x07'),
+            Some('b') => out.push('\x08'),
+            Some('f') => out.push('\x0c'),
+            Some('v') => out.push('\x0b'),
+            Some('0') => match octal(chars.as_str()) {
+                Some(c) => {
+                    out.push(c);
+                    chars.by_ref().take(3).for_each(drop);
+                }
+                None => out.push_str("\\0"),
+            },
             Some('$') => out.push_str("$$"),
             Some(c @ ('"' | '\\')) => out.push(c),
             Some(c) => out.extend(['\\', c]),
@@ -120,6 +131,11 @@ fn unescape(text: &str) -> String {
     out
 }
 
+/// The character of three octal digits.
+fn octal(text: &str) -> Option<char> {
+    u8::from_str_radix(text.get(..3)?, 8).ok().map(char::from)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,7 +143,7 @@ mod tests {
     #[test]
     fn every_form() {
         let outer = |name: &str| (name == "OUT").then(|| "outer".to_string());
-        let text = "# comment\nA=1\nexport B = two # tail\nC='single $A'\nD=\"double $A\\n\"\nE=${A}-${OUT}\nOUT\nMISSING\nF=\nG=a#b\nH=\"l1\nl2\"\nI: yaml\nJ=\"\\$A\"";
+        let text = "# comment\nA=1\nexport B = two # tail\nC='single $A'\nD=\"double $A\\n\"\nE=${A}-${OUT}\nOUT\nMISSING\nF=\nG=a#b\nH=\"l1\nl2\"\nI: yaml\nJ=\"\\$A\"\nK=#v # c\nL=\"\\0101\\a\"";
         let values = parse(text, &outer).expect("valid");
         let expected = [
             ("A", "1"),
@@ -141,6 +157,8 @@ mod tests {
             ("H", "l1\nl2"),
             ("I", "yaml"),
             ("J", "$A"),
+            ("K", "#v"),
+            ("L", "A\x07"),
         ];
         assert_eq!(values.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<Vec<_>>(), expected);
     }
