@@ -11,3 +11,4 @@ pub mod logs;
 pub mod network;
 pub mod plan;
 pub mod runtime;
+pub mod units;

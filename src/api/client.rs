@@ -118,6 +118,14 @@ impl Client {
         self.send(Self::request(Method::DELETE, path, Self::empty_body())?).await.map(drop)
     }
 
+    /// A POST without a body, whose answer says nothing.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn post_nothing(&self, path: &str) -> Result<(), ClientError> {
+        self.send(Self::request(Method::POST, path, Self::empty_body())?).await.map(drop)
+    }
+
     /// A POST whose answer comes in lines of JSON.
     ///
     /// # Errors
@@ -143,27 +151,24 @@ impl Client {
     pub async fn post_stream(
         &self,
         path: &str,
-        mut reader: impl tokio::io::AsyncRead + Unpin + Send + 'static,
+        reader: impl tokio::io::AsyncRead + Unpin + Send + 'static,
     ) -> Result<String, ClientError> {
-        use tokio::io::AsyncReadExt;
-        let (sender, receiver) = tokio::sync::mpsc::channel::<io::Result<Frame<Bytes>>>(8);
-        tokio::spawn(async move {
-            loop {
-                let mut buffer = BytesMut::with_capacity(1 << 18);
-                let chunk = match reader.read_buf(&mut buffer).await {
-                    Ok(0) => return,
-                    Ok(_) => Ok(Frame::data(buffer.freeze())),
-                    Err(error) => Err(error),
-                };
-                if sender.send(chunk).await.is_err() {
-                    return;
-                }
-            }
-        });
-        let body = BodyExt::boxed_unsync(StreamBody::new(super::reply::receiver_stream(receiver)));
-        let response = self.send(Self::request(Method::POST, path, body)?).await?;
+        let response = self.send(Self::request(Method::POST, path, stream_body(reader))?).await?;
         let bytes = response.into_body().collect().await.map_err(ClientError::protocol)?.to_bytes();
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// A POST with a stream of bytes as its body; the answer comes in lines of JSON.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn post_stream_lines(
+        &self,
+        path: &str,
+        reader: impl tokio::io::AsyncRead + Unpin + Send + 'static,
+    ) -> Result<Lines, ClientError> {
+        let response = self.send(Self::request(Method::POST, path, stream_body(reader))?).await?;
+        Ok(Lines { body: response.into_body(), buffer: BytesMut::new() })
     }
 
     /// A GET whose answer is Docker's multiplexed stream.
@@ -197,6 +202,26 @@ impl Client {
 pub struct Lines {
     body: Incoming,
     buffer: BytesMut,
+}
+
+/// What a reader gives, as a request's body.
+fn stream_body(mut reader: impl tokio::io::AsyncRead + Unpin + Send + 'static) -> RequestBody {
+    use tokio::io::AsyncReadExt;
+    let (sender, receiver) = tokio::sync::mpsc::channel::<io::Result<Frame<Bytes>>>(8);
+    tokio::spawn(async move {
+        loop {
+            let mut buffer = BytesMut::with_capacity(1 << 18);
+            let chunk = match reader.read_buf(&mut buffer).await {
+                Ok(0) => return,
+                Ok(_) => Ok(Frame::data(buffer.freeze())),
+                Err(error) => Err(error),
+            };
+            if sender.send(chunk).await.is_err() {
+                return;
+            }
+        }
+    });
+    BodyExt::boxed_unsync(StreamBody::new(super::reply::receiver_stream(receiver)))
 }
 
 impl Lines {

@@ -19,7 +19,8 @@ pub fn list(engine: &Engine, query: &Query) -> Reply {
     let filters = query.filters();
     let all = query.flag("all");
     let wanted = |key: &str| filters.get(key).map_or(&[][..], Vec::as_slice);
-    let mut list: Vec<ContainerRecord> = engine.containers().iter().map(|c| c.record()).collect();
+    let shown = engine.containers();
+    let mut list: Vec<ContainerRecord> = shown.iter().filter(|c| !Engine::is_build_step(c)).map(|c| c.record()).collect();
     list.reverse();
     list.retain(|record| {
         let statuses = wanted("status");

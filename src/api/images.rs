@@ -23,6 +23,15 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
         },
         ("POST", ["load"]) => load(engine, request).await,
         ("GET", [name @ .., "json"]) => inspect(engine, &name.join("/")),
+        ("GET", [name @ .., "history"]) => history(engine, &name.join("/")),
+        ("POST", [name @ .., "push"]) => push(engine, &name.join("/"), query),
+        ("POST", [name @ .., "tag"]) => {
+            let repository = query.get("repo").ok_or_else(|| EngineError::Invalid("the new name is missing".into()))?;
+            let text = query.get("tag").filter(|tag| !tag.is_empty()).map_or_else(|| repository.to_string(), |tag| format!("{repository}:{tag}"));
+            let (_, image) = engine.image(&name.join("/"))?;
+            engine.images.tag(&image, &text.parse().map_err(ImageError::from)?)?;
+            reply::empty(201)
+        }
         ("DELETE", name) if !name.is_empty() => {
             engine.remove_image(&name.join("/"))?;
             reply::json(200, &json!([{"Untagged": name.join("/")}]))
@@ -69,6 +78,32 @@ fn inspect(engine: &Engine, name: &str) -> Reply {
     )
 }
 
+/// The steps that made an image, the last first.
+fn history(engine: &Engine, name: &str) -> Reply {
+    let (reference, image) = engine.image(name)?;
+    let config: Value = serde_json::from_slice(&engine.images.configuration(&image)?).unwrap_or_default();
+    let mut layers = image.layers.iter();
+    let mut steps = Vec::new();
+    for entry in config["history"].as_array().into_iter().flatten() {
+        let layer = if entry["empty_layer"] == json!(true) { None } else { layers.next() };
+        let created = entry["created"].as_str().and_then(|c| c.parse::<jiff::Timestamp>().ok()).map_or(0, |t| t.as_second());
+        steps.push(json!({
+            "Id": "<missing>",
+            "Created": created,
+            "CreatedBy": entry["created_by"].as_str().unwrap_or_default(),
+            "Comment": entry["comment"].as_str().unwrap_or_default(),
+            "Size": layer.and_then(|layer| engine.images.has_layer(layer)).unwrap_or(0),
+            "Tags": null,
+        }));
+    }
+    if let Some(last) = steps.last_mut() {
+        last["Id"] = json!(image.id);
+        last["Tags"] = json!([reference.familiar()]);
+    }
+    steps.reverse();
+    reply::json(200, &steps)
+}
+
 /// `/distribution/NAME/json`: what a registry has under a tag now.
 pub async fn distribution(engine: &Engine, name: &str) -> Reply {
     let reference: ImageRef = name.parse().map_err(ImageError::from)?;
@@ -106,6 +141,33 @@ fn pull(engine: &Arc<Engine>, image: &str, query: &Query) -> Reply {
     reply::stream("application/json", reply::receiver_stream(receiver))
 }
 
+/// As [`pull`], the other way. Docker's clients give the tag in the query.
+fn push(engine: &Arc<Engine>, name: &str, query: &Query) -> Reply {
+    let text = query.get("tag").filter(|tag| !tag.is_empty()).map_or_else(|| name.to_string(), |tag| format!("{name}:{tag}"));
+    let reference: ImageRef = text.parse().map_err(ImageError::from)?;
+    let image = engine.images.find(&reference)?.ok_or_else(|| EngineError::NoSuch { what: "image", name: text.clone() })?;
+    let (sender, receiver) = mpsc::channel::<Bytes>(64);
+    let engine = engine.clone();
+    tokio::spawn(async move {
+        let (progress, mut steps) = mpsc::unbounded_channel();
+        let report: crate::image::Report = Arc::new(move |step| drop(progress.send(step)));
+        let pushing = tokio::spawn(async move { engine.registry.push(&engine.images, &reference, &image, report).await });
+        let line = |value: Value| Bytes::from(format!("{value}\n"));
+        while let Some(crate::image::Progress::Layer { id, status, current, total }) = steps.recv().await {
+            let value = json!({"id": id, "status": status, "progressDetail": {"current": current, "total": total}});
+            let _ = sender.send(line(value)).await;
+        }
+        let failed = |error: String| json!({"error": error, "errorDetail": {"message": error}});
+        let last = match pushing.await {
+            Ok(Ok((digest, size))) => json!({"aux": {"Tag": text, "Digest": digest, "Size": size}}),
+            Ok(Err(error)) => failed(error.to_string()),
+            Err(error) => failed(error.to_string()),
+        };
+        let _ = sender.send(line(last)).await;
+    });
+    reply::stream("application/json", reply::receiver_stream(receiver))
+}
+
 async fn import(engine: &Arc<Engine>, query: &Query, request: Request<Incoming>) -> Reply {
     let repository = query.get("repo").ok_or_else(|| EngineError::Invalid("the image needs a name".into()))?;
     let text = query.get("tag").map_or_else(|| repository.to_string(), |tag| format!("{repository}:{tag}"));
@@ -127,7 +189,7 @@ async fn load(engine: &Arc<Engine>, request: Request<Incoming>) -> Reply {
 }
 
 /// Gives a request's body to blocking work as a reader.
-async fn with_body<T: Send + 'static>(
+pub(super) async fn with_body<T: Send + 'static>(
     request: Request<Incoming>,
     work: impl FnOnce(ChunkReader) -> Result<T, ImageError> + Send + 'static,
 ) -> Result<T, EngineError> {

@@ -3,6 +3,7 @@
 //! [`server`] is the engine's end and routes to [`containers`], [`exec`], [`images`], [`logs`], [`networks`] and
 //! [`projects`]; [`client`] is the other end, all that the CLI knows of the engine.
 
+mod build;
 pub mod client;
 mod containers;
 mod exec;

@@ -35,6 +35,19 @@ pub struct Images {
 
 #[derive(clap::Subcommand, Debug)]
 pub enum Image {
+    /// Build an image from a Dockerfile.
+    Build(super::build::ImageBuild),
+    /// Show the steps that made an image.
+    History { reference: String },
+    /// Push an image to a registry.
+    Push {
+        reference: String,
+        /// Show nothing but errors.
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Give an image another name.
+    Tag { source: String, target: String },
     /// Make an image of a root file system in a tar archive.
     Import {
         /// The archive, plain, gzip or zstd; `-` is standard input.
@@ -103,7 +116,11 @@ pub async fn pull(global: &Global, command: Pull) -> Outcome {
     if failed { Err(Failure::Code(1)) } else { Ok(()) }
 }
 
-async fn pull_one(client: &Client, image: &str, steps: &mut Steps) -> Outcome {
+/// Pulls an image and shows how.
+///
+/// # Errors
+/// Why it is not here.
+pub async fn pull_one(client: &Client, image: &str, steps: &mut Steps) -> Outcome {
     let object = format!("Image {image}");
     steps.show(&Progress::Step { object: object.clone(), status: "Pulling".into(), done: false });
     let mut lines = client.post_lines(&format!("/images/create?fromImage={}", escape(image)), &Value::Null).await?;
@@ -166,8 +183,27 @@ pub async fn list(global: &Global, command: Images) -> Outcome {
 }
 
 pub async fn image(global: &Global, command: Image) -> Outcome {
+    if let Image::Build(command) = command {
+        return super::build::image_build(global, command).await;
+    }
     let client = connect::engine(global).await?;
     match command {
+        Image::Build(_) => {}
+        Image::Push { reference, quiet } => super::push::push_one(&client, &reference, quiet).await?,
+        Image::Tag { source, target } => {
+            let path = format!("/images/{}/tag?repo={}", escape(&source), escape(&target));
+            client.post_nothing(&path).await?;
+        }
+        Image::History { reference } => {
+            let steps: Vec<Value> = client.get(&format!("/images/{}/history", escape(&reference))).await?;
+            let rows = steps.iter().map(|step| {
+                let text = |key: &str| step[key].as_str().unwrap_or_default().to_string();
+                let id = text("Id").trim_start_matches("sha256:").chars().take(12).collect::<String>();
+                let by: String = text("CreatedBy").chars().take(60).collect();
+                vec![id, by, bytes(step["Size"].as_u64().unwrap_or(0)), text("Comment")]
+            });
+            println!("{}", table(&["IMAGE", "CREATED BY", "SIZE", "COMMENT"], rows.collect()));
+        }
         Image::Import { file, reference, change } => {
             let changes: String = change.iter().map(|c| format!("&changes={}", escape(c))).collect();
             let path = format!("/images/create?fromSrc=-&repo={}{changes}", escape(&reference));

@@ -2,6 +2,7 @@
 //!
 //! A file a command; [`connect`] finds or starts the engine, [`project`] loads the Compose files, [`output`] draws.
 
+mod build;
 mod config;
 mod connect;
 mod down;
@@ -14,6 +15,7 @@ mod logs;
 mod output;
 mod project;
 mod ps;
+mod push;
 mod up;
 
 use clap::{Args, Parser, Subcommand};
@@ -89,6 +91,10 @@ enum Command {
     Kill(lifecycle::Kill),
     /// Remove stopped containers.
     Rm(lifecycle::Rm),
+    /// Build the images of services.
+    Build(build::BuildCommand),
+    /// Push the images of services that are built.
+    Push(push::Push),
     /// Pull the images of services.
     Pull(images::Pull),
     /// List the images of the project's containers.
@@ -99,7 +105,7 @@ enum Command {
     Graph(graph::Graph),
     /// List projects.
     Ls(ps::Ls),
-    /// Import, load, list and remove images.
+    /// Build, import, load, list, tag, push and remove images.
     #[command(subcommand)]
     Image(images::Image),
     /// Print the version.
@@ -177,6 +183,8 @@ async fn run(cli: Cli) -> Outcome {
         Command::Pull(command) => images::pull(global, command).await,
         Command::Images(command) => images::list(global, command).await,
         Command::Config(command) => config::run(global, command).await,
+        Command::Build(command) => build::run(global, command).await,
+        Command::Push(command) => push::run(global, command).await,
         Command::Graph(command) => graph::run(global, command).await,
         Command::Ls(command) => ps::ls(global, command).await,
         Command::Image(command) => images::image(global, command).await,

@@ -31,7 +31,7 @@ impl Steps {
                 } else {
                     status.clone()
                 };
-                let done = matches!(status.as_str(), "Pull complete" | "Already exists");
+                let done = matches!(status.as_str(), "Pull complete" | "Already exists" | "Pushed" | "Layer already exists" | "Mounted");
                 if self.bars.is_some() || done {
                     self.step(&format!("Image {image} [{id}]"), &size, done);
                 }

@@ -24,9 +24,12 @@ pub struct Up {
     wait_timeout: Option<u64>,
     #[command(flatten)]
     how: How,
-    /// Build images before starting (not supported yet).
+    /// Build images before starting, whether or not they are there.
     #[arg(long)]
     build: bool,
+    /// Never build, even when an image is missing.
+    #[arg(long, conflicts_with = "build")]
+    no_build: bool,
     /// Do not show log prefixes.
     #[arg(long)]
     no_log_prefix: bool,
@@ -111,7 +114,8 @@ fn request(loaded: &Loaded, services: Vec<String>, how: How, wait: bool) -> UpRe
 }
 
 pub async fn plan(global: &Global, command: PlanCommand) -> Outcome {
-    let loaded = project::load(global, &command.services)?;
+    let mut loaded = project::load(global, &command.services)?;
+    super::build::name_images(&mut loaded.project);
     let client = connect::engine(global).await?;
     let request = UpRequest { plan_only: true, ..request(&loaded, command.services, command.how, false) };
     let mut lines = client.post_lines(&path(&loaded, "up"), &request).await?;
@@ -148,12 +152,49 @@ pub async fn follow(client: &Client, path: &str, body: &impl serde::Serialize, q
     Err(Failure::Message("the engine left before it was done; run the command again".into()))
 }
 
-pub async fn run(global: &Global, command: Up) -> Outcome {
-    if command.build {
-        return Err(Failure::Message("`--build` is not supported yet: give services an `image`".into()));
+/// Builds the images of services that `up` starts: all with `--build`, else those that are not there. A `pull_policy` that pulls
+/// is tried first, as the specification says.
+async fn build_what_is_missing(client: &Client, loaded: &Loaded, command: &Up) -> Outcome {
+    let services = &loaded.project.services;
+    let mut starting: Vec<String> =
+        if command.services.is_empty() { services.keys().cloned().collect() } else { command.services.clone() };
+    let mut next = 0;
+    while let Some(name) = starting.get(next).cloned() {
+        next += 1;
+        for dependency in services.get(&name).into_iter().flat_map(|s| s.depends_on.keys()).filter(|_| !command.how.no_deps) {
+            if !starting.contains(dependency) && services.contains_key(dependency) {
+                starting.push(dependency.clone());
+            }
+        }
     }
-    let loaded = project::load(global, &command.services)?;
+    let mut wanted = Vec::new();
+    for (name, service) in services.iter().filter(|(name, service)| service.build.is_some() && starting.contains(name)) {
+        let image = super::build::image_name(&loaded.project, name);
+        let policy = command.how.pull.as_deref().or(service.pull_policy.as_deref()).unwrap_or_default();
+        let build = if command.build || policy == "build" {
+            true
+        } else {
+            let is_here = || async { client.get::<serde_json::Value>(&format!("/images/{}/json", escape(&image))).await.is_ok() };
+            match policy {
+                "always" => super::images::pull_one(client, &image, &mut Steps::new(true)).await.is_err() && !is_here().await,
+                "missing" => !is_here().await && super::images::pull_one(client, &image, &mut Steps::new(true)).await.is_err(),
+                _ => !is_here().await,
+            }
+        };
+        if build {
+            wanted.push(name.clone());
+        }
+    }
+    super::build::build_services(client, loaded, &wanted, &super::build::BuildFlags::default()).await
+}
+
+pub async fn run(global: &Global, command: Up) -> Outcome {
+    let mut loaded = project::load(global, &command.services)?;
+    super::build::name_images(&mut loaded.project);
     let client = connect::engine(global).await?;
+    if !command.no_build {
+        build_what_is_missing(&client, &loaded, &command).await?;
+    }
     let detach = command.detach || command.wait || command.how.no_start;
     let named = command.services.clone();
     let request = request(&loaded, command.services, command.how, command.wait);

@@ -29,7 +29,7 @@ pub mod profiles;
 pub mod render;
 pub mod schema;
 pub mod settle;
-pub mod units;
+pub use crate::units;
 pub mod yaml;
 
 use diagnostic::{Diagnostic, LoadError, Sources};

@@ -41,6 +41,7 @@ impl Engine {
         self.remove_strays();
         let adoptions = self.containers().into_iter().map(|container| self.adopt_container(container));
         futures::future::join_all(adoptions).await;
+        self.remove_build_steps().await;
     }
 
     async fn adopt_container(self: &Arc<Self>, container: Arc<Container>) {

@@ -143,6 +143,8 @@ impl Engine {
         Ok(Engine {
             images: Arc::new(Store::open(&config.data_root.join("images"))?),
             registry: Registry::new()?,
+            build_network_users: std::sync::Mutex::new(0),
+            contents: crate::image::build::files::Contents::default(),
             journal,
             cgroups,
             firewall: Firewall::new(&table).map_err(crate::network::NetworkError::Firewall)?,

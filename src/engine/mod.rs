@@ -5,6 +5,7 @@
 //! engine left; [`lifecycle`] is the process itself.
 
 pub mod adopt;
+pub mod build;
 pub mod containers;
 pub mod convert;
 pub mod error;
@@ -75,6 +76,10 @@ pub struct Engine {
     /// Held by whoever pulls an image: another who wants the same one waits, and finds it there.
     pulls: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     stopping: watch::Sender<bool>,
+    /// How many steps of builds are on the builds' network.
+    build_network_users: Mutex<usize>,
+    /// Digests of what builds have copied.
+    contents: crate::image::build::files::Contents,
     watcher: crate::engine::events::LogWatcher,
 }
 

@@ -17,3 +17,19 @@ pub fn plain<'a>(stream: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
         Box::new(stream)
     })
 }
+
+/// As [`plain`], and bzip2 and xz besides: what ADD takes apart.
+///
+/// # Errors
+/// As [`plain`].
+pub fn plain_of_any<'a>(stream: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let mut stream = BufReader::with_capacity(1 << 17, stream);
+    let head = stream.fill_buf()?;
+    if head.starts_with(b"BZh") {
+        return Ok(Box::new(bzip2_rs::DecoderReader::new(stream)));
+    }
+    if head.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) {
+        return Ok(Box::new(lzma_rust2::XzReader::new(stream, true)));
+    }
+    plain(stream)
+}

@@ -1,8 +1,10 @@
 //! Images: references, registries, archives, and the store of unpacked layers.
 
 pub mod archive;
+pub mod build;
 pub mod chunks;
 pub mod compression;
+pub mod push;
 pub mod reference;
 pub mod registry;
 pub mod store;
@@ -33,6 +35,9 @@ pub enum ImageError {
     Registry { host: String, what: String, why: String },
     #[error("{0}")]
     Change(String),
+    /// A build's: the whole sentence.
+    #[error("{0}")]
+    Build(String),
 }
 
 impl ImageError {

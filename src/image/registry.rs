@@ -4,8 +4,9 @@ use super::chunks::ChunkReader;
 use super::store::{HashingReader, StagedLayer, Store, chain_ids, digest_of};
 use super::{Image, ImageError, ImageRef, Progress, Report, compression};
 use futures::stream::{StreamExt, TryStreamExt};
-use reqwest::{Client, Response, StatusCode, header};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
 use std::collections::HashMap;
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use tokio::sync::{Mutex, Semaphore};
@@ -19,7 +20,7 @@ const TRIES: u32 = 3;
 
 /// A client for every registry; keeps connections and tokens.
 pub struct Registry {
-    client: Client,
+    pub(super) client: Client,
     tokens: Mutex<HashMap<(String, String), String>>,
     layers: Arc<Semaphore>,
 }
@@ -145,7 +146,8 @@ impl Registry {
         let store = store.clone();
         let expected = digest.to_string();
         let unpacking = tokio::task::spawn_blocking(move || {
-            let mut hashing = HashingReader::new(reader);
+            let copy = store.blob_draft()?;
+            let mut hashing = HashingReader::new(copy.copying(reader)?);
             let staged = {
                 let plain =
                     compression::plain(&mut hashing).map_err(|e| ImageError::Unpack(super::unpack::UnpackError::Archive(e)))?;
@@ -153,7 +155,12 @@ impl Registry {
             };
             io::copy(&mut hashing, &mut io::sink()).map_err(|e| ImageError::Unpack(super::unpack::UnpackError::Archive(e)))?;
             let got = hashing.digest();
-            if got == expected { Ok(staged) } else { Err(ImageError::WrongDigest { what: "layer".into(), expected, got }) }
+            if got == expected {
+                store.keep_blob(copy, &expected)?;
+                Ok(staged)
+            } else {
+                Err(ImageError::WrongDigest { what: "layer".into(), expected, got })
+            }
         });
         let mut stream = response.bytes_stream();
         let mut current = 0;
@@ -190,42 +197,57 @@ impl Registry {
 
     /// A GET with whatever authorisation the registry asks for.
     async fn get(&self, name: &ImageRef, what: &str, accept: Option<&str>) -> Result<Response, ImageError> {
-        let url = format!("{}/v2/{}/{what}", base_url(&name.host), name.path);
-        let scope = (name.host.clone(), name.path.clone());
+        let url = repository_url(name, what);
+        let failed = |why: String| ImageError::Registry { host: name.host.clone(), what: name.familiar(), why };
+        let request = || {
+            let request = self.client.get(&url);
+            std::future::ready(Ok(match accept {
+                Some(accept) => request.header(header::ACCEPT, accept),
+                None => request,
+            }))
+        };
+        let response = self.authorised(name, "pull", request).await?;
+        match response.status() {
+            StatusCode::OK => Ok(response),
+            StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                Err(ImageError::NotFound { image: name.familiar(), host: name.host.clone() })
+            }
+            StatusCode::TOO_MANY_REQUESTS => {
+                Err(failed("too many requests; the registry limits how much is pulled, try again later or log in".into()))
+            }
+            status => Err(failed(format!("it answered {status}"))),
+        }
+    }
+
+    /// Sends a request, and once more with the authorisation that the registry asks for. `action` is what is to be done with
+    /// the repository: `pull`, or `pull,push`.
+    pub(super) async fn authorised<F>(&self, name: &ImageRef, action: &str, request: impl Fn() -> F) -> Result<Response, ImageError>
+    where
+        F: Future<Output = Result<RequestBuilder, ImageError>>,
+    {
+        let scope = (name.host.clone(), format!("{}:{action}", name.path));
         let failed = |why: String| ImageError::Registry { host: name.host.clone(), what: name.familiar(), why };
         for attempt in 0..2 {
-            let mut request = self.client.get(&url);
-            if let Some(accept) = accept {
-                request = request.header(header::ACCEPT, accept);
-            }
+            let mut request = request().await?;
             if let Some(authorization) = self.tokens.lock().await.get(&scope) {
                 request = request.header(header::AUTHORIZATION, authorization);
             }
             let response = request.send().await.map_err(|e| failed(unreachable(&e)))?;
             match response.status() {
-                StatusCode::OK => return Ok(response),
                 StatusCode::UNAUTHORIZED if attempt == 0 => {
                     let challenge =
                         response.headers().get(header::WWW_AUTHENTICATE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-                    let token = self.authorise(name, challenge).await?;
+                    let token = self.authorise(name, action, challenge).await?;
                     self.tokens.lock().await.insert(scope.clone(), token);
                 }
-                StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                    return Err(ImageError::NotFound { image: name.familiar(), host: name.host.clone() });
-                }
-                StatusCode::TOO_MANY_REQUESTS => {
-                    return Err(failed(
-                        "too many requests; the registry limits how much is pulled, try again later or log in".into(),
-                    ));
-                }
-                status => return Err(failed(format!("it answered {status}"))),
+                _ => return Ok(response),
             }
         }
         Err(failed("it asks for authorisation again and again".into()))
     }
 
     /// Answers a `WWW-Authenticate` challenge (RFC 6750 as the distribution specification uses it).
-    async fn authorise(&self, name: &ImageRef, challenge: &str) -> Result<String, ImageError> {
+    async fn authorise(&self, name: &ImageRef, action: &str, challenge: &str) -> Result<String, ImageError> {
         let failed = |why: String| ImageError::Registry { host: name.host.clone(), what: "authorisation".into(), why };
         let basic = credentials(&name.host);
         let (scheme, parameters) = challenge.split_once(' ').unwrap_or((challenge, ""));
@@ -237,7 +259,7 @@ impl Registry {
         let parameters = challenge_parameters(parameters);
         let realm = parameters.get("realm").ok_or_else(|| failed(format!("its challenge is not understood: {challenge}")))?;
         let mut url = reqwest::Url::parse(realm).map_err(|e| failed(e.to_string()))?;
-        let scope = format!("repository:{}:pull", name.path);
+        let scope = format!("repository:{}:{action}", name.path);
         url.query_pairs_mut().append_pair("scope", parameters.get("scope").unwrap_or(&scope));
         if let Some(service) = parameters.get("service") {
             url.query_pairs_mut().append_pair("service", service);
@@ -257,6 +279,11 @@ impl Registry {
             .ok_or_else(|| failed("the token server sent no token".into()))?;
         Ok(format!("Bearer {token}"))
     }
+}
+
+/// Where a repository's things are.
+pub(super) fn repository_url(name: &ImageRef, what: &str) -> String {
+    format!("{}/v2/{}/{what}", base_url(&name.host), name.path)
 }
 
 /// `https`, and plain HTTP for registries on loopback, as Docker has it.
@@ -313,7 +340,7 @@ pub fn choose_platform(index: &serde_json::Value, name: &ImageRef) -> Result<Str
     }
 }
 
-fn parse(manifest: &[u8]) -> Result<serde_json::Value, ImageError> {
+pub(super) fn parse(manifest: &[u8]) -> Result<serde_json::Value, ImageError> {
     serde_json::from_slice(manifest).map_err(|e| ImageError::Malformed { what: "manifest", why: e.to_string() })
 }
 
@@ -335,7 +362,7 @@ async fn read_bounded(response: Response, name: &ImageRef) -> Result<Vec<u8>, Im
     Ok(bytes)
 }
 
-fn short(digest: &str) -> String {
+pub(super) fn short(digest: &str) -> String {
     digest.trim_start_matches("sha256:").chars().take(12).collect()
 }
 
@@ -344,7 +371,7 @@ fn unreachable(error: &reqwest::Error) -> String {
     if error.is_connect() || error.is_timeout() { format!("it cannot be reached: {cause}") } else { cause }
 }
 
-fn root_cause(error: &dyn std::error::Error) -> String {
+pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
         cause = source;
@@ -352,7 +379,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, ImageError> + Send + 'static) -> Result<T, ImageError> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, ImageError> + Send + 'static) -> Result<T, ImageError> {
     tokio::task::spawn_blocking(work).await.map_err(|e| ImageError::Malformed { what: "image", why: e.to_string() })?
 }
 

@@ -56,7 +56,11 @@ pub struct Store {
     next: AtomicU64,
     /// Images by their manifest's digest: what a digest names never changes.
     loaded: Mutex<HashMap<String, Image>>,
+    /// Layers that are in their place and not yet synced, with the bytes of their files.
+    pending: Mutex<HashMap<String, u64>>,
 }
+
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// A layer that is unpacked but not yet known.
 #[derive(Debug)]
@@ -64,6 +68,108 @@ pub struct StagedLayer {
     directory: PathBuf,
     pub diff_id: String,
     pub bytes: u64,
+}
+
+/// A layer in its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    pub chain: String,
+    pub diff_id: String,
+    /// Of the files.
+    pub bytes: u64,
+    /// Of the tar that the diff id is the digest of.
+    pub tar_bytes: u64,
+}
+
+/// A blob on its way. It goes away unless it is kept.
+#[derive(Debug)]
+pub struct BlobDraft {
+    path: PathBuf,
+}
+
+impl BlobDraft {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes what is read through it.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn copying<R: io::Read>(&self, inner: R) -> Result<CopyingReader<R>, ImageError> {
+        let file = File::create(&self.path).map_err(ImageError::store(format!("making {}", self.path.display())))?;
+        Ok(CopyingReader { inner, file })
+    }
+}
+
+impl Drop for BlobDraft {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Writes what is read through it to a file.
+pub struct CopyingReader<R> {
+    inner: R,
+    file: File,
+}
+
+impl<R: io::Read> io::Read for CopyingReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.file.write_all(&buffer[..n])?;
+        Ok(n)
+    }
+}
+
+/// A layer that is being made. It goes away unless it is kept.
+#[derive(Debug)]
+pub struct Draft {
+    directory: PathBuf,
+}
+
+impl Draft {
+    /// Takes the place of the draft's content: the upper directory of a container that has ended.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn take(&self, upper: &Path) -> io::Result<()> {
+        remove_tree(&self.diff())?;
+        fs::rename(upper, self.diff())
+    }
+
+    /// What becomes the layer.
+    pub fn diff(&self) -> PathBuf {
+        self.directory.join("diff")
+    }
+
+    /// overlayfs's work directory.
+    pub fn work(&self) -> PathBuf {
+        self.directory.join("work")
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let _ = remove_tree(&self.directory);
+    }
+}
+
+struct HashingWriter {
+    hash: Sha256,
+    length: u64,
+}
+
+impl Write for HashingWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.hash.update(bytes);
+        self.length += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Drop for StagedLayer {
@@ -80,9 +186,9 @@ impl Store {
     /// When the directories cannot be made or the index cannot be read.
     pub fn open(root: &Path) -> Result<Self, ImageError> {
         let store =
-            Store { root: root.to_path_buf(), index: Mutex::default(), next: AtomicU64::new(0), loaded: Mutex::default() };
+            Store { root: root.to_path_buf(), index: Mutex::default(), next: AtomicU64::new(0), loaded: Mutex::default(), pending: Mutex::default() };
         let context = |doing: &str| ImageError::store(format!("{doing} {}", root.display()));
-        for directory in ["blobs/sha256", "layers"] {
+        for directory in ["blobs/sha256", "layers", "cache"] {
             fs::create_dir_all(root.join(directory)).map_err(context("making the image store"))?;
         }
         let _ = remove_tree(&store.staging());
@@ -129,6 +235,11 @@ impl Store {
         fs::read_to_string(size).ok()?.trim().parse().ok()
     }
 
+    /// Whether a layer's files are there, whether or not they are durable yet.
+    pub fn is_usable(&self, chain_id: &str) -> bool {
+        self.has_layer(chain_id).is_some() || self.pending.lock().unwrap_or_else(|e| e.into_inner()).contains_key(chain_id)
+    }
+
     /// Unpacks a layer into a staging directory. The reader gives the uncompressed tar.
     ///
     /// # Errors
@@ -150,6 +261,179 @@ impl Store {
         staged.diff_id = hashing.digest();
         staged.bytes = unpacked.bytes;
         Ok(staged)
+    }
+
+    /// A place for a blob that is on its way.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn blob_draft(&self) -> Result<BlobDraft, ImageError> {
+        let path = self.staging().join(format!("blob-{}", self.next.fetch_add(1, Ordering::Relaxed)));
+        Ok(BlobDraft { path })
+    }
+
+    /// Keeps a blob whose digest was checked. It is synced with the image that it belongs to.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn keep_blob(&self, draft: BlobDraft, digest: &str) -> Result<(), ImageError> {
+        fs::rename(&draft.path, self.blob(digest)).map_err(ImageError::store(format!("storing the blob {digest}")))
+    }
+
+    /// A blob's file, where it is here.
+    pub fn find_blob(&self, digest: &str) -> Option<(PathBuf, u64)> {
+        let path = self.blob(digest);
+        let size = fs::metadata(&path).ok()?.len();
+        Some((path, size))
+    }
+
+    /// An image's manifest as it is stored.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn manifest(&self, image: &Image) -> Result<Vec<u8>, ImageError> {
+        fs::read(self.blob(&image.manifest)).map_err(ImageError::store(format!("reading the manifest {}", image.manifest)))
+    }
+
+    /// An empty directory for a layer that is being made, and one for overlayfs's own use.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn draft(&self) -> Result<Draft, ImageError> {
+        let directory = self.staging().join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        let draft = Draft { directory };
+        for part in [draft.diff(), draft.work()] {
+            fs::create_dir_all(&part).map_err(ImageError::store(format!("making {}", part.display())))?;
+        }
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(draft.diff(), fs::Permissions::from_mode(0o755)).map_err(ImageError::store("preparing a layer".into()))?;
+        Ok(draft)
+    }
+
+    /// Makes a finished draft a layer on top of another. It is usable at once, and known after [`Store::confirm`].
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn keep(&self, draft: &Draft, parent: Option<&str>, epoch: Option<i64>) -> Result<Option<Layer>, ImageError> {
+        let failed = ImageError::store("storing a layer".into());
+        if let Some(epoch) = epoch {
+            super::build::tarball::clamp_times(&draft.diff(), epoch).map_err(&failed)?;
+        }
+        let mut hashing = HashingWriter { hash: Sha256::new(), length: 0 };
+        let counted = super::build::tarball::write(&draft.diff(), io::BufWriter::with_capacity(1 << 18, &mut hashing)).map_err(&failed)?;
+        if counted.entries == 0 {
+            return Ok(None);
+        }
+        let diff_id = digest_text(hashing.hash.clone().finalize().as_slice());
+        let chain = match parent {
+            Some(parent) => digest_of(format!("{parent} {diff_id}").as_bytes()),
+            None => diff_id.clone(),
+        };
+        let layer = Layer { chain, diff_id, bytes: counted.bytes, tar_bytes: hashing.length };
+        let mut pending = self.pending.lock().unwrap_or_else(|e| e.into_inner());
+        if self.has_layer(&layer.chain).is_some() || pending.contains_key(&layer.chain) {
+            return Ok(Some(layer));
+        }
+        let place = self.layer(&layer.chain);
+        let place = place.parent().unwrap_or(&place);
+        // A directory without a size is what a build left that ended before it was confirmed.
+        remove_tree(place).map_err(&failed)?;
+        let _ = remove_tree(&draft.work());
+        fs::rename(&draft.directory, place).map_err(&failed)?;
+        pending.insert(layer.chain.clone(), layer.bytes);
+        Ok(Some(layer))
+    }
+
+    /// Makes kept layers durable and known.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn confirm(&self) -> Result<(), ImageError> {
+        let failed = ImageError::store("storing layers".into());
+        let pending = std::mem::take(&mut *self.pending.lock().unwrap_or_else(|e| e.into_inner()));
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let root = File::open(&self.root).map_err(&failed)?;
+        nix::unistd::syncfs(&root).map_err(|e| failed(e.into()))?;
+        for (chain, bytes) in pending {
+            fs::write(self.layer(&chain).with_file_name("size"), bytes.to_string()).map_err(&failed)?;
+        }
+        Ok(())
+    }
+
+    /// Makes an image of layers that are here known under its names.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn tag_built(&self, names: &[ImageRef], config: &[u8], layers: &[Layer]) -> Result<String, ImageError> {
+        self.confirm()?;
+        let config_digest = digest_of(config);
+        let descriptor = |kind: &str, digest: &str, size: u64| serde_json::json!({"mediaType": kind, "digest": digest, "size": size});
+        let layers: Vec<_> = layers
+            .iter()
+            .map(|layer| descriptor("application/vnd.oci.image.layer.v1.tar", &layer.diff_id, layer.tar_bytes))
+            .collect();
+        let manifest = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": descriptor("application/vnd.oci.image.config.v1+json", &config_digest, config.len() as u64),
+            "layers": layers,
+        });
+        let manifest = serde_json::to_vec(&manifest).map_err(|e| ImageError::Malformed { what: "manifest", why: e.to_string() })?;
+        let manifest_digest = digest_of(&manifest);
+        let failed = ImageError::store("storing an image".into());
+        for (digest, bytes) in [(&config_digest, config), (&manifest_digest, &manifest)] {
+            if !self.blob(digest).exists() {
+                write_durably(&self.blob(digest), bytes).map_err(&failed)?;
+            }
+        }
+        self.name_manifest(names, OCI_MANIFEST, &manifest_digest, manifest.len() as u64)?;
+        Ok(config_digest)
+    }
+
+    fn name_manifest(&self, names: &[ImageRef], kind: &str, digest: &str, size: u64) -> Result<(), ImageError> {
+        let already = |name: &ImageRef| {
+            self.lock().manifests.iter().any(|e| e.digest == digest && e.annotations.get(REF_NAME) == Some(&name.to_string()))
+        };
+        if names.iter().all(already) {
+            return Ok(());
+        }
+        self.change_index(|index| {
+            for name in names {
+                index.manifests.retain(|e| e.annotations.get(REF_NAME) != Some(&name.to_string()));
+                index.manifests.push(Entry {
+                    media_type: kind.into(),
+                    digest: digest.into(),
+                    size,
+                    annotations: BTreeMap::from([(REF_NAME.to_string(), name.to_string())]),
+                });
+            }
+        })
+        .map_err(ImageError::store("naming an image".into()))
+    }
+
+    /// Gives an image that is here another name.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn tag(&self, image: &Image, name: &ImageRef) -> Result<(), ImageError> {
+        let entry = self.lock().manifests.iter().find(|e| e.digest == image.manifest).cloned();
+        let (kind, size) = entry.map_or((OCI_MANIFEST.to_string(), 0), |entry| (entry.media_type, entry.size));
+        self.name_manifest(std::slice::from_ref(name), &kind, &image.manifest, size)
+    }
+
+    /// An image's configuration as it is stored, byte for byte.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn configuration(&self, image: &Image) -> Result<Vec<u8>, ImageError> {
+        fs::read(self.blob(&image.id)).map_err(ImageError::store(format!("reading the configuration of {}", image.id)))
+    }
+
+    /// Where builds keep what they remember.
+    pub fn build_cache(&self) -> PathBuf {
+        self.root.join("cache")
     }
 
     /// Makes an image known: its layers, its configuration and manifest, then its name.
@@ -311,6 +595,14 @@ impl Store {
                 .and_then(|()| remove_tree(&doomed))
                 .map_err(ImageError::store(format!("removing {}", name.familiar())))?;
         }
+        let blobs = |image: &Image| -> Vec<String> {
+            let manifest: serde_json::Value = self.manifest(image).ok().and_then(|m| serde_json::from_slice(&m).ok()).unwrap_or_default();
+            manifest["layers"].as_array().into_iter().flatten().filter_map(|l| l["digest"].as_str().map(str::to_string)).collect()
+        };
+        let kept: Vec<String> = rest.iter().flat_map(|(_, image)| blobs(image)).collect();
+        for blob in blobs(&image).iter().filter(|blob| !kept.contains(blob)) {
+            let _ = fs::remove_file(self.blob(blob));
+        }
         if !rest.iter().any(|(_, i)| i.id == image.id) {
             let _ = fs::remove_file(self.blob(&image.id));
         }
@@ -339,7 +631,7 @@ pub fn digest_of(bytes: &[u8]) -> String {
     digest_text(Sha256::digest(bytes).as_slice())
 }
 
-fn digest_text(hash: &[u8]) -> String {
+pub(super) fn digest_text(hash: &[u8]) -> String {
     hash.iter().fold(String::from("sha256:"), |mut text, byte| {
         use std::fmt::Write as _;
         let _ = write!(text, "{byte:02x}");

@@ -42,9 +42,20 @@ pub struct Unpacked {
 /// # Errors
 /// The first entry that is hostile, damaged, or does not fit on the disk. The directory is then to be thrown away.
 pub fn apply(layer: impl Read, root: BorrowedFd<'_>) -> Result<Unpacked, UnpackError> {
+    unpack(layer, Applier { root, parent: None, directory_times: HashMap::new(), whiteouts: true, owner: None })
+}
+
+/// Takes an archive apart into a directory that may hold something, as ADD does: no name in it is a whiteout.
+///
+/// # Errors
+/// As [`apply`].
+pub fn extract(archive: impl Read, root: BorrowedFd<'_>, owner: Option<(u32, u32)>) -> Result<Unpacked, UnpackError> {
+    unpack(archive, Applier { root, parent: None, directory_times: HashMap::new(), whiteouts: false, owner })
+}
+
+fn unpack(layer: impl Read, mut applier: Applier<'_>) -> Result<Unpacked, UnpackError> {
     let mut archive = tar::Archive::new(layer);
     archive.set_ignore_zeros(false);
-    let mut applier = Applier { root, parent: None, directory_times: HashMap::new() };
     let mut total = Unpacked::default();
     for entry in archive.entries().map_err(UnpackError::Archive)? {
         let mut entry = entry.map_err(UnpackError::Archive)?;
@@ -62,6 +73,10 @@ struct Applier<'a> {
     parent: Option<(PathBuf, Rc<OwnedFd>)>,
     /// Set at the end, since every entry in a directory changes its time.
     directory_times: HashMap<PathBuf, TimeSpec>,
+    /// `.wh.` names hide what is below.
+    whiteouts: bool,
+    /// Who owns everything, whatever the archive says.
+    owner: Option<(u32, u32)>,
 }
 
 const WHITEOUT: &str = ".wh.";
@@ -87,13 +102,13 @@ impl Applier<'_> {
         let parent_path = path.parent().unwrap_or(Path::new("")).to_path_buf();
         let parent = self.open_directory(&parent_path).map_err(failed)?;
         let name_text = name.to_string_lossy();
-        if name_text == OPAQUE {
+        if self.whiteouts && name_text == OPAQUE {
             let directory = openat(&*parent, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
                 .map_err(|e| failed(e.into()))?;
             File::from(directory).set_xattr("trusted.overlay.opaque", b"y").map_err(failed)?;
             return Ok(0);
         }
-        if let Some(hidden) = name_text.strip_prefix(WHITEOUT) {
+        if let Some(hidden) = name_text.strip_prefix(WHITEOUT).filter(|_| self.whiteouts) {
             if hidden.is_empty() || matches!(hidden, "." | "..") || hidden.starts_with(WHITEOUT) {
                 return if hidden.starts_with(WHITEOUT) { Ok(0) } else { Err(refuse("it is no whiteout".into())) };
             }
@@ -125,7 +140,7 @@ impl Applier<'_> {
         let header = entry.header();
         let mode = Mode::from_bits_truncate(header.mode()? & 0o7777);
         let time = TimeSpec::new(header.mtime().unwrap_or(0) as i64, 0);
-        let owner = owner(header);
+        let owner = self.owner_of(header);
         match kind {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -189,7 +204,7 @@ impl Applier<'_> {
 
     /// Owner before mode, since a change of owner clears setuid; then extended attributes and the time.
     fn attributes<R: Read>(&self, entry: &mut tar::Entry<'_, R>, file: &File) -> io::Result<()> {
-        let (uid, gid) = owner(entry.header());
+        let (uid, gid) = self.owner_of(entry.header());
         let mode = entry.header().mode()?;
         let mtime = entry.header().mtime().unwrap_or(0);
         fchown(file, Some(uid), Some(gid))?;
@@ -210,6 +225,10 @@ impl Applier<'_> {
         }
         let time = TimeSpec::new(mtime as i64, 0);
         Ok(nix::sys::stat::futimens(file, &time, &time)?)
+    }
+
+    fn owner_of(&self, header: &tar::Header) -> (Uid, Gid) {
+        self.owner.map_or_else(|| owner(header), |(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid)))
     }
 
     fn existing_directory(&self, path: &Path) -> io::Result<OwnedFd> {

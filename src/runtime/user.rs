@@ -28,6 +28,19 @@ pub fn lookup(root: &Path, user: &str, group_add: &[String]) -> Result<Identity,
     resolve(&passwd, &group, user, group_add)
 }
 
+/// User and group by name or number, looked up in the texts of an image's passwd and group. A user that only passwd knows by
+/// name has its group from there.
+///
+/// # Errors
+/// A sentence: which user or group the image does not have.
+pub fn resolve_in(passwd: &str, group: &str, user: &str) -> Result<(u32, u32), String> {
+    let identity = resolve(passwd, group, user, &[])?;
+    let (name, given) = user.split_once(':').map_or((user, false), |(name, _)| (name, true));
+    // As Docker has it for COPY --chown: a number alone is the group's as well.
+    let gid = if !given && number(name).is_some() { identity.uid } else { identity.gid };
+    Ok((identity.uid, gid))
+}
+
 fn read(path: &Path) -> String {
     let mut text = Vec::new();
     // Only a regular file: a FIFO in its place would hang the start of the container.

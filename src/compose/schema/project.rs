@@ -5,12 +5,12 @@ use super::{By, Key, SERVICE, Shape, Short, T, k};
 use crate::compose::canonical;
 
 pub const PROJECT: T = Obj(&[
-    k("configs", Map(&CONFIG)).later(),
+    k("configs", Map(&CONFIG)),
     k("include", List(&INCLUDE, By::Append)),
     k("models", Map(&MODEL)).later(),
     k("name", Str),
     k("networks", Map(&NETWORK)),
-    k("secrets", Map(&SECRET)).later(),
+    k("secrets", Map(&SECRET)),
     k("services", Map(&SERVICE)),
     k("version", Text),
     k("volumes", Map(&VOLUME)),

@@ -1,4 +1,4 @@
-//! Durations and sizes as Compose files write them.
+//! Durations and sizes as Compose files and Dockerfiles write them.
 
 /// Nanoseconds of a Go duration (`1m30s`, `1.5h`, `100ms`, `0`).
 pub fn duration(text: &str) -> Option<u64> {

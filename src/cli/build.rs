@@ -1,0 +1,366 @@
+//! `wharf build` and `wharf image build`.
+
+use super::{Failure, Global, Outcome, connect, project};
+use crate::api::client::Client;
+use crate::api::reply::escape;
+use crate::compose::Loaded;
+use crate::compose::model::{Build, Project, Service};
+use crate::image::build::{Event, Request, Secret};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args, Debug, Default)]
+pub struct BuildFlags {
+    /// Build every step anew.
+    #[arg(long)]
+    no_cache: bool,
+    /// Ask the registries for newer base images.
+    #[arg(long)]
+    pull: bool,
+    /// Value of an ARG, NAME=VALUE; NAME alone takes it from the environment. May be repeated.
+    #[arg(long = "build-arg", value_name = "NAME=VALUE")]
+    build_args: Vec<String>,
+    /// Show nothing but errors.
+    #[arg(short, long)]
+    quiet: bool,
+    /// Accepted for Docker's sake: the output is a line for each step.
+    #[arg(long, hide = true, value_name = "TYPE")]
+    progress: Option<String>,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct BuildCommand {
+    /// Services to build; by default all that have a `build`.
+    services: Vec<String>,
+    #[command(flatten)]
+    flags: BuildFlags,
+    /// Push the images afterwards.
+    #[arg(long)]
+    push: bool,
+    /// Build the services that these depend on as well.
+    #[arg(long)]
+    with_dependencies: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct ImageBuild {
+    /// The directory to build from; `-` is a tar archive on standard input.
+    context: String,
+    /// Name of the image; may be repeated.
+    #[arg(short, long = "tag", value_name = "NAME")]
+    tags: Vec<String>,
+    /// The Dockerfile; by default the one in the directory.
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The stage to build.
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// Label of the image, NAME=VALUE; may be repeated.
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    labels: Vec<String>,
+    /// Network of RUN: default, host or none.
+    #[arg(long, value_name = "NETWORK")]
+    network: Option<String>,
+    /// Address of a host, NAME:ADDRESS; may be repeated.
+    #[arg(long = "add-host", value_name = "NAME:ADDRESS")]
+    add_hosts: Vec<String>,
+    /// Size of /dev/shm.
+    #[arg(long, value_name = "SIZE")]
+    shm_size: Option<String>,
+    /// Secret for RUN --mount=type=secret: id=ID,src=FILE or id=ID,env=NAME. May be repeated.
+    #[arg(long = "secret", value_name = "SECRET")]
+    secrets: Vec<String>,
+    /// Another context, NAME=DIRECTORY or NAME=docker-image://IMAGE; may be repeated.
+    #[arg(long = "build-context", value_name = "NAME=CONTEXT")]
+    contexts: Vec<String>,
+    /// os/architecture; this machine's is the only one that can be built.
+    #[arg(long)]
+    platform: Option<String>,
+    /// Write the image's id to a file.
+    #[arg(long, value_name = "FILE")]
+    iidfile: Option<PathBuf>,
+    #[command(flatten)]
+    flags: BuildFlags,
+}
+
+pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
+    let here = std::env::current_dir().map_err(|e| Failure::Message(format!("finding the working directory: {e}")))?;
+    let from_input = command.context == "-";
+    let split = |pairs: &[String], what: &str| -> Result<BTreeMap<String, String>, Failure> {
+        let one = |pair: &String| {
+            let (name, value) = pair.split_once('=').ok_or_else(|| Failure::Message(format!("{what} `{pair}` is not NAME=VALUE")))?;
+            Ok((name.to_string(), value.to_string()))
+        };
+        pairs.iter().map(one).collect()
+    };
+    let shm_size = command.shm_size.as_deref().map(|text| {
+        let size = crate::units::bytes(text).and_then(|bytes| u64::try_from(bytes).ok());
+        size.ok_or_else(|| Failure::Message(format!("`{text}` is not a size such as `64m`")))
+    });
+    let mut contexts = split(&command.contexts, "the context")?;
+    for context in contexts.values_mut().filter(|context| !context.contains("://")) {
+        *context = here.join(&*context).to_string_lossy().into_owned();
+    }
+    let request = Request {
+        context: if from_input { PathBuf::new() } else { here.join(&command.context) },
+        dockerfile: command.file.map(|file| if from_input { file } else { here.join(file) }),
+        target: command.target,
+        args: arguments(&command.flags.build_args),
+        labels: split(&command.labels, "the label")?,
+        tags: command.tags,
+        no_cache: command.flags.no_cache,
+        pull: command.flags.pull,
+        network: command.network,
+        extra_hosts: command.add_hosts,
+        shm_size: shm_size.transpose()?,
+        platform: command.platform,
+        contexts,
+        secrets: command.secrets.iter().map(|text| secret(text, &here)).collect::<Result<_, _>>()?,
+        epoch: epoch(),
+        ..Request::default()
+    };
+    let client = connect::engine(global).await?;
+    let id = if from_input {
+        let query = serde_json::to_string(&request).map_err(|e| Failure::Message(e.to_string()))?;
+        let lines = client.post_stream_lines(&format!("/build?request={}", escape(&query)), tokio::io::stdin()).await?;
+        show(lines, "", command.flags.quiet).await?
+    } else {
+        build_one(&client, &request, "", command.flags.quiet).await?
+    };
+    if let Some(file) = command.iidfile {
+        std::fs::write(&file, &id).map_err(|e| Failure::Message(format!("writing {}: {e}", file.display())))?;
+    }
+    if command.flags.quiet {
+        println!("{id}");
+    }
+    Ok(())
+}
+
+/// `id=ID,src=FILE` or `id=ID,env=NAME`.
+fn secret(text: &str, here: &Path) -> Result<(String, Secret), Failure> {
+    let field = |names: &[&str]| text.split(',').find_map(|part| part.split_once('=').filter(|(key, _)| names.contains(key)).map(|(_, v)| v));
+    let wrong = || Failure::Message(format!("the secret `{text}` is not understood: write id=ID,src=FILE or id=ID,env=NAME"));
+    let id = field(&["id"]).ok_or_else(wrong)?;
+    let found = match (field(&["src", "source"]), field(&["env"])) {
+        (Some(file), _) => Secret::File(here.join(file)),
+        (None, name) => {
+            let name = name.unwrap_or(id);
+            Secret::Value(std::env::var(name).map_err(|_| Failure::Message(format!("the secret `{id}`: the variable `{name}` is not set")))?)
+        }
+    };
+    Ok((id.to_string(), found))
+}
+
+fn arguments(given: &[String]) -> BTreeMap<String, String> {
+    let one = |text: &String| match text.split_once('=') {
+        Some((name, value)) => Some((name.to_string(), value.to_string())),
+        None => Some((text.clone(), std::env::var(text).ok()?)),
+    };
+    given.iter().filter_map(one).collect()
+}
+
+fn epoch() -> Option<i64> {
+    std::env::var("SOURCE_DATE_EPOCH").ok()?.parse().ok()
+}
+
+pub async fn run(global: &Global, command: BuildCommand) -> Outcome {
+    let loaded = project::load(global, &command.services)?;
+    super::ps::check_services(Some(&loaded), &command.services)?;
+    let mut wanted = command.services.clone();
+    if command.with_dependencies {
+        let mut rest = wanted.clone();
+        while let Some(name) = rest.pop() {
+            for dependency in loaded.project.services.get(&name).into_iter().flat_map(|service| service.depends_on.keys()) {
+                if !wanted.contains(dependency) {
+                    wanted.push(dependency.clone());
+                    rest.push(dependency.clone());
+                }
+            }
+        }
+    }
+    let chosen = |name: &str, service: &Service| service.build.is_some() && (wanted.is_empty() || wanted.iter().any(|w| w == name));
+    let names: Vec<String> =
+        loaded.project.services.iter().filter(|(name, service)| chosen(name, service)).map(|(name, _)| name.clone()).collect();
+    if names.is_empty() {
+        eprintln!("nothing to build: no service{} has a `build`", if wanted.is_empty() { "" } else { " among these" });
+        return Ok(());
+    }
+    let client = connect::engine(global).await?;
+    build_services(&client, &loaded, &names, &command.flags).await?;
+    if command.push {
+        for name in &names {
+            super::push::push_one(&client, &image_name(&loaded.project, name), command.flags.quiet).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The image of a service: its `image`, or a name of the project and the service.
+pub fn image_name(project: &Project, service: &str) -> String {
+    let image = project.services.get(service).and_then(|service| service.image.clone());
+    image.unwrap_or_else(|| format!("{}-{service}", project.name))
+}
+
+/// Gives services that are built and have no `image` the name of theirs.
+pub fn name_images(project: &mut Project) {
+    let prefix = project.name.clone();
+    for (name, service) in project.services.iter_mut().filter(|(_, service)| service.build.is_some() && service.image.is_none()) {
+        service.image = Some(format!("{prefix}-{name}"));
+    }
+}
+
+/// Builds the images of services, those first that others are built from.
+///
+/// # Errors
+/// The first build that failed.
+pub async fn build_services(client: &Client, loaded: &Loaded, names: &[String], flags: &BuildFlags) -> Outcome {
+    let mut done: Vec<String> = Vec::new();
+    for name in names {
+        build_with_bases(client, loaded, name, flags, &mut done).await?;
+    }
+    Ok(())
+}
+
+async fn build_with_bases(client: &Client, loaded: &Loaded, name: &str, flags: &BuildFlags, done: &mut Vec<String>) -> Outcome {
+    let mut waiting = vec![name.to_string()];
+    while let Some(current) = waiting.last().cloned() {
+        let Some(service) = loaded.project.services.get(&current) else {
+            return Err(Failure::Message(format!("the build of `{name}` is from the service `{current}`, which is not active")));
+        };
+        let bases = service.build.iter().flat_map(|build| build.additional_contexts.values());
+        let missing = bases.filter_map(|context| context.strip_prefix("service:")).find(|base| !done.iter().any(|d| d == base));
+        match missing {
+            Some(base) if waiting.iter().any(|w| w == base) => {
+                return Err(Failure::Message(format!("the builds go in a circle: {} -> {base}", waiting.join(" -> "))));
+            }
+            Some(base) => waiting.push(base.to_string()),
+            None => {
+                waiting.pop();
+                if !done.contains(&current) {
+                    if let Some(build) = &service.build {
+                        let request = request(loaded, &current, service, build, flags)?;
+                        build_one(client, &request, &current, flags.quiet).await?;
+                    }
+                    done.push(current);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn request(loaded: &Loaded, name: &str, service: &Service, build: &Build, flags: &BuildFlags) -> Result<Request, Failure> {
+    let mut args: BTreeMap<String, String> =
+        build.args.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect();
+    args.extend(arguments(&flags.build_args));
+    let mut contexts = BTreeMap::new();
+    for (context, place) in &build.additional_contexts {
+        let place = match place.strip_prefix("service:") {
+            Some(service) => format!("docker-image://{}", image_name(&loaded.project, service)),
+            None => place.clone(),
+        };
+        contexts.insert(context.clone(), place);
+    }
+    let mut secrets = BTreeMap::new();
+    for secret in &build.secrets {
+        let Some(source) = loaded.project.secrets.get(&secret.source) else { continue };
+        let value = match (&source.file, &source.environment, &source.content) {
+            (Some(file), _, _) => Secret::File(loaded.directory.join(file)),
+            (None, Some(variable), _) => Secret::Value(loaded.environment.get(variable).cloned().unwrap_or_default()),
+            (None, None, Some(content)) => Secret::Value(content.clone()),
+            _ => return Err(Failure::Message(format!("the secret `{}` of `services.{name}.build` is external: wharf keeps none", secret.source))),
+        };
+        secrets.insert(secret.target.clone().unwrap_or_else(|| secret.source.clone()), value);
+    }
+    let context = build.context.clone().unwrap_or_default();
+    if context.contains("://") || context.starts_with("git@") {
+        return Err(Failure::Message(format!("`services.{name}.build.context` is `{context}`: wharf builds from directories; clone it first")));
+    }
+    let mut tags = vec![image_name(&loaded.project, name)];
+    tags.extend(build.tags.iter().cloned());
+    let mut labels: BTreeMap<String, String> = build.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    labels.insert("com.docker.compose.project".into(), loaded.project.name.clone());
+    labels.insert("com.docker.compose.service".into(), name.into());
+    Ok(Request {
+        context: loaded.directory.join(context),
+        dockerfile: build.dockerfile.as_ref().map(PathBuf::from),
+        inline: build.dockerfile_inline.clone(),
+        target: build.target.clone(),
+        args,
+        labels,
+        tags,
+        no_cache: build.no_cache || flags.no_cache,
+        pull: build.pull || flags.pull,
+        network: build.network.clone(),
+        extra_hosts: build.extra_hosts.clone(),
+        shm_size: build.shm_size.as_ref().and_then(|size| size.parse().ok()),
+        platform: service.platform.clone().or_else(|| build.platforms.first().cloned()),
+        contexts,
+        secrets,
+        cache_from: build.cache_from.clone(),
+        epoch: epoch(),
+    })
+}
+
+/// Builds an image and shows how; gives its id.
+async fn build_one(client: &Client, request: &Request, prefix: &str, quiet: bool) -> Result<String, Failure> {
+    let lines = client.post_lines("/build", request).await?;
+    show(lines, prefix, quiet).await
+}
+
+/// Shows a build as BuildKit's plain progress does.
+async fn show(mut lines: crate::api::client::Lines, prefix: &str, quiet: bool) -> Result<String, Failure> {
+    let mut out = Shown { prefix: if prefix.is_empty() { String::new() } else { format!("{prefix} ") }, quiet, begun: BTreeMap::new() };
+    while let Some(line) = lines.next::<Value>().await? {
+        if let Some(error) = line["error"].as_str() {
+            return Err(Failure::Message(error.to_string()));
+        }
+        if let Ok(event) = serde_json::from_value::<Event>(line)
+            && let Some(id) = out.event(&event)
+        {
+            return Ok(id);
+        }
+    }
+    Err(Failure::Message("the engine left before the build was done; run the command again".into()))
+}
+
+struct Shown {
+    prefix: String,
+    quiet: bool,
+    begun: BTreeMap<u32, std::time::Instant>,
+}
+
+impl Shown {
+    fn event(&mut self, event: &Event) -> Option<String> {
+        if let Event::Built { id, names } = event {
+            if !self.quiet {
+                let short = id.trim_start_matches("sha256:").get(..12).unwrap_or(id);
+                eprintln!("{}built {short}{}", self.prefix, if names.is_empty() { String::new() } else { format!(" {}", names.join(", ")) });
+            }
+            return Some(id.clone());
+        }
+        if self.quiet {
+            return None;
+        }
+        let paint = |text: &str| if std::io::stderr().is_terminal() { format!("\x1b[34m{text}\x1b[0m") } else { text.to_string() };
+        let line = match event {
+            Event::Step { id, name } => {
+                self.begun.insert(*id, std::time::Instant::now());
+                paint(&format!("#{id} {name}"))
+            }
+            Event::Cached { id } => paint(&format!("#{id} CACHED")),
+            Event::Output { id, line } => {
+                let seconds = self.begun.get(id).map_or(0.0, |begun| begun.elapsed().as_secs_f64());
+                format!("#{id} {seconds:.3} {line}")
+            }
+            Event::Done { id, seconds } => paint(&format!("#{id} DONE {seconds:.1}s")),
+            Event::Failed { id } => format!("#{id} ERROR"),
+            Event::Warning(text) => format!("warning: {text}"),
+            Event::Built { .. } => return None,
+        };
+        eprintln!("{}{line}", self.prefix);
+        None
+    }
+}

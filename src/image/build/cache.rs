@@ -1,0 +1,48 @@
+//! What was built before: a step's key to the layer that it made.
+//!
+//! A key is the digest of the parent's key, the instruction after expansion, and the content that it reads. So the same
+//! step on the same parent is found, whatever its times and whoever builds it.
+
+use crate::image::store::{Layer, Store, digest_of};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::PathBuf;
+
+/// What a step made. `None` is no layer: nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    pub layer: Option<Layer>,
+}
+
+/// The key of a step on a parent.
+pub fn key(parent: &str, parts: &[&str]) -> String {
+    let mut text = parent.to_string();
+    for part in parts {
+        // Lengths keep ("ab", "c") and ("a", "bc") apart.
+        text.push_str(&format!("\n{}:{part}", part.len()));
+    }
+    digest_of(text.as_bytes())
+}
+
+/// Finds a step that was made before, and whose layer is still here.
+pub fn find(store: &Store, key: &str) -> Option<Made> {
+    let made: Made = serde_json::from_slice(&fs::read(path(store, key)).ok()?).ok()?;
+    match &made.layer {
+        Some(layer) if !store.is_usable(&layer.chain) => None,
+        _ => Some(made),
+    }
+}
+
+/// Remembers a step. A file that a power cut tears is not understood, and the step is made again.
+pub fn remember(store: &Store, key: &str, made: &Made) {
+    let Ok(bytes) = serde_json::to_vec(made) else { return };
+    let path = path(store, key);
+    let temporary = path.with_extension("tmp");
+    if fs::write(&temporary, bytes).is_ok() {
+        let _ = fs::rename(&temporary, &path);
+    }
+}
+
+fn path(store: &Store, key: &str) -> PathBuf {
+    store.build_cache().join(key.trim_start_matches("sha256:"))
+}

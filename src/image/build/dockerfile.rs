@@ -1,0 +1,404 @@
+//! A Dockerfile's text as instructions: lines, continuations, comments, directives, heredocs, flags, JSON forms.
+//!
+//! The grammar is that of Dockerfile frontend 1.x (docs.docker.com/reference/dockerfile). Nothing is expanded here.
+
+use std::fmt;
+
+/// What is wrong with a Dockerfile, and where. Lines begin at 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Malformed {
+    pub line: usize,
+    pub message: String,
+    pub help: Option<String>,
+}
+
+impl Malformed {
+    pub fn new(line: usize, message: impl Into<String>) -> Self {
+        Malformed { line, message: message.into(), help: None }
+    }
+
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// An instruction with its arguments as they were written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Instruction {
+    pub line: usize,
+    /// In capitals: `RUN`.
+    pub keyword: String,
+    /// `--name=value`; a flag without a value is `true`.
+    pub flags: Vec<(String, String)>,
+    /// What follows the flags, continuations joined.
+    pub rest: String,
+    pub heredocs: Vec<Heredoc>,
+    /// The whole instruction on one line, for output and history.
+    pub text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heredoc {
+    pub name: String,
+    pub content: String,
+    /// False where the name was quoted.
+    pub expand: bool,
+}
+
+/// A parsed file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dockerfile {
+    pub instructions: Vec<Instruction>,
+    /// `\`, or `` ` `` where a directive says so.
+    pub escape: char,
+}
+
+const KEYWORDS: [&str; 18] = [
+    "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD", "RUN", "SHELL",
+    "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
+];
+
+/// Instructions that take heredocs.
+const WITH_HEREDOCS: [&str; 3] = ["RUN", "COPY", "ADD"];
+
+/// Parses a whole file.
+///
+/// # Errors
+/// The first instruction that is not understood.
+pub fn parse(text: &str) -> Result<Dockerfile, Malformed> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let lines: Vec<&str> = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
+    let escape = directives(&lines)?;
+    let mut instructions = Vec::new();
+    let mut at = 0;
+    while at < lines.len() {
+        let line = lines[at];
+        if line.trim().is_empty() || line.trim_start().starts_with('#') {
+            at += 1;
+            continue;
+        }
+        let begin = at;
+        let mut joined = String::new();
+        loop {
+            let line = lines.get(at).copied().unwrap_or_default();
+            at += 1;
+            let blank = at > begin + 1 && line.trim().is_empty();
+            let comment = at > begin + 1 && line.trim_start().starts_with('#');
+            if !blank && !comment {
+                let stripped = line.trim_end();
+                match stripped.strip_suffix(escape).filter(|_| continues(stripped, escape)) {
+                    Some(part) => joined.push_str(part),
+                    None => {
+                        joined.push_str(line);
+                        break;
+                    }
+                }
+            }
+            if at >= lines.len() {
+                break;
+            }
+        }
+        let mut instruction = instruction(joined.trim(), begin + 1)?;
+        if WITH_HEREDOCS.contains(&instruction.keyword.as_str()) || onbuild_with_heredocs(&instruction) {
+            at = heredocs(&mut instruction, &lines, at)?;
+        }
+        instructions.push(instruction);
+    }
+    if instructions.is_empty() {
+        return Err(Malformed::new(1, "the Dockerfile is empty").help("it begins with `FROM IMAGE`"));
+    }
+    Ok(Dockerfile { instructions, escape })
+}
+
+/// Whether a line goes on: it ends with the escape character, and that is not itself escaped.
+fn continues(line: &str, escape: char) -> bool {
+    line.chars().rev().take_while(|c| *c == escape).count() % 2 == 1 || escape == '`'
+}
+
+/// `# name=value` at the very top.
+fn directives(lines: &[&str]) -> Result<char, Malformed> {
+    let mut escape = '\\';
+    let mut seen: Vec<String> = Vec::new();
+    for (i, line) in lines.iter().enumerate() {
+        let Some(comment) = line.trim().strip_prefix('#') else { break };
+        let Some((name, value)) = comment.split_once('=') else { break };
+        let name = name.trim().to_ascii_lowercase();
+        if !["syntax", "escape", "check"].contains(&name.as_str()) {
+            break;
+        }
+        if seen.contains(&name) {
+            return Err(Malformed::new(i + 1, format!("the directive `{name}` occurs twice")).help("keep one of the two"));
+        }
+        if name == "escape" {
+            escape = match value.trim() {
+                "\\" => '\\',
+                "`" => '`',
+                other => {
+                    return Err(Malformed::new(i + 1, format!("`{other}` cannot be the escape character"))
+                        .help("it is `\\` or a backtick"));
+                }
+            };
+        }
+        seen.push(name);
+    }
+    Ok(escape)
+}
+
+fn onbuild_with_heredocs(instruction: &Instruction) -> bool {
+    instruction.keyword == "ONBUILD"
+        && WITH_HEREDOCS.iter().any(|keyword| instruction.rest.to_ascii_uppercase().starts_with(&format!("{keyword} ")))
+}
+
+/// One logical line: the keyword, its flags and the rest. Also what `ONBUILD` holds.
+pub fn instruction(line: &str, number: usize) -> Result<Instruction, Malformed> {
+    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let keyword = word.to_ascii_uppercase();
+    if !KEYWORDS.contains(&keyword.as_str()) {
+        let near = KEYWORDS.iter().copied().min_by_key(|known| strsim::damerau_levenshtein(&keyword, known));
+        let near = near.filter(|known| strsim::damerau_levenshtein(&keyword, known) <= 2);
+        let help = near.map_or_else(|| format!("it is one of {}", KEYWORDS.join(", ")), |known| format!("did you mean `{known}`?"));
+        return Err(Malformed::new(number, format!("`{word}` is not an instruction")).help(help));
+    }
+    let mut rest = rest.trim();
+    let mut flags = Vec::new();
+    while matches!(keyword.as_str(), "FROM" | "RUN" | "COPY" | "ADD" | "HEALTHCHECK") && rest.starts_with("--") {
+        let end = flag_end(rest);
+        let flag = &rest[2..end];
+        rest = rest[end..].trim_start();
+        if flag.is_empty() {
+            break;
+        }
+        let (name, value) = flag.split_once('=').unwrap_or((flag, "true"));
+        let known = known_flags(&keyword);
+        if !known.contains(&name) {
+            let help = match known {
+                [] => format!("{keyword} has no flags"),
+                _ => format!("it has {}", known.iter().map(|flag| format!("--{flag}")).collect::<Vec<_>>().join(", ")),
+            };
+            return Err(Malformed::new(number, format!("{keyword} has no flag --{name}")).help(help));
+        }
+        flags.push((name.to_string(), unquoted(value)));
+    }
+    if rest.is_empty() && !matches!(keyword.as_str(), "CMD" | "ENTRYPOINT" | "SHELL" | "RUN") {
+        return Err(Malformed::new(number, format!("{keyword} needs an argument")));
+    }
+    Ok(Instruction { line: number, keyword, flags, rest: rest.to_string(), heredocs: Vec::new(), text: line.to_string() })
+}
+
+fn known_flags(keyword: &str) -> &'static [&'static str] {
+    match keyword {
+        "FROM" => &["platform"],
+        "RUN" => &["mount", "network", "security", "device"],
+        "COPY" => &["from", "chown", "chmod", "link", "parents", "exclude"],
+        "ADD" => &["chown", "chmod", "link", "checksum", "keep-git-dir", "exclude", "unpack"],
+        "HEALTHCHECK" => &["interval", "timeout", "start-period", "start-interval", "retries"],
+        _ => &[],
+    }
+}
+
+/// A flag ends at a space outside of quotes.
+fn flag_end(text: &str) -> usize {
+    let mut quote = None;
+    for (i, c) in text.char_indices() {
+        match (quote, c) {
+            (None, '"' | '\'') => quote = Some(c),
+            (Some(open), c) if c == open => quote = None,
+            (None, c) if c.is_whitespace() => return i,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+fn unquoted(value: &str) -> String {
+    let inner = |quote: char| value.strip_prefix(quote).and_then(|v| v.strip_suffix(quote)).filter(|v| !v.contains(quote));
+    inner('"').or_else(|| inner('\'')).unwrap_or(value).to_string()
+}
+
+/// Takes the heredocs that an instruction announces from the lines below it; gives the first line after them.
+fn heredocs(instruction: &mut Instruction, lines: &[&str], mut at: usize) -> Result<usize, Malformed> {
+    for (name, expand, strip_tabs) in announced(&instruction.rest) {
+        let mut content = String::new();
+        loop {
+            let Some(line) = lines.get(at) else {
+                return Err(Malformed::new(instruction.line, format!("the heredoc `<<{name}` has no end"))
+                    .help(format!("write a line that is just `{name}`")));
+            };
+            at += 1;
+            let line = if strip_tabs { line.trim_start_matches('\t') } else { line };
+            if line == name {
+                break;
+            }
+            content.push_str(line);
+            content.push('\n');
+        }
+        instruction.heredocs.push(Heredoc { name, content, expand });
+    }
+    Ok(at)
+}
+
+/// The names after `<<` and `<<-` outside of quotes: (name, expand, strip tabs).
+fn announced(text: &str) -> Vec<(String, bool, bool)> {
+    let mut found = Vec::new();
+    let mut quote = None;
+    let mut rest = text.char_indices().peekable();
+    let mut before = ' ';
+    while let Some((i, c)) = rest.next() {
+        match (quote, c) {
+            (None, '"' | '\'') => quote = Some(c),
+            (Some(open), c) if c == open => quote = None,
+            (None, '<') if text[i..].starts_with("<<") && !text[i..].starts_with("<<<") && (before.is_whitespace() || before.is_ascii_digit()) => {
+                let mut word = &text[i + 2..];
+                let strip = word.starts_with('-');
+                word = word.trim_start_matches('-');
+                let end = word.find(|c: char| c.is_whitespace() || matches!(c, ';' | '&' | '|' | '<' | '>')).unwrap_or(word.len());
+                let word = &word[..end];
+                let name = unquoted(word);
+                if !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.')) {
+                    found.push((name.clone(), name == word, strip));
+                    while rest.peek().is_some_and(|(at, _)| *at < i + 2 + usize::from(strip) + word.len()) {
+                        rest.next();
+                    }
+                }
+            }
+            _ => {}
+        }
+        before = c;
+    }
+    found
+}
+
+/// A JSON list of strings, where the text is one. Docker takes anything else for the shell form.
+pub fn json_form(text: &str) -> Option<Vec<String>> {
+    let text = text.trim();
+    text.starts_with('[').then(|| serde_json::from_str::<Vec<String>>(text).ok()).flatten()
+}
+
+/// Splits at spaces outside of quotes; quotes and escapes stay in the words.
+pub fn words(text: &str, escape: char) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let mut quote = None;
+    let mut chars = text.chars();
+    let mut any = false;
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (None, c) if c.is_whitespace() => {
+                if any {
+                    words.push(std::mem::take(&mut word));
+                }
+                any = false;
+                continue;
+            }
+            (quote_now, c) if c == escape && quote_now != Some('\'') => {
+                word.push(c);
+                word.extend(chars.next());
+                any = true;
+                continue;
+            }
+            (None, '"' | '\'') => quote = Some(c),
+            (Some(open), c) if c == open => quote = None,
+            _ => {}
+        }
+        any = true;
+        word.push(c);
+    }
+    if any {
+        words.push(word);
+    }
+    words
+}
+
+/// `NAME=VALUE ...`, or the older `NAME VALUE` with everything behind the name as the value.
+pub fn pairs(instruction: &Instruction, escape: char) -> Result<Vec<(String, String)>, Malformed> {
+    let all = words(&instruction.rest, escape);
+    let first = all.first().cloned().unwrap_or_default();
+    if !first.contains('=') {
+        let (name, value) = instruction.rest.split_once(char::is_whitespace).unwrap_or((&instruction.rest, ""));
+        if value.trim().is_empty() {
+            return Err(Malformed::new(instruction.line, format!("{} needs a name and a value", instruction.keyword))
+                .help(format!("write `{} {name}=VALUE`", instruction.keyword)));
+        }
+        return Ok(vec![(name.to_string(), value.trim().to_string())]);
+    }
+    all.iter()
+        .map(|word| match word.split_once('=') {
+            Some((name, value)) if !name.is_empty() => Ok((name.to_string(), value.to_string())),
+            _ => Err(Malformed::new(instruction.line, format!("`{word}` is not NAME=VALUE"))
+                .help("quote a value that holds spaces: `NAME=\"a b\"`")),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rests(text: &str) -> Vec<(String, String)> {
+        parse(text).expect("right").instructions.into_iter().map(|i| (i.keyword, i.rest)).collect()
+    }
+
+    #[test]
+    fn lines_comments_and_continuations() {
+        let text = "# comment\nfrom a\n\nRUN one \\\n  # inside\n\n  two \\ \n  three\n  # after\nCMD [\"x\"]";
+        assert_eq!(
+            rests(text),
+            [("FROM".into(), "a".into()), ("RUN".into(), "one   two   three".into()), ("CMD".into(), "[\"x\"]".into())]
+        );
+    }
+
+    #[test]
+    fn another_escape_character() {
+        let text = "# escape=`\nFROM a\nRUN dir C:\\ `\n  b\n";
+        assert_eq!(rests(text)[1].1, "dir C:\\   b");
+    }
+
+    #[test]
+    fn flags() {
+        let file = parse("FROM --platform=linux/amd64 a AS b\nCOPY --from=b --chown=\"1:2\" x y\nRUN --mount=type=cache,target=/c echo --x").expect("right");
+        assert_eq!(file.instructions[1].flags, [("from".to_string(), "b".to_string()), ("chown".into(), "1:2".into())]);
+        assert_eq!((file.instructions[2].rest.as_str(), file.instructions[2].flags.len()), ("echo --x", 1));
+    }
+
+    #[test]
+    fn heredocs_are_taken_whole() {
+        let text = "FROM a\nRUN <<EOF\necho $A\nEOF\nCOPY <<'A' <<-B /x/\none\nA\n\ttwo\n\tB\nRUN cat <<<EOF 1<<EOF\nz\nEOF\nCMD y";
+        let file = parse(text).expect("right");
+        assert_eq!(file.instructions[1].heredocs, [Heredoc { name: "EOF".into(), content: "echo $A\n".into(), expand: true }]);
+        let copied: Vec<_> = file.instructions[2].heredocs.iter().map(|h| (h.content.as_str(), h.expand)).collect();
+        assert_eq!(copied, [("one\n", false), ("two\n", true)]);
+        assert_eq!(file.instructions[3].heredocs.len(), 1);
+        assert_eq!(file.instructions[4].keyword, "CMD");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line() {
+        let table = [
+            ("FROM a\nRUM x", 2, "did you mean `RUN`?"),
+            ("FROM a\nCOPY --form=b x y", 2, "--from"),
+            ("FROM a\nRUN <<EOF\nx", 2, "a line that is just `EOF`"),
+            ("", 1, "FROM IMAGE"),
+            ("# escape=x\nFROM a", 1, "backtick"),
+        ];
+        for (text, line, help) in table {
+            let error = parse(text).expect_err(text);
+            assert!(error.line == line && error.help.as_deref().unwrap_or_default().contains(help), "{text}: {error:?}");
+        }
+        assert!(parse("FROM a\nENV").is_err());
+    }
+
+    #[test]
+    fn names_and_values() {
+        let of = |text: &str| pairs(&instruction(text, 1).expect("right"), '\\');
+        assert_eq!(of("ENV a b c").expect("right"), [("a".to_string(), "b c".to_string())]);
+        assert_eq!(of("ENV a=1 b=\"2 3\" c=4\\ 5").expect("right").len(), 3);
+        assert!(of("ENV a").is_err() && of("ENV a=1 b").is_err());
+    }
+}

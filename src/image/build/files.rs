@@ -1,0 +1,263 @@
+//! Directories as a build sees them: contexts, stages and the layer that is being made.
+
+use super::ignore::Patterns;
+use crate::image::ImageError;
+use crate::runtime::sys::{self, Beneath};
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// A tree to read from: a directory of the host, or an image's layers together. Nothing leads out of it.
+#[derive(Debug)]
+pub struct Tree {
+    root: OwnedFd,
+}
+
+/// A file, directory or symlink of a tree.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// From the tree's root.
+    pub path: PathBuf,
+    pub stat: FileStat,
+}
+
+impl Found {
+    pub fn kind(&self) -> SFlag {
+        SFlag::from_bits_truncate(self.stat.st_mode) & SFlag::S_IFMT
+    }
+
+    pub fn is_directory(&self) -> bool {
+        self.kind() == SFlag::S_IFDIR
+    }
+}
+
+impl Tree {
+    /// # Errors
+    /// When there is no such directory.
+    pub fn directory(path: &Path) -> io::Result<Self> {
+        let root = nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        Ok(Tree { root })
+    }
+
+    /// Layers, the lowest first, read-only.
+    ///
+    /// # Errors
+    /// When a layer is gone or overlayfs refuses.
+    pub fn layers(layers: &[PathBuf], empty: &Path) -> io::Result<Self> {
+        match layers {
+            [] => Tree::directory(empty),
+            [only] => Tree::directory(only),
+            _ => Ok(Tree { root: overlay(layers, None)? }),
+        }
+    }
+
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// What is at a path, symlinks followed within the tree.
+    ///
+    /// # Errors
+    /// When there is nothing.
+    pub fn find(&self, path: &Path) -> io::Result<Found> {
+        let fd = sys::open_beneath(self.root(), path, libc::O_PATH, 0, Beneath::AsRoot)?;
+        Ok(Found { path: path.to_path_buf(), stat: nix::sys::stat::fstat(&fd)? })
+    }
+
+    /// Where a path leads when its symlinks are followed, as a path of the tree.
+    ///
+    /// # Errors
+    /// When there is nothing.
+    pub fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        let mut resolved = PathBuf::new();
+        let mut rest: Vec<OsString> = path.components().rev().map(|c| c.as_os_str().to_owned()).collect();
+        let mut links = 0;
+        while let Some(part) = rest.pop() {
+            match part.as_bytes() {
+                b"/" => resolved = PathBuf::new(),
+                b"." => {}
+                b".." => {
+                    resolved.pop();
+                }
+                _ => {
+                    let next = resolved.join(&part);
+                    let parent = self.open(&resolved, libc::O_PATH | libc::O_DIRECTORY)?;
+                    let stat = fstatat(&parent, Path::new(&part), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+                    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK {
+                        links += 1;
+                        if links > 40 {
+                            return Err(io::Error::from_raw_os_error(libc::ELOOP));
+                        }
+                        let target = PathBuf::from(readlinkat(&parent, Path::new(&part))?);
+                        rest.extend(target.components().rev().map(|c| c.as_os_str().to_owned()));
+                    } else {
+                        resolved = next;
+                    }
+                }
+            }
+        }
+        Ok(resolved)
+    }
+
+    /// Opens a path, symlinks followed within the tree.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open(&self, path: &Path, flags: i32) -> io::Result<OwnedFd> {
+        let path = if path == Path::new("") { Path::new(".") } else { path };
+        sys::open_beneath(self.root(), path, flags, 0, Beneath::AsRoot)
+    }
+
+    /// # Errors
+    /// When the file is not there, or larger than a text is.
+    pub fn read_text(&self, path: &Path) -> io::Result<String> {
+        use std::io::Read;
+        let mut text = String::new();
+        File::from(self.open(path, libc::O_RDONLY)?).take(16 << 20).read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    /// Everything below a directory, parents first, in the order of names. `excluded` gets paths from the tree's root.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn walk(&self, directory: &Path, excluded: &Patterns) -> io::Result<Vec<Found>> {
+        let mut all = Vec::new();
+        self.walk_into(directory, excluded, &mut all)?;
+        Ok(all)
+    }
+
+    fn walk_into(&self, directory: &Path, excluded: &Patterns, all: &mut Vec<Found>) -> io::Result<()> {
+        let fd = self.open(directory, libc::O_RDONLY | libc::O_DIRECTORY)?;
+        for name in names(&fd)? {
+            let path = directory.join(&name);
+            let stat = fstatat(&fd, Path::new(&name), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            let found = Found { path, stat };
+            let out = !excluded.is_empty() && excluded.excludes(&found.path);
+            if found.is_directory() {
+                let path = found.path.clone();
+                if !out {
+                    all.push(found);
+                }
+                if !out || excluded.may_take_back_below(&path) {
+                    self.walk_into(&path, excluded, all)?;
+                }
+            } else if !out {
+                all.push(found);
+            }
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// When it is no symlink.
+    pub fn link_target(&self, path: &Path) -> io::Result<OsString> {
+        let parent = self.open(path.parent().unwrap_or(Path::new("")), libc::O_PATH | libc::O_DIRECTORY)?;
+        Ok(readlinkat(&parent, Path::new(path.file_name().unwrap_or_default()))?)
+    }
+}
+
+/// The names in a directory, in order.
+fn names(directory: &OwnedFd) -> io::Result<Vec<OsString>> {
+    let copy = openat(directory, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in nix::dir::Dir::from_fd(copy)?.iter() {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            names.push(std::ffi::OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Mounts layers (the lowest first) detached, so that it goes with its descriptor: on top of them, where it is given, an upper
+/// directory that takes what is written, and its work directory.
+///
+/// # Errors
+/// The kernel's.
+pub fn overlay(layers: &[PathBuf], upper: Option<(&Path, &Path)>) -> io::Result<OwnedFd> {
+    let open = |path: &Path| nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+    let lower: Vec<OwnedFd> = layers.iter().rev().map(|path| open(path)).collect::<Result<_, _>>()?;
+    let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let lowers: Vec<String> = lower.iter().map(name).collect();
+    let joined = lowers.join(":");
+    let mut options: Vec<(&str, Option<&str>)> = Vec::new();
+    // One parameter has room for 255 characters; `lowerdir+` takes a layer each, since Linux 6.7.
+    if joined.len() < 256 {
+        options.push(("lowerdir", Some(&joined)));
+    } else {
+        options.extend(lowers.iter().map(|layer| ("lowerdir+", Some(layer.as_str()))));
+    }
+    let upper = match upper {
+        Some((upper, work)) => Some((open(upper)?, open(work)?)),
+        None => None,
+    };
+    let names = upper.as_ref().map(|(upper, work)| (name(upper), name(work)));
+    if let Some((upper, work)) = &names {
+        options.push(("upperdir", Some(upper)));
+        options.push(("workdir", Some(work)));
+    }
+    sys::new_mount("overlay", "wharf", &options, 0)
+}
+
+/// Digests of files' contents, remembered by what changes when a content does.
+#[derive(Debug, Default)]
+pub struct Contents(Mutex<HashMap<Identity, [u8; 32]>>);
+
+/// A file as it was when it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    size: i64,
+    changed: (i64, i64),
+}
+
+impl Contents {
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn digest(&self, tree: &Tree, found: &Found) -> io::Result<[u8; 32]> {
+        let stat = &found.stat;
+        let identity = Identity {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: stat.st_size,
+            changed: (stat.st_ctime, stat.st_ctime_nsec),
+        };
+        if let Some(known) = self.lock().get(&identity) {
+            return Ok(*known);
+        }
+        let file = File::from(tree.open(&found.path, libc::O_RDONLY | libc::O_NOFOLLOW)?);
+        let mut hash = Sha256::new();
+        io::copy(&mut io::BufReader::with_capacity(1 << 17, file), &mut hash)?;
+        let digest: [u8; 32] = hash.finalize().into();
+        // A file that was changed within a clock tick could change again without another time.
+        let settled = jiff::Timestamp::now().as_second() > stat.st_ctime + 1;
+        if settled {
+            let mut known = self.lock();
+            if known.len() > 500_000 {
+                known.clear();
+            }
+            known.insert(identity, digest);
+        }
+        Ok(digest)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Identity, [u8; 32]>> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// Says which path of which tree an error is about.
+pub fn reading(path: &Path) -> impl Fn(io::Error) -> ImageError + '_ {
+    move |error| ImageError::store(format!("reading {}", path.display()))(error)
+}

@@ -1,0 +1,126 @@
+//! Images from Dockerfiles.
+//!
+//! [`dockerfile`] reads the text, [`stages`] finds which stages a target needs, [`solve`] goes through their instructions:
+//! [`expand`] for variables, [`copy`] for COPY and ADD, the engine for RUN, [`config`] for what only changes the image's
+//! configuration. [`cache`] knows what was built before. [`tarball`] gives a layer its digest.
+
+pub mod cache;
+pub mod config;
+pub mod copy;
+pub mod dockerfile;
+pub mod expand;
+pub mod files;
+pub mod ignore;
+pub mod mounts;
+pub mod solve;
+pub mod stages;
+pub mod tarball;
+
+use super::{Image, ImageError, ImageRef, Store};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// What to build. Paths are absolute.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Request {
+    /// The directory that COPY reads from.
+    pub context: PathBuf,
+    /// Relative to the context, or absolute; `Dockerfile` where it is absent.
+    pub dockerfile: Option<PathBuf>,
+    /// The Dockerfile's text itself.
+    pub inline: Option<String>,
+    /// The stage to build; the last one where it is absent.
+    pub target: Option<String>,
+    pub args: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    /// The image's names.
+    pub tags: Vec<String>,
+    pub no_cache: bool,
+    /// Ask the registries for newer bases.
+    pub pull: bool,
+    /// `default`, `host` or `none`: of every RUN.
+    pub network: Option<String>,
+    pub extra_hosts: Vec<String>,
+    /// Bytes of /dev/shm.
+    pub shm_size: Option<u64>,
+    /// `os/arch`; this machine's is the only one that can be built.
+    pub platform: Option<String>,
+    /// Other contexts by name: a directory, `docker-image://NAME`.
+    pub contexts: BTreeMap<String, String>,
+    /// Secrets by id: where each is on this machine.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Images whose layers may be taken instead of building them.
+    pub cache_from: Vec<String>,
+    /// SOURCE_DATE_EPOCH: the time of everything that is made.
+    pub epoch: Option<i64>,
+}
+
+/// Where a secret comes from. Its content is read when it is mounted, and is in no cache key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Secret {
+    File(PathBuf),
+    /// A value that the client has taken from its environment.
+    Value(String),
+}
+
+/// What happens during a build.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// A step begins: its number, and how it is shown.
+    Step { id: u32, name: String },
+    /// It was built before.
+    Cached { id: u32 },
+    /// A line of its output.
+    Output { id: u32, line: String },
+    Done { id: u32, seconds: f64 },
+    Failed { id: u32 },
+    Warning(String),
+    /// The image is there.
+    Built { id: String, names: Vec<String> },
+}
+
+pub type Report = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// A future without a type of its own, for [`Host`].
+pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, ImageError>> + Send + 'a>>;
+
+/// What a build needs of the engine around it.
+pub trait Host: Send + Sync {
+    fn store(&self) -> Arc<Store>;
+
+    fn contents(&self) -> &files::Contents;
+
+    /// An image that is here, or is pulled: always, where `newest` asks for it.
+    fn image<'a>(&'a self, name: &'a ImageRef, newest: bool) -> Later<'a, Image>;
+
+    /// Runs a command on layers. Its output goes to the step's `output`, line by line.
+    fn run<'a>(&'a self, step: Run) -> Later<'a, Ran>;
+}
+
+/// A RUN instruction as a process.
+pub struct Run {
+    /// Chain ids, the lowest first.
+    pub layers: Vec<String>,
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+    pub user: String,
+    pub working_dir: String,
+    pub network: Option<String>,
+    pub extra_hosts: Vec<String>,
+    pub shm_size: Option<u64>,
+    pub mounts: Vec<mounts::Mounted>,
+    pub output: Arc<dyn Fn(&str) + Send + Sync>,
+}
+
+/// How a RUN ended, and the files that it has left.
+pub struct Ran {
+    pub code: i32,
+    pub draft: super::store::Draft,
+}

@@ -1,0 +1,103 @@
+//! `RUN --mount=...`: what is mounted while a command runs.
+
+use super::dockerfile::Malformed;
+use std::path::PathBuf;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// From another stage, image or context; of this build's context where there is no `from`.
+    Bind,
+    /// A directory that stays from build to build.
+    Cache,
+    Tmpfs,
+    Secret,
+    Ssh,
+}
+
+/// A `--mount` flag.
+#[derive(Debug, Clone)]
+pub struct Mount {
+    pub kind: Kind,
+    pub from: Option<String>,
+    pub source: String,
+    pub target: Option<String>,
+    pub id: Option<String>,
+    pub read_only: Option<bool>,
+    pub required: bool,
+    pub sharing: Option<String>,
+    pub size: Option<String>,
+    pub mode: Option<u32>,
+    pub uid: u32,
+    pub gid: u32,
+    /// A secret as an environment variable.
+    pub env: Option<String>,
+}
+
+/// A mount as the engine makes it.
+#[derive(Debug)]
+pub enum Mounted {
+    Bind { source: PathBuf, target: String, read_only: bool },
+    Tmpfs { target: String, options: Vec<String> },
+}
+
+/// Reads a flag's value.
+///
+/// # Errors
+/// A type or key that is not known.
+pub fn parse(text: &str, line: usize) -> Result<Mount, Malformed> {
+    let wrong = |message: String| Malformed::new(line, message).help("as in `--mount=type=cache,target=/root/.cache`");
+    let mut mount = Mount {
+        kind: Kind::Bind,
+        from: None,
+        source: String::new(),
+        target: None,
+        id: None,
+        read_only: None,
+        required: false,
+        sharing: None,
+        size: None,
+        mode: None,
+        uid: 0,
+        gid: 0,
+        env: None,
+    };
+    for part in text.split(',') {
+        let (key, value) = part.trim().split_once('=').unwrap_or((part.trim(), "true"));
+        let number = || value.parse::<u32>().map_err(|_| wrong(format!("`{value}` is not a number")));
+        let boolean = || match value {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(wrong(format!("`{value}` is neither true nor false"))),
+        };
+        match key.to_ascii_lowercase().as_str() {
+            "type" => {
+                mount.kind = match value {
+                    "bind" => Kind::Bind,
+                    "cache" => Kind::Cache,
+                    "tmpfs" => Kind::Tmpfs,
+                    "secret" => Kind::Secret,
+                    "ssh" => Kind::Ssh,
+                    _ => return Err(wrong(format!("`{value}` is not a type of mount: bind, cache, tmpfs, secret, ssh"))),
+                };
+            }
+            "from" => mount.from = Some(value.into()),
+            "source" | "src" => mount.source = value.into(),
+            "target" | "dst" | "destination" => mount.target = Some(value.into()),
+            "id" => mount.id = Some(value.into()),
+            "ro" | "readonly" => mount.read_only = Some(boolean()?),
+            "rw" | "readwrite" => mount.read_only = Some(!boolean()?),
+            "required" => mount.required = boolean()?,
+            "sharing" => mount.sharing = Some(value.into()),
+            "size" => mount.size = Some(value.into()),
+            "mode" => mount.mode = Some(u32::from_str_radix(value, 8).map_err(|_| wrong(format!("`{value}` is not a mode")))?),
+            "uid" => mount.uid = number()?,
+            "gid" => mount.gid = number()?,
+            "env" => mount.env = Some(value.into()),
+            other => return Err(wrong(format!("a mount has no `{other}`"))),
+        }
+    }
+    if mount.target.is_none() && matches!(mount.kind, Kind::Bind | Kind::Cache | Kind::Tmpfs) {
+        return Err(wrong("a mount needs a `target`".into()));
+    }
+    Ok(mount)
+}

@@ -1,0 +1,804 @@
+//! A build from its request to its image: stages side by side, each instruction in its turn.
+
+use super::cache::{self, Made};
+use super::config::Config;
+use super::copy::{self, Copy, ModeChange};
+use super::dockerfile::{self, Instruction, Malformed, json_form, pairs, words};
+use super::expand::{self, Unexpandable};
+use super::files::{self, Tree};
+use super::ignore::Patterns;
+use super::stages::{self, Stages};
+use super::{Event, Host, Report, Request};
+use crate::image::store::{Draft, Layer};
+use crate::image::{Image, ImageError, ImageRef};
+use futures::future::{BoxFuture, FutureExt, try_join_all};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+use tokio::sync::OnceCell;
+
+/// The image of a build.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The configuration's digest.
+    pub id: String,
+}
+
+/// Arguments that every build has without declaring them, and that change no cache key.
+const PREDEFINED: [&str; 10] = [
+    "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy",
+];
+
+/// Builds an image.
+///
+/// # Errors
+/// With the place in the Dockerfile, and the last lines of a command that has failed. Nothing is named then.
+pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Result<Built, ImageError> {
+    if let Some(platform) = request.platform.as_deref().filter(|platform| !is_native(platform)) {
+        return Err(ImageError::Build(format!(
+            "this machine is linux/{} and cannot build for {platform}; build on such a machine, or leave `platform` out",
+            crate::image::architecture()
+        )));
+    }
+    let names: Vec<ImageRef> = request.tags.iter().map(|tag| tag.parse().map_err(ImageError::from)).collect::<Result<_, _>>()?;
+    let (text, shown, ignored) = read_dockerfile(&request)?;
+    let source = Source { text, shown };
+    let parsed = dockerfile::parse(&source.text).map_err(|m| source.at(m))?;
+    let stages = stages::split(parsed).map_err(|m| source.at(m))?;
+    let target = match &request.target {
+        None => stages.stages.len() - 1,
+        Some(name) => stages.find(name).ok_or_else(|| {
+            let known: Vec<&str> = stages.stages.iter().filter_map(|stage| stage.name.as_deref()).collect();
+            ImageError::Build(format!("{} has no stage `{name}`; it has {}", source.shown, known.join(", ")))
+        })?,
+    };
+    let context = Tree::directory(&request.context)
+        .map_err(ImageError::store(format!("opening the build context {}", request.context.display())))?;
+    let created = match request.epoch {
+        Some(seconds) => jiff::Timestamp::from_second(seconds).unwrap_or_default(),
+        None => jiff::Timestamp::now(),
+    };
+    let solver = Solver {
+        cells: stages.stages.iter().map(|_| OnceCell::new()).collect(),
+        created: created.to_string(),
+        context: Arc::new(context),
+        steps: AtomicU32::new(0),
+        global: BTreeMap::new(),
+        ignored,
+        host,
+        request,
+        report,
+        source,
+        stages,
+    };
+    let solver = Arc::new(solver.with_globals()?);
+    let finished = solver.clone().stage(target).await;
+    let store = solver.host.store();
+    let finished = match finished {
+        Ok(finished) => finished,
+        Err(error) => {
+            // What was built is kept for the next try.
+            let _ = blocking(move || store.confirm()).await;
+            return Err(error);
+        }
+    };
+    let mut config = finished.config.clone();
+    config.set_top("created", json!(solver.created));
+    for (name, value) in &solver.request.labels {
+        config.add("Labels", name, json!(value));
+    }
+    let (bytes, layers) = (config.to_bytes(), finished.layers.clone());
+    let tagged = names.clone();
+    let id = blocking(move || store.tag_built(&tagged, &bytes, &layers)).await?;
+    let names: Vec<String> = names.iter().map(ImageRef::familiar).collect();
+    (solver.report)(Event::Built { id: id.clone(), names });
+    Ok(Built { id })
+}
+
+fn is_native(platform: &str) -> bool {
+    let mut parts = platform.split('/');
+    let (os, architecture) = (parts.next().unwrap_or_default(), parts.next());
+    os == "linux" && architecture.is_none_or(|a| a == crate::image::architecture() || a == std::env::consts::ARCH)
+}
+
+/// The Dockerfile's text, its name for messages, and what the context leaves out.
+fn read_dockerfile(request: &Request) -> Result<(String, String, Patterns), ImageError> {
+    let read = |path: &Path| std::fs::read_to_string(path);
+    let general = || read(&request.context.join(".dockerignore")).map(|text| Patterns::parse(&text)).unwrap_or_default();
+    if let Some(text) = &request.inline {
+        return Ok((text.clone(), "dockerfile_inline".into(), general()));
+    }
+    let path = request.context.join(request.dockerfile.as_deref().unwrap_or(Path::new("Dockerfile")));
+    let text = read(&path).map_err(|e| {
+        let message = format!("the Dockerfile {} cannot be read: {e}; say where it is with `dockerfile:` or -f", path.display());
+        ImageError::Build(message)
+    })?;
+    let mut own = path.clone().into_os_string();
+    own.push(".dockerignore");
+    let ignored = read(Path::new(&own)).map_or_else(|_| general(), |text| Patterns::parse(&text));
+    let shown = path.strip_prefix(&request.context).unwrap_or(&path).display().to_string();
+    Ok((text, shown, ignored))
+}
+
+/// The Dockerfile, for messages.
+struct Source {
+    text: String,
+    shown: String,
+}
+
+impl Source {
+    fn at(&self, malformed: Malformed) -> ImageError {
+        let Malformed { line, message, help } = malformed;
+        let mut text = format!("{}:{line}: {message}", self.shown);
+        if let Some(content) = self.text.lines().nth(line.saturating_sub(1)) {
+            let gutter = " ".repeat(line.to_string().len());
+            text.push_str(&format!("\n{gutter} |\n{line} | {content}\n{gutter} |"));
+        }
+        if let Some(help) = help {
+            text.push_str(&format!("\n  help: {help}"));
+        }
+        ImageError::Build(text)
+    }
+}
+
+struct Solver {
+    host: Arc<dyn Host>,
+    request: Request,
+    report: Report,
+    source: Source,
+    stages: Stages,
+    context: Arc<Tree>,
+    ignored: Patterns,
+    cells: Vec<OnceCell<Arc<State>>>,
+    steps: AtomicU32,
+    created: String,
+    /// ARGs before the first FROM, with their values.
+    global: BTreeMap<String, String>,
+}
+
+/// Where a stage has come to.
+#[derive(Clone)]
+struct State {
+    /// What the file system is made of: the chain of what was done to it.
+    key: String,
+    layers: Vec<Layer>,
+    config: Config,
+    /// Declared ARGs that have a value.
+    args: BTreeMap<String, String>,
+    cmd_is_own: bool,
+}
+
+impl State {
+    fn top(&self) -> Option<&str> {
+        self.layers.last().map(|layer| layer.chain.as_str())
+    }
+
+    fn lookup(&self, name: &str) -> Option<String> {
+        self.config.env(name).or_else(|| self.args.get(name).cloned())
+    }
+}
+
+/// One instruction on its way.
+struct Step<'a> {
+    instruction: &'a Instruction,
+    escape: char,
+    id: u32,
+}
+
+impl Solver {
+    /// Evaluates the ARGs before the first FROM.
+    fn with_globals(mut self) -> Result<Self, ImageError> {
+        for instruction in self.stages.global.clone() {
+            for word in words(&instruction.rest, self.stages.escape) {
+                let (name, default) = word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value)));
+                let value = match (self.request.args.get(name), default) {
+                    (Some(given), _) => Some(given.clone()),
+                    (None, Some(default)) => Some(
+                        expand::word(default, self.stages.escape, &|n| self.global_value(n))
+                            .map_err(|e| self.source.at(Malformed::new(instruction.line, e.0)))?,
+                    ),
+                    (None, None) => None,
+                };
+                if let Some(value) = value {
+                    self.global.insert(name.to_string(), value);
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    fn global_value(&self, name: &str) -> Option<String> {
+        self.global.get(name).cloned().or_else(|| platform_argument(name))
+    }
+
+    fn wrong(&self, step: &Step<'_>, message: impl Into<String>) -> ImageError {
+        self.source.at(Malformed::new(step.instruction.line, message))
+    }
+
+    fn expand(&self, step: &Step<'_>, state: &State, text: &str) -> Result<String, ImageError> {
+        expand::word(text, step.escape, &|name| state.lookup(name)).map_err(|Unexpandable(why)| self.wrong(step, why))
+    }
+
+    fn expand_words(&self, step: &Step<'_>, state: &State, text: &str) -> Result<Vec<String>, ImageError> {
+        expand::words(text, step.escape, &|name| state.lookup(name)).map_err(|Unexpandable(why)| self.wrong(step, why))
+    }
+
+    /// A stage's result; built once, whoever needs it.
+    fn stage(self: Arc<Self>, index: usize) -> BoxFuture<'static, Result<Arc<State>, ImageError>> {
+        async move {
+            let this = self.clone();
+            self.cells[index].get_or_try_init(move || this.build_stage(index)).await.cloned()
+        }
+        .boxed()
+    }
+
+    fn build_stage(self: Arc<Self>, index: usize) -> BoxFuture<'static, Result<Arc<State>, ImageError>> {
+        async move {
+            // What is copied from is needed in any case: it is built beside the base.
+            let needed = self.stages.copied_from(index).into_iter().map(|other| self.clone().stage(other));
+            let (mut state, _) = futures::future::try_join(self.base(index), try_join_all(needed)).await?;
+            let stage = &self.stages.stages[index];
+            let mut instructions = triggers(&mut state.config, stage.line, &self.source)?;
+            instructions.extend(stage.instructions.iter().cloned());
+            let count = instructions.len() + 1;
+            let label = stage.name.clone().unwrap_or_else(|| if self.stages.stages.len() > 1 { format!("stage-{index}") } else { String::new() });
+            for (i, instruction) in instructions.iter().enumerate() {
+                let begun = Instant::now();
+                let mut step = Step { instruction, escape: self.stages.escape, id: 0 };
+                if has_work(&instruction.keyword) {
+                    step.id = self.begin(&format!("[{}{}/{count}] {}", if label.is_empty() { String::new() } else { format!("{label} ") }, i + 2, instruction.text));
+                }
+                let result = self.perform(&mut state, &step).await;
+                if step.id > 0 {
+                    let (id, seconds) = (step.id, begun.elapsed().as_secs_f64());
+                    match &result {
+                        Ok(true) => (self.report)(Event::Cached { id }),
+                        Ok(false) => (self.report)(Event::Done { id, seconds }),
+                        Err(_) => (self.report)(Event::Failed { id }),
+                    }
+                }
+                result?;
+            }
+            Ok(Arc::new(state))
+        }
+        .boxed()
+    }
+
+    fn begin(&self, name: &str) -> u32 {
+        let id = self.steps.fetch_add(1, Ordering::Relaxed) + 1;
+        (self.report)(Event::Step { id, name: name.to_string() });
+        id
+    }
+
+    /// What a stage begins with.
+    async fn base(self: &Arc<Self>, index: usize) -> Result<State, ImageError> {
+        let stage = &self.stages.stages[index];
+        let wrong = |message: String| self.source.at(Malformed::new(stage.line, message));
+        let name = expand::word(&stage.base, self.stages.escape, &|n| self.global_value(n)).map_err(|e| wrong(e.0))?;
+        if name.is_empty() {
+            return Err(wrong(format!("`{}` is empty: an ARG before the first FROM needs a value", stage.base)));
+        }
+        if let Some(platform) = &stage.platform {
+            let platform = expand::word(platform, self.stages.escape, &|n| self.global_value(n)).map_err(|e| wrong(e.0))?;
+            if !is_native(&platform) {
+                return Err(wrong(format!("this machine is linux/{} and cannot build for {platform}", crate::image::architecture())));
+            }
+        }
+        if let Some(earlier) = self.stages.find(&name).filter(|i| *i < index && name.parse::<usize>().is_err()) {
+            let state = self.clone().stage(earlier).await?;
+            let mut state = State::clone(&state);
+            state.args.clear();
+            state.cmd_is_own = false;
+            return Ok(state);
+        }
+        let empty = State { key: "scratch".into(), layers: Vec::new(), config: Config::scratch(), args: BTreeMap::new(), cmd_is_own: false };
+        if name == "scratch" {
+            return Ok(empty);
+        }
+        let image = self.image(&name).await.map_err(|e| match e {
+            ImageError::Build(_) => e,
+            other => wrong(other.to_string()),
+        })?;
+        let store = self.host.store();
+        let mut config: Value =
+            serde_json::from_slice(&store.configuration(&image)?).map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
+        if config["history"].is_null() {
+            config["history"] = json!([]);
+        }
+        let diff_ids = image.config.rootfs().diff_ids();
+        let layers = image.layers.iter().zip(diff_ids).map(|(chain, diff_id)| Layer {
+            chain: chain.clone(),
+            diff_id: diff_id.clone(),
+            bytes: store.has_layer(chain).unwrap_or(0),
+            tar_bytes: 0,
+        });
+        let layers: Vec<Layer> = layers.collect();
+        let key = layers.last().map_or_else(|| "scratch".to_string(), |layer| layer.chain.clone());
+        Ok(State { key, layers, config: Config::of(config), ..empty })
+    }
+
+    /// An image by the name that FROM or --from gives, or that a named context replaces it with.
+    async fn image(&self, name: &str) -> Result<Image, ImageError> {
+        let name = match self.request.contexts.get(name).and_then(|context| context.strip_prefix("docker-image://")) {
+            Some(replaced) => replaced,
+            None => name,
+        };
+        let reference: ImageRef = name.parse().map_err(ImageError::from)?;
+        let id = self.begin(&format!("FROM {}", reference.familiar()));
+        let begun = Instant::now();
+        let result = self.host.image(&reference, self.request.pull).await;
+        match &result {
+            Ok(_) => (self.report)(Event::Done { id, seconds: begun.elapsed().as_secs_f64() }),
+            Err(_) => (self.report)(Event::Failed { id }),
+        }
+        result
+    }
+
+    /// Performs an instruction; tells whether it was built before.
+    async fn perform(self: &Arc<Self>, state: &mut State, step: &Step<'_>) -> Result<bool, ImageError> {
+        let instruction = step.instruction;
+        let text = instruction.text.clone();
+        match instruction.keyword.as_str() {
+            "RUN" => return self.run(state, step).await,
+            "COPY" | "ADD" => return self.copy(state, step).await,
+            "WORKDIR" => return self.working_dir(state, step).await,
+            "ARG" => self.declare(state, step)?,
+            "ENV" => {
+                let mut set = Vec::new();
+                for (name, value) in pairs(instruction, step.escape).map_err(|m| self.source.at(m))? {
+                    set.push((self.expand(step, state, &name)?, self.expand(step, state, &value)?));
+                }
+                set.iter().for_each(|(name, value)| state.config.set_env(name, value));
+            }
+            "LABEL" => {
+                for (name, value) in pairs(instruction, step.escape).map_err(|m| self.source.at(m))? {
+                    let (name, value) = (self.expand(step, state, &name)?, self.expand(step, state, &value)?);
+                    state.config.add("Labels", &name, json!(value));
+                }
+            }
+            "CMD" => {
+                let command = self.command_form(state, &instruction.rest);
+                state.config.set("Cmd", command);
+                state.cmd_is_own = true;
+            }
+            "ENTRYPOINT" => {
+                let command = self.command_form(state, &instruction.rest);
+                state.config.set("Entrypoint", command);
+                // The base's arguments are for the base's program.
+                if !state.cmd_is_own {
+                    state.config.remove("Cmd");
+                }
+            }
+            "USER" => {
+                let user = self.expand(step, state, &instruction.rest)?;
+                state.config.set("User", json!(user));
+            }
+            "EXPOSE" => {
+                for port in self.expand_words(step, state, &instruction.rest)? {
+                    for port in ports(&port).ok_or_else(|| self.wrong(step, format!("`{port}` is not a port: write `80` or `53/udp`")))? {
+                        state.config.add("ExposedPorts", &port, json!({}));
+                    }
+                }
+            }
+            "VOLUME" => {
+                let paths = match json_form(&instruction.rest) {
+                    Some(paths) => paths.iter().map(|path| self.expand(step, state, path)).collect::<Result<Vec<_>, _>>()?,
+                    None => self.expand_words(step, state, &instruction.rest)?,
+                };
+                for path in paths {
+                    if path.is_empty() {
+                        return Err(self.wrong(step, "VOLUME names an empty path"));
+                    }
+                    state.config.add("Volumes", &path, json!({}));
+                }
+            }
+            "STOPSIGNAL" => {
+                let signal = self.expand(step, state, &instruction.rest)?;
+                if signal.parse::<u32>().is_err() && !is_signal(&signal) {
+                    return Err(self.wrong(step, format!("`{signal}` is not a signal: write a name such as SIGTERM, or its number")));
+                }
+                state.config.set("StopSignal", json!(signal));
+            }
+            "SHELL" => match json_form(&instruction.rest).filter(|shell| !shell.is_empty()) {
+                Some(shell) => state.config.set("Shell", json!(shell)),
+                None => return Err(self.wrong(step, "SHELL needs a list: `SHELL [\"/bin/bash\", \"-c\"]`")),
+            },
+            "MAINTAINER" => state.config.set_top("author", json!(instruction.rest)),
+            "HEALTHCHECK" => {
+                let check = self.health(state, step)?;
+                state.config.set("Healthcheck", check);
+            }
+            "ONBUILD" => {
+                let inner = dockerfile::instruction(&instruction.rest, instruction.line).map_err(|m| self.source.at(m))?;
+                if matches!(inner.keyword.as_str(), "ONBUILD" | "FROM" | "MAINTAINER") {
+                    return Err(self.wrong(step, format!("{} cannot be a trigger of ONBUILD", inner.keyword)));
+                }
+                let mut all = state.config.strings("OnBuild");
+                all.push(instruction.rest.clone());
+                state.config.set("OnBuild", json!(all));
+            }
+            other => return Err(self.wrong(step, format!("{other} is not supported"))),
+        }
+        state.config.record(&self.created, &text, false);
+        Ok(false)
+    }
+
+    fn declare(&self, state: &mut State, step: &Step<'_>) -> Result<(), ImageError> {
+        for word in words(&step.instruction.rest, step.escape) {
+            let (name, default) = match word.split_once('=') {
+                Some((name, default)) => (name.to_string(), Some(self.expand(step, state, default)?)),
+                None => (word.clone(), None),
+            };
+            let given = self.request.args.get(&name).cloned();
+            let value = given.or(default).or_else(|| self.global_value(&name));
+            match value {
+                Some(value) => drop(state.args.insert(name, value)),
+                None => drop(state.args.remove(&name)),
+            }
+        }
+        Ok(())
+    }
+
+    /// A list as it is, a text for the shell.
+    fn command_form(&self, state: &State, rest: &str) -> Value {
+        match json_form(rest) {
+            Some(list) => json!(list),
+            None => {
+                let mut command = state.config.shell();
+                command.push(rest.to_string());
+                json!(command)
+            }
+        }
+    }
+
+    fn health(&self, state: &State, step: &Step<'_>) -> Result<Value, ImageError> {
+        let (kind, command) = step.instruction.rest.split_once(char::is_whitespace).unwrap_or((&step.instruction.rest, ""));
+        if kind.eq_ignore_ascii_case("none") {
+            return Ok(json!({"Test": ["NONE"]}));
+        }
+        if !kind.eq_ignore_ascii_case("cmd") || command.trim().is_empty() {
+            return Err(self.wrong(step, "HEALTHCHECK needs `CMD command` or `NONE`"));
+        }
+        let test = match json_form(command) {
+            Some(list) => [vec!["CMD".to_string()], list].concat(),
+            None => vec!["CMD-SHELL".to_string(), command.trim().to_string()],
+        };
+        let mut check = json!({"Test": test});
+        for (flag, value) in &step.instruction.flags {
+            let value = self.expand(step, state, value)?;
+            let duration = || crate::units::duration(&value).ok_or_else(|| self.wrong(step, format!("`{value}` is not a duration such as `30s`")));
+            match flag.as_str() {
+                "interval" => check["Interval"] = json!(duration()?),
+                "timeout" => check["Timeout"] = json!(duration()?),
+                "start-period" => check["StartPeriod"] = json!(duration()?),
+                "start-interval" => check["StartInterval"] = json!(duration()?),
+                _ => {
+                    check["Retries"] =
+                        json!(value.parse::<u32>().map_err(|_| self.wrong(step, format!("`{value}` is not a number of retries")))?);
+                }
+            }
+        }
+        Ok(check)
+    }
+
+    async fn working_dir(self: &Arc<Self>, state: &mut State, step: &Step<'_>) -> Result<bool, ImageError> {
+        let wanted = self.expand(step, state, &step.instruction.rest)?;
+        let path = absolute(&wanted, &state.config.working_dir());
+        state.config.set("WorkingDir", json!(path));
+        let key = cache::key(&state.key, &["WORKDIR", &path]);
+        let directory = PathBuf::from(path);
+        let made = self
+            .make(state, &key, move |root, _| {
+                copy::make_directory(root.as_fd(), &directory, (0, 0))
+                    .map(drop)
+                    .map_err(ImageError::store(format!("making the directory {}", directory.display())))
+            })
+            .await?;
+        self.finish(state, key, made, &step.instruction.text)
+    }
+
+    /// A step that writes into its layer from outside: found in the cache, or made by `work` on the overlay's root.
+    async fn make(
+        self: &Arc<Self>,
+        state: &State,
+        key: &str,
+        work: impl FnOnce(std::os::fd::OwnedFd, &Solver) -> Result<(), ImageError> + Send + 'static,
+    ) -> Result<(Made, bool), ImageError> {
+        let store = self.host.store();
+        if !self.request.no_cache
+            && let Some(made) = cache::find(&store, key)
+        {
+            return Ok((made, true));
+        }
+        let this = self.clone();
+        let (layers, top, key) = (self.layer_paths(&state.layers), state.top().map(str::to_string), key.to_string());
+        let epoch = self.request.epoch;
+        let made = blocking(move || {
+            let draft = store.draft()?;
+            let lower = if layers.is_empty() { vec![empty_directory(&draft)?] } else { layers };
+            let root = files::overlay(&lower, Some((&draft.diff(), &draft.work())))
+                .map_err(ImageError::store("mounting the layers of the build".into()))?;
+            work(root, &this)?;
+            let made = Made { layer: store.keep(&draft, top.as_deref(), epoch)? };
+            cache::remember(&store, &key, &made);
+            Ok(made)
+        })
+        .await?;
+        Ok((made, false))
+    }
+
+    fn layer_paths(&self, layers: &[Layer]) -> Vec<PathBuf> {
+        let store = self.host.store();
+        layers.iter().map(|layer| store.layer(&layer.chain)).collect()
+    }
+
+    /// Puts what a step made on top of a stage.
+    fn finish(&self, state: &mut State, key: String, (made, cached): (Made, bool), by: &str) -> Result<bool, ImageError> {
+        state.config.record(&self.created, by, made.layer.is_some());
+        if let Some(layer) = made.layer {
+            state.config.add_layer(&layer.diff_id);
+            state.layers.push(layer);
+        }
+        state.key = key;
+        Ok(cached)
+    }
+
+    async fn copy(self: &Arc<Self>, state: &mut State, step: &Step<'_>) -> Result<bool, ImageError> {
+        let instruction = step.instruction;
+        let flag = |name: &str| instruction.flags.iter().find(|(flag, _)| flag == name).map(|(_, value)| value.as_str());
+        let arguments = match json_form(&instruction.rest) {
+            Some(list) => list,
+            None => words(&instruction.rest, step.escape),
+        };
+        let mut arguments = arguments.iter().map(|word| self.expand(step, state, word)).collect::<Result<Vec<_>, _>>()?;
+        let destination = arguments.pop().unwrap_or_default();
+        if arguments.is_empty() {
+            return Err(self.wrong(step, format!("{} needs a source and a destination", instruction.keyword)));
+        }
+        if arguments.len() > 1 && !destination.ends_with('/') && destination != "." && !destination.ends_with("/.") {
+            return Err(self.source.at(
+                Malformed::new(instruction.line, "with several sources, the destination is a directory").help(format!("write it with a `/` at its end: `{destination}/`")),
+            ));
+        }
+        let mut destination_path = absolute(&destination, &state.config.working_dir());
+        if (destination.ends_with('/') || destination == "." || destination.ends_with("/.")) && !destination_path.ends_with('/') {
+            destination_path.push('/');
+        }
+        let extract = instruction.keyword == "ADD" && flag("unpack") != Some("false");
+        let mode = flag("chmod").map(|mode| self.expand(step, state, mode)).transpose()?;
+        let mut wanted = Copy {
+            destination: destination_path,
+            mode: mode.map(|mode| ModeChange::parse(&mode)).transpose().map_err(|why| self.wrong(step, why))?,
+            exclude: instruction.flags.iter().filter(|(name, _)| name == "exclude").map(|(_, value)| value.clone()).collect(),
+            parents: flag("parents").is_some_and(|value| value != "false"),
+            extract,
+            ..Copy::default()
+        };
+        if let Some(owner) = flag("chown") {
+            let owner = self.expand(step, state, owner)?;
+            wanted.owner = Some(self.owner(state, step, &owner).await?);
+        }
+        let mut sources: Vec<(Arc<Tree>, Copy, Patterns)> = Vec::new();
+        let heredocs: Vec<&str> = instruction.heredocs.iter().map(|heredoc| heredoc.name.as_str()).collect();
+        let mut texts: Vec<(String, Vec<u8>)> = Vec::new();
+        for heredoc in &instruction.heredocs {
+            let content = match heredoc.expand {
+                true => expand::variables(&heredoc.content, step.escape, &|name| state.lookup(name)).map_err(|e| self.wrong(step, e.0))?,
+                false => heredoc.content.clone(),
+            };
+            texts.push((heredoc.name.clone(), content.into_bytes()));
+        }
+        let is_url = |source: &str| instruction.keyword == "ADD" && (source.starts_with("http://") || source.starts_with("https://"));
+        let mut fetched = Vec::new();
+        for source in &arguments {
+            if let Some(name) = source.strip_prefix("<<").filter(|_| !heredocs.is_empty()) {
+                let name = name.trim_start_matches('-').trim_matches(['"', '\'']);
+                if let Some((_, content)) = texts.iter().find(|(known, _)| known == name) {
+                    fetched.push((name.to_string(), content.clone(), 0o644));
+                }
+            } else if is_url(source) {
+                let bytes = fetch(source).await.map_err(|why| self.wrong(step, why))?;
+                if let Some(expected) = flag("checksum") {
+                    let got = crate::image::store::digest_of(&bytes);
+                    if got != expected {
+                        return Err(self.wrong(step, format!("{source} has the digest {got}, and not {expected}")));
+                    }
+                }
+                let name = source.split(['?', '#']).next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
+                fetched.push((if name.is_empty() { "index.html".into() } else { name.to_string() }, bytes, 0o600));
+            } else if source.starts_with("git@") || source.ends_with(".git") && instruction.keyword == "ADD" {
+                return Err(self.wrong(step, format!("`{source}`: ADD from Git is not supported; clone it before, and COPY it")));
+            } else {
+                wanted.sources.push(source.clone());
+            }
+        }
+        if !wanted.sources.is_empty() {
+            let from = flag("from").map(|from| self.expand(step, state, from)).transpose()?;
+            let (tree, ignored) = self.tree(from.as_deref(), step).await?;
+            sources.push((tree, wanted.clone(), ignored));
+        }
+        let mut kept = None;
+        if !fetched.is_empty() {
+            let draft = self.host.store().draft()?;
+            let failed = ImageError::store("keeping what was fetched".into());
+            let mut names = Vec::new();
+            for (name, bytes, mode) in fetched {
+                use std::os::unix::fs::PermissionsExt;
+                let path = draft.diff().join(&name);
+                std::fs::write(&path, bytes).map_err(&failed)?;
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).map_err(&failed)?;
+                let time = nix::sys::time::TimeSpec::new(self.request.epoch.unwrap_or(0), 0);
+                let file = std::fs::File::open(&path).map_err(&failed)?;
+                nix::sys::stat::futimens(&file, &time, &time).map_err(|e| failed(e.into()))?;
+                names.push(name);
+            }
+            let tree = Tree::directory(&draft.diff()).map_err(&failed)?;
+            // What comes from a URL is a file, never an archive to take apart.
+            let copy = Copy { sources: names, extract: false, ..wanted.clone() };
+            sources.push((Arc::new(tree), copy, Patterns::default()));
+            kept = Some(draft);
+        }
+        let done = self.copy_from(state, step, sources).await;
+        drop(kept);
+        done
+    }
+
+    async fn copy_from(self: &Arc<Self>, state: &mut State, step: &Step<'_>, sources: Vec<(Arc<Tree>, Copy, Patterns)>) -> Result<bool, ImageError> {
+        let line = step.instruction.line;
+        let this = self.clone();
+        let selected = blocking(move || {
+            let mut all = Vec::new();
+            for (tree, copy, ignored) in sources {
+                let items = copy::select(&copy, &tree, &ignored)?;
+                let digest = copy::digest(&copy, &items, &tree, this.host.contents())?;
+                all.push((tree, copy, items, digest));
+            }
+            Ok(all)
+        })
+        .await
+        .map_err(|e| match e {
+            ImageError::Build(message) => self.source.at(Malformed::new(line, message)),
+            other => other,
+        })?;
+        let mut parts = vec![step.instruction.keyword.clone()];
+        for (_, copy, items, digest) in &selected {
+            parts.push(digest.clone());
+            parts.push(format!("{} {:?} {:?} {} {} {}", copy.destination, copy.owner, copy.mode, copy.parents, copy.extract, items.len()));
+        }
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let key = cache::key(&state.key, &parts);
+        let made = self
+            .make(state, &key, move |root, _| {
+                selected.iter().try_for_each(|(tree, copy, items, _)| copy::apply(copy, items, tree, root.as_fd()))
+            })
+            .await
+            .map_err(|e| match e {
+                ImageError::Build(message) => self.source.at(Malformed::new(line, message)),
+                other => other,
+            })?;
+        self.finish(state, key, made, &step.instruction.text)
+    }
+
+    /// Where COPY and mounts read from: the context, a stage, a named context, an image.
+    async fn tree(self: &Arc<Self>, from: Option<&str>, step: &Step<'_>) -> Result<(Arc<Tree>, Patterns), ImageError> {
+        let Some(from) = from else { return Ok((self.context.clone(), self.ignored.clone())) };
+        if let Some(directory) = self.request.contexts.get(from).filter(|context| !context.contains("://")) {
+            let directory = PathBuf::from(directory);
+            let tree = Tree::directory(&directory).map_err(|e| self.wrong(step, format!("the context `{from}`, {}: {e}", directory.display())))?;
+            let ignored = std::fs::read_to_string(directory.join(".dockerignore")).map(|text| Patterns::parse(&text)).unwrap_or_default();
+            return Ok((Arc::new(tree), ignored));
+        }
+        let layers: Vec<PathBuf> = match self.stages.find(from) {
+            Some(stage) if self.stages.stages[stage].line < step.instruction.line => {
+                let state = self.clone().stage(stage).await?;
+                self.layer_paths(&state.layers)
+            }
+            _ => {
+                let image = self.image(from).await.map_err(|e| self.wrong(step, e.to_string()))?;
+                let store = self.host.store();
+                image.layers.iter().map(|chain| store.layer(chain)).collect()
+            }
+        };
+        let empty = self.host.store().build_cache().join("empty");
+        let tree = blocking(move || {
+            std::fs::create_dir_all(&empty).and_then(|()| Tree::layers(&layers, &empty)).map_err(ImageError::store("opening the layers of a stage".into()))
+        })
+        .await?;
+        Ok((Arc::new(tree), Patterns::default()))
+    }
+
+    /// `--chown=user[:group]`, names as the image's own files have them.
+    async fn owner(&self, state: &State, step: &Step<'_>, text: &str) -> Result<(u32, u32), ImageError> {
+        let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+        if let (Ok(uid), Ok(gid)) = (user.parse(), group.map_or_else(|| user.parse(), str::parse)) {
+            return Ok((uid, gid));
+        }
+        let (layers, empty) = (self.layer_paths(&state.layers), self.host.store().build_cache().join("empty"));
+        let text = text.to_string();
+        let found = blocking(move || {
+            let tree = std::fs::create_dir_all(&empty).and_then(|()| Tree::layers(&layers, &empty)).map_err(ImageError::store("opening the layers".into()))?;
+            let read = |path: &str| tree.read_text(Path::new(path)).unwrap_or_default();
+            Ok(crate::runtime::user::resolve_in(&read("etc/passwd"), &read("etc/group"), &text))
+        })
+        .await?;
+        found.map_err(|why| self.wrong(step, why))
+    }
+}
+
+mod run;
+
+/// ONBUILD's triggers of a base image, as instructions of the stage.
+fn triggers(config: &mut Config, line: usize, source: &Source) -> Result<Vec<Instruction>, ImageError> {
+    let all = config.strings("OnBuild");
+    config.remove("OnBuild");
+    let parse = |text: &String| dockerfile::instruction(text, line).map_err(|m| source.at(m));
+    all.iter().map(parse).collect()
+}
+
+fn has_work(keyword: &str) -> bool {
+    matches!(keyword, "RUN" | "COPY" | "ADD" | "WORKDIR")
+}
+
+fn platform_argument(name: &str) -> Option<String> {
+    let architecture = crate::image::architecture();
+    Some(match name {
+        "TARGETPLATFORM" | "BUILDPLATFORM" => format!("linux/{architecture}"),
+        "TARGETOS" | "BUILDOS" => "linux".into(),
+        "TARGETARCH" | "BUILDARCH" => architecture.into(),
+        "TARGETVARIANT" | "BUILDVARIANT" => String::new(),
+        _ => return None,
+    })
+}
+
+/// A path of the image: relative ones are below the working directory; `.` and `..` are resolved.
+fn absolute(path: &str, working_dir: &str) -> String {
+    let joined = if path.starts_with('/') { path.to_string() } else { format!("{working_dir}/{path}") };
+    let mut parts: Vec<&str> = Vec::new();
+    for part in joined.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// `80`, `80/tcp`, `8000-8010/udp`.
+fn ports(text: &str) -> Option<Vec<String>> {
+    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = protocol.to_ascii_lowercase();
+    if !["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
+        return None;
+    }
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
+    (first <= last).then(|| (first..=last).map(|port| format!("{port}/{protocol}")).collect())
+}
+
+fn is_signal(text: &str) -> bool {
+    let name = if text.starts_with("SIG") { text.to_string() } else { format!("SIG{text}") };
+    name.parse::<nix::sys::signal::Signal>().is_ok() || name.starts_with("SIGRT")
+}
+
+/// overlayfs wants something below: an empty directory, which goes with the draft.
+fn empty_directory(draft: &Draft) -> Result<PathBuf, ImageError> {
+    let path = draft.diff().with_file_name("empty");
+    std::fs::create_dir_all(&path).map_err(ImageError::store("preparing a layer".into()))?;
+    Ok(path)
+}
+
+/// What ADD takes from a URL.
+async fn fetch(url: &str) -> Result<Vec<u8>, String> {
+    let failed = |e: reqwest::Error| format!("fetching {url}: {e}");
+    let response = reqwest::get(url).await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+    response.bytes().await.map(|bytes| bytes.to_vec()).map_err(failed)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, ImageError> + Send + 'static) -> Result<T, ImageError> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| ImageError::Build(format!("the build ended early: {e}")))?
+}

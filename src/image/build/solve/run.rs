@@ -1,0 +1,288 @@
+//! RUN: the command, its environment, its mounts, and the layer that it leaves.
+
+use super::*;
+use crate::image::build::mounts::{self, Kind, Mount, Mounted};
+use crate::image::build::{Run, Secret};
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+/// Lines of a failed command that its error shows.
+const SHOWN_LINES: usize = 20;
+
+/// What is mounted while a command runs, and what keeps it alive.
+#[derive(Default)]
+struct Prepared {
+    mounts: Vec<Mounted>,
+    env: Vec<String>,
+    /// Goes into the step's key.
+    key: Vec<String>,
+    /// Files that are made for the step alone.
+    drafts: Vec<Draft>,
+}
+
+impl Solver {
+    pub(super) async fn run(self: &Arc<Self>, state: &mut State, step: &Step<'_>) -> Result<bool, ImageError> {
+        let instruction = step.instruction;
+        let flag = |name: &str| instruction.flags.iter().find(|(flag, _)| flag == name).map(|(_, value)| value.clone());
+        if flag("security").is_some_and(|security| security != "sandbox") {
+            return Err(self.wrong(step, "`--security=insecure` is not supported: a build has the confinement of a container"));
+        }
+        let network = match flag("network").as_deref() {
+            None | Some("default") => self.request.network.clone().filter(|network| network != "default"),
+            Some(own @ ("host" | "none")) => Some(own.to_string()),
+            Some(other) => return Err(self.wrong(step, format!("`{other}` is not a network: default, host or none"))),
+        };
+        let command = self.command(state, step)?;
+        let mut env = state.config.strings("Env");
+        for (name, value) in &state.args {
+            if state.config.env(name).is_none() {
+                env.push(format!("{name}={value}"));
+            }
+        }
+        let mut prepared = Prepared::default();
+        for (_, value) in instruction.flags.iter().filter(|(name, _)| name == "mount") {
+            let value = self.expand(step, state, value)?;
+            let mount = mounts::parse(&value, instruction.line).map_err(|m| self.source.at(m))?;
+            self.prepare(state, step, mount, &mut prepared).await?;
+        }
+        let user = state.config.text("User");
+        let directory = state.config.working_dir();
+        let described = json!([command, env, user, directory, network, prepared.key]).to_string();
+        let key = cache::key(&state.key, &["RUN", &described]);
+        let store = self.host.store();
+        if !self.request.no_cache
+            && let Some(made) = cache::find(&store, &key)
+        {
+            return self.finish(state, key, (made, true), &instruction.text);
+        }
+        // Proxies are for this machine: they are in no key and in no image.
+        env.extend(self.request.args.iter().filter(|(name, _)| PREDEFINED.contains(&name.as_str())).map(|(name, value)| format!("{name}={value}")));
+        env.append(&mut prepared.env);
+        let last = Arc::new(Mutex::new(VecDeque::new()));
+        let (report, id, kept) = (self.report.clone(), step.id, last.clone());
+        let output = Arc::new(move |line: &str| {
+            report(Event::Output { id, line: line.to_string() });
+            let mut kept = kept.lock().unwrap_or_else(|e| e.into_inner());
+            if kept.len() == SHOWN_LINES {
+                kept.pop_front();
+            }
+            kept.push_back(line.to_string());
+        });
+        let stubs = self.missing_targets(state, &prepared.mounts).await?;
+        let ran = self
+            .host
+            .run(Run {
+                layers: state.layers.iter().map(|layer| layer.chain.clone()).collect(),
+                args: command,
+                env,
+                user,
+                working_dir: directory,
+                network,
+                extra_hosts: self.request.extra_hosts.clone(),
+                shm_size: self.request.shm_size,
+                mounts: std::mem::take(&mut prepared.mounts),
+                output,
+            })
+            .await
+            .map_err(|e| self.wrong(step, e.to_string()))?;
+        if ran.code != 0 {
+            return Err(self.failed(step, ran.code, &last.lock().unwrap_or_else(|e| e.into_inner())));
+        }
+        let (top, epoch, remembered) = (state.top().map(str::to_string), self.request.epoch, key.clone());
+        let made = blocking(move || {
+            // Mount points that the image does not have were made for the command alone.
+            for stub in stubs {
+                let place = ran.draft.diff().join(stub);
+                let _ = std::fs::remove_dir(&place).or_else(|_| match std::fs::metadata(&place) {
+                    Ok(file) if file.is_file() && file.len() == 0 => std::fs::remove_file(&place),
+                    _ => Ok(()),
+                });
+            }
+            let made = Made { layer: store.keep(&ran.draft, top.as_deref(), epoch)? };
+            cache::remember(&store, &remembered, &made);
+            Ok(made)
+        })
+        .await?;
+        drop(prepared);
+        self.finish(state, key, (made, false), &instruction.text)
+    }
+
+    /// The command's arguments: a list, a text for the shell, or a heredoc.
+    fn command(&self, state: &State, step: &Step<'_>) -> Result<Vec<String>, ImageError> {
+        let instruction = step.instruction;
+        if let Some(list) = json_form(&instruction.rest).filter(|_| instruction.heredocs.is_empty()) {
+            return Ok(list);
+        }
+        if instruction.rest.is_empty() {
+            return Err(self.wrong(step, "RUN needs a command"));
+        }
+        let mut command = state.config.shell();
+        let mut script = instruction.rest.clone();
+        match instruction.heredocs.as_slice() {
+            [] => {}
+            // A heredoc alone is the script; one that begins with `#!` is a program of its own.
+            [only] if instruction.rest.trim_start().starts_with("<<") && is_alone(&instruction.rest) => {
+                if let Some(interpreter) = only.content.lines().next().and_then(|line| line.strip_prefix("#!")) {
+                    let mut words: Vec<String> = interpreter.split_whitespace().map(str::to_string).collect();
+                    let quoted = only.content.replace('\'', "'\\''");
+                    words.push("/tmp/.wharf-heredoc".into());
+                    let run = format!(
+                        "printf '%s' '{quoted}' > /tmp/.wharf-heredoc; {}; code=$?; rm -f /tmp/.wharf-heredoc; exit $code",
+                        words.join(" ")
+                    );
+                    return Ok(vec!["/bin/sh".into(), "-c".into(), run]);
+                }
+                script = only.content.clone();
+            }
+            heredocs => {
+                for heredoc in heredocs {
+                    script.push_str(&format!("\n{}{}\n", heredoc.content, heredoc.name));
+                }
+            }
+        }
+        command.push(script);
+        Ok(command)
+    }
+
+    async fn prepare(self: &Arc<Self>, state: &State, step: &Step<'_>, mount: Mount, into: &mut Prepared) -> Result<(), ImageError> {
+        let target = mount.target.as_ref().map(|target| absolute(target, &state.config.working_dir()));
+        let store = self.host.store();
+        let failed = || ImageError::store("preparing a mount".into());
+        match mount.kind {
+            Kind::Tmpfs => {
+                let target = target.unwrap_or_default();
+                into.key.push(format!("tmpfs {target}"));
+                into.mounts.push(Mounted::Tmpfs { target, options: mount.size.iter().map(|size| format!("size={size}")).collect() });
+            }
+            Kind::Cache => {
+                let target = target.unwrap_or_default();
+                let id = mount.id.clone().unwrap_or_else(|| target.clone());
+                let name = crate::image::store::digest_of(id.as_bytes());
+                let place = store.build_cache().join("mounts").join(name.trim_start_matches("sha256:"));
+                if !place.exists() {
+                    use std::os::unix::fs::PermissionsExt;
+                    std::fs::create_dir_all(&place).map_err(failed())?;
+                    let mode = std::fs::Permissions::from_mode(mount.mode.unwrap_or(0o755));
+                    std::fs::set_permissions(&place, mode).map_err(failed())?;
+                    std::os::unix::fs::chown(&place, Some(mount.uid), Some(mount.gid)).map_err(failed())?;
+                }
+                into.key.push(format!("cache {id} {target}"));
+                into.mounts.push(Mounted::Bind { source: place, target, read_only: mount.read_only.unwrap_or(false) });
+            }
+            Kind::Bind => {
+                let target = target.unwrap_or_default();
+                let (tree, ignored) = self.tree(mount.from.as_deref(), step).await?;
+                let source = if mount.source.is_empty() { "/".to_string() } else { mount.source.clone() };
+                let copy = Copy { sources: vec![source.clone()], destination: "/".into(), ..Copy::default() };
+                let this = self.clone();
+                // A copy stands in for the tree: what the command writes goes nowhere, and the key is the content's.
+                let (draft, digest, name) = blocking(move || {
+                    let items = copy::select(&copy, &tree, &ignored)?;
+                    let digest = copy::digest(&copy, &items, &tree, this.host.contents())?;
+                    let draft = this.host.store().draft()?;
+                    let root = Tree::directory(&draft.diff()).map_err(ImageError::store("preparing a mount".into()))?;
+                    copy::apply(&copy, &items, &tree, root.root())?;
+                    let file = items.first().filter(|s| !s.directory).and_then(|s| s.items.first()).map(|item| item.name.clone());
+                    Ok((draft, digest, file))
+                })
+                .await
+                .map_err(|e| self.wrong(step, e.to_string()))?;
+                into.key.push(format!("bind {digest} {target}"));
+                let place = name.map_or_else(|| draft.diff(), |name| draft.diff().join(name));
+                into.mounts.push(Mounted::Bind { source: place, target, read_only: mount.read_only.unwrap_or(true) });
+                into.drafts.push(draft);
+            }
+            Kind::Secret => {
+                let id = mount.id.clone().or_else(|| target.as_ref().and_then(|t| t.rsplit('/').next().map(str::to_string))).unwrap_or_default();
+                let content = match self.request.secrets.get(&id) {
+                    Some(Secret::Value(value)) => value.clone().into_bytes(),
+                    Some(Secret::File(path)) => std::fs::read(path)
+                        .map_err(|e| self.wrong(step, format!("the secret `{id}` cannot be read from {}: {e}", path.display())))?,
+                    None if mount.required => {
+                        return Err(self.wrong(step, format!("the secret `{id}` is required and was not given to the build")));
+                    }
+                    None => return Ok(()),
+                };
+                if let Some(name) = &mount.env {
+                    into.env.push(format!("{name}={}", String::from_utf8_lossy(&content).trim_end_matches('\n')));
+                }
+                if mount.env.is_none() || target.is_some() {
+                    let target = target.unwrap_or_else(|| format!("/run/secrets/{id}"));
+                    let draft = store.draft()?;
+                    let place = draft.diff().join("secret");
+                    write_secret(&place, &content, mount.mode.unwrap_or(0o400), (mount.uid, mount.gid)).map_err(failed())?;
+                    into.mounts.push(Mounted::Bind { source: place, target, read_only: true });
+                    into.drafts.push(draft);
+                }
+                // The content is not in the key: another password is not another build.
+                into.key.push(format!("secret {id} {:?}", mount.env));
+            }
+            Kind::Ssh => {
+                if mount.required {
+                    return Err(self.wrong(step, "`--mount=type=ssh` is not supported yet"));
+                }
+                (self.report)(Event::Warning("`--mount=type=ssh` is not supported yet: the command runs without an agent".into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The mount points that the image does not have, relative to its root, the deepest first.
+    async fn missing_targets(&self, state: &State, mounts: &[Mounted]) -> Result<Vec<PathBuf>, ImageError> {
+        let targets: Vec<PathBuf> = mounts
+            .iter()
+            .map(|mount| match mount {
+                Mounted::Bind { target, .. } | Mounted::Tmpfs { target, .. } => PathBuf::from(target.trim_start_matches('/')),
+            })
+            .collect();
+        if targets.is_empty() {
+            return Ok(targets);
+        }
+        let (layers, empty) = (self.layer_paths(&state.layers), self.host.store().build_cache().join("empty"));
+        blocking(move || {
+            let tree = std::fs::create_dir_all(&empty).and_then(|()| Tree::layers(&layers, &empty)).map_err(ImageError::store("opening the layers".into()))?;
+            let mut missing = Vec::new();
+            for target in targets {
+                let all: Vec<PathBuf> = target.ancestors().filter(|path| *path != Path::new("")).map(Path::to_path_buf).collect();
+                missing.extend(all.into_iter().filter(|path| tree.find(path).is_err()));
+            }
+            missing.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+            Ok(missing)
+        })
+        .await
+    }
+
+    fn failed(&self, step: &Step<'_>, code: i32, lines: &VecDeque<String>) -> ImageError {
+        let command: String = step.instruction.text.chars().take(120).collect();
+        let mut message = format!("`{command}` ended with exit code {code}");
+        for line in lines {
+            message.push_str(&format!("\n      {line}"));
+        }
+        let help = match code {
+            127 => Some("127 says that a program was not found: is it installed in an earlier step, and spelt right?"),
+            126 => Some("126 says that a file cannot be executed: check its mode, and that it is for this machine"),
+            137 => Some("137 is SIGKILL: the memory may have run out"),
+            _ => None,
+        };
+        let malformed = Malformed::new(step.instruction.line, message);
+        self.source.at(match help {
+            Some(help) => malformed.help(help),
+            None => malformed,
+        })
+    }
+}
+
+/// Whether a RUN is a heredoc and nothing else.
+fn is_alone(rest: &str) -> bool {
+    !rest.trim().contains(char::is_whitespace)
+}
+
+/// Readable by nobody else on the way.
+fn write_secret(path: &Path, content: &[u8], mode: u32, owner: (u32, u32)) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    std::os::unix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
+    file.set_permissions(std::fs::Permissions::from_mode(mode))
+}

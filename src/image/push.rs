@@ -1,0 +1,253 @@
+//! Pushing to a registry: what it has already is not sent, what it has under another name is mounted, the rest is compressed
+//! from the unpacked layer, once.
+
+use super::registry::{Registry, blocking, parse, repository_url, root_cause, short};
+use super::store::{Store, digest_of};
+use super::{Image, ImageError, ImageRef, Progress, Report, build::tarball};
+use futures::stream::{StreamExt, TryStreamExt};
+use reqwest::{StatusCode, header};
+use serde_json::json;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const OCI_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const AT_ONCE: usize = 3;
+
+/// A layer as it is sent.
+struct Sent {
+    digest: String,
+    size: u64,
+    kind: String,
+    file: PathBuf,
+}
+
+impl Registry {
+    /// Pushes an image; gives its manifest's digest and size.
+    ///
+    /// # Errors
+    /// The registry's or the disk's.
+    pub async fn push(&self, store: &Arc<Store>, name: &ImageRef, image: &Image, report: Report) -> Result<(String, usize), ImageError> {
+        let manifest = store.manifest(image)?;
+        let parsed = parse(&manifest)?;
+        let described: Vec<(String, String)> = parsed["layers"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|l| (l["digest"].as_str().unwrap_or_default().to_string(), l["mediaType"].as_str().unwrap_or_default().to_string()))
+            .collect();
+        let mut layers = Vec::new();
+        for ((digest, kind), chain) in described.iter().zip(&image.layers) {
+            layers.push(self.push_layer(store, name, digest.clone(), kind.clone(), chain.clone(), report.clone()));
+        }
+        let sent: Vec<Sent> = futures::stream::iter(layers).buffered(AT_ONCE).try_collect().await?;
+        let config = store.configuration(image)?;
+        let config_digest = digest_of(&config);
+        if !self.has_blob(name, &config_digest).await? {
+            self.upload(name, &config_digest, config.len() as u64, Body::Bytes(config.clone())).await?;
+        }
+        // What the registry gave is given back byte for byte; what was built here gets the compressed layers' digests.
+        let unchanged = sent.iter().map(|layer| &layer.digest).eq(described.iter().map(|(digest, _)| digest));
+        let (manifest, kind) = if unchanged {
+            let kind = parsed["mediaType"].as_str().unwrap_or(OCI_MANIFEST).to_string();
+            (manifest, kind)
+        } else {
+            let layers: Vec<_> =
+                sent.iter().map(|layer| json!({"mediaType": layer.kind, "digest": layer.digest, "size": layer.size})).collect();
+            let config = json!({"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config_digest, "size": config.len()});
+            let manifest = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers});
+            (manifest.to_string().into_bytes(), OCI_MANIFEST.to_string())
+        };
+        let url = repository_url(name, &format!("manifests/{}", name.version()));
+        let put = || std::future::ready(Ok(self.client.put(&url).header(header::CONTENT_TYPE, &kind).body(manifest.clone())));
+        let response = self.authorised(name, "pull,push", put).await?;
+        if !response.status().is_success() {
+            return Err(refused(name, "the manifest", response).await);
+        }
+        Ok((digest_of(&manifest), manifest.len()))
+    }
+
+    async fn push_layer(
+        &self,
+        store: &Arc<Store>,
+        name: &ImageRef,
+        digest: String,
+        kind: String,
+        chain: String,
+        report: Report,
+    ) -> Result<Sent, ImageError> {
+        let sent = match store.find_blob(&digest) {
+            Some((file, size)) => Sent { digest, size, kind, file },
+            None => {
+                report(Progress::Layer { id: short(&digest), status: "Preparing", current: 0, total: 0 });
+                let store = store.clone();
+                blocking(move || compress(&store, &chain, &digest)).await?
+            }
+        };
+        let id = short(&sent.digest);
+        let tell = |status| report(Progress::Layer { id: id.clone(), status, current: sent.size, total: sent.size });
+        if self.has_blob(name, &sent.digest).await? {
+            tell("Layer already exists");
+            return Ok(sent);
+        }
+        if self.mount(store, name, &sent.digest).await? {
+            tell("Mounted");
+            return Ok(sent);
+        }
+        report(Progress::Layer { id: id.clone(), status: "Pushing", current: 0, total: sent.size });
+        self.upload(name, &sent.digest, sent.size, Body::File(sent.file.clone())).await?;
+        tell("Pushed");
+        Ok(sent)
+    }
+
+    async fn has_blob(&self, name: &ImageRef, digest: &str) -> Result<bool, ImageError> {
+        let url = repository_url(name, &format!("blobs/{digest}"));
+        let response = self.authorised(name, "pull,push", || std::future::ready(Ok(self.client.head(&url)))).await?;
+        match response.status() {
+            StatusCode::OK => Ok(true),
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => Err(refused(name, "a layer", response).await),
+        }
+    }
+
+    /// Has the registry take a blob from another repository of its own, that an image here is known to have it from.
+    async fn mount(&self, store: &Store, name: &ImageRef, digest: &str) -> Result<bool, ImageError> {
+        for (other, image) in store.list()? {
+            if other.host != name.host || other.path == name.path {
+                continue;
+            }
+            let manifest = parse(&store.manifest(&image)?)?;
+            if !manifest["layers"].as_array().into_iter().flatten().any(|layer| layer["digest"] == digest) {
+                continue;
+            }
+            let url = format!("{}?mount={digest}&from={}", repository_url(name, "blobs/uploads/"), other.path);
+            let response = self.authorised(name, "pull,push", || std::future::ready(Ok(self.client.post(&url)))).await?;
+            if response.status() == StatusCode::CREATED {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn upload(&self, name: &ImageRef, digest: &str, size: u64, body: Body) -> Result<(), ImageError> {
+        let failed = |why: String| ImageError::Registry { host: name.host.clone(), what: format!("an upload of {}", name.familiar()), why };
+        let begin = repository_url(name, "blobs/uploads/");
+        let response = self.authorised(name, "pull,push", || std::future::ready(Ok(self.client.post(&begin)))).await?;
+        if response.status() != StatusCode::ACCEPTED {
+            return Err(refused(name, "an upload", response).await);
+        }
+        let place = response.headers().get(header::LOCATION).and_then(|l| l.to_str().ok()).ok_or_else(|| failed("it says no place".into()))?;
+        let mut url = response.url().join(place).map_err(|e| failed(e.to_string()))?;
+        if url.host_str() != response.url().host_str() {
+            return Err(failed(format!("it wants the upload on another host, {}", url.host_str().unwrap_or_default())));
+        }
+        url.query_pairs_mut().append_pair("digest", digest);
+        let put = || {
+            let (request, body) = (self.client.put(url.clone()), body.clone());
+            async move {
+                let request = request.header(header::CONTENT_TYPE, "application/octet-stream").header(header::CONTENT_LENGTH, size);
+                Ok(match body {
+                    Body::Bytes(bytes) => request.body(bytes),
+                    Body::File(path) => {
+                        let file = tokio::fs::File::open(&path).await.map_err(ImageError::store(format!("reading {}", path.display())))?;
+                        request.body(reqwest::Body::wrap_stream(chunks(file)))
+                    }
+                })
+            }
+        };
+        let response = self.authorised(name, "pull,push", put).await?;
+        if response.status() == StatusCode::CREATED { Ok(()) } else { Err(refused(name, "a layer", response).await) }
+    }
+}
+
+/// What is uploaded.
+#[derive(Clone)]
+enum Body {
+    Bytes(Vec<u8>),
+    File(PathBuf),
+}
+
+fn chunks(file: tokio::fs::File) -> impl futures::Stream<Item = io::Result<bytes::Bytes>> {
+    use tokio::io::AsyncReadExt;
+    futures::stream::try_unfold(file, |mut file| async move {
+        let mut buffer = bytes::BytesMut::with_capacity(1 << 18);
+        let n = file.read_buf(&mut buffer).await?;
+        Ok((n > 0).then(|| (buffer.freeze(), file)))
+    })
+}
+
+/// Compresses an unpacked layer, and keeps the blob. Its tar must be the one that the configuration names.
+fn compress(store: &Store, chain: &str, diff_id: &str) -> Result<Sent, ImageError> {
+    let known = store.build_cache().join(format!("gzip-{}", diff_id.trim_start_matches("sha256:")));
+    if let Some(digest) = std::fs::read_to_string(&known).ok()
+        && let Some((file, size)) = store.find_blob(&digest)
+    {
+        return Ok(Sent { digest, size, kind: OCI_GZIP.into(), file });
+    }
+    let draft = store.blob_draft()?;
+    let failed = ImageError::store("compressing a layer".into());
+    let file = std::fs::File::create(draft.path()).map_err(&failed)?;
+    let compressed = Digesting::new(io::BufWriter::with_capacity(1 << 18, file));
+    // Without a name and a time in its header, the same layer gives the same blob.
+    let mut tar = Digesting::new(flate2::GzBuilder::new().write(compressed, flate2::Compression::default()));
+    let diff = store.layer(chain);
+    tarball::write(&diff, &mut tar).map_err(&failed)?;
+    let (gzip, got) = tar.finish();
+    if got != diff_id {
+        return Err(ImageError::Build(format!(
+            "the layer {} cannot be pushed: its original archive is not here, and made anew it is another one; pull the image again and push it then",
+            short(diff_id)
+        )));
+    }
+    let (mut writer, digest) = gzip.finish().map_err(&failed)?.finish();
+    writer.flush().map_err(&failed)?;
+    let size = std::fs::metadata(draft.path()).map_err(&failed)?.len();
+    store.keep_blob(draft, &digest)?;
+    std::fs::write(&known, &digest).map_err(&failed)?;
+    let (file, _) = store.find_blob(&digest).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    Ok(Sent { digest, size, kind: OCI_GZIP.into(), file })
+}
+
+/// The digest of what is written through it.
+struct Digesting<W> {
+    inner: W,
+    hash: sha2::Sha256,
+}
+
+impl<W: Write> Digesting<W> {
+    fn new(inner: W) -> Self {
+        Digesting { inner, hash: sha2::Digest::new() }
+    }
+
+    fn finish(self) -> (W, String) {
+        (self.inner, super::store::digest_text(sha2::Digest::finalize(self.hash).as_slice()))
+    }
+}
+
+impl<W: Write> Write for Digesting<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(bytes)?;
+        sha2::Digest::update(&mut self.hash, &bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Why a registry did not take something, in its own words where it has any.
+async fn refused(name: &ImageRef, what: &str, response: reqwest::Response) -> ImageError {
+    let status = response.status();
+    let said = match response.json::<serde_json::Value>().await {
+        Ok(json) => json["errors"][0]["message"].as_str().unwrap_or_default().to_string(),
+        Err(error) => root_cause(&error),
+    };
+    let why = match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "it does not let you push there: log in with `docker login`, or check the name".into(),
+        _ if said.is_empty() => format!("it refused {what} with {status}"),
+        _ => format!("it refused {what} with {status}: {said}"),
+    };
+    ImageError::Registry { host: name.host.clone(), what: format!("a push of {}", name.familiar()), why }
+}
