@@ -118,6 +118,19 @@ impl Client {
         self.send(Self::request(Method::DELETE, path, Self::empty_body())?).await.map(drop)
     }
 
+    /// A GET whose answer is written somewhere as it comes.
+    ///
+    /// # Errors
+    /// As [`Client::get`], and the writer's.
+    pub async fn download(&self, path: &str, mut to: impl io::Write) -> Result<(), ClientError> {
+        let mut body = self.send(Self::request(Method::GET, path, Self::empty_body())?).await?.into_body();
+        while let Some(frame) = body.frame().await {
+            let bytes = frame.map_err(ClientError::protocol)?.into_data().unwrap_or_default();
+            to.write_all(&bytes).map_err(ClientError::protocol)?;
+        }
+        to.flush().map_err(ClientError::protocol)
+    }
+
     /// A POST without a body, whose answer says nothing.
     ///
     /// # Errors

@@ -23,6 +23,8 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
         },
         ("POST", ["load"]) => load(engine, request).await,
         ("GET", [name @ .., "json"]) => inspect(engine, &name.join("/")),
+        ("GET", ["get"]) => save(engine, query.all("names").to_vec()),
+        ("GET", [name @ .., "get"]) => save(engine, vec![name.join("/")]),
         ("GET", [name @ .., "history"]) => history(engine, &name.join("/")),
         ("POST", [name @ .., "push"]) => push(engine, &name.join("/"), query),
         ("POST", [name @ .., "tag"]) => {
@@ -76,6 +78,35 @@ fn inspect(engine: &Engine, name: &str) -> Reply {
             "RootFS": {"Type": "layers", "Layers": image.config.rootfs().diff_ids()},
         }),
     )
+}
+
+/// Images as an archive.
+fn save(engine: &Arc<Engine>, names: Vec<String>) -> Reply {
+    let images: Vec<(ImageRef, Image)> = names.iter().map(|name| engine.image(name)).collect::<Result<_, _>>()?;
+    let (sender, receiver) = mpsc::channel::<Bytes>(16);
+    let store = engine.images.clone();
+    tokio::task::spawn_blocking(move || {
+        let out = io::BufWriter::with_capacity(1 << 18, ChannelWriter(sender));
+        if let Err(error) = archive::save(&store, &images, out) {
+            // The archive is then cut short, which whoever reads it notices.
+            tracing::warn!("{error}");
+        }
+    });
+    reply::stream("application/x-tar", reply::receiver_stream(receiver))
+}
+
+/// Sends what is written as chunks of an answer.
+struct ChannelWriter(mpsc::Sender<Bytes>);
+
+impl io::Write for ChannelWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.blocking_send(Bytes::copy_from_slice(bytes)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The steps that made an image, the last first.

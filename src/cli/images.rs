@@ -46,6 +46,14 @@ pub enum Image {
         #[arg(short, long)]
         quiet: bool,
     },
+    /// Write images to an archive that `docker load` reads, and that is an OCI layout.
+    Save {
+        #[arg(required = true)]
+        references: Vec<String>,
+        /// The archive; standard output by default.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Give an image another name.
     Tag { source: String, target: String },
     /// Make an image of a root file system in a tar archive.
@@ -193,6 +201,17 @@ pub async fn image(global: &Global, command: Image) -> Outcome {
         Image::Tag { source, target } => {
             let path = format!("/images/{}/tag?repo={}", escape(&source), escape(&target));
             client.post_nothing(&path).await?;
+        }
+        Image::Save { references, output } => {
+            let names: Vec<String> = references.iter().map(|name| format!("names={}", escape(name))).collect();
+            let to: Box<dyn std::io::Write> = match &output {
+                Some(path) => Box::new(std::fs::File::create(path).map_err(|e| Failure::Message(format!("making {}: {e}", path.display())))?),
+                None if std::io::IsTerminal::is_terminal(&std::io::stdout()) => {
+                    return Err(Failure::Message("an archive is nothing for a terminal: write it to a file with -o FILE".into()));
+                }
+                None => Box::new(std::io::stdout()),
+            };
+            client.download(&format!("/images/get?{}", names.join("&")), to).await?;
         }
         Image::History { reference } => {
             let steps: Vec<Value> = client.get(&format!("/images/{}/history", escape(&reference))).await?;

@@ -32,6 +32,87 @@ pub fn import(store: &Store, tar: impl Read, name: &ImageRef, changes: &[String]
     write_image(store, name, &configuration, vec![(diff_id, size)], vec![Some(staged)])
 }
 
+/// Writes images as `docker save` does: an archive that is an OCI layout as well, layers uncompressed.
+///
+/// # Errors
+/// The disk's, or the writer's.
+pub fn save(store: &Store, images: &[(ImageRef, Image)], out: impl io::Write) -> Result<(), ImageError> {
+    let failed = ImageError::store("writing the archive".into());
+    let mut archive = tar::Builder::new(out);
+    let mut add = |name: &str, bytes: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(bytes.len() as u64);
+        archive.append_data(&mut header, name, bytes)
+    };
+    let blob = |digest: &str| format!("blobs/sha256/{}", digest.trim_start_matches("sha256:"));
+    let mut listed = Vec::new();
+    let mut entries = Vec::new();
+    let mut layers: Vec<(String, String)> = Vec::new();
+    for (name, image) in images {
+        let config = store.configuration(image)?;
+        let diff_ids = image.config.rootfs().diff_ids();
+        let names: Vec<String> = diff_ids.iter().map(|diff_id| blob(diff_id)).collect();
+        add(&blob(&image.id), &config).map_err(&failed)?;
+        listed.push(serde_json::json!({"Config": blob(&image.id), "RepoTags": [name.familiar()], "Layers": names}));
+        layers.extend(image.layers.iter().cloned().zip(diff_ids.iter().cloned()));
+        let mut described = Vec::new();
+        for (chain, diff_id) in image.layers.iter().zip(diff_ids) {
+            let mut length = Counting(0);
+            crate::image::build::tarball::write(&store.layer(chain), &mut length).map_err(&failed)?;
+            described.push(serde_json::json!({"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": diff_id, "size": length.0}));
+        }
+        let manifest = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": image.id, "size": config.len()},
+            "layers": described,
+        })
+        .to_string();
+        let digest = digest_of(manifest.as_bytes());
+        add(&blob(&digest), manifest.as_bytes()).map_err(&failed)?;
+        entries.push(serde_json::json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": digest,
+            "size": manifest.len(),
+            "annotations": {"io.containerd.image.name": name.to_string(), "org.opencontainers.image.ref.name": name.version()},
+        }));
+    }
+    add("manifest.json", serde_json::json!(listed).to_string().as_bytes()).map_err(&failed)?;
+    add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#).map_err(&failed)?;
+    add("index.json", serde_json::json!({"schemaVersion": 2, "manifests": entries}).to_string().as_bytes()).map_err(&failed)?;
+    layers.sort();
+    layers.dedup();
+    for (chain, diff_id) in layers {
+        let mut length = Counting(0);
+        crate::image::build::tarball::write(&store.layer(&chain), &mut length).map_err(&failed)?;
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(length.0);
+        let place = store.layer(&chain);
+        let (reader, writer) = io::pipe().map_err(&failed)?;
+        // The layer's archive goes into the outer one while it is made.
+        let making = std::thread::spawn(move || crate::image::build::tarball::write(&place, io::BufWriter::with_capacity(1 << 17, writer)));
+        archive.append_data(&mut header, blob(&diff_id), reader.take(length.0)).map_err(&failed)?;
+        making.join().map_err(|_| ImageError::Build("the archive was not written to its end".into()))?.map_err(&failed)?;
+    }
+    archive.finish().map_err(&failed)
+}
+
+/// Counts what is written, and forgets it.
+struct Counting(u64);
+
+impl io::Write for Counting {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn write_image(
     store: &Store,
     name: &ImageRef,

@@ -12,6 +12,8 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Made {
     pub layer: Option<Layer>,
+    /// When: the history of an image that is built again is the same.
+    pub created: String,
 }
 
 /// The key of a step on a parent.

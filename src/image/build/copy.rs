@@ -25,6 +25,8 @@ pub struct Copy {
     /// Absolute; a `/` at its end says that it is a directory.
     pub destination: String,
     pub owner: Option<(u32, u32)>,
+    /// Without an owner given: that of the source, as for what comes from a stage or an image; else root.
+    pub keep_owner: bool,
     pub mode: Option<ModeChange>,
     pub exclude: Vec<String>,
     pub parents: bool,
@@ -229,6 +231,10 @@ pub fn digest(copy: &Copy, selected: &[Selected], tree: &Tree, contents: &Conten
             let root_of_directory = selection.directory && item.name == Path::new("");
             let mode = if copy.mode.is_some() || root_of_directory { stat.st_mode & libc::S_IFMT } else { stat.st_mode };
             feed(&mode.to_le_bytes());
+            if copy.keep_owner {
+                feed(&stat.st_uid.to_le_bytes());
+                feed(&stat.st_gid.to_le_bytes());
+            }
             match item.found.kind() {
                 SFlag::S_IFREG => feed(&contents.digest(tree, &item.found).map_err(reading(&item.found.path))?),
                 SFlag::S_IFLNK => feed(tree.link_target(&item.found.path).map_err(reading(&item.found.path))?.as_bytes()),
@@ -337,7 +343,8 @@ impl Writer<'_> {
             // A socket is of a process.
             _ => return Ok(()),
         }
-        let (uid, gid) = self.copy.owner.unwrap_or((0, 0));
+        let own = if self.copy.keep_owner { (stat.st_uid, stat.st_gid) } else { (0, 0) };
+        let (uid, gid) = self.copy.owner.unwrap_or(own);
         fchownat(&parent, &name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::AT_SYMLINK_NOFOLLOW)?;
         let time = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);
         if item.found.kind() != SFlag::S_IFLNK {

@@ -87,7 +87,7 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
         }
     };
     let mut config = finished.config.clone();
-    config.set_top("created", json!(solver.created));
+    config.set_top("created", json!(finished.created));
     for (name, value) in &solver.request.labels {
         config.add("Labels", name, json!(value));
     }
@@ -170,6 +170,8 @@ struct State {
     /// Declared ARGs that have a value.
     args: BTreeMap<String, String>,
     cmd_is_own: bool,
+    /// The time of its last change, in RFC 3339.
+    created: String,
 }
 
 impl State {
@@ -291,11 +293,18 @@ impl Solver {
         if let Some(earlier) = self.stages.find(&name).filter(|i| *i < index && name.parse::<usize>().is_err()) {
             let state = self.clone().stage(earlier).await?;
             let mut state = State::clone(&state);
-            state.args.clear();
             state.cmd_is_own = false;
             return Ok(state);
         }
-        let empty = State { key: "scratch".into(), layers: Vec::new(), config: Config::scratch(), args: BTreeMap::new(), cmd_is_own: false };
+        let beginning = jiff::Timestamp::from_second(self.request.epoch.unwrap_or(0)).unwrap_or_default().to_string();
+        let empty = State {
+            key: "scratch".into(),
+            layers: Vec::new(),
+            config: Config::scratch(),
+            args: BTreeMap::new(),
+            cmd_is_own: false,
+            created: beginning,
+        };
         if name == "scratch" {
             return Ok(empty);
         }
@@ -306,9 +315,13 @@ impl Solver {
         let store = self.host.store();
         let mut config: Value =
             serde_json::from_slice(&store.configuration(&image)?).map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
-        if config["history"].is_null() {
-            config["history"] = json!([]);
-        }
+        let created = config["created"].as_str().and_then(|c| c.parse::<jiff::Timestamp>().ok()).unwrap_or_default().to_string();
+        // Every layer has its line in the history, also where the base's own says nothing.
+        let mut history = config["history"].as_array().cloned().unwrap_or_default();
+        let told = history.iter().filter(|entry| entry["empty_layer"] != json!(true)).count();
+        let untold = image.layers.len().saturating_sub(told);
+        history.extend((0..untold).map(|_| json!({"created": created, "created_by": name})));
+        config["history"] = json!(history);
         let diff_ids = image.config.rootfs().diff_ids();
         let layers = image.layers.iter().zip(diff_ids).map(|(chain, diff_id)| Layer {
             chain: chain.clone(),
@@ -318,7 +331,11 @@ impl Solver {
         });
         let layers: Vec<Layer> = layers.collect();
         let key = layers.last().map_or_else(|| "scratch".to_string(), |layer| layer.chain.clone());
-        Ok(State { key, layers, config: Config::of(config), ..empty })
+        let mut config = Config::of(config);
+        if config.env("PATH").is_none() {
+            config.set_env("PATH", super::config::DEFAULT_PATH);
+        }
+        Ok(State { key, layers, config, created, ..empty })
     }
 
     /// An image by the name that FROM or --from gives, or that a named context replaces it with.
@@ -423,7 +440,7 @@ impl Solver {
             }
             other => return Err(self.wrong(step, format!("{other} is not supported"))),
         }
-        state.config.record(&self.created, &text, false);
+        state.config.record(&state.created, &text, false);
         Ok(false)
     }
 
@@ -523,7 +540,7 @@ impl Solver {
             let root = files::overlay(&lower, Some((&draft.diff(), &draft.work())))
                 .map_err(ImageError::store("mounting the layers of the build".into()))?;
             work(root, &this)?;
-            let made = Made { layer: store.keep(&draft, top.as_deref(), epoch)? };
+            let made = Made { layer: store.keep(&draft, top.as_deref(), epoch)?, created: this.created.clone() };
             cache::remember(&store, &key, &made);
             Ok(made)
         })
@@ -538,7 +555,8 @@ impl Solver {
 
     /// Puts what a step made on top of a stage.
     fn finish(&self, state: &mut State, key: String, (made, cached): (Made, bool), by: &str) -> Result<bool, ImageError> {
-        state.config.record(&self.created, by, made.layer.is_some());
+        state.created = state.created.clone().max(made.created);
+        state.config.record(&state.created, by, made.layer.is_some());
         if let Some(layer) = made.layer {
             state.config.add_layer(&layer.diff_id);
             state.layers.push(layer);
@@ -574,6 +592,7 @@ impl Solver {
             destination: destination_path,
             mode: mode.map(|mode| ModeChange::parse(&mode)).transpose().map_err(|why| self.wrong(step, why))?,
             exclude: instruction.flags.iter().filter(|(name, _)| name == "exclude").map(|(_, value)| value.clone()).collect(),
+            keep_owner: flag("from").is_some(),
             parents: flag("parents").is_some_and(|value| value != "false"),
             extract,
             ..Copy::default()
@@ -667,7 +686,7 @@ impl Solver {
         let mut parts = vec![step.instruction.keyword.clone()];
         for (_, copy, items, digest) in &selected {
             parts.push(digest.clone());
-            parts.push(format!("{} {:?} {:?} {} {} {}", copy.destination, copy.owner, copy.mode, copy.parents, copy.extract, items.len()));
+            parts.push(format!("{} {:?} {} {:?} {} {} {}", copy.destination, copy.owner, copy.keep_owner, copy.mode, copy.parents, copy.extract, items.len()));
         }
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let key = cache::key(&state.key, &parts);

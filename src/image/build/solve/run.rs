@@ -88,7 +88,7 @@ impl Solver {
         if ran.code != 0 {
             return Err(self.failed(step, ran.code, &last.lock().unwrap_or_else(|e| e.into_inner())));
         }
-        let (top, epoch, remembered) = (state.top().map(str::to_string), self.request.epoch, key.clone());
+        let (top, epoch, remembered, created) = (state.top().map(str::to_string), self.request.epoch, key.clone(), self.created.clone());
         let made = blocking(move || {
             // Mount points that the image does not have were made for the command alone.
             for stub in stubs {
@@ -98,7 +98,7 @@ impl Solver {
                     _ => Ok(()),
                 });
             }
-            let made = Made { layer: store.keep(&ran.draft, top.as_deref(), epoch)? };
+            let made = Made { layer: store.keep(&ran.draft, top.as_deref(), epoch)?, created };
             cache::remember(&store, &remembered, &made);
             Ok(made)
         })
@@ -173,7 +173,7 @@ impl Solver {
                 let target = target.unwrap_or_default();
                 let (tree, ignored) = self.tree(mount.from.as_deref(), step).await?;
                 let source = if mount.source.is_empty() { "/".to_string() } else { mount.source.clone() };
-                let copy = Copy { sources: vec![source.clone()], destination: "/".into(), ..Copy::default() };
+                let copy = Copy { sources: vec![source.clone()], destination: "/".into(), keep_owner: true, ..Copy::default() };
                 let this = self.clone();
                 // A copy stands in for the tree: what the command writes goes nowhere, and the key is the content's.
                 let (draft, digest, name) = blocking(move || {
