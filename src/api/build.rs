@@ -32,7 +32,8 @@ pub async fn build(engine: &Arc<Engine>, query: &Query, request: hyper::Request<
     let target = place.clone();
     super::images::with_body(request, move |body| {
         let directory = std::fs::File::open(&target).map_err(ImageError::store("unpacking the build context".into()))?;
-        let plain = crate::image::compression::plain_of_any(body).map_err(ImageError::store("reading the build context".into()))?;
+        let plain =
+            crate::image::compression::plain_of_any(body).map_err(ImageError::store("reading the build context".into()))?;
         crate::image::unpack::extract(plain, directory.as_fd(), None).map_err(ImageError::from)
     })
     .await?;
@@ -116,8 +117,17 @@ fn answer(
     });
     tokio::spawn(async move {
         let abort = building.abort_handle();
-        while let Some(event) = pending.recv().await {
-            if sender.send(Bytes::from(format!("{}\n", words(&event)))).await.is_err() {
+        loop {
+            let event = tokio::select! {
+                event = pending.recv() => event,
+                () = sender.closed() => None,
+            };
+            let sent = match event {
+                Some(event) => sender.send(Bytes::from(format!("{}\n", words(&event)))).await.is_ok(),
+                None => false,
+            };
+            if !sent {
+                // Its end, or nobody is there any more: an aborted build takes its steps along.
                 abort.abort();
                 return;
             }

@@ -29,7 +29,10 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
         ("POST", [name @ .., "push"]) => push(engine, &name.join("/"), query),
         ("POST", [name @ .., "tag"]) => {
             let repository = query.get("repo").ok_or_else(|| EngineError::Invalid("the new name is missing".into()))?;
-            let text = query.get("tag").filter(|tag| !tag.is_empty()).map_or_else(|| repository.to_string(), |tag| format!("{repository}:{tag}"));
+            let text = query
+                .get("tag")
+                .filter(|tag| !tag.is_empty())
+                .map_or_else(|| repository.to_string(), |tag| format!("{repository}:{tag}"));
             let (_, image) = engine.image(&name.join("/"))?;
             engine.images.tag(&image, &text.parse().map_err(ImageError::from)?)?;
             reply::empty(201)
@@ -133,6 +136,17 @@ fn history(engine: &Engine, name: &str) -> Reply {
     }
     steps.reverse();
     reply::json(200, &steps)
+}
+
+/// `/auth`: whether a registry takes a login.
+pub async fn login(engine: &Engine, request: Request<Incoming>) -> Reply {
+    let wanted: Value = reply::json_body(request).await?;
+    let text = |key: &str| wanted[key].as_str().unwrap_or_default().to_string();
+    let host = text("serveraddress");
+    let host = host.trim_start_matches("https://").trim_start_matches("http://").split('/').next().unwrap_or_default();
+    let host = if matches!(host, "" | "index.docker.io") { "docker.io" } else { host };
+    engine.registry.check_login(host, &text("username"), &text("password")).await?;
+    reply::json(200, &json!({"Status": "Login Succeeded", "IdentityToken": ""}))
 }
 
 /// `/distribution/NAME/json`: what a registry has under a tag now.

@@ -96,6 +96,7 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Reply {
         ["exec", id, "resize"] if post => exec::resize(&engine, id, &query),
         ["exec", id, "json"] if get => exec::inspect(&engine, id),
         ["images", rest @ ..] => images::route(&engine, &method, rest, &query, request).await,
+        ["auth"] if post => images::login(&engine, request).await,
         ["build"] if post => super::build::build(&engine, &query, request).await,
         ["distribution", name @ .., "json"] if get => images::distribution(&engine, &name.join("/")).await,
         ["networks", rest @ ..] => networks::networks(&engine, &method, rest, request).await,

@@ -90,7 +90,8 @@ pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
     let from_input = command.context == "-";
     let split = |pairs: &[String], what: &str| -> Result<BTreeMap<String, String>, Failure> {
         let one = |pair: &String| {
-            let (name, value) = pair.split_once('=').ok_or_else(|| Failure::Message(format!("{what} `{pair}` is not NAME=VALUE")))?;
+            let (name, value) =
+                pair.split_once('=').ok_or_else(|| Failure::Message(format!("{what} `{pair}` is not NAME=VALUE")))?;
             Ok((name.to_string(), value.to_string()))
         };
         pairs.iter().map(one).collect()
@@ -140,14 +141,19 @@ pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
 
 /// `id=ID,src=FILE` or `id=ID,env=NAME`.
 fn secret(text: &str, here: &Path) -> Result<(String, Secret), Failure> {
-    let field = |names: &[&str]| text.split(',').find_map(|part| part.split_once('=').filter(|(key, _)| names.contains(key)).map(|(_, v)| v));
+    let field = |names: &[&str]| {
+        text.split(',').find_map(|part| part.split_once('=').filter(|(key, _)| names.contains(key)).map(|(_, v)| v))
+    };
     let wrong = || Failure::Message(format!("the secret `{text}` is not understood: write id=ID,src=FILE or id=ID,env=NAME"));
     let id = field(&["id"]).ok_or_else(wrong)?;
     let found = match (field(&["src", "source"]), field(&["env"])) {
         (Some(file), _) => Secret::File(here.join(file)),
         (None, name) => {
             let name = name.unwrap_or(id);
-            Secret::Value(std::env::var(name).map_err(|_| Failure::Message(format!("the secret `{id}`: the variable `{name}` is not set")))?)
+            Secret::Value(
+                std::env::var(name)
+                    .map_err(|_| Failure::Message(format!("the secret `{id}`: the variable `{name}` is not set")))?,
+            )
         }
     };
     Ok((id.to_string(), found))
@@ -180,7 +186,8 @@ pub async fn run(global: &Global, command: BuildCommand) -> Outcome {
             }
         }
     }
-    let chosen = |name: &str, service: &Service| service.build.is_some() && (wanted.is_empty() || wanted.iter().any(|w| w == name));
+    let chosen =
+        |name: &str, service: &Service| service.build.is_some() && (wanted.is_empty() || wanted.iter().any(|w| w == name));
     let names: Vec<String> =
         loaded.project.services.iter().filter(|(name, service)| chosen(name, service)).map(|(name, _)| name.clone()).collect();
     if names.is_empty() {
@@ -270,13 +277,20 @@ fn request(loaded: &Loaded, name: &str, service: &Service, build: &Build, flags:
             (Some(file), _, _) => Secret::File(loaded.directory.join(file)),
             (None, Some(variable), _) => Secret::Value(loaded.environment.get(variable).cloned().unwrap_or_default()),
             (None, None, Some(content)) => Secret::Value(content.clone()),
-            _ => return Err(Failure::Message(format!("the secret `{}` of `services.{name}.build` is external: wharf keeps none", secret.source))),
+            _ => {
+                return Err(Failure::Message(format!(
+                    "the secret `{}` of `services.{name}.build` is external: wharf keeps none",
+                    secret.source
+                )));
+            }
         };
         secrets.insert(secret.target.clone().unwrap_or_else(|| secret.source.clone()), value);
     }
     let context = build.context.clone().unwrap_or_default();
     if context.contains("://") || context.starts_with("git@") {
-        return Err(Failure::Message(format!("`services.{name}.build.context` is `{context}`: wharf builds from directories; clone it first")));
+        return Err(Failure::Message(format!(
+            "`services.{name}.build.context` is `{context}`: wharf builds from directories; clone it first"
+        )));
     }
     let mut tags = vec![image_name(&loaded.project, name)];
     tags.extend(build.tags.iter().cloned());
@@ -312,7 +326,8 @@ async fn build_one(client: &Client, request: &Request, prefix: &str, quiet: bool
 
 /// Shows a build as BuildKit's plain progress does.
 async fn show(mut lines: crate::api::client::Lines, prefix: &str, quiet: bool) -> Result<String, Failure> {
-    let mut out = Shown { prefix: if prefix.is_empty() { String::new() } else { format!("{prefix} ") }, quiet, begun: BTreeMap::new() };
+    let mut out =
+        Shown { prefix: if prefix.is_empty() { String::new() } else { format!("{prefix} ") }, quiet, begun: BTreeMap::new() };
     while let Some(line) = lines.next::<Value>().await? {
         if let Some(error) = line["error"].as_str() {
             return Err(Failure::Message(error.to_string()));
@@ -337,14 +352,19 @@ impl Shown {
         if let Event::Built { id, names } = event {
             if !self.quiet {
                 let short = id.trim_start_matches("sha256:").get(..12).unwrap_or(id);
-                eprintln!("{}built {short}{}", self.prefix, if names.is_empty() { String::new() } else { format!(" {}", names.join(", ")) });
+                eprintln!(
+                    "{}built {short}{}",
+                    self.prefix,
+                    if names.is_empty() { String::new() } else { format!(" {}", names.join(", ")) }
+                );
             }
             return Some(id.clone());
         }
         if self.quiet {
             return None;
         }
-        let paint = |text: &str| if std::io::stderr().is_terminal() { format!("\x1b[34m{text}\x1b[0m") } else { text.to_string() };
+        let paint =
+            |text: &str| if std::io::stderr().is_terminal() { format!("\x1b[34m{text}\x1b[0m") } else { text.to_string() };
         let line = match event {
             Event::Step { id, name } => {
                 self.begun.insert(*id, std::time::Instant::now());

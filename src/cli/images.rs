@@ -36,7 +36,7 @@ pub struct Images {
 #[derive(clap::Subcommand, Debug)]
 pub enum Image {
     /// Build an image from a Dockerfile.
-    Build(super::build::ImageBuild),
+    Build(Box<super::build::ImageBuild>),
     /// Show the steps that made an image.
     History { reference: String },
     /// Push an image to a registry.
@@ -192,7 +192,7 @@ pub async fn list(global: &Global, command: Images) -> Outcome {
 
 pub async fn image(global: &Global, command: Image) -> Outcome {
     if let Image::Build(command) = command {
-        return super::build::image_build(global, command).await;
+        return super::build::image_build(global, *command).await;
     }
     let client = connect::engine(global).await?;
     match command {
@@ -205,7 +205,9 @@ pub async fn image(global: &Global, command: Image) -> Outcome {
         Image::Save { references, output } => {
             let names: Vec<String> = references.iter().map(|name| format!("names={}", escape(name))).collect();
             let to: Box<dyn std::io::Write> = match &output {
-                Some(path) => Box::new(std::fs::File::create(path).map_err(|e| Failure::Message(format!("making {}: {e}", path.display())))?),
+                Some(path) => Box::new(
+                    std::fs::File::create(path).map_err(|e| Failure::Message(format!("making {}: {e}", path.display())))?,
+                ),
                 None if std::io::IsTerminal::is_terminal(&std::io::stdout()) => {
                     return Err(Failure::Message("an archive is nothing for a terminal: write it to a file with -o FILE".into()));
                 }

@@ -11,6 +11,7 @@ mod exec;
 mod graph;
 mod images;
 mod lifecycle;
+mod login;
 mod logs;
 mod output;
 mod project;
@@ -103,6 +104,10 @@ enum Command {
     Config(config::Config),
     /// Draw which service waits for which.
     Graph(graph::Graph),
+    /// Log in to a registry.
+    Login(login::Login),
+    /// Forget the login to a registry.
+    Logout(login::Logout),
     /// List projects.
     Ls(ps::Ls),
     /// Build, import, load, list, tag, push and remove images.
@@ -185,6 +190,8 @@ async fn run(cli: Cli) -> Outcome {
         Command::Config(command) => config::run(global, command).await,
         Command::Build(command) => build::run(global, command).await,
         Command::Push(command) => push::run(global, command).await,
+        Command::Login(command) => login::login(global, command).await,
+        Command::Logout(command) => login::logout(global, command).await,
         Command::Graph(command) => graph::run(global, command).await,
         Command::Ls(command) => ps::ls(global, command).await,
         Command::Image(command) => images::image(global, command).await,

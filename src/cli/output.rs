@@ -31,7 +31,8 @@ impl Steps {
                 } else {
                     status.clone()
                 };
-                let done = matches!(status.as_str(), "Pull complete" | "Already exists" | "Pushed" | "Layer already exists" | "Mounted");
+                let done =
+                    matches!(status.as_str(), "Pull complete" | "Already exists" | "Pushed" | "Layer already exists" | "Mounted");
                 if self.bars.is_some() || done {
                     self.step(&format!("Image {image} [{id}]"), &size, done);
                 }

@@ -2,7 +2,9 @@
 
 use super::error::EngineError;
 use super::networks::NewNetwork;
-use super::record::{ContainerRecord, ContainerSpec, EndpointSpec, ImageConfig, MountKind, MountSpec, NetworkMode, State, Status};
+use super::record::{
+    ContainerRecord, ContainerSpec, EndpointSpec, ImageConfig, MountKind, MountSpec, NetworkMode, State, Status,
+};
 use super::{Container, Engine, locked, new_id};
 use crate::image::build::mounts::Mounted;
 use crate::image::build::{Host, Later, Ran, Report, Request, Run, files::Contents, solve};
@@ -95,7 +97,10 @@ impl Host for BuildHost {
                     None => return Err(ImageError::Build(error.to_string())),
                 },
             }
-            self.engine.images.find(name)?.ok_or_else(|| ImageError::Build(format!("the image {} is gone again", name.familiar())))
+            self.engine
+                .images
+                .find(name)?
+                .ok_or_else(|| ImageError::Build(format!("the image {} is gone again", name.familiar())))
         })
     }
 

@@ -60,7 +60,9 @@ pub fn save(store: &Store, images: &[(ImageRef, Image)], out: impl io::Write) ->
         for (chain, diff_id) in image.layers.iter().zip(diff_ids) {
             let mut length = Counting(0);
             crate::image::build::tarball::write(&store.layer(chain), &mut length).map_err(&failed)?;
-            described.push(serde_json::json!({"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": diff_id, "size": length.0}));
+            described.push(
+                serde_json::json!({"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": diff_id, "size": length.0}),
+            );
         }
         let manifest = serde_json::json!({
             "schemaVersion": 2,
@@ -92,7 +94,9 @@ pub fn save(store: &Store, images: &[(ImageRef, Image)], out: impl io::Write) ->
         let place = store.layer(&chain);
         let (reader, writer) = io::pipe().map_err(&failed)?;
         // The layer's archive goes into the outer one while it is made.
-        let making = std::thread::spawn(move || crate::image::build::tarball::write(&place, io::BufWriter::with_capacity(1 << 17, writer)));
+        let making = std::thread::spawn(move || {
+            crate::image::build::tarball::write(&place, io::BufWriter::with_capacity(1 << 17, writer))
+        });
         archive.append_data(&mut header, blob(&diff_id), reader.take(length.0)).map_err(&failed)?;
         making.join().map_err(|_| ImageError::Build("the archive was not written to its end".into()))?.map_err(&failed)?;
     }

@@ -4,6 +4,7 @@ pub mod archive;
 pub mod build;
 pub mod chunks;
 pub mod compression;
+pub mod credentials;
 pub mod push;
 pub mod reference;
 pub mod registry;

@@ -28,14 +28,22 @@ impl Registry {
     ///
     /// # Errors
     /// The registry's or the disk's.
-    pub async fn push(&self, store: &Arc<Store>, name: &ImageRef, image: &Image, report: Report) -> Result<(String, usize), ImageError> {
+    pub async fn push(
+        &self,
+        store: &Arc<Store>,
+        name: &ImageRef,
+        image: &Image,
+        report: Report,
+    ) -> Result<(String, usize), ImageError> {
         let manifest = store.manifest(image)?;
         let parsed = parse(&manifest)?;
         let described: Vec<(String, String)> = parsed["layers"]
             .as_array()
             .into_iter()
             .flatten()
-            .map(|l| (l["digest"].as_str().unwrap_or_default().to_string(), l["mediaType"].as_str().unwrap_or_default().to_string()))
+            .map(|l| {
+                (l["digest"].as_str().unwrap_or_default().to_string(), l["mediaType"].as_str().unwrap_or_default().to_string())
+            })
             .collect();
         let mut layers = Vec::new();
         for ((digest, kind), chain) in described.iter().zip(&image.layers) {
@@ -55,7 +63,8 @@ impl Registry {
         } else {
             let layers: Vec<_> =
                 sent.iter().map(|layer| json!({"mediaType": layer.kind, "digest": layer.digest, "size": layer.size})).collect();
-            let config = json!({"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config_digest, "size": config.len()});
+            let config =
+                json!({"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config_digest, "size": config.len()});
             let manifest = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers});
             (manifest.to_string().into_bytes(), OCI_MANIFEST.to_string())
         };
@@ -131,13 +140,21 @@ impl Registry {
     }
 
     async fn upload(&self, name: &ImageRef, digest: &str, size: u64, body: Body) -> Result<(), ImageError> {
-        let failed = |why: String| ImageError::Registry { host: name.host.clone(), what: format!("an upload of {}", name.familiar()), why };
+        let failed = |why: String| ImageError::Registry {
+            host: name.host.clone(),
+            what: format!("an upload of {}", name.familiar()),
+            why,
+        };
         let begin = repository_url(name, "blobs/uploads/");
         let response = self.authorised(name, "pull,push", || std::future::ready(Ok(self.client.post(&begin)))).await?;
         if response.status() != StatusCode::ACCEPTED {
             return Err(refused(name, "an upload", response).await);
         }
-        let place = response.headers().get(header::LOCATION).and_then(|l| l.to_str().ok()).ok_or_else(|| failed("it says no place".into()))?;
+        let place = response
+            .headers()
+            .get(header::LOCATION)
+            .and_then(|l| l.to_str().ok())
+            .ok_or_else(|| failed("it says no place".into()))?;
         let mut url = response.url().join(place).map_err(|e| failed(e.to_string()))?;
         if url.host_str() != response.url().host_str() {
             return Err(failed(format!("it wants the upload on another host, {}", url.host_str().unwrap_or_default())));
@@ -146,11 +163,14 @@ impl Registry {
         let put = || {
             let (request, body) = (self.client.put(url.clone()), body.clone());
             async move {
-                let request = request.header(header::CONTENT_TYPE, "application/octet-stream").header(header::CONTENT_LENGTH, size);
+                let request =
+                    request.header(header::CONTENT_TYPE, "application/octet-stream").header(header::CONTENT_LENGTH, size);
                 Ok(match body {
                     Body::Bytes(bytes) => request.body(bytes),
                     Body::File(path) => {
-                        let file = tokio::fs::File::open(&path).await.map_err(ImageError::store(format!("reading {}", path.display())))?;
+                        let file = tokio::fs::File::open(&path)
+                            .await
+                            .map_err(ImageError::store(format!("reading {}", path.display())))?;
                         request.body(reqwest::Body::wrap_stream(chunks(file)))
                     }
                 })
@@ -245,7 +265,9 @@ async fn refused(name: &ImageRef, what: &str, response: reqwest::Response) -> Im
         Err(error) => root_cause(&error),
     };
     let why = match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "it does not let you push there: log in with `docker login`, or check the name".into(),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            "it does not let you push there: log in with `docker login`, or check the name".into()
+        }
         _ if said.is_empty() => format!("it refused {what} with {status}"),
         _ => format!("it refused {what} with {status}: {said}"),
     };

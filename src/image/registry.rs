@@ -77,6 +77,41 @@ impl Registry {
         blocking(move || store.commit(&name, &config, &manifest, staged)).await
     }
 
+    /// Whether a registry takes a user and a password.
+    ///
+    /// # Errors
+    /// When it does not, or does not answer.
+    pub async fn check_login(&self, host: &str, user: &str, password: &str) -> Result<(), ImageError> {
+        let failed = |why: String| ImageError::Registry { host: host.into(), what: "a login".into(), why };
+        let url = format!("{}/v2/", base_url(host));
+        let first = self.client.get(&url).send().await.map_err(|e| failed(unreachable(&e)))?;
+        if first.status() == StatusCode::OK {
+            return Ok(());
+        }
+        let challenge = first.headers().get(header::WWW_AUTHENTICATE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let (scheme, parameters) = challenge.split_once(' ').unwrap_or((challenge, ""));
+        let mut place = url.clone();
+        if scheme.eq_ignore_ascii_case("bearer") {
+            let parameters = challenge_parameters(parameters);
+            let realm = parameters.get("realm").ok_or_else(|| failed(format!("its challenge is not understood: {challenge}")))?;
+            let mut url = reqwest::Url::parse(realm).map_err(|e| failed(e.to_string()))?;
+            if let Some(service) = parameters.get("service") {
+                url.query_pairs_mut().append_pair("service", service);
+            }
+            place = url.to_string();
+        }
+        let response =
+            self.client.get(&place).basic_auth(user, Some(password)).send().await.map_err(|e| failed(unreachable(&e)))?;
+        match response.status() {
+            StatusCode::OK => {
+                self.tokens.lock().await.clear();
+                Ok(())
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(failed("it does not know this user and password".into())),
+            status => Err(failed(format!("it answered {status}"))),
+        }
+    }
+
     /// What a tag stands for in the registry now: the digest, media type and size of its manifest or index.
     ///
     /// # Errors
@@ -221,7 +256,12 @@ impl Registry {
 
     /// Sends a request, and once more with the authorisation that the registry asks for. `action` is what is to be done with
     /// the repository: `pull`, or `pull,push`.
-    pub(super) async fn authorised<F>(&self, name: &ImageRef, action: &str, request: impl Fn() -> F) -> Result<Response, ImageError>
+    pub(super) async fn authorised<F>(
+        &self,
+        name: &ImageRef,
+        action: &str,
+        request: impl Fn() -> F,
+    ) -> Result<Response, ImageError>
     where
         F: Future<Output = Result<RequestBuilder, ImageError>>,
     {
@@ -249,7 +289,8 @@ impl Registry {
     /// Answers a `WWW-Authenticate` challenge (RFC 6750 as the distribution specification uses it).
     async fn authorise(&self, name: &ImageRef, action: &str, challenge: &str) -> Result<String, ImageError> {
         let failed = |why: String| ImageError::Registry { host: name.host.clone(), what: "authorisation".into(), why };
-        let basic = credentials(&name.host);
+        let host = name.host.clone();
+        let basic = blocking(move || Ok(super::credentials::find(&host))).await?;
         let (scheme, parameters) = challenge.split_once(' ').unwrap_or((challenge, ""));
         if scheme.eq_ignore_ascii_case("basic") {
             return basic
@@ -292,15 +333,6 @@ fn base_url(host: &str) -> String {
     let bare = name.rsplit_once(':').map_or(name, |(bare, _)| bare);
     let loopback = bare == "localhost" || bare == "[::1]" || bare.parse::<std::net::Ipv4Addr>().is_ok_and(|a| a.is_loopback());
     format!("{}://{name}", if loopback { "http" } else { "https" })
-}
-
-/// `user:password` in base64 from the engine's own ~/.docker/config.json, where `docker login` has put it.
-fn credentials(host: &str) -> Option<String> {
-    let home = std::env::var_os("HOME")?;
-    let text = std::fs::read_to_string(std::path::Path::new(&home).join(".docker/config.json")).ok()?;
-    let json: serde_json::Value = serde_json::from_str(&text).ok()?;
-    let key = if host == "docker.io" { "https://index.docker.io/v1/" } else { host };
-    json["auths"][key]["auth"].as_str().map(str::to_string)
 }
 
 fn challenge_parameters(text: &str) -> HashMap<String, String> {
@@ -379,7 +411,9 @@ pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, ImageError> + Send + 'static) -> Result<T, ImageError> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
     tokio::task::spawn_blocking(work).await.map_err(|e| ImageError::Malformed { what: "image", why: e.to_string() })?
 }
 

@@ -185,8 +185,13 @@ impl Store {
     /// # Errors
     /// When the directories cannot be made or the index cannot be read.
     pub fn open(root: &Path) -> Result<Self, ImageError> {
-        let store =
-            Store { root: root.to_path_buf(), index: Mutex::default(), next: AtomicU64::new(0), loaded: Mutex::default(), pending: Mutex::default() };
+        let store = Store {
+            root: root.to_path_buf(),
+            index: Mutex::default(),
+            next: AtomicU64::new(0),
+            loaded: Mutex::default(),
+            pending: Mutex::default(),
+        };
         let context = |doing: &str| ImageError::store(format!("{doing} {}", root.display()));
         for directory in ["blobs/sha256", "layers", "cache"] {
             fs::create_dir_all(root.join(directory)).map_err(context("making the image store"))?;
@@ -306,7 +311,8 @@ impl Store {
             fs::create_dir_all(&part).map_err(ImageError::store(format!("making {}", part.display())))?;
         }
         use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(draft.diff(), fs::Permissions::from_mode(0o755)).map_err(ImageError::store("preparing a layer".into()))?;
+        fs::set_permissions(draft.diff(), fs::Permissions::from_mode(0o755))
+            .map_err(ImageError::store("preparing a layer".into()))?;
         Ok(draft)
     }
 
@@ -320,7 +326,8 @@ impl Store {
             super::build::tarball::clamp_times(&draft.diff(), epoch).map_err(&failed)?;
         }
         let mut hashing = HashingWriter { hash: Sha256::new(), length: 0 };
-        let counted = super::build::tarball::write(&draft.diff(), io::BufWriter::with_capacity(1 << 18, &mut hashing)).map_err(&failed)?;
+        let counted =
+            super::build::tarball::write(&draft.diff(), io::BufWriter::with_capacity(1 << 18, &mut hashing)).map_err(&failed)?;
         if counted.entries == 0 {
             return Ok(None);
         }
@@ -369,7 +376,8 @@ impl Store {
     pub fn tag_built(&self, names: &[ImageRef], config: &[u8], layers: &[Layer]) -> Result<String, ImageError> {
         self.confirm()?;
         let config_digest = digest_of(config);
-        let descriptor = |kind: &str, digest: &str, size: u64| serde_json::json!({"mediaType": kind, "digest": digest, "size": size});
+        let descriptor =
+            |kind: &str, digest: &str, size: u64| serde_json::json!({"mediaType": kind, "digest": digest, "size": size});
         let layers: Vec<_> = layers
             .iter()
             .map(|layer| descriptor("application/vnd.oci.image.layer.v1.tar", &layer.diff_id, layer.tar_bytes))
@@ -380,7 +388,8 @@ impl Store {
             "config": descriptor("application/vnd.oci.image.config.v1+json", &config_digest, config.len() as u64),
             "layers": layers,
         });
-        let manifest = serde_json::to_vec(&manifest).map_err(|e| ImageError::Malformed { what: "manifest", why: e.to_string() })?;
+        let manifest =
+            serde_json::to_vec(&manifest).map_err(|e| ImageError::Malformed { what: "manifest", why: e.to_string() })?;
         let manifest_digest = digest_of(&manifest);
         let failed = ImageError::store("storing an image".into());
         for (digest, bytes) in [(&config_digest, config), (&manifest_digest, &manifest)] {
@@ -596,7 +605,8 @@ impl Store {
                 .map_err(ImageError::store(format!("removing {}", name.familiar())))?;
         }
         let blobs = |image: &Image| -> Vec<String> {
-            let manifest: serde_json::Value = self.manifest(image).ok().and_then(|m| serde_json::from_slice(&m).ok()).unwrap_or_default();
+            let manifest: serde_json::Value =
+                self.manifest(image).ok().and_then(|m| serde_json::from_slice(&m).ok()).unwrap_or_default();
             manifest["layers"].as_array().into_iter().flatten().filter_map(|l| l["digest"].as_str().map(str::to_string)).collect()
         };
         let kept: Vec<String> = rest.iter().flat_map(|(_, image)| blobs(image)).collect();

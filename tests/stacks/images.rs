@@ -6,31 +6,67 @@ use std::io::Write;
 use std::process::{Child, Command, Stdio};
 
 /// Debian's docker-registry on a free port of loopback, with storage of its own.
-struct Registry {
+pub struct Registry {
     child: Child,
-    port: u16,
-    _storage: tempfile::TempDir,
+    pub port: u16,
+    storage: tempfile::TempDir,
+    config: std::path::PathBuf,
 }
 
 impl Registry {
-    fn start() -> Self {
+    pub fn start() -> Self {
+        Self::with_users(&[])
+    }
+
+    /// A registry that only these users may use, each with a password; without any, everybody may.
+    pub fn with_users(users: &[(&str, &str)]) -> Self {
         let storage = tempfile::tempdir().expect("directory");
         let port = std::net::TcpListener::bind("127.0.0.1:0").expect("port").local_addr().expect("address").port();
         let config = storage.path().join("config.yml");
+        let passwords = storage.path().join("htpasswd");
+        let mut auth = String::new();
+        for (user, password) in users {
+            let flags = if passwords.exists() { "-Bb" } else { "-Bbc" };
+            let made = Command::new("htpasswd")
+                .arg(flags)
+                .arg(&passwords)
+                .args([user, password])
+                .output()
+                .expect("htpasswd is installed");
+            assert!(made.status.success());
+            auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", passwords.display());
+        }
         let text = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
+            "{auth}version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
             storage.path().join("data").display()
         );
         std::fs::write(&config, text).expect("config");
+        let child = Self::serve(&config, port);
+        Registry { child, port, storage, config }
+    }
+
+    fn serve(config: &std::path::Path, port: u16) -> Child {
         let child = Command::new("docker-registry")
             .args(["serve"])
-            .arg(&config)
+            .arg(config)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("docker-registry is installed");
         eventually("the registry answers", 20, || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Registry { child, port, _storage: storage }
+        child
+    }
+
+    /// Kills the server, and starts it again on the same files.
+    pub fn restart(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.child = Self::serve(&self.config, self.port);
+    }
+
+    /// Where the server keeps its files.
+    pub fn files(&self) -> &std::path::Path {
+        self.storage.path()
     }
 
     fn url(&self, path: &str) -> String {

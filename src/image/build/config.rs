@@ -124,7 +124,8 @@ impl Config {
     }
 
     pub fn add_layer(&mut self, diff_id: &str) {
-        if let Some(list) = self.top.get_mut("rootfs").and_then(|rootfs| rootfs.get_mut("diff_ids")).and_then(Value::as_array_mut) {
+        if let Some(list) = self.top.get_mut("rootfs").and_then(|rootfs| rootfs.get_mut("diff_ids")).and_then(Value::as_array_mut)
+        {
             list.push(json!(diff_id));
         }
     }

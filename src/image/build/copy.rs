@@ -177,7 +177,8 @@ fn select_one(copy: &Copy, tree: &Tree, base: &Path, ignored: &Patterns, exclude
 fn matching(source: &str, tree: &Tree, ignored: &Patterns) -> Result<Vec<PathBuf>, ImageError> {
     let clean = inside(source);
     if !ignore::is_pattern(source) {
-        let there = tree.find(&clean).is_ok() && (clean == Path::new("") || !ignored.excludes(&clean) || ignored.may_take_back_below(&clean));
+        let there = tree.find(&clean).is_ok()
+            && (clean == Path::new("") || !ignored.excludes(&clean) || ignored.may_take_back_below(&clean));
         return Ok(if there { vec![clean] } else { Vec::new() });
     }
     let parts: Vec<String> = clean.components().map(|c| c.as_os_str().to_string_lossy().into_owned()).collect();
@@ -256,13 +257,12 @@ pub fn apply(copy: &Copy, selected: &[Selected], tree: &Tree, root: BorrowedFd<'
     let into = copy.destination.ends_with('/') || copy.destination.ends_with("/.") || several || copy.parents || is_directory();
     let writer = Writer { copy, tree, root };
     for selection in selected {
-        let result = if selection.archive {
-            writer.extract(selection, wanted)
-        } else {
-            writer.selection(selection, wanted, into)
-        };
+        let result =
+            if selection.archive { writer.extract(selection, wanted) } else { writer.selection(selection, wanted, into) };
         result.map_err(|e| match e.raw_os_error() {
-            Some(libc::ENOTDIR | libc::EEXIST) => ImageError::Build(format!("`{}` is a file in the image, not a directory", wanted.display())),
+            Some(libc::ENOTDIR | libc::EEXIST) => {
+                ImageError::Build(format!("`{}` is a file in the image, not a directory", wanted.display()))
+            }
             _ => ImageError::store(format!("copying to {}", wanted.display()))(e),
         })?;
     }
@@ -317,7 +317,9 @@ impl Writer<'_> {
     fn item(&self, item: &Item, place: &Path) -> io::Result<()> {
         let (parent, name) = self.parent_of(place)?;
         let stat = &item.found.stat;
-        let existing = fstatat(&parent, &name, AtFlags::AT_SYMLINK_NOFOLLOW).ok().map(|s| SFlag::from_bits_truncate(s.st_mode) & SFlag::S_IFMT);
+        let existing = fstatat(&parent, &name, AtFlags::AT_SYMLINK_NOFOLLOW)
+            .ok()
+            .map(|s| SFlag::from_bits_truncate(s.st_mode) & SFlag::S_IFMT);
         let directory = item.found.is_directory();
         let keeps = directory && existing == Some(SFlag::S_IFDIR);
         match existing {
@@ -339,7 +341,9 @@ impl Writer<'_> {
             SFlag::S_IFLNK => symlinkat(Path::new(&self.tree.link_target(&item.found.path)?), &parent, &name)?,
             SFlag::S_IFDIR if keeps => {}
             SFlag::S_IFDIR => mkdirat(&parent, &name, Mode::from_bits_truncate(0o700))?,
-            kind @ (SFlag::S_IFIFO | SFlag::S_IFCHR | SFlag::S_IFBLK) => mknodat(&parent, &name, kind, Mode::empty(), stat.st_rdev)?,
+            kind @ (SFlag::S_IFIFO | SFlag::S_IFCHR | SFlag::S_IFBLK) => {
+                mknodat(&parent, &name, kind, Mode::empty(), stat.st_rdev)?
+            }
             // A socket is of a process.
             _ => return Ok(()),
         }
@@ -409,7 +413,14 @@ mod tests {
 
     #[test]
     fn modes() {
-        let table = [("755", 0o644, 0o755), ("u+x", 0o644, 0o744), ("go=r,u=rw", 0o777, 0o644), ("a+X", 0o644, 0o644), ("+t", 0o755, 0o1755), ("go-w", 0o666, 0o644)];
+        let table = [
+            ("755", 0o644, 0o755),
+            ("u+x", 0o644, 0o744),
+            ("go=r,u=rw", 0o777, 0o644),
+            ("a+X", 0o644, 0o644),
+            ("+t", 0o755, 0o1755),
+            ("go-w", 0o666, 0o644),
+        ];
         for (text, before, after) in table {
             assert_eq!(ModeChange::parse(text).expect(text).apply(before, false), after, "{text}");
         }
@@ -428,7 +439,8 @@ mod tests {
         let tree = Tree::directory(&context).expect("tree");
         let of = |source: &str| {
             let copy = Copy { sources: vec![source.into()], destination: "/x".into(), ..Copy::default() };
-            select(&copy, &tree, &Patterns::default()).map(|s| s.into_iter().flat_map(|s| s.items).map(|i| i.found.path).collect::<Vec<_>>())
+            select(&copy, &tree, &Patterns::default())
+                .map(|s| s.into_iter().flat_map(|s| s.items).map(|i| i.found.path).collect::<Vec<_>>())
         };
         assert!(of("../secret").is_err() && of("out").is_err());
         assert_eq!(of("abs").expect("inside"), [PathBuf::from("a")]);

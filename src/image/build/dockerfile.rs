@@ -61,8 +61,24 @@ pub struct Dockerfile {
 }
 
 const KEYWORDS: [&str; 18] = [
-    "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD", "RUN", "SHELL",
-    "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
 ];
 
 /// Instructions that take heredocs.
@@ -163,7 +179,8 @@ pub fn instruction(line: &str, number: usize) -> Result<Instruction, Malformed> 
     if !KEYWORDS.contains(&keyword.as_str()) {
         let near = KEYWORDS.iter().copied().min_by_key(|known| strsim::damerau_levenshtein(&keyword, known));
         let near = near.filter(|known| strsim::damerau_levenshtein(&keyword, known) <= 2);
-        let help = near.map_or_else(|| format!("it is one of {}", KEYWORDS.join(", ")), |known| format!("did you mean `{known}`?"));
+        let help =
+            near.map_or_else(|| format!("it is one of {}", KEYWORDS.join(", ")), |known| format!("did you mean `{known}`?"));
         return Err(Malformed::new(number, format!("`{word}` is not an instruction")).help(help));
     }
     let mut rest = rest.trim();
@@ -254,11 +271,16 @@ fn announced(text: &str) -> Vec<(String, bool, bool)> {
         match (quote, c) {
             (None, '"' | '\'') => quote = Some(c),
             (Some(open), c) if c == open => quote = None,
-            (None, '<') if text[i..].starts_with("<<") && !text[i..].starts_with("<<<") && (before.is_whitespace() || before.is_ascii_digit()) => {
+            (None, '<')
+                if text[i..].starts_with("<<")
+                    && !text[i..].starts_with("<<<")
+                    && (before.is_whitespace() || before.is_ascii_digit()) =>
+            {
                 let mut word = &text[i + 2..];
                 let strip = word.starts_with('-');
                 word = word.trim_start_matches('-');
-                let end = word.find(|c: char| c.is_whitespace() || matches!(c, ';' | '&' | '|' | '<' | '>')).unwrap_or(word.len());
+                let end =
+                    word.find(|c: char| c.is_whitespace() || matches!(c, ';' | '&' | '|' | '<' | '>')).unwrap_or(word.len());
                 let word = &word[..end];
                 let name = unquoted(word);
                 if !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.')) {
@@ -362,14 +384,18 @@ mod tests {
 
     #[test]
     fn flags() {
-        let file = parse("FROM --platform=linux/amd64 a AS b\nCOPY --from=b --chown=\"1:2\" x y\nRUN --mount=type=cache,target=/c echo --x").expect("right");
+        let file = parse(
+            "FROM --platform=linux/amd64 a AS b\nCOPY --from=b --chown=\"1:2\" x y\nRUN --mount=type=cache,target=/c echo --x",
+        )
+        .expect("right");
         assert_eq!(file.instructions[1].flags, [("from".to_string(), "b".to_string()), ("chown".into(), "1:2".into())]);
         assert_eq!((file.instructions[2].rest.as_str(), file.instructions[2].flags.len()), ("echo --x", 1));
     }
 
     #[test]
     fn heredocs_are_taken_whole() {
-        let text = "FROM a\nRUN <<EOF\necho $A\nEOF\nCOPY <<'A' <<-B /x/\none\nA\n\ttwo\n\tB\nRUN cat <<<EOF 1<<EOF\nz\nEOF\nCMD y";
+        let text =
+            "FROM a\nRUN <<EOF\necho $A\nEOF\nCOPY <<'A' <<-B /x/\none\nA\n\ttwo\n\tB\nRUN cat <<<EOF 1<<EOF\nz\nEOF\nCMD y";
         let file = parse(text).expect("right");
         assert_eq!(file.instructions[1].heredocs, [Heredoc { name: "EOF".into(), content: "echo $A\n".into(), expand: true }]);
         let copied: Vec<_> = file.instructions[2].heredocs.iter().map(|h| (h.content.as_str(), h.expand)).collect();

@@ -74,16 +74,32 @@ pub enum Secret {
 #[serde(rename_all = "snake_case")]
 pub enum Event {
     /// A step begins: its number, and how it is shown.
-    Step { id: u32, name: String },
+    Step {
+        id: u32,
+        name: String,
+    },
     /// It was built before.
-    Cached { id: u32 },
+    Cached {
+        id: u32,
+    },
     /// A line of its output.
-    Output { id: u32, line: String },
-    Done { id: u32, seconds: f64 },
-    Failed { id: u32 },
+    Output {
+        id: u32,
+        line: String,
+    },
+    Done {
+        id: u32,
+        seconds: f64,
+    },
+    Failed {
+        id: u32,
+    },
     Warning(String),
     /// The image is there.
-    Built { id: String, names: Vec<String> },
+    Built {
+        id: String,
+        names: Vec<String>,
+    },
 }
 
 pub type Report = Arc<dyn Fn(Event) + Send + Sync>;

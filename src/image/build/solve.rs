@@ -30,7 +30,16 @@ pub struct Built {
 
 /// Arguments that every build has without declaring them, and that change no cache key.
 const PREDEFINED: [&str; 10] = [
-    "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
 ];
 
 /// Builds an image.
@@ -247,12 +256,20 @@ impl Solver {
             let mut instructions = triggers(&mut state.config, stage.line, &self.source)?;
             instructions.extend(stage.instructions.iter().cloned());
             let count = instructions.len() + 1;
-            let label = stage.name.clone().unwrap_or_else(|| if self.stages.stages.len() > 1 { format!("stage-{index}") } else { String::new() });
+            let label = stage
+                .name
+                .clone()
+                .unwrap_or_else(|| if self.stages.stages.len() > 1 { format!("stage-{index}") } else { String::new() });
             for (i, instruction) in instructions.iter().enumerate() {
                 let begun = Instant::now();
                 let mut step = Step { instruction, escape: self.stages.escape, id: 0 };
                 if has_work(&instruction.keyword) {
-                    step.id = self.begin(&format!("[{}{}/{count}] {}", if label.is_empty() { String::new() } else { format!("{label} ") }, i + 2, instruction.text));
+                    step.id = self.begin(&format!(
+                        "[{}{}/{count}] {}",
+                        if label.is_empty() { String::new() } else { format!("{label} ") },
+                        i + 2,
+                        instruction.text
+                    ));
                 }
                 let result = self.perform(&mut state, &step).await;
                 if step.id > 0 {
@@ -287,7 +304,10 @@ impl Solver {
         if let Some(platform) = &stage.platform {
             let platform = expand::word(platform, self.stages.escape, &|n| self.global_value(n)).map_err(|e| wrong(e.0))?;
             if !is_native(&platform) {
-                return Err(wrong(format!("this machine is linux/{} and cannot build for {platform}", crate::image::architecture())));
+                return Err(wrong(format!(
+                    "this machine is linux/{} and cannot build for {platform}",
+                    crate::image::architecture()
+                )));
             }
         }
         if let Some(earlier) = self.stages.find(&name).filter(|i| *i < index && name.parse::<usize>().is_err()) {
@@ -313,8 +333,8 @@ impl Solver {
             other => wrong(other.to_string()),
         })?;
         let store = self.host.store();
-        let mut config: Value =
-            serde_json::from_slice(&store.configuration(&image)?).map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
+        let mut config: Value = serde_json::from_slice(&store.configuration(&image)?)
+            .map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
         let created = config["created"].as_str().and_then(|c| c.parse::<jiff::Timestamp>().ok()).unwrap_or_default().to_string();
         // Every layer has its line in the history, also where the base's own says nothing.
         let mut history = config["history"].as_array().cloned().unwrap_or_default();
@@ -396,7 +416,9 @@ impl Solver {
             }
             "EXPOSE" => {
                 for port in self.expand_words(step, state, &instruction.rest)? {
-                    for port in ports(&port).ok_or_else(|| self.wrong(step, format!("`{port}` is not a port: write `80` or `53/udp`")))? {
+                    for port in
+                        ports(&port).ok_or_else(|| self.wrong(step, format!("`{port}` is not a port: write `80` or `53/udp`")))?
+                    {
                         state.config.add("ExposedPorts", &port, json!({}));
                     }
                 }
@@ -416,7 +438,9 @@ impl Solver {
             "STOPSIGNAL" => {
                 let signal = self.expand(step, state, &instruction.rest)?;
                 if signal.parse::<u32>().is_err() && !is_signal(&signal) {
-                    return Err(self.wrong(step, format!("`{signal}` is not a signal: write a name such as SIGTERM, or its number")));
+                    return Err(
+                        self.wrong(step, format!("`{signal}` is not a signal: write a name such as SIGTERM, or its number"))
+                    );
                 }
                 state.config.set("StopSignal", json!(signal));
             }
@@ -487,15 +511,19 @@ impl Solver {
         let mut check = json!({"Test": test});
         for (flag, value) in &step.instruction.flags {
             let value = self.expand(step, state, value)?;
-            let duration = || crate::units::duration(&value).ok_or_else(|| self.wrong(step, format!("`{value}` is not a duration such as `30s`")));
+            let duration = || {
+                crate::units::duration(&value)
+                    .ok_or_else(|| self.wrong(step, format!("`{value}` is not a duration such as `30s`")))
+            };
             match flag.as_str() {
                 "interval" => check["Interval"] = json!(duration()?),
                 "timeout" => check["Timeout"] = json!(duration()?),
                 "start-period" => check["StartPeriod"] = json!(duration()?),
                 "start-interval" => check["StartInterval"] = json!(duration()?),
                 _ => {
-                    check["Retries"] =
-                        json!(value.parse::<u32>().map_err(|_| self.wrong(step, format!("`{value}` is not a number of retries")))?);
+                    check["Retries"] = json!(
+                        value.parse::<u32>().map_err(|_| self.wrong(step, format!("`{value}` is not a number of retries")))?
+                    );
                 }
             }
         }
@@ -578,9 +606,8 @@ impl Solver {
             return Err(self.wrong(step, format!("{} needs a source and a destination", instruction.keyword)));
         }
         if arguments.len() > 1 && !destination.ends_with('/') && destination != "." && !destination.ends_with("/.") {
-            return Err(self.source.at(
-                Malformed::new(instruction.line, "with several sources, the destination is a directory").help(format!("write it with a `/` at its end: `{destination}/`")),
-            ));
+            return Err(self.source.at(Malformed::new(instruction.line, "with several sources, the destination is a directory")
+                .help(format!("write it with a `/` at its end: `{destination}/`"))));
         }
         let mut destination_path = absolute(&destination, &state.config.working_dir());
         if (destination.ends_with('/') || destination == "." || destination.ends_with("/.")) && !destination_path.ends_with('/') {
@@ -606,12 +633,14 @@ impl Solver {
         let mut texts: Vec<(String, Vec<u8>)> = Vec::new();
         for heredoc in &instruction.heredocs {
             let content = match heredoc.expand {
-                true => expand::variables(&heredoc.content, step.escape, &|name| state.lookup(name)).map_err(|e| self.wrong(step, e.0))?,
+                true => expand::variables(&heredoc.content, step.escape, &|name| state.lookup(name))
+                    .map_err(|e| self.wrong(step, e.0))?,
                 false => heredoc.content.clone(),
             };
             texts.push((heredoc.name.clone(), content.into_bytes()));
         }
-        let is_url = |source: &str| instruction.keyword == "ADD" && (source.starts_with("http://") || source.starts_with("https://"));
+        let is_url =
+            |source: &str| instruction.keyword == "ADD" && (source.starts_with("http://") || source.starts_with("https://"));
         let mut fetched = Vec::new();
         for source in &arguments {
             if let Some(name) = source.strip_prefix("<<").filter(|_| !heredocs.is_empty()) {
@@ -666,7 +695,12 @@ impl Solver {
         done
     }
 
-    async fn copy_from(self: &Arc<Self>, state: &mut State, step: &Step<'_>, sources: Vec<(Arc<Tree>, Copy, Patterns)>) -> Result<bool, ImageError> {
+    async fn copy_from(
+        self: &Arc<Self>,
+        state: &mut State,
+        step: &Step<'_>,
+        sources: Vec<(Arc<Tree>, Copy, Patterns)>,
+    ) -> Result<bool, ImageError> {
         let line = step.instruction.line;
         let this = self.clone();
         let selected = blocking(move || {
@@ -686,7 +720,16 @@ impl Solver {
         let mut parts = vec![step.instruction.keyword.clone()];
         for (_, copy, items, digest) in &selected {
             parts.push(digest.clone());
-            parts.push(format!("{} {:?} {} {:?} {} {} {}", copy.destination, copy.owner, copy.keep_owner, copy.mode, copy.parents, copy.extract, items.len()));
+            parts.push(format!(
+                "{} {:?} {} {:?} {} {} {}",
+                copy.destination,
+                copy.owner,
+                copy.keep_owner,
+                copy.mode,
+                copy.parents,
+                copy.extract,
+                items.len()
+            ));
         }
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let key = cache::key(&state.key, &parts);
@@ -707,8 +750,10 @@ impl Solver {
         let Some(from) = from else { return Ok((self.context.clone(), self.ignored.clone())) };
         if let Some(directory) = self.request.contexts.get(from).filter(|context| !context.contains("://")) {
             let directory = PathBuf::from(directory);
-            let tree = Tree::directory(&directory).map_err(|e| self.wrong(step, format!("the context `{from}`, {}: {e}", directory.display())))?;
-            let ignored = std::fs::read_to_string(directory.join(".dockerignore")).map(|text| Patterns::parse(&text)).unwrap_or_default();
+            let tree = Tree::directory(&directory)
+                .map_err(|e| self.wrong(step, format!("the context `{from}`, {}: {e}", directory.display())))?;
+            let ignored =
+                std::fs::read_to_string(directory.join(".dockerignore")).map(|text| Patterns::parse(&text)).unwrap_or_default();
             return Ok((Arc::new(tree), ignored));
         }
         let layers: Vec<PathBuf> = match self.stages.find(from) {
@@ -724,7 +769,9 @@ impl Solver {
         };
         let empty = self.host.store().build_cache().join("empty");
         let tree = blocking(move || {
-            std::fs::create_dir_all(&empty).and_then(|()| Tree::layers(&layers, &empty)).map_err(ImageError::store("opening the layers of a stage".into()))
+            std::fs::create_dir_all(&empty)
+                .and_then(|()| Tree::layers(&layers, &empty))
+                .map_err(ImageError::store("opening the layers of a stage".into()))
         })
         .await?;
         Ok((Arc::new(tree), Patterns::default()))
@@ -739,7 +786,9 @@ impl Solver {
         let (layers, empty) = (self.layer_paths(&state.layers), self.host.store().build_cache().join("empty"));
         let text = text.to_string();
         let found = blocking(move || {
-            let tree = std::fs::create_dir_all(&empty).and_then(|()| Tree::layers(&layers, &empty)).map_err(ImageError::store("opening the layers".into()))?;
+            let tree = std::fs::create_dir_all(&empty)
+                .and_then(|()| Tree::layers(&layers, &empty))
+                .map_err(ImageError::store("opening the layers".into()))?;
             let read = |path: &str| tree.read_text(Path::new(path)).unwrap_or_default();
             Ok(crate::runtime::user::resolve_in(&read("etc/passwd"), &read("etc/group"), &text))
         })

@@ -59,7 +59,8 @@ fn stage(from: &Instruction, escape: char) -> Result<Stage, Malformed> {
         [_] => None,
         [_, word, name] if word.eq_ignore_ascii_case("as") => Some(name.to_ascii_lowercase()),
         _ => {
-            return Err(Malformed::new(from.line, format!("`{}` is not understood", from.text)).help("write `FROM IMAGE` or `FROM IMAGE AS NAME`"));
+            return Err(Malformed::new(from.line, format!("`{}` is not understood", from.text))
+                .help("write `FROM IMAGE` or `FROM IMAGE AS NAME`"));
         }
     };
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-' | '.');

@@ -43,7 +43,8 @@ impl Writer<'_> {
         if matches!(xattr::get(&place, "trusted.overlay.opaque"), Ok(Some(value)) if value == b"y") && path != Path::new("") {
             self.marker(builder, &path.join(".wh..wh..opq"))?;
         }
-        let mut names: Vec<OsString> = fs::read_dir(&place)?.map(|entry| entry.map(|e| e.file_name())).collect::<Result<_, _>>()?;
+        let mut names: Vec<OsString> =
+            fs::read_dir(&place)?.map(|entry| entry.map(|e| e.file_name())).collect::<Result<_, _>>()?;
         names.sort();
         for name in names {
             let child = path.join(&name);

@@ -56,7 +56,13 @@ impl Solver {
             return self.finish(state, key, (made, true), &instruction.text);
         }
         // Proxies are for this machine: they are in no key and in no image.
-        env.extend(self.request.args.iter().filter(|(name, _)| PREDEFINED.contains(&name.as_str())).map(|(name, value)| format!("{name}={value}")));
+        env.extend(
+            self.request
+                .args
+                .iter()
+                .filter(|(name, _)| PREDEFINED.contains(&name.as_str()))
+                .map(|(name, value)| format!("{name}={value}")),
+        );
         env.append(&mut prepared.env);
         let last = Arc::new(Mutex::new(VecDeque::new()));
         let (report, id, kept) = (self.report.clone(), step.id, last.clone());
@@ -88,7 +94,8 @@ impl Solver {
         if ran.code != 0 {
             return Err(self.failed(step, ran.code, &last.lock().unwrap_or_else(|e| e.into_inner())));
         }
-        let (top, epoch, remembered, created) = (state.top().map(str::to_string), self.request.epoch, key.clone(), self.created.clone());
+        let (top, epoch, remembered, created) =
+            (state.top().map(str::to_string), self.request.epoch, key.clone(), self.created.clone());
         let made = blocking(move || {
             // Mount points that the image does not have were made for the command alone.
             for stub in stubs {
@@ -144,7 +151,13 @@ impl Solver {
         Ok(command)
     }
 
-    async fn prepare(self: &Arc<Self>, state: &State, step: &Step<'_>, mount: Mount, into: &mut Prepared) -> Result<(), ImageError> {
+    async fn prepare(
+        self: &Arc<Self>,
+        state: &State,
+        step: &Step<'_>,
+        mount: Mount,
+        into: &mut Prepared,
+    ) -> Result<(), ImageError> {
         let target = mount.target.as_ref().map(|target| absolute(target, &state.config.working_dir()));
         let store = self.host.store();
         let failed = || ImageError::store("preparing a mount".into());
@@ -152,7 +165,8 @@ impl Solver {
             Kind::Tmpfs => {
                 let target = target.unwrap_or_default();
                 into.key.push(format!("tmpfs {target}"));
-                into.mounts.push(Mounted::Tmpfs { target, options: mount.size.iter().map(|size| format!("size={size}")).collect() });
+                into.mounts
+                    .push(Mounted::Tmpfs { target, options: mount.size.iter().map(|size| format!("size={size}")).collect() });
             }
             Kind::Cache => {
                 let target = target.unwrap_or_default();
@@ -193,11 +207,16 @@ impl Solver {
                 into.drafts.push(draft);
             }
             Kind::Secret => {
-                let id = mount.id.clone().or_else(|| target.as_ref().and_then(|t| t.rsplit('/').next().map(str::to_string))).unwrap_or_default();
+                let id = mount
+                    .id
+                    .clone()
+                    .or_else(|| target.as_ref().and_then(|t| t.rsplit('/').next().map(str::to_string)))
+                    .unwrap_or_default();
                 let content = match self.request.secrets.get(&id) {
                     Some(Secret::Value(value)) => value.clone().into_bytes(),
-                    Some(Secret::File(path)) => std::fs::read(path)
-                        .map_err(|e| self.wrong(step, format!("the secret `{id}` cannot be read from {}: {e}", path.display())))?,
+                    Some(Secret::File(path)) => std::fs::read(path).map_err(|e| {
+                        self.wrong(step, format!("the secret `{id}` cannot be read from {}: {e}", path.display()))
+                    })?,
                     None if mount.required => {
                         return Err(self.wrong(step, format!("the secret `{id}` is required and was not given to the build")));
                     }
@@ -221,7 +240,9 @@ impl Solver {
                 if mount.required {
                     return Err(self.wrong(step, "`--mount=type=ssh` is not supported yet"));
                 }
-                (self.report)(Event::Warning("`--mount=type=ssh` is not supported yet: the command runs without an agent".into()));
+                (self.report)(Event::Warning(
+                    "`--mount=type=ssh` is not supported yet: the command runs without an agent".into(),
+                ));
             }
         }
         Ok(())
@@ -240,7 +261,9 @@ impl Solver {
         }
         let (layers, empty) = (self.layer_paths(&state.layers), self.host.store().build_cache().join("empty"));
         blocking(move || {
-            let tree = std::fs::create_dir_all(&empty).and_then(|()| Tree::layers(&layers, &empty)).map_err(ImageError::store("opening the layers".into()))?;
+            let tree = std::fs::create_dir_all(&empty)
+                .and_then(|()| Tree::layers(&layers, &empty))
+                .map_err(ImageError::store("opening the layers".into()))?;
             let mut missing = Vec::new();
             for target in targets {
                 let all: Vec<PathBuf> = target.ancestors().filter(|path| *path != Path::new("")).map(Path::to_path_buf).collect();

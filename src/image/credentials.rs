@@ -1,0 +1,104 @@
+//! Who logs in where: `~/.docker/config.json`, and the credential helpers that it names.
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// Docker Hub's name in the file.
+const HUB: &str = "https://index.docker.io/v1/";
+
+fn path() -> Option<PathBuf> {
+    let directory = match std::env::var_os("DOCKER_CONFIG") {
+        Some(directory) => PathBuf::from(directory),
+        None => PathBuf::from(std::env::var_os("HOME")?).join(".docker"),
+    };
+    Some(directory.join("config.json"))
+}
+
+fn read() -> Value {
+    let text = path().and_then(|path| std::fs::read_to_string(path).ok());
+    text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_else(|| json!({}))
+}
+
+fn key(host: &str) -> &str {
+    if host == "docker.io" { HUB } else { host }
+}
+
+/// `user:password` in base64, for a registry.
+pub fn find(host: &str) -> Option<String> {
+    let config = read();
+    let key = key(host);
+    let helper = config["credHelpers"][key].as_str().or(config["credHelpers"][host].as_str()).or(config["credsStore"].as_str());
+    if let Some(found) = helper.and_then(|helper| ask(helper, key)) {
+        return Some(found);
+    }
+    let of = |name: &str| config["auths"][name]["auth"].as_str().filter(|auth| !auth.is_empty()).map(str::to_string);
+    of(key).or_else(|| of(&format!("https://{host}"))).or_else(|| of(&format!("http://{host}")))
+}
+
+/// Asks `docker-credential-HELPER`, as docker/docker-credential-helpers has it: the server on its input, JSON on its output.
+fn ask(helper: &str, server: &str) -> Option<String> {
+    // A name, never a path: the file must not be able to name any program.
+    if helper.contains('/') {
+        return None;
+    }
+    let mut child = Command::new(format!("docker-credential-{helper}"))
+        .arg("get")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    child.stdin.take()?.write_all(server.as_bytes()).ok()?;
+    let output = child.wait_with_output().ok()?;
+    let answer: Value = serde_json::from_slice(&output.stdout).ok().filter(|_| output.status.success())?;
+    Some(encode(answer["Username"].as_str()?, answer["Secret"].as_str()?))
+}
+
+/// Basic authentication's form.
+pub fn encode(user: &str, password: &str) -> String {
+    base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))
+}
+
+/// Remembers a login, readable by its owner alone.
+///
+/// # Errors
+/// The disk's.
+pub fn remember(host: &str, auth: &str) -> std::io::Result<PathBuf> {
+    change(|config| {
+        if !config["auths"].is_object() {
+            config["auths"] = json!({});
+        }
+        config["auths"][key(host)] = json!({"auth": auth});
+    })
+}
+
+/// Forgets a login.
+///
+/// # Errors
+/// The disk's.
+pub fn forget(host: &str) -> std::io::Result<PathBuf> {
+    change(|config| {
+        if let Some(auths) = config["auths"].as_object_mut() {
+            auths.shift_remove(key(host));
+        }
+    })
+}
+
+fn change(change: impl FnOnce(&mut Value)) -> std::io::Result<PathBuf> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = path().ok_or_else(|| std::io::Error::other("HOME is not set"))?;
+    let mut config = read();
+    change(&mut config);
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    let temporary = path.with_extension("json.tmp");
+    let mut file = std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(serde_json::to_string_pretty(&config)?.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, &path)?;
+    Ok(path)
+}

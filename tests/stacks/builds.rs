@@ -1,0 +1,217 @@
+//! Builds: Dockerfiles as Docker has them, stacks that are built, pushes.
+
+use super::images::Registry;
+use super::support::{Stack, eventually};
+use std::process::{Command, Stdio};
+
+/// Every case of tests/dockerfiles, against the answers that Docker gave.
+#[test]
+fn dockerfiles_give_what_docker_makes_of_them() {
+    let stack = Stack::new("none");
+    let output = Command::new("python3")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dockerfiles/compare.py"))
+        .arg(env!("CARGO_BIN_EXE_wharf"))
+        .env("WHARF_DATA_ROOT", stack.data_root())
+        .env("WHARF_RUN_ROOT", stack.run_root())
+        .output()
+        .expect("python3 is installed");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("83 of 83"), "{said}");
+}
+
+#[test]
+fn a_stack_is_built_when_it_has_to_be() {
+    let stack = Stack::new("none");
+    stack.write("page", "one");
+    stack.write("Dockerfile", "FROM base\nCOPY page /page\nCMD [\"sleep\", \"1000\"]\nSTOPSIGNAL SIGKILL\n");
+    stack.write(
+        "compose.yaml",
+        "services:\n  web:\n    build: {context: ., additional_contexts: {base: 'service:base'}, args: {UNUSED: }}\n  base:\n    build: {dockerfile_inline: 'FROM busybox:local\n\n        RUN echo base > /base\n\n        '}\n    command: 'true'\n",
+    );
+    let first = stack.wharf(&["up", "-d"]);
+    assert!(first.code == 0 && first.stderr.contains("RUN echo base"), "{}", first.stderr);
+    assert_eq!(stack.sh("web", "cat /page /base"), "onebase");
+    let again = stack.wharf(&["up", "-d"]);
+    assert!(!again.stderr.contains("RUN"), "what is there is not built again: {}", again.stderr);
+    let before = stack.container("web");
+    let cached = stack.wharf(&["up", "-d", "--build"]);
+    assert!(cached.code == 0 && cached.stderr.contains("CACHED"), "{}", cached.stderr);
+    assert_eq!(stack.container("web")["ID"], before["ID"], "the same image, the same container");
+    stack.write("page", "two");
+    stack.wharf(&["up", "-d", "--build"]).ok();
+    assert_eq!(stack.sh("web", "cat /page"), "two");
+    stack.wharf(&["build", "--no-cache", "base"]).ok();
+    stack.wharf(&["down"]).ok();
+}
+
+#[test]
+fn a_failing_step_shows_its_last_lines_and_leaves_nothing() {
+    let stack = Stack::new("none");
+    stack.write("Dockerfile", "FROM busybox:local\nRUN seq 100 && echo to stderr >&2 && exit 3\n");
+    stack.wharf(&["image", "build", "-t", "broken", "."]).fails(
+        1,
+        &["Dockerfile:2: `RUN seq 100 && echo to stderr >&2 && exit 3` ended with exit code 3", "\n      100\n", "to stderr"],
+    );
+    stack.wharf(&["image", "inspect", "broken"]).fails(1, &["broken"]);
+    for (text, words) in [
+        ("FROM busybox:local\nRUM x", &["Dockerfile:2", "did you mean `RUN`?"][..]),
+        ("FROM busybox:local\nCOPY gone /x", &["Dockerfile:2", "`gone` matches nothing"]),
+        ("FROM busybox:local\nRUN not-a-program", &["exit code 127", "a program was not found"]),
+        ("FROM busybox:local\nCOPY --chown=nobody-here Dockerfile /x", &["no user `nobody-here`"]),
+        ("FROM busybox:local\nEXPOSE many", &["`many` is not a port"]),
+        ("FROM --platform=linux/s390x busybox:local", &["cannot build for linux/s390x"]),
+        ("FROM scratch\nCOPY Dockerfile /a\nCOPY Dockerfile /a/b", &["is a file in the image"]),
+    ] {
+        stack.write("Dockerfile", text);
+        stack.wharf(&["image", "build", "-t", "broken", "."]).fails(1, words);
+    }
+    let containers = std::fs::read_dir(stack.data_root().join("containers")).map_or(0, Iterator::count);
+    assert_eq!(containers, 0, "no container of a step is left");
+    let staging = std::fs::read_dir(stack.data_root().join("images/staging")).expect("staging").count();
+    assert_eq!(staging, 0, "nothing half-made is left");
+}
+
+#[test]
+fn a_build_that_is_given_up_or_killed_leaves_nothing() {
+    let stack = Stack::new("none");
+    let seconds = 100_000 + std::process::id();
+    stack.write("Dockerfile", &format!("FROM busybox:local\nRUN sleep {seconds}\n"));
+    let sleeps = || {
+        let pids = std::fs::read_dir("/proc").expect("/proc").flatten();
+        let mine = |path: std::path::PathBuf| {
+            std::fs::read(path.join("cmdline")).is_ok_and(|line| line.starts_with(format!("sleep\0{seconds}").as_bytes()))
+        };
+        pids.filter(|entry| mine(entry.path())).count()
+    };
+    let mut client = stack.command(&["image", "build", "."]).stderr(Stdio::null()).spawn().expect("wharf");
+    eventually("the step runs", 10, || sleeps() > 0);
+    client.kill().expect("kill");
+    let _ = client.wait();
+    eventually("the step has ended", 10, || sleeps() == 0);
+    let mut client = stack.command(&["image", "build", "."]).stderr(Stdio::null()).spawn().expect("wharf");
+    eventually("the step runs", 10, || sleeps() > 0);
+    let engine = stack.engine_pid().expect("an engine");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(engine), nix::sys::signal::Signal::SIGKILL).expect("kill");
+    let _ = client.wait();
+    eventually("another engine answers", 10, || stack.wharf(&["ps"]).code == 0);
+    eventually("the new engine has ended it", 10, || sleeps() == 0);
+    eventually("its files are gone", 10, || {
+        std::fs::read_dir(stack.data_root().join("containers")).map_or(0, Iterator::count) == 0
+    });
+}
+
+#[test]
+fn steps_are_confined_like_containers() {
+    let stack = Stack::new("none");
+    stack.write(
+        "Dockerfile",
+        "FROM busybox:local\nRUN grep CapEff /proc/self/status > /caps; grep Seccomp: /proc/self/status >> /caps; (mount -t tmpfs x /tmp || echo no mount) >> /caps 2>&1; cat /proc/1/cmdline | tr '\\0' ' ' | head -c 20 >> /caps\nCMD [\"cat\", \"/caps\"]\n",
+    );
+    stack.write("compose.yaml", "services: {web: {build: .}}");
+    stack.wharf(&["up", "-d"]).ok();
+    eventually("it has run", 5, || stack.state("web") == "exited");
+    let said = stack.wharf(&["logs", "--no-log-prefix"]).ok();
+    assert!(said.contains("00000000a80425fb") && said.contains("Seccomp:\t2") && said.contains("no mount"), "{said}");
+}
+
+#[test]
+fn the_same_source_gives_the_same_image() {
+    let id = |stack: &Stack| {
+        stack.write("file", "content");
+        stack.write("Dockerfile", "FROM scratch\nCOPY file /d/file\nLABEL a=b\n");
+        let output = stack
+            .command(&["image", "build", "-q", "-t", "same", "."])
+            .env("SOURCE_DATE_EPOCH", "1000000000")
+            .output()
+            .expect("wharf");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_string()
+    };
+    let (one, two) = (Stack::bare("none"), Stack::bare("none"));
+    let first = id(&one);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(first, id(&two));
+    assert!(first.starts_with("sha256:"));
+}
+
+#[test]
+fn images_are_pushed_mounted_and_pulled() {
+    let mut registry = Registry::start();
+    let stack = Stack::new("none");
+    let port = registry.port;
+    let name = |path: &str| format!("127.0.0.1:{port}/{path}");
+    stack.write(
+        "Dockerfile",
+        "FROM busybox:local AS b\nFROM scratch\nCOPY --from=b /bin /bin\nRUN echo pushed > /file\nCMD [\"cat\", \"/file\"]\n",
+    );
+    stack.wharf(&["image", "build", "-t", &name("team/app:1"), "."]).ok();
+    let pushed = stack.wharf(&["image", "push", &name("team/app:1")]);
+    assert!(pushed.code == 0 && pushed.stderr.contains("Pushed"), "{}", pushed.stderr);
+    let again = stack.wharf(&["image", "push", &name("team/app:1")]);
+    assert!(again.code == 0 && again.stderr.contains("Layer already exists"), "{}", again.stderr);
+    let other = Stack::bare("none");
+    other.write("compose.yaml", &format!("services: {{app: {{image: '{}'}}}}", name("team/app:1")));
+    other.wharf(&["up", "-d"]).ok();
+    eventually("it has run", 10, || other.state("app") == "exited");
+    assert_eq!(other.wharf(&["logs", "--no-log-prefix"]).ok().trim(), "pushed");
+    // What was pulled is pushed elsewhere byte for byte, and the registry takes the layers from where it has them.
+    other.wharf(&["image", "tag", &name("team/app:1"), &name("other/copy:2")]).ok();
+    let mounted = other.wharf(&["image", "push", &name("other/copy:2")]);
+    assert!(mounted.code == 0 && mounted.stderr.contains("Mounted"), "{}", mounted.stderr);
+    other.wharf(&["down"]).ok();
+    registry.restart();
+    let third = Stack::bare("none");
+    third.wharf(&["image", "pull", &name("other/copy:2")]).ok();
+    let digests = |stack: &Stack, name: &str| stack.wharf(&["image", "inspect", name]).ok();
+    let of = |text: String| {
+        serde_json::from_str::<serde_json::Value>(&text).expect("JSON")["RepoDigests"][0]
+            .as_str()
+            .map(|d| d.split('@').next_back().map(str::to_string))
+    };
+    assert_eq!(of(digests(&third, &name("other/copy:2"))), of(digests(&other, &name("team/app:1"))));
+    stack.wharf(&["image", "push", &name("team/app:none")]).fails(1, &["team/app:none"]);
+    assert!(registry.files().exists());
+}
+
+#[test]
+fn a_registry_with_passwords() {
+    let registry = Registry::with_users(&[("me", "secret")]);
+    let stack = Stack::new("none");
+    let home = tempfile::tempdir().expect("directory");
+    let host = format!("127.0.0.1:{}", registry.port);
+    let image = format!("{host}/mine/app:1");
+    let wharf = |args: &[&str], input: &str| {
+        use std::io::Write;
+        let mut child = stack
+            .command(args)
+            .env("HOME", home.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("wharf");
+        child.stdin.take().expect("input").write_all(input.as_bytes()).expect("input");
+        let output = child.wait_with_output().expect("wharf");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    // The engine reads the logins of the home that it was started with.
+    stack.wharf(&["engine", "stop"]).ok();
+    let (ok, said) = wharf(&["image", "tag", "busybox:local", &image], "");
+    assert!(ok, "{said}");
+    stack.write("Dockerfile", "FROM busybox:local AS b\nFROM scratch\nCOPY --from=b /etc /etc\n");
+    assert!(wharf(&["image", "build", "-t", &image, "."], "").0);
+    let (ok, said) = wharf(&["image", "push", &image], "");
+    assert!(!ok && said.contains("does not exist") || said.contains("log in"), "{said}");
+    let (ok, said) = wharf(&["login", &host, "-u", "me", "--password-stdin"], "wrong\n");
+    assert!(!ok && said.contains("does not know this user"), "{said}");
+    let (ok, said) = wharf(&["login", &host, "-u", "me", "--password-stdin"], "secret\n");
+    assert!(ok, "{said}");
+    let file = home.path().join(".docker/config.json");
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(std::fs::metadata(&file).expect("the login").permissions().mode() & 0o777, 0o600);
+    let (ok, said) = wharf(&["image", "push", &image], "");
+    assert!(ok, "{said}");
+    assert!(wharf(&["logout", &host], "").0);
+    assert!(!std::fs::read_to_string(&file).expect("the file").contains(&host));
+}
