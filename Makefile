@@ -44,6 +44,8 @@ fuzz: ## a million executions of each fuzz target (RUNS=N); needs a C++ compiler
 	cd fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" RUSTC_WORKSPACE_WRAPPER= $(CARGO) build --release --target $(HOST)
 	@for target in $(basename $(notdir $(wildcard fuzz/targets/*.rs))); do \
 		mkdir -p fuzz/corpus/$$target fuzz/artifacts/$$target; \
+		[ $$target != layer ] || (cd tests && tar cf ../fuzz/corpus/layer/seed scenarios dockerfiles); \
+		[ $$target != dockerfile ] || cp tests/dockerfiles/cases.txt fuzz/corpus/dockerfile/cases; \
 		[ $$target != yaml ] || for f in tests/scenarios/*/compose.yaml; do cp $$f fuzz/corpus/yaml/$$(basename $$(dirname $$f)); done; \
 		echo "== $$target"; \
 		fuzz/target/$(HOST)/release/$$target -runs=$(RUNS) -max_len=4096 -timeout=10 -rss_limit_mb=1024 -verbosity=0 -print_final_stats=1 \

@@ -21,6 +21,7 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
             Some(image) => pull(engine, image, query),
             None => import(engine, query, request).await,
         },
+        ("POST", ["prune"]) => prune(engine, query).await,
         ("POST", ["load"]) => load(engine, request).await,
         ("GET", [name @ .., "json"]) => inspect(engine, &name.join("/")),
         ("GET", ["get"]) => save(engine, query.all("names").to_vec()),
@@ -80,6 +81,17 @@ fn inspect(engine: &Engine, name: &str) -> Reply {
             "Config": image.config.config(),
             "RootFS": {"Type": "layers", "Layers": image.config.rootfs().diff_ids()},
         }),
+    )
+}
+
+/// Removes what nothing needs. Docker's filter `dangling=false` stands for images that no container uses as well.
+async fn prune(engine: &Arc<Engine>, query: &Query) -> Reply {
+    let all = query.filters().get("dangling").is_some_and(|values| values.iter().any(|value| value == "false" || value == "0"));
+    let (removed, pruned) = engine.prune_images(all, query.flag("builds")).await?;
+    let removed: Vec<Value> = removed.iter().map(|name| json!({"Untagged": name})).collect();
+    reply::json(
+        200,
+        &json!({"ImagesDeleted": removed, "SpaceReclaimed": pruned.bytes, "Layers": pruned.layers, "Blobs": pruned.blobs}),
     )
 }
 

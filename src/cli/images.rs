@@ -46,6 +46,15 @@ pub enum Image {
         #[arg(short, long)]
         quiet: bool,
     },
+    /// Remove layers and blobs that nothing needs.
+    Prune {
+        /// Remove images that no container uses, too.
+        #[arg(short, long)]
+        all: bool,
+        /// Forget what builds remember, too.
+        #[arg(long)]
+        build_cache: bool,
+    },
     /// Write images to an archive that `docker load` reads, and that is an OCI layout.
     Save {
         #[arg(required = true)]
@@ -214,6 +223,15 @@ pub async fn image(global: &Global, command: Image) -> Outcome {
                 None => Box::new(std::io::stdout()),
             };
             client.download(&format!("/images/get?{}", names.join("&")), to).await?;
+        }
+        Image::Prune { all, build_cache } => {
+            let filters = if all { "&filters=%7B%22dangling%22%3A%5B%22false%22%5D%7D" } else { "" };
+            let path = format!("/images/prune?builds={build_cache}{filters}");
+            let answer: Value = client.post(&path, &Value::Null).await?;
+            for image in answer["ImagesDeleted"].as_array().into_iter().flatten() {
+                println!("Untagged: {}", image["Untagged"].as_str().unwrap_or_default());
+            }
+            println!("Total reclaimed space: {}", bytes(answer["SpaceReclaimed"].as_u64().unwrap_or(0)));
         }
         Image::History { reference } => {
             let steps: Vec<Value> = client.get(&format!("/images/{}/history", escape(&reference))).await?;

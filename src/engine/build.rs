@@ -8,8 +8,10 @@ use super::record::{
 use super::{Container, Engine, locked, new_id};
 use crate::image::build::mounts::Mounted;
 use crate::image::build::{Host, Later, Ran, Report, Request, Run, files::Contents, solve};
+use crate::image::prune::Pruned;
 use crate::image::{Image, ImageError, ImageRef, Store};
 use crate::logs::reader::{Reader, Selection};
+use std::collections::HashSet;
 use std::fs;
 use std::sync::Arc;
 
@@ -42,6 +44,36 @@ impl Engine {
             }
         }
         let _ = self.remove_network(NETWORK);
+    }
+
+    /// Removes what no image and no container needs; with `all`, the images that no container uses; with `builds`, what builds
+    /// remember.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn prune_images(self: &Arc<Self>, all: bool, builds: bool) -> Result<(Vec<String>, Pruned), EngineError> {
+        let mut removed = Vec::new();
+        let (mut used_images, mut used_layers) = (HashSet::new(), HashSet::new());
+        for container in self.containers() {
+            container.with_record(|record| {
+                used_images.insert(record.image_id.clone());
+                used_layers.extend(record.layers.iter().cloned());
+            });
+        }
+        for (name, image) in self.images.list()? {
+            if all && !used_images.contains(&image.id) {
+                self.images.remove(&name, &|layer| used_layers.contains(layer))?;
+                removed.push(name.familiar());
+            }
+        }
+        let store = self.images.clone();
+        let pruned = tokio::task::spawn_blocking(move || {
+            if builds {
+                store.forget_builds()?;
+            }
+            store.prune(&used_layers)
+        });
+        Ok((removed, pruned.await.map_err(|e| EngineError::Invalid(e.to_string()))??))
     }
 
     /// Counts a user of the builds' network in, and makes it for the first.

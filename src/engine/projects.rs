@@ -96,13 +96,16 @@ impl Engine {
             .map(|n| (n.name, ObservedNetwork { project: n.labels.get(convert::LABEL_PROJECT).cloned() }))
             .collect();
         let volumes = self.volumes().into_iter().map(|v| v.name).collect();
-        let mut known = HashMap::new();
+        let (mut known, mut image_ages) = (HashMap::new(), HashMap::new());
+        let now = jiff::Timestamp::now();
         for image in images {
-            if let Some((_, found)) = self.images.find_loosely(&image)? {
+            if let Some((name, found)) = self.images.find_loosely(&image)? {
+                let age = self.images.pulled_at(&name).map(|then| now.duration_since(then).as_secs());
+                image_ages.extend(age.and_then(|age| u64::try_from(age).ok()).map(|age| (image.clone(), age)));
                 known.insert(image, found.id);
             }
         }
-        Ok(Observed { containers, networks, volumes, images: known })
+        Ok(Observed { containers, networks, volumes, images: known, image_ages })
     }
 
     /// The containers with a project's label.
@@ -490,7 +493,11 @@ async fn await_condition(context: &Context, service: &str, condition: Condition)
     for container in containers {
         let object = format!("Container {}", container.name());
         let mut outcome = None;
-        let judged = |record: &ContainerRecord| judge(record, condition);
+        // Only `--wait` awaits a mere start, and it means the health check as well, where the image has one.
+        let judged = |record: &ContainerRecord| match (&record.state.health, record.state.status.is_alive()) {
+            (Some(_), true) if condition == Condition::ServiceStarted => judge(record, Condition::ServiceHealthy),
+            _ => judge(record, condition),
+        };
         if condition != Condition::ServiceStarted {
             context.step(&object, "Waiting", false);
         }

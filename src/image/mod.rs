@@ -5,6 +5,8 @@ pub mod build;
 pub mod chunks;
 pub mod compression;
 pub mod credentials;
+mod drafts;
+pub mod prune;
 pub mod push;
 pub mod reference;
 pub mod registry;
@@ -59,7 +61,7 @@ fn disk_hint(error: &io::Error) -> &'static str {
 
 fn unpack_hint(error: &unpack::UnpackError) -> &'static str {
     match error {
-        unpack::UnpackError::Write { source, .. } => disk_hint(source),
+        unpack::UnpackError::Write { source, .. } | unpack::UnpackError::Archive(source) => disk_hint(source),
         _ => "",
     }
 }

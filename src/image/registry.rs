@@ -16,7 +16,10 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vn
 /// Docker fetches three layers of an image at once as well.
 const LAYERS_AT_ONCE: usize = 3;
 const MAX_MANIFEST: usize = 8 << 20;
-const TRIES: u32 = 3;
+/// How often a broken download is taken up, each time after twice the time: 7 s in all.
+const TRIES: u32 = 5;
+/// Chunks that wait for the unpacking; each is at most some ten kilobytes.
+const CHUNKS_AHEAD: usize = 8;
 
 /// A client for every registry; keeps connections and tokens.
 pub struct Registry {
@@ -144,7 +147,8 @@ impl Registry {
         read_bounded(response, name).await
     }
 
-    /// Downloads a layer and unpacks it while it arrives.
+    /// Downloads a layer and unpacks it while it arrives. A connection that breaks is taken up again where it broke, while the
+    /// unpacking waits.
     async fn layer(
         &self,
         store: &Arc<Store>,
@@ -153,89 +157,77 @@ impl Registry {
         size: u64,
         report: Report,
     ) -> Result<StagedLayer, ImageError> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            match self.layer_once(store, name, digest, size, &report).await {
-                Err(ImageError::Registry { .. } | ImageError::Unpack(super::unpack::UnpackError::Archive(_)))
-                    if tries < TRIES =>
-                {
-                    report(Progress::Layer { id: short(digest), status: "Retrying", current: 0, total: size });
-                    tokio::time::sleep(std::time::Duration::from_millis(500 << tries)).await;
-                }
-                other => return other,
-            }
-        }
-    }
-
-    async fn layer_once(
-        &self,
-        store: &Arc<Store>,
-        name: &ImageRef,
-        digest: &str,
-        size: u64,
-        report: &Report,
-    ) -> Result<StagedLayer, ImageError> {
-        let response = self.get(name, &format!("blobs/{digest}"), None).await?;
-        let (sender, reader) = ChunkReader::channel(32);
-        let store = store.clone();
-        let expected = digest.to_string();
-        let unpacking = tokio::task::spawn_blocking(move || {
-            let copy = store.blob_draft()?;
-            let mut hashing = HashingReader::new(copy.copying(reader)?);
-            let staged = {
-                let plain =
-                    compression::plain(&mut hashing).map_err(|e| ImageError::Unpack(super::unpack::UnpackError::Archive(e)))?;
-                store.stage(plain)?
+        let (sender, reader) = ChunkReader::channel(CHUNKS_AHEAD);
+        let (store, expected) = (store.clone(), digest.to_string());
+        let unpacking = tokio::task::spawn_blocking(move || unpack_checked(&store, reader, &expected));
+        let (mut current, mut failures) = (0, 0);
+        let fetched = loop {
+            let failed = match self.fetch(name, digest, &mut current, size, &sender, &report).await {
+                Ok(()) => break Ok(()),
+                Err(error) => error,
             };
-            io::copy(&mut hashing, &mut io::sink()).map_err(|e| ImageError::Unpack(super::unpack::UnpackError::Archive(e)))?;
-            let got = hashing.digest();
-            if got == expected {
-                store.keep_blob(copy, &expected)?;
-                Ok(staged)
-            } else {
-                Err(ImageError::WrongDigest { what: "layer".into(), expected, got })
+            failures += 1;
+            let again = matches!(failed, ImageError::Registry { .. }) && failures < TRIES && !sender.is_closed();
+            if !again {
+                let _ = sender.send(Err(io::Error::other(failed.to_string()))).await;
+                break Err(failed);
             }
-        });
-        let mut stream = response.bytes_stream();
-        let mut current = 0;
-        let mut failure = None;
-        while let Some(chunk) = stream.next().await {
-            let chunk = match chunk {
-                Ok(chunk) => chunk,
-                Err(error) => {
-                    let why = root_cause(&error);
-                    failure = Some(why.clone());
-                    let _ = sender.send(Err(io::Error::other(why))).await;
-                    break;
-                }
-            };
-            current += chunk.len() as u64;
-            report(Progress::Layer { id: short(digest), status: "Downloading", current, total: size });
-            if sender.send(Ok(chunk)).await.is_err() {
-                break;
-            }
-        }
+            report(Progress::Layer { id: short(digest), status: "Retrying", current, total: size });
+            tokio::time::sleep(std::time::Duration::from_millis(250 << failures)).await;
+        };
         drop(sender);
         let staged = unpacking.await.map_err(|e| ImageError::Malformed { what: "layer", why: e.to_string() })?;
-        match (staged, failure) {
-            (Ok(staged), None) => {
-                report(Progress::Layer { id: short(digest), status: "Pull complete", current: size, total: size });
-                Ok(staged)
+        fetched?;
+        let staged = staged?;
+        report(Progress::Layer { id: short(digest), status: "Pull complete", current: size, total: size });
+        Ok(staged)
+    }
+
+    /// Sends a blob's bytes from `current` on to the unpacking, and counts them.
+    async fn fetch(
+        &self,
+        name: &ImageRef,
+        digest: &str,
+        current: &mut u64,
+        size: u64,
+        sender: &tokio::sync::mpsc::Sender<io::Result<bytes::Bytes>>,
+        report: &Report,
+    ) -> Result<(), ImageError> {
+        let failed =
+            |why: String| ImageError::Registry { host: name.host.clone(), what: format!("a layer of {}", name.familiar()), why };
+        let response = self.get_from(name, &format!("blobs/{digest}"), None, *current).await?;
+        // A server that knows no ranges sends everything again.
+        let mut skip = if response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { *current };
+        let mut stream = response.bytes_stream();
+        while let Some(chunk) = stream.next().await {
+            let mut chunk = chunk.map_err(|e| failed(root_cause(&e)))?;
+            let known = skip.min(chunk.len() as u64);
+            skip -= known;
+            let chunk = chunk.split_off(known as usize);
+            *current += chunk.len() as u64;
+            report(Progress::Layer { id: short(digest), status: "Downloading", current: *current, total: size });
+            if sender.send(Ok(chunk)).await.is_err() {
+                // The unpacking has given up, and says why.
+                return Ok(());
             }
-            (_, Some(why)) => {
-                Err(ImageError::Registry { host: name.host.clone(), what: format!("a layer of {}", name.familiar()), why })
-            }
-            (Err(error), None) => Err(error),
         }
+        Ok(())
     }
 
     /// A GET with whatever authorisation the registry asks for.
     async fn get(&self, name: &ImageRef, what: &str, accept: Option<&str>) -> Result<Response, ImageError> {
+        self.get_from(name, what, accept, 0).await
+    }
+
+    /// A GET from a byte on.
+    async fn get_from(&self, name: &ImageRef, what: &str, accept: Option<&str>, from: u64) -> Result<Response, ImageError> {
         let url = repository_url(name, what);
         let failed = |why: String| ImageError::Registry { host: name.host.clone(), what: name.familiar(), why };
         let request = || {
-            let request = self.client.get(&url);
+            let mut request = self.client.get(&url);
+            if from > 0 {
+                request = request.header(header::RANGE, format!("bytes={from}-"));
+            }
             std::future::ready(Ok(match accept {
                 Some(accept) => request.header(header::ACCEPT, accept),
                 None => request,
@@ -243,7 +235,7 @@ impl Registry {
         };
         let response = self.authorised(name, "pull", request).await?;
         match response.status() {
-            StatusCode::OK => Ok(response),
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
             StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 Err(ImageError::NotFound { image: name.familiar(), host: name.host.clone() })
             }
@@ -320,6 +312,21 @@ impl Registry {
             .ok_or_else(|| failed("the token server sent no token".into()))?;
         Ok(format!("Bearer {token}"))
     }
+}
+
+/// Unpacks what a reader brings, keeps the blob as it came, and checks both.
+fn unpack_checked(store: &Store, reader: ChunkReader, expected: &str) -> Result<StagedLayer, ImageError> {
+    let archive = |e: io::Error| ImageError::Unpack(super::unpack::UnpackError::Archive(e));
+    let copy = store.blob_draft()?;
+    let mut hashing = HashingReader::new(copy.copying(reader)?);
+    let staged = store.stage(compression::plain(&mut hashing).map_err(archive)?)?;
+    io::copy(&mut hashing, &mut io::sink()).map_err(archive)?;
+    let got = hashing.digest();
+    if got != expected {
+        return Err(ImageError::WrongDigest { what: "layer".into(), expected: expected.into(), got });
+    }
+    store.keep_blob(copy, expected)?;
+    Ok(staged)
 }
 
 /// Where a repository's things are.

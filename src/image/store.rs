@@ -4,6 +4,8 @@
 //! is written last. So a power cut or a full disk leaves the old images and no half one.
 
 use super::ImageError;
+pub use super::drafts::Draft;
+use super::drafts::{BlobDraft, HashingWriter};
 use super::reference::ImageRef;
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 use serde::{Deserialize, Serialize};
@@ -48,6 +50,8 @@ struct Entry {
     annotations: BTreeMap<String, String>,
 }
 
+/// When an image came from a registry or an archive.
+const PULLED: &str = "dev.wharf.pulled";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 pub struct Store {
@@ -79,97 +83,6 @@ pub struct Layer {
     pub bytes: u64,
     /// Of the tar that the diff id is the digest of.
     pub tar_bytes: u64,
-}
-
-/// A blob on its way. It goes away unless it is kept.
-#[derive(Debug)]
-pub struct BlobDraft {
-    path: PathBuf,
-}
-
-impl BlobDraft {
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Writes what is read through it.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn copying<R: io::Read>(&self, inner: R) -> Result<CopyingReader<R>, ImageError> {
-        let file = File::create(&self.path).map_err(ImageError::store(format!("making {}", self.path.display())))?;
-        Ok(CopyingReader { inner, file })
-    }
-}
-
-impl Drop for BlobDraft {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// Writes what is read through it to a file.
-pub struct CopyingReader<R> {
-    inner: R,
-    file: File,
-}
-
-impl<R: io::Read> io::Read for CopyingReader<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.file.write_all(&buffer[..n])?;
-        Ok(n)
-    }
-}
-
-/// A layer that is being made. It goes away unless it is kept.
-#[derive(Debug)]
-pub struct Draft {
-    directory: PathBuf,
-}
-
-impl Draft {
-    /// Takes the place of the draft's content: the upper directory of a container that has ended.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn take(&self, upper: &Path) -> io::Result<()> {
-        remove_tree(&self.diff())?;
-        fs::rename(upper, self.diff())
-    }
-
-    /// What becomes the layer.
-    pub fn diff(&self) -> PathBuf {
-        self.directory.join("diff")
-    }
-
-    /// overlayfs's work directory.
-    pub fn work(&self) -> PathBuf {
-        self.directory.join("work")
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        let _ = remove_tree(&self.directory);
-    }
-}
-
-struct HashingWriter {
-    hash: Sha256,
-    length: u64,
-}
-
-impl Write for HashingWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.hash.update(bytes);
-        self.length += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 impl Drop for StagedLayer {
@@ -223,6 +136,18 @@ impl Store {
 
     fn staging(&self) -> PathBuf {
         self.root.join("staging")
+    }
+
+    pub(super) fn layers_directory(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    pub(super) fn blobs_directory(&self) -> PathBuf {
+        self.root.join("blobs/sha256")
+    }
+
+    pub(super) fn pending_layers(&self) -> Vec<String> {
+        self.pending.lock().unwrap_or_else(|e| e.into_inner()).keys().cloned().collect()
     }
 
     fn blob(&self, digest: &str) -> PathBuf {
@@ -505,7 +430,10 @@ impl Store {
             media_type,
             digest: manifest_digest,
             size: manifest.len() as u64,
-            annotations: BTreeMap::from([(REF_NAME.to_string(), name.to_string())]),
+            annotations: BTreeMap::from([
+                (REF_NAME.to_string(), name.to_string()),
+                (PULLED.to_string(), jiff::Timestamp::now().to_string()),
+            ]),
         };
         self.change_index(|index| {
             index.manifests.retain(|e| e.annotations.get(REF_NAME) != Some(&name.to_string()));
@@ -533,6 +461,14 @@ impl Store {
         let wanted = name.to_string();
         let entry = self.lock().manifests.iter().find(|e| e.annotations.get(REF_NAME) == Some(&wanted)).cloned();
         entry.map(|entry| self.load(&entry.digest)).transpose()
+    }
+
+    /// When an image was pulled, where it was.
+    pub fn pulled_at(&self, name: &ImageRef) -> Option<jiff::Timestamp> {
+        let wanted = name.to_string();
+        let index = self.lock();
+        let entry = index.manifests.iter().find(|e| e.annotations.get(REF_NAME) == Some(&wanted))?;
+        entry.annotations.get(PULLED)?.parse().ok()
     }
 
     /// An image by what a user writes: a reference, or (the beginning of) an id.

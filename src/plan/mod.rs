@@ -26,6 +26,8 @@ pub struct Observed {
     pub volumes: HashSet<String>,
     /// Image references as services write them, with the id of the image that is here.
     pub images: HashMap<String, String>,
+    /// Seconds since each of them was pulled, where that is known.
+    pub image_ages: HashMap<String, u64>,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -36,6 +36,7 @@ fn observed(project: &Project, services: &[(&str, u32)]) -> Observed {
         networks: HashMap::from([("p_default".into(), ObservedNetwork { project: Some("p".into()) })]),
         volumes: HashSet::from(["p_data".into()]),
         images: HashMap::from([("web".into(), "sha256:web".into()), ("db".into(), "sha256:db".into())]),
+        image_ages: HashMap::from([("db".into(), 3 * 24 * 3600)]),
     }
 }
 
@@ -138,4 +139,20 @@ fn down_goes_against_the_dependencies() {
         "[1 2] -> #4 remove volume p_data: down --volumes",
     ];
     assert_eq!(down(&state, &options).lines(), expected);
+}
+
+#[test]
+fn images_are_pulled_again_when_they_are_old() {
+    let table =
+        [("daily", true), ("weekly", false), ("every_48h", true), ("every_4d", false), ("missing", false), ("always", true)];
+    for (policy, pulled) in table {
+        let mut p = project(WEB_DB);
+        p.services["db"].pull_policy = Some(policy.into());
+        let asks =
+            |p: &Project| lines(p, &observed(p, &[]), &UpOptions::default()).iter().any(|line| line.contains("pull image db"));
+        assert_eq!(asks(&p), pulled, "{policy}");
+        // What is built is not pulled by the plan: whoever builds it has tried.
+        p.services["db"].build = Some(crate::compose::model::Build::default());
+        assert!(!asks(&p), "{policy} with a build");
+    }
 }

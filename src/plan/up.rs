@@ -264,8 +264,18 @@ impl Planner<'_> {
         }
         let policy = self.options.pull.as_deref().or(service.pull_policy.as_deref()).unwrap_or("missing");
         let here = self.observed.images.contains_key(image);
+        // compose-spec, "pull_policy": how old an image may be before its registry is asked again.
+        let bound = match policy {
+            "daily" => Some(24 * 3600),
+            "weekly" => Some(7 * 24 * 3600),
+            _ => policy.strip_prefix("every_").and_then(crate::units::duration).map(|nanos| nanos / 1_000_000_000),
+        };
+        let old = bound.is_some_and(|bound| self.observed.image_ages.get(image).is_none_or(|age| *age >= bound));
         let cause = match policy {
+            // Whoever builds has seen to it already.
+            _ if here && service.build.is_some() => None,
             "always" => Some("pull_policy is always"),
+            _ if here && old => Some("it was pulled too long ago"),
             "never" | "build" => None,
             _ if here => None,
             _ => Some("not found"),

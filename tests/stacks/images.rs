@@ -222,7 +222,7 @@ fn tags_are_pinned_to_the_digests_that_a_registry_has_for_them() {
     let registry = Registry::start();
     let (manifest, _) = push_image(&registry, "pinned");
     push_index(&registry, "pinned", &manifest, "amd64");
-    let stack = Stack::new("one");
+    let stack = Stack::new("none");
     let image = format!("127.0.0.1:{}/pinned:1", registry.port);
     stack.write("compose.yaml", &format!("services: {{web: {{image: '{image}', hostname: a}}}}"));
     let pinned = stack.wharf(&["config", "--resolve-image-digests"]).ok();
@@ -241,10 +241,21 @@ fn a_platform_that_is_not_this_machines_is_said() {
     stack.wharf(&["image", "pull", &format!("127.0.0.1:{}/other:1", registry.port)]).fails(1, &["linux/s390x", "linux/amd64"]);
 }
 
-/// A registry that sends what it is given, whatever digest it is asked for.
-///
-/// With a token, it asks for one and gives it out itself, as registries with a token server do.
-fn small_registry(blobs: std::collections::HashMap<String, Vec<u8>>, token: Option<&'static str>) -> u16 {
+/// How a small registry behaves.
+#[derive(Clone, Copy, Default)]
+struct Behaviour {
+    /// It asks for this token, and gives it out itself, as registries with a token server do.
+    token: Option<&'static str>,
+    /// It closes the connection in the middle of every answer longer than 64 KiB, and knows ranges.
+    breaks: bool,
+    /// It sends those who want a layer to another server on this port.
+    layers_at: Option<u16>,
+    /// It refuses requests that bring credentials along.
+    no_credentials: bool,
+}
+
+fn small_registry(blobs: std::collections::HashMap<String, Vec<u8>>, behaviour: Behaviour) -> u16 {
+    let Behaviour { token, .. } = behaviour;
     use std::io::{BufRead, BufReader};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listener");
     let port = listener.local_addr().expect("address").port();
@@ -255,14 +266,20 @@ fn small_registry(blobs: std::collections::HashMap<String, Vec<u8>>, token: Opti
             let mut first = String::new();
             let _ = reader.read_line(&mut first);
             let mut authorised = token.is_none();
+            let (mut from, mut credentials) = (0usize, false);
             let mut line = String::new();
             while reader.read_line(&mut line).is_ok_and(|n| n > 2) {
                 let bearer = token.map(|token| format!("authorization: bearer {token}"));
                 authorised |= bearer.is_some_and(|bearer| line.trim().eq_ignore_ascii_case(&bearer));
+                let lower = line.to_ascii_lowercase();
+                credentials |= lower.starts_with("authorization:");
+                if let Some(range) = lower.trim().strip_prefix("range: bytes=") {
+                    from = range.trim_end_matches('-').parse().expect("a range");
+                }
                 line.clear();
             }
             let path = first.split(' ').nth(1).unwrap_or_default();
-            let (status, extra, body) = if path.starts_with("/token?") {
+            let (mut status, mut extra, mut body) = if path.starts_with("/token?") {
                 // The scope is part of the question: a token is for one repository.
                 let scoped = path.contains("scope=repository%3Ax%3Apull") && path.contains("service=harbour");
                 let given = if scoped { token.unwrap_or_default() } else { "wrong" };
@@ -276,7 +293,21 @@ fn small_registry(blobs: std::collections::HashMap<String, Vec<u8>>, token: Opti
                     None => ("404 Not Found", String::new(), Vec::new()),
                 }
             };
+            if let Some(other) = behaviour.layers_at.filter(|_| body.len() > 64 << 10) {
+                (status, body) = ("307 Temporary Redirect", Vec::new());
+                extra = format!("Location: http://127.0.0.1:{other}{path}\r\n");
+            }
+            if behaviour.no_credentials && credentials {
+                (status, body) = ("400 Bad Request", Vec::new());
+            }
+            if from > 0 {
+                status = "206 Partial Content";
+                body.drain(..from);
+            }
             let head = format!("HTTP/1.1 {status}\r\n{extra}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            if behaviour.breaks && body.len() > 64 << 10 {
+                body.truncate(body.len() / 2);
+            }
             let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
         }
     });
@@ -294,7 +325,7 @@ fn wrong_digests_are_refused_and_nothing_is_kept() {
         "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(&good), "size": good.len()}],
     });
     let blobs = [("latest".to_string(), manifest.to_string().into_bytes()), (digest(&config), config), (digest(&good), evil)];
-    let port = small_registry(blobs.into(), None);
+    let port = small_registry(blobs.into(), Behaviour::default());
     let stack = Stack::bare("none");
     stack.wharf(&["image", "pull", &format!("127.0.0.1:{port}/x")]).fails(1, &["layer has the digest", "damaged or forged"]);
     for directory in ["layers", "staging"] {
@@ -315,11 +346,74 @@ fn a_token_is_fetched_for_the_repository() {
         "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(&layer), "size": layer.len()}],
     });
     let blobs = [("latest".to_string(), manifest.to_string().into_bytes()), (digest(&config), config), (digest(&layer), layer)];
-    let port = small_registry(blobs.into(), Some("let-me-in"));
+    let port = small_registry(blobs.into(), Behaviour { token: Some("let-me-in"), ..Behaviour::default() });
     let stack = Stack::bare("none");
     stack.wharf(&["image", "pull", &format!("127.0.0.1:{port}/x")]).ok();
     assert!(stack.wharf(&["image", "ls"]).ok().contains(&format!("127.0.0.1:{port}/x")));
     stack.wharf(&["image", "pull", &format!("127.0.0.1:{port}/other")]).fails(1, &["does not exist", "needs a login"]);
+}
+
+/// The blobs of an image whose layer is larger than any buffer on its way.
+fn large_image() -> std::collections::HashMap<String, Vec<u8>> {
+    let mut noise = 1u32;
+    let content: String = (0..600_000)
+        .map(|_| {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            char::from(b'a' + (noise >> 24) as u8 % 26)
+        })
+        .collect();
+    let layer = layer(|b| file(b, "large", &content));
+    let config = serde_json::json!({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]}})
+        .to_string()
+        .into_bytes();
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(&config), "size": config.len()},
+        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(&layer), "size": layer.len()}],
+    });
+    [("latest".to_string(), manifest.to_string().into_bytes()), (digest(&config), config), (digest(&layer), layer)].into()
+}
+
+#[test]
+fn a_download_that_breaks_goes_on_where_it_broke() {
+    let port = small_registry(large_image(), Behaviour { breaks: true, ..Behaviour::default() });
+    let stack = Stack::bare("none");
+    let pull = stack.wharf(&["image", "pull", &format!("127.0.0.1:{port}/x")]);
+    assert!(pull.code == 0, "{}", pull.stderr);
+    let layers = std::fs::read_dir(stack.data_root().join("images/layers")).expect("layers").flatten().next().expect("a layer");
+    assert_eq!(std::fs::metadata(layers.path().join("diff/large")).expect("the file").len(), 600_000);
+}
+
+#[test]
+fn credentials_stay_with_their_host() {
+    let elsewhere = small_registry(large_image(), Behaviour { no_credentials: true, ..Behaviour::default() });
+    let port =
+        small_registry(large_image(), Behaviour { token: Some("secret"), layers_at: Some(elsewhere), ..Behaviour::default() });
+    let stack = Stack::bare("none");
+    let pull = stack.wharf(&["image", "pull", &format!("127.0.0.1:{port}/x")]);
+    assert!(pull.code == 0, "{}", pull.stderr);
+}
+
+#[test]
+fn what_nothing_needs_is_pruned() {
+    let stack = Stack::new("none");
+    stack.write("compose.yaml", "services: {a: {image: 'busybox:local', command: sleep 1000, stop_signal: SIGKILL}}");
+    stack.wharf(&["up", "-d"]).ok();
+    stack.write("Dockerfile", "FROM busybox:local\nRUN echo one > /file\n");
+    stack.wharf(&["image", "build", "-t", "built", "."]).ok();
+    stack.write("Dockerfile", "FROM busybox:local\nRUN echo two > /file\n");
+    stack.wharf(&["image", "build", "-t", "built", "."]).ok();
+    let layers = || std::fs::read_dir(stack.data_root().join("images/layers")).expect("layers").count();
+    assert_eq!(layers(), 3);
+    stack.wharf(&["image", "prune"]).ok();
+    assert_eq!(layers(), 3, "a build may want its layers again");
+    stack.wharf(&["image", "prune", "--build-cache"]).ok();
+    assert_eq!(layers(), 2, "that of the image that lost its name is gone");
+    let said = stack.wharf(&["image", "prune", "-a", "--build-cache"]).ok();
+    assert!(said.contains("Untagged: built") && !said.contains("busybox"), "{said}");
+    assert_eq!(layers(), 1, "a container's layers stay");
+    stack.wharf(&["restart"]).ok();
+    stack.wharf(&["down"]).ok();
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use crate::image::store::{Layer, Store, digest_of};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What a step made. `None` is no layer: nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,11 +28,16 @@ pub fn key(parent: &str, parts: &[&str]) -> String {
 
 /// Finds a step that was made before, and whose layer is still here.
 pub fn find(store: &Store, key: &str) -> Option<Made> {
-    let made: Made = serde_json::from_slice(&fs::read(path(store, key)).ok()?).ok()?;
+    let made = read(&path(store, key))?;
     match &made.layer {
         Some(layer) if !store.is_usable(&layer.chain) => None,
         _ => Some(made),
     }
+}
+
+/// A remembered step.
+pub fn read(path: &Path) -> Option<Made> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
 /// Remembers a step. A file that a power cut tears is not understood, and the step is made again.

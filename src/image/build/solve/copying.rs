@@ -1,0 +1,183 @@
+//! COPY and ADD: their sources, and the layer that they make.
+
+use super::*;
+
+impl Solver {
+    pub(super) async fn copy(self: &Arc<Self>, state: &mut State, step: &Step<'_>) -> Result<bool, ImageError> {
+        let instruction = step.instruction;
+        let flag = |name: &str| instruction.flags.iter().find(|(flag, _)| flag == name).map(|(_, value)| value.as_str());
+        let arguments = match json_form(&instruction.rest) {
+            Some(list) => list,
+            None => words(&instruction.rest, step.escape),
+        };
+        let mut arguments = arguments.iter().map(|word| self.expand(step, state, word)).collect::<Result<Vec<_>, _>>()?;
+        let destination = arguments.pop().unwrap_or_default();
+        if arguments.is_empty() {
+            return Err(self.wrong(step, format!("{} needs a source and a destination", instruction.keyword)));
+        }
+        if arguments.len() > 1 && !destination.ends_with('/') && destination != "." && !destination.ends_with("/.") {
+            return Err(self.source.at(Malformed::new(instruction.line, "with several sources, the destination is a directory")
+                .help(format!("write it with a `/` at its end: `{destination}/`"))));
+        }
+        let mut destination_path = absolute(&destination, &state.config.working_dir());
+        if (destination.ends_with('/') || destination == "." || destination.ends_with("/.")) && !destination_path.ends_with('/') {
+            destination_path.push('/');
+        }
+        let extract = instruction.keyword == "ADD" && flag("unpack") != Some("false");
+        let mode = flag("chmod").map(|mode| self.expand(step, state, mode)).transpose()?;
+        let mut wanted = Copy {
+            destination: destination_path,
+            mode: mode.map(|mode| ModeChange::parse(&mode)).transpose().map_err(|why| self.wrong(step, why))?,
+            exclude: instruction.flags.iter().filter(|(name, _)| name == "exclude").map(|(_, value)| value.clone()).collect(),
+            keep_owner: flag("from").is_some(),
+            parents: flag("parents").is_some_and(|value| value != "false"),
+            extract,
+            ..Copy::default()
+        };
+        if let Some(owner) = flag("chown") {
+            let owner = self.expand(step, state, owner)?;
+            wanted.owner = Some(self.owner(state, step, &owner).await?);
+        }
+        let mut sources: Vec<(Arc<Tree>, Copy, Patterns)> = Vec::new();
+        let heredocs: Vec<&str> = instruction.heredocs.iter().map(|heredoc| heredoc.name.as_str()).collect();
+        let mut texts: Vec<(String, Vec<u8>)> = Vec::new();
+        for heredoc in &instruction.heredocs {
+            let content = match heredoc.expand {
+                true => expand::variables(&heredoc.content, step.escape, &|name| state.lookup(name))
+                    .map_err(|e| self.wrong(step, e.0))?,
+                false => heredoc.content.clone(),
+            };
+            texts.push((heredoc.name.clone(), content.into_bytes()));
+        }
+        let is_url =
+            |source: &str| instruction.keyword == "ADD" && (source.starts_with("http://") || source.starts_with("https://"));
+        let mut fetched = Vec::new();
+        for source in &arguments {
+            if let Some(name) = source.strip_prefix("<<").filter(|_| !heredocs.is_empty()) {
+                let name = name.trim_start_matches('-').trim_matches(['"', '\'']);
+                if let Some((_, content)) = texts.iter().find(|(known, _)| known == name) {
+                    fetched.push((name.to_string(), content.clone(), 0o644));
+                }
+            } else if is_url(source) {
+                let bytes = fetch(source).await.map_err(|why| self.wrong(step, why))?;
+                if let Some(expected) = flag("checksum") {
+                    let got = crate::image::store::digest_of(&bytes);
+                    if got != expected {
+                        return Err(self.wrong(step, format!("{source} has the digest {got}, and not {expected}")));
+                    }
+                }
+                let name = source.split(['?', '#']).next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
+                fetched.push((if name.is_empty() { "index.html".into() } else { name.to_string() }, bytes, 0o600));
+            } else if source.starts_with("git@") || source.ends_with(".git") && instruction.keyword == "ADD" {
+                return Err(self.wrong(step, format!("`{source}`: ADD from Git is not supported; clone it before, and COPY it")));
+            } else {
+                wanted.sources.push(source.clone());
+            }
+        }
+        if !wanted.sources.is_empty() {
+            let from = flag("from").map(|from| self.expand(step, state, from)).transpose()?;
+            let (tree, ignored) = self.tree(from.as_deref(), step).await?;
+            sources.push((tree, wanted.clone(), ignored));
+        }
+        let mut kept = None;
+        if !fetched.is_empty() {
+            let draft = self.host.store().draft()?;
+            let failed = ImageError::store("keeping what was fetched".into());
+            let mut names = Vec::new();
+            for (name, bytes, mode) in fetched {
+                use std::os::unix::fs::PermissionsExt;
+                let path = draft.diff().join(&name);
+                std::fs::write(&path, bytes).map_err(&failed)?;
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).map_err(&failed)?;
+                let time = nix::sys::time::TimeSpec::new(self.request.epoch.unwrap_or(0), 0);
+                let file = std::fs::File::open(&path).map_err(&failed)?;
+                nix::sys::stat::futimens(&file, &time, &time).map_err(|e| failed(e.into()))?;
+                names.push(name);
+            }
+            let tree = Tree::directory(&draft.diff()).map_err(&failed)?;
+            // What comes from a URL is a file, never an archive to take apart.
+            let copy = Copy { sources: names, extract: false, ..wanted.clone() };
+            sources.push((Arc::new(tree), copy, Patterns::default()));
+            kept = Some(draft);
+        }
+        let done = self.copy_from(state, step, sources).await;
+        drop(kept);
+        done
+    }
+
+    async fn copy_from(
+        self: &Arc<Self>,
+        state: &mut State,
+        step: &Step<'_>,
+        sources: Vec<(Arc<Tree>, Copy, Patterns)>,
+    ) -> Result<bool, ImageError> {
+        let line = step.instruction.line;
+        let this = self.clone();
+        let selected = blocking(move || {
+            let mut all = Vec::new();
+            for (tree, copy, ignored) in sources {
+                let items = copy::select(&copy, &tree, &ignored)?;
+                let digest = copy::digest(&copy, &items, &tree, this.host.contents())?;
+                all.push((tree, copy, items, digest));
+            }
+            Ok(all)
+        })
+        .await
+        .map_err(|e| match e {
+            ImageError::Build(message) => self.source.at(Malformed::new(line, message)),
+            other => other,
+        })?;
+        let mut parts = vec![step.instruction.keyword.clone()];
+        for (_, copy, items, digest) in &selected {
+            parts.push(digest.clone());
+            parts.push(format!(
+                "{} {:?} {} {:?} {} {} {}",
+                copy.destination,
+                copy.owner,
+                copy.keep_owner,
+                copy.mode,
+                copy.parents,
+                copy.extract,
+                items.len()
+            ));
+        }
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let key = cache::key(&state.key, &parts);
+        let made = self
+            .make(state, &key, move |root, _| {
+                selected.iter().try_for_each(|(tree, copy, items, _)| copy::apply(copy, items, tree, root.as_fd()))
+            })
+            .await
+            .map_err(|e| match e {
+                ImageError::Build(message) => self.source.at(Malformed::new(line, message)),
+                other => other,
+            })?;
+        self.finish(state, key, made, &step.instruction.text)
+    }
+
+    /// `--chown=user[:group]`, names as the image's own files have them.
+    async fn owner(&self, state: &State, step: &Step<'_>, text: &str) -> Result<(u32, u32), ImageError> {
+        let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+        if let (Ok(uid), Ok(gid)) = (user.parse(), group.map_or_else(|| user.parse(), str::parse)) {
+            return Ok((uid, gid));
+        }
+        let (layers, empty) = (self.layer_paths(&state.layers), self.host.store().build_cache().join("empty"));
+        let text = text.to_string();
+        let found = blocking(move || {
+            let tree = std::fs::create_dir_all(&empty)
+                .and_then(|()| Tree::layers(&layers, &empty))
+                .map_err(ImageError::store("opening the layers".into()))?;
+            let read = |path: &str| tree.read_text(Path::new(path)).unwrap_or_default();
+            Ok(crate::runtime::user::resolve_in(&read("etc/passwd"), &read("etc/group"), &text))
+        })
+        .await?;
+        found.map_err(|why| self.wrong(step, why))
+    }
+}
+
+/// What ADD takes from a URL.
+async fn fetch(url: &str) -> Result<Vec<u8>, String> {
+    let failed = |e: reqwest::Error| format!("fetching {url}: {e}");
+    let response = reqwest::get(url).await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+    response.bytes().await.map(|bytes| bytes.to_vec()).map_err(failed)
+}

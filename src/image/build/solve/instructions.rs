@@ -1,0 +1,194 @@
+//! Instructions but RUN, COPY and ADD: most of them change the configuration alone.
+
+use super::*;
+use crate::image::build::dockerfile;
+
+impl Solver {
+    /// Performs an instruction; tells whether it was built before.
+    pub(super) async fn perform(self: &Arc<Self>, state: &mut State, step: &Step<'_>) -> Result<bool, ImageError> {
+        let instruction = step.instruction;
+        let text = instruction.text.clone();
+        match instruction.keyword.as_str() {
+            "RUN" => return self.run(state, step).await,
+            "COPY" | "ADD" => return self.copy(state, step).await,
+            "WORKDIR" => return self.working_dir(state, step).await,
+            "ARG" => self.declare(state, step)?,
+            "ENV" => {
+                let mut set = Vec::new();
+                for (name, value) in pairs(instruction, step.escape).map_err(|m| self.source.at(m))? {
+                    set.push((self.expand(step, state, &name)?, self.expand(step, state, &value)?));
+                }
+                set.iter().for_each(|(name, value)| state.config.set_env(name, value));
+            }
+            "LABEL" => {
+                for (name, value) in pairs(instruction, step.escape).map_err(|m| self.source.at(m))? {
+                    let (name, value) = (self.expand(step, state, &name)?, self.expand(step, state, &value)?);
+                    state.config.add("Labels", &name, json!(value));
+                }
+            }
+            "CMD" => {
+                let command = self.command_form(state, &instruction.rest);
+                state.config.set("Cmd", command);
+                state.cmd_is_own = true;
+            }
+            "ENTRYPOINT" => {
+                let command = self.command_form(state, &instruction.rest);
+                state.config.set("Entrypoint", command);
+                // The base's arguments are for the base's program.
+                if !state.cmd_is_own {
+                    state.config.remove("Cmd");
+                }
+            }
+            "USER" => {
+                let user = self.expand(step, state, &instruction.rest)?;
+                state.config.set("User", json!(user));
+            }
+            "EXPOSE" => {
+                for port in self.expand_words(step, state, &instruction.rest)? {
+                    for port in
+                        ports(&port).ok_or_else(|| self.wrong(step, format!("`{port}` is not a port: write `80` or `53/udp`")))?
+                    {
+                        state.config.add("ExposedPorts", &port, json!({}));
+                    }
+                }
+            }
+            "VOLUME" => {
+                let paths = match json_form(&instruction.rest) {
+                    Some(paths) => paths.iter().map(|path| self.expand(step, state, path)).collect::<Result<Vec<_>, _>>()?,
+                    None => self.expand_words(step, state, &instruction.rest)?,
+                };
+                for path in paths {
+                    if path.is_empty() {
+                        return Err(self.wrong(step, "VOLUME names an empty path"));
+                    }
+                    state.config.add("Volumes", &path, json!({}));
+                }
+            }
+            "STOPSIGNAL" => {
+                let signal = self.expand(step, state, &instruction.rest)?;
+                if signal.parse::<u32>().is_err() && !is_signal(&signal) {
+                    return Err(
+                        self.wrong(step, format!("`{signal}` is not a signal: write a name such as SIGTERM, or its number"))
+                    );
+                }
+                state.config.set("StopSignal", json!(signal));
+            }
+            "SHELL" => match json_form(&instruction.rest).filter(|shell| !shell.is_empty()) {
+                Some(shell) => state.config.set("Shell", json!(shell)),
+                None => return Err(self.wrong(step, "SHELL needs a list: `SHELL [\"/bin/bash\", \"-c\"]`")),
+            },
+            "MAINTAINER" => state.config.set_top("author", json!(instruction.rest)),
+            "HEALTHCHECK" => {
+                let check = self.health(state, step)?;
+                state.config.set("Healthcheck", check);
+            }
+            "ONBUILD" => {
+                let inner = dockerfile::instruction(&instruction.rest, instruction.line).map_err(|m| self.source.at(m))?;
+                if matches!(inner.keyword.as_str(), "ONBUILD" | "FROM" | "MAINTAINER") {
+                    return Err(self.wrong(step, format!("{} cannot be a trigger of ONBUILD", inner.keyword)));
+                }
+                let mut all = state.config.strings("OnBuild");
+                all.push(instruction.rest.clone());
+                state.config.set("OnBuild", json!(all));
+            }
+            other => return Err(self.wrong(step, format!("{other} is not supported"))),
+        }
+        state.config.record(&state.created, &text, false);
+        Ok(false)
+    }
+
+    fn declare(&self, state: &mut State, step: &Step<'_>) -> Result<(), ImageError> {
+        for word in words(&step.instruction.rest, step.escape) {
+            let (name, default) = match word.split_once('=') {
+                Some((name, default)) => (name.to_string(), Some(self.expand(step, state, default)?)),
+                None => (word.clone(), None),
+            };
+            let given = self.request.args.get(&name).cloned();
+            let value = given.or(default).or_else(|| self.global_value(&name));
+            match value {
+                Some(value) => drop(state.args.insert(name, value)),
+                None => drop(state.args.remove(&name)),
+            }
+        }
+        Ok(())
+    }
+
+    /// A list as it is, a text for the shell.
+    fn command_form(&self, state: &State, rest: &str) -> Value {
+        match json_form(rest) {
+            Some(list) => json!(list),
+            None => {
+                let mut command = state.config.shell();
+                command.push(rest.to_string());
+                json!(command)
+            }
+        }
+    }
+
+    fn health(&self, state: &State, step: &Step<'_>) -> Result<Value, ImageError> {
+        let (kind, command) = step.instruction.rest.split_once(char::is_whitespace).unwrap_or((&step.instruction.rest, ""));
+        if kind.eq_ignore_ascii_case("none") {
+            return Ok(json!({"Test": ["NONE"]}));
+        }
+        if !kind.eq_ignore_ascii_case("cmd") || command.trim().is_empty() {
+            return Err(self.wrong(step, "HEALTHCHECK needs `CMD command` or `NONE`"));
+        }
+        let test = match json_form(command) {
+            Some(list) => [vec!["CMD".to_string()], list].concat(),
+            None => vec!["CMD-SHELL".to_string(), command.trim().to_string()],
+        };
+        let mut check = json!({"Test": test});
+        for (flag, value) in &step.instruction.flags {
+            let value = self.expand(step, state, value)?;
+            let duration = || {
+                crate::units::duration(&value)
+                    .ok_or_else(|| self.wrong(step, format!("`{value}` is not a duration such as `30s`")))
+            };
+            match flag.as_str() {
+                "interval" => check["Interval"] = json!(duration()?),
+                "timeout" => check["Timeout"] = json!(duration()?),
+                "start-period" => check["StartPeriod"] = json!(duration()?),
+                "start-interval" => check["StartInterval"] = json!(duration()?),
+                _ => {
+                    check["Retries"] = json!(
+                        value.parse::<u32>().map_err(|_| self.wrong(step, format!("`{value}` is not a number of retries")))?
+                    );
+                }
+            }
+        }
+        Ok(check)
+    }
+
+    async fn working_dir(self: &Arc<Self>, state: &mut State, step: &Step<'_>) -> Result<bool, ImageError> {
+        let wanted = self.expand(step, state, &step.instruction.rest)?;
+        let path = absolute(&wanted, &state.config.working_dir());
+        state.config.set("WorkingDir", json!(path));
+        let key = cache::key(&state.key, &["WORKDIR", &path]);
+        let directory = PathBuf::from(path);
+        let made = self
+            .make(state, &key, move |root, _| {
+                copy::make_directory(root.as_fd(), &directory, (0, 0))
+                    .map(drop)
+                    .map_err(ImageError::store(format!("making the directory {}", directory.display())))
+            })
+            .await?;
+        self.finish(state, key, made, &step.instruction.text)
+    }
+}
+
+/// `80`, `80/tcp`, `8000-8010/udp`.
+fn ports(text: &str) -> Option<Vec<String>> {
+    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = protocol.to_ascii_lowercase();
+    if !["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
+        return None;
+    }
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
+    (first <= last).then(|| (first..=last).map(|port| format!("{port}/{protocol}")).collect())
+}
+
+fn is_signal(text: &str) -> bool {
+    let name = if text.starts_with("SIG") { text.to_string() } else { format!("SIG{text}") };
+    name.parse::<nix::sys::signal::Signal>().is_ok() || name.starts_with("SIGRT")
+}

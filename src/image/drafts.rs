@@ -1,0 +1,100 @@
+//! What is on its way into the store: it goes away unless it is kept.
+
+use super::ImageError;
+use super::store::remove_tree;
+use sha2::{Digest as _, Sha256};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// A blob on its way. It goes away unless it is kept.
+#[derive(Debug)]
+pub struct BlobDraft {
+    pub(super) path: PathBuf,
+}
+
+impl BlobDraft {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes what is read through it.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn copying<R: io::Read>(&self, inner: R) -> Result<CopyingReader<R>, ImageError> {
+        let file = File::create(&self.path).map_err(ImageError::store(format!("making {}", self.path.display())))?;
+        Ok(CopyingReader { inner, file })
+    }
+}
+
+impl Drop for BlobDraft {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Writes what is read through it to a file.
+pub struct CopyingReader<R> {
+    inner: R,
+    file: File,
+}
+
+impl<R: io::Read> io::Read for CopyingReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.file.write_all(&buffer[..n])?;
+        Ok(n)
+    }
+}
+
+/// A layer that is being made. It goes away unless it is kept.
+#[derive(Debug)]
+pub struct Draft {
+    pub(super) directory: PathBuf,
+}
+
+impl Draft {
+    /// Takes the place of the draft's content: the upper directory of a container that has ended.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn take(&self, upper: &Path) -> io::Result<()> {
+        remove_tree(&self.diff())?;
+        fs::rename(upper, self.diff())
+    }
+
+    /// What becomes the layer.
+    pub fn diff(&self) -> PathBuf {
+        self.directory.join("diff")
+    }
+
+    /// overlayfs's work directory.
+    pub fn work(&self) -> PathBuf {
+        self.directory.join("work")
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let _ = remove_tree(&self.directory);
+    }
+}
+
+/// The digest and the length of what is written to it.
+pub(super) struct HashingWriter {
+    pub hash: Sha256,
+    pub length: u64,
+}
+
+impl Write for HashingWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.hash.update(bytes);
+        self.length += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

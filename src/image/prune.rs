@@ -1,0 +1,85 @@
+//! What nothing refers to any more, taken out of the store.
+
+use super::store::{Store, remove_tree};
+use super::{ImageError, build::cache};
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    pub layers: u64,
+    pub blobs: u64,
+    /// Of the disk.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Forgets what builds remember, their cache mounts included.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn forget_builds(&self) -> Result<(), ImageError> {
+        let failed = ImageError::store("emptying the build cache".into());
+        for entry in fs::read_dir(self.build_cache()).map_err(&failed)? {
+            let path = entry.map_err(&failed)?.path();
+            if path.is_dir() {
+                remove_tree(&path).map_err(&failed)?;
+            } else {
+                fs::remove_file(&path).map_err(&failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes layers that no image, container or remembered build step needs, and blobs that no image names. `used` are the
+    /// layers of containers.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn prune(&self, used: &HashSet<String>) -> Result<Pruned, ImageError> {
+        let mut layers: HashSet<String> = used.clone();
+        let mut blobs: HashSet<String> = HashSet::new();
+        for (_, image) in self.list()? {
+            let manifest: serde_json::Value = serde_json::from_slice(&self.manifest(&image)?).unwrap_or_default();
+            blobs.extend(
+                manifest["layers"].as_array().into_iter().flatten().filter_map(|l| l["digest"].as_str().map(str::to_string)),
+            );
+            blobs.extend([image.manifest, image.id]);
+            layers.extend(image.layers);
+        }
+        layers.extend(self.pending_layers());
+        let failed = ImageError::store("removing what is not needed".into());
+        for entry in fs::read_dir(self.build_cache()).map_err(&failed)?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with("gzip-") {
+                blobs.extend(fs::read_to_string(entry.path()));
+            } else if let Some(made) = cache::read(&entry.path()) {
+                layers.extend(made.layer.map(|layer| layer.chain));
+            }
+        }
+        let mut pruned = Pruned::default();
+        let unneeded = |directory: &Path, needed: &HashSet<String>| -> Result<Vec<std::path::PathBuf>, ImageError> {
+            let entries = fs::read_dir(directory).map_err(&failed)?.flatten();
+            Ok(entries
+                .filter(|e| !needed.contains(&format!("sha256:{}", e.file_name().to_string_lossy())))
+                .map(|e| e.path())
+                .collect())
+        };
+        for layer in unneeded(&self.layers_directory(), &layers)? {
+            pruned.bytes +=
+                fs::read_to_string(layer.join("size")).ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
+            pruned.layers += 1;
+            // Renamed first: a removal that is interrupted must not leave half a layer under its name.
+            let doomed = self.draft()?;
+            fs::rename(&layer, doomed.diff().join("layer")).map_err(&failed)?;
+        }
+        for blob in unneeded(&self.blobs_directory(), &blobs)? {
+            pruned.bytes += fs::metadata(&blob).map_or(0, |file| file.len());
+            pruned.blobs += 1;
+            fs::remove_file(&blob).map_err(&failed)?;
+        }
+        Ok(pruned)
+    }
+}
