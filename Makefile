@@ -24,7 +24,7 @@ lint: ## formatting and clippy
 	$(CARGO) clippy --all-targets -- -D warnings
 
 bench: build ## wharf and, where it is set up, Docker Compose (PEER=COMMAND), side by side
-	@command -v wrk >/dev/null && [ -x /bin/busybox ] || { apt-get update -q && apt-get install -y -q --no-install-recommends wrk busybox-static gcc libc6-dev; }
+	@command -v wrk >/dev/null && [ -x /bin/busybox ] || { apt-get update -q && apt-get install -y -q --no-install-recommends wrk busybox-static docker-registry gcc libc6-dev; }
 	$(if $(PEER),PEER="$(PEER)") WHARF=$(CURDIR)/target/release/wharf $(CARGO) bench --bench stacks
 
 install: build ## into $(PREFIX)/bin

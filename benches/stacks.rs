@@ -31,6 +31,20 @@ impl Side {
         begun.elapsed()
     }
 
+    /// How long a command takes that is about no stack, in milliseconds.
+    fn plain(&self, args: &[&str]) -> f64 {
+        let program = self.command.iter().filter(|word| *word != "compose");
+        let mut words = program.map(String::as_str);
+        let mut command = Command::new(words.next().expect("a program"));
+        command.args(words).args(args).envs(self.env.iter().cloned()).env("DOCKER_BUILDKIT", "1");
+        let begun = Instant::now();
+        let output = command.stdin(Stdio::null()).output().expect("the command runs");
+        let time = begun.elapsed().as_secs_f64() * 1000.0;
+        let may_fail = args.starts_with(&["image", "rm"]);
+        assert!(output.status.success() || may_fail, "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        time
+    }
+
     fn text(&self, stack: &Path, args: &[&str]) -> String {
         let output = self.compose(stack, args).stdout(Stdio::piped()).output().expect("the command runs");
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -76,6 +90,88 @@ fn large(root: &Path, services: usize) -> PathBuf {
     let path = directory.join("compose.yaml");
     std::fs::write(&path, text).expect("compose.yaml");
     path
+}
+
+/// A row of the table: what, its unit, a value for each side.
+type Row<'a> = &'a dyn Fn(&str, &str, Vec<f64>);
+
+/// 2,000 small files and ten small RUN steps, with an empty cache and with a full one.
+fn builds(root: &Path, sides: &[Side], row: Row<'_>) {
+    let context = root.join("build");
+    for i in 0..2000 {
+        let directory = context.join(format!("files/d{}", i % 50));
+        std::fs::create_dir_all(&directory).expect("directory");
+        std::fs::write(directory.join(format!("f{i}")), format!("file {i}\n").repeat(20)).expect("file");
+    }
+    let steps: String = (0..10).map(|i| format!("RUN echo {i} > /r{i}\n")).collect();
+    std::fs::write(context.join("Dockerfile"), format!("FROM busybox:local\nCOPY files /files\n{steps}")).expect("Dockerfile");
+    let path = context.to_string_lossy().into_owned();
+    let (mut cold, mut cached) = (vec![Vec::new(); sides.len()], vec![Vec::new(); sides.len()]);
+    for _ in 0..3 {
+        for (i, side) in sides.iter().enumerate() {
+            let forget: &[&str] =
+                if side.name == "Docker" { &["builder", "prune", "-af"] } else { &["image", "prune", "--build-cache"] };
+            side.plain(forget);
+            cold[i].push(side.plain(&["image", "build", "-q", "-t", "wharf-bench-built", &path]));
+            cached[i].push(side.plain(&["image", "build", "-q", "-t", "wharf-bench-built", &path]));
+        }
+    }
+    row("build: COPY of 2,000 files, ten RUN steps", "ms", cold.into_iter().map(median).collect());
+    row("the same build again", "ms", cached.into_iter().map(median).collect());
+}
+
+/// An image of six layers, 40,000 files and 1.75 GB, 0.7 GB compressed, from a registry on this machine.
+fn pulls(sides: &[Side], row: Row<'_>) {
+    let place = tempfile::Builder::new().prefix("wharf-bench-").tempdir_in("/var/tmp").expect("directory");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("port").local_addr().expect("address").port();
+    let config = place.path().join("registry.yml");
+    let data = place.path().join("registry");
+    let text = format!(
+        "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
+        data.display()
+    );
+    std::fs::write(&config, text).expect("config");
+    let Ok(mut registry) =
+        Command::new("docker-registry").arg("serve").arg(&config).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+    else {
+        println!("docker-registry is not installed: no pull is measured");
+        return;
+    };
+    wait_for("the registry answers", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let context = place.path().join("context");
+    let mut noise = std::fs::File::open("/dev/urandom").expect("urandom");
+    for i in 0..40_000 {
+        use std::io::Read;
+        let directory = context.join(format!("l{}/d{}", i % 6, i / 6 % 200));
+        std::fs::create_dir_all(&directory).expect("directory");
+        let mut content = vec![0u8; 18_000];
+        noise.read_exact(&mut content).expect("urandom");
+        content.extend(format!("{i:08} line of text that compresses well\n").repeat(640).into_bytes());
+        std::fs::write(directory.join(format!("f{i}")), content).expect("file");
+    }
+    let copies: String = (0..6).map(|i| format!("COPY l{i} /l{i}\n")).collect();
+    std::fs::write(context.join("Dockerfile"), format!("FROM scratch\n{copies}")).expect("Dockerfile");
+    let image = format!("127.0.0.1:{port}/bench:1");
+    let wharf = sides.last().expect("wharf");
+    wharf.plain(&["image", "build", "-q", "-t", &image, &context.to_string_lossy()]);
+    wharf.plain(&["image", "push", "-q", &image]);
+    let mut times = vec![Vec::new(); sides.len()];
+    for _ in 0..2 {
+        for (i, side) in sides.iter().enumerate() {
+            side.plain(&["image", "rm", &image]);
+            if side.name != "Docker" {
+                side.plain(&["image", "prune", "--build-cache"]);
+            }
+            nix::unistd::sync();
+            times[i].push(side.plain(&["image", "pull", &image]));
+        }
+    }
+    for side in sides {
+        side.plain(&["image", "rm", &image]);
+    }
+    row("pull of 6 layers, 0.7 GB, 40,000 files", "ms", times.into_iter().map(median).collect());
+    let _ = registry.kill();
+    let _ = registry.wait();
 }
 
 /// Sum of the proportional memory of an engine's processes, in MiB.
@@ -168,6 +264,8 @@ fn main() {
         let of = |side: &Side| median((0..9).map(|_| ms(side.timed(&file, &["config", "-q"]))).collect());
         row(&format!("config -q, {services} services"), "ms", sides.iter().map(of).collect());
     }
+    builds(root.path(), &sides, &row);
+    pulls(&sides, &row);
     let sleep = "    command: [sleep, \"100000\"]\n";
     for (services, runs) in [(1, 7), (30, 5), (100, 3)] {
         let file = stack(root.path(), &format!("bench{services}"), services, sleep);
