@@ -6,6 +6,7 @@ use crate::api::reply::escape;
 use crate::compose::Loaded;
 use crate::compose::model::{Build, Project, Service};
 use crate::image::build::{Event, Request, Secret};
+use futures::stream::{FuturesUnordered, StreamExt};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -218,43 +219,68 @@ pub fn name_images(project: &mut Project) {
     }
 }
 
-/// Builds the images of services, those first that others are built from.
+/// Builds the images of services beside each other, each when those that it is built from are done.
 ///
 /// # Errors
-/// The first build that failed.
+/// The first build that failed; the others are given up then.
 pub async fn build_services(client: &Client, loaded: &Loaded, names: &[String], flags: &BuildFlags) -> Outcome {
+    let mut waiting = with_bases(&loaded.project, names)?;
     let mut done: Vec<String> = Vec::new();
-    for name in names {
-        build_with_bases(client, loaded, name, flags, &mut done).await?;
-    }
-    Ok(())
-}
-
-async fn build_with_bases(client: &Client, loaded: &Loaded, name: &str, flags: &BuildFlags, done: &mut Vec<String>) -> Outcome {
-    let mut waiting = vec![name.to_string()];
-    while let Some(current) = waiting.last().cloned() {
-        let Some(service) = loaded.project.services.get(&current) else {
-            return Err(Failure::Message(format!("the build of `{name}` is from the service `{current}`, which is not active")));
-        };
-        let bases = service.build.iter().flat_map(|build| build.additional_contexts.values());
-        let missing = bases.filter_map(|context| context.strip_prefix("service:")).find(|base| !done.iter().any(|d| d == base));
-        match missing {
-            Some(base) if waiting.iter().any(|w| w == base) => {
-                return Err(Failure::Message(format!("the builds go in a circle: {} -> {base}", waiting.join(" -> "))));
-            }
-            Some(base) => waiting.push(base.to_string()),
-            None => {
-                waiting.pop();
-                if !done.contains(&current) {
-                    if let Some(build) = &service.build {
-                        let request = request(loaded, &current, service, build, flags)?;
-                        build_one(client, &request, &current, flags.quiet).await?;
-                    }
-                    done.push(current);
-                }
-            }
+    let mut running = FuturesUnordered::new();
+    loop {
+        let (ready, rest) = waiting.into_iter().partition(|(_, bases)| bases.iter().all(|base| done.contains(base)));
+        waiting = rest;
+        let ready: Vec<(String, Vec<String>)> = ready;
+        running.extend(ready.into_iter().map(|(name, _)| build_service(client, loaded, name, flags)));
+        match running.next().await {
+            Some(name) => done.push(name?),
+            None => return Ok(()),
         }
     }
+}
+
+async fn build_service(client: &Client, loaded: &Loaded, name: String, flags: &BuildFlags) -> Result<String, Failure> {
+    if let Some(service) = loaded.project.services.get(&name)
+        && let Some(build) = &service.build
+    {
+        let request = request(loaded, &name, service, build, flags)?;
+        build_one(client, &request, &name, flags.quiet).await.map_err(|failure| match failure {
+            Failure::Message(message) => Failure::Message(format!("building `{name}`: {message}")),
+            other => other,
+        })?;
+    }
+    Ok(name)
+}
+
+/// Services, and those that they are built from, each with the latter's names.
+fn with_bases(project: &Project, names: &[String]) -> Result<Vec<(String, Vec<String>)>, Failure> {
+    let mut found: Vec<(String, Vec<String>)> = Vec::new();
+    let mut path: Vec<String> = Vec::new();
+    for name in names {
+        find_bases(project, name, &mut path, &mut found)?;
+    }
+    Ok(found)
+}
+
+fn find_bases(project: &Project, name: &str, path: &mut Vec<String>, found: &mut Vec<(String, Vec<String>)>) -> Outcome {
+    if path.iter().any(|above| above == name) {
+        return Err(Failure::Message(format!("the builds go in a circle: {} -> {name}", path.join(" -> "))));
+    }
+    if found.iter().any(|(known, _)| known == name) {
+        return Ok(());
+    }
+    let Some(service) = project.services.get(name) else {
+        let above = path.last().map_or("", String::as_str);
+        return Err(Failure::Message(format!("the build of `{above}` is from the service `{name}`, which is not active")));
+    };
+    let contexts = service.build.iter().flat_map(|build| build.additional_contexts.values());
+    let bases: Vec<String> = contexts.filter_map(|context| context.strip_prefix("service:")).map(str::to_string).collect();
+    path.push(name.to_string());
+    for base in &bases {
+        find_bases(project, base, path, found)?;
+    }
+    path.pop();
+    found.push((name.to_string(), bases));
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use super::{Container, Engine, locked, new_id};
 use crate::image::build::mounts::Mounted;
 use crate::image::build::{Host, Later, Ran, Report, Request, Run, files::Contents, solve};
 use crate::image::prune::Pruned;
+use crate::image::turns::Turns;
 use crate::image::{Image, ImageError, ImageRef, Store};
 use crate::logs::reader::{Reader, Selection};
 use std::collections::HashSet;
@@ -113,6 +114,10 @@ impl Host for BuildHost {
 
     fn contents(&self) -> &Contents {
         &self.engine.contents
+    }
+
+    fn turns(&self) -> &Turns {
+        &self.engine.steps
     }
 
     fn image<'a>(&'a self, name: &'a ImageRef, newest: bool) -> Later<'a, Image> {

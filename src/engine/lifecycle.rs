@@ -160,6 +160,7 @@ impl Engine {
             next_exec: AtomicU64::new(1),
             starting: Semaphore::new(STARTS_AT_ONCE),
             pulls: Default::default(),
+            steps: Default::default(),
             stopping: watch::Sender::new(false),
             watcher: LogWatcher::default(),
             config,

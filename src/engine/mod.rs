@@ -27,6 +27,7 @@ pub use events::Event;
 
 use crate::image::Store;
 use crate::image::registry::Registry;
+use crate::image::turns::Turns;
 use crate::network::dns::{Names, Serving};
 use crate::network::firewall::{Firewall, Forward};
 use crate::network::ports::Reservation;
@@ -74,7 +75,9 @@ pub struct Engine {
     /// How many containers are started at once: more would only wait for each other in the kernel.
     starting: tokio::sync::Semaphore,
     /// Held by whoever pulls an image: another who wants the same one waits, and finds it there.
-    pulls: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    pulls: Turns,
+    /// The same of builds' steps.
+    steps: Turns,
     stopping: watch::Sender<bool>,
     /// How many steps of builds are on the builds' network.
     build_network_users: Mutex<usize>,

@@ -224,8 +224,7 @@ impl Engine {
     /// The registry's or the disk's.
     pub async fn pull(self: &Arc<Self>, image: &str, progress: ProgressSender) -> Result<(), EngineError> {
         let name: ImageRef = image.parse().map_err(crate::image::ImageError::from)?;
-        let lock = super::locked(&self.pulls).entry(name.to_string()).or_default().clone();
-        let _turn = lock.lock().await;
+        let _turn = self.pulls.take(&name.to_string()).await;
         let shown = image.to_string();
         let report = Arc::new(move |event: PullProgress| {
             let PullProgress::Layer { id, status, current, total } = event;

@@ -11,6 +11,7 @@ pub mod push;
 pub mod reference;
 pub mod registry;
 pub mod store;
+pub mod turns;
 pub mod unpack;
 
 pub use reference::ImageRef;

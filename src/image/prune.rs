@@ -1,6 +1,6 @@
 //! What nothing refers to any more, taken out of the store.
 
-use super::store::{Store, remove_tree};
+use super::store::{Store, layer_blobs, remove_tree};
 use super::{ImageError, build::cache};
 use std::collections::HashSet;
 use std::fs;
@@ -39,13 +39,11 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub fn prune(&self, used: &HashSet<String>) -> Result<Pruned, ImageError> {
+        let _names = self.hold_names();
         let mut layers: HashSet<String> = used.clone();
-        let mut blobs: HashSet<String> = HashSet::new();
+        let mut blobs: HashSet<String> = self.arriving().clone();
         for (_, image) in self.list()? {
-            let manifest: serde_json::Value = serde_json::from_slice(&self.manifest(&image)?).unwrap_or_default();
-            blobs.extend(
-                manifest["layers"].as_array().into_iter().flatten().filter_map(|l| l["digest"].as_str().map(str::to_string)),
-            );
+            blobs.extend(layer_blobs(&self.manifest(&image)?));
             blobs.extend([image.manifest, image.id]);
             layers.extend(image.layers);
         }

@@ -325,6 +325,8 @@ fn unpack_checked(store: &Store, reader: ChunkReader, expected: &str) -> Result<
     if got != expected {
         return Err(ImageError::WrongDigest { what: "layer".into(), expected: expected.into(), got });
     }
+    // The image that it belongs to has no name yet.
+    store.arriving().insert(expected.to_string());
     store.keep_blob(copy, expected)?;
     Ok(staged)
 }

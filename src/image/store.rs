@@ -10,12 +10,12 @@ use super::reference::ImageRef;
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 /// What is known of an image.
 #[derive(Clone, Debug)]
@@ -62,6 +62,12 @@ pub struct Store {
     loaded: Mutex<HashMap<String, Image>>,
     /// Layers that are in their place and not yet synced, with the bytes of their files.
     pending: Mutex<HashMap<String, u64>>,
+    /// Digests of blobs that are here before the image that they belong to has its name.
+    arriving: Mutex<HashSet<String>>,
+    /// Held while pending layers become known: who comes second finds its own known when it goes on.
+    confirming: Mutex<()>,
+    /// Held while an image gets its name, and while what has no name is removed.
+    naming: Mutex<()>,
 }
 
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -104,6 +110,9 @@ impl Store {
             next: AtomicU64::new(0),
             loaded: Mutex::default(),
             pending: Mutex::default(),
+            arriving: Mutex::default(),
+            confirming: Mutex::default(),
+            naming: Mutex::default(),
         };
         let context = |doing: &str| ImageError::store(format!("{doing} {}", root.display()));
         for directory in ["blobs/sha256", "layers", "cache"] {
@@ -126,11 +135,11 @@ impl Store {
         Ok(store)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Index> {
+    fn lock(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<String, Image>> {
+    fn cache(&self) -> MutexGuard<'_, HashMap<String, Image>> {
         self.loaded.lock().unwrap_or_else(|e| e.into_inner())
     }
 
@@ -147,7 +156,28 @@ impl Store {
     }
 
     pub(super) fn pending_layers(&self) -> Vec<String> {
-        self.pending.lock().unwrap_or_else(|e| e.into_inner()).keys().cloned().collect()
+        self.pending().keys().cloned().collect()
+    }
+
+    pub(super) fn arriving(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.arriving.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn pending(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+        self.pending.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// While it is held, no image gets a name and no layer is removed.
+    pub(super) fn hold_names(&self) -> MutexGuard<'_, ()> {
+        self.naming.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// An image must not be named when a layer that was there at its beginning was pruned meanwhile.
+    fn check_layers<'a>(&self, mut chains: impl Iterator<Item = &'a str>) -> Result<(), ImageError> {
+        match chains.find(|chain| self.has_layer(chain).is_none()) {
+            None => Ok(()),
+            Some(chain) => Err(ImageError::Build(format!("the layer {chain} was removed meanwhile; run the command again"))),
+        }
     }
 
     fn blob(&self, digest: &str) -> PathBuf {
@@ -167,7 +197,8 @@ impl Store {
 
     /// Whether a layer's files are there, whether or not they are durable yet.
     pub fn is_usable(&self, chain_id: &str) -> bool {
-        self.has_layer(chain_id).is_some() || self.pending.lock().unwrap_or_else(|e| e.into_inner()).contains_key(chain_id)
+        // In this order: what is pending no more is known.
+        self.pending().contains_key(chain_id) || self.has_layer(chain_id).is_some()
     }
 
     /// Unpacks a layer into a staging directory. The reader gives the uncompressed tar.
@@ -262,7 +293,7 @@ impl Store {
             None => diff_id.clone(),
         };
         let layer = Layer { chain, diff_id, bytes: counted.bytes, tar_bytes: hashing.length };
-        let mut pending = self.pending.lock().unwrap_or_else(|e| e.into_inner());
+        let mut pending = self.pending();
         if self.has_layer(&layer.chain).is_some() || pending.contains_key(&layer.chain) {
             return Ok(Some(layer));
         }
@@ -282,14 +313,21 @@ impl Store {
     /// The disk's.
     pub fn confirm(&self) -> Result<(), ImageError> {
         let failed = ImageError::store("storing layers".into());
-        let pending = std::mem::take(&mut *self.pending.lock().unwrap_or_else(|e| e.into_inner()));
+        let _turn = self.confirming.lock().unwrap_or_else(|e| e.into_inner());
+        // They stay pending until they are known: at no time does a layer look as if it were not there.
+        let pending = self.pending().clone();
         if pending.is_empty() {
             return Ok(());
         }
+        for (chain, bytes) in &pending {
+            fs::write(self.layer(chain).with_file_name("size.new"), bytes.to_string()).map_err(&failed)?;
+        }
         let root = File::open(&self.root).map_err(&failed)?;
         nix::unistd::syncfs(&root).map_err(|e| failed(e.into()))?;
-        for (chain, bytes) in pending {
-            fs::write(self.layer(&chain).with_file_name("size"), bytes.to_string()).map_err(&failed)?;
+        for chain in pending.keys() {
+            let size = self.layer(chain).with_file_name("size");
+            fs::rename(size.with_file_name("size.new"), size).map_err(&failed)?;
+            self.pending().remove(chain);
         }
         Ok(())
     }
@@ -300,6 +338,8 @@ impl Store {
     /// The disk's.
     pub fn tag_built(&self, names: &[ImageRef], config: &[u8], layers: &[Layer]) -> Result<String, ImageError> {
         self.confirm()?;
+        let _names = self.hold_names();
+        self.check_layers(layers.iter().map(|layer| layer.chain.as_str()))?;
         let config_digest = digest_of(config);
         let descriptor =
             |kind: &str, digest: &str, size: u64| serde_json::json!({"mediaType": kind, "digest": digest, "size": size});
@@ -408,15 +448,23 @@ impl Store {
             let root = File::open(&self.root).map_err(context("storing the layers of"))?;
             nix::unistd::syncfs(&root).map_err(|e| context("storing the layers of")(e.into()))?;
         }
-        for (chain_id, layer) in chain_ids(&diff_ids).iter().zip(&staged) {
+        let _names = self.hold_names();
+        let chains = chain_ids(&diff_ids);
+        for (chain, layer) in chains.iter().zip(&staged) {
             let Some(layer) = layer else { continue };
-            let place = self.root.join("layers").join(chain_id.trim_start_matches("sha256:"));
-            match fs::rename(&layer.directory, &place) {
-                // Somebody else was faster with the same layer.
-                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {}
-                other => other.map_err(context("storing the layers of"))?,
+            // Held so that no build puts its own there between the question and the answer.
+            let pending = self.pending();
+            if self.has_layer(chain).is_some() || pending.contains_key(chain) {
+                continue;
             }
+            let place = self.root.join("layers").join(chain.trim_start_matches("sha256:"));
+            // A directory without a size is what a build left that ended before it was confirmed.
+            remove_tree(&place).map_err(context("storing the layers of"))?;
+            fs::rename(&layer.directory, &place).map_err(context("storing the layers of"))?;
         }
+        // A build that is not done may have put one of them there.
+        self.confirm()?;
+        self.check_layers(chains.iter().map(String::as_str))?;
         let config_digest = digest_of(config);
         let manifest_digest = digest_of(manifest);
         for (digest, bytes) in [(&config_digest, config), (&manifest_digest, manifest)] {
@@ -440,6 +488,9 @@ impl Store {
             index.manifests.push(entry);
         })
         .map_err(context("storing"))?;
+        for blob in layer_blobs(manifest) {
+            self.arriving().remove(&blob);
+        }
         self.find(name)?.ok_or_else(|| ImageError::Malformed { what: "image", why: "it vanished while it was stored".into() })
     }
 
@@ -527,6 +578,7 @@ impl Store {
     /// The disk's.
     pub fn remove(&self, name: &ImageRef, used_layers: &dyn Fn(&str) -> bool) -> Result<(), ImageError> {
         let Some(image) = self.find(name)? else { return Ok(()) };
+        let _names = self.hold_names();
         self.cache().remove(&image.manifest);
         self.change_index(|index| index.manifests.retain(|e| e.annotations.get(REF_NAME) != Some(&name.to_string())))
             .map_err(ImageError::store(format!("removing {}", name.familiar())))?;
@@ -540,11 +592,8 @@ impl Store {
                 .and_then(|()| remove_tree(&doomed))
                 .map_err(ImageError::store(format!("removing {}", name.familiar())))?;
         }
-        let blobs = |image: &Image| -> Vec<String> {
-            let manifest: serde_json::Value =
-                self.manifest(image).ok().and_then(|m| serde_json::from_slice(&m).ok()).unwrap_or_default();
-            manifest["layers"].as_array().into_iter().flatten().filter_map(|l| l["digest"].as_str().map(str::to_string)).collect()
-        };
+        let blobs =
+            |image: &Image| -> Vec<String> { self.manifest(image).map(|manifest| layer_blobs(&manifest)).unwrap_or_default() };
         let kept: Vec<String> = rest.iter().flat_map(|(_, image)| blobs(image)).collect();
         for blob in blobs(&image).iter().filter(|blob| !kept.contains(blob)) {
             let _ = fs::remove_file(self.blob(blob));
@@ -557,6 +606,12 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// The digests of a manifest's layers.
+pub(super) fn layer_blobs(manifest: &[u8]) -> Vec<String> {
+    let manifest: serde_json::Value = serde_json::from_slice(manifest).unwrap_or_default();
+    manifest["layers"].as_array().into_iter().flatten().filter_map(|l| l["digest"].as_str().map(str::to_string)).collect()
 }
 
 /// OCI image specification, "Layer ChainID": each layer together with all below it.
@@ -625,5 +680,76 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(store: &Store, content: &str) -> Layer {
+        let draft = store.draft().unwrap();
+        fs::write(draft.diff().join("file"), content).unwrap();
+        store.keep(&draft, None, Some(0)).unwrap().unwrap()
+    }
+
+    /// The tar of a layer, as `keep` counts it.
+    fn tar_of(store: &Store, layer: &Layer) -> Vec<u8> {
+        let mut tar = Vec::new();
+        super::super::build::tarball::write(&store.layer(&layer.chain), &mut tar).unwrap();
+        tar
+    }
+
+    #[test]
+    fn a_layer_that_was_not_confirmed_does_not_count_after_a_crash() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let layer = kept(&store, "whole");
+        assert!(store.is_usable(&layer.chain) && store.has_layer(&layer.chain).is_none());
+        let tar = tar_of(&store, &layer);
+        fs::write(store.layer(&layer.chain).join("file"), "torn").unwrap();
+        drop(store);
+
+        let store = Store::open(root.path()).unwrap();
+        assert!(!store.is_usable(&layer.chain), "nobody confirmed it");
+        let staged = store.stage(tar.as_slice()).unwrap();
+        let config = serde_json::json!({
+            "architecture": "amd64", "os": "linux", "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
+        });
+        let name: ImageRef = "pulled".parse().unwrap();
+        let descriptor = |kind: &str, digest: &str| serde_json::json!({"mediaType": kind, "digest": digest, "size": 1});
+        let manifest = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": descriptor("application/vnd.oci.image.config.v1+json", &digest_of(config.to_string().as_bytes())),
+            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer.diff_id)],
+        });
+        store.commit(&name, config.to_string().as_bytes(), manifest.to_string().as_bytes(), vec![Some(staged)]).unwrap();
+        assert_eq!(fs::read_to_string(store.layer(&layer.chain).join("file")).unwrap(), "whole", "the torn one is replaced");
+        assert!(store.has_layer(&layer.chain).is_some());
+    }
+
+    #[test]
+    fn builds_beside_each_other_confirm_all_of_their_layers() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        std::thread::scope(|scope| {
+            for builder in 0..4 {
+                let store = &store;
+                scope.spawn(move || {
+                    for step in 0..10 {
+                        // Half of the layers are made by all four.
+                        let own = if step % 2 == 0 { builder } else { 9 };
+                        let layer = kept(store, &format!("{own} {step}"));
+                        assert!(store.is_usable(&layer.chain), "it is there from now on");
+                        store.confirm().unwrap();
+                        assert!(store.has_layer(&layer.chain).is_some(), "known when `confirm` is back, whoever did it");
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(store.layers_directory()).unwrap().count(), 4 * 5 + 5);
+        assert!(store.pending_layers().is_empty());
     }
 }

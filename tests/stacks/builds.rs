@@ -46,6 +46,30 @@ fn a_stack_is_built_when_it_has_to_be() {
 }
 
 #[test]
+fn services_are_built_beside_each_other_and_a_shared_step_once() {
+    let stack = Stack::new("none");
+    let service = |name: &str| {
+        format!(
+            "  {name}:\n    build:\n      dockerfile_inline: |\n        FROM busybox:local\n        RUN echo shared step\n        \
+             RUN sleep 3 && echo {name} > /name\n"
+        )
+    };
+    let services: String = ["a", "b", "c", "d"].map(service).concat();
+    stack.write("compose.yaml", &format!("services:\n{services}"));
+    let begun = std::time::Instant::now();
+    let built = stack.wharf(&["build"]);
+    assert!(built.code == 0, "{}", built.stderr);
+    assert!(begun.elapsed().as_secs() < 9, "four steps of 3 s take {:?}: they run one after another", begun.elapsed());
+    let made = built.stderr.lines().filter(|line| line.ends_with(" shared step") && !line.contains("RUN")).count();
+    assert_eq!(made, 1, "one build makes it, the others wait for it:\n{}", built.stderr);
+    stack.write(
+        "compose.yaml",
+        &format!("services:\n{services}  e: {{build: {{dockerfile_inline: 'FROM busybox:local\n\n        RUM x'}}}}\n"),
+    );
+    stack.wharf(&["build"]).fails(1, &["building `e`: dockerfile_inline:2", "did you mean `RUN`?"]);
+}
+
+#[test]
 fn a_failing_step_shows_its_last_lines_and_leaves_nothing() {
     let stack = Stack::new("none");
     stack.write("Dockerfile", "FROM busybox:local\nRUN seq 100 && echo to stderr >&2 && exit 3\n");

@@ -16,6 +16,7 @@ pub mod solve;
 pub mod stages;
 pub mod tarball;
 
+use super::turns::Turns;
 use super::{Image, ImageError, ImageRef, Store};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -112,6 +113,9 @@ pub trait Host: Send + Sync {
     fn store(&self) -> Arc<Store>;
 
     fn contents(&self) -> &files::Contents;
+
+    /// Which steps are being made, by any build.
+    fn turns(&self) -> &Turns;
 
     /// An image that is here, or is pulled: always, where `newest` asks for it.
     fn image<'a>(&'a self, name: &'a ImageRef, newest: bool) -> Later<'a, Image>;

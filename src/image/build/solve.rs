@@ -383,6 +383,7 @@ impl Solver {
         work: impl FnOnce(std::os::fd::OwnedFd, &Solver) -> Result<(), ImageError> + Send + 'static,
     ) -> Result<(Made, bool), ImageError> {
         let store = self.host.store();
+        let _turn = self.host.turns().take(key).await;
         if !self.request.no_cache
             && let Some(made) = cache::find(&store, key)
         {

@@ -50,6 +50,7 @@ impl Solver {
         let described = json!([command, env, user, directory, network, prepared.key]).to_string();
         let key = cache::key(&state.key, &["RUN", &described]);
         let store = self.host.store();
+        let _turn = self.host.turns().take(&key).await;
         if !self.request.no_cache
             && let Some(made) = cache::find(&store, &key)
         {
