@@ -4,7 +4,7 @@ use super::store::{Store, layer_blobs, remove_tree};
 use super::{ImageError, build::cache};
 use std::collections::HashSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +40,12 @@ impl Store {
     /// The disk's.
     pub fn prune(&self, used: &HashSet<String>) -> Result<Pruned, ImageError> {
         let _names = self.hold_names();
+        let failed = ImageError::store("removing what is not needed".into());
+        let list = |directory: &Path| -> Result<Vec<PathBuf>, ImageError> {
+            Ok(fs::read_dir(directory).map_err(&failed)?.flatten().map(|entry| entry.path()).collect())
+        };
+        // What comes after this look is not in question: it is somebody's who is at work.
+        let (present_layers, present_blobs) = (list(&self.layers_directory())?, list(&self.blobs_directory())?);
         let mut layers: HashSet<String> = used.clone();
         let mut blobs: HashSet<String> = self.arriving().clone();
         for (_, image) in self.list()? {
@@ -48,7 +54,6 @@ impl Store {
             layers.extend(image.layers);
         }
         layers.extend(self.pending_layers());
-        let failed = ImageError::store("removing what is not needed".into());
         for entry in fs::read_dir(self.build_cache()).map_err(&failed)?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with("gzip-") {
@@ -58,25 +63,21 @@ impl Store {
             }
         }
         let mut pruned = Pruned::default();
-        let unneeded = |directory: &Path, needed: &HashSet<String>| -> Result<Vec<std::path::PathBuf>, ImageError> {
-            let entries = fs::read_dir(directory).map_err(&failed)?.flatten();
-            Ok(entries
-                .filter(|e| !needed.contains(&format!("sha256:{}", e.file_name().to_string_lossy())))
-                .map(|e| e.path())
-                .collect())
+        let unneeded = |path: &&PathBuf, needed: &HashSet<String>| {
+            path.file_name().is_some_and(|name| !needed.contains(&format!("sha256:{}", name.to_string_lossy())))
         };
-        for layer in unneeded(&self.layers_directory(), &layers)? {
+        for layer in present_layers.iter().filter(|path| unneeded(path, &layers)) {
             pruned.bytes +=
                 fs::read_to_string(layer.join("size")).ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
             pruned.layers += 1;
             // Renamed first: a removal that is interrupted must not leave half a layer under its name.
             let doomed = self.draft()?;
-            fs::rename(&layer, doomed.diff().join("layer")).map_err(&failed)?;
+            fs::rename(layer, doomed.diff().join("layer")).map_err(&failed)?;
         }
-        for blob in unneeded(&self.blobs_directory(), &blobs)? {
-            pruned.bytes += fs::metadata(&blob).map_or(0, |file| file.len());
+        for blob in present_blobs.iter().filter(|path| unneeded(path, &blobs)) {
+            pruned.bytes += fs::metadata(blob).map_or(0, |file| file.len());
             pruned.blobs += 1;
-            fs::remove_file(&blob).map_err(&failed)?;
+            fs::remove_file(blob).map_err(&failed)?;
         }
         Ok(pruned)
     }

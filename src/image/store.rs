@@ -320,14 +320,20 @@ impl Store {
             return Ok(());
         }
         for (chain, bytes) in &pending {
-            fs::write(self.layer(chain).with_file_name("size.new"), bytes.to_string()).map_err(&failed)?;
+            match fs::write(self.layer(chain).with_file_name("size.new"), bytes.to_string()) {
+                // Gone: whoever needs it is told so when the image gets its name.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => drop(self.pending().remove(chain)),
+                other => other.map_err(&failed)?,
+            }
         }
         let root = File::open(&self.root).map_err(&failed)?;
         nix::unistd::syncfs(&root).map_err(|e| failed(e.into()))?;
         for chain in pending.keys() {
             let size = self.layer(chain).with_file_name("size");
-            fs::rename(size.with_file_name("size.new"), size).map_err(&failed)?;
-            self.pending().remove(chain);
+            match fs::rename(size.with_file_name("size.new"), size) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+                _ => drop(self.pending().remove(chain)),
+            }
         }
         Ok(())
     }
