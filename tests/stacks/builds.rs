@@ -51,7 +51,8 @@ fn services_are_built_beside_each_other_and_a_shared_step_once() {
     let service = |name: &str| {
         format!(
             "  {name}:\n    build:\n      dockerfile_inline: |\n        FROM busybox:local\n        RUN echo shared step\n        \
-             RUN sleep 3 && echo {name} > /name\n"
+             RUN sleep 3 && echo {name} > /name\n        \
+             RUN --mount=type=cache,target=/c,sharing=locked mkdir /c/alone && sleep 0.2 && rmdir /c/alone\n"
         )
     };
     let services: String = ["a", "b", "c", "d"].map(service).concat();

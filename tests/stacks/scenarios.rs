@@ -59,7 +59,7 @@ fn published_ports_answer_on_every_address() {
     stack.wharf(&["up", "-d"]).ok();
     let (local, any) = (published(&stack, "web", "127.0.0.1"), published(&stack, "web", "0.0.0.0"));
     let mut last = String::new();
-    eventually("the server answers", 5, || {
+    eventually("the server answers", 20, || {
         let answer = format!("{:?}", http_get(&format!("127.0.0.1:{any}")));
         if answer != last {
             eprintln!("127.0.0.1:{any} says {answer}");
@@ -444,7 +444,7 @@ fn networks_are_walls() {
     let reach = |s: &Stack, service: &str, to: &str| {
         s.wharf(&["exec", "-T", service, "timeout", "1", "wget", "-qO-", &format!("http://{to}/index.html")]).code == 0
     };
-    eventually("a answers its neighbour", 5, || reach(&stack, "c", "a"));
+    eventually("a answers its neighbour", 20, || reach(&stack, "c", "a"));
     assert!(!reach(&stack, "b", "a"), "b has no common network with a: no name");
     assert!(!reach(&stack, "b", &address), "and no way");
     assert!(!reach(&other, "client", &address), "another stack has none either");

@@ -24,7 +24,8 @@ pub struct Mount {
     pub id: Option<String>,
     pub read_only: Option<bool>,
     pub required: bool,
-    pub sharing: Option<String>,
+    /// A cache that one command at a time has: `sharing=locked`, and `private`, which waits instead of beginning anew.
+    pub exclusive: bool,
     pub size: Option<String>,
     pub mode: Option<u32>,
     pub uid: u32,
@@ -54,7 +55,7 @@ pub fn parse(text: &str, line: usize) -> Result<Mount, Malformed> {
         id: None,
         read_only: None,
         required: false,
-        sharing: None,
+        exclusive: false,
         size: None,
         mode: None,
         uid: 0,
@@ -87,7 +88,13 @@ pub fn parse(text: &str, line: usize) -> Result<Mount, Malformed> {
             "ro" | "readonly" => mount.read_only = Some(boolean()?),
             "rw" | "readwrite" => mount.read_only = Some(!boolean()?),
             "required" => mount.required = boolean()?,
-            "sharing" => mount.sharing = Some(value.into()),
+            "sharing" => {
+                mount.exclusive = match value {
+                    "shared" => false,
+                    "locked" | "private" => true,
+                    _ => return Err(wrong(format!("`{value}` is not a sharing: shared, locked, private"))),
+                }
+            }
             "size" => mount.size = Some(value.into()),
             "mode" => mount.mode = Some(u32::from_str_radix(value, 8).map_err(|_| wrong(format!("`{value}` is not a mode")))?),
             "uid" => mount.uid = number()?,

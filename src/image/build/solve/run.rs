@@ -3,7 +3,7 @@
 use super::*;
 use crate::image::build::mounts::{self, Kind, Mount, Mounted};
 use crate::image::build::{Run, Secret};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Mutex;
 
 /// Lines of a failed command that its error shows.
@@ -16,6 +16,8 @@ struct Prepared {
     env: Vec<String>,
     /// Goes into the step's key.
     key: Vec<String>,
+    /// Caches that no other command may have meanwhile.
+    exclusive: BTreeSet<String>,
     /// Files that are made for the step alone.
     drafts: Vec<Draft>,
 }
@@ -75,6 +77,11 @@ impl Solver {
             }
             kept.push_back(line.to_string());
         });
+        // In the order of their names, so that no two wait for each other.
+        let mut held = Vec::new();
+        for cache in &prepared.exclusive {
+            held.push(self.host.turns().take(cache).await);
+        }
         let stubs = self.missing_targets(state, &prepared.mounts).await?;
         let ran = self
             .host
@@ -92,6 +99,7 @@ impl Solver {
             })
             .await
             .map_err(|e| self.wrong(step, e.to_string()))?;
+        drop(held);
         if ran.code != 0 {
             return Err(self.failed(step, ran.code, &last.lock().unwrap_or_else(|e| e.into_inner())));
         }
@@ -182,6 +190,9 @@ impl Solver {
                     std::os::unix::fs::chown(&place, Some(mount.uid), Some(mount.gid)).map_err(failed())?;
                 }
                 into.key.push(format!("cache {id} {target}"));
+                if mount.exclusive {
+                    into.exclusive.insert(format!("cache {id}"));
+                }
                 into.mounts.push(Mounted::Bind { source: place, target, read_only: mount.read_only.unwrap_or(false) });
             }
             Kind::Bind => {
