@@ -142,23 +142,30 @@ pub async fn pull_one(client: &Client, image: &str, steps: &mut Steps) -> Outcom
     steps.show(&Progress::Step { object: object.clone(), status: "Pulling".into(), done: false });
     let mut lines = client.post_lines(&format!("/images/create?fromImage={}", escape(image)), &Value::Null).await?;
     while let Some(line) = lines.next::<Value>().await? {
-        if let Some(error) = line["error"].as_str() {
-            return Err(Failure::Message(error.to_string()));
-        }
-        if let Some(id) = line["id"].as_str() {
-            let number = |key: &str| line["progressDetail"][key].as_u64().unwrap_or(0);
-            let status = line["status"].as_str().unwrap_or_default().to_string();
-            steps.show(&Progress::Layer {
-                image: image.into(),
-                id: id.into(),
-                status,
-                current: number("current"),
-                total: number("total"),
-            });
+        if let Some(layer) = layer_progress(image, &line)? {
+            steps.show(&layer);
         }
     }
     steps.show(&Progress::Step { object, status: "Pulled".into(), done: true });
     Ok(())
+}
+
+/// What a line of a pull or a push says of a layer.
+///
+/// # Errors
+/// When the line says why it failed.
+pub fn layer_progress(image: &str, line: &Value) -> Result<Option<Progress>, Failure> {
+    if let Some(error) = line["error"].as_str() {
+        return Err(Failure::Message(error.to_string()));
+    }
+    let number = |key: &str| line["progressDetail"][key].as_u64().unwrap_or(0);
+    Ok(line["id"].as_str().map(|id| Progress::Layer {
+        image: image.into(),
+        id: id.into(),
+        status: line["status"].as_str().unwrap_or_default().to_string(),
+        current: number("current"),
+        total: number("total"),
+    }))
 }
 
 pub async fn list(global: &Global, command: Images) -> Outcome {

@@ -1,5 +1,6 @@
 //! `wharf push` and `wharf image push`.
 
+use super::images::layer_progress;
 use super::output::Steps;
 use super::{Failure, Global, Outcome, connect, project};
 use crate::api::client::Client;
@@ -51,14 +52,8 @@ pub async fn push_one(client: &Client, image: &str, quiet: bool) -> Outcome {
     let mut steps = Steps::new(quiet);
     let mut lines = client.post_lines(&format!("/images/{}/push", escape(image)), &Value::Null).await?;
     while let Some(line) = lines.next::<Value>().await? {
-        if let Some(error) = line["error"].as_str() {
-            return Err(Failure::Message(error.to_string()));
-        }
-        if let Some(id) = line["id"].as_str() {
-            let number = |key: &str| line["progressDetail"][key].as_u64().unwrap_or(0);
-            let status = line["status"].as_str().unwrap_or_default().to_string();
-            let (current, total) = (number("current"), number("total"));
-            steps.show(&Progress::Layer { image: image.into(), id: id.into(), status, current, total });
+        if let Some(layer) = layer_progress(image, &line)? {
+            steps.show(&layer);
         } else if let Some(digest) = line["aux"]["Digest"].as_str() {
             steps.show(&Progress::Step { object: format!("Image {image} {digest}"), status: "Pushed".into(), done: true });
         }

@@ -13,7 +13,6 @@ use crate::image::turns::Turns;
 use crate::image::{Image, ImageError, ImageRef, Store};
 use crate::logs::reader::{Reader, Selection};
 use std::collections::HashSet;
-use std::fs;
 use std::sync::Arc;
 
 /// Marks the container of a build's step: it is in no list, and a new engine removes what an old one has left.
@@ -243,8 +242,8 @@ impl Engine {
     fn create_step(self: &Arc<Self>, spec: ContainerSpec, layers: Vec<String>) -> Result<Arc<Container>, EngineError> {
         let id = new_id().map_err(EngineError::io("making an id"))?;
         let record = ContainerRecord {
-            id: id.clone(),
             name: format!("wharf-build-{}", &id[..12]),
+            id,
             created_at: jiff::Timestamp::now(),
             image: ImageConfig::default(),
             image_id: String::new(),
@@ -256,15 +255,6 @@ impl Engine {
             stopped_by_user: false,
             restart_count: 0,
         };
-        let directory = self.container_directory(&id);
-        let made = ["upper", "work"].iter().try_for_each(|part| fs::create_dir_all(directory.join(part)));
-        let kept = made.and_then(|()| self.journal.put(&format!("container/{id}"), &record));
-        if let Err(error) = kept {
-            let _ = crate::image::store::remove_tree(&directory);
-            return Err(EngineError::Io { doing: "making the container of a step".into(), source: error });
-        }
-        let container = Container::new(record);
-        locked(&self.containers).insert(id, container.clone());
-        Ok(container)
+        self.keep_record(record, || "making the container of a step".into())
     }
 }

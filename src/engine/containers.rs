@@ -77,7 +77,7 @@ impl Engine {
         }
         let id = new_id().map_err(EngineError::io("making an id"))?;
         let record = ContainerRecord {
-            id: id.clone(),
+            id,
             name: name.into(),
             created_at: jiff::Timestamp::now(),
             image: image.facts(),
@@ -90,16 +90,30 @@ impl Engine {
             stopped_by_user: false,
             restart_count: 0,
         };
+        let container = self.keep_record(record, || format!("making the container {name}"))?;
+        self.emit_container(&container, "create", &[]);
+        Ok(container)
+    }
+
+    /// Gives a new container its directories and its place in the journal, or leaves nothing.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(super) fn keep_record(
+        &self,
+        record: ContainerRecord,
+        doing: impl FnOnce() -> String,
+    ) -> Result<Arc<Container>, EngineError> {
+        let id = record.id.clone();
         let directory = self.container_directory(&id);
         let made = ["upper", "work"].iter().try_for_each(|part| fs::create_dir_all(directory.join(part)));
         let kept = made.and_then(|()| self.journal.put(&format!("container/{id}"), &record));
         if let Err(error) = kept {
             let _ = crate::image::store::remove_tree(&directory);
-            return Err(EngineError::Io { doing: format!("making the container {name}"), source: error });
+            return Err(EngineError::Io { doing: doing(), source: error });
         }
         let container = Container::new(record);
         locked(&self.containers).insert(id, container.clone());
-        self.emit_container(&container, "create", &[]);
         Ok(container)
     }
 

@@ -70,9 +70,7 @@ impl Store {
             pruned.bytes +=
                 fs::read_to_string(layer.join("size")).ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
             pruned.layers += 1;
-            // Renamed first: a removal that is interrupted must not leave half a layer under its name.
-            let doomed = self.draft()?;
-            fs::rename(layer, doomed.diff().join("layer")).map_err(&failed)?;
+            self.discard_layer(layer).map_err(&failed)?;
         }
         for blob in present_blobs.iter().filter(|path| unneeded(path, &blobs)) {
             pruned.bytes += fs::metadata(blob).map_or(0, |file| file.len());

@@ -2,7 +2,7 @@
 //! from the unpacked layer, once.
 
 use super::registry::{Registry, blocking, parse, repository_url, root_cause, short};
-use super::store::{Store, digest_of};
+use super::store::{Store, digest_of, layer_blobs};
 use super::{Image, ImageError, ImageRef, Progress, Report, build::tarball};
 use futures::stream::{StreamExt, TryStreamExt};
 use reqwest::{StatusCode, header};
@@ -126,8 +126,7 @@ impl Registry {
             if other.host != name.host || other.path == name.path {
                 continue;
             }
-            let manifest = parse(&store.manifest(&image)?)?;
-            if !manifest["layers"].as_array().into_iter().flatten().any(|layer| layer["digest"] == digest) {
+            if !layer_blobs(&store.manifest(&image)?).iter().any(|layer| layer == digest) {
                 continue;
             }
             let url = format!("{}?mount={digest}&from={}", repository_url(name, "blobs/uploads/"), other.path);

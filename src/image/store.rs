@@ -184,15 +184,26 @@ impl Store {
         self.root.join("blobs/sha256").join(digest.trim_start_matches("sha256:"))
     }
 
+    /// Where a layer is, with what is known of it.
+    fn layer_place(&self, chain_id: &str) -> PathBuf {
+        self.layers_directory().join(chain_id.trim_start_matches("sha256:"))
+    }
+
     /// The directory of an unpacked layer.
     pub fn layer(&self, chain_id: &str) -> PathBuf {
-        self.root.join("layers").join(chain_id.trim_start_matches("sha256:")).join("diff")
+        self.layer_place(chain_id).join("diff")
+    }
+
+    /// Removes a layer. It is renamed first: a removal that is interrupted must not leave half a layer under its name.
+    pub(super) fn discard_layer(&self, place: &Path) -> io::Result<()> {
+        let doomed = self.staging().join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        fs::rename(place, &doomed)?;
+        remove_tree(&doomed)
     }
 
     /// Whether a layer is there, with the size of its files.
     pub fn has_layer(&self, chain_id: &str) -> Option<u64> {
-        let size = self.layer(chain_id).with_file_name("size");
-        fs::read_to_string(size).ok()?.trim().parse().ok()
+        fs::read_to_string(self.layer_place(chain_id).join("size")).ok()?.trim().parse().ok()
     }
 
     /// Whether a layer's files are there, whether or not they are durable yet.
@@ -297,10 +308,9 @@ impl Store {
         if self.has_layer(&layer.chain).is_some() || pending.contains_key(&layer.chain) {
             return Ok(Some(layer));
         }
-        let place = self.layer(&layer.chain);
-        let place = place.parent().unwrap_or(&place);
+        let place = self.layer_place(&layer.chain);
         // A directory without a size is what a build left that ended before it was confirmed.
-        remove_tree(place).map_err(&failed)?;
+        remove_tree(&place).map_err(&failed)?;
         let _ = remove_tree(&draft.work());
         fs::rename(&draft.directory, place).map_err(&failed)?;
         pending.insert(layer.chain.clone(), layer.bytes);
@@ -320,7 +330,7 @@ impl Store {
             return Ok(());
         }
         for (chain, bytes) in &pending {
-            match fs::write(self.layer(chain).with_file_name("size.new"), bytes.to_string()) {
+            match fs::write(self.layer_place(chain).join("size.new"), bytes.to_string()) {
                 // Gone: whoever needs it is told so when the image gets its name.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => drop(self.pending().remove(chain)),
                 other => other.map_err(&failed)?,
@@ -329,7 +339,7 @@ impl Store {
         let root = File::open(&self.root).map_err(&failed)?;
         nix::unistd::syncfs(&root).map_err(|e| failed(e.into()))?;
         for chain in pending.keys() {
-            let size = self.layer(chain).with_file_name("size");
+            let size = self.layer_place(chain).join("size");
             match fs::rename(size.with_file_name("size.new"), size) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
                 _ => drop(self.pending().remove(chain)),
@@ -463,7 +473,7 @@ impl Store {
             if self.has_layer(chain).is_some() || pending.contains_key(chain) {
                 continue;
             }
-            let place = self.root.join("layers").join(chain.trim_start_matches("sha256:"));
+            let place = self.layer_place(chain);
             // A directory without a size is what a build left that ended before it was confirmed.
             remove_tree(&place).map_err(context("storing the layers of"))?;
             fs::rename(&layer.directory, &place).map_err(context("storing the layers of"))?;
@@ -590,13 +600,7 @@ impl Store {
             .map_err(ImageError::store(format!("removing {}", name.familiar())))?;
         let rest = self.list()?;
         for layer in image.layers.iter().filter(|l| !used_layers(l) && !rest.iter().any(|(_, i)| i.layers.contains(l))) {
-            let place = self.layer(layer);
-            let place = place.parent().unwrap_or(&place);
-            // Renamed first: a removal that is interrupted must not leave half a layer under its name.
-            let doomed = self.staging().join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
-            fs::rename(place, &doomed)
-                .and_then(|()| remove_tree(&doomed))
-                .map_err(ImageError::store(format!("removing {}", name.familiar())))?;
+            self.discard_layer(&self.layer_place(layer)).map_err(ImageError::store(format!("removing {}", name.familiar())))?;
         }
         let blobs =
             |image: &Image| -> Vec<String> { self.manifest(image).map(|manifest| layer_blobs(&manifest)).unwrap_or_default() };

@@ -334,9 +334,8 @@ fn wrong_digests_are_refused_and_nothing_is_kept() {
     assert_eq!(stack.wharf(&["image", "ls", "-q"]).ok(), "");
 }
 
-#[test]
-fn a_token_is_fetched_for_the_repository() {
-    let layer = layer(|b| file(b, "a", "behind a token"));
+/// The blobs of an image of one layer, by digest, and its manifest as `latest`.
+fn image_of(layer: Vec<u8>) -> std::collections::HashMap<String, Vec<u8>> {
     let config = serde_json::json!({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]}})
         .to_string()
         .into_bytes();
@@ -345,8 +344,13 @@ fn a_token_is_fetched_for_the_repository() {
         "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(&config), "size": config.len()},
         "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(&layer), "size": layer.len()}],
     });
-    let blobs = [("latest".to_string(), manifest.to_string().into_bytes()), (digest(&config), config), (digest(&layer), layer)];
-    let port = small_registry(blobs.into(), Behaviour { token: Some("let-me-in"), ..Behaviour::default() });
+    [("latest".to_string(), manifest.to_string().into_bytes()), (digest(&config), config), (digest(&layer), layer)].into()
+}
+
+#[test]
+fn a_token_is_fetched_for_the_repository() {
+    let blobs = image_of(layer(|b| file(b, "a", "behind a token")));
+    let port = small_registry(blobs, Behaviour { token: Some("let-me-in"), ..Behaviour::default() });
     let stack = Stack::bare("none");
     stack.wharf(&["image", "pull", &format!("127.0.0.1:{port}/x")]).ok();
     assert!(stack.wharf(&["image", "ls"]).ok().contains(&format!("127.0.0.1:{port}/x")));
@@ -362,16 +366,7 @@ fn large_image() -> std::collections::HashMap<String, Vec<u8>> {
             char::from(b'a' + (noise >> 24) as u8 % 26)
         })
         .collect();
-    let layer = layer(|b| file(b, "large", &content));
-    let config = serde_json::json!({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]}})
-        .to_string()
-        .into_bytes();
-    let manifest = serde_json::json!({
-        "schemaVersion": 2, "mediaType": OCI_MANIFEST,
-        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(&config), "size": config.len()},
-        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(&layer), "size": layer.len()}],
-    });
-    [("latest".to_string(), manifest.to_string().into_bytes()), (digest(&config), config), (digest(&layer), layer)].into()
+    image_of(layer(|b| file(b, "large", &content)))
 }
 
 #[test]
