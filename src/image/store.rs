@@ -3,9 +3,11 @@
 //! A layer is unpacked into a temporary directory, checked, synced and renamed; the index, which makes an image known,
 //! is written last. So a power cut or a full disk leaves the old images and no half one.
 
+mod built;
+
 use super::ImageError;
+use super::drafts::BlobDraft;
 pub use super::drafts::Draft;
-use super::drafts::{BlobDraft, HashingWriter};
 use super::reference::ImageRef;
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 use serde::{Deserialize, Serialize};
@@ -265,121 +267,6 @@ impl Store {
     /// The disk's.
     pub fn manifest(&self, image: &Image) -> Result<Vec<u8>, ImageError> {
         fs::read(self.blob(&image.manifest)).map_err(ImageError::store(format!("reading the manifest {}", image.manifest)))
-    }
-
-    /// An empty directory for a layer that is being made, and one for overlayfs's own use.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn draft(&self) -> Result<Draft, ImageError> {
-        let directory = self.staging().join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
-        let draft = Draft { directory };
-        for part in [draft.diff(), draft.work()] {
-            fs::create_dir_all(&part).map_err(ImageError::store(format!("making {}", part.display())))?;
-        }
-        use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(draft.diff(), fs::Permissions::from_mode(0o755))
-            .map_err(ImageError::store("preparing a layer".into()))?;
-        Ok(draft)
-    }
-
-    /// Makes a finished draft a layer on top of another. It is usable at once, and known after [`Store::confirm`].
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn keep(&self, draft: &Draft, parent: Option<&str>, epoch: Option<i64>) -> Result<Option<Layer>, ImageError> {
-        let failed = ImageError::store("storing a layer".into());
-        if let Some(epoch) = epoch {
-            super::build::tarball::clamp_times(&draft.diff(), epoch).map_err(&failed)?;
-        }
-        let mut hashing = HashingWriter { hash: Sha256::new(), length: 0 };
-        let counted =
-            super::build::tarball::write(&draft.diff(), io::BufWriter::with_capacity(1 << 18, &mut hashing)).map_err(&failed)?;
-        if counted.entries == 0 {
-            return Ok(None);
-        }
-        let diff_id = digest_text(hashing.hash.clone().finalize().as_slice());
-        let chain = match parent {
-            Some(parent) => digest_of(format!("{parent} {diff_id}").as_bytes()),
-            None => diff_id.clone(),
-        };
-        let layer = Layer { chain, diff_id, bytes: counted.bytes, tar_bytes: hashing.length };
-        let mut pending = self.pending();
-        if self.has_layer(&layer.chain).is_some() || pending.contains_key(&layer.chain) {
-            return Ok(Some(layer));
-        }
-        let place = self.layer_place(&layer.chain);
-        // A directory without a size is what a build left that ended before it was confirmed.
-        remove_tree(&place).map_err(&failed)?;
-        let _ = remove_tree(&draft.work());
-        fs::rename(&draft.directory, place).map_err(&failed)?;
-        pending.insert(layer.chain.clone(), layer.bytes);
-        Ok(Some(layer))
-    }
-
-    /// Makes kept layers durable and known.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn confirm(&self) -> Result<(), ImageError> {
-        let failed = ImageError::store("storing layers".into());
-        let _turn = self.confirming.lock().unwrap_or_else(|e| e.into_inner());
-        // They stay pending until they are known: at no time does a layer look as if it were not there.
-        let pending = self.pending().clone();
-        if pending.is_empty() {
-            return Ok(());
-        }
-        for (chain, bytes) in &pending {
-            match fs::write(self.layer_place(chain).join("size.new"), bytes.to_string()) {
-                // Gone: whoever needs it is told so when the image gets its name.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => drop(self.pending().remove(chain)),
-                other => other.map_err(&failed)?,
-            }
-        }
-        let root = File::open(&self.root).map_err(&failed)?;
-        nix::unistd::syncfs(&root).map_err(|e| failed(e.into()))?;
-        for chain in pending.keys() {
-            let size = self.layer_place(chain).join("size");
-            match fs::rename(size.with_file_name("size.new"), size) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
-                _ => drop(self.pending().remove(chain)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes an image of layers that are here known under its names.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn tag_built(&self, names: &[ImageRef], config: &[u8], layers: &[Layer]) -> Result<String, ImageError> {
-        self.confirm()?;
-        let _names = self.hold_names();
-        self.check_layers(layers.iter().map(|layer| layer.chain.as_str()))?;
-        let config_digest = digest_of(config);
-        let descriptor =
-            |kind: &str, digest: &str, size: u64| serde_json::json!({"mediaType": kind, "digest": digest, "size": size});
-        let layers: Vec<_> = layers
-            .iter()
-            .map(|layer| descriptor("application/vnd.oci.image.layer.v1.tar", &layer.diff_id, layer.tar_bytes))
-            .collect();
-        let manifest = serde_json::json!({
-            "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
-            "config": descriptor("application/vnd.oci.image.config.v1+json", &config_digest, config.len() as u64),
-            "layers": layers,
-        });
-        let manifest =
-            serde_json::to_vec(&manifest).map_err(|e| ImageError::Malformed { what: "manifest", why: e.to_string() })?;
-        let manifest_digest = digest_of(&manifest);
-        let failed = ImageError::store("storing an image".into());
-        for (digest, bytes) in [(&config_digest, config), (&manifest_digest, &manifest)] {
-            if !self.blob(digest).exists() {
-                write_durably(&self.blob(digest), bytes).map_err(&failed)?;
-            }
-        }
-        self.name_manifest(names, OCI_MANIFEST, &manifest_digest, manifest.len() as u64)?;
-        Ok(config_digest)
     }
 
     fn name_manifest(&self, names: &[ImageRef], kind: &str, digest: &str, size: u64) -> Result<(), ImageError> {
@@ -690,76 +577,5 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn kept(store: &Store, content: &str) -> Layer {
-        let draft = store.draft().unwrap();
-        fs::write(draft.diff().join("file"), content).unwrap();
-        store.keep(&draft, None, Some(0)).unwrap().unwrap()
-    }
-
-    /// The tar of a layer, as `keep` counts it.
-    fn tar_of(store: &Store, layer: &Layer) -> Vec<u8> {
-        let mut tar = Vec::new();
-        super::super::build::tarball::write(&store.layer(&layer.chain), &mut tar).unwrap();
-        tar
-    }
-
-    #[test]
-    fn a_layer_that_was_not_confirmed_does_not_count_after_a_crash() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::open(root.path()).unwrap();
-        let layer = kept(&store, "whole");
-        assert!(store.is_usable(&layer.chain) && store.has_layer(&layer.chain).is_none());
-        let tar = tar_of(&store, &layer);
-        fs::write(store.layer(&layer.chain).join("file"), "torn").unwrap();
-        drop(store);
-
-        let store = Store::open(root.path()).unwrap();
-        assert!(!store.is_usable(&layer.chain), "nobody confirmed it");
-        let staged = store.stage(tar.as_slice()).unwrap();
-        let config = serde_json::json!({
-            "architecture": "amd64", "os": "linux", "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
-        });
-        let name: ImageRef = "pulled".parse().unwrap();
-        let descriptor = |kind: &str, digest: &str| serde_json::json!({"mediaType": kind, "digest": digest, "size": 1});
-        let manifest = serde_json::json!({
-            "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
-            "config": descriptor("application/vnd.oci.image.config.v1+json", &digest_of(config.to_string().as_bytes())),
-            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer.diff_id)],
-        });
-        store.commit(&name, config.to_string().as_bytes(), manifest.to_string().as_bytes(), vec![Some(staged)]).unwrap();
-        assert_eq!(fs::read_to_string(store.layer(&layer.chain).join("file")).unwrap(), "whole", "the torn one is replaced");
-        assert!(store.has_layer(&layer.chain).is_some());
-    }
-
-    #[test]
-    fn builds_beside_each_other_confirm_all_of_their_layers() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::open(root.path()).unwrap();
-        std::thread::scope(|scope| {
-            for builder in 0..4 {
-                let store = &store;
-                scope.spawn(move || {
-                    for step in 0..10 {
-                        // Half of the layers are made by all four.
-                        let own = if step % 2 == 0 { builder } else { 9 };
-                        let layer = kept(store, &format!("{own} {step}"));
-                        assert!(store.is_usable(&layer.chain), "it is there from now on");
-                        store.confirm().unwrap();
-                        assert!(store.has_layer(&layer.chain).is_some(), "known when `confirm` is back, whoever did it");
-                    }
-                });
-            }
-        });
-        assert_eq!(fs::read_dir(store.layers_directory()).unwrap().count(), 4 * 5 + 5);
-        assert!(store.pending_layers().is_empty());
     }
 }
