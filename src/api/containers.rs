@@ -2,10 +2,7 @@
 
 use super::reply::{self, Query, Reply};
 use crate::engine::containers::parse_signal;
-use crate::engine::record::{
-    ContainerRecord, ContainerSpec, EndpointSpec, HealthSpec, LogSpec, MountKind, MountSpec, NetworkMode, PortSpec, ResourceSpec,
-    RestartPolicy, Status,
-};
+use crate::engine::record::{ContainerRecord, DeviceSpec, MountKind, MountSpec, NetworkMode, RestartPolicy, Sharing, Status};
 use crate::engine::{Engine, EngineError};
 use crate::network::link::mac_of;
 use hyper::Request;
@@ -161,6 +158,9 @@ fn mounts(engine: &Engine, record: &ContainerRecord) -> Vec<Value> {
             "Type": "volume", "Name": m.source, "Source": engine.volume_data(&m.source), "Destination": m.target,
             "Driver": "local", "Mode": "z", "RW": !m.read_only, "Propagation": "",
         }),
+        MountKind::Image => {
+            json!({"Type": "image", "Source": m.source, "Destination": m.target, "Mode": "", "RW": false, "Propagation": ""})
+        }
     };
     record.spec.mounts.iter().map(mount).collect()
 }
@@ -201,7 +201,6 @@ pub fn inspect(engine: &Engine, id: &str) -> Reply {
             .collect();
         state["Health"] = json!({"Status": health.status.as_str(), "FailingStreak": health.failing_streak, "Log": log});
     }
-    let retries = if let RestartPolicy::OnFailure { max } = spec.restart { max } else { 0 };
     let value = json!({
         "Id": record.id,
         "Created": record.created_at.to_string(),
@@ -229,24 +228,74 @@ pub fn inspect(engine: &Engine, id: &str) -> Reply {
             "StopSignal": spec.stop_signal,
             "StopTimeout": spec.stop_timeout,
         },
-        "HostConfig": {
-            "NetworkMode": network_mode(&record),
-            "RestartPolicy": {"Name": spec.restart.name(), "MaximumRetryCount": retries},
-            "Privileged": spec.privileged,
-            "ReadonlyRootfs": spec.read_only,
-            "CapAdd": spec.cap_add,
-            "CapDrop": spec.cap_drop,
-            "Memory": spec.resources.memory.unwrap_or(0),
-            "NanoCpus": spec.resources.cpus.map_or(0, |c| (c * 1e9) as i64),
-            "PidsLimit": spec.resources.pids,
-            "ShmSize": spec.shm_size.unwrap_or(64 << 20),
-            "LogConfig": {"Type": if spec.log.none { "none" } else { "json-file" }, "Config": {}},
-            "Init": spec.init,
-        },
+        "HostConfig": host_config(&record, &bindings),
         "Mounts": mounts(engine, &record),
         "NetworkSettings": {"Ports": bindings, "Networks": endpoints(engine, &record)},
     });
     reply::json(200, &value)
+}
+
+/// What of a container is about its host.
+fn host_config(record: &ContainerRecord, bindings: &serde_json::Map<String, Value>) -> Value {
+    let spec = &record.spec;
+    let retries = if let RestartPolicy::OnFailure { max } = spec.restart { max } else { 0 };
+    let mut config = json!({
+        "NetworkMode": network_mode(record),
+        "RestartPolicy": {"Name": spec.restart.name(), "MaximumRetryCount": retries},
+        "Privileged": spec.privileged,
+        "ReadonlyRootfs": spec.read_only,
+        "CapAdd": spec.cap_add,
+        "CapDrop": spec.cap_drop,
+        "Memory": spec.resources.memory.unwrap_or(0),
+        "NanoCpus": spec.resources.cpus.map_or(0, |c| (c * 1e9) as i64),
+        "PidsLimit": spec.resources.pids,
+        "ShmSize": spec.shm_size.unwrap_or(64 << 20),
+        "LogConfig": {"Type": if spec.log.none { "none" } else { "json-file" }, "Config": {}},
+        "Init": spec.init,
+        "Annotations": spec.annotations,
+        "IpcMode": sharing(&spec.ipc, "private"),
+        "PidMode": sharing(&spec.pid, ""),
+        "UTSMode": if spec.uts_host { "host" } else { "" },
+        "SecurityOpt": spec.security_opt,
+        "GroupAdd": spec.group_add,
+        "ExtraHosts": spec.extra_hosts,
+        "Dns": spec.dns,
+        "DnsSearch": spec.dns_search,
+        "DnsOptions": spec.dns_opt,
+        "Sysctls": spec.sysctls,
+    });
+    let limits = json!({
+        "OomScoreAdj": spec.oom_score_adj,
+        "CpuShares": spec.resources.cpu_shares.unwrap_or(0),
+        "CpuQuota": spec.resources.cpu_quota.unwrap_or(0),
+        "CpuPeriod": spec.resources.cpu_period.unwrap_or(0),
+        "CpusetCpus": spec.resources.cpuset.clone().unwrap_or_default(),
+        "MemoryReservation": spec.resources.memory_reservation.unwrap_or(0),
+        "MemorySwap": spec.resources.memory_swap.unwrap_or(0),
+        "MemorySwappiness": spec.resources.memory_swappiness,
+        "OomKillDisable": spec.resources.oom_kill_disable,
+        "BlkioWeight": spec.resources.blkio.weight.unwrap_or(0),
+        "DeviceCgroupRules": spec.device_cgroup_rules,
+        "Devices": spec.devices.iter().map(device).collect::<Vec<_>>(),
+        "PortBindings": bindings,
+    });
+    if let (Some(config), Value::Object(limits)) = (config.as_object_mut(), limits) {
+        config.extend(limits);
+    }
+    config
+}
+
+fn sharing(sharing: &Sharing, own: &str) -> String {
+    match sharing {
+        Sharing::Own => own.into(),
+        Sharing::Bare => "none".into(),
+        Sharing::Host => "host".into(),
+        Sharing::Container(id) => format!("container:{id}"),
+    }
+}
+
+fn device(device: &DeviceSpec) -> Value {
+    json!({"PathOnHost": device.source, "PathInContainer": device.target, "CgroupPermissions": device.permissions})
 }
 
 /// `DELETE /containers/{id}`.
@@ -306,148 +355,9 @@ pub async fn act(engine: &Arc<Engine>, id: &str, action: &str, query: &Query) ->
 /// `POST /containers/create`, with the settings that wharf acts on.
 pub async fn create(engine: &Arc<Engine>, query: &Query, request: Request<Incoming>) -> Reply {
     let body: Value = reply::json_body(request).await?;
-    let spec = spec_of(&body)?;
+    let spec = super::spec::of(engine, &body)?;
     let name = query.get("name").map(str::to_string);
     let name = name.unwrap_or_else(|| format!("wharf-{}", Timestamp::now().as_nanosecond()));
     let container = engine.create(&name, spec, None)?;
     reply::json(201, &json!({"Id": container.id, "Warnings": []}))
-}
-
-fn spec_of(body: &Value) -> Result<ContainerSpec, EngineError> {
-    let host = &body["HostConfig"];
-    let text = |v: &Value| v.as_str().filter(|s| !s.is_empty()).map(str::to_string);
-    let list = |v: &Value| -> Vec<String> {
-        v.as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_string)).collect()
-    };
-    let some_list = |v: &Value| v.as_array().filter(|a| !a.is_empty()).map(|_| list(v));
-    let strings = |v: &Value| -> indexmap::IndexMap<String, String> {
-        v.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_string())).collect()
-    };
-    let number = |v: &Value| v.as_i64().filter(|n| *n != 0);
-    let policy =
-        match (host["RestartPolicy"]["Name"].as_str().unwrap_or_default(), host["RestartPolicy"]["MaximumRetryCount"].as_u64()) {
-            ("on-failure", Some(max)) => RestartPolicy::OnFailure { max: max as u32 },
-            (name, _) => {
-                RestartPolicy::parse(name).ok_or_else(|| EngineError::Invalid(format!("`{name}` is not a restart policy")))?
-            }
-        };
-    let mode = host["NetworkMode"].as_str().unwrap_or("default");
-    let network_mode = match mode {
-        "host" => NetworkMode::Host,
-        "none" => NetworkMode::None,
-        _ => mode.strip_prefix("container:").map_or(NetworkMode::Bridge, |id| NetworkMode::Container(id.into())),
-    };
-    let mut networks: Vec<EndpointSpec> = body["NetworkingConfig"]["EndpointsConfig"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(network, e)| EndpointSpec { network: network.clone(), aliases: list(&e["Aliases"]), ipv4_address: None })
-        .collect();
-    if networks.is_empty() && network_mode == NetworkMode::Bridge && !matches!(mode, "default" | "bridge" | "") {
-        networks.push(EndpointSpec { network: mode.into(), ..EndpointSpec::default() });
-    }
-    let mut mounts = Vec::new();
-    for bind in list(&host["Binds"]) {
-        let parts: Vec<&str> = bind.split(':').collect();
-        let [source, target, ..] = parts.as_slice() else {
-            return Err(EngineError::Invalid(format!("`{bind}` is not a bind: write SOURCE:TARGET")));
-        };
-        let kind = if source.starts_with('/') { MountKind::Bind } else { MountKind::Volume };
-        let read_only = parts.get(2).is_some_and(|o| o.split(',').any(|o| o == "ro"));
-        mounts.push(MountSpec {
-            kind,
-            source: (*source).into(),
-            target: (*target).into(),
-            read_only,
-            propagation: None,
-            create_host_path: true,
-            no_copy: false,
-            subpath: None,
-            anonymous: false,
-        });
-    }
-    let mut ports = Vec::new();
-    for (key, bindings) in host["PortBindings"].as_object().into_iter().flatten() {
-        let (target, protocol) = key.split_once('/').unwrap_or((key, "tcp"));
-        for binding in bindings.as_array().into_iter().flatten() {
-            let published = binding["HostPort"].as_str().and_then(|p| p.parse().ok()).unwrap_or(0);
-            let host_ip = text(&binding["HostIp"])
-                .filter(|ip| ip != "0.0.0.0")
-                .map(|ip| ip.parse().map_err(|_| EngineError::Invalid(format!("`{ip}` is not an IPv4 address"))))
-                .transpose()?;
-            let target = target.parse().map_err(|_| EngineError::Invalid(format!("`{key}` is not a port")))?;
-            ports.push(PortSpec { target, protocol: protocol.into(), host_ip, published: (published, published) });
-        }
-    }
-    let check = &body["Healthcheck"];
-    let nanos = |key: &str| check[key].as_u64().unwrap_or(0);
-    let health = some_list(&check["Test"]).map(|test| HealthSpec {
-        test,
-        interval: nanos("Interval"),
-        timeout: nanos("Timeout"),
-        start_period: nanos("StartPeriod"),
-        start_interval: nanos("StartInterval"),
-        retries: nanos("Retries") as u32,
-    });
-    Ok(ContainerSpec {
-        image: text(&body["Image"]).ok_or_else(|| EngineError::Invalid("the container has no image".into()))?,
-        entrypoint: some_list(&body["Entrypoint"]),
-        command: some_list(&body["Cmd"]),
-        env: list(&body["Env"]),
-        user: text(&body["User"]),
-        group_add: list(&host["GroupAdd"]),
-        working_dir: text(&body["WorkingDir"]),
-        hostname: text(&body["Hostname"]),
-        domainname: text(&body["Domainname"]),
-        labels: strings(&body["Labels"]),
-        tty: body["Tty"].as_bool().unwrap_or(false),
-        stdin_open: body["OpenStdin"].as_bool().unwrap_or(false),
-        stop_signal: text(&body["StopSignal"]),
-        stop_timeout: body["StopTimeout"].as_u64(),
-        health,
-        init: host["Init"].as_bool().unwrap_or(false),
-        privileged: host["Privileged"].as_bool().unwrap_or(false),
-        cap_add: list(&host["CapAdd"]),
-        cap_drop: list(&host["CapDrop"]),
-        security_opt: list(&host["SecurityOpt"]),
-        read_only: host["ReadonlyRootfs"].as_bool().unwrap_or(false),
-        mounts,
-        tmpfs: host["Tmpfs"]
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(path, o)| {
-                (path.clone(), o.as_str().unwrap_or_default().split(',').filter(|o| !o.is_empty()).map(str::to_string).collect())
-            })
-            .collect(),
-        ports,
-        networks,
-        network_mode,
-        dns: list(&host["Dns"]),
-        dns_search: list(&host["DnsSearch"]),
-        dns_opt: list(&host["DnsOptions"]),
-        extra_hosts: list(&host["ExtraHosts"]),
-        restart: policy,
-        resources: ResourceSpec {
-            memory: number(&host["Memory"]),
-            memory_reservation: number(&host["MemoryReservation"]),
-            memory_swap: number(&host["MemorySwap"]),
-            cpus: number(&host["NanoCpus"]).map(|n| n as f64 / 1e9),
-            cpu_shares: number(&host["CpuShares"]).map(|n| n as u64),
-            cpu_quota: number(&host["CpuQuota"]),
-            cpu_period: number(&host["CpuPeriod"]).map(|n| n as u64),
-            cpuset: text(&host["CpusetCpus"]),
-            pids: number(&host["PidsLimit"]),
-        },
-        ulimits: host["Ulimits"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|u| Some((u["Name"].as_str()?.to_string(), u["Soft"].as_i64()?, u["Hard"].as_i64()?)))
-            .collect(),
-        sysctls: strings(&host["Sysctls"]),
-        shm_size: host["ShmSize"].as_u64().filter(|n| *n > 0),
-        oom_score_adj: host["OomScoreAdj"].as_i64().unwrap_or(0) as i32,
-        log: LogSpec { none: host["LogConfig"]["Type"] == "none", ..LogSpec::default() },
-    })
 }

@@ -13,6 +13,7 @@ mod networks;
 mod projects;
 pub mod reply;
 pub mod server;
+mod spec;
 
 /// The version of Docker's API that is spoken.
 pub const API_VERSION: &str = "1.45";

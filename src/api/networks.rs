@@ -2,7 +2,8 @@
 
 use super::reply::{self, Reply};
 use crate::engine::networks::NewNetwork;
-use crate::engine::record::{NetworkRecord, VolumeRecord};
+use crate::engine::record::{NetworkDriver, NetworkRecord, VolumeRecord};
+use crate::engine::volumes::NewVolume;
 use crate::engine::{Engine, EngineError};
 use hyper::body::Incoming;
 use hyper::{Method, Request};
@@ -26,8 +27,12 @@ pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], requ
                 name,
                 subnet: text(&config["Subnet"]),
                 gateway: text(&config["Gateway"]),
+                ip_range: text(&config["IPRange"]),
+                reserved: labels(&config["AuxiliaryAddresses"]),
                 internal: body["Internal"].as_bool().unwrap_or(false),
                 labels: labels(&body["Labels"]),
+                driver: text(&body["Driver"]).unwrap_or_default(),
+                options: labels(&body["Options"]),
             };
             let engine = engine.clone();
             let made = tokio::task::spawn_blocking(move || engine.create_network(&new)).await;
@@ -56,17 +61,22 @@ fn network(engine: &Engine, record: &NetworkRecord) -> Value {
             );
         }
     }
+    let mut options = record.options.clone();
+    if record.driver == NetworkDriver::Bridge {
+        options.insert("com.docker.network.bridge.name".into(), record.bridge());
+    }
     json!({
         "Name": record.name,
         "Id": record.id,
         "Created": record.created_at.to_string(),
         "Scope": "local",
-        "Driver": "bridge",
+        "Driver": record.driver.as_str(),
+        "EnableIPv4": true,
         "EnableIPv6": false,
         "Internal": record.internal,
         "IPAM": {"Driver": "default", "Config": [{"Subnet": record.subnet.to_string(), "Gateway": record.gateway.to_string()}]},
         "Labels": record.labels,
-        "Options": {"com.docker.network.bridge.name": record.bridge()},
+        "Options": options,
         "Containers": members,
     })
 }
@@ -80,7 +90,8 @@ pub async fn volumes(engine: &Arc<Engine>, method: &Method, rest: &[&str], reque
         ("POST", ["create"]) => {
             let body: Value = reply::json_body(request).await?;
             let name = body["Name"].as_str().ok_or_else(|| EngineError::Invalid("the volume needs a name".into()))?;
-            let record = engine.create_volume(name, labels(&body["Labels"]), false)?;
+            let (labels, options) = (labels(&body["Labels"]), labels(&body["DriverOpts"]));
+            let record = engine.create_volume(NewVolume { name: name.into(), labels, options, anonymous: false })?;
             reply::json(201, &volume(engine, &record))
         }
         ("GET", [name]) => {
@@ -104,6 +115,6 @@ fn volume(engine: &Engine, record: &VolumeRecord) -> Value {
         "CreatedAt": record.created_at.to_string(),
         "Labels": record.labels,
         "Scope": "local",
-        "Options": {},
+        "Options": record.options,
     })
 }

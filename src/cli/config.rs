@@ -190,7 +190,7 @@ fn listed(command: &Config, loaded: &Loaded) -> Result<Option<Vec<String>>, Fail
             super::ps::check_services(Some(loaded), std::slice::from_ref(wanted))?;
         }
         let chosen = services.iter().filter(|(name, _)| wanted == "*" || *name == wanted);
-        chosen.map(|(name, service)| format!("{name} {}", config_hash(service))).collect()
+        chosen.map(|(name, service)| format!("{name} {}", config_hash(&loaded.project, service))).collect()
     } else if print.variables {
         variables(loaded)
     } else if print.environment {

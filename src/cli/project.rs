@@ -2,6 +2,7 @@
 
 use super::{Failure, Global};
 use crate::compose::diagnostic::{Diagnostic, Sources, render};
+use crate::compose::model::{Project, Service};
 use crate::compose::{self, Loaded, Options, Skip};
 
 /// What `-f`, `-p`, ... and the surroundings say.
@@ -28,6 +29,41 @@ pub fn load(global: &Global, services: &[String]) -> Result<Loaded, Failure> {
     let mut loaded = load_quietly(global, services)?;
     show_warnings(&std::mem::take(&mut loaded.warnings), &loaded.sources);
     Ok(loaded)
+}
+
+/// The project as the engine gets it: with the contents of configs and secrets that are in this process's environment, and
+/// names for the images that are built.
+///
+/// # Errors
+/// When a service needs a config or a secret of a variable that is not set.
+pub fn for_engine(loaded: &Loaded) -> Result<Project, Failure> {
+    let mut project = loaded.project.clone();
+    super::build::name_images(&mut project);
+    let services = &loaded.project.services;
+    let configs = project.configs.iter_mut().map(|(name, object)| ("config", name, object));
+    let secrets = project.secrets.iter_mut().map(|(name, object)| ("secret", name, object));
+    for (what, name, object) in configs.chain(secrets) {
+        let Some(variable) = object.environment.clone() else { continue };
+        let mounts = |service: &Service| {
+            let list = if what == "config" { &service.configs } else { &service.secrets };
+            list.iter().any(|mount| mount.source == *name)
+        };
+        object.content = loaded.environment.get(&variable).cloned();
+        if object.content.is_none()
+            && let Some((service, _)) = services.iter().find(|(_, service)| mounts(service))
+        {
+            return Err(Failure::Message(format!(
+                "the {what} `{name}` of `services.{service}` is the variable `{variable}`, which is not set; set it, or put it into .env"
+            )));
+        }
+    }
+    for option in project.services.values_mut().flat_map(|service| &mut service.security_opt) {
+        let file = option.strip_prefix("seccomp").and_then(|rest| rest.strip_prefix([':', '='])).filter(|f| *f != "unconfined");
+        if let Some(file) = file {
+            *option = format!("seccomp:{}", loaded.directory.join(file).display());
+        }
+    }
+    Ok(project)
 }
 
 /// Loads without showing warnings: for commands that only look.

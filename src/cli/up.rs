@@ -89,10 +89,14 @@ fn scale(text: &str) -> Result<(String, u32), String> {
     Ok((service.into(), count.parse().map_err(|_| format!("`{count}` is not a number"))?))
 }
 
-fn request(loaded: &Loaded, services: Vec<String>, how: How, wait: bool) -> UpRequest {
+/// What the engine is asked for.
+///
+/// # Errors
+/// As [`project::for_engine`].
+pub fn request(loaded: &Loaded, services: Vec<String>, how: How, wait: bool) -> Result<UpRequest, Failure> {
     let files: Vec<String> = loaded.files.iter().map(|f| f.display().to_string()).collect();
-    UpRequest {
-        project: loaded.project.clone(),
+    Ok(UpRequest {
+        project: project::for_engine(loaded)?,
         options: UpOptions {
             services,
             force_recreate: how.force_recreate,
@@ -110,14 +114,13 @@ fn request(loaded: &Loaded, services: Vec<String>, how: How, wait: bool) -> UpRe
         working_dir: loaded.directory.display().to_string(),
         inactive: loaded.inactive.keys().cloned().collect(),
         plan_only: false,
-    }
+    })
 }
 
 pub async fn plan(global: &Global, command: PlanCommand) -> Outcome {
-    let mut loaded = project::load(global, &command.services)?;
-    super::build::name_images(&mut loaded.project);
+    let loaded = project::load(global, &command.services)?;
     let client = connect::engine(global).await?;
-    let request = UpRequest { plan_only: true, ..request(&loaded, command.services, command.how, false) };
+    let request = UpRequest { plan_only: true, ..request(&loaded, command.services, command.how, false)? };
     let mut lines = client.post_lines(&path(&loaded, "up"), &request).await?;
     let mut steps = Steps::new(true);
     let mut any = false;
@@ -189,15 +192,14 @@ async fn build_what_is_missing(client: &Client, loaded: &Loaded, command: &Up) -
 }
 
 pub async fn run(global: &Global, command: Up) -> Outcome {
-    let mut loaded = project::load(global, &command.services)?;
-    super::build::name_images(&mut loaded.project);
+    let loaded = project::load(global, &command.services)?;
     let client = connect::engine(global).await?;
     if !command.no_build {
         build_what_is_missing(&client, &loaded, &command).await?;
     }
     let detach = command.detach || command.wait || command.how.no_start;
     let named = command.services.clone();
-    let request = request(&loaded, command.services, command.how, command.wait);
+    let request = request(&loaded, command.services, command.how, command.wait)?;
     let up_path = path(&loaded, "up");
     let up = follow(&client, &up_path, &request, false);
     match command.wait_timeout.filter(|_| command.wait) {

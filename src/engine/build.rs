@@ -57,7 +57,7 @@ impl Engine {
         for container in self.containers() {
             container.with_record(|record| {
                 used_images.insert(record.image_id.clone());
-                used_layers.extend(record.layers.iter().cloned());
+                used_layers.extend(record.all_layers().cloned());
             });
         }
         for (name, image) in self.images.list()? {
@@ -192,11 +192,7 @@ impl Engine {
                     source: source.to_string_lossy().into_owned(),
                     target,
                     read_only,
-                    propagation: None,
-                    create_host_path: false,
-                    no_copy: false,
-                    subpath: None,
-                    anonymous: false,
+                    ..MountSpec::default()
                 }),
                 Mounted::Tmpfs { target, options } => spec.tmpfs.push((target, options)),
             }

@@ -1,16 +1,22 @@
 //! A container's life: created, started, stopped, removed.
 
 use super::error::{EngineError, state_error};
+use super::exec::NewExec;
 use super::link::MonitorLink;
-use super::record::{ContainerRecord, ContainerSpec, HealthSpec, ImageConfig, MountKind, MountSpec, State, Status};
+use super::record::{
+    ContainerRecord, ContainerSpec, FileSpec, HealthSpec, HookSpec, ImageConfig, MountKind, MountSpec, Sharing, State, Status,
+};
+use super::volumes::NewVolume;
 use super::{Container, Engine, locked, new_id};
 use crate::image::{Image, ImageRef};
 use crate::runtime::control::Request;
+use crate::runtime::launch::Join;
 use crate::runtime::sys;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::ffi::CString;
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,19 +56,7 @@ impl Engine {
         for target in volumes {
             let covered = spec.mounts.iter().any(|m| m.target == target) || spec.tmpfs.iter().any(|(path, _)| *path == target);
             if !covered {
-                let (kind, anonymous) = (MountKind::Volume, true);
-                let rest = MountSpec {
-                    kind,
-                    source: String::new(),
-                    target,
-                    read_only: false,
-                    propagation: None,
-                    create_host_path: false,
-                    no_copy: false,
-                    subpath: None,
-                    anonymous,
-                };
-                spec.mounts.push(rest);
+                spec.mounts.push(MountSpec { kind: MountKind::Volume, target, anonymous: true, ..MountSpec::default() });
             }
         }
         for mount in spec.mounts.iter_mut().filter(|m| m.anonymous && m.source.is_empty()) {
@@ -71,9 +65,14 @@ impl Engine {
                 Some(earlier) => earlier.source.clone(),
                 None => {
                     let id = new_id().map_err(EngineError::io("making an id"))?;
-                    self.create_volume(&id, [("com.docker.volume.anonymous".to_string(), String::new())].into(), true)?.name
+                    let mut labels = mount.labels.clone();
+                    labels.insert("com.docker.volume.anonymous".into(), String::new());
+                    self.create_volume(NewVolume { name: id, labels, anonymous: true, ..NewVolume::default() })?.name
                 }
             };
+        }
+        for mount in spec.mounts.iter_mut().filter(|m| m.kind == MountKind::Image) {
+            mount.layers = self.image(&mount.source)?.1.layers;
         }
         let id = new_id().map_err(EngineError::io("making an id"))?;
         let record = ContainerRecord {
@@ -107,6 +106,7 @@ impl Engine {
         let id = record.id.clone();
         let directory = self.container_directory(&id);
         let made = ["upper", "work"].iter().try_for_each(|part| fs::create_dir_all(directory.join(part)));
+        let made = made.and_then(|()| write_files(&directory.join("files"), &record.spec.files));
         let kept = made.and_then(|()| self.journal.put(&format!("container/{id}"), &record));
         if let Err(error) = kept {
             let _ = crate::image::store::remove_tree(&directory);
@@ -130,7 +130,47 @@ impl Engine {
             timer.abort();
         }
         self.update(container, |record| record.stopped_by_user = false);
-        self.start_locked(container).await
+        self.start_locked(container).await?;
+        self.run_hooks(container, |spec| &spec.post_start, "post_start").await
+    }
+
+    /// Runs a container's hooks one after the other.
+    ///
+    /// # Errors
+    /// The first that does not end with 0, in its own words.
+    async fn run_hooks(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        which: impl Fn(&ContainerSpec) -> &Vec<HookSpec>,
+        kind: &str,
+    ) -> Result<(), EngineError> {
+        let hooks = container.with_record(|record| which(&record.spec).clone());
+        for hook in hooks {
+            let new = NewExec {
+                args: hook.command.clone(),
+                env: hook.env,
+                cwd: hook.working_dir,
+                user: hook.user,
+                privileged: hook.privileged,
+                ..NewExec::default()
+            };
+            match self.exec_to_end(container, new).await {
+                Some((0, _)) => {}
+                Some((code, output)) => {
+                    let said = output.trim();
+                    let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+                    return Err(EngineError::Conflict(format!(
+                        "the {kind} hook `{}` of {} ended with exit code {code}{said}",
+                        hook.command.join(" "),
+                        container.name()
+                    )));
+                }
+                None => {
+                    return Err(EngineError::Conflict(format!("{} ended before its {kind} hook was done", container.name())));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Starts a container whose operation lock the caller holds.
@@ -157,14 +197,16 @@ impl Engine {
         let placed = self.place(container).await?;
         let record = ContainerRecord { endpoints: container.record().endpoints, ..record };
         let this = self.clone();
-        let namespace = placed.namespace.clone();
+        let mut joined: Vec<(Join, Arc<OwnedFd>)> = placed.namespace.clone().map(|fd| (Join::Network, fd)).into_iter().collect();
+        joined.extend(self.shared_namespaces(&record)?);
         // Files, a fork and an exec: off the threads that answer requests.
         let spawned = tokio::task::spawn_blocking(move || -> Result<_, EngineError> {
             let run = this.run_directory(&record.id);
             let doing = || EngineError::io(format!("preparing the container {}", record.name));
             fs::create_dir_all(&run).map_err(doing())?;
             this.write_etc(&record, placed.address)?;
-            let launch = this.launch_file(&record)?;
+            let mut launch = this.launch_file(&record)?;
+            launch.joins = joined.iter().map(|(join, _)| *join).collect();
             fs::write(run.join("launch.json"), serde_json::to_vec(&launch).map_err(|e| doing()(e.into()))?).map_err(doing())?;
             let _ = fs::remove_file(this.container_directory(&record.id).join("exit.json"));
             let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
@@ -173,15 +215,40 @@ impl Engine {
             let run_argument = CString::new(run.as_os_str().as_encoded_bytes()).unwrap_or_default();
             let args = [c"wharf".to_owned(), c"monitor".to_owned(), run_argument];
             let mut fds = vec![theirs.as_fd()];
-            if let Some(namespace) = &namespace {
-                fds.push(namespace.as_fd());
-            }
+            fds.extend(joined.iter().map(|(_, fd)| fd.as_fd()));
             sys::spawn(&program, &args, &fds).map_err(EngineError::io("starting a monitor"))?;
             Ok(ours)
         });
         let socket = spawned.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
         let link = Arc::new(MonitorLink::new(socket).map_err(EngineError::io("talking to the monitor"))?);
         self.follow_new(container, link).await
+    }
+
+    /// Opens what a container shares of others: they must run.
+    fn shared_namespaces(&self, record: &ContainerRecord) -> Result<Vec<(Join, Arc<OwnedFd>)>, EngineError> {
+        let mut joined = Vec::new();
+        for (sharing, what, joins) in [
+            (&record.spec.ipc, "IPC namespace", &[(Join::Ipc, "ipc"), (Join::Shm, "mnt")][..]),
+            (&record.spec.pid, "processes", &[(Join::Pid, "pid")][..]),
+        ] {
+            let Some(id) = sharing.container() else { continue };
+            let other = self.container(id)?;
+            let failed = |message: String| EngineError::Start { name: record.name.clone(), message, code: 128 };
+            let gone = || failed(format!("it shares the {what} of {}, which is not running", other.name()));
+            let pid = other.record().state.pid;
+            for (join, name) in joins {
+                let fd = fs::File::open(format!("/proc/{pid}/ns/{name}")).map_err(|_| gone())?;
+                joined.push((*join, Arc::new(fd.into())));
+            }
+            // What was opened is that container's as long as the process has not been another one by then.
+            if pid == 0 || other.record().state.pid != pid {
+                return Err(gone());
+            }
+            if matches!(other.record().spec.ipc, Sharing::Bare | Sharing::Host) && joins.len() > 1 {
+                return Err(failed(format!("it shares the {what} of {}, which has none of its own", other.name())));
+            }
+        }
+        Ok(joined)
     }
 
     /// Stops a container: its stop signal, its grace period, SIGKILL.
@@ -209,6 +276,10 @@ impl Engine {
         }
         if record.state.status == Status::Paused {
             self.pause_locked(container, false)?;
+        }
+        // What a hook cannot do must not keep a container from being stopped.
+        if let Err(error) = self.run_hooks(container, |spec| &spec.pre_stop, "pre_stop").await {
+            tracing::warn!("{error}");
         }
         let seconds = timeout.or(record.spec.stop_timeout).unwrap_or(DEFAULT_STOP_TIMEOUT);
         let signal = Self::stop_signal(&record);
@@ -363,6 +434,25 @@ impl Engine {
             self.enter_names(&record, &places);
         }
     }
+}
+
+/// Writes the configs and secrets that are a container's own. Nobody else on the host can enter the directory.
+fn write_files(directory: &Path, files: &[FileSpec]) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
+    let own: Vec<_> = files.iter().enumerate().filter_map(|(n, file)| Some((n, file, file.content.as_ref()?))).collect();
+    if own.is_empty() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    for (n, file, content) in own {
+        let mut to =
+            fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(directory.join(n.to_string()))?;
+        to.write_all(content)?;
+        fchown(&to, Some(file.uid), Some(file.gid))?;
+        to.set_permissions(fs::Permissions::from_mode(file.mode))?;
+    }
+    Ok(())
 }
 
 impl Image {

@@ -1,9 +1,10 @@
 //! A Compose service as the specification of a container, with Docker Compose's labels.
 
 use super::record::{
-    ContainerSpec, EndpointSpec, HealthSpec, LogSpec, MountKind, MountSpec, NetworkMode, PortSpec, ResourceSpec, RestartPolicy,
+    BlkioSpec, ContainerSpec, DeviceSpec, EndpointSpec, FileSpec, HealthSpec, HookSpec, LogSpec, MountKind, MountSpec,
+    NetworkMode, PortSpec, ResourceSpec, RestartPolicy, Sharing,
 };
-use crate::compose::model::{Project, Service, ServiceVolume, Ulimit};
+use crate::compose::model::{FileMount, FileObject, Hook, Project, Service, ServiceNetwork, ServiceVolume, Throttle, Ulimit};
 use crate::compose::units;
 use crate::plan::config_hash;
 use indexmap::IndexMap;
@@ -15,7 +16,7 @@ pub const LABEL_HASH: &str = "com.docker.compose.config-hash";
 pub const LABEL_DEPENDS_ON: &str = "com.docker.compose.depends_on";
 pub const LABEL_NETWORK: &str = "com.docker.compose.network";
 pub const LABEL_VOLUME: &str = "com.docker.compose.volume";
-const LABEL_ONEOFF: &str = "com.docker.compose.oneoff";
+pub const LABEL_ONEOFF: &str = "com.docker.compose.oneoff";
 const LABEL_VERSION: &str = "com.docker.compose.version";
 const LABEL_FILES: &str = "com.docker.compose.project.config_files";
 const LABEL_DIRECTORY: &str = "com.docker.compose.project.working_dir";
@@ -27,17 +28,19 @@ pub struct Origin {
     pub working_dir: String,
 }
 
-/// The specification of a service's n-th container. `network_of` is the id of the container whose network it shares.
+/// Containers whose namespaces a service's container shares, by their ids.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
+    pub network: Option<String>,
+    pub ipc: Option<String>,
+    pub pid: Option<String>,
+}
+
+/// The specification of a service's n-th container.
 ///
 /// # Errors
 /// A sentence: which attribute has a value that cannot be meant.
-pub fn container(
-    project: &Project,
-    name: &str,
-    number: u32,
-    origin: &Origin,
-    network_of: Option<String>,
-) -> Result<ContainerSpec, String> {
+pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, shared: Shared) -> Result<ContainerSpec, String> {
     let service = &project.services[name];
     let wrong = |attribute: &str, value: &str, expected: &str| {
         format!("`services.{name}.{attribute}` is `{value}`, and must be {expected}")
@@ -50,7 +53,10 @@ pub fn container(
             _ => "no",
         }
     });
-    let network_mode = match (service.network_mode.as_deref(), network_of) {
+    // `networks: {x: {name: host, external: true}}` is the older way to say `network_mode: host`.
+    let named: Vec<&str> = service.networks.keys().filter_map(|key| project.networks.get(key)).map(|n| n.name.as_str()).collect();
+    let of_networks = if let ["host" | "none"] = named[..] { named.first().copied() } else { None };
+    let network_mode = match (service.network_mode.as_deref().or(of_networks), shared.network) {
         (_, Some(id)) => NetworkMode::Container(id),
         (Some("host"), _) => NetworkMode::Host,
         (Some("none"), _) => NetworkMode::None,
@@ -61,18 +67,36 @@ pub fn container(
     };
     let mut keys: Vec<_> = service.networks.iter().collect();
     keys.sort_by(|(a, x), (b, y)| {
-        let priority = |n: &Option<crate::compose::model::ServiceNetwork>| n.as_ref().and_then(|n| n.priority).unwrap_or(0);
+        let priority = |n: &Option<ServiceNetwork>| n.as_ref().and_then(|n| n.priority).unwrap_or(0);
         priority(y).cmp(&priority(x)).then(a.cmp(b))
     });
     let mut networks = Vec::new();
-    for (key, options) in keys {
+    for (key, options) in keys.into_iter().filter(|_| network_mode == NetworkMode::Bridge) {
         let network = project.networks.get(key).map_or_else(|| key.clone(), |n| n.name.clone());
         let mut aliases = vec![name.to_string()];
         aliases.extend(options.iter().flat_map(|o| o.aliases.iter().cloned()));
         let address = options.as_ref().and_then(|o| o.ipv4_address.as_deref());
         let ipv4_address =
             address.map(|a| a.parse().map_err(|_| wrong("networks.ipv4_address", a, "an IPv4 address"))).transpose()?;
-        networks.push(EndpointSpec { network, aliases, ipv4_address });
+        let options = options.clone().unwrap_or_default();
+        let first = networks.is_empty();
+        let mac = options.mac_address.as_ref().or(service.mac_address.as_ref().filter(|_| first));
+        let mac_address = mac
+            .map(|text| {
+                crate::network::link::parse_mac(text).ok_or_else(|| wrong("mac_address", text, "six bytes: `02:42:ac:11:00:02`"))
+            })
+            .transpose()?;
+        let link_local =
+            options.link_local_ips.iter().map(|a| a.parse().map_err(|_| wrong("networks.link_local_ips", a, "an IPv4 address")));
+        networks.push(EndpointSpec {
+            network,
+            aliases,
+            ipv4_address,
+            mac_address,
+            link_local_ips: link_local.collect::<Result<_, _>>()?,
+            interface_name: options.interface_name,
+            gw_priority: options.gw_priority.unwrap_or(0),
+        });
     }
     let mut mounts = Vec::new();
     let mut tmpfs: Vec<(String, Vec<String>)> = service
@@ -101,9 +125,38 @@ pub fn container(
                     volume.source.as_ref().map(|key| project.volumes.get(key).map_or_else(|| key.clone(), |v| v.name.clone()));
                 mounts.push(mount(MountKind::Volume, volume, source));
             }
-            other => return Err(wrong("volumes.type", other, "`bind`, `volume` or `tmpfs`")),
+            "image" => mounts.push(MountSpec {
+                read_only: true,
+                subpath: volume.image.as_ref().and_then(|i| i.subpath.clone()),
+                ..mount(MountKind::Image, volume, volume.source.clone())
+            }),
+            other => return Err(wrong("volumes.type", other, "`bind`, `volume`, `tmpfs` or `image`")),
         }
     }
+    check_what_the_host_has(name, service)?;
+    let sharing = |attribute: &str, mode: Option<&str>, id: Option<String>| match (mode, id) {
+        (_, Some(id)) => Ok(Sharing::Container(id)),
+        (None | Some("" | "private" | "shareable"), None) => Ok(Sharing::Own),
+        (Some("host"), None) => Ok(Sharing::Host),
+        (Some("none"), None) if attribute == "ipc" => Ok(Sharing::Bare),
+        (Some(other), None) => Err(wrong(attribute, other, "`host`, `service:NAME` or `container:NAME`")),
+    };
+    let ipc = sharing("ipc", service.ipc.as_deref(), shared.ipc)?;
+    let pid = sharing("pid", service.pid.as_deref(), shared.pid)?;
+    let mut files = Vec::new();
+    for (mounted, objects, what, directory) in
+        [(&service.configs, &project.configs, "configs", "/"), (&service.secrets, &project.secrets, "secrets", "/run/secrets/")]
+    {
+        for one in mounted {
+            files.push(file(name, what, directory, one, objects.get(&one.source))?);
+        }
+    }
+    let link = |text: &String| {
+        let (target, alias) = text.split_once(':').unwrap_or((text, text));
+        (alias.to_string(), target.to_string())
+    };
+    let policy = service.deploy.as_ref().and_then(|d| d.restart_policy.as_ref());
+    let nanos = |text: Option<&String>| text.and_then(|text| units::duration(text)).filter(|nanos| *nanos > 0);
     let grace = service.stop_grace_period.as_deref().and_then(units::duration);
     Ok(ContainerSpec {
         image: service.image.clone().unwrap_or_default(),
@@ -150,7 +203,116 @@ pub fn container(
         shm_size: service.shm_size.as_deref().and_then(|s| s.parse().ok()),
         oom_score_adj: service.oom_score_adj.unwrap_or(0) as i32,
         log: log(name, service)?,
+        annotations: service.annotations.clone(),
+        ipc,
+        pid,
+        uts_host: service.uts.as_deref() == Some("host"),
+        cgroup_private: service.cgroup.as_deref().map(|cgroup| cgroup == "private"),
+        devices: service
+            .devices
+            .iter()
+            .map(|device| DeviceSpec {
+                source: device.source.clone(),
+                target: device.target.clone().unwrap_or_else(|| device.source.clone()),
+                permissions: device.permissions.clone().unwrap_or_else(|| "rwm".into()),
+            })
+            .collect(),
+        device_cgroup_rules: service.device_cgroup_rules.clone(),
+        files,
+        links: service.links.iter().chain(&service.external_links).map(link).collect(),
+        post_start: service.post_start.iter().map(hook).collect(),
+        pre_stop: service.pre_stop.iter().map(hook).collect(),
+        restart_delay: nanos(policy.and_then(|p| p.delay.as_ref())),
+        restart_window: nanos(policy.and_then(|p| p.window.as_ref())),
+        stdin_once: false,
     })
+}
+
+/// Refuses what this host cannot give, in words of its own instead of the kernel's.
+fn check_what_the_host_has(name: &str, service: &Service) -> Result<(), String> {
+    if let Some(mode) = service.userns_mode.as_deref().filter(|mode| !matches!(*mode, "" | "host")) {
+        return Err(format!(
+            "`services.{name}.userns_mode` is `{mode}`: wharf has no user namespaces yet; `host` is what it does"
+        ));
+    }
+    if let Some(mode) = service.uts.as_deref().filter(|mode| !matches!(*mode, "" | "host")) {
+        return Err(format!("`services.{name}.uts` is `{mode}`, and must be `host` or absent"));
+    }
+    if let Some(platform) = service.platform.as_deref().filter(|platform| !crate::image::is_native(platform)) {
+        return Err(format!(
+            "`services.{name}.platform` is `{platform}`, and this machine is linux/{}: wharf emulates no other processor",
+            crate::image::architecture()
+        ));
+    }
+    let reservations = service.deploy.as_ref().and_then(|d| d.resources.reservations.as_ref());
+    let requests = service.gpus.iter().chain(reservations.iter().flat_map(|r| &r.devices));
+    if let Some(request) = requests.into_iter().next() {
+        let driver = request.driver.clone().filter(|d| !d.is_empty()).unwrap_or_else(|| "any driver".into());
+        return Err(format!(
+            "`services.{name}` asks for devices with the capabilities [{}] of {driver}, and this host has no such driver for wharf; name the devices themselves under `devices`",
+            request.capabilities.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+/// A config or a secret. A file of the host with an owner and mode of its own is mounted as it is, so that a change of it is
+/// seen; everything else is a copy.
+fn file(
+    service: &str,
+    what: &str,
+    directory: &str,
+    mounted: &FileMount,
+    object: Option<&FileObject>,
+) -> Result<FileSpec, String> {
+    let one = what.trim_end_matches('s');
+    let source = &mounted.source;
+    let Some(object) = object else {
+        return Err(format!("`services.{service}.{what}` names `{source}`, and the project has no such {one}"));
+    };
+    let number = |key: &str, text: &Option<String>| match text.as_deref() {
+        None | Some("") => Ok(0),
+        Some(text) => text
+            .parse::<u32>()
+            .map_err(|_| format!("`services.{service}.{what}`: the {key} of `{source}` is `{text}`, and must be a number")),
+    };
+    let target = mounted.target.clone().unwrap_or_else(|| source.clone());
+    let target = if target.starts_with('/') { target } else { format!("{directory}{target}") };
+    let as_it_is = mounted.uid.is_none() && mounted.gid.is_none() && mounted.mode.is_none();
+    let read = |path: &String| std::fs::read(path).map_err(|e| format!("the {one} `{source}` cannot be read from {path}: {e}"));
+    let (source, content) = match (&object.content, &object.file) {
+        (Some(content), _) => (None, Some(content.clone().into_bytes())),
+        (None, Some(path)) if as_it_is => {
+            std::fs::metadata(path).map_err(|e| format!("the {one} `{source}` cannot be read from {path}: {e}"))?;
+            (Some(path.clone()), None)
+        }
+        (None, Some(path)) => (None, Some(read(path)?)),
+        (None, None) if object.external => {
+            return Err(format!(
+                "the {one} `{source}` is external, and wharf keeps none of its own: give it a `file` or an `environment`"
+            ));
+        }
+        (None, None) => return Err(format!("the {one} `{source}` has no content: give it a `file` or an `environment`")),
+    };
+    Ok(FileSpec {
+        target,
+        source,
+        uid: number("uid", &mounted.uid)?,
+        gid: number("gid", &mounted.gid)?,
+        mode: mounted.mode.unwrap_or(0o444),
+        content,
+    })
+}
+
+fn hook(hook: &Hook) -> HookSpec {
+    let variable = |(name, value): (&String, &Option<String>)| Some(format!("{name}={}", value.as_ref()?));
+    HookSpec {
+        command: hook.command.clone().unwrap_or_default(),
+        env: hook.environment.iter().filter_map(variable).collect(),
+        user: hook.user.clone(),
+        working_dir: hook.working_dir.clone(),
+        privileged: hook.privileged,
+    }
 }
 
 /// The labels that `docker compose` puts on a container, after the user's own.
@@ -163,7 +325,7 @@ fn labels(project: &Project, name: &str, number: u32, origin: &Origin) -> IndexM
         (LABEL_PROJECT, project.name.clone()),
         (LABEL_SERVICE, name.to_string()),
         (LABEL_NUMBER, number.to_string()),
-        (LABEL_HASH, config_hash(service)),
+        (LABEL_HASH, config_hash(project, service)),
         (LABEL_DEPENDS_ON, depends_on.join(",")),
         (LABEL_ONEOFF, "False".to_string()),
         (LABEL_VERSION, env!("CARGO_PKG_VERSION").to_string()),
@@ -185,6 +347,9 @@ fn mount(kind: MountKind, volume: &ServiceVolume, source: Option<String>) -> Mou
         create_host_path: false,
         no_copy: volume.volume.as_ref().is_some_and(|v| v.nocopy),
         subpath: volume.volume.as_ref().and_then(|v| v.subpath.clone()),
+        not_recursive: volume.bind.as_ref().is_some_and(|b| b.recursive.as_deref() == Some("disabled")),
+        labels: volume.volume.as_ref().map(|v| v.labels.clone()).unwrap_or_default(),
+        layers: Vec::new(),
     }
 }
 
@@ -238,10 +403,21 @@ fn health(service: &Service) -> Option<HealthSpec> {
 
 fn resources(service: &Service) -> ResourceSpec {
     let limits = service.deploy.as_ref().and_then(|d| d.resources.limits.clone()).unwrap_or_default();
+    let reserved = service.deploy.as_ref().and_then(|d| d.resources.reservations.as_ref()).and_then(|r| r.memory.clone());
     let bytes = |text: &Option<String>| text.as_ref().and_then(|t| t.parse::<i64>().ok()).filter(|n| *n != 0);
+    let throttles =
+        |list: &[Throttle]| list.iter().filter_map(|t| Some((t.path.clone(), t.rate.parse().ok()?))).collect::<Vec<_>>();
+    let blkio = service.blkio_config.as_ref().map(|config| BlkioSpec {
+        weight: config.weight,
+        weight_device: config.weight_device.iter().map(|d| (d.path.clone(), d.weight)).collect(),
+        read_bps: throttles(&config.device_read_bps),
+        write_bps: throttles(&config.device_write_bps),
+        read_iops: throttles(&config.device_read_iops),
+        write_iops: throttles(&config.device_write_iops),
+    });
     ResourceSpec {
         memory: bytes(&service.mem_limit).or(bytes(&limits.memory)),
-        memory_reservation: bytes(&service.mem_reservation),
+        memory_reservation: bytes(&service.mem_reservation).or(bytes(&reserved)),
         memory_swap: bytes(&service.memswap_limit),
         cpus: service.cpus.or(limits.cpus).filter(|c| *c > 0.0),
         cpu_shares: service.cpu_shares.and_then(|shares| u64::try_from(shares).ok()),
@@ -249,6 +425,11 @@ fn resources(service: &Service) -> ResourceSpec {
         cpu_period: service.cpu_period.and_then(|period| u64::try_from(period).ok()),
         cpuset: service.cpuset.clone().filter(|c| !c.is_empty()),
         pids: service.pids_limit.or(limits.pids).filter(|p| *p != 0),
+        cpu_rt_period: service.cpu_rt_period.and_then(|period| u64::try_from(period).ok()),
+        cpu_rt_runtime: service.cpu_rt_runtime,
+        memory_swappiness: service.mem_swappiness.as_ref().and_then(|text| text.parse().ok()),
+        oom_kill_disable: service.oom_kill_disable,
+        blkio: blkio.unwrap_or_default(),
     }
 }
 

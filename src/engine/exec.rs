@@ -92,7 +92,7 @@ impl Engine {
             container.link().ok_or_else(|| EngineError::Conflict(format!("the container {} is not running", record.name)))?;
         let doing = || EngineError::io("making a pipe");
         let config = &record.image;
-        let hostname = record.spec.hostname.clone().unwrap_or_else(|| record.id[..12].to_string());
+        let hostname = super::launching::host_name(&record);
         let env = [record.spec.env.clone(), exec.new.env.clone()].concat();
         let spec = ExecSpec {
             id: exec.number,
@@ -163,8 +163,8 @@ impl Engine {
     }
 
     /// Runs a command to its end and returns its exit code and output; `None` when the container is gone.
-    pub(super) async fn exec_to_end(self: &Arc<Self>, container: &Arc<Container>, args: Vec<String>) -> Option<(i32, String)> {
-        let exec = self.create_exec(container, NewExec { args, ..NewExec::default() }).ok()?;
+    pub(super) async fn exec_to_end(self: &Arc<Self>, container: &Arc<Container>, new: NewExec) -> Option<(i32, String)> {
+        let exec = self.create_exec(container, new).ok()?;
         let ended = EndExec { engine: self, exec: &exec };
         let (output, error) = match self.start_exec(&exec).await {
             Ok(Streams::Pipes { output, error, .. }) => (output, error),

@@ -1,5 +1,6 @@
 //! Health checks: a command in the container, at Docker's times and with Docker's states.
 
+use super::exec::NewExec;
 use super::record::{ContainerRecord, Health, HealthSpec, HealthStatus, Probe, Status};
 use super::{Container, Engine, locked};
 use jiff::Timestamp;
@@ -87,7 +88,7 @@ impl Engine {
             Some((kind, rest)) if kind == "CMD-SHELL" => vec!["/bin/sh".into(), "-c".into(), rest.join(" ")],
             _ => test.to_vec(),
         };
-        self.exec_to_end(container, args).await
+        self.exec_to_end(container, NewExec { args, ..NewExec::default() }).await
     }
 }
 

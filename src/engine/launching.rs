@@ -1,12 +1,13 @@
 //! From a container's record to the launch file that its monitor reads.
 
 use super::error::EngineError;
-use super::record::{ContainerRecord, MountKind, NetworkMode};
-use super::{Engine, locked};
+use super::record::{ContainerRecord, MountKind, NetworkMode, Sharing};
+use super::{Engine, devices, locked};
 use crate::runtime::capabilities::Capabilities;
-use crate::runtime::launch::{Launch, LogTarget, Rootfs};
-use crate::runtime::spec::{BindMount, Resources, Settings};
-use crate::runtime::{pack, seccomp, spec};
+use crate::runtime::launch::{ImageMount, Launch, LogTarget, Rootfs};
+use crate::runtime::spec::{BindMount, Ipc, Resources, Settings};
+use crate::runtime::{pack, seccomp, seccomp_file, spec};
+use std::collections::HashMap;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
@@ -38,11 +39,17 @@ impl Engine {
             .map_err(|name| invalid(format!("`{name}` is not a capability; capabilities(7) lists them")))?;
         let mut unconfined = spec.privileged;
         let mut no_new_privileges = false;
+        let mut system_paths = spec.privileged;
+        let mut custom = None;
         for option in &spec.security_opt {
-            match option.replace('=', ":").as_str() {
+            match option.replacen('=', ":", 1).as_str() {
                 "seccomp:unconfined" => unconfined = true,
                 "no-new-privileges" | "no-new-privileges:true" => no_new_privileges = true,
-                "no-new-privileges:false" | "apparmor:unconfined" | "label:disable" => {}
+                "no-new-privileges:false" | "apparmor:unconfined" => {}
+                // There is no SELinux to label for.
+                label if label.starts_with("label:") => {}
+                "systempaths:unconfined" => system_paths = true,
+                profile if profile.starts_with("seccomp:") => custom = Some(profile["seccomp:".len()..].to_string()),
                 other => return Err(invalid(format!("the security option `{other}` is not supported yet"))),
             }
         }
@@ -54,9 +61,8 @@ impl Engine {
             sysctls.push(("net.ipv4.ping_group_range".into(), "0 2147483647".into()));
         }
         for (name, value) in &spec.sysctls {
-            let own = NAMESPACED_SYSCTLS.contains(&name.as_str())
-                || name.starts_with("fs.mqueue.")
-                || (name.starts_with("net.") && !host_network);
+            let own_ipc = NAMESPACED_SYSCTLS.contains(&name.as_str()) || name.starts_with("fs.mqueue.");
+            let own = (own_ipc && spec.ipc == Sharing::Own) || (name.starts_with("net.") && !host_network);
             if !own || name.contains("..") || name.contains('/') {
                 return Err(invalid(format!(
                     "the sysctl `{name}` would change the host: only those of the container's own namespaces can be set"
@@ -66,7 +72,7 @@ impl Engine {
             sysctls.push((name.clone(), value.clone()));
         }
         let image = &record.image;
-        let hostname = spec.hostname.clone().unwrap_or_else(|| record.id[..12].to_string());
+        let hostname = host_name(record);
         let args = match (&spec.entrypoint, &spec.command) {
             (Some(entrypoint), command) => [entrypoint.clone(), command.clone().unwrap_or_default()].concat(),
             (None, Some(command)) => [image.entrypoint.clone(), command.clone()].concat(),
@@ -85,7 +91,7 @@ impl Engine {
             cwd,
             terminal: spec.tty,
             console_size: None,
-            hostname: Some(hostname),
+            hostname: (!spec.uts_host).then_some(hostname),
             domainname: spec.domainname.clone(),
             capabilities,
             privileged: spec.privileged,
@@ -97,17 +103,43 @@ impl Engine {
             shm_size: spec.shm_size.unwrap_or(DEFAULT_SHM),
             mounts: Vec::new(),
             tmpfs: spec.tmpfs.clone(),
-            resources: resources(record),
+            resources: resources(record).map_err(&invalid)?,
+            ipc: match spec.ipc {
+                Sharing::Own | Sharing::Container(_) => Ipc::Own,
+                Sharing::Bare => Ipc::Bare,
+                Sharing::Host => Ipc::Host,
+            },
+            annotations: spec.annotations.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+            devices: devices::of(spec).map_err(&invalid)?,
+            device_rules: devices::rules(&spec.device_cgroup_rules).map_err(&invalid)?,
+            system_paths,
         };
-        let (mounts, copy_up) = self.mounts(record)?;
-        let settings = Settings { mounts, ..settings };
+        let mounted = self.mounts(record)?;
+        let settings = Settings { mounts: mounted.binds, ..settings };
         let oci = serde_json::from_value(spec::oci(&settings))
             .map_err(|e| invalid(format!("its configuration is no valid OCI one: {e}")))?;
         let directory = self.container_directory(&record.id);
-        let seccomp = if unconfined { Vec::new() } else { self.seccomp_program(capabilities) };
+        let seccomp = match custom {
+            _ if unconfined => Vec::new(),
+            Some(path) => {
+                seccomp_file::compile(Path::new(&path), capabilities).map_err(&invalid)?.into_iter().map(pack).collect()
+            }
+            None => self.seccomp_program(capabilities),
+        };
+        let mut namespaces = libc::CLONE_NEWNS;
+        for (own, flag) in [
+            (spec.pid == Sharing::Own, libc::CLONE_NEWPID),
+            (matches!(spec.ipc, Sharing::Own | Sharing::Bare), libc::CLONE_NEWIPC),
+            (!spec.uts_host, libc::CLONE_NEWUTS),
+        ] {
+            namespaces |= if own { flag } else { 0 };
+        }
         Ok(Launch {
             id: record.id.clone(),
-            clone_flags: (libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) as u64,
+            clone_flags: namespaces as u64,
+            joins: Vec::new(),
+            // As Docker has it: the host's with cgroup v1, and for the privileged.
+            cgroup_namespace: spec.cgroup_private.unwrap_or(self.cgroups.is_v2() && !spec.privileged),
             terminal: spec.tty,
             cgroup: self.cgroups.clone(),
             oci,
@@ -120,7 +152,9 @@ impl Engine {
             },
             user,
             group_add: spec.group_add.clone(),
-            copy_up,
+            copy_up: mounted.copy_up,
+            images: mounted.images,
+            subpaths: mounted.subpaths,
             init: spec.init,
             seccomp,
             log: LogTarget {
@@ -184,18 +218,41 @@ impl Engine {
     }
 
     /// Bind mounts of the container: its own files, volumes and the user's directories; and which take the image's content.
-    fn mounts(&self, record: &ContainerRecord) -> Result<(Vec<BindMount>, Vec<String>), EngineError> {
-        let mut mounts = Vec::new();
-        let mut copy_up = Vec::new();
+    fn mounts(&self, record: &ContainerRecord) -> Result<Mounts, EngineError> {
+        let mut all = Mounts::default();
         let directory = self.run_directory(&record.id);
         for file in ["resolv.conf", "hostname", "hosts"] {
             let destination = format!("/etc/{file}");
             if !record.spec.mounts.iter().any(|m| m.target == destination) && directory.join(file).exists() {
-                mounts.push(BindMount { source: directory.join(file), destination, options: vec!["bind".into()] });
+                all.binds.push(BindMount {
+                    source: directory.join(file),
+                    destination,
+                    options: vec!["bind".into()],
+                    fstype: None,
+                });
             }
         }
+        let own_files = self.container_directory(&record.id).join("files");
+        for (n, file) in record.spec.files.iter().enumerate() {
+            let source = file.source.as_ref().map_or_else(|| own_files.join(n.to_string()), std::path::PathBuf::from);
+            let options = vec!["bind".into(), "ro".into()];
+            all.binds.push(BindMount { source, destination: file.target.clone(), options, fstype: None });
+        }
         for mount in &record.spec.mounts {
+            if let Some(subpath) = &mount.subpath {
+                let inside = Path::new(subpath);
+                if inside.components().any(|c| !matches!(c, std::path::Component::Normal(_))) {
+                    return Err(EngineError::Invalid(format!("the subpath `{subpath}` must be a relative path without `..`")));
+                }
+                all.subpaths.insert(mount.target.clone(), inside.to_path_buf());
+            }
             let source = match mount.kind {
+                MountKind::Image => {
+                    // overlayfs wants two layers at least.
+                    let layers = [self.base_layer()].into_iter().chain(mount.layers.iter().map(|layer| self.images.layer(layer)));
+                    all.images.push(ImageMount { destination: mount.target.clone().into(), layers: layers.collect() });
+                    continue;
+                }
                 MountKind::Bind => {
                     let source = Path::new(&mount.source).to_path_buf();
                     if !source.exists() {
@@ -214,40 +271,34 @@ impl Engine {
                     }
                     source
                 }
+                MountKind::Volume if self.volume(&mount.source).is_some_and(|volume| !volume.options.is_empty()) => {
+                    let options = self.volume(&mount.source).map(|volume| volume.options).unwrap_or_default();
+                    all.binds.push(driver_mount(&mount.source, &options, mount)?);
+                    continue;
+                }
                 MountKind::Volume => {
                     let data = self.volume_data(&mount.source);
                     fs::create_dir_all(&data).map_err(EngineError::io(format!("making the volume {}", mount.source)))?;
                     let empty = fs::read_dir(&data).is_ok_and(|mut entries| entries.next().is_none());
                     if empty && !mount.no_copy {
-                        copy_up.push(mount.target.clone());
+                        all.copy_up.push(mount.target.clone());
                     }
-                    match &mount.subpath {
-                        None => data,
-                        Some(sub) => {
-                            let inside = Path::new(sub);
-                            if inside.components().any(|c| !matches!(c, std::path::Component::Normal(_))) {
-                                return Err(EngineError::Invalid(format!(
-                                    "the subpath `{sub}` must be a relative path without `..`"
-                                )));
-                            }
-                            data.join(inside)
-                        }
-                    }
+                    data
                 }
             };
-            let mut options = vec!["rbind".to_string()];
+            let mut options = vec![if mount.not_recursive { "bind" } else { "rbind" }.to_string()];
             options.extend(mount.read_only.then(|| "ro".to_string()));
             options.extend(mount.propagation.clone());
-            mounts.push(BindMount { source, destination: mount.target.clone(), options });
+            all.binds.push(BindMount { source, destination: mount.target.clone(), options, fstype: None });
         }
-        Ok((mounts, copy_up))
+        Ok(all)
     }
 
     /// Writes /etc/hostname, /etc/hosts and /etc/resolv.conf of a container.
     pub(super) fn write_etc(&self, record: &ContainerRecord, address: Option<Ipv4Addr>) -> Result<(), EngineError> {
         let directory = self.run_directory(&record.id);
         let spec = &record.spec;
-        let hostname = spec.hostname.clone().unwrap_or_else(|| record.id[..12].to_string());
+        let hostname = host_name(record);
         let qualified = spec.domainname.as_ref().map(|d| format!("{hostname}.{d} ")).unwrap_or_default();
         let mut hosts = String::from(
             "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
@@ -301,6 +352,49 @@ impl Engine {
     }
 }
 
+/// What is mounted into a container besides what every one has.
+#[derive(Default)]
+struct Mounts {
+    binds: Vec<BindMount>,
+    /// Destinations of empty volumes, which take the image's content.
+    copy_up: Vec<String>,
+    images: Vec<ImageMount>,
+    subpaths: HashMap<String, std::path::PathBuf>,
+}
+
+/// A volume of the driver `local` with options: what mount(8) would do with them, in the container's own mount namespace.
+fn driver_mount(
+    name: &str,
+    options: &indexmap::IndexMap<String, String>,
+    mount: &super::record::MountSpec,
+) -> Result<BindMount, EngineError> {
+    let option = |key: &str| options.get(key).map(String::as_str).unwrap_or_default();
+    let (fstype, device) = (option("type"), option("device"));
+    let mut words: Vec<String> = option("o").split(',').filter(|o| !o.is_empty()).map(str::to_string).collect();
+    words.extend(mount.read_only.then(|| "ro".to_string()));
+    let is_bind = words.iter().any(|o| o == "bind" || o == "rbind");
+    if is_bind && !Path::new(device).exists() {
+        return Err(EngineError::Invalid(format!("the volume {name} is {device}, which does not exist; create it")));
+    }
+    if !is_bind && fstype.starts_with("nfs") {
+        // The kernel wants the server's address; mount.nfs would look its name up.
+        let server = device.split_once(":/").map_or(device, |(server, _)| server);
+        if !words.iter().any(|o| o.starts_with("addr=")) {
+            words.push(format!("addr={server}"));
+        }
+    }
+    let destination = mount.target.clone();
+    Ok(BindMount { source: device.into(), destination, options: words, fstype: (!is_bind).then(|| fstype.to_string()) })
+}
+
+/// A container's host name: the host's own where it is in the host's UTS namespace.
+pub(super) fn host_name(record: &ContainerRecord) -> String {
+    if record.spec.uts_host || record.spec.network_mode == NetworkMode::Host && record.spec.hostname.is_none() {
+        return nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    }
+    record.spec.hostname.clone().unwrap_or_else(|| record.id[..12].to_string())
+}
+
 /// The image's environment under the user's, with Docker's defaults; HOME is set by the container's first process, which
 /// knows the user.
 pub(super) fn environment(image: &[String], own: &[String], hostname: &str, tty: bool) -> Vec<String> {
@@ -322,10 +416,10 @@ pub(super) fn environment(image: &[String], own: &[String], hostname: &str, tty:
     env
 }
 
-fn resources(record: &ContainerRecord) -> Resources {
+fn resources(record: &ContainerRecord) -> Result<Resources, String> {
     const PERIOD: u64 = 100_000;
     let r = &record.spec.resources;
-    Resources {
+    Ok(Resources {
         memory: r.memory,
         memory_reservation: r.memory_reservation,
         memory_swap: r.memory_swap,
@@ -334,5 +428,10 @@ fn resources(record: &ContainerRecord) -> Resources {
         cpu_period: r.cpus.map(|_| PERIOD).or(r.cpu_period),
         cpuset: r.cpuset.clone(),
         pids: r.pids,
-    }
+        cpu_rt_period: r.cpu_rt_period,
+        cpu_rt_runtime: r.cpu_rt_runtime,
+        swappiness: r.memory_swappiness,
+        oom_kill_disable: r.oom_kill_disable,
+        block_io: devices::block_io(&r.blkio)?,
+    })
 }

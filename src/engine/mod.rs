@@ -8,6 +8,7 @@ pub mod adopt;
 pub mod build;
 pub mod containers;
 pub mod convert;
+mod devices;
 pub mod error;
 pub mod events;
 pub mod exec;
@@ -20,7 +21,7 @@ pub mod networks;
 pub mod projects;
 pub mod record;
 mod supervise;
-mod volumes;
+pub mod volumes;
 
 pub use error::EngineError;
 pub use events::Event;

@@ -1,7 +1,7 @@
 //! Networks: made and removed on request, and a container's place on them.
 
 use super::error::{EngineError, state_error};
-use super::record::{ContainerRecord, NetworkMode, NetworkRecord};
+use super::record::{ContainerRecord, EndpointSpec, NetworkDriver, NetworkMode, NetworkRecord};
 use super::{Container, Engine, locked, new_id};
 use crate::network::address::{self, Subnet};
 use crate::network::dns::{self, View};
@@ -22,14 +22,40 @@ pub struct NewNetwork {
     pub name: String,
     pub subnet: Option<String>,
     pub gateway: Option<String>,
+    pub ip_range: Option<String>,
+    /// Addresses of others on the network, by any name.
+    pub reserved: IndexMap<String, String>,
     pub internal: bool,
     pub labels: IndexMap<String, String>,
+    /// `bridge` where it is empty.
+    pub driver: String,
+    pub options: IndexMap<String, String>,
 }
 
 /// A container's place on its networks, ready to be handed to its monitor.
 pub(super) struct Placed {
     pub namespace: Option<Arc<OwnedFd>>,
     pub address: Option<Ipv4Addr>,
+}
+
+/// The interface of the host that a macvlan or ipvlan network is on, and of which kind its interfaces are.
+fn parent_of(network: &NetworkRecord) -> Result<(u32, link::Kind), EngineError> {
+    let driver = network.driver.as_str();
+    let mode = network.option(if driver == "macvlan" { "macvlan_mode" } else { "ipvlan_mode" });
+    let kind = link::Kind::parse(driver, mode).ok_or_else(|| {
+        let mode = mode.unwrap_or_default();
+        EngineError::Invalid(format!("the network {} has the {driver}_mode `{mode}`, which there is not", network.name))
+    })?;
+    let parent = network.option("parent").ok_or_else(|| {
+        EngineError::Invalid(format!(
+            "the network {} of driver {driver} needs `driver_opts: {{parent: INTERFACE}}`, one of the host's interfaces",
+            network.name
+        ))
+    })?;
+    let index = link::index_of(parent).map_err(|_| {
+        EngineError::Invalid(format!("the network {} is on the interface `{parent}`, which the host does not have", network.name))
+    })?;
+    Ok((index, kind))
 }
 
 impl Engine {
@@ -56,6 +82,21 @@ impl Engine {
     /// # Errors
     /// When the name or the subnet is taken, or the kernel refuses.
     pub fn create_network(&self, new: &NewNetwork) -> Result<NetworkRecord, EngineError> {
+        let driver = match new.driver.as_str() {
+            "" | "bridge" | "default" => NetworkDriver::Bridge,
+            "macvlan" => NetworkDriver::Macvlan,
+            "ipvlan" => NetworkDriver::Ipvlan,
+            other => {
+                return Err(EngineError::Invalid(format!(
+                    "the network {} has the driver `{other}`; wharf has `bridge`, `macvlan` and `ipvlan`",
+                    new.name
+                )));
+            }
+        };
+        if let Some(name) = new.options.get("com.docker.network.bridge.name").filter(|name| name.len() > 15 || name.contains('/'))
+        {
+            return Err(EngineError::Invalid(format!("`{name}` cannot be a bridge's name: it has 15 characters at most")));
+        }
         // Engines with other roots choose their subnets by the same routes: one after the other, until the route is there.
         // A lock on this directory leaves no file behind.
         let routes_directory = std::fs::File::open("/sys/class/net").map_err(EngineError::io("opening /sys/class/net"))?;
@@ -66,8 +107,11 @@ impl Engine {
             return Err(EngineError::Conflict(format!("there is a network `{}` already", new.name)));
         }
         let mut used: Vec<(Subnet, String)> = networks.values().map(|n| (n.subnet, format!("the network {}", n.name))).collect();
-        let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
-        used.extend(address::routes(&routes).into_iter().map(|s| (s, "a route of the host".to_string())));
+        // On an interface of the host's, containers are in the network that the host itself is in.
+        if driver == NetworkDriver::Bridge {
+            let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
+            used.extend(address::routes(&routes).into_iter().map(|s| (s, "a route of the host".to_string())));
+        }
         let subnet = match &new.subnet {
             Some(text) => {
                 let subnet: Subnet = text.parse()?;
@@ -90,7 +134,25 @@ impl Engine {
             })?,
             None => subnet.gateway(),
         };
+        let foreign = |text: &str| NetworkError::ForeignAddress {
+            network: new.name.clone(),
+            address: text.into(),
+            subnet: subnet.to_string(),
+        };
+        let ip_range = match &new.ip_range {
+            Some(text) => Some(text.parse().ok().filter(|range: &Subnet| subnet.overlaps(*range)).ok_or_else(|| foreign(text))?),
+            None => None,
+        };
+        let reserved = new.reserved.iter().map(|(name, text)| {
+            let address = text.parse().ok().filter(|a| subnet.contains(*a)).ok_or_else(|| foreign(text))?;
+            Ok((name.clone(), address))
+        });
+        let reserved = reserved.collect::<Result<IndexMap<String, Ipv4Addr>, NetworkError>>()?;
         let record = NetworkRecord {
+            ip_range,
+            reserved,
+            driver,
+            options: new.options.clone(),
             id: new_id().map_err(EngineError::io("making an id"))?,
             name: new.name.clone(),
             created_at: jiff::Timestamp::now(),
@@ -116,13 +178,16 @@ impl Engine {
 
     /// Makes the bridge; one that is there already is taken as it is.
     pub(super) fn raise_bridge(&self, record: &NetworkRecord) -> Result<(), EngineError> {
+        if record.driver != NetworkDriver::Bridge {
+            return parent_of(record).map(drop);
+        }
         let failed = |doing: &'static str| {
             let network = record.name.clone();
             move |source| NetworkError::Kernel { network, doing, source }
         };
         let netlink = Netlink::route().map_err(failed("opening a netlink socket"))?;
         let bridge = record.bridge();
-        link::make_bridge(&netlink, &bridge, record.group(), record.subnet, record.gateway)
+        link::make_bridge(&netlink, &bridge, record.group(), record.mtu(), record.subnet, record.gateway)
             .map_err(failed("making its bridge"))?;
         let settings = [
             (format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet"), "1"),
@@ -145,7 +210,15 @@ impl Engine {
     }
 
     pub(super) fn write_walls(&self, networks: &IndexMap<String, NetworkRecord>) -> Result<(), EngineError> {
-        let walls = networks.values().map(|n| Wall { bridge: n.bridge(), subnet: n.subnet, internal: n.internal }).collect();
+        let bridges = networks.values().filter(|n| n.driver == NetworkDriver::Bridge);
+        let wall = |n: &NetworkRecord| Wall {
+            bridge: n.bridge(),
+            subnet: n.subnet,
+            internal: n.internal,
+            masquerade: n.is_on("com.docker.network.bridge.enable_ip_masquerade"),
+            connected: n.is_on("com.docker.network.bridge.enable_icc"),
+        };
+        let walls = bridges.map(wall).collect();
         Ok(self.firewall.set_walls(walls).map_err(NetworkError::Firewall)?)
     }
 
@@ -176,19 +249,25 @@ impl Engine {
     /// Gives a container its addresses, one on each of its networks. Those that it has already stay.
     fn assign_addresses(&self, container: &Container) -> Result<Vec<(NetworkRecord, Ipv4Addr)>, EngineError> {
         let record = container.record();
+        // The lock of the networks makes looking, choosing and noting an address one step for all containers.
+        let networks = locked(&self.networks);
         let mut others: HashSet<(String, Ipv4Addr)> = HashSet::new();
         for other in self.containers().iter().filter(|c| c.id != container.id) {
             others.extend(locked(&other.record).endpoints.iter().map(|(id, address)| (id.clone(), *address)));
         }
-        let networks = locked(&self.networks);
         let mut places = Vec::new();
-        // The lock of the networks makes choosing and noting an address one step for all containers.
         for endpoint in &record.spec.networks {
             let network = networks
                 .values()
                 .find(|n| n.name == endpoint.network)
                 .ok_or_else(|| EngineError::NoSuch { what: "network", name: endpoint.network.clone() })?;
-            let taken = |a: Ipv4Addr| a == network.gateway || others.contains(&(network.id.clone(), a));
+            let taken = |a: Ipv4Addr| {
+                a == network.gateway
+                    || others.contains(&(network.id.clone(), a))
+                    || network.reserved.values().any(|reserved| *reserved == a)
+            };
+            let range = network.ip_range.unwrap_or(network.subnet);
+            let unfit = |a: Ipv4Addr| taken(a) || !network.subnet.contains(a) || a == network.subnet.base();
             let chosen = match (record.endpoints.get(&network.id), endpoint.ipv4_address) {
                 (Some(known), _) if network.subnet.contains(*known) && !taken(*known) => *known,
                 (_, Some(wanted)) => {
@@ -201,7 +280,7 @@ impl Engine {
                     }
                     wanted
                 }
-                _ => network.subnet.free(&taken).ok_or_else(|| NetworkError::SubnetFull {
+                _ => range.free(&unfit).ok_or_else(|| NetworkError::SubnetFull {
                     network: network.name.clone(),
                     subnet: network.subnet.to_string(),
                 })?,
@@ -240,7 +319,7 @@ impl Engine {
             return Ok(Placed { namespace: Some(namespace), address: record.endpoints.values().next().copied() });
         }
         let places = if record.spec.network_mode == NetworkMode::None { Vec::new() } else { self.assign_addresses(container)? };
-        let attachments = self.attachments(&container.id, &places)?;
+        let attachments = self.attachments(&record, &places)?;
         let name = record.name.clone();
         let made = tokio::task::spawn_blocking(move || sandbox::make(&name, &attachments));
         let sandbox = made.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
@@ -252,9 +331,36 @@ impl Engine {
         Ok(Placed { namespace: Some(namespace), address: places.first().map(|(_, a)| *a) })
     }
 
-    fn attachments(&self, id: &str, places: &[(NetworkRecord, Ipv4Addr)]) -> Result<Vec<Attachment>, EngineError> {
+    fn attachments(
+        &self,
+        record: &ContainerRecord,
+        places: &[(NetworkRecord, Ipv4Addr)],
+    ) -> Result<Vec<Attachment>, EngineError> {
+        let endpoint = |network: &NetworkRecord| record.spec.networks.iter().find(|e| e.network == network.name);
         let mut attachments = Vec::new();
         for (i, (network, address)) in places.iter().enumerate() {
+            let options = endpoint(network).cloned().unwrap_or_default();
+            attachments.push(self.attachment(&record.id, i, network, *address, &options)?);
+        }
+        // The default route is on the network with the highest `gw_priority`; of equal ones the first.
+        let ways_out = places.iter().enumerate().filter(|(_, (network, _))| !network.internal);
+        let priority = |network: &NetworkRecord| endpoint(network).map_or(0, |e| e.gw_priority);
+        if let Some((i, (network, _))) = ways_out.min_by_key(|(i, (network, _))| (-priority(network), *i)) {
+            attachments[i].gateway = Some(network.gateway);
+        }
+        Ok(attachments)
+    }
+
+    /// A container's n-th interface, without a route.
+    pub(super) fn attachment(
+        &self,
+        id: &str,
+        n: usize,
+        network: &NetworkRecord,
+        address: Ipv4Addr,
+        options: &EndpointSpec,
+    ) -> Result<Attachment, EngineError> {
+        let to = if network.driver == NetworkDriver::Bridge {
             let bridge = network.bridge();
             let index = match link::index_of(&bridge) {
                 Ok(index) => index,
@@ -270,16 +376,23 @@ impl Engine {
             };
             // Unlike any earlier interface of the same container, which the kernel may not have removed yet.
             let turn = self.next_exec.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 0x1000;
-            attachments.push(Attachment {
-                bridge: index,
-                group: network.group(),
-                host_name: format!("wh{}{turn:03x}{i}", &id[..8]),
-                subnet: network.subnet,
-                address: *address,
-                gateway: (!network.internal).then_some(network.gateway),
-            });
-        }
-        Ok(attachments)
+            let isolated = !network.is_on("com.docker.network.bridge.enable_icc");
+            let host_name = format!("wh{}{turn:03x}{}", &id[..8], n % 10);
+            sandbox::To::Bridge { bridge: index, group: network.group(), host_name, isolated }
+        } else {
+            let (parent, kind) = parent_of(network)?;
+            sandbox::To::Parent { parent, kind }
+        };
+        Ok(Attachment {
+            to,
+            name: options.interface_name.clone().unwrap_or_else(|| format!("eth{n}")),
+            mac: options.mac_address.unwrap_or_else(|| link::mac_of(address)),
+            mtu: network.mtu(),
+            subnet: network.subnet,
+            address,
+            link_local: options.link_local_ips.clone(),
+            gateway: None,
+        })
     }
 
     /// Takes a sandbox over: its resolver serves, and others find the container by its names.
@@ -291,7 +404,8 @@ impl Engine {
     ) -> Result<Arc<OwnedFd>, EngineError> {
         let record = container.record();
         let servers = record.spec.dns.iter().filter_map(|s| s.parse().ok()).collect();
-        let view = View { networks: places.iter().map(|(n, _)| n.id.clone()).collect(), servers };
+        let links = record.spec.links.iter().map(|(alias, of)| (alias.to_ascii_lowercase(), of.to_ascii_lowercase())).collect();
+        let view = View { networks: places.iter().map(|(n, _)| n.id.clone()).collect(), servers, links };
         let resolver = sandbox.resolver.map(|r| dns::serve(r, self.names.clone(), view)).transpose();
         let resolver = resolver.map_err(EngineError::io(format!("starting the resolver of {}", record.name)))?;
         let namespace = Arc::new(sandbox.namespace);

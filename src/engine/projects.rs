@@ -1,9 +1,10 @@
 //! Projects: observed, planned, and brought to where they are wanted, with as much at once as the plan allows.
 
-use super::convert::{self, Origin};
+use super::convert::{self, Origin, Shared};
 use super::error::{EngineError, state_error};
 use super::networks::NewNetwork;
-use super::record::{ContainerRecord, HealthStatus, ProjectRecord, Status};
+use super::record::{ContainerRecord, ContainerSpec, HealthStatus, MountSpec, ProjectRecord, Status};
+use super::volumes::NewVolume;
 use super::{Container, Engine};
 use crate::compose::model::{Condition, Project};
 use crate::image::{ImageRef, Progress as PullProgress};
@@ -82,14 +83,14 @@ struct Context {
 }
 
 impl Engine {
-    /// What exists of a project.
+    /// What exists of a project; with `one_offs`, the containers of `run` as well.
     ///
     /// # Errors
     /// When the image store is damaged.
-    pub fn observe(&self, project: &str, images: impl Iterator<Item = String>) -> Result<Observed, EngineError> {
+    pub fn observe(&self, project: &str, images: impl Iterator<Item = String>, one_offs: bool) -> Result<Observed, EngineError> {
         let network_names: HashMap<String, String> = self.networks().into_iter().map(|n| (n.id, n.name)).collect();
-        let containers =
-            self.project_containers(project).iter().map(|c| observe_container(&c.record(), &network_names)).collect();
+        let containers = self.project_containers(project).into_iter().filter(|c| one_offs || !is_one_off(c));
+        let containers = containers.map(|c| observe_container(&c.record(), &network_names)).collect();
         let networks = self
             .networks()
             .into_iter()
@@ -119,11 +120,11 @@ impl Engine {
     /// What could not be planned; failures of steps are told and counted.
     pub async fn up(self: &Arc<Self>, request: UpRequest, progress: ProgressSender) -> Result<(), EngineError> {
         let UpRequest { project, options, config_files, working_dir, inactive, plan_only } = request;
-        let images: HashSet<String> = project.services.values().filter_map(|s| s.image.clone()).collect();
+        let images: HashSet<String> = project.services.values().flat_map(|s| s.images()).map(str::to_string).collect();
         for image in &images {
             image.parse::<ImageRef>().map_err(crate::image::ImageError::from)?;
         }
-        let mut observed = self.observe(&project.name, images.into_iter())?;
+        let mut observed = self.observe(&project.name, images.into_iter(), false)?;
         observed.containers.retain(|c| !inactive.contains(&c.service));
         let plan = plan::up(&project, &observed, &options)?;
         if plan_only {
@@ -132,8 +133,10 @@ impl Engine {
             return Ok(());
         }
         warn_of_orphans(&plan, &progress);
-        let record =
+        let mut record =
             ProjectRecord { project: project.clone(), config_files: config_files.clone(), working_dir: working_dir.clone() };
+        // The state must not hold what is secret.
+        record.project.secrets.values_mut().chain(record.project.configs.values_mut()).for_each(|o| o.content = None);
         self.journal.put(&format!("project/{}", project.name), &record).map_err(state_error)?;
         for container in observed.containers.iter().filter(|c| c.running && project.services.contains_key(&c.service)) {
             let untouched =
@@ -183,7 +186,7 @@ impl Engine {
             options.images.sort();
             options.images.dedup();
         }
-        let observed = self.observe(name, options.images.iter().cloned())?;
+        let observed = self.observe(name, options.images.iter().cloned(), true)?;
         let plan = plan::down(&observed, &options);
         warn_of_orphans(&plan, &progress);
         if plan.is_empty() {
@@ -359,9 +362,6 @@ async fn perform(context: &Context, operation: &Operation) -> Result<(), EngineE
             let network = &context.project.networks[key];
             let object = format!("Network {}", network.name);
             context.step(&object, "Creating", false);
-            if let Some(driver) = network.driver.as_deref().filter(|d| !matches!(*d, "bridge" | "default" | "")) {
-                return Err(EngineError::Invalid(format!("the network {key} has the driver `{driver}`; wharf has `bridge`")));
-            }
             let config = network.ipam.config.first();
             let mut labels = network.labels.clone();
             labels.extend(context.labels(convert::LABEL_NETWORK, key));
@@ -369,8 +369,12 @@ async fn perform(context: &Context, operation: &Operation) -> Result<(), EngineE
                 name: network.name.clone(),
                 subnet: config.and_then(|c| c.subnet.clone()),
                 gateway: config.and_then(|c| c.gateway.clone()),
+                ip_range: config.and_then(|c| c.ip_range.clone()),
+                reserved: config.map(|c| c.aux_addresses.clone()).unwrap_or_default(),
                 internal: network.internal,
                 labels,
+                driver: network.driver.clone().unwrap_or_default(),
+                options: network.driver_opts.clone(),
             };
             let engine = engine.clone();
             let made = tokio::task::spawn_blocking(move || engine.create_network(&new)).await;
@@ -386,7 +390,8 @@ async fn perform(context: &Context, operation: &Operation) -> Result<(), EngineE
             }
             let mut labels = volume.labels.clone();
             labels.extend(context.labels(convert::LABEL_VOLUME, key));
-            engine.create_volume(&volume.name, labels, false)?;
+            let options = volume.driver_opts.clone();
+            engine.create_volume(NewVolume { name: volume.name.clone(), labels, options, anonymous: false })?;
             context.step(&object, "Created", true);
         }
         Operation::PullImage { image } => {
@@ -399,14 +404,19 @@ async fn perform(context: &Context, operation: &Operation) -> Result<(), EngineE
             create(context, service, *number, name, None)?;
             context.step(&object, "Created", true);
         }
-        Operation::RecreateContainer { service, number, name, replaces } => {
+        Operation::RecreateContainer { service, number, name, replaces, start_first } => {
             context.step(&object, "Recreate", false);
             let old = engine.container(replaces)?;
             // Created first, under a name of its own: when that fails, the old one still runs.
             let temporary = format!("{}_{name}", &replaces[..12.min(replaces.len())]);
             let new = create(context, service, *number, &temporary, Some(&old.record()))?;
-            let removed = engine.stop_and_remove(&old, context.timeout, context.renew_anonymous).await;
-            if let Err(error) = removed {
+            let replaced = async {
+                if *start_first {
+                    engine.start(&new).await?;
+                }
+                engine.stop_and_remove(&old, context.timeout, context.renew_anonymous).await
+            };
+            if let Err(error) = replaced.await {
                 let _ = engine.remove(&new, true, false).await;
                 return Err(error);
             }
@@ -461,24 +471,67 @@ fn create(
     old: Option<&ContainerRecord>,
 ) -> Result<Arc<Container>, EngineError> {
     let engine = &context.engine;
-    let definition = &context.project.services[service];
-    let shared = definition.shares_network_of().map(|other| {
-        let containers = engine.project_containers(&context.project.name);
-        let found = containers.iter().find(|c| c.has_label(convert::LABEL_SERVICE, other));
-        found.map(|c| c.id.clone()).ok_or_else(|| {
-            EngineError::Invalid(format!("the service `{service}` shares the network of `{other}`, which has no container"))
-        })
-    });
-    let named = definition
-        .network_mode
-        .as_deref()
-        .and_then(|mode| mode.strip_prefix("container:"))
-        .map(|name| engine.container(name).map(|c| c.id.clone()));
-    let network_of = shared.or(named).transpose()?;
-    let spec =
-        convert::container(&context.project, service, number, &context.origin, network_of).map_err(EngineError::Invalid)?;
+    let mut spec = engine.service_spec(&context.project, service, number, &context.origin)?;
+    spec.labels.insert(convert::LABEL_ONEOFF.into(), "False".into());
     let inherit = old.filter(|_| !context.renew_anonymous);
     engine.create(name, spec, inherit)
+}
+
+impl Engine {
+    /// The specification of a service's container, with what it shares with others' containers.
+    ///
+    /// # Errors
+    /// When one of those does not exist, or an attribute cannot be meant.
+    pub(super) fn service_spec(
+        &self,
+        project: &Project,
+        service: &str,
+        number: u32,
+        origin: &Origin,
+    ) -> Result<ContainerSpec, EngineError> {
+        let definition = &project.services[service];
+        let other = |what: &str, mode: &str| -> Result<Option<Arc<Container>>, EngineError> {
+            if let Some(name) = mode.strip_prefix("container:") {
+                return self.container(name).map(Some);
+            }
+            let Some(other) = mode.strip_prefix("service:") else { return Ok(None) };
+            let mut containers = self.project_containers(&project.name).into_iter();
+            let found = containers.find(|c| c.has_label(convert::LABEL_SERVICE, other) && !is_one_off(c));
+            found.map(Some).ok_or_else(|| {
+                EngineError::Invalid(format!("the service `{service}` shares the {what} of `{other}`, which has no container"))
+            })
+        };
+        let id = |what: &str, mode: &Option<String>| -> Result<Option<String>, EngineError> {
+            Ok(other(what, mode.as_deref().unwrap_or_default())?.map(|container| container.id.clone()))
+        };
+        let shared = Shared {
+            network: id("network", &definition.network_mode)?,
+            ipc: id("IPC namespace", &definition.ipc)?,
+            pid: id("processes", &definition.pid)?,
+        };
+        let mut spec = convert::container(project, service, number, origin, shared).map_err(EngineError::Invalid)?;
+        for from in &definition.volumes_from {
+            let (from, read_only) = match from.rsplit_once(':') {
+                Some((from, "ro")) => (from, true),
+                Some((from, "rw")) => (from, false),
+                _ => (from.as_str(), false),
+            };
+            let mode = if from.starts_with("container:") { from.to_string() } else { format!("service:{from}") };
+            let Some(source) = other("volumes", &mode)? else { continue };
+            for mount in source.record().spec.mounts {
+                if !spec.mounts.iter().any(|own| own.target == mount.target) {
+                    let read_only = read_only || mount.read_only;
+                    spec.mounts.push(MountSpec { read_only, anonymous: false, ..mount });
+                }
+            }
+        }
+        Ok(spec)
+    }
+}
+
+/// Whether a container was made by `run`: it is none of its service's own.
+pub(super) fn is_one_off(container: &Container) -> bool {
+    container.has_label(convert::LABEL_ONEOFF, "True")
 }
 
 /// Waits for every container of a service; one that cannot fulfil the condition any more is an error.
@@ -487,7 +540,7 @@ async fn await_condition(context: &Context, service: &str, condition: Condition)
         .engine
         .project_containers(&context.project.name)
         .into_iter()
-        .filter(|c| c.has_label(convert::LABEL_SERVICE, service))
+        .filter(|c| c.has_label(convert::LABEL_SERVICE, service) && !is_one_off(c))
         .collect();
     for container in containers {
         let object = format!("Container {}", container.name());
@@ -557,12 +610,18 @@ impl Engine {
     /// When it is not here, or a container uses it.
     pub fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
         let (name, image) = self.image(reference)?;
-        let user = self.containers().into_iter().find(|c| c.with_record(|record| record.image_id == image.id));
+        let uses = |record: &ContainerRecord| {
+            record.image_id == image.id || record.spec.mounts.iter().any(|m| !m.layers.is_empty() && m.layers == image.layers)
+        };
+        let user = self.containers().into_iter().find(|c| c.with_record(uses));
         if let Some(user) = user {
             return Err(EngineError::Conflict(format!("the image {reference} is in use by the container {}", user.name())));
         }
-        let layers: HashSet<String> =
-            self.containers().iter().flat_map(|c| c.with_record(|record| record.layers.clone())).collect();
+        let layers: HashSet<String> = self
+            .containers()
+            .iter()
+            .flat_map(|c| c.with_record(|record| record.all_layers().cloned().collect::<Vec<_>>()))
+            .collect();
         self.images.remove(&name, &|layer| layers.contains(layer))?;
         self.emit("image", "delete", &name.familiar(), IndexMap::new());
         Ok(())

@@ -52,6 +52,83 @@ pub struct ContainerSpec {
     pub shm_size: Option<u64>,
     pub oom_score_adj: i32,
     pub log: LogSpec,
+    pub annotations: IndexMap<String, String>,
+    pub ipc: Sharing,
+    pub pid: Sharing,
+    pub uts_host: bool,
+    /// A cgroup namespace of its own (true) or the host's (false); absent is Docker's default: its own with cgroup v2 alone.
+    pub cgroup_private: Option<bool>,
+    pub devices: Vec<DeviceSpec>,
+    /// `TYPE MAJOR:MINOR ACCESS`, as in the devices controller's files.
+    pub device_cgroup_rules: Vec<String>,
+    /// Configs and secrets.
+    pub files: Vec<FileSpec>,
+    /// Further names of others, for this container alone: alias and what it stands for.
+    pub links: Vec<(String, String)>,
+    pub post_start: Vec<HookSpec>,
+    pub pre_stop: Vec<HookSpec>,
+    /// Nanoseconds before each restart, instead of Docker's back-off.
+    pub restart_delay: Option<u64>,
+    /// Nanoseconds after which a restart has succeeded, and the count of attempts begins anew.
+    pub restart_window: Option<u64>,
+    /// The first client that attaches to standard input ends it when it leaves.
+    pub stdin_once: bool,
+}
+
+/// Whose namespace a container has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sharing {
+    #[default]
+    Own,
+    /// Its own, without /dev/shm: `ipc: none`.
+    Bare,
+    Host,
+    /// That of another container, by its id.
+    Container(String),
+}
+
+impl Sharing {
+    /// The container whose namespace it is.
+    pub fn container(&self) -> Option<&str> {
+        if let Sharing::Container(id) = self { Some(id) } else { None }
+    }
+}
+
+/// A device of the host, or all in a directory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DeviceSpec {
+    pub source: String,
+    pub target: String,
+    /// Of `r`, `w` and `m`.
+    pub permissions: String,
+}
+
+/// A config or a secret as a file in the container. Its content is nowhere in the state: it is a file of the host, or it was
+/// written into the container's directory when that was made.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FileSpec {
+    pub target: String,
+    /// A file of the host, which is mounted as it is; absent where the container has a file of its own.
+    pub source: Option<String>,
+    pub uid: u32,
+    pub gid: u32,
+    pub mode: u32,
+    /// Taken when the container is made.
+    #[serde(skip)]
+    pub content: Option<Vec<u8>>,
+}
+
+/// A command that runs in a container after its start or before its stop.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HookSpec {
+    pub command: Vec<String>,
+    pub env: Vec<String>,
+    pub user: Option<String>,
+    pub working_dir: Option<String>,
+    pub privileged: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -66,6 +143,29 @@ pub struct ResourceSpec {
     pub cpu_period: Option<u64>,
     pub cpuset: Option<String>,
     pub pids: Option<i64>,
+    /// Microseconds; cgroup v1 alone.
+    pub cpu_rt_period: Option<u64>,
+    pub cpu_rt_runtime: Option<i64>,
+    /// 0 to 100; cgroup v1 alone.
+    pub memory_swappiness: Option<u64>,
+    /// cgroup v1 alone.
+    pub oom_kill_disable: bool,
+    pub blkio: BlkioSpec,
+}
+
+/// Limits of block devices, each by the device's path.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BlkioSpec {
+    /// 10 to 1000.
+    pub weight: Option<u16>,
+    pub weight_device: Vec<(String, u16)>,
+    /// Bytes a second.
+    pub read_bps: Vec<(String, u64)>,
+    pub write_bps: Vec<(String, u64)>,
+    /// Operations a second.
+    pub read_iops: Vec<(String, u64)>,
+    pub write_iops: Vec<(String, u64)>,
 }
 
 /// A health check. Durations are nanoseconds, as in Docker's API; 0 stands for Docker's default.
@@ -86,9 +186,17 @@ pub struct HealthSpec {
 pub enum MountKind {
     Bind,
     Volume,
+    /// An image's files, read-only; the source is its name.
+    Image,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+impl Default for MountKind {
+    fn default() -> Self {
+        MountKind::Volume
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MountSpec {
     pub kind: MountKind,
     /// A path of the host, or a volume's name.
@@ -107,6 +215,15 @@ pub struct MountSpec {
     /// A volume without a name of the user's: it goes with the container, and stays when the container is recreated.
     #[serde(default)]
     pub anonymous: bool,
+    /// What is mounted below a bind's source does not come along.
+    #[serde(default)]
+    pub not_recursive: bool,
+    /// Of an anonymous volume.
+    #[serde(default)]
+    pub labels: IndexMap<String, String>,
+    /// Of an image's mount: its layers, the lowest first.
+    #[serde(default)]
+    pub layers: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -126,6 +243,16 @@ pub struct EndpointSpec {
     pub aliases: Vec<String>,
     #[serde(default)]
     pub ipv4_address: Option<Ipv4Addr>,
+    #[serde(default)]
+    pub mac_address: Option<[u8; 6]>,
+    #[serde(default)]
+    pub link_local_ips: Vec<Ipv4Addr>,
+    /// The interface's name in the container; `ethN` where it is absent.
+    #[serde(default)]
+    pub interface_name: Option<String>,
+    /// Of the networks with a way out, the one with the highest has the default route.
+    #[serde(default)]
+    pub gw_priority: i64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -223,6 +350,13 @@ pub struct ContainerRecord {
     pub restart_count: u32,
 }
 
+impl ContainerRecord {
+    /// The layers that it needs: its root's and those of mounted images.
+    pub fn all_layers(&self) -> impl Iterator<Item = &String> {
+        self.layers.iter().chain(self.spec.mounts.iter().flat_map(|mount| &mount.layers))
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
@@ -315,12 +449,58 @@ pub struct NetworkRecord {
     pub internal: bool,
     #[serde(default)]
     pub labels: IndexMap<String, String>,
+    /// Addresses are given out of this part of the subnet.
+    #[serde(default)]
+    pub ip_range: Option<Subnet>,
+    /// Addresses of others on the network, that are never given out.
+    #[serde(default)]
+    pub reserved: IndexMap<String, Ipv4Addr>,
+    #[serde(default)]
+    pub driver: NetworkDriver,
+    /// Docker's options of the driver.
+    #[serde(default)]
+    pub options: IndexMap<String, String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkDriver {
+    #[default]
+    Bridge,
+    /// Interfaces with MAC addresses of their own on one of the host's.
+    Macvlan,
+    /// Interfaces that share the MAC address of one of the host's.
+    Ipvlan,
+}
+
+impl NetworkDriver {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NetworkDriver::Bridge => "bridge",
+            NetworkDriver::Macvlan => "macvlan",
+            NetworkDriver::Ipvlan => "ipvlan",
+        }
+    }
 }
 
 impl NetworkRecord {
     /// The bridge's name on the host: 15 characters are what the kernel allows.
     pub fn bridge(&self) -> String {
-        format!("br-{}", &self.id[..12])
+        self.option("com.docker.network.bridge.name").map_or_else(|| format!("br-{}", &self.id[..12]), str::to_string)
+    }
+
+    pub fn option(&self, name: &str) -> Option<&str> {
+        self.options.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// An option that is on unless it says otherwise.
+    pub fn is_on(&self, name: &str) -> bool {
+        !matches!(self.option(name), Some("false" | "0"))
+    }
+
+    /// Bytes of the largest packet.
+    pub fn mtu(&self) -> u32 {
+        self.option("com.docker.network.driver.mtu").and_then(|mtu| mtu.parse().ok()).unwrap_or(1500)
     }
 
     /// The link group of its veth ends; 0 is the kernel's default group.
@@ -338,6 +518,9 @@ pub struct VolumeRecord {
     pub labels: IndexMap<String, String>,
     #[serde(default)]
     pub anonymous: bool,
+    /// Of the driver `local`: `type`, `o` and `device`, as mount(8) has them.
+    #[serde(default)]
+    pub options: IndexMap<String, String>,
 }
 
 /// A project as it was last brought up.

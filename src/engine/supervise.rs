@@ -145,7 +145,11 @@ impl Engine {
             }
         }
         let record = container.record();
-        let again = should_restart(record.spec.restart, exit.code, record.restart_count, record.stopped_by_user);
+        let ran_for = record.state.started_at.map_or(0, |start| exit.finished_at.duration_since(start).as_nanos());
+        // A restart that has succeeded begins the count of attempts anew.
+        let succeeded = record.spec.restart_window.is_some_and(|window| ran_for >= i128::from(window));
+        let restarts = if succeeded { 0 } else { record.restart_count };
+        let again = should_restart(record.spec.restart, exit.code, restarts, record.stopped_by_user);
         let ran_long =
             record.state.started_at.is_some_and(|start| exit.finished_at.as_second() - start.as_second() >= LONG_ENOUGH);
         if !again {
@@ -158,7 +162,7 @@ impl Engine {
             record.state.oom_killed = exit.oom_killed;
             record.state.finished_at = Some(exit.finished_at);
             if again {
-                record.restart_count += 1;
+                record.restart_count = restarts + 1;
             }
         });
         if exit.oom_killed {
@@ -173,7 +177,7 @@ impl Engine {
                     _ => FIRST_DELAY,
                 };
                 live.backoff = Some(delay);
-                delay
+                record.spec.restart_delay.map_or(delay, Duration::from_nanos)
             };
             self.restart_after(container, delay);
         }

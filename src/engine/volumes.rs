@@ -6,6 +6,16 @@ use super::{Engine, locked};
 use indexmap::IndexMap;
 use std::path::PathBuf;
 
+/// What a volume is made with.
+#[derive(Clone, Debug, Default)]
+pub struct NewVolume {
+    pub name: String,
+    pub labels: IndexMap<String, String>,
+    /// Of the driver `local`.
+    pub options: IndexMap<String, String>,
+    pub anonymous: bool,
+}
+
 impl Engine {
     /// The directory that containers see.
     pub fn volume_data(&self, name: &str) -> PathBuf {
@@ -16,16 +26,26 @@ impl Engine {
         locked(&self.volumes).values().cloned().collect()
     }
 
+    /// A volume by its name.
+    pub fn volume(&self, name: &str) -> Option<VolumeRecord> {
+        locked(&self.volumes).get(name).cloned()
+    }
+
     /// Makes a volume; one of that name that exists is returned as it is.
     ///
     /// # Errors
-    /// A name that is no file name, or the disk's.
-    pub fn create_volume(
-        &self,
-        name: &str,
-        labels: IndexMap<String, String>,
-        anonymous: bool,
-    ) -> Result<VolumeRecord, EngineError> {
+    /// A name that is no file name, options that are not understood, or the disk's.
+    pub fn create_volume(&self, new: NewVolume) -> Result<VolumeRecord, EngineError> {
+        let NewVolume { name, labels, options, anonymous } = new;
+        let name = name.as_str();
+        if let Some(driver) = options.keys().find(|key| !matches!(key.as_str(), "type" | "o" | "device")) {
+            return Err(EngineError::Invalid(format!(
+                "the volume {name} has the option `{driver}`; the driver `local` has `type`, `o` and `device`"
+            )));
+        }
+        if options.contains_key("type") != options.contains_key("device") && options.get("type").is_none_or(|t| t != "tmpfs") {
+            return Err(EngineError::Invalid(format!("the volume {name} needs `type` and `device` together")));
+        }
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
         if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(allowed) || name.len() > 200 {
             return Err(EngineError::Invalid(format!(
@@ -37,7 +57,7 @@ impl Engine {
         }
         let data = self.volume_data(name);
         std::fs::create_dir_all(&data).map_err(EngineError::io(format!("making the volume {name}")))?;
-        let record = VolumeRecord { name: name.into(), created_at: jiff::Timestamp::now(), labels, anonymous };
+        let record = VolumeRecord { name: name.into(), created_at: jiff::Timestamp::now(), labels, anonymous, options };
         self.journal.put(&format!("volume/{name}"), &record).map_err(state_error)?;
         locked(&self.volumes).insert(name.into(), record.clone());
         self.emit("volume", "create", name, IndexMap::new());

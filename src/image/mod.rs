@@ -77,6 +77,21 @@ pub enum Progress {
 /// Takes what happens during a pull.
 pub type Report = std::sync::Arc<dyn Fn(Progress) + Send + Sync>;
 
+/// Whether this machine runs programs of a platform, `os[/architecture[/variant]]`.
+pub fn is_native(platform: &str) -> bool {
+    let mut parts = platform.split('/');
+    let (os, architecture, variant) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
+    let variant_is_own = match (architecture, variant) {
+        (_, None) => true,
+        (Some("arm64" | "aarch64"), Some(variant)) => variant == "v8",
+        // x86-64's levels; `v1` is what every processor has.
+        (_, Some(variant)) => variant == "v1",
+    };
+    os == "linux"
+        && architecture.is_none_or(|a| a == crate::image::architecture() || a == std::env::consts::ARCH)
+        && variant_is_own
+}
+
 /// The architecture of this machine in OCI's (Go's) words.
 pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {

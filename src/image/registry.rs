@@ -366,13 +366,20 @@ pub fn choose_platform(index: &serde_json::Value, name: &ImageRef) -> Result<Str
     let wanted = super::architecture();
     let entries = index["manifests"].as_array().cloned().unwrap_or_default();
     let platform = |e: &serde_json::Value, key: &str| e["platform"][key].as_str().unwrap_or_default().to_string();
-    let found = entries.iter().find(|e| platform(e, "os") == "linux" && platform(e, "architecture") == wanted);
+    let own = |e: &&serde_json::Value| {
+        let variant = platform(e, "variant");
+        let variant = if variant.is_empty() { String::new() } else { format!("/{variant}") };
+        let name = format!("{}/{}{variant}", platform(e, "os"), platform(e, "architecture"));
+        platform(e, "architecture") == wanted && super::is_native(&name)
+    };
+    let found = entries.iter().find(own);
     match found.and_then(|e| e["digest"].as_str()).filter(|d| super::reference::is_digest(d)) {
         Some(digest) => Ok(digest.to_string()),
         None => {
             let mut has: Vec<String> = entries
                 .iter()
-                .map(|e| format!("{}/{}", platform(e, "os"), platform(e, "architecture")))
+                .map(|e| format!("{}/{}/{}", platform(e, "os"), platform(e, "architecture"), platform(e, "variant")))
+                .map(|p| p.trim_end_matches('/').to_string())
                 .filter(|p| p != "unknown/unknown")
                 .collect();
             has.dedup();

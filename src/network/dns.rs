@@ -39,6 +39,8 @@ pub struct View {
     pub networks: Vec<String>,
     /// The resolvers to ask instead of the host's (`dns:` of a service).
     pub servers: Vec<IpAddr>,
+    /// Names of the container's own for others (`links:` of a service), in lower case.
+    pub links: HashMap<String, String>,
 }
 
 impl Names {
@@ -89,6 +91,7 @@ impl Names {
     /// The addresses of a name, beginning with another one each time.
     pub fn lookup(&self, view: &View, name: &str) -> Vec<Ipv4Addr> {
         let zones = self.zones.read().unwrap_or_else(|e| e.into_inner());
+        let name = view.links.get(name).map_or(name, String::as_str);
         for network in &view.networks {
             if let Some(entries) = zones.get(network).and_then(|zone| zone.forward.get(name)) {
                 let mut addresses: Vec<Ipv4Addr> = entries.iter().map(|(_, address)| *address).collect();
@@ -279,7 +282,7 @@ mod tests {
     use hickory_proto::op::Query;
 
     fn ask(names: &Names, name: &str, kind: RecordType) -> Option<Vec<String>> {
-        let view = View { networks: vec!["n".into()], servers: Vec::new() };
+        let view = View { networks: vec!["n".into()], ..View::default() };
         let mut query = Message::new();
         query.add_query(Query::query(Name::from_str(name).expect("name"), kind));
         let answer = names.answer(&view, &query)?;

@@ -16,6 +16,10 @@ pub struct Wall {
     pub subnet: Subnet,
     /// No way out and none in.
     pub internal: bool,
+    /// What leaves has the host's address.
+    pub masquerade: bool,
+    /// Containers on the network reach each other.
+    pub connected: bool,
 }
 
 /// A published port: what arrives at the host's port goes to the container's.
@@ -166,11 +170,11 @@ fn compose(change: &mut Transaction, walls: &[Wall]) {
         // iifname "br" ip daddr 127.0.0.0/8 drop
         change.rule("guard", &[from(true), loopback(nft::DADDR), E::Drop]);
         // iifname "br" oifname "br" accept
-        change.rule("forward", &[from(true), to(true), E::Accept]);
+        change.rule("forward", &[from(true), to(true), if wall.connected { E::Accept } else { E::Drop }]);
         if wall.internal {
             // iifname "br" oifname != "br" drop
             change.rule("forward", &[from(true), to(false), E::Drop]);
-        } else {
+        } else if wall.masquerade {
             // ip saddr SUBNET oifname != "br" masquerade
             change.rule("postrouting", &[inside(), to(false), E::Masquerade]);
         }

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
+const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
 const IFF_UP: u32 = 1;
@@ -38,17 +39,28 @@ pub fn mac_of(address: Ipv4Addr) -> [u8; 6] {
     [0x02, 0x42, a, b, c, d]
 }
 
+/// Six bytes in hexadecimal, with colons or dashes between them.
+pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let mut bytes = [0; 6];
+    let mut parts = text.split([':', '-']);
+    for byte in &mut bytes {
+        *byte = parts.next().filter(|part| part.len() == 2).and_then(|part| u8::from_str_radix(part, 16).ok())?;
+    }
+    parts.next().is_none().then_some(bytes)
+}
+
 /// The index of an interface of the host.
 pub fn index_of(name: &str) -> io::Result<u32> {
     Ok(nix::net::if_::if_nametoindex(name)?)
 }
 
 /// A bridge that is up and has the subnet's gateway as its address. The group is that of its network's veth ends too.
-pub fn make_bridge(netlink: &Netlink, name: &str, group: u32, subnet: Subnet, gateway: Ipv4Addr) -> io::Result<u32> {
+pub fn make_bridge(netlink: &Netlink, name: &str, group: u32, mtu: u32, subnet: Subnet, gateway: Ipv4Addr) -> io::Result<u32> {
     let create = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(0, IFF_UP))
         .string(IFLA_IFNAME, name)
         .attr(IFLA_ADDRESS, &mac_of(gateway))
         .u32(IFLA_GROUP, group)
+        .u32(IFLA_MTU, mtu)
         .nest(IFLA_LINKINFO, |m| m.string(IFLA_INFO_KIND, "bridge"));
     match netlink.send(&[create]) {
         Err((_, e)) if e.raw_os_error() != Some(libc::EEXIST) => return Err(e),
@@ -70,7 +82,8 @@ pub struct Veth<'a> {
     pub group: u32,
     pub container_name: &'a str,
     pub namespace: i32,
-    pub address: Ipv4Addr,
+    pub mac: [u8; 6],
+    pub mtu: u32,
 }
 
 impl Veth<'_> {
@@ -81,18 +94,90 @@ impl Veth<'_> {
             .string(IFLA_IFNAME, self.host_name)
             .u32(IFLA_MASTER, self.bridge)
             .u32(IFLA_GROUP, self.group)
+            .u32(IFLA_MTU, self.mtu)
             .nest(IFLA_LINKINFO, |m| {
                 m.string(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |m| {
                     m.nest(VETH_INFO_PEER, |m| {
                         m.raw(&ifinfo(0, 0))
                             .string(IFLA_IFNAME, self.container_name)
-                            .attr(IFLA_ADDRESS, &mac_of(self.address))
-                            .u32(IFLA_MTU, 1500)
+                            .attr(IFLA_ADDRESS, &self.mac)
+                            .u32(IFLA_MTU, self.mtu)
                             .u32(IFLA_NET_NS_FD, self.namespace as u32)
                     })
                 })
             })
     }
+}
+
+/// An interface on one of the host's, made in the container's namespace: macvlan or ipvlan.
+#[derive(Debug)]
+pub struct Sublink<'a> {
+    pub parent: u32,
+    pub kind: Kind,
+    pub container_name: &'a str,
+    pub namespace: i32,
+    pub mac: [u8; 6],
+    pub mtu: u32,
+}
+
+/// What a [`Sublink`] is, with its mode as Docker's option of the driver names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// MACVLAN_MODE_*.
+    Macvlan(u32),
+    /// IPVLAN_MODE_*.
+    Ipvlan(u16),
+}
+
+impl Kind {
+    /// Reads a mode: `private`, `vepa`, `bridge` or `passthru` of macvlan; `l2`, `l3` or `l3s` of ipvlan.
+    pub fn parse(driver: &str, mode: Option<&str>) -> Option<Kind> {
+        Some(match (driver, mode) {
+            ("macvlan", Some("private")) => Kind::Macvlan(1),
+            ("macvlan", Some("vepa")) => Kind::Macvlan(2),
+            ("macvlan", None | Some("bridge")) => Kind::Macvlan(4),
+            ("macvlan", Some("passthru")) => Kind::Macvlan(8),
+            ("ipvlan", None | Some("l2")) => Kind::Ipvlan(0),
+            ("ipvlan", Some("l3")) => Kind::Ipvlan(1),
+            ("ipvlan", Some("l3s")) => Kind::Ipvlan(2),
+            _ => return None,
+        })
+    }
+}
+
+impl Sublink<'_> {
+    pub fn message(&self) -> Message {
+        const IFLA_LINK: u16 = 5;
+        const MODE: u16 = 1;
+        let message = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(0, 0))
+            .string(IFLA_IFNAME, self.container_name)
+            .u32(IFLA_LINK, self.parent)
+            .u32(IFLA_MTU, self.mtu)
+            .u32(IFLA_NET_NS_FD, self.namespace as u32);
+        match self.kind {
+            Kind::Macvlan(mode) => message
+                .attr(IFLA_ADDRESS, &self.mac)
+                .nest(IFLA_LINKINFO, |m| m.string(IFLA_INFO_KIND, "macvlan").nest(IFLA_INFO_DATA, |m| m.u32(MODE, mode))),
+            Kind::Ipvlan(mode) => message.nest(IFLA_LINKINFO, |m| {
+                m.string(IFLA_INFO_KIND, "ipvlan").nest(IFLA_INFO_DATA, |m| m.attr(MODE, &mode.to_ne_bytes()))
+            }),
+        }
+    }
+}
+
+/// Has a bridge's port pass nothing to other isolated ports (IFLA_BRPORT_ISOLATED).
+pub fn isolate(index: u32) -> Message {
+    const IFLA_PROTINFO: u16 = 12;
+    const IFLA_BRPORT_ISOLATED: u16 = 33;
+    const AF_BRIDGE: u8 = 7;
+    let mut header = ifinfo(index, 0);
+    header[0] = AF_BRIDGE;
+    Message::new(RTM_SETLINK, 0, &header).nest(IFLA_PROTINFO, |m| m.attr(IFLA_BRPORT_ISOLATED, &[1]))
+}
+
+/// Deletes a link.
+pub fn delete(index: u32) -> Message {
+    Message::new(RTM_DELLINK, 0, &ifinfo(index, 0))
 }
 
 /// Brings a link up.

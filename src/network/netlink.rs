@@ -150,6 +150,18 @@ impl Netlink {
         }
     }
 
+    /// The index of an interface in the network namespace that the socket was opened in, whatever the thread's is now.
+    ///
+    /// # Errors
+    /// ENODEV where there is none.
+    pub fn index_of(&self, name: &str) -> io::Result<u32> {
+        const RTM_GETLINK: u16 = 18;
+        const IFLA_IFNAME: u16 = 3;
+        let answers = self.ask(Message::new(RTM_GETLINK, 0, &[0; 16]).string(IFLA_IFNAME, name))?;
+        let index = answers.first().and_then(|answer| answer.get(4..8)?.try_into().ok());
+        index.map(u32::from_ne_bytes).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+    }
+
     /// Sends messages in one system call and reads the answer to each.
     ///
     /// # Errors

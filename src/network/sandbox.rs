@@ -5,8 +5,8 @@
 
 use super::address::Subnet;
 use super::error::NetworkError;
-use super::link::{self, Veth};
-use super::netlink::Netlink;
+use super::link::{self, Sublink, Veth};
+use super::netlink::{Message, Netlink};
 use super::nft::{self, Expression as E, Hook, Transaction};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
@@ -21,14 +21,25 @@ const DNS_PORT: u16 = 53;
 /// One interface to make.
 #[derive(Clone, Debug)]
 pub struct Attachment {
-    pub bridge: u32,
-    pub group: u32,
-    /// The name of the host's end.
-    pub host_name: String,
+    pub to: To,
+    /// The interface's name in the container.
+    pub name: String,
+    pub mac: [u8; 6],
+    pub mtu: u32,
     pub subnet: Subnet,
     pub address: Ipv4Addr,
-    /// `None` on an internal network, which leads nowhere.
+    pub link_local: Vec<Ipv4Addr>,
+    /// Of the default route; one attachment at most has it.
     pub gateway: Option<Ipv4Addr>,
+}
+
+/// What an interface is joined to.
+#[derive(Clone, Debug)]
+pub enum To {
+    /// A bridge, by a veth pair whose host's end has a name and the network's link group.
+    Bridge { bridge: u32, group: u32, host_name: String, isolated: bool },
+    /// An interface of the host.
+    Parent { parent: u32, kind: link::Kind },
 }
 
 /// A namespace, and the sockets of the resolver in it.
@@ -59,34 +70,104 @@ pub fn make(container: &str, attachments: &[Attachment]) -> Result<Sandbox, Netw
         let namespace: OwnedFd = File::open("/proc/thread-self/ns/net").map_err(step("opening the network namespace"))?.into();
         let inner = Netlink::route().map_err(step("opening a netlink socket in the namespace"))?;
         let mut configuration = vec![link::up(1)];
-        let mut routed = false;
-        for (i, attachment) in attachments.iter().enumerate() {
-            let name = format!("eth{i}");
-            let veth = Veth {
-                host_name: &attachment.host_name,
-                bridge: attachment.bridge,
-                group: attachment.group,
-                container_name: &name,
-                namespace: namespace.as_raw_fd(),
-                address: attachment.address,
-            };
-            host.send(&[veth.message()]).map_err(|(_, e)| step("making a veth pair")(e))?;
-            // wharf's networks are IPv4: no address that is not wharf's, and none by a neighbour's router advertisement. (Writing
-            // `disable_ipv6` would say both, but that file spins for the kernel's network lock: a sixth of the time of `up`.)
-            let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0");
-            let index = link::index_of(&name).map_err(step("finding the interface"))?;
-            configuration.push(link::no_link_local(index));
-            configuration.push(link::up(index));
-            configuration.push(link::address(index, attachment.address, attachment.subnet.prefix()));
-            if let Some(gateway) = attachment.gateway.filter(|_| !routed) {
-                configuration.push(link::default_route(index, gateway));
-                routed = true;
-            }
+        for attachment in attachments {
+            configuration.extend(join(&host, &namespace, attachment, &step)?);
         }
         inner.send(&configuration).map_err(|(_, e)| step("setting addresses and routes")(e))?;
         let resolver =
             if attachments.is_empty() { None } else { Some(open_resolver().map_err(step("opening the resolver's sockets"))?) };
         Ok(Sandbox { namespace, resolver })
+    })
+}
+
+/// Makes an interface in the namespace that the thread is in; gives the messages that configure it there.
+fn join<F: FnOnce(io::Error) -> NetworkError>(
+    host: &Netlink,
+    namespace: &OwnedFd,
+    attachment: &Attachment,
+    step: &impl Fn(&'static str) -> F,
+) -> Result<Vec<Message>, NetworkError> {
+    let name = &attachment.name;
+    match &attachment.to {
+        To::Bridge { bridge, group, host_name, isolated } => {
+            let veth = Veth {
+                host_name,
+                bridge: *bridge,
+                group: *group,
+                container_name: name,
+                namespace: namespace.as_raw_fd(),
+                mac: attachment.mac,
+                mtu: attachment.mtu,
+            };
+            host.send(&[veth.message()]).map_err(|(_, e)| step("making a veth pair")(e))?;
+            if *isolated {
+                let end = host.index_of(host_name).map_err(step("finding the host's end"))?;
+                host.send(&[link::isolate(end)]).map_err(|(_, e)| step("isolating the bridge's port")(e))?;
+            }
+        }
+        To::Parent { parent, kind } => {
+            let sublink = Sublink {
+                parent: *parent,
+                kind: *kind,
+                container_name: name,
+                namespace: namespace.as_raw_fd(),
+                mac: attachment.mac,
+                mtu: attachment.mtu,
+            };
+            host.send(&[sublink.message()]).map_err(|(_, e)| match e.raw_os_error() {
+                Some(libc::EOPNOTSUPP) => step("making an interface on the host's (this kernel has no such interfaces)")(e),
+                _ => step("making an interface on the host's")(e),
+            })?;
+        }
+    }
+    // wharf's networks are IPv4: no address that is not wharf's, and none by a neighbour's router advertisement. (Writing
+    // `disable_ipv6` would say both, but that file spins for the kernel's network lock: a sixth of the time of `up`.)
+    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0");
+    let index = link::index_of(name).map_err(step("finding the interface"))?;
+    let mut configuration =
+        vec![link::no_link_local(index), link::up(index), link::address(index, attachment.address, attachment.subnet.prefix())];
+    configuration.extend(attachment.link_local.iter().map(|address| link::address(index, *address, 16)));
+    configuration.extend(attachment.gateway.map(|gateway| link::default_route(index, gateway)));
+    Ok(configuration)
+}
+
+/// Joins a namespace that exists to one more network.
+///
+/// # Errors
+/// The step that failed; the interface is not there then.
+pub fn connect(container: &str, namespace: &OwnedFd, attachment: &Attachment) -> Result<(), NetworkError> {
+    let step =
+        |doing: &'static str| move |source: io::Error| NetworkError::Sandbox { container: container.to_string(), doing, source };
+    let host = Netlink::route().map_err(step("opening a netlink socket"))?;
+    inside_thread(|| {
+        setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|e| step("joining the network namespace")(e.into()))?;
+        let inner = Netlink::route().map_err(step("opening a netlink socket in the namespace"))?;
+        let configuration = join(&host, namespace, attachment, &step)?;
+        inner.send(&configuration).map_err(|(_, e)| {
+            if let Ok(index) = link::index_of(&attachment.name) {
+                let _ = inner.send(&[link::delete(index)]);
+            }
+            step("setting addresses and routes")(e)
+        })
+    })
+}
+
+/// Takes the interface with an address out of a namespace.
+///
+/// # Errors
+/// The step that failed.
+pub fn disconnect(container: &str, namespace: &OwnedFd, address: Ipv4Addr) -> Result<(), NetworkError> {
+    let step =
+        |doing: &'static str| move |source: io::Error| NetworkError::Sandbox { container: container.to_string(), doing, source };
+    inside_thread(|| {
+        setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|e| step("joining the network namespace")(e.into()))?;
+        let inner = Netlink::route().map_err(step("opening a netlink socket in the namespace"))?;
+        let mut interfaces = nix::ifaddrs::getifaddrs().map_err(|e| step("listing the interfaces")(e.into()))?;
+        let name = interfaces
+            .find(|i| i.address.and_then(|a| a.as_sockaddr_in().map(nix::sys::socket::SockaddrIn::ip)) == Some(address));
+        let Some(name) = name.map(|interface| interface.interface_name) else { return Ok(()) };
+        let index = link::index_of(&name).map_err(step("finding the interface"))?;
+        inner.send(&[link::delete(index)]).map_err(|(_, e)| step("removing the interface")(e))
     })
 }
 

@@ -1,14 +1,15 @@
 //! The hash by which a changed service is told from an unchanged one.
 
-use crate::compose::model::Service;
+use crate::compose::model::{Project, Service};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// Attributes that do not make a container different: Docker Compose leaves out the same ones.
 const IGNORED: [&str; 6] = ["build", "depends_on", "profiles", "pull_policy", "scale", "annotations"];
 
-/// SHA-256 over the service's canonical JSON with sorted keys, in hexadecimal.
-pub fn config_hash(service: &Service) -> String {
+/// SHA-256 over the service's canonical JSON with sorted keys, in hexadecimal; with the contents of its configs and secrets, of
+/// which a container has copies.
+pub fn config_hash(project: &Project, service: &Service) -> String {
     let mut value = serde_json::to_value(service).unwrap_or_default();
     if let Value::Object(map) = &mut value {
         map.retain(|key, _| !IGNORED.contains(&key.as_str()));
@@ -18,6 +19,11 @@ pub fn config_hash(service: &Service) -> String {
     }
     let mut hash = Sha256::new();
     feed(&value, &mut hash);
+    for (mounts, objects) in [(&service.configs, &project.configs), (&service.secrets, &project.secrets)] {
+        for content in mounts.iter().filter_map(|mount| objects.get(&mount.source)?.content.as_ref()) {
+            hash.update(Sha256::digest(content));
+        }
+    }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

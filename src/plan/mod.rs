@@ -76,6 +76,8 @@ pub enum Operation {
         number: u32,
         name: String,
         replaces: String,
+        /// `deploy.update_config.order: start-first`: the new one is started before the old one is stopped.
+        start_first: bool,
     },
     StartContainer {
         service: String,

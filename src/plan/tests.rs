@@ -22,7 +22,7 @@ fn running(project: &Project, service: &str, number: u32) -> ObservedContainer {
         name: format!("p-{service}-{number}"),
         service: service.into(),
         number,
-        config_hash: project.services.get(service).map(config_hash).unwrap_or_default(),
+        config_hash: project.services.get(service).map(|s| config_hash(project, s)).unwrap_or_default(),
         image_id: format!("sha256:{service}"),
         running: true,
         depends_on: project.services.get(service).map(|s| s.depends_on.keys().cloned().collect()).unwrap_or_default(),

@@ -130,7 +130,11 @@ impl Planner<'_> {
         }
         let mut existing: Vec<&ObservedContainer> = self.observed.containers.iter().filter(|c| c.service == name).collect();
         existing.sort_by_key(|c| c.number);
-        let hash = config_hash(service);
+        let hash = config_hash(self.project, service);
+        let update = service.deploy.as_ref().and_then(|d| d.update_config.as_ref());
+        // So many are replaced at once; 0 is all.
+        let parallelism = update.and_then(|u| u.parallelism).map_or(0, |n| n as usize);
+        let mut replaced: Vec<NodeIndex> = Vec::new();
         let mut steps = ServiceSteps::default();
         let surplus = existing.split_off(existing.len().min(replicas as usize));
         for container in surplus {
@@ -154,9 +158,13 @@ impl Planner<'_> {
                     number: container.number,
                     name: container_name.clone(),
                     replaces: container.id.clone(),
+                    start_first: update.is_some_and(|u| u.order.as_deref() == Some("start-first")) && !self.options.no_start,
                 };
-                let created = self.plan.add(operation, cause, &needs);
+                let earlier = replaced.len().checked_sub(parallelism).filter(|_| parallelism > 0).map(|n| replaced[n]);
+                let after: Vec<NodeIndex> = needs.iter().copied().chain(earlier).collect();
+                let created = self.plan.add(operation, cause, &after);
                 self.start(name, service, container_name, "created", created, &mut steps);
+                replaced.extend(steps.starts.last());
             } else if !container.running && !self.options.no_start {
                 let after = self.dependencies(service);
                 let operation = Operation::StartContainer { service: name.into(), name: container.name.clone() };
@@ -221,11 +229,12 @@ impl Planner<'_> {
             let short: String = id.trim_start_matches("sha256:").chars().take(12).collect();
             return Some(format!("the image {image} is now {short}"));
         }
-        let shared = service.shares_network_of()?;
-        self.services
-            .get(shared)
-            .filter(|s| s.recreated)
-            .map(|_| format!("it shares the network of {shared}, which is recreated"))
+        let recreated = |other: &&str| self.services.get(*other).is_some_and(|s| s.recreated);
+        let shared =
+            service.shares_with().find(recreated).map(|other| format!("it shares a namespace of {other}, which is recreated"));
+        shared.or_else(|| {
+            service.takes_volumes_of().find(recreated).map(|other| format!("it has the volumes of {other}, which is recreated"))
+        })
     }
 
     fn restarting_dependency(&self, service: &Service) -> Option<String> {
@@ -252,8 +261,11 @@ impl Planner<'_> {
         for key in service.volumes.iter().filter(|v| v.kind == "volume").filter_map(|v| v.source.as_ref()) {
             needs.extend(self.volume(key)?);
         }
-        if let Some(shared) = service.shares_network_of().and_then(|shared| self.services.get(shared)) {
-            needs.extend(&shared.starts);
+        for other in service.volumes.iter().filter(|v| v.kind == "image").filter_map(|v| v.source.as_ref()) {
+            needs.extend(self.image(other, &Service::default()));
+        }
+        for other in service.shares_with().chain(service.takes_volumes_of()) {
+            needs.extend(self.services.get(other).iter().flat_map(|steps| &steps.starts));
         }
         Ok(())
     }
@@ -290,7 +302,8 @@ impl Planner<'_> {
             return Ok(*step);
         }
         let Some(network) = self.project.networks.get(key) else { return Ok(None) };
-        let here = self.observed.networks.contains_key(&network.name);
+        // Docker's own networks of these names are modes, not networks.
+        let here = self.observed.networks.contains_key(&network.name) || matches!(network.name.as_str(), "host" | "none");
         if network.external && !here {
             return Err(PlanError::MissingNetwork { name: network.name.clone() });
         }

@@ -55,10 +55,13 @@ fn join(launch: &Launch, init: &OwnedFd) -> Result<(), StepFailed> {
     launch.cgroup.enter(&launch.id)?;
     let adjust = launch.oci.process().as_ref().and_then(|p| p.oom_score_adj()).unwrap_or(0);
     std::fs::write("/proc/self/oom_score_adj", adjust.to_string()).doing("setting oom_score_adj")?;
-    let mut flags = launch.clone_flags as i32 | libc::CLONE_NEWNET;
-    if launch.cgroup.is_v2() {
-        flags |= libc::CLONE_NEWCGROUP;
-    }
+    // All of them, whether they are the container's own or another's or the host's: they are those of its first process.
+    let flags = libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWCGROUP;
     sys::join_namespaces(init.as_fd(), flags).doing("joining the container's namespaces")
 }
 

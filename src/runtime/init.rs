@@ -2,7 +2,7 @@
 
 use super::capabilities::Capabilities;
 use super::error::{Doing, StepFailed};
-use super::launch::Launch;
+use super::launch::{Joined, Launch};
 use super::sys::{self, BpfInstruction, CapabilitySets, Forked};
 use super::user::{self, Identity};
 use super::{control, rootfs};
@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 pub struct Inherited {
     /// Standard input, output and error; none of them with a terminal.
     pub stdio: Option<[OwnedFd; 3]>,
-    /// The network namespace to join; none for the host's.
-    pub network: Option<OwnedFd>,
+    /// The network namespace (the host's where there is none), and what is shared with another container.
+    pub joined: Joined,
     /// Where a failure is told. It closes by itself when the program runs.
     pub status: OwnedFd,
     /// Where the terminal's master is sent.
@@ -28,8 +28,8 @@ pub struct Inherited {
 
 /// Sets the container up and runs its program. Never returns: a failure goes to the monitor.
 pub fn run(launch: &Launch, inherited: Inherited) -> ! {
-    let Inherited { stdio, network, status, terminal } = inherited;
-    let Err(failure) = set_up(launch, stdio, network, &terminal).and_then(|ready| ready.exec(launch.init));
+    let Inherited { stdio, joined, status, terminal } = inherited;
+    let Err(failure) = set_up(launch, stdio, joined, &terminal).and_then(|ready| ready.exec(launch.init));
     report(&status, &failure);
     sys::exit_now(failure.code)
 }
@@ -42,12 +42,7 @@ pub fn report(status: &OwnedFd, failure: &StepFailed) {
     }
 }
 
-fn set_up(
-    launch: &Launch,
-    stdio: Option<[OwnedFd; 3]>,
-    network: Option<OwnedFd>,
-    terminal: &OwnedFd,
-) -> Result<Program, StepFailed> {
+fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, terminal: &OwnedFd) -> Result<Program, StepFailed> {
     nix::unistd::setsid().doing("starting a session")?;
     sys::reset_signals();
     // Modes of what is made for the container are meant as they are written.
@@ -58,12 +53,16 @@ fn set_up(
     let adjust = process.oom_score_adj().unwrap_or(0).to_string();
     std::fs::write("/proc/self/oom_score_adj", adjust).doing("setting oom_score_adj")?;
     launch.cgroup.enter_new(&launch.id, linux.and_then(|l| l.resources().as_ref()))?;
-    if launch.cgroup.is_v2() {
+    if launch.cgroup_namespace {
         nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).doing("making a cgroup namespace")?;
     }
-    if let Some(network) = network {
+    if let Some(network) = joined.network {
         nix::sched::setns(network, CloneFlags::CLONE_NEWNET).doing("joining the network")?;
     }
+    if let Some(ipc) = joined.ipc {
+        nix::sched::setns(ipc, CloneFlags::CLONE_NEWIPC).doing("joining the other container's IPC namespace")?;
+    }
+    let shm = joined.shm.map(|namespace| rootfs::shm_of(&namespace)).transpose()?;
     for (name, value) in linux.and_then(|l| l.sysctl().as_ref()).into_iter().flatten() {
         // The host's procfs: nothing of the image is mounted yet, so nothing of it can stand in the file's place.
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));
@@ -76,7 +75,7 @@ fn set_up(
         std::fs::write("/proc/sys/kernel/domainname", domain).doing("setting the domain name")?;
     }
     sys::new_session_keyring();
-    let console = rootfs::enter(launch)?;
+    let console = rootfs::enter(launch, shm)?;
     let identity = user::lookup(Path::new("/"), &launch.user, &launch.group_add)
         .map_err(|why| StepFailed::because(format!("finding the user `{}`", launch.user), why))?;
     match (console, stdio) {

@@ -1,6 +1,8 @@
 //! What a monitor is told about the container that it shall run.
 
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 /// The file `launch.json` in the container's run directory: an OCI runtime configuration, and what OCI has no word for.
@@ -9,6 +11,10 @@ pub struct Launch {
     pub id: String,
     /// CLONE_NEW* of the namespaces to make.
     pub clone_flags: u64,
+    /// What of others' the container joins: the monitor inherits a descriptor for each, in this order, after the engine's.
+    pub joins: Vec<Join>,
+    /// A cgroup namespace of its own.
+    pub cgroup_namespace: bool,
     pub terminal: bool,
     pub cgroup: super::cgroup::Hierarchy,
     /// The OCI runtime specification (`config.json` of a bundle).
@@ -18,6 +24,10 @@ pub struct Launch {
     pub user: String,
     /// Groups to join besides, by name or number.
     pub group_add: Vec<String>,
+    /// Mounts of images' files: read-only overlays.
+    pub images: Vec<ImageMount>,
+    /// Mount destinations of which not the source is mounted but what is at a path in it. It is resolved beneath the source.
+    pub subpaths: HashMap<String, PathBuf>,
     /// Mount destinations whose source is an empty volume that takes the image's content first.
     pub copy_up: Vec<String>,
     /// An init of wharf's own as process 1, which forwards signals and reaps.
@@ -33,6 +43,46 @@ pub struct Launch {
     pub revive: Vec<String>,
     /// One lock for all monitors of an engine: who holds it starts the engine.
     pub revive_lock: PathBuf,
+}
+
+/// A namespace that is joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Join {
+    Network,
+    Ipc,
+    Pid,
+    /// The mount namespace of the container whose /dev/shm is shared; it is not joined itself.
+    Shm,
+}
+
+/// Descriptors of what is joined.
+#[derive(Debug, Default)]
+pub struct Joined {
+    pub network: Option<OwnedFd>,
+    pub ipc: Option<OwnedFd>,
+    pub pid: Option<OwnedFd>,
+    pub shm: Option<OwnedFd>,
+}
+
+impl Joined {
+    pub fn set(&mut self, join: Join, fd: OwnedFd) {
+        let place = match join {
+            Join::Network => &mut self.network,
+            Join::Ipc => &mut self.ipc,
+            Join::Pid => &mut self.pid,
+            Join::Shm => &mut self.shm,
+        };
+        *place = Some(fd);
+    }
+}
+
+/// An image's files at a place in the container.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ImageMount {
+    pub destination: PathBuf,
+    /// The lowest layer first.
+    pub layers: Vec<PathBuf>,
 }
 
 /// The layers of an image and the container's own writable one, to be mounted by overlayfs.

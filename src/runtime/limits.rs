@@ -14,6 +14,8 @@ pub fn apply_v1(path: &Path, controllers: &[String], resources: &LinuxResources)
     if has("memory")
         && let Some(memory) = resources.memory()
     {
+        set("memory.swappiness", memory.swappiness().map(|v| v.to_string()))?;
+        set("memory.oom_control", memory.disable_oom_killer().filter(|disable| *disable).map(|_| "1".to_string()))?;
         set("memory.limit_in_bytes", text(memory.limit()))?;
         set("memory.soft_limit_in_bytes", text(memory.reservation()))?;
         if path.join("memory.memsw.limit_in_bytes").exists() {
@@ -26,6 +28,34 @@ pub fn apply_v1(path: &Path, controllers: &[String], resources: &LinuxResources)
         set("cpu.shares", cpu.shares().map(|v| v.to_string()))?;
         set("cpu.cfs_period_us", cpu.period().map(|v| v.to_string()))?;
         set("cpu.cfs_quota_us", text(cpu.quota()))?;
+        set("cpu.rt_period_us", cpu.realtime_period().map(|v| v.to_string()))?;
+        set("cpu.rt_runtime_us", text(cpu.realtime_runtime()))?;
+    }
+    if has("blkio")
+        && let Some(block) = resources.block_io()
+    {
+        // The files of weights are there where a scheduler of the kernel's has them (BFQ); Docker leaves them out, too.
+        let weights = ["blkio.bfq.weight", "blkio.weight"].map(|file| path.join(file)).into_iter().find(|file| file.exists());
+        if let (Some(file), Some(weight)) = (weights, block.weight()) {
+            write(&file, &weight.to_string())?;
+        }
+        let of_devices = ["blkio.bfq.weight_device", "blkio.weight_device"].map(|file| path.join(file));
+        if let Some(file) = of_devices.into_iter().find(|file| file.exists()) {
+            for device in block.weight_device().iter().flatten() {
+                let weight = device.weight().unwrap_or_default();
+                write(&file, &format!("{}:{} {weight}", device.major(), device.minor()))?;
+            }
+        }
+        for (file, list) in [
+            ("blkio.throttle.read_bps_device", block.throttle_read_bps_device()),
+            ("blkio.throttle.write_bps_device", block.throttle_write_bps_device()),
+            ("blkio.throttle.read_iops_device", block.throttle_read_iops_device()),
+            ("blkio.throttle.write_iops_device", block.throttle_write_iops_device()),
+        ] {
+            for limit in list.iter().flatten() {
+                set(file, Some(format!("{}:{} {}", limit.major(), limit.minor(), limit.rate())))?;
+            }
+        }
     }
     if has("cpuset")
         && let Some(cpus) = resources.cpu().as_ref().and_then(|cpu| cpu.cpus().clone())
@@ -65,6 +95,26 @@ pub fn apply_v2(path: &Path, resources: &LinuxResources) -> Result<(), StepFaile
         }
         set("cpu.weight", cpu.shares().map(|shares| weight(shares).to_string()))?;
         set("cpuset.cpus", cpu.cpus().clone())?;
+    }
+    if let Some(block) = resources.block_io() {
+        if let Some(weight) = block.weight() {
+            if path.join("io.bfq.weight").exists() {
+                set("io.bfq.weight", Some(weight.to_string()))?;
+            } else if path.join("io.weight").exists() {
+                // 10 to 1000 onto 1 to 10000, as runc has it.
+                set("io.weight", Some((1 + (u32::from(weight.clamp(10, 1000)) - 10) * 9999 / 990).to_string()))?;
+            }
+        }
+        for (key, list) in [
+            ("rbps", block.throttle_read_bps_device()),
+            ("wbps", block.throttle_write_bps_device()),
+            ("riops", block.throttle_read_iops_device()),
+            ("wiops", block.throttle_write_iops_device()),
+        ] {
+            for limit in list.iter().flatten() {
+                set("io.max", Some(format!("{}:{} {key}={}", limit.major(), limit.minor(), limit.rate())))?;
+            }
+        }
     }
     set("pids.max", resources.pids().as_ref().map(|pids| pids_text(pids.limit())))?;
     let rules = resources.devices().clone().unwrap_or_default();

@@ -8,13 +8,14 @@ use super::cgroup::{Frozen, Hierarchy};
 use super::control::{self, Event, Request};
 use super::error::{Doing, StepFailed};
 use super::init::Inherited;
-use super::launch::{ExecSpec, Exit, Launch, LogTarget};
+use super::launch::{ExecSpec, Exit, Join, Joined, Launch, LogTarget};
 use super::sys::{self, Forked};
 use super::{exec, init};
 use crate::logs::{Stream, writer::Writer};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socket, socketpair};
@@ -27,9 +28,8 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// The descriptors that the engine gives a monitor: its end of the control socket, and the network namespace.
+/// The descriptor that the engine gives a monitor: its end of the control socket. After it come those of what is joined.
 pub const ENGINE_FD: i32 = 3;
-pub const NETWORK_FD: i32 = 4;
 
 /// What the monitor itself keeps of the launch file. The rest is read by the child, which forgets it by execve.
 #[derive(Deserialize)]
@@ -37,6 +37,7 @@ struct Brief {
     id: String,
     cgroup: Hierarchy,
     clone_flags: u64,
+    joins: Vec<Join>,
     terminal: bool,
     stdin: bool,
     log: LogTarget,
@@ -56,12 +57,11 @@ pub fn main(run_directory: &Path) -> i32 {
 
 fn run(directory: &Path) -> Result<(), StepFailed> {
     let Some(engine) = sys::inherited(ENGINE_FD) else { return Err(StepFailed::because("starting", "there is no engine")) };
-    let network = sys::inherited(NETWORK_FD);
     sys::prctl(libc::PR_SET_DUMPABLE, 0, 0).doing("hiding the process")?;
     // The kernel shall rather kill the container than the one who tells why it died.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
     nix::unistd::chdir(directory).doing("entering the run directory")?;
-    let mut monitor = match Monitor::start(network) {
+    let mut monitor = match Monitor::start() {
         Ok(monitor) => monitor,
         Err(failure) => {
             let _ = control::send(engine.as_fd(), &Event::Failed { message: failure.to_string(), code: failure.code }, &[]);
@@ -117,9 +117,14 @@ const CHUNK: usize = 128 * 1024;
 const PIPE_SIZE: i32 = 256 * 1024;
 
 impl Monitor {
-    fn start(network: Option<OwnedFd>) -> Result<Self, StepFailed> {
+    fn start() -> Result<Self, StepFailed> {
         let text = std::fs::read("launch.json").doing("reading the launch file")?;
         let brief: Brief = serde_json::from_slice(&text).map_err(std::io::Error::from).doing("reading the launch file")?;
+        let mut joined = Joined::default();
+        for (fd, join) in (ENGINE_FD + 1..).zip(&brief.joins) {
+            let fd = sys::inherited(fd).ok_or_else(|| StepFailed::because("starting", "a namespace to join is missing"))?;
+            joined.set(*join, fd);
+        }
         let log = match &brief.log.path {
             Some(path) => Some(
                 Writer::open(path.clone(), brief.log.max_size, brief.log.max_files)
@@ -162,7 +167,13 @@ impl Monitor {
         let address = UnixAddr::new("control").doing("naming the control socket")?;
         bind(listener.as_raw_fd(), &address).doing("binding the control socket")?;
         listen(&listener, Backlog::new(4).unwrap_or(Backlog::MAXCONN)).doing("listening on the control socket")?;
-        let init = match sys::fork_into(brief.clone_flags).doing("making the container's namespaces")? {
+        // Only children enter another pid namespace, and only the container is to: an engine that is revived must not.
+        let own_pid = nix::fcntl::open("/proc/self/ns/pid", OFlag::O_RDONLY | cloexec, Mode::empty());
+        if let Some(pid) = &joined.pid {
+            nix::sched::setns(pid, CloneFlags::CLONE_NEWPID).doing("joining the other container's processes")?;
+        }
+        let forked = sys::fork_into(brief.clone_flags).doing("making the container's namespaces")?;
+        let init = match forked {
             Forked::Child => {
                 let launch: Launch = match serde_json::from_slice(&text) {
                     Ok(launch) => launch,
@@ -171,10 +182,14 @@ impl Monitor {
                         sys::exit_now(128)
                     }
                 };
-                init::run(&launch, Inherited { stdio, network, status: status_child, terminal: terminal_child })
+                init::run(&launch, Inherited { stdio, joined, status: status_child, terminal: terminal_child })
             }
             Forked::Parent(pid) => pid,
         };
+        if joined.pid.is_some() {
+            let own = own_pid.doing("finding the monitor's own pid namespace")?;
+            nix::sched::setns(own, CloneFlags::CLONE_NEWPID).doing("leaving the other container's processes")?;
+        }
         let pidfd = sys::pidfd_open(init).doing("opening the container's process")?;
         Ok(Monitor {
             terminal_socket: brief.terminal.then_some(terminal_socket),

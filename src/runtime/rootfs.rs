@@ -5,12 +5,13 @@
 //! attached to a descriptor that was resolved beneath the root (openat2), so that a symlink of the image cannot lead it out.
 
 use super::error::{Doing, StepFailed};
-use super::launch::{Launch, Rootfs};
+use super::launch::{ImageMount, Launch, Rootfs};
 use super::sys::{self, Beneath, Recursive};
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, mknodat};
-use oci_spec::runtime::Mount;
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -30,17 +31,29 @@ const LINKS: [(&str, &str); 5] = [
 /// Builds the file system and makes it the root. Afterwards the host's files cannot be named any more.
 ///
 /// With a terminal, returns its master and the other end.
-pub fn enter(launch: &Launch) -> Result<Option<(OwnedFd, OwnedFd)>, StepFailed> {
+pub fn enter(launch: &Launch, shm: Option<OwnedFd>) -> Result<Option<(OwnedFd, OwnedFd)>, StepFailed> {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).doing("detaching from the host's mounts")?;
     let root = overlay(&launch.rootfs)?;
     let linux = launch.oci.linux().as_ref();
     let mut null = None;
     for entry in launch.oci.mounts().iter().flatten() {
-        attach_mount(root.as_fd(), entry, launch)?;
+        match shm.as_ref().filter(|_| entry.destination() == Path::new(SHM)) {
+            Some(shm) => {
+                let target = open_target(root.as_fd(), Path::new(SHM), Target::Directory)?;
+                sys::attach(shm.as_fd(), target.as_fd()).doing("mounting the other container's /dev/shm")?;
+            }
+            None => attach_mount(root.as_fd(), entry, launch)?,
+        }
         if entry.destination() == Path::new("/dev") {
             null = Some(populate_dev(root.as_fd())?);
         }
+    }
+    for mount in &launch.images {
+        attach_image(root.as_fd(), mount, launch)?;
+    }
+    for device in linux.and_then(|l| l.devices().as_ref()).into_iter().flatten() {
+        make_device(root.as_fd(), device)?;
     }
     let terminal = match launch.oci.process().as_ref().and_then(|p| p.terminal()) {
         Some(true) => Some(open_terminal(root.as_fd())?),
@@ -56,6 +69,67 @@ pub fn enter(launch: &Launch) -> Result<Option<(OwnedFd, OwnedFd)>, StepFailed> 
     }
     pivot(root.as_fd())?;
     Ok(terminal)
+}
+
+const SHM: &str = "/dev/shm";
+
+/// The /dev/shm of another container, as a mount that is attached nowhere yet. The caller's own mount namespace is entered
+/// again afterwards.
+pub fn shm_of(namespace: &OwnedFd) -> Result<OwnedFd, StepFailed> {
+    let doing = "sharing the other container's /dev/shm";
+    let own = open("/proc/self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).doing(doing)?;
+    setns(namespace, CloneFlags::CLONE_NEWNS).doing(doing)?;
+    let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing(doing)?;
+    let tree = sys::open_beneath(root.as_fd(), Path::new("dev/shm"), libc::O_PATH, 0, Beneath::NoSymlinks)
+        .and_then(|shm| sys::open_tree(shm.as_fd(), Path::new(""), Recursive::No));
+    setns(own, CloneFlags::CLONE_NEWNS).doing(doing)?;
+    tree.doing(doing)
+}
+
+/// Mounts an image's files, read-only.
+fn attach_image(root: BorrowedFd<'_>, mount: &ImageMount, launch: &Launch) -> Result<(), StepFailed> {
+    let doing = || format!("mounting an image on {}", mount.destination.display());
+    let tree = super::overlay::mount(&mount.layers, None).doing(doing())?;
+    let protected = sys::ATTR_RDONLY | sys::ATTR_NODEV | sys::ATTR_NOSUID;
+    sys::set_mount_attributes(tree.as_fd(), protected, MsFlags::MS_PRIVATE.bits(), Recursive::No).doing(doing())?;
+    let tree = beneath(tree, &mount.destination, launch, Recursive::No)?;
+    let directory = is_directory(tree.as_fd()).doing(doing())?;
+    let target = open_target(root, &mount.destination, if directory { Target::Directory } else { Target::File })?;
+    sys::attach(tree.as_fd(), target.as_fd()).doing(doing())
+}
+
+/// What of a detached mount is mounted: itself, or what is at the subpath in it, which no symlink can lead out.
+fn beneath(tree: OwnedFd, destination: &Path, launch: &Launch, recursive: Recursive) -> Result<OwnedFd, StepFailed> {
+    let Some(subpath) = destination.to_str().and_then(|destination| launch.subpaths.get(destination)) else { return Ok(tree) };
+    let doing = || format!("finding the subpath {} of what is mounted on {}", subpath.display(), destination.display());
+    let inside = sys::open_beneath(tree.as_fd(), subpath, libc::O_PATH, 0, Beneath::AsRoot).doing(doing())?;
+    sys::open_tree(inside.as_fd(), Path::new(""), recursive).doing(doing())
+}
+
+/// Makes a device of the host in the container.
+fn make_device(root: BorrowedFd<'_>, device: &LinuxDevice) -> Result<(), StepFailed> {
+    let path = device.path();
+    let doing = || format!("making the device {}", path.display());
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(StepFailed::because(doing(), "it has no name"));
+    };
+    let directory = open_target(root, parent, Target::Directory)?;
+    let kind = match device.typ() {
+        LinuxDeviceType::B => SFlag::S_IFBLK,
+        LinuxDeviceType::P => SFlag::S_IFIFO,
+        _ => SFlag::S_IFCHR,
+    };
+    let mode = Mode::from_bits_truncate(device.file_mode().unwrap_or(0o666) & 0o7777);
+    let number = nix::sys::stat::makedev(device.major() as u64, device.minor() as u64);
+    let name = Path::new(name);
+    match mknodat(&directory, name, kind, mode, number) {
+        // One that every container has, or that was named twice.
+        Err(nix::Error::EEXIST) => return Ok(()),
+        other => other.doing(doing())?,
+    }
+    let owner = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
+    let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
+    nix::unistd::fchownat(&directory, name, Some(owner.0.into()), Some(owner.1.into()), flags).doing(doing())
 }
 
 /// Makes the root read-only, where the container asks for it: after the working directory has been made in it.
@@ -135,16 +209,16 @@ fn attach_mount(root: BorrowedFd<'_>, entry: &Mount, launch: &Launch) -> Result<
         return mount_cgroups(root, destination, launch);
     }
     let bind = options.iter().any(|o| o == "bind" || o == "rbind");
+    let recursive = if options.iter().any(|o| o == "rbind") { Recursive::Yes } else { Recursive::No };
     let (mounted, kind) = if bind {
         let source = entry.source().as_deref().unwrap_or(Path::new(""));
-        let recursive = if options.iter().any(|o| o == "rbind") { Recursive::Yes } else { Recursive::No };
         let cwd = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing("opening the host's root")?;
         let tree = sys::open_tree(cwd.as_fd(), source, recursive).doing(format_args!(
             "mounting {} on {}",
             source.display(),
             destination.display()
         ))?;
-        sys::set_mount_attributes(tree.as_fd(), attributes, propagation, recursive).doing(doing())?;
+        let tree = beneath(tree, destination, launch, recursive)?;
         let directory = is_directory(tree.as_fd()).doing(doing())?;
         (tree, if directory { Target::Directory } else { Target::File })
     } else {
@@ -157,6 +231,10 @@ fn attach_mount(root: BorrowedFd<'_>, entry: &Mount, launch: &Launch) -> Result<
     if launch.copy_up.iter().any(|path| Path::new(path) == destination) {
         super::copy_up::copy(target.as_fd(), mounted.as_fd())
             .doing(format_args!("copying the image's {} into the new volume", destination.display()))?;
+    }
+    if bind {
+        // After the copy: a volume that is read-only here takes the image's content as well.
+        sys::set_mount_attributes(mounted.as_fd(), attributes, propagation, recursive).doing(doing())?;
     }
     sys::attach(mounted.as_fd(), target.as_fd()).doing(doing())
 }

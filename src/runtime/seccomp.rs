@@ -9,15 +9,15 @@ use super::seccomp_profile::{ALWAYS, WITH_CAPABILITY};
 use super::sys::BpfInstruction;
 use std::collections::{BTreeMap, BTreeSet};
 
-const AUDIT_ARCH_X86_64: u32 = 0xC000_003E;
-const AUDIT_ARCH_I386: u32 = 0x4000_0003;
-const X32_BIT: u32 = 0x4000_0000;
+pub(super) const AUDIT_ARCH_X86_64: u32 = 0xC000_003E;
+pub(super) const AUDIT_ARCH_I386: u32 = 0x4000_0003;
+pub(super) const X32_BIT: u32 = 0x4000_0000;
 
-const RET_KILL: u32 = 0x8000_0000;
-const RET_ALLOW: u32 = 0x7fff_0000;
-const RET_ERRNO: u32 = 0x0005_0000;
+pub(super) const RET_KILL: u32 = 0x8000_0000;
+pub(super) const RET_ALLOW: u32 = 0x7fff_0000;
+pub(super) const RET_ERRNO: u32 = 0x0005_0000;
 const DENY: u32 = RET_ERRNO | libc::EPERM as u32;
-const UNKNOWN: u32 = RET_ERRNO | libc::ENOSYS as u32;
+pub(super) const UNKNOWN: u32 = RET_ERRNO | libc::ENOSYS as u32;
 
 /// CLONE_NEW* without CLONE_NEWTIME, which clone(2) cannot carry: what a process without CAP_SYS_ADMIN may not ask of it.
 const CLONE_NAMESPACES: u32 = 0x7E02_0000;
@@ -121,21 +121,25 @@ fn ranges(numbers: &BTreeSet<u32>) -> Vec<(u32, u32)> {
     ranges
 }
 
-const JA: u16 = 0x05;
-const JEQ: u16 = 0x15;
-const JGT: u16 = 0x25;
-const JGE: u16 = 0x35;
+pub(super) const JA: u16 = 0x05;
+pub(super) const JEQ: u16 = 0x15;
+pub(super) const JGT: u16 = 0x25;
+pub(super) const JGE: u16 = 0x35;
 const JSET: u16 = 0x45;
 
-fn load(offset: u32) -> BpfInstruction {
+pub(super) fn load(offset: u32) -> BpfInstruction {
     BpfInstruction { code: 0x20, jt: 0, jf: 0, k: offset }
 }
 
-fn jump(code: u16, k: u32, jt: u8, jf: u8) -> BpfInstruction {
+pub(super) fn jump(code: u16, k: u32, jt: u8, jf: u8) -> BpfInstruction {
     BpfInstruction { code, jt, jf, k }
 }
 
-fn ret(k: u32) -> BpfInstruction {
+pub(super) fn and(k: u32) -> BpfInstruction {
+    BpfInstruction { code: 0x54, jt: 0, jf: 0, k }
+}
+
+pub(super) fn ret(k: u32) -> BpfInstruction {
     BpfInstruction { code: 0x06, jt: 0, jf: 0, k }
 }
 

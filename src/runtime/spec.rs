@@ -25,17 +25,62 @@ pub struct Settings {
     pub oom_score_adj: i32,
     pub sysctls: Vec<(String, String)>,
     pub shm_size: u64,
+    pub ipc: Ipc,
+    pub annotations: Vec<(String, String)>,
+    /// Beyond those of every container.
+    pub devices: Vec<Device>,
+    /// Rules of the devices controller besides: kind, major, minor, access.
+    pub device_rules: Vec<DeviceRule>,
+    /// Nothing of /proc and /sys is hidden or read-only.
+    pub system_paths: bool,
     pub mounts: Vec<BindMount>,
     /// Destination and options of each tmpfs.
     pub tmpfs: Vec<(String, Vec<String>)>,
     pub resources: Resources,
 }
 
+/// Which /dev/shm and message queues a container has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ipc {
+    /// Its own, or those of another container whose namespace it joins.
+    #[default]
+    Own,
+    /// No /dev/shm.
+    Bare,
+    Host,
+}
+
+/// A device node to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub path: String,
+    /// `c`, `b` or `p`.
+    pub kind: &'static str,
+    pub major: i64,
+    pub minor: i64,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Of `r`, `w` and `m`.
+    pub access: String,
+}
+
+/// What the devices controller allows; `None` is any number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceRule {
+    pub kind: String,
+    pub major: Option<i64>,
+    pub minor: Option<i64>,
+    pub access: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BindMount {
     pub source: PathBuf,
     pub destination: String,
     pub options: Vec<String>,
+    /// A file system to mount, whose device is the source; absent for a bind mount.
+    pub fstype: Option<String>,
 }
 
 /// Limits; absent is without limit.
@@ -49,6 +94,12 @@ pub struct Resources {
     pub cpu_period: Option<u64>,
     pub cpuset: Option<String>,
     pub pids: Option<i64>,
+    pub cpu_rt_period: Option<u64>,
+    pub cpu_rt_runtime: Option<i64>,
+    pub swappiness: Option<u64>,
+    pub oom_kill_disable: bool,
+    /// OCI's `blockIO`; null for none.
+    pub block_io: Value,
 }
 
 /// Paths that a container must not see (moby, `oci/defaults.go`, as of Docker 28).
@@ -101,7 +152,10 @@ pub fn oci(settings: &Settings) -> Value {
     if let Some((height, width)) = settings.console_size {
         process["consoleSize"] = json!({"height": height, "width": width});
     }
-    let mut namespaces = vec!["pid", "ipc", "mount"];
+    let mut namespaces = vec!["pid", "mount"];
+    if settings.ipc != Ipc::Host {
+        namespaces.push("ipc");
+    }
     if settings.hostname.is_some() {
         namespaces.push("uts");
     }
@@ -110,7 +164,11 @@ pub fn oci(settings: &Settings) -> Value {
         "resources": resources(settings),
         "sysctl": settings.sysctls.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
     });
-    if !settings.privileged {
+    if !settings.devices.is_empty() {
+        let device = |d: &Device| json!({"path": d.path, "type": d.kind, "major": d.major, "minor": d.minor, "fileMode": d.mode, "uid": d.uid, "gid": d.gid});
+        linux["devices"] = settings.devices.iter().map(device).collect();
+    }
+    if !settings.system_paths {
         linux["maskedPaths"] = json!(MASKED);
         linux["readonlyPaths"] = json!(READONLY);
     }
@@ -121,6 +179,9 @@ pub fn oci(settings: &Settings) -> Value {
         "mounts": mounts(settings),
         "linux": linux,
     });
+    if !settings.annotations.is_empty() {
+        config["annotations"] = json!(settings.annotations.iter().cloned().collect::<std::collections::BTreeMap<_, _>>());
+    }
     if let Some(hostname) = &settings.hostname {
         config["hostname"] = json!(hostname);
     }
@@ -144,6 +205,15 @@ fn mounts(settings: &Settings) -> Vec<Value> {
         mount("/dev/mqueue", "mqueue", "mqueue", &safe),
         mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
     ];
+    match settings.ipc {
+        Ipc::Own => {}
+        Ipc::Bare => list.retain(|m| m["destination"] != "/dev/shm"),
+        Ipc::Host => {
+            // The queues' file system is that of the namespace in which it is mounted.
+            list.retain(|m| m["destination"] != "/dev/shm");
+            list.push(mount("/dev/shm", "bind", "/dev/shm", &["rbind", "nosuid", "noexec", "nodev"]));
+        }
+    }
     let mut users: Vec<(usize, Value)> = Vec::new();
     let depth = |path: &str| path.split('/').filter(|p| !p.is_empty()).count();
     for (destination, options) in &settings.tmpfs {
@@ -157,7 +227,12 @@ fn mounts(settings: &Settings) -> Vec<Value> {
     for bind in &settings.mounts {
         users.push((
             depth(&bind.destination),
-            json!({"destination": bind.destination, "type": "bind", "source": bind.source, "options": bind.options}),
+            json!({
+                "destination": bind.destination,
+                "type": bind.fstype.as_deref().unwrap_or("bind"),
+                "source": bind.source,
+                "options": bind.options,
+            }),
         ));
     }
     // A mount below another must come after it, whatever order they were written in.
@@ -176,15 +251,45 @@ fn resources(settings: &Settings) -> Value {
         for (kind, major, minor, access) in DEVICES {
             devices.push(json!({"allow": true, "type": kind, "major": major, "minor": minor, "access": access}));
         }
+        for d in &settings.devices {
+            devices.push(json!({"allow": true, "type": d.kind, "major": d.major, "minor": d.minor, "access": d.access}));
+        }
+        for rule in &settings.device_rules {
+            devices.push(json!({
+                "allow": true, "type": rule.kind, "major": rule.major, "minor": rule.minor, "access": rule.access,
+            }));
+        }
     }
     let mut value = json!({"devices": devices});
-    if r.memory.is_some() || r.memory_reservation.is_some() || r.memory_swap.is_some() {
+    if r.memory.is_some()
+        || r.memory_reservation.is_some()
+        || r.memory_swap.is_some()
+        || r.swappiness.is_some()
+        || r.oom_kill_disable
+    {
         // As Docker has it: as much swap as memory, unless it is said.
         let swap = r.memory_swap.or(r.memory.map(|m| m.saturating_mul(2)));
-        value["memory"] = json!({"limit": r.memory, "reservation": r.memory_reservation, "swap": swap});
+        value["memory"] = json!({
+            "limit": r.memory,
+            "reservation": r.memory_reservation,
+            "swap": swap,
+            "swappiness": r.swappiness,
+            "disableOOMKiller": r.oom_kill_disable.then_some(true),
+        });
     }
-    if r.cpu_shares.is_some() || r.cpu_quota.is_some() || r.cpu_period.is_some() || r.cpuset.is_some() {
-        value["cpu"] = json!({"shares": r.cpu_shares, "quota": r.cpu_quota, "period": r.cpu_period, "cpus": r.cpuset});
+    let realtime = r.cpu_rt_period.is_some() || r.cpu_rt_runtime.is_some();
+    if r.cpu_shares.is_some() || r.cpu_quota.is_some() || r.cpu_period.is_some() || r.cpuset.is_some() || realtime {
+        value["cpu"] = json!({
+            "shares": r.cpu_shares,
+            "quota": r.cpu_quota,
+            "period": r.cpu_period,
+            "cpus": r.cpuset,
+            "realtimePeriod": r.cpu_rt_period,
+            "realtimeRuntime": r.cpu_rt_runtime,
+        });
+    }
+    if !r.block_io.is_null() {
+        value["blockIO"] = r.block_io.clone();
     }
     if let Some(limit) = r.pids {
         value["pids"] = json!({"limit": limit});
@@ -204,7 +309,12 @@ mod tests {
             hostname: Some("abc".into()),
             capabilities: Capabilities::docker_default(),
             tmpfs: vec![("/run/x".into(), vec!["size=64m".into()])],
-            mounts: vec![BindMount { source: "/a".into(), destination: "/run".into(), options: vec!["rbind".into()] }],
+            mounts: vec![BindMount {
+                source: "/a".into(),
+                destination: "/run".into(),
+                options: vec!["rbind".into()],
+                fstype: None,
+            }],
             resources: Resources { memory: Some(1 << 20), pids: Some(10), ..Resources::default() },
             ..Settings::default()
         };

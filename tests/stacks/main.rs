@@ -4,5 +4,6 @@ mod builds;
 mod examples;
 mod images;
 mod scenarios;
+mod services;
 mod support;
 mod wordpress;

@@ -468,8 +468,20 @@ impl Service {
         self.scale.or(self.deploy.as_ref().and_then(|deploy| deploy.replicas)).unwrap_or(1)
     }
 
-    /// The service or container whose network namespace this one joins, as `service:NAME` says.
-    pub fn shares_network_of(&self) -> Option<&str> {
-        self.network_mode.as_deref()?.strip_prefix("service:")
+    /// The services whose namespaces this one's containers join, as `service:NAME` says.
+    pub fn shares_with(&self) -> impl Iterator<Item = &str> {
+        [&self.network_mode, &self.ipc, &self.pid].into_iter().filter_map(|mode| mode.as_deref()?.strip_prefix("service:"))
+    }
+
+    /// The services whose volumes this one's containers have as well.
+    pub fn takes_volumes_of(&self) -> impl Iterator<Item = &str> {
+        let service = |from: &'_ String| -> bool { !from.starts_with("container:") };
+        self.volumes_from.iter().filter(move |from| service(from)).map(|from| from.split(':').next().unwrap_or(from))
+    }
+
+    /// The images that its containers need: their own, and those that are mounted.
+    pub fn images(&self) -> impl Iterator<Item = &str> {
+        let mounted = self.volumes.iter().filter(|v| v.kind == "image").filter_map(|v| v.source.as_deref());
+        self.image.as_deref().into_iter().chain(mounted)
     }
 }

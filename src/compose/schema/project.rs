@@ -41,7 +41,7 @@ const NETWORK: T = Maybe(&T::Short(&Short {
 const NETWORK_KEYS: &[Key] = &[
     k("attachable", Bool).elsewhere(),
     k("driver", Str),
-    k("driver_opts", Options).later(),
+    k("driver_opts", Options),
     k("enable_ipv4", Bool).keep().later(),
     k("enable_ipv6", Bool).keep().later(),
     k("external", EXTERNAL),
@@ -52,7 +52,7 @@ const NETWORK_KEYS: &[Key] = &[
             k(
                 "config",
                 List(
-                    &Obj(&[k("aux_addresses", Options).later(), k("gateway", Str), k("ip_range", Str), k("subnet", Str)]),
+                    &Obj(&[k("aux_addresses", Options), k("gateway", Str), k("ip_range", Str), k("subnet", Str)]),
                     By::Field("subnet"),
                 ),
             ),
@@ -66,13 +66,7 @@ const NETWORK_KEYS: &[Key] = &[
 ];
 
 const VOLUME: T = Maybe(&T::Short(&Short {
-    long: Obj(&[
-        k("driver", Str),
-        k("driver_opts", Options).later(),
-        k("external", EXTERNAL),
-        k("labels", Mapping),
-        k("name", Str),
-    ]),
+    long: Obj(&[k("driver", Str), k("driver_opts", Options), k("external", EXTERNAL), k("labels", Mapping), k("name", Str)]),
     accepts: &[],
     expected: "a mapping, or nothing for the defaults",
     expand: canonical::resource,

@@ -2,6 +2,7 @@
 
 use super::ignore::Patterns;
 use crate::image::ImageError;
+use crate::runtime::overlay;
 use crate::runtime::sys::{self, Beneath};
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
@@ -10,7 +11,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -55,7 +56,7 @@ impl Tree {
         match layers {
             [] => Tree::directory(empty),
             [only] => Tree::directory(only),
-            _ => Ok(Tree { root: overlay(layers, None)? }),
+            _ => Ok(Tree { root: overlay::mount(layers, None)? }),
         }
     }
 
@@ -177,36 +178,6 @@ fn names(directory: &OwnedFd) -> io::Result<Vec<OsString>> {
     }
     names.sort();
     Ok(names)
-}
-
-/// Mounts layers (the lowest first) detached, so that it goes with its descriptor: on top of them, where it is given, an upper
-/// directory that takes what is written, and its work directory.
-///
-/// # Errors
-/// The kernel's.
-pub fn overlay(layers: &[PathBuf], upper: Option<(&Path, &Path)>) -> io::Result<OwnedFd> {
-    let open = |path: &Path| nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
-    let lower: Vec<OwnedFd> = layers.iter().rev().map(|path| open(path)).collect::<Result<_, _>>()?;
-    let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let lowers: Vec<String> = lower.iter().map(name).collect();
-    let joined = lowers.join(":");
-    let mut options: Vec<(&str, Option<&str>)> = Vec::new();
-    // One parameter has room for 255 characters; `lowerdir+` takes a layer each, since Linux 6.7.
-    if joined.len() < 256 {
-        options.push(("lowerdir", Some(&joined)));
-    } else {
-        options.extend(lowers.iter().map(|layer| ("lowerdir+", Some(layer.as_str()))));
-    }
-    let upper = match upper {
-        Some((upper, work)) => Some((open(upper)?, open(work)?)),
-        None => None,
-    };
-    let names = upper.as_ref().map(|(upper, work)| (name(upper), name(work)));
-    if let Some((upper, work)) = &names {
-        options.push(("upperdir", Some(upper)));
-        options.push(("workdir", Some(work)));
-    }
-    sys::new_mount("overlay", "wharf", &options, 0)
 }
 
 /// Digests of files' contents, remembered by what changes when a content does.

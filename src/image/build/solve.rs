@@ -5,12 +5,12 @@ use super::config::Config;
 use super::copy::{self, Copy, ModeChange};
 use super::dockerfile::{self, Instruction, Malformed, json_form, pairs, words};
 use super::expand::{self, Unexpandable};
-use super::files::{self, Tree};
+use super::files::Tree;
 use super::ignore::Patterns;
 use super::stages::{self, Stages};
 use super::{Event, Host, Report, Request};
 use crate::image::store::{Draft, Layer};
-use crate::image::{Image, ImageError, ImageRef};
+use crate::image::{Image, ImageError, ImageRef, is_native};
 use futures::future::{BoxFuture, FutureExt, try_join_all};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -106,12 +106,6 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
     let names: Vec<String> = names.iter().map(ImageRef::familiar).collect();
     (solver.report)(Event::Built { id: id.clone(), names });
     Ok(Built { id })
-}
-
-fn is_native(platform: &str) -> bool {
-    let mut parts = platform.split('/');
-    let (os, architecture) = (parts.next().unwrap_or_default(), parts.next());
-    os == "linux" && architecture.is_none_or(|a| a == crate::image::architecture() || a == std::env::consts::ARCH)
 }
 
 /// The Dockerfile's text, its name for messages, and what the context leaves out.
@@ -395,7 +389,7 @@ impl Solver {
         let made = blocking(move || {
             let draft = store.draft()?;
             let lower = if layers.is_empty() { vec![empty_directory(&draft)?] } else { layers };
-            let root = files::overlay(&lower, Some((&draft.diff(), &draft.work())))
+            let root = crate::runtime::overlay::mount(&lower, Some((&draft.diff(), &draft.work())))
                 .map_err(ImageError::store("mounting the layers of the build".into()))?;
             work(root, &this)?;
             let made = Made { layer: store.keep(&draft, top.as_deref(), epoch)?, created: this.created.clone() };

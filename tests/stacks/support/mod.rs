@@ -96,10 +96,13 @@ impl Stack {
     /// A stack with the files of `tests/scenarios/NAME` and the image `busybox:local`.
     pub fn new(name: &str) -> Self {
         let stack = Self::bare(name);
+        stack.import_busybox();
         stack
-            .wharf(&["image", "import", busybox_tar().to_str().expect("path"), "busybox:local", "--change", "CMD [\"sh\"]"])
-            .ok();
-        stack
+    }
+
+    pub fn import_busybox(&self) {
+        let tar = busybox_tar().to_str().expect("path");
+        self.wharf(&["image", "import", tar, "busybox:local", "--change", "CMD [\"sh\"]"]).ok();
     }
 
     /// A stack without any image.

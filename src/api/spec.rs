@@ -1,0 +1,211 @@
+//! Docker's form of a container's configuration (the body of `POST /containers/create`) as the engine's.
+
+use crate::engine::record::{
+    BlkioSpec, ContainerSpec, DeviceSpec, EndpointSpec, HealthSpec, LogSpec, MountKind, MountSpec, NetworkMode, PortSpec,
+    ResourceSpec, RestartPolicy, Sharing,
+};
+use crate::engine::{Engine, EngineError};
+use serde_json::Value;
+
+/// Reads a container's specification. Names of containers whose namespaces it shares become their ids.
+///
+/// # Errors
+/// The first value that is not understood, or a container that there is not.
+pub fn of(engine: &Engine, body: &Value) -> Result<ContainerSpec, EngineError> {
+    let host = &body["HostConfig"];
+    let text = |v: &Value| v.as_str().filter(|s| !s.is_empty()).map(str::to_string);
+    let list = |v: &Value| -> Vec<String> {
+        v.as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_string)).collect()
+    };
+    let some_list = |v: &Value| v.as_array().filter(|a| !a.is_empty()).map(|_| list(v));
+    let strings = |v: &Value| -> indexmap::IndexMap<String, String> {
+        v.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_string())).collect()
+    };
+    let number = |v: &Value| v.as_i64().filter(|n| *n != 0);
+    let policy =
+        match (host["RestartPolicy"]["Name"].as_str().unwrap_or_default(), host["RestartPolicy"]["MaximumRetryCount"].as_u64()) {
+            ("on-failure", Some(max)) => RestartPolicy::OnFailure { max: max as u32 },
+            (name, _) => {
+                RestartPolicy::parse(name).ok_or_else(|| EngineError::Invalid(format!("`{name}` is not a restart policy")))?
+            }
+        };
+    let mode = host["NetworkMode"].as_str().unwrap_or("default");
+    let network_mode = match mode {
+        "host" => NetworkMode::Host,
+        "none" => NetworkMode::None,
+        _ => match mode.strip_prefix("container:") {
+            Some(name) => NetworkMode::Container(engine.container(name)?.id.clone()),
+            None => NetworkMode::Bridge,
+        },
+    };
+    let sharing = |mode: &Value| -> Result<Sharing, EngineError> {
+        Ok(match mode.as_str().unwrap_or_default() {
+            "host" => Sharing::Host,
+            "none" => Sharing::Bare,
+            "" | "private" | "shareable" => Sharing::Own,
+            other => match other.strip_prefix("container:") {
+                Some(name) => Sharing::Container(engine.container(name)?.id.clone()),
+                None => return Err(EngineError::Invalid(format!("`{other}` is not a mode of a namespace"))),
+            },
+        })
+    };
+    let mut networks: Vec<EndpointSpec> = body["NetworkingConfig"]["EndpointsConfig"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(network, e)| EndpointSpec {
+            network: network.clone(),
+            aliases: list(&e["Aliases"]),
+            ipv4_address: e["IPAMConfig"]["IPv4Address"].as_str().and_then(|a| a.parse().ok()),
+            mac_address: e["MacAddress"].as_str().and_then(crate::network::link::parse_mac),
+            ..EndpointSpec::default()
+        })
+        .collect();
+    if networks.is_empty() && network_mode == NetworkMode::Bridge && !matches!(mode, "default" | "bridge" | "") {
+        networks.push(EndpointSpec { network: mode.into(), ..EndpointSpec::default() });
+    }
+    let mut mounts = Vec::new();
+    for bind in list(&host["Binds"]) {
+        let parts: Vec<&str> = bind.split(':').collect();
+        let [source, target, ..] = parts.as_slice() else {
+            return Err(EngineError::Invalid(format!("`{bind}` is not a bind: write SOURCE:TARGET")));
+        };
+        let kind = if source.starts_with('/') { MountKind::Bind } else { MountKind::Volume };
+        let read_only = parts.get(2).is_some_and(|o| o.split(',').any(|o| o == "ro"));
+        mounts.push(MountSpec {
+            kind,
+            source: (*source).into(),
+            target: (*target).into(),
+            read_only,
+            create_host_path: true,
+            ..MountSpec::default()
+        });
+    }
+    let mut ports = Vec::new();
+    for (key, bindings) in host["PortBindings"].as_object().into_iter().flatten() {
+        let (target, protocol) = key.split_once('/').unwrap_or((key, "tcp"));
+        for binding in bindings.as_array().into_iter().flatten() {
+            let published = binding["HostPort"].as_str().and_then(|p| p.parse().ok()).unwrap_or(0);
+            let host_ip = text(&binding["HostIp"])
+                .filter(|ip| ip != "0.0.0.0")
+                .map(|ip| ip.parse().map_err(|_| EngineError::Invalid(format!("`{ip}` is not an IPv4 address"))))
+                .transpose()?;
+            let target = target.parse().map_err(|_| EngineError::Invalid(format!("`{key}` is not a port")))?;
+            ports.push(PortSpec { target, protocol: protocol.into(), host_ip, published: (published, published) });
+        }
+    }
+    let check = &body["Healthcheck"];
+    let nanos = |key: &str| check[key].as_u64().unwrap_or(0);
+    let health = some_list(&check["Test"]).map(|test| HealthSpec {
+        test,
+        interval: nanos("Interval"),
+        timeout: nanos("Timeout"),
+        start_period: nanos("StartPeriod"),
+        start_interval: nanos("StartInterval"),
+        retries: nanos("Retries") as u32,
+    });
+    Ok(ContainerSpec {
+        image: text(&body["Image"]).ok_or_else(|| EngineError::Invalid("the container has no image".into()))?,
+        entrypoint: some_list(&body["Entrypoint"]),
+        command: some_list(&body["Cmd"]),
+        env: list(&body["Env"]),
+        user: text(&body["User"]),
+        group_add: list(&host["GroupAdd"]),
+        working_dir: text(&body["WorkingDir"]),
+        hostname: text(&body["Hostname"]),
+        domainname: text(&body["Domainname"]),
+        labels: strings(&body["Labels"]),
+        tty: body["Tty"].as_bool().unwrap_or(false),
+        stdin_open: body["OpenStdin"].as_bool().unwrap_or(false),
+        stop_signal: text(&body["StopSignal"]),
+        stop_timeout: body["StopTimeout"].as_u64(),
+        health,
+        init: host["Init"].as_bool().unwrap_or(false),
+        privileged: host["Privileged"].as_bool().unwrap_or(false),
+        cap_add: list(&host["CapAdd"]),
+        cap_drop: list(&host["CapDrop"]),
+        security_opt: list(&host["SecurityOpt"]),
+        read_only: host["ReadonlyRootfs"].as_bool().unwrap_or(false),
+        mounts,
+        tmpfs: host["Tmpfs"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(path, o)| {
+                (path.clone(), o.as_str().unwrap_or_default().split(',').filter(|o| !o.is_empty()).map(str::to_string).collect())
+            })
+            .collect(),
+        ports,
+        networks,
+        network_mode,
+        dns: list(&host["Dns"]),
+        dns_search: list(&host["DnsSearch"]),
+        dns_opt: list(&host["DnsOptions"]),
+        extra_hosts: list(&host["ExtraHosts"]),
+        restart: policy,
+        resources: ResourceSpec {
+            memory: number(&host["Memory"]),
+            memory_reservation: number(&host["MemoryReservation"]),
+            memory_swap: number(&host["MemorySwap"]),
+            cpus: number(&host["NanoCpus"]).map(|n| n as f64 / 1e9),
+            cpu_shares: number(&host["CpuShares"]).map(|n| n as u64),
+            cpu_quota: number(&host["CpuQuota"]),
+            cpu_period: number(&host["CpuPeriod"]).map(|n| n as u64),
+            cpuset: text(&host["CpusetCpus"]),
+            pids: number(&host["PidsLimit"]),
+            cpu_rt_period: number(&host["CpuRealtimePeriod"]).map(|n| n as u64),
+            cpu_rt_runtime: number(&host["CpuRealtimeRuntime"]),
+            memory_swappiness: host["MemorySwappiness"].as_u64(),
+            oom_kill_disable: host["OomKillDisable"].as_bool().unwrap_or(false),
+            blkio: BlkioSpec {
+                weight: number(&host["BlkioWeight"]).map(|n| n as u16),
+                weight_device: Vec::new(),
+                read_bps: throttles(&host["BlkioDeviceReadBps"]),
+                write_bps: throttles(&host["BlkioDeviceWriteBps"]),
+                read_iops: throttles(&host["BlkioDeviceReadIOps"]),
+                write_iops: throttles(&host["BlkioDeviceWriteIOps"]),
+            },
+        },
+        ulimits: host["Ulimits"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|u| Some((u["Name"].as_str()?.to_string(), u["Soft"].as_i64()?, u["Hard"].as_i64()?)))
+            .collect(),
+        sysctls: strings(&host["Sysctls"]),
+        shm_size: host["ShmSize"].as_u64().filter(|n| *n > 0),
+        oom_score_adj: host["OomScoreAdj"].as_i64().unwrap_or(0) as i32,
+        log: LogSpec { none: host["LogConfig"]["Type"] == "none", ..LogSpec::default() },
+        annotations: strings(&host["Annotations"]),
+        ipc: sharing(&host["IpcMode"])?,
+        pid: sharing(&host["PidMode"])?,
+        uts_host: host["UTSMode"] == "host",
+        cgroup_private: host["CgroupnsMode"].as_str().filter(|mode| !mode.is_empty()).map(|mode| mode == "private"),
+        devices: host["Devices"].as_array().into_iter().flatten().map(device).collect(),
+        device_cgroup_rules: list(&host["DeviceCgroupRules"]),
+        links: list(&host["Links"])
+            .iter()
+            .map(|link| {
+                let (target, alias) = link.split_once(':').unwrap_or((link, link));
+                (alias.to_string(), target.trim_start_matches('/').to_string())
+            })
+            .collect(),
+        stdin_once: body["StdinOnce"].as_bool().unwrap_or(false),
+        ..ContainerSpec::default()
+    })
+}
+
+fn device(value: &Value) -> DeviceSpec {
+    let text = |key: &str| value[key].as_str().filter(|text| !text.is_empty()).map(str::to_string);
+    let source = text("PathOnHost").unwrap_or_default();
+    DeviceSpec {
+        target: text("PathInContainer").unwrap_or_else(|| source.clone()),
+        permissions: text("CgroupPermissions").unwrap_or_else(|| "rwm".into()),
+        source,
+    }
+}
+
+fn throttles(value: &Value) -> Vec<(String, u64)> {
+    let one = |v: &Value| Some((v["Path"].as_str()?.to_string(), v["Rate"].as_u64()?));
+    value.as_array().into_iter().flatten().filter_map(one).collect()
+}

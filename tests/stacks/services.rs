@@ -1,0 +1,357 @@
+//! What a service may say of its containers, seen from inside of them.
+
+use crate::support::{Stack, eventually};
+use std::os::unix::fs::PermissionsExt;
+
+fn sleeping(rest: &str) -> String {
+    format!("image: 'busybox:local', command: sleep 1000, stop_signal: SIGKILL{}{rest}", if rest.is_empty() { "" } else { ", " })
+}
+
+#[test]
+fn configs_and_secrets_are_files_of_the_container_alone() {
+    let stack = Stack::new("nothing");
+    stack.write("password", "from a file\n");
+    stack.write(
+        "compose.yaml",
+        "services:
+  app:
+    image: busybox:local
+    command: sleep 1000
+    stop_signal: SIGKILL
+    user: app
+    configs:
+      - plain
+      - {source: inline, target: /etc/app/inline.conf, uid: '1000', gid: '4', mode: 0440}
+    secrets:
+      - password
+      - {source: token, target: renamed, uid: '1000', mode: 0400}
+configs:
+  plain: {file: ./password}
+  inline: {content: 'port=${PORT:-80}'}
+secrets:
+  password: {file: ./password}
+  token: {environment: TOKEN}
+",
+    );
+    stack.wharf(&["up", "-d"]).fails(1, &["secret `token`", "`services.app`", "`TOKEN`", "not set"]);
+    let up = || stack.command(&["up", "-d"]).env("TOKEN", "s3cr3t-value").output().expect("wharf");
+    let first = up();
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    assert_eq!(stack.sh("app", "cat /plain /run/secrets/password /etc/app/inline.conf"), "from a file\nfrom a file\nport=80");
+    assert_eq!(stack.sh("app", "cat /run/secrets/renamed"), "s3cr3t-value");
+    assert_eq!(stack.sh("app", "stat -c '%u:%g %a' /etc/app/inline.conf /run/secrets/renamed"), "1000:4 440\n1000:0 400");
+    assert!(stack.wharf(&["exec", "-T", "-u", "root", "app", "sh", "-c", "echo x >> /run/secrets/password"]).code != 0);
+    // A file is mounted, not copied: what is written to it is seen.
+    stack.write("password", "changed\n");
+    assert_eq!(stack.sh("app", "cat /run/secrets/password"), "changed");
+    // Nobody else on the host can read it, and it is in no state and in no process list.
+    let files = stack.data_root().join("containers").join(stack.id("app")).join("files");
+    assert_eq!(std::fs::metadata(&files).expect("files").permissions().mode() & 0o777, 0o700);
+    let found = std::process::Command::new("grep")
+        .args(["-rl", "--binary-files=text", "s3cr3t-value"])
+        .args([stack.data_root(), stack.run_root()])
+        .output()
+        .expect("grep");
+    let found = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert!(found.lines().all(|line| line.starts_with(files.to_str().expect("path"))), "the secret is in {found}");
+    let inspected = stack.wharf(&["ps", "-a", "--format", "json"]).stdout;
+    assert!(!inspected.contains("s3cr3t"));
+    // A secret that is another one makes another container; the same one does not.
+    let id = stack.id("app");
+    assert!(up().status.success());
+    assert_eq!(stack.id("app"), id);
+    let other = stack.command(&["up", "-d"]).env("TOKEN", "another").output().expect("wharf");
+    assert!(other.status.success());
+    assert_ne!(stack.id("app"), id);
+    assert_eq!(stack.sh("app", "cat /run/secrets/renamed"), "another");
+}
+
+#[test]
+fn namespaces_are_shared_as_they_are_asked_for() {
+    let stack = Stack::new("nothing");
+    let yaml = format!(
+        "services:
+  main: {{{}}}
+  sidecar: {{{}}}
+  bare: {{{}}}
+  host: {{{}}}
+",
+        sleeping("ipc: shareable, shm_size: 1m, hostname: mainhost"),
+        sleeping("ipc: 'service:main', pid: 'service:main', network_mode: 'service:main'"),
+        sleeping("ipc: none, cgroup: private"),
+        sleeping("ipc: host, pid: host, uts: host"),
+    );
+    stack.write("compose.yaml", &yaml);
+    stack.wharf(&["up", "-d"]).ok();
+    let namespace = |service: &str, kind: &str| stack.sh(service, &format!("readlink /proc/self/ns/{kind}"));
+    let own = |kind: &str| std::fs::read_link(format!("/proc/self/ns/{kind}")).expect("ns").to_string_lossy().into_owned();
+    for kind in ["ipc", "pid", "net"] {
+        assert_eq!(namespace("main", kind), namespace("sidecar", kind), "{kind}");
+        assert_ne!(namespace("main", kind), own(kind), "{kind}");
+    }
+    assert_ne!(namespace("main", "mnt"), namespace("sidecar", "mnt"));
+    stack.sh("main", "echo shared > /dev/shm/file");
+    assert_eq!(stack.sh("sidecar", "cat /dev/shm/file"), "shared");
+    assert!(stack.sh("sidecar", "ps | grep -c 'sleep 1000'").parse::<u32>().expect("count") >= 2);
+    assert_eq!(stack.sh("bare", "mount | grep -c /dev/shm; true"), "0");
+    assert_ne!(namespace("bare", "cgroup"), own("cgroup"));
+    for kind in ["ipc", "pid", "uts"] {
+        assert_eq!(namespace("host", kind), own(kind), "{kind}");
+    }
+    let hostname = nix::unistd::gethostname().expect("hostname").to_string_lossy().into_owned();
+    assert_eq!(stack.sh("host", "hostname"), hostname);
+    // With the host's processes, its own must still go with it.
+    let pid: i32 = stack.sh("host", "sleep 999 >/dev/null 2>&1 & echo $!").parse().expect("pid");
+    let in_host = std::path::PathBuf::from(format!("/proc/{pid}"));
+    assert!(in_host.exists(), "the ids are the host's");
+    stack.wharf(&["stop", "host"]).ok();
+    eventually("its processes are gone", 5, || !in_host.exists());
+    // Who is started again finds the new namespaces.
+    stack.wharf(&["restart", "main", "sidecar"]).ok();
+    assert_eq!(namespace("main", "ipc"), namespace("sidecar", "ipc"));
+    stack.wharf(&["stop", "main"]).ok();
+    stack.wharf(&["restart", "sidecar"]).fails(128, &["shares the", "which is not running"]);
+}
+
+#[test]
+fn devices_and_their_rules() {
+    let stack = Stack::new("nothing");
+    let yaml = format!(
+        "services:
+  plain: {{{}}}
+  given: {{{}}}
+  strong: {{{}}}
+",
+        sleeping(""),
+        sleeping("devices: ['/dev/null:/dev/hole:r', '/dev/fuse'], device_cgroup_rules: ['c 10:200 rwm']"),
+        sleeping("privileged: true"),
+    );
+    stack.write("compose.yaml", &yaml);
+    stack.wharf(&["up", "-d"]).ok();
+    let device = |service: &str, path: &str| stack.sh(service, &format!("stat -c '%t:%T %F' {path} 2>&1; true"));
+    assert_eq!(device("given", "/dev/hole"), "1:3 character special file");
+    assert_eq!(device("given", "/dev/fuse"), "a:e5 character special file");
+    assert!(device("plain", "/dev/fuse").contains("No such file"));
+    assert!(device("strong", "/dev/fuse").starts_with("a:e5"), "the privileged have all");
+    let open = |service: &str, path: &str, numbers: &str| {
+        let script = format!("[ -e {path} ] || mknod {path} c {numbers}; (: < {path}) 2>&1; true");
+        stack.sh(service, &script)
+    };
+    // Opening what the devices controller forbids is EPERM, whatever the node's mode.
+    assert!(open("plain", "/tmp/tun", "10 200").contains("Operation not permitted"));
+    assert!(!open("given", "/tmp/tun", "10 200").contains("Operation not permitted"));
+    assert!(!open("given", "/dev/fuse", "10 229").contains("Operation not permitted"));
+    stack.write("compose.yaml", &format!("services: {{gpu: {{{}}}}}", sleeping("gpus: all")));
+    stack.wharf(&["up", "-d"]).fails(1, &["`services.gpu`", "gpu", "name the devices themselves"]);
+    stack.write("compose.yaml", &format!("services: {{bad: {{{}}}}}", sleeping("devices: [/etc/passwd]")));
+    stack.wharf(&["up", "-d"]).fails(1, &["/etc/passwd is not a device"]);
+}
+
+#[test]
+fn links_are_names_of_one_container_alone() {
+    let stack = Stack::new("nothing");
+    let yaml = format!(
+        "services:
+  db: {{{}}}
+  web: {{{}}}
+  other: {{{}}}
+",
+        sleeping(""),
+        sleeping("links: ['db:database', db]"),
+        sleeping(""),
+    );
+    stack.write("compose.yaml", &yaml);
+    stack.wharf(&["up", "-d"]).ok();
+    let address = stack.sh("db", "hostname -i");
+    assert!(stack.sh("web", "nslookup database").contains(&address));
+    assert!(stack.sh("web", "nslookup DB").contains(&address));
+    assert_ne!(stack.wharf(&["exec", "-T", "other", "nslookup", "database"]).code, 0);
+}
+
+#[test]
+fn hooks_run_after_the_start_and_before_the_stop() {
+    let stack = Stack::new("nothing");
+    let hooks = "volumes: ['out:/out'], post_start: [{command: [sh, -c, 'echo start $$MARK $(id -u) $(pwd) >> /out/log'], user: app, \
+        environment: [MARK=x], working_dir: /tmp}], pre_stop: [{command: [sh, -c, 'echo stop >> /out/log']}]";
+    let yaml = format!(
+        "services: {{app: {{{}}}, reader: {{{}}}}}\nvolumes: {{out: {{}}}}",
+        sleeping(hooks),
+        sleeping("volumes: ['out:/out'], depends_on: [app]"),
+    );
+    stack.write("compose.yaml", &yaml);
+    // The volume's directory is root's, so the hook of `app` may not write there: its failure is told, with its own words.
+    stack.wharf(&["up", "-d"]).fails(1, &["post_start hook", "exit code 1", "can't create /out/log"]);
+    stack.write("compose.yaml", &yaml.replace("user: app, ", ""));
+    stack.wharf(&["up", "-d"]).ok();
+    // What was recreated has been stopped before.
+    assert_eq!(stack.sh("reader", "cat /out/log"), "stop\nstart x 0 /tmp");
+    stack.wharf(&["stop", "app"]).ok();
+    assert_eq!(stack.sh("reader", "cat /out/log"), "stop\nstart x 0 /tmp\nstop");
+}
+
+#[test]
+fn volumes_of_every_kind() {
+    let stack = Stack::new("nothing");
+    std::fs::create_dir_all(stack.path("host/sub")).expect("directory");
+    stack.write("host/sub/file", "of the host");
+    std::os::unix::fs::symlink("/", stack.path("host/out")).expect("link");
+    let yaml = format!(
+        "services:
+  app:
+    image: busybox:local
+    command: sleep 1000
+    stop_signal: SIGKILL
+    volumes:
+      - bound:/bound
+      - memory:/memory
+      - {{type: image, source: 'busybox:local', target: /image}}
+      - {{type: image, source: 'busybox:local', target: /passwd, image: {{subpath: etc/passwd}}}}
+      - {{type: volume, source: bound, target: /part, volume: {{subpath: sub}}}}
+      - {{type: volume, target: /anonymous, volume: {{labels: {{role: cache}}}}}}
+  heir: {{{}}}
+volumes:
+  bound: {{driver: local, driver_opts: {{type: none, o: bind, device: '{}'}}}}
+  memory: {{driver_opts: {{type: tmpfs, device: tmpfs, o: 'size=1m,mode=0700'}}}}
+",
+        sleeping("volumes_from: ['app:ro']"),
+        stack.path("host").display(),
+    );
+    stack.write("compose.yaml", &yaml);
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(stack.sh("app", "cat /bound/sub/file /part/file"), "of the hostof the host");
+    assert_eq!(stack.sh("app", "mount | grep ' /memory ' | grep -o 'size=1024k'; stat -c %a /memory"), "size=1024k\n700");
+    assert!(stack.sh("app", "cat /image/etc/passwd /passwd").matches("app:x:1000").count() == 2);
+    assert!(stack.sh("app", "(echo x > /image/file) 2>&1; true").contains("Read-only"));
+    stack.sh("app", "echo kept > /anonymous/file");
+    assert_eq!(stack.sh("heir", "cat /anonymous/file /bound/sub/file"), "kept\nof the host");
+    assert!(stack.sh("heir", "(echo x > /bound/sub/file) 2>&1; true").contains("Read-only"));
+    // A link in the volume leads nowhere but into the volume.
+    stack.write("compose.yaml", &yaml.replace("subpath: sub", "subpath: out/etc"));
+    stack.wharf(&["up", "-d", "app"]).fails(1, &["out/etc", "No such file"]);
+    stack.write("compose.yaml", &yaml.replace("host'", "missing'"));
+    stack.wharf(&["down", "-v"]).ok();
+    stack.wharf(&["up", "-d"]).fails(1, &["the volume", "does not exist", "create it"]);
+}
+
+#[test]
+fn limits_are_in_the_control_group() {
+    if !std::path::Path::new("/sys/fs/cgroup/memory").exists() {
+        return;
+    }
+    let stack = Stack::new("nothing");
+    let yaml = format!(
+        "services: {{app: {{{}}}}}",
+        sleeping(
+            "mem_swappiness: 10, oom_kill_disable: true, mem_limit: 64m, cpu_shares: 77, deploy: {resources: {reservations: {memory: 8m}}}, \
+             blkio_config: {device_read_bps: [{path: /dev/vda, rate: 10mb}], device_write_iops: [{path: /dev/vda, rate: 50}]}"
+        )
+    );
+    stack.write("compose.yaml", &yaml);
+    stack.wharf(&["up", "-d"]).ok();
+    let id = stack.id("app");
+    let read = |file: &str| {
+        let (controller, name) = file.split_once('/').expect("controller");
+        std::fs::read_to_string(format!("/sys/fs/cgroup/{controller}/wharf/{id}/{name}")).expect(file).trim().to_string()
+    };
+    assert_eq!(read("memory/memory.swappiness"), "10");
+    assert!(read("memory/memory.oom_control").contains("oom_kill_disable 1"));
+    assert_eq!(read("memory/memory.soft_limit_in_bytes"), (8 << 20).to_string());
+    assert_eq!(read("cpu/cpu.shares"), "77");
+    let numbers = nix::sys::stat::stat("/dev/vda").expect("vda").st_rdev;
+    let device = format!("{}:{}", nix::sys::stat::major(numbers), nix::sys::stat::minor(numbers));
+    assert_eq!(read("blkio/blkio.throttle.read_bps_device"), format!("{device} {}", 10 << 20));
+    assert_eq!(read("blkio/blkio.throttle.write_iops_device"), format!("{device} 50"));
+}
+
+#[test]
+fn networks_have_dockers_options() {
+    let stack = Stack::new("nothing");
+    let unique: String = stack.project.chars().skip(1).take(8).collect();
+    let second = u32::from_str_radix(&format!("{:x}", unique.bytes().map(u32::from).sum::<u32>()), 16).expect("number") % 200;
+    let yaml = format!(
+        "services:
+  one:
+    {}
+    mac_address: 02:42:ac:11:99:01
+    networks:
+      front: {{link_local_ips: [169.254.7.7], interface_name: wan0}}
+      back: {{gw_priority: 5, mac_address: '02:42:ac:11:99:02'}}
+  two: {{{}}}
+networks:
+  front:
+    driver_opts: {{com.docker.network.driver.mtu: 1400, com.docker.network.bridge.enable_icc: 'false'}}
+    ipam: {{config: [{{subnet: 10.213.{second}.0/24, ip_range: 10.213.{second}.128/25, aux_addresses: {{router: 10.213.{second}.129}}}}]}}
+  back: {{}}
+",
+        sleeping("").replace(", ", "\n    ").replace("'", ""),
+        sleeping("networks: [front, back]"),
+    );
+    stack.write("compose.yaml", &yaml);
+    stack.wharf(&["up", "-d"]).ok();
+    let link = stack.sh("one", "ip addr");
+    assert!(link.contains("02:42:ac:11:99:02") && link.contains("169.254.7.7/16"), "{link}");
+    assert!(link.contains("wan0") && link.contains("mtu 1400"), "{link}");
+    let front = |service: &str| stack.sh(service, "ip -4 -o addr | grep -o '10\\.213\\.[0-9.]*' | head -1");
+    let (one, two) = (front("one"), front("two"));
+    for address in [&one, &two] {
+        let last: u32 = address.rsplit('.').next().expect("byte").parse().expect("number");
+        assert!(last >= 128 && last != 129, "{address} is out of the range, or the router's");
+    }
+    let gateway = stack.sh("one", "ip route | awk '/default/ {print $3}'");
+    assert!(!gateway.starts_with("10.213."), "the default route is on the network with the higher gw_priority: {gateway}");
+    assert_ne!(stack.wharf(&["exec", "-T", "one", "ping", "-c1", "-W1", &two]).code, 0, "no icc");
+    let back = stack.sh("two", "ip -4 -o addr | grep -v '10\\.213' | grep -o 'inet [0-9.]*' | grep -v 127.0 | cut -d' ' -f2");
+    stack.wharf(&["exec", "-T", "one", "ping", "-c1", "-W2", &back]).ok();
+}
+
+#[test]
+fn macvlan_and_ipvlan_are_on_the_hosts_interface() {
+    let stack = Stack::new("nothing");
+    // An empty bridge stands in for the host's interface: nothing of the real network is touched.
+    let parent: String = format!("w{}", &stack.project[1..]).chars().take(15).collect();
+    let ip = |args: &[&str]| std::process::Command::new("ip").args(args).status().expect("ip").success();
+    assert!(ip(&["link", "add", &parent, "type", "bridge"]) && ip(&["link", "set", &parent, "up"]));
+    let yaml = format!(
+        "services: {{a: {{{}}}, b: {{{}}}, c: {{{}}}}}
+networks:
+  lan: {{driver: macvlan, driver_opts: {{parent: {parent}}}, ipam: {{config: [{{subnet: 10.214.0.0/24}}]}}}}
+",
+        sleeping("networks: [lan]"),
+        sleeping("networks: [lan]"),
+        sleeping("network_mode: none"),
+    );
+    stack.write("compose.yaml", &yaml);
+    stack.wharf(&["up", "-d"]).ok();
+    let address = stack.sh("b", "ip -4 -o addr show eth0 | grep -o '10\\.214\\.[0-9.]*' | head -1");
+    stack.wharf(&["exec", "-T", "a", "ping", "-c1", "-W2", &address]).ok();
+    stack.wharf(&["exec", "-T", "a", "ping", "-c1", "-W2", "b"]).ok();
+    stack.wharf(&["down"]).ok();
+    stack.write("compose.yaml", &yaml.replace("driver: macvlan", "driver: ipvlan"));
+    // Not every kernel has it: then that is said.
+    let up = stack.wharf(&["up", "-d"]);
+    if up.code == 0 {
+        stack.wharf(&["exec", "-T", "a", "ping", "-c1", "-W2", "b"]).ok();
+    } else {
+        up.fails(1, &["this kernel has no such interfaces"]);
+    }
+    stack.wharf(&["down"]).ok();
+    assert!(ip(&["link", "delete", &parent]));
+    stack.wharf(&["up", "-d"]).fails(1, &["the host does not have", &parent]);
+    stack.write("compose.yaml", "services: {}");
+}
+
+#[test]
+fn a_profile_of_ones_own_decides_about_system_calls() {
+    let stack = Stack::new("nothing");
+    stack.write(
+        "profile.json",
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}]}"#,
+    );
+    let yaml = format!("services: {{app: {{{}}}}}", sleeping("security_opt: ['seccomp:./profile.json']"));
+    stack.write("compose.yaml", &yaml);
+    stack.wharf(&["up", "-d"]).ok();
+    assert!(stack.sh("app", "mkdir /tmp/x 2>&1; true").contains("not supported"));
+    stack.sh("app", "touch /tmp/y");
+    stack.write("profile.json", r#"{"defaultAction": "SCMP_ACT_NONSENSE"}"#);
+    stack.wharf(&["up", "-d", "--force-recreate"]).fails(1, &["profile.json", "SCMP_ACT_NONSENSE"]);
+}
