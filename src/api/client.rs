@@ -131,6 +131,27 @@ impl Client {
         to.flush().map_err(ClientError::protocol)
     }
 
+    /// A HEAD; gives one of the answer's headers.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn head(&self, path: &str, header: &str) -> Result<Option<String>, ClientError> {
+        let response = self.send(Self::request(Method::HEAD, path, Self::empty_body())?).await?;
+        Ok(response.headers().get(header).and_then(|value| value.to_str().ok()).map(str::to_string))
+    }
+
+    /// A PUT with a stream of bytes as its body, whose answer says nothing.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn put_stream(
+        &self,
+        path: &str,
+        reader: impl tokio::io::AsyncRead + Unpin + Send + 'static,
+    ) -> Result<(), ClientError> {
+        self.send(Self::request(Method::PUT, path, stream_body(reader))?).await.map(drop)
+    }
+
     /// A POST without a body, whose answer says nothing.
     ///
     /// # Errors

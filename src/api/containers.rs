@@ -22,10 +22,7 @@ pub fn list(engine: &Engine, query: &Query) -> Reply {
     list.retain(|record| {
         let statuses = wanted("status");
         let shown = all || !statuses.is_empty() || record.state.status.is_alive();
-        let label = wanted("label").iter().all(|l| match l.split_once('=') {
-            Some((key, value)) => record.spec.labels.get(key).is_some_and(|v| v == value),
-            None => record.spec.labels.contains_key(l),
-        });
+        let label = wanted("label").iter().all(|label| record.has_label(label));
         let status = statuses.is_empty() || statuses.iter().any(|s| s == record.state.status.as_str());
         let name =
             wanted("name").is_empty() || wanted("name").iter().any(|n| record.name.contains(n.trim_matches(['^', '$', '/'])));
@@ -329,6 +326,16 @@ pub async fn act(engine: &Arc<Engine>, id: &str, action: &str, query: &Query) ->
                 .ok_or_else(|| EngineError::Invalid(format!("`{text}` is not a signal; signal(7) lists them")))?;
             engine.kill(&container, signal)?;
         }
+        "rename" => {
+            let name = query.get("name").filter(|name| !name.is_empty());
+            let name = name.ok_or_else(|| EngineError::Invalid("the new name is missing".into()))?;
+            engine.rename_container(&container, name)?;
+        }
+        "resize" => {
+            if let (Some(rows), Some(columns)) = (query.number("h"), query.number("w")) {
+                engine.resize(&container, rows, columns);
+            }
+        }
         "pause" => engine.pause(&container, true).await?,
         "unpause" => engine.pause(&container, false).await?,
         "wait" => {
@@ -350,6 +357,49 @@ pub async fn act(engine: &Arc<Engine>, id: &str, action: &str, query: &Query) ->
         _ => return super::server::not_found(&hyper::Method::POST, &format!("/containers/{id}/{action}")),
     }
     reply::empty(204)
+}
+
+/// `POST /containers/prune`: removes those that do not run.
+pub async fn prune(engine: &Arc<Engine>, query: &Query) -> Reply {
+    let filters = query.filters();
+    let labels = filters.get("label").cloned().unwrap_or_default();
+    let (mut removed, mut bytes) = (Vec::new(), 0);
+    for container in engine.containers().into_iter().filter(|c| !Engine::is_build_step(c)) {
+        let record = container.record();
+        let labelled = labels.iter().all(|label| record.has_label(label));
+        if labelled && matches!(record.state.status, Status::Created | Status::Exited) {
+            bytes += crate::engine::usage::disk_usage(&engine.written_by(&container.id));
+            engine.remove(&container, false, false).await?;
+            removed.push(record.id);
+        }
+    }
+    reply::json(200, &json!({"ContainersDeleted": removed, "SpaceReclaimed": bytes}))
+}
+
+/// `POST /containers/{id}/update`: limits and the restart policy, of what the body names.
+pub async fn update(engine: &Arc<Engine>, id: &str, request: Request<Incoming>) -> Reply {
+    let container = engine.container(id)?;
+    let body: Value = reply::json_body(request).await?;
+    let policy = match body["RestartPolicy"]["Name"].as_str().filter(|name| !name.is_empty()) {
+        Some(_) => Some(super::spec::restart_policy(&body)?),
+        None => None,
+    };
+    engine.update_limits(&container, |spec| {
+        let number = |key: &str| body[key].as_i64().filter(|n| *n != 0);
+        let limits = &mut spec.resources;
+        limits.memory = number("Memory").or(limits.memory);
+        limits.memory_reservation = number("MemoryReservation").or(limits.memory_reservation);
+        limits.memory_swap = number("MemorySwap").or(limits.memory_swap);
+        limits.cpus = number("NanoCpus").map(|n| n as f64 / 1e9).or(limits.cpus);
+        limits.cpu_shares = number("CpuShares").map(|n| n as u64).or(limits.cpu_shares);
+        limits.cpu_quota = number("CpuQuota").or(limits.cpu_quota);
+        limits.cpu_period = number("CpuPeriod").map(|n| n as u64).or(limits.cpu_period);
+        limits.pids = number("PidsLimit").or(limits.pids);
+        limits.blkio.weight = number("BlkioWeight").map(|n| n as u16).or(limits.blkio.weight);
+        limits.cpuset = body["CpusetCpus"].as_str().filter(|t| !t.is_empty()).map(str::to_string).or(limits.cpuset.take());
+        spec.restart = policy.unwrap_or(spec.restart);
+    })?;
+    reply::json(200, &json!({"Warnings": []}))
 }
 
 /// `POST /containers/create`, with the settings that wharf acts on.

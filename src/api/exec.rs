@@ -51,9 +51,7 @@ pub async fn start(engine: &Arc<Engine>, id: &str, mut request: Request<Incoming
         if body["Detach"].as_bool() == Some(true) {
             return reply::empty(200);
         }
-        return Err(EngineError::Invalid(
-            "the connection must be upgraded: send `Connection: Upgrade` and `Upgrade: tcp`".into(),
-        ));
+        return Err(no_upgrade());
     };
     let tty = exec.new.tty;
     tokio::spawn(async move {
@@ -62,6 +60,16 @@ pub async fn start(engine: &Arc<Engine>, id: &str, mut request: Request<Incoming
             Err(error) => tracing::debug!("an exec's connection was not upgraded: {error}"),
         }
     });
+    upgraded(tty)
+}
+
+/// Why a request whose connection is to become a stream is refused.
+pub(super) fn no_upgrade() -> EngineError {
+    EngineError::Invalid("the connection must be upgraded: send `Connection: Upgrade` and `Upgrade: tcp`".into())
+}
+
+/// The answer after which a connection is a stream: of a terminal's bytes, or of frames.
+pub(super) fn upgraded(tty: bool) -> Reply {
     let mut response = Response::new(http_body_util::BodyExt::boxed_unsync(http_body_util::Empty::new()));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();

@@ -111,7 +111,7 @@ fn save(engine: &Arc<Engine>, names: Vec<String>) -> Reply {
 }
 
 /// Sends what is written as chunks of an answer.
-struct ChannelWriter(mpsc::Sender<Bytes>);
+pub(super) struct ChannelWriter(pub mpsc::Sender<Bytes>);
 
 impl io::Write for ChannelWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

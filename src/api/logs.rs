@@ -35,14 +35,15 @@ pub async fn of_container(engine: &Arc<Engine>, id: &str, query: &Query) -> Repl
     reply::stream(kind, reply::receiver_stream(receiver))
 }
 
+/// What of a log is sent, and how.
 #[derive(Clone, Copy)]
-struct Options {
-    follow: bool,
-    timestamps: bool,
-    stdout: bool,
-    stderr: bool,
+pub(super) struct Options {
+    pub follow: bool,
+    pub timestamps: bool,
+    pub stdout: bool,
+    pub stderr: bool,
     /// A container with a terminal has one stream, without frames.
-    raw: bool,
+    pub raw: bool,
 }
 
 /// Docker's times: seconds since 1970 with a fraction, or RFC 3339. In the form of the log, so that they compare as text.
@@ -59,7 +60,8 @@ fn log_time(text: &str) -> Result<String, EngineError> {
     Ok(format!("{time:.9}"))
 }
 
-async fn send_log(
+/// Sends a log until its end, or, following, until the container's.
+pub(super) async fn send_log(
     engine: Arc<Engine>,
     container: Arc<Container>,
     mut reader: Reader,

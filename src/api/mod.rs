@@ -1,8 +1,10 @@
 //! The Docker Engine API over a unix socket, with one resource of wharf's own, `/projects`.
 //!
-//! [`server`] is the engine's end and routes to [`containers`], [`exec`], [`images`], [`logs`], [`networks`] and
-//! [`projects`]; [`client`] is the other end, all that the CLI knows of the engine.
+//! [`server`] is the engine's end and routes to a room for each resource; [`client`] is the other end, all that the CLI knows of
+//! the engine.
 
+mod archive;
+mod attach;
 mod build;
 pub mod client;
 mod containers;
@@ -14,6 +16,7 @@ mod projects;
 pub mod reply;
 pub mod server;
 mod spec;
+mod usage;
 
 /// The version of Docker's API that is spoken.
 pub const API_VERSION: &str = "1.45";

@@ -1,6 +1,6 @@
 //! `/networks` and `/volumes`.
 
-use super::reply::{self, Reply};
+use super::reply::{self, Filters, Query, Reply};
 use crate::engine::networks::NewNetwork;
 use crate::engine::record::{NetworkDriver, NetworkRecord, VolumeRecord};
 use crate::engine::volumes::NewVolume;
@@ -15,9 +15,44 @@ fn labels(value: &Value) -> IndexMap<String, String> {
     value.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_string())).collect()
 }
 
-pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], request: Request<Incoming>) -> Reply {
+/// Whether labels fulfil the filter `label`.
+fn labelled(labels: &IndexMap<String, String>, filters: &Filters) -> bool {
+    filters.get("label").into_iter().flatten().all(|wanted| match wanted.split_once('=') {
+        Some((key, value)) => labels.get(key).is_some_and(|known| known == value),
+        None => labels.contains_key(wanted),
+    })
+}
+
+/// Whether a name fulfils the filter `name`.
+fn named(name: &str, filters: &Filters) -> bool {
+    filters.get("name").is_none_or(|list| list.iter().any(|wanted| name.contains(wanted.trim_matches(['^', '$']))))
+}
+
+pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: &Query, request: Request<Incoming>) -> Reply {
+    let filters = query.filters();
     match (method.as_str(), rest) {
-        ("GET", []) => reply::json(200, &engine.networks().iter().map(|n| network(engine, n)).collect::<Vec<_>>()),
+        ("POST", ["prune"]) => {
+            let removable = engine.networks().into_iter().filter(|n| labelled(&n.labels, &filters));
+            let names: Vec<String> = removable.map(|n| n.name).collect();
+            // One that is in use stays.
+            let removed: Vec<&String> = names.iter().filter(|name| engine.remove_unused_network(name)).collect();
+            reply::json(200, &json!({"NetworksDeleted": removed}))
+        }
+        ("POST", [name, action @ ("connect" | "disconnect")]) => {
+            let body: Value = reply::json_body(request).await?;
+            let container = engine.container(body["Container"].as_str().unwrap_or_default())?;
+            if *action == "connect" {
+                engine.connect(&container, name, super::spec::endpoint(name, &body["EndpointConfig"])).await?;
+            } else {
+                engine.disconnect(&container, name).await?;
+            }
+            reply::empty(200)
+        }
+        ("GET", []) => {
+            let mut list = engine.networks();
+            list.retain(|n| labelled(&n.labels, &filters) && named(&n.name, &filters));
+            reply::json(200, &list.iter().map(|n| network(engine, n)).collect::<Vec<_>>())
+        }
         ("POST", ["create"]) => {
             let body: Value = reply::json_body(request).await?;
             let config = &body["IPAM"]["Config"][0];
@@ -81,10 +116,26 @@ fn network(engine: &Engine, record: &NetworkRecord) -> Value {
     })
 }
 
-pub async fn volumes(engine: &Arc<Engine>, method: &Method, rest: &[&str], request: Request<Incoming>) -> Reply {
+pub async fn volumes(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: &Query, request: Request<Incoming>) -> Reply {
+    let filters = query.filters();
     match (method.as_str(), rest) {
+        ("POST", ["prune"]) => {
+            // Docker's filter `all` stands for volumes that have a name as well.
+            let all = filters.get("all").is_some_and(|values| values.iter().any(|v| v == "true" || v == "1"));
+            let (mut removed, mut bytes) = (Vec::new(), 0);
+            for volume in engine.volumes().into_iter().filter(|v| (all || v.anonymous) && labelled(&v.labels, &filters)) {
+                let size = crate::engine::usage::disk_usage(&engine.volume_data(&volume.name));
+                if engine.remove_volume(&volume.name).is_ok() {
+                    bytes += size;
+                    removed.push(volume.name);
+                }
+            }
+            reply::json(200, &json!({"VolumesDeleted": removed, "SpaceReclaimed": bytes}))
+        }
         ("GET", []) => {
-            let list: Vec<Value> = engine.volumes().iter().map(|v| volume(engine, v)).collect();
+            let mut list = engine.volumes();
+            list.retain(|v| labelled(&v.labels, &filters) && named(&v.name, &filters));
+            let list: Vec<Value> = list.iter().map(|v| volume(engine, v)).collect();
             reply::json(200, &json!({"Volumes": list, "Warnings": []}))
         }
         ("POST", ["create"]) => {

@@ -2,7 +2,7 @@
 
 use super::reply::{self, Reply};
 use crate::engine::convert::LABEL_PROJECT;
-use crate::engine::projects::{Progress, ProgressSender, UpRequest};
+use crate::engine::projects::{Progress, ProgressSender, RunRequest, UpRequest};
 use crate::engine::{Engine, EngineError};
 use crate::plan::DownOptions;
 use bytes::Bytes;
@@ -20,6 +20,11 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], request
             let body: UpRequest = reply::json_body(request).await?;
             let engine = engine.clone();
             run(async move |progress| engine.up(body, progress).await)
+        }
+        ("POST", [_, "run"]) => {
+            let body: RunRequest = reply::json_body(request).await?;
+            let engine = engine.clone();
+            run(async move |progress| engine.run(body, progress).await)
         }
         ("POST", [name, "down"]) => {
             let options: DownOptions = reply::json_body(request).await?;

@@ -43,7 +43,7 @@ impl Query {
     }
 
     /// `filters`: JSON, either `{"label": ["a=b"]}` or the older `{"label": {"a=b": true}}`.
-    pub fn filters(&self) -> HashMap<String, Vec<String>> {
+    pub fn filters(&self) -> Filters {
         let json: serde_json::Value = self.get("filters").and_then(|f| serde_json::from_str(f).ok()).unwrap_or_default();
         let values = |value: &serde_json::Value| match value {
             serde_json::Value::Array(list) => list.iter().filter_map(|v| v.as_str().map(str::to_string)).collect(),
@@ -53,6 +53,9 @@ impl Query {
         json.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), values(value))).collect()
     }
 }
+
+/// What `filters` names, each with its values.
+pub type Filters = HashMap<String, Vec<String>>;
 
 fn url_pairs(query: &str) -> Vec<(String, String)> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());

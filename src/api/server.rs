@@ -1,7 +1,7 @@
 //! The engine's end: connections, routes, errors.
 
 use super::reply::{self, Body, Query, Reply};
-use super::{API_VERSION, MIN_API_VERSION, containers, exec, images, logs, networks, projects};
+use super::{API_VERSION, MIN_API_VERSION, archive, attach, containers, exec, images, logs, networks, projects, usage};
 use crate::engine::{Engine, EngineError};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -77,6 +77,7 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Reply {
     let method = request.method().clone();
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let (get, post, delete) = (method == Method::GET || method == Method::HEAD, method == Method::POST, method == Method::DELETE);
+    let put = method == Method::PUT;
     match parts.as_slice() {
         ["_ping"] if get => ping(),
         ["version"] if get => reply::json(200, &version()),
@@ -85,6 +86,14 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Reply {
         ["containers", rest @ ..] => match rest {
             ["json"] if get => containers::list(&engine, &query),
             ["create"] if post => containers::create(&engine, &query, request).await,
+            ["prune"] if post => containers::prune(&engine, &query).await,
+            [id, "attach"] if post => attach::attach(&engine, id, &query, request).await,
+            [id, "archive"] if get || put || delete => archive::archive(&engine, id, &query, request).await,
+            [id, "export"] if get => archive::export(&engine, id),
+            [id, "changes"] if get => archive::changes(&engine, id),
+            [id, "top"] if get => usage::top(&engine, id),
+            [id, "stats"] if get => usage::stats(&engine, id, &query),
+            [id, "update"] if post => containers::update(&engine, id, request).await,
             [id, "logs"] if get => logs::of_container(&engine, id, &query).await,
             [id, "exec"] if post => exec::create(&engine, id, request).await,
             [id] if delete => containers::remove(&engine, id, &query).await,
@@ -96,11 +105,13 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Reply {
         ["exec", id, "resize"] if post => exec::resize(&engine, id, &query),
         ["exec", id, "json"] if get => exec::inspect(&engine, id),
         ["images", rest @ ..] => images::route(&engine, &method, rest, &query, request).await,
+        ["commit"] if post => archive::commit(&engine, &query).await,
+        ["system", "df"] if get => usage::df(&engine).await,
         ["auth"] if post => images::login(&engine, request).await,
         ["build"] if post => super::build::build(&engine, &query, request).await,
         ["distribution", name @ .., "json"] if get => images::distribution(&engine, &name.join("/")).await,
-        ["networks", rest @ ..] => networks::networks(&engine, &method, rest, request).await,
-        ["volumes", rest @ ..] => networks::volumes(&engine, &method, rest, request).await,
+        ["networks", rest @ ..] => networks::networks(&engine, &method, rest, &query, request).await,
+        ["volumes", rest @ ..] => networks::volumes(&engine, &method, rest, &query, request).await,
         ["projects", rest @ ..] => projects::route(&engine, &method, rest, request).await,
         ["engine", "stop"] if post => {
             engine.request_stop();

@@ -22,13 +22,7 @@ pub fn of(engine: &Engine, body: &Value) -> Result<ContainerSpec, EngineError> {
         v.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_string())).collect()
     };
     let number = |v: &Value| v.as_i64().filter(|n| *n != 0);
-    let policy =
-        match (host["RestartPolicy"]["Name"].as_str().unwrap_or_default(), host["RestartPolicy"]["MaximumRetryCount"].as_u64()) {
-            ("on-failure", Some(max)) => RestartPolicy::OnFailure { max: max as u32 },
-            (name, _) => {
-                RestartPolicy::parse(name).ok_or_else(|| EngineError::Invalid(format!("`{name}` is not a restart policy")))?
-            }
-        };
+    let policy = restart_policy(host)?;
     let mode = host["NetworkMode"].as_str().unwrap_or("default");
     let network_mode = match mode {
         "host" => NetworkMode::Host,
@@ -53,13 +47,7 @@ pub fn of(engine: &Engine, body: &Value) -> Result<ContainerSpec, EngineError> {
         .as_object()
         .into_iter()
         .flatten()
-        .map(|(network, e)| EndpointSpec {
-            network: network.clone(),
-            aliases: list(&e["Aliases"]),
-            ipv4_address: e["IPAMConfig"]["IPv4Address"].as_str().and_then(|a| a.parse().ok()),
-            mac_address: e["MacAddress"].as_str().and_then(crate::network::link::parse_mac),
-            ..EndpointSpec::default()
-        })
+        .map(|(network, options)| endpoint(network, options))
         .collect();
     if networks.is_empty() && network_mode == NetworkMode::Bridge && !matches!(mode, "default" | "bridge" | "") {
         networks.push(EndpointSpec { network: mode.into(), ..EndpointSpec::default() });
@@ -193,6 +181,38 @@ pub fn of(engine: &Engine, body: &Value) -> Result<ContainerSpec, EngineError> {
         stdin_once: body["StdinOnce"].as_bool().unwrap_or(false),
         ..ContainerSpec::default()
     })
+}
+
+/// A place on a network, of Docker's `EndpointSettings`.
+pub fn endpoint(network: &str, options: &Value) -> EndpointSpec {
+    let aliases = options["Aliases"].as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_string));
+    let addresses = &options["IPAMConfig"];
+    EndpointSpec {
+        network: network.into(),
+        aliases: aliases.collect(),
+        ipv4_address: addresses["IPv4Address"].as_str().and_then(|a| a.parse().ok()),
+        mac_address: options["MacAddress"].as_str().and_then(crate::network::link::parse_mac),
+        link_local_ips: addresses["LinkLocalIPs"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|v| v.as_str()?.parse().ok())
+            .collect(),
+        gw_priority: options["GwPriority"].as_i64().unwrap_or(0),
+        interface_name: None,
+    }
+}
+
+/// A restart policy of a `HostConfig`.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn restart_policy(host: &Value) -> Result<RestartPolicy, EngineError> {
+    let policy = &host["RestartPolicy"];
+    match (policy["Name"].as_str().unwrap_or_default(), policy["MaximumRetryCount"].as_u64()) {
+        ("on-failure", Some(max)) => Ok(RestartPolicy::OnFailure { max: max as u32 }),
+        (name, _) => RestartPolicy::parse(name).ok_or_else(|| EngineError::Invalid(format!("`{name}` is not a restart policy"))),
+    }
 }
 
 fn device(value: &Value) -> DeviceSpec {

@@ -31,6 +31,13 @@ pub struct BuildFlags {
     progress: Option<String>,
 }
 
+impl BuildFlags {
+    /// No flag but this one.
+    pub fn quiet(quiet: bool) -> Self {
+        BuildFlags { quiet, ..BuildFlags::default() }
+    }
+}
+
 #[derive(clap::Args, Debug)]
 pub struct BuildCommand {
     /// Services to build; by default all that have a `build`.

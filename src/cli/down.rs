@@ -22,6 +22,15 @@ pub struct Down {
     remove_orphans: bool,
 }
 
+/// Takes the whole project down, as `down` without flags does.
+///
+/// # Errors
+/// As `down`.
+pub async fn project(global: &Global) -> Outcome {
+    let whole = Down { services: Vec::new(), volumes: false, rmi: None, timeout: None, remove_orphans: false };
+    run(global, whole).await
+}
+
 pub async fn run(global: &Global, command: Down) -> Outcome {
     let (name, loaded) = project::name(global)?;
     let client = connect::engine(global).await?;

@@ -47,6 +47,22 @@ pub struct Rm {
     volumes: bool,
 }
 
+#[derive(clap::Args, Debug)]
+pub struct Services {
+    /// Services; all by default.
+    services: Vec<String>,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Wait {
+    /// Services whose containers to wait for.
+    #[arg(required = true)]
+    services: Vec<String>,
+    /// Take the project down when the first has ended.
+    #[arg(long)]
+    down_project: bool,
+}
+
 /// The project's containers in rounds: each depends only on those of earlier rounds.
 fn rounds(mut list: Vec<Listed>) -> Vec<Vec<Listed>> {
     let mut rounds: Vec<Vec<Listed>> = Vec::new();
@@ -120,6 +136,33 @@ pub async fn kill(global: &Global, command: Kill) -> Outcome {
     let (client, mut list) = target(global, &command.services).await?;
     list.retain(|c| matches!(c.state.as_str(), "running" | "paused"));
     each(&client, vec![list], &format!("kill?signal={}", crate::api::reply::escape(&command.signal)), "Killed").await
+}
+
+/// Freezes (true) or thaws.
+pub async fn pause(global: &Global, command: Services, pause: bool) -> Outcome {
+    let (client, mut list) = target(global, &command.services).await?;
+    list.retain(|c| c.state == if pause { "running" } else { "paused" });
+    let (action, done) = if pause { ("pause", "Paused") } else { ("unpause", "Unpaused") };
+    each(&client, vec![list], action, done).await
+}
+
+/// Waits until the services' containers have ended; the last one's exit code is ours.
+pub async fn wait(global: &Global, command: Wait) -> Outcome {
+    use futures::stream::{FuturesUnordered, StreamExt};
+    let (client, list) = target(global, &command.services).await?;
+    let mut ending: FuturesUnordered<_> =
+        list.iter().map(async |c| (c, super::attach::exit_code(&client, &c.id).await)).collect();
+    let mut last = 0;
+    while let Some((container, code)) = ending.next().await {
+        last = code?;
+        println!("container \"{}\" exited with status code {last}", container.name());
+        if command.down_project {
+            drop(ending);
+            super::down::project(global).await?;
+            break;
+        }
+    }
+    if last == 0 { Ok(()) } else { Err(Failure::Code(last)) }
 }
 
 /// Stops a project's containers.

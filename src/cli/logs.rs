@@ -16,6 +16,19 @@ use std::io::{IsTerminal, Write};
 pub struct Logs {
     /// Services to show; all by default.
     services: Vec<String>,
+    #[command(flatten)]
+    how: How,
+    /// Show no prefixes.
+    #[arg(long)]
+    no_log_prefix: bool,
+    /// Prefixes without colour.
+    #[arg(long)]
+    no_color: bool,
+}
+
+/// What `logs` of a project and of a container have in common.
+#[derive(clap::Args, Debug)]
+pub struct How {
     /// Go on showing what comes.
     #[arg(short, long)]
     follow: bool,
@@ -31,12 +44,25 @@ pub struct Logs {
     /// Show the time of each line.
     #[arg(short, long)]
     timestamps: bool,
-    /// Show no prefixes.
-    #[arg(long)]
-    no_log_prefix: bool,
-    /// Prefixes without colour.
-    #[arg(long)]
-    no_color: bool,
+}
+
+impl How {
+    fn view(&self) -> Result<View, Failure> {
+        let tail = match self.tail.as_str() {
+            "all" | "" => None,
+            number => {
+                Some(number.parse().map_err(|_| Failure::Message(format!("--tail {number}: write a number of lines, or all")))?)
+            }
+        };
+        Ok(View {
+            follow: self.follow,
+            tail,
+            since: self.since.as_deref().map(moment).transpose()?,
+            until: self.until.as_deref().map(moment).transpose()?,
+            timestamps: self.timestamps,
+            ..View::default()
+        })
+    }
 }
 
 /// How logs are shown.
@@ -56,24 +82,39 @@ pub struct View {
 pub async fn run(global: &Global, command: Logs) -> Outcome {
     let (name, loaded) = project::name(global)?;
     ps::check_services(loaded.as_ref(), &command.services)?;
-    let tail = match command.tail.as_str() {
-        "all" | "" => None,
-        number => {
-            Some(number.parse().map_err(|_| Failure::Message(format!("--tail {number}: write a number of lines, or all")))?)
-        }
-    };
     let view = View {
-        follow: command.follow,
-        tail,
-        since: command.since.as_deref().map(moment).transpose()?,
-        until: command.until.as_deref().map(moment).transpose()?,
-        timestamps: command.timestamps,
         prefix: !command.no_log_prefix,
         coloured: std::io::stdout().is_terminal() && !command.no_color,
-        since_start: false,
+        ..command.how.view()?
     };
     let Some(client) = connect::engine_if_any(global).await? else { return Ok(()) };
     attach(&client, &name, &command.services, &view, false).await.map(drop)
+}
+
+/// Shows the log of one container.
+///
+/// # Errors
+/// When there is no such container.
+pub async fn of_container(client: &Client, name: &str, how: &How) -> Outcome {
+    let view = how.view()?;
+    let config: Value = client.get(&format!("/containers/{}/json", escape(name))).await?;
+    let id = config["Id"].as_str().unwrap_or_default();
+    let list: Vec<Listed> =
+        client.get(&format!("/containers/json?all=1&filters={}", escape(&json!({"id": [id]}).to_string()))).await?;
+    let Some(container) = list.first() else { return Ok(()) };
+    let mut source = open(client, container, &view, String::new(), view.tail).await?;
+    let mut printer = Printer { timestamps: view.timestamps, out: Vec::with_capacity(1 << 17) };
+    loop {
+        let (mut read, more) = read_more(source).await?;
+        while let Some((stream, line)) = read.lines.pop_front() {
+            printer.line(&mut read.open, "", stream, &line);
+        }
+        printer.flush()?;
+        if !more {
+            return Ok(());
+        }
+        source = read;
+    }
 }
 
 /// A time, or a duration that lies in the past.

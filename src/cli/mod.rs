@@ -2,22 +2,34 @@
 //!
 //! A file a command; [`connect`] finds or starts the engine, [`project`] loads the Compose files, [`output`] draws.
 
+mod attach;
 mod build;
+mod check;
 mod config;
 mod connect;
+mod container;
+mod cp;
 mod down;
 mod engine;
+mod events;
 mod exec;
+mod export;
 mod graph;
 mod images;
 mod lifecycle;
 mod login;
 mod logs;
+mod network;
 mod output;
 mod project;
 mod ps;
 mod push;
+mod run;
+mod system;
+mod terminal;
 mod up;
+mod usage;
+mod watch;
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -82,6 +94,14 @@ enum Command {
     Logs(logs::Logs),
     /// Run a command in a running container.
     Exec(exec::Exec),
+    /// Run a command in a container of its own.
+    Run(Box<run::Run>),
+    /// Join the terminal to a running container.
+    Attach(attach::Attach),
+    /// Copy files between containers and this machine.
+    Cp(cp::Cp),
+    /// Have changed files take effect in running services.
+    Watch(watch::Watch),
     /// Start containers that exist.
     Start(lifecycle::Start),
     /// Stop containers without removing them.
@@ -90,8 +110,32 @@ enum Command {
     Restart(lifecycle::Stop),
     /// Send a signal to containers; SIGKILL by default.
     Kill(lifecycle::Kill),
+    /// Freeze containers.
+    Pause(lifecycle::Services),
+    /// Thaw containers.
+    Unpause(lifecycle::Services),
+    /// Wait until containers have ended.
+    Wait(lifecycle::Wait),
     /// Remove stopped containers.
     Rm(lifecycle::Rm),
+    /// Create containers without starting them.
+    Create(up::Create),
+    /// Set the number of containers of services.
+    Scale(up::Scale),
+    /// Show the processes of containers.
+    Top(usage::Top),
+    /// Show what containers use.
+    Stats(usage::Stats),
+    /// Show what happens to containers.
+    Events(events::Events),
+    /// Show where a port is published.
+    Port(ps::PortCommand),
+    /// List the project's volumes.
+    Volumes(ps::Volumes),
+    /// Make an image of a container.
+    Commit(export::Commit),
+    /// Write a container's files as a tar archive.
+    Export(export::Export),
     /// Build the images of services.
     Build(build::BuildCommand),
     /// Push the images of services that are built.
@@ -113,6 +157,18 @@ enum Command {
     /// Build, import, load, list, tag, push and remove images.
     #[command(subcommand)]
     Image(images::Image),
+    /// Single containers, whatever project they are of.
+    #[command(subcommand)]
+    Container(Box<container::Container>),
+    /// Networks.
+    #[command(subcommand)]
+    Network(network::Network),
+    /// Volumes.
+    #[command(subcommand)]
+    Volume(network::Volume),
+    /// The engine and the host.
+    #[command(subcommand)]
+    System(system::System),
     /// Print the version.
     Version,
     /// Run the engine in the foreground (it is started by itself when needed), or stop it.
@@ -195,6 +251,26 @@ async fn run(cli: Cli) -> Outcome {
         Command::Graph(command) => graph::run(global, command).await,
         Command::Ls(command) => ps::ls(global, command).await,
         Command::Image(command) => images::image(global, command).await,
+        Command::Run(command) => run::run(global, *command).await,
+        Command::Attach(command) => attach::run(global, command).await,
+        Command::Cp(command) => cp::run(global, command).await,
+        Command::Watch(command) => watch::run(global, command).await,
+        Command::Pause(command) => lifecycle::pause(global, command, true).await,
+        Command::Unpause(command) => lifecycle::pause(global, command, false).await,
+        Command::Wait(command) => lifecycle::wait(global, command).await,
+        Command::Create(command) => up::create(global, command).await,
+        Command::Scale(command) => up::scale_services(global, command).await,
+        Command::Top(command) => usage::top(global, command).await,
+        Command::Stats(command) => usage::stats(global, command).await,
+        Command::Events(command) => events::run(global, command).await,
+        Command::Port(command) => ps::port(global, command).await,
+        Command::Volumes(command) => ps::volumes(global, command).await,
+        Command::Commit(command) => export::commit(global, command).await,
+        Command::Export(command) => export::export(global, command).await,
+        Command::Container(command) => container::container(global, *command).await,
+        Command::Network(command) => network::network(global, command).await,
+        Command::Volume(command) => network::volume(global, command).await,
+        Command::System(command) => system::system(global, command).await,
         Command::Version => {
             println!("wharf {}", env!("CARGO_PKG_VERSION"));
             Ok(())

@@ -39,6 +39,7 @@ impl Steps {
             }
             Progress::Warning(text) => self.line(&format!("warning: {text}")),
             Progress::Plan(line) => println!("{line}"),
+            Progress::Created(_) => {}
             Progress::Error { object, message } => {
                 self.failed = true;
                 if let Some(bar) = self.by_object.get(object) {

@@ -4,7 +4,7 @@ use super::output::table;
 use super::{Failure, Global, Outcome, connect, project};
 use crate::api::client::Client;
 use crate::api::reply::escape;
-use crate::engine::convert::{LABEL_NUMBER, LABEL_PROJECT, LABEL_SERVICE};
+use crate::engine::convert::{LABEL_NUMBER, LABEL_ONEOFF, LABEL_PROJECT, LABEL_SERVICE};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -91,13 +91,18 @@ impl Listed {
         self.label(LABEL_NUMBER).parse().unwrap_or(1)
     }
 
+    /// Whether `run` has made it.
+    pub fn is_one_off(&self) -> bool {
+        self.label(LABEL_ONEOFF) == "True"
+    }
+
     /// `web-1`: how log prefixes call it.
     pub fn short_name(&self) -> String {
         let project = format!("{}-", self.label(LABEL_PROJECT));
         self.name().strip_prefix(&project).unwrap_or(self.name()).to_string()
     }
 
-    fn ports_text(&self) -> String {
+    pub fn ports_text(&self) -> String {
         let port = |p: &Port| format!("{}:{}->{}/{}", p.ip, p.public_port, p.private_port, p.protocol);
         self.ports.iter().map(port).collect::<Vec<_>>().join(", ")
     }
@@ -114,6 +119,19 @@ pub async fn containers(client: &Client, project: &str, services: &[String], all
     list.retain(|c| services.is_empty() || services.iter().any(|s| s == c.service()));
     list.sort_by(|a, b| (a.service(), a.number()).cmp(&(b.service(), b.number())));
     Ok(list)
+}
+
+/// A running container of a service.
+///
+/// # Errors
+/// When it has none, or none of that number.
+pub async fn one(client: &Client, project: &str, service: &str, index: Option<u32>) -> Result<Listed, Failure> {
+    let list = containers(client, project, std::slice::from_ref(&service.to_string()), false).await?;
+    let found = list.into_iter().find(|c| index.is_none_or(|n| c.number() == n) && !c.is_one_off());
+    found.ok_or_else(|| {
+        let which = index.map_or_else(String::new, |n| format!(" number {n}"));
+        Failure::Message(format!("the service `{service}` has no running container{which}; `wharf up -d {service}` starts it"))
+    })
 }
 
 /// Refuses names that the project does not have.
@@ -163,11 +181,7 @@ pub async fn run(global: &Global, command: Ps) -> Outcome {
     } else {
         let now = jiff::Timestamp::now().as_second();
         let row = |c: &Listed| {
-            let shown: String = if c.command.chars().count() > 20 {
-                c.command.chars().take(19).chain(['…']).collect()
-            } else {
-                c.command.clone()
-            };
+            let shown = shortened(&c.command, 20);
             let created = format!("{} ago", duration_text(now - c.created));
             vec![
                 c.name().into(),
@@ -185,6 +199,67 @@ pub async fn run(global: &Global, command: Ps) -> Outcome {
         );
     }
     Ok(())
+}
+
+/// A text of at most so many characters.
+pub fn shortened(text: &str, most: usize) -> String {
+    if text.chars().count() > most { text.chars().take(most - 1).chain(['…']).collect() } else { text.to_string() }
+}
+
+#[derive(clap::Args, Debug)]
+pub struct PortCommand {
+    /// tcp or udp.
+    #[arg(long, default_value = "tcp")]
+    protocol: String,
+    /// Which container of a service, where it has several.
+    #[arg(long, value_name = "N")]
+    index: Option<u32>,
+    service: String,
+    private_port: u16,
+}
+
+/// `wharf port`: where a port of a service is published.
+pub async fn port(global: &Global, command: PortCommand) -> Outcome {
+    let (name, loaded) = project::name(global)?;
+    check_services(loaded.as_ref(), std::slice::from_ref(&command.service))?;
+    let client = connect::engine(global).await?;
+    let container = one(&client, &name, &command.service, command.index).await?;
+    let matching = container.ports.iter().find(|p| p.private_port == command.private_port && p.protocol == command.protocol);
+    match matching {
+        Some(port) => println!("{}:{}", port.ip, port.public_port),
+        None => {
+            let (port, protocol) = (command.private_port, &command.protocol);
+            return Err(Failure::Message(format!("{} publishes no port {port}/{protocol}", container.name())));
+        }
+    }
+    Ok(())
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Volumes {
+    /// Services whose volumes to list; all by default.
+    services: Vec<String>,
+    /// Names alone.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// `wharf volumes`: the project's.
+pub async fn volumes(global: &Global, command: Volumes) -> Outcome {
+    let (name, loaded) = project::name(global)?;
+    check_services(loaded.as_ref(), &command.services)?;
+    let Some(client) = connect::engine_if_any(global).await? else { return Ok(()) };
+    let mut filters = json!({"label": [format!("{LABEL_PROJECT}={name}")]});
+    if !command.services.is_empty() {
+        let mut used = Vec::new();
+        for container in containers(&client, &name, &command.services, true).await? {
+            let found: Value = client.get(&format!("/containers/{}/json", container.id)).await?;
+            let mounts = found["Mounts"].as_array().into_iter().flatten().filter_map(|m| m["Name"].as_str().map(str::to_string));
+            used.extend(mounts);
+        }
+        filters["name"] = json!(used);
+    }
+    Ok(super::network::show_volumes(&client, &format!("?filters={}", escape(&filters.to_string())), command.quiet).await?)
 }
 
 /// Seconds in few words.

@@ -39,6 +39,9 @@ pub struct Up {
     /// Stop all containers when one of them stops.
     #[arg(long)]
     abort_on_container_exit: bool,
+    /// Have changed files take effect, as `watch` does.
+    #[arg(short, long, conflicts_with = "detach")]
+    watch: bool,
 }
 
 /// What `up` and `plan` have in common.
@@ -46,34 +49,34 @@ pub struct Up {
 pub struct How {
     /// Recreate containers even when nothing has changed.
     #[arg(long, conflicts_with = "no_recreate")]
-    force_recreate: bool,
+    pub force_recreate: bool,
     /// Leave containers that exist as they are.
     #[arg(long)]
-    no_recreate: bool,
+    pub no_recreate: bool,
     /// Leave out what the named services depend on.
     #[arg(long)]
-    no_deps: bool,
+    pub no_deps: bool,
     /// Create containers without starting them.
     #[arg(long)]
-    no_start: bool,
+    pub no_start: bool,
     /// Remove containers of services that the project does not have.
     #[arg(long)]
-    remove_orphans: bool,
+    pub remove_orphans: bool,
     /// Number of containers of a service; may be repeated.
     #[arg(long, value_name = "SERVICE=N", value_parser = scale)]
-    scale: Vec<(String, u32)>,
+    pub scale: Vec<(String, u32)>,
     /// Seconds to wait for containers that are stopped.
     #[arg(short, long, value_name = "SECONDS")]
-    timeout: Option<u32>,
+    pub timeout: Option<u32>,
     /// Pull images: always, missing, never.
     #[arg(long, value_name = "POLICY", value_parser = ["always", "missing", "never"])]
-    pull: Option<String>,
+    pub pull: Option<String>,
     /// New anonymous volumes instead of the replaced container's.
     #[arg(short = 'V', long)]
-    renew_anon_volumes: bool,
+    pub renew_anon_volumes: bool,
     /// Print no progress.
     #[arg(long)]
-    quiet_pull: bool,
+    pub quiet_pull: bool,
 }
 
 #[derive(clap::Args, Debug)]
@@ -155,26 +158,39 @@ pub async fn follow(client: &Client, path: &str, body: &impl serde::Serialize, q
     Err(Failure::Message("the engine left before it was done; run the command again".into()))
 }
 
-/// Builds the images of services that `up` starts: all with `--build`, else those that are not there. A `pull_policy` that pulls
-/// is tried first, as the specification says.
-async fn build_what_is_missing(client: &Client, loaded: &Loaded, command: &Up) -> Outcome {
-    let services = &loaded.project.services;
-    let mut starting: Vec<String> =
-        if command.services.is_empty() { services.keys().cloned().collect() } else { command.services.clone() };
+/// Services and, through any number of others, what they depend on.
+pub fn with_dependencies(loaded: &Loaded, mut services: Vec<String>) -> Vec<String> {
+    let all = &loaded.project.services;
     let mut next = 0;
-    while let Some(name) = starting.get(next).cloned() {
+    while let Some(name) = services.get(next).cloned() {
         next += 1;
-        for dependency in services.get(&name).into_iter().flat_map(|s| s.depends_on.keys()).filter(|_| !command.how.no_deps) {
-            if !starting.contains(dependency) && services.contains_key(dependency) {
-                starting.push(dependency.clone());
+        for dependency in all.get(&name).into_iter().flat_map(|service| service.depends_on.keys()) {
+            if !services.contains(dependency) && all.contains_key(dependency) {
+                services.push(dependency.clone());
             }
         }
     }
+    services
+}
+
+/// Builds the images of services that are to start: those of `build`, and of the others those that are not there. A
+/// `pull_policy` that pulls is tried first, as the specification says.
+///
+/// # Errors
+/// The first build that failed.
+pub async fn build_what_is_missing(
+    client: &Client,
+    loaded: &Loaded,
+    starting: &[String],
+    pull: Option<&str>,
+    build: &[String],
+) -> Outcome {
     let mut wanted = Vec::new();
-    for (name, service) in services.iter().filter(|(name, service)| service.build.is_some() && starting.contains(name)) {
+    let services = loaded.project.services.iter().filter(|(name, service)| service.build.is_some() && starting.contains(name));
+    for (name, service) in services {
         let image = super::build::image_name(&loaded.project, name);
-        let policy = command.how.pull.as_deref().or(service.pull_policy.as_deref()).unwrap_or_default();
-        let build = if command.build || policy == "build" {
+        let policy = pull.or(service.pull_policy.as_deref()).unwrap_or_default();
+        let missing = if build.contains(name) || policy == "build" {
             true
         } else {
             let is_here = || async { client.get::<serde_json::Value>(&format!("/images/{}/json", escape(&image))).await.is_ok() };
@@ -184,18 +200,29 @@ async fn build_what_is_missing(client: &Client, loaded: &Loaded, command: &Up) -
                 _ => !is_here().await,
             }
         };
-        if build {
+        if missing {
             wanted.push(name.clone());
         }
     }
     super::build::build_services(client, loaded, &wanted, &super::build::BuildFlags::default()).await
 }
 
+/// The services that a command starts: the named ones, all where none is named, with what they depend on.
+fn starting(loaded: &Loaded, named: &[String], no_deps: bool) -> Vec<String> {
+    match named {
+        [] => loaded.project.services.keys().cloned().collect(),
+        named if no_deps => named.to_vec(),
+        named => with_dependencies(loaded, named.to_vec()),
+    }
+}
+
 pub async fn run(global: &Global, command: Up) -> Outcome {
     let loaded = project::load(global, &command.services)?;
     let client = connect::engine(global).await?;
     if !command.no_build {
-        build_what_is_missing(&client, &loaded, &command).await?;
+        let starting = starting(&loaded, &command.services, command.how.no_deps);
+        let build = if command.build { &starting[..] } else { &[] };
+        build_what_is_missing(&client, &loaded, &starting, command.how.pull.as_deref(), build).await?;
     }
     let detach = command.detach || command.wait || command.how.no_start;
     let named = command.services.clone();
@@ -222,8 +249,15 @@ pub async fn run(global: &Global, command: Up) -> Outcome {
     let view = logs::View { follow: true, prefix: !command.no_log_prefix, coloured, since_start: true, ..logs::View::default() };
     let mut attached =
         std::pin::pin!(logs::attach(&client, &loaded.project.name, &named, &view, command.abort_on_container_exit));
+    let watching = async {
+        match command.watch {
+            true => super::watch::beside_up(&client, &loaded, &named).await,
+            false => std::future::pending().await,
+        }
+    };
     let code = tokio::select! {
         code = &mut attached => code?,
+        ended = watching => return ended,
         _ = tokio::signal::ctrl_c() => {
             eprintln!("\nGracefully stopping... (press Ctrl+C again to force)");
             // The containers' last words are shown; the output ends with the last container.
@@ -237,6 +271,40 @@ pub async fn run(global: &Global, command: Up) -> Outcome {
         stop(&client, &loaded, None).await?;
     }
     if code == 0 { Ok(()) } else { Err(Failure::Code(code)) }
+}
+
+/// `wharf create`: everything but the start.
+#[derive(clap::Args, Debug)]
+pub struct Create {
+    /// Services to create containers of, with what they depend on; all by default.
+    services: Vec<String>,
+    /// Build images before, whether or not they are there.
+    #[arg(long)]
+    build: bool,
+    #[command(flatten)]
+    how: How,
+}
+
+pub async fn create(global: &Global, command: Create) -> Outcome {
+    let how = How { no_start: true, ..command.how };
+    run(global, Up { services: command.services, build: command.build, how, detach: true, ..Up::default() }).await
+}
+
+/// `wharf scale`.
+#[derive(clap::Args, Debug)]
+pub struct Scale {
+    /// Number of containers of a service.
+    #[arg(required = true, value_name = "SERVICE=N", value_parser = scale)]
+    scale: Vec<(String, u32)>,
+    /// Leave out what the services depend on.
+    #[arg(long)]
+    no_deps: bool,
+}
+
+pub async fn scale_services(global: &Global, command: Scale) -> Outcome {
+    let services = command.scale.iter().map(|(service, _)| service.clone()).collect();
+    let how = How { scale: command.scale, no_deps: command.no_deps, no_recreate: true, ..How::default() };
+    run(global, Up { services, how, detach: true, ..Up::default() }).await
 }
 
 /// Stops the project; a second Ctrl-C kills it.

@@ -29,6 +29,7 @@ pub mod profiles;
 pub mod render;
 pub mod schema;
 pub mod settle;
+pub mod short;
 pub use crate::units;
 pub mod yaml;
 

@@ -3,8 +3,10 @@
 use super::error::{EngineError, state_error};
 use super::exec::NewExec;
 use super::link::MonitorLink;
+use super::networks::DEFAULT_NETWORK;
 use super::record::{
-    ContainerRecord, ContainerSpec, FileSpec, HealthSpec, HookSpec, ImageConfig, MountKind, MountSpec, Sharing, State, Status,
+    ContainerRecord, ContainerSpec, EndpointSpec, FileSpec, HealthSpec, HookSpec, ImageConfig, MountKind, MountSpec, NetworkMode,
+    Sharing, State, Status,
 };
 use super::volumes::NewVolume;
 use super::{Container, Engine, locked, new_id};
@@ -42,15 +44,7 @@ impl Engine {
         mut spec: ContainerSpec,
         inherit_from: Option<&ContainerRecord>,
     ) -> Result<Arc<Container>, EngineError> {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-        if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(allowed) {
-            return Err(EngineError::Invalid(format!(
-                "`{name}` cannot be a container's name: it has letters, digits, `_`, `.` and `-`"
-            )));
-        }
-        if let Some(other) = self.containers().into_iter().find(|c| c.name() == name) {
-            return Err(EngineError::Conflict(format!("the name {name} is taken by the container {}", &other.id[..12])));
-        }
+        self.check_name(name)?;
         let (_, image) = self.image(&spec.image)?;
         let volumes = image.config.config().as_ref().and_then(|c| c.volumes().clone()).unwrap_or_default();
         for target in volumes {
@@ -70,6 +64,10 @@ impl Engine {
                     self.create_volume(NewVolume { name: id, labels, anonymous: true, ..NewVolume::default() })?.name
                 }
             };
+        }
+        if spec.network_mode == NetworkMode::Bridge && spec.networks.is_empty() {
+            self.make_default_network()?;
+            spec.networks.push(EndpointSpec { network: DEFAULT_NETWORK.into(), ..EndpointSpec::default() });
         }
         for mount in spec.mounts.iter_mut().filter(|m| m.kind == MountKind::Image) {
             mount.layers = self.image(&mount.source)?.1.layers;
@@ -92,6 +90,19 @@ impl Engine {
         let container = self.keep_record(record, || format!("making the container {name}"))?;
         self.emit_container(&container, "create", &[]);
         Ok(container)
+    }
+
+    fn check_name(&self, name: &str) -> Result<(), EngineError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(allowed) {
+            return Err(EngineError::Invalid(format!(
+                "`{name}` cannot be a container's name: it has letters, digits, `_`, `.` and `-`"
+            )));
+        }
+        match self.containers().into_iter().find(|c| c.name() == name) {
+            Some(other) => Err(EngineError::Conflict(format!("the name {name} is taken by the container {}", &other.id[..12]))),
+            None => Ok(()),
+        }
     }
 
     /// Gives a new container its directories and its place in the journal, or leaves nothing.
@@ -310,6 +321,61 @@ impl Engine {
             .map_err(EngineError::io(format!("signalling the container {}", container.name())))
     }
 
+    /// The writing end of a container's standard input, or its terminal; `None` where it has neither.
+    ///
+    /// # Errors
+    /// When the container does not run.
+    pub async fn input(&self, container: &Container) -> Result<Option<OwnedFd>, EngineError> {
+        let gone = || EngineError::Conflict(format!("the container {} is not running", container.name()));
+        let link = container.link().ok_or_else(gone)?;
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        locked(&container.live).input.push(sender);
+        link.send(&Request::Input, &[]).map_err(EngineError::io("asking for the container's standard input"))?;
+        receiver.await.map_err(|_| gone())
+    }
+
+    /// Ends a container's standard input.
+    pub fn close_input(&self, container: &Container) {
+        if let Some(link) = container.link() {
+            let _ = link.send(&Request::CloseInput, &[]);
+        }
+    }
+
+    /// Sets the size of a container's terminal.
+    pub fn resize(&self, container: &Container, rows: u16, columns: u16) {
+        if let Some(link) = container.link() {
+            let _ = link.send(&Request::Resize { rows, columns }, &[]);
+        }
+    }
+
+    /// Changes the limits and the restart policy of a container, of a running one at once.
+    ///
+    /// # Errors
+    /// What the kernel refuses; nothing is changed in the state then.
+    pub fn update_limits(&self, container: &Container, change: impl FnOnce(&mut ContainerSpec)) -> Result<(), EngineError> {
+        let mut record = container.record();
+        change(&mut record.spec);
+        if container.status().is_alive() {
+            let resources = self.oci_limits(&record)?;
+            self.cgroups
+                .apply(&container.id, &resources)
+                .map_err(|e| EngineError::Invalid(format!("changing the limits of {}: {e}", record.name)))?;
+        }
+        self.update(container, |known| known.spec = record.spec);
+        self.emit_container(container, "update", &[]);
+        Ok(())
+    }
+
+    /// Gives a container another name.
+    ///
+    /// # Errors
+    /// When the name is taken, or cannot be one.
+    pub fn rename_container(&self, container: &Container, name: &str) -> Result<(), EngineError> {
+        self.check_name(name)?;
+        self.rename(container, name);
+        Ok(())
+    }
+
     /// Sends a signal on the user's behalf: SIGKILL and SIGTERM count as stopping, so that it is not restarted.
     ///
     /// # Errors
@@ -412,6 +478,10 @@ impl Engine {
         crate::image::store::remove_tree(&directory)
             .map_err(EngineError::io(format!("removing the files of {}", record.name)))?;
         self.emit_container(container, "destroy", &[]);
+        if record.spec.networks.iter().any(|endpoint| endpoint.network == DEFAULT_NETWORK) {
+            // It goes with the last container that it was made for.
+            self.remove_unused_network(DEFAULT_NETWORK);
+        }
         if volumes {
             for mount in record.spec.mounts.iter().filter(|m| m.anonymous) {
                 // Another container may have taken it over.

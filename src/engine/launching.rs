@@ -169,9 +169,15 @@ impl Engine {
         })
     }
 
+    /// A container's limits in OCI's form, without its device rules.
+    pub(super) fn oci_limits(&self, record: &ContainerRecord) -> Result<oci_spec::runtime::LinuxResources, EngineError> {
+        let resources = resources(record).map_err(EngineError::Invalid)?;
+        spec::limits(&resources).map_err(|e| EngineError::Invalid(format!("the limits are not valid: {e}")))
+    }
+
     /// The layer below every image: empty directories and files where wharf mounts something. Images have most of them, but
     /// what one lacks would have to be made in each container's own layer, on disk.
-    fn base_layer(&self) -> std::path::PathBuf {
+    pub(super) fn base_layer(&self) -> std::path::PathBuf {
         self.config.data_root.join("base")
     }
 
@@ -402,7 +408,20 @@ pub(super) fn environment(image: &[String], own: &[String], hostname: &str, tty:
     if tty {
         env.push("TERM=xterm".into());
     }
-    for variable in image.iter().chain(own) {
+    merge_into(&mut env, image);
+    merge_into(&mut env, own);
+    env
+}
+
+/// The image's environment under the user's.
+pub(super) fn merged(image: &[String], own: &[String]) -> Vec<String> {
+    let mut env = image.to_vec();
+    merge_into(&mut env, own);
+    env
+}
+
+fn merge_into(env: &mut Vec<String>, variables: &[String]) {
+    for variable in variables {
         let name = variable.split('=').next().unwrap_or_default();
         let prefix = format!("{name}=");
         let place = env.iter().position(|known| known.starts_with(&prefix));
@@ -413,7 +432,6 @@ pub(super) fn environment(image: &[String], own: &[String], hostname: &str, tty:
             (None, false) => {}
         }
     }
-    env
 }
 
 fn resources(record: &ContainerRecord) -> Result<Resources, String> {

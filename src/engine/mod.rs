@@ -12,6 +12,7 @@ mod devices;
 pub mod error;
 pub mod events;
 pub mod exec;
+pub mod files;
 mod health;
 mod journal;
 mod launching;
@@ -21,6 +22,7 @@ pub mod networks;
 pub mod projects;
 pub mod record;
 mod supervise;
+pub mod usage;
 pub mod volumes;
 
 pub use error::EngineError;
@@ -184,6 +186,11 @@ impl Engine {
 
     fn container_directory(&self, id: &str) -> PathBuf {
         self.config.data_root.join("containers").join(id)
+    }
+
+    /// Where what a container has written is: its own layer.
+    pub fn written_by(&self, id: &str) -> PathBuf {
+        self.container_directory(id).join("upper")
     }
 
     fn run_directory(&self, id: &str) -> PathBuf {

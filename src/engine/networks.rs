@@ -32,10 +32,23 @@ pub struct NewNetwork {
     pub options: IndexMap<String, String>,
 }
 
+/// The network of containers that name none, as Docker calls its own. It is there as long as one of them is.
+pub const DEFAULT_NETWORK: &str = "bridge";
+
 /// A container's place on its networks, ready to be handed to its monitor.
 pub(super) struct Placed {
     pub namespace: Option<Arc<OwnedFd>>,
     pub address: Option<Ipv4Addr>,
+}
+
+/// What a container's resolver shows it.
+fn view(record: &ContainerRecord, places: &[(NetworkRecord, Ipv4Addr)]) -> View {
+    let lower = |(alias, of): &(String, String)| (alias.to_ascii_lowercase(), of.to_ascii_lowercase());
+    View {
+        networks: places.iter().map(|(network, _)| network.id.clone()).collect(),
+        servers: record.spec.dns.iter().filter_map(|server| server.parse().ok()).collect(),
+        links: record.spec.links.iter().map(lower).collect(),
+    }
 }
 
 /// The interface of the host that a macvlan or ipvlan network is on, and of which kind its interfaces are.
@@ -246,6 +259,20 @@ impl Engine {
         Ok(())
     }
 
+    /// Makes the network of containers that name none, unless it is there.
+    pub(super) fn make_default_network(&self) -> Result<(), EngineError> {
+        match self.create_network(&NewNetwork { name: DEFAULT_NETWORK.into(), ..NewNetwork::default() }) {
+            Err(EngineError::Conflict(_)) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Removes a network that no container is configured for, whether or not it runs; tells whether it did.
+    pub fn remove_unused_network(&self, name: &str) -> bool {
+        let used = |record: &ContainerRecord| record.spec.networks.iter().any(|endpoint| endpoint.network == name);
+        !self.containers().iter().any(|container| container.with_record(used)) && self.remove_network(name).is_ok()
+    }
+
     /// Gives a container its addresses, one on each of its networks. Those that it has already stay.
     fn assign_addresses(&self, container: &Container) -> Result<Vec<(NetworkRecord, Ipv4Addr)>, EngineError> {
         let record = container.record();
@@ -403,9 +430,7 @@ impl Engine {
         places: &[(NetworkRecord, Ipv4Addr)],
     ) -> Result<Arc<OwnedFd>, EngineError> {
         let record = container.record();
-        let servers = record.spec.dns.iter().filter_map(|s| s.parse().ok()).collect();
-        let links = record.spec.links.iter().map(|(alias, of)| (alias.to_ascii_lowercase(), of.to_ascii_lowercase())).collect();
-        let view = View { networks: places.iter().map(|(n, _)| n.id.clone()).collect(), servers, links };
+        let view = view(&record, places);
         let resolver = sandbox.resolver.map(|r| dns::serve(r, self.names.clone(), view)).transpose();
         let resolver = resolver.map_err(EngineError::io(format!("starting the resolver of {}", record.name)))?;
         let namespace = Arc::new(sandbox.namespace);
@@ -415,6 +440,95 @@ impl Engine {
         drop(live);
         self.enter_names(&record, places);
         Ok(namespace)
+    }
+
+    /// Puts a container on one more network; a running one at once.
+    ///
+    /// # Errors
+    /// When it is on it already, or has no network namespace of its own.
+    pub async fn connect(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        network: &str,
+        mut endpoint: EndpointSpec,
+    ) -> Result<(), EngineError> {
+        let _operation = container.operation.lock().await;
+        let network = self.network(network)?;
+        let before = container.record();
+        if before.spec.network_mode != NetworkMode::Bridge {
+            return Err(EngineError::Conflict(format!("the container {} has a network mode, and no networks", before.name)));
+        }
+        if before.spec.networks.iter().any(|e| e.network == network.name) {
+            return Err(EngineError::Conflict(format!(
+                "the container {} is on the network {} already",
+                before.name, network.name
+            )));
+        }
+        endpoint.network = network.name.clone();
+        let options = endpoint.clone();
+        self.update(container, |record| record.spec.networks.push(endpoint));
+        let namespace = locked(&container.live).namespace.clone();
+        let Some(namespace) = namespace else { return Ok(()) };
+        let connected = async {
+            let places = self.assign_addresses(container)?;
+            let Some((_, address)) = places.iter().find(|(n, _)| n.id == network.id) else { return Ok(places) };
+            let mut attachment = self.attachment(&before.id, before.spec.networks.len(), &network, *address, &options)?;
+            // Where no network led out before, this one does.
+            let leads_out = self.places(&before).iter().any(|(n, _)| !n.internal);
+            attachment.gateway = (!network.internal && !leads_out).then_some(network.gateway);
+            let name = before.name.clone();
+            let joining = tokio::task::spawn_blocking(move || sandbox::connect(&name, &namespace, &attachment));
+            joining.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
+            Ok::<_, EngineError>(places)
+        };
+        match connected.await {
+            Ok(places) => self.show_networks(container, &places),
+            Err(error) => {
+                self.update(container, |record| {
+                    record.spec.networks = before.spec.networks;
+                    record.endpoints = before.endpoints;
+                });
+                return Err(error);
+            }
+        }
+        self.emit("network", "connect", &network.id, [("container".to_string(), before.id)].into());
+        Ok(())
+    }
+
+    /// Takes a container off a network; a running one at once.
+    ///
+    /// # Errors
+    /// When it is not on it.
+    pub async fn disconnect(self: &Arc<Self>, container: &Arc<Container>, network: &str) -> Result<(), EngineError> {
+        let _operation = container.operation.lock().await;
+        let network = self.network(network)?;
+        let record = container.record();
+        if !record.spec.networks.iter().any(|e| e.network == network.name) {
+            return Err(EngineError::Conflict(format!("the container {} is not on the network {}", record.name, network.name)));
+        }
+        let namespace = locked(&container.live).namespace.clone();
+        if let (Some(namespace), Some(address)) = (namespace, record.endpoints.get(&network.id).copied()) {
+            let name = record.name.clone();
+            let leaving = tokio::task::spawn_blocking(move || sandbox::disconnect(&name, &namespace, address));
+            leaving.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
+        }
+        self.update(container, |record| {
+            record.spec.networks.retain(|e| e.network != network.name);
+            record.endpoints.shift_remove(&network.id);
+        });
+        self.names.remove(&network.id, &record.id);
+        self.show_networks(container, &self.places(&container.record()));
+        self.emit("network", "disconnect", &network.id, [("container".to_string(), record.id)].into());
+        Ok(())
+    }
+
+    /// Has a running container see its networks, and others on them see it.
+    fn show_networks(&self, container: &Container, places: &[(NetworkRecord, Ipv4Addr)]) {
+        let record = container.record();
+        if let Some(resolver) = &locked(&container.live).resolver {
+            resolver.set_view(view(&record, places));
+        }
+        self.enter_names(&record, places);
     }
 
     pub(super) fn enter_names(&self, record: &ContainerRecord, places: &[(NetworkRecord, Ipv4Addr)]) {

@@ -37,6 +37,20 @@ pub struct UpRequest {
     pub plan_only: bool,
 }
 
+/// What the CLI sends for `run`: the project with the service as the command wants it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RunRequest {
+    pub up: UpRequest,
+    pub service: String,
+    /// The container's.
+    pub name: String,
+    /// The container is found by its service's names, too.
+    pub use_aliases: bool,
+    /// Its standard input stays open until the client that attaches to it leaves.
+    pub stdin: bool,
+    pub labels: IndexMap<String, String>,
+}
+
 /// A line of the answer to `up` and `down`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -55,6 +69,8 @@ pub enum Progress {
         current: u64,
         total: u64,
     },
+    /// A container of `run`, which is not started yet, by its id.
+    Created(String),
     Warning(String),
     /// A line of the plan.
     Plan(String),
@@ -164,6 +180,40 @@ impl Engine {
             self.sync().await?;
         }
         result
+    }
+
+    /// Makes a container of its own for one command of a service, and brings up what the service depends on. It is not started.
+    ///
+    /// # Errors
+    /// As [`Engine::up`].
+    pub async fn run(self: &Arc<Self>, request: RunRequest, progress: ProgressSender) -> Result<(), EngineError> {
+        let RunRequest { up, service, name, use_aliases, stdin, labels } = request;
+        let images: HashSet<String> = up.project.services.values().flat_map(|s| s.images()).map(str::to_string).collect();
+        let mut observed = self.observe(&up.project.name, images.into_iter(), false)?;
+        observed.containers.retain(|c| !up.inactive.contains(&c.service));
+        let plan = plan::one_off(&up.project, &observed, &up.options, &service)?;
+        let context = Arc::new(Context {
+            engine: self.clone(),
+            project: up.project,
+            origin: Origin { config_files: up.config_files, working_dir: up.working_dir },
+            timeout: None,
+            renew_anonymous: false,
+            remove_volumes: true,
+            progress,
+        });
+        execute(context.clone(), plan).await?;
+        let mut spec = self.service_spec(&context.project, &service, 1, &context.origin)?;
+        spec.labels.extend(labels);
+        spec.labels.insert(convert::LABEL_ONEOFF.into(), "True".into());
+        spec.labels.insert("com.docker.compose.slug".into(), name.rsplit('-').next().unwrap_or_default().into());
+        if !use_aliases {
+            spec.networks.iter_mut().for_each(|endpoint| endpoint.aliases.clear());
+        }
+        (spec.stdin_open, spec.stdin_once) = (stdin, stdin);
+        let container = self.create(&name, spec, None)?;
+        self.sync().await?;
+        let _ = context.progress.send(Progress::Created(container.id.clone()));
+        Ok(())
     }
 
     /// Takes a project down.

@@ -181,19 +181,14 @@ pub struct HealthSpec {
     pub retries: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MountKind {
     Bind,
+    #[default]
     Volume,
     /// An image's files, read-only; the source is its name.
     Image,
-}
-
-impl Default for MountKind {
-    fn default() -> Self {
-        MountKind::Volume
-    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -265,6 +260,13 @@ pub enum NetworkMode {
     None,
     /// In the namespace of another container, by its id.
     Container(String),
+}
+
+impl NetworkMode {
+    /// Whether the container has a network namespace of its own.
+    pub fn has_own_namespace(&self) -> bool {
+        matches!(self, NetworkMode::Bridge | NetworkMode::None)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -351,6 +353,14 @@ pub struct ContainerRecord {
 }
 
 impl ContainerRecord {
+    /// Whether it has a label, `KEY` or `KEY=VALUE`.
+    pub fn has_label(&self, label: &str) -> bool {
+        match label.split_once('=') {
+            Some((key, value)) => self.spec.labels.get(key).is_some_and(|known| known == value),
+            None => self.spec.labels.contains_key(label),
+        }
+    }
+
     /// The layers that it needs: its root's and those of mounted images.
     pub fn all_layers(&self) -> impl Iterator<Item = &String> {
         self.layers.iter().chain(self.spec.mounts.iter().flat_map(|mount| &mount.layers))

@@ -117,6 +117,65 @@ impl io::Write for Counting {
     }
 }
 
+/// A layer that is put on top of an image.
+pub struct Added<'a> {
+    /// Its archive, plain.
+    pub archive: &'a Path,
+    pub comment: &'a str,
+    /// Dockerfile instructions.
+    pub changes: &'a [String],
+}
+
+/// Makes an image of another one with a layer on top, and a configuration that is the other's, changed.
+///
+/// # Errors
+/// A change that is not understood, or the disk's.
+pub fn add_layer(
+    store: &Store,
+    name: &ImageRef,
+    base: &Image,
+    mut config: serde_json::Value,
+    added: &Added<'_>,
+) -> Result<Image, ImageError> {
+    use serde_json::json;
+    let malformed = |e: serde_json::Error| ImageError::Malformed { what: "configuration", why: e.to_string() };
+    let own: Config = serde_json::from_value(config["config"].clone()).map_err(malformed)?;
+    let own = added.changes.iter().try_fold(own, |own, change| apply_change(own, change))?;
+    // What OCI's form has no place for (the health check) stays as it was.
+    if let (Some(known), serde_json::Value::Object(changed)) =
+        (config["config"].as_object_mut(), serde_json::to_value(own).map_err(malformed)?)
+    {
+        known.extend(changed);
+    }
+    let reading = ImageError::store("reading the container's layer".into());
+    let size = std::fs::metadata(added.archive).map_err(&reading)?.len();
+    let staged = store.stage(File::open(added.archive).map_err(&reading)?)?;
+    let created = jiff::Timestamp::now().to_string();
+    let mut manifest: serde_json::Value = serde_json::from_slice(&store.manifest(base)?)
+        .map_err(|e| ImageError::Malformed { what: "manifest", why: e.to_string() })?;
+    push(&mut config["rootfs"]["diff_ids"], json!(staged.diff_id));
+    let step = json!({"created": created, "created_by": "wharf commit", "comment": added.comment});
+    push(&mut config["history"], step);
+    let kind = "application/vnd.oci.image.layer.v1.tar";
+    push(&mut manifest["layers"], json!({"mediaType": kind, "digest": staged.diff_id, "size": size}));
+    config["created"] = json!(created);
+    let config = config.to_string();
+    manifest["config"] = json!({
+        "mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest_of(config.as_bytes()), "size": config.len(),
+    });
+    manifest["mediaType"] = json!("application/vnd.oci.image.manifest.v1+json");
+    let mut layers: Vec<Option<super::store::StagedLayer>> = base.layers.iter().map(|_| None).collect();
+    layers.push(Some(staged));
+    store.commit(name, config.as_bytes(), manifest.to_string().as_bytes(), layers)
+}
+
+fn push(list: &mut serde_json::Value, entry: serde_json::Value) {
+    match list.as_array_mut() {
+        Some(list) => list.push(entry),
+        None => *list = serde_json::Value::Array(vec![entry]),
+    }
+}
+
 fn write_image(
     store: &Store,
     name: &ImageRef,

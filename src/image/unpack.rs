@@ -42,7 +42,7 @@ pub struct Unpacked {
 /// # Errors
 /// The first entry that is hostile, damaged, or does not fit on the disk. The directory is then to be thrown away.
 pub fn apply(layer: impl Read, root: BorrowedFd<'_>) -> Result<Unpacked, UnpackError> {
-    unpack(layer, Applier { root, parent: None, directory_times: HashMap::new(), whiteouts: true, owner: None })
+    unpack(layer, Applier { whiteouts: true, ..Applier::new(root) })
 }
 
 /// Takes an archive apart into a directory that may hold something, as ADD does: no name in it is a whiteout.
@@ -50,7 +50,16 @@ pub fn apply(layer: impl Read, root: BorrowedFd<'_>) -> Result<Unpacked, UnpackE
 /// # Errors
 /// As [`apply`].
 pub fn extract(archive: impl Read, root: BorrowedFd<'_>, owner: Option<(u32, u32)>) -> Result<Unpacked, UnpackError> {
-    unpack(archive, Applier { root, parent: None, directory_times: HashMap::new(), whiteouts: false, owner })
+    unpack(archive, Applier { owner, ..Applier::new(root) })
+}
+
+/// As [`extract`], but what is a directory stays one, and what is none does not become one: a mistake in a name must not cost a
+/// tree.
+///
+/// # Errors
+/// As [`apply`].
+pub fn merge(archive: impl Read, root: BorrowedFd<'_>, owner: Option<(u32, u32)>) -> Result<Unpacked, UnpackError> {
+    unpack(archive, Applier { owner, keeps_kinds: true, ..Applier::new(root) })
 }
 
 fn unpack(layer: impl Read, mut applier: Applier<'_>) -> Result<Unpacked, UnpackError> {
@@ -77,10 +86,18 @@ struct Applier<'a> {
     whiteouts: bool,
     /// Who owns everything, whatever the archive says.
     owner: Option<(u32, u32)>,
+    /// A directory is not replaced by something else, nor something else by a directory.
+    keeps_kinds: bool,
 }
 
 const WHITEOUT: &str = ".wh.";
 const OPAQUE: &str = ".wh..wh..opq";
+
+impl<'a> Applier<'a> {
+    fn new(root: BorrowedFd<'a>) -> Self {
+        Applier { root, parent: None, directory_times: HashMap::new(), whiteouts: false, owner: None, keeps_kinds: false }
+    }
+}
 
 impl Applier<'_> {
     fn entry<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, shown: &str) -> Result<u64, UnpackError> {
@@ -134,6 +151,10 @@ impl Applier<'_> {
             .ok()
             .map(|s| SFlag::from_bits_truncate(s.st_mode) & SFlag::S_IFMT);
         let keeps_directory = kind == EntryType::Directory && existing == Some(SFlag::S_IFDIR);
+        if self.keeps_kinds && existing.is_some_and(|existing| (existing == SFlag::S_IFDIR) != (kind == EntryType::Directory)) {
+            let what = if existing == Some(SFlag::S_IFDIR) { "a directory" } else { "no directory" };
+            return Err(Placed::Refused(format!("there is {what} of that name already")));
+        }
         if existing.is_some() && !keeps_directory {
             self.remove(parent, name)?;
         }
@@ -265,24 +286,7 @@ impl Applier<'_> {
     /// Removes what an earlier entry of the same layer put there.
     fn remove(&mut self, parent: &OwnedFd, name: &Path) -> io::Result<()> {
         self.parent = None;
-        match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(nix::Error::ENOENT) => return Ok(()),
-            Err(nix::Error::EISDIR) => {}
-            Err(e) => return Err(e.into()),
-        }
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let directory = openat(parent, name, flags, Mode::empty())?;
-        let mut names = Vec::new();
-        for entry in nix::dir::Dir::from_fd(directory.try_clone()?)?.iter() {
-            let entry = entry?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                names.push(OsString::from(entry.file_name().to_string_lossy().into_owned()));
-            }
-        }
-        for child in names {
-            self.remove(&directory, Path::new(&child))?;
-        }
-        Ok(unlinkat(parent, name, UnlinkatFlags::RemoveDir)?)
+        remove(parent, name)
     }
 
     fn finish(self) -> Result<(), UnpackError> {
@@ -295,6 +299,32 @@ impl Applier<'_> {
         }
         Ok(())
     }
+}
+
+/// Removes what has a name in a directory, with all below it. No symlink is followed.
+///
+/// # Errors
+/// The kernel's.
+pub fn remove(parent: &OwnedFd, name: &Path) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(nix::Error::ENOENT) => return Ok(()),
+        Err(nix::Error::EISDIR) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let directory = openat(parent, name, flags, Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in nix::dir::Dir::from_fd(directory.try_clone()?)?.iter() {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            names.push(std::ffi::OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
+        }
+    }
+    for child in names {
+        remove(&directory, Path::new(&child))?;
+    }
+    Ok(unlinkat(parent, name, UnlinkatFlags::RemoveDir)?)
 }
 
 enum Placed {

@@ -17,6 +17,8 @@ pub struct Writer {
     /// Formatted, not yet in the file. What the disk refuses stays here and is tried again.
     buffer: Vec<u8>,
     partial: [Vec<u8>; 2],
+    /// What has no end of line yet is written as well: somebody may be waiting to answer it.
+    at_once: bool,
 }
 
 impl Writer {
@@ -35,7 +37,14 @@ impl Writer {
             max_files: max_files.max(1),
             buffer: Vec::new(),
             partial: [Vec::new(), Vec::new()],
+            at_once: false,
         })
+    }
+
+    /// Writes lines before they have ended: for containers that somebody types to.
+    pub fn at_once(mut self, at_once: bool) -> Self {
+        self.at_once = at_once;
+        self
     }
 
     /// Takes what a stream has said and writes the lines that are complete. One clock reading serves the whole batch.
@@ -64,6 +73,10 @@ impl Writer {
         }
         partial.extend_from_slice(bytes);
         self.push_long(&head, &mut partial);
+        if self.at_once && !partial.is_empty() {
+            self.push(&head, b'P', &partial);
+            partial.clear();
+        }
         if partial.is_empty() {
             partial = Vec::new();
         }

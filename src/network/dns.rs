@@ -157,16 +157,31 @@ fn reverse_address(name: &str) -> Option<Ipv4Addr> {
 pub fn serve(resolver: Resolver, names: Arc<Names>, view: View) -> std::io::Result<Serving> {
     let udp = Arc::new(UdpSocket::from_std(resolver.udp)?);
     let tcp = TcpListener::from_std(resolver.tcp)?;
-    let view = Arc::new(view);
+    let view: Shown = Arc::new(RwLock::new(Arc::new(view)));
     let udp_task = tokio::spawn(serve_udp(udp, names.clone(), view.clone()));
-    let tcp_task = tokio::spawn(serve_tcp(tcp, names, view));
-    Ok(Serving { tasks: [udp_task.abort_handle(), tcp_task.abort_handle()] })
+    let tcp_task = tokio::spawn(serve_tcp(tcp, names, view.clone()));
+    Ok(Serving { view, tasks: [udp_task.abort_handle(), tcp_task.abort_handle()] })
 }
 
 /// A container's running resolver.
 #[derive(Debug)]
 pub struct Serving {
+    view: Shown,
     tasks: [tokio::task::AbortHandle; 2],
+}
+
+/// A view that may be replaced while it is looked through.
+type Shown = Arc<RwLock<Arc<View>>>;
+
+fn current(view: &Shown) -> Arc<View> {
+    view.read().unwrap_or_else(|e| e.into_inner()).clone()
+}
+
+impl Serving {
+    /// Shows the container other networks from now on.
+    pub fn set_view(&self, view: View) {
+        *self.view.write().unwrap_or_else(|e| e.into_inner()) = Arc::new(view);
+    }
 }
 
 impl Drop for Serving {
@@ -175,16 +190,17 @@ impl Drop for Serving {
     }
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, names: Arc<Names>, view: Arc<View>) {
+async fn serve_udp(socket: Arc<UdpSocket>, names: Arc<Names>, shown: Shown) {
     let mut buffer = [0; 4096];
     loop {
         let Ok((length, peer)) = socket.recv_from(&mut buffer).await else { continue };
         let Ok(query) = Message::from_vec(&buffer[..length]) else { continue };
+        let view = current(&shown);
         if let Some(answer) = names.answer(&view, &query).and_then(|answer| answer.to_vec().ok()) {
             let _ = socket.send_to(&answer, peer).await;
             continue;
         }
-        let (socket, names, view) = (socket.clone(), names.clone(), view.clone());
+        let (socket, names) = (socket.clone(), names.clone());
         let raw = buffer[..length].to_vec();
         tokio::spawn(async move {
             let answer = forward(&names, &view, &query, &raw, Transport::Udp).await;
@@ -193,10 +209,10 @@ async fn serve_udp(socket: Arc<UdpSocket>, names: Arc<Names>, view: Arc<View>) {
     }
 }
 
-async fn serve_tcp(listener: TcpListener, names: Arc<Names>, view: Arc<View>) {
+async fn serve_tcp(listener: TcpListener, names: Arc<Names>, shown: Shown) {
     loop {
         let Ok((mut stream, _)) = listener.accept().await else { continue };
-        let (names, view) = (names.clone(), view.clone());
+        let (names, view) = (names.clone(), current(&shown));
         tokio::spawn(async move {
             while let Ok(length) = stream.read_u16().await {
                 let mut raw = vec![0; usize::from(length)];

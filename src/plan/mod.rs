@@ -8,7 +8,7 @@ mod up;
 
 pub use down::{DownOptions, down};
 pub use hash::config_hash;
-pub use up::{UpOptions, up};
+pub use up::{UpOptions, one_off, up};
 
 use crate::compose::model::Condition;
 use petgraph::Direction;

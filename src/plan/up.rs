@@ -36,16 +36,7 @@ pub struct UpOptions {
 /// When a service is not in the project, an external resource is missing, or a service cannot be what it asks for.
 pub fn up(project: &Project, observed: &Observed, options: &UpOptions) -> Result<Plan, PlanError> {
     let selected = select(project, options)?;
-    let mut planner = Planner {
-        project,
-        observed,
-        options,
-        plan: Plan::default(),
-        networks: HashMap::new(),
-        volumes: HashMap::new(),
-        images: HashMap::new(),
-        services: HashMap::new(),
-    };
+    let mut planner = Planner::new(project, observed, options);
     for name in order(project, &selected) {
         planner.service(&name)?;
     }
@@ -55,6 +46,30 @@ pub fn up(project: &Project, observed: &Observed, options: &UpOptions) -> Result
             planner.wait(name);
         }
     }
+    Ok(planner.plan)
+}
+
+/// Plans what a container of `run` needs: what its service depends on, and its image, networks and volumes. The container itself
+/// is no part of the plan.
+///
+/// # Errors
+/// As [`up`].
+pub fn one_off(project: &Project, observed: &Observed, options: &UpOptions, name: &str) -> Result<Plan, PlanError> {
+    let service = project.services.get(name).ok_or_else(|| PlanError::NoSuchService { name: name.into(), nearest: None })?;
+    let mut planner = Planner::new(project, observed, options);
+    if !options.no_deps {
+        let dependencies: Vec<String> =
+            service.depends_on.keys().filter(|d| project.services.contains_key(*d)).cloned().collect();
+        if !dependencies.is_empty() {
+            let selected = select(project, &UpOptions { services: dependencies, ..UpOptions::default() })?;
+            for dependency in order(project, &selected) {
+                planner.service(&dependency)?;
+            }
+        }
+        planner.dependencies(service);
+    }
+    planner.prepare(name, service, &mut false, &mut Vec::new())?;
+    planner.orphans();
     Ok(planner.plan)
 }
 
@@ -119,6 +134,21 @@ struct ServiceSteps {
     starts: Vec<NodeIndex>,
     awaits: HashMap<&'static str, NodeIndex>,
     recreated: bool,
+}
+
+impl<'a> Planner<'a> {
+    fn new(project: &'a Project, observed: &'a Observed, options: &'a UpOptions) -> Self {
+        Planner {
+            project,
+            observed,
+            options,
+            plan: Plan::default(),
+            networks: HashMap::new(),
+            volumes: HashMap::new(),
+            images: HashMap::new(),
+            services: HashMap::new(),
+        }
+    }
 }
 
 impl Planner<'_> {

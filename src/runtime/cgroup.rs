@@ -134,6 +134,17 @@ impl Hierarchy {
         Ok(())
     }
 
+    /// Changes the limits of a group that exists.
+    ///
+    /// # Errors
+    /// The kernel's, with the file.
+    pub fn apply(&self, group: &str, resources: &LinuxResources) -> Result<(), StepFailed> {
+        self.directories(group).try_for_each(|(controllers, path)| match self {
+            Hierarchy::V1(_) => super::limits::apply_v1(&path, controllers, resources),
+            Hierarchy::V2(_) => super::limits::apply_v2(&path, resources),
+        })
+    }
+
     /// Moves the calling process into a container's groups.
     ///
     /// # Errors

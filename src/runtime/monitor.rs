@@ -128,7 +128,8 @@ impl Monitor {
         let log = match &brief.log.path {
             Some(path) => Some(
                 Writer::open(path.clone(), brief.log.max_size, brief.log.max_files)
-                    .doing(format_args!("opening the log {}", path.display()))?,
+                    .doing(format_args!("opening the log {}", path.display()))?
+                    .at_once(brief.terminal || brief.stdin),
             ),
             None => None,
         };

@@ -244,8 +244,17 @@ fn mounts(settings: &Settings) -> Vec<Value> {
     list
 }
 
+/// Limits alone, in OCI's form.
+///
+/// # Errors
+/// A value that OCI has no room for.
+pub fn limits(resources: &Resources) -> serde_json::Result<oci_spec::runtime::LinuxResources> {
+    let mut value = json!({});
+    add_limits(resources, &mut value);
+    serde_json::from_value(value)
+}
+
 fn resources(settings: &Settings) -> Value {
-    let r = &settings.resources;
     let mut devices = vec![json!({"allow": settings.privileged, "access": "rwm"})];
     if !settings.privileged {
         for (kind, major, minor, access) in DEVICES {
@@ -261,6 +270,11 @@ fn resources(settings: &Settings) -> Value {
         }
     }
     let mut value = json!({"devices": devices});
+    add_limits(&settings.resources, &mut value);
+    value
+}
+
+fn add_limits(r: &Resources, value: &mut Value) {
     if r.memory.is_some()
         || r.memory_reservation.is_some()
         || r.memory_swap.is_some()
@@ -294,7 +308,6 @@ fn resources(settings: &Settings) -> Value {
     if let Some(limit) = r.pids {
         value["pids"] = json!({"limit": limit});
     }
-    value
 }
 
 #[cfg(test)]

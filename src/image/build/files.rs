@@ -41,6 +41,11 @@ impl Found {
 }
 
 impl Tree {
+    /// The tree whose root a descriptor is.
+    pub fn of(root: OwnedFd) -> Self {
+        Tree { root }
+    }
+
     /// # Errors
     /// When there is no such directory.
     pub fn directory(path: &Path) -> io::Result<Self> {

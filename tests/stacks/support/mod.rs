@@ -284,3 +284,73 @@ impl Drop for Stack {
         }
     }
 }
+
+/// What a process writes, collected as it comes.
+pub fn follow(mut from: impl std::io::Read + Send + 'static) -> std::sync::Arc<std::sync::Mutex<String>> {
+    let said = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+    let into = said.clone();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = from.read(&mut buffer) {
+            into.lock().expect("lock").push_str(&String::from_utf8_lossy(&buffer[..n]));
+        }
+    });
+    said
+}
+
+/// A command on a terminal of its own.
+pub struct Terminal {
+    child: std::process::Child,
+    master: std::fs::File,
+    said: std::sync::Arc<std::sync::Mutex<String>>,
+}
+
+impl Terminal {
+    pub fn start(command: &mut Command, rows: u16, columns: u16) -> Self {
+        let size = nix::pty::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = nix::pty::openpty(&size, None).expect("pty");
+        let end = || Stdio::from(pty.slave.try_clone().expect("dup"));
+        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("spawn");
+        drop(pty.slave);
+        let master = std::fs::File::from(pty.master);
+        let said = follow(master.try_clone().expect("dup"));
+        Terminal { child, master, said }
+    }
+
+    pub fn send(&mut self, text: &str) {
+        std::io::Write::write_all(&mut self.master, text.as_bytes()).expect("type");
+    }
+
+    /// Waits until a text has been shown since the last that was waited for.
+    ///
+    /// # Panics
+    /// When it is not within the bound.
+    pub fn expect(&self, text: &str, seconds: u64) {
+        let begun = Instant::now();
+        loop {
+            let mut said = self.said.lock().expect("lock");
+            if let Some(at) = said.find(text) {
+                said.drain(..at + text.len());
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(seconds), "no `{text}` in: {said}");
+            drop(said);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Its exit code.
+    ///
+    /// # Panics
+    /// When it does not end within the bound.
+    pub fn wait(&mut self, seconds: u64) -> Option<i32> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                return status.code();
+            }
+            assert!(begun.elapsed() < Duration::from_secs(seconds), "it goes on: {}", self.said.lock().expect("lock"));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}

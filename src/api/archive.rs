@@ -1,0 +1,134 @@
+//! A container's files as archives: `/archive` both ways, `/export`, `/changes`, `/commit`.
+
+use super::reply::{self, Query, Reply};
+use crate::engine::files::{ChangeKind, Commit, PathStat};
+use crate::engine::{Engine, EngineError};
+use crate::image::ImageError;
+use base64::Engine as _;
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::{Method, Request};
+use serde_json::{Value, json};
+use std::io;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// The header in which Docker tells what is at a path.
+const STAT: &str = "x-docker-container-path-stat";
+
+pub async fn archive(engine: &Arc<Engine>, id: &str, query: &Query, request: Request<Incoming>) -> Reply {
+    let container = engine.container(id)?;
+    let path = query.get("path").filter(|path| !path.is_empty());
+    let path = path.ok_or_else(|| EngineError::Invalid("the path is missing".into()))?.to_string();
+    let method = request.method().clone();
+    if method == Method::PUT {
+        let (engine, own) = (engine.clone(), query.flag("copyUIDGID"));
+        let taken = super::images::with_body(request, move |body| {
+            let plain = crate::image::compression::plain(body).map_err(ImageError::store("reading the archive".into()))?;
+            Ok(engine.write_archive(&container, &path, plain, own))
+        });
+        taken.await??;
+        return reply::empty(200);
+    }
+    if method == Method::DELETE {
+        engine.remove_path(&container, &path)?;
+        return reply::empty(204);
+    }
+    let stat = engine.stat_path(&container, &path)?;
+    let mut response = if method == Method::HEAD {
+        reply::empty(200)?
+    } else {
+        let engine = engine.clone();
+        stream("application/x-tar", move |out| engine.read_archive(&container, &path, out))?
+    };
+    let encoded = base64::engine::general_purpose::STANDARD.encode(described(&stat).to_string());
+    if let Ok(value) = hyper::header::HeaderValue::from_str(&encoded) {
+        response.headers_mut().insert(STAT, value);
+    }
+    Ok(response)
+}
+
+pub fn export(engine: &Arc<Engine>, id: &str) -> Reply {
+    let container = engine.container(id)?;
+    let engine = engine.clone();
+    stream("application/x-tar", move |out| engine.export(&container, out))
+}
+
+pub fn changes(engine: &Engine, id: &str) -> Reply {
+    let container = engine.container(id)?;
+    let kind = |kind| match kind {
+        ChangeKind::Modified => 0,
+        ChangeKind::Added => 1,
+        ChangeKind::Deleted => 2,
+    };
+    let list: Vec<Value> =
+        engine.changes(&container)?.iter().map(|change| json!({"Path": change.path, "Kind": kind(change.kind)})).collect();
+    reply::json(200, &list)
+}
+
+/// `POST /commit`.
+pub async fn commit(engine: &Arc<Engine>, query: &Query) -> Reply {
+    let container = engine.container(query.get("container").unwrap_or_default())?;
+    let text = |key: &str| query.get(key).unwrap_or_default().to_string();
+    let (repository, tag) = (text("repo"), text("tag"));
+    let name = if tag.is_empty() { repository } else { format!("{repository}:{tag}") };
+    let commit = Commit {
+        name: name.parse().map_err(ImageError::from)?,
+        author: text("author"),
+        comment: text("comment"),
+        changes: query.all("changes").iter().flat_map(|c| c.lines()).map(str::to_string).collect(),
+    };
+    // The files must not change while they are read, unless the caller does not mind.
+    let pause = query.get("pause") != Some("0")
+        && query.get("pause") != Some("false")
+        && container.status() == crate::engine::record::Status::Running;
+    if pause {
+        engine.pause(&container, true).await?;
+    }
+    let (worker, committed) = (engine.clone(), container.clone());
+    let made = tokio::task::spawn_blocking(move || worker.commit(&committed, &commit)).await;
+    if pause {
+        engine.pause(&container, false).await?;
+    }
+    let image = made.map_err(|e| EngineError::Invalid(e.to_string()))??;
+    reply::json(201, &json!({"Id": image.id}))
+}
+
+/// What is written by blocking work, as an answer that is sent while it is made.
+fn stream(
+    content_type: &'static str,
+    work: impl FnOnce(io::BufWriter<super::images::ChannelWriter>) -> Result<(), EngineError> + Send + 'static,
+) -> Reply {
+    let (sender, receiver) = mpsc::channel::<Bytes>(16);
+    tokio::task::spawn_blocking(move || {
+        let out = io::BufWriter::with_capacity(1 << 18, super::images::ChannelWriter(sender));
+        if let Err(error) = work(out) {
+            // The archive is then cut short, which whoever reads it notices.
+            tracing::warn!("{error}");
+        }
+    });
+    reply::stream(content_type, reply::receiver_stream(receiver))
+}
+
+/// Docker's form: the mode is Go's `os.FileMode`.
+fn described(stat: &PathStat) -> Value {
+    const SETUID: u32 = 0o4000;
+    const SETGID: u32 = 0o2000;
+    const STICKY: u32 = 0o1000;
+    let mut mode = stat.mode & 0o777;
+    mode |= match stat.mode & libc::S_IFMT {
+        libc::S_IFDIR => 1 << 31,
+        libc::S_IFLNK => 1 << 27,
+        libc::S_IFBLK => 1 << 26,
+        libc::S_IFIFO => 1 << 25,
+        libc::S_IFSOCK => 1 << 24,
+        libc::S_IFCHR => 1 << 26 | 1 << 21,
+        _ => 0,
+    };
+    for (bit, go) in [(SETUID, 1 << 23), (SETGID, 1 << 22), (STICKY, 1 << 20)] {
+        if stat.mode & bit != 0 {
+            mode |= go;
+        }
+    }
+    json!({"name": stat.name, "size": stat.size, "mode": mode, "mtime": stat.modified.to_string(), "linkTarget": stat.link})
+}

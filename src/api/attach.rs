@@ -1,0 +1,79 @@
+//! `POST /containers/{id}/attach`: a container's output as it comes, and its standard input.
+
+use super::logs::{self, Options};
+use super::reply::{Query, Reply};
+use crate::engine::{Container, Engine, EngineError};
+use crate::logs::reader::{Reader, Selection};
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+
+pub async fn attach(engine: &Arc<Engine>, id: &str, query: &Query, mut request: Request<Incoming>) -> Reply {
+    let container = engine.container(id)?;
+    let record = container.record();
+    if !request.headers().contains_key(header::UPGRADE) {
+        return Err(super::exec::no_upgrade());
+    }
+    let upgrade = hyper::upgrade::on(&mut request);
+    let options = Options {
+        follow: query.flag("stream"),
+        timestamps: false,
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+        raw: record.spec.tty,
+    };
+    // What it has written since its start, or nothing of it.
+    let started = record.state.started_at.map(|t| t - jiff::SignedDuration::from_millis(50));
+    let selection = if query.flag("logs") {
+        Selection { since: started.map(|t| format!("{t:.9}")), ..Selection::default() }
+    } else {
+        Selection { tail: Some(0), ..Selection::default() }
+    };
+    let reader = Reader::open(&engine.log_path(&container.id), &selection)
+        .map_err(EngineError::io(format!("reading the log of {}", record.name)))?;
+    let input = if query.flag("stdin") && record.spec.stdin_open { engine.input(&container).await? } else { None };
+    let input = input.map(pipe::Sender::from_owned_fd_unchecked).transpose();
+    let input = input.map_err(EngineError::io("opening the container's standard input"))?;
+    let (engine, tty) = (engine.clone(), record.spec.tty);
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(upgraded) => pump(&engine, &container, TokioIo::new(upgraded), input, (reader, options)).await,
+            Err(error) => tracing::debug!("an attached connection was not upgraded: {error}"),
+        }
+    });
+    super::exec::upgraded(tty)
+}
+
+/// Moves bytes both ways until the container has ended, or the client has left.
+async fn pump<S: AsyncRead + AsyncWrite + Send + 'static>(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    stream: S,
+    input: Option<pipe::Sender>,
+    (reader, options): (Reader, Options),
+) {
+    let (mut from_client, mut to_client) = tokio::io::split(stream);
+    let (feeder, fed) = (engine.clone(), container.clone());
+    let feeding = tokio::spawn(async move {
+        let Some(mut input) = input else { return };
+        let _ = tokio::io::copy(&mut from_client, &mut input).await;
+        drop(input);
+        if fed.record().spec.stdin_once {
+            feeder.close_input(&fed);
+        }
+    });
+    let (sender, mut chunks) = mpsc::channel::<Bytes>(4);
+    tokio::spawn(logs::send_log(engine.clone(), container.clone(), reader, options, sender));
+    while let Some(chunk) = chunks.recv().await {
+        if to_client.write_all(&chunk).await.is_err() {
+            break;
+        }
+    }
+    let _ = to_client.shutdown().await;
+    feeding.abort();
+}

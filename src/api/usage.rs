@@ -1,0 +1,159 @@
+//! `top`, `stats` and `/system/df`: what containers, images and volumes use.
+
+use super::reply::{self, Query, Reply};
+use crate::engine::usage::{Usage, disk_usage};
+use crate::engine::{Container, Engine, EngineError};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// `GET /containers/{id}/top`: the columns of `ps -ef`.
+pub fn top(engine: &Engine, id: &str) -> Reply {
+    let container = engine.container(id)?;
+    let row = |p: crate::engine::usage::Process| {
+        json!([p.user, p.pid.to_string(), p.ppid.to_string(), p.cpu.to_string(), p.started, p.tty, p.time, p.command])
+    };
+    let rows: Vec<Value> = engine.processes(&container)?.into_iter().map(row).collect();
+    reply::json(200, &json!({"Titles": ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"], "Processes": rows}))
+}
+
+/// `GET /containers/{id}/stats`: once, or every second.
+pub fn stats(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
+    let container = engine.container(id)?;
+    let one_shot = query.flag("one-shot");
+    if query.get("stream").is_some_and(|value| matches!(value, "0" | "false" | "False")) {
+        let (engine, container) = (engine.clone(), container);
+        let (sender, receiver) = mpsc::channel::<Bytes>(1);
+        tokio::spawn(async move {
+            let mut before = None;
+            if !one_shot {
+                before = Some(engine.usage(&container));
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            let now = engine.usage(&container);
+            let _ = sender.send(line(&container, &now, before.as_ref())).await;
+        });
+        return reply::stream("application/json", reply::receiver_stream(receiver));
+    }
+    let engine = engine.clone();
+    let (sender, receiver) = mpsc::channel::<Bytes>(1);
+    tokio::spawn(async move {
+        let mut before = None;
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        while sender.send(Bytes::new()).await.is_ok() {
+            ticks.tick().await;
+            let now = engine.usage(&container);
+            if sender.send(line(&container, &now, before.as_ref())).await.is_err() {
+                return;
+            }
+            if container.status() == crate::engine::record::Status::Removing {
+                return;
+            }
+            before = Some(now);
+        }
+    });
+    reply::stream("application/json", reply::receiver_stream(receiver))
+}
+
+fn line(container: &Container, now: &Usage, before: Option<&Usage>) -> Bytes {
+    let cpu = |usage: &Usage| {
+        json!({
+            "cpu_usage": {
+                "total_usage": usage.cpu_total,
+                "usage_in_kernelmode": usage.cpu_system,
+                "usage_in_usermode": usage.cpu_user,
+            },
+            "system_cpu_usage": usage.host_cpu,
+            "online_cpus": usage.processors,
+            "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
+        })
+    };
+    let blocks: Vec<Value> = now
+        .blocks
+        .iter()
+        .flat_map(|(major, minor, read, written)| {
+            [("read", read), ("write", written)]
+                .map(|(op, value)| json!({"major": major, "minor": minor, "op": op, "value": value}))
+        })
+        .collect();
+    let networks: serde_json::Map<String, Value> = now
+        .networks
+        .iter()
+        .map(|(name, t)| {
+            let value = json!({
+                "rx_bytes": t.rx_bytes, "rx_packets": t.rx_packets, "rx_errors": t.rx_errors, "rx_dropped": t.rx_dropped,
+                "tx_bytes": t.tx_bytes, "tx_packets": t.tx_packets, "tx_errors": t.tx_errors, "tx_dropped": t.tx_dropped,
+            });
+            (name.clone(), value)
+        })
+        .collect();
+    let value = json!({
+        "read": jiff::Timestamp::now().to_string(),
+        "name": format!("/{}", container.name()),
+        "id": container.id,
+        "pids_stats": {"current": now.processes, "limit": now.processes_limit},
+        "blkio_stats": {"io_service_bytes_recursive": blocks},
+        "cpu_stats": cpu(now),
+        "precpu_stats": before.map_or(json!({}), cpu),
+        "memory_stats": {
+            "usage": now.memory,
+            "limit": now.memory_limit,
+            "stats": {"inactive_file": now.inactive_file, "total_inactive_file": now.inactive_file},
+        },
+        "networks": networks,
+    });
+    Bytes::from(format!("{value}\n"))
+}
+
+/// `GET /system/df`.
+pub async fn df(engine: &Arc<Engine>) -> Reply {
+    let engine = engine.clone();
+    let counted = tokio::task::spawn_blocking(move || count(&engine)).await;
+    reply::json(200, &counted.map_err(|e| EngineError::Invalid(e.to_string()))??)
+}
+
+fn count(engine: &Engine) -> Result<Value, EngineError> {
+    let records: Vec<_> = engine.containers().iter().filter(|c| !Engine::is_build_step(c)).map(|c| c.record()).collect();
+    let mut layers: std::collections::BTreeMap<String, u64> = std::collections::BTreeMap::new();
+    let mut images = Vec::new();
+    for (name, image) in engine.images.list()? {
+        for layer in &image.layers {
+            layers.entry(layer.clone()).or_insert_with(|| engine.images.has_layer(layer).unwrap_or(0));
+        }
+        let users = records.iter().filter(|record| record.image_id == image.id).count();
+        images.push(json!({
+            "Id": image.id, "RepoTags": [name.familiar()], "Size": image.size, "SharedSize": -1, "Containers": users,
+        }));
+    }
+    let containers: Vec<Value> = records
+        .iter()
+        .map(|record| {
+            json!({
+                "Id": record.id, "Names": [format!("/{}", record.name)], "Image": record.spec.image,
+                "State": record.state.status.as_str(), "SizeRw": disk_usage(&engine.written_by(&record.id)),
+            })
+        })
+        .collect();
+    let volumes: Vec<Value> = engine
+        .volumes()
+        .iter()
+        .map(|volume| {
+            let users =
+                records.iter().filter(|record| record.spec.mounts.iter().any(|mount| mount.source == volume.name)).count();
+            json!({
+                "Name": volume.name, "Driver": "local", "Labels": volume.labels,
+                "UsageData": {"Size": disk_usage(&engine.volume_data(&volume.name)), "RefCount": users},
+            })
+        })
+        .collect();
+    let cache = disk_usage(&engine.images.build_cache());
+    Ok(json!({
+        "LayersSize": layers.values().sum::<u64>(),
+        "Images": images,
+        "Containers": containers,
+        "Volumes": volumes,
+        "BuildCache": [{"ID": "wharf", "Type": "regular", "InUse": false, "Shared": false, "Size": cache}],
+    }))
+}

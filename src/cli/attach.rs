@@ -1,0 +1,91 @@
+//! `wharf attach`, and the running container's streams for `run`.
+
+use super::terminal::{self, Ended, Joined};
+use super::{Failure, Global, Outcome, connect, project, ps};
+use crate::api::client::Client;
+use serde_json::Value;
+
+#[derive(clap::Args, Debug)]
+pub struct Attach {
+    #[command(flatten)]
+    how: How,
+    /// Which container of a service, where it has several.
+    #[arg(long, value_name = "N")]
+    index: Option<u32>,
+    service: String,
+}
+
+/// What `attach` to a service and to a container have in common.
+#[derive(clap::Args, Debug)]
+pub struct How {
+    /// Keys that leave the container running, typed at a terminal.
+    #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
+    detach_keys: String,
+    /// Send no standard input.
+    #[arg(long)]
+    no_stdin: bool,
+    /// Pass signals on to the container.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    sig_proxy: bool,
+}
+
+pub async fn run(global: &Global, command: Attach) -> Outcome {
+    let (project, loaded) = project::name(global)?;
+    ps::check_services(loaded.as_ref(), std::slice::from_ref(&command.service))?;
+    let client = connect::engine(global).await?;
+    let container = ps::one(&client, &project, &command.service, command.index).await?;
+    to_container(&client, &container.id, &command.how).await
+}
+
+/// Attaches to a running container; its exit code is ours.
+///
+/// # Errors
+/// When it does not run, or its exit code.
+pub async fn to_container(client: &Client, id: &str, how: &How) -> Outcome {
+    let keys = terminal::detach_keys(&how.detach_keys)?;
+    let from_start = false;
+    match streams(client, id, !how.no_stdin, how.sig_proxy, from_start, keys).await? {
+        Ended::Detached => Ok(()),
+        Ended::Closed => match exit_code(client, id).await? {
+            0 => Ok(()),
+            code => Err(Failure::Code(code)),
+        },
+    }
+}
+
+/// Joins this process's streams to a container's.
+///
+/// # Errors
+/// When the container does not run.
+pub async fn streams(
+    client: &Client,
+    id: &str,
+    stdin: bool,
+    signals: bool,
+    from_start: bool,
+    detach_keys: Vec<u8>,
+) -> Result<Ended, Failure> {
+    let config: Value = client.get(&format!("/containers/{id}/json")).await?;
+    let tty = config["Config"]["Tty"].as_bool().unwrap_or(false);
+    let stdin = stdin && config["Config"]["OpenStdin"].as_bool().unwrap_or(false);
+    let path =
+        format!("/containers/{id}/attach?stream=1&stdout=1&stderr=1&stdin={}&logs={}", u8::from(stdin), u8::from(from_start));
+    let stream = client.hijack(&path, &Value::Null).await?;
+    let joined = Joined {
+        tty,
+        stdin,
+        resize: format!("/containers/{id}/resize"),
+        signals: (signals && !tty).then(|| format!("/containers/{id}/kill")),
+        detach_keys,
+    };
+    terminal::join(client, stream, &joined).await
+}
+
+/// Waits for a container's end, and gives its exit code.
+///
+/// # Errors
+/// A broken connection.
+pub async fn exit_code(client: &Client, id: &str) -> Result<u8, Failure> {
+    let ended: Value = client.post(&format!("/containers/{id}/wait"), &Value::Null).await?;
+    Ok(ended["StatusCode"].as_i64().unwrap_or(0) as u8)
+}

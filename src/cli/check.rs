@@ -1,0 +1,203 @@
+//! `wharf system check`: what this host lacks, and what to do about it.
+
+use super::{Failure, Outcome};
+use crate::network::netlink::Netlink;
+use crate::runtime::cgroup::Hierarchy;
+use std::fs;
+use std::path::Path;
+
+/// How much something matters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Fine,
+    /// Something works less well, or not at all.
+    Lacking,
+    /// No container can run.
+    Missing,
+}
+
+struct Finding {
+    what: &'static str,
+    verdict: Verdict,
+    /// What was found; and, unless it is fine, what to do.
+    text: String,
+}
+
+pub fn run() -> Outcome {
+    let findings = [
+        kernel(),
+        user(),
+        namespaces(),
+        overlay(),
+        cgroups(),
+        firewall(),
+        forwarding(),
+        bridge_filter(),
+        seccomp(),
+        watches(),
+        resolver(),
+    ];
+    for finding in &findings {
+        let mark = match finding.verdict {
+            Verdict::Fine => "ok     ",
+            Verdict::Lacking => "warning",
+            Verdict::Missing => "missing",
+        };
+        println!("{mark}  {:<20} {}", finding.what, finding.text);
+    }
+    if findings.iter().any(|finding| finding.verdict == Verdict::Missing) { Err(Failure::Code(1)) } else { Ok(()) }
+}
+
+fn fine(what: &'static str, text: impl Into<String>) -> Finding {
+    Finding { what, verdict: Verdict::Fine, text: text.into() }
+}
+
+fn lacking(what: &'static str, text: impl Into<String>) -> Finding {
+    Finding { what, verdict: Verdict::Lacking, text: text.into() }
+}
+
+fn missing(what: &'static str, text: impl Into<String>) -> Finding {
+    Finding { what, verdict: Verdict::Missing, text: text.into() }
+}
+
+fn kernel() -> Finding {
+    let release = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    match version {
+        (0..=4, _) | (5, 0..=11) => {
+            missing("kernel", format!("{release}: mount_setattr(2) and openat2(2) need Linux 5.12 or newer; upgrade the kernel"))
+        }
+        _ => fine("kernel", release),
+    }
+}
+
+fn user() -> Finding {
+    if nix::unistd::geteuid().is_root() {
+        fine("privilege", "root")
+    } else {
+        missing("privilege", "not root: run wharf with sudo, or its engine as a systemd service")
+    }
+}
+
+fn namespaces() -> Finding {
+    let absent: Vec<&str> = ["mnt", "pid", "ipc", "uts", "net"]
+        .into_iter()
+        .filter(|kind| !Path::new(&format!("/proc/self/ns/{kind}")).exists())
+        .collect();
+    if absent.is_empty() {
+        fine("namespaces", "mnt pid ipc uts net")
+    } else {
+        missing(
+            "namespaces",
+            format!("the kernel has no {} namespaces (CONFIG_NAMESPACES): use another kernel", absent.join(", ")),
+        )
+    }
+}
+
+fn overlay() -> Finding {
+    let known = fs::read_to_string("/proc/filesystems")
+        .unwrap_or_default()
+        .lines()
+        .any(|line| line.trim_start_matches("nodev").trim() == "overlay");
+    if known {
+        fine("overlayfs", "known to the kernel")
+    } else {
+        missing(
+            "overlayfs",
+            "not loaded: `modprobe overlay`, and `echo overlay > /etc/modules-load.d/wharf.conf` to have it at boot",
+        )
+    }
+}
+
+fn cgroups() -> Finding {
+    let hierarchy = match Hierarchy::find() {
+        Ok(hierarchy) => hierarchy,
+        Err(error) => return missing("control groups", error.to_string()),
+    };
+    let has: Vec<String> = match &hierarchy {
+        Hierarchy::V2(point) => fs::read_to_string(point.join("cgroup.controllers"))
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(str::to_string)
+            .collect(),
+        Hierarchy::V1(mounts) => mounts.iter().flat_map(|(controllers, _)| controllers.iter().cloned()).collect(),
+    };
+    let absent: Vec<&str> = ["memory", "cpu", "pids"].into_iter().filter(|name| !has.iter().any(|h| h == name)).collect();
+    let version = if hierarchy.is_v2() { "v2" } else { "v1" };
+    if absent.is_empty() {
+        fine("control groups", format!("{version}: {}", has.join(" ")))
+    } else {
+        lacking(
+            "control groups",
+            format!(
+                "{version} without {}: limits of these have no effect; enable them on the kernel's command line (cgroup_enable=...)",
+                absent.join(", ")
+            ),
+        )
+    }
+}
+
+fn firewall() -> Finding {
+    match Netlink::netfilter() {
+        Ok(_) if Path::new("/proc/net/nf_conntrack").exists() || Path::new("/proc/sys/net/netfilter").exists() => {
+            fine("nftables", "with connection tracking")
+        }
+        Ok(_) => lacking(
+            "nftables",
+            "no connection tracking yet: `modprobe nf_conntrack nft_chain_nat`, where `up` fails to set its rules",
+        ),
+        Err(error) => missing("nftables", format!("the kernel has no nfnetlink ({error}): `modprobe nf_tables`")),
+    }
+}
+
+fn forwarding() -> Finding {
+    match fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap_or_default().trim() {
+        "1" => fine("IPv4 forwarding", "on"),
+        "0" => fine("IPv4 forwarding", "off: wharf turns it on with its first network"),
+        _ => lacking("IPv4 forwarding", "cannot be read: containers may not reach beyond this host"),
+    }
+}
+
+fn bridge_filter() -> Finding {
+    match fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables").unwrap_or_default().trim() {
+        "1" => fine("bridge netfilter", "on: wharf's rules let the traffic of one network through"),
+        _ => fine("bridge netfilter", "off"),
+    }
+}
+
+fn seccomp() -> Finding {
+    let known = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
+    if known.contains("errno") {
+        fine("seccomp", "filters are available")
+    } else {
+        missing(
+            "seccomp",
+            "the kernel has no filters (CONFIG_SECCOMP_FILTER): only containers with `security_opt: [seccomp:unconfined]` run",
+        )
+    }
+}
+
+fn watches() -> Finding {
+    let number = |name: &str| -> u64 {
+        fs::read_to_string(format!("/proc/sys/fs/inotify/{name}")).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    };
+    let (instances, watches) = (number("max_user_instances"), number("max_user_watches"));
+    if watches < 8192 {
+        return lacking(
+            "inotify",
+            format!("{watches} watches: `wharf watch` of a large tree needs more; `sysctl fs.inotify.max_user_watches=524288`"),
+        );
+    }
+    fine("inotify", format!("{instances} instances, {watches} watches"))
+}
+
+fn resolver() -> Finding {
+    let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let servers: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("nameserver")).map(str::trim).collect();
+    if servers.is_empty() {
+        lacking("resolvers", "/etc/resolv.conf names none: containers know each other's names and no others")
+    } else {
+        fine("resolvers", servers.join(" "))
+    }
+}

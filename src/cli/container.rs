@@ -1,0 +1,536 @@
+//! `wharf container`: single containers, by name or id, as `docker container` has them.
+
+use super::network::{confirmed, delete_each, inspect, pairs};
+use super::output::{Steps, bytes, table};
+use super::ps::{self, Listed};
+use super::{Failure, Global, Outcome, attach, connect, cp, exec, export, images, logs, terminal, usage};
+use crate::api::client::{Client, ClientError};
+use crate::api::reply::escape;
+use futures::future::try_join_all;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+#[derive(clap::Subcommand, Debug)]
+pub enum Container {
+    /// Join the terminal to a running container.
+    Attach {
+        #[command(flatten)]
+        how: attach::How,
+        container: String,
+    },
+    /// Make an image of a container.
+    Commit {
+        #[command(flatten)]
+        how: export::CommitHow,
+        container: String,
+        reference: String,
+    },
+    /// Copy files between a container (NAME:PATH) and this machine.
+    Cp {
+        #[command(flatten)]
+        how: cp::How,
+        source: String,
+        destination: String,
+    },
+    /// Create a container without starting it.
+    Create(Box<New>),
+    /// Show which files a container has added (A), changed (C) and deleted (D).
+    Diff { container: String },
+    /// Run a command in a running container.
+    Exec(Box<Exec>),
+    /// Write a container's files as a tar archive.
+    Export {
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        container: String,
+    },
+    /// Print what is known of containers, in JSON.
+    Inspect {
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Send a signal to containers.
+    Kill {
+        #[arg(short, long, default_value = "SIGKILL")]
+        signal: String,
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Show the output of a container.
+    Logs {
+        #[command(flatten)]
+        how: logs::How,
+        container: String,
+    },
+    /// List containers.
+    #[command(alias = "list", alias = "ps")]
+    Ls {
+        /// Those that do not run as well.
+        #[arg(short, long)]
+        all: bool,
+        /// Ids alone.
+        #[arg(short, long)]
+        quiet: bool,
+        /// Ids in full.
+        #[arg(long)]
+        no_trunc: bool,
+    },
+    /// Freeze containers.
+    Pause {
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Show the published ports of a container.
+    Port { container: String },
+    /// Remove containers that do not run.
+    Prune {
+        /// Do not ask.
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Give a container another name.
+    Rename { container: String, name: String },
+    /// Stop and start containers.
+    Restart {
+        #[arg(short, long, value_name = "SECONDS")]
+        time: Option<u64>,
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Remove containers.
+    #[command(alias = "remove")]
+    Rm {
+        /// Running ones as well.
+        #[arg(short, long)]
+        force: bool,
+        /// Their anonymous volumes as well.
+        #[arg(short, long)]
+        volumes: bool,
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Create a container and start it.
+    Run(Box<Run>),
+    /// Start containers that exist.
+    Start {
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Show what containers use.
+    Stats {
+        #[command(flatten)]
+        how: usage::StatsHow,
+        /// By default all that run.
+        containers: Vec<String>,
+    },
+    /// Stop containers.
+    Stop {
+        #[arg(short, long, value_name = "SECONDS")]
+        time: Option<u64>,
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Show the processes of a container.
+    Top { container: String },
+    /// Thaw containers.
+    Unpause {
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Change the limits or the restart policy of containers.
+    Update {
+        /// Bytes of memory, such as 512m.
+        #[arg(short, long)]
+        memory: Option<String>,
+        /// Bytes of memory and swap together.
+        #[arg(long)]
+        memory_swap: Option<String>,
+        /// Number of processors, such as 1.5.
+        #[arg(long)]
+        cpus: Option<f64>,
+        #[arg(short, long)]
+        cpu_shares: Option<u64>,
+        #[arg(long)]
+        cpuset_cpus: Option<String>,
+        #[arg(long)]
+        pids_limit: Option<i64>,
+        #[arg(long, value_name = "POLICY")]
+        restart: Option<String>,
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Wait until containers have ended, and print their exit codes.
+    Wait {
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+}
+
+/// `container run`.
+#[derive(clap::Args, Debug)]
+pub struct Run {
+    /// Leave it running in the background, and print its id.
+    #[arg(short, long)]
+    detach: bool,
+    /// Remove it when it has ended.
+    #[arg(long)]
+    rm: bool,
+    #[command(flatten)]
+    new: New,
+}
+
+/// What a container is made with.
+#[derive(clap::Args, Debug)]
+pub struct New {
+    #[arg(long)]
+    name: Option<String>,
+    /// Variable, NAME=VALUE; may be repeated.
+    #[arg(short, long)]
+    env: Vec<String>,
+    /// Volume, SOURCE:TARGET[:ro]; may be repeated.
+    #[arg(short, long)]
+    volume: Vec<String>,
+    /// Port to publish, [HOST:]CONTAINER; may be repeated.
+    #[arg(short, long)]
+    publish: Vec<String>,
+    /// Label; may be repeated.
+    #[arg(short, long)]
+    label: Vec<String>,
+    /// Network, or host, none, container:NAME.
+    #[arg(long, alias = "net")]
+    network: Option<String>,
+    #[arg(short, long)]
+    user: Option<String>,
+    #[arg(short, long)]
+    workdir: Option<String>,
+    #[arg(long)]
+    entrypoint: Option<String>,
+    #[arg(long)]
+    hostname: Option<String>,
+    #[arg(long, default_value = "no")]
+    restart: String,
+    /// Keep standard input open.
+    #[arg(short, long)]
+    interactive: bool,
+    /// A terminal.
+    #[arg(short, long)]
+    tty: bool,
+    /// An init as process 1.
+    #[arg(long)]
+    init: bool,
+    #[arg(long)]
+    privileged: bool,
+    #[arg(long)]
+    read_only: bool,
+    #[arg(long)]
+    cap_add: Vec<String>,
+    #[arg(long)]
+    cap_drop: Vec<String>,
+    #[arg(long)]
+    security_opt: Vec<String>,
+    /// Device, PATH[:TARGET[:rwm]]; may be repeated.
+    #[arg(long)]
+    device: Vec<String>,
+    #[arg(long)]
+    add_host: Vec<String>,
+    #[arg(long)]
+    dns: Vec<String>,
+    /// host, or container:NAME.
+    #[arg(long)]
+    pid: Option<String>,
+    /// host, none, or container:NAME.
+    #[arg(long)]
+    ipc: Option<String>,
+    /// Bytes of memory, such as 512m.
+    #[arg(short, long)]
+    memory: Option<String>,
+    /// Number of processors, such as 1.5.
+    #[arg(long)]
+    cpus: Option<f64>,
+    #[arg(long)]
+    pids_limit: Option<i64>,
+    #[arg(long)]
+    shm_size: Option<String>,
+    #[arg(long)]
+    stop_signal: Option<String>,
+    /// Pull the image before: always, missing, never.
+    #[arg(long, default_value = "missing", value_parser = ["always", "missing", "never"])]
+    pull: String,
+    image: String,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Exec {
+    #[arg(short, long)]
+    detach: bool,
+    #[arg(short, long)]
+    env: Vec<String>,
+    #[arg(short, long)]
+    interactive: bool,
+    #[arg(short, long)]
+    tty: bool,
+    #[arg(long)]
+    privileged: bool,
+    #[arg(short, long)]
+    user: Option<String>,
+    #[arg(short, long)]
+    workdir: Option<String>,
+    #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
+    detach_keys: String,
+    container: String,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    command: Vec<String>,
+}
+
+fn size(text: Option<&String>) -> Result<Option<i64>, Failure> {
+    let one = |text: &String| {
+        crate::units::bytes(text).ok_or_else(|| Failure::Message(format!("`{text}` is not a size such as `64m`")))
+    };
+    text.map(one).transpose()
+}
+
+/// What every container is asked for in Docker's form.
+fn body(new: &New, stdin: bool, tty: bool) -> Result<Value, Failure> {
+    let mut bindings = serde_json::Map::new();
+    for text in &new.publish {
+        let ports = crate::compose::short::port(text).map_err(|why| Failure::Message(format!("--publish: {why}")))?;
+        for port in ports {
+            let list = bindings.entry(format!("{}/{}", port.target, port.protocol)).or_insert_with(|| json!([]));
+            if let Some(list) = list.as_array_mut() {
+                list.push(json!({"HostIp": port.host_ip, "HostPort": port.published.unwrap_or_default()}));
+            }
+        }
+    }
+    let here = std::env::current_dir().map_err(|e| Failure::Message(format!("finding the working directory: {e}")))?;
+    let mut binds = Vec::new();
+    for text in &new.volume {
+        let volume = crate::compose::short::volume(text, &here).map_err(|why| Failure::Message(format!("--volume: {why}")))?;
+        let source = volume.source.ok_or_else(|| Failure::Message(format!("--volume: `{text}` has no source")))?;
+        binds.push(format!("{source}:{}:{}", volume.target, if volume.read_only { "ro" } else { "rw" }));
+    }
+    let device = |text: &String| {
+        let mut parts = text.split(':');
+        let path = parts.next().unwrap_or_default();
+        json!({"PathOnHost": path, "PathInContainer": parts.next(), "CgroupPermissions": parts.next()})
+    };
+    let variable = |text: &String| match text.split_once('=') {
+        Some(_) => Some(text.clone()),
+        None => std::env::var(text).ok().map(|value| format!("{text}={value}")),
+    };
+    let (restart, retries) = new.restart.split_once(':').unwrap_or((&new.restart, "0"));
+    let entrypoint = new.entrypoint.as_ref().map(|text| shell_words::split(text)).transpose();
+    let entrypoint = entrypoint.map_err(|e| Failure::Message(format!("--entrypoint: {e}")))?;
+    let host = json!({
+        "Binds": binds,
+        "PortBindings": bindings,
+        "NetworkMode": new.network.as_deref().unwrap_or("default"),
+        "RestartPolicy": {"Name": restart, "MaximumRetryCount": retries.parse().unwrap_or(0)},
+        "Init": new.init,
+        "Privileged": new.privileged,
+        "ReadonlyRootfs": new.read_only,
+        "CapAdd": new.cap_add,
+        "CapDrop": new.cap_drop,
+        "SecurityOpt": new.security_opt,
+        "Devices": new.device.iter().map(device).collect::<Vec<_>>(),
+        "ExtraHosts": new.add_host,
+        "Dns": new.dns,
+        "PidMode": new.pid,
+        "IpcMode": new.ipc,
+        "Memory": size(new.memory.as_ref())?,
+        "NanoCpus": new.cpus.map(|cpus| (cpus * 1e9) as i64),
+        "PidsLimit": new.pids_limit,
+        "ShmSize": size(new.shm_size.as_ref())?,
+    });
+    Ok(json!({
+        "Image": new.image,
+        "Cmd": new.command,
+        "Entrypoint": entrypoint,
+        "Env": new.env.iter().filter_map(variable).collect::<Vec<_>>(),
+        "Labels": pairs(&new.label),
+        "User": new.user,
+        "WorkingDir": new.workdir,
+        "Hostname": new.hostname,
+        "StopSignal": new.stop_signal,
+        "Tty": tty,
+        "OpenStdin": stdin,
+        "StdinOnce": stdin,
+        "HostConfig": host,
+    }))
+}
+
+async fn create(client: &Client, new: &New, stdin: bool, tty: bool) -> Result<String, Failure> {
+    let is_here = client.get::<Value>(&format!("/images/{}/json", escape(&new.image))).await.is_ok();
+    if new.pull == "always" || !is_here && new.pull == "missing" {
+        images::pull_one(client, &new.image, &mut Steps::new(false)).await?;
+    }
+    let name = new.name.as_ref().map(|name| format!("?name={}", escape(name))).unwrap_or_default();
+    let made: Value = client.post(&format!("/containers/create{name}"), &body(new, stdin, tty)?).await?;
+    Ok(made["Id"].as_str().unwrap_or_default().to_string())
+}
+
+async fn run(client: &Client, command: Run) -> Outcome {
+    let stdin = command.new.interactive && !command.detach;
+    let id = create(client, &command.new, command.new.interactive, command.new.tty).await?;
+    let of = |action: &str| format!("/containers/{id}/{action}");
+    if let Err(error) = client.post::<Value>(&of("start"), &Value::Null).await {
+        let _ = client.delete(&format!("/containers/{id}?force=1&v=1")).await;
+        return Err(error.into());
+    }
+    if command.detach {
+        println!("{id}");
+        return Ok(());
+    }
+    let keys = terminal::detach_keys("ctrl-p,ctrl-q")?;
+    if attach::streams(client, &id, stdin, true, true, keys).await? == terminal::Ended::Detached {
+        return Ok(());
+    }
+    let code = attach::exit_code(client, &id).await?;
+    if command.rm {
+        client.delete(&format!("/containers/{id}?force=1&v=1")).await?;
+    }
+    if code == 0 { Ok(()) } else { Err(Failure::Code(code)) }
+}
+
+/// Does something to several containers at once, and prints the names of those it was done to.
+async fn each(client: &Client, containers: &[String], action: &str) -> Outcome {
+    let asked = containers.iter().map(|name| async move {
+        client.post::<Value>(&format!("/containers/{}/{action}", escape(name)), &Value::Null).await?;
+        println!("{name}");
+        Ok::<_, ClientError>(())
+    });
+    try_join_all(asked).await?;
+    Ok(())
+}
+
+async fn listed(client: &Client, all: bool) -> Result<Vec<Listed>, Failure> {
+    Ok(client.get(&format!("/containers/json?all={}", u8::from(all))).await?)
+}
+
+fn with_time(action: &str, time: Option<u64>) -> String {
+    time.map_or_else(|| action.to_string(), |seconds| format!("{action}?t={seconds}"))
+}
+
+pub async fn container(global: &Global, command: Container) -> Outcome {
+    let client = connect::engine(global).await?;
+    let of = |name: &str, what: &str| format!("/containers/{}/{what}", escape(name));
+    match command {
+        Container::Attach { how, container } => attach::to_container(&client, &escape(&container), &how).await?,
+        Container::Commit { how, container, reference } => {
+            export::commit_container(&client, &escape(&container), &reference, &how).await?;
+        }
+        Container::Cp { how, source, destination } => {
+            let place = cp::place(&source).or(cp::place(&destination));
+            let (name, _) =
+                place.ok_or_else(|| Failure::Message("one of the two must be in a container: write NAME:PATH".into()))?;
+            cp::copy(&client, &escape(name), &source, &destination, how).await?;
+        }
+        Container::Create(new) => println!("{}", create(&client, &new, new.interactive, new.tty).await?),
+        Container::Diff { container } => {
+            let changes: Vec<Value> = client.get(&of(&container, "changes")).await?;
+            for change in changes {
+                let kind = ["C", "A", "D"].get(change["Kind"].as_u64().unwrap_or(0) as usize).copied().unwrap_or("C");
+                println!("{kind} {}", change["Path"].as_str().unwrap_or_default());
+            }
+        }
+        Container::Exec(command) => {
+            let request = exec::Request {
+                command: command.command,
+                env: command.env,
+                user: command.user,
+                workdir: command.workdir,
+                privileged: command.privileged,
+                tty: command.tty,
+                stdin: command.interactive,
+            };
+            exec::in_container(&client, &escape(&command.container), request, command.detach, &command.detach_keys).await?;
+        }
+        Container::Export { output, container } => export::export_container(&client, &escape(&container), output).await?,
+        Container::Inspect { containers } => inspect(&client, containers.iter().map(|name| of(name, "json"))).await?,
+        Container::Kill { signal, containers } => {
+            each(&client, &containers, &format!("kill?signal={}", escape(&signal))).await?;
+        }
+        Container::Logs { how, container } => logs::of_container(&client, &container, &how).await?,
+        Container::Ls { all, quiet, no_trunc } => {
+            let list = listed(&client, all).await?;
+            let id = |c: &Listed| if no_trunc { c.id.clone() } else { c.id[..12].to_string() };
+            if quiet {
+                list.iter().for_each(|c| println!("{}", id(c)));
+                return Ok(());
+            }
+            let now = jiff::Timestamp::now().as_second();
+            let row = |c: &Listed| {
+                let command = format!("\"{}\"", ps::shortened(&c.command, 20));
+                let created = format!("{} ago", ps::duration_text(now - c.created));
+                vec![id(c), c.image.clone(), command, created, c.status.clone(), c.ports_text(), c.name().to_string()]
+            };
+            let header = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
+            println!("{}", table(&header, list.iter().map(row).collect()));
+        }
+        Container::Pause { containers } => each(&client, &containers, "pause").await?,
+        Container::Port { container } => {
+            let found: Value = client.get(&of(&container, "json")).await?;
+            for (port, bindings) in found["NetworkSettings"]["Ports"].as_object().into_iter().flatten() {
+                for binding in bindings.as_array().into_iter().flatten() {
+                    let text = |key: &str| binding[key].as_str().unwrap_or_default().to_string();
+                    println!("{port} -> {}:{}", text("HostIp"), text("HostPort"));
+                }
+            }
+        }
+        Container::Prune { force } => {
+            if confirmed("This removes all containers that do not run.", force)? {
+                let pruned: Value = client.post("/containers/prune", &Value::Null).await?;
+                let removed = pruned["ContainersDeleted"].as_array();
+                removed.into_iter().flatten().for_each(|id| println!("{}", id.as_str().unwrap_or_default()));
+                println!("Total reclaimed space: {}", bytes(pruned["SpaceReclaimed"].as_u64().unwrap_or(0)));
+            }
+        }
+        Container::Rename { container, name } => {
+            client.post::<Value>(&of(&container, &format!("rename?name={}", escape(&name))), &Value::Null).await?;
+        }
+        Container::Restart { time, containers } => each(&client, &containers, &with_time("restart", time)).await?,
+        Container::Rm { force, volumes, containers } => {
+            let query = format!("?force={}&v={}", u8::from(force), u8::from(volumes));
+            delete_each(&client, &containers, |name| format!("/containers/{}{query}", escape(name))).await?;
+        }
+        Container::Run(command) => run(&client, *command).await?,
+        Container::Start { containers } => each(&client, &containers, "start").await?,
+        Container::Stats { how, containers } => {
+            let list = || async {
+                let mut list = listed(&client, how.all || !containers.is_empty()).await?;
+                list.retain(|c| containers.is_empty() || containers.iter().any(|n| n == c.name() || c.id.starts_with(n)));
+                Ok(list)
+            };
+            usage::show(&client, &how, list).await?;
+        }
+        Container::Stop { time, containers } => each(&client, &containers, &with_time("stop", time)).await?,
+        Container::Top { container } => println!("{}", usage::processes(&client, &escape(&container)).await?),
+        Container::Unpause { containers } => each(&client, &containers, "unpause").await?,
+        Container::Update { memory, memory_swap, cpus, cpu_shares, cpuset_cpus, pids_limit, restart, containers } => {
+            let policy = restart.as_deref().map(|text| {
+                let (name, retries) = text.split_once(':').unwrap_or((text, "0"));
+                json!({"Name": name, "MaximumRetryCount": retries.parse().unwrap_or(0)})
+            });
+            let body = json!({
+                "Memory": size(memory.as_ref())?,
+                "MemorySwap": size(memory_swap.as_ref())?,
+                "NanoCpus": cpus.map(|cpus| (cpus * 1e9) as i64),
+                "CpuShares": cpu_shares,
+                "CpusetCpus": cpuset_cpus,
+                "PidsLimit": pids_limit,
+                "RestartPolicy": policy,
+            });
+            for name in &containers {
+                client.post::<Value>(&of(name, "update"), &body).await?;
+                println!("{name}");
+            }
+        }
+        Container::Wait { containers } => {
+            for name in &containers {
+                println!("{}", attach::exit_code(&client, &escape(name)).await?);
+            }
+        }
+    }
+    Ok(())
+}

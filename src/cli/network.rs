@@ -1,0 +1,268 @@
+//! `wharf network` and `wharf volume`.
+
+use super::output::table;
+use super::{Failure, Global, Outcome, connect};
+use crate::api::client::{Client, ClientError};
+use crate::api::reply::escape;
+use serde_json::{Value, json};
+use std::io::Write;
+
+#[derive(clap::Subcommand, Debug)]
+pub enum Network {
+    /// List networks.
+    #[command(alias = "list")]
+    Ls {
+        /// Ids alone.
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Print what is known of networks, in JSON.
+    Inspect {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Make a network.
+    Create {
+        /// bridge, macvlan or ipvlan.
+        #[arg(short, long, default_value = "bridge")]
+        driver: String,
+        /// Subnet, such as 10.5.0.0/24; chosen where it is absent.
+        #[arg(long)]
+        subnet: Option<String>,
+        /// The gateway's address.
+        #[arg(long)]
+        gateway: Option<String>,
+        /// Part of the subnet out of which addresses are given.
+        #[arg(long)]
+        ip_range: Option<String>,
+        /// Address of another on the network, NAME=ADDRESS; may be repeated.
+        #[arg(long, value_name = "NAME=ADDRESS")]
+        aux_address: Vec<String>,
+        /// No way out.
+        #[arg(long)]
+        internal: bool,
+        /// Label, NAME=VALUE; may be repeated.
+        #[arg(long, value_name = "NAME=VALUE")]
+        label: Vec<String>,
+        /// Option of the driver, NAME=VALUE; may be repeated.
+        #[arg(short, long, value_name = "NAME=VALUE")]
+        opt: Vec<String>,
+        name: String,
+    },
+    /// Put a container on one more network.
+    Connect {
+        /// Further name of the container there; may be repeated.
+        #[arg(long)]
+        alias: Vec<String>,
+        /// Its address there.
+        #[arg(long)]
+        ip: Option<String>,
+        network: String,
+        container: String,
+    },
+    /// Take a container off a network.
+    Disconnect {
+        #[arg(short, long, hide = true)]
+        force: bool,
+        network: String,
+        container: String,
+    },
+    /// Remove networks.
+    #[command(alias = "remove")]
+    Rm {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Remove networks that no container is on.
+    Prune {
+        /// Do not ask.
+        #[arg(short, long)]
+        force: bool,
+    },
+}
+
+#[derive(clap::Subcommand, Debug)]
+pub enum Volume {
+    /// List volumes.
+    #[command(alias = "list")]
+    Ls {
+        /// Names alone.
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Print what is known of volumes, in JSON.
+    Inspect {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Make a volume.
+    Create {
+        /// local.
+        #[arg(short, long, default_value = "local", value_parser = ["local"])]
+        driver: String,
+        /// Label, NAME=VALUE; may be repeated.
+        #[arg(long, value_name = "NAME=VALUE")]
+        label: Vec<String>,
+        /// type=, o= or device=, as mount(8) has them; may be repeated.
+        #[arg(short, long, value_name = "NAME=VALUE")]
+        opt: Vec<String>,
+        name: String,
+    },
+    /// Remove volumes with their data.
+    #[command(alias = "remove")]
+    Rm {
+        #[arg(short, long, hide = true)]
+        force: bool,
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Remove volumes that no container uses: anonymous ones, with --all the others, too.
+    Prune {
+        #[arg(short, long)]
+        all: bool,
+        /// Do not ask.
+        #[arg(short, long)]
+        force: bool,
+    },
+}
+
+/// `NAME=VALUE`s as a mapping.
+pub fn pairs(list: &[String]) -> Value {
+    list.iter().map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (k.to_string(), json!(v))).collect()
+}
+
+/// Asks whether to go on.
+pub fn confirmed(question: &str, force: bool) -> Result<bool, Failure> {
+    if force {
+        return Ok(true);
+    }
+    eprint!("{question}\nAre you sure you want to continue? [y/N] ");
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(|e| Failure::Message(e.to_string()))?;
+    Ok(answer.trim().eq_ignore_ascii_case("y"))
+}
+
+/// Prints the answers to several questions as one list.
+///
+/// # Errors
+/// The first that has no answer.
+pub async fn inspect(client: &Client, paths: impl Iterator<Item = String>) -> Outcome {
+    let mut all: Vec<Value> = Vec::new();
+    for path in paths {
+        all.push(client.get(&path).await?);
+    }
+    println!("{}", serde_json::to_string_pretty(&all).unwrap_or_default());
+    Ok(())
+}
+
+/// Deletes several things, goes on when one cannot be, and says which were.
+///
+/// # Errors
+/// With exit code 1 when any could not be deleted.
+pub async fn delete_each(client: &Client, names: &[String], path: impl Fn(&str) -> String) -> Outcome {
+    let mut failed = false;
+    for name in names {
+        match client.delete(&path(name)).await {
+            Ok(()) => println!("{name}"),
+            Err(error) => {
+                eprintln!("error: {error}");
+                failed = true;
+            }
+        }
+    }
+    if failed { Err(Failure::Code(1)) } else { Ok(()) }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_string()
+}
+
+pub async fn network(global: &Global, command: Network) -> Outcome {
+    let client = connect::engine(global).await?;
+    let of = |name: &str| format!("/networks/{}", escape(name));
+    match command {
+        Network::Ls { quiet } => {
+            let list: Vec<Value> = client.get("/networks").await?;
+            let id = |n: &Value| text(&n["Id"]).chars().take(12).collect::<String>();
+            if quiet {
+                list.iter().for_each(|n| println!("{}", id(n)));
+                return Ok(());
+            }
+            let row = |n: &Value| {
+                let subnet = text(&n["IPAM"]["Config"][0]["Subnet"]);
+                vec![id(n), text(&n["Name"]), text(&n["Driver"]), text(&n["Scope"]), subnet]
+            };
+            println!("{}", table(&["NETWORK ID", "NAME", "DRIVER", "SCOPE", "SUBNET"], list.iter().map(row).collect()));
+        }
+        Network::Inspect { names } => inspect(&client, names.iter().map(|name| of(name))).await?,
+        Network::Create { driver, subnet, gateway, ip_range, aux_address, internal, label, opt, name } => {
+            let config = json!({
+                "Subnet": subnet, "Gateway": gateway, "IPRange": ip_range, "AuxiliaryAddresses": pairs(&aux_address),
+            });
+            let body = json!({
+                "Name": name, "Driver": driver, "Internal": internal, "Labels": pairs(&label), "Options": pairs(&opt),
+                "IPAM": {"Config": [config]},
+            });
+            let made: Value = client.post("/networks/create", &body).await?;
+            println!("{}", text(&made["Id"]));
+        }
+        Network::Connect { alias, ip, network, container } => {
+            let endpoint = json!({"Aliases": alias, "IPAMConfig": {"IPv4Address": ip}});
+            let body = json!({"Container": container, "EndpointConfig": endpoint});
+            client.post::<Value>(&format!("{}/connect", of(&network)), &body).await?;
+        }
+        Network::Disconnect { network, container, .. } => {
+            client.post::<Value>(&format!("{}/disconnect", of(&network)), &json!({"Container": container})).await?;
+        }
+        Network::Rm { names } => delete_each(&client, &names, of).await?,
+        Network::Prune { force } => {
+            if confirmed("This removes all networks that no container is on.", force)? {
+                let pruned: Value = client.post("/networks/prune", &Value::Null).await?;
+                pruned["NetworksDeleted"].as_array().into_iter().flatten().for_each(|name| println!("{}", text(name)));
+            }
+        }
+    }
+    Ok(())
+}
+
+pub async fn volume(global: &Global, command: Volume) -> Outcome {
+    let client = connect::engine(global).await?;
+    let of = |name: &str| format!("/volumes/{}", escape(name));
+    match command {
+        Volume::Ls { quiet } => show_volumes(&client, "", quiet).await?,
+        Volume::Inspect { names } => inspect(&client, names.iter().map(|name| of(name))).await?,
+        Volume::Create { driver, label, opt, name } => {
+            let body = json!({"Name": name, "Driver": driver, "Labels": pairs(&label), "DriverOpts": pairs(&opt)});
+            let made: Value = client.post("/volumes/create", &body).await?;
+            println!("{}", text(&made["Name"]));
+        }
+        Volume::Rm { names, .. } => delete_each(&client, &names, of).await?,
+        Volume::Prune { all, force } => {
+            let which = if all { "all" } else { "all anonymous" };
+            if confirmed(&format!("This removes {which} volumes that no container uses, with their data."), force)? {
+                let filters = if all { "?filters=%7B%22all%22%3A%5B%22true%22%5D%7D" } else { "" };
+                let pruned: Value = client.post(&format!("/volumes/prune{filters}"), &Value::Null).await?;
+                pruned["VolumesDeleted"].as_array().into_iter().flatten().for_each(|name| println!("{}", text(name)));
+                println!("Total reclaimed space: {}", super::output::bytes(pruned["SpaceReclaimed"].as_u64().unwrap_or(0)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Prints volumes; the filters are a query's, escaped.
+///
+/// # Errors
+/// A broken connection.
+pub async fn show_volumes(client: &Client, filters: &str, quiet: bool) -> Result<(), ClientError> {
+    let answer: Value = client.get(&format!("/volumes{filters}")).await?;
+    let list: Vec<&Value> = answer["Volumes"].as_array().into_iter().flatten().collect();
+    if quiet {
+        list.iter().for_each(|v| println!("{}", text(&v["Name"])));
+    } else {
+        let rows = list.iter().map(|v| vec![text(&v["Driver"]), text(&v["Name"])]).collect();
+        println!("{}", table(&["DRIVER", "VOLUME NAME"], rows));
+    }
+    Ok(())
+}

@@ -1,0 +1,420 @@
+//! The commands with which people live in a running stack.
+
+use crate::support::{Stack, eventually};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+const APP: &str = "image: busybox:local, command: sleep 1000, stop_signal: SIGKILL";
+
+#[test]
+fn run_makes_a_container_of_its_own() {
+    let stack = Stack::new("nothing");
+    let health = "healthcheck: {test: [CMD, 'true'], interval: 50ms}";
+    stack.write(
+        "compose.yaml",
+        &format!("services: {{db: {{{APP}, {health}}}, app: {{{APP}, depends_on: {{db: {{condition: service_healthy}}}}, environment: [A=file], restart: always, volumes: ['data:/data']}}}}\nvolumes: {{data: {{}}}}"),
+    );
+    let out = stack.wharf(&[
+        "run",
+        "--rm",
+        "-T",
+        "-e",
+        "B=flag",
+        "app",
+        "sh",
+        "-c",
+        "echo $A $B; nslookup db >/dev/null && echo found; exit 7",
+    ]);
+    assert_eq!((out.code, out.stdout.as_str()), (7, "file flag\nfound\n"), "{}", out.stderr);
+    assert_eq!(stack.state("db"), "running", "what it depends on is up");
+    assert!(!stack.ps().iter().any(|c| c["Service"] == "app"), "removed, and no container of the service's own was made");
+    // Standard input reaches it, and its end as well.
+    let mut child = stack
+        .command(&["run", "--rm", "-T", "--no-deps", "app", "wc", "-c"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("run");
+    child.stdin.take().expect("stdin").write_all(&[b'x'; 200_000]).expect("write");
+    let out = child.wait_with_output().expect("output");
+    assert_eq!((out.status.code(), String::from_utf8_lossy(&out.stdout).trim()), (Some(0), "200000"));
+    // In the background, beside the service's own containers, which do not count it.
+    let id = stack.wharf(&["run", "-d", "--name", "mine", "-v", "./:/here:ro", "-w", "/here", "app", "sleep", "1000"]).ok();
+    assert_eq!(stack.wharf(&["container", "exec", "mine", "pwd"]).ok().trim(), "/here");
+    stack.wharf(&["up", "-d"]).ok();
+    let of_app = stack.ps().into_iter().filter(|c| c["Service"] == "app").count();
+    assert_eq!(of_app, 2);
+    assert_eq!(stack.id("app").len(), id.trim().len());
+    stack.wharf(&["run", "-T", "--rm", "app", "no-such-program"]).fails(127, &["no-such-program", "not found"]);
+    stack.wharf(&["run", "-T", "nope"]).fails(1, &["there is no service `nope`"]);
+    stack.wharf(&["down", "-v"]).ok();
+    assert!(stack.wharf(&["container", "ls", "-aq"]).ok().is_empty(), "down takes it along");
+}
+
+#[test]
+fn a_terminal_of_run_and_attach() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", &format!("services: {{app: {{{APP}}}, shell: {{image: 'busybox:local', command: sh, tty: true, stdin_open: true, stop_signal: SIGKILL}}}}"));
+    let mut terminal = crate::support::Terminal::start(&mut stack.command(&["run", "--rm", "app", "sh"]), 31, 99);
+    terminal.expect("# ", 10);
+    terminal.send("stty size; tty; exit 4\n");
+    terminal.expect("31 99", 5);
+    terminal.expect("/dev/pts/0", 5);
+    assert_eq!(terminal.wait(5), Some(4));
+    stack.wharf(&["up", "-d", "shell"]).ok();
+    let mut terminal = crate::support::Terminal::start(&mut stack.command(&["attach", "shell"]), 24, 80);
+    terminal.send("echo $((6*7))\n");
+    terminal.expect("42", 5);
+    // The keys that leave it running.
+    terminal.send("\x10\x11");
+    assert_eq!(terminal.wait(5), Some(0));
+    assert_eq!(stack.state("shell"), "running");
+    let mut again = crate::support::Terminal::start(&mut stack.command(&["attach", "shell"]), 24, 80);
+    again.send("exit 3\n");
+    assert_eq!(again.wait(5), Some(3));
+}
+
+#[test]
+fn files_are_copied_both_ways() {
+    let stack = Stack::new("nothing");
+    stack.write(
+        "compose.yaml",
+        &format!("services: {{app: {{{APP}, user: app, volumes: ['data:/data']}}}}\nvolumes: {{data: {{}}}}"),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    std::fs::create_dir_all(stack.path("tree/sub")).expect("directory");
+    stack.write("tree/file", "content");
+    stack.write("tree/sub/deep", "deep");
+    std::os::unix::fs::symlink("/etc/passwd", stack.path("tree/link")).expect("link");
+    std::fs::set_permissions(stack.path("tree/file"), std::fs::Permissions::from_mode(0o640)).expect("mode");
+    let root = |script: &str| stack.wharf(&["exec", "-T", "-u", "root", "app", "sh", "-c", script]).ok().trim_end().to_string();
+    for round in ["running", "stopped"] {
+        let (to, name) = (format!("/tmp/{round}"), format!("app:/tmp/{round}"));
+        if round == "stopped" {
+            stack.wharf(&["stop"]).ok();
+        }
+        // Into a name that is not there: the directory becomes it; once it is there, into it.
+        stack.wharf(&["cp", "tree", &name]).ok();
+        stack.wharf(&["cp", "tree", &name]).ok();
+        stack.wharf(&["cp", "tree/file", &format!("{name}/renamed")]).ok();
+        stack.wharf(&["cp", "-a", "tree/file", &format!("{name}/owned")]).ok();
+        stack.wharf(&["cp", "tree/file", "app:/data/in-volume"]).ok();
+        if round == "stopped" {
+            stack.wharf(&["start"]).ok();
+        }
+        let listed = root(&format!(
+            "cd {to} && find . | sort | tr '\\n' ' '; cat sub/deep tree/file renamed; stat -c ' %a %u' file owned; readlink link"
+        ));
+        assert_eq!(listed, "./ ./file ./link ./owned ./renamed ./sub ./sub/deep ./tree ./tree/file ./tree/link ./tree/sub ./tree/sub/deep deepcontentcontent 640 0\n 640 1000\n/etc/passwd".replacen("./ ", ". ", 1), "{round}");
+        assert_eq!(root("cat /data/in-volume"), "content");
+    }
+    // Out of it: a directory, under its own and another name; a file; a link as itself and as what it leads to.
+    root("mkdir -p /srv/d/e && echo out > /srv/d/e/f && ln -s /srv/d/e/f /srv/link && ln -s / /srv/d/slash");
+    for round in ["running", "stopped"] {
+        let to = format!("out-{round}");
+        std::fs::create_dir(stack.path(&to)).expect("directory");
+        stack.wharf(&["cp", "app:/srv/d", &to]).ok();
+        stack.wharf(&["cp", "app:/srv/d", &format!("{to}/other")]).ok();
+        stack.wharf(&["cp", "app:/srv/d/.", &format!("{to}/content")]).ok();
+        stack.wharf(&["cp", "app:/srv/d/e/f", &format!("{to}/file")]).ok();
+        stack.wharf(&["cp", "app:/srv/link", &to]).ok();
+        stack.wharf(&["cp", "-L", "app:/srv/link", &format!("{to}/followed")]).ok();
+        let read = |name: &str| std::fs::read_to_string(stack.path(&format!("{to}/{name}"))).expect(name);
+        for name in ["d/e/f", "other/e/f", "content/e/f", "file", "followed"] {
+            assert_eq!(read(name), "out\n", "{round} {name}");
+        }
+        assert!(stack.path(&format!("{to}/link")).is_symlink() && stack.path(&format!("{to}/d/slash")).is_symlink());
+        if round == "running" {
+            stack.wharf(&["stop"]).ok();
+        }
+    }
+    stack.wharf(&["start"]).ok();
+    // Archives on standard input and output.
+    let tar = stack.command(&["cp", "app:/srv/d", "-"]).output().expect("cp");
+    let mut child = stack.command(&["cp", "-", "app:/tmp"]).stdin(Stdio::piped()).spawn().expect("cp");
+    child.stdin.take().expect("stdin").write_all(&tar.stdout).expect("write");
+    assert!(child.wait().expect("wait").success());
+    assert_eq!(root("cat /tmp/d/e/f"), "out");
+    // What cannot be.
+    stack.wharf(&["cp", "app:/nope", "."]).fails(1, &["/nope"]);
+    stack.wharf(&["cp", "tree/file", "app:/no/such/dir/x"]).fails(1, &["/no/such/dir"]);
+    stack.wharf(&["cp", "tree", "app:/etc/passwd"]).fails(1, &["is a file"]);
+    root("mkdir /tmp/there");
+    stack.wharf(&["cp", "missing", "app:/tmp"]).fails(1, &["missing"]);
+}
+
+#[test]
+fn no_link_of_a_container_leads_a_copy_to_the_host() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", &format!("services: {{app: {{{APP}}}}}"));
+    stack.wharf(&["up", "-d"]).ok();
+    let outside = stack.path("outside");
+    std::fs::create_dir(&outside).expect("directory");
+    stack.write("outside/secret", "of the host");
+    stack.write("payload", "written");
+    stack.sh(
+        "app",
+        &format!("ln -s {} /evil; ln -s ../../../../../../..{} /up; mkdir /real", outside.display(), outside.display()),
+    );
+    for round in ["running", "stopped"] {
+        for link in ["evil", "up"] {
+            let read = stack.wharf(&["cp", &format!("app:/{link}/secret"), "got"]);
+            assert_ne!(read.code, 0, "{round} {link}: {}", read.stdout);
+            let written = stack.wharf(&["cp", "payload", &format!("app:/{link}/payload")]);
+            assert_ne!(written.code, 0, "{round} {link}");
+            assert!(!outside.join("payload").exists() && !stack.path("got").exists());
+        }
+        stack.wharf(&["stop"]).ok();
+    }
+}
+
+#[test]
+fn what_a_container_uses_is_what_the_kernel_says() {
+    let stack = Stack::new("nothing");
+    let busy =
+        "image: 'busybox:local', command: [sh, -c, 'while :; do :; done'], stop_signal: SIGKILL, cpus: 0.5, mem_limit: 64m";
+    stack.write("compose.yaml", &format!("services: {{app: {{{APP}}}, busy: {{{busy}}}}}"));
+    stack.wharf(&["up", "-d"]).ok();
+    let top = stack.wharf(&["top", "app"]).ok();
+    assert!(top.contains("UID") && top.lines().any(|l| l.starts_with("root") && l.ends_with("sleep 1000")), "{top}");
+    let id = stack.id("app");
+    let shown: Vec<i32> = top.lines().skip(2).filter_map(|l| l.split_whitespace().nth(1)?.parse().ok()).collect();
+    let procs = std::fs::read_to_string(format!("/sys/fs/cgroup/pids/wharf/{id}/cgroup.procs"))
+        .or_else(|_| std::fs::read_to_string(format!("/sys/fs/cgroup/wharf/{id}/cgroup.procs")))
+        .expect("cgroup");
+    assert_eq!(shown, procs.lines().map(|l| l.parse().expect("pid")).collect::<Vec<i32>>());
+    let stats = stack.wharf(&["stats", "--no-stream", "--format", "json"]).ok();
+    let of = |name: &str| -> serde_json::Value {
+        let line = stats.lines().find(|l| l.contains(&format!("-{name}-1\""))).expect(name);
+        serde_json::from_str(line).expect("JSON")
+    };
+    let cpu = |value: &serde_json::Value| -> f64 {
+        value["CPUPerc"].as_str().expect("text").trim_end_matches('%').parse().expect("number")
+    };
+    assert!((25.0..75.0).contains(&cpu(&of("busy"))), "half a processor: {stats}");
+    assert!(cpu(&of("app")) < 5.0);
+    assert!(of("busy")["MemUsage"].as_str().expect("text").ends_with(" / 64MiB"), "{stats}");
+    assert_eq!(of("app")["PIDs"], "1");
+    // A limit that is changed holds at once.
+    stack.wharf(&["container", "update", "--memory", "32m", "--memory-swap", "64m", &format!("{}-busy-1", stack.project)]).ok();
+    let limit = stack.sh("busy", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null; true");
+    assert_eq!(limit, (32 << 20).to_string());
+}
+
+#[test]
+fn pause_wait_port_scale_and_events() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", &format!("services: {{app: {{{APP}, ports: ['127.0.0.1::80']}}, job: {{image: 'busybox:local', command: [sh, -c, 'sleep 0.3; exit 3']}}}}"));
+    stack.wharf(&["create"]).ok();
+    assert_eq!((stack.state("app"), stack.state("job")), ("created".into(), "created".into()));
+    let mut events = stack.command(&["events", "--json"]).stdout(Stdio::piped()).spawn().expect("events");
+    std::thread::sleep(Duration::from_millis(300));
+    stack.wharf(&["start"]).ok();
+    let waited = stack.wharf(&["wait", "job"]);
+    assert_eq!(waited.code, 3);
+    assert!(waited.stdout.contains("exited with status code 3"));
+    let port = stack.wharf(&["port", "app", "80"]).ok();
+    assert!(port.starts_with("127.0.0.1:") && port.trim().rsplit(':').next().expect("port").parse::<u16>().expect("number") > 0);
+    stack.wharf(&["port", "app", "81"]).fails(1, &["publishes no port 81/tcp"]);
+    stack.wharf(&["pause", "app"]).ok();
+    assert_eq!(stack.state("app"), "paused");
+    assert_eq!(stack.wharf(&["exec", "-T", "app", "true"]).code, 1);
+    stack.wharf(&["unpause", "app"]).ok();
+    stack.sh("app", "true");
+    stack.wharf(&["scale", "app=3"]).ok();
+    assert_eq!(stack.ps().iter().filter(|c| c["Service"] == "app").count(), 3);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(events.id() as i32), nix::sys::signal::Signal::SIGTERM).expect("kill");
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut events.stdout.take().expect("stdout"), &mut text).expect("read");
+    let _ = events.wait();
+    let actions: Vec<(String, String)> = text
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"))
+        .map(|e| (e["service"].as_str().expect("service").to_string(), e["action"].as_str().expect("action").to_string()))
+        .collect();
+    for (service, action) in
+        [("app", "start"), ("job", "start"), ("job", "die"), ("app", "pause"), ("app", "unpause"), ("app", "create")]
+    {
+        assert!(actions.contains(&(service.into(), action.into())), "no {service} {action} in {actions:?}");
+    }
+}
+
+#[test]
+fn a_container_becomes_an_image_and_an_archive() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", &format!("services: {{app: {{{APP}, environment: [FROM=file]}}}}"));
+    stack.wharf(&["up", "-d"]).ok();
+    stack.sh("app", "echo new > /etc/new; rm /etc/group; chmod 600 /etc/passwd");
+    let name = format!("{}-app-1", stack.project);
+    let changed = stack.wharf(&["container", "diff", &name]).ok();
+    for line in ["A /etc/new", "D /etc/group", "C /etc/passwd", "C /etc"] {
+        assert!(changed.lines().any(|l| l == line), "no `{line}` in {changed}");
+    }
+    stack.wharf(&["commit", "-c", "CMD [\"cat\", \"/etc/new\"]", "-m", "a test", "app", "committed:1"]).ok();
+    let out = stack
+        .wharf(&[
+            "container",
+            "run",
+            "--rm",
+            "committed:1",
+            "sh",
+            "-c",
+            "cat /etc/new; ls /etc; stat -c %a /etc/passwd; echo $FROM",
+        ])
+        .ok();
+    assert_eq!(out, "new\nhostname\nhosts\nnew\npasswd\nresolv.conf\n600\nfile\n");
+    assert_eq!(stack.wharf(&["container", "run", "--rm", "committed:1"]).ok(), "new\n", "its own command");
+    assert!(stack.wharf(&["image", "history", "committed:1"]).ok().contains("a test"));
+    stack.wharf(&["export", "-o", "root.tar", "app"]).ok();
+    let mut archive = tar::Archive::new(std::fs::File::open(stack.path("root.tar")).expect("archive"));
+    let names: Vec<String> =
+        archive.entries().expect("tar").map(|e| e.expect("entry").path().expect("path").display().to_string()).collect();
+    assert!(names.contains(&"bin/busybox".into()) && names.contains(&"etc/new".into()) && !names.contains(&"etc/group".into()));
+    // It survives a save and a load: the layer's archive can be made again.
+    stack.wharf(&["image", "save", "-o", "saved.tar", "committed:1"]).ok();
+    stack.wharf(&["image", "rm", "committed:1"]).ok();
+    stack.wharf(&["image", "load", "saved.tar"]).ok();
+    assert_eq!(stack.wharf(&["container", "run", "--rm", "committed:1"]).ok(), "new\n");
+}
+
+#[test]
+fn networks_are_joined_and_left_while_it_runs() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", &format!("services: {{a: {{{APP}, networks: [one]}}, b: {{{APP}, networks: [two]}}}}\nnetworks: {{one: {{internal: true}}, two: {{}}}}"));
+    stack.wharf(&["up", "-d"]).ok();
+    let (a, two) = (format!("{}-a-1", stack.project), format!("{}_two", stack.project));
+    let reaches = || stack.wharf(&["exec", "-T", "a", "ping", "-c1", "-W1", "b"]).code == 0;
+    assert!(!reaches());
+    stack.wharf(&["network", "connect", "--alias", "second", &two, &a]).ok();
+    assert!(reaches(), "by name, at once");
+    assert!(stack.sh("b", "nslookup second").contains("Address"));
+    assert!(stack.sh("a", "ip route").contains("default"), "its first way out");
+    stack.wharf(&["network", "connect", &two, &a]).fails(1, &["already"]);
+    // It stays over a restart, of the container and of the engine.
+    stack.wharf(&["restart", "a"]).ok();
+    assert!(reaches());
+    stack.wharf(&["engine", "stop"]).ok();
+    assert!(reaches());
+    stack.wharf(&["network", "disconnect", &two, &a]).ok();
+    assert!(!reaches());
+    assert!(!stack.sh("a", "ip addr").contains("eth1"));
+    assert_ne!(stack.wharf(&["exec", "-T", "b", "nslookup", "second"]).code, 0);
+    stack.wharf(&["network", "create", "--subnet", "10.219.7.0/24", "mine"]).ok();
+    stack.wharf(&["container", "run", "-d", "--name", "single", "--network", "mine", "busybox:local", "sleep", "100"]).ok();
+    assert!(stack.wharf(&["container", "exec", "single", "ip", "addr"]).ok().contains("10.219.7.2/24"));
+    stack.wharf(&["network", "rm", "mine"]).fails(1, &["in use by the container single"]);
+    stack.wharf(&["container", "rm", "-f", "single"]).ok();
+    assert_eq!(stack.wharf(&["network", "prune", "-f"]).ok().trim(), "mine");
+    // Without a network of its own a container is on `bridge`, which is there as long as it is.
+    stack.wharf(&["container", "run", "-d", "--name", "plain", "busybox:local", "sleep", "100"]).ok();
+    assert!(stack.wharf(&["network", "ls"]).ok().contains(" bridge "));
+    assert!(stack.wharf(&["container", "exec", "plain", "ip", "route"]).ok().contains("default"));
+    stack.wharf(&["container", "rm", "-f", "plain"]).ok();
+    assert!(!stack.wharf(&["network", "ls"]).ok().lines().any(|l| l.split_whitespace().nth(1) == Some("bridge")));
+}
+
+#[test]
+fn volumes_containers_and_disk_are_looked_after() {
+    let stack = Stack::new("nothing");
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services: {{app: {{{APP}, volumes: ['data:/data', /anonymous]}}}}\nvolumes: {{data: {{labels: {{role: db}}}}}}"
+        ),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    stack.sh("app", "dd if=/dev/zero of=/data/file bs=1M count=3 2>/dev/null; dd if=/dev/zero of=/own bs=1M count=2 2>/dev/null");
+    assert!(stack.wharf(&["volumes", "-q"]).ok().lines().any(|l| l == format!("{}_data", stack.project)));
+    let df = stack.wharf(&["system", "df", "-v"]).ok();
+    assert!(df.contains("3.14MB") && df.contains("2.09MB") && df.contains("Local Volumes"), "{df}");
+    stack.wharf(&["volume", "create", "--label", "a=b", "extra"]).ok();
+    assert!(stack.wharf(&["volume", "inspect", "extra"]).ok().contains("\"a\": \"b\""));
+    assert_eq!(stack.wharf(&["volume", "prune", "-af"]).ok().lines().next(), Some("extra"), "those in use stay");
+    stack.wharf(&["volume", "create", "-o", "nope=1", "bad"]).fails(1, &["`nope`", "`type`"]);
+    stack.wharf(&["container", "rename", &format!("{}-app-1", stack.project), "other-name"]).ok();
+    assert!(stack.wharf(&["container", "ls"]).ok().contains("other-name"));
+    stack.wharf(&["stop"]).ok();
+    assert_eq!(stack.wharf(&["container", "prune", "-f"]).ok().lines().count(), 2);
+    assert!(stack.ps().is_empty());
+    stack.wharf(&["container", "inspect", "other-name"]).fails(1, &["no container `other-name`"]);
+    let check = stack.wharf(&["system", "check"]).ok();
+    assert!(check.contains("overlayfs") && check.contains("control groups"), "{check}");
+}
+
+#[test]
+fn watched_files_take_effect() {
+    let stack = Stack::new("nothing");
+    std::fs::create_dir_all(stack.path("src/node_modules/big")).expect("directory");
+    stack.write("src/a.txt", "one");
+    stack.write("src/skipped.log", "log");
+    stack.write("conf", "first");
+    stack.write("Dockerfile", "FROM busybox:local\nCOPY conf /conf\nUSER app\nWORKDIR /app\n");
+    stack.write(
+        "compose.yaml",
+        "services:
+  app:
+    build: .
+    init: true
+    command: sh -c 'echo started >> /tmp/starts; sleep 1000'
+    stop_signal: SIGKILL
+    develop:
+      watch:
+        - {action: sync, path: ./src, target: /app, ignore: [node_modules, '*.log'], initial_sync: true}
+        - {action: rebuild, path: ./conf}
+        - {action: sync+restart, path: ./restart, target: /tmp/restart}
+        - {action: sync+exec, path: ./hook, target: /tmp/hook, exec: {command: sh -c 'cat /tmp/hook >> /tmp/hooked'}}
+",
+    );
+    stack.write("restart", "0");
+    stack.write("hook", "0");
+    let mut watch = stack.command(&["watch"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("watch");
+    let said = crate::support::follow(watch.stderr.take().expect("stderr"));
+    eventually("the watch is enabled", 60, || said.lock().expect("lock").contains("Watch enabled"));
+    assert_eq!(
+        stack.sh("app", "cd /app && find . -type f; stat -c %u a.txt"),
+        "./a.txt\n1000",
+        "what was there, without what is ignored"
+    );
+    // A change, a new directory with what is in it, a removal.
+    let (container, pid) = (stack.id("app"), stack.wharf(&["container", "inspect", &stack.id("app")]).ok());
+    let pid: i32 = pid.split("\"Pid\": ").nth(1).expect("pid").split(',').next().expect("number").trim().parse().expect("number");
+    let inside = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/root/app/{name}")).ok();
+    let mut worst = Duration::ZERO;
+    for round in 0..10 {
+        let text = format!("round {round}");
+        let begun = Instant::now();
+        stack.write("src/a.txt", &text);
+        eventually("the change is there", 5, || inside("a.txt").as_deref() == Some(&text));
+        worst = worst.max(begun.elapsed());
+    }
+    eprintln!("the slowest of ten changes took {worst:?}");
+    assert!(worst < Duration::from_millis(1000), "{worst:?}");
+    std::fs::create_dir_all(stack.path("src/new/deeper")).expect("directory");
+    stack.write("src/new/deeper/file", "deep");
+    eventually("the new directory is there", 5, || inside("new/deeper/file").as_deref() == Some("deep"));
+    stack.write("src/new/deeper/second", "late");
+    eventually("it is watched as well", 5, || inside("new/deeper/second").as_deref() == Some("late"));
+    stack.write("src/node_modules/big/x", "no");
+    std::fs::remove_dir_all(stack.path("src/new")).expect("remove");
+    eventually("what is gone is gone", 5, || {
+        inside("new/deeper/second").is_none() && !std::path::Path::new(&format!("/proc/{pid}/root/app/new")).exists()
+    });
+    assert!(inside("node_modules/big/x").is_none());
+    stack.write("hook", "ran\n");
+    eventually("the command ran", 5, || stack.sh("app", "cat /tmp/hooked 2>/dev/null; true") == "ran");
+    stack.write("restart", "1");
+    eventually("it was restarted", 10, || {
+        stack.wharf(&["exec", "-T", "app", "sh", "-c", "wc -l < /tmp/starts"]).stdout.trim() == "2"
+    });
+    assert_eq!(stack.id("app"), container);
+    stack.write("conf", "second");
+    eventually("it was rebuilt", 60, || stack.wharf(&["exec", "-T", "app", "cat", "/conf"]).stdout == "second");
+    assert_ne!(stack.id("app"), container);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(watch.id() as i32), nix::sys::signal::Signal::SIGINT).expect("kill");
+    assert_eq!(watch.wait().expect("wait").code(), Some(130));
+    assert!(stack.path("src").metadata().expect("src").nlink() > 0);
+    stack.write("compose.yaml", &format!("services: {{app: {{{APP}}}}}"));
+    stack.wharf(&["watch"]).fails(1, &["nothing to watch"]);
+}
