@@ -36,7 +36,9 @@ pub async fn attach(engine: &Arc<Engine>, id: &str, query: &Query, mut request: 
     };
     let reader = Reader::open(&engine.log_path(&container.id), &selection)
         .map_err(EngineError::io(format!("reading the log of {}", record.name)))?;
-    let input = if query.flag("stdin") && record.spec.stdin_open { engine.input(&container).await? } else { None };
+    // One that has ended already has its last words, and takes none.
+    let wants_input = query.flag("stdin") && record.spec.stdin_open && container.status().is_alive();
+    let input = if wants_input { engine.input(&container).await.unwrap_or_default() } else { None };
     let input = input.map(pipe::Sender::from_owned_fd_unchecked).transpose();
     let input = input.map_err(EngineError::io("opening the container's standard input"))?;
     let (engine, tty) = (engine.clone(), record.spec.tty);

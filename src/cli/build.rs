@@ -4,13 +4,16 @@ use super::{Failure, Global, Outcome, connect, project};
 use crate::api::client::Client;
 use crate::api::reply::escape;
 use crate::compose::Loaded;
-use crate::compose::model::{Build, Project, Service};
+use crate::compose::model::{Build, Project, Service, Ulimit};
+use crate::image::build::git::GitRef;
 use crate::image::build::{Event, Request, Secret};
 use futures::stream::{FuturesUnordered, StreamExt};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 #[derive(clap::Args, Debug, Default)]
 pub struct BuildFlags {
@@ -26,9 +29,21 @@ pub struct BuildFlags {
     /// Show nothing but errors.
     #[arg(short, long)]
     quiet: bool,
-    /// Accepted for Docker's sake: the output is a line for each step.
-    #[arg(long, hide = true, value_name = "TYPE")]
-    progress: Option<String>,
+    /// How progress is shown: auto (in place on a terminal), plain (a line for each step), quiet.
+    #[arg(long, value_name = "TYPE", default_value = "auto")]
+    progress: Progress,
+    /// SSH agent for RUN --mount=type=ssh: default, or ID=SOCKET. May be repeated.
+    #[arg(long, value_name = "ID[=SOCKET]")]
+    ssh: Vec<String>,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Progress {
+    #[default]
+    Auto,
+    Tty,
+    Plain,
+    Quiet,
 }
 
 impl BuildFlags {
@@ -86,6 +101,21 @@ pub struct ImageBuild {
     /// os/architecture; this machine's is the only one that can be built.
     #[arg(long)]
     platform: Option<String>,
+    /// Image whose steps may be taken instead of making them; may be repeated.
+    #[arg(long, value_name = "IMAGE")]
+    cache_from: Vec<String>,
+    /// Where others find the steps: type=inline, or type=registry,ref=IMAGE. May be repeated.
+    #[arg(long, value_name = "CACHE")]
+    cache_to: Vec<String>,
+    /// Stage of which every step is made anew; may be repeated.
+    #[arg(long, value_name = "STAGE")]
+    no_cache_filter: Vec<String>,
+    /// Limit of RUN, NAME=SOFT[:HARD]; may be repeated.
+    #[arg(long, value_name = "LIMIT")]
+    ulimit: Vec<String>,
+    /// What RUN may ask for: security.insecure. May be repeated.
+    #[arg(long, value_name = "ENTITLEMENT")]
+    allow: Vec<String>,
     /// Write the image's id to a file.
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
@@ -109,12 +139,27 @@ pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
         size.ok_or_else(|| Failure::Message(format!("`{text}` is not a size such as `64m`")))
     });
     let mut contexts = split(&command.contexts, "the context")?;
-    for context in contexts.values_mut().filter(|context| !context.contains("://")) {
+    for context in contexts.values_mut().filter(|context| !context.contains("://") && GitRef::parse(context).is_none()) {
         *context = here.join(&*context).to_string_lossy().into_owned();
     }
+    let git = GitRef::parse(&command.context).map(|_| command.context.clone());
+    let elsewhere = from_input || git.is_some();
+    for context in contexts.values() {
+        check_context(context)?;
+    }
     let request = Request {
-        context: if from_input { PathBuf::new() } else { here.join(&command.context) },
-        dockerfile: command.file.map(|file| if from_input { file } else { here.join(file) }),
+        context: if elsewhere { PathBuf::new() } else { here.join(&command.context) },
+        dockerfile: command.file.map(|file| if elsewhere { file } else { here.join(file) }),
+        git,
+        inline_cache: !command.cache_to.is_empty(),
+        cache_from: command.cache_from,
+        no_cache_filter: command.no_cache_filter,
+        ssh: agents(
+            command.flags.ssh.iter().map(|text| text.split_once('=').map_or((text.as_str(), None), |(i, p)| (i, Some(p)))),
+            &here,
+        )?,
+        ulimits: command.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
+        entitlements: command.allow,
         target: command.target,
         args: arguments(&command.flags.build_args),
         labels: split(&command.labels, "the label")?,
@@ -134,15 +179,78 @@ pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
     let id = if from_input {
         let query = serde_json::to_string(&request).map_err(|e| Failure::Message(e.to_string()))?;
         let lines = client.post_stream_lines(&format!("/build?request={}", escape(&query)), tokio::io::stdin()).await?;
-        show(lines, "", command.flags.quiet).await?
+        show(lines, "", &command.flags).await?
     } else {
-        build_one(&client, &request, "", command.flags.quiet).await?
+        build_one(&client, &request, "", &command.flags).await?
     };
+    push_cache(&client, &id, &command.cache_to, command.flags.quiet).await?;
     if let Some(file) = command.iidfile {
         std::fs::write(&file, &id).map_err(|e| Failure::Message(format!("writing {}: {e}", file.display())))?;
     }
     if command.flags.quiet {
         println!("{id}");
+    }
+    Ok(())
+}
+
+/// Refuses contexts that are neither directories, images nor repositories.
+fn check_context(context: &str) -> Outcome {
+    let known = !context.contains("://") || context.starts_with("docker-image://") || GitRef::parse(context).is_some();
+    if known {
+        Ok(())
+    } else {
+        Err(Failure::Message(format!("the context `{context}` is no directory, image or Git repository")))
+    }
+}
+
+/// SSH agents by their ids: this process's, or the one at a path.
+fn agents<'a>(
+    given: impl Iterator<Item = (&'a str, Option<&'a str>)>,
+    directory: &Path,
+) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    use std::os::unix::fs::FileTypeExt;
+    let one = |(id, path): (&str, Option<&str>)| {
+        let socket = match path.filter(|path| !path.is_empty()) {
+            Some(path) => directory.join(path),
+            None => std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from).ok_or_else(|| {
+                Failure::Message(format!("the SSH agent `{id}`: SSH_AUTH_SOCK is not set; start ssh-agent and add a key to it"))
+            })?,
+        };
+        match std::fs::metadata(&socket) {
+            Ok(found) if found.file_type().is_socket() => Ok((id.to_string(), socket)),
+            Ok(_) => Err(Failure::Message(format!(
+                "the SSH agent `{id}`: {} is not a socket; a key is added to an agent with ssh-add",
+                socket.display()
+            ))),
+            Err(e) => Err(Failure::Message(format!("the SSH agent `{id}`: {}: {e}", socket.display()))),
+        }
+    };
+    given.map(one).collect()
+}
+
+/// `NAME=SOFT[:HARD]`.
+fn ulimit(text: &str) -> Result<(String, i64, i64), Failure> {
+    let wrong = || Failure::Message(format!("`{text}` is not a limit: write NAME=SOFT[:HARD], such as nofile=1024:2048"));
+    let (name, values) = text.split_once('=').ok_or_else(wrong)?;
+    let (soft, hard) = values.split_once(':').unwrap_or((values, values));
+    Ok((name.to_string(), soft.parse().map_err(|_| wrong())?, hard.parse().map_err(|_| wrong())?))
+}
+
+/// Puts an image that tells its steps where `cache_to` says.
+async fn push_cache(client: &Client, id: &str, cache_to: &[String], quiet: bool) -> Outcome {
+    for cache in cache_to {
+        let field = |key: &str| cache.split(',').find_map(|field| field.strip_prefix(key)?.strip_prefix('='));
+        match (field("type"), field("ref").or((!cache.contains('=')).then_some(cache))) {
+            (Some("inline"), _) => {}
+            (None | Some("registry"), Some(name)) => {
+                client.post_nothing(&format!("/images/{}/tag?repo={}", escape(id), escape(name))).await?;
+                super::push::push_one(client, name, quiet).await?;
+            }
+            (kind, _) => {
+                let kind = kind.unwrap_or("without a `ref`");
+                eprintln!("warning: a cache of type `{kind}` is not supported: write type=inline, or type=registry,ref=IMAGE");
+            }
+        }
     }
     Ok(())
 }
@@ -251,10 +359,11 @@ async fn build_service(client: &Client, loaded: &Loaded, name: String, flags: &B
         && let Some(build) = &service.build
     {
         let request = request(loaded, &name, service, build, flags)?;
-        build_one(client, &request, &name, flags.quiet).await.map_err(|failure| match failure {
+        let id = build_one(client, &request, &name, flags).await.map_err(|failure| match failure {
             Failure::Message(message) => Failure::Message(format!("building `{name}`: {message}")),
             other => other,
         })?;
+        push_cache(client, &id, &build.cache_to, flags.quiet).await?;
     }
     Ok(name)
 }
@@ -320,10 +429,24 @@ fn request(loaded: &Loaded, name: &str, service: &Service, build: &Build, flags:
         secrets.insert(secret.target.clone().unwrap_or_else(|| secret.source.clone()), value);
     }
     let context = build.context.clone().unwrap_or_default();
-    if context.contains("://") || context.starts_with("git@") {
-        return Err(Failure::Message(format!(
-            "`services.{name}.build.context` is `{context}`: wharf builds from directories; clone it first"
-        )));
+    let git = GitRef::parse(&context).map(|_| context.clone());
+    for context in contexts.values().chain(git.is_none().then_some(&context)) {
+        check_context(context)?;
+    }
+    let given = build.ssh.iter().map(|(id, path)| (id.as_str(), path.as_deref()));
+    let flagged = flags.ssh.iter().map(|text| text.split_once('=').map_or((text.as_str(), None), |(id, path)| (id, Some(path))));
+    let ulimits = build.ulimits.iter().map(|(limit, value)| match value {
+        Ulimit::Both(n) => (limit.clone(), *n, *n),
+        Ulimit::Pair { soft, hard } => (limit.clone(), *soft, *hard),
+    });
+    let mut entitlements = build.entitlements.clone();
+    entitlements.extend(build.privileged.then(|| "security.insecure".to_string()));
+    // Of several platforms the one that this machine can build.
+    let platform = build.platforms.iter().find(|platform| crate::image::is_native(platform)).or(build.platforms.first());
+    if let Some(built) = platform.filter(|_| build.platforms.len() > 1) {
+        eprintln!(
+            "warning: of the platforms of `services.{name}.build` only {built} is built: the others need machines of their own"
+        );
     }
     let mut tags = vec![image_name(&loaded.project, name)];
     tags.extend(build.tags.iter().cloned());
@@ -331,7 +454,13 @@ fn request(loaded: &Loaded, name: &str, service: &Service, build: &Build, flags:
     labels.insert("com.docker.compose.project".into(), loaded.project.name.clone());
     labels.insert("com.docker.compose.service".into(), name.into());
     Ok(Request {
-        context: loaded.directory.join(context),
+        context: if git.is_some() { PathBuf::new() } else { loaded.directory.join(context) },
+        git,
+        inline_cache: !build.cache_to.is_empty(),
+        no_cache_filter: build.no_cache_filter.clone(),
+        ssh: agents(given.chain(flagged), &loaded.directory)?,
+        ulimits: ulimits.collect(),
+        entitlements,
         dockerfile: build.dockerfile.as_ref().map(PathBuf::from),
         inline: build.dockerfile_inline.clone(),
         target: build.target.clone(),
@@ -343,7 +472,7 @@ fn request(loaded: &Loaded, name: &str, service: &Service, build: &Build, flags:
         network: build.network.clone(),
         extra_hosts: build.extra_hosts.clone(),
         shm_size: build.shm_size.as_ref().and_then(|size| size.parse().ok()),
-        platform: service.platform.clone().or_else(|| build.platforms.first().cloned()),
+        platform: service.platform.clone().or_else(|| platform.cloned()),
         contexts,
         secrets,
         cache_from: build.cache_from.clone(),
@@ -352,17 +481,28 @@ fn request(loaded: &Loaded, name: &str, service: &Service, build: &Build, flags:
 }
 
 /// Builds an image and shows how; gives its id.
-async fn build_one(client: &Client, request: &Request, prefix: &str, quiet: bool) -> Result<String, Failure> {
+async fn build_one(client: &Client, request: &Request, prefix: &str, flags: &BuildFlags) -> Result<String, Failure> {
     let lines = client.post_lines("/build", request).await?;
-    show(lines, prefix, quiet).await
+    show(lines, prefix, flags).await
 }
 
-/// Shows a build as BuildKit's plain progress does.
-async fn show(mut lines: crate::api::client::Lines, prefix: &str, quiet: bool) -> Result<String, Failure> {
-    let mut out =
-        Shown { prefix: if prefix.is_empty() { String::new() } else { format!("{prefix} ") }, quiet, begun: BTreeMap::new() };
+/// Shows a build as BuildKit does: in place on a terminal, else a line for each thing that happens.
+async fn show(mut lines: crate::api::client::Lines, prefix: &str, flags: &BuildFlags) -> Result<String, Failure> {
+    let quiet = flags.quiet || flags.progress == Progress::Quiet;
+    let terminal = match flags.progress {
+        Progress::Tty => true,
+        Progress::Plain => false,
+        _ => std::io::stderr().is_terminal(),
+    };
+    let mut out = Shown {
+        prefix: if prefix.is_empty() { String::new() } else { format!("{prefix} ") },
+        quiet,
+        begun: BTreeMap::new(),
+        bars: (terminal && !quiet).then(|| BARS.clone()),
+    };
     while let Some(line) = lines.next::<Value>().await? {
         if let Some(error) = line["error"].as_str() {
+            out.clear();
             return Err(Failure::Message(error.to_string()));
         }
         if let Ok(event) = serde_json::from_value::<Event>(line)
@@ -374,46 +514,114 @@ async fn show(mut lines: crate::api::client::Lines, prefix: &str, quiet: bool) -
     Err(Failure::Message("the engine left before the build was done; run the command again".into()))
 }
 
+/// Builds beside each other share the terminal.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
 struct Shown {
     prefix: String,
     quiet: bool,
-    begun: BTreeMap<u32, std::time::Instant>,
+    begun: BTreeMap<u32, Begun>,
+    /// On a terminal: a line for each step that is being made, with its last output.
+    bars: Option<MultiProgress>,
+}
+
+struct Begun {
+    at: std::time::Instant,
+    name: String,
+    bar: Option<ProgressBar>,
 }
 
 impl Shown {
+    /// What an event says; the image's id where it was the last.
     fn event(&mut self, event: &Event) -> Option<String> {
         if let Event::Built { id, names } = event {
             if !self.quiet {
                 let short = id.trim_start_matches("sha256:").get(..12).unwrap_or(id);
-                eprintln!(
-                    "{}built {short}{}",
-                    self.prefix,
-                    if names.is_empty() { String::new() } else { format!(" {}", names.join(", ")) }
-                );
+                let names = if names.is_empty() { String::new() } else { format!(" {}", names.join(", ")) };
+                self.line(&format!("built {short}{names}"));
             }
             return Some(id.clone());
         }
-        if self.quiet {
-            return None;
+        if !self.quiet {
+            if self.bars.is_some() { self.in_place(event) } else { self.plain(event) }
         }
-        let paint =
-            |text: &str| if std::io::stderr().is_terminal() { format!("\x1b[34m{text}\x1b[0m") } else { text.to_string() };
-        let line = match event {
+        None
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bars {
+            Some(bars) => drop(bars.println(format!("{}{text}", self.prefix))),
+            None => eprintln!("{}{text}", self.prefix),
+        }
+    }
+
+    fn plain(&mut self, event: &Event) {
+        let text = match event {
             Event::Step { id, name } => {
-                self.begun.insert(*id, std::time::Instant::now());
-                paint(&format!("#{id} {name}"))
+                let begun = Begun { at: std::time::Instant::now(), name: name.clone(), bar: None };
+                self.begun.insert(*id, begun);
+                format!("#{id} {name}")
             }
-            Event::Cached { id } => paint(&format!("#{id} CACHED")),
+            Event::Cached { id } => format!("#{id} CACHED"),
             Event::Output { id, line } => {
-                let seconds = self.begun.get(id).map_or(0.0, |begun| begun.elapsed().as_secs_f64());
+                let seconds = self.begun.get(id).map_or(0.0, |begun| begun.at.elapsed().as_secs_f64());
                 format!("#{id} {seconds:.3} {line}")
             }
-            Event::Done { id, seconds } => paint(&format!("#{id} DONE {seconds:.1}s")),
+            Event::Done { id, seconds } => format!("#{id} DONE {seconds:.1}s"),
             Event::Failed { id } => format!("#{id} ERROR"),
             Event::Warning(text) => format!("warning: {text}"),
-            Event::Built { .. } => return None,
+            Event::Built { .. } => return,
         };
-        eprintln!("{}{line}", self.prefix);
-        None
+        self.line(&text);
+    }
+
+    /// A step that runs has a line of its own, which moves up when it is done.
+    fn in_place(&mut self, event: &Event) {
+        let mut end = |id: &u32, mark: &str, tail: String| {
+            let begun = self.begun.remove(id)?;
+            if let Some(bar) = begun.bar {
+                bar.finish_and_clear();
+            }
+            Some(format!("{mark} {}{tail}", begun.name))
+        };
+        let ended = match event {
+            Event::Step { id, name } => {
+                let style = ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+                let bar = self.bars.as_ref().map(|bars| bars.add(ProgressBar::new_spinner().with_style(style)));
+                if let Some(bar) = &bar {
+                    bar.set_message(format!("{}\x1b[33m=>\x1b[0m {name}", self.prefix));
+                    bar.tick();
+                }
+                self.begun.insert(*id, Begun { at: std::time::Instant::now(), name: name.clone(), bar });
+                None
+            }
+            Event::Output { id, line } => {
+                if let Some(Begun { at, name, bar: Some(bar) }) = self.begun.get(id) {
+                    let seconds = at.elapsed().as_secs_f64();
+                    let last: String = line.chars().filter(|c| !c.is_control()).take(100).collect();
+                    let prefix = &self.prefix;
+                    bar.set_message(format!("{prefix}\x1b[33m=>\x1b[0m {name} {seconds:.1}s\n   \x1b[2m{last}\x1b[0m"));
+                    bar.tick();
+                }
+                None
+            }
+            Event::Cached { id } => end(id, "\x1b[34m=> CACHED\x1b[0m", String::new()),
+            Event::Done { id, seconds } => end(id, "\x1b[32m=>\x1b[0m", format!(" \x1b[2m{seconds:.1}s\x1b[0m")),
+            Event::Failed { id } => end(id, "\x1b[31m=> ERROR\x1b[0m", String::new()),
+            Event::Warning(text) => Some(format!("warning: {text}")),
+            Event::Built { .. } => None,
+        };
+        if let Some(text) = ended {
+            self.line(&text);
+        }
+    }
+
+    /// Takes the lines of steps that have not ended from the terminal.
+    fn clear(&mut self) {
+        for begun in std::mem::take(&mut self.begun).into_values() {
+            if let Some(bar) = begun.bar {
+                bar.finish_and_clear();
+            }
+        }
     }
 }

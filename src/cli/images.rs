@@ -86,6 +86,9 @@ pub enum Image {
     },
     /// Pull an image from a registry.
     Pull {
+        /// Print no progress.
+        #[arg(short, long)]
+        quiet: bool,
         /// The image.
         reference: String,
     },
@@ -264,7 +267,12 @@ pub async fn image(global: &Global, command: Image) -> Outcome {
                 print!("{}", line["stream"].as_str().unwrap_or_default());
             }
         }
-        Image::Pull { reference } => pull_one(&client, &reference, &mut Steps::new(false)).await?,
+        Image::Pull { reference, quiet } => {
+            pull_one(&client, &reference, &mut Steps::new(quiet)).await?;
+            if quiet {
+                println!("{reference}");
+            }
+        }
         Image::Ls { quiet } => {
             let images: Vec<Value> = client.get("/images/json").await?;
             let id = |i: &Value| {

@@ -179,6 +179,8 @@ impl Engine {
             labels: [(LABEL_BUILD.to_string(), "1".to_string())].into(),
             extra_hosts: step.extra_hosts,
             shm_size: step.shm_size,
+            ulimits: step.ulimits,
+            privileged: step.privileged,
             network_mode,
             ..ContainerSpec::default()
         };

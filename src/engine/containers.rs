@@ -227,7 +227,8 @@ impl Engine {
             let args = [c"wharf".to_owned(), c"monitor".to_owned(), run_argument];
             let mut fds = vec![theirs.as_fd()];
             fds.extend(joined.iter().map(|(_, fd)| fd.as_fd()));
-            sys::spawn(&program, &args, &fds).map_err(EngineError::io("starting a monitor"))?;
+            let monitor = sys::spawn(&program, &args, &fds).map_err(EngineError::io("starting a monitor"))?;
+            locked(&this.monitors).insert(monitor);
             Ok(ours)
         });
         let socket = spawned.await.map_err(|e| EngineError::Invalid(e.to_string()))??;

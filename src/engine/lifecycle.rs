@@ -87,25 +87,13 @@ async fn serve(config: Config, nofile: (u64, u64), ready: impl FnOnce()) -> Resu
     engine.adopt().await;
     let connections = Arc::new(watch::Sender::new(0usize));
     let server = tokio::spawn(crate::api::server::serve(engine.clone(), listener, connections.clone()));
-    reap_monitors()?;
+    engine.clone().reap_monitors()?;
     ready();
     tracing::info!("the engine listens on {}", socket.display());
     engine.clone().until_done(&connections).await;
     server.abort();
     engine.leave();
     let _ = fs::remove_file(&socket);
-    Ok(())
-}
-
-/// Monitors are this process's children while it lives.
-fn reap_monitors() -> Result<(), EngineError> {
-    let mut children = signal(SignalKind::child()).map_err(EngineError::io("listening for SIGCHLD"))?;
-    tokio::spawn(async move {
-        use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-        while children.recv().await.is_some() {
-            while !matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive) | Err(_)) {}
-        }
-    });
     Ok(())
 }
 
@@ -158,6 +146,7 @@ impl Engine {
             seccomp: Default::default(),
             nofile,
             next_exec: AtomicU64::new(1),
+            monitors: Default::default(),
             starting: Semaphore::new(STARTS_AT_ONCE),
             pulls: Default::default(),
             steps: Default::default(),
@@ -165,6 +154,30 @@ impl Engine {
             watcher: LogWatcher::default(),
             config,
         })
+    }
+
+    /// Monitors are this process's children while it lives. Others (git, credential helpers) are left to whoever waits for them.
+    fn reap_monitors(self: Arc<Self>) -> Result<(), EngineError> {
+        use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+        use nix::unistd::Pid;
+        let mut children = signal(SignalKind::child()).map_err(EngineError::io("listening for SIGCHLD"))?;
+        let ended = |status: nix::Result<WaitStatus>| status.ok().and_then(|status| status.pid());
+        tokio::spawn(async move {
+            while children.recv().await.is_some() {
+                let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+                while let Some(pid) = ended(waitid(Id::All, peek)) {
+                    let mut monitors = locked(&self.monitors);
+                    if monitors.remove(&pid.as_raw()) {
+                        let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+                        continue;
+                    }
+                    // Somebody else's stands before ours, or one of ours that is not noted yet.
+                    monitors.retain(|pid| ended(waitpid(Pid::from_raw(*pid), Some(WaitPidFlag::WNOHANG))).is_none());
+                    break;
+                }
+            }
+        });
+        Ok(())
     }
 
     /// Asks the engine to end; containers go on.

@@ -75,6 +75,8 @@ pub struct Engine {
     /// The limit of open files that the engine was started with: soft, hard.
     nofile: (u64, u64),
     next_exec: AtomicU64,
+    /// The processes that were started beside containers, and are this one's children.
+    monitors: Mutex<std::collections::HashSet<i32>>,
     /// How many containers are started at once: more would only wait for each other in the kernel.
     starting: tokio::sync::Semaphore,
     /// Held by whoever pulls an image: another who wants the same one waits, and finds it there.

@@ -5,7 +5,7 @@ use super::{Image, ImageError, ImageRef, compression};
 use oci_spec::image::{
     Config, Descriptor, ImageConfiguration, ImageConfigurationBuilder, ImageManifestBuilder, MediaType, RootFsBuilder,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,12 @@ use std::path::{Path, PathBuf};
 pub fn import(store: &Store, tar: impl Read, name: &ImageRef, changes: &[String]) -> Result<Image, ImageError> {
     let config = changes.iter().try_fold(Config::default(), |config, change| apply_change(config, change))?;
     let stream = compression::plain(tar).map_err(ImageError::store("reading the archive".into()))?;
-    let staged = store.stage(stream)?;
+    let copy = store.blob_draft()?;
+    let staged = store.stage(copy.copying(stream)?)?;
+    if !store.can_be_made_again(&staged)? {
+        store.arriving().insert(staged.diff_id.clone());
+        store.keep_blob(copy, &staged.diff_id)?;
+    }
     let diff_id = staged.diff_id.clone();
     let malformed = |e: oci_spec::OciSpecError| ImageError::Malformed { what: "configuration", why: e.to_string() };
     let configuration = ImageConfigurationBuilder::default()
@@ -48,21 +53,23 @@ pub fn save(store: &Store, images: &[(ImageRef, Image)], out: impl io::Write) ->
     let blob = |digest: &str| format!("blobs/sha256/{}", digest.trim_start_matches("sha256:"));
     let mut listed = Vec::new();
     let mut entries = Vec::new();
-    let mut layers: Vec<(String, String)> = Vec::new();
+    let mut layers: BTreeMap<String, (LayerTar, u64)> = BTreeMap::new();
     for (name, image) in images {
         let config = store.configuration(image)?;
         let diff_ids = image.config.rootfs().diff_ids();
         let names: Vec<String> = diff_ids.iter().map(|diff_id| blob(diff_id)).collect();
         add(&blob(&image.id), &config).map_err(&failed)?;
         listed.push(serde_json::json!({"Config": blob(&image.id), "RepoTags": [name.familiar()], "Layers": names}));
-        layers.extend(image.layers.iter().cloned().zip(diff_ids.iter().cloned()));
         let mut described = Vec::new();
-        for (chain, diff_id) in image.layers.iter().zip(diff_ids) {
-            let mut length = Counting(0);
-            crate::image::build::tarball::write(&store.layer(chain), &mut length).map_err(&failed)?;
-            described.push(
-                serde_json::json!({"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": diff_id, "size": length.0}),
-            );
+        for (tar, diff_id) in LayerTar::of(store, image)?.into_iter().zip(diff_ids) {
+            if !layers.contains_key(diff_id) {
+                let mut length = Counting(0);
+                tar.write(&mut length).map_err(&failed)?;
+                layers.insert(diff_id.clone(), (tar, length.0));
+            }
+            let size = layers.get(diff_id).map_or(0, |(_, length)| *length);
+            let kind = "application/vnd.oci.image.layer.v1.tar";
+            described.push(serde_json::json!({"mediaType": kind, "digest": diff_id, "size": size}));
         }
         let manifest = serde_json::json!({
             "schemaVersion": 2,
@@ -83,21 +90,14 @@ pub fn save(store: &Store, images: &[(ImageRef, Image)], out: impl io::Write) ->
     add("manifest.json", serde_json::json!(listed).to_string().as_bytes()).map_err(&failed)?;
     add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#).map_err(&failed)?;
     add("index.json", serde_json::json!({"schemaVersion": 2, "manifests": entries}).to_string().as_bytes()).map_err(&failed)?;
-    layers.sort();
-    layers.dedup();
-    for (chain, diff_id) in layers {
-        let mut length = Counting(0);
-        crate::image::build::tarball::write(&store.layer(&chain), &mut length).map_err(&failed)?;
+    for (diff_id, (tar, length)) in layers {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o644);
-        header.set_size(length.0);
-        let place = store.layer(&chain);
+        header.set_size(length);
         let (reader, writer) = io::pipe().map_err(&failed)?;
         // The layer's archive goes into the outer one while it is made.
-        let making = std::thread::spawn(move || {
-            crate::image::build::tarball::write(&place, io::BufWriter::with_capacity(1 << 17, writer))
-        });
-        archive.append_data(&mut header, blob(&diff_id), reader.take(length.0)).map_err(&failed)?;
+        let making = std::thread::spawn(move || tar.write(io::BufWriter::with_capacity(1 << 17, writer)));
+        archive.append_data(&mut header, blob(&diff_id), reader.take(length)).map_err(&failed)?;
         making.join().map_err(|_| ImageError::Build("the archive was not written to its end".into()))?.map_err(&failed)?;
     }
     archive.finish().map_err(&failed)
@@ -306,7 +306,11 @@ pub fn load(store: &Store, tar: impl Read, work: &Path) -> Result<Vec<(ImageRef,
                 let path = members
                     .get(layer)
                     .ok_or_else(|| ImageError::Malformed { what: "archive", why: format!("it has no `{layer}`") })?;
-                staged.push(stage(store, path, &chain)?);
+                let one = stage(store, path, &chain)?;
+                if let Some(new) = one.as_ref().filter(|new| !store.can_be_made_again(new).unwrap_or(true)) {
+                    keep(store, path, &new.diff_id, Form::Plain)?;
+                }
+                staged.push(one);
                 layers.push((
                     configuration.rootfs().diff_ids()[layers.len()].clone(),
                     std::fs::metadata(path).map_or(0, |m| m.len()),
@@ -326,6 +330,66 @@ fn stage(store: &Store, path: &Path, chain_id: &str) -> Result<Option<super::sto
     let context = || ImageError::store(format!("reading {}", path.display()));
     let file = File::open(path).map_err(context())?;
     store.stage(compression::plain(file).map_err(context())?).map(Some)
+}
+
+/// In which form a layer's archive is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    AsItIs,
+    Plain,
+}
+
+/// Keeps a layer's archive under its digest.
+fn keep(store: &Store, path: &Path, digest: &str, form: Form) -> Result<(), ImageError> {
+    if store.find_blob(digest).is_some() {
+        return Ok(());
+    }
+    let context = || ImageError::store(format!("keeping {}", path.display()));
+    let copy = store.blob_draft()?;
+    let file = File::open(path).map_err(context())?;
+    let got = match form {
+        Form::AsItIs => digest_through(copy.copying(file)?),
+        Form::Plain => digest_through(copy.copying(compression::plain(file).map_err(context())?)?),
+    };
+    let got = got.map_err(context())?;
+    if got != digest {
+        return Err(ImageError::WrongDigest { what: "layer".into(), expected: digest.into(), got });
+    }
+    store.arriving().insert(digest.to_string());
+    store.keep_blob(copy, digest)
+}
+
+fn digest_through(reader: impl Read) -> io::Result<String> {
+    let mut hashing = super::store::HashingReader::new(reader);
+    io::copy(&mut hashing, &mut io::sink())?;
+    Ok(hashing.digest())
+}
+
+/// Where the archive of a layer comes from: the one that was kept, or its files.
+enum LayerTar {
+    Kept(PathBuf),
+    Files(PathBuf),
+}
+
+impl LayerTar {
+    /// Those of an image, the lowest first.
+    fn of(store: &Store, image: &Image) -> Result<Vec<LayerTar>, ImageError> {
+        let blobs = super::store::layer_blobs(&store.manifest(image)?);
+        let layers = image.layers.iter().zip(blobs).map(|(chain, blob)| match store.find_blob(&blob) {
+            Some((file, _)) => LayerTar::Kept(file),
+            None => LayerTar::Files(store.layer(chain)),
+        });
+        Ok(layers.collect())
+    }
+
+    /// Writes it, plain.
+    fn write(&self, mut out: impl io::Write) -> io::Result<()> {
+        match self {
+            LayerTar::Kept(file) => io::copy(&mut compression::plain(File::open(file)?)?, &mut out).map(drop),
+            LayerTar::Files(directory) => crate::image::build::tarball::write(directory, &mut out).map(drop),
+        }?;
+        out.flush()
+    }
 }
 
 fn load_oci(
@@ -367,6 +431,7 @@ fn load_oci(
                 .get(&name)
                 .ok_or_else(|| ImageError::Malformed { what: "archive", why: format!("it has no `{name}`") })?;
             staged.push(stage(store, path, &chain)?);
+            keep(store, path, layer.digest().as_ref(), Form::AsItIs)?;
         }
         let image = store.commit(&name, &config, &manifest, staged)?;
         loaded.push((name, image));

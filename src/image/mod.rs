@@ -6,6 +6,7 @@ pub mod chunks;
 pub mod compression;
 pub mod credentials;
 mod drafts;
+pub mod hosts;
 pub mod prune;
 pub mod push;
 pub mod reference;
@@ -35,6 +36,9 @@ pub enum ImageError {
     NotFound { image: String, host: String },
     #[error("the image {image} is not for this machine: it has {has}, and this is {wants}")]
     WrongPlatform { image: String, has: String, wants: String },
+    /// A layer's, by its digest.
+    #[error("the layer {layer} of {image}: {source}")]
+    Layer { layer: String, image: String, source: Box<ImageError> },
     #[error("asking {host} for {what}: {why}")]
     Registry { host: String, what: String, why: String },
     #[error("{0}")]

@@ -1,7 +1,7 @@
 //! Pushing to a registry: what it has already is not sent, what it has under another name is mounted, the rest is compressed
 //! from the unpacked layer, once.
 
-use super::registry::{Registry, blocking, parse, repository_url, root_cause, short};
+use super::registry::{Registry, blocking, parse, root_cause, short};
 use super::store::{Store, digest_of, layer_blobs};
 use super::{Image, ImageError, ImageRef, Progress, Report, build::tarball};
 use futures::stream::{StreamExt, TryStreamExt};
@@ -68,8 +68,8 @@ impl Registry {
             let manifest = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers});
             (manifest.to_string().into_bytes(), OCI_MANIFEST.to_string())
         };
-        let url = repository_url(name, &format!("manifests/{}", name.version()));
-        let put = || std::future::ready(Ok(self.client.put(&url).header(header::CONTENT_TYPE, &kind).body(manifest.clone())));
+        let (client, url) = self.place(name, &format!("manifests/{}", name.version())).await?;
+        let put = || std::future::ready(Ok(client.put(&url).header(header::CONTENT_TYPE, &kind).body(manifest.clone())));
         let response = self.authorised(name, "pull,push", put).await?;
         if !response.status().is_success() {
             return Err(refused(name, "the manifest", response).await);
@@ -104,15 +104,17 @@ impl Registry {
             tell("Mounted");
             return Ok(sent);
         }
-        report(Progress::Layer { id: id.clone(), status: "Pushing", current: 0, total: sent.size });
-        self.upload(name, &sent.digest, sent.size, Body::File(sent.file.clone())).await?;
+        let (shown, total, told) = (id.clone(), sent.size, report.clone());
+        let sending = move |current| told(Progress::Layer { id: shown.clone(), status: "Pushing", current, total });
+        sending(0);
+        self.upload(name, &sent.digest, sent.size, Body::File(sent.file.clone(), Arc::new(sending))).await?;
         tell("Pushed");
         Ok(sent)
     }
 
     async fn has_blob(&self, name: &ImageRef, digest: &str) -> Result<bool, ImageError> {
-        let url = repository_url(name, &format!("blobs/{digest}"));
-        let response = self.authorised(name, "pull,push", || std::future::ready(Ok(self.client.head(&url)))).await?;
+        let (client, url) = self.place(name, &format!("blobs/{digest}")).await?;
+        let response = self.authorised(name, "pull,push", || std::future::ready(Ok(client.head(&url)))).await?;
         match response.status() {
             StatusCode::OK => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),
@@ -129,8 +131,9 @@ impl Registry {
             if !layer_blobs(&store.manifest(&image)?).iter().any(|layer| layer == digest) {
                 continue;
             }
-            let url = format!("{}?mount={digest}&from={}", repository_url(name, "blobs/uploads/"), other.path);
-            let response = self.authorised(name, "pull,push", || std::future::ready(Ok(self.client.post(&url)))).await?;
+            let (client, uploads) = self.place(name, "blobs/uploads/").await?;
+            let url = format!("{uploads}?mount={digest}&from={}", other.path);
+            let response = self.authorised(name, "pull,push", || std::future::ready(Ok(client.post(&url)))).await?;
             if response.status() == StatusCode::CREATED {
                 return Ok(true);
             }
@@ -144,8 +147,8 @@ impl Registry {
             what: format!("an upload of {}", name.familiar()),
             why,
         };
-        let begin = repository_url(name, "blobs/uploads/");
-        let response = self.authorised(name, "pull,push", || std::future::ready(Ok(self.client.post(&begin)))).await?;
+        let (client, begin) = self.place(name, "blobs/uploads/").await?;
+        let response = self.authorised(name, "pull,push", || std::future::ready(Ok(client.post(&begin)))).await?;
         if response.status() != StatusCode::ACCEPTED {
             return Err(refused(name, "an upload", response).await);
         }
@@ -160,17 +163,17 @@ impl Registry {
         }
         url.query_pairs_mut().append_pair("digest", digest);
         let put = || {
-            let (request, body) = (self.client.put(url.clone()), body.clone());
+            let (request, body) = (client.put(url.clone()), body.clone());
             async move {
                 let request =
                     request.header(header::CONTENT_TYPE, "application/octet-stream").header(header::CONTENT_LENGTH, size);
                 Ok(match body {
                     Body::Bytes(bytes) => request.body(bytes),
-                    Body::File(path) => {
+                    Body::File(path, sending) => {
                         let file = tokio::fs::File::open(&path)
                             .await
                             .map_err(ImageError::store(format!("reading {}", path.display())))?;
-                        request.body(reqwest::Body::wrap_stream(chunks(file)))
+                        request.body(reqwest::Body::wrap_stream(chunks(file, sending)))
                     }
                 })
             }
@@ -184,15 +187,21 @@ impl Registry {
 #[derive(Clone)]
 enum Body {
     Bytes(Vec<u8>),
-    File(PathBuf),
+    /// With who is told how many bytes have been sent.
+    File(PathBuf, Arc<dyn Fn(u64) + Send + Sync>),
 }
 
-fn chunks(file: tokio::fs::File) -> impl futures::Stream<Item = io::Result<bytes::Bytes>> {
+fn chunks(
+    file: tokio::fs::File,
+    sending: Arc<dyn Fn(u64) + Send + Sync>,
+) -> impl futures::Stream<Item = io::Result<bytes::Bytes>> {
     use tokio::io::AsyncReadExt;
-    futures::stream::try_unfold(file, |mut file| async move {
+    futures::stream::try_unfold((file, 0, sending), |(mut file, mut sent, sending)| async move {
         let mut buffer = bytes::BytesMut::with_capacity(1 << 18);
         let n = file.read_buf(&mut buffer).await?;
-        Ok((n > 0).then(|| (buffer.freeze(), file)))
+        sent += n as u64;
+        sending(sent);
+        Ok((n > 0).then(|| (buffer.freeze(), (file, sent, sending))))
     })
 }
 

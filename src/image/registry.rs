@@ -1,6 +1,7 @@
 //! Pulling from an OCI or Docker registry: tokens, manifests by platform, layers in parallel, every digest checked.
 
 use super::chunks::ChunkReader;
+use super::hosts::{Hosts, Scheme, registry_of};
 use super::store::{HashingReader, StagedLayer, Store, chain_ids, digest_of};
 use super::{Image, ImageError, ImageRef, Progress, Report, compression};
 use futures::stream::{StreamExt, TryStreamExt};
@@ -23,7 +24,11 @@ const CHUNKS_AHEAD: usize = 8;
 
 /// A client for every registry; keeps connections and tokens.
 pub struct Registry {
-    pub(super) client: Client,
+    client: Client,
+    /// Takes any certificate: for registries that the configuration calls insecure.
+    lax: Client,
+    /// Which of the insecure ones have HTTPS after all.
+    has_https: Mutex<HashMap<String, bool>>,
     tokens: Mutex<HashMap<(String, String), String>>,
     layers: Arc<Semaphore>,
 }
@@ -32,13 +37,49 @@ impl Registry {
     /// # Errors
     /// When the TLS library cannot be set up.
     pub fn new() -> Result<Self, ImageError> {
-        let client = Client::builder()
-            .user_agent(concat!("wharf/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(std::time::Duration::from_secs(15))
-            .read_timeout(std::time::Duration::from_secs(60))
-            .build()
-            .map_err(|e| ImageError::Registry { host: "a registry".into(), what: "a connection".into(), why: e.to_string() })?;
-        Ok(Registry { client, tokens: Mutex::default(), layers: Arc::new(Semaphore::new(LAYERS_AT_ONCE)) })
+        let build = |lax: bool| {
+            Client::builder()
+                .user_agent(concat!("wharf/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(std::time::Duration::from_secs(15))
+                .read_timeout(std::time::Duration::from_secs(60))
+                .danger_accept_invalid_certs(lax)
+                .build()
+                .map_err(|e| ImageError::Registry { host: "a registry".into(), what: "a connection".into(), why: e.to_string() })
+        };
+        Ok(Registry {
+            client: build(false)?,
+            lax: build(true)?,
+            has_https: Mutex::default(),
+            tokens: Mutex::default(),
+            layers: Arc::new(Semaphore::new(LAYERS_AT_ONCE)),
+        })
+    }
+
+    /// The client for a host, and where its API is.
+    async fn host(&self, host: &str) -> Result<(Client, String), ImageError> {
+        let name = registry_of(host);
+        match Hosts::read()?.scheme(host) {
+            Scheme::Https => Ok((self.client.clone(), format!("https://{name}"))),
+            Scheme::Http => Ok((self.client.clone(), format!("http://{name}"))),
+            Scheme::Insecure => {
+                let known = self.has_https.lock().await.get(host).copied();
+                let https = match known {
+                    Some(https) => https,
+                    None => {
+                        let https = self.lax.get(format!("https://{name}/v2/")).send().await.is_ok();
+                        self.has_https.lock().await.insert(host.to_string(), https);
+                        https
+                    }
+                };
+                Ok((self.lax.clone(), format!("{}://{name}", if https { "https" } else { "http" })))
+            }
+        }
+    }
+
+    /// The client for a repository, and where one of its things is.
+    pub(super) async fn place(&self, name: &ImageRef, what: &str) -> Result<(Client, String), ImageError> {
+        let (client, base) = self.host(&name.host).await?;
+        Ok((client, format!("{base}/v2/{}/{what}", name.path)))
     }
 
     /// Pulls an image into the store.
@@ -46,6 +87,27 @@ impl Registry {
     /// # Errors
     /// The registry's or the store's; nothing half-made is kept.
     pub async fn pull(&self, store: &Arc<Store>, name: &ImageRef, report: Report) -> Result<Image, ImageError> {
+        let mirrors = if name.host == "docker.io" { Hosts::read()?.mirrors } else { Vec::new() };
+        for mirror in mirrors {
+            let via = ImageRef { host: mirror, ..name.clone() };
+            match self.pull_as(store, &via, name, report.clone()).await {
+                Err(error @ (ImageError::NotFound { .. } | ImageError::Registry { .. })) => {
+                    tracing::warn!("pulling {} by the mirror {}: {error}", name.familiar(), via.host);
+                }
+                other => return other,
+            }
+        }
+        self.pull_as(store, name, name, report).await
+    }
+
+    /// Pulls an image of one registry under the name that it has in another.
+    async fn pull_as(
+        &self,
+        store: &Arc<Store>,
+        name: &ImageRef,
+        known_as: &ImageRef,
+        report: Report,
+    ) -> Result<Image, ImageError> {
         let mut manifest = self.manifest(name, name.version()).await?;
         if let Some(expected) = &name.digest {
             check_digest("manifest", expected, &manifest)?;
@@ -76,7 +138,7 @@ impl Registry {
             layers.push(self.layer_unless_here(store, name, (layer.digest().to_string(), layer.size()), chain, report.clone()));
         }
         let staged: Vec<Option<StagedLayer>> = futures::stream::iter(layers).buffered(LAYERS_AT_ONCE).try_collect().await?;
-        let (store, name) = (store.clone(), name.clone());
+        let (store, name) = (store.clone(), known_as.clone());
         blocking(move || store.commit(&name, &config, &manifest, staged)).await
     }
 
@@ -86,8 +148,9 @@ impl Registry {
     /// When it does not, or does not answer.
     pub async fn check_login(&self, host: &str, user: &str, password: &str) -> Result<(), ImageError> {
         let failed = |why: String| ImageError::Registry { host: host.into(), what: "a login".into(), why };
-        let url = format!("{}/v2/", base_url(host));
-        let first = self.client.get(&url).send().await.map_err(|e| failed(unreachable(&e)))?;
+        let (client, base) = self.host(host).await?;
+        let url = format!("{base}/v2/");
+        let first = client.get(&url).send().await.map_err(|e| failed(unreachable(&e)))?;
         if first.status() == StatusCode::OK {
             return Ok(());
         }
@@ -103,8 +166,7 @@ impl Registry {
             }
             place = url.to_string();
         }
-        let response =
-            self.client.get(&place).basic_auth(user, Some(password)).send().await.map_err(|e| failed(unreachable(&e)))?;
+        let response = client.get(&place).basic_auth(user, Some(password)).send().await.map_err(|e| failed(unreachable(&e)))?;
         match response.status() {
             StatusCode::OK => {
                 self.tokens.lock().await.clear();
@@ -159,7 +221,15 @@ impl Registry {
     ) -> Result<StagedLayer, ImageError> {
         let (sender, reader) = ChunkReader::channel(CHUNKS_AHEAD);
         let (store, expected) = (store.clone(), digest.to_string());
-        let unpacking = tokio::task::spawn_blocking(move || unpack_checked(&store, reader, &expected));
+        let image = name.familiar();
+        let unpacking = tokio::task::spawn_blocking(move || {
+            let layer = short(&expected);
+            unpack_checked(&store, reader, &expected).map_err(|source| ImageError::Layer {
+                layer,
+                image,
+                source: Box::new(source),
+            })
+        });
         let (mut current, mut failures) = (0, 0);
         let fetched = loop {
             let failed = match self.fetch(name, digest, &mut current, size, &sender, &report).await {
@@ -221,10 +291,10 @@ impl Registry {
 
     /// A GET from a byte on.
     async fn get_from(&self, name: &ImageRef, what: &str, accept: Option<&str>, from: u64) -> Result<Response, ImageError> {
-        let url = repository_url(name, what);
+        let (client, url) = self.place(name, what).await?;
         let failed = |why: String| ImageError::Registry { host: name.host.clone(), what: name.familiar(), why };
         let request = || {
-            let mut request = self.client.get(&url);
+            let mut request = client.get(&url);
             if from > 0 {
                 request = request.header(header::RANGE, format!("bytes={from}-"));
             }
@@ -297,7 +367,10 @@ impl Registry {
         if let Some(service) = parameters.get("service") {
             url.query_pairs_mut().append_pair("service", service);
         }
-        let mut request = self.client.get(url);
+        // The registry's own certificate may be one that does not hold; another host's must.
+        let (client, base) = self.host(&name.host).await?;
+        let own = reqwest::Url::parse(&base).is_ok_and(|base| base.host_str() == url.host_str());
+        let mut request = if own { client.get(url) } else { self.client.get(url) };
         if let Some(basic) = basic {
             request = request.header(header::AUTHORIZATION, format!("Basic {basic}"));
         }
@@ -329,19 +402,6 @@ fn unpack_checked(store: &Store, reader: ChunkReader, expected: &str) -> Result<
     store.arriving().insert(expected.to_string());
     store.keep_blob(copy, expected)?;
     Ok(staged)
-}
-
-/// Where a repository's things are.
-pub(super) fn repository_url(name: &ImageRef, what: &str) -> String {
-    format!("{}/v2/{}/{what}", base_url(&name.host), name.path)
-}
-
-/// `https`, and plain HTTP for registries on loopback, as Docker has it.
-fn base_url(host: &str) -> String {
-    let name = if host == "docker.io" { "registry-1.docker.io" } else { host };
-    let bare = name.rsplit_once(':').map_or(name, |(bare, _)| bare);
-    let loopback = bare == "localhost" || bare == "[::1]" || bare.parse::<std::net::Ipv4Addr>().is_ok_and(|a| a.is_loopback());
-    format!("{}://{name}", if loopback { "http" } else { "https" })
 }
 
 fn challenge_parameters(text: &str) -> HashMap<String, String> {
@@ -442,17 +502,5 @@ mod tests {
         let p = challenge_parameters(r#"realm="https://auth.example/token",service="registry",scope="repository:a/b:pull,push""#);
         assert_eq!(p["realm"], "https://auth.example/token");
         assert_eq!(p["scope"], "repository:a/b:pull,push");
-    }
-
-    #[test]
-    fn loopback_is_plain_http() {
-        for (host, expected) in [
-            ("localhost:5000", "http://localhost:5000"),
-            ("127.0.0.1:5000", "http://127.0.0.1:5000"),
-            ("docker.io", "https://registry-1.docker.io"),
-            ("10.0.0.1:5000", "https://10.0.0.1:5000"),
-        ] {
-            assert_eq!(base_url(host), expected);
-        }
     }
 }

@@ -237,6 +237,18 @@ impl Store {
         Ok(staged)
     }
 
+    /// Whether a layer's archive can be made again from its files, to the byte. One that cannot has to be kept, or the image could
+    /// never be pushed.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn can_be_made_again(&self, staged: &StagedLayer) -> Result<bool, ImageError> {
+        let mut hashing = super::drafts::HashingWriter { hash: Sha256::new(), length: 0 };
+        crate::image::build::tarball::write(&staged.directory.join("diff"), io::BufWriter::with_capacity(1 << 18, &mut hashing))
+            .map_err(ImageError::store("reading a layer".into()))?;
+        Ok(digest_text(hashing.hash.finalize().as_slice()) == staged.diff_id)
+    }
+
     /// A place for a blob that is on its way.
     ///
     /// # Errors

@@ -166,7 +166,7 @@ impl Applier<'_> {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let mut file = File::from(openat(parent, name, flags, Mode::from_bits_truncate(0o600))?);
-                let written = io::copy(entry, &mut file)?;
+                let written = copy_sparsely(entry, &mut file)?;
                 self.attributes(entry, &file)?;
                 return Ok(written);
             }
@@ -299,6 +299,40 @@ impl Applier<'_> {
         }
         Ok(())
     }
+}
+
+/// Copies a file, leaving holes where it holds nothing but zeros: a bomb of zeros takes no place on disk.
+fn copy_sparsely(from: &mut impl Read, to: &mut File) -> io::Result<u64> {
+    use std::io::{Seek, SeekFrom, Write};
+    const CHUNK: usize = 1 << 16;
+    static ZEROS: [u8; CHUNK] = [0; CHUNK];
+    let mut buffer = vec![0; CHUNK];
+    let (mut length, mut hole) = (0, false);
+    loop {
+        let mut filled = 0;
+        while filled < CHUNK {
+            match from.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        if filled == 0 {
+            break;
+        }
+        length += filled as u64;
+        hole = buffer[..filled] == ZEROS;
+        if hole {
+            to.seek(SeekFrom::Current(filled as i64))?;
+        } else {
+            to.write_all(&buffer[..filled])?;
+        }
+    }
+    if hole {
+        to.set_len(length)?;
+    }
+    Ok(length)
 }
 
 /// Removes what has a name in a directory, with all below it. No symlink is followed.
@@ -441,6 +475,87 @@ mod tests {
         assert_eq!(opaque.as_deref(), Some(&b"y"[..]));
         let (_, hidden) = unpack(&layer(|b| raw(b, header(EntryType::Char, 0o644, 0), "sly", "")));
         assert!(matches!(hidden, Err(UnpackError::Refused { .. })));
+    }
+
+    #[test]
+    fn a_bomb_of_zeros_takes_no_place() {
+        use std::os::unix::fs::MetadataExt;
+        const SIZE: u64 = 4 << 30;
+        let mut head = header(EntryType::Regular, 0o644, 0);
+        head.set_path("zeros").expect("path");
+        // Above 8 GiB the field is another; 4 GiB are eleven octal digits.
+        head.set_size(SIZE);
+        head.set_cksum();
+        let outer = tempfile::tempdir().expect("dir");
+        let fd = File::open(outer.path()).expect("open");
+        let stream = head.as_bytes().chain(io::repeat(0).take(SIZE + 1024));
+        let unpacked = apply(io::BufReader::with_capacity(1 << 18, stream), fd.as_fd()).expect("unpacks");
+        let found = std::fs::metadata(outer.path().join("zeros")).expect("file");
+        assert_eq!((unpacked.bytes, found.len()), (SIZE, SIZE));
+        assert!(found.blocks() * 512 < 1 << 20, "{} blocks", found.blocks());
+    }
+
+    #[test]
+    fn holes_are_where_the_zeros_were() {
+        let mut content = vec![7u8; 100_000];
+        content.extend(vec![0; 300_000]);
+        content.extend(b"end");
+        for tail in [&b""[..], &[0; 200_000]] {
+            let whole = [&content[..], tail].concat();
+            let (outer, result) = unpack(&layer(|b| {
+                let mut h = header(EntryType::Regular, 0o644, whole.len() as u64);
+                b.append_data(&mut h, "file", &whole[..]).expect("append");
+            }));
+            result.expect("unpacks");
+            assert!(std::fs::read(outer.path().join("root/file")).expect("file") == whole);
+        }
+    }
+
+    #[test]
+    fn whiteouts_reach_no_parent() {
+        for name in ["d/.wh...", "d/.wh..", ".wh."] {
+            let bytes = layer(|b| raw(b, header(EntryType::Regular, 0o644, 0), name, ""));
+            let (outer, result) = unpack(&bytes);
+            assert!(matches!(result, Err(UnpackError::Refused { .. })), "{name}");
+            assert!(outer.path().join("root").exists());
+        }
+    }
+
+    #[test]
+    fn links_to_links_and_deep_trees_stay_inside() {
+        // A hard link to a symlink that leads out is the symlink, not what it leads to.
+        let (outer, result) = unpack(&layer(|b| {
+            raw(b, header(EntryType::Symlink, 0o777, 0), "out", "/etc/passwd");
+            raw(b, header(EntryType::Link, 0o644, 0), "hard", "out");
+            raw(b, header(EntryType::Regular, 0o644, 0), "hard/../x", "");
+        }));
+        assert!(matches!(result, Err(UnpackError::Refused { .. })), "`..` behind a link");
+        assert!(outer.path().join("root/hard").is_symlink());
+        let name = "n".repeat(255);
+        let deep = "d/".repeat(300);
+        let (outer, result) = unpack(&layer(|b| {
+            b.append_data(&mut header(EntryType::Regular, 0o644, 0), &name, io::empty()).expect("append");
+            b.append_data(&mut header(EntryType::Regular, 0o4755, 1), format!("{deep}f"), &b"x"[..]).expect("append");
+        }));
+        result.expect("names of 255 bytes and paths of many parts are right");
+        assert!(outer.path().join("root").join(&name).exists() && outer.path().join("root").join(&deep).join("f").exists());
+        let long = "n".repeat(256);
+        let (_, result) = unpack(&layer(|b| {
+            b.append_data(&mut header(EntryType::Regular, 0o644, 0), &long, io::empty()).expect("append");
+        }));
+        assert!(matches!(result, Err(UnpackError::Write { .. })), "the kernel refuses 256");
+    }
+
+    #[test]
+    fn a_hundred_thousand_entries_cost_time_alone() {
+        let bytes = layer(|b| {
+            for n in 0..100_000 {
+                let name = format!("d{}/f{n}", n % 50);
+                b.append_data(&mut header(EntryType::Regular, 0o644, 0), name, io::empty()).expect("append");
+            }
+        });
+        let (_outer, result) = unpack(&bytes);
+        assert_eq!(result.expect("unpacks").entries, 100_000);
     }
 
     #[test]

@@ -20,6 +20,11 @@ impl Registry {
 
     /// A registry that only these users may use, each with a password; without any, everybody may.
     pub fn with_users(users: &[(&str, &str)]) -> Self {
+        Self::on("127.0.0.1", users)
+    }
+
+    /// A registry on one of the host's addresses, or `0.0.0.0` for all.
+    pub fn on(address: &str, users: &[(&str, &str)]) -> Self {
         let storage = tempfile::tempdir().expect("directory");
         let port = std::net::TcpListener::bind("127.0.0.1:0").expect("port").local_addr().expect("address").port();
         let config = storage.path().join("config.yml");
@@ -37,7 +42,7 @@ impl Registry {
             auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", passwords.display());
         }
         let text = format!(
-            "{auth}version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
+            "{auth}version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}:{port}'}}\n",
             storage.path().join("data").display()
         );
         std::fs::write(&config, text).expect("config");

@@ -6,5 +6,6 @@ mod examples;
 mod images;
 mod scenarios;
 mod services;
+mod sources;
 mod support;
 mod wordpress;

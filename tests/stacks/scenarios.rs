@@ -473,9 +473,9 @@ fn bad_files_change_nothing_and_say_where() {
     }
     stack.write("compose.yaml", "services: {}");
     assert!(stack.ps().is_empty(), "nothing was changed");
-    stack.write("compose.yaml", "services: {a: {image: 'busybox:local', command: 'true', mac_address: '02:00:00:00:00:01'}}");
+    stack.write("compose.yaml", "services: {a: {image: 'busybox:local', command: 'true', storage_opt: {size: 1G}}}");
     let up = stack.wharf(&["up", "-d"]);
-    assert!(up.code == 0 && up.stderr.contains("`services.a.mac_address` is not supported"), "{}", up.stderr);
+    assert!(up.code == 0 && up.stderr.contains("`services.a.storage_opt` is not supported"), "{}", up.stderr);
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub mod copy;
 pub mod dockerfile;
 pub mod expand;
 pub mod files;
+pub mod git;
 pub mod ignore;
 pub mod mounts;
 pub mod solve;
@@ -55,8 +56,20 @@ pub struct Request {
     pub contexts: BTreeMap<String, String>,
     /// Secrets by id: where each is on this machine.
     pub secrets: BTreeMap<String, Secret>,
-    /// Images whose layers may be taken instead of building them.
+    /// A Git repository to build from instead of the directory: `URL#REF:DIRECTORY`.
+    pub git: Option<String>,
+    /// Images whose layers may be taken instead of building them, where they were built with `inline_cache`.
     pub cache_from: Vec<String>,
+    /// The image says by which steps it was made, so that others can take them for theirs.
+    pub inline_cache: bool,
+    /// Stages of which every step is made anew.
+    pub no_cache_filter: Vec<String>,
+    /// Sockets of SSH agents on this machine, by their ids.
+    pub ssh: BTreeMap<String, PathBuf>,
+    /// Name, soft, hard.
+    pub ulimits: Vec<(String, i64, i64)>,
+    /// What RUN may ask for beyond a container's confinement: `security.insecure`.
+    pub entitlements: Vec<String>,
     /// SOURCE_DATE_EPOCH: the time of everything that is made.
     pub epoch: Option<i64>,
 }
@@ -135,6 +148,8 @@ pub struct Run {
     pub network: Option<String>,
     pub extra_hosts: Vec<String>,
     pub shm_size: Option<u64>,
+    pub ulimits: Vec<(String, i64, i64)>,
+    pub privileged: bool,
     pub mounts: Vec<mounts::Mounted>,
     pub output: Arc<dyn Fn(&str) + Send + Sync>,
 }

@@ -6,18 +6,20 @@ use super::copy::{self, Copy, ModeChange};
 use super::dockerfile::{self, Instruction, Malformed, json_form, pairs, words};
 use super::expand::{self, Unexpandable};
 use super::files::Tree;
+use super::git::GitRef;
 use super::ignore::Patterns;
 use super::stages::{self, Stages};
 use super::{Event, Host, Report, Request};
 use crate::image::store::{Draft, Layer};
 use crate::image::{Image, ImageError, ImageRef, is_native};
 use futures::future::{BoxFuture, FutureExt, try_join_all};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::sync::OnceCell;
 
@@ -53,6 +55,9 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
             crate::image::architecture()
         )));
     }
+    let mut request = request;
+    // What was checked out goes when the build has ended.
+    let _checked_out = check_out(&host, &mut request).await?;
     let names: Vec<ImageRef> = request.tags.iter().map(|tag| tag.parse().map_err(ImageError::from)).collect::<Result<_, _>>()?;
     let (text, shown, ignored) = read_dockerfile(&request)?;
     let source = Source { text, shown };
@@ -72,6 +77,7 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
         None => jiff::Timestamp::now(),
     };
     let solver = Solver {
+        repositories: Mutex::default(),
         cells: stages.stages.iter().map(|_| OnceCell::new()).collect(),
         created: created.to_string(),
         context: Arc::new(context),
@@ -85,6 +91,7 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
         stages,
     };
     let solver = Arc::new(solver.with_globals()?);
+    solver.learn().await;
     let finished = solver.clone().stage(target).await;
     let store = solver.host.store();
     let finished = match finished {
@@ -100,12 +107,28 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
     for (name, value) in &solver.request.labels {
         config.add("Labels", name, json!(value));
     }
+    if solver.request.inline_cache {
+        config.set_top(INLINE_CACHE, json!(finished.trail));
+    }
     let (bytes, layers) = (config.to_bytes(), finished.layers.clone());
     let tagged = names.clone();
     let id = blocking(move || store.tag_built(&tagged, &bytes, &layers)).await?;
     let names: Vec<String> = names.iter().map(ImageRef::familiar).collect();
     (solver.report)(Event::Built { id: id.clone(), names });
     Ok(Built { id })
+}
+
+/// Checks a Git repository out, where the request names one, and makes it the context.
+async fn check_out(host: &Arc<dyn Host>, request: &mut Request) -> Result<Option<Draft>, ImageError> {
+    let Some(text) = request.git.take() else { return Ok(None) };
+    let git = GitRef::parse(&text).ok_or_else(|| {
+        ImageError::Build(format!("the context `{text}` is no Git repository: write https://HOST/PATH.git#REF:DIRECTORY"))
+    })?;
+    let draft = host.store().draft()?;
+    let place = draft.diff();
+    let (_, directory) = blocking(move || git.check_out(&place, false)).await?;
+    request.context = directory;
+    Ok(Some(draft))
 }
 
 /// The Dockerfile's text, its name for messages, and what the context leaves out.
@@ -148,7 +171,22 @@ impl Source {
     }
 }
 
+/// Where an image's configuration tells by which steps it was made.
+const INLINE_CACHE: &str = "dev.wharf.cache";
+
+/// A step that has been made: its key, and the place of its layer in the image.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Trod {
+    key: String,
+    layer: Option<usize>,
+    bytes: u64,
+    tar_bytes: u64,
+    created: String,
+}
+
 struct Solver {
+    /// Repositories that are sources: their files, and what keeps them.
+    repositories: Mutex<HashMap<String, (Arc<Tree>, String, Draft)>>,
     host: Arc<dyn Host>,
     request: Request,
     report: Report,
@@ -173,6 +211,10 @@ struct State {
     /// Declared ARGs that have a value.
     args: BTreeMap<String, String>,
     cmd_is_own: bool,
+    /// Nothing of this stage is taken from the cache.
+    fresh: bool,
+    /// How it came here.
+    trail: Vec<Trod>,
     /// The time of its last change, in RFC 3339.
     created: String,
 }
@@ -247,6 +289,8 @@ impl Solver {
             let needed = self.stages.copied_from(index).into_iter().map(|other| self.clone().stage(other));
             let (mut state, _) = futures::future::try_join(self.base(index), try_join_all(needed)).await?;
             let stage = &self.stages.stages[index];
+            let filtered = |name: &String| self.request.no_cache_filter.contains(name);
+            state.fresh = self.request.no_cache || stage.name.as_ref().is_some_and(filtered);
             let mut instructions = triggers(&mut state.config, stage.line, &self.source)?;
             instructions.extend(stage.instructions.iter().cloned());
             let count = instructions.len() + 1;
@@ -317,6 +361,8 @@ impl Solver {
             config: Config::scratch(),
             args: BTreeMap::new(),
             cmd_is_own: false,
+            fresh: false,
+            trail: Vec::new(),
             created: beginning,
         };
         if name == "scratch" {
@@ -378,7 +424,7 @@ impl Solver {
     ) -> Result<(Made, bool), ImageError> {
         let store = self.host.store();
         let _turn = self.host.turns().take(key).await;
-        if !self.request.no_cache
+        if !state.fresh
             && let Some(made) = cache::find(&store, key)
         {
             return Ok((made, true));
@@ -407,6 +453,13 @@ impl Solver {
 
     /// Puts what a step made on top of a stage.
     fn finish(&self, state: &mut State, key: String, (made, cached): (Made, bool), by: &str) -> Result<bool, ImageError> {
+        state.trail.push(Trod {
+            key: key.clone(),
+            layer: made.layer.as_ref().map(|_| state.layers.len()),
+            bytes: made.layer.as_ref().map_or(0, |layer| layer.bytes),
+            tar_bytes: made.layer.as_ref().map_or(0, |layer| layer.tar_bytes),
+            created: made.created.clone(),
+        });
         state.created = state.created.clone().max(made.created);
         state.config.record(&state.created, by, made.layer.is_some());
         if let Some(layer) = made.layer {
@@ -417,9 +470,79 @@ impl Solver {
         Ok(cached)
     }
 
+    /// Learns the steps of the images that the build may take them from. One that is not to be had is no failure.
+    async fn learn(&self) {
+        for source in &self.request.cache_from {
+            let fields: Vec<(&str, &str)> = source.split(',').filter_map(|field| field.split_once('=')).collect();
+            let field = |key: &str| fields.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
+            let name = match field("type") {
+                None => source.as_str(),
+                Some("registry") => field("ref").unwrap_or_default(),
+                Some(other) => {
+                    (self.report)(Event::Warning(format!("a cache of type `{other}` is not supported: its steps are made")));
+                    continue;
+                }
+            };
+            if let Err(error) = self.learn_from(name).await {
+                (self.report)(Event::Warning(format!("taking no steps from {name}: {error}")));
+            }
+        }
+    }
+
+    async fn learn_from(&self, name: &str) -> Result<(), ImageError> {
+        let reference: ImageRef = name.parse()?;
+        let image = self.host.image(&reference, true).await?;
+        let store = self.host.store();
+        let config: Value = serde_json::from_slice(&store.configuration(&image)?).unwrap_or_default();
+        let trail: Vec<Trod> = serde_json::from_value(config[INLINE_CACHE].clone())
+            .map_err(|_| ImageError::Build("it was not built with an inline cache (`cache_to: [type=inline]`)".into()))?;
+        let diff_ids = image.config.rootfs().diff_ids();
+        for step in trail {
+            let layer = step.layer.and_then(|n| Some((image.layers.get(n)?, diff_ids.get(n)?)));
+            if step.layer.is_some() && layer.is_none() {
+                continue;
+            }
+            let layer = layer.map(|(chain, diff_id)| Layer {
+                chain: chain.clone(),
+                diff_id: diff_id.clone(),
+                bytes: step.bytes,
+                tar_bytes: step.tar_bytes,
+            });
+            if cache::find(&store, &step.key).is_none() {
+                cache::remember(&store, &step.key, &Made { layer, created: step.created });
+            }
+        }
+        Ok(())
+    }
+
+    /// A Git repository's files and the commit; checked out once for a build.
+    async fn repository(&self, text: &str, git: GitRef, keep_git: bool) -> Result<(Arc<Tree>, String), ImageError> {
+        let id = format!("{text} {keep_git}");
+        let locked = || self.repositories.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some((tree, commit, _)) = locked().get(&id) {
+            return Ok((tree.clone(), commit.clone()));
+        }
+        let draft = self.host.store().draft()?;
+        let place = draft.diff();
+        let (tree, commit) = blocking(move || {
+            let (commit, directory) = git.check_out(&place, keep_git)?;
+            let tree = Tree::directory(&directory).map_err(ImageError::store("opening what git has checked out".into()))?;
+            Ok((Arc::new(tree), commit))
+        })
+        .await?;
+        locked().insert(id, (tree.clone(), commit.clone(), draft));
+        Ok((tree, commit))
+    }
+
     /// Where COPY and mounts read from: the context, a stage, a named context, an image.
     async fn tree(self: &Arc<Self>, from: Option<&str>, step: &Step<'_>) -> Result<(Arc<Tree>, Patterns), ImageError> {
         let Some(from) = from else { return Ok((self.context.clone(), self.ignored.clone())) };
+        if let Some(text) = self.request.contexts.get(from)
+            && let Some(git) = GitRef::parse(text)
+        {
+            let (tree, _) = self.repository(text, git, false).await.map_err(|e| self.wrong(step, e.to_string()))?;
+            return Ok((tree, Patterns::default()));
+        }
         if let Some(directory) = self.request.contexts.get(from).filter(|context| !context.contains("://")) {
             let directory = PathBuf::from(directory);
             let tree = Tree::directory(&directory)

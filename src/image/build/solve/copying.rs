@@ -2,6 +2,15 @@
 
 use super::*;
 
+/// What one instruction copies from one place.
+struct Source {
+    tree: Arc<Tree>,
+    copy: Copy,
+    ignored: Patterns,
+    /// Stands for the content in the step's key, where there is something that does.
+    identity: Option<String>,
+}
+
 impl Solver {
     pub(super) async fn copy(self: &Arc<Self>, state: &mut State, step: &Step<'_>) -> Result<bool, ImageError> {
         let instruction = step.instruction;
@@ -38,7 +47,7 @@ impl Solver {
             let owner = self.expand(step, state, owner)?;
             wanted.owner = Some(self.owner(state, step, &owner).await?);
         }
-        let mut sources: Vec<(Arc<Tree>, Copy, Patterns)> = Vec::new();
+        let mut sources: Vec<Source> = Vec::new();
         let heredocs: Vec<&str> = instruction.heredocs.iter().map(|heredoc| heredoc.name.as_str()).collect();
         let mut texts: Vec<(String, Vec<u8>)> = Vec::new();
         for heredoc in &instruction.heredocs {
@@ -58,6 +67,14 @@ impl Solver {
                 if let Some((_, content)) = texts.iter().find(|(known, _)| known == name) {
                     fetched.push((name.to_string(), content.clone(), 0o644));
                 }
+            } else if let Some(git) = GitRef::parse(source).filter(|_| instruction.keyword == "ADD") {
+                let keep = flag("keep-git-dir").is_some_and(|value| value != "false");
+                let directory = git.directory.clone().unwrap_or_default();
+                let (tree, commit) = self.repository(source, git, keep).await.map_err(|e| self.wrong(step, e.to_string()))?;
+                let copy = Copy { sources: vec!["/.".into()], extract: false, ..wanted.clone() };
+                // The commit stands for the content: git's own files are never twice the same.
+                let identity = Some(format!("git {commit} {directory} {keep}"));
+                sources.push(Source { tree, copy, ignored: Patterns::default(), identity });
             } else if is_url(source) {
                 let bytes = fetch(source).await.map_err(|why| self.wrong(step, why))?;
                 if let Some(expected) = flag("checksum") {
@@ -68,8 +85,6 @@ impl Solver {
                 }
                 let name = source.split(['?', '#']).next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
                 fetched.push((if name.is_empty() { "index.html".into() } else { name.to_string() }, bytes, 0o600));
-            } else if source.starts_with("git@") || source.ends_with(".git") && instruction.keyword == "ADD" {
-                return Err(self.wrong(step, format!("`{source}`: ADD from Git is not supported; clone it before, and COPY it")));
             } else {
                 wanted.sources.push(source.clone());
             }
@@ -77,7 +92,7 @@ impl Solver {
         if !wanted.sources.is_empty() {
             let from = flag("from").map(|from| self.expand(step, state, from)).transpose()?;
             let (tree, ignored) = self.tree(from.as_deref(), step).await?;
-            sources.push((tree, wanted.clone(), ignored));
+            sources.push(Source { tree, copy: wanted.clone(), ignored, identity: None });
         }
         let mut kept = None;
         if !fetched.is_empty() {
@@ -97,7 +112,7 @@ impl Solver {
             let tree = Tree::directory(&draft.diff()).map_err(&failed)?;
             // What comes from a URL is a file, never an archive to take apart.
             let copy = Copy { sources: names, extract: false, ..wanted.clone() };
-            sources.push((Arc::new(tree), copy, Patterns::default()));
+            sources.push(Source { tree: Arc::new(tree), copy, ignored: Patterns::default(), identity: None });
             kept = Some(draft);
         }
         let done = self.copy_from(state, step, sources).await;
@@ -105,19 +120,17 @@ impl Solver {
         done
     }
 
-    async fn copy_from(
-        self: &Arc<Self>,
-        state: &mut State,
-        step: &Step<'_>,
-        sources: Vec<(Arc<Tree>, Copy, Patterns)>,
-    ) -> Result<bool, ImageError> {
+    async fn copy_from(self: &Arc<Self>, state: &mut State, step: &Step<'_>, sources: Vec<Source>) -> Result<bool, ImageError> {
         let line = step.instruction.line;
         let this = self.clone();
         let selected = blocking(move || {
             let mut all = Vec::new();
-            for (tree, copy, ignored) in sources {
+            for Source { tree, copy, ignored, identity } in sources {
                 let items = copy::select(&copy, &tree, &ignored)?;
-                let digest = copy::digest(&copy, &items, &tree, this.host.contents())?;
+                let digest = match identity {
+                    Some(identity) => identity,
+                    None => copy::digest(&copy, &items, &tree, this.host.contents())?,
+                };
                 all.push((tree, copy, items, digest));
             }
             Ok(all)

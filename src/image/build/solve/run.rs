@@ -4,7 +4,6 @@ use super::*;
 use crate::image::build::mounts::{self, Kind, Mount, Mounted};
 use crate::image::build::{Run, Secret};
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Mutex;
 
 /// Lines of a failed command that its error shows.
 const SHOWN_LINES: usize = 20;
@@ -20,15 +19,23 @@ struct Prepared {
     exclusive: BTreeSet<String>,
     /// Files that are made for the step alone.
     drafts: Vec<Draft>,
+    agents: u32,
 }
 
 impl Solver {
     pub(super) async fn run(self: &Arc<Self>, state: &mut State, step: &Step<'_>) -> Result<bool, ImageError> {
         let instruction = step.instruction;
         let flag = |name: &str| instruction.flags.iter().find(|(flag, _)| flag == name).map(|(_, value)| value.clone());
-        if flag("security").is_some_and(|security| security != "sandbox") {
-            return Err(self.wrong(step, "`--security=insecure` is not supported: a build has the confinement of a container"));
-        }
+        let privileged = match flag("security").as_deref() {
+            None | Some("sandbox") => false,
+            Some("insecure") if self.request.entitlements.iter().any(|e| e == "security.insecure") => true,
+            Some("insecure") => {
+                return Err(self.source.at(Malformed::new(instruction.line, "`--security=insecure` is not allowed to this build").help(
+                    "allow it with `entitlements: [security.insecure]` or --allow security.insecure, where you trust the Dockerfile",
+                )));
+            }
+            Some(other) => return Err(self.wrong(step, format!("`{other}` is no security: sandbox or insecure"))),
+        };
         let network = match flag("network").as_deref() {
             None | Some("default") => self.request.network.clone().filter(|network| network != "default"),
             Some(own @ ("host" | "none")) => Some(own.to_string()),
@@ -49,11 +56,14 @@ impl Solver {
         }
         let user = state.config.text("User");
         let directory = state.config.working_dir();
+        if privileged {
+            prepared.key.push("insecure".into());
+        }
         let described = json!([command, env, user, directory, network, prepared.key]).to_string();
         let key = cache::key(&state.key, &["RUN", &described]);
         let store = self.host.store();
         let _turn = self.host.turns().take(&key).await;
-        if !self.request.no_cache
+        if !state.fresh
             && let Some(made) = cache::find(&store, &key)
         {
             return self.finish(state, key, (made, true), &instruction.text);
@@ -94,6 +104,8 @@ impl Solver {
                 network,
                 extra_hosts: self.request.extra_hosts.clone(),
                 shm_size: self.request.shm_size,
+                ulimits: self.request.ulimits.clone(),
+                privileged,
                 mounts: std::mem::take(&mut prepared.mounts),
                 output,
             })
@@ -249,12 +261,20 @@ impl Solver {
                 into.key.push(format!("secret {id} {:?}", mount.env));
             }
             Kind::Ssh => {
-                if mount.required {
-                    return Err(self.wrong(step, "`--mount=type=ssh` is not supported yet"));
-                }
-                (self.report)(Event::Warning(
-                    "`--mount=type=ssh` is not supported yet: the command runs without an agent".into(),
-                ));
+                let id = mount.id.clone().unwrap_or_else(|| "default".into());
+                let Some(socket) = self.request.ssh.get(&id) else {
+                    if mount.required {
+                        let message = format!("the SSH agent `{id}` is required and was not given to the build");
+                        let help = "give it with `ssh: [default]` or --ssh default, where SSH_AUTH_SOCK names an agent";
+                        return Err(self.source.at(Malformed::new(step.instruction.line, message).help(help)));
+                    }
+                    return Ok(());
+                };
+                let target = target.unwrap_or_else(|| format!("/run/buildkit/ssh_agent.{}", into.agents));
+                into.agents += 1;
+                into.env.push(format!("SSH_AUTH_SOCK={target}"));
+                into.key.push(format!("ssh {id}"));
+                into.mounts.push(Mounted::Bind { source: socket.clone(), target, read_only: false });
             }
         }
         Ok(())

@@ -1,0 +1,246 @@
+//! Where builds and pulls take things from: Git, SSH agents, mirrors, other images' steps.
+
+use super::images::Registry;
+use super::support::{Stack, eventually};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// A Git server on loopback, with one repository.
+struct Server {
+    child: Child,
+    url: String,
+    work: std::path::PathBuf,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(self.child.id() as i32), nix::sys::signal::Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}
+
+fn git(directory: &Path, args: &[&str]) -> String {
+    let output = Command::new("git")
+        .args(["-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main"])
+        .arg("-C")
+        .arg(directory)
+        .args(args)
+        .output()
+        .expect("git is installed");
+    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_string()
+}
+
+impl Server {
+    fn start(root: &Path) -> Self {
+        use std::os::unix::process::CommandExt;
+        let work = root.join("repo");
+        std::fs::create_dir_all(work.join("app")).expect("directory");
+        git(&work, &["init", "-q"]);
+        std::fs::write(work.join("file"), "first").expect("write");
+        std::fs::write(work.join("app/Dockerfile"), "FROM busybox:local\nCOPY . /src\nRUN cat /src/inner > /made\n")
+            .expect("write");
+        std::fs::write(work.join("app/inner"), "inner").expect("write");
+        std::os::unix::fs::symlink("/", work.join("out")).expect("link");
+        git(&work, &["add", "."]);
+        git(&work, &["commit", "-qm", "first"]);
+        git(&work, &["tag", "v1"]);
+        std::fs::write(work.join("file"), "second").expect("write");
+        git(&work, &["commit", "-qam", "second"]);
+        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("port").local_addr().expect("address").port();
+        let child = Command::new("git")
+            .args(["daemon", "--reuseaddr", "--export-all", "--listen=127.0.0.1"])
+            .args([format!("--port={port}"), format!("--base-path={}", root.display())])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("git is installed");
+        eventually("the server answers", 20, || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Server { child, url: format!("git://127.0.0.1:{port}/repo/.git"), work }
+    }
+}
+
+#[test]
+fn git_is_a_context_and_a_source() {
+    let stack = Stack::new("nothing");
+    let server = Server::start(&stack.path("."));
+    let url = &server.url;
+    // A directory of a tag as the context of a service, another commit by ADD, a third by a named context.
+    let commit = git(&server.work, &["rev-parse", "v1"]);
+    stack.write(
+        "compose.yaml",
+        &format!("services: {{app: {{build: {{context: '{url}#v1:app'}}, command: sleep 1000, stop_signal: SIGKILL}}}}"),
+    );
+    stack.wharf(&["up", "-d", "--build"]).ok();
+    assert_eq!(stack.sh("app", "cat /made; ls /src"), "innerDockerfile\ninner");
+    let dockerfile = format!(
+        "FROM busybox:local\nADD {url} /head\nADD {url}#{commit} /old\nADD --keep-git-dir=true {url}#main /with\nCOPY --from=named file /named\nRUN cat /head/file /old/file /named > /all; ls -d /head/.git /with/.git > /dirs 2>/dev/null; true\n"
+    );
+    stack.write("Dockerfile", &dockerfile);
+    let build = || {
+        stack.wharf(&[
+            "image",
+            "build",
+            "-t",
+            "sources",
+            "--progress",
+            "plain",
+            "--build-context",
+            &format!("named={url}#v1"),
+            ".",
+        ])
+    };
+    let built = build();
+    assert_eq!(built.code, 0, "{}", built.stderr);
+    let run = |script: &str| stack.wharf(&["container", "run", "--rm", "sources", "sh", "-c", script]).ok();
+    assert_eq!(run("cat /all; echo; cat /dirs"), "secondfirstfirst\n/with/.git\n");
+    // What has not changed is not made again; what has, is.
+    let cached = build();
+    assert!(cached.stderr.matches("CACHED").count() >= 4, "{}", cached.stderr);
+    std::fs::write(server.work.join("file"), "third").expect("write");
+    git(&server.work, &["commit", "-qam", "third"]);
+    build();
+    assert!(run("cat /head/file").starts_with("third"));
+    // What cannot be.
+    stack.write("Dockerfile", &format!("FROM busybox:local\nADD {url}#nope /x\n"));
+    build().fails(1, &["Dockerfile:2", "no branch, tag or commit `nope`"]);
+    stack.wharf(&["image", "build", &format!("{url}#main:out/etc")]).fails(1, &["no directory `out/etc`"]);
+    stack.wharf(&["image", "build", &format!("{url}#--upload-pack=x")]).fails(1, &["not a branch, tag or commit"]);
+    let drafts = std::fs::read_dir(stack.data_root().join("images/staging")).expect("staging").count();
+    assert_eq!(drafts, 0, "nothing that was checked out is left");
+}
+
+#[test]
+fn an_agent_is_lent_to_one_command() {
+    let stack = Stack::new("nothing");
+    let socket = stack.path("agent");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("socket");
+    let inode = std::fs::metadata(&socket).expect("socket").ino();
+    stack.write(
+        "Dockerfile",
+        "FROM busybox:local\nRUN --mount=type=ssh test -S $SSH_AUTH_SOCK && stat -c %i $SSH_AUTH_SOCK > /inode\nRUN --mount=type=ssh,id=other,required=false echo \"[$SSH_AUTH_SOCK]\" > /other\nRUN test ! -e /run/buildkit; echo \"[$SSH_AUTH_SOCK]\" > /after\n",
+    );
+    stack.write("compose.yaml", "services: {app: {build: {context: ., ssh: [default]}, command: cat /inode /other /after}}");
+    let with = |args: &[&str]| stack.command(args).env("SSH_AUTH_SOCK", &socket).output().expect("wharf");
+    let built = with(&["build"]);
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    assert_eq!(stack.wharf(&["run", "--rm", "-T", "app"]).ok(), format!("{inode}\n[]\n[]\n"));
+    let without = stack.command(&["build", "--no-cache"]).env_remove("SSH_AUTH_SOCK").output().expect("wharf");
+    assert!(String::from_utf8_lossy(&without.stderr).contains("SSH_AUTH_SOCK is not set"));
+    stack.write("Dockerfile", "FROM busybox:local\nRUN --mount=type=ssh,id=git,required=true true\n");
+    stack.wharf(&["image", "build", "."]).fails(1, &["Dockerfile:2", "the SSH agent `git` is required", "--ssh"]);
+}
+
+#[test]
+fn what_a_build_may_be_given_besides() {
+    let stack = Stack::new("nothing");
+    stack.write(
+        "Dockerfile",
+        "FROM busybox:local AS first\nRUN cat /proc/sys/kernel/random/uuid > /first\nFROM busybox:local\nCOPY --from=first /first /first\nRUN cat /proc/sys/kernel/random/uuid > /second\nRUN ulimit -n > /limit\n",
+    );
+    let build = |args: &[&str]| {
+        let ran = stack.wharf(&[&["image", "build", "-t", "x", "--progress", "plain"], args, &["."]].concat());
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        stack.wharf(&["container", "run", "--rm", "x", "cat", "/first", "/second", "/limit"]).ok()
+    };
+    let first = build(&["--ulimit", "nofile=99:100"]);
+    assert!(first.ends_with("\n99\n"), "{first}");
+    assert_eq!(build(&[]), first);
+    let fresh = build(&["--no-cache-filter", "first"]);
+    assert_ne!(fresh.lines().next(), first.lines().next(), "the stage is made anew");
+    stack.write(
+        "Dockerfile",
+        "FROM busybox:local\nRUN --security=insecure mount -t tmpfs none /tmp && grep -c /tmp /proc/mounts\n",
+    );
+    stack.wharf(&["image", "build", "."]).fails(1, &["Dockerfile:2", "not allowed to this build", "security.insecure"]);
+    stack.wharf(&["image", "build", "--allow", "security.insecure", "."]).ok();
+}
+
+#[test]
+fn steps_are_taken_from_an_image_of_another_machine() {
+    let registry = Registry::start();
+    let stack = Stack::new("nothing");
+    let reference = format!("127.0.0.1:{}/cache:1", registry.port);
+    stack.write("input", "same");
+    stack.write("Dockerfile", "FROM busybox:local\nCOPY input /input\nRUN cat /proc/sys/kernel/random/uuid > /when\nENV A=b\nRUN cat /proc/sys/kernel/random/uuid > /later\n");
+    stack.write(
+        "compose.yaml",
+        &format!("services: {{app: {{build: {{context: ., cache_from: ['{reference}'], cache_to: ['type=registry,ref={reference}']}}, command: cat /when /later}}}}"),
+    );
+    let first = stack.wharf(&["build"]);
+    assert!(first.code == 0 && first.stderr.contains("taking no steps from"), "{}", first.stderr);
+    let made = stack.wharf(&["run", "--rm", "-T", "app"]).ok();
+    // Elsewhere nothing is known, and nothing has to be made.
+    let other = Stack::new("nothing");
+    for name in ["input", "Dockerfile", "compose.yaml"] {
+        std::fs::copy(stack.path(name), other.path(name)).expect("copy");
+    }
+    let second = other.wharf(&["build"]);
+    assert_eq!((second.code, second.stderr.matches("CACHED").count()), (0, 3), "{}", second.stderr);
+    assert_eq!(other.wharf(&["run", "--rm", "-T", "app"]).ok(), made);
+    other.write("input", "another");
+    let third = other.wharf(&["build"]);
+    assert!(third.code == 0 && !third.stderr.contains("CACHED"), "{}", third.stderr);
+}
+
+#[test]
+fn mirrors_are_asked_first_and_insecure_registries_are_reached() {
+    let registry = Registry::on("0.0.0.0", &[]);
+    let stack = Stack::new("nothing");
+    let local = format!("127.0.0.1:{}", registry.port);
+    stack.wharf(&["image", "tag", "busybox:local", &format!("{local}/library/mirrored:1")]).ok();
+    stack.wharf(&["image", "push", &format!("{local}/library/mirrored:1")]).ok();
+    stack.wharf(&["engine", "stop"]).ok();
+    let config = stack.path("config.json");
+    // Not a loopback address: plain HTTP needs the configuration's word.
+    let address = Command::new("hostname").arg("-I").output().expect("hostname");
+    let address = String::from_utf8_lossy(&address.stdout).split_whitespace().find(|a| a.contains('.')).map(str::to_string);
+    let insecure = format!("{}:{}", address.clone().unwrap_or_default(), registry.port);
+    let wharf = |args: &[&str]| {
+        let output = stack.command(args).env("WHARF_CONFIG", &config).output().expect("wharf");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    std::fs::write(&config, format!("{{\"registry-mirrors\": [\"http://{local}\"]}}")).expect("write");
+    let (code, said) = wharf(&["image", "pull", "mirrored:1"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(stack.wharf(&["image", "ls"]).ok().lines().any(|l| l.starts_with("mirrored ")), "under its own name");
+    if address.is_some() {
+        let name = format!("{insecure}/library/mirrored:1");
+        assert_ne!(wharf(&["image", "pull", &name]).0, Some(0));
+        // Read anew: no restart is needed.
+        std::fs::write(&config, format!("{{\"insecure-registries\": [\"{insecure}\"]}}")).expect("write");
+        let (code, said) = wharf(&["image", "pull", &name]);
+        assert_eq!(code, Some(0), "{said}");
+    }
+    std::fs::write(&config, "{\"registry-mirror\": []}").expect("write");
+    let (code, said) = wharf(&["image", "pull", "mirrored:1"]);
+    assert!(code == Some(1) && said.contains("config.json") && said.contains("registry-mirror"), "{said}");
+}
+
+#[test]
+fn what_was_imported_is_pushed_as_it_came() {
+    let registry = Registry::start();
+    let stack = Stack::new("nothing");
+    // An archive that nobody would write again the same way: out of order, with another's headers.
+    let mut tar = tar::Builder::new(Vec::new());
+    for name in ["z", "a"] {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(1);
+        header.set_mode(0o644);
+        header.set_mtime(12);
+        tar.append_data(&mut header, name, &b"x"[..]).expect("append");
+    }
+    std::fs::write(stack.path("odd.tar"), tar.into_inner().expect("tar")).expect("write");
+    let name = format!("127.0.0.1:{}/odd:1", registry.port);
+    stack.wharf(&["image", "import", stack.path("odd.tar").to_str().expect("path"), &name]).ok();
+    stack.wharf(&["image", "prune"]).ok();
+    stack.wharf(&["image", "push", &name]).ok();
+    stack.wharf(&["image", "save", "-o", "saved.tar", &name]).ok();
+    let elsewhere = Stack::bare("nothing");
+    elsewhere.wharf(&["image", "pull", &name]).ok();
+    let loaded = Stack::bare("nothing");
+    loaded.wharf(&["image", "load", stack.path("saved.tar").to_str().expect("path")]).ok();
+    loaded.wharf(&["image", "push", &name]).ok();
+}
