@@ -75,8 +75,7 @@ pub fn of(engine: &Engine, body: &Value) -> Result<ContainerSpec, EngineError> {
         for binding in bindings.as_array().into_iter().flatten() {
             let published = binding["HostPort"].as_str().and_then(|p| p.parse().ok()).unwrap_or(0);
             let host_ip = text(&binding["HostIp"])
-                .filter(|ip| ip != "0.0.0.0")
-                .map(|ip| ip.parse().map_err(|_| EngineError::Invalid(format!("`{ip}` is not an IPv4 address"))))
+                .map(|ip| ip.parse().map_err(|_| EngineError::Invalid(format!("`{ip}` is not an IP address"))))
                 .transpose()?;
             let target = target.parse().map_err(|_| EngineError::Invalid(format!("`{key}` is not a port")))?;
             ports.push(PortSpec { target, protocol: protocol.into(), host_ip, published: (published, published) });

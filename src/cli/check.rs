@@ -34,6 +34,7 @@ pub fn run() -> Outcome {
         forwarding(),
         bridge_filter(),
         seccomp(),
+        apparmor(),
         watches(),
         resolver(),
     ];
@@ -96,17 +97,18 @@ fn namespaces() -> Finding {
 }
 
 fn overlay() -> Finding {
-    let known = fs::read_to_string("/proc/filesystems")
-        .unwrap_or_default()
-        .lines()
-        .any(|line| line.trim_start_matches("nodev").trim() == "overlay");
-    if known {
+    let known = || {
+        let text = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        text.lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay")
+    };
+    if !known() {
+        // The kernel loads its module for whoever asks for it.
+        let _ = crate::runtime::sys::new_mount("overlay", "wharf", &[], 0);
+    }
+    if known() {
         fine("overlayfs", "known to the kernel")
     } else {
-        missing(
-            "overlayfs",
-            "not loaded: `modprobe overlay`, and `echo overlay > /etc/modules-load.d/wharf.conf` to have it at boot",
-        )
+        missing("overlayfs", "the kernel has none, and no module of it: install the kernel's modules, then `modprobe overlay`")
     }
 }
 
@@ -175,6 +177,23 @@ fn seccomp() -> Finding {
             "seccomp",
             "the kernel has no filters (CONFIG_SECCOMP_FILTER): only containers with `security_opt: [seccomp:unconfined]` run",
         )
+    }
+}
+
+fn apparmor() -> Finding {
+    use crate::runtime::apparmor::{DEFAULT, is_enabled, is_loaded};
+    if !is_enabled() {
+        return fine("AppArmor", "not of this kernel");
+    }
+    let parser = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|p| p.join("apparmor_parser").exists()))
+        || Path::new("/sbin/apparmor_parser").exists();
+    match (is_loaded(DEFAULT), parser) {
+        (true, _) => fine("AppArmor", format!("on, with the profile {DEFAULT}")),
+        (false, true) => fine("AppArmor", "on: the profile is loaded with the first container"),
+        (false, false) => {
+            lacking("AppArmor", "on, and there is no `apparmor_parser` to load wharf's profile: install the package `apparmor`")
+        }
     }
 }
 

@@ -103,7 +103,10 @@ impl Listed {
     }
 
     pub fn ports_text(&self) -> String {
-        let port = |p: &Port| format!("{}:{}->{}/{}", p.ip, p.public_port, p.private_port, p.protocol);
+        let port = |p: &Port| {
+            let ip = if p.ip.contains(':') { format!("[{}]", p.ip) } else { p.ip.clone() };
+            format!("{ip}:{}->{}/{}", p.public_port, p.private_port, p.protocol)
+        };
         self.ports.iter().map(port).collect::<Vec<_>>().join(", ")
     }
 }

@@ -374,12 +374,10 @@ fn ports(name: &str, service: &Service) -> Result<Vec<PortSpec>, String> {
             Some((first, last)) => (number(first)?, number(last)?),
             None => (number(text)?, number(text)?),
         };
-        let host_ip = match port.host_ip.as_deref() {
-            None | Some("" | "0.0.0.0") => None,
-            Some(ip) => Some(ip.parse().map_err(|_| {
-                format!("`services.{name}.ports`: the host address {ip} is IPv6, which wharf does not publish on yet")
-            })?),
-        };
+        let host_ip = port.host_ip.as_deref().filter(|ip| !ip.is_empty());
+        let host_ip = host_ip
+            .map(|ip| ip.parse().map_err(|_| format!("`services.{name}.ports`: the host address `{ip}` is not an IP address")))
+            .transpose()?;
         if port.protocol == "sctp" {
             return Err(format!("`services.{name}.ports`: sctp cannot be published yet; tcp and udp can"));
         }

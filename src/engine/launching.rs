@@ -41,11 +41,22 @@ impl Engine {
         let mut no_new_privileges = false;
         let mut system_paths = spec.privileged;
         let mut custom = None;
+        let mut apparmor = if spec.privileged { None } else { self.apparmor_profile() };
         for option in &spec.security_opt {
             match option.replacen('=', ":", 1).as_str() {
                 "seccomp:unconfined" => unconfined = true,
                 "no-new-privileges" | "no-new-privileges:true" => no_new_privileges = true,
-                "no-new-privileges:false" | "apparmor:unconfined" => {}
+                "no-new-privileges:false" => {}
+                "apparmor:unconfined" => apparmor = None,
+                profile if profile.starts_with("apparmor:") => {
+                    let profile = &profile["apparmor:".len()..];
+                    if !crate::runtime::apparmor::is_loaded(profile) {
+                        return Err(invalid(format!(
+                            "the AppArmor profile `{profile}` is not loaded; `apparmor_parser -r FILE` loads it"
+                        )));
+                    }
+                    apparmor = Some(profile.to_string());
+                }
                 // There is no SELinux to label for.
                 label if label.starts_with("label:") => {}
                 "systempaths:unconfined" => system_paths = true,
@@ -115,6 +126,12 @@ impl Engine {
             system_paths,
         };
         let mounted = self.mounts(record)?;
+        let destinations = mounted.binds.iter().map(|mount| (mount.destination.as_str(), mount.source.as_path()));
+        let empty = Path::new("");
+        let images = mounted.images.iter().filter_map(|image| Some((image.destination.to_str()?, empty)));
+        for (destination, source) in destinations.chain(images).chain(spec.tmpfs.iter().map(|(path, _)| (path.as_str(), empty))) {
+            check_destination(destination, source).map_err(&invalid)?;
+        }
         let settings = Settings { mounts: mounted.binds, ..settings };
         let oci = serde_json::from_value(spec::oci(&settings))
             .map_err(|e| invalid(format!("its configuration is no valid OCI one: {e}")))?;
@@ -156,6 +173,7 @@ impl Engine {
             images: mounted.images,
             subpaths: mounted.subpaths,
             init: spec.init,
+            apparmor,
             seccomp,
             log: LogTarget {
                 path: (!spec.log.none).then(|| self.log_path(&record.id)),
@@ -173,6 +191,29 @@ impl Engine {
     pub(super) fn oci_limits(&self, record: &ContainerRecord) -> Result<oci_spec::runtime::LinuxResources, EngineError> {
         let resources = resources(record).map_err(EngineError::Invalid)?;
         spec::limits(&resources).map_err(|e| EngineError::Invalid(format!("the limits are not valid: {e}")))
+    }
+
+    /// The profile of containers that name none, loaded when the first needs it. Docker's serves where ours cannot be loaded.
+    fn apparmor_profile(&self) -> Option<String> {
+        use crate::runtime::apparmor::{DEFAULT, is_enabled, is_loaded, load_default};
+        let found = || {
+            if !is_enabled() {
+                return None;
+            }
+            match load_default() {
+                Ok(()) => Some(DEFAULT.to_string()),
+                Err(_) if is_loaded(DEFAULT) => Some(DEFAULT.to_string()),
+                Err(error) => {
+                    let other = is_loaded("docker-default").then(|| "docker-default".to_string());
+                    tracing::warn!(
+                        "the AppArmor profile {DEFAULT} cannot be loaded: {error}; containers have {}",
+                        other.as_deref().unwrap_or("none")
+                    );
+                    other
+                }
+            }
+        };
+        self.apparmor.get_or_init(found).clone()
     }
 
     /// The layer below every image: empty directories and files where wharf mounts something. Images have most of them, but
@@ -356,6 +397,37 @@ impl Engine {
         text.push_str(&format!("options {options}\n"));
         text
     }
+}
+
+/// Refuses mounts on /proc, which would take the place of what is masked there; but for those files of it that lxcfs and the
+/// like stand in for (runc, `libcontainer/rootfs_linux.go`).
+fn check_destination(destination: &str, source: &Path) -> Result<(), String> {
+    const STAND_INS: [&str; 10] = [
+        "cpuinfo",
+        "diskstats",
+        "loadavg",
+        "meminfo",
+        "slabinfo",
+        "stat",
+        "swaps",
+        "uptime",
+        "sys/kernel/ns_last_pid",
+        "sys/crypto/fips_enabled",
+    ];
+    let mut clean = std::path::PathBuf::new();
+    for part in Path::new(destination).components() {
+        match part {
+            std::path::Component::Normal(name) => clean.push(name),
+            std::path::Component::ParentDir => drop(clean.pop()),
+            _ => {}
+        }
+    }
+    let Ok(inside) = clean.strip_prefix("proc") else { return Ok(()) };
+    let whole = inside == Path::new("") && source == Path::new("/proc");
+    if whole || STAND_INS.iter().any(|file| Path::new(file) == inside) {
+        return Ok(());
+    }
+    Err(format!("nothing can be mounted on `{destination}`: it would take the place of what the kernel shows there"))
 }
 
 /// What is mounted into a container besides what every one has.

@@ -143,6 +143,7 @@ impl Engine {
             execs: Default::default(),
             events: broadcast::Sender::new(1024),
             program: protected_program().map_err(EngineError::io("opening wharf's own program"))?,
+            apparmor: Default::default(),
             seccomp: Default::default(),
             nofile,
             next_exec: AtomicU64::new(1),

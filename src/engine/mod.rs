@@ -34,6 +34,7 @@ use crate::image::turns::Turns;
 use crate::network::dns::{Names, Serving};
 use crate::network::firewall::{Firewall, Forward};
 use crate::network::ports::Reservation;
+use crate::network::proxy::Proxy;
 use crate::runtime::cgroup::Hierarchy;
 use indexmap::IndexMap;
 use journal::Journal;
@@ -70,6 +71,8 @@ pub struct Engine {
     events: broadcast::Sender<Event>,
     /// This program, from a read-only mount of its own: what monitors and, in them, containers' first processes run.
     program: OwnedFd,
+    /// The AppArmor profile of containers that name none, once it has been looked for.
+    apparmor: std::sync::OnceLock<Option<String>>,
     /// Compiled seccomp profiles, by the capabilities that decide them.
     seccomp: Mutex<HashMap<u64, Vec<[u32; 2]>>>,
     /// The limit of open files that the engine was started with: soft, hard.
@@ -109,6 +112,8 @@ struct Live {
     namespace: Option<Arc<OwnedFd>>,
     resolver: Option<Serving>,
     reservations: Vec<Reservation>,
+    /// Of the published ports on IPv6 addresses.
+    proxies: Vec<Proxy>,
     forwards: Vec<Forward>,
     execs: HashMap<u64, mpsc::UnboundedSender<crate::runtime::control::Event>>,
     input: Vec<oneshot::Sender<Option<OwnedFd>>>,

@@ -8,11 +8,12 @@ use crate::network::dns::{self, View};
 use crate::network::firewall::{Forward, Wall};
 use crate::network::netlink::Netlink;
 use crate::network::ports::{self, Reservation};
+use crate::network::proxy::{self, Proxy};
 use crate::network::sandbox::{self, Attachment, Sandbox};
 use crate::network::{NetworkError, link};
 use indexmap::IndexMap;
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -39,6 +40,29 @@ pub const DEFAULT_NETWORK: &str = "bridge";
 pub(super) struct Placed {
     pub namespace: Option<Arc<OwnedFd>>,
     pub address: Option<Ipv4Addr>,
+}
+
+/// Listens on the first free port of a range on one of the host's IPv6 addresses.
+fn start_proxy(
+    address: Ipv6Addr,
+    protocol: &str,
+    range: std::ops::RangeInclusive<u16>,
+    to: SocketAddrV4,
+    owner: &dyn Fn(u16) -> Option<String>,
+) -> Result<Proxy, EngineError> {
+    if protocol != "tcp" {
+        return Err(EngineError::Invalid(format!("{protocol} cannot be published on the IPv6 address {address}; tcp can")));
+    }
+    let mut last = None;
+    for port in range {
+        match proxy::start(address, port, to) {
+            Ok(proxy) => return Ok(proxy),
+            Err(error) => last = Some((port, error)),
+        }
+    }
+    let (port, error) = last.unwrap_or((0, std::io::ErrorKind::InvalidInput.into()));
+    let owner = ports::blame(protocol, port, &error, owner);
+    Err(NetworkError::PortTaken { port, protocol: protocol.into(), address: format!("[{address}]"), owner }.into())
 }
 
 /// What a container's resolver shows it.
@@ -558,28 +582,46 @@ impl Engine {
             return Ok(());
         }
         let mut reservations: Vec<Reservation> = Vec::new();
-        let mut forwards = Vec::new();
-        let mut bound = Vec::new();
+        let (mut forwards, mut proxies, mut bound) = (Vec::new(), Vec::new(), Vec::new());
         for port in &record.spec.ports {
             let owner = |number: u16| self.owner_of(&container.id, number, &port.protocol);
             // A container that is started again keeps the ports that the kernel chose for it.
             let known =
                 record.bound_ports.iter().find(|b| b.0 == port.target && b.1 == port.protocol && port.published == (0, 0));
             let range = known.map_or(port.published.0..=port.published.1, |b| b.3..=b.3);
-            let ip = port.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
-            let reservation = ports::reserve(ip, &port.protocol, range, &owner)?;
+            let to = SocketAddrV4::new(address, port.target);
+            let host_ip = match port.host_ip {
+                Some(IpAddr::V6(ip)) => {
+                    let proxy = start_proxy(ip, &port.protocol, range, to, &owner)?;
+                    bound.push((port.target, port.protocol.clone(), Some(IpAddr::V6(ip)), proxy.port));
+                    proxies.push(proxy);
+                    continue;
+                }
+                Some(IpAddr::V4(ip)) => Some(ip).filter(|ip| !ip.is_unspecified()),
+                None => None,
+            };
+            let reservation = ports::reserve(host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED), &port.protocol, range, &owner)?;
             forwards.push(Forward {
-                host_ip: port.host_ip,
+                host_ip,
                 protocol: if port.protocol == "udp" { 17 } else { 6 },
                 port: reservation.port,
                 to: (address, port.target),
             });
-            bound.push((port.target, port.protocol.clone(), port.host_ip, reservation.port));
+            bound.push((port.target, port.protocol.clone(), host_ip.map(IpAddr::V4), reservation.port));
+            // On every address means on those of IPv6, too, where the host has any and the port is free there.
+            if port.host_ip.is_none()
+                && port.protocol == "tcp"
+                && let Ok(proxy) = proxy::start(Ipv6Addr::UNSPECIFIED, reservation.port, to)
+            {
+                bound.push((port.target, port.protocol.clone(), Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)), proxy.port));
+                proxies.push(proxy);
+            }
             reservations.push(reservation);
         }
         self.firewall.publish(&forwards).map_err(NetworkError::Firewall)?;
         let mut live = locked(&container.live);
         live.reservations = reservations;
+        live.proxies = proxies;
         live.forwards = forwards;
         drop(live);
         if record.bound_ports != bound {
@@ -602,13 +644,14 @@ impl Engine {
 
     /// Takes a container off its networks. The kernel removes the interfaces with the namespace.
     pub(super) fn unplace(&self, container: &Container) {
-        let (namespace, resolver, reservations, forwards) = {
+        let (namespace, resolver, reservations, forwards, proxies) = {
             let mut live = locked(&container.live);
             (
                 live.namespace.take(),
                 live.resolver.take(),
                 std::mem::take(&mut live.reservations),
                 std::mem::take(&mut live.forwards),
+                std::mem::take(&mut live.proxies),
             )
         };
         if let Err(error) = self.firewall.unpublish(&forwards) {
@@ -617,7 +660,7 @@ impl Engine {
         for network in container.record().endpoints.keys() {
             self.names.remove(network, &container.id);
         }
-        drop((namespace, resolver, reservations));
+        drop((namespace, resolver, reservations, proxies));
     }
 
     /// The address by which a container reaches the host.

@@ -4,7 +4,7 @@ use crate::network::address::Subnet;
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// What a container was created with.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -225,7 +225,8 @@ pub struct MountSpec {
 pub struct PortSpec {
     pub target: u16,
     pub protocol: String,
-    pub host_ip: Option<Ipv4Addr>,
+    /// Absent: every address of the host.
+    pub host_ip: Option<IpAddr>,
     /// First and last of the host's ports to choose from; (0, 0) for any.
     pub published: (u16, u16),
 }
@@ -343,7 +344,7 @@ pub struct ContainerRecord {
     pub endpoints: IndexMap<String, Ipv4Addr>,
     /// Published ports as they were bound: target, protocol, host address, host port.
     #[serde(default)]
-    pub bound_ports: Vec<(u16, String, Option<Ipv4Addr>, u16)>,
+    pub bound_ports: Vec<(u16, String, Option<IpAddr>, u16)>,
     pub state: State,
     /// The user has stopped it: restart policies leave it alone.
     #[serde(default)]

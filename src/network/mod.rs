@@ -12,6 +12,7 @@ pub mod link;
 pub mod netlink;
 mod nft;
 pub mod ports;
+pub mod proxy;
 pub mod sandbox;
 
 pub use error::NetworkError;

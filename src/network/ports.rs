@@ -37,15 +37,20 @@ pub fn reserve(
         }
     }
     let (port, error) = last.unwrap_or((0, std::io::ErrorKind::InvalidInput.into()));
-    let owner = match error.kind() {
+    let owner = blame(protocol, port, &error, owner_of);
+    Err(NetworkError::PortTaken { port, protocol: protocol.into(), address: address.to_string(), owner })
+}
+
+/// Why a port cannot be had, with the one who has it.
+pub fn blame(protocol: &str, port: u16, error: &std::io::Error, owner_of: &dyn Fn(u16) -> Option<String>) -> String {
+    match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             let who = owner_of(port).or_else(|| process_on(protocol, port)).unwrap_or_else(|| "another process".into());
             format!("it is in use by {who}; stop it or choose another host port")
         }
         std::io::ErrorKind::AddrNotAvailable => "the host has no such address".into(),
         _ => error.to_string(),
-    };
-    Err(NetworkError::PortTaken { port, protocol: protocol.into(), address: address.to_string(), owner })
+    }
 }
 
 /// The process that listens on a port, as `process "nginx" (pid 12)`, found by the socket's inode.

@@ -30,7 +30,9 @@ pub fn start(launch: &Launch, init: &OwnedFd, spec: &ExecSpec, streams: &[OwnedF
                 init::report(status, failure);
                 sys::exit_now(failure.code)
             };
-            if let Err(failure) = join(launch, init) {
+            let profile = launch.apparmor.as_ref().filter(|_| !spec.privileged);
+            let confined = profile.map_or(Ok(()), |profile| super::apparmor::confine_at_exec(profile));
+            if let Err(failure) = confined.and_then(|()| join(launch, init)) {
                 failed(&failure);
             }
             match sys::fork_into(libc::CLONE_PARENT as u64) {

@@ -47,6 +47,9 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, terminal
     sys::reset_signals();
     // Modes of what is made for the container are meant as they are written.
     nix::sys::stat::umask(Mode::empty());
+    if let Some(profile) = &launch.apparmor {
+        super::apparmor::confine_at_exec(profile)?;
+    }
     let oci = &launch.oci;
     let process = oci.process().as_ref().ok_or_else(|| StepFailed::because("reading the launch file", "it names no process"))?;
     let linux = oci.linux().as_ref();

@@ -32,6 +32,8 @@ pub struct Launch {
     pub copy_up: Vec<String>,
     /// An init of wharf's own as process 1, which forwards signals and reaps.
     pub init: bool,
+    /// The AppArmor profile of the container's processes; absent for none.
+    pub apparmor: Option<String>,
     /// The seccomp program, compiled; empty for none.
     pub seccomp: Vec<[u32; 2]>,
     pub log: LogTarget,

@@ -4,6 +4,7 @@
 //! children do before they become the user's program; [`rootfs`], [`cgroup`], [`capabilities`], [`seccomp`] and [`user`]
 //! are the steps. [`control`] is how the engine talks to a monitor. [`sys`] holds every raw system call.
 
+pub mod apparmor;
 pub mod capabilities;
 pub mod cgroup;
 pub mod control;

@@ -3,6 +3,7 @@
 mod builds;
 mod commands;
 mod examples;
+mod hostile;
 mod images;
 mod scenarios;
 mod services;

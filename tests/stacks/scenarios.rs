@@ -68,6 +68,13 @@ fn published_ports_answer_on_every_address() {
         last.contains("published")
     });
     assert!(http_get(&format!("127.0.0.1:{local}")).expect("answer").contains("published"));
+    if std::net::TcpListener::bind("[::1]:0").is_ok() {
+        assert!(http_get(&format!("[::1]:{any}")).expect("answer on IPv6").contains("published"));
+        assert!(http_get(&format!("[::1]:{local}")).is_err(), "127.0.0.1 is not ::1");
+        stack.wharf(&["engine", "stop"]).ok();
+        stack.wharf(&["ps"]).ok();
+        assert!(http_get(&format!("[::1]:{any}")).expect("answer after another engine has come").contains("published"));
+    }
     let bridge = stack.sh("echo", "ip route | awk '/default/ {print $3}'");
     assert!(http_get(&format!("{bridge}:{any}")).expect("answer on the host's address").contains("published"));
     // A container reaches the published port by the host's address, its own network included.

@@ -184,9 +184,17 @@ struct Trod {
     created: String,
 }
 
+/// A Git repository that was checked out, as long as the build lasts.
+struct Repository {
+    tree: Arc<Tree>,
+    commit: String,
+    /// Holds its files.
+    _draft: Draft,
+}
+
 struct Solver {
-    /// Repositories that are sources: their files, and what keeps them.
-    repositories: Mutex<HashMap<String, (Arc<Tree>, String, Draft)>>,
+    /// Repositories that are sources.
+    repositories: Mutex<HashMap<String, Repository>>,
     host: Arc<dyn Host>,
     request: Request,
     report: Report,
@@ -519,8 +527,8 @@ impl Solver {
     async fn repository(&self, text: &str, git: GitRef, keep_git: bool) -> Result<(Arc<Tree>, String), ImageError> {
         let id = format!("{text} {keep_git}");
         let locked = || self.repositories.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some((tree, commit, _)) = locked().get(&id) {
-            return Ok((tree.clone(), commit.clone()));
+        if let Some(known) = locked().get(&id) {
+            return Ok((known.tree.clone(), known.commit.clone()));
         }
         let draft = self.host.store().draft()?;
         let place = draft.diff();
@@ -530,7 +538,7 @@ impl Solver {
             Ok((Arc::new(tree), commit))
         })
         .await?;
-        locked().insert(id, (tree.clone(), commit.clone(), draft));
+        locked().insert(id, Repository { tree: tree.clone(), commit: commit.clone(), _draft: draft });
         Ok((tree, commit))
     }
 

@@ -119,13 +119,7 @@ impl Solver {
             (state.top().map(str::to_string), self.request.epoch, key.clone(), self.created.clone());
         let made = blocking(move || {
             // Mount points that the image does not have were made for the command alone.
-            for stub in stubs {
-                let place = ran.draft.diff().join(stub);
-                let _ = std::fs::remove_dir(&place).or_else(|_| match std::fs::metadata(&place) {
-                    Ok(file) if file.is_file() && file.len() == 0 => std::fs::remove_file(&place),
-                    _ => Ok(()),
-                });
-            }
+            remove_stubs(&ran.draft.diff(), &stubs).map_err(ImageError::store("looking through a step's files".into()))?;
             let made = Made { layer: store.keep(&ran.draft, top.as_deref(), epoch)?, created };
             cache::remember(&store, &remembered, &made);
             Ok(made)
@@ -325,6 +319,30 @@ impl Solver {
             None => malformed,
         })
     }
+}
+
+/// Removes mount points from a layer, where they are still empty. The command may have put symlinks in the place of directories:
+/// none is followed (CVE-2024-23652).
+fn remove_stubs(layer: &Path, stubs: &[PathBuf]) -> std::io::Result<()> {
+    use crate::runtime::sys::{Beneath, open_beneath};
+    use nix::fcntl::AtFlags;
+    use nix::sys::stat::{SFlag, fstatat};
+    use nix::unistd::{UnlinkatFlags, unlinkat};
+    let root = std::fs::File::open(layer)?;
+    for stub in stubs {
+        let (Some(name), Some(parent)) = (stub.file_name(), stub.parent()) else { continue };
+        let parent = if parent == Path::new("") { Path::new(".") } else { parent };
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let Ok(parent) = open_beneath(root.as_fd(), parent, flags, 0, Beneath::NoSymlinks) else { continue };
+        let Ok(stat) = fstatat(&parent, Path::new(name), AtFlags::AT_SYMLINK_NOFOLLOW) else { continue };
+        // A directory that is not empty stays: the kernel refuses.
+        let _ = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+            SFlag::S_IFDIR => unlinkat(&parent, Path::new(name), UnlinkatFlags::RemoveDir),
+            SFlag::S_IFREG if stat.st_size == 0 => unlinkat(&parent, Path::new(name), UnlinkatFlags::NoRemoveDir),
+            _ => Ok(()),
+        };
+    }
+    Ok(())
 }
 
 /// Whether a RUN is a heredoc and nothing else.

@@ -1,0 +1,83 @@
+//! AppArmor: the profile of every container that asks for no other, and how a process gets one.
+
+use super::error::{Doing, StepFailed};
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// The name of the profile that containers have by default.
+pub const DEFAULT: &str = "wharf-default";
+
+const LOADED: &str = "/sys/kernel/security/apparmor/profiles";
+
+/// What Docker's default profile allows and denies (moby, `profiles/apparmor/template.go`): everything that capabilities and
+/// seccomp let through, but no mount, and no write to the kernel's own files below /proc and /sys.
+const PROFILE: &str = r"
+#include <tunables/global>
+profile wharf-default flags=(attach_disconnected,mediate_deleted) {
+  #include <abstractions/base>
+  network,
+  capability,
+  file,
+  umount,
+  signal (receive) peer=unconfined,
+  signal (send, receive) peer=wharf-default,
+  ptrace (trace, read, tracedby, readby) peer=wharf-default,
+  deny mount,
+  deny @{PROC}/* w,
+  deny @{PROC}/{[^1-9],[^1-9][^0-9],[^1-9s][^0-9y][^0-9s],[^1-9][^0-9][^0-9][^0-9/]*}/** w,
+  deny @{PROC}/sys/[^k]** w,
+  deny @{PROC}/sys/kernel/{?,??,[^s][^h][^m]**} w,
+  deny @{PROC}/sysrq-trigger rwklx,
+  deny @{PROC}/kcore rwklx,
+  deny /sys/[^f]*/** wklx,
+  deny /sys/f[^s]*/** wklx,
+  deny /sys/fs/[^c]*/** wklx,
+  deny /sys/fs/c[^g]*/** wklx,
+  deny /sys/fs/cg[^r]*/** wklx,
+  deny /sys/firmware/** rwklx,
+  deny /sys/devices/virtual/powercap/** rwklx,
+  deny /sys/kernel/security/** rwklx,
+}
+";
+
+/// Whether the kernel confines by AppArmor.
+pub fn is_enabled() -> bool {
+    std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.trim() == "Y")
+        && Path::new(LOADED).exists()
+}
+
+/// Whether a profile is loaded.
+pub fn is_loaded(profile: &str) -> bool {
+    let text = std::fs::read_to_string(LOADED).unwrap_or_default();
+    text.lines().any(|line| line.rsplit_once(" (").is_some_and(|(name, _)| name == profile))
+}
+
+/// Loads the default profile by `apparmor_parser`, which every distribution with AppArmor has.
+///
+/// # Errors
+/// When there is no such program, or the kernel refuses.
+pub fn load_default() -> io::Result<()> {
+    let mut parser = Command::new("apparmor_parser")
+        .args(["--skip-cache", "--replace"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut input) = parser.stdin.take() {
+        input.write_all(PROFILE.as_bytes())?;
+    }
+    let output = parser.wait_with_output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_string()))
+}
+
+/// Has the calling process, and those that it forks, get a profile when they execute a program. It writes to the procfs that is
+/// mounted now: the host's, when nothing of the container is mounted yet (CVE-2019-16884).
+pub fn confine_at_exec(profile: &str) -> Result<(), StepFailed> {
+    let own = Path::new("/proc/thread-self/attr/apparmor/exec");
+    let path = if own.exists() { own } else { Path::new("/proc/thread-self/attr/exec") };
+    std::fs::write(path, format!("exec {profile}")).doing(format_args!("asking for the AppArmor profile {profile}"))
+}

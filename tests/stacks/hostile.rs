@@ -1,0 +1,242 @@
+//! A hostile container: the published ways out, each tried as it was published, and the ways to others on the host.
+
+use crate::support::{Stack, eventually};
+use std::process::Command;
+
+const APP: &str = "image: busybox:local, command: sleep 1000, stop_signal: SIGKILL";
+
+fn digest(path: &std::path::Path) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(std::fs::read(path).expect("read")).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// CVE-2019-5736: the runtime's program is overwritten through /proc/PID/exe while it enters the container.
+#[test]
+fn the_runtimes_program_cannot_be_overwritten() {
+    let stack = Stack::new("nothing");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stacks/support/exe_writer.c");
+    let built = Command::new("cc").args(["-static", "-O1", source, "-o"]).arg(stack.path("writer")).status().expect("cc");
+    assert!(built.success());
+    stack.write(
+        "compose.yaml",
+        &format!("services: {{app: {{{APP}, volumes: ['./writer:/writer:ro'], cap_add: [SYS_PTRACE, DAC_READ_SEARCH]}}}}"),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_wharf"));
+    let before = digest(program);
+    // As published: a program that is wharf's own, by `#!/proc/self/exe`.
+    stack.sh("app", "printf '#!/proc/self/exe\\n' > /bin/evil; chmod +x /bin/evil");
+    let watching =
+        stack.command(&["exec", "-T", "app", "/writer", "2"]).stdout(std::process::Stdio::piped()).spawn().expect("exec");
+    for _ in 0..40 {
+        stack.wharf(&["exec", "-T", "app", "/bin/evil"]);
+        stack.wharf(&["exec", "-T", "app", "true"]);
+    }
+    let said = watching.wait_with_output().expect("output");
+    let said = String::from_utf8_lossy(&said.stdout);
+    assert!(said.contains("written 0"), "{said}");
+    assert_eq!(digest(program), before);
+    stack.wharf(&["exec", "-T", "app", "true"]).ok();
+}
+
+/// CVE-2024-21626: a working directory by a descriptor that leads to the host.
+#[test]
+fn no_descriptor_leads_to_the_host() {
+    let stack = Stack::new("nothing");
+    for n in 0..16 {
+        stack.write("compose.yaml", &format!("services: {{app: {{{APP}, working_dir: /proc/self/fd/{n}}}}}"));
+        let up = stack.wharf(&["up", "-d", "--force-recreate"]);
+        if up.code == 0 {
+            let seen = stack.sh("app", "pwd; ls -a ../../../../../.. 2>/dev/null | tr '\\n' ' '");
+            assert!(!seen.contains("boot") && !seen.contains("srv") && !seen.contains("unreachable"), "{n}: {seen}");
+        }
+    }
+    stack.write("compose.yaml", &format!("services: {{app: {{{APP}}}}}"));
+    stack.wharf(&["up", "-d", "--force-recreate"]).ok();
+    for n in 0..16 {
+        let out = stack.wharf(&[
+            "exec",
+            "-T",
+            "-w",
+            &format!("/proc/self/fd/{n}"),
+            "app",
+            "sh",
+            "-c",
+            "ls -a ../../../../../.. | tr '\\n' ' '",
+        ]);
+        assert!(!out.stdout.contains("boot") && !out.stdout.contains("srv"), "{n}: {}", out.stdout);
+    }
+    let open = stack.sh("app", "for f in /proc/self/fd/*; do readlink $f; done; true");
+    assert!(open.lines().all(|l| l.starts_with("/dev/null") || l.starts_with("pipe:") || l.starts_with("/proc/")), "{open}");
+}
+
+/// CVE-2021-30465, CVE-2019-16884, CVE-2025-31133, CVE-2025-52565, CVE-2025-52881: links where something is to be mounted.
+#[test]
+fn links_lead_no_mount_out() {
+    let stack = Stack::new("nothing");
+    std::fs::create_dir_all(stack.path("outside/target")).expect("directory");
+    std::fs::create_dir_all(stack.path("mounted")).expect("directory");
+    stack.write("mounted/file", "mounted");
+    let outside = stack.path("outside");
+    // A volume in which an earlier container has put links, and another mounts below them.
+    stack.write(
+        "compose.yaml",
+        &format!("services: {{a: {{{APP}, volumes: ['vol:/v']}}, b: {{{APP}, profiles: [later], volumes: ['vol:/v', './mounted:/v/link/target', './mounted:/v/up/x', './mounted/file:/v/file/y']}}}}\nvolumes: {{vol: {{}}}}"),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    stack.sh(
+        "a",
+        &format!("ln -s {} /v/link; ln -s ../../../../../../../.. /v/up; ln -s /proc/self/root/etc /v/file", outside.display()),
+    );
+    stack.wharf(&["up", "-d", "b"]);
+    assert_eq!(std::fs::read_dir(outside.join("target")).expect("target").count(), 0);
+    assert!(!std::path::Path::new("/x").exists() && !std::path::Path::new("/etc/y").exists());
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    assert!(!mounts.contains(outside.to_str().expect("path")));
+    // Nothing is mounted where the kernel's files are masked.
+    for target in ["/proc", "/proc/sys", "/./proc/../proc/self", "/proc/self/attr"] {
+        stack.write("compose.yaml", &format!("services: {{app: {{{APP}, volumes: ['./mounted:{target}']}}}}"));
+        stack.wharf(&["up", "-d"]).fails(1, &["nothing can be mounted on"]);
+    }
+    stack.write("compose.yaml", &format!("services: {{app: {{{APP}, tmpfs: /proc/kcore}}}}"));
+    stack.wharf(&["up", "-d"]).fails(1, &["nothing can be mounted on"]);
+    stack.write("compose.yaml", &format!("services: {{app: {{{APP}, volumes: ['./mounted/file:/proc/cpuinfo']}}}}"));
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(stack.sh("app", "cat /proc/cpuinfo"), "mounted");
+    // Images whose directories are links: what is masked is masked wherever that leads.
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut add = |name: &str, target: &str| {
+        let mut h = tar::Header::new_gnu();
+        h.set_entry_type(tar::EntryType::Symlink);
+        h.set_size(0);
+        h.set_mode(0o777);
+        tar.append_link(&mut h, name, target).expect("append");
+    };
+    add("proc", "evil");
+    add("sys", "../../../../evil-sys");
+    add("dev", "/evil-dev");
+    let mut busybox = tar::Header::new_gnu();
+    let binary = std::fs::read("/bin/busybox").expect("busybox");
+    busybox.set_mode(0o755);
+    busybox.set_size(binary.len() as u64);
+    tar.append_data(&mut busybox, "bin/busybox", &binary[..]).expect("append");
+    std::fs::write(stack.path("evil.tar"), tar.into_inner().expect("tar")).expect("write");
+    stack.wharf(&["image", "import", stack.path("evil.tar").to_str().expect("path"), "evil"]).ok();
+    let ran = stack.wharf(&["container", "run", "--rm", "evil", "/bin/busybox", "sh", "-c", "echo x > /evil/sys/kernel/core_pattern; /bin/busybox head -c1 /evil/kcore | /bin/busybox wc -c; echo 1 > /evil/sysrq-trigger"]);
+    assert!(ran.code != 0 || ran.stdout.trim() == "0", "{ran:?}");
+    assert!(!ran.stdout.contains("1\n"), "{ran:?}");
+    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").expect("core_pattern");
+    assert_ne!(pattern.trim(), "x");
+}
+
+/// CVE-2022-0492 and its like: a cgroup's release agent, new user namespaces, mounts, modules, the kernel's log and keys.
+#[test]
+fn the_kernels_doors_are_shut() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", &format!("services: {{app: {{{APP}}}}}"));
+    stack.wharf(&["up", "-d"]).ok();
+    let table = [
+        ("unshare -Ur true", "not permitted"),
+        ("unshare -m true", "not permitted"),
+        ("mkdir -p /tmp/c; mount -t cgroup -o rdma cgroup /tmp/c", "denied"),
+        ("mount -t proc proc /tmp", "denied"),
+        ("echo x > /sys/fs/cgroup/memory/release_agent", "can't create"),
+        ("echo x > /proc/sys/kernel/core_pattern", "Read-only"),
+        ("echo b > /proc/sysrq-trigger", "can't create"),
+        ("echo 1 > /sys/kernel/uevent_helper", "can't create"),
+        ("insmod /tmp/x.ko; init_module", "not"),
+        ("mknod /tmp/vda b 254 0 && head -c 1 /tmp/vda", "not permitted"),
+        ("dmesg", "not permitted"),
+        ("chroot /proc/1/root ls /boot", "No such file"),
+        ("nsenter -t 1 -n true", "not permitted"),
+        ("hostname other", "not permitted"),
+        ("date -s 2001-01-01", "not permitted"),
+        ("ip link set eth0 down", "not permitted"),
+        ("reboot -f", "not permitted"),
+    ];
+    for (script, word) in table {
+        let out = stack.wharf(&["exec", "-T", "app", "sh", "-c", &format!("({script}) 2>&1; true")]);
+        assert!(out.stdout.contains(word), "`{script}` said: {}{}", out.stdout, out.stderr);
+    }
+    assert_eq!(stack.sh("app", "head -c 1 /proc/kcore | wc -c; ls /sys/firmware | wc -l"), "0\n0");
+}
+
+/// CVE-2024-23651, 23652, 23653: a build's mounts are swapped for links, its mount points for others' directories, and it asks for
+/// more than it was given.
+#[test]
+fn a_build_gets_no_further_than_a_container() {
+    let stack = Stack::new("nothing");
+    let victim = stack.path("victim");
+    std::fs::create_dir_all(victim.join("empty")).expect("directory");
+    std::fs::write(victim.join("file"), "").expect("file");
+    let path = victim.display().to_string();
+    stack.write(
+        "Dockerfile",
+        &format!(
+            "FROM busybox:local\nRUN --mount=type=cache,target=/x/empty --mount=type=cache,target=/y/file,id=f umount /x/empty 2>/dev/null; rm -rf /x /y 2>/dev/null; mv /x /moved; mv /y /moved2; ln -s {path} /x; ln -s {path} /y; true\n"
+        ),
+    );
+    stack.wharf(&["image", "build", "."]);
+    assert!(victim.join("empty").exists() && victim.join("file").exists(), "another's directory was removed");
+    // A cache that holds a link where another step mounts it.
+    stack.write(
+        "Dockerfile",
+        &format!("FROM busybox:local\nRUN --mount=type=cache,target=/c ln -sfn {path} /c/link\nRUN --mount=type=cache,target=/c echo x > /c/link/new 2>/dev/null; test ! -e /c/link/file\n"),
+    );
+    stack.wharf(&["image", "build", "."]).ok();
+    assert!(!victim.join("new").exists());
+    stack.write("Dockerfile", "FROM busybox:local\nRUN --security=insecure true\n");
+    stack.wharf(&["image", "build", "."]).fails(1, &["not allowed to this build"]);
+    // A copy out of a stage whose directories are links into this machine.
+    stack.write(
+        "Dockerfile",
+        &format!("FROM busybox:local AS a\nRUN ln -s {path} /dir\nFROM scratch\nCOPY --from=a /dir/file /got\n"),
+    );
+    stack.wharf(&["image", "build", "."]).fails(1, &["Dockerfile:4"]);
+}
+
+/// The host's own services, the engine, other stacks.
+#[test]
+fn others_on_the_host_are_out_of_reach() {
+    let stack = Stack::new("nothing");
+    let other = Stack::new("nothing");
+    let serving = "image: busybox:local, command: [sh, -c, 'mkdir /www; echo secret > /www/index.html; httpd -f -p 80 -h /www'], \
+        stop_signal: SIGKILL, ports: ['127.0.0.1::80']";
+    other.write("compose.yaml", &format!("services: {{db: {{{serving}}}}}"));
+    other.wharf(&["up", "-d"]).ok();
+    stack.write("compose.yaml", &format!("services: {{app: {{{APP}}}, inner: {{{APP}, networks: [closed]}}}}\nnetworks: {{default: {{}}, closed: {{internal: true}}}}"));
+    stack.wharf(&["up", "-d"]).ok();
+    let address = other.sh("db", "hostname -i");
+    // What is tried does work where it may.
+    eventually("the other stack serves", 20, || {
+        other.wharf(&["exec", "-T", "db", "wget", "-qO-", &format!("http://{address}/")]).stdout == "secret\n"
+    });
+    let own = std::net::TcpListener::bind("127.0.0.1:0").expect("listener");
+    let port = own.local_addr().expect("address").port();
+    std::thread::spawn(move || {
+        use std::io::Write;
+        while let Ok((mut stream, _)) = own.accept() {
+            let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nhost\n");
+        }
+    });
+    let published =
+        other.wharf(&["port", "db", "80"]).ok().trim().rsplit(':').next().expect("port").parse::<u16>().expect("number");
+    let gateway = stack.sh("app", "ip route | awk '/default/ {print $3}'");
+    let reach = |service: &str, to: &str, port: u16| {
+        stack.wharf(&["exec", "-T", service, "timeout", "2", "wget", "-qO-", &format!("http://{to}:{port}/")]).stdout
+    };
+    // Another stack: by its address, by a route of one's own, by raw packets.
+    assert_eq!(reach("app", &address, 80), "");
+    assert_ne!(stack.wharf(&["exec", "-T", "app", "ping", "-c1", "-W1", &address]).code, 0);
+    assert_ne!(stack.wharf(&["exec", "-T", "app", "ip", "route", "add", &format!("{address}/32"), "dev", "eth0"]).code, 0);
+    assert_ne!(stack.wharf(&["exec", "-T", "inner", "ping", "-c1", "-W1", &address]).code, 0);
+    assert_ne!(stack.wharf(&["exec", "-T", "app", "nslookup", "db"]).code, 0, "nor its names");
+    // The host's loopback, by its own address and through the resolver's.
+    for to in [gateway.as_str(), "127.0.0.1", "127.0.0.11"] {
+        assert_eq!(reach("app", to, port), "", "{to}");
+        assert_eq!(reach("app", to, published), "", "what is published on 127.0.0.1 is the host's alone: {to}");
+    }
+    assert_eq!(reach("inner", &gateway, port), "");
+    // The engine's socket is nowhere in the container, and no device of the host's.
+    assert_eq!(stack.sh("app", "find / -xdev -type s 2>/dev/null | wc -l; ls /dev | grep -cE 'vd|sd|mem|kmsg'; true"), "0\n0");
+}
