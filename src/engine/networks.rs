@@ -586,18 +586,21 @@ impl Engine {
         for port in &record.spec.ports {
             let owner = |number: u16| self.owner_of(&container.id, number, &port.protocol);
             // A container that is started again keeps the ports that the kernel chose for it.
-            let known =
-                record.bound_ports.iter().find(|b| b.0 == port.target && b.1 == port.protocol && port.published == (0, 0));
+            let host_ip = port.host_ip.filter(|ip| *ip != IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            let same = |bound: &&(u16, String, Option<IpAddr>, u16)| {
+                bound.0 == port.target && bound.1 == port.protocol && bound.2 == host_ip && port.published == (0, 0)
+            };
+            let known = record.bound_ports.iter().find(same);
             let range = known.map_or(port.published.0..=port.published.1, |b| b.3..=b.3);
             let to = SocketAddrV4::new(address, port.target);
-            let host_ip = match port.host_ip {
+            let host_ip = match host_ip {
                 Some(IpAddr::V6(ip)) => {
                     let proxy = start_proxy(ip, &port.protocol, range, to, &owner)?;
                     bound.push((port.target, port.protocol.clone(), Some(IpAddr::V6(ip)), proxy.port));
                     proxies.push(proxy);
                     continue;
                 }
-                Some(IpAddr::V4(ip)) => Some(ip).filter(|ip| !ip.is_unspecified()),
+                Some(IpAddr::V4(ip)) => Some(ip),
                 None => None,
             };
             let reservation = ports::reserve(host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED), &port.protocol, range, &owner)?;
