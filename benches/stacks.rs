@@ -120,6 +120,54 @@ fn builds(root: &Path, sides: &[Side], row: Row<'_>) {
     row("the same build again", "ms", cached.into_iter().map(median).collect());
 }
 
+/// What goes from container to container, and how fast names are answered.
+fn networks(root: &Path, sides: &[Side], row: Row<'_>) {
+    let text = "    command: [/net, sink, \"5001\"]\n    volumes: [./net:/net:ro]\n";
+    let pair = stack(root, "benchnet", 2, text);
+    let program = pair.join("net");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/net.c");
+    let built = Command::new("cc").args(["-static", "-O2", source, "-o"]).arg(&program).status();
+    if !built.is_ok_and(|s| s.success()) {
+        return;
+    }
+    let (mut rates, mut answers, mut slowest) = (Vec::new(), Vec::new(), Vec::new());
+    for side in sides {
+        side.timed(&pair, &["up", "-d"]);
+        let exec = |service: &str, args: &[&str]| {
+            let words = [&["exec", "-T", service][..], args].concat();
+            let said = side.text(&pair, &words);
+            said.split_whitespace().map(|word| word.parse::<f64>().unwrap_or(0.0)).collect::<Vec<f64>>()
+        };
+        let address = side.text(&pair, &["exec", "-T", "s2", "hostname", "-i"]).trim().to_string();
+        let number = |list: Vec<f64>, at: usize| list.get(at).copied().unwrap_or(0.0);
+        rates.push(median((0..3).map(|_| number(exec("s1", &["/net", "send", &address, "5001", "2"]), 0)).collect()));
+        answers.push(median((0..3).map(|_| number(exec("s1", &["/net", "dns", "s2", "2", "64"]), 0)).collect()));
+        slowest.push(median((0..3).map(|_| number(exec("s1", &["/net", "dns", "s2", "2", "1"]), 1)).collect()));
+        side.timed(&pair, &["down"]);
+    }
+    row("container to container, one connection", "MiB/s", rates);
+    row("a service's name: answers, 64 questions on their way", "/s", answers);
+    row("a service's name: 99th percentile, one question", "µs", slowest);
+    if let Some(rate) = bare_bridge(&program) {
+        println!("one connection over a veth bridge without any engine: {rate:.0} MiB/s");
+    }
+}
+
+/// The same over two network namespaces and a bridge made by hand.
+fn bare_bridge(program: &Path) -> Option<f64> {
+    let script = format!(
+        "set -e; trap 'ip netns del wbench1; ip netns del wbench2; ip link del wbench0' EXIT; ip link add wbench0 type bridge; ip link set wbench0 up
+         for n in 1 2; do ip netns add wbench$n; ip link add wbv$n master wbench0 type veth peer name eth0 netns wbench$n; ip link set wbv$n up
+           ip -n wbench$n addr add 10.211.0.$n/24 dev eth0; ip -n wbench$n link set eth0 up; done
+         ip netns exec wbench2 {0} sink 5001 & sink=$!; sleep 0.3
+         for i in 1 2 3; do ip netns exec wbench1 {0} send 10.211.0.2 5001 2; done; kill $sink",
+        program.display()
+    );
+    let output = Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).output().ok()?;
+    let rates: Vec<f64> = String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| line.parse().ok()).collect();
+    (rates.len() == 3).then(|| median(rates))
+}
+
 /// An image of six layers, 40,000 files and 1.75 GB, 0.7 GB compressed, from a registry on this machine.
 fn pulls(sides: &[Side], row: Row<'_>) {
     let place = tempfile::Builder::new().prefix("wharf-bench-").tempdir_in("/var/tmp").expect("directory");
@@ -346,6 +394,7 @@ fn main() {
         }
         row("requests/s to a published port on 127.0.0.1", "/s", rates);
     }
+    networks(root.path(), &sides, &row);
     let restart = stack(root.path(), "benchrestart", 50, "    command: [sleep, \"100077\"]\n    restart: always\n");
     let mut back = Vec::new();
     for side in &sides {

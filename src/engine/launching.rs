@@ -271,12 +271,9 @@ impl Engine {
         for file in ["resolv.conf", "hostname", "hosts"] {
             let destination = format!("/etc/{file}");
             if !record.spec.mounts.iter().any(|m| m.target == destination) && directory.join(file).exists() {
-                all.binds.push(BindMount {
-                    source: directory.join(file),
-                    destination,
-                    options: vec!["bind".into()],
-                    fstype: None,
-                });
+                let mut options = vec!["bind".to_string()];
+                options.extend(record.spec.read_only.then(|| "ro".to_string()));
+                all.binds.push(BindMount { source: directory.join(file), destination, options, fstype: None });
             }
         }
         let own_files = self.container_directory(&record.id).join("files");

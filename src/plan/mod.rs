@@ -156,6 +156,10 @@ pub enum PlanError {
         "the service `{service}` has `container_name: {name}` and cannot have {replicas} containers; remove the name or the scale"
     )]
     NamedAndScaled { service: String, name: String, replicas: u32 },
+    #[error(
+        "the service `{service}` is of the provider `{kind}`, and wharf runs no providers: run it beside wharf, and leave the service out by a profile"
+    )]
+    Provider { service: String, kind: String },
     #[error("the service `{service}` has no image and its `build` cannot be done yet; give it an `image`")]
     NoImage { service: String },
 }

@@ -283,6 +283,9 @@ impl Planner<'_> {
         if std::mem::replace(prepared, true) {
             return Ok(());
         }
+        if let Some(provider) = &service.provider {
+            return Err(PlanError::Provider { service: name.into(), kind: provider.kind.clone() });
+        }
         let Some(image) = &service.image else { return Err(PlanError::NoImage { service: name.into() }) };
         needs.extend(self.image(image, service));
         for key in service.networks.keys() {

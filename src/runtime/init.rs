@@ -190,6 +190,7 @@ impl Program {
         sys::close_on_exec_from(3).doing("closing descriptors")?;
         if with_init {
             if let Forked::Parent(child) = sys::fork_into(0).doing("starting the init's child")? {
+                let _ = nix::sys::prctl::set_name(c"wharf-init");
                 let null = open("/dev/null", OFlag::O_RDWR, Mode::empty());
                 let _ = null.map(|null| become_stdio([null.as_fd(), null.as_fd(), null.as_fd()]));
                 let _ = sys::close_from(3);
