@@ -2,7 +2,8 @@
 
 use super::logs::{self, Options};
 use super::reply::{Query, Reply};
-use crate::engine::{Container, Engine, EngineError};
+use crate::engine::record::Status;
+use crate::engine::{Container, Engine};
 use crate::logs::reader::{Reader, Selection};
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -27,38 +28,48 @@ pub async fn attach(engine: &Arc<Engine>, id: &str, query: &Query, mut request: 
         stderr: query.flag("stderr"),
         raw: record.spec.tty,
     };
-    // What it has written since its start, or nothing of it.
-    let started = record.state.started_at.map(|t| t - jiff::SignedDuration::from_millis(50));
-    let selection = if query.flag("logs") {
-        Selection { since: started.map(|t| format!("{t:.9}")), ..Selection::default() }
-    } else {
-        Selection { tail: Some(0), ..Selection::default() }
-    };
-    let reader = Reader::open(&engine.log_path(&container.id), &selection)
-        .map_err(EngineError::io(format!("reading the log of {}", record.name)))?;
-    // One that has ended already has its last words, and takes none.
-    let wants_input = query.flag("stdin") && record.spec.stdin_open && container.status().is_alive();
-    let input = if wants_input { engine.input(&container).await.unwrap_or_default() } else { None };
-    let input = input.map(pipe::Sender::from_owned_fd_unchecked).transpose();
-    let input = input.map_err(EngineError::io("opening the container's standard input"))?;
+    let wanted = Wanted { options, from_start: query.flag("logs"), input: query.flag("stdin") && record.spec.stdin_open };
     let (engine, tty) = (engine.clone(), record.spec.tty);
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(upgraded) => pump(&engine, &container, TokioIo::new(upgraded), input, (reader, options)).await,
+            Ok(upgraded) => serve(&engine, &container, TokioIo::new(upgraded), wanted).await,
             Err(error) => tracing::debug!("an attached connection was not upgraded: {error}"),
         }
     });
     super::exec::upgraded(tty)
 }
 
-/// Moves bytes both ways until the container has ended, or the client has left.
-async fn pump<S: AsyncRead + AsyncWrite + Send + 'static>(
+/// What a client has asked for.
+struct Wanted {
+    options: Options,
+    /// What the container has written since its start as well.
+    from_start: bool,
+    input: bool,
+}
+
+/// Moves bytes both ways until the container has ended, or the client has left. One that was not started yet is waited for:
+/// clients attach before they start.
+async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
     engine: &Arc<Engine>,
     container: &Arc<Container>,
     stream: S,
-    input: Option<pipe::Sender>,
-    (reader, options): (Reader, Options),
+    wanted: Wanted,
 ) {
+    let fresh = container.status() == Status::Created;
+    container.wait_until(|record| record.state.status != Status::Created || !record.state.error.is_empty()).await;
+    let started = container.record().state.started_at.map(|t| t - jiff::SignedDuration::from_millis(50));
+    let selection = if wanted.from_start || fresh {
+        Selection { since: started.map(|t| format!("{t:.9}")), ..Selection::default() }
+    } else {
+        Selection { tail: Some(0), ..Selection::default() }
+    };
+    let Ok(reader) = Reader::open(&engine.log_path(&container.id), &selection) else { return };
+    // One that has ended already has its last words, and takes none.
+    let input = match wanted.input && container.status().is_alive() {
+        true => engine.input(container).await.unwrap_or_default(),
+        false => None,
+    };
+    let input = input.and_then(|fd| pipe::Sender::from_owned_fd_unchecked(fd).ok());
     let (mut from_client, mut to_client) = tokio::io::split(stream);
     let (feeder, fed) = (engine.clone(), container.clone());
     let feeding = tokio::spawn(async move {
@@ -70,7 +81,7 @@ async fn pump<S: AsyncRead + AsyncWrite + Send + 'static>(
         }
     });
     let (sender, mut chunks) = mpsc::channel::<Bytes>(4);
-    tokio::spawn(logs::send_log(engine.clone(), container.clone(), reader, options, sender));
+    tokio::spawn(logs::send_log(engine.clone(), container.clone(), reader, wanted.options, sender));
     while let Some(chunk) = chunks.recv().await {
         if to_client.write_all(&chunk).await.is_err() {
             break;

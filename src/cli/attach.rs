@@ -81,6 +81,42 @@ pub async fn streams(
     terminal::join(client, stream, &joined).await
 }
 
+/// How a container that has just been made is run.
+#[derive(Clone, Copy, Debug)]
+pub struct Stay {
+    /// Print its id and leave it running.
+    pub detach: bool,
+    pub stdin: bool,
+    /// Remove it when it has ended.
+    pub rm: bool,
+}
+
+/// Starts a container that has just been made, and stays with it to its end; its exit code is ours.
+///
+/// # Errors
+/// Why it cannot be started (it is removed then), or its exit code.
+pub async fn start_and_stay(client: &Client, id: &str, stay: Stay) -> Outcome {
+    let removal = format!("/containers/{id}?force=1&v=1");
+    if let Err(error) = client.post::<Value>(&format!("/containers/{id}/start"), &Value::Null).await {
+        // Nobody could do anything with it.
+        let _ = client.delete(&removal).await;
+        return Err(error.into());
+    }
+    if stay.detach {
+        println!("{id}");
+        return Ok(());
+    }
+    let keys = terminal::detach_keys("ctrl-p,ctrl-q")?;
+    if streams(client, id, stay.stdin, true, true, keys).await? == Ended::Detached {
+        return Ok(());
+    }
+    let code = exit_code(client, id).await?;
+    if stay.rm {
+        client.delete(&removal).await?;
+    }
+    if code == 0 { Ok(()) } else { Err(Failure::Code(code)) }
+}
+
 /// Waits for a container's end, and gives its exit code.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 use super::network::{confirmed, delete_each, inspect, pairs};
 use super::output::{Steps, bytes, table};
 use super::ps::{self, Listed};
-use super::{Failure, Global, Outcome, attach, connect, cp, exec, export, images, logs, terminal, usage};
+use super::{Failure, Global, Outcome, attach, connect, cp, exec, export, images, logs, usage};
 use crate::api::client::{Client, ClientError};
 use crate::api::reply::escape;
 use futures::future::try_join_all;
@@ -371,26 +371,9 @@ async fn create(client: &Client, new: &New, stdin: bool, tty: bool) -> Result<St
 }
 
 async fn run(client: &Client, command: Run) -> Outcome {
-    let stdin = command.new.interactive && !command.detach;
     let id = create(client, &command.new, command.new.interactive, command.new.tty).await?;
-    let of = |action: &str| format!("/containers/{id}/{action}");
-    if let Err(error) = client.post::<Value>(&of("start"), &Value::Null).await {
-        let _ = client.delete(&format!("/containers/{id}?force=1&v=1")).await;
-        return Err(error.into());
-    }
-    if command.detach {
-        println!("{id}");
-        return Ok(());
-    }
-    let keys = terminal::detach_keys("ctrl-p,ctrl-q")?;
-    if attach::streams(client, &id, stdin, true, true, keys).await? == terminal::Ended::Detached {
-        return Ok(());
-    }
-    let code = attach::exit_code(client, &id).await?;
-    if command.rm {
-        client.delete(&format!("/containers/{id}?force=1&v=1")).await?;
-    }
-    if code == 0 { Ok(()) } else { Err(Failure::Code(code)) }
+    let stdin = command.new.interactive && !command.detach;
+    attach::start_and_stay(client, &id, attach::Stay { detach: command.detach, stdin, rm: command.rm }).await
 }
 
 /// Does something to several containers at once, and prints the names of those it was done to.

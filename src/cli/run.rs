@@ -4,7 +4,6 @@ use super::{Failure, Global, Outcome, attach, connect, project, ps, terminal, up
 use crate::compose::model::Service;
 use crate::compose::short;
 use crate::engine::projects::{Progress, RunRequest};
-use serde_json::Value;
 use std::path::PathBuf;
 
 #[derive(clap::Args, Debug)]
@@ -132,26 +131,7 @@ pub async fn run(global: &Global, command: Run) -> Outcome {
         }
     }
     let id = id.ok_or_else(|| Failure::Message("the engine left before the container was made; run the command again".into()))?;
-    let started = client.post::<Value>(&format!("/containers/{id}/start"), &Value::Null).await;
-    if let Err(error) = started {
-        // Nobody could do anything with it.
-        let _ = client.delete(&format!("/containers/{id}?force=1&v=1")).await;
-        return Err(error.into());
-    }
-    if command.detach {
-        println!("{id}");
-        return Ok(());
-    }
-    let keys = terminal::detach_keys("ctrl-p,ctrl-q")?;
-    let ended = attach::streams(&client, &id, stdin, true, true, keys).await?;
-    if ended == terminal::Ended::Detached {
-        return Ok(());
-    }
-    let code = attach::exit_code(&client, &id).await?;
-    if command.rm {
-        client.delete(&format!("/containers/{id}?force=1&v=1")).await?;
-    }
-    if code == 0 { Ok(()) } else { Err(Failure::Code(code)) }
+    attach::start_and_stay(&client, &id, attach::Stay { detach: command.detach, stdin, rm: command.rm }).await
 }
 
 /// The service as the command wants it, for one container.

@@ -289,11 +289,16 @@ impl Engine {
         if record.state.status == Status::Paused {
             self.pause_locked(container, false)?;
         }
-        // What a hook cannot do must not keep a container from being stopped.
-        if let Err(error) = self.run_hooks(container, |spec| &spec.pre_stop, "pre_stop").await {
-            tracing::warn!("{error}");
-        }
         let seconds = timeout.or(record.spec.stop_timeout).unwrap_or(DEFAULT_STOP_TIMEOUT);
+        if !record.spec.pre_stop.is_empty() {
+            // What a hook cannot do, or not in the container's grace period, must not keep it from being stopped.
+            let hooks = self.run_hooks(container, |spec| &spec.pre_stop, "pre_stop");
+            match tokio::time::timeout(Duration::from_secs(seconds), hooks).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!("{error}"),
+                Err(_) => tracing::warn!("the pre_stop hooks of {} took longer than {seconds} s", record.name),
+            }
+        }
         let signal = Self::stop_signal(&record);
         self.signal(container, signal)?;
         let stopped = container.wait_until(|record| !record.state.status.is_alive());

@@ -77,6 +77,21 @@ fn a_terminal_of_run_and_attach() {
 }
 
 #[test]
+fn a_client_may_attach_before_the_start() {
+    let stack = Stack::new("nothing");
+    let id =
+        stack.wharf(&["container", "create", "-i", "busybox:local", "sh", "-c", "echo first; read x; echo got $x; exit 5"]).ok();
+    let mut child =
+        stack.command(&["container", "attach", id.trim()]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("attach");
+    child.stdin.as_mut().expect("stdin").write_all(b"typed\n").expect("write");
+    std::thread::sleep(Duration::from_millis(200));
+    stack.wharf(&["container", "start", id.trim()]).ok();
+    let out = child.wait_with_output().expect("output");
+    assert_eq!((out.status.code(), String::from_utf8_lossy(&out.stdout).as_ref()), (Some(5), "first\ngot typed\n"));
+    stack.wharf(&["container", "rm", id.trim()]).ok();
+}
+
+#[test]
 fn files_are_copied_both_ways() {
     let stack = Stack::new("nothing");
     stack.write(
