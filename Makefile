@@ -27,8 +27,10 @@ bench: build ## wharf and, where it is set up, Docker Compose (PEER=COMMAND), si
 	@command -v wrk >/dev/null && [ -x /bin/busybox ] || { apt-get update -q && apt-get install -y -q --no-install-recommends wrk busybox-static docker-registry gcc libc6-dev; }
 	$(if $(PEER),PEER="$(PEER)") WHARF=$(CURDIR)/target/release/wharf $(CARGO) bench --bench stacks
 
-install: build ## into $(PREFIX)/bin
+install: build ## into $(PREFIX)/bin, with a systemd unit
 	install -D -m 755 target/release/wharf $(DESTDIR)$(PREFIX)/bin/wharf
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|/usr/local|$(PREFIX)|' dist/wharf.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/wharf.service
 
 test-packages:
 	@for p in $(TEST_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \

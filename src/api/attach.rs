@@ -63,7 +63,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
     } else {
         Selection { tail: Some(0), ..Selection::default() }
     };
-    let Ok(reader) = Reader::open(&engine.log_path(&container.id), &selection) else { return };
+    let reader = match Reader::open(&engine.log_path(&container.id), &selection) {
+        Ok(reader) => reader,
+        Err(error) => return tracing::warn!("attaching to {}: reading its log: {error}", container.name()),
+    };
     // One that has ended already has its last words, and takes none.
     let input = match wanted.input && container.status().is_alive() {
         true => engine.input(container).await.unwrap_or_default(),

@@ -1,9 +1,10 @@
 //! `wharf engine`: the engine itself.
 
 use super::{Failure, Global, Outcome};
-use crate::api::client::Client;
+use crate::api::client::{Client, ClientError};
 use crate::engine::Config;
-use crate::engine::lifecycle;
+use crate::engine::lifecycle::{self, WhenIdle};
+use crate::runtime::sys;
 use std::io::Write;
 use std::os::fd::AsFd;
 
@@ -11,7 +12,10 @@ use std::os::fd::AsFd;
 pub struct EngineCommand {
     #[command(subcommand)]
     action: Option<Action>,
-    /// Leave the terminal; say `ready` on standard output when listening.
+    /// Stop an engine that runs already, and go on in its place: what a service manager starts. Containers notice nothing.
+    #[arg(long)]
+    replace: bool,
+    /// Leave the terminal, and end when idle; say `ready` on standard output when listening.
     #[arg(long, hide = true)]
     background: bool,
 }
@@ -30,6 +34,9 @@ pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let absolute = |path: &std::path::Path| std::path::absolute(path).map_err(|e| Failure::Message(e.to_string()));
     let config = Config { data_root: absolute(&global.data_root)?, run_root: absolute(&global.run_root)? };
+    if command.replace {
+        stop(global)?;
+    }
     if command.background {
         let _ = nix::unistd::setsid();
     }
@@ -45,7 +52,8 @@ pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
             }
         }
     };
-    lifecycle::run(config, ready).map_err(|error| {
+    let when_idle = if background { WhenIdle::Leave } else { WhenIdle::Stay };
+    lifecycle::run(config, when_idle, ready).map_err(|error| {
         if background {
             println!("{error}");
         }
@@ -53,18 +61,27 @@ pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
     })
 }
 
-/// Asks the engine to end and waits until it has: its lock is free then.
+/// Asks the engine to end and waits until it has. Another that somebody starts meanwhile is not waited for.
 fn stop(global: &Global) -> Outcome {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failure::Message(e.to_string()))?;
-    let client = Client::new(&lifecycle::socket_path(&global.run_root));
-    let asked: Result<Option<serde_json::Value>, _> = runtime.block_on(client.post("/engine/stop", &serde_json::Value::Null));
-    if let Err(crate::api::client::ClientError::Connect { .. }) = asked {
-        return Ok(());
+    use nix::poll::{PollFd, PollFlags, PollTimeout};
+    let socket = lifecycle::socket_path(&global.run_root);
+    // No engine, and none to end.
+    let Ok(peer) = std::os::unix::net::UnixStream::connect(&socket) else { return Ok(()) };
+    let failed = |e: std::io::Error| Failure::Message(format!("looking at the engine of {}: {e}", socket.display()));
+    let credentials = nix::sys::socket::getsockopt(&peer, nix::sys::socket::sockopt::PeerCredentials);
+    let process = sys::pidfd_open(credentials.map_err(|e| failed(e.into()))?.pid()).map_err(failed)?;
+    drop(peer);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    match runtime.block_on(Client::new(&socket).post::<serde_json::Value>("/engine/stop", &serde_json::Value::Null)) {
+        Ok(_) | Err(ClientError::Connect { .. }) => {}
+        // The engine may be gone before its answer is read.
+        Err(error) => tracing::debug!("{error}"),
     }
-    let lock = std::fs::File::options().append(true).open(global.run_root.join("engine.lock"));
-    if let Ok(lock) = lock {
-        let _ = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive);
+    let mut ended = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    loop {
+        match nix::poll::poll(&mut ended, PollTimeout::NONE) {
+            Err(nix::errno::Errno::EINTR) => {}
+            result => return result.map(drop).map_err(|e| failed(e.into())),
+        }
     }
-    Ok(())
 }

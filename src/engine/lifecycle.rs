@@ -26,16 +26,28 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Two processors keep about so many starts going; more only wait for each other's locks in the kernel.
 const STARTS_AT_ONCE: usize = 8;
 
+/// An engine that is told to end waits this long for the starts that are under way.
+const STARTS_MAY_TAKE: Duration = Duration::from_secs(10);
+
+/// Whether an engine that has had nothing to do for a while ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenIdle {
+    /// Somebody runs it: a service manager, or a person in a terminal.
+    Stay,
+    /// A command started it, and the next will start another.
+    Leave,
+}
+
 /// The socket on which an engine with this run root listens.
 pub fn socket_path(run_root: &Path) -> std::path::PathBuf {
     run_root.join("engine.sock")
 }
 
-/// Runs an engine until it is told to stop or has nothing left to watch. `ready` is called when it listens.
+/// Runs an engine until it is told to stop or, if it is to, has nothing left to watch. `ready` is called when it listens.
 ///
 /// # Errors
 /// When another engine has the lock, or what it needs cannot be set up.
-pub fn run(config: Config, ready: impl FnOnce()) -> Result<(), EngineError> {
+pub fn run(config: Config, when_idle: WhenIdle, ready: impl FnOnce()) -> Result<(), EngineError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(EngineError::Invalid("the engine needs root: run it with sudo, or as a systemd service".into()));
     }
@@ -58,8 +70,12 @@ pub fn run(config: Config, ready: impl FnOnce()) -> Result<(), EngineError> {
         .append(true)
         .open(&lock_path)
         .map_err(EngineError::io(format!("opening {}", lock_path.display())))?;
-    let _lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, _)| EngineError::Conflict(format!("an engine already runs for {}", config.run_root.display())))?;
+    let _lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, _)| {
+        EngineError::Conflict(format!(
+            "an engine already runs for {}; `wharf engine --replace` goes on in its place",
+            config.run_root.display()
+        ))
+    })?;
     let nofile = raise_open_files();
     sys::few_malloc_arenas();
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get().min(4));
@@ -69,12 +85,12 @@ pub fn run(config: Config, ready: impl FnOnce()) -> Result<(), EngineError> {
         .enable_all()
         .build()
         .map_err(EngineError::io("starting the async runtime"))?;
-    let result = runtime.block_on(serve(config, nofile, ready));
+    let result = runtime.block_on(serve(config, nofile, when_idle, ready));
     runtime.shutdown_timeout(Duration::from_millis(200));
     result
 }
 
-async fn serve(config: Config, nofile: (u64, u64), ready: impl FnOnce()) -> Result<(), EngineError> {
+async fn serve(config: Config, nofile: (u64, u64), when_idle: WhenIdle, ready: impl FnOnce()) -> Result<(), EngineError> {
     let socket = socket_path(&config.run_root);
     let _ = fs::remove_file(&socket);
     let directory = File::open(&config.run_root).map_err(EngineError::io("opening the run root"))?;
@@ -90,8 +106,11 @@ async fn serve(config: Config, nofile: (u64, u64), ready: impl FnOnce()) -> Resu
     engine.clone().reap_monitors()?;
     ready();
     tracing::info!("the engine listens on {}", socket.display());
-    engine.clone().until_done(&connections).await;
+    engine.clone().until_done(&connections, when_idle).await;
     server.abort();
+    // A monitor that has not been heard of yet would miss the goodbye, and bring an engine back. No other start begins.
+    let starts = engine.starting.acquire_many(STARTS_AT_ONCE as u32);
+    let _none = tokio::time::timeout(STARTS_MAY_TAKE, starts).await;
     engine.leave();
     let _ = fs::remove_file(&socket);
     Ok(())
@@ -186,7 +205,7 @@ impl Engine {
         self.stopping.send_replace(true);
     }
 
-    async fn until_done(self: Arc<Self>, connections: &watch::Sender<usize>) {
+    async fn until_done(self: Arc<Self>, connections: &watch::Sender<usize>, when_idle: WhenIdle) {
         let mut stopping = self.stopping.subscribe();
         let mut connected = connections.subscribe();
         let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
@@ -201,7 +220,7 @@ impl Engine {
                 _ = terminate.recv() => return,
                 _ = interrupt.recv() => return,
                 _ = stopping.wait_for(|stop| *stop) => return,
-                () = idle => {}
+                () = idle, if when_idle == WhenIdle::Leave => {}
             }
             let busy = *connections.borrow() > 0 || self.containers().iter().any(|c| c.status().is_alive());
             if !busy {

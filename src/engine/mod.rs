@@ -218,6 +218,7 @@ impl Engine {
             "--run-root".into(),
             text(&self.config.run_root),
             "engine".into(),
+            "--background".into(),
         ]
     }
 

@@ -336,6 +336,8 @@ async fn execute(context: Arc<Context>, plan: Plan) -> Result<(), EngineError> {
     let mut running: FuturesUnordered<BoxFuture<'_, (NodeIndex, Result<(), EngineError>)>> = FuturesUnordered::new();
     let mut failed: HashSet<NodeIndex> = HashSet::new();
     let mut errors = Vec::new();
+    // A container is created and started: what is skipped of it is said once, and not at all below its own error.
+    let mut told: HashSet<String> = HashSet::new();
     let launch = |node: NodeIndex, running: &mut FuturesUnordered<BoxFuture<'_, _>>| {
         let (context, operation) = (context.clone(), graph[node].operation.clone());
         // A task of its own, so that steps run on every processor; it ends even when the client goes away half-way.
@@ -353,16 +355,16 @@ async fn execute(context: Arc<Context>, plan: Plan) -> Result<(), EngineError> {
             failed.insert(node);
             let object = object_of(&graph[node].operation);
             let _ = context.progress.send(Progress::Error { object: object.clone(), message: error.to_string() });
+            told.insert(object);
             errors.push(error.to_string());
         }
         while let Some(node) = done.pop() {
             for next in graph.neighbors_directed(node, Direction::Outgoing) {
                 if failed.contains(&node) && failed.insert(next) {
-                    let _ = context.progress.send(Progress::Step {
-                        object: object_of(&graph[next].operation),
-                        status: "Skipped".into(),
-                        done: true,
-                    });
+                    let object = object_of(&graph[next].operation);
+                    if told.insert(object.clone()) {
+                        let _ = context.progress.send(Progress::Step { object, status: "Skipped".into(), done: true });
+                    }
                 }
                 let Some(count) = waiting.get_mut(&next) else { continue };
                 *count -= 1;

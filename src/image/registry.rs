@@ -476,6 +476,10 @@ pub(super) fn short(digest: &str) -> String {
 
 fn unreachable(error: &reqwest::Error) -> String {
     let cause = root_cause(error);
+    // Hickory's words for a name without an address.
+    if cause.contains("no records found") {
+        return "its name is not known here: check the image's name, the network and /etc/resolv.conf".into();
+    }
     if error.is_connect() || error.is_timeout() { format!("it cannot be reached: {cause}") } else { cause }
 }
 

@@ -532,6 +532,50 @@ fn without_permission_nothing_is_done_and_it_is_said() {
     }
 }
 
+/// The starts that an engine's end falls into come to their own, and nothing brings the engine back: `systemctl stop` means it.
+#[test]
+fn an_engine_that_ends_in_the_middle_of_an_up_stays_away() {
+    let stack = Stack::new("defaults");
+    let services: String =
+        (0..24).map(|n| format!("  s{n}: {{image: 'busybox:local', command: sleep 1000, restart: always}}\n")).collect();
+    stack.write("compose.yaml", &format!("services:\n{services}"));
+    for _ in 0..3 {
+        let mut up = stack.command(&["up", "-d"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("up");
+        eventually("some containers run", 20, || stack.ps().iter().any(|c| c["State"] == "running"));
+        stack.wharf(&["engine", "stop"]).ok();
+        up.wait().expect("up");
+        let stopped = Instant::now();
+        while stopped.elapsed() < Duration::from_millis(1500) {
+            assert_eq!(stack.engine_pid(), None, "an engine came back");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        stack.wharf(&["up", "-d", "--wait"]).ok();
+        assert_eq!(stack.ps().iter().filter(|c| c["State"] == "running").count(), 24);
+        stack.wharf(&["down", "-t", "0"]).ok();
+    }
+}
+
+#[test]
+fn a_service_manager_takes_over_from_an_engine_that_a_command_started() {
+    let stack = Stack::new("defaults");
+    stack.write("compose.yaml", "services: {one: {image: 'busybox:local', command: sleep 1000}}");
+    stack.wharf(&["up", "-d"]).ok();
+    let began = || stack.sh("one", "cut -d' ' -f22 /proc/1/stat");
+    let (first, since) = (stack.engine_pid().expect("engine"), began());
+    stack.wharf(&["engine"]).fails(1, &["an engine already runs", "--replace"]);
+    let mut second = stack.command(&["engine", "--replace"]).stderr(Stdio::null()).spawn().expect("engine");
+    eventually("the first engine is gone", 10, || stack.engine_pid() != Some(first));
+    eventually("the second answers", 10, || {
+        std::os::unix::net::UnixStream::connect(stack.run_root().join("engine.sock")).is_ok()
+    });
+    assert_eq!(began(), since, "the container was restarted");
+    // Commands talk to the second, and start none beside it; that one has its run root in the environment.
+    assert_eq!(stack.engine_pid(), None);
+    stack.wharf(&["down", "-t", "0"]).ok();
+    stack.wharf(&["engine", "stop"]).ok();
+    assert_eq!(second.wait().expect("engine").code(), Some(0));
+}
+
 #[test]
 fn two_hundred_cycles_leave_the_engine_as_it_was() {
     let stack = Stack::new("defaults");
