@@ -5,13 +5,10 @@ use crate::engine::files::{ChangeKind, Commit, PathStat};
 use crate::engine::{Engine, EngineError};
 use crate::image::ImageError;
 use base64::Engine as _;
-use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
 use serde_json::{Value, json};
-use std::io;
 use std::sync::Arc;
-use tokio::sync::mpsc;
 
 /// The header in which Docker tells what is at a path.
 const STAT: &str = "x-docker-container-path-stat";
@@ -39,7 +36,7 @@ pub async fn archive(engine: &Arc<Engine>, id: &str, query: &Query, request: Req
         reply::empty(200)?
     } else {
         let engine = engine.clone();
-        stream("application/x-tar", move |out| engine.read_archive(&container, &path, out))?
+        reply::written("application/x-tar", move |out| engine.read_archive(&container, &path, out))?
     };
     let encoded = base64::engine::general_purpose::STANDARD.encode(described(&stat).to_string());
     if let Ok(value) = hyper::header::HeaderValue::from_str(&encoded) {
@@ -51,7 +48,7 @@ pub async fn archive(engine: &Arc<Engine>, id: &str, query: &Query, request: Req
 pub fn export(engine: &Arc<Engine>, id: &str) -> Reply {
     let container = engine.container(id)?;
     let engine = engine.clone();
-    stream("application/x-tar", move |out| engine.export(&container, out))
+    reply::written("application/x-tar", move |out| engine.export(&container, out))
 }
 
 pub fn changes(engine: &Engine, id: &str) -> Reply {
@@ -92,22 +89,6 @@ pub async fn commit(engine: &Arc<Engine>, query: &Query) -> Reply {
     }
     let image = made.map_err(|e| EngineError::Invalid(e.to_string()))??;
     reply::json(201, &json!({"Id": image.id}))
-}
-
-/// What is written by blocking work, as an answer that is sent while it is made.
-fn stream(
-    content_type: &'static str,
-    work: impl FnOnce(io::BufWriter<super::images::ChannelWriter>) -> Result<(), EngineError> + Send + 'static,
-) -> Reply {
-    let (sender, receiver) = mpsc::channel::<Bytes>(16);
-    tokio::task::spawn_blocking(move || {
-        let out = io::BufWriter::with_capacity(1 << 18, super::images::ChannelWriter(sender));
-        if let Err(error) = work(out) {
-            // The archive is then cut short, which whoever reads it notices.
-            tracing::warn!("{error}");
-        }
-    });
-    reply::stream(content_type, reply::receiver_stream(receiver))
 }
 
 /// Docker's form: the mode is Go's `os.FileMode`.

@@ -22,7 +22,7 @@ pub fn list(engine: &Engine, query: &Query) -> Reply {
     list.retain(|record| {
         let statuses = wanted("status");
         let shown = all || !statuses.is_empty() || record.state.status.is_alive();
-        let label = wanted("label").iter().all(|label| record.has_label(label));
+        let label = reply::labelled(&record.spec.labels, &filters);
         let status = statuses.is_empty() || statuses.iter().any(|s| s == record.state.status.as_str());
         let name =
             wanted("name").is_empty() || wanted("name").iter().any(|n| record.name.contains(n.trim_matches(['^', '$', '/'])));
@@ -362,11 +362,10 @@ pub async fn act(engine: &Arc<Engine>, id: &str, action: &str, query: &Query) ->
 /// `POST /containers/prune`: removes those that do not run.
 pub async fn prune(engine: &Arc<Engine>, query: &Query) -> Reply {
     let filters = query.filters();
-    let labels = filters.get("label").cloned().unwrap_or_default();
     let (mut removed, mut bytes) = (Vec::new(), 0);
     for container in engine.containers().into_iter().filter(|c| !Engine::is_build_step(c)) {
         let record = container.record();
-        let labelled = labels.iter().all(|label| record.has_label(label));
+        let labelled = reply::labelled(&record.spec.labels, &filters);
         if labelled && matches!(record.state.status, Status::Created | Status::Exited) {
             bytes += crate::engine::usage::disk_usage(&engine.written_by(&container.id));
             engine.remove(&container, false, false).await?;

@@ -98,30 +98,8 @@ async fn prune(engine: &Arc<Engine>, query: &Query) -> Reply {
 /// Images as an archive.
 fn save(engine: &Arc<Engine>, names: Vec<String>) -> Reply {
     let images: Vec<(ImageRef, Image)> = names.iter().map(|name| engine.image(name)).collect::<Result<_, _>>()?;
-    let (sender, receiver) = mpsc::channel::<Bytes>(16);
     let store = engine.images.clone();
-    tokio::task::spawn_blocking(move || {
-        let out = io::BufWriter::with_capacity(1 << 18, ChannelWriter(sender));
-        if let Err(error) = archive::save(&store, &images, out) {
-            // The archive is then cut short, which whoever reads it notices.
-            tracing::warn!("{error}");
-        }
-    });
-    reply::stream("application/x-tar", reply::receiver_stream(receiver))
-}
-
-/// Sends what is written as chunks of an answer.
-pub(super) struct ChannelWriter(pub mpsc::Sender<Bytes>);
-
-impl io::Write for ChannelWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.blocking_send(Bytes::copy_from_slice(bytes)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    reply::written("application/x-tar", move |out| archive::save(&store, &images, out))
 }
 
 /// The steps that made an image, the last first.

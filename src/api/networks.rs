@@ -1,6 +1,6 @@
 //! `/networks` and `/volumes`.
 
-use super::reply::{self, Filters, Query, Reply};
+use super::reply::{self, Filters, Query, Reply, labelled};
 use crate::engine::networks::NewNetwork;
 use crate::engine::record::{NetworkDriver, NetworkRecord, VolumeRecord};
 use crate::engine::volumes::NewVolume;
@@ -13,14 +13,6 @@ use std::sync::Arc;
 
 fn labels(value: &Value) -> IndexMap<String, String> {
     value.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_string())).collect()
-}
-
-/// Whether labels fulfil the filter `label`.
-fn labelled(labels: &IndexMap<String, String>, filters: &Filters) -> bool {
-    filters.get("label").into_iter().flatten().all(|wanted| match wanted.split_once('=') {
-        Some((key, value)) => labels.get(key).is_some_and(|known| known == value),
-        None => labels.contains_key(wanted),
-    })
 }
 
 /// Whether a name fulfils the filter `name`.

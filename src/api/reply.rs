@@ -7,8 +7,10 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::{Request, Response, StatusCode, header};
+use indexmap::IndexMap;
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::io;
 
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 pub type Reply = Result<Response<Body>, EngineError>;
@@ -56,6 +58,14 @@ impl Query {
 
 /// What `filters` names, each with its values.
 pub type Filters = HashMap<String, Vec<String>>;
+
+/// Whether labels fulfil the filter `label`: `KEY`s or `KEY=VALUE`s, each of which must be there.
+pub fn labelled(labels: &IndexMap<String, String>, filters: &Filters) -> bool {
+    filters.get("label").into_iter().flatten().all(|wanted| match wanted.split_once('=') {
+        Some((key, value)) => labels.get(key).is_some_and(|known| known == value),
+        None => labels.contains_key(wanted),
+    })
+}
 
 fn url_pairs(query: &str) -> Vec<(String, String)> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
@@ -126,6 +136,35 @@ pub fn stream(content_type: &'static str, chunks: impl Stream<Item = Bytes> + Se
     use futures::StreamExt;
     let frames = chunks.map(|chunk| Ok(Frame::data(chunk)));
     Ok(with_body(200, content_type, BodyExt::boxed_unsync(StreamBody::new(frames))))
+}
+
+/// What is written by blocking work, as an answer that is sent while it is made.
+pub fn written<E: std::fmt::Display>(
+    content_type: &'static str,
+    work: impl FnOnce(io::BufWriter<ChannelWriter>) -> Result<(), E> + Send + 'static,
+) -> Reply {
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(16);
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = work(io::BufWriter::with_capacity(1 << 18, ChannelWriter(sender))) {
+            // It is then cut short, which whoever reads it notices.
+            tracing::warn!("{error}");
+        }
+    });
+    stream(content_type, receiver_stream(receiver))
+}
+
+/// Sends what is written as chunks of an answer.
+pub struct ChannelWriter(tokio::sync::mpsc::Sender<Bytes>);
+
+impl io::Write for ChannelWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.blocking_send(Bytes::copy_from_slice(bytes)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What a receiver gets, as a stream.

@@ -123,10 +123,22 @@ pub async fn pull(global: &Global, command: Pull) -> Outcome {
     wanted.sort();
     wanted.dedup();
     let mut steps = Steps::new(command.quiet);
+    each_image(wanted.iter(), command.ignore_pull_failures, async |image| pull_one(&client, image, &mut steps).await).await
+}
+
+/// Does something to one image after the other, to the others too where one fails and that is to be ignored.
+///
+/// # Errors
+/// The first failure; exit code 1 where failures were ignored.
+pub async fn each_image<'a>(
+    images: impl Iterator<Item = &'a String>,
+    ignore_failures: bool,
+    mut one: impl AsyncFnMut(&'a str) -> Outcome,
+) -> Outcome {
     let mut failed = false;
-    for image in wanted {
-        if let Err(failure) = pull_one(&client, &image, &mut steps).await {
-            if !command.ignore_pull_failures {
+    for image in images {
+        if let Err(failure) = one(image).await {
+            if !ignore_failures {
                 return Err(failure);
             }
             eprintln!("{failure}");

@@ -196,10 +196,7 @@ pub async fn rm(global: &Global, command: Rm) -> Outcome {
     }
     if !command.force {
         let names: Vec<&str> = list.iter().map(Listed::name).collect();
-        eprint!("Going to remove {}\nAre you sure? [yN] ", names.join(", "));
-        let mut answer = String::new();
-        std::io::stdin().read_line(&mut answer).map_err(|e| Failure::Message(e.to_string()))?;
-        if !answer.trim().eq_ignore_ascii_case("y") {
+        if !super::network::answered_yes(&format!("Going to remove {}\nAre you sure? [yN] ", names.join(", ")))? {
             return Ok(());
         }
     }

@@ -136,7 +136,12 @@ pub fn confirmed(question: &str, force: bool) -> Result<bool, Failure> {
     if force {
         return Ok(true);
     }
-    eprint!("{question}\nAre you sure you want to continue? [y/N] ");
+    answered_yes(&format!("{question}\nAre you sure you want to continue? [y/N] "))
+}
+
+/// Asks with a prompt; anything but `y` means no.
+pub fn answered_yes(prompt: &str) -> Result<bool, Failure> {
+    eprint!("{prompt}");
     let _ = std::io::stderr().flush();
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).map_err(|e| Failure::Message(e.to_string()))?;

@@ -1,8 +1,8 @@
 //! `wharf push` and `wharf image push`.
 
-use super::images::layer_progress;
+use super::images::{each_image, layer_progress};
 use super::output::Steps;
-use super::{Failure, Global, Outcome, connect, project};
+use super::{Global, Outcome, connect, project};
 use crate::api::client::Client;
 use crate::api::reply::escape;
 use crate::engine::projects::Progress;
@@ -24,24 +24,17 @@ pub async fn run(global: &Global, command: Push) -> Outcome {
     let loaded = project::load(global, &command.services)?;
     super::ps::check_services(Some(&loaded), &command.services)?;
     let client = connect::engine(global).await?;
-    let mut failed = false;
-    for (name, service) in &loaded.project.services {
-        if service.build.is_none() || !(command.services.is_empty() || command.services.contains(name)) {
-            continue;
-        }
-        let Some(image) = &service.image else {
+    let built =
+        loaded.project.services.iter().filter(|(name, service)| {
+            service.build.is_some() && (command.services.is_empty() || command.services.contains(name))
+        });
+    let images = built.filter_map(|(name, service)| {
+        if service.image.is_none() {
             eprintln!("warning: `services.{name}` has no `image`, which says where to push it: it is left out");
-            continue;
-        };
-        if let Err(failure) = push_one(&client, image, command.quiet).await {
-            if !command.ignore_push_failures {
-                return Err(failure);
-            }
-            eprintln!("{failure}");
-            failed = true;
         }
-    }
-    if failed { Err(Failure::Code(1)) } else { Ok(()) }
+        service.image.as_ref()
+    });
+    each_image(images, command.ignore_push_failures, async |image| push_one(&client, image, command.quiet).await).await
 }
 
 /// Pushes an image and shows how.

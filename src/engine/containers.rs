@@ -247,16 +247,17 @@ impl Engine {
             let other = self.container(id)?;
             let failed = |message: String| EngineError::Start { name: record.name.clone(), message, code: 128 };
             let gone = || failed(format!("it shares the {what} of {}, which is not running", other.name()));
-            let pid = other.record().state.pid;
+            let pid_now = || other.with_record(|record| record.state.pid);
+            let pid = pid_now();
             for (join, name) in joins {
                 let fd = fs::File::open(format!("/proc/{pid}/ns/{name}")).map_err(|_| gone())?;
                 joined.push((*join, Arc::new(fd.into())));
             }
             // What was opened is that container's as long as the process has not been another one by then.
-            if pid == 0 || other.record().state.pid != pid {
+            if pid == 0 || pid_now() != pid {
                 return Err(gone());
             }
-            if matches!(other.record().spec.ipc, Sharing::Bare | Sharing::Host) && joins.len() > 1 {
+            if joins.len() > 1 && other.with_record(|record| matches!(record.spec.ipc, Sharing::Bare | Sharing::Host)) {
                 return Err(failed(format!("it shares the {what} of {}, which has none of its own", other.name())));
             }
         }

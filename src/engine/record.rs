@@ -354,14 +354,6 @@ pub struct ContainerRecord {
 }
 
 impl ContainerRecord {
-    /// Whether it has a label, `KEY` or `KEY=VALUE`.
-    pub fn has_label(&self, label: &str) -> bool {
-        match label.split_once('=') {
-            Some((key, value)) => self.spec.labels.get(key).is_some_and(|known| known == value),
-            None => self.spec.labels.contains_key(label),
-        }
-    }
-
     /// The layers that it needs: its root's and those of mounted images.
     pub fn all_layers(&self) -> impl Iterator<Item = &String> {
         self.layers.iter().chain(self.spec.mounts.iter().flat_map(|mount| &mount.layers))

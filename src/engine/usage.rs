@@ -78,14 +78,11 @@ impl Engine {
     pub fn usage(&self, container: &Container) -> Usage {
         let id = &container.id;
         let file = |controller: &str, name: &str| {
-            let path = self.cgroups.directory(controller, id)?.join(name);
-            fs::read_to_string(path).ok()
+            let path = self.cgroups.directory(controller, id).map(|directory| directory.join(name));
+            path.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default()
         };
-        let number = |controller: &str, name: &str| -> u64 {
-            file(controller, name).and_then(|text| text.trim().parse().ok()).unwrap_or(0)
-        };
-        let keyed = |text: Option<String>, key: &str| -> u64 {
-            let text = text.unwrap_or_default();
+        let number = |controller: &str, name: &str| -> u64 { file(controller, name).trim().parse().unwrap_or(0) };
+        let keyed = |text: &str, key: &str| -> u64 {
             let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok());
             value.unwrap_or(0)
         };
@@ -101,23 +98,23 @@ impl Engine {
         let limit;
         if self.cgroups.is_v2() {
             let cpu = file("", "cpu.stat");
-            usage.cpu_total = keyed(cpu.clone(), "usage_usec") * 1000;
-            usage.cpu_user = keyed(cpu.clone(), "user_usec") * 1000;
-            usage.cpu_system = keyed(cpu, "system_usec") * 1000;
+            usage.cpu_total = keyed(&cpu, "usage_usec") * 1000;
+            usage.cpu_user = keyed(&cpu, "user_usec") * 1000;
+            usage.cpu_system = keyed(&cpu, "system_usec") * 1000;
             usage.memory = number("", "memory.current");
-            usage.inactive_file = keyed(file("", "memory.stat"), "inactive_file");
+            usage.inactive_file = keyed(&file("", "memory.stat"), "inactive_file");
             limit = number("", "memory.max");
-            usage.blocks = io_stat(&file("", "io.stat").unwrap_or_default());
+            usage.blocks = io_stat(&file("", "io.stat"));
         } else {
             usage.cpu_total = number("cpuacct", "cpuacct.usage");
             // In ticks of a hundredth of a second (USER_HZ).
             let cpu = file("cpuacct", "cpuacct.stat");
-            usage.cpu_user = keyed(cpu.clone(), "user") * 10_000_000;
-            usage.cpu_system = keyed(cpu, "system") * 10_000_000;
+            usage.cpu_user = keyed(&cpu, "user") * 10_000_000;
+            usage.cpu_system = keyed(&cpu, "system") * 10_000_000;
             usage.memory = number("memory", "memory.usage_in_bytes");
-            usage.inactive_file = keyed(file("memory", "memory.stat"), "total_inactive_file");
+            usage.inactive_file = keyed(&file("memory", "memory.stat"), "total_inactive_file");
             limit = number("memory", "memory.limit_in_bytes");
-            usage.blocks = service_bytes(&file("blkio", "blkio.throttle.io_service_bytes_recursive").unwrap_or_default());
+            usage.blocks = service_bytes(&file("blkio", "blkio.throttle.io_service_bytes_recursive"));
         }
         usage.memory_limit = if limit == 0 { host_memory } else { limit.min(host_memory) };
         usage

@@ -2,7 +2,6 @@
 
 use super::ImageError;
 use super::store::remove_tree;
-use sha2::{Digest as _, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -78,23 +77,5 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         let _ = remove_tree(&self.directory);
-    }
-}
-
-/// The digest and the length of what is written to it.
-pub(super) struct HashingWriter {
-    pub hash: Sha256,
-    pub length: u64,
-}
-
-impl Write for HashingWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.hash.update(bytes);
-        self.length += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

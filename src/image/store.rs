@@ -243,10 +243,8 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub fn can_be_made_again(&self, staged: &StagedLayer) -> Result<bool, ImageError> {
-        let mut hashing = super::drafts::HashingWriter { hash: Sha256::new(), length: 0 };
-        crate::image::build::tarball::write(&staged.directory.join("diff"), io::BufWriter::with_capacity(1 << 18, &mut hashing))
-            .map_err(ImageError::store("reading a layer".into()))?;
-        Ok(digest_text(hashing.hash.finalize().as_slice()) == staged.diff_id)
+        let archive = crate::image::build::tarball::digest(&staged.directory.join("diff"));
+        Ok(archive.map_err(ImageError::store("reading a layer".into()))?.digest == staged.diff_id)
     }
 
     /// A place for a blob that is on its way.

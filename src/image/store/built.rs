@@ -1,7 +1,6 @@
 //! Layers that builds make: usable at once, known when they are durable; and the images that are made of them.
 
 use super::*;
-use crate::image::drafts::HashingWriter;
 
 impl Store {
     /// An empty directory for a layer that is being made, and one for overlayfs's own use.
@@ -29,18 +28,16 @@ impl Store {
         if let Some(epoch) = epoch {
             crate::image::build::tarball::clamp_times(&draft.diff(), epoch).map_err(&failed)?;
         }
-        let mut hashing = HashingWriter { hash: Sha256::new(), length: 0 };
-        let counted = crate::image::build::tarball::write(&draft.diff(), io::BufWriter::with_capacity(1 << 18, &mut hashing))
-            .map_err(&failed)?;
-        if counted.entries == 0 {
+        let archive = crate::image::build::tarball::digest(&draft.diff()).map_err(&failed)?;
+        if archive.counted.entries == 0 {
             return Ok(None);
         }
-        let diff_id = digest_text(hashing.hash.clone().finalize().as_slice());
+        let diff_id = archive.digest;
         let chain = match parent {
             Some(parent) => digest_of(format!("{parent} {diff_id}").as_bytes()),
             None => diff_id.clone(),
         };
-        let layer = Layer { chain, diff_id, bytes: counted.bytes, tar_bytes: hashing.length };
+        let layer = Layer { chain, diff_id, bytes: archive.counted.bytes, tar_bytes: archive.length };
         let mut pending = self.pending();
         if self.has_layer(&layer.chain).is_some() || pending.contains_key(&layer.chain) {
             return Ok(Some(layer));
