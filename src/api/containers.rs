@@ -126,19 +126,27 @@ fn ports(record: &ContainerRecord) -> Vec<Value> {
 fn endpoints(engine: &Engine, record: &ContainerRecord) -> Value {
     let networks = engine.networks();
     let mut map = serde_json::Map::new();
-    for (id, address) in &record.endpoints {
+    for (id, addresses) in &record.endpoints {
         let Some(network) = networks.iter().find(|n| n.id == *id) else { continue };
         let alive = record.state.status.is_alive();
-        let mac = mac_of(*address).map(|b| format!("{b:02x}")).join(":");
-        let aliases = record.spec.networks.iter().find(|e| e.network == network.name).map(|e| e.aliases.clone());
+        let endpoint = record.spec.networks.iter().find(|e| e.network == network.name);
+        let pool = |ipv6| if ipv6 { network.ipv6.as_ref() } else { network.ipv4.as_ref() }.filter(|_| alive);
+        let prefix = |ipv6| pool(ipv6).map_or(0, |pool| pool.subnet.prefix());
+        let gateway = |ipv6| pool(ipv6).map(|pool| pool.gateway.to_string()).unwrap_or_default();
+        let address = |ipv6| addresses.of_family(ipv6).filter(|_| alive).map(|a| a.to_string()).unwrap_or_default();
+        let mac = endpoint.and_then(|e| e.mac_address).or_else(|| addresses.first().map(mac_of)).unwrap_or_default();
+        let mac = mac.map(|b| format!("{b:02x}")).join(":");
         map.insert(
             network.name.clone(),
             json!({
                 "NetworkID": id,
-                "Aliases": aliases,
-                "Gateway": if alive { network.gateway.to_string() } else { String::new() },
-                "IPAddress": if alive { address.to_string() } else { String::new() },
-                "IPPrefixLen": if alive { network.subnet.prefix() } else { 0 },
+                "Aliases": endpoint.map(|e| e.aliases.clone()),
+                "Gateway": gateway(false),
+                "IPAddress": address(false),
+                "IPPrefixLen": prefix(false),
+                "IPv6Gateway": gateway(true),
+                "GlobalIPv6Address": address(true),
+                "GlobalIPv6PrefixLen": prefix(true),
                 "MacAddress": if alive { mac } else { String::new() },
             }),
         );

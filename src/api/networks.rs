@@ -1,10 +1,11 @@
 //! `/networks` and `/volumes`.
 
 use super::reply::{self, Filters, Query, Reply, labelled};
-use crate::engine::networks::NewNetwork;
+use crate::engine::networks::{NewNetwork, NewPool};
 use crate::engine::record::{NetworkDriver, NetworkRecord, VolumeRecord};
 use crate::engine::volumes::NewVolume;
 use crate::engine::{Engine, EngineError};
+use crate::network::address::Pool;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
 use indexmap::IndexMap;
@@ -47,15 +48,13 @@ pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], quer
         }
         ("POST", ["create"]) => {
             let body: Value = reply::json_body(request).await?;
-            let config = &body["IPAM"]["Config"][0];
             let text = |v: &Value| v.as_str().map(str::to_string);
             let name = text(&body["Name"]).ok_or_else(|| EngineError::Invalid("the network needs a name".into()))?;
             let new = NewNetwork {
                 name,
-                subnet: text(&config["Subnet"]),
-                gateway: text(&config["Gateway"]),
-                ip_range: text(&config["IPRange"]),
-                reserved: labels(&config["AuxiliaryAddresses"]),
+                pools: body["IPAM"]["Config"].as_array().into_iter().flatten().map(pool).collect(),
+                ipv4: body["EnableIPv4"].as_bool().unwrap_or(true),
+                ipv6: body["EnableIPv6"].as_bool().unwrap_or(false),
                 internal: body["Internal"].as_bool().unwrap_or(false),
                 labels: labels(&body["Labels"]),
                 driver: text(&body["Driver"]).unwrap_or_default(),
@@ -77,14 +76,30 @@ pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], quer
     }
 }
 
+/// A pool, of Docker's `IPAMConfig`.
+fn pool(config: &Value) -> NewPool {
+    let text = |key: &str| config[key].as_str().filter(|text| !text.is_empty()).map(str::to_string);
+    NewPool {
+        subnet: text("Subnet"),
+        gateway: text("Gateway"),
+        ip_range: text("IPRange"),
+        reserved: labels(&config["AuxiliaryAddresses"]),
+    }
+}
+
 fn network(engine: &Engine, record: &NetworkRecord) -> Value {
     let mut members = serde_json::Map::new();
     for container in engine.containers().iter().filter(|c| c.status().is_alive()) {
         let container = container.record();
-        if let Some(address) = container.endpoints.get(&record.id) {
+        if let Some(addresses) = container.endpoints.get(&record.id) {
+            let with_prefix = |ipv6| {
+                let pool = record.pools().find(|pool| pool.subnet.is_ipv6() == ipv6)?;
+                Some(format!("{}/{}", addresses.of_family(ipv6)?, pool.subnet.prefix()))
+            };
+            let with_prefix = |ipv6| with_prefix(ipv6).unwrap_or_default();
             members.insert(
                 container.id.clone(),
-                json!({"Name": container.name, "IPv4Address": format!("{address}/{}", record.subnet.prefix())}),
+                json!({"Name": container.name, "IPv4Address": with_prefix(false), "IPv6Address": with_prefix(true)}),
             );
         }
     }
@@ -92,16 +107,27 @@ fn network(engine: &Engine, record: &NetworkRecord) -> Value {
     if record.driver == NetworkDriver::Bridge {
         options.insert("com.docker.network.bridge.name".into(), record.bridge());
     }
+    let pool = |pool: &Pool| {
+        let mut config = json!({"Subnet": pool.subnet.to_string(), "Gateway": pool.gateway.to_string()});
+        if let Some(range) = pool.range {
+            config["IPRange"] = json!(range.to_string());
+        }
+        if !pool.reserved.is_empty() {
+            config["AuxiliaryAddresses"] = json!(pool.reserved);
+        }
+        config
+    };
+    let pools: Vec<Value> = record.pools().map(pool).collect();
     json!({
         "Name": record.name,
         "Id": record.id,
         "Created": record.created_at.to_string(),
         "Scope": "local",
         "Driver": record.driver.as_str(),
-        "EnableIPv4": true,
-        "EnableIPv6": false,
+        "EnableIPv4": record.ipv4.is_some(),
+        "EnableIPv6": record.ipv6.is_some(),
         "Internal": record.internal,
-        "IPAM": {"Driver": "default", "Config": [{"Subnet": record.subnet.to_string(), "Gateway": record.gateway.to_string()}]},
+        "IPAM": {"Driver": "default", "Config": pools},
         "Labels": record.labels,
         "Options": options,
         "Containers": members,

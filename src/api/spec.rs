@@ -4,7 +4,7 @@ use crate::engine::record::{
     BlkioSpec, ContainerSpec, DeviceSpec, EndpointSpec, HealthSpec, LogSpec, MountKind, MountSpec, NetworkMode, PortSpec,
     ResourceSpec, RestartPolicy, Sharing,
 };
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, networks};
 use serde_json::Value;
 
 /// Reads a container's specification. Names of containers whose namespaces it shares become their ids.
@@ -190,6 +190,7 @@ pub fn endpoint(network: &str, options: &Value) -> EndpointSpec {
         network: network.into(),
         aliases: aliases.collect(),
         ipv4_address: addresses["IPv4Address"].as_str().and_then(|a| a.parse().ok()),
+        ipv6_address: addresses["IPv6Address"].as_str().and_then(|a| a.parse().ok()),
         mac_address: options["MacAddress"].as_str().and_then(crate::network::link::parse_mac),
         link_local_ips: addresses["LinkLocalIPs"]
             .as_array()
@@ -198,7 +199,11 @@ pub fn endpoint(network: &str, options: &Value) -> EndpointSpec {
             .filter_map(|v| v.as_str()?.parse().ok())
             .collect(),
         gw_priority: options["GwPriority"].as_i64().unwrap_or(0),
-        interface_name: None,
+        interface_name: options["DriverOpts"]["com.docker.network.endpoint.ifname"].as_str().map(str::to_string),
+        sysctls: options["DriverOpts"]["com.docker.network.endpoint.sysctls"]
+            .as_str()
+            .map(networks::interface_sysctls)
+            .unwrap_or_default(),
     }
 }
 

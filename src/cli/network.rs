@@ -26,15 +26,21 @@ pub enum Network {
         /// bridge, macvlan or ipvlan.
         #[arg(short, long, default_value = "bridge")]
         driver: String,
-        /// Subnet, such as 10.5.0.0/24; chosen where it is absent.
+        /// Subnet, such as 10.5.0.0/24 or fd00:5::/64; chosen where it is absent. One of each family.
         #[arg(long)]
-        subnet: Option<String>,
-        /// The gateway's address.
+        subnet: Vec<String>,
+        /// The gateway's address; one of each family.
         #[arg(long)]
-        gateway: Option<String>,
-        /// Part of the subnet out of which addresses are given.
+        gateway: Vec<String>,
+        /// Part of the subnet out of which addresses are given; one of each family.
         #[arg(long)]
-        ip_range: Option<String>,
+        ip_range: Vec<String>,
+        /// Addresses of IPv4 (on unless it is `--ipv4=false`).
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set)]
+        ipv4: bool,
+        /// Addresses of IPv6, too.
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
+        ipv6: bool,
         /// Address of another on the network, NAME=ADDRESS; may be repeated.
         #[arg(long, value_name = "NAME=ADDRESS")]
         aux_address: Vec<String>,
@@ -57,6 +63,9 @@ pub enum Network {
         /// Its address there.
         #[arg(long)]
         ip: Option<String>,
+        /// Its IPv6 address there.
+        #[arg(long)]
+        ip6: Option<String>,
         network: String,
         container: String,
     },
@@ -201,19 +210,24 @@ pub async fn network(global: &Global, command: Network) -> Outcome {
             println!("{}", table(&["NETWORK ID", "NAME", "DRIVER", "SCOPE", "SUBNET"], list.iter().map(row).collect()));
         }
         Network::Inspect { names } => inspect(&client, names.iter().map(|name| of(name))).await?,
-        Network::Create { driver, subnet, gateway, ip_range, aux_address, internal, label, opt, name } => {
-            let config = json!({
-                "Subnet": subnet, "Gateway": gateway, "IPRange": ip_range, "AuxiliaryAddresses": pairs(&aux_address),
-            });
+        Network::Create { driver, subnet, gateway, ip_range, ipv4, ipv6, aux_address, internal, label, opt, name } => {
+            let config = |is_ipv6: bool| {
+                let of_family = |list: &[String]| list.iter().find(|text| text.contains(':') == is_ipv6).cloned();
+                let aux: Vec<String> = aux_address.iter().filter(|pair| pair.contains(':') == is_ipv6).cloned().collect();
+                let (subnet, gateway) = (of_family(&subnet), of_family(&gateway));
+                json!({
+                    "Subnet": subnet, "Gateway": gateway, "IPRange": of_family(&ip_range), "AuxiliaryAddresses": pairs(&aux),
+                })
+            };
             let body = json!({
                 "Name": name, "Driver": driver, "Internal": internal, "Labels": pairs(&label), "Options": pairs(&opt),
-                "IPAM": {"Config": [config]},
+                "EnableIPv4": ipv4, "EnableIPv6": ipv6, "IPAM": {"Config": [config(false), config(true)]},
             });
             let made: Value = client.post("/networks/create", &body).await?;
             println!("{}", text(&made["Id"]));
         }
-        Network::Connect { alias, ip, network, container } => {
-            let endpoint = json!({"Aliases": alias, "IPAMConfig": {"IPv4Address": ip}});
+        Network::Connect { alias, ip, ip6, network, container } => {
+            let endpoint = json!({"Aliases": alias, "IPAMConfig": {"IPv4Address": ip, "IPv6Address": ip6}});
             let body = json!({"Container": container, "EndpointConfig": endpoint});
             client.post::<Value>(&format!("{}/connect", of(&network)), &body).await?;
         }

@@ -248,6 +248,7 @@ impl Engine {
             layers,
             spec,
             endpoints: indexmap::IndexMap::new(),
+            interfaces: indexmap::IndexMap::new(),
             bound_ports: Vec::new(),
             state: State { status: Status::Created, ..State::default() },
             stopped_by_user: false,

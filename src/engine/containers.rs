@@ -82,6 +82,7 @@ impl Engine {
             layers: image.layers,
             spec,
             endpoints: inherit_from.map(|old| old.endpoints.clone()).unwrap_or_default(),
+            interfaces: indexmap::IndexMap::new(),
             bound_ports: Vec::new(),
             state: State::default(),
             stopped_by_user: false,
@@ -215,7 +216,7 @@ impl Engine {
             let run = this.run_directory(&record.id);
             let doing = || EngineError::io(format!("preparing the container {}", record.name));
             fs::create_dir_all(&run).map_err(doing())?;
-            this.write_etc(&record, placed.address)?;
+            this.write_etc(&record, placed.addresses)?;
             let mut launch = this.launch_file(&record)?;
             launch.joins = joined.iter().map(|(join, _)| *join).collect();
             fs::write(run.join("launch.json"), serde_json::to_vec(&launch).map_err(|e| doing()(e.into()))?).map_err(doing())?;

@@ -1,10 +1,13 @@
 //! A Compose service as the specification of a container, with Docker Compose's labels.
 
+use super::networks::{NewPool, interface_sysctls};
 use super::record::{
     BlkioSpec, ContainerSpec, DeviceSpec, EndpointSpec, FileSpec, HealthSpec, HookSpec, LogSpec, MountKind, MountSpec,
     NetworkMode, PortSpec, ResourceSpec, RestartPolicy, Sharing,
 };
-use crate::compose::model::{FileMount, FileObject, Hook, Project, Service, ServiceNetwork, ServiceVolume, Throttle, Ulimit};
+use crate::compose::model::{
+    FileMount, FileObject, Hook, IpamConfig, Project, Service, ServiceNetwork, ServiceVolume, Throttle, Ulimit,
+};
 use crate::compose::units;
 use crate::plan::config_hash;
 use indexmap::IndexMap;
@@ -75,9 +78,10 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
         let network = project.networks.get(key).map_or_else(|| key.clone(), |n| n.name.clone());
         let mut aliases = vec![name.to_string()];
         aliases.extend(options.iter().flat_map(|o| o.aliases.iter().cloned()));
-        let address = options.as_ref().and_then(|o| o.ipv4_address.as_deref());
-        let ipv4_address =
-            address.map(|a| a.parse().map_err(|_| wrong("networks.ipv4_address", a, "an IPv4 address"))).transpose()?;
+        let address = options.as_ref().and_then(|o| o.ipv4_address.clone());
+        let ipv4_address = address.map(|a| a.parse().map_err(|_| wrong("networks.ipv4_address", &a, "an IPv4 address")));
+        let address = options.as_ref().and_then(|o| o.ipv6_address.clone());
+        let ipv6_address = address.map(|a| a.parse().map_err(|_| wrong("networks.ipv6_address", &a, "an IPv6 address")));
         let options = options.clone().unwrap_or_default();
         let first = networks.is_empty();
         let mac = options.mac_address.as_ref().or(service.mac_address.as_ref().filter(|_| first));
@@ -87,15 +91,19 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
             })
             .transpose()?;
         let link_local =
-            options.link_local_ips.iter().map(|a| a.parse().map_err(|_| wrong("networks.link_local_ips", a, "an IPv4 address")));
+            options.link_local_ips.iter().map(|a| a.parse().map_err(|_| wrong("networks.link_local_ips", a, "an IP address")));
         networks.push(EndpointSpec {
             network,
             aliases,
-            ipv4_address,
+            ipv4_address: ipv4_address.transpose()?,
+            ipv6_address: ipv6_address.transpose()?,
             mac_address,
             link_local_ips: link_local.collect::<Result<_, _>>()?,
-            interface_name: options.interface_name,
+            interface_name: options
+                .interface_name
+                .or_else(|| options.driver_opts.get("com.docker.network.endpoint.ifname").cloned()),
             gw_priority: options.gw_priority.unwrap_or(0),
+            sysctls: interface_sysctls(options.driver_opts.get("com.docker.network.endpoint.sysctls").map_or("", String::as_str)),
         });
     }
     let mut mounts = Vec::new();
@@ -304,6 +312,16 @@ fn file(
     })
 }
 
+/// A pool of a network's `ipam`.
+pub fn pool(config: &IpamConfig) -> NewPool {
+    NewPool {
+        subnet: config.subnet.clone(),
+        gateway: config.gateway.clone(),
+        ip_range: config.ip_range.clone(),
+        reserved: config.aux_addresses.clone(),
+    }
+}
+
 fn hook(hook: &Hook) -> HookSpec {
     let variable = |(name, value): (&String, &Option<String>)| Some(format!("{name}={}", value.as_ref()?));
     HookSpec {
@@ -378,9 +396,6 @@ fn ports(name: &str, service: &Service) -> Result<Vec<PortSpec>, String> {
         let host_ip = host_ip
             .map(|ip| ip.parse().map_err(|_| format!("`services.{name}.ports`: the host address `{ip}` is not an IP address")))
             .transpose()?;
-        if port.protocol == "sctp" {
-            return Err(format!("`services.{name}.ports`: sctp cannot be published yet; tcp and udp can"));
-        }
         ports.push(PortSpec { target: port.target, protocol: port.protocol.clone(), host_ip, published });
     }
     Ok(ports)

@@ -3,13 +3,13 @@
 use super::error::EngineError;
 use super::record::{ContainerRecord, MountKind, NetworkMode, Sharing};
 use super::{Engine, devices, locked};
+use crate::network::address::Addresses;
 use crate::runtime::capabilities::Capabilities;
 use crate::runtime::launch::{ImageMount, Launch, LogTarget, Rootfs};
 use crate::runtime::spec::{BindMount, Ipc, Resources, Settings};
 use crate::runtime::{pack, seccomp, seccomp_file, spec};
 use std::collections::HashMap;
 use std::fs;
-use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -339,7 +339,7 @@ impl Engine {
     }
 
     /// Writes /etc/hostname, /etc/hosts and /etc/resolv.conf of a container.
-    pub(super) fn write_etc(&self, record: &ContainerRecord, address: Option<Ipv4Addr>) -> Result<(), EngineError> {
+    pub(super) fn write_etc(&self, record: &ContainerRecord, addresses: Addresses) -> Result<(), EngineError> {
         let directory = self.run_directory(&record.id);
         let spec = &record.spec;
         let hostname = host_name(record);
@@ -356,10 +356,10 @@ impl Engine {
             };
             hosts.push_str(&format!("{target}\t{name}\n"));
         }
-        if let Some(address) = address {
+        for address in addresses.iter() {
             hosts.push_str(&format!("{address}\t{qualified}{hostname}\n"));
         }
-        let resolv = self.resolv_conf(record, address.is_some());
+        let resolv = self.resolv_conf(record, addresses.first().is_some());
         for (file, text) in [("hostname", format!("{hostname}\n")), ("hosts", hosts), ("resolv.conf", resolv)] {
             let path = directory.join(file);
             let doing = || EngineError::io(format!("writing {}", path.display()));

@@ -32,9 +32,7 @@ use crate::image::Store;
 use crate::image::registry::Registry;
 use crate::image::turns::Turns;
 use crate::network::dns::{Names, Serving};
-use crate::network::firewall::{Firewall, Forward};
-use crate::network::ports::Reservation;
-use crate::network::proxy::Proxy;
+use crate::network::firewall::Firewall;
 use crate::runtime::cgroup::Hierarchy;
 use indexmap::IndexMap;
 use journal::Journal;
@@ -111,10 +109,7 @@ struct Live {
     /// Keeps the network namespace over restarts.
     namespace: Option<Arc<OwnedFd>>,
     resolver: Option<Serving>,
-    reservations: Vec<Reservation>,
-    /// Of the published ports on IPv6 addresses.
-    proxies: Vec<Proxy>,
-    forwards: Vec<Forward>,
+    published: networks::Published,
     execs: HashMap<u64, mpsc::UnboundedSender<crate::runtime::control::Event>>,
     input: Vec<oneshot::Sender<Option<OwnedFd>>>,
     /// The next restart's delay.

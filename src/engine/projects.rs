@@ -414,15 +414,13 @@ async fn perform(context: &Context, operation: &Operation) -> Result<(), EngineE
             let network = &context.project.networks[key];
             let object = format!("Network {}", network.name);
             context.step(&object, "Creating", false);
-            let config = network.ipam.config.first();
             let mut labels = network.labels.clone();
             labels.extend(context.labels(convert::LABEL_NETWORK, key));
             let new = NewNetwork {
                 name: network.name.clone(),
-                subnet: config.and_then(|c| c.subnet.clone()),
-                gateway: config.and_then(|c| c.gateway.clone()),
-                ip_range: config.and_then(|c| c.ip_range.clone()),
-                reserved: config.map(|c| c.aux_addresses.clone()).unwrap_or_default(),
+                pools: network.ipam.config.iter().map(convert::pool).collect(),
+                ipv4: network.enable_ipv4.unwrap_or(true),
+                ipv6: network.enable_ipv6.unwrap_or(false),
                 internal: network.internal,
                 labels,
                 driver: network.driver.clone().unwrap_or_default(),

@@ -1,10 +1,10 @@
 //! What the engine knows of containers, networks and volumes, in the form that the journal keeps.
 
-use crate::network::address::Subnet;
+use crate::network::address::{Addresses, Pool, Subnet};
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What a container was created with.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -240,15 +240,20 @@ pub struct EndpointSpec {
     #[serde(default)]
     pub ipv4_address: Option<Ipv4Addr>,
     #[serde(default)]
+    pub ipv6_address: Option<Ipv6Addr>,
+    #[serde(default)]
     pub mac_address: Option<[u8; 6]>,
     #[serde(default)]
-    pub link_local_ips: Vec<Ipv4Addr>,
+    pub link_local_ips: Vec<IpAddr>,
     /// The interface's name in the container; `ethN` where it is absent.
     #[serde(default)]
     pub interface_name: Option<String>,
     /// Of the networks with a way out, the one with the highest has the default route.
     #[serde(default)]
     pub gw_priority: i64,
+    /// Settings of the interface: `net.ipv4.conf.IFNAME.log_martians` and the like, and their values.
+    #[serde(default)]
+    pub sysctls: Vec<(String, String)>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -341,7 +346,10 @@ pub struct ContainerRecord {
     pub spec: ContainerSpec,
     /// By the network's id.
     #[serde(default)]
-    pub endpoints: IndexMap<String, Ipv4Addr>,
+    pub endpoints: IndexMap<String, Addresses>,
+    /// The host's ends of its veth pairs, by the network's id.
+    #[serde(default)]
+    pub interfaces: IndexMap<String, String>,
     /// Published ports as they were bound: target, protocol, host address, host port.
     #[serde(default)]
     pub bound_ports: Vec<(u16, String, Option<IpAddr>, u16)>,
@@ -440,29 +448,69 @@ pub struct Probe {
     pub output: String,
 }
 
-/// A network.
+/// A network. It has addresses of one family or of both.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "StoredNetwork")]
 pub struct NetworkRecord {
     pub id: String,
     pub name: String,
     pub created_at: Timestamp,
-    pub subnet: Subnet,
-    pub gateway: Ipv4Addr,
-    #[serde(default)]
+    pub ipv4: Option<Pool>,
+    pub ipv6: Option<Pool>,
     pub internal: bool,
-    #[serde(default)]
     pub labels: IndexMap<String, String>,
-    /// Addresses are given out of this part of the subnet.
-    #[serde(default)]
-    pub ip_range: Option<Subnet>,
-    /// Addresses of others on the network, that are never given out.
-    #[serde(default)]
-    pub reserved: IndexMap<String, Ipv4Addr>,
-    #[serde(default)]
     pub driver: NetworkDriver,
     /// Docker's options of the driver.
-    #[serde(default)]
     pub options: IndexMap<String, String>,
+}
+
+/// A network as journals have it. Those of before there was IPv6 have IPv4's pool in fields of its own.
+#[derive(Deserialize)]
+struct StoredNetwork {
+    id: String,
+    name: String,
+    created_at: Timestamp,
+    #[serde(default)]
+    ipv4: Option<Pool>,
+    #[serde(default)]
+    ipv6: Option<Pool>,
+    #[serde(default)]
+    subnet: Option<Subnet>,
+    #[serde(default)]
+    gateway: Option<IpAddr>,
+    #[serde(default)]
+    ip_range: Option<Subnet>,
+    #[serde(default)]
+    reserved: IndexMap<String, IpAddr>,
+    #[serde(default)]
+    internal: bool,
+    #[serde(default)]
+    labels: IndexMap<String, String>,
+    #[serde(default)]
+    driver: NetworkDriver,
+    #[serde(default)]
+    options: IndexMap<String, String>,
+}
+
+impl From<StoredNetwork> for NetworkRecord {
+    fn from(stored: StoredNetwork) -> Self {
+        let (range, reserved) = (stored.ip_range, stored.reserved);
+        let older = stored.subnet.map(|subnet| {
+            let gateway = stored.gateway.unwrap_or_else(|| subnet.gateway());
+            Pool { subnet, gateway, range, reserved }
+        });
+        NetworkRecord {
+            id: stored.id,
+            name: stored.name,
+            created_at: stored.created_at,
+            ipv4: stored.ipv4.or(older),
+            ipv6: stored.ipv6,
+            internal: stored.internal,
+            labels: stored.labels,
+            driver: stored.driver,
+            options: stored.options,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -487,6 +535,11 @@ impl NetworkDriver {
 }
 
 impl NetworkRecord {
+    /// Its pools, IPv4's first.
+    pub fn pools(&self) -> impl Iterator<Item = &Pool> {
+        self.ipv4.iter().chain(&self.ipv6)
+    }
+
     /// The bridge's name on the host: 15 characters are what the kernel allows.
     pub fn bridge(&self) -> String {
         self.option("com.docker.network.bridge.name").map_or_else(|| format!("br-{}", &self.id[..12]), str::to_string)

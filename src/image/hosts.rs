@@ -7,7 +7,7 @@
 use super::ImageError;
 use crate::network::address::Subnet;
 use serde::Deserialize;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 const FILE: &str = "/etc/wharf/config.json";
@@ -71,8 +71,8 @@ impl Hosts {
     /// How a host is reached. Registries on loopback are plain HTTP, as Docker has it.
     pub fn scheme(&self, host: &str) -> Scheme {
         let bare = host.rsplit_once(':').map_or(host, |(bare, _)| bare);
-        let address: Option<Ipv4Addr> = bare.parse().ok();
-        let is_loopback = bare == "localhost" || bare == "[::1]" || address.is_some_and(|a| a.is_loopback());
+        let address: Option<IpAddr> = bare.trim_matches(['[', ']']).parse().ok();
+        let is_loopback = bare == "localhost" || address.is_some_and(|a| a.is_loopback());
         let listed = |entry: &String| {
             entry == host
                 || entry == bare

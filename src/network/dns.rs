@@ -2,12 +2,13 @@
 //!
 //! Each container asks at sockets of its own, so the server knows who asks, and answers only from that one's networks.
 
+use super::address::Addresses;
 use super::sandbox::Resolver;
 use hickory_proto::op::{Message, MessageType, ResponseCode};
-use hickory_proto::rr::rdata::{A, PTR};
+use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
@@ -29,8 +30,8 @@ pub struct Names {
 #[derive(Default)]
 struct Zone {
     internal: bool,
-    forward: HashMap<String, Vec<(String, Ipv4Addr)>>,
-    reverse: HashMap<Ipv4Addr, String>,
+    forward: HashMap<String, Vec<(String, Addresses)>>,
+    reverse: HashMap<IpAddr, String>,
 }
 
 /// What a container may see: its networks, in the order of its interfaces.
@@ -54,17 +55,18 @@ impl Names {
     }
 
     /// Enters a container under its names; the first is the answer to a reverse question.
-    pub fn insert(&self, network: &str, container: &str, names: &[String], address: Ipv4Addr) {
+    pub fn insert(&self, network: &str, container: &str, names: &[String], addresses: Addresses) {
         let mut zones = self.write();
         let zone = zones.entry(network.to_string()).or_default();
         for name in names {
             let entries = zone.forward.entry(name.to_ascii_lowercase()).or_default();
-            if !entries.iter().any(|(id, a)| id == container && *a == address) {
-                entries.push((container.to_string(), address));
+            match entries.iter_mut().find(|(id, _)| id == container) {
+                Some(entry) => entry.1 = addresses,
+                None => entries.push((container.to_string(), addresses)),
             }
         }
         if let Some(first) = names.first() {
-            zone.reverse.insert(address, first.clone());
+            zone.reverse.extend(addresses.iter().map(|address| (address, first.clone())));
         }
     }
 
@@ -72,9 +74,9 @@ impl Names {
         if let Some(zone) = self.write().get_mut(network) {
             let mut gone = Vec::new();
             zone.forward.retain(|_, entries| {
-                entries.retain(|(id, address)| {
+                entries.retain(|(id, addresses)| {
                     if id == container {
-                        gone.push(*address);
+                        gone.extend(addresses.iter());
                     }
                     id != container
                 });
@@ -89,12 +91,12 @@ impl Names {
     }
 
     /// The addresses of a name, beginning with another one each time.
-    pub fn lookup(&self, view: &View, name: &str) -> Vec<Ipv4Addr> {
+    pub fn lookup(&self, view: &View, name: &str) -> Vec<Addresses> {
         let zones = self.zones.read().unwrap_or_else(|e| e.into_inner());
         let name = view.links.get(name).map_or(name, String::as_str);
         for network in &view.networks {
             if let Some(entries) = zones.get(network).and_then(|zone| zone.forward.get(name)) {
-                let mut addresses: Vec<Ipv4Addr> = entries.iter().map(|(_, address)| *address).collect();
+                let mut addresses: Vec<Addresses> = entries.iter().map(|(_, addresses)| *addresses).collect();
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed) % addresses.len().max(1);
                 addresses.rotate_left(turn);
                 return addresses;
@@ -103,7 +105,7 @@ impl Names {
         Vec::new()
     }
 
-    fn reverse(&self, view: &View, address: Ipv4Addr) -> Option<String> {
+    fn reverse(&self, view: &View, address: IpAddr) -> Option<String> {
         let zones = self.zones.read().unwrap_or_else(|e| e.into_inner());
         view.networks.iter().find_map(|network| zones.get(network)?.reverse.get(&address).cloned())
     }
@@ -130,10 +132,13 @@ impl Names {
         }
         // A name that exists but has no address of the asked kind is an empty answer, not NXDOMAIN: resolvers ask for
         // AAAA beside A, and some would take NXDOMAIN for both.
-        if question.query_type() == RecordType::A {
-            for address in addresses {
-                answer.add_answer(Record::from_rdata(question.name().clone(), TTL, RData::A(A(address))));
-            }
+        let data = addresses.iter().filter_map(|addresses| match question.query_type() {
+            RecordType::A => addresses.ipv4.map(|address| RData::A(A(address))),
+            RecordType::AAAA => addresses.ipv6.map(|address| RData::AAAA(AAAA(address))),
+            _ => None,
+        });
+        for data in data {
+            answer.add_answer(Record::from_rdata(question.name().clone(), TTL, data));
         }
         Some(answer)
     }
@@ -147,10 +152,16 @@ fn reply(query: &Message, code: ResponseCode) -> Message {
     message
 }
 
-/// The address that `4.3.2.1.in-addr.arpa` asks about.
-fn reverse_address(name: &str) -> Option<Ipv4Addr> {
-    let octets: Vec<&str> = name.strip_suffix(".in-addr.arpa")?.split('.').rev().collect();
-    octets.join(".").parse().ok()
+/// The address that `4.3.2.1.in-addr.arpa`, or 32 hexadecimal digits before `ip6.arpa`, ask about.
+fn reverse_address(name: &str) -> Option<IpAddr> {
+    if let Some(octets) = name.strip_suffix(".in-addr.arpa") {
+        let octets: Vec<&str> = octets.split('.').rev().collect();
+        return octets.join(".").parse().ok();
+    }
+    let digits: Vec<&str> = name.strip_suffix(".ip6.arpa")?.split('.').rev().collect();
+    let single = digits.len() == 32 && digits.iter().all(|digit| digit.len() == 1);
+    let bits = u128::from_str_radix(&digits.concat(), 16).ok().filter(|_| single)?;
+    Some(Ipv6Addr::from_bits(bits).into())
 }
 
 /// Serves a container until the returned handle is dropped.
@@ -262,8 +273,7 @@ async fn forward(names: &Names, view: &View, query: &Message, raw: &[u8], transp
 }
 
 async fn ask_udp(server: SocketAddr, raw: &[u8]) -> std::io::Result<Vec<u8>> {
-    let local: SocketAddr =
-        if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (std::net::Ipv6Addr::UNSPECIFIED, 0).into() };
+    let local: SocketAddr = if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
     let socket = UdpSocket::bind(local).await?;
     socket.connect(server).await?;
     socket.send(raw).await?;
@@ -308,7 +318,7 @@ mod tests {
     #[test]
     fn members_have_addresses_and_names() {
         let names = Names::default();
-        let ip = |d| Ipv4Addr::new(10, 0, 0, d);
+        let ip = |d| Addresses { ipv4: Some(Ipv4Addr::new(10, 0, 0, d)), ipv6: None };
         names.insert("n", "c1", &["p-web-1".into(), "web".into()], ip(2));
         names.insert("n", "c2", &["p-web-2".into(), "web".into()], ip(3));
         names.insert("other", "c3", &["secret".into()], ip(4));
@@ -323,5 +333,18 @@ mod tests {
         assert_eq!(ask(&names, "web.", RecordType::A), Some(vec!["10.0.0.3".into()]));
         names.remove("n", "c2");
         assert_eq!(ask(&names, "web.", RecordType::A), None);
+    }
+
+    #[test]
+    fn both_families_are_answered() {
+        let names = Names::default();
+        let ipv6: Ipv6Addr = "fd00:1::2".parse().expect("address");
+        names.insert("n", "c1", &["web".into()], Addresses { ipv4: Some(Ipv4Addr::new(10, 0, 0, 2)), ipv6: Some(ipv6) });
+        names.insert("n", "c2", &["six".into()], Addresses { ipv4: None, ipv6: Some(ipv6) });
+        assert_eq!(ask(&names, "web.", RecordType::AAAA), Some(vec!["fd00:1::2".into()]));
+        assert_eq!(ask(&names, "six.", RecordType::A), Some(vec![]));
+        let digits = "2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.0.0.0.0.d.f.ip6.arpa.";
+        assert_eq!(ask(&names, digits, RecordType::PTR), Some(vec!["six.".into()]));
+        assert_eq!(ask(&names, "2.0.0.ip6.arpa.", RecordType::PTR), None);
     }
 }

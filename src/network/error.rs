@@ -11,7 +11,7 @@ pub enum NetworkError {
     Sandbox { container: String, doing: &'static str, source: io::Error },
     #[error("writing the firewall rules (nftables): {0}; the kernel needs nf_tables, nft_nat and nft_masq")]
     Firewall(io::Error),
-    #[error("the subnet {0} is not an IPv4 subnet such as 10.1.0.0/24")]
+    #[error("the subnet {0} is not a subnet such as 10.1.0.0/24 or fd00:1::/64")]
     BadSubnet(String),
     #[error("the subnet {subnet} of the network {network} overlaps with {with}; choose another under `ipam`")]
     Overlap { network: String, subnet: String, with: String },
@@ -19,10 +19,14 @@ pub enum NetworkError {
         "no address range is left for the network {network}: all of 172.17.0.0/12 and 192.168.0.0/16 is in use; name a subnet under `ipam`"
     )]
     PoolExhausted { network: String },
+    #[error("the network {network} has two subnets of {family} under `ipam`; a bridge has one of each family")]
+    SecondSubnet { network: String, family: &'static str },
     #[error("the network {network} has no free address left in {subnet}")]
     SubnetFull { network: String, subnet: String },
     #[error("the address {address} is not in the subnet {subnet} of the network {network}")]
     ForeignAddress { network: String, address: String, subnet: String },
+    #[error("the address {address} cannot be had on the network {network}: it has no {family}; `enable_{family_lower}: true` gives it some", family_lower = family.to_lowercase())]
+    NoFamily { network: String, address: IpAddr, family: &'static str },
     #[error("the address {address} of the network {network} is already taken")]
     AddressTaken { network: String, address: IpAddr },
     #[error("port {port}/{protocol} on {address} cannot be published: {owner}")]

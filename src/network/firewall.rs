@@ -1,19 +1,21 @@
-//! wharf's one nftables table on the host: NAT for what goes out, DNAT for published ports, walls between networks.
+//! wharf's nftables tables on the host: NAT for what goes out, DNAT for published ports, walls between networks, and what a
+//! container may say of itself on its network.
 //!
-//! A change of a network rewrites the whole table in one transaction; a published port is an element of a map in it.
+//! A change of a network rewrites the tables of `ip` and `ip6` in one transaction; a published port is an element of a map in them.
 
 use super::address::Subnet;
 use super::netlink::Netlink;
-use super::nft::{self, Expression as E, Hook, Transaction};
+use super::nft::{self, Expression as E, Family, Field, Hook, Side, Transaction};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Mutex;
 
 /// A network as the firewall sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wall {
     pub bridge: String,
-    pub subnet: Subnet,
+    /// One of each family at most.
+    pub subnets: Vec<Subnet>,
     /// No way out and none in.
     pub internal: bool,
     /// What leaves has the host's address.
@@ -22,15 +24,28 @@ pub struct Wall {
     pub connected: bool,
 }
 
+impl Wall {
+    fn subnet(&self, family: Family) -> Option<Subnet> {
+        self.subnets.iter().copied().find(|subnet| Family::of(subnet.is_ipv6()) == family)
+    }
+}
+
 /// A published port: what arrives at the host's port goes to the container's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Forward {
-    /// `None` for every address of the host.
-    pub host_ip: Option<Ipv4Addr>,
-    /// IPPROTO_TCP or IPPROTO_UDP.
+    /// `None` for every address of the host, of the container's family.
+    pub host_ip: Option<IpAddr>,
+    /// IPPROTO_TCP, IPPROTO_UDP or IPPROTO_SCTP.
     pub protocol: u8,
     pub port: u16,
-    pub to: (Ipv4Addr, u16),
+    pub to: (IpAddr, u16),
+}
+
+/// A container's end on a bridge, and the addresses that it may say are its own. One that is not listed may say anything.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Sender {
+    pub interface: String,
+    pub addresses: Vec<IpAddr>,
 }
 
 pub struct Firewall {
@@ -42,11 +57,18 @@ struct State {
     netlink: Netlink,
     walls: Vec<Wall>,
     forwards: Vec<Forward>,
+    senders: Vec<Sender>,
     written: bool,
+    /// There is a table of the family `bridge`.
+    guarded: bool,
 }
 
 const ANY_ADDRESS: &str = "ports";
 const ONE_ADDRESS: &str = "ports_on";
+const GUARDED: &str = "guarded";
+const SENDERS: &str = "senders";
+const SENDERS_IP6: &str = "senders6";
+const BOTH: [Family; 2] = [Family::Ip, Family::Ip6];
 
 impl Firewall {
     /// Nothing is written before there is a network.
@@ -54,11 +76,18 @@ impl Firewall {
     /// # Errors
     /// When the kernel has no nfnetlink.
     pub fn new(table: &str) -> io::Result<Self> {
-        let state = State { netlink: Netlink::netfilter()?, walls: Vec::new(), forwards: Vec::new(), written: false };
+        let state = State {
+            netlink: Netlink::netfilter()?,
+            walls: Vec::new(),
+            forwards: Vec::new(),
+            senders: Vec::new(),
+            written: false,
+            guarded: false,
+        };
         Ok(Firewall { table: table.to_string(), state: Mutex::new(state) })
     }
 
-    /// Sets the networks; the table is deleted with the last one.
+    /// Sets the networks; the tables are deleted with the last one.
     ///
     /// # Errors
     /// The kernel's; the rules are as they were then.
@@ -67,108 +96,184 @@ impl Firewall {
         if state.written && state.walls == walls {
             return Ok(());
         }
-        let mut change = Transaction::new(&self.table);
-        if walls.is_empty() {
-            change.delete_table();
-        } else {
-            compose(&mut change, &walls);
-            state.forwards.iter().for_each(|forward| add(&mut change, forward));
+        let mut change = Transaction::new(Family::Ip, &self.table);
+        for family in BOTH {
+            let concerns = |walls: &[Wall]| walls.iter().any(|wall| wall.subnet(family).is_some());
+            change.turn_to(family);
+            if concerns(&walls) {
+                compose(&mut change, family, &walls);
+                state.forwards.iter().filter(|forward| forward.family() == family).for_each(|forward| add(&mut change, forward));
+            } else if concerns(&state.walls) || !state.written {
+                change.delete_table();
+            }
         }
         change.apply(&state.netlink)?;
-        others::let_through(&state.netlink, &self.table, &walls)?;
+        for family in BOTH {
+            others::let_through(&state.netlink, family, &self.table, &walls)?;
+        }
+        if state.guarded == walls.is_empty() {
+            self.guard(&mut state, !walls.is_empty());
+        }
         state.walls = walls;
         state.written = true;
         Ok(())
     }
 
-    /// Publishes ports.
+    /// Makes or deletes the table that guards the neighbours. A kernel without nftables for bridges has it not: what it guards
+    /// against is possible there, as it is with Docker.
+    fn guard(&self, state: &mut State, wanted: bool) {
+        let mut change = Transaction::new(Family::Bridge, &self.table);
+        if wanted {
+            compose_guard(&mut change);
+            state.senders.iter().for_each(|sender| change_sender(&mut change, sender, true));
+        } else {
+            change.delete_table();
+        }
+        match change.apply(&state.netlink) {
+            Ok(()) => state.guarded = wanted,
+            Err(error) => tracing::warn!("containers may pass for their neighbours: no nftables for bridges: {error}"),
+        }
+    }
+
+    /// Publishes ports, and says which addresses containers have.
     ///
     /// # Errors
-    /// The kernel's; none of the ports is published then.
-    pub fn publish(&self, forwards: &[Forward]) -> io::Result<()> {
+    /// The kernel's; nothing has changed then.
+    pub fn admit(&self, forwards: &[Forward], senders: &[Sender]) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
-        if forwards.is_empty() {
-            return Ok(());
-        }
-        let mut change = Transaction::new(&self.table);
+        let mut change = Transaction::new(Family::Ip, &self.table);
         forwards.iter().for_each(|forward| add(&mut change, forward));
-        change.apply(&state.netlink)?;
+        if state.guarded {
+            change.turn_to(Family::Bridge);
+            senders.iter().for_each(|sender| change_sender(&mut change, sender, true));
+        }
+        if !change.is_empty() {
+            change.apply(&state.netlink)?;
+        }
         state.forwards.extend_from_slice(forwards);
+        state.senders.extend_from_slice(senders);
         Ok(())
     }
 
-    /// Takes ports back.
+    /// Takes back what was admitted.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn unpublish(&self, forwards: &[Forward]) -> io::Result<()> {
+    pub fn dismiss(&self, forwards: &[Forward], senders: &[Sender]) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
-        let known: Vec<&Forward> = forwards.iter().filter(|f| state.forwards.contains(f)).collect();
-        if known.is_empty() {
-            return Ok(());
-        }
-        let mut change = Transaction::new(&self.table);
-        for forward in known {
+        let mut change = Transaction::new(Family::Ip, &self.table);
+        for forward in forwards.iter().filter(|f| state.forwards.contains(f)) {
             let (set, key, _) = element(forward);
+            change.turn_to(forward.family());
             change.delete_element(set, &key);
         }
-        change.apply(&state.netlink)?;
+        if state.guarded {
+            change.turn_to(Family::Bridge);
+            senders.iter().filter(|s| state.senders.contains(s)).for_each(|sender| change_sender(&mut change, sender, false));
+        }
+        if !change.is_empty() {
+            change.apply(&state.netlink)?;
+        }
         state.forwards.retain(|f| !forwards.contains(f));
+        state.senders.retain(|s| !senders.contains(s));
         Ok(())
     }
 
-    /// Deletes the table, at the engine's end.
+    /// Deletes the tables, at the engine's end.
     pub fn clear(&self) {
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
-        let mut change = Transaction::new(&self.table);
-        change.delete_table();
-        let _ = change.apply(&state.netlink);
+        for family in [Family::Ip, Family::Ip6, Family::Bridge] {
+            let mut change = Transaction::new(family, &self.table);
+            change.delete_table();
+            let _ = change.apply(&state.netlink);
+        }
         state.written = false;
+        state.guarded = false;
         state.walls.clear();
+    }
+}
+
+impl Forward {
+    fn family(&self) -> Family {
+        Family::of(self.to.0.is_ipv6())
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 
 /// The set, key and data of a forward. A shorter field is padded to the four bytes of a register.
 fn element(forward: &Forward) -> (&'static str, Vec<u8>, Vec<u8>) {
     let pad_port = |port: u16| [port.to_be_bytes(), [0; 2]].concat();
-    let mut key = forward.host_ip.map_or_else(Vec::new, |ip| ip.octets().to_vec());
+    let mut key = forward.host_ip.map_or_else(Vec::new, octets);
     key.extend([forward.protocol, 0, 0, 0]);
     key.extend(pad_port(forward.port));
-    let mut data = forward.to.0.octets().to_vec();
+    let mut data = octets(forward.to.0);
     data.extend(pad_port(forward.to.1));
     (if forward.host_ip.is_some() { ONE_ADDRESS } else { ANY_ADDRESS }, key, data)
 }
 
 fn add(change: &mut Transaction, forward: &Forward) {
     let (set, key, data) = element(forward);
-    change.add_element(set, &key, &data);
+    change.turn_to(forward.family());
+    change.add_element(set, &key, Some(&data));
 }
 
-fn compose(change: &mut Transaction, walls: &[Wall]) {
+fn change_sender(change: &mut Transaction, sender: &Sender, add: bool) {
+    let mut name = sender.interface.clone().into_bytes();
+    name.resize(16, 0);
+    let mut keys = vec![(GUARDED, name.clone())];
+    for address in &sender.addresses {
+        let set = if address.is_ipv6() { SENDERS_IP6 } else { SENDERS };
+        keys.push((set, [name.clone(), octets(*address)].concat()));
+    }
+    for (set, key) in keys {
+        if add { change.add_element(set, &key, None) } else { change.delete_element(set, &key) }
+    }
+}
+
+fn compose(change: &mut Transaction, family: Family, walls: &[Wall]) {
     let port_key = nft::TYPE_PROTOCOL << 6 | nft::TYPE_PORT;
+    let address_bytes = if family == Family::Ip6 { 16 } else { 4 };
     change.replace_table();
     change.port_map(ANY_ADDRESS, port_key, 8);
-    change.port_map(ONE_ADDRESS, nft::TYPE_IPV4 << 12 | port_key, 12);
+    change.port_map(ONE_ADDRESS, family.address_type() << 12 | port_key, address_bytes + 8);
     change.chain("guard", &Hook { kind: "filter", number: nft::PREROUTING, priority: -300 });
     change.chain("prerouting", &Hook { kind: "nat", number: nft::PREROUTING, priority: -100 });
     change.chain("output", &Hook { kind: "nat", number: nft::OUTPUT, priority: -100 });
     change.chain("forward", &Hook { kind: "filter", number: nft::FORWARD, priority: 0 });
     change.chain("postrouting", &Hook { kind: "nat", number: nft::POSTROUTING, priority: 100 });
+    let loopback = match family {
+        Family::Ip6 => Subnet::new(Ipv6Addr::LOCALHOST, 128),
+        _ => Subnet::new(Ipv4Addr::new(127, 0, 0, 0), 8),
+    };
+    let on_loopback = |side| E::Address { side, subnet: loopback, equal: true };
+    if family == Family::Ip6 {
+        // The kernel routes ::1 nowhere: who asks for it is served by the engine.
+        // ip6 daddr ::1 accept
+        change.rule("output", &[on_loopback(Side::Destination), E::Accept]);
+    }
     for chain in ["prerouting", "output"] {
         // fib daddr type local dnat to ip daddr . meta l4proto . th dport map @ports_on
         change.rule(chain, &[E::DestinationIsLocal, E::DnatByAddressAndPort(ONE_ADDRESS)]);
         // fib daddr type local dnat to meta l4proto . th dport map @ports
         change.rule(chain, &[E::DestinationIsLocal, E::DnatByPort(ANY_ADDRESS)]);
     }
-    let loopback =
-        |offset| E::Address { offset, base: Ipv4Addr::new(127, 0, 0, 0), mask: Ipv4Addr::new(255, 0, 0, 0), equal: true };
-    for wall in walls {
+    let walls: Vec<(&Wall, Subnet)> = walls.iter().filter_map(|wall| Some((wall, wall.subnet(family)?))).collect();
+    for (wall, subnet) in &walls {
         let from = |equal| E::Interface { meta: nft::IIFNAME, name: wall.bridge.clone(), equal };
         let to = |equal| E::Interface { meta: nft::OIFNAME, name: wall.bridge.clone(), equal };
-        let inside = || E::Address { offset: nft::SADDR, base: wall.subnet.base(), mask: wall.subnet.mask(), equal: true };
-        // The bridge routes 127.0.0.0/8, so that published ports answer on 127.0.0.1; containers must not use that.
+        let inside = || E::Address { side: Side::Source, subnet: *subnet, equal: true };
+        // The bridge routes 127.0.0.0/8, so that published ports answer on 127.0.0.1; containers must not use that. Nor may what
+        // says that it comes from there: where br_netfilter shows bridged packets to these chains, it would be masqueraded.
         // iifname "br" ip daddr 127.0.0.0/8 drop
-        change.rule("guard", &[from(true), loopback(nft::DADDR), E::Drop]);
+        change.rule("guard", &[from(true), on_loopback(Side::Destination), E::Drop]);
+        // iifname "br" ip saddr 127.0.0.0/8 drop
+        change.rule("guard", &[from(true), on_loopback(Side::Source), E::Drop]);
         // iifname "br" oifname "br" accept
         change.rule("forward", &[from(true), to(true), if wall.connected { E::Accept } else { E::Drop }]);
         if wall.internal {
@@ -179,12 +284,12 @@ fn compose(change: &mut Transaction, walls: &[Wall]) {
             change.rule("postrouting", &[inside(), to(false), E::Masquerade]);
         }
         // oifname "br" ip saddr 127.0.0.0/8 masquerade
-        change.rule("postrouting", &[to(true), loopback(nft::SADDR), E::Masquerade]);
+        change.rule("postrouting", &[to(true), on_loopback(Side::Source), E::Masquerade]);
         // A container that reaches its neighbour by the host's address must get the answer from that address.
         // oifname "br" ip saddr SUBNET ct status dnat masquerade
         change.rule("postrouting", &[to(true), inside(), E::Conntrack { key: nft::CT_STATUS, bits: nft::DNAT }, E::Masquerade]);
     }
-    for wall in walls {
+    for (wall, _) in &walls {
         let to = || E::Interface { meta: nft::OIFNAME, name: wall.bridge.clone(), equal: true };
         // Into a network comes what it has asked for and what is published; nothing else, from other networks or elsewhere.
         // oifname "br" ct state established,related accept
@@ -198,11 +303,61 @@ fn compose(change: &mut Transaction, walls: &[Wall]) {
     }
 }
 
+/// Neighbours find each other by ARP and by IPv6's neighbour discovery, and believe what they are told. So a container says
+/// nothing of addresses that it does not have: it cannot pass for its neighbour, or for the way out. The rules cost a packet
+/// of IPv4 one comparison.
+fn compose_guard(change: &mut Transaction) {
+    const ARP: u16 = 0x806;
+    const IPV6: u16 = 0x86dd;
+    const ICMPV6: u8 = 58;
+    const NEIGHBOUR_SOLICITATION: u8 = 135;
+    const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+    change.replace_table();
+    change.set(GUARDED, nft::TYPE_INTERFACE, 16);
+    change.set(SENDERS, nft::TYPE_INTERFACE << 6 | Family::Ip.address_type(), 20);
+    change.set(SENDERS_IP6, nft::TYPE_INTERFACE << 6 | Family::Ip6.address_type(), 32);
+    change.chain("prerouting", &Hook { kind: "filter", number: nft::PREROUTING, priority: -300 });
+    let unlike = |field, subnet| E::FieldOutside { field, subnet };
+    let unspecified = Subnet::new(Ipv4Addr::UNSPECIFIED, 32);
+    // meta protocol arp arp saddr ip != 0.0.0.0 iifname @guarded iifname . arp saddr ip != @senders drop
+    let sender = Field::ArpSender;
+    change.rule(
+        "prerouting",
+        &[
+            E::EtherType(ARP),
+            unlike(sender, unspecified),
+            E::FromOneOf(GUARDED),
+            E::NotAmong { set: SENDERS, field: sender },
+            E::Drop,
+        ],
+    );
+    let link_local = Subnet::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
+    let unspecified = Subnet::new(Ipv6Addr::UNSPECIFIED, 128);
+    let kinds = [(NEIGHBOUR_SOLICITATION, Field::Ip6Source), (NEIGHBOUR_ADVERTISEMENT, Field::Target)];
+    for (first, field) in kinds {
+        // meta protocol ip6 meta l4proto icmpv6 icmpv6 type 135-136 ip6 saddr != { ::, fe80::/10 } iifname @guarded
+        //   iifname . ip6 saddr != @senders6 drop
+        change.rule(
+            "prerouting",
+            &[
+                E::EtherType(IPV6),
+                E::Protocol(ICMPV6),
+                E::IcmpType { kind: first, up_to: NEIGHBOUR_ADVERTISEMENT },
+                unlike(field, unspecified),
+                unlike(field, link_local),
+                E::FromOneOf(GUARDED),
+                E::NotAmong { set: SENDERS_IP6, field },
+                E::Drop,
+            ],
+        );
+    }
+}
+
 /// The `FORWARD` chain of iptables, where its policy is to drop: Docker sets it so. What another table drops, ours cannot
 /// accept, so wharf's bridges are let through at the head of that chain; our own table still decides about them.
 mod others {
     use super::super::netlink::Netlink;
-    use super::super::nft::{self, Expression as E, Transaction};
+    use super::super::nft::{self, Expression as E, Family, Transaction};
     use super::Wall;
     use std::io;
 
@@ -210,15 +365,16 @@ mod others {
     const CHAIN: &str = "FORWARD";
 
     /// Replaces the rules that carry `owner` by those for the walls.
-    pub fn let_through(netlink: &Netlink, owner: &str, walls: &[Wall]) -> io::Result<()> {
-        if !nft::drops_by_default(netlink, TABLE, CHAIN) && nft::rules_of(netlink, TABLE, CHAIN, owner).is_empty() {
+    pub fn let_through(netlink: &Netlink, family: Family, owner: &str, walls: &[Wall]) -> io::Result<()> {
+        if !nft::drops_by_default(netlink, family, TABLE, CHAIN) && nft::rules_of(netlink, family, TABLE, CHAIN, owner).is_empty()
+        {
             return Ok(());
         }
-        let mut change = Transaction::new(TABLE);
-        for handle in nft::rules_of(netlink, TABLE, CHAIN, owner) {
+        let mut change = Transaction::new(family, TABLE);
+        for handle in nft::rules_of(netlink, family, TABLE, CHAIN, owner) {
             change.delete_rule(CHAIN, handle);
         }
-        for wall in walls {
+        for wall in walls.iter().filter(|wall| wall.subnet(family).is_some()) {
             for meta in [nft::IIFNAME, nft::OIFNAME] {
                 change.insert_rule(CHAIN, owner, &[E::Interface { meta, name: wall.bridge.clone(), equal: true }, E::Accept]);
             }

@@ -3,7 +3,7 @@
 use super::address::Subnet;
 use super::netlink::{Message, NLM_F_CREATE, NLM_F_EXCL, Netlink};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -32,10 +32,13 @@ fn ifinfo(index: u32, flags: u32) -> [u8; 16] {
     bytes
 }
 
-/// A MAC address made of an IPv4 address, as Docker makes them: the same address keeps the same MAC, so that the
+/// A MAC address made of an IP address, as Docker makes them of IPv4's: the same address keeps the same MAC, so that the
 /// neighbours' caches stay right when a container is replaced.
-pub fn mac_of(address: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = address.octets();
+pub fn mac_of(address: IpAddr) -> [u8; 6] {
+    let [a, b, c, d] = match address {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(address) => (address.to_bits() as u32).to_be_bytes(),
+    };
     [0x02, 0x42, a, b, c, d]
 }
 
@@ -54,22 +57,27 @@ pub fn index_of(name: &str) -> io::Result<u32> {
     Ok(nix::net::if_::if_nametoindex(name)?)
 }
 
-/// A bridge that is up and has the subnet's gateway as its address. The group is that of its network's veth ends too.
-pub fn make_bridge(netlink: &Netlink, name: &str, group: u32, mtu: u32, subnet: Subnet, gateway: Ipv4Addr) -> io::Result<u32> {
+/// A bridge that is up; one that is there already is taken as it is. The group is that of its network's veth ends too.
+pub fn make_bridge(netlink: &Netlink, name: &str, group: u32, mtu: u32, mac: [u8; 6]) -> io::Result<u32> {
     let create = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(0, IFF_UP))
         .string(IFLA_IFNAME, name)
-        .attr(IFLA_ADDRESS, &mac_of(gateway))
+        .attr(IFLA_ADDRESS, &mac)
         .u32(IFLA_GROUP, group)
         .u32(IFLA_MTU, mtu)
         .nest(IFLA_LINKINFO, |m| m.string(IFLA_INFO_KIND, "bridge"));
-    match netlink.send(&[create]) {
-        Err((_, e)) if e.raw_os_error() != Some(libc::EEXIST) => return Err(e),
-        _ => {}
-    }
-    let index = index_of(name)?;
-    match netlink.send(&[address(index, gateway, subnet.prefix())]) {
+    unless_there(netlink.send(&[create]))?;
+    index_of(name)
+}
+
+/// Gives a link an address, unless it has it.
+pub fn add_address(netlink: &Netlink, index: u32, ip: IpAddr, prefix: u8) -> io::Result<()> {
+    unless_there(netlink.send(&[address(index, ip, prefix)]))
+}
+
+fn unless_there(result: Result<(), (usize, io::Error)>) -> io::Result<()> {
+    match result {
         Err((_, e)) if e.raw_os_error() != Some(libc::EEXIST) => Err(e),
-        _ => Ok(index),
+        _ => Ok(()),
     }
 }
 
@@ -194,31 +202,45 @@ pub fn no_link_local(index: u32) -> Message {
         .nest(IFLA_AF_SPEC, |m| m.nest(libc::AF_INET6 as u16, |m| m.attr(IFLA_INET6_ADDR_GEN_MODE, &[NONE])))
 }
 
-/// Gives a link an address.
-pub fn address(index: u32, address: Ipv4Addr, prefix: u8) -> Message {
+/// The family's number, and the address as the kernel has it.
+fn family(address: IpAddr) -> (u8, Vec<u8>) {
+    match address {
+        IpAddr::V4(address) => (libc::AF_INET as u8, address.octets().to_vec()),
+        IpAddr::V6(address) => (libc::AF_INET6 as u8, address.octets().to_vec()),
+    }
+}
+
+/// Gives a link an address. One of IPv6 is usable at once: wharf gives none out twice, so nobody is asked whether he has it.
+pub fn address(index: u32, address: IpAddr, prefix: u8) -> Message {
     const IFA_ADDRESS: u16 = 1;
     const IFA_LOCAL: u16 = 2;
     const IFA_BROADCAST: u16 = 4;
+    const IFA_F_NODAD: u8 = 2;
+    let (family, octets) = family(address);
     let mut header = [0; 8];
-    header[0] = libc::AF_INET as u8;
+    header[0] = family;
     header[1] = prefix;
     header[4..8].copy_from_slice(&index.to_ne_bytes());
-    let broadcast = Ipv4Addr::from_bits(address.to_bits() | !Subnet::new(address, prefix).mask().to_bits());
+    if address.is_ipv6() {
+        header[2] = IFA_F_NODAD;
+        return Message::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &header).attr(IFA_ADDRESS, &octets);
+    }
     Message::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &header)
-        .attr(IFA_LOCAL, &address.octets())
-        .attr(IFA_ADDRESS, &address.octets())
-        .attr(IFA_BROADCAST, &broadcast.octets())
+        .attr(IFA_LOCAL, &octets)
+        .attr(IFA_ADDRESS, &octets)
+        .attr(IFA_BROADCAST, &self::family(Subnet::new(address, prefix).last()).1)
 }
 
-/// The default route.
-pub fn default_route(index: u32, gateway: Ipv4Addr) -> Message {
+/// The default route of a gateway's family.
+pub fn default_route(index: u32, gateway: IpAddr) -> Message {
     const RTA_OIF: u16 = 4;
     const RTA_GATEWAY: u16 = 5;
     const RT_TABLE_MAIN: u8 = 254;
     const RTPROT_BOOT: u8 = 3;
     const RTN_UNICAST: u8 = 1;
-    let header = [libc::AF_INET as u8, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0];
-    Message::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &header).u32(RTA_OIF, index).attr(RTA_GATEWAY, &gateway.octets())
+    let (family, octets) = family(gateway);
+    let header = [family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0];
+    Message::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &header).u32(RTA_OIF, index).attr(RTA_GATEWAY, &octets)
 }
 
 /// Deletes every link of a group in one go: the kernel then waits for its readers once, not once for each link.

@@ -2,25 +2,50 @@
 //!
 //! Above each rule stands what `nft list ruleset` shows of it.
 
+use super::address::Subnet;
 use super::netlink::{Message, NLM_F_APPEND, NLM_F_CREATE, Netlink};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 const SUBSYSTEM: u16 = 10 << 8;
-const NFPROTO_IPV4: u8 = 2;
 const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_DATA_VALUE: u16 = 1;
 
-/// nft's 4-byte registers; an interface's name takes four of them from `R0`.
+/// The first of nft's 4-byte registers; an interface's name and an address of IPv6 take four of them.
 const R0: u32 = 8;
-const R1: u32 = 9;
-const R2: u32 = 10;
 
-/// struct nfgenmsg for the `ip` family.
-const HEADER: [u8; 4] = [NFPROTO_IPV4, 0, 0, 0];
+/// The family of a table, as NFPROTO_* number it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    Ip = 2,
+    Bridge = 7,
+    Ip6 = 10,
+}
 
-/// Changes to one table of the `ip` family, applied together or not at all.
+impl Family {
+    pub fn of(ipv6: bool) -> Self {
+        if ipv6 { Family::Ip6 } else { Family::Ip }
+    }
+
+    /// struct nfgenmsg.
+    fn header(self) -> [u8; 4] {
+        [self as u8, 0, 0, 0]
+    }
+
+    /// Registers that an address fills.
+    fn width(self) -> u32 {
+        if self == Family::Ip6 { 4 } else { 1 }
+    }
+
+    /// The number by which `nft` shows an address of the family.
+    pub fn address_type(self) -> u32 {
+        if self == Family::Ip6 { TYPE_IPV6 } else { TYPE_IPV4 }
+    }
+}
+
+/// Changes to tables, applied together or not at all.
 pub struct Transaction {
+    family: Family,
     table: String,
     messages: Vec<Message>,
 }
@@ -38,12 +63,21 @@ pub const OUTPUT: u32 = 3;
 pub const POSTROUTING: u32 = 4;
 
 impl Transaction {
-    pub fn new(table: &str) -> Self {
-        Transaction { table: table.to_string(), messages: Vec::new() }
+    pub fn new(family: Family, table: &str) -> Self {
+        Transaction { family, table: table.to_string(), messages: Vec::new() }
+    }
+
+    /// What follows is about the table of the same name in another family.
+    pub fn turn_to(&mut self, family: Family) {
+        self.family = family;
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
     }
 
     fn message(&self, kind: u16, flags: u16) -> Message {
-        Message::new(SUBSYSTEM | kind, flags, &HEADER).string(1, &self.table)
+        Message::new(SUBSYSTEM | kind, flags, &self.family.header()).string(1, &self.table)
     }
 
     /// Begins the table anew: whatever it held is gone when the transaction is applied, and not before.
@@ -70,21 +104,31 @@ impl Transaction {
     /// A map from keys to `address . port`; the numbers of the types are those by which `nft` shows them.
     pub fn port_map(&mut self, name: &str, key_type: u32, key_len: u32) {
         const NFT_SET_MAP: u32 = 8;
-        let message = self
-            .message(9, NLM_F_CREATE)
-            .string(2, name)
-            .be32(3, NFT_SET_MAP)
-            .be32(4, key_type)
-            .be32(5, key_len)
-            .be32(6, TYPE_IPV4 << 6 | TYPE_PORT)
-            .be32(7, 8)
-            .be32(10, 1);
-        self.messages.push(message);
+        let data_len = (self.family.width() + 1) * 4;
+        let data_type = self.family.address_type() << 6 | TYPE_PORT;
+        self.new_set(name, NFT_SET_MAP, key_type, key_len, |m| m.be32(6, data_type).be32(7, data_len));
     }
 
-    pub fn add_element(&mut self, set: &str, key: &[u8], data: &[u8]) {
+    /// A set of keys.
+    pub fn set(&mut self, name: &str, key_type: u32, key_len: u32) {
+        self.new_set(name, 0, key_type, key_len, |m| m);
+    }
+
+    fn new_set(&mut self, name: &str, flags: u32, key_type: u32, key_len: u32, data: impl FnOnce(Message) -> Message) {
+        let message = self.message(9, NLM_F_CREATE).string(2, name).be32(3, flags).be32(4, key_type).be32(5, key_len);
+        self.messages.push(data(message).be32(10, 1));
+    }
+
+    /// Adds a key, with data where the set is a map.
+    pub fn add_element(&mut self, set: &str, key: &[u8], data: Option<&[u8]>) {
         let message = self.message(12, NLM_F_CREATE).string(2, set).nest(3, |m| {
-            m.nest(NFTA_LIST_ELEM, |m| m.nest(1, |m| m.attr(NFTA_DATA_VALUE, key)).nest(2, |m| m.attr(NFTA_DATA_VALUE, data)))
+            m.nest(NFTA_LIST_ELEM, |m| {
+                let m = m.nest(1, |m| m.attr(NFTA_DATA_VALUE, key));
+                match data {
+                    Some(data) => m.nest(2, |m| m.attr(NFTA_DATA_VALUE, data)),
+                    None => m,
+                }
+            })
         });
         self.messages.push(message);
     }
@@ -98,8 +142,9 @@ impl Transaction {
     }
 
     pub fn rule(&mut self, chain: &str, expressions: &[Expression]) {
+        let family = self.family;
         let message = self.message(6, NLM_F_CREATE | NLM_F_APPEND).string(2, chain).nest(4, |mut m| {
-            for part in expressions.iter().flat_map(Expression::parts) {
+            for part in expressions.iter().flat_map(|e| e.parts(family)) {
                 m = m.nest(NFTA_LIST_ELEM, part);
             }
             m
@@ -109,8 +154,9 @@ impl Transaction {
 
     /// Puts a rule at the head of a chain of somebody else's, marked with a comment by which it is found again.
     pub fn insert_rule(&mut self, chain: &str, comment: &str, expressions: &[Expression]) {
+        let family = self.family;
         let message = self.message(6, NLM_F_CREATE).string(2, chain).nest(4, |mut m| {
-            for part in expressions.iter().flat_map(Expression::parts) {
+            for part in expressions.iter().flat_map(|e| e.parts(family)) {
                 m = m.nest(NFTA_LIST_ELEM, part);
             }
             m
@@ -147,16 +193,16 @@ fn user_data(comment: &str) -> Vec<u8> {
 }
 
 /// Whether there is a chain whose policy is to drop.
-pub fn drops_by_default(netlink: &Netlink, table: &str, chain: &str) -> bool {
-    let ask = Message::new(SUBSYSTEM | 4, 0, &HEADER).string(1, table).string(3, chain);
+pub fn drops_by_default(netlink: &Netlink, family: Family, table: &str, chain: &str) -> bool {
+    let ask = Message::new(SUBSYSTEM | 4, 0, &family.header()).string(1, table).string(3, chain);
     let answers = netlink.ask(ask).unwrap_or_default();
     answers.iter().any(|answer| attribute(answer, 5).is_some_and(|policy| policy == [0, 0, 0, 0]))
 }
 
 /// The handles of the rules of a chain that carry a comment.
-pub fn rules_of(netlink: &Netlink, table: &str, chain: &str, comment: &str) -> Vec<u64> {
+pub fn rules_of(netlink: &Netlink, family: Family, table: &str, chain: &str, comment: &str) -> Vec<u64> {
     const NLM_F_DUMP: u16 = 0x300;
-    let ask = Message::new(SUBSYSTEM | 7, NLM_F_DUMP, &HEADER).string(1, table).string(2, chain);
+    let ask = Message::new(SUBSYSTEM | 7, NLM_F_DUMP, &family.header()).string(1, table).string(2, chain);
     let wanted = user_data(comment);
     let rules = netlink.ask(ask).unwrap_or_default();
     let ours = rules.iter().filter(|rule| attribute(rule, NFTA_RULE_USERDATA).is_some_and(|data| data == wanted));
@@ -165,7 +211,8 @@ pub fn rules_of(netlink: &Netlink, table: &str, chain: &str, comment: &str) -> V
 
 /// The value of an attribute of an answer, which begins with the family's own header.
 fn attribute(answer: &[u8], kind: u16) -> Option<&[u8]> {
-    let mut rest = answer.get(HEADER.len()..)?;
+    const NFGENMSG: usize = 4;
+    let mut rest = answer.get(NFGENMSG..)?;
     while rest.len() >= 4 {
         let length = usize::from(u16::from_ne_bytes([rest[0], rest[1]]));
         let value = rest.get(4..length)?;
@@ -177,7 +224,9 @@ fn attribute(answer: &[u8], kind: u16) -> Option<&[u8]> {
     None
 }
 
-pub const TYPE_IPV4: u32 = 7;
+const TYPE_IPV4: u32 = 7;
+const TYPE_IPV6: u32 = 8;
+pub const TYPE_INTERFACE: u32 = 41;
 pub const TYPE_PROTOCOL: u32 = 12;
 pub const TYPE_PORT: u32 = 13;
 
@@ -189,11 +238,10 @@ pub enum Expression {
         name: String,
         equal: bool,
     },
-    /// `ip saddr` (offset 12) or `ip daddr` (16) in a subnet.
+    /// `ip saddr` or `ip daddr` (of the table's family) in a subnet.
     Address {
-        offset: u32,
-        base: Ipv4Addr,
-        mask: Ipv4Addr,
+        side: Side,
+        subnet: Subnet,
         equal: bool,
     },
     /// `meta l4proto`.
@@ -214,6 +262,25 @@ pub enum Expression {
     DnatByPort(&'static str),
     /// `dnat to ip daddr . meta l4proto . th dport map @NAME`.
     DnatByAddressAndPort(&'static str),
+    /// `meta protocol`, an ETH_P_*.
+    EtherType(u16),
+    /// `icmpv6 type`, after [`Expression::Protocol`].
+    IcmpType {
+        kind: u8,
+        up_to: u8,
+    },
+    /// `iifname @NAME`.
+    FromOneOf(&'static str),
+    /// `iifname . FIELD != @NAME`.
+    NotAmong {
+        set: &'static str,
+        field: Field,
+    },
+    /// The field is not in a subnet.
+    FieldOutside {
+        field: Field,
+        subnet: Subnet,
+    },
     Masquerade,
     Accept,
     Drop,
@@ -225,10 +292,56 @@ pub enum Expression {
     },
 }
 
+/// An address inside of a packet by which neighbours learn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// `arp saddr ip`.
+    ArpSender,
+    /// `ip6 saddr`.
+    Ip6Source,
+    /// The target of a neighbour advertisement.
+    Target,
+}
+
+impl Field {
+    fn load(self, register: u32) -> Part {
+        let (base, offset, len) = match self {
+            Field::ArpSender => (NETWORK, 14, 4),
+            Field::Ip6Source => (NETWORK, 8, 16),
+            Field::Target => (TRANSPORT, 8, 16),
+        };
+        payload(base, offset, len, register)
+    }
+}
+
+/// Which of a packet's two addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Source,
+    Destination,
+}
+
+impl Side {
+    /// The address's offset in the header.
+    fn offset(self, family: Family) -> u32 {
+        match (self, family) {
+            (Side::Source, Family::Ip6) => 8,
+            (Side::Destination, Family::Ip6) => 24,
+            (Side::Source, _) => 12,
+            (Side::Destination, _) => 16,
+        }
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
 pub const IIFNAME: u32 = 6;
 pub const OIFNAME: u32 = 7;
-pub const SADDR: u32 = 12;
-pub const DADDR: u32 = 16;
 pub const CT_STATE: u32 = 0;
 pub const CT_STATUS: u32 = 2;
 /// Established and related, as bits of `ct state`.
@@ -255,13 +368,21 @@ fn compare(register: u32, equal: bool, value: Vec<u8>) -> Part {
     expr("cmp", move |m| m.be32(1, register).be32(2, u32::from(!equal)).nest(3, |m| m.attr(NFTA_DATA_VALUE, &value)))
 }
 
-fn mask(register: u32, bits: [u8; 4]) -> Part {
+/// From one byte to another, both included.
+fn range(register: u32, from: u8, to: u8) -> Part {
+    expr("range", move |m| {
+        let bound = |m: Message, kind, value: u8| m.nest(kind, |m| m.attr(NFTA_DATA_VALUE, &[value]));
+        bound(bound(m.be32(1, register).be32(2, 0), 3, from), 4, to)
+    })
+}
+
+fn mask(register: u32, bits: Vec<u8>) -> Part {
     expr("bitwise", move |m| {
         m.be32(1, register)
             .be32(2, register)
-            .be32(3, 4)
+            .be32(3, bits.len() as u32)
             .nest(4, |m| m.attr(NFTA_DATA_VALUE, &bits))
-            .nest(5, |m| m.attr(NFTA_DATA_VALUE, &[0; 4]))
+            .nest(5, |m| m.attr(NFTA_DATA_VALUE, &vec![0; bits.len()]))
     })
 }
 
@@ -269,12 +390,19 @@ fn lookup(set: &'static str) -> Part {
     expr("lookup", move |m| m.string(1, set).be32(2, R0).be32(3, R0))
 }
 
+/// Whether the set has the key in the registers, or has it not.
+fn is_in(set: &'static str, holds: bool) -> Part {
+    const NFT_LOOKUP_F_INV: u32 = 1;
+    expr("lookup", move |m| m.string(1, set).be32(2, R0).be32(5, if holds { 0 } else { NFT_LOOKUP_F_INV }))
+}
+
 fn verdict(code: u32) -> Part {
     expr("immediate", move |m| m.be32(1, 0).nest(2, |m| m.nest(2, |m| m.be32(1, code))))
 }
 
-fn dnat() -> Part {
-    expr("nat", |m| m.be32(1, 1).be32(2, u32::from(NFPROTO_IPV4)).be32(3, R0).be32(5, R1))
+/// To the address in the first registers and the port behind it.
+fn dnat(family: Family) -> Part {
+    expr("nat", move |m| m.be32(1, 1).be32(2, family as u32).be32(3, R0).be32(5, R0 + family.width()))
 }
 
 const NETWORK: u32 = 1;
@@ -282,15 +410,17 @@ const TRANSPORT: u32 = 2;
 const META_L4PROTO: u32 = 16;
 
 impl Expression {
-    fn parts(&self) -> Vec<Part> {
+    fn parts(&self, family: Family) -> Vec<Part> {
         match self {
             Expression::Interface { meta: key, name, equal } => {
                 let mut value = name.clone().into_bytes();
                 value.resize(16, 0);
                 vec![meta(*key, 1), compare(1, *equal, value)]
             }
-            Expression::Address { offset, base, mask: bits, equal } => {
-                vec![payload(NETWORK, *offset, 4, R0), mask(R0, bits.octets()), compare(R0, *equal, base.octets().to_vec())]
+            Expression::Address { side, subnet, equal } => {
+                let (base, bits) = (octets(subnet.base()), octets(subnet.mask()));
+                let offset = side.offset(family);
+                vec![payload(NETWORK, offset, base.len() as u32, R0), mask(R0, bits), compare(R0, *equal, base)]
             }
             Expression::Protocol(protocol) => vec![meta(META_L4PROTO, R0), compare(R0, true, vec![*protocol])],
             Expression::Port { offset, port } => {
@@ -300,7 +430,7 @@ impl Expression {
                 let key = *key;
                 vec![
                     expr("ct", move |m| m.be32(1, R0).be32(2, key)),
-                    mask(R0, bits.to_ne_bytes()),
+                    mask(R0, bits.to_ne_bytes().to_vec()),
                     compare(R0, false, vec![0; 4]),
                 ]
             }
@@ -309,10 +439,32 @@ impl Expression {
                 vec![expr("fib", |m| m.be32(1, R0).be32(2, 3).be32(3, 2)), compare(R0, true, RTN_LOCAL.to_ne_bytes().to_vec())]
             }
             Expression::DnatByPort(set) => {
-                vec![meta(META_L4PROTO, R0), payload(TRANSPORT, 2, 2, R1), lookup(set), dnat()]
+                vec![meta(META_L4PROTO, R0), payload(TRANSPORT, 2, 2, R0 + 1), lookup(set), dnat(family)]
             }
             Expression::DnatByAddressAndPort(set) => {
-                vec![payload(NETWORK, DADDR, 4, R0), meta(META_L4PROTO, R1), payload(TRANSPORT, 2, 2, R2), lookup(set), dnat()]
+                let (offset, width) = (Side::Destination.offset(family), family.width());
+                vec![
+                    payload(NETWORK, offset, width * 4, R0),
+                    meta(META_L4PROTO, R0 + width),
+                    payload(TRANSPORT, 2, 2, R0 + width + 1),
+                    lookup(set),
+                    dnat(family),
+                ]
+            }
+            Expression::EtherType(kind) => {
+                const META_PROTOCOL: u32 = 1;
+                vec![meta(META_PROTOCOL, R0), compare(R0, true, kind.to_be_bytes().to_vec())]
+            }
+            Expression::IcmpType { kind, up_to } => {
+                vec![payload(TRANSPORT, 0, 1, R0), range(R0, *kind, *up_to)]
+            }
+            Expression::FromOneOf(set) => vec![meta(IIFNAME, R0), is_in(set, true)],
+            Expression::NotAmong { set, field } => {
+                const NAME_WIDTH: u32 = 4;
+                vec![meta(IIFNAME, R0), field.load(R0 + NAME_WIDTH), is_in(set, false)]
+            }
+            Expression::FieldOutside { field, subnet } => {
+                vec![field.load(R0), mask(R0, octets(subnet.mask())), compare(R0, false, octets(subnet.base()))]
             }
             Expression::Masquerade => vec![expr("masq", |m| m)],
             Expression::Accept => vec![verdict(1)],

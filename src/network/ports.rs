@@ -1,16 +1,16 @@
 //! The host's side of published ports: bound, so that a conflict is an error that names the owner.
 
 use super::error::NetworkError;
-use std::any::Any;
-use std::fs;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::net::{IpAddr, SocketAddr};
+use std::{fs, io};
 
 /// A host port that is ours as long as this lives. Nothing is ever accepted on it: DNAT takes the traffic before.
 #[derive(Debug)]
 pub struct Reservation {
     pub port: u16,
     /// Held, not used: dropping it frees the port.
-    _socket: Box<dyn Any + Send + Sync>,
+    _socket: Option<Socket>,
 }
 
 /// Takes the first free port of a range; `0..=0` is any that the kernel chooses.
@@ -18,20 +18,14 @@ pub struct Reservation {
 /// # Errors
 /// When all are taken, with the owner of the last one as `owner_of` (wharf's own containers) or the kernel know it.
 pub fn reserve(
-    address: Ipv4Addr,
+    address: IpAddr,
     protocol: &str,
     range: std::ops::RangeInclusive<u16>,
     owner_of: &dyn Fn(u16) -> Option<String>,
 ) -> Result<Reservation, NetworkError> {
     let mut last = None;
     for port in range {
-        let socket = SocketAddrV4::new(address, port);
-        let bound = if protocol == "udp" {
-            UdpSocket::bind(socket).and_then(|s| Ok((s.local_addr()?.port(), Box::new(s) as Box<dyn Any + Send + Sync>)))
-        } else {
-            TcpListener::bind(socket).and_then(|s| Ok((s.local_addr()?.port(), Box::new(s) as Box<dyn Any + Send + Sync>)))
-        };
-        match bound {
+        match bind_port(address, port, protocol) {
             Ok((port, socket)) => return Ok(Reservation { port, _socket: socket }),
             Err(error) => last = Some((port, error)),
         }
@@ -39,6 +33,32 @@ pub fn reserve(
     let (port, error) = last.unwrap_or((0, std::io::ErrorKind::InvalidInput.into()));
     let owner = blame(protocol, port, &error, owner_of);
     Err(NetworkError::PortTaken { port, protocol: protocol.into(), address: address.to_string(), owner })
+}
+
+/// Binds a port; IPv6's is of IPv6 alone. On a kernel without SCTP nobody can take one of its ports.
+fn bind_port(address: IpAddr, port: u16, protocol: &str) -> io::Result<(u16, Option<Socket>)> {
+    let domain = if address.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
+    let (kind, number) = match protocol {
+        "udp" => (Type::DGRAM, None),
+        "sctp" => (Type::STREAM, Some(Protocol::from(libc::IPPROTO_SCTP))),
+        _ => (Type::STREAM, None),
+    };
+    let socket = match Socket::new(domain, kind, number) {
+        Err(e) if e.raw_os_error() == Some(libc::EPROTONOSUPPORT) && protocol == "sctp" && port != 0 => return Ok((port, None)),
+        other => other?,
+    };
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if kind == Type::STREAM {
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&SocketAddr::new(address, port).into())?;
+    if kind == Type::STREAM {
+        socket.listen(1)?;
+    }
+    let bound = socket.local_addr()?.as_socket().map_or(port, |address| address.port());
+    Ok((bound, Some(socket)))
 }
 
 /// Why a port cannot be had, with the one who has it.

@@ -1,11 +1,9 @@
-//! Published ports on the host's IPv6 addresses: connections are taken here and led on to the container, whose networks are IPv4.
-//!
-//! It is a path for whoever asks for `localhost` and gets `::1`; what comes by IPv4 is translated by the kernel.
+//! Published ports on the host's IPv6 addresses, where the kernel cannot translate: to containers without IPv6, and from `::1`,
+//! which is routed nowhere. Connections are taken here and led on to the container.
 
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrIn6, bind, listen, setsockopt, socket, sockopt};
+use socket2::{Domain, Socket, Type};
 use std::io;
-use std::net::{Ipv6Addr, SocketAddrV4, SocketAddrV6, TcpListener as StdListener};
-use std::os::fd::AsRawFd;
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use tokio::net::{TcpListener, TcpStream};
 
 /// A port that is listened on as long as this lives.
@@ -25,17 +23,16 @@ impl Drop for Proxy {
 ///
 /// # Errors
 /// EADDRINUSE when the port is taken, EAFNOSUPPORT or EADDRNOTAVAIL where the host has no IPv6.
-pub fn start(address: Ipv6Addr, port: u16, to: SocketAddrV4) -> io::Result<Proxy> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let fd = socket(AddressFamily::Inet6, SockType::Stream, flags, None)?;
+pub fn start(address: Ipv6Addr, port: u16, to: SocketAddr) -> io::Result<Proxy> {
+    const WAITING: i32 = 4096;
+    let socket = Socket::new(Domain::IPV6, Type::STREAM.nonblocking(), None)?;
     // IPv4's port of the same number is the kernel's translation.
-    setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
-    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
-    bind(fd.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new(address, port, 0, 0)))?;
-    listen(&fd, Backlog::MAXCONN)?;
-    let listener = StdListener::from(fd);
+    socket.set_only_v6(true)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddrV6::new(address, port, 0, 0).into())?;
+    socket.listen(WAITING)?;
+    let listener = TcpListener::from_std(socket.into())?;
     let port = listener.local_addr()?.port();
-    let listener = TcpListener::from_std(listener)?;
     let task = tokio::spawn(async move {
         loop {
             let Ok((mut from, _)) = listener.accept().await else {

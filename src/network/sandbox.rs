@@ -7,11 +7,11 @@ use super::address::Subnet;
 use super::error::NetworkError;
 use super::link::{self, Sublink, Veth};
 use super::netlink::{Message, Netlink};
-use super::nft::{self, Expression as E, Hook, Transaction};
+use super::nft::{self, Expression as E, Family, Hook, Side, Transaction};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// The address of every container's resolver: Docker's, since images and configurations name it.
@@ -26,11 +26,19 @@ pub struct Attachment {
     pub name: String,
     pub mac: [u8; 6],
     pub mtu: u32,
-    pub subnet: Subnet,
-    pub address: Ipv4Addr,
-    pub link_local: Vec<Ipv4Addr>,
-    /// Of the default route; one attachment at most has it.
-    pub gateway: Option<Ipv4Addr>,
+    /// Each with the prefix of its subnet.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Settings, with `IFNAME` for its name, and their values.
+    pub sysctls: Vec<(String, String)>,
+    /// Of the default routes; of each family one attachment at most has it.
+    pub gateways: Vec<IpAddr>,
+}
+
+impl Attachment {
+    /// The host's end of a veth pair.
+    pub fn host_name(&self) -> Option<String> {
+        if let To::Bridge { host_name, .. } = &self.to { Some(host_name.clone()) } else { None }
+    }
 }
 
 /// What an interface is joined to.
@@ -120,15 +128,35 @@ fn join<F: FnOnce(io::Error) -> NetworkError>(
             })?;
         }
     }
-    // wharf's networks are IPv4: no address that is not wharf's, and none by a neighbour's router advertisement. (Writing
-    // `disable_ipv6` would say both, but that file spins for the kernel's network lock: a sixth of the time of `up`.)
+    // No address that is not wharf's by a neighbour's router advertisement. (On a network of IPv4 alone, writing `disable_ipv6`
+    // would say so, but that file spins for the kernel's network lock: a sixth of the time of `up`.)
     let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0");
+    for (setting, value) in &attachment.sysctls {
+        set(setting, name, value).map_err(step("setting a sysctl of the interface"))?;
+    }
     let index = link::index_of(name).map_err(step("finding the interface"))?;
-    let mut configuration =
-        vec![link::no_link_local(index), link::up(index), link::address(index, attachment.address, attachment.subnet.prefix())];
-    configuration.extend(attachment.link_local.iter().map(|address| link::address(index, *address, 16)));
-    configuration.extend(attachment.gateway.map(|gateway| link::default_route(index, gateway)));
+    let mut configuration = Vec::new();
+    if attachment.addresses.iter().all(|(address, _)| address.is_ipv4()) {
+        configuration.push(link::no_link_local(index));
+    }
+    configuration.push(link::up(index));
+    configuration.extend(attachment.addresses.iter().map(|(address, prefix)| link::address(index, *address, *prefix)));
+    configuration.extend(attachment.gateways.iter().map(|gateway| link::default_route(index, *gateway)));
     Ok(configuration)
+}
+
+/// Writes a setting of an interface of the namespace that the thread is in: `net.ipv4.conf.IFNAME.NAME`, and nothing else.
+fn set(setting: &str, interface: &str, value: &str) -> io::Result<()> {
+    let mut parts = setting.split('.');
+    let wrong = || io::Error::other(format!("`{setting}` is not net.ipv4.conf.IFNAME.NAME or the like"));
+    match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some("net"), Some(family), Some(kind @ ("conf" | "neigh")), Some("IFNAME"), Some(name), None)
+            if matches!(family, "ipv4" | "ipv6" | "mpls") && !name.contains('/') =>
+        {
+            std::fs::write(format!("/proc/sys/net/{family}/{kind}/{interface}/{name}"), value)
+        }
+        _ => Err(wrong()),
+    }
 }
 
 /// Joins a namespace that exists to one more network.
@@ -156,15 +184,19 @@ pub fn connect(container: &str, namespace: &OwnedFd, attachment: &Attachment) ->
 ///
 /// # Errors
 /// The step that failed.
-pub fn disconnect(container: &str, namespace: &OwnedFd, address: Ipv4Addr) -> Result<(), NetworkError> {
+pub fn disconnect(container: &str, namespace: &OwnedFd, address: IpAddr) -> Result<(), NetworkError> {
     let step =
         |doing: &'static str| move |source: io::Error| NetworkError::Sandbox { container: container.to_string(), doing, source };
     inside_thread(|| {
         setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|e| step("joining the network namespace")(e.into()))?;
         let inner = Netlink::route().map_err(step("opening a netlink socket in the namespace"))?;
         let mut interfaces = nix::ifaddrs::getifaddrs().map_err(|e| step("listing the interfaces")(e.into()))?;
-        let name = interfaces
-            .find(|i| i.address.and_then(|a| a.as_sockaddr_in().map(nix::sys::socket::SockaddrIn::ip)) == Some(address));
+        let name = interfaces.find(|interface| {
+            interface.address.is_some_and(|a| match address {
+                IpAddr::V4(ip) => a.as_sockaddr_in().is_some_and(|a| a.ip() == ip),
+                IpAddr::V6(ip) => a.as_sockaddr_in6().is_some_and(|a| a.ip() == ip),
+            })
+        });
         let Some(name) = name.map(|interface| interface.interface_name) else { return Ok(()) };
         let index = link::index_of(&name).map_err(step("finding the interface"))?;
         inner.send(&[link::delete(index)]).map_err(|(_, e)| step("removing the interface")(e))
@@ -207,21 +239,21 @@ fn open_resolver() -> io::Result<Resolver> {
     let tcp = TcpListener::bind(SocketAddrV4::new(RESOLVER, 0))?;
     udp.set_nonblocking(true)?;
     tcp.set_nonblocking(true)?;
-    let mut change = Transaction::new("wharf-dns");
+    let mut change = Transaction::new(Family::Ip, "wharf-dns");
     change.replace_table();
     change.chain("output", &Hook { kind: "filter", number: nft::OUTPUT, priority: -150 });
-    let resolver = |offset| E::Address { offset, base: RESOLVER, mask: Ipv4Addr::BROADCAST, equal: true };
+    let resolver = |side| E::Address { side, subnet: Subnet::new(RESOLVER, 32), equal: true };
     for (protocol, port) in [(UDP, udp.local_addr()?.port()), (TCP, tcp.local_addr()?.port())] {
         // ip daddr 127.0.0.11 meta l4proto udp th dport 53 th dport set PORT
         let there = [
-            resolver(nft::DADDR),
+            resolver(Side::Destination),
             E::Protocol(protocol),
             E::Port { offset: DPORT, port: DNS_PORT },
             E::SetPort { offset: DPORT, port, protocol },
         ];
         // ip saddr 127.0.0.11 meta l4proto udp th sport PORT th sport set 53
         let back = [
-            resolver(nft::SADDR),
+            resolver(Side::Source),
             E::Protocol(protocol),
             E::Port { offset: SPORT, port },
             E::SetPort { offset: SPORT, port: DNS_PORT, protocol },

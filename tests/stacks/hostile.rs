@@ -195,6 +195,62 @@ fn a_build_gets_no_further_than_a_container() {
     stack.wharf(&["image", "build", "."]).fails(1, &["Dockerfile:4"]);
 }
 
+/// ARP, IPv6's neighbour discovery and DNS: a container says that it is its neighbour, and is not believed.
+#[test]
+fn nobody_passes_for_a_neighbour() {
+    let stack = Stack::new("nothing");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stacks/support/spoof.c");
+    let built = Command::new("cc").args(["-static", "-O1", source, "-o"]).arg(stack.path("spoof")).status().expect("cc");
+    assert!(built.success());
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:
+  victim: {{{APP}}}
+  neighbour: {{{APP}}}
+  attacker: {{{APP}, volumes: ['./spoof:/spoof:ro']}}
+  admin: {{{APP}, volumes: ['./spoof:/spoof:ro'], cap_add: [NET_ADMIN]}}
+networks: {{default: {{enable_ipv6: true}}}}
+"
+        ),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    let of = |service: &str| {
+        let said = stack
+            .sh(service, "cat /sys/class/net/eth0/address; ip -o addr show eth0 scope global | awk '{print $4}' | cut -d/ -f1");
+        let lines: Vec<String> = said.lines().map(str::to_string).collect();
+        (lines[0].clone(), lines[1].clone(), lines[2].clone())
+    };
+    let (victim, neighbour) = (of("victim"), of("neighbour"));
+    let gateway = stack.sh("victim", "ip route | awk '/default/ {print $3}'");
+    let known = |ip: &str| stack.sh("victim", &format!("ip neigh show {ip} | grep -o 'lladdr [0-9a-f:]*' | cut -d' ' -f2"));
+    stack.sh("victim", &format!("ping -c1 -W2 {}; ping -c1 -W2 {}; ping -c1 -W2 {gateway}", neighbour.1, neighbour.2));
+    assert_eq!((known(&neighbour.1), known(&neighbour.2)), (neighbour.0.clone(), neighbour.0.clone()));
+    let router = known(&gateway);
+    for (kind, claimed, to) in [("arp", &neighbour.1, &victim.1), ("arp", &gateway, &victim.1), ("nd", &neighbour.2, &victim.2)] {
+        stack.sh("attacker", &format!("/spoof {kind} {claimed} {to} {}", victim.0));
+    }
+    assert_eq!((known(&neighbour.1), known(&neighbour.2)), (neighbour.0.clone(), neighbour.0.clone()));
+    assert_eq!(known(&gateway), router);
+    // It may say what is so.
+    let attacker = of("attacker");
+    stack.sh("attacker", &format!("/spoof arp {} {} {}", attacker.1, victim.1, victim.0));
+    assert_eq!(known(&attacker.1), attacker.0);
+    // Whoever may administer the network may do this, so the frames are right.
+    let admin = of("admin");
+    for (kind, claimed, to) in [("arp", &neighbour.1, &victim.1), ("nd", &neighbour.2, &victim.2)] {
+        stack.sh("admin", &format!("/spoof {kind} {claimed} {to} {}", victim.0));
+        assert_eq!(known(claimed), admin.0, "what is tried does work");
+    }
+    // A datagram that says it is the resolver's: its address is in each container, and nowhere outside.
+    let arrived = || stack.sh("victim", "awk '/^Udp: [0-9]/ {print $3}' /proc/net/snmp").parse::<u32>().expect("NoPorts");
+    let before = arrived();
+    stack.sh("admin", &format!("/spoof udp 127.0.0.11 {} {} 5300", victim.1, victim.0));
+    assert_eq!(arrived(), before);
+    stack.sh("admin", &format!("/spoof udp {} {} {} 5300", neighbour.1, victim.1, victim.0));
+    assert_eq!(arrived(), before + 15, "what is tried does work");
+}
+
 /// The host's own services, the engine, other stacks.
 #[test]
 fn others_on_the_host_are_out_of_reach() {

@@ -5,6 +5,7 @@ mod commands;
 mod examples;
 mod hostile;
 mod images;
+mod networks;
 mod scenarios;
 mod services;
 mod sources;

@@ -1,11 +1,7 @@
 //! What a service may say of its containers, seen from inside of them.
 
-use crate::support::{Stack, eventually};
+use crate::support::{Stack, eventually, sleeping};
 use std::os::unix::fs::PermissionsExt;
-
-fn sleeping(rest: &str) -> String {
-    format!("image: 'busybox:local', command: sleep 1000, stop_signal: SIGKILL{}{rest}", if rest.is_empty() { "" } else { ", " })
-}
 
 #[test]
 fn configs_and_secrets_are_files_of_the_container_alone() {
@@ -273,82 +269,6 @@ fn limits_are_in_the_control_group() {
     let device = format!("{}:{}", nix::sys::stat::major(numbers), nix::sys::stat::minor(numbers));
     assert_eq!(read("blkio/blkio.throttle.read_bps_device"), format!("{device} {}", 10 << 20));
     assert_eq!(read("blkio/blkio.throttle.write_iops_device"), format!("{device} 50"));
-}
-
-#[test]
-fn networks_have_dockers_options() {
-    let stack = Stack::new("nothing");
-    let unique: String = stack.project.chars().skip(1).take(8).collect();
-    let second = u32::from_str_radix(&format!("{:x}", unique.bytes().map(u32::from).sum::<u32>()), 16).expect("number") % 200;
-    let yaml = format!(
-        "services:
-  one:
-    {}
-    mac_address: 02:42:ac:11:99:01
-    networks:
-      front: {{link_local_ips: [169.254.7.7], interface_name: wan0}}
-      back: {{gw_priority: 5, mac_address: '02:42:ac:11:99:02'}}
-  two: {{{}}}
-networks:
-  front:
-    driver_opts: {{com.docker.network.driver.mtu: 1400, com.docker.network.bridge.enable_icc: 'false'}}
-    ipam: {{config: [{{subnet: 10.213.{second}.0/24, ip_range: 10.213.{second}.128/25, aux_addresses: {{router: 10.213.{second}.129}}}}]}}
-  back: {{}}
-",
-        sleeping("").replace(", ", "\n    ").replace("'", ""),
-        sleeping("networks: [front, back]"),
-    );
-    stack.write("compose.yaml", &yaml);
-    stack.wharf(&["up", "-d"]).ok();
-    let link = stack.sh("one", "ip addr");
-    assert!(link.contains("02:42:ac:11:99:02") && link.contains("169.254.7.7/16"), "{link}");
-    assert!(link.contains("wan0") && link.contains("mtu 1400"), "{link}");
-    let front = |service: &str| stack.sh(service, "ip -4 -o addr | grep -o '10\\.213\\.[0-9.]*' | head -1");
-    let (one, two) = (front("one"), front("two"));
-    for address in [&one, &two] {
-        let last: u32 = address.rsplit('.').next().expect("byte").parse().expect("number");
-        assert!(last >= 128 && last != 129, "{address} is out of the range, or the router's");
-    }
-    let gateway = stack.sh("one", "ip route | awk '/default/ {print $3}'");
-    assert!(!gateway.starts_with("10.213."), "the default route is on the network with the higher gw_priority: {gateway}");
-    assert_ne!(stack.wharf(&["exec", "-T", "one", "ping", "-c1", "-W1", &two]).code, 0, "no icc");
-    let back = stack.sh("two", "ip -4 -o addr | grep -v '10\\.213' | grep -o 'inet [0-9.]*' | grep -v 127.0 | cut -d' ' -f2");
-    stack.wharf(&["exec", "-T", "one", "ping", "-c1", "-W2", &back]).ok();
-}
-
-#[test]
-fn macvlan_and_ipvlan_are_on_the_hosts_interface() {
-    let stack = Stack::new("nothing");
-    // An empty bridge stands in for the host's interface: nothing of the real network is touched.
-    let parent: String = format!("w{}", &stack.project[1..]).chars().take(15).collect();
-    let ip = |args: &[&str]| std::process::Command::new("ip").args(args).status().expect("ip").success();
-    assert!(ip(&["link", "add", &parent, "type", "bridge"]) && ip(&["link", "set", &parent, "up"]));
-    let yaml = format!(
-        "services: {{a: {{{}}}, b: {{{}}}, c: {{{}}}}}
-networks:
-  lan: {{driver: macvlan, driver_opts: {{parent: {parent}}}, ipam: {{config: [{{subnet: 10.214.0.0/24}}]}}}}
-",
-        sleeping("networks: [lan]"),
-        sleeping("networks: [lan]"),
-        sleeping("network_mode: none"),
-    );
-    stack.write("compose.yaml", &yaml);
-    for driver in ["macvlan", "ipvlan"] {
-        stack.write("compose.yaml", &yaml.replace("driver: macvlan", &format!("driver: {driver}")));
-        // Not every kernel has both: then that is said.
-        let up = stack.wharf(&["up", "-d"]);
-        if up.code == 0 {
-            let address = stack.sh("b", "ip -4 -o addr show eth0 | grep -o '10\\.214\\.[0-9.]*' | head -1");
-            stack.wharf(&["exec", "-T", "a", "ping", "-c1", "-W2", &address]).ok();
-            stack.wharf(&["exec", "-T", "a", "ping", "-c1", "-W2", "b"]).ok();
-        } else {
-            up.fails(1, &["this kernel has no such interfaces"]);
-        }
-        stack.wharf(&["down"]).ok();
-    }
-    assert!(ip(&["link", "delete", &parent]));
-    stack.wharf(&["up", "-d"]).fails(1, &["the host does not have", &parent]);
-    stack.write("compose.yaml", "services: {}");
 }
 
 #[test]

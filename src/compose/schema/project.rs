@@ -42,8 +42,8 @@ const NETWORK_KEYS: &[Key] = &[
     k("attachable", Bool).elsewhere(),
     k("driver", Str),
     k("driver_opts", Options),
-    k("enable_ipv4", Bool).keep().later(),
-    k("enable_ipv6", Bool).keep().later(),
+    k("enable_ipv4", Bool).keep(),
+    k("enable_ipv6", Bool).keep(),
     k("external", EXTERNAL),
     k("internal", Bool),
     k(

@@ -333,11 +333,11 @@ const MODELS: T = T::Short(&Short {
 const NETWORKS: T = T::Short(&Short {
     long: Map(&Maybe(&Obj(&[
         k("aliases", List(&Str, By::Text)),
-        k("driver_opts", Options).later(),
+        k("driver_opts", Options),
         k("gw_priority", Int),
         k("interface_name", Str),
         k("ipv4_address", Str),
-        k("ipv6_address", Str).later(),
+        k("ipv6_address", Str),
         k("link_local_ips", List(&Str, By::Text)),
         k("mac_address", Str),
         k("priority", Int),

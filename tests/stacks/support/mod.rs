@@ -285,6 +285,11 @@ impl Drop for Stack {
     }
 }
 
+/// A service that sleeps, as a flow mapping's inside, with further attributes.
+pub fn sleeping(rest: &str) -> String {
+    format!("image: 'busybox:local', command: sleep 1000, stop_signal: SIGKILL{}{rest}", if rest.is_empty() { "" } else { ", " })
+}
+
 /// What a process writes, collected as it comes.
 pub fn follow(mut from: impl std::io::Read + Send + 'static) -> std::sync::Arc<std::sync::Mutex<String>> {
     let said = std::sync::Arc::new(std::sync::Mutex::new(String::new()));

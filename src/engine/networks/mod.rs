@@ -1,0 +1,372 @@
+//! Networks: made and removed on request. [`places`] is a container's place on them, [`published`] the host's ports.
+
+mod places;
+mod published;
+
+pub(super) use published::Published;
+
+use super::error::{EngineError, state_error};
+use super::record::{ContainerRecord, NetworkDriver, NetworkRecord};
+use super::{Engine, locked, new_id};
+use crate::network::address::{self, Pool, Subnet};
+use crate::network::firewall::Wall;
+use crate::network::netlink::Netlink;
+use crate::network::{NetworkError, link};
+use indexmap::IndexMap;
+use std::net::IpAddr;
+
+/// What a network is made with.
+#[derive(Clone, Debug)]
+pub struct NewNetwork {
+    pub name: String,
+    /// Subnets of either family, one of each at most.
+    pub pools: Vec<NewPool>,
+    pub ipv4: bool,
+    pub ipv6: bool,
+    pub internal: bool,
+    pub labels: IndexMap<String, String>,
+    /// `bridge` where it is empty.
+    pub driver: String,
+    pub options: IndexMap<String, String>,
+}
+
+impl Default for NewNetwork {
+    fn default() -> Self {
+        NewNetwork {
+            name: String::new(),
+            pools: Vec::new(),
+            ipv4: true,
+            ipv6: false,
+            internal: false,
+            labels: IndexMap::new(),
+            driver: String::new(),
+            options: IndexMap::new(),
+        }
+    }
+}
+
+/// A pool of addresses as it is asked for: what is absent is chosen.
+#[derive(Clone, Debug, Default)]
+pub struct NewPool {
+    pub subnet: Option<String>,
+    pub gateway: Option<String>,
+    pub ip_range: Option<String>,
+    /// Addresses of others on the network, by any name.
+    pub reserved: IndexMap<String, String>,
+}
+
+impl NewPool {
+    /// Whether anything in it is of IPv6.
+    fn is_ipv6(&self) -> bool {
+        let texts = [&self.subnet, &self.gateway, &self.ip_range];
+        texts.into_iter().flatten().chain(self.reserved.values()).any(|text| text.contains(':'))
+    }
+
+    fn is_empty(&self) -> bool {
+        [&self.subnet, &self.gateway, &self.ip_range].into_iter().all(Option::is_none) && self.reserved.is_empty()
+    }
+
+    /// The pool around a subnet.
+    fn around(&self, network: &str, subnet: Subnet) -> Result<Pool, NetworkError> {
+        let foreign = |text: &str| NetworkError::ForeignAddress {
+            network: network.to_string(),
+            address: text.into(),
+            subnet: subnet.to_string(),
+        };
+        let address = |text: &String| text.parse().ok().filter(|a: &IpAddr| subnet.contains(*a)).ok_or_else(|| foreign(text));
+        let gateway = self.gateway.as_ref().map_or_else(|| Ok(subnet.gateway()), address)?;
+        let within = |text: &String| text.parse().ok().filter(|r: &Subnet| subnet.overlaps(*r)).ok_or_else(|| foreign(text));
+        let range = self.ip_range.as_ref().map(within).transpose()?;
+        let reserved = self.reserved.iter().map(|(name, text)| Ok((name.clone(), address(text)?)));
+        Ok(Pool { subnet, gateway, range, reserved: reserved.collect::<Result<_, NetworkError>>()? })
+    }
+}
+
+/// The network of containers that name none, as Docker calls its own. It is there as long as one of them is.
+pub const DEFAULT_NETWORK: &str = "bridge";
+
+/// Settings of an interface as Docker's option of an endpoint lists them: `NAME=VALUE,...`.
+pub fn interface_sysctls(text: &str) -> Vec<(String, String)> {
+    let pairs = text.split(',').filter_map(|pair| pair.trim().split_once('='));
+    pairs.map(|(name, value)| (name.to_string(), value.to_string())).collect()
+}
+
+/// The interface of the host that a macvlan or ipvlan network is on, and of which kind its interfaces are.
+fn parent_of(network: &NetworkRecord) -> Result<(u32, link::Kind), EngineError> {
+    let driver = network.driver.as_str();
+    let mode = network.option(if driver == "macvlan" { "macvlan_mode" } else { "ipvlan_mode" });
+    let kind = link::Kind::parse(driver, mode).ok_or_else(|| {
+        let mode = mode.unwrap_or_default();
+        EngineError::Invalid(format!("the network {} has the {driver}_mode `{mode}`, which there is not", network.name))
+    })?;
+    let parent = network.option("parent").ok_or_else(|| {
+        EngineError::Invalid(format!(
+            "the network {} of driver {driver} needs `driver_opts: {{parent: INTERFACE}}`, one of the host's interfaces",
+            network.name
+        ))
+    })?;
+    let index = link::index_of(parent).map_err(|_| {
+        EngineError::Invalid(format!("the network {} is on the interface `{parent}`, which the host does not have", network.name))
+    })?;
+    Ok((index, kind))
+}
+
+/// Refuses options of the driver that ask for what wharf has not.
+fn check_options(new: &NewNetwork) -> Result<(), EngineError> {
+    let option = |name: &str| new.options.get(&format!("com.docker.network.bridge.{name}")).filter(|value| !value.is_empty());
+    if let Some(name) = option("name").filter(|name| name.len() > 15 || name.contains('/')) {
+        return Err(EngineError::Invalid(format!("`{name}` cannot be a bridge's name: it has 15 characters at most")));
+    }
+    for (name, ipv6) in [("host_binding_ipv4", false), ("host_binding_ipv6", true)] {
+        let fits = |text: &String| text.parse().is_ok_and(|address: IpAddr| address.is_ipv6() == ipv6);
+        if let Some(text) = option(name).filter(|text| !fits(text)) {
+            let family = if ipv6 { "IPv6" } else { "IPv4" };
+            return Err(EngineError::Invalid(format!(
+                "the network {} has the {name} `{text}`, which is no address of {family}",
+                new.name
+            )));
+        }
+    }
+    for name in ["gateway_mode_ipv4", "gateway_mode_ipv6"] {
+        if let Some(mode) = option(name).filter(|mode| *mode != "nat") {
+            return Err(EngineError::Invalid(format!("the network {} has the {name} `{mode}`; wharf has `nat`", new.name)));
+        }
+    }
+    Ok(())
+}
+
+/// The subnets that the host has routes to.
+fn host_routes() -> Vec<Subnet> {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/net/{name}")).unwrap_or_default();
+    let mut routes = address::routes(&read("route"));
+    routes.extend(address::routes_ipv6(&read("ipv6_route")));
+    routes
+}
+
+/// A new network's pool of one family: the one that is asked for, or one that nobody uses. IPv6's is local to the site
+/// (RFC 4193), of bits that are the network's own.
+fn choose_pool(new: &NewNetwork, ipv6: bool, used: &[(Subnet, String)], id: &str) -> Result<Pool, NetworkError> {
+    let mut wanted = new.pools.iter().filter(|pool| !pool.is_empty() && pool.is_ipv6() == ipv6);
+    let pool = wanted.next().cloned().unwrap_or_default();
+    if wanted.next().is_some() {
+        let family = if ipv6 { "IPv6" } else { "IPv4" };
+        return Err(NetworkError::SecondSubnet { network: new.name.clone(), family });
+    }
+    let Some(text) = &pool.subnet else {
+        let subnet = if ipv6 {
+            let bits = u64::from_str_radix(&id[..14], 16).unwrap_or_default().to_be_bytes();
+            Some(address::unique_local(std::array::from_fn(|i| bits[i + 1])))
+        } else {
+            let taken: Vec<Subnet> = used.iter().map(|(subnet, _)| *subnet).collect();
+            address::choose(&taken)
+        };
+        return pool.around(&new.name, subnet.ok_or_else(|| NetworkError::PoolExhausted { network: new.name.clone() })?);
+    };
+    let subnet: Subnet = text.parse()?;
+    if let Some((with, whose)) = used.iter().find(|(used, _)| used.overlaps(subnet)) {
+        let with = format!("{with} ({whose})");
+        return Err(NetworkError::Overlap { network: new.name.clone(), subnet: text.clone(), with });
+    }
+    pool.around(&new.name, subnet)
+}
+
+/// Has the kernel forward IPv6. A host that forwards believes no router advertisements any more, and would lose its own way
+/// out some time later: where an interface has listened to them, it goes on (`accept_ra` 2).
+fn forward_ipv6() -> std::io::Result<()> {
+    const ALL: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
+    if std::fs::read_to_string(ALL)?.trim() == "1" {
+        return Ok(());
+    }
+    for interface in std::fs::read_dir("/proc/sys/net/ipv6/conf")?.flatten() {
+        let file = interface.path().join("accept_ra");
+        if !matches!(interface.file_name().to_str(), Some("all" | "default"))
+            && std::fs::read_to_string(&file).is_ok_and(|value| value.trim() == "1")
+        {
+            std::fs::write(file, "2")?;
+        }
+    }
+    std::fs::write(ALL, "1")
+}
+
+impl Engine {
+    pub fn networks(&self) -> Vec<NetworkRecord> {
+        locked(&self.networks).values().cloned().collect()
+    }
+
+    /// A network by name, id, or the beginning of its id.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn network(&self, name: &str) -> Result<NetworkRecord, EngineError> {
+        let networks = locked(&self.networks);
+        networks
+            .values()
+            .find(|n| n.name == name || n.id == name)
+            .or_else(|| networks.values().find(|n| name.len() >= 4 && n.id.starts_with(name)))
+            .cloned()
+            .ok_or_else(|| EngineError::NoSuch { what: "network", name: name.into() })
+    }
+
+    /// Makes a network: its bridge, its walls, its place in the state.
+    ///
+    /// # Errors
+    /// When the name or the subnet is taken, or the kernel refuses.
+    pub fn create_network(&self, new: &NewNetwork) -> Result<NetworkRecord, EngineError> {
+        let driver = match new.driver.as_str() {
+            "" | "bridge" | "default" => NetworkDriver::Bridge,
+            "macvlan" => NetworkDriver::Macvlan,
+            "ipvlan" => NetworkDriver::Ipvlan,
+            other => {
+                return Err(EngineError::Invalid(format!(
+                    "the network {} has the driver `{other}`; wharf has `bridge`, `macvlan` and `ipvlan`",
+                    new.name
+                )));
+            }
+        };
+        if !new.ipv4 && !new.ipv6 {
+            return Err(EngineError::Invalid(format!("the network {} has neither IPv4 nor IPv6: turn one of them on", new.name)));
+        }
+        check_options(new)?;
+        // Engines with other roots choose their subnets by the same routes: one after the other, until the route is there.
+        // A lock on this directory leaves no file behind.
+        let routes_directory = std::fs::File::open("/sys/class/net").map_err(EngineError::io("opening /sys/class/net"))?;
+        let _choosing = nix::fcntl::Flock::lock(routes_directory, nix::fcntl::FlockArg::LockExclusive)
+            .map_err(|(_, e)| EngineError::Io { doing: "locking the choice of a subnet".into(), source: e.into() })?;
+        let mut networks = locked(&self.networks);
+        if networks.values().any(|n| n.name == new.name) {
+            return Err(EngineError::Conflict(format!("there is a network `{}` already", new.name)));
+        }
+        let taken_by = |n: &NetworkRecord| n.pools().map(|p| (p.subnet, format!("the network {}", n.name))).collect::<Vec<_>>();
+        let mut used: Vec<(Subnet, String)> = networks.values().flat_map(taken_by).collect();
+        // On an interface of the host's, containers are in the network that the host itself is in.
+        if driver == NetworkDriver::Bridge {
+            used.extend(host_routes().into_iter().map(|s| (s, "a route of the host".to_string())));
+        }
+        let id = new_id().map_err(EngineError::io("making an id"))?;
+        let record = NetworkRecord {
+            ipv4: new.ipv4.then(|| choose_pool(new, false, &used, &id)).transpose()?,
+            ipv6: new.ipv6.then(|| choose_pool(new, true, &used, &id)).transpose()?,
+            driver,
+            options: new.options.clone(),
+            id,
+            name: new.name.clone(),
+            created_at: jiff::Timestamp::now(),
+            internal: new.internal,
+            labels: new.labels.clone(),
+        };
+        self.raise_bridge(&record)?;
+        networks.insert(record.id.clone(), record.clone());
+        let result = self
+            .write_walls(&networks)
+            .and_then(|()| self.journal.put(&format!("network/{}", record.id), &record).map_err(state_error));
+        if let Err(error) = result {
+            networks.shift_remove(&record.id);
+            self.drop_bridge(&record);
+            return Err(error);
+        }
+        self.names.set_network(&record.id, record.internal);
+        self.emit("network", "create", &record.id, [("name".to_string(), record.name.clone())].into());
+        Ok(record)
+    }
+
+    /// Makes the bridge; one that is there already is taken as it is.
+    pub(super) fn raise_bridge(&self, record: &NetworkRecord) -> Result<(), EngineError> {
+        if record.driver != NetworkDriver::Bridge {
+            return parent_of(record).map(drop);
+        }
+        let failed = |doing: &'static str| {
+            let network = record.name.clone();
+            move |source| NetworkError::Kernel { network, doing, source }
+        };
+        let netlink = Netlink::route().map_err(failed("opening a netlink socket"))?;
+        let bridge = record.bridge();
+        let mac = record.pools().next().map_or([0x02, 0x42, 0, 0, 0, 1], |pool| link::mac_of(pool.gateway));
+        let index =
+            link::make_bridge(&netlink, &bridge, record.group(), record.mtu(), mac).map_err(failed("making its bridge"))?;
+        let set = |path: String, value: &str| match std::fs::write(path, value) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(failed("setting its sysctls")),
+        };
+        let ipv6 = |name: &str| format!("/proc/sys/net/ipv6/conf/{bridge}/{name}");
+        set(format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet"), "1")?;
+        set(ipv6("disable_ipv6"), if record.ipv6.is_some() { "0" } else { "1" })?;
+        if record.ipv4.is_some() {
+            set("/proc/sys/net/ipv4/ip_forward".into(), "1")?;
+        }
+        if record.ipv6.is_some() {
+            // The bridge is its network's router: it believes no other.
+            set(ipv6("accept_ra"), "0")?;
+            forward_ipv6().map_err(failed("having the kernel forward IPv6"))?;
+        }
+        for pool in record.pools() {
+            link::add_address(&netlink, index, pool.gateway, pool.subnet.prefix())
+                .map_err(failed("giving its bridge an address"))?;
+        }
+        Ok(())
+    }
+
+    fn drop_bridge(&self, record: &NetworkRecord) {
+        if let Ok(netlink) = Netlink::route() {
+            let _ = netlink.send(&[link::delete_group(record.group())]);
+        }
+    }
+
+    pub(super) fn write_walls(&self, networks: &IndexMap<String, NetworkRecord>) -> Result<(), EngineError> {
+        let bridges = networks.values().filter(|n| n.driver == NetworkDriver::Bridge);
+        let wall = |n: &NetworkRecord| Wall {
+            bridge: n.bridge(),
+            subnets: n.pools().map(|pool| pool.subnet).collect(),
+            internal: n.internal,
+            masquerade: n.is_on("com.docker.network.bridge.enable_ip_masquerade"),
+            connected: n.is_on("com.docker.network.bridge.enable_icc"),
+        };
+        let walls = bridges.map(wall).collect();
+        Ok(self.firewall.set_walls(walls).map_err(NetworkError::Firewall)?)
+    }
+
+    /// Removes a network that no container is on.
+    ///
+    /// # Errors
+    /// When a container is on it: the message names it.
+    pub fn remove_network(&self, name: &str) -> Result<(), EngineError> {
+        let record = self.network(name)?;
+        let user = self
+            .containers()
+            .into_iter()
+            .find(|c| c.with_record(|user| user.endpoints.contains_key(&record.id) && user.state.status.is_alive()));
+        if let Some(user) = user {
+            return Err(EngineError::Conflict(format!("the network {} is in use by the container {}", record.name, user.name())));
+        }
+        let mut networks = locked(&self.networks);
+        networks.shift_remove(&record.id);
+        self.write_walls(&networks)?;
+        drop(networks);
+        self.drop_bridge(&record);
+        self.names.remove_network(&record.id);
+        self.journal.delete(&format!("network/{}", record.id)).map_err(state_error)?;
+        self.emit("network", "destroy", &record.id, [("name".to_string(), record.name.clone())].into());
+        Ok(())
+    }
+
+    /// Makes the network of containers that name none, unless it is there.
+    pub(super) fn make_default_network(&self) -> Result<(), EngineError> {
+        match self.create_network(&NewNetwork { name: DEFAULT_NETWORK.into(), ..NewNetwork::default() }) {
+            Err(EngineError::Conflict(_)) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Removes a network that no container is configured for, whether or not it runs; tells whether it did.
+    pub fn remove_unused_network(&self, name: &str) -> bool {
+        let used = |record: &ContainerRecord| record.spec.networks.iter().any(|endpoint| endpoint.network == name);
+        !self.containers().iter().any(|container| container.with_record(used)) && self.remove_network(name).is_ok()
+    }
+
+    /// The address by which a container reaches the host.
+    pub(super) fn host_gateway(&self, record: &ContainerRecord) -> Option<IpAddr> {
+        let first = record.spec.networks.first()?;
+        let networks = locked(&self.networks);
+        let network = networks.values().find(|n| n.name == first.network)?;
+        network.pools().next().map(|pool| pool.gateway)
+    }
+}

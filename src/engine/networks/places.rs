@@ -1,0 +1,379 @@
+//! A container's place on its networks: addresses, namespace, names.
+
+use super::parent_of;
+use crate::engine::error::EngineError;
+use crate::engine::record::{ContainerRecord, EndpointSpec, NetworkDriver, NetworkMode, NetworkRecord};
+use crate::engine::{Container, Engine, locked};
+use crate::network::address::Addresses;
+use crate::network::dns::{self, View};
+use crate::network::firewall::Sender;
+use crate::network::sandbox::{self, Attachment, Sandbox};
+use crate::network::{NetworkError, link};
+use indexmap::IndexMap;
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// A network, and a container's addresses there.
+pub(in crate::engine) type Place = (NetworkRecord, Addresses);
+
+/// A container's place on its networks, ready to be handed to its monitor.
+pub(in crate::engine) struct Placed {
+    pub namespace: Option<Arc<OwnedFd>>,
+    /// On its first network.
+    pub addresses: Addresses,
+}
+
+/// What a container's resolver shows it.
+fn view(record: &ContainerRecord, places: &[Place]) -> View {
+    let lower = |(alias, of): &(String, String)| (alias.to_ascii_lowercase(), of.to_ascii_lowercase());
+    View {
+        networks: places.iter().map(|(network, _)| network.id.clone()).collect(),
+        servers: record.spec.dns.iter().filter_map(|server| server.parse().ok()).collect(),
+        links: record.spec.links.iter().map(lower).collect(),
+    }
+}
+
+/// A container's addresses on a network: the ones that it is to have, or those that it had, or the lowest that are free.
+fn choose_addresses(
+    network: &NetworkRecord,
+    endpoint: &EndpointSpec,
+    known: Addresses,
+    is_others: &dyn Fn(IpAddr) -> bool,
+) -> Result<Addresses, NetworkError> {
+    let wanted = Addresses { ipv4: endpoint.ipv4_address, ipv6: endpoint.ipv6_address };
+    let name = || network.name.clone();
+    if let Some(address) = wanted.iter().find(|a| !network.pools().any(|pool| pool.subnet.is_ipv6() == a.is_ipv6())) {
+        let family = if address.is_ipv6() { "IPv6" } else { "IPv4" };
+        return Err(NetworkError::NoFamily { network: name(), address, family });
+    }
+    let mut chosen = Addresses::default();
+    for pool in network.pools() {
+        let ipv6 = pool.subnet.is_ipv6();
+        let taken = |a: IpAddr| a == pool.gateway || is_others(a) || pool.reserved.values().any(|reserved| *reserved == a);
+        let unfit = |a: IpAddr| taken(a) || !pool.subnet.contains(a) || a == pool.subnet.base();
+        let stays = known.of_family(ipv6).filter(|address| pool.subnet.contains(*address) && !taken(*address));
+        chosen.set(match (stays, wanted.of_family(ipv6)) {
+            (Some(known), _) => known,
+            (None, Some(wanted)) if !pool.subnet.contains(wanted) => {
+                let (network, subnet) = (name(), pool.subnet.to_string());
+                return Err(NetworkError::ForeignAddress { network, address: wanted.to_string(), subnet });
+            }
+            (None, Some(wanted)) if taken(wanted) => {
+                return Err(NetworkError::AddressTaken { network: name(), address: wanted });
+            }
+            (None, Some(wanted)) => wanted,
+            (None, None) => {
+                let full = || NetworkError::SubnetFull { network: name(), subnet: pool.subnet.to_string() };
+                pool.range.unwrap_or(pool.subnet).free(&unfit).ok_or_else(full)?
+            }
+        });
+    }
+    Ok(chosen)
+}
+
+/// Whether a container may configure its interfaces: then it may have further addresses, and announce them.
+fn administers_network(record: &ContainerRecord) -> bool {
+    let named =
+        |list: &[String]| list.iter().any(|c| matches!(c.to_ascii_uppercase().as_str(), "ALL" | "NET_ADMIN" | "CAP_NET_ADMIN"));
+    record.spec.privileged || named(&record.spec.cap_add)
+}
+
+/// What a container may say of itself on a network.
+pub(super) fn sender(record: &ContainerRecord, (network, addresses): &Place) -> Option<Sender> {
+    let interface = record.interfaces.get(&network.id).filter(|_| !administers_network(record))?;
+    let endpoint = record.spec.networks.iter().find(|endpoint| endpoint.network == network.name);
+    let link_local = endpoint.into_iter().flat_map(|endpoint| endpoint.link_local_ips.iter().copied());
+    Some(Sender { interface: interface.clone(), addresses: addresses.iter().chain(link_local).collect() })
+}
+
+impl Engine {
+    /// Gives a container its addresses on each of its networks. Those that it has already stay.
+    fn assign_addresses(&self, container: &Container) -> Result<Vec<Place>, EngineError> {
+        let record = container.record();
+        // The lock of the networks makes looking, choosing and noting an address one step for all containers.
+        let networks = locked(&self.networks);
+        let mut others: HashSet<(String, IpAddr)> = HashSet::new();
+        for other in self.containers().iter().filter(|c| c.id != container.id) {
+            let other = locked(&other.record);
+            others.extend(other.endpoints.iter().flat_map(|(id, addresses)| addresses.iter().map(|a| (id.clone(), a))));
+        }
+        let mut places = Vec::new();
+        for endpoint in &record.spec.networks {
+            let network = networks
+                .values()
+                .find(|n| n.name == endpoint.network)
+                .ok_or_else(|| EngineError::NoSuch { what: "network", name: endpoint.network.clone() })?;
+            let known = record.endpoints.get(&network.id).copied().unwrap_or_default();
+            let is_others = |address: IpAddr| others.contains(&(network.id.clone(), address));
+            places.push((network.clone(), choose_addresses(network, endpoint, known, &is_others)?));
+        }
+        let endpoints: IndexMap<String, Addresses> = places.iter().map(|(n, a)| (n.id.clone(), *a)).collect();
+        if endpoints != record.endpoints {
+            self.update(container, |record| record.endpoints = endpoints);
+        }
+        Ok(places)
+    }
+
+    /// Puts a container on its networks: namespace, names, ports. A namespace that it still has is kept.
+    ///
+    /// # Errors
+    /// The step that failed; nothing of it is left.
+    pub(in crate::engine) async fn place(self: &Arc<Self>, container: &Arc<Container>) -> Result<Placed, EngineError> {
+        let record = container.record();
+        match &record.spec.network_mode {
+            NetworkMode::Host => return Ok(Placed { namespace: None, addresses: Addresses::default() }),
+            NetworkMode::Container(id) => {
+                let other = self.container(id)?;
+                let namespace = locked(&other.live).namespace.clone();
+                let namespace = namespace.ok_or_else(|| EngineError::Start {
+                    name: record.name.clone(),
+                    message: format!("it shares the network of {}, which is not running", other.name()),
+                    code: 128,
+                })?;
+                let addresses = other.record().endpoints.values().next().copied().unwrap_or_default();
+                return Ok(Placed { namespace: Some(namespace), addresses });
+            }
+            NetworkMode::Bridge | NetworkMode::None => {}
+        }
+        if let Some(namespace) = locked(&container.live).namespace.clone() {
+            let addresses = record.endpoints.values().next().copied().unwrap_or_default();
+            return Ok(Placed { namespace: Some(namespace), addresses });
+        }
+        let places = if record.spec.network_mode == NetworkMode::None { Vec::new() } else { self.assign_addresses(container)? };
+        let attachments = self.attachments(&record, &places)?;
+        let ends =
+            places.iter().zip(&attachments).filter_map(|((n, _), attachment)| Some((n.id.clone(), attachment.host_name()?)));
+        let interfaces = ends.collect();
+        self.update(container, |record| record.interfaces = interfaces);
+        let name = record.name.clone();
+        let made = tokio::task::spawn_blocking(move || sandbox::make(&name, &attachments));
+        let sandbox = made.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
+        let namespace = self.settle(container, sandbox, &places)?;
+        if let Err(error) = self.publish(container, &places) {
+            self.unplace(container);
+            return Err(error);
+        }
+        Ok(Placed { namespace: Some(namespace), addresses: places.first().map(|(_, a)| *a).unwrap_or_default() })
+    }
+
+    fn attachments(&self, record: &ContainerRecord, places: &[Place]) -> Result<Vec<Attachment>, EngineError> {
+        let endpoint = |network: &NetworkRecord| record.spec.networks.iter().find(|e| e.network == network.name);
+        let mut attachments = Vec::new();
+        for (i, place) in places.iter().enumerate() {
+            let options = endpoint(&place.0).cloned().unwrap_or_default();
+            attachments.push(self.attachment(&record.id, i, place, &options)?);
+        }
+        // The default route is on the network with the highest `gw_priority`; of equal ones the first.
+        let priority = |network: &NetworkRecord| endpoint(network).map_or(0, |e| e.gw_priority);
+        for ipv6 in [false, true] {
+            let gateway = |network: &NetworkRecord| network.pools().find(|p| p.subnet.is_ipv6() == ipv6).map(|p| p.gateway);
+            let ways_out = places.iter().enumerate().filter(|(_, (network, _))| !network.internal);
+            let ways_out = ways_out.filter_map(|(i, (network, _))| Some((-priority(network), i, gateway(network)?)));
+            if let Some((_, i, gateway)) = ways_out.min() {
+                attachments[i].gateways.push(gateway);
+            }
+        }
+        Ok(attachments)
+    }
+
+    /// A container's n-th interface, without a route.
+    fn attachment(
+        &self,
+        id: &str,
+        n: usize,
+        (network, addresses): &Place,
+        options: &EndpointSpec,
+    ) -> Result<Attachment, EngineError> {
+        let to = if network.driver == NetworkDriver::Bridge {
+            let bridge = network.bridge();
+            let index = match link::index_of(&bridge) {
+                Ok(index) => index,
+                // After a reboot, or when somebody has deleted it.
+                Err(_) => {
+                    self.raise_bridge(network)?;
+                    link::index_of(&bridge).map_err(|source| NetworkError::Kernel {
+                        network: network.name.clone(),
+                        doing: "finding its bridge",
+                        source,
+                    })?
+                }
+            };
+            // Unlike any earlier interface of the same container, which the kernel may not have removed yet.
+            let turn = self.next_exec.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 0x1000;
+            let isolated = !network.is_on("com.docker.network.bridge.enable_icc");
+            let host_name = format!("wh{}{turn:03x}{}", &id[..8], n % 10);
+            sandbox::To::Bridge { bridge: index, group: network.group(), host_name, isolated }
+        } else {
+            let (parent, kind) = parent_of(network)?;
+            sandbox::To::Parent { parent, kind }
+        };
+        const LINK_LOCAL_PREFIXES: [u8; 2] = [16, 64];
+        let pools = network.pools().filter_map(|pool| {
+            let address = addresses.of_family(pool.subnet.is_ipv6())?;
+            Some((address, pool.subnet.prefix()))
+        });
+        let link_local = options.link_local_ips.iter().map(|ip| (*ip, LINK_LOCAL_PREFIXES[usize::from(ip.is_ipv6())]));
+        Ok(Attachment {
+            to,
+            name: options.interface_name.clone().unwrap_or_else(|| format!("eth{n}")),
+            mac: options.mac_address.or_else(|| addresses.first().map(link::mac_of)).unwrap_or_default(),
+            mtu: network.mtu(),
+            addresses: pools.chain(link_local).collect(),
+            sysctls: options.sysctls.clone(),
+            gateways: Vec::new(),
+        })
+    }
+
+    /// Takes a sandbox over: its resolver serves, and others find the container by its names.
+    pub(in crate::engine) fn settle(
+        &self,
+        container: &Container,
+        sandbox: Sandbox,
+        places: &[Place],
+    ) -> Result<Arc<OwnedFd>, EngineError> {
+        let record = container.record();
+        let view = view(&record, places);
+        let resolver = sandbox.resolver.map(|r| dns::serve(r, self.names.clone(), view)).transpose();
+        let resolver = resolver.map_err(EngineError::io(format!("starting the resolver of {}", record.name)))?;
+        let namespace = Arc::new(sandbox.namespace);
+        let mut live = locked(&container.live);
+        live.namespace = Some(namespace.clone());
+        live.resolver = resolver;
+        drop(live);
+        self.enter_names(&record, places);
+        Ok(namespace)
+    }
+
+    /// Puts a container on one more network; a running one at once.
+    ///
+    /// # Errors
+    /// When it is on it already, or has no network namespace of its own.
+    pub async fn connect(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        network: &str,
+        mut endpoint: EndpointSpec,
+    ) -> Result<(), EngineError> {
+        let _operation = container.operation.lock().await;
+        let network = self.network(network)?;
+        let before = container.record();
+        if before.spec.network_mode != NetworkMode::Bridge {
+            return Err(EngineError::Conflict(format!("the container {} has a network mode, and no networks", before.name)));
+        }
+        if before.spec.networks.iter().any(|e| e.network == network.name) {
+            return Err(EngineError::Conflict(format!(
+                "the container {} is on the network {} already",
+                before.name, network.name
+            )));
+        }
+        endpoint.network = network.name.clone();
+        let options = endpoint.clone();
+        self.update(container, |record| record.spec.networks.push(endpoint));
+        let namespace = locked(&container.live).namespace.clone();
+        let Some(namespace) = namespace else { return Ok(()) };
+        let connected = async {
+            let places = self.assign_addresses(container)?;
+            let Some(place) = places.iter().find(|(n, _)| n.id == network.id) else { return Ok(places) };
+            let mut attachment = self.attachment(&before.id, before.spec.networks.len(), place, &options)?;
+            // Where no network led out before, this one does.
+            let leads_out = self.places(&before).iter().any(|(n, _)| !n.internal);
+            if !network.internal && !leads_out {
+                attachment.gateways = network.pools().map(|pool| pool.gateway).collect();
+            }
+            if let Some(end) = attachment.host_name() {
+                self.update(container, |record| drop(record.interfaces.insert(network.id.clone(), end)));
+                self.admit_sender(container, place)?;
+            }
+            let name = before.name.clone();
+            let joining = tokio::task::spawn_blocking(move || sandbox::connect(&name, &namespace, &attachment));
+            joining.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
+            Ok::<_, EngineError>(places)
+        };
+        match connected.await {
+            Ok(places) => self.show_networks(container, &places),
+            Err(error) => {
+                self.dismiss_sender(container, &network.id);
+                self.update(container, |record| {
+                    record.spec.networks = before.spec.networks;
+                    record.endpoints = before.endpoints;
+                    record.interfaces = before.interfaces;
+                });
+                return Err(error);
+            }
+        }
+        self.emit("network", "connect", &network.id, [("container".to_string(), before.id)].into());
+        Ok(())
+    }
+
+    /// Takes a container off a network; a running one at once.
+    ///
+    /// # Errors
+    /// When it is not on it.
+    pub async fn disconnect(self: &Arc<Self>, container: &Arc<Container>, network: &str) -> Result<(), EngineError> {
+        let _operation = container.operation.lock().await;
+        let network = self.network(network)?;
+        let record = container.record();
+        if !record.spec.networks.iter().any(|e| e.network == network.name) {
+            return Err(EngineError::Conflict(format!("the container {} is not on the network {}", record.name, network.name)));
+        }
+        let namespace = locked(&container.live).namespace.clone();
+        if let (Some(namespace), Some(address)) = (namespace, record.endpoints.get(&network.id).and_then(|a| a.first())) {
+            let name = record.name.clone();
+            let leaving = tokio::task::spawn_blocking(move || sandbox::disconnect(&name, &namespace, address));
+            leaving.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
+        }
+        self.dismiss_sender(container, &network.id);
+        self.update(container, |record| {
+            record.spec.networks.retain(|e| e.network != network.name);
+            record.endpoints.shift_remove(&network.id);
+            record.interfaces.shift_remove(&network.id);
+        });
+        self.names.remove(&network.id, &record.id);
+        self.show_networks(container, &self.places(&container.record()));
+        self.emit("network", "disconnect", &network.id, [("container".to_string(), record.id)].into());
+        Ok(())
+    }
+
+    /// Has a running container see its networks, and others on them see it.
+    fn show_networks(&self, container: &Container, places: &[Place]) {
+        let record = container.record();
+        if let Some(resolver) = &locked(&container.live).resolver {
+            resolver.set_view(view(&record, places));
+        }
+        self.enter_names(&record, places);
+    }
+
+    pub(in crate::engine) fn enter_names(&self, record: &ContainerRecord, places: &[Place]) {
+        for (network, addresses) in places {
+            let mut names = vec![record.name.clone()];
+            if let Some(endpoint) = record.spec.networks.iter().find(|e| e.network == network.name) {
+                names.extend(endpoint.aliases.iter().cloned());
+            }
+            names.push(record.id[..12].to_string());
+            names.push(record.id.clone());
+            names.extend(record.spec.hostname.clone());
+            self.names.insert(&network.id, &record.id, &names, *addresses);
+        }
+    }
+
+    /// Where a container is on its networks, by its record.
+    pub(in crate::engine) fn places(&self, record: &ContainerRecord) -> Vec<Place> {
+        let networks = locked(&self.networks);
+        record.endpoints.iter().filter_map(|(id, addresses)| Some((networks.get(id)?.clone(), *addresses))).collect()
+    }
+
+    /// Takes a container off its networks. The kernel removes the interfaces with the namespace.
+    pub(in crate::engine) fn unplace(&self, container: &Container) {
+        let (namespace, resolver) = {
+            let mut live = locked(&container.live);
+            (live.namespace.take(), live.resolver.take())
+        };
+        self.unpublish(container);
+        for network in container.record().endpoints.keys() {
+            self.names.remove(network, &container.id);
+        }
+        drop((namespace, resolver));
+    }
+}

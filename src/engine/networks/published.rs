@@ -1,0 +1,220 @@
+//! What a container has of the host: ports that lead to it, and what its ends on bridges may say.
+
+use super::places::{Place, sender};
+use crate::engine::error::EngineError;
+use crate::engine::record::{ContainerRecord, NetworkRecord, PortSpec};
+use crate::engine::{Container, Engine, locked};
+use crate::network::NetworkError;
+use crate::network::firewall::{Forward, Sender};
+use crate::network::ports::{self, Reservation};
+use crate::network::proxy::{self, Proxy};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+
+/// A running container's ports. They are the host's again when this is dropped and its rules are taken back.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Published {
+    reservations: Vec<Reservation>,
+    proxies: Vec<Proxy>,
+    forwards: Vec<Forward>,
+    senders: Vec<Sender>,
+    /// As the record has them: target, protocol, host address, host port.
+    bound: Vec<(u16, String, Option<IpAddr>, u16)>,
+}
+
+fn protocol_number(name: &str) -> u8 {
+    let number = match name {
+        "udp" => libc::IPPROTO_UDP,
+        "sctp" => libc::IPPROTO_SCTP,
+        _ => libc::IPPROTO_TCP,
+    };
+    number as u8
+}
+
+/// Listens on the first free port of a range on one of the host's IPv6 addresses.
+fn start_proxy(
+    address: Ipv6Addr,
+    protocol: &str,
+    range: RangeInclusive<u16>,
+    to: SocketAddr,
+    owner: &dyn Fn(u16) -> Option<String>,
+) -> Result<Proxy, EngineError> {
+    let mut last = None;
+    for port in range {
+        match proxy::start(address, port, to) {
+            Ok(proxy) => return Ok(proxy),
+            Err(error) => last = Some((port, error)),
+        }
+    }
+    let (port, error) = last.unwrap_or((0, std::io::ErrorKind::InvalidInput.into()));
+    let owner = ports::blame(protocol, port, &error, owner);
+    Err(NetworkError::PortTaken { port, protocol: protocol.into(), address: format!("[{address}]"), owner }.into())
+}
+
+/// The address of the host that a network's ports are published on where they name none (`host_binding_ipv4`, `_ipv6`).
+fn binding(network: &NetworkRecord, ipv6: bool) -> Option<IpAddr> {
+    let option = if ipv6 { "host_binding_ipv6" } else { "host_binding_ipv4" };
+    network.option(&format!("com.docker.network.bridge.{option}"))?.parse().ok()
+}
+
+impl Published {
+    /// Takes a port of the host's IPv4 addresses.
+    fn on_ipv4(
+        &mut self,
+        port: &PortSpec,
+        host_ip: Option<IpAddr>,
+        range: RangeInclusive<u16>,
+        to: (IpAddr, u16),
+        owner: &dyn Fn(u16) -> Option<String>,
+    ) -> Result<u16, EngineError> {
+        let address = host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        let reservation = ports::reserve(address, &port.protocol, range, owner)?;
+        let number = reservation.port;
+        self.forwards.push(Forward { host_ip, protocol: protocol_number(&port.protocol), port: number, to });
+        self.bound.push((port.target, port.protocol.clone(), host_ip, number));
+        self.reservations.push(reservation);
+        Ok(number)
+    }
+
+    /// Takes a port of the host's IPv6 addresses. What comes from elsewhere to a container with IPv6 is translated by the kernel;
+    /// the engine leads on what comes from ::1, and what goes to a container without IPv6. That is TCP alone.
+    fn on_ipv6(
+        &mut self,
+        port: &PortSpec,
+        host_ip: Option<Ipv6Addr>,
+        range: RangeInclusive<u16>,
+        to: (IpAddr, u16),
+        owner: &dyn Fn(u16) -> Option<String>,
+    ) -> Result<(), EngineError> {
+        let address = host_ip.unwrap_or(Ipv6Addr::UNSPECIFIED);
+        let number = if port.protocol == "tcp" {
+            let proxy = start_proxy(address, &port.protocol, range, to.into(), owner)?;
+            let number = proxy.port;
+            self.proxies.push(proxy);
+            number
+        } else if to.0.is_ipv6() {
+            let reservation = ports::reserve(address.into(), &port.protocol, range, owner)?;
+            let number = reservation.port;
+            self.reservations.push(reservation);
+            number
+        } else {
+            return Err(EngineError::Invalid(format!(
+                "{} cannot be published on the IPv6 address {address} for a container without IPv6; `enable_ipv6: true` on its network gives it one",
+                port.protocol
+            )));
+        };
+        if to.0.is_ipv6() {
+            let host_ip = host_ip.map(IpAddr::V6);
+            self.forwards.push(Forward { host_ip, protocol: protocol_number(&port.protocol), port: number, to });
+        }
+        self.bound.push((port.target, port.protocol.clone(), Some(IpAddr::V6(address)), number));
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// Takes the host's ports and leads them to the container; lets its interfaces speak.
+    ///
+    /// # Errors
+    /// When a port is taken: none is published then.
+    pub(in crate::engine) fn publish(&self, container: &Container, places: &[Place]) -> Result<(), EngineError> {
+        let record = container.record();
+        let mut published = self.take_ports(&record, places)?;
+        published.senders = places.iter().filter_map(|place| sender(&record, place)).collect();
+        self.firewall.admit(&published.forwards, &published.senders).map_err(NetworkError::Firewall)?;
+        let bound = std::mem::take(&mut published.bound);
+        locked(&container.live).published = published;
+        if record.bound_ports != bound {
+            self.update(container, |record| record.bound_ports = bound);
+        }
+        Ok(())
+    }
+
+    fn take_ports(&self, record: &ContainerRecord, places: &[Place]) -> Result<Published, EngineError> {
+        let mut published = Published::default();
+        let outer = |ipv6| places.iter().find_map(|(n, a)| Some((n, a.of_family(ipv6).filter(|_| !n.internal)?)));
+        let (ipv4, ipv6) = (outer(false), outer(true));
+        for port in &record.spec.ports {
+            let owner = |number: u16| self.owner_of(&record.id, number, &port.protocol);
+            let on = |place: Option<(&NetworkRecord, IpAddr)>, ipv6| {
+                let asked = port.host_ip.or_else(|| place.and_then(|(network, _)| binding(network, ipv6)));
+                asked.filter(|ip| *ip != IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+            };
+            // A container that is started again keeps the ports that the kernel chose for it.
+            let range = |host_ip: Option<IpAddr>| {
+                let same = |bound: &&(u16, String, Option<IpAddr>, u16)| {
+                    bound.0 == port.target && bound.1 == port.protocol && bound.2 == host_ip && port.published == (0, 0)
+                };
+                record.bound_ports.iter().find(same).map_or(port.published.0..=port.published.1, |b| b.3..=b.3)
+            };
+            let inner = |place: Option<(&NetworkRecord, IpAddr)>| place.map(|(_, address)| (address, port.target));
+            let mut number = None;
+            if let Some(to) = inner(ipv4)
+                && !matches!(port.host_ip, Some(IpAddr::V6(_)))
+            {
+                let host_ip = on(ipv4, false);
+                number = Some(published.on_ipv4(port, host_ip, range(host_ip), to, &owner)?);
+            }
+            let Some(to) = inner(ipv6.or(ipv4)) else { continue };
+            match on(ipv6, true) {
+                Some(IpAddr::V6(ip)) => {
+                    let range = number.map_or_else(|| range(Some(IpAddr::V6(ip))), |number| number..=number);
+                    published.on_ipv6(port, Some(ip), range, to, &owner)?;
+                }
+                // On every address means on those of IPv6, too, where the host has any and the port is free there.
+                None if port.host_ip.is_none() && on(ipv4, false).is_none() => {
+                    let result = published.on_ipv6(port, None, number.map_or_else(|| range(None), |n| n..=n), to, &owner);
+                    // A container of IPv6 alone has no other.
+                    if number.is_none() {
+                        result?
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(published)
+    }
+
+    /// Gives the host its ports back.
+    pub(super) fn unpublish(&self, container: &Container) {
+        let published = std::mem::take(&mut locked(&container.live).published);
+        if let Err(error) = self.firewall.dismiss(&published.forwards, &published.senders) {
+            tracing::error!("taking back the ports of {}: {error}", container.name());
+        }
+    }
+
+    /// Lets a running container's new interface speak.
+    pub(super) fn admit_sender(&self, container: &Container, place: &Place) -> Result<(), EngineError> {
+        if let Some(sender) = sender(&container.record(), place) {
+            self.firewall.admit(&[], std::slice::from_ref(&sender)).map_err(NetworkError::Firewall)?;
+            locked(&container.live).published.senders.push(sender);
+        }
+        Ok(())
+    }
+
+    /// Forgets a running container's interface on a network.
+    pub(super) fn dismiss_sender(&self, container: &Container, network: &str) {
+        let Some(interface) = container.with_record(|record| record.interfaces.get(network).cloned()) else { return };
+        let mut live = locked(&container.live);
+        let (gone, kept) = std::mem::take(&mut live.published.senders).into_iter().partition(|s| s.interface == interface);
+        live.published.senders = kept;
+        let gone: Vec<Sender> = gone;
+        if let Err(error) = self.firewall.dismiss(&[], &gone) {
+            tracing::error!("forgetting an interface of {}: {error}", container.name());
+        }
+    }
+
+    /// Who of wharf's containers has a port.
+    fn owner_of(&self, own_id: &str, port: u16, protocol: &str) -> Option<String> {
+        use crate::engine::convert::{LABEL_PROJECT, LABEL_SERVICE};
+        let owner = self.containers().into_iter().filter(|c| c.id != own_id && c.status().is_alive()).find(|c| {
+            c.with_record(|record| record.bound_ports.iter().any(|(_, p, _, number)| *number == port && p == protocol))
+        })?;
+        let record = owner.record();
+        let label = |key: &str| record.spec.labels.get(key).cloned();
+        Some(match (label(LABEL_PROJECT), label(LABEL_SERVICE)) {
+            (Some(project), Some(service)) => format!("the service `{service}` of the project `{project}`"),
+            _ => format!("the container {}", record.name),
+        })
+    }
+}

@@ -1,0 +1,238 @@
+//! Networks beyond the plain bridge: options, both families, other drivers, other protocols.
+
+use crate::support::{Stack, eventually, sleeping};
+
+#[test]
+fn networks_have_dockers_options() {
+    let stack = Stack::new("nothing");
+    let unique: String = stack.project.chars().skip(1).take(8).collect();
+    let second = u32::from_str_radix(&format!("{:x}", unique.bytes().map(u32::from).sum::<u32>()), 16).expect("number") % 200;
+    let yaml = format!(
+        "services:
+  one:
+    {}
+    mac_address: 02:42:ac:11:99:01
+    networks:
+      front: {{link_local_ips: [169.254.7.7], interface_name: wan0}}
+      back: {{gw_priority: 5, mac_address: '02:42:ac:11:99:02'}}
+  two: {{{}}}
+networks:
+  front:
+    driver_opts: {{com.docker.network.driver.mtu: 1400, com.docker.network.bridge.enable_icc: 'false'}}
+    ipam: {{config: [{{subnet: 10.213.{second}.0/24, ip_range: 10.213.{second}.128/25, aux_addresses: {{router: 10.213.{second}.129}}}}]}}
+  back: {{}}
+",
+        sleeping("").replace(", ", "\n    ").replace("'", ""),
+        sleeping("networks: [front, back]"),
+    );
+    stack.write("compose.yaml", &yaml);
+    stack.wharf(&["up", "-d"]).ok();
+    let link = stack.sh("one", "ip addr");
+    assert!(link.contains("02:42:ac:11:99:02") && link.contains("169.254.7.7/16"), "{link}");
+    assert!(link.contains("wan0") && link.contains("mtu 1400"), "{link}");
+    let front = |service: &str| stack.sh(service, "ip -4 -o addr | grep -o '10\\.213\\.[0-9.]*' | head -1");
+    let (one, two) = (front("one"), front("two"));
+    for address in [&one, &two] {
+        let last: u32 = address.rsplit('.').next().expect("byte").parse().expect("number");
+        assert!(last >= 128 && last != 129, "{address} is out of the range, or the router's");
+    }
+    let gateway = stack.sh("one", "ip route | awk '/default/ {print $3}'");
+    assert!(!gateway.starts_with("10.213."), "the default route is on the network with the higher gw_priority: {gateway}");
+    assert_ne!(stack.wharf(&["exec", "-T", "one", "ping", "-c1", "-W1", &two]).code, 0, "no icc");
+    let back = stack.sh("two", "ip -4 -o addr | grep -v '10\\.213' | grep -o 'inet [0-9.]*' | grep -v 127.0 | cut -d' ' -f2");
+    stack.wharf(&["exec", "-T", "one", "ping", "-c1", "-W2", &back]).ok();
+}
+
+#[test]
+fn macvlan_and_ipvlan_are_on_the_hosts_interface() {
+    let stack = Stack::new("nothing");
+    // An empty bridge stands in for the host's interface: nothing of the real network is touched.
+    let parent: String = format!("w{}", &stack.project[1..]).chars().take(15).collect();
+    let ip = |args: &[&str]| std::process::Command::new("ip").args(args).status().expect("ip").success();
+    assert!(ip(&["link", "add", &parent, "type", "bridge"]) && ip(&["link", "set", &parent, "up"]));
+    let yaml = format!(
+        "services: {{a: {{{}}}, b: {{{}}}, c: {{{}}}}}
+networks:
+  lan: {{driver: macvlan, driver_opts: {{parent: {parent}}}, ipam: {{config: [{{subnet: 10.214.0.0/24}}]}}}}
+",
+        sleeping("networks: [lan]"),
+        sleeping("networks: [lan]"),
+        sleeping("network_mode: none"),
+    );
+    stack.write("compose.yaml", &yaml);
+    for driver in ["macvlan", "ipvlan"] {
+        stack.write("compose.yaml", &yaml.replace("driver: macvlan", &format!("driver: {driver}")));
+        // Not every kernel has both: then that is said.
+        let up = stack.wharf(&["up", "-d"]);
+        if up.code == 0 {
+            let address = stack.sh("b", "ip -4 -o addr show eth0 | grep -o '10\\.214\\.[0-9.]*' | head -1");
+            stack.wharf(&["exec", "-T", "a", "ping", "-c1", "-W2", &address]).ok();
+            stack.wharf(&["exec", "-T", "a", "ping", "-c1", "-W2", "b"]).ok();
+        } else {
+            up.fails(1, &["this kernel has no such interfaces"]);
+        }
+        stack.wharf(&["down"]).ok();
+    }
+    assert!(ip(&["link", "delete", &parent]));
+    stack.wharf(&["up", "-d"]).fails(1, &["the host does not have", &parent]);
+    stack.write("compose.yaml", "services: {}");
+}
+
+/// A /64 of the test's own.
+fn subnet_of(stack: &Stack) -> String {
+    let sum = stack.project.bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    format!("fd77:{:x}:{:x}", sum >> 16, sum & 0xffff)
+}
+
+#[test]
+fn networks_have_both_families() {
+    let stack = Stack::new("nothing");
+    let prefix = subnet_of(&stack);
+    let web = "mkdir /www; echo six > /www/index.html; exec httpd -f -p '[::]:80' -h /www";
+    let yaml = format!(
+        "services:
+  web:
+    image: busybox:local
+    stop_signal: SIGKILL
+    command: [sh, -c, \"{web}\"]
+    ports: ['80', '9/udp']
+    networks: {{both: {{ipv6_address: '{prefix}::50'}}}}
+  app: {{{both}}}
+  six: {{{six}}}
+  closed: {{{closed}}}
+networks:
+  both: {{enable_ipv6: true, ipam: {{config: [{{subnet: '{prefix}::/64', aux_addresses: {{other: '{prefix}::2'}}}}]}}}}
+  six: {{enable_ipv6: true, enable_ipv4: false}}
+  closed: {{enable_ipv6: true, internal: true}}
+",
+        both = sleeping("networks: [both]"),
+        six = sleeping("networks: [six]"),
+        closed = sleeping("networks: [closed]"),
+    );
+    stack.write("compose.yaml", &yaml);
+    stack.wharf(&["up", "-d"]).ok();
+    // Names have both addresses, and both are the interface's. What is reserved is not given out.
+    let own = stack.sh("app", "ip -6 -o addr show eth0 scope global | awk '{print $4}'");
+    assert_eq!(own, format!("{prefix}::3/64"));
+    let answer = stack.sh("app", "nslookup -type=aaaa web; nslookup -type=a web");
+    assert!(answer.contains(&format!("{prefix}::50")) && answer.contains("Address: 172."), "{answer}");
+    let reverse = stack.sh("app", &format!("nslookup {prefix}::50"));
+    assert!(reverse.contains(&format!("{}-web-1", stack.project)), "{reverse}");
+    assert!(stack.sh("app", "cat /etc/hosts").contains(&format!("{prefix}::3\t")));
+    let get = |service: &str, url: &str| stack.wharf(&["exec", "-T", service, "timeout", "3", "wget", "-qO-", url]).stdout;
+    eventually("web answers by IPv6", 20, || get("app", &format!("http://[{prefix}::50]/")) == "six\n");
+    // Published ports: translated by the kernel for who comes by an address of the host, led on by the engine from ::1.
+    let port = stack.wharf(&["port", "web", "80"]).ok().trim().rsplit(':').next().expect("port").to_string();
+    let curl = |host: &str| {
+        let url = format!("http://{host}:{port}/");
+        let out = std::process::Command::new("curl").args(["-sg", "--max-time", "5", &url]).output().expect("curl");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    for host in ["127.0.0.1", "[::1]", &format!("[{prefix}::1]")] {
+        assert_eq!(curl(host), "six\n", "{host}");
+    }
+    // A network of IPv6 alone has no IPv4, one without a subnet gets one of its own, and both lead out with the host's address.
+    let only = stack.sh("six", "ip -4 -o addr show eth0; ip -6 -o addr show eth0 scope global; ip -6 route");
+    assert!(!only.contains("inet ") && only.contains("inet6 fd") && only.contains("default via fd"), "{only}");
+    let closed = stack.sh("closed", "ip -6 -o addr show eth0 scope global; ip -6 route");
+    assert!(closed.contains("inet6 fd") && !closed.contains("default"), "{closed}");
+    // Walls: nobody comes from another network, by IPv6 as little as by IPv4.
+    assert_eq!(get("six", &format!("http://[{prefix}::50]/")), "");
+    assert_eq!(get("closed", &format!("http://[{prefix}::50]/")), "");
+    // What is published is reached from there by the host's address, as from anywhere.
+    assert_eq!(get("six", &format!("http://[{prefix}::1]:{port}/")), "six\n");
+    // The addresses stay over a restart and a new engine.
+    stack.wharf(&["engine", "stop"]).ok();
+    stack.wharf(&["restart", "web"]).ok();
+    eventually("web answers again", 20, || get("app", &format!("http://[{prefix}::50]/")) == "six\n");
+    eventually("and from outside", 20, || curl("[::1]") == "six\n");
+}
+
+#[test]
+fn an_address_that_a_network_cannot_have_is_refused() {
+    let stack = Stack::new("nothing");
+    let with = |options: &str, network: &str| {
+        let service = sleeping(&format!("networks: {{n: {{{options}}}}}"));
+        stack.write("compose.yaml", &format!("services: {{app: {{{service}}}}}\nnetworks: {{n: {{{network}}}}}"));
+        let out = stack.wharf(&["up", "-d"]);
+        stack.wharf(&["down"]).ok();
+        out
+    };
+    with("ipv6_address: 'fd00::5'", "").fails(1, &["fd00::5", "no IPv6", "enable_ipv6: true"]);
+    with("", "enable_ipv4: false").fails(1, &["neither IPv4 nor IPv6"]);
+    with("", "driver_opts: {com.docker.network.bridge.host_binding_ipv4: '::1'}").fails(1, &["no address of IPv4"]);
+    with("", "driver_opts: {com.docker.network.bridge.gateway_mode_ipv6: routed}").fails(1, &["gateway_mode_ipv6", "`nat`"]);
+    with("", "enable_ipv6: true, ipam: {config: [{subnet: 'fd00:1::/64'}, {subnet: 'fd00:2::/64'}]}")
+        .fails(1, &["two subnets of IPv6"]);
+    with("driver_opts: {com.docker.network.endpoint.sysctls: 'net.ipv4.conf.all.forwarding=1'}", "").fails(1, &["IFNAME"]);
+}
+
+#[test]
+fn ports_and_interfaces_have_options() {
+    let stack = Stack::new("nothing");
+    let web = "mkdir /www; echo bound > /www/index.html; exec httpd -f -p 80 -h /www";
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:
+  web:
+    image: busybox:local
+    stop_signal: SIGKILL
+    command: [sh, -c, '{web}']
+    ports: ['80', '7/sctp']
+    networks:
+      n: {{driver_opts: {{com.docker.network.endpoint.sysctls: 'net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.conf.IFNAME.arp_notify=1', com.docker.network.endpoint.ifname: lan0}}}}
+networks: {{n: {{driver_opts: {{com.docker.network.bridge.host_binding_ipv4: 127.0.0.3}}}}}}
+"
+        ),
+    );
+    // Without SCTP in this kernel somebody has to choose the port.
+    if !stack.wharf(&["up", "-d"]).stderr.contains("Started") {
+        let text = std::fs::read_to_string(stack.path("compose.yaml")).expect("file").replace("'7/sctp'", "'31007:7/sctp'");
+        stack.write("compose.yaml", &text);
+        stack.wharf(&["up", "-d"]).ok();
+    }
+    assert_eq!(stack.sh("web", "cd /proc/sys/net/ipv4/conf/lan0; cat log_martians arp_notify"), "1\n1");
+    let bound = stack.wharf(&["port", "web", "80"]).ok();
+    let (host, port) = bound.trim().rsplit_once(':').expect("port");
+    assert_eq!(host, "127.0.0.3");
+    let get = |host: &str| {
+        let url = format!("http://{host}:{port}/");
+        let out = std::process::Command::new("curl").args(["-s", "--max-time", "5", &url]).output().expect("curl");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    eventually("it answers where it is bound", 20, || get("127.0.0.3") == "bound\n");
+    assert_eq!(get("127.0.0.1"), "");
+    // A packet of SCTP to the host's port arrives at the container's.
+    let sctp = stack.wharf(&["port", "--protocol", "sctp", "web", "7"]).ok();
+    let host_port: u16 = sctp.trim().rsplit(':').next().expect("port").parse().expect("number");
+    let name = format!("{}-web-1", stack.project);
+    let known: serde_json::Value = serde_json::from_str(&stack.wharf(&["container", "inspect", &name]).ok()).expect("JSON");
+    let pid = known[0]["State"]["Pid"].to_string();
+    let heard = std::thread::spawn(move || {
+        // tcpdump's part, without it: a raw socket in the container's namespace.
+        let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("namespace");
+        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");
+        let socket = sctp_socket();
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).expect("timeout");
+        let mut buffer = [0; 256];
+        let n = std::io::Read::read(&mut &socket, &mut buffer).expect("a packet");
+        u16::from_be_bytes(buffer[n - 30..n - 28].try_into().expect("port"))
+    });
+    let sender = sctp_socket();
+    let target = std::net::SocketAddrV4::new(std::net::Ipv4Addr::new(127, 0, 0, 3), 0);
+    let mut packet = vec![0x30, 0x39];
+    packet.extend(host_port.to_be_bytes());
+    // No tag, no checksum (the host makes its own packets), and an INIT chunk of 20 bytes.
+    packet.extend([0; 8]);
+    packet.extend([1, 0, 0, 20, 0, 0, 0, 1, 0, 0, 16, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
+    eventually("it is heard in the container", 10, || {
+        sender.send_to(&packet, &target.into()).expect("send");
+        heard.is_finished()
+    });
+    assert_eq!(heard.join().expect("thread"), 7);
+}
+
+fn sctp_socket() -> socket2::Socket {
+    socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, Some(socket2::Protocol::from(132))).expect("raw socket")
+}
