@@ -2,8 +2,9 @@
 
 use super::{Failure, Global};
 use crate::compose::diagnostic::{Diagnostic, Sources, render};
-use crate::compose::model::{Project, Service};
+use crate::compose::model::{FileMount, FileObject, Project, Service, ServiceVolume};
 use crate::compose::{self, Loaded, Options, Skip};
+use crate::engine::lifecycle::socket_path;
 
 /// What `-f`, `-p`, ... and the surroundings say.
 pub fn options(global: &Global) -> Options {
@@ -36,9 +37,10 @@ pub fn load(global: &Global, services: &[String]) -> Result<Loaded, Failure> {
 ///
 /// # Errors
 /// When a service needs a config or a secret of a variable that is not set.
-pub fn for_engine(loaded: &Loaded) -> Result<Project, Failure> {
+pub fn for_engine(global: &Global, loaded: &Loaded) -> Result<Project, Failure> {
     let mut project = loaded.project.clone();
     super::build::name_images(&mut project);
+    lend_api(global, &mut project);
     let services = &loaded.project.services;
     let configs = project.configs.iter_mut().map(|(name, object)| ("config", name, object));
     let secrets = project.secrets.iter_mut().map(|(name, object)| ("secret", name, object));
@@ -64,6 +66,29 @@ pub fn for_engine(loaded: &Loaded) -> Result<Project, Failure> {
         }
     }
     Ok(project)
+}
+
+/// Gives the services with `use_api_socket` the engine's socket and the user's logins, where Docker's clients look for them.
+fn lend_api(global: &Global, project: &mut Project) {
+    const LOGINS: &str = "#apisocket";
+    const DIRECTORY: &str = "/run/secrets/docker";
+    let mut lent = false;
+    for service in project.services.values_mut().filter(|service| service.use_api_socket) {
+        lent = true;
+        service.volumes.push(ServiceVolume {
+            kind: "bind".into(),
+            source: Some(socket_path(&global.run_root).display().to_string()),
+            target: "/var/run/docker.sock".into(),
+            ..ServiceVolume::default()
+        });
+        service.environment.entry("DOCKER_CONFIG".into()).or_insert_with(|| Some(DIRECTORY.into()));
+        let target = Some(format!("{DIRECTORY}/config.json"));
+        service.configs.push(FileMount { source: LOGINS.into(), target, ..FileMount::default() });
+    }
+    if lent {
+        let content = Some(crate::image::credentials::all().to_string());
+        project.configs.insert(LOGINS.into(), FileObject { content, ..FileObject::default() });
+    }
 }
 
 /// Loads without showing warnings: for commands that only look.

@@ -96,7 +96,7 @@ pub async fn run(global: &Global, command: Run) -> Outcome {
         pull: command.pull.clone(),
         ..up::How::default()
     };
-    let mut request = up::request(&loaded, Vec::new(), how, false)?;
+    let mut request = up::request(global, &loaded, Vec::new(), how, false)?;
     let tty = !command.no_tty && !command.detach && terminal::is_terminal();
     let service = request
         .project

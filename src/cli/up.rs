@@ -96,10 +96,10 @@ fn scale(text: &str) -> Result<(String, u32), String> {
 ///
 /// # Errors
 /// As [`project::for_engine`].
-pub fn request(loaded: &Loaded, services: Vec<String>, how: How, wait: bool) -> Result<UpRequest, Failure> {
+pub fn request(global: &Global, loaded: &Loaded, services: Vec<String>, how: How, wait: bool) -> Result<UpRequest, Failure> {
     let files: Vec<String> = loaded.files.iter().map(|f| f.display().to_string()).collect();
     Ok(UpRequest {
-        project: project::for_engine(loaded)?,
+        project: project::for_engine(global, loaded)?,
         options: UpOptions {
             services,
             force_recreate: how.force_recreate,
@@ -123,7 +123,7 @@ pub fn request(loaded: &Loaded, services: Vec<String>, how: How, wait: bool) -> 
 pub async fn plan(global: &Global, command: PlanCommand) -> Outcome {
     let loaded = project::load(global, &command.services)?;
     let client = connect::engine(global).await?;
-    let request = UpRequest { plan_only: true, ..request(&loaded, command.services, command.how, false)? };
+    let request = UpRequest { plan_only: true, ..request(global, &loaded, command.services, command.how, false)? };
     let mut lines = client.post_lines(&path(&loaded, "up"), &request).await?;
     let mut steps = Steps::new(true);
     let mut any = false;
@@ -226,7 +226,7 @@ pub async fn run(global: &Global, command: Up) -> Outcome {
     }
     let detach = command.detach || command.wait || command.how.no_start;
     let named = command.services.clone();
-    let request = request(&loaded, command.services, command.how, command.wait)?;
+    let request = request(global, &loaded, command.services, command.how, command.wait)?;
     let up_path = path(&loaded, "up");
     let up = follow(&client, &up_path, &request, false);
     match command.wait_timeout.filter(|_| command.wait) {
@@ -251,7 +251,7 @@ pub async fn run(global: &Global, command: Up) -> Outcome {
         std::pin::pin!(logs::attach(&client, &loaded.project.name, &named, &view, command.abort_on_container_exit));
     let watching = async {
         match command.watch {
-            true => super::watch::beside_up(&client, &loaded, &named).await,
+            true => super::watch::beside_up(global, &client, &loaded, &named).await,
             false => std::future::pending().await,
         }
     };

@@ -101,10 +101,10 @@ pub async fn run(global: &Global, command: Watch) -> Outcome {
         let services: Vec<String> = watched.iter().map(|w| w.service.clone()).collect::<BTreeSet<_>>().into_iter().collect();
         let starting = up::with_dependencies(&loaded, services.clone());
         up::build_what_is_missing(&client, &loaded, &starting, None, &services).await?;
-        let request = up::request(&loaded, services, up::How::default(), false)?;
+        let request = up::request(global, &loaded, services, up::How::default(), false)?;
         up::follow(&client, &up::path(&loaded, "up"), &request, command.quiet).await?;
     }
-    let session = Session { client: &client, loaded: &loaded, watched, quiet: command.quiet, prune: !command.no_prune };
+    let session = Session { global, client: &client, loaded: &loaded, watched, quiet: command.quiet, prune: !command.no_prune };
     tokio::select! {
         result = session.follow() => result,
         _ = tokio::signal::ctrl_c() => Err(Failure::Code(130)),
@@ -115,9 +115,9 @@ pub async fn run(global: &Global, command: Watch) -> Outcome {
 ///
 /// # Errors
 /// When nothing is to be watched, or the kernel has no watches left.
-pub async fn beside_up(client: &Client, loaded: &Loaded, services: &[String]) -> Outcome {
+pub async fn beside_up(global: &Global, client: &Client, loaded: &Loaded, services: &[String]) -> Outcome {
     let watched = all_watched(loaded, services)?;
-    let session = Session { client, loaded, watched, quiet: false, prune: true };
+    let session = Session { global, client, loaded, watched, quiet: false, prune: true };
     session.follow().await
 }
 
@@ -168,6 +168,7 @@ fn anywhere(patterns: &[String]) -> String {
 
 struct Session<'a> {
     client: &'a Client,
+    global: &'a Global,
     loaded: &'a Loaded,
     watched: Vec<Watched>,
     quiet: bool,
@@ -286,7 +287,7 @@ impl Session<'_> {
             let flags = super::build::BuildFlags::quiet(self.quiet);
             super::build::build_services(self.client, self.loaded, &names, &flags).await?;
             let how = up::How { no_deps: true, ..up::How::default() };
-            let request = up::request(self.loaded, names.to_vec(), how, false)?;
+            let request = up::request(self.global, self.loaded, names.to_vec(), how, false)?;
             up::follow(self.client, &up::path(self.loaded, "up"), &request, true).await?;
             if self.prune {
                 self.client.post::<Value>("/images/prune", &Value::Null).await?;

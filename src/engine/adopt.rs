@@ -111,8 +111,8 @@ impl Engine {
 
     /// A container that had a process when the last engine saw it, and has none now.
     fn adopt_ended(self: &Arc<Self>, container: &Arc<Container>, record: &ContainerRecord) {
-        self.cgroups.kill(&container.id);
-        self.cgroups.remove(&container.id);
+        self.cgroups.kill(&container.group());
+        self.cgroups.remove(&container.group());
         let exit = self.recorded_exit(&container.id);
         match exit {
             Some(exit) if record.state.status != Status::Restarting => self.on_exit(container, &exit),

@@ -253,6 +253,7 @@ impl Engine {
             state: State { status: Status::Created, ..State::default() },
             stopped_by_user: false,
             restart_count: 0,
+            prepared: false,
         };
         self.keep_record(record, || "making the container of a step".into())
     }

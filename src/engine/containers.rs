@@ -1,12 +1,11 @@
 //! A container's life: created, started, stopped, removed.
 
 use super::error::{EngineError, state_error};
-use super::exec::NewExec;
 use super::link::MonitorLink;
 use super::networks::DEFAULT_NETWORK;
 use super::record::{
-    ContainerRecord, ContainerSpec, EndpointSpec, FileSpec, HealthSpec, HookSpec, ImageConfig, MountKind, MountSpec, NetworkMode,
-    Sharing, State, Status,
+    ContainerRecord, ContainerSpec, EndpointSpec, FileSpec, HealthSpec, ImageConfig, MountKind, MountSpec, NetworkMode, Sharing,
+    State, Status,
 };
 use super::volumes::NewVolume;
 use super::{Container, Engine, locked, new_id};
@@ -87,6 +86,7 @@ impl Engine {
             state: State::default(),
             stopped_by_user: false,
             restart_count: 0,
+            prepared: false,
         };
         let container = self.keep_record(record, || format!("making the container {name}"))?;
         self.emit_container(&container, "create", &[]);
@@ -142,47 +142,9 @@ impl Engine {
             timer.abort();
         }
         self.update(container, |record| record.stopped_by_user = false);
+        self.prepare(container).await?;
         self.start_locked(container).await?;
         self.run_hooks(container, |spec| &spec.post_start, "post_start").await
-    }
-
-    /// Runs a container's hooks one after the other.
-    ///
-    /// # Errors
-    /// The first that does not end with 0, in its own words.
-    async fn run_hooks(
-        self: &Arc<Self>,
-        container: &Arc<Container>,
-        which: impl Fn(&ContainerSpec) -> &Vec<HookSpec>,
-        kind: &str,
-    ) -> Result<(), EngineError> {
-        let hooks = container.with_record(|record| which(&record.spec).clone());
-        for hook in hooks {
-            let new = NewExec {
-                args: hook.command.clone(),
-                env: hook.env,
-                cwd: hook.working_dir,
-                user: hook.user,
-                privileged: hook.privileged,
-                ..NewExec::default()
-            };
-            match self.exec_to_end(container, new).await {
-                Some((0, _)) => {}
-                Some((code, output)) => {
-                    let said = output.trim();
-                    let said = if said.is_empty() { String::new() } else { format!(": {said}") };
-                    return Err(EngineError::Conflict(format!(
-                        "the {kind} hook `{}` of {} ended with exit code {code}{said}",
-                        hook.command.join(" "),
-                        container.name()
-                    )));
-                }
-                None => {
-                    return Err(EngineError::Conflict(format!("{} ended before its {kind} hook was done", container.name())));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Starts a container whose operation lock the caller holds.
@@ -366,7 +328,7 @@ impl Engine {
         if container.status().is_alive() {
             let resources = self.oci_limits(&record)?;
             self.cgroups
-                .apply(&container.id, &resources)
+                .apply(&container.group(), &resources)
                 .map_err(|e| EngineError::Invalid(format!("changing the limits of {}: {e}", record.name)))?;
         }
         self.update(container, |known| known.spec = record.spec);

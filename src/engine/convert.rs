@@ -3,7 +3,7 @@
 use super::networks::{NewPool, interface_sysctls};
 use super::record::{
     BlkioSpec, ContainerSpec, DeviceSpec, EndpointSpec, FileSpec, HealthSpec, HookSpec, LogSpec, MountKind, MountSpec,
-    NetworkMode, PortSpec, ResourceSpec, RestartPolicy, Sharing,
+    NetworkMode, PortSpec, PreStartSpec, ResourceSpec, RestartPolicy, Sharing,
 };
 use crate::compose::model::{
     FileMount, FileObject, Hook, IpamConfig, Project, Service, ServiceNetwork, ServiceVolume, Throttle, Ulimit,
@@ -215,6 +215,7 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
         ipc,
         pid,
         uts_host: service.uts.as_deref() == Some("host"),
+        cgroup_parent: service.cgroup_parent.clone().filter(|parent| !parent.is_empty()),
         cgroup_private: service.cgroup.as_deref().map(|cgroup| cgroup == "private"),
         devices: service
             .devices
@@ -230,6 +231,11 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
         links: service.links.iter().chain(&service.external_links).map(link).collect(),
         post_start: service.post_start.iter().map(hook).collect(),
         pre_stop: service.pre_stop.iter().map(hook).collect(),
+        pre_start: service
+            .pre_start
+            .iter()
+            .map(|h| PreStartSpec { hook: hook(h), image: h.image.clone(), per_replica: h.per_replica })
+            .collect(),
         restart_delay: nanos(policy.and_then(|p| p.delay.as_ref())),
         restart_window: nanos(policy.and_then(|p| p.window.as_ref())),
         stdin_once: false,
@@ -238,6 +244,24 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
 
 /// Refuses what this host cannot give, in words of its own instead of the kernel's.
 fn check_what_the_host_has(name: &str, service: &Service) -> Result<(), String> {
+    if let Some(parent) = service.cgroup_parent.as_deref().filter(|p| p.split('/').any(|part| part == "..")) {
+        return Err(format!(
+            "`services.{name}.cgroup_parent` is `{parent}`: it is a path from the root of the control groups, without `..`"
+        ));
+    }
+    if let Some((option, value)) = service.storage_opt.first() {
+        return Err(format!(
+            "`services.{name}.storage_opt` asks for `{option}={value}`: wharf's layers are on the file system that is there, and have no quota of their own; limit a volume or a tmpfs instead"
+        ));
+    }
+    if let Some(model) = service.models.keys().next() {
+        return Err(format!(
+            "`services.{name}` uses the model `{model}`: wharf runs no models; run it as a service, and give its address in `environment`"
+        ));
+    }
+    if service.credential_spec.is_some() {
+        return Err(format!("`services.{name}.credential_spec` is of Windows' containers; this is Linux"));
+    }
     if let Some(mode) = service.userns_mode.as_deref().filter(|mode| !matches!(*mode, "" | "host")) {
         return Err(format!(
             "`services.{name}.userns_mode` is `{mode}`: wharf has no user namespaces yet; `host` is what it does"

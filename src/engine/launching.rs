@@ -159,6 +159,7 @@ impl Engine {
             cgroup_namespace: spec.cgroup_private.unwrap_or(self.cgroups.is_v2() && !spec.privileged),
             terminal: spec.tty,
             cgroup: self.cgroups.clone(),
+            group: record.group(),
             oci,
             rootfs: Rootfs {
                 lower: record.layers.iter().rev().map(|layer| self.images.layer(layer)).chain([self.base_layer()]).collect(),

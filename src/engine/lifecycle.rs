@@ -169,6 +169,7 @@ impl Engine {
             monitors: Default::default(),
             starting: Semaphore::new(STARTS_AT_ONCE),
             pulls: Default::default(),
+            preparing: Default::default(),
             steps: Default::default(),
             stopping: watch::Sender::new(false),
             watcher: LogWatcher::default(),

@@ -14,6 +14,7 @@ pub mod events;
 pub mod exec;
 pub mod files;
 mod health;
+mod hooks;
 mod journal;
 mod launching;
 pub mod lifecycle;
@@ -82,6 +83,8 @@ pub struct Engine {
     starting: tokio::sync::Semaphore,
     /// Held by whoever pulls an image: another who wants the same one waits, and finds it there.
     pulls: Turns,
+    /// By whoever runs the `pre_start` hooks of a service.
+    preparing: Turns,
     /// The same of builds' steps.
     steps: Turns,
     stopping: watch::Sender<bool>,
@@ -123,6 +126,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Container {
+    /// Its control group.
+    fn group(&self) -> String {
+        self.with_record(ContainerRecord::group)
+    }
+
     fn new(record: ContainerRecord) -> Arc<Self> {
         Arc::new(Container {
             id: record.id.clone(),

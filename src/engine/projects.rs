@@ -318,6 +318,7 @@ fn observe_container(record: &ContainerRecord, networks: &HashMap<String, String
         config_hash: label(convert::LABEL_HASH),
         image_id: record.image_id.clone(),
         running: record.state.status.is_alive(),
+        prepared: record.prepared,
         depends_on: depends_on
             .split(',')
             .filter_map(|d| d.split(':').next())
@@ -386,6 +387,7 @@ fn object_of(operation: &Operation) -> String {
         Operation::CreateContainer { name, .. }
         | Operation::RecreateContainer { name, .. }
         | Operation::StartContainer { name, .. }
+        | Operation::PreStart { name, .. }
         | Operation::RestartContainer { name, .. }
         | Operation::RemoveContainer { name, .. } => format!("Container {name}"),
     }
@@ -472,6 +474,11 @@ async fn perform(context: &Context, operation: &Operation) -> Result<(), EngineE
             }
             engine.rename(&new, name);
             context.step(&object, "Recreated", true);
+        }
+        Operation::PreStart { name, per_replica, .. } => {
+            context.step(&object, "Preparing", false);
+            engine.pre_start(&engine.container(name)?, *per_replica).await?;
+            context.step(&object, "Prepared", true);
         }
         Operation::StartContainer { name, .. } => {
             context.step(&object, "Starting", false);

@@ -58,6 +58,8 @@ pub struct ContainerSpec {
     pub uts_host: bool,
     /// A cgroup namespace of its own (true) or the host's (false); absent is Docker's default: its own with cgroup v2 alone.
     pub cgroup_private: Option<bool>,
+    /// The group, from the root of the hierarchies, in which the container's is made.
+    pub cgroup_parent: Option<String>,
     pub devices: Vec<DeviceSpec>,
     /// `TYPE MAJOR:MINOR ACCESS`, as in the devices controller's files.
     pub device_cgroup_rules: Vec<String>,
@@ -67,6 +69,7 @@ pub struct ContainerSpec {
     pub links: Vec<(String, String)>,
     pub post_start: Vec<HookSpec>,
     pub pre_stop: Vec<HookSpec>,
+    pub pre_start: Vec<PreStartSpec>,
     /// Nanoseconds before each restart, instead of Docker's back-off.
     pub restart_delay: Option<u64>,
     /// Nanoseconds after which a restart has succeeded, and the count of attempts begins anew.
@@ -129,6 +132,17 @@ pub struct HookSpec {
     pub user: Option<String>,
     pub working_dir: Option<String>,
     pub privileged: bool,
+}
+
+/// A command that runs to its end in a container of its own before a service's containers start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PreStartSpec {
+    pub hook: HookSpec,
+    /// Absent: the service's.
+    pub image: Option<String>,
+    /// It runs for each container of the service, not once for all.
+    pub per_replica: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -359,9 +373,20 @@ pub struct ContainerRecord {
     pub stopped_by_user: bool,
     #[serde(default)]
     pub restart_count: u32,
+    /// Its `pre_start` hooks have been run.
+    #[serde(default)]
+    pub prepared: bool,
 }
 
 impl ContainerRecord {
+    /// Its control group: [`crate::runtime::cgroup::Hierarchy::directories`] tells where that is.
+    pub fn group(&self) -> String {
+        match &self.spec.cgroup_parent {
+            Some(parent) => format!("/{}/{}", parent.trim_matches('/'), self.id),
+            None => self.id.clone(),
+        }
+    }
+
     /// The layers that it needs: its root's and those of mounted images.
     pub fn all_layers(&self) -> impl Iterator<Item = &String> {
         self.layers.iter().chain(self.spec.mounts.iter().flat_map(|mount| &mount.layers))

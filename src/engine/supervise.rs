@@ -55,7 +55,7 @@ impl Engine {
                     locked(&container.live).link = None;
                     if started.is_none() {
                         // A monitor that goes without a word was killed, and its container with it.
-                        self.cgroups.kill(&container.id);
+                        self.cgroups.kill(&container.group());
                         let exit = self.recorded_exit(&container.id).unwrap_or(Exit {
                             code: 137,
                             oom_killed: false,
@@ -64,7 +64,7 @@ impl Engine {
                         });
                         self.on_exit(&container, &exit);
                     }
-                    self.cgroups.remove(&container.id);
+                    self.cgroups.remove(&container.group());
                     return;
                 }
             };

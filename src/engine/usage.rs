@@ -71,14 +71,14 @@ impl Engine {
         }
         let users = names_of_users();
         let booted = booted_at();
-        Ok(self.cgroups.processes(&container.id).into_iter().filter_map(|pid| process(pid, &users, booted)).collect())
+        Ok(self.cgroups.processes(&container.group()).into_iter().filter_map(|pid| process(pid, &users, booted)).collect())
     }
 
     /// What a container uses now; nothing for one that does not run.
     pub fn usage(&self, container: &Container) -> Usage {
-        let id = &container.id;
+        let group = container.group();
         let file = |controller: &str, name: &str| {
-            let path = self.cgroups.directory(controller, id).map(|directory| directory.join(name));
+            let path = self.cgroups.directory(controller, &group).map(|directory| directory.join(name));
             path.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default()
         };
         let number = |controller: &str, name: &str| -> u64 { file(controller, name).trim().parse().unwrap_or(0) };

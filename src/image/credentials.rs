@@ -38,6 +38,20 @@ pub fn find(host: &str) -> Option<String> {
     of(key).or_else(|| of(&format!("https://{host}"))).or_else(|| of(&format!("http://{host}")))
 }
 
+/// Every login, as a `config.json` of its own that needs no helper.
+pub fn all() -> Value {
+    let config = read();
+    let names = |key: &str| config[key].as_object().into_iter().flatten().map(|(name, _)| name.clone());
+    let mut auths = json!({});
+    for name in names("auths").chain(names("credHelpers")) {
+        let host = name.trim_start_matches("https://").trim_start_matches("http://");
+        if let Some(auth) = find(if name == HUB { "docker.io" } else { host }) {
+            auths[&name] = json!({"auth": auth});
+        }
+    }
+    json!({"auths": auths})
+}
+
 /// Asks `docker-credential-HELPER`, as docker/docker-credential-helpers has it: the server on its input, JSON on its output.
 fn ask(helper: &str, server: &str) -> Option<String> {
     // A name, never a path: the file must not be able to name any program.

@@ -45,6 +45,8 @@ pub struct ObservedContainer {
     pub config_hash: String,
     pub image_id: String,
     pub running: bool,
+    /// Its `pre_start` hooks have been run.
+    pub prepared: bool,
     /// Names of the services it depends on, from its label.
     pub depends_on: Vec<String>,
     /// Names of the networks it is on.
@@ -78,6 +80,13 @@ pub enum Operation {
         replaces: String,
         /// `deploy.update_config.order: start-first`: the new one is started before the old one is stopped.
         start_first: bool,
+    },
+    /// Runs the `pre_start` hooks of a service, or those of one of its containers.
+    PreStart {
+        service: String,
+        /// The container before whose start they run.
+        name: String,
+        per_replica: bool,
     },
     StartContainer {
         service: String,
@@ -116,6 +125,7 @@ impl fmt::Display for Operation {
             Operation::PullImage { image } => write!(f, "pull image {image}"),
             Operation::CreateContainer { name, .. } => write!(f, "create container {name}"),
             Operation::RecreateContainer { name, .. } => write!(f, "recreate container {name}"),
+            Operation::PreStart { name, .. } => write!(f, "run what is to run before {name}"),
             Operation::StartContainer { name, .. } => write!(f, "start container {name}"),
             Operation::RestartContainer { name, .. } => write!(f, "restart container {name}"),
             Operation::Await { service, condition } => write!(f, "wait for {service} ({})", condition.as_str()),

@@ -25,6 +25,7 @@ fn running(project: &Project, service: &str, number: u32) -> ObservedContainer {
         config_hash: project.services.get(service).map(|s| config_hash(project, s)).unwrap_or_default(),
         image_id: format!("sha256:{service}"),
         running: true,
+        prepared: false,
         depends_on: project.services.get(service).map(|s| s.depends_on.keys().cloned().collect()).unwrap_or_default(),
         networks: vec!["p_default".into()],
     }

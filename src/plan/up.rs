@@ -134,6 +134,10 @@ struct ServiceSteps {
     starts: Vec<NodeIndex>,
     awaits: HashMap<&'static str, NodeIndex>,
     recreated: bool,
+    /// The run of its `pre_start` hooks.
+    pre_start: Option<NodeIndex>,
+    /// A container stays whose service's hooks have been run.
+    prepared: bool,
 }
 
 impl<'a> Planner<'a> {
@@ -175,6 +179,8 @@ impl Planner<'_> {
                 &[],
             ));
         }
+        let stays = |c: &&&ObservedContainer| c.prepared && self.recreate_cause(name, service, c, &hash).is_none();
+        steps.prepared = existing.iter().find(stays).is_some();
         let mut needs = Vec::new();
         let mut prepared = false;
         for container in existing.iter().copied() {
@@ -188,7 +194,9 @@ impl Planner<'_> {
                     number: container.number,
                     name: container_name.clone(),
                     replaces: container.id.clone(),
-                    start_first: update.is_some_and(|u| u.order.as_deref() == Some("start-first")) && !self.options.no_start,
+                    start_first: service.pre_start.is_empty()
+                        && update.is_some_and(|u| u.order.as_deref() == Some("start-first"))
+                        && !self.options.no_start,
                 };
                 let earlier = replaced.len().checked_sub(parallelism).filter(|_| parallelism > 0).map(|n| replaced[n]);
                 let after: Vec<NodeIndex> = needs.iter().copied().chain(earlier).collect();
@@ -196,7 +204,10 @@ impl Planner<'_> {
                 self.start(name, service, container_name, "created", created, &mut steps);
                 replaced.extend(steps.starts.last());
             } else if !container.running && !self.options.no_start {
-                let after = self.dependencies(service);
+                let mut after = self.dependencies(service);
+                if !container.prepared {
+                    self.pre_start(name, service, &container.name, &mut after, &mut steps);
+                }
                 let operation = Operation::StartContainer { service: name.into(), name: container.name.clone() };
                 steps.starts.push(self.plan.add(operation, "not running", &after));
             } else if let Some(dependency) = self.restarting_dependency(service) {
@@ -237,8 +248,31 @@ impl Planner<'_> {
         }
         let mut after = self.dependencies(service);
         after.push(created);
+        self.pre_start(service_name, service, &name, &mut after, steps);
         let operation = Operation::StartContainer { service: service_name.into(), name };
         steps.starts.push(self.plan.add(operation, cause, &after));
+    }
+
+    /// Has the service's `pre_start` hooks run before a container's start: once for the service, unless a container is there for
+    /// which they have been run, and those with `per_replica` for each.
+    fn pre_start(
+        &mut self,
+        service_name: &str,
+        service: &Service,
+        name: &str,
+        after: &mut Vec<NodeIndex>,
+        steps: &mut ServiceSteps,
+    ) {
+        let operation = |per_replica| Operation::PreStart { service: service_name.into(), name: name.into(), per_replica };
+        let shared = service.pre_start.iter().any(|hook| !hook.per_replica);
+        if shared && !steps.prepared && steps.pre_start.is_none() {
+            steps.pre_start = Some(self.plan.add(operation(false), "pre_start", after));
+        }
+        after.extend(steps.pre_start);
+        if service.pre_start.iter().any(|hook| hook.per_replica) {
+            let step = self.plan.add(operation(true), "pre_start, per_replica", after);
+            after.push(step);
+        }
     }
 
     /// Why a container must be replaced; `None` where it may stay.
@@ -288,6 +322,9 @@ impl Planner<'_> {
         }
         let Some(image) = &service.image else { return Err(PlanError::NoImage { service: name.into() }) };
         needs.extend(self.image(image, service));
+        for other in service.pre_start.iter().filter_map(|hook| hook.image.as_ref()) {
+            needs.extend(self.image(other, &Service::default()));
+        }
         for key in service.networks.keys() {
             needs.extend(self.network(key)?);
         }
@@ -313,6 +350,10 @@ impl Planner<'_> {
         let bound = match policy {
             "daily" => Some(24 * 3600),
             "weekly" => Some(7 * 24 * 3600),
+            "refresh" => {
+                let after = service.pull_refresh_after.as_deref().and_then(crate::units::duration);
+                Some(after.map_or(0, |nanos| nanos / 1_000_000_000))
+            }
             _ => policy.strip_prefix("every_").and_then(crate::units::duration).map(|nanos| nanos / 1_000_000_000),
         };
         let old = bound.is_some_and(|bound| self.observed.image_ages.get(image).is_none_or(|age| *age >= bound));

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The parent of every container's group, in each hierarchy.
-pub const PARENT: &str = "wharf";
+const PARENT: &str = "wharf";
 
 /// The host's cgroup mounts, found once by the engine.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
@@ -58,13 +58,20 @@ impl Hierarchy {
         matches!(self, Hierarchy::V2(_))
     }
 
-    /// The directories of a group, with the controllers of each (none for v2).
+    /// The directories of a group, with the controllers of each (none for v2). A group is named by its container's id, or by
+    /// its path, which begins with `/`, where the container has a parent group of its own (`cgroup_parent`).
     pub fn directories<'a>(&'a self, group: &'a str) -> impl Iterator<Item = (&'a [String], PathBuf)> {
         let pairs: Vec<(&[String], &PathBuf)> = match self {
             Hierarchy::V1(mounts) => mounts.iter().map(|(c, p)| (c.as_slice(), p)).collect(),
             Hierarchy::V2(point) => vec![(&[][..], point)],
         };
-        pairs.into_iter().map(move |(controllers, point)| (controllers, point.join(PARENT).join(group)))
+        pairs.into_iter().map(move |(controllers, point)| {
+            let path = match group.strip_prefix('/') {
+                Some(path) => point.join(path),
+                None => point.join(PARENT).join(group),
+            };
+            (controllers, path)
+        })
     }
 
     /// The directory in which a controller's files of a group lie.
@@ -78,26 +85,7 @@ impl Hierarchy {
     /// The kernel's, with the directory.
     pub fn make_parents(&self) -> Result<(), StepFailed> {
         for (controllers, path) in self.directories("") {
-            match fs::create_dir(&path) {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                other => other.doing(format_args!("making the cgroup {}", path.display()))?,
-            }
-            if controllers.iter().any(|c| c == "cpuset") {
-                inherit_cpuset(&path)?;
-                write(&path.join("cgroup.clone_children"), "1")?;
-            }
-            if controllers.is_empty() {
-                let root = path.parent().unwrap_or(&path);
-                for directory in [root, &path] {
-                    let available = fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
-                    for controller in
-                        available.split_whitespace().filter(|c| matches!(*c, "cpu" | "cpuset" | "io" | "memory" | "pids"))
-                    {
-                        // One at a time: a controller that a v1 mount or the distribution keeps must not take the others along.
-                        let _ = fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}"));
-                    }
-                }
-            }
+            make_parent(&path, controllers)?;
         }
         Ok(())
     }
@@ -118,7 +106,10 @@ impl Hierarchy {
             match fs::create_dir(&path) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    self.make_parents()?;
+                    match path.parent() {
+                        Some(parent) if group.starts_with('/') => make_parent(parent, controllers)?,
+                        _ => self.make_parents()?,
+                    }
                     fs::create_dir(&path).doing(format_args!("making the cgroup {}", path.display()))?;
                 }
                 other => other.doing(format_args!("making the cgroup {}", path.display()))?,
@@ -155,10 +146,13 @@ impl Hierarchy {
 
     /// Removes a container's groups; false while a process is left in one.
     pub fn remove(&self, group: &str) -> bool {
-        self.directories(group).fold(true, |gone, (_, path)| match fs::remove_dir(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => false,
-            _ => gone,
-        })
+        let removed = self.directories(group).fold(true, |gone, (_, path)| remove_group(&path) && gone);
+        if let (true, Some((parent, _))) = (removed, group.rsplit_once('/')) {
+            for (_, path) in self.directories(parent) {
+                remove_made(&path);
+            }
+        }
+        removed
     }
 
     /// Kills every process of a group.
@@ -174,13 +168,14 @@ impl Hierarchy {
         }
     }
 
-    /// The processes of a group, by their ids on the host.
+    /// The processes of a group and of those that were made in it, by their ids on the host.
     pub fn processes(&self, group: &str) -> Vec<i32> {
         let Some(path) = self.directory("pids", group).or_else(|| self.directory("name=systemd", group)) else {
             return Vec::new();
         };
-        let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
-        text.lines().filter_map(|line| line.parse().ok()).collect()
+        let mut found = Vec::new();
+        processes_below(&path, &mut found);
+        found
     }
 
     /// Whether the kernel has killed a process of the group for want of memory.
@@ -213,6 +208,67 @@ impl Hierarchy {
 pub enum Frozen {
     Yes,
     No,
+}
+
+fn processes_below(path: &Path, found: &mut Vec<i32>) {
+    let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+    subgroups(path).for_each(|below| processes_below(&below, found));
+}
+
+fn subgroups(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path())
+}
+
+/// Removes a group, with those that a container has made in it; false while a process is left.
+fn remove_group(path: &Path) -> bool {
+    match fs::remove_dir(path) {
+        Ok(()) => true,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => true,
+        Err(_) => subgroups(path).fold(true, |gone, below| remove_group(&below) && gone) && fs::remove_dir(path).is_ok(),
+    }
+}
+
+/// What marks a parent group that wharf has made: it goes with its last container. One that was there is its maker's.
+const MADE: &str = "trusted.wharf";
+
+/// Makes a group for containers' groups, with what leads to it, and turns its controllers on for them.
+fn make_parent(path: &Path, controllers: &[String]) -> Result<(), StepFailed> {
+    let Some(above) = path.parent() else { return Ok(()) };
+    match fs::create_dir(path) {
+        Ok(()) => drop(xattr::set(path, MADE, b"")),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            make_parent(above, controllers)?;
+            return make_parent(path, controllers);
+        }
+        Err(e) => return Err(e).doing(format_args!("making the cgroup {}", path.display())),
+    }
+    if controllers.iter().any(|c| c == "cpuset") {
+        inherit_cpuset(path)?;
+        write(&path.join("cgroup.clone_children"), "1")?;
+    }
+    if controllers.is_empty() {
+        for directory in [above, path] {
+            let available = fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
+            for controller in available.split_whitespace().filter(|c| matches!(*c, "cpu" | "cpuset" | "io" | "memory" | "pids")) {
+                // One at a time: a controller that a v1 mount or the distribution keeps must not take the others along.
+                let _ = fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes a parent group, and what led to it, where wharf has made it and nothing is left in it.
+fn remove_made(path: &Path) {
+    if xattr::get(path, MADE).is_ok_and(|mark| mark.is_some())
+        && fs::remove_dir(path).is_ok()
+        && let Some(above) = path.parent()
+    {
+        remove_made(above);
+    }
 }
 
 /// A v1 cpuset is empty until it is given the parent's processors and memory nodes; no process can enter an empty one.

@@ -54,7 +54,7 @@ pub fn start(launch: &Launch, init: &OwnedFd, spec: &ExecSpec, streams: &[OwnedF
 }
 
 fn join(launch: &Launch, init: &OwnedFd) -> Result<(), StepFailed> {
-    launch.cgroup.enter(&launch.id)?;
+    launch.cgroup.enter(&launch.group)?;
     let adjust = launch.oci.process().as_ref().and_then(|p| p.oom_score_adj()).unwrap_or(0);
     std::fs::write("/proc/self/oom_score_adj", adjust.to_string()).doing("setting oom_score_adj")?;
     // All of them, whether they are the container's own or another's or the host's: they are those of its first process.

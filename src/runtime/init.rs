@@ -55,7 +55,7 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, terminal
     let linux = oci.linux().as_ref();
     let adjust = process.oom_score_adj().unwrap_or(0).to_string();
     std::fs::write("/proc/self/oom_score_adj", adjust).doing("setting oom_score_adj")?;
-    launch.cgroup.enter_new(&launch.id, linux.and_then(|l| l.resources().as_ref()))?;
+    launch.cgroup.enter_new(&launch.group, linux.and_then(|l| l.resources().as_ref()))?;
     if launch.cgroup_namespace {
         nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).doing("making a cgroup namespace")?;
     }

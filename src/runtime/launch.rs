@@ -9,6 +9,8 @@ use std::path::PathBuf;
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Launch {
     pub id: String,
+    /// The container's group in the control groups' hierarchies, as [`super::cgroup::Hierarchy::directories`] names it.
+    pub group: String,
     /// CLONE_NEW* of the namespaces to make.
     pub clone_flags: u64,
     /// What of others' the container joins: the monitor inherits a descriptor for each, in this order, after the engine's.

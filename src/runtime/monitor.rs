@@ -34,7 +34,7 @@ pub const ENGINE_FD: i32 = 3;
 /// What the monitor itself keeps of the launch file. The rest is read by the child, which forgets it by execve.
 #[derive(Deserialize)]
 struct Brief {
-    id: String,
+    group: String,
     cgroup: Hierarchy,
     clone_flags: u64,
     joins: Vec<Join>,
@@ -439,7 +439,7 @@ impl Monitor {
             Request::CloseInput => self.input = None,
             Request::Pause(pause) => {
                 let frozen = if pause { Frozen::Yes } else { Frozen::No };
-                if self.brief.cgroup.set_frozen(&self.brief.id, frozen).is_ok() {
+                if self.brief.cgroup.set_frozen(&self.brief.group, frozen).is_ok() {
                     self.paused = pause;
                 }
             }
@@ -497,7 +497,7 @@ impl Monitor {
                 std::thread::sleep(std::time::Duration::from_secs(1));
             }
         }
-        let oom_killed = self.brief.cgroup.oom_killed(&self.brief.id);
+        let oom_killed = self.brief.cgroup.oom_killed(&self.brief.group);
         self.remove_cgroups();
         let event = if self.started_at.is_none() {
             let (code, message) = serde_json::from_slice(&self.said)
@@ -523,10 +523,10 @@ impl Monitor {
     /// Processes that exec started may take a moment longer to die than the container's first.
     fn remove_cgroups(&mut self) {
         for _ in 0..200 {
-            if self.brief.cgroup.remove(&self.brief.id) {
+            if self.brief.cgroup.remove(&self.brief.group) {
                 return;
             }
-            self.brief.cgroup.kill(&self.brief.id);
+            self.brief.cgroup.kill(&self.brief.group);
             self.reap();
             std::thread::sleep(std::time::Duration::from_millis(1));
         }

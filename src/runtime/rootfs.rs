@@ -283,9 +283,8 @@ fn mount_cgroups(root: BorrowedFd<'_>, destination: &Path, launch: &Launch) -> R
                 }
             }
             sys::attach(base.as_fd(), target.as_fd()).doing("mounting /sys/fs/cgroup")?;
-            for (_, point) in mounts {
+            for ((_, point), (_, own)) in mounts.iter().zip(launch.cgroup.directories(&launch.group)) {
                 let name = point.file_name().unwrap_or_default();
-                let own = point.join(super::cgroup::PARENT).join(&launch.id);
                 let tree =
                     sys::open_tree(target.as_fd(), &own, Recursive::No).doing(format_args!("opening {}", own.display()))?;
                 sys::set_mount_attributes(tree.as_fd(), protected | sys::ATTR_RDONLY, MsFlags::MS_PRIVATE.bits(), Recursive::No)

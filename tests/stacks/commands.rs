@@ -212,6 +212,20 @@ fn what_a_container_uses_is_what_the_kernel_says() {
     assert!(cpu(&of("app")) < 5.0);
     assert!(of("busy")["MemUsage"].as_str().expect("text").ends_with(" / 64MiB"), "{stats}");
     assert_eq!(of("app")["PIDs"], "1");
+    // What a container does in groups below its own is its own, too.
+    let group = format!("/sys/fs/cgroup/pids/wharf/{id}");
+    let group = if std::path::Path::new(&group).exists() { group } else { format!("/sys/fs/cgroup/wharf/{id}") };
+    let nested = std::path::Path::new(&group).join("nested");
+    std::fs::create_dir(&nested).expect("nested group");
+    stack.wharf(&["exec", "-d", "app", "sleep", "2000"]).ok();
+    let moved = || {
+        let procs = std::fs::read_to_string(format!("{group}/cgroup.procs")).expect("procs");
+        let of = |pid: &&str| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.contains("2000"));
+        procs.lines().find(of).is_some_and(|pid| std::fs::write(nested.join("cgroup.procs"), pid).is_ok())
+    };
+    eventually("a process is in it", 10, moved);
+    let top = stack.wharf(&["top", "app"]).ok();
+    assert!(top.contains("sleep 1000") && top.contains("sleep 2000"), "{top}");
     // A limit that is changed holds at once.
     stack.wharf(&["container", "update", "--memory", "32m", "--memory-swap", "64m", &format!("{}-busy-1", stack.project)]).ok();
     let limit = stack.sh("busy", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null; true");

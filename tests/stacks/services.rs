@@ -194,6 +194,143 @@ fn hooks_run_after_the_start_and_before_the_stop() {
 }
 
 #[test]
+fn pre_start_runs_before_the_service_and_holds_it_back() {
+    let stack = Stack::new("nothing");
+    let yaml = |hook: &str| {
+        format!(
+            "services:
+  app:
+    {}
+    user: app
+    scale: 2
+    ports: ['80']
+    healthcheck: {{test: 'true'}}
+    depends_on: [db]
+    environment: {{WHO: service}}
+    volumes: ['out:/out', '/mine']
+    pre_start:
+      - {{command: [sh, -c, 'touch /out/log; chown app /out /out/log; echo one $$WHO $$(id -u) >> /out/log; ping -c1 -W2 db >/dev/null && echo db >> /out/log'], user: root}}
+      - {{command: [sh, -c, '{hook}'], environment: [WHO=hook], image: 'other:local'}}
+      - {{command: [sh, -c, 'echo for $$(hostname | wc -c) >> /out/log; touch /mine/seen'], per_replica: true, user: root}}
+  db: {{{}}}
+  late: {{{}}}
+volumes: {{out: {{}}}}
+",
+            sleeping("").replace(", ", "\n    "),
+            sleeping(""),
+            sleeping("profiles: [late], pre_start: [{command: [sh, -c, 'echo late >> /out/log']}], volumes: ['out:/out']"),
+        )
+    };
+    stack.wharf(&["image", "tag", "busybox:local", "other:local"]).ok();
+    stack.write("compose.yaml", &yaml("echo two $$WHO $$(id -u); exit 4"));
+    let up = stack.wharf(&["up", "-d"]);
+    up.fails(1, &["pre_start hook", "ended with exit code 4", "two hook 1000", "is kept"]);
+    assert!(stack.ps().iter().all(|c| c["Service"] != "app" || c["State"] != "running"));
+    let kept = format!("{}-app-pre_start-1", stack.project);
+    assert_eq!(stack.wharf(&["container", "logs", &kept]).ok(), "two hook 1000\n");
+    // What ran before a failure runs again; what has succeeded does not, for as long as the service is what it was.
+    stack.write("compose.yaml", &yaml("echo two $$WHO $$(id -u) >> /out/log"));
+    stack.wharf(&["up", "-d"]).ok();
+    let log = "one service 0\ndb\none service 0\ndb\ntwo hook 1000\nfor 13\nfor 13";
+    assert_eq!(stack.sh("app", "cat /out/log; ls /mine"), format!("{log}\nseen"));
+    assert!(!stack.wharf(&["container", "ls", "-a"]).ok().contains("pre_start"), "what succeeded is gone");
+    stack.wharf(&["up", "-d"]).ok();
+    stack.wharf(&["stop", "app"]).ok();
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(stack.sh("app", "cat /out/log"), log);
+    // One container more is not the service once more, but one replica more.
+    stack.wharf(&["up", "-d", "--scale", "app=3"]).ok();
+    assert_eq!(stack.sh("app", "cat /out/log"), format!("{log}\nfor 13"));
+    stack.sh("db", "true");
+    stack.wharf(&["up", "-d", "--scale", "app=1", "--force-recreate", "--no-deps", "app"]).ok();
+    assert!(stack.sh("app", "cat /out/log").ends_with("for 13\none service 0\ndb\ntwo hook 1000\nfor 13"));
+    // `start` of what `create` has made runs them as well.
+    stack.wharf(&["--profile", "late", "create", "late"]).ok();
+    assert!(!stack.sh("app", "cat /out/log").contains("late"));
+    stack.wharf(&["--profile", "late", "start", "late"]).ok();
+    assert!(stack.sh("app", "cat /out/log").ends_with("late"));
+}
+
+#[test]
+fn a_control_group_may_have_a_parent() {
+    let stack = Stack::new("nothing");
+    let parent = format!("{}-parent/inner", stack.project);
+    stack.write(
+        "compose.yaml",
+        &format!("services: {{app: {{{}}}}}", sleeping(&format!("cgroup_parent: /{parent}, mem_limit: 32m"))),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    let id = stack.id("app");
+    let roots = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"].map(std::path::PathBuf::from);
+    let root = roots.iter().find(|root| root.join(&parent).exists()).expect("the parent group");
+    let group = root.join(&parent).join(&id);
+    let limit = ["memory.limit_in_bytes", "memory.max"].iter().find_map(|file| std::fs::read_to_string(group.join(file)).ok());
+    assert_eq!(limit.expect("limit").trim(), (32 << 20).to_string());
+    let member = std::fs::read_to_string(group.join("cgroup.procs")).expect("procs");
+    assert!(stack.wharf(&["top", "app"]).ok().contains(member.trim()), "{member}");
+    assert!(!root.join("wharf").join(&id).exists());
+    stack.wharf(&["down"]).ok();
+    eventually("what was made for it is gone", 10, || !group.exists());
+    // A parent that is somebody else's stays.
+    let mine = root.join(format!("{}-mine", stack.project));
+    std::fs::create_dir(&mine).expect("group");
+    stack.write(
+        "compose.yaml",
+        &format!("services: {{app: {{{}}}}}", sleeping(&format!("cgroup_parent: {}-mine", stack.project))),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    stack.wharf(&["down"]).ok();
+    eventually("it is empty again", 10, || std::fs::remove_dir(&mine).is_ok());
+    for point in std::fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
+        for left in ["-parent/inner", "-parent", "-mine"] {
+            let _ = std::fs::remove_dir(point.path().join(format!("{}{left}", stack.project)));
+        }
+    }
+    stack.write("compose.yaml", &format!("services: {{app: {{{}}}}}", sleeping("cgroup_parent: ../x")));
+    stack.wharf(&["up", "-d"]).fails(1, &["cgroup_parent", "without `..`"]);
+    stack.write("compose.yaml", "services: {}");
+}
+
+#[test]
+fn the_engine_is_lent_to_a_service() {
+    let stack = Stack::new("nothing");
+    let volume = format!("volumes: ['{}:/wharf:ro']", env!("CARGO_BIN_EXE_wharf"));
+    stack.write(
+        "compose.yaml",
+        &format!("services: {{app: {{{}}}, other: {{{}}}}}", sleeping(&format!("{volume}, use_api_socket: true")), sleeping("")),
+    );
+    std::fs::create_dir(stack.path("login")).expect("directory");
+    stack.write("login/config.json", r#"{"auths": {"registry.example": {"auth": "dTpw"}}}"#);
+    let up = stack.command(&["up", "-d"]).env("DOCKER_CONFIG", stack.path("login")).output().expect("up");
+    assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+    let list =
+        "mkdir -p /run/wharf; ln -s /var/run/docker.sock /run/wharf/engine.sock; unset WHARF_RUN_ROOT; /wharf container ls";
+    assert!(stack.sh("app", list).contains(&format!("{}-other-1", stack.project)));
+    assert_eq!(stack.sh("app", "cat $DOCKER_CONFIG/config.json"), r#"{"auths":{"registry.example":{"auth":"dTpw"}}}"#);
+    assert_eq!(stack.sh("other", "ls /var/run/docker.sock /run/secrets 2>&1 | grep -c 'No such'"), "2");
+}
+
+#[test]
+fn what_this_host_has_not_is_said() {
+    let stack = Stack::new("nothing");
+    let table: &[(&str, &str, &[&str])] = &[
+        ("storage_opt: {size: 1G}", "", &["storage_opt", "size=1G", "no quota"]),
+        ("models: [llm]", "models: {llm: {model: ai/smollm2}}", &["the model `llm`", "environment"]),
+        ("credential_spec: {file: x.json}", "", &["credential_spec", "Windows"]),
+        ("userns_mode: private", "", &["userns_mode"]),
+        ("gpus: all", "", &["asks for devices", "under `devices`"]),
+        ("platform: linux/s390x", "", &["linux/s390x", "emulates no other"]),
+    ];
+    for (service, top, words) in table {
+        stack.write("compose.yaml", &format!("services: {{app: {{{}}}}}\n{top}", sleeping(service)));
+        stack.wharf(&["up", "-d"]).fails(1, words);
+    }
+    stack.write("compose.yaml", "services: {db: {provider: {type: cloud}}}");
+    stack.wharf(&["up", "-d"]).fails(1, &["provider `cloud`", "by a profile"]);
+    stack.write("compose.yaml", "services: {}");
+}
+
+#[test]
 fn volumes_of_every_kind() {
     let stack = Stack::new("nothing");
     std::fs::create_dir_all(stack.path("host/sub")).expect("directory");

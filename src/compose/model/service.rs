@@ -91,6 +91,7 @@ pub struct Service {
     /// A Go duration; 10 s where absent.
     pub stop_grace_period: Option<String>,
     pub stop_signal: Option<String>,
+    pub pull_refresh_after: Option<String>,
     pub storage_opt: IndexMap<String, String>,
     pub sysctls: IndexMap<String, String>,
     pub tmpfs: Vec<String>,
@@ -258,7 +259,7 @@ fn tcp() -> String {
     "tcp".into()
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServiceVolume {
     #[serde(rename = "type")]
     pub kind: String,
@@ -479,9 +480,10 @@ impl Service {
         self.volumes_from.iter().filter(move |from| service(from)).map(|from| from.split(':').next().unwrap_or(from))
     }
 
-    /// The images that its containers need: their own, and those that are mounted.
+    /// The images that its containers need: their own, those that are mounted, and those of its `pre_start` hooks.
     pub fn images(&self) -> impl Iterator<Item = &str> {
         let mounted = self.volumes.iter().filter(|v| v.kind == "image").filter_map(|v| v.source.as_deref());
-        self.image.as_deref().into_iter().chain(mounted)
+        let hooks = self.pre_start.iter().filter_map(|hook| hook.image.as_deref());
+        self.image.as_deref().into_iter().chain(mounted).chain(hooks)
     }
 }

@@ -7,7 +7,7 @@ use crate::compose::canonical;
 pub const PROJECT: T = Obj(&[
     k("configs", Map(&CONFIG)),
     k("include", List(&INCLUDE, By::Append)),
-    k("models", Map(&MODEL)).later(),
+    k("models", Map(&MODEL)),
     k("name", Str),
     k("networks", Map(&NETWORK)),
     k("secrets", Map(&SECRET)),
