@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 PREFIX ?= /usr/local
-TEST_PACKAGES = busybox-static nftables iproute2 docker-registry apache2-utils python3-minimal curl gcc libc6-dev git
+TEST_PACKAGES = busybox-static nftables iproute2 docker-registry apache2-utils python3-minimal curl gcc libc6-dev git runc
 
 .PHONY: help build demo test lint bench fuzz install test-packages
 

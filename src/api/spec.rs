@@ -167,6 +167,7 @@ pub fn of(engine: &Engine, body: &Value) -> Result<ContainerSpec, EngineError> {
         ipc: sharing(&host["IpcMode"])?,
         pid: sharing(&host["PidMode"])?,
         uts_host: host["UTSMode"] == "host",
+        runtime: text(&host["Runtime"]),
         cgroup_parent: text(&host["CgroupParent"]),
         cgroup_private: host["CgroupnsMode"].as_str().filter(|mode| !mode.is_empty()).map(|mode| mode == "private"),
         devices: host["Devices"].as_array().into_iter().flatten().map(device).collect(),

@@ -218,6 +218,9 @@ pub struct New {
     /// An init as process 1.
     #[arg(long)]
     init: bool,
+    /// OCI runtime to run it, by its name in PATH or its path; wharf's own by default.
+    #[arg(long, value_name = "RUNTIME")]
+    runtime: Option<String>,
     #[arg(long)]
     privileged: bool,
     #[arg(long)]
@@ -328,6 +331,7 @@ fn body(new: &New, stdin: bool, tty: bool) -> Result<Value, Failure> {
         "NetworkMode": new.network.as_deref().unwrap_or("default"),
         "RestartPolicy": {"Name": restart, "MaximumRetryCount": retries.parse().unwrap_or(0)},
         "Init": new.init,
+        "Runtime": new.runtime,
         "Privileged": new.privileged,
         "ReadonlyRootfs": new.read_only,
         "CapAdd": new.cap_add,

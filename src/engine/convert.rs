@@ -215,6 +215,7 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
         ipc,
         pid,
         uts_host: service.uts.as_deref() == Some("host"),
+        runtime: service.runtime.clone().filter(|runtime| !runtime.is_empty()),
         cgroup_parent: service.cgroup_parent.clone().filter(|parent| !parent.is_empty()),
         cgroup_private: service.cgroup.as_deref().map(|cgroup| cgroup == "private"),
         devices: service

@@ -133,8 +133,21 @@ impl Engine {
             check_destination(destination, source).map_err(&invalid)?;
         }
         let settings = Settings { mounts: mounted.binds, ..settings };
-        let oci = serde_json::from_value(spec::oci(&settings))
-            .map_err(|e| invalid(format!("its configuration is no valid OCI one: {e}")))?;
+        let runtime = find_runtime(spec.runtime.as_deref()).map_err(&invalid)?;
+        let mut oci = spec::oci(&settings);
+        if runtime.is_some() {
+            if spec.init {
+                return Err(invalid("`init` is wharf's own runtime's; it cannot be had with another".into()));
+            }
+            // What wharf's own runtime takes compiled, or by another name.
+            oci["process"]["apparmorProfile"] = apparmor.clone().into();
+            oci["linux"]["seccomp"] = match &custom {
+                _ if unconfined => serde_json::Value::Null,
+                Some(path) => seccomp_file::oci(Path::new(path), capabilities).map_err(&invalid)?,
+                None => crate::runtime::seccomp::oci(capabilities),
+            };
+        }
+        let oci = serde_json::from_value(oci).map_err(|e| invalid(format!("its configuration is no valid OCI one: {e}")))?;
         let directory = self.container_directory(&record.id);
         let seccomp = match custom {
             _ if unconfined => Vec::new(),
@@ -153,6 +166,7 @@ impl Engine {
         }
         Ok(Launch {
             id: record.id.clone(),
+            runtime,
             clone_flags: namespaces as u64,
             joins: Vec::new(),
             // As Docker has it: the host's with cgroup v1, and for the privileged.
@@ -325,7 +339,7 @@ impl Engine {
                     let data = self.volume_data(&mount.source);
                     fs::create_dir_all(&data).map_err(EngineError::io(format!("making the volume {}", mount.source)))?;
                     let empty = fs::read_dir(&data).is_ok_and(|mut entries| entries.next().is_none());
-                    if empty && !mount.no_copy {
+                    if empty && !mount.no_copy && mount.subpath.is_none() {
                         all.copy_up.push(mount.target.clone());
                     }
                     data
@@ -394,6 +408,24 @@ impl Engine {
         let options = if spec.dns_opt.is_empty() { "ndots:0".to_string() } else { spec.dns_opt.join(" ") };
         text.push_str(&format!("options {options}\n"));
         text
+    }
+}
+
+/// The program of a runtime: wharf's own for none, for `wharf`, and for Docker's default where this host does not have that;
+/// another by its name in PATH, or by its path.
+fn find_runtime(name: Option<&str>) -> Result<Option<std::path::PathBuf>, String> {
+    const DOCKERS: [&str; 2] = ["runc", "io.containerd.runc.v2"];
+    let Some(name) = name.filter(|name| *name != "wharf") else { return Ok(None) };
+    let program = if name == DOCKERS[1] { DOCKERS[0] } else { name };
+    let directories = match program.contains('/') {
+        true => String::new(),
+        false => std::env::var("PATH").unwrap_or_else(|_| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()),
+    };
+    let found = directories.split(':').map(|directory| Path::new(directory).join(program)).find(|path| path.is_file());
+    match found {
+        Some(path) if path.is_absolute() => Ok(Some(path)),
+        _ if DOCKERS.contains(&name) => Ok(None),
+        _ => Err(format!("the runtime `{name}` is not on this host: install it where PATH finds it, or give its whole path")),
     }
 }
 

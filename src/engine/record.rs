@@ -60,6 +60,8 @@ pub struct ContainerSpec {
     pub cgroup_private: Option<bool>,
     /// The group, from the root of the hierarchies, in which the container's is made.
     pub cgroup_parent: Option<String>,
+    /// The OCI runtime, by its name or path; wharf's own where it is absent.
+    pub runtime: Option<String>,
     pub devices: Vec<DeviceSpec>,
     /// `TYPE MAJOR:MINOR ACCESS`, as in the devices controller's files.
     pub device_cgroup_rules: Vec<String>,

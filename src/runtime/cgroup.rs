@@ -74,6 +74,11 @@ impl Hierarchy {
         })
     }
 
+    /// A group's path from the root of the hierarchies.
+    pub fn path_of(&self, group: &str) -> String {
+        if group.starts_with('/') { group.to_string() } else { format!("/{PARENT}/{group}") }
+    }
+
     /// The directory in which a controller's files of a group lie.
     pub fn directory(&self, controller: &str, group: &str) -> Option<PathBuf> {
         self.directories(group).find(|(c, _)| c.is_empty() || c.iter().any(|c| c == controller)).map(|(_, path)| path)

@@ -15,6 +15,8 @@ pub struct Launch {
     pub clone_flags: u64,
     /// What of others' the container joins: the monitor inherits a descriptor for each, in this order, after the engine's.
     pub joins: Vec<Join>,
+    /// The OCI runtime that runs the container; wharf's own where it is absent.
+    pub runtime: Option<PathBuf>,
     /// A cgroup namespace of its own.
     pub cgroup_namespace: bool,
     pub terminal: bool,

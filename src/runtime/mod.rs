@@ -2,7 +2,7 @@
 //!
 //! [`monitor`] is the process of its own that sets a container up and looks after it; [`init`] and [`exec`] are what its
 //! children do before they become the user's program; [`rootfs`], [`cgroup`], [`capabilities`], [`seccomp`] and [`user`]
-//! are the steps. [`control`] is how the engine talks to a monitor. [`sys`] holds every raw system call.
+//! are the steps. [`external`] lets an OCI runtime of somebody else's do them. [`control`] is how the engine talks to a monitor. [`sys`] holds every raw system call.
 
 pub mod apparmor;
 pub mod capabilities;
@@ -11,6 +11,7 @@ pub mod control;
 mod copy_up;
 pub mod error;
 mod exec;
+mod external;
 mod init;
 pub mod launch;
 mod limits;

@@ -7,6 +7,7 @@
 use super::cgroup::{Frozen, Hierarchy};
 use super::control::{self, Event, Request};
 use super::error::{Doing, StepFailed};
+use super::external::{self, Runtime};
 use super::init::Inherited;
 use super::launch::{ExecSpec, Exit, Join, Joined, Launch, LogTarget};
 use super::sys::{self, Forked};
@@ -36,6 +37,8 @@ pub const ENGINE_FD: i32 = 3;
 struct Brief {
     group: String,
     cgroup: Hierarchy,
+    id: String,
+    runtime: Option<PathBuf>,
     clone_flags: u64,
     joins: Vec<Join>,
     terminal: bool,
@@ -168,29 +171,18 @@ impl Monitor {
         let address = UnixAddr::new("control").doing("naming the control socket")?;
         bind(listener.as_raw_fd(), &address).doing("binding the control socket")?;
         listen(&listener, Backlog::new(4).unwrap_or(Backlog::MAXCONN)).doing("listening on the control socket")?;
-        // Only children enter another pid namespace, and only the container is to: an engine that is revived must not.
-        let own_pid = nix::fcntl::open("/proc/self/ns/pid", OFlag::O_RDONLY | cloexec, Mode::empty());
-        if let Some(pid) = &joined.pid {
-            nix::sched::setns(pid, CloneFlags::CLONE_NEWPID).doing("joining the other container's processes")?;
-        }
-        let forked = sys::fork_into(brief.clone_flags).doing("making the container's namespaces")?;
-        let init = match forked {
-            Forked::Child => {
-                let launch: Launch = match serde_json::from_slice(&text) {
-                    Ok(launch) => launch,
-                    Err(error) => {
-                        init::report(&status_child, &StepFailed::new("reading the launch file", error.into()));
-                        sys::exit_now(128)
-                    }
-                };
-                init::run(&launch, Inherited { stdio, joined, status: status_child, terminal: terminal_child })
+        let init = match &brief.runtime {
+            Some(program) => {
+                let launch: Launch =
+                    serde_json::from_slice(&text).map_err(std::io::Error::from).doing("reading the launch file")?;
+                let runtime = Runtime { program, id: &brief.id };
+                let init = external::start(&launch, runtime, joined, stdio, &terminal_child)?;
+                // Its end is the word that the program runs.
+                drop(status_child);
+                init
             }
-            Forked::Parent(pid) => pid,
+            None => fork_init(&brief, &text, Inherited { stdio, joined, status: status_child, terminal: terminal_child })?,
         };
-        if joined.pid.is_some() {
-            let own = own_pid.doing("finding the monitor's own pid namespace")?;
-            nix::sched::setns(own, CloneFlags::CLONE_NEWPID).doing("leaving the other container's processes")?;
-        }
         let pidfd = sys::pidfd_open(init).doing("opening the container's process")?;
         Ok(Monitor {
             terminal_socket: brief.terminal.then_some(terminal_socket),
@@ -412,9 +404,10 @@ impl Monitor {
 
     fn answer(&mut self, request: Request, fds: Vec<OwnedFd>) {
         match request {
-            Request::Signal(signal) => {
-                sys::pidfd_signal(self.pidfd.as_fd(), signal);
-            }
+            Request::Signal(signal) => match self.runtime() {
+                Some(runtime) => runtime.kill(signal),
+                None => drop(sys::pidfd_signal(self.pidfd.as_fd(), signal)),
+            },
             Request::Exec(spec) => self.exec(&spec, &fds),
             Request::SignalExec { id, signal } => {
                 if let Some(pid) = self.execs.iter().find(|e| e.id == id).and_then(|e| e.pid) {
@@ -452,12 +445,21 @@ impl Monitor {
         }
     }
 
+    /// The runtime of somebody else's that runs the container.
+    fn runtime(&self) -> Option<Runtime<'_>> {
+        self.brief.runtime.as_ref().map(|program| Runtime { program, id: &self.brief.id })
+    }
+
     fn exec(&mut self, spec: &ExecSpec, streams: &[OwnedFd]) {
         let started = (|| -> Result<OwnedFd, StepFailed> {
             let (status, child) = pipe2(OFlag::O_CLOEXEC).doing("making a pipe")?;
             let text = std::fs::read("launch.json").doing("reading the launch file")?;
             let launch: Launch = serde_json::from_slice(&text).map_err(std::io::Error::from).doing("reading the launch file")?;
-            exec::start(&launch, &self.pidfd, spec, streams, &child).doing("starting the process")?;
+            match self.runtime() {
+                Some(runtime) => external::exec(&launch, runtime, self.init, spec, streams, &child),
+                None => exec::start(&launch, &self.pidfd, spec, streams, &child),
+            }
+            .doing("starting the process")?;
             Ok(status)
         })();
         match started {
@@ -498,6 +500,9 @@ impl Monitor {
             }
         }
         let oom_killed = self.brief.cgroup.oom_killed(&self.brief.group);
+        if let Some(runtime) = self.runtime() {
+            runtime.delete();
+        }
         self.remove_cgroups();
         let event = if self.started_at.is_none() {
             let (code, message) = serde_json::from_slice(&self.said)
@@ -531,6 +536,30 @@ impl Monitor {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
     }
+}
+
+/// Starts the container's first process, which sets itself up by the launch file.
+fn fork_init(brief: &Brief, launch_file: &[u8], inherited: Inherited) -> Result<i32, StepFailed> {
+    // Only children enter another pid namespace, and only the container is to: an engine that is revived must not.
+    let own_pid = nix::fcntl::open("/proc/self/ns/pid", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+    if let Some(pid) = &inherited.joined.pid {
+        nix::sched::setns(pid, CloneFlags::CLONE_NEWPID).doing("joining the other container's processes")?;
+    }
+    let init = match sys::fork_into(brief.clone_flags).doing("making the container's namespaces")? {
+        Forked::Parent(pid) => pid,
+        Forked::Child => match serde_json::from_slice::<Launch>(launch_file) {
+            Ok(launch) => init::run(&launch, inherited),
+            Err(error) => {
+                init::report(&inherited.status, &StepFailed::new("reading the launch file", error.into()));
+                sys::exit_now(128)
+            }
+        },
+    };
+    if inherited.joined.pid.is_some() {
+        let own = own_pid.doing("finding the monitor's own pid namespace")?;
+        nix::sched::setns(own, CloneFlags::CLONE_NEWPID).doing("leaving the other container's processes")?;
+    }
+    Ok(init)
 }
 
 const FULL_DISK_SECONDS: u32 = 5;

@@ -73,6 +73,69 @@ pub fn enter(launch: &Launch, shm: Option<OwnedFd>) -> Result<Option<(OwnedFd, O
 
 const SHM: &str = "/dev/shm";
 
+/// Mounts the layers, and beside them what a runtime of somebody else's cannot: subpaths, images' files, another container's
+/// /dev/shm. Fills new volumes. Returns the root and the mounts that are left to the runtime.
+pub fn stage(launch: &Launch, shm: Option<OwnedFd>) -> Result<(OwnedFd, Vec<Mount>), StepFailed> {
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).doing("detaching from the host's mounts")?;
+    let root = overlay(&launch.rootfs)?;
+    let staged = std::env::current_dir().doing("finding the run directory")?.join("staged");
+    let mut mounts = Vec::new();
+    let place = |tree: OwnedFd, entry: &Mount, n: usize| -> Result<Mount, StepFailed> {
+        let doing = || format!("mounting {}", entry.destination().display());
+        let here = staged.join(n.to_string());
+        std::fs::create_dir_all(&staged).doing(doing())?;
+        let made =
+            if is_directory(tree.as_fd()).doing(doing())? { std::fs::create_dir(&here) } else { std::fs::write(&here, "") };
+        made.or_else(|e| if e.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(e) }).doing(doing())?;
+        let target = open(&here, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing(doing())?;
+        sys::attach(tree.as_fd(), target.as_fd()).doing(doing())?;
+        let mut entry = entry.clone();
+        entry.set_typ(Some("bind".into())).set_source(Some(here));
+        Ok(entry)
+    };
+    for (n, entry) in launch.oci.mounts().iter().flatten().enumerate() {
+        let destination = entry.destination();
+        let options = entry.options().clone().unwrap_or_default();
+        if let Some(shm) = shm.as_ref().filter(|_| destination == Path::new(SHM)) {
+            let tree =
+                sys::open_tree(shm.as_fd(), Path::new(""), Recursive::No).doing("sharing the other container's /dev/shm")?;
+            let mut entry = entry.clone();
+            entry.set_options(Some(vec!["rbind".into()]));
+            mounts.push(place(tree, &entry, n)?);
+            continue;
+        }
+        if !options.iter().any(|o| o == "bind" || o == "rbind") {
+            mounts.push(entry.clone());
+            continue;
+        }
+        let recursive = if options.iter().any(|o| o == "rbind") { Recursive::Yes } else { Recursive::No };
+        let cwd = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing("opening the host's root")?;
+        let tree = sys::open_tree(cwd.as_fd(), entry.source().as_deref().unwrap_or(Path::new("")), recursive)
+            .doing(format_args!("mounting on {}", destination.display()))?;
+        let tree = beneath(tree, destination, launch, recursive)?;
+        if launch.copy_up.iter().any(|path| Path::new(path) == destination) {
+            let target = open_target(root.as_fd(), destination, Target::Directory)?;
+            super::copy_up::copy(target.as_fd(), tree.as_fd())
+                .doing(format_args!("copying the image's {} into the new volume", destination.display()))?;
+        }
+        mounts.push(place(tree, entry, n)?);
+    }
+    for (n, image) in launch.images.iter().enumerate() {
+        let tree = super::overlay::mount(&image.layers, None).doing("mounting an image")?;
+        let tree = beneath(tree, &image.destination, launch, Recursive::No)?;
+        let mut entry = Mount::default();
+        entry.set_destination(image.destination.clone()).set_options(Some(vec![
+            "bind".into(),
+            "ro".into(),
+            "nosuid".into(),
+            "nodev".into(),
+        ]));
+        mounts.push(place(tree, &entry, 10_000 + n)?);
+    }
+    Ok((root, mounts))
+}
+
 /// The /dev/shm of another container, as a mount that is attached nowhere yet. The caller's own mount namespace is entered
 /// again afterwards.
 pub fn shm_of(namespace: &OwnedFd) -> Result<OwnedFd, StepFailed> {

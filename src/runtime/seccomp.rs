@@ -49,6 +49,46 @@ pub fn compile(capabilities: Capabilities) -> Vec<BpfInstruction> {
     program
 }
 
+/// The same profile in OCI's form, for a runtime that compiles it itself.
+pub fn oci(capabilities: Capabilities) -> serde_json::Value {
+    use serde_json::json;
+    let mut names: BTreeSet<&str> = ALWAYS.split_whitespace().collect();
+    let granted = WITH_CAPABILITY.iter().filter(|(capability, _)| capabilities.has(capability));
+    names.extend(granted.flat_map(|(_, names)| names.split_whitespace()));
+    let mut calls = vec![json!({"names": names, "action": "SCMP_ACT_ALLOW"})];
+    for (name, argument, rules) in conditional() {
+        for rule in rules.iter().filter(|_| !names.contains(name)) {
+            let (op, value) = match *rule {
+                When::Equal(value) => ("SCMP_CMP_EQ", value),
+                When::Below(value) => ("SCMP_CMP_LT", value),
+                When::Above(value) => ("SCMP_CMP_GT", value),
+                When::MaskIsZero(mask) => ("SCMP_CMP_MASKED_EQ", mask),
+            };
+            let test = json!({"index": argument, "value": value, "valueTwo": 0, "op": op});
+            calls.push(json!({"names": [name], "action": "SCMP_ACT_ALLOW", "args": [test]}));
+        }
+    }
+    if !names.contains("clone3") {
+        calls.push(json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS}));
+    }
+    json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": libc::EPERM,
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+        "syscalls": calls,
+    })
+}
+
+/// System calls that are allowed with some arguments alone: which argument, and when.
+fn conditional() -> [(&'static str, usize, Vec<When>); 3] {
+    [
+        // Any address family but AF_ALG (38) and AF_VSOCK (40).
+        ("socket", 0, vec![When::Below(38), When::Equal(39), When::Above(40)]),
+        ("personality", 0, [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff].map(When::Equal).to_vec()),
+        ("clone", 0, vec![When::MaskIsZero(CLONE_NAMESPACES)]),
+    ]
+}
+
 /// Decides by the number in the accumulator. Every path returns.
 fn section(number: Numbers, capabilities: Capabilities) -> Vec<BpfInstruction> {
     let mut allowed: BTreeSet<u32> = ALWAYS.split_whitespace().filter_map(number).collect();
@@ -61,16 +101,11 @@ fn section(number: Numbers, capabilities: Capabilities) -> Vec<BpfInstruction> {
         }
     }
     let mut conditional: BTreeMap<u32, (usize, Vec<When>)> = BTreeMap::new();
-    let mut when = |name: &str, argument: usize, rules: &[When]| {
+    for (name, argument, rules) in self::conditional() {
         if let Some(number) = number(name).filter(|n| !allowed.contains(n)) {
-            conditional.insert(number, (argument, rules.to_vec()));
+            conditional.insert(number, (argument, rules));
         }
-    };
-    // Any address family but AF_ALG (38) and AF_VSOCK (40).
-    when("socket", 0, &[When::Below(38), When::Equal(39), When::Above(40)]);
-    let personalities = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff].map(When::Equal);
-    when("personality", 0, &personalities);
-    when("clone", 0, &[When::MaskIsZero(CLONE_NAMESPACES)]);
+    }
     let mut program = Vec::new();
     if let Some(clone3) = number("clone3").filter(|n| !allowed.contains(n)) {
         program.extend([jump(JEQ, clone3, 0, 1), ret(UNKNOWN)]);

@@ -9,6 +9,7 @@ use super::seccomp::{
 };
 use super::sys::BpfInstruction;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -68,10 +69,37 @@ struct Filter {
 /// # Errors
 /// A sentence: the file that cannot be read, or what in it is not understood.
 pub fn compile(path: &Path, capabilities: Capabilities) -> Result<Vec<BpfInstruction>, String> {
+    program(&read(path)?, capabilities).map_err(|why| format!("the seccomp profile {}: {why}", path.display()))
+}
+
+/// Reads a profile and gives it in OCI's form, without what does not apply to this machine and these capabilities.
+///
+/// # Errors
+/// A sentence: the file that cannot be read, or what in it is not understood.
+pub fn oci(path: &Path, capabilities: Capabilities) -> Result<Value, String> {
+    let profile = read(path)?;
+    let rules = profile.syscalls.iter().filter(|rule| applies(rule, &["amd64", "x86_64", "x86"], capabilities));
+    let rules = rules.map(|rule| {
+        let test = |a: &Argument| json!({"index": a.index, "value": a.value, "valueTwo": a.value_two, "op": a.op});
+        json!({
+            "names": rule.names.iter().chain(&rule.name).collect::<Vec<_>>(),
+            "action": rule.action,
+            "errnoRet": rule.errno_ret,
+            "args": rule.args.iter().flatten().map(test).collect::<Vec<_>>(),
+        })
+    });
+    Ok(json!({
+        "defaultAction": profile.default_action,
+        "defaultErrnoRet": profile.default_errno_ret,
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+        "syscalls": rules.collect::<Vec<_>>(),
+    }))
+}
+
+fn read(path: &Path) -> Result<Profile, String> {
     let wrong = |why: String| format!("the seccomp profile {}: {why}", path.display());
     let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
-    let profile: Profile = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
-    program(&profile, capabilities).map_err(wrong)
+    serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))
 }
 
 fn program(profile: &Profile, capabilities: Capabilities) -> Result<Vec<BpfInstruction>, String> {

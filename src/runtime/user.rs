@@ -1,7 +1,9 @@
 //! Users and groups of the image: `user[:group]` by name or number, looked up in the container's own files.
 
+use super::sys::{self, Beneath};
 use std::fs;
 use std::io::Read;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 /// Whom a process runs as.
@@ -26,6 +28,25 @@ pub fn lookup(root: &Path, user: &str, group_add: &[String]) -> Result<Identity,
     let passwd = read(&root.join("etc/passwd"));
     let group = read(&root.join("etc/group"));
     resolve(&passwd, &group, user, group_add)
+}
+
+/// Looks a user up in a container's root that is not this process's own: no link in it leads out.
+///
+/// # Errors
+/// A sentence: which user or group the image does not have.
+pub fn lookup_beneath(root: BorrowedFd<'_>, user: &str, group_add: &[String]) -> Result<Identity, String> {
+    let text = |path: &str| {
+        let mut text = Vec::new();
+        // Not to hang on a FIFO in its place.
+        let file = sys::open_beneath(root, Path::new(path), libc::O_RDONLY | libc::O_NONBLOCK, 0, Beneath::AsRoot);
+        if let Ok(file) = file.map(fs::File::from)
+            && file.metadata().is_ok_and(|meta| meta.is_file())
+        {
+            let _ = file.take(MAX_FILE).read_to_end(&mut text);
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    };
+    resolve(&text("etc/passwd"), &text("etc/group"), user, group_add)
 }
 
 /// User and group by name or number, looked up in the texts of an image's passwd and group. A user that only passwd knows by

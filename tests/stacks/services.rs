@@ -1,6 +1,6 @@
 //! What a service may say of its containers, seen from inside of them.
 
-use crate::support::{Stack, eventually, sleeping};
+use crate::support::{Stack, Terminal, eventually, sleeping};
 use std::os::unix::fs::PermissionsExt;
 
 #[test]
@@ -308,6 +308,100 @@ fn the_engine_is_lent_to_a_service() {
     assert!(stack.sh("app", list).contains(&format!("{}-other-1", stack.project)));
     assert_eq!(stack.sh("app", "cat $DOCKER_CONFIG/config.json"), r#"{"auths":{"registry.example":{"auth":"dTpw"}}}"#);
     assert_eq!(stack.sh("other", "ls /var/run/docker.sock /run/secrets 2>&1 | grep -c 'No such'"), "2");
+}
+
+#[test]
+fn another_runtime_runs_the_same_container() {
+    let stack = Stack::new("nothing");
+    stack.write(
+        "seccomp.json",
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}"#,
+    );
+    let yaml = |runtime: &str| {
+        format!(
+            "services:
+  app:
+    image: busybox:local
+    runtime: {runtime}
+    command: [sh, -c, 'trap \"echo stopped; exit 7\" TERM; echo started; while :; do sleep 0.05; done']
+    user: app
+    hostname: boxed
+    environment: {{A: b}}
+    mem_limit: 64m
+    pids_limit: 50
+    cap_drop: [NET_RAW]
+    read_only: true
+    tmpfs: /scratch
+    volumes: ['data:/etc', './seccomp.json:/given.json:ro', {{type: volume, source: data, target: /part, volume: {{subpath: passwd}}}}]
+    secrets: [word]
+    sysctls: {{net.ipv4.ip_default_ttl: 42}}
+    ulimits: {{nofile: 123}}
+  profiled: {{{profiled}}}
+  other: {{{other}}}
+volumes: {{data: {{}}}}
+secrets: {{word: {{content: hush}}}}
+",
+            profiled = sleeping(&format!("runtime: {runtime}, security_opt: ['seccomp:./seccomp.json']")),
+            other = sleeping(""),
+        )
+    };
+    let seen = |stack: &Stack| {
+        let script = "id; hostname; echo $A $HOME; pwd; grep -E '^(Cap|Seccomp:|NoNewPrivs)' /proc/self/status; cat /run/secrets/word; echo; \
+            cat /proc/sys/net/ipv4/ip_default_ttl; ulimit -n; touch /x 2>&1; touch /scratch/x && echo scratch; head -1 /part; head -c 20 /given.json; echo; \
+            ls /dev | tr '\\n' ' '; echo; unshare -m true 2>&1; cat /proc/kcore 2>&1 | head -c 1 | wc -c; echo x 2>&1 > /proc/sys/kernel/core_pattern; \
+            nslookup other | grep -c Address; cat /proc/1/cgroup | wc -l; \
+            cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null; cut -d' ' -f5 /proc/self/mountinfo | sort -u";
+        stack.wharf(&["exec", "-T", "app", "sh", "-c", script]).stdout
+    };
+    stack.write("compose.yaml", &yaml("wharf"));
+    stack.wharf(&["up", "-d"]).ok();
+    let own = seen(&stack);
+    assert!(own.contains("uid=1000(app)") && own.contains("hush"), "{own}");
+    stack.wharf(&["down", "-v"]).ok();
+    stack.write("compose.yaml", &yaml("runc"));
+    stack.wharf(&["up", "-d"]).ok();
+    // What differs is crun's: it has no nosuid /dev/shm masked otherwise, and names its own masks.
+    let other = seen(&stack);
+    let differ: Vec<(&str, &str)> = own.lines().zip(other.lines()).filter(|(a, b)| a != b).collect();
+    assert_eq!(own, other, "{differ:?}");
+    assert_ne!(stack.wharf(&["exec", "-T", "profiled", "mkdir", "/tmp/x"]).code, 0, "the profile holds");
+    // Its first process is the runtime's work, the rest wharf's.
+    let id = stack.id("app");
+    let run = stack.run_root().join("containers").join(&id);
+    assert!(run.join("runtime").join(&id).exists(), "runc's state");
+    assert!(stack.wharf(&["top", "app"]).ok().contains("sh -c"));
+    assert_eq!(stack.wharf(&["exec", "-T", "app", "sh", "-c", "exit 9"]).code, 9);
+    assert_eq!(stack.wharf(&["exec", "-T", "-u", "root", "app", "id", "-u"]).ok(), "0\n");
+    let mut shell = Terminal::start(&mut stack.command(&["exec", "app", "sh"]), 31, 97);
+    shell.send("stty size; tty\n");
+    shell.expect("31 97", 10);
+    shell.expect("/dev/pts/", 10);
+    shell.send("exit 5\n");
+    assert_eq!(shell.wait(10), Some(5));
+    // The engine may die; the container and its log do not.
+    stack.wharf(&["engine", "stop"]).ok();
+    assert!(stack.wharf(&["ps"]).ok().contains("Up"));
+    stack.wharf(&["pause", "app"]).ok();
+    stack.wharf(&["unpause", "app"]).ok();
+    stack.wharf(&["stop", "app"]).ok();
+    assert!(stack.wharf(&["ps", "-a"]).ok().contains("Exited (7)"));
+    assert_eq!(stack.wharf(&["logs", "--no-log-prefix", "app"]).ok(), "started\nstopped\n");
+    assert!(!run.join("runtime").join(&id).exists(), "runc knows nothing of it any more");
+    let mut terminal =
+        Terminal::start(&mut stack.command(&["container", "run", "--rm", "-it", "--runtime", "runc", "busybox:local"]), 20, 80);
+    terminal.send("stty size; echo $((6*7))\n");
+    terminal.expect("20 80", 10);
+    terminal.expect("42", 10);
+    terminal.send("exit 3\n");
+    assert_eq!(terminal.wait(10), Some(3));
+    // Failures are told in its words, and leave nothing.
+    stack
+        .write("compose.yaml", &format!("services: {{app: {{image: 'busybox:local', command: [nothing-here], runtime: runc}}}}"));
+    stack.wharf(&["up", "-d", "--remove-orphans"]).fails(1, &["by the runtime", "nothing-here"]);
+    stack.write("compose.yaml", &format!("services: {{app: {{{}}}}}", sleeping("runtime: no-such-runtime")));
+    stack.wharf(&["up", "-d"]).fails(1, &["`no-such-runtime` is not on this host", "PATH"]);
+    stack.write("compose.yaml", &format!("services: {{app: {{{}}}}}", sleeping("runtime: runc, init: true")));
+    stack.wharf(&["up", "-d"]).fails(1, &["`init`", "another"]);
 }
 
 #[test]

@@ -92,7 +92,7 @@ pub const SERVICE: T = Obj(&[
     k("pull_refresh_after", Str),
     k("read_only", Bool),
     k("restart", Restart),
-    k("runtime", Str).later(),
+    k("runtime", Str),
     k("scale", Int).keep(),
     k("secrets", List(&FILE_MOUNT, By::Mount("/run/secrets"))),
     k("security_opt", List(&Str, By::Distinct)),

@@ -1,0 +1,343 @@
+//! A container that an OCI runtime of somebody else's runs (`runtime: crun`): wharf makes the bundle, its mounts, the network and
+//! the log; the runtime makes the container of it. The monitor stays the one who waits for it.
+//!
+//! The commands and their options are those that runc has and its like share: `create`, `start`, `exec`, `kill`, `delete`.
+
+use super::control;
+use super::error::{Doing, StepFailed};
+use super::exec::PID_MARK;
+use super::init;
+use super::launch::{ExecSpec, Joined, Launch};
+use super::sys::{self, Forked};
+use super::{rootfs, user};
+use nix::cmsg_space;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::wait::{WaitStatus, waitpid};
+use serde_json::{Value, json};
+use std::ffi::CString;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+/// What a monitor calls the runtime's files, in the container's run directory, which is the bundle and everybody's working
+/// directory: a socket's path may have only 107 bytes.
+const STATE: &str = "runtime";
+const LOG: &str = "runtime.log";
+const PID: &str = "runtime.pid";
+const CONSOLE: &str = "console.sock";
+/// Milliseconds that a runtime has to hand its terminal over.
+const CONSOLE_TIMEOUT: u16 = 10_000;
+
+/// A runtime and the container that it is to run.
+#[derive(Clone, Copy)]
+pub struct Runtime<'a> {
+    pub program: &'a Path,
+    pub id: &'a str,
+}
+
+impl Runtime<'_> {
+    fn arguments(&self, command: &[&str]) -> Vec<CString> {
+        let program = self.program.to_string_lossy();
+        let common = [program.as_ref(), "--root", STATE, "--log", LOG, "--log-format", "json"];
+        common.iter().chain(command).filter_map(|text| CString::new(*text).ok()).collect()
+    }
+
+    /// Runs a command of the runtime's to its end.
+    fn run(&self, command: &[&str]) -> io::Result<i32> {
+        let program = CString::new(self.program.as_os_str().as_bytes())?;
+        let pid = sys::spawn(&program, &self.arguments(command), &[])?;
+        Ok(exit_code(pid))
+    }
+
+    /// Becomes a command of the runtime's. Returns only a failure.
+    fn become_command(&self, command: &[&str]) -> StepFailed {
+        let environment = [c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
+        let _ = sys::close_on_exec_from(3);
+        let error = sys::exec(self.program, &self.arguments(command), &environment);
+        StepFailed::new(format!("running the runtime {}", self.program.display()), error)
+    }
+
+    /// Sends a signal to the container's process, wherever the runtime keeps that.
+    pub fn kill(&self, signal: i32) {
+        let _ = self.run(&["kill", self.id, &signal.to_string()]);
+    }
+
+    /// Removes what the runtime knows of the container.
+    pub fn delete(&self) {
+        let _ = self.run(&["delete", "--force", self.id]);
+        let _ = std::fs::remove_dir_all("staged");
+    }
+
+    /// The runtime's own last word.
+    fn said(&self) -> String {
+        let text = std::fs::read_to_string(LOG).unwrap_or_default();
+        let message = |line: &str| Some(serde_json::from_str::<Value>(line).ok()?["msg"].as_str()?.to_string());
+        text.lines().rev().find_map(message).unwrap_or_else(|| text.trim().to_string())
+    }
+}
+
+/// Waits for a child.
+fn exit_code(pid: i32) -> i32 {
+    loop {
+        match waitpid(nix::unistd::Pid::from_raw(pid), None) {
+            Ok(WaitStatus::Exited(_, code)) => return code,
+            Ok(WaitStatus::Signaled(_, signal, _)) => return 128 + signal as i32,
+            Err(nix::Error::EINTR) | Ok(_) => {}
+            Err(_) => return 128,
+        }
+    }
+}
+
+/// Has the runtime make and start the container. Returns its process, which is the caller's child from then on.
+///
+/// # Errors
+/// The step that failed, or the runtime's own words; nothing of the container is left.
+pub fn start(
+    launch: &Launch,
+    runtime: Runtime<'_>,
+    joined: Joined,
+    stdio: Option<[OwnedFd; 3]>,
+    terminal: &OwnedFd,
+) -> Result<i32, StepFailed> {
+    // The container's process is the runtime's child, and the runtime does not stay.
+    sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0).doing("becoming the container's parent")?;
+    let started = create(launch, runtime, joined, stdio, terminal).and_then(|pid| match runtime.run(&["start", runtime.id]) {
+        Ok(0) => Ok(pid),
+        _ => Err(failed("starting the container", runtime)),
+    });
+    if started.is_err() {
+        runtime.delete();
+        launch.cgroup.kill(&launch.group);
+        launch.cgroup.remove(&launch.group);
+    }
+    started
+}
+
+fn failed(doing: &str, runtime: Runtime<'_>) -> StepFailed {
+    let said = runtime.said();
+    let code = match () {
+        () if said.contains("executable file") || said.contains("No such file") => 127,
+        () if said.contains("ermission denied") => 126,
+        () => 128,
+    };
+    let why = if said.is_empty() { "it says nothing of why".into() } else { said };
+    StepFailed { code, ..StepFailed::because(format!("{doing} by the runtime {}", runtime.program.display()), why) }
+}
+
+fn create(
+    launch: &Launch,
+    runtime: Runtime<'_>,
+    joined: Joined,
+    stdio: Option<[OwnedFd; 3]>,
+    terminal: &OwnedFd,
+) -> Result<i32, StepFailed> {
+    for file in [LOG, PID, CONSOLE] {
+        let _ = std::fs::remove_file(file);
+    }
+    let console = match launch.terminal {
+        true => Some(UnixListener::bind(CONSOLE).doing("making the terminal's socket")?),
+        false => None,
+    };
+    let (status, status_child) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).doing("making a pipe")?;
+    let monitor = std::process::id();
+    // In a mount namespace of its own: what is mounted for the bundle is the container's alone, and goes with it.
+    let helper = match sys::fork_into(libc::CLONE_NEWNS as u64).doing("making a mount namespace")? {
+        Forked::Parent(pid) => pid,
+        Forked::Child => {
+            let failure = match bundle(launch, joined, monitor) {
+                Err(failure) => failure,
+                Ok(()) => {
+                    sys::reset_signals();
+                    match stdio.map_or(Ok(()), |[input, output, error]| {
+                        init::become_stdio([input.as_fd(), output.as_fd(), error.as_fd()])
+                    }) {
+                        Err(failure) => failure,
+                        Ok(()) => {
+                            let console = if launch.terminal { &["--console-socket", CONSOLE][..] } else { &[] };
+                            let create = [&["create", "--bundle", ".", "--pid-file", PID], console, &[runtime.id]].concat();
+                            runtime.become_command(&create)
+                        }
+                    }
+                }
+            };
+            init::report(&status_child, &failure);
+            sys::exit_now(failure.code)
+        }
+    };
+    drop((status_child, stdio));
+    let code = exit_code(helper);
+    let mut said = String::new();
+    let _ = io::Read::read_to_string(&mut std::fs::File::from(status), &mut said);
+    if let Ok((code, message)) = serde_json::from_str::<(i32, String)>(&said) {
+        return Err(StepFailed { code, ..StepFailed::because("preparing the bundle", message) });
+    }
+    if code != 0 {
+        return Err(failed("making the container", runtime));
+    }
+    if let Some(console) = console {
+        let master = receive_terminal(&console).doing("taking the terminal")?;
+        if let Some(size) = launch.oci.process().as_ref().and_then(|p| p.console_size()) {
+            let _ = sys::set_window_size(master.as_fd(), size.height() as u16, size.width() as u16);
+        }
+        control::send(terminal.as_fd(), &(), &[master.as_fd()]).doing("handing over the terminal")?;
+    }
+    let pid = std::fs::read_to_string(PID).ok().and_then(|text| text.trim().parse().ok());
+    pid.ok_or_else(|| StepFailed::because("making the container", "the runtime tells no process"))
+}
+
+/// Mounts what the bundle is made of and writes its configuration.
+fn bundle(launch: &Launch, joined: Joined, monitor: u32) -> Result<(), StepFailed> {
+    let descriptor = |fd: &OwnedFd| format!("/proc/{monitor}/fd/{}", fd.as_raw_fd());
+    let mut namespaces = vec![json!({"type": "mount"})];
+    for (kind, own, other) in [
+        ("pid", libc::CLONE_NEWPID, &joined.pid),
+        ("ipc", libc::CLONE_NEWIPC, &joined.ipc),
+        ("uts", libc::CLONE_NEWUTS, &None),
+        ("network", 0, &joined.network),
+    ] {
+        match other {
+            Some(fd) => namespaces.push(json!({"type": kind, "path": descriptor(fd)})),
+            None if launch.clone_flags & own as u64 != 0 => namespaces.push(json!({"type": kind})),
+            None => {}
+        }
+    }
+    if launch.cgroup_namespace {
+        namespaces.push(json!({"type": "cgroup"}));
+    }
+    let (root, mounts) = rootfs::stage(launch, joined.shm)?;
+    let identity = find_user(root.as_fd(), &launch.user, &launch.group_add)?;
+    let mut config = serde_json::to_value(&launch.oci).map_err(io::Error::from).doing("writing the bundle")?;
+    // Nothing newer is used, and older runtimes refuse a version that they do not know.
+    config["ociVersion"] = json!("1.0.2");
+    config["root"]["path"] = json!(launch.rootfs.mountpoint);
+    config["mounts"] = serde_json::to_value(mounts).map_err(io::Error::from).doing("writing the bundle")?;
+    config["linux"]["namespaces"] = json!(namespaces);
+    config["linux"]["cgroupsPath"] = json!(launch.cgroup.path_of(&launch.group));
+    describe(&mut config["process"], &identity);
+    std::fs::write("config.json", config.to_string()).doing("writing the bundle's configuration")
+}
+
+/// User, groups and home of a process.
+fn describe(process: &mut Value, identity: &user::Identity) {
+    process["user"] = json!({"uid": identity.uid, "gid": identity.gid, "additionalGids": identity.groups, "umask": 0o022});
+    if let Some(env) = process["env"].as_array_mut()
+        && !env.iter().any(|variable| variable.as_str().is_some_and(|text| text.starts_with("HOME=")))
+    {
+        env.push(json!(format!("HOME={}", identity.home)));
+    }
+    if identity.uid != 0 {
+        // As Docker has it: a user other than root begins without capabilities.
+        process["capabilities"]["effective"] = json!([]);
+        process["capabilities"]["permitted"] = json!([]);
+    }
+}
+
+fn find_user(root: std::os::fd::BorrowedFd<'_>, who: &str, groups: &[String]) -> Result<user::Identity, StepFailed> {
+    user::lookup_beneath(root, who, groups).map_err(|why| StepFailed::because(format!("finding the user `{who}`"), why))
+}
+
+/// The terminal's master, as a runtime hands it over.
+fn receive_terminal(console: &UnixListener) -> io::Result<OwnedFd> {
+    let mut fds = [PollFd::new(console.as_fd(), PollFlags::POLLIN)];
+    if poll(&mut fds, PollTimeout::from(CONSOLE_TIMEOUT))? == 0 {
+        return Err(io::Error::other("the runtime has sent none"));
+    }
+    let (stream, _) = console.accept()?;
+    let _ = std::fs::remove_file(console.local_addr()?.as_pathname().unwrap_or(Path::new(CONSOLE)));
+    let mut name = [0; 256];
+    let mut space = cmsg_space!([RawFd; 1]);
+    let mut slices = [IoSliceMut::new(&mut name)];
+    let message = recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = part
+            && let Some(fd) = raw.into_iter().map(sys::received).next()
+        {
+            return Ok(fd);
+        }
+    }
+    Err(io::Error::other("the runtime has sent no terminal"))
+}
+
+/// Starts a further process in the container, which becomes the caller's child.
+///
+/// # Errors
+/// When nothing can be forked.
+pub fn exec(
+    launch: &Launch,
+    runtime: Runtime<'_>,
+    init_pid: i32,
+    spec: &ExecSpec,
+    streams: &[OwnedFd],
+    status: &OwnedFd,
+) -> io::Result<()> {
+    let Forked::Child = sys::fork_into(0)? else { return Ok(()) };
+    let Err(failure) = exec_in_child(launch, runtime, init_pid, spec, streams, status);
+    init::report(status, &failure);
+    sys::exit_now(failure.code)
+}
+
+fn exec_in_child(
+    launch: &Launch,
+    runtime: Runtime<'_>,
+    init_pid: i32,
+    spec: &ExecSpec,
+    streams: &[OwnedFd],
+    status: &OwnedFd,
+) -> Result<std::convert::Infallible, StepFailed> {
+    sys::reset_signals();
+    let root = std::fs::File::open(format!("/proc/{init_pid}/root")).doing("opening the container's root")?;
+    let who = if spec.user.is_empty() { &launch.user } else { &spec.user };
+    let identity = find_user(root.as_fd(), who, &[])?;
+    let mut process = serde_json::to_value(launch.oci.process()).map_err(io::Error::from).doing("describing the process")?;
+    let cwd = if spec.cwd.is_empty() { "/" } else { &spec.cwd };
+    for (key, value) in [("args", json!(spec.args)), ("env", json!(spec.env)), ("cwd", json!(cwd)), ("terminal", json!(spec.tty))]
+    {
+        process[key] = value;
+    }
+    if spec.privileged {
+        let all = super::capabilities::Capabilities::all().names();
+        process["capabilities"] = json!({"bounding": all, "effective": all, "permitted": all});
+    }
+    describe(&mut process, &identity);
+    let (file, socket) = (format!("exec-{}.json", spec.id), format!("exec-{}.sock", spec.id));
+    std::fs::write(&file, process.to_string()).doing("describing the process")?;
+    let pid_file = format!("exec-{}.pid", spec.id);
+    let mut command = vec!["exec", "--detach", "--process", &file, "--pid-file", &pid_file];
+    let console = match (spec.tty, streams) {
+        (true, [_]) => {
+            command.extend(["--console-socket", &socket]);
+            Some(UnixListener::bind(&socket).doing("making the terminal's socket")?)
+        }
+        (false, [input, output, error]) => {
+            init::become_stdio([input.as_fd(), output.as_fd(), error.as_fd()])?;
+            None
+        }
+        _ => return Err(StepFailed::because("starting the process", "its streams are missing")),
+    };
+    command.push(runtime.id);
+    // The runtime leaves, and its child becomes the monitor's.
+    let child = match sys::fork_into(0).doing("starting the process")? {
+        Forked::Child => sys::exit_now(runtime.become_command(&command).code),
+        Forked::Parent(child) => child,
+    };
+    let code = exit_code(child);
+    let pid = std::fs::read_to_string(&pid_file).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    let _ = (std::fs::remove_file(&file), std::fs::remove_file(&pid_file));
+    let (Some(pid), 0) = (pid, code) else {
+        let _ = std::fs::remove_file(&socket);
+        return Err(failed("starting the process", runtime));
+    };
+    if let (Some(console), [terminal, ..]) = (console, streams) {
+        let master = receive_terminal(&console).doing("taking the terminal")?;
+        if let Some((rows, columns)) = spec.size {
+            let _ = sys::set_window_size(master.as_fd(), rows, columns);
+        }
+        control::send(terminal.as_fd(), &(), &[master.as_fd()]).doing("handing over the terminal")?;
+    }
+    let word = [&[PID_MARK][..], &pid.to_ne_bytes()].concat();
+    let _ = nix::unistd::write(status, &word);
+    sys::exit_now(0)
+}
