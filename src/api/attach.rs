@@ -63,7 +63,8 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
     } else {
         Selection { tail: Some(0), ..Selection::default() }
     };
-    let reader = match Reader::open(&engine.log_path(&container.id), &selection) {
+    let path = engine.output_path(&container.record());
+    let reader = match Reader::open(&path, &selection) {
         Ok(reader) => reader,
         Err(error) => return tracing::warn!("attaching to {}: reading its log: {error}", container.name()),
     };
@@ -84,7 +85,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
         }
     });
     let (sender, mut chunks) = mpsc::channel::<Bytes>(4);
-    tokio::spawn(logs::send_log(engine.clone(), container.clone(), reader, wanted.options, sender));
+    tokio::spawn(logs::send_log(engine.clone(), container.clone(), (reader, path), wanted.options, sender));
     while let Some(chunk) = chunks.recv().await {
         if to_client.write_all(&chunk).await.is_err() {
             break;

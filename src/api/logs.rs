@@ -6,6 +6,7 @@ use crate::engine::{Container, Engine, EngineError};
 use crate::logs::Stream;
 use crate::logs::reader::{Reader, Selection};
 use bytes::{Bytes, BytesMut};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -30,7 +31,7 @@ pub async fn of_container(engine: &Arc<Engine>, id: &str, query: &Query) -> Repl
     let path = engine.log_path(&container.id);
     let reader = Reader::open(&path, &selection).map_err(EngineError::io(format!("reading the log of {}", container.name())))?;
     let (sender, receiver) = mpsc::channel(4);
-    tokio::spawn(send_log(engine.clone(), container, reader, options, sender));
+    tokio::spawn(send_log(engine.clone(), container, (reader, path), options, sender));
     let kind = if options.raw { "application/vnd.docker.raw-stream" } else { "application/vnd.docker.multiplexed-stream" };
     reply::stream(kind, reply::receiver_stream(receiver))
 }
@@ -64,11 +65,10 @@ fn log_time(text: &str) -> Result<String, EngineError> {
 pub(super) async fn send_log(
     engine: Arc<Engine>,
     container: Arc<Container>,
-    mut reader: Reader,
+    (mut reader, path): (Reader, PathBuf),
     options: Options,
     sender: mpsc::Sender<Bytes>,
 ) {
-    let path = engine.log_path(&container.id);
     let directory = path.parent().unwrap_or(&path).to_path_buf();
     let watch = if options.follow { engine.watch_log(&directory).ok() } else { None };
     loop {

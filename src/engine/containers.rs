@@ -178,6 +178,9 @@ impl Engine {
             let run = this.run_directory(&record.id);
             let doing = || EngineError::io(format!("preparing the container {}", record.name));
             fs::create_dir_all(&run).map_err(doing())?;
+            if let Some(directory) = this.output_path(&record).parent() {
+                fs::create_dir_all(directory).map_err(doing())?;
+            }
             this.write_etc(&record, placed.addresses)?;
             let mut launch = this.launch_file(&record)?;
             launch.joins = joined.iter().map(|(join, _)| *join).collect();

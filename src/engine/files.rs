@@ -8,6 +8,7 @@ use super::record::{ContainerRecord, MountKind};
 use super::{Container, Engine};
 use crate::image::build::files::{Found, Tree};
 use crate::image::build::ignore::Patterns;
+use crate::image::build::tarball::{self, extended_attributes};
 use crate::image::{Image, ImageRef};
 use crate::runtime::overlay;
 use nix::fcntl::{AtFlags, OFlag};
@@ -19,6 +20,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use tar::{Builder, EntryType, Header};
+use xattr::FileExt;
 
 /// A file in a container.
 #[derive(Clone, Debug)]
@@ -216,7 +218,7 @@ impl Engine {
         let draft = self.images.blob_draft()?;
         let file = File::create(draft.path()).map_err(doing())?;
         let upper = self.container_directory(&record.id).join("upper");
-        crate::image::build::tarball::write(&upper, io::BufWriter::with_capacity(1 << 18, file)).map_err(doing())?;
+        tarball::write(&upper, io::BufWriter::with_capacity(1 << 18, file)).map_err(doing())?;
         let mut config: serde_json::Value = serde_json::from_slice(&self.images.configuration(&base)?)
             .map_err(|e| EngineError::Invalid(format!("the image of {} is damaged: {e}", record.name)))?;
         let own = &mut config["config"];
@@ -357,6 +359,10 @@ fn entry(
             let size = file.metadata()?.len();
             header.set_entry_type(EntryType::Regular);
             header.set_size(size);
+            let extended = extended_attributes(file.list_xattr(), |name| file.get_xattr(name))?;
+            if !extended.is_empty() {
+                builder.append_pax_extensions(extended.iter().map(|(name, value)| (name.as_str(), value.as_slice())))?;
+            }
             builder.append_data(&mut header, name, file.chain(io::repeat(0)).take(size))
         }
         SFlag::S_IFSOCK => Ok(()),

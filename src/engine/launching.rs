@@ -14,6 +14,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Bytes of each of two files in memory that hold what nobody has attached to, with the log driver `none`.
+const UNKEPT_OUTPUT: u64 = 256 << 10;
 const DEFAULT_SHM: u64 = 64 << 20;
 
 /// Sysctls that belong to the container's own namespaces; any other would change the host.
@@ -191,9 +193,9 @@ impl Engine {
             apparmor,
             seccomp,
             log: LogTarget {
-                path: (!spec.log.none).then(|| self.log_path(&record.id)),
-                max_size: spec.log.max_size,
-                max_files: spec.log.max_files,
+                path: Some(self.output_path(record)),
+                max_size: if spec.log.none { UNKEPT_OUTPUT } else { spec.log.max_size },
+                max_files: if spec.log.none { 2 } else { spec.log.max_files },
             },
             stdin: spec.stdin_open,
             exit_file: directory.join("exit.json"),

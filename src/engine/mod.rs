@@ -211,6 +211,12 @@ impl Engine {
         self.container_directory(id).join("log")
     }
 
+    /// Where what a container writes can be read as it comes: its log or, with the driver `none`, the last of it in memory (the
+    /// run root is a tmpfs), for who attaches.
+    pub fn output_path(&self, record: &ContainerRecord) -> PathBuf {
+        if record.spec.log.none { self.run_directory(&record.id).join("output/log") } else { self.log_path(&record.id) }
+    }
+
     /// How a monitor brings an engine back: this program with this engine's roots.
     fn revive_arguments(&self) -> Vec<String> {
         let text = |path: &PathBuf| path.to_string_lossy().into_owned();

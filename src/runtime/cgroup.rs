@@ -231,7 +231,7 @@ fn remove_group(path: &Path) -> bool {
     match fs::remove_dir(path) {
         Ok(()) => true,
         Err(e) if e.kind() == io::ErrorKind::NotFound => true,
-        Err(_) => subgroups(path).fold(true, |gone, below| remove_group(&below) && gone) && fs::remove_dir(path).is_ok(),
+        Err(_) => subgroups(path).all(|below| remove_group(&below)) && fs::remove_dir(path).is_ok(),
     }
 }
 

@@ -92,6 +92,22 @@ fn a_client_may_attach_before_the_start() {
 }
 
 #[test]
+fn what_has_no_log_can_be_attached_to() {
+    let stack = Stack::new("nothing");
+    let talking = "image: 'busybox:local', stop_signal: SIGKILL, command: [sh, -c, 'n=0; while :; do echo word $$n; n=$$((n+1)); sleep 0.1; done']";
+    stack.write("compose.yaml", &format!("services: {{app: {{{talking}, logging: {{driver: none}}}}}}"));
+    stack.wharf(&["up", "-d"]).ok();
+    let mut attached = stack.command(&["attach", "--no-stdin", "app"]).stdout(Stdio::piped()).spawn().expect("attach");
+    let said = crate::support::follow(attached.stdout.take().expect("stdout"));
+    eventually("its words come as they are said", 10, || said.lock().expect("lock").matches("word").count() > 5);
+    attached.kill().expect("kill");
+    attached.wait().expect("wait");
+    assert_eq!(stack.wharf(&["logs", "app"]).stdout, "", "nothing of it is kept");
+    let id = stack.id("app");
+    assert!(!stack.data_root().join("containers").join(id).join("log").exists());
+}
+
+#[test]
 fn files_are_copied_both_ways() {
     let stack = Stack::new("nothing");
     stack.write(
@@ -296,7 +312,20 @@ fn a_container_becomes_an_image_and_an_archive() {
     assert_eq!(out, "new\nhostname\nhosts\nnew\npasswd\nresolv.conf\n600\nfile\n");
     assert_eq!(stack.wharf(&["container", "run", "--rm", "committed:1"]).ok(), "new\n", "its own command");
     assert!(stack.wharf(&["image", "history", "committed:1"]).ok().contains("a test"));
+    // A capability of a file goes along, into archives and images.
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let root_of = |name: &str| {
+        let known: serde_json::Value = serde_json::from_str(&stack.wharf(&["container", "inspect", name]).ok()).expect("JSON");
+        std::path::PathBuf::from(format!("/proc/{}/root", known[0]["State"]["Pid"]))
+    };
+    stack.sh("app", "cp /bin/busybox /bin/capable");
+    xattr::set(root_of(&name).join("bin/capable"), "security.capability", &capability).expect("setcap");
     stack.wharf(&["export", "-o", "root.tar", "app"]).ok();
+    stack.wharf(&["image", "import", stack.path("root.tar").to_str().expect("path"), "exported"]).ok();
+    stack.wharf(&["container", "run", "-d", "--name", "heir", "exported", "sleep", "1000"]).ok();
+    let inherited = xattr::get(root_of("heir").join("bin/capable"), "security.capability").expect("getcap");
+    assert_eq!(inherited.as_deref(), Some(&capability[..]));
+    stack.wharf(&["container", "rm", "-f", "heir"]).ok();
     let mut archive = tar::Archive::new(std::fs::File::open(stack.path("root.tar")).expect("archive"));
     let names: Vec<String> =
         archive.entries().expect("tar").map(|e| e.expect("entry").path().expect("path").display().to_string()).collect();

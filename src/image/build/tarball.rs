@@ -3,7 +3,7 @@
 use crate::image::store::digest_text;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -151,7 +151,7 @@ impl Writer<'_> {
             header.set_device_minor(nix::sys::stat::minor(metadata.rdev()) as u32)?;
         }
         if kind != EntryType::Link {
-            let extended = extended_attributes(&place)?;
+            let extended = extended_attributes(xattr::list(&place), |name| xattr::get(&place, name))?;
             if !extended.is_empty() {
                 builder.append_pax_extensions(extended.iter().map(|(name, value)| (name.as_str(), value.as_slice())))?;
             }
@@ -171,9 +171,15 @@ impl Writer<'_> {
     }
 }
 
-/// Capabilities and the like; overlayfs's own are about this disk alone.
-fn extended_attributes(path: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
-    let names = match xattr::list(path) {
+/// Capabilities and the like, as PAX records; overlayfs's own are about this disk alone.
+///
+/// # Errors
+/// The file system's; one that has no such attributes is none.
+pub fn extended_attributes(
+    names: io::Result<xattr::XAttrs>,
+    get: impl Fn(&OsStr) -> io::Result<Option<Vec<u8>>>,
+) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let names = match names {
         Ok(names) => names,
         Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
         Err(e) => return Err(e),
@@ -184,7 +190,7 @@ fn extended_attributes(path: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
         if text.starts_with("trusted.overlay.") || text.starts_with("user.overlay.") || text == "security.selinux" {
             continue;
         }
-        if let Some(value) = xattr::get(path, &name)? {
+        if let Some(value) = get(&name)? {
             all.push((format!("SCHILY.xattr.{text}"), value));
         }
     }
