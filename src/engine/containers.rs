@@ -4,8 +4,8 @@ use super::error::{EngineError, state_error};
 use super::link::MonitorLink;
 use super::networks::DEFAULT_NETWORK;
 use super::record::{
-    ContainerRecord, ContainerSpec, EndpointSpec, FileSpec, HealthSpec, ImageConfig, MountKind, MountSpec, NetworkMode, Sharing,
-    State, Status,
+    ContainerRecord, ContainerSpec, EndpointSpec, FileSpec, HealthSpec, ImageConfig, MountKind, MountSpec, NetworkMode, State,
+    Status,
 };
 use super::volumes::NewVolume;
 use super::{Container, Engine, locked, new_id};
@@ -173,6 +173,13 @@ impl Engine {
         let this = self.clone();
         let mut joined: Vec<(Join, Arc<OwnedFd>)> = placed.namespace.clone().map(|fd| (Join::Network, fd)).into_iter().collect();
         joined.extend(self.shared_namespaces(&record)?);
+        // Held until it runs: the next one finds the file systems that it has mounted.
+        let mut turns = Vec::new();
+        for name in self.own_file_systems(&record) {
+            turns.push(self.mounting.take(&name).await);
+        }
+        let (volumes, shared): (Vec<_>, Vec<_>) = self.shared_volumes(&record).into_iter().unzip();
+        joined.extend(volumes.into_iter().map(|fd| (Join::Volume, fd)));
         // Files, a fork and an exec: off the threads that answer requests.
         let spawned = tokio::task::spawn_blocking(move || -> Result<_, EngineError> {
             let run = this.run_directory(&record.id);
@@ -184,6 +191,7 @@ impl Engine {
             this.write_etc(&record, placed.addresses)?;
             let mut launch = this.launch_file(&record)?;
             launch.joins = joined.iter().map(|(join, _)| *join).collect();
+            launch.shared = shared;
             fs::write(run.join("launch.json"), serde_json::to_vec(&launch).map_err(|e| doing()(e.into()))?).map_err(doing())?;
             let _ = fs::remove_file(this.container_directory(&record.id).join("exit.json"));
             let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
@@ -200,34 +208,6 @@ impl Engine {
         let socket = spawned.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
         let link = Arc::new(MonitorLink::new(socket).map_err(EngineError::io("talking to the monitor"))?);
         self.follow_new(container, link).await
-    }
-
-    /// Opens what a container shares of others: they must run.
-    fn shared_namespaces(&self, record: &ContainerRecord) -> Result<Vec<(Join, Arc<OwnedFd>)>, EngineError> {
-        let mut joined = Vec::new();
-        for (sharing, what, joins) in [
-            (&record.spec.ipc, "IPC namespace", &[(Join::Ipc, "ipc"), (Join::Shm, "mnt")][..]),
-            (&record.spec.pid, "processes", &[(Join::Pid, "pid")][..]),
-        ] {
-            let Some(id) = sharing.container() else { continue };
-            let other = self.container(id)?;
-            let failed = |message: String| EngineError::Start { name: record.name.clone(), message, code: 128 };
-            let gone = || failed(format!("it shares the {what} of {}, which is not running", other.name()));
-            let pid_now = || other.with_record(|record| record.state.pid);
-            let pid = pid_now();
-            for (join, name) in joins {
-                let fd = fs::File::open(format!("/proc/{pid}/ns/{name}")).map_err(|_| gone())?;
-                joined.push((*join, Arc::new(fd.into())));
-            }
-            // What was opened is that container's as long as the process has not been another one by then.
-            if pid == 0 || pid_now() != pid {
-                return Err(gone());
-            }
-            if joins.len() > 1 && other.with_record(|record| matches!(record.spec.ipc, Sharing::Bare | Sharing::Host)) {
-                return Err(failed(format!("it shares the {what} of {}, which has none of its own", other.name())));
-            }
-        }
-        Ok(joined)
     }
 
     /// Stops a container: its stop signal, its grace period, SIGKILL.

@@ -189,6 +189,7 @@ impl Engine {
             copy_up: mounted.copy_up,
             images: mounted.images,
             subpaths: mounted.subpaths,
+            shared: Vec::new(),
             init: spec.init,
             apparmor,
             seccomp,

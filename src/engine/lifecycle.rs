@@ -170,6 +170,7 @@ impl Engine {
             starting: Semaphore::new(STARTS_AT_ONCE),
             pulls: Default::default(),
             preparing: Default::default(),
+            mounting: Default::default(),
             steps: Default::default(),
             stopping: watch::Sender::new(false),
             watcher: LogWatcher::default(),

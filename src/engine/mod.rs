@@ -22,6 +22,7 @@ mod link;
 pub mod networks;
 pub mod projects;
 pub mod record;
+mod sharing;
 mod supervise;
 pub mod usage;
 pub mod volumes;
@@ -83,6 +84,8 @@ pub struct Engine {
     starting: tokio::sync::Semaphore,
     /// Held by whoever pulls an image: another who wants the same one waits, and finds it there.
     pulls: Turns,
+    /// By whoever mounts a volume that is a file system of its own.
+    mounting: Turns,
     /// By whoever runs the `pre_start` hooks of a service.
     preparing: Turns,
     /// The same of builds' steps.

@@ -31,6 +31,13 @@ impl Engine {
         locked(&self.volumes).get(name).cloned()
     }
 
+    /// Whether a volume is a file system that the driver `local` mounts, such as a tmpfs: not a directory of wharf's, nor a
+    /// bind mount of the host's.
+    pub(super) fn is_file_system(&self, name: &str) -> bool {
+        let is_bind = |options: &str| options.split(',').any(|option| option == "bind" || option == "rbind");
+        self.volume(name).is_some_and(|v| v.options.contains_key("type") && !v.options.get("o").is_some_and(|o| is_bind(o)))
+    }
+
     /// Makes a volume; one of that name that exists is returned as it is.
     ///
     /// # Errors

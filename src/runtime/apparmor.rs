@@ -1,6 +1,7 @@
 //! AppArmor: the profile of every container that asks for no other, and how a process gets one.
 
 use super::error::{Doing, StepFailed};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -80,4 +81,29 @@ pub fn confine_at_exec(profile: &str) -> Result<(), StepFailed> {
     let own = Path::new("/proc/thread-self/attr/apparmor/exec");
     let path = if own.exists() { own } else { Path::new("/proc/thread-self/attr/exec") };
     std::fs::write(path, format!("exec {profile}")).doing(format_args!("asking for the AppArmor profile {profile}"))
+}
+
+/// The way for this process to confine itself later, when the procfs that is mounted is the container's.
+pub struct Confinement {
+    current: File,
+    profile: String,
+}
+
+impl Confinement {
+    /// # Errors
+    /// When the kernel's file is not there.
+    pub fn prepare(profile: &str) -> Result<Self, StepFailed> {
+        let own = Path::new("/proc/thread-self/attr/apparmor/current");
+        let path = if own.exists() { own } else { Path::new("/proc/thread-self/attr/current") };
+        let current = File::options().write(true).open(path).doing("opening the way to an AppArmor profile")?;
+        Ok(Confinement { current, profile: profile.to_string() })
+    }
+
+    /// Confines the process that has prepared it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn enter(mut self) -> io::Result<()> {
+        self.current.write_all(format!("changeprofile {}", self.profile).as_bytes())
+    }
 }

@@ -109,5 +109,6 @@ fn prepare(launch: &Launch, spec: &ExecSpec, streams: &[OwnedFd]) -> Result<Prog
         capabilities: if spec.privileged { Capabilities::all() } else { capabilities },
         no_new_privileges: own.and_then(|p| p.no_new_privileges()).unwrap_or(false),
         seccomp: if spec.privileged { Vec::new() } else { launch.seccomp.clone() },
+        confinement: None,
     })
 }

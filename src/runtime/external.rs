@@ -207,7 +207,8 @@ fn bundle(launch: &Launch, joined: Joined, monitor: u32) -> Result<(), StepFaile
     if launch.cgroup_namespace {
         namespaces.push(json!({"type": "cgroup"}));
     }
-    let (root, mounts) = rootfs::stage(launch, joined.shm)?;
+    let shared = rootfs::shared(launch, joined.shm, joined.volumes)?;
+    let (root, mounts) = rootfs::stage(launch, shared)?;
     let identity = find_user(root.as_fd(), &launch.user, &launch.group_add)?;
     let mut config = serde_json::to_value(&launch.oci).map_err(io::Error::from).doing("writing the bundle")?;
     // Nothing newer is used, and older runtimes refuse a version that they do not know.

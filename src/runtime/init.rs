@@ -1,5 +1,6 @@
 //! The container's first process, from clone to execve: a child of the monitor that becomes the user's program.
 
+use super::apparmor::Confinement;
 use super::capabilities::Capabilities;
 use super::error::{Doing, StepFailed};
 use super::launch::{Joined, Launch};
@@ -47,8 +48,12 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, terminal
     sys::reset_signals();
     // Modes of what is made for the container are meant as they are written.
     nix::sys::stat::umask(Mode::empty());
+    let mut confinement = None;
     if let Some(profile) = &launch.apparmor {
         super::apparmor::confine_at_exec(profile)?;
+        if launch.init {
+            confinement = Some(Confinement::prepare(profile)?);
+        }
     }
     let oci = &launch.oci;
     let process = oci.process().as_ref().ok_or_else(|| StepFailed::because("reading the launch file", "it names no process"))?;
@@ -65,7 +70,7 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, terminal
     if let Some(ipc) = joined.ipc {
         nix::sched::setns(ipc, CloneFlags::CLONE_NEWIPC).doing("joining the other container's IPC namespace")?;
     }
-    let shm = joined.shm.map(|namespace| rootfs::shm_of(&namespace)).transpose()?;
+    let shared = rootfs::shared(launch, joined.shm, joined.volumes)?;
     for (name, value) in linux.and_then(|l| l.sysctl().as_ref()).into_iter().flatten() {
         // The host's procfs: nothing of the image is mounted yet, so nothing of it can stand in the file's place.
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));
@@ -78,7 +83,7 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, terminal
         std::fs::write("/proc/sys/kernel/domainname", domain).doing("setting the domain name")?;
     }
     sys::new_session_keyring();
-    let console = rootfs::enter(launch, shm)?;
+    let console = rootfs::enter(launch, &shared)?;
     let identity = user::lookup(Path::new("/"), &launch.user, &launch.group_add)
         .map_err(|why| StepFailed::because(format!("finding the user `{}`", launch.user), why))?;
     match (console, stdio) {
@@ -112,6 +117,7 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, terminal
         capabilities,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         seccomp: launch.seccomp.clone(),
+        confinement,
     })
 }
 
@@ -169,6 +175,8 @@ pub struct Program {
     pub capabilities: Capabilities,
     pub no_new_privileges: bool,
     pub seccomp: Vec<[u32; 2]>,
+    /// Of a process that stays as it is, beside the one that executes the program: wharf's init.
+    pub confinement: Option<Confinement>,
 }
 
 impl Program {
@@ -185,12 +193,19 @@ impl Program {
         let (Ok(args), Ok(env)) = (c(&self.args), c(&self.env)) else {
             return Err(StepFailed::because(format!("running `{name}`"), "an argument or a variable holds a NUL byte"));
         };
+        if with_init {
+            forget_arguments();
+        }
         self.drop_privileges()?;
         let path = find_program(&name, &self.env)?;
         sys::close_on_exec_from(3).doing("closing descriptors")?;
         if with_init {
             if let Forked::Parent(child) = sys::fork_into(0).doing("starting the init's child")? {
                 let _ = nix::sys::prctl::set_name(c"wharf-init");
+                if let Some(Err(error)) = self.confinement.map(Confinement::enter) {
+                    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(child), nix::sys::signal::Signal::SIGKILL);
+                    return Err(StepFailed::new("confining the init by AppArmor", error));
+                }
                 let null = open("/dev/null", OFlag::O_RDWR, Mode::empty());
                 let _ = null.map(|null| become_stdio([null.as_fd(), null.as_fd(), null.as_fd()]));
                 let _ = sys::close_from(3);
@@ -240,6 +255,22 @@ impl Program {
             .doing("setting capabilities")?;
         // A container whose monitor is gone has nobody to read its output and to record its end.
         sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0).doing("binding the container to its monitor")
+    }
+}
+
+/// Blanks this process's command line, which names a directory of the host: an init that stays shows it to the container.
+fn forget_arguments() {
+    const ARG_START: usize = 45;
+    // The fields after the program's name, which ends with the last parenthesis; `arg_start` is the 48th of all (proc(5)).
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<u64> =
+        stat.rsplit(')').next().unwrap_or_default().split(' ').skip(1).map(|f| f.parse().unwrap_or(0)).collect();
+    if let Some(&[start, end]) = fields.get(ARG_START..ARG_START + 2)
+        && let Ok(memory) = std::fs::File::options().write(true).open("/proc/self/mem")
+    {
+        let mut name = b"wharf-init".to_vec();
+        name.resize(end.saturating_sub(start) as usize, 0);
+        let _ = std::os::unix::fs::FileExt::write_at(&memory, &name, start);
     }
 }
 

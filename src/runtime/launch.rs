@@ -34,6 +34,8 @@ pub struct Launch {
     pub subpaths: HashMap<String, PathBuf>,
     /// Mount destinations whose source is an empty volume that takes the image's content first.
     pub copy_up: Vec<String>,
+    /// Mounts that are another container's as well.
+    pub shared: Vec<SharedMount>,
     /// An init of wharf's own as process 1, which forwards signals and reaps.
     pub init: bool,
     /// The AppArmor profile of the container's processes; absent for none.
@@ -60,6 +62,9 @@ pub enum Join {
     Pid,
     /// The mount namespace of the container whose /dev/shm is shared; it is not joined itself.
     Shm,
+    /// The same of one that has a volume mounted which is a file system of its own (a tmpfs); one for each of
+    /// [`Launch::shared`].
+    Volume,
 }
 
 /// Descriptors of what is joined.
@@ -69,6 +74,7 @@ pub struct Joined {
     pub ipc: Option<OwnedFd>,
     pub pid: Option<OwnedFd>,
     pub shm: Option<OwnedFd>,
+    pub volumes: Vec<OwnedFd>,
 }
 
 impl Joined {
@@ -78,9 +84,18 @@ impl Joined {
             Join::Ipc => &mut self.ipc,
             Join::Pid => &mut self.pid,
             Join::Shm => &mut self.shm,
+            Join::Volume => return self.volumes.push(fd),
         };
         *place = Some(fd);
     }
+}
+
+/// A mount that is cloned out of another container.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SharedMount {
+    pub destination: PathBuf,
+    /// Where the other has it, in its own root.
+    pub source: PathBuf,
 }
 
 /// An image's files at a place in the container.

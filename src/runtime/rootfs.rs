@@ -15,7 +15,7 @@ use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 /// The devices of every container (OCI runtime specification, "Default Devices").
 const DEVICES: [(&str, u64, u64); 6] =
@@ -31,18 +31,15 @@ const LINKS: [(&str, &str); 5] = [
 /// Builds the file system and makes it the root. Afterwards the host's files cannot be named any more.
 ///
 /// With a terminal, returns its master and the other end.
-pub fn enter(launch: &Launch, shm: Option<OwnedFd>) -> Result<Option<(OwnedFd, OwnedFd)>, StepFailed> {
+pub fn enter(launch: &Launch, shared: &Shared) -> Result<Option<(OwnedFd, OwnedFd)>, StepFailed> {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).doing("detaching from the host's mounts")?;
     let root = overlay(&launch.rootfs)?;
     let linux = launch.oci.linux().as_ref();
     let mut null = None;
     for entry in launch.oci.mounts().iter().flatten() {
-        match shm.as_ref().filter(|_| entry.destination() == Path::new(SHM)) {
-            Some(shm) => {
-                let target = open_target(root.as_fd(), Path::new(SHM), Target::Directory)?;
-                sys::attach(shm.as_fd(), target.as_fd()).doing("mounting the other container's /dev/shm")?;
-            }
+        match shared.iter().find(|(destination, _)| entry.destination() == destination) {
+            Some((destination, tree)) => attach_shared(root.as_fd(), destination, tree, entry)?,
             None => attach_mount(root.as_fd(), entry, launch)?,
         }
         if entry.destination() == Path::new("/dev") {
@@ -75,7 +72,7 @@ const SHM: &str = "/dev/shm";
 
 /// Mounts the layers, and beside them what a runtime of somebody else's cannot: subpaths, images' files, another container's
 /// /dev/shm. Fills new volumes. Returns the root and the mounts that are left to the runtime.
-pub fn stage(launch: &Launch, shm: Option<OwnedFd>) -> Result<(OwnedFd, Vec<Mount>), StepFailed> {
+pub fn stage(launch: &Launch, mut shared: Shared) -> Result<(OwnedFd, Vec<Mount>), StepFailed> {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).doing("detaching from the host's mounts")?;
     let root = overlay(&launch.rootfs)?;
@@ -97,11 +94,11 @@ pub fn stage(launch: &Launch, shm: Option<OwnedFd>) -> Result<(OwnedFd, Vec<Moun
     for (n, entry) in launch.oci.mounts().iter().flatten().enumerate() {
         let destination = entry.destination();
         let options = entry.options().clone().unwrap_or_default();
-        if let Some(shm) = shm.as_ref().filter(|_| destination == Path::new(SHM)) {
-            let tree =
-                sys::open_tree(shm.as_fd(), Path::new(""), Recursive::No).doing("sharing the other container's /dev/shm")?;
+        if let Some(at) = shared.iter().position(|(shared, _)| destination == shared) {
+            let (_, tree) = shared.swap_remove(at);
             let mut entry = entry.clone();
-            entry.set_options(Some(vec!["rbind".into()]));
+            let read_only = options.iter().any(|option| option == "ro").then(|| "ro".to_string());
+            entry.set_options(Some(["rbind".to_string()].into_iter().chain(read_only).collect()));
             mounts.push(place(tree, &entry, n)?);
             continue;
         }
@@ -136,17 +133,51 @@ pub fn stage(launch: &Launch, shm: Option<OwnedFd>) -> Result<(OwnedFd, Vec<Moun
     Ok((root, mounts))
 }
 
-/// The /dev/shm of another container, as a mount that is attached nowhere yet. The caller's own mount namespace is entered
-/// again afterwards.
-pub fn shm_of(namespace: &OwnedFd) -> Result<OwnedFd, StepFailed> {
-    let doing = "sharing the other container's /dev/shm";
-    let own = open("/proc/self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).doing(doing)?;
-    setns(namespace, CloneFlags::CLONE_NEWNS).doing(doing)?;
-    let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing(doing)?;
-    let tree = sys::open_beneath(root.as_fd(), Path::new("dev/shm"), libc::O_PATH, 0, Beneath::NoSymlinks)
-        .and_then(|shm| sys::open_tree(shm.as_fd(), Path::new(""), Recursive::No));
-    setns(own, CloneFlags::CLONE_NEWNS).doing(doing)?;
-    tree.doing(doing)
+/// Mounts of other containers that are attached nowhere yet, by where they are to be in this one.
+pub type Shared = Vec<(PathBuf, OwnedFd)>;
+
+/// Takes what is shared out of the mount namespaces of those who have it. The caller's own mount namespace is entered again
+/// afterwards; nothing of the image is mounted in it yet.
+pub fn shared(launch: &Launch, shm: Option<OwnedFd>, volumes: Vec<OwnedFd>) -> Result<Shared, StepFailed> {
+    let mut found = Vec::new();
+    if let Some(namespace) = shm {
+        let tree =
+            tree_of(&namespace, Path::new("dev/shm"), Beneath::NoSymlinks).doing("sharing the other container's /dev/shm")?;
+        found.push((PathBuf::from(SHM), tree));
+    }
+    for (mount, namespace) in launch.shared.iter().zip(volumes) {
+        let inside = mount.source.strip_prefix("/").unwrap_or(&mount.source);
+        let tree = tree_of(&namespace, inside, Beneath::AsRoot)
+            .doing(format_args!("sharing the volume on {} with the container that has it", mount.destination.display()))?;
+        found.push((mount.destination.clone(), tree));
+    }
+    Ok(found)
+}
+
+/// A mount of another mount namespace.
+fn tree_of(namespace: &OwnedFd, path: &Path, how: Beneath) -> io::Result<OwnedFd> {
+    let own = open("/proc/self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let here = open(".", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    setns(namespace, CloneFlags::CLONE_NEWNS)?;
+    let tree = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(io::Error::from)
+        .and_then(|root| sys::open_beneath(root.as_fd(), path, libc::O_PATH, 0, how))
+        .and_then(|place| sys::open_tree(place.as_fd(), Path::new(""), Recursive::No));
+    setns(own, CloneFlags::CLONE_NEWNS)?;
+    // Entering a mount namespace is entering its root.
+    nix::unistd::fchdir(here)?;
+    tree
+}
+
+/// Attaches a mount that is shared, with this container's own attributes.
+fn attach_shared(root: BorrowedFd<'_>, destination: &Path, tree: &OwnedFd, entry: &Mount) -> Result<(), StepFailed> {
+    let doing = || format!("mounting {}", destination.display());
+    if entry.options().iter().flatten().any(|option| option == "ro") {
+        let private = MsFlags::MS_PRIVATE.bits();
+        sys::set_mount_attributes(tree.as_fd(), sys::ATTR_RDONLY, private, Recursive::No).doing(doing())?;
+    }
+    let target = open_target(root, destination, Target::Directory)?;
+    sys::attach(tree.as_fd(), target.as_fd()).doing(doing())
 }
 
 /// Mounts an image's files, read-only.

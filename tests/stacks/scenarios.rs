@@ -245,6 +245,7 @@ fn attributes_reach_the_container() {
     assert_eq!(sh("hostname; id -u; id -G; pwd"), "box\n1000\n1000 4\n/made/here");
     assert_eq!(sh("echo $A,$B,$C,$HOME"), "1,two words,from file,/home/app");
     assert_eq!(sh("cat /proc/1/comm"), "wharf-init");
+    assert_eq!(sh("tr -d '\\0' < /proc/1/cmdline"), "wharf-init", "nothing of the host is in it");
     assert!(sh("touch /x 2>&1; true").contains("Read-only"));
     assert_eq!(sh("mount | grep -c ' on /etc/hosts .*(ro'"), "1", "as Docker has it in a read-only container");
     assert_eq!(sh("touch /run/x && echo writable"), "writable");
@@ -481,9 +482,10 @@ fn bad_files_change_nothing_and_say_where() {
     }
     stack.write("compose.yaml", "services: {}");
     assert!(stack.ps().is_empty(), "nothing was changed");
-    stack.write("compose.yaml", "services: {a: {image: 'busybox:local', command: 'true', storage_opt: {size: 1G}}}");
+    let build = "{context: ., dockerfile_inline: 'FROM busybox:local', sbom: true}";
+    stack.write("compose.yaml", &format!("services: {{a: {{build: {build}, command: 'true'}}}}"));
     let up = stack.wharf(&["up", "-d"]);
-    assert!(up.code == 0 && up.stderr.contains("`services.a.storage_opt` is not supported"), "{}", up.stderr);
+    assert!(up.code == 0 && up.stderr.contains("`services.a.build.sbom` is not supported"), "{}", up.stderr);
 }
 
 #[test]

@@ -469,6 +469,39 @@ volumes:
 }
 
 #[test]
+fn a_file_system_in_memory_is_one_for_all() {
+    let stack = Stack::new("nothing");
+    let mut services = String::new();
+    for n in 0..8 {
+        services.push_str(&format!("  s{n}: {{{}}}\n", sleeping(&format!("volumes: ['memory:/m{n}']"))));
+    }
+    let reader = sleeping("volumes: ['memory:/only:ro']");
+    let foreign = sleeping("volumes: ['memory:/foreign'], runtime: runc");
+    let volume = "memory: {driver_opts: {type: tmpfs, device: tmpfs, o: 'size=1m'}}";
+    stack.write(
+        "compose.yaml",
+        &format!("services:\n{services}  reader: {{{reader}}}\n  foreign: {{{foreign}}}\nvolumes: {{{volume}}}\n"),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    stack.sh("s3", "echo shared > /m3/file");
+    for n in 0..8 {
+        assert_eq!(stack.sh(&format!("s{n}"), &format!("cat /m{n}/file")), "shared", "s{n}");
+    }
+    assert_eq!(stack.sh("foreign", "cat /foreign/file; echo more >> /foreign/file"), "shared");
+    assert_eq!(
+        stack.sh("reader", "cat /only/file; touch /only/x 2>&1; true"),
+        "shared\nmore\ntouch: /only/x: Read-only file system"
+    );
+    stack.sh("s0", "touch /m0/x");
+    // One that comes later finds it, even when who mounted it first has gone; with the last of them it is gone, as with Docker.
+    stack.wharf(&["restart", "-t", "0", "s0", "s1", "s2", "s3", "s4", "s5", "s6", "foreign"]).ok();
+    assert_eq!(stack.sh("s3", "cat /m3/file"), "shared\nmore");
+    stack.wharf(&["stop", "-t", "0"]).ok();
+    stack.wharf(&["start"]).ok();
+    assert_eq!(stack.sh("s3", "ls /m3"), "");
+}
+
+#[test]
 fn limits_are_in_the_control_group() {
     if !std::path::Path::new("/sys/fs/cgroup/memory").exists() {
         return;
