@@ -4,7 +4,7 @@ use super::events::LogWatcher;
 use super::{Config, Engine, EngineError, locked};
 use crate::image::Store;
 use crate::image::registry::Registry;
-use crate::network::firewall::Firewall;
+use crate::network::firewall::{Firewall, keep_through};
 use crate::runtime::cgroup::Hierarchy;
 use crate::runtime::control::Request;
 use crate::runtime::sys::{self, Recursive};
@@ -102,6 +102,14 @@ async fn serve(config: Config, nofile: (u64, u64), when_idle: WhenIdle, ready: i
     engine.make_base_layer()?;
     engine.adopt().await;
     let connections = Arc::new(watch::Sender::new(0usize));
+    let firewall = Arc::downgrade(&engine.firewall);
+    let keeping = move || {
+        if let Err(error) = keep_through(&firewall) {
+            tracing::warn!("changes of others' firewall rules are not noticed: {error}");
+        }
+    };
+    let thread = std::thread::Builder::new().name("firewall".into()).stack_size(128 * 1024).spawn(keeping);
+    thread.map_err(EngineError::io("starting a thread"))?;
     let server = tokio::spawn(crate::api::server::serve(engine.clone(), listener, connections.clone()));
     engine.clone().reap_monitors()?;
     ready();
@@ -154,7 +162,7 @@ impl Engine {
             contents: crate::image::build::files::Contents::default(),
             journal,
             cgroups,
-            firewall: Firewall::new(&table).map_err(crate::network::NetworkError::Firewall)?,
+            firewall: Arc::new(Firewall::new(&table).map_err(crate::network::NetworkError::Firewall)?),
             names: Arc::default(),
             containers: Default::default(),
             networks: Default::default(),

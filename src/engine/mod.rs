@@ -62,7 +62,7 @@ pub struct Engine {
     pub registry: Registry,
     journal: Journal,
     cgroups: Hierarchy,
-    firewall: Firewall,
+    firewall: Arc<Firewall>,
     names: Arc<Names>,
     containers: Mutex<IndexMap<String, Arc<Container>>>,
     networks: Mutex<IndexMap<String, NetworkRecord>>,

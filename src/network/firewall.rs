@@ -4,11 +4,16 @@
 //! A change of a network rewrites the tables of `ip` and `ip6` in one transaction; a published port is an element of a map in them.
 
 use super::address::Subnet;
-use super::netlink::Netlink;
+use super::netlink::{self, Netlink};
 use super::nft::{self, Expression as E, Family, Field, Hook, Side, Transaction};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
+use others::Anew;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Mutex;
+use std::os::fd::AsRawFd;
+use std::sync::{Mutex, Weak};
+use std::time::Duration;
 
 /// A network as the firewall sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,15 +113,19 @@ impl Firewall {
             }
         }
         change.apply(&state.netlink)?;
-        for family in BOTH {
-            others::let_through(&state.netlink, family, &self.table, &walls)?;
-        }
+        others::let_through(&state.netlink, &self.table, &walls, Anew::Yes)?;
         if state.guarded == walls.is_empty() {
             self.guard(&mut state, !walls.is_empty());
         }
         state.walls = walls;
         state.written = true;
         Ok(())
+    }
+
+    /// Sees to it that what others drop lets wharf's bridges through.
+    fn let_through_again(&self) -> io::Result<()> {
+        let state = self.state.lock().unwrap_or_else(|e| e.into_inner());
+        others::let_through(&state.netlink, &self.table, &state.walls, Anew::No)
     }
 
     /// Makes or deletes the table that guards the neighbours. A kernel without nftables for bridges has it not: what it guards
@@ -353,32 +362,86 @@ fn compose_guard(change: &mut Transaction) {
     }
 }
 
-/// The `FORWARD` chain of iptables, where its policy is to drop: Docker sets it so. What another table drops, ours cannot
-/// accept, so wharf's bridges are let through at the head of that chain; our own table still decides about them.
+/// The chains of others by which forwarded packets are dropped that no rule lets through: iptables' `FORWARD` where its policy is
+/// so (Docker's and ufw's), and firewalld's, which refuses what is left at its end. What another table drops, ours cannot
+/// accept, so wharf's bridges are let through at the head of these chains; our own tables still decide about them.
 mod others {
     use super::super::netlink::Netlink;
     use super::super::nft::{self, Expression as E, Family, Transaction};
     use super::Wall;
     use std::io;
 
-    const TABLE: &str = "filter";
-    const CHAIN: &str = "FORWARD";
+    pub struct Place {
+        family: Family,
+        pub table: &'static str,
+        chain: &'static str,
+        /// It lets through what no rule decides about, unless its policy says otherwise.
+        by_policy: bool,
+    }
+
+    pub const PLACES: [Place; 3] = [
+        Place { family: Family::Ip, table: "filter", chain: "FORWARD", by_policy: true },
+        Place { family: Family::Ip6, table: "filter", chain: "FORWARD", by_policy: true },
+        Place { family: Family::Inet, table: "firewalld", chain: "filter_FORWARD", by_policy: false },
+    ];
+
+    /// Whether to write what seems to be there already.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub enum Anew {
+        Yes,
+        No,
+    }
 
     /// Replaces the rules that carry `owner` by those for the walls.
-    pub fn let_through(netlink: &Netlink, family: Family, owner: &str, walls: &[Wall]) -> io::Result<()> {
-        if !nft::drops_by_default(netlink, family, TABLE, CHAIN) && nft::rules_of(netlink, family, TABLE, CHAIN, owner).is_empty()
-        {
-            return Ok(());
-        }
-        let mut change = Transaction::new(family, TABLE);
-        for handle in nft::rules_of(netlink, family, TABLE, CHAIN, owner) {
-            change.delete_rule(CHAIN, handle);
-        }
-        for wall in walls.iter().filter(|wall| wall.subnet(family).is_some()) {
-            for meta in [nft::IIFNAME, nft::OIFNAME] {
-                change.insert_rule(CHAIN, owner, &[E::Interface { meta, name: wall.bridge.clone(), equal: true }, E::Accept]);
+    pub fn let_through(netlink: &Netlink, owner: &str, walls: &[Wall], anew: Anew) -> io::Result<()> {
+        for Place { family, table, chain, by_policy } in PLACES {
+            let Some(found) = nft::chain(netlink, family, table, chain) else { continue };
+            let wanted = !by_policy || found.drops_by_default;
+            let ours = nft::rules_of(netlink, family, table, chain, owner);
+            let concerned = |wall: &&Wall| wanted && (family == Family::Inet || wall.subnet(family).is_some());
+            let bridges: Vec<&Wall> = walls.iter().filter(concerned).collect();
+            if ours.len() == bridges.len() * 2 && (anew == Anew::No || ours.is_empty()) {
+                continue;
             }
+            let mut change = Transaction::new(family, table);
+            ours.into_iter().for_each(|handle| change.delete_rule(chain, handle));
+            for wall in bridges {
+                for meta in [nft::IIFNAME, nft::OIFNAME] {
+                    change.insert_rule(chain, owner, &[E::Interface { meta, name: wall.bridge.clone(), equal: true }, E::Accept]);
+                }
+            }
+            change.apply(netlink)?;
         }
-        change.apply(netlink)
+        Ok(())
+    }
+}
+
+/// Lets wharf's bridges through again whenever somebody else has changed his rules: ufw and firewalld write theirs anew when they
+/// are reloaded, and Docker may be started later. Blocks; ends after the first change without a firewall.
+///
+/// # Errors
+/// The kernel's.
+pub fn keep_through(firewall: &Weak<Firewall>) -> io::Result<()> {
+    /// Programs write their rules one after the other.
+    const SETTLED: Duration = Duration::from_millis(50);
+    let changes = netlink::nftables_changes()?;
+    let mut buffer = vec![0; 64 * 1024];
+    let tables = others::PLACES.map(|place| place.table);
+    loop {
+        let others = match recv(changes.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            Ok(length) => nft::concerns(&buffer[..length], &tables),
+            // There was more than the socket has room for: something has changed.
+            Err(Errno::ENOBUFS) => true,
+            Err(Errno::EINTR) => false,
+            Err(error) => return Err(error.into()),
+        };
+        if !others {
+            continue;
+        }
+        std::thread::sleep(SETTLED);
+        let Some(firewall) = firewall.upgrade() else { return Ok(()) };
+        if let Err(error) = firewall.let_through_again() {
+            tracing::warn!("another's firewall rules have changed, and networks may be cut off by them: {error}");
+        }
     }
 }

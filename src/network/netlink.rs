@@ -90,6 +90,17 @@ impl Message {
     }
 }
 
+/// A socket on which the kernel tells of every change of nftables' rules, whoever makes it.
+///
+/// # Errors
+/// The kernel's.
+pub fn nftables_changes() -> io::Result<OwnedFd> {
+    const NFNLGRP_NFTABLES: u32 = 7;
+    let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)?;
+    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 1 << (NFNLGRP_NFTABLES - 1)))?;
+    Ok(fd)
+}
+
 /// A netlink socket in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Netlink {

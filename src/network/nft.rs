@@ -17,6 +17,7 @@ const R0: u32 = 8;
 /// The family of a table, as NFPROTO_* number it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
+    Inet = 1,
     Ip = 2,
     Bridge = 7,
     Ip6 = 10,
@@ -192,11 +193,38 @@ fn user_data(comment: &str) -> Vec<u8> {
     bytes
 }
 
-/// Whether there is a chain whose policy is to drop.
-pub fn drops_by_default(netlink: &Netlink, family: Family, table: &str, chain: &str) -> bool {
+/// A chain of somebody else's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// What no rule decides about is dropped.
+    pub drops_by_default: bool,
+}
+
+/// Looks for a chain.
+pub fn chain(netlink: &Netlink, family: Family, table: &str, chain: &str) -> Option<Chain> {
     let ask = Message::new(SUBSYSTEM | 4, 0, &family.header()).string(1, table).string(3, chain);
-    let answers = netlink.ask(ask).unwrap_or_default();
-    answers.iter().any(|answer| attribute(answer, 5).is_some_and(|policy| policy == [0, 0, 0, 0]))
+    let answers = netlink.ask(ask).ok()?;
+    let drops = |answer: &Vec<u8>| attribute(answer, 5).is_some_and(|policy| policy == [0, 0, 0, 0]);
+    answers.first().map(|answer| Chain { drops_by_default: drops(answer) })
+}
+
+/// Whether a notification is about chains or rules of one of the tables: anything but sets and their elements.
+pub fn concerns(notification: &[u8], tables: &[&str]) -> bool {
+    const NLMSG_HEADER: usize = 16;
+    const SET_ELEMENTS: std::ops::RangeInclusive<u16> = 9..=15;
+    let mut rest = notification;
+    while rest.len() >= NLMSG_HEADER {
+        let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+        let kind = u16::from_ne_bytes([rest[4], rest[5]]);
+        let Some(message) = rest.get(NLMSG_HEADER..length.max(NLMSG_HEADER)) else { return false };
+        let table = attribute(message, 1).map(|name| name.strip_suffix(&[0]).unwrap_or(name));
+        let named = tables.iter().any(|name| table == Some(name.as_bytes()));
+        if kind & 0xff00 == SUBSYSTEM && !SET_ELEMENTS.contains(&(kind & 0xff)) && named {
+            return true;
+        }
+        rest = rest.get(length.max(NLMSG_HEADER).next_multiple_of(4)..).unwrap_or_default();
+    }
+    false
 }
 
 /// The handles of the rules of a chain that carry a comment.

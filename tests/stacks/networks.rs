@@ -236,3 +236,106 @@ networks: {{n: {{driver_opts: {{com.docker.network.bridge.host_binding_ipv4: 127
 fn sctp_socket() -> socket2::Socket {
     socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, Some(socket2::Protocol::from(132))).expect("raw socket")
 }
+
+/// A network namespace that stands for a host, and one that stands for who is outside.
+struct Host {
+    name: String,
+    outside: String,
+}
+
+impl Host {
+    fn new(unique: &str) -> Self {
+        let host = Host { name: format!("h{unique}"), outside: format!("o{unique}") };
+        let (name, outside) = (&host.name, &host.outside);
+        for args in [
+            format!("netns add {name}"),
+            format!("netns add {outside}"),
+            format!("-n {name} link set lo up"),
+            format!("link add wan netns {name} type veth peer name wan netns {outside}"),
+            format!("-n {name} addr add 10.222.0.1/24 dev wan"),
+            format!("-n {name} link set wan up"),
+            format!("-n {outside} addr add 10.222.0.2/24 dev wan"),
+            format!("-n {outside} link set wan up"),
+            format!("-n {name} route add default via 10.222.0.2"),
+        ] {
+            assert!(std::process::Command::new("ip").args(args.split(' ')).status().expect("ip").success(), "ip {args}");
+        }
+        host
+    }
+
+    fn run(&self, namespace: &str, program: &str, args: &[&str]) -> std::process::Output {
+        let mut command = std::process::Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{namespace}")).arg(program).args(args).output().expect("nsenter")
+    }
+
+    fn rules(&self, text: &str) {
+        let out = self.run(&self.name, "nft", &[text]);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        for name in [&self.name, &self.outside] {
+            let _ = std::process::Command::new("ip").args(["netns", "delete", name]).status();
+        }
+    }
+}
+
+/// What ufw and firewalld leave in the kernel, and what they do when they are reloaded (both were tried themselves, by hand).
+#[test]
+fn a_hosts_own_firewall_lets_stacks_through() {
+    let ufw = "add table ip filter; flush table ip filter;
+        add chain ip filter INPUT { type filter hook input priority 0; policy drop; };
+        add rule ip filter INPUT ct state established,related accept;
+        add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }";
+    let firewalld = "add table inet firewalld; flush table inet firewalld;
+        add chain inet firewalld filter_FORWARD { type filter hook forward priority 10; policy accept; };
+        add rule inet firewalld filter_FORWARD ct state established,related accept;
+        add rule inet firewalld filter_FORWARD ct status dnat accept;
+        add rule inet firewalld filter_FORWARD reject with icmpx admin-prohibited";
+    for (rules, chain) in [(ufw, "ip filter FORWARD"), (firewalld, "inet firewalld filter_FORWARD")] {
+        let stack = Stack::new("nothing");
+        // The engine of this stack is to live in the other namespace.
+        stack.wharf(&["engine", "stop"]).ok();
+        let host = Host::new(&stack.project.chars().skip(1).take(8).collect::<String>());
+        host.rules(rules);
+        let web = "mkdir /www; echo served > /www/index.html; exec httpd -f -p 80 -h /www";
+        stack.write(
+            "compose.yaml",
+            &format!(
+                "services:\n  web: {{image: 'busybox:local', command: [sh, -c, '{web}'], ports: ['8088:80'], stop_signal: SIGKILL}}\n  app: {{{}}}\n",
+                sleeping("")
+            ),
+        );
+        let up = stack.command(&["up", "-d"]);
+        let mut inside = std::process::Command::new("nsenter");
+        inside.arg(format!("--net=/run/netns/{}", host.name)).arg(up.get_program()).args(up.get_args());
+        for (key, value) in up.get_envs() {
+            inside.env(key, value.unwrap_or_default());
+        }
+        let up = inside.current_dir(stack.path(".")).output().expect("up");
+        assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+        let reaches = |what: &str| {
+            eventually(what, 10, || stack.wharf(&["exec", "-T", "app", "ping", "-c1", "-W1", "10.222.0.2"]).code == 0);
+            eventually(what, 10, || {
+                stack.wharf(&["exec", "-T", "app", "timeout", "2", "wget", "-qO-", "http://web/"]).stdout == "served\n"
+            });
+            let outer = host.run(&host.outside, "curl", &["-s", "--max-time", "3", "http://10.222.0.1:8088/"]);
+            assert_eq!(String::from_utf8_lossy(&outer.stdout), "served\n", "{what}");
+        };
+        reaches("with the host's rules");
+        // The rules are written anew, and wharf's part in them is lost.
+        host.rules(rules);
+        reaches("after a reload");
+        // Nothing is left there when the network has gone.
+        let listed = || {
+            let out = host.run(&host.name, "nft", &["list chain", chain]);
+            String::from_utf8_lossy(&out.stdout).into_owned()
+        };
+        assert!(listed().contains("wharf"), "{}", listed());
+        stack.wharf(&["down"]).ok();
+        assert!(!listed().contains("wharf"), "{}", listed());
+        stack.wharf(&["engine", "stop"]).ok();
+    }
+}
