@@ -21,13 +21,22 @@ pub fn list(engine: &Engine, query: &Query) -> Reply {
     list.reverse();
     list.retain(|record| {
         let statuses = wanted("status");
-        let shown = all || !statuses.is_empty() || record.state.status.is_alive();
+        let exited = wanted("exited");
+        let shown = all || !statuses.is_empty() || !exited.is_empty() || record.state.status.is_alive();
         let label = reply::labelled(&record.spec.labels, &filters);
         let status = statuses.is_empty() || statuses.iter().any(|s| s == record.state.status.as_str());
         let name =
             wanted("name").is_empty() || wanted("name").iter().any(|n| record.name.contains(n.trim_matches(['^', '$', '/'])));
         let id = wanted("id").is_empty() || wanted("id").iter().any(|i| record.id.starts_with(i));
-        shown && label && status && name && id
+        let exited = exited.is_empty()
+            || record.state.status == Status::Exited && exited.iter().any(|code| *code == record.state.exit_code.to_string());
+        let any = |key: &str, has: &dyn Fn(&String) -> bool| wanted(key).is_empty() || wanted(key).iter().any(has);
+        let network =
+            any("network", &|n| record.endpoints.contains_key(n) || record.spec.networks.iter().any(|e| e.network == *n));
+        let volume = any("volume", &|v| record.spec.mounts.iter().any(|m| m.source == *v || m.target == *v));
+        let ancestor =
+            any("ancestor", &|i| record.spec.image == *i || record.image_id.trim_start_matches("sha256:").starts_with(i));
+        shown && label && status && name && id && exited && network && volume && ancestor
     });
     if let Some(limit) = query.number::<usize>("limit").filter(|n| *n > 0) {
         list.truncate(limit);

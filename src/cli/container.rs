@@ -74,6 +74,9 @@ pub enum Container {
         /// Ids in full.
         #[arg(long)]
         no_trunc: bool,
+        /// Those that fulfil a condition: id=, name=, label=, network=, volume=, ancestor=, exited= or status=; may be repeated.
+        #[arg(short, long, value_name = "KEY=VALUE", value_parser = filter)]
+        filter: Vec<(String, String)>,
     },
     /// Freeze containers.
     Pause {
@@ -391,8 +394,23 @@ async fn each(client: &Client, containers: &[String], action: &str) -> Outcome {
     Ok(())
 }
 
-async fn listed(client: &Client, all: bool) -> Result<Vec<Listed>, Failure> {
-    Ok(client.get(&format!("/containers/json?all={}", u8::from(all))).await?)
+/// A condition of `--filter`.
+fn filter(text: &str) -> Result<(String, String), String> {
+    const KEYS: [&str; 8] = ["id", "name", "label", "network", "volume", "ancestor", "exited", "status"];
+    match text.split_once('=') {
+        Some((key, value)) if KEYS.contains(&key) => Ok((key.into(), value.into())),
+        _ => Err(format!("a filter is one of {}, with a value: `status=running`", KEYS.join(", "))),
+    }
+}
+
+async fn listed(client: &Client, all: bool, filters: &[(String, String)]) -> Result<Vec<Listed>, Failure> {
+    let mut named: serde_json::Map<String, Value> = serde_json::Map::new();
+    for (key, value) in filters {
+        let values = named.entry(key.clone()).or_insert_with(|| json!([]));
+        values.as_array_mut().into_iter().for_each(|values| values.push(json!(value)));
+    }
+    let filters = escape(&Value::Object(named).to_string());
+    Ok(client.get(&format!("/containers/json?all={}&filters={filters}", u8::from(all))).await?)
 }
 
 fn with_time(action: &str, time: Option<u64>) -> String {
@@ -439,8 +457,8 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
             each(&client, &containers, &format!("kill?signal={}", escape(&signal))).await?;
         }
         Container::Logs { how, container } => logs::of_container(&client, &container, &how).await?,
-        Container::Ls { all, quiet, no_trunc } => {
-            let list = listed(&client, all).await?;
+        Container::Ls { all, quiet, no_trunc, filter } => {
+            let list = listed(&client, all, &filter).await?;
             let id = |c: &Listed| if no_trunc { c.id.clone() } else { c.id[..12].to_string() };
             if quiet {
                 list.iter().for_each(|c| println!("{}", id(c)));
@@ -485,7 +503,7 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
         Container::Start { containers } => each(&client, &containers, "start").await?,
         Container::Stats { how, containers } => {
             let list = || async {
-                let mut list = listed(&client, how.all || !containers.is_empty()).await?;
+                let mut list = listed(&client, how.all || !containers.is_empty(), &[]).await?;
                 list.retain(|c| containers.is_empty() || containers.iter().any(|n| n == c.name() || c.id.starts_with(n)));
                 Ok(list)
             };

@@ -36,6 +36,15 @@ pub struct Up {
     /// Prefixes without colour.
     #[arg(long)]
     no_color: bool,
+    /// Show the output of these services alone; may be repeated.
+    #[arg(long, value_name = "SERVICE", conflicts_with = "detach")]
+    attach: Vec<String>,
+    /// Show no output of these services; may be repeated.
+    #[arg(long, value_name = "SERVICE")]
+    no_attach: Vec<String>,
+    /// Show the output of what the named services depend on, too.
+    #[arg(long)]
+    attach_dependencies: bool,
     /// Stop all containers when one of them stops.
     #[arg(long)]
     abort_on_container_exit: bool,
@@ -216,6 +225,25 @@ fn starting(loaded: &Loaded, named: &[String], no_deps: bool) -> Vec<String> {
     }
 }
 
+/// The services whose output `up` shows; empty for every container of the project, `None` where there is none to show.
+fn shown(loaded: &Loaded, command: &Up) -> Option<Vec<String>> {
+    let named = &command.services;
+    let candidates = match (&command.attach[..], named.is_empty() || command.attach_dependencies) {
+        ([], true) => starting(loaded, named, false),
+        ([], false) => named.clone(),
+        (attach, _) => return Some(attach.to_vec()),
+    };
+    let quiet = |name: &&String| {
+        let service = loaded.project.services.get(*name);
+        command.no_attach.contains(name) || service.is_some_and(|service| service.attach == Some(false))
+    };
+    if named.is_empty() && !candidates.iter().any(|name| quiet(&name)) {
+        return Some(Vec::new());
+    }
+    let shown: Vec<String> = candidates.iter().filter(|name| !quiet(name)).cloned().collect();
+    (!shown.is_empty()).then_some(shown)
+}
+
 pub async fn run(global: &Global, command: Up) -> Outcome {
     let loaded = project::load(global, &command.services)?;
     let client = connect::engine(global).await?;
@@ -226,6 +254,7 @@ pub async fn run(global: &Global, command: Up) -> Outcome {
     }
     let detach = command.detach || command.wait || command.how.no_start;
     let named = command.services.clone();
+    let shown = shown(&loaded, &command);
     let request = request(global, &loaded, command.services, command.how, command.wait)?;
     let up_path = path(&loaded, "up");
     let up = follow(&client, &up_path, &request, false);
@@ -242,13 +271,11 @@ pub async fn run(global: &Global, command: Up) -> Outcome {
             }
         },
     }
-    if detach {
-        return Ok(());
-    }
+    let Some(shown) = shown.filter(|_| !detach) else { return Ok(()) };
     let coloured = std::io::stdout().is_terminal() && !command.no_color;
     let view = logs::View { follow: true, prefix: !command.no_log_prefix, coloured, since_start: true, ..logs::View::default() };
     let mut attached =
-        std::pin::pin!(logs::attach(&client, &loaded.project.name, &named, &view, command.abort_on_container_exit));
+        std::pin::pin!(logs::attach(&client, &loaded.project.name, &shown, &view, command.abort_on_container_exit));
     let watching = async {
         match command.watch {
             true => super::watch::beside_up(global, &client, &loaded, &named).await,

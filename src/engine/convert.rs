@@ -48,12 +48,13 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
     let wrong = |attribute: &str, value: &str, expected: &str| {
         format!("`services.{name}.{attribute}` is `{value}`, and must be {expected}")
     };
-    let restart = service.restart.as_deref().unwrap_or_else(|| {
-        let condition = service.deploy.as_ref().and_then(|d| d.restart_policy.as_ref()).and_then(|p| p.condition.as_deref());
-        match condition {
-            Some("any") => "always",
-            Some("on-failure") => "on-failure",
-            _ => "no",
+    let restart = service.restart.clone().unwrap_or_else(|| {
+        let policy = service.deploy.as_ref().and_then(|d| d.restart_policy.as_ref());
+        let most = policy.and_then(|p| p.max_attempts).map(|most| format!(":{most}")).unwrap_or_default();
+        match policy.and_then(|p| p.condition.as_deref()) {
+            Some("any") => "always".into(),
+            Some("on-failure") => format!("on-failure{most}"),
+            _ => "no".into(),
         }
     });
     // `networks: {x: {name: host, external: true}}` is the older way to say `network_mode: host`.
@@ -197,7 +198,7 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
         dns_search: service.dns_search.clone(),
         dns_opt: service.dns_opt.clone(),
         extra_hosts: service.extra_hosts.clone(),
-        restart: RestartPolicy::parse(restart).ok_or_else(|| wrong("restart", restart, "a restart policy"))?,
+        restart: RestartPolicy::parse(&restart).ok_or_else(|| wrong("restart", &restart, "a restart policy"))?,
         resources: resources(service),
         ulimits: service
             .ulimits

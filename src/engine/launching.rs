@@ -408,7 +408,12 @@ impl Engine {
             list => vec![list.join(" ")],
         };
         search.iter().for_each(|domains| text.push_str(&format!("search {domains}\n")));
-        let options = if spec.dns_opt.is_empty() { "ndots:0".to_string() } else { spec.dns_opt.join(" ") };
+        let mut options = spec.dns_opt.clone();
+        // As Docker has it: a service's name is asked for as it is before a search domain is put behind it.
+        if !options.iter().any(|option| option.starts_with("ndots:")) {
+            options.push("ndots:0".into());
+        }
+        let options = options.join(" ");
         text.push_str(&format!("options {options}\n"));
         text
     }

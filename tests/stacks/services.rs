@@ -515,7 +515,8 @@ fn limits_are_in_the_control_group() {
         "services: {{app: {{{}}}}}",
         sleeping(
             "mem_swappiness: 10, oom_kill_disable: true, mem_limit: 64m, cpu_shares: 77, deploy: {resources: {reservations: {memory: 8m}}}, \
-             blkio_config: {device_read_bps: [{path: DISK, rate: 10mb}], device_write_iops: [{path: DISK, rate: 50}]}"
+             blkio_config: {device_read_bps: [{path: DISK, rate: 10mb}], device_write_iops: [{path: DISK, rate: 50}], \
+             device_read_iops: [{path: DISK, rate: 60}], device_write_bps: [{path: DISK, rate: 20mb}]}"
         )
     );
     stack.write("compose.yaml", &yaml.replace("DISK", &disk));
@@ -533,6 +534,8 @@ fn limits_are_in_the_control_group() {
     let device = format!("{}:{}", nix::sys::stat::major(numbers), nix::sys::stat::minor(numbers));
     assert_eq!(read("blkio/blkio.throttle.read_bps_device"), format!("{device} {}", 10 << 20));
     assert_eq!(read("blkio/blkio.throttle.write_iops_device"), format!("{device} 50"));
+    assert_eq!(read("blkio/blkio.throttle.read_iops_device"), format!("{device} 60"));
+    assert_eq!(read("blkio/blkio.throttle.write_bps_device"), format!("{device} {}", 20 << 20));
 }
 
 #[test]

@@ -228,6 +228,19 @@ mod tests {
         visit(&PROJECT, "");
     }
 
+    fn test_sources(directory: &std::path::Path) -> String {
+        let mut text = String::new();
+        for entry in std::fs::read_dir(directory).expect("tests").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                text.push_str(&test_sources(&path));
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                text.push_str(&std::fs::read_to_string(path).expect("test"));
+            }
+        }
+        text
+    }
+
     #[test]
     fn the_documentation_has_every_attribute() {
         let mut expected = Vec::new();
@@ -238,7 +251,16 @@ mod tests {
         let text = std::fs::read_to_string(path).expect("the documentation");
         let (head, rest) = text.split_once("<!-- attributes -->\n").expect("the table's beginning");
         let (table, tail) = rest.split_once("<!-- end -->\n").expect("the table's end");
-        let wanted = format!("| attribute | |\n|---|---|\n{}\n", expected.join("\n"));
+        // The third column is written by hand: the tests that see the attribute take effect. It stays with its attribute.
+        let cell = |row: &str| row.splitn(4, '|').nth(3).map(|rest| rest.trim().trim_end_matches('|').trim().to_string());
+        let known: std::collections::HashMap<&str, String> =
+            table.lines().filter_map(|row| Some((row.split('|').nth(1)?, cell(row).unwrap_or_default()))).collect();
+        let with_tests = |row: &String| {
+            let tests = row.split('|').nth(1).and_then(|name| known.get(name)).cloned().unwrap_or_default();
+            format!("{row} {tests} |")
+        };
+        let rows: Vec<String> = expected.iter().map(with_tests).collect();
+        let wanted = format!("| attribute | | seen by |\n|---|---|---|\n{}\n", rows.join("\n"));
         if std::env::var_os("UPDATE_DOCS").is_some() {
             let text = format!("{head}<!-- attributes -->\n{wanted}<!-- end -->\n{tail}");
             std::fs::write(path, text).expect("the documentation");
@@ -248,5 +270,13 @@ mod tests {
             table == wanted,
             "docs/compose-compatibility.md is not what the tables say: UPDATE_DOCS=1 cargo test --lib schema"
         );
+        let sources = test_sources(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests")));
+        for row in rows.iter().filter(|row| row.contains("| acted on |")) {
+            let tests: Vec<&str> = row.rsplit('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2).collect();
+            assert!(!tests.is_empty(), "no test sees this attribute take effect: {row}");
+            for test in tests {
+                assert!(sources.contains(&format!("fn {test}(")), "there is no test `{test}`: {row}");
+            }
+        }
     }
 }

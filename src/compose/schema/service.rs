@@ -146,7 +146,7 @@ const BUILD: T = T::Short(&Short {
         k("provenance", Text).later(),
         k("pull", Bool),
         k("sbom", Text).later(),
-        k("secrets", List(&FILE_MOUNT, By::Append)),
+        k("secrets", List(&BUILD_SECRET, By::Append)),
         k("shm_size", Bytes),
         k("ssh", SSH),
         k("tags", List(&Str, By::Text)),
@@ -180,7 +180,7 @@ const RESTART_CONDITIONS: T = OneOf(&["none", "on-failure", "any"]);
 
 const DEPLOY: &[Key] = &[
     k("endpoint_mode", Str).elsewhere(),
-    k("labels", Mapping),
+    k("labels", Mapping).elsewhere(),
     k("mode", OneOf(&["replicated", "global", "replicated-job", "global-job"])).elsewhere(),
     k(
         "placement",
@@ -230,10 +230,10 @@ const DEPLOY: &[Key] = &[
 ];
 
 const UPDATE: &[Key] = &[
-    k("delay", Duration),
-    k("failure_action", Str),
-    k("max_failure_ratio", Float),
-    k("monitor", Duration),
+    k("delay", Duration).elsewhere(),
+    k("failure_action", Str).elsewhere(),
+    k("max_failure_ratio", Float).elsewhere(),
+    k("monitor", Duration).elsewhere(),
     k("order", OneOf(&["start-first", "stop-first"])),
     k("parallelism", Int).keep(),
 ];
@@ -318,6 +318,20 @@ const EXTENDS: T = T::Short(&Short {
 
 const FILE_MOUNT: T = T::Short(&Short {
     long: Obj(&[k("gid", Text), k("mode", Int).keep(), k("source", Str), k("target", Str), k("uid", Text)]),
+    accepts: &[Shape::Str],
+    expected: "a name, or a mapping with `source` and `target`",
+    expand: canonical::file_mount,
+});
+
+/// A secret of a build: owner and mode are those that the Dockerfile asks for, as with BuildKit.
+const BUILD_SECRET: T = T::Short(&Short {
+    long: Obj(&[
+        k("gid", Text).elsewhere(),
+        k("mode", Int).elsewhere().keep(),
+        k("source", Str),
+        k("target", Str),
+        k("uid", Text).elsewhere(),
+    ]),
     accepts: &[Shape::Str],
     expected: "a name, or a mapping with `source` and `target`",
     expand: canonical::file_mount,

@@ -1,0 +1,353 @@
+//! Attributes that no story needs, each seen where it takes effect: in the container, in the kernel's files, in what happens.
+
+use crate::support::{Stack, eventually, sleeping};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A control file of a container, of cgroup v1 or v2.
+fn limit(stack: &Stack, service: &str, v1: &str, v2: &str) -> String {
+    let id = stack.id(service);
+    let (controller, file) = v1.split_once('/').expect("controller");
+    let paths = [format!("/sys/fs/cgroup/{controller}/wharf/{id}/{file}"), format!("/sys/fs/cgroup/wharf/{id}/{v2}")];
+    let text = paths.iter().find_map(|path| std::fs::read_to_string(path).ok());
+    text.unwrap_or_else(|| panic!("none of {paths:?}")).trim().to_string()
+}
+
+#[test]
+fn further_limits_are_in_the_control_group() {
+    let stack = Stack::new("nothing");
+    let one = "cpu_quota: 20000, cpu_period: 50000, cpuset: '0', mem_limit: 64m, memswap_limit: 96m, mem_reservation: 16m";
+    let two = "deploy: {resources: {limits: {pids: 33, memory: 40m, cpus: '0.25'}}}";
+    stack.write("compose.yaml", &format!("services: {{one: {{{}}}, two: {{{}}}}}", sleeping(one), sleeping(two)));
+    stack.wharf(&["up", "-d"]).ok();
+    let either = |service: &str, v1: &str, v2: &str, expected: [&str; 2]| {
+        let value = limit(&stack, service, v1, v2);
+        assert!(expected.contains(&value.as_str()), "{service} {v1}: {value}");
+    };
+    either("one", "cpu/cpu.cfs_quota_us", "cpu.max", ["20000", "20000 50000"]);
+    either("one", "cpu/cpu.cfs_period_us", "cpu.max", ["50000", "20000 50000"]);
+    either("one", "cpuset/cpuset.cpus", "cpuset.cpus", ["0", "0"]);
+    assert_eq!(stack.sh("one", "grep Cpus_allowed_list /proc/self/status | cut -f2"), "0");
+    either("one", "memory/memory.soft_limit_in_bytes", "memory.low", ["16777216", "16777216"]);
+    if Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists() {
+        either("one", "memory/memory.memsw.limit_in_bytes", "memory.swap.max", ["100663296", "33554432"]);
+    }
+    either("two", "pids/pids.max", "pids.max", ["33", "33"]);
+    either("two", "memory/memory.limit_in_bytes", "memory.max", ["41943040", "41943040"]);
+    either("two", "cpu/cpu.cfs_quota_us", "cpu.max", ["25000", "25000 100000"]);
+    // What this kernel has not is said, and the container does not run without it.
+    stack.write("compose.yaml", &format!("services: {{rt: {{{}}}}}", sleeping("cpu_rt_runtime: 1000, cpu_rt_period: 10000")));
+    let up = stack.wharf(&["up", "-d", "--remove-orphans"]);
+    if !Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists() {
+        up.fails(1, &["cpu.rt"]);
+    }
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services: {{w: {{{}}}}}",
+            sleeping("blkio_config: {weight: 300, weight_device: [{path: /dev/vda, weight: 200}]}")
+        ),
+    );
+    let up = stack.wharf(&["up", "-d", "--remove-orphans"]);
+    if up.code == 0 {
+        either("w", "blkio/blkio.bfq.weight", "io.weight", ["300", "default 300"]);
+    } else {
+        up.fails(1, &["weight"]);
+    }
+}
+
+#[test]
+fn restarts_have_deploys_conditions() {
+    let stack = Stack::new("nothing");
+    let failing = |policy: &str| {
+        format!("image: 'busybox:local', command: [sh, -c, 'cat /proc/uptime; exit 1'], deploy: {{restart_policy: {{{policy}}}}}")
+    };
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services: {{slow: {{{}}}, none: {{{}}}, window: {{{}}}}}",
+            failing("condition: on-failure, max_attempts: 2, delay: 700ms"),
+            failing("condition: none"),
+            failing("condition: any, delay: 50ms, window: 1h").replace("exit 1", "exit 0"),
+        ),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    let runs = |service: &str| stack.wharf(&["logs", "--no-log-prefix", service]).ok().lines().count();
+    eventually("it has given up", 20, || runs("slow") == 3 && stack.state("slow") == "exited");
+    let log = stack.wharf(&["logs", "--no-log-prefix", "slow"]).ok();
+    let times: Vec<f64> = log.lines().filter_map(|l| l.split(' ').next()?.parse().ok()).collect();
+    assert_eq!(times.len(), 3, "{log}");
+    for pair in times.windows(2) {
+        assert!((0.6..3.0).contains(&(pair[1] - pair[0])), "the delay is not Docker's back-off: {times:?}");
+    }
+    assert_eq!(runs("none"), 1);
+    eventually("`any` restarts what has ended well", 10, || runs("window") >= 3);
+    stack.wharf(&["stop"]).ok();
+}
+
+#[test]
+fn replicas_are_replaced_as_deploy_says() {
+    let stack = Stack::new("nothing");
+    let yaml = |update: &str, mark: &str| {
+        format!(
+            "services: {{app: {{{}}}}}",
+            sleeping(&format!("scale: 4, environment: [MARK={mark}], deploy: {{update_config: {{{update}}}}}"))
+        )
+    };
+    stack.write("compose.yaml", &yaml("parallelism: 1", "one"));
+    stack.wharf(&["up", "-d"]).ok();
+    // One after the other: never are two away.
+    let watching = |stack: &Stack, update: &str, mark: &str| {
+        stack.write("compose.yaml", &yaml(update, mark));
+        let mut up = stack.command(&["up", "-d"]).stderr(std::process::Stdio::null()).spawn().expect("up");
+        let (mut least, mut most) = (usize::MAX, 0);
+        loop {
+            let running = stack.ps().iter().filter(|c| c["State"] == "running").count();
+            least = least.min(running);
+            most = most.max(running);
+            if let Some(status) = up.try_wait().expect("wait") {
+                assert!(status.success());
+                return (least, most);
+            }
+        }
+    };
+    let (least, most) = watching(&stack, "parallelism: 1", "two");
+    assert!(least >= 3 && most <= 4, "{least} to {most} ran");
+    let (least, most) = watching(&stack, "parallelism: 1, order: start-first", "three");
+    assert!(least >= 4 && most <= 5, "{least} to {most} ran");
+    assert_eq!(stack.sh("app", "echo $MARK"), "three");
+}
+
+#[test]
+fn health_checks_have_their_times() {
+    let stack = Stack::new("nothing");
+    let check = |options: &str| sleeping(&format!("healthcheck: {{{options}}}"));
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:\n  off: {{{}}}\n  hangs: {{{}}}\n  patient: {{{}}}\n",
+            check("disable: true"),
+            check("test: 'sleep 100', timeout: 200ms, interval: 100ms, retries: 1"),
+            check("test: 'test -e /ready', interval: 100s, start_period: 60s, start_interval: 100ms, retries: 1"),
+        ),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(stack.container("off")["Health"], "");
+    eventually("a check that hangs has failed", 10, || stack.container("hangs")["Health"] == "unhealthy");
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(stack.container("patient")["Health"], "starting", "failures do not count in the start period");
+    stack.sh("patient", "touch /ready");
+    let begun = Instant::now();
+    eventually("the next check comes after the start interval", 10, || stack.container("patient")["Health"] == "healthy");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn files_names_and_times_of_a_service() {
+    let stack = Stack::new("nothing");
+    stack.write("labels", "from.file=yes\nboth=file\n");
+    stack.write("env", "FROM_FILE=one\nBOTH=file\n");
+    stack.write("page", "page");
+    let seconds = "stop_grace_period: 1s, command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done']";
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:
+  app:
+    image: busybox:local
+    command: ['sleep 1000; true']
+    stop_signal: SIGKILL
+    label_file: ./labels
+    labels: {{both: service}}
+    env_file: [{{path: ./env}}, {{path: ./missing, required: false}}]
+    environment: {{BOTH: service}}
+    annotations: {{note: kept}}
+    attach: false
+    dns: [127.91.2.3]
+    entrypoint: [sh, -c]
+    dns_search: [example.org]
+    dns_opt: ['timeout:1']
+    domainname: example.net
+    hostname: box
+    external_links: ['{project}-other-1:far']
+    expose: ['7']
+    ports: [{{target: 80, published: '0', host_ip: 127.0.0.1, protocol: tcp, app_protocol: http, mode: host, name: web}}]
+    networks: {{n: {{aliases: [nick], priority: 10}}}}
+    volumes:
+      - {{type: bind, source: ./made, target: /made, bind: {{create_host_path: true}}}}
+      - {{type: bind, source: ./outer, target: /shallow, bind: {{recursive: disabled}}}}
+      - {{type: bind, source: ./outer, target: /deep, bind: {{propagation: rslave}}}}
+      - {{type: tmpfs, target: /small, tmpfs: {{size: 65536, mode: 0o700}}}}
+      - {{type: bind, source: ./page, target: /page, read_only: true}}
+  other: {{{other}}}
+  slow: {{image: 'busybox:local', {seconds}}}
+  signalled: {{image: 'busybox:local', stop_signal: SIGUSR1, command: [sh, -c, 'trap \"exit 5\" USR1; while :; do sleep 0.1; done']}}
+networks: {{n: {{ipam: {{config: [{{subnet: 10.219.7.0/24, gateway: 10.219.7.9}}]}}, labels: {{of: network}}}}}}
+",
+            project = stack.project,
+            other = sleeping("networks: [n]"),
+        ),
+    );
+    // Something is mounted below what is bound.
+    let inner: PathBuf = stack.path("outer/inner");
+    std::fs::create_dir_all(&inner).expect("directory");
+    let mount =
+        |args: &[&str]| std::process::Command::new(args[0]).args(&args[1..]).arg(&inner).status().expect("mount").success();
+    assert!(mount(&["mount", "-t", "tmpfs", "inner"]));
+    std::fs::write(inner.join("file"), "below").expect("file");
+    let up = stack.wharf(&["up", "-d"]);
+    let looks = (up.code == 0).then(|| {
+        let first = stack.sh("app", "ls /shallow/inner | wc -l; cat /deep/inner/file; echo; df -k /small | tail -1 | awk '{print $2}'; stat -c %a /small; ls -d /made");
+        // What is mounted later comes along where mounts propagate.
+        let later = stack.path("outer/later");
+        std::fs::create_dir_all(&later).expect("directory");
+        let host = |args: &[&str]| std::process::Command::new(args[0]).args(&args[1..]).arg(&later).status().expect("mount").success();
+        assert!(host(&["mount", "-t", "tmpfs", "later"]));
+        std::fs::write(later.join("file"), "later").expect("file");
+        let seen = stack.sh("app", "cat /deep/later/file 2>&1; true");
+        assert!(host(&["umount"]));
+        (first, seen)
+    });
+    assert!(mount(&["umount", "-l"]));
+    up.ok();
+    let (first, later) = looks.expect("looks");
+    assert_eq!(first, "0\nbelow\n64\n700\n/made");
+    // Whether the host's directory is shared is the host's affair: where it is not, nothing can come along.
+    assert!(later == "later" || later.contains("No such file"), "{later}");
+    assert_eq!(stack.sh("app", "echo $FROM_FILE,$BOTH; hostname; hostname -f"), "one,service\nbox\nbox.example.net");
+    assert_eq!(stack.sh("app", "tr '\\0' ' ' < /proc/1/cmdline"), "sh -c sleep 1000; true");
+    // The server that the service names is asked, by the engine.
+    let server = std::net::UdpSocket::bind("127.91.2.3:53").expect("port 53 of an address of our own");
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, from)) = server.recv_from(&mut buffer) {
+            let mut answer = buffer[..length].to_vec();
+            let is_a = answer[length - 4..length - 2] == [0, 1];
+            answer[2..4].copy_from_slice(&[0x81, 0x80]);
+            answer[7] = u8::from(is_a);
+            if is_a {
+                answer.extend([0xc0, 0x0c, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 192, 0, 2, 99]);
+            }
+            let _ = server.send_to(&answer, from);
+        }
+    });
+    let named = stack.wharf(&["exec", "-T", "app", "ping", "-c1", "-W1", "anything.example"]);
+    assert!(named.stdout.contains("192.0.2.99"), "{named:?}");
+    let resolv = stack.sh("app", "cat /etc/resolv.conf");
+    assert!(
+        resolv.contains("search example.org") && resolv.contains("options timeout:1") && resolv.contains("127.0.0.11"),
+        "{resolv}"
+    );
+    assert!(stack.sh("app", "ping -c1 -W2 far").contains("10.219.7."), "a link to a container of any project");
+    assert!(stack.sh("other", "ping -c1 -W2 nick").contains("10.219.7."));
+    assert_eq!(stack.sh("other", "ip route | awk '/default/ {print $3}'"), "10.219.7.9");
+    assert!(stack.wharf(&["port", "app", "80"]).ok().starts_with("127.0.0.1:"));
+    let labels = |key: &str| {
+        let list =
+            stack.wharf(&["container", "ls", "-q", "--filter", &format!("label={key}"), "--filter", "status=running"]).ok();
+        list.lines().any(|id| stack.id("app").starts_with(id.trim()))
+    };
+    assert!(labels("from.file=yes") && labels("both=service") && !labels("both=file"));
+    // Kept with the container's OCI configuration, which is all that an annotation is.
+    let launch = std::fs::read_to_string(stack.run_root().join("containers").join(stack.id("app")).join("launch.json"));
+    assert!(launch.expect("launch file").contains(r#""annotations":{"note":"kept"}"#));
+    let network = stack.wharf(&["network", "inspect", &format!("{}_n", stack.project)]).ok();
+    assert!(network.contains(r#""of": "network""#), "{network}");
+    stack.wharf(&["stop", "signalled"]).ok();
+    assert_eq!(stack.container("signalled")["ExitCode"], 5);
+    let begun = Instant::now();
+    stack.wharf(&["stop", "slow"]).ok();
+    assert!((0.9..4.0).contains(&begun.elapsed().as_secs_f64()), "the grace period is the service's: {:?}", begun.elapsed());
+    assert_eq!(stack.container("slow")["ExitCode"], 137);
+    // `attach: false`: its output is not shown by `up`, and it does not keep `up` from ending.
+    stack.write("compose.yaml", "services: {quiet: {image: 'busybox:local', command: echo hidden, attach: false}, loud: {image: 'busybox:local', command: echo shown}}");
+    let shown = stack.wharf(&["up", "--remove-orphans"]);
+    assert!(shown.stdout.contains("shown") && !shown.stdout.contains("hidden"), "{}", shown.stdout);
+}
+
+#[test]
+fn policies_decide_whether_a_registry_is_asked() {
+    let stack = Stack::new("nothing");
+    // Nobody listens there: asking is failing.
+    let here = "127.0.0.1:1/here:1";
+    stack.wharf(&["image", "tag", "busybox:local", here]).ok();
+    let with = |image: &str, policy: &str| {
+        stack.write(
+            "compose.yaml",
+            &format!("services: {{app: {{image: '{image}', command: sleep 1000, stop_signal: SIGKILL, {policy}}}}}"),
+        );
+        let up = stack.wharf(&["up", "-d"]);
+        stack.wharf(&["down"]);
+        up
+    };
+    with(here, "pull_policy: missing").ok();
+    with(here, "pull_policy: never").ok();
+    with("127.0.0.1:1/not-here:1", "pull_policy: never").fails(1, &["there is no image", "not-here"]);
+    for policy in ["always", "daily", "every_1h", "refresh, pull_refresh_after: 1h"] {
+        with(here, &format!("pull_policy: {policy}")).fails(1, &["127.0.0.1:1"]);
+    }
+    stack.write("compose.yaml", "services: {}");
+}
+
+#[test]
+fn builds_have_every_attribute() {
+    let stack = Stack::new("nothing");
+    stack.write("secret", "hush");
+    stack.write(
+        "Other.dockerfile",
+        "FROM busybox:local AS first
+ARG WORD
+RUN --mount=type=secret,id=token,target=/run/token,uid=1000,mode=0400 stat -c '%u %a' /run/token > /seen; cat /run/token >> /seen
+RUN echo >> /seen; echo $WORD >> /seen; grep -w other /etc/hosts | cut -f1 >> /seen; df -k /dev/shm | tail -1 | awk '{print $2}' >> /seen; ulimit -n >> /seen
+RUN --network=none ip -o link | grep -c eth0 >> /seen; true
+RUN ip -o link | grep -c eth0 >> /seen; true
+FROM first AS second
+RUN echo unwanted > /seen
+",
+    );
+    stack.write(
+        "compose.yaml",
+        "services:
+  app:
+    image: built:1
+    pull_policy: build
+    command: sleep 1000
+    stop_signal: SIGKILL
+    build:
+      context: .
+      dockerfile: Other.dockerfile
+      target: first
+      args: {WORD: spoken}
+      labels: {made.by: test}
+      tags: ['also:2']
+      extra_hosts: ['other=10.9.8.7']
+      network: none
+      shm_size: 2m
+      ulimits: {nofile: {soft: 77, hard: 88}}
+      platforms: [linux/amd64]
+      no_cache: true
+      pull: false
+      secrets: [{source: token}]
+secrets: {token: {file: ./secret}}
+",
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(stack.sh("app", "cat /seen"), "1000 400\nhush\nspoken\n10.9.8.7\n2048\n77\n0\n0");
+    let labels = stack.wharf(&["image", "inspect", "also:2"]).ok();
+    assert!(labels.contains(r#""made.by": "test""#), "{labels}");
+    let again = stack.wharf(&["build"]);
+    assert!(again.code == 0 && !again.stderr.contains("CACHED [first"), "no_cache: {}", again.stderr);
+    // What a build may do beyond a container's rights, it says in the file.
+    let yaml = |more: &str| {
+        format!(
+            "services: {{app: {{image: 'built:2', build: {{dockerfile_inline: \"FROM busybox:local\\nRUN --security=insecure mount -t tmpfs t /etc\\n\"{more}}}}}}}"
+        )
+    };
+    stack.write("compose.yaml", &yaml(""));
+    stack.wharf(&["build"]).fails(1, &["not allowed to this build"]);
+    stack.write("compose.yaml", &yaml(", entitlements: [security.insecure]"));
+    stack.wharf(&["build"]).ok();
+    stack.write("compose.yaml", "services: {app: {image: 'built:3', build: {privileged: true, dockerfile_inline: \"FROM busybox:local\\nRUN --security=insecure mount -t tmpfs t /etc\\n\"}}}");
+    stack.wharf(&["build"]).ok();
+    stack.write("compose.yaml", "services: {}");
+}
