@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\nContent-Type: text/plain\r\n\r\nhello\n";
+static const char last[] = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 6\r\n\r\nhello\n";
 static void *serve(void *unused) {
   int one = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), epoll = epoll_create1(0);
   struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(80)};
@@ -27,7 +28,10 @@ static void *serve(void *unused) {
       }
       char buffer[4096];
       ssize_t got = read(fd, buffer, sizeof buffer);
-      if (got <= 0 || write(fd, answer, sizeof answer - 1) < 0) close(fd);
+      if (got > 0 && memmem(buffer, got, "onnection: close", 16)) {
+        if (write(fd, last, sizeof last - 1) >= 0) shutdown(fd, SHUT_WR);
+        close(fd);
+      } else if (got <= 0 || write(fd, answer, sizeof answer - 1) < 0) close(fd);
     }
   }
   return unused;

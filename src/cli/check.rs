@@ -31,6 +31,8 @@ pub fn run() -> Outcome {
         overlay(),
         cgroups(),
         firewall(),
+        older_firewall(),
+        neighbours(),
         forwarding(),
         bridge_filter(),
         seccomp(),
@@ -150,6 +152,31 @@ fn firewall() -> Finding {
             "no connection tracking yet: `modprobe nf_conntrack nft_chain_nat`, where `up` fails to set its rules",
         ),
         Err(error) => missing("nftables", format!("the kernel has no nfnetlink ({error}): `modprobe nf_tables`")),
+    }
+}
+
+/// What iptables keeps outside of nftables, where wharf cannot let its networks through.
+fn older_firewall() -> Finding {
+    let loaded = |family: &str| fs::read_to_string(format!("/proc/net/{family}_names")).unwrap_or_default().contains("filter");
+    if loaded("ip_tables") || loaded("ip6_tables") {
+        return lacking(
+            "iptables",
+            "iptables-legacy has rules: where its FORWARD chain drops, containers reach nothing outside; use iptables-nft, or let wharf's bridges (br-...) through",
+        );
+    }
+    fine("iptables", "nothing outside of nftables")
+}
+
+fn neighbours() -> Finding {
+    match crate::network::firewall::try_guard() {
+        Ok(()) => fine("bridges' nftables", "a container cannot pass for its neighbour"),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => lacking("bridges' nftables", "root alone can tell"),
+        Err(error) => lacking(
+            "bridges' nftables",
+            format!(
+                "{error}: a container may pass for its neighbour by ARP, as with Docker; the kernel needs CONFIG_NF_TABLES_BRIDGE"
+            ),
+        ),
     }
 }
 

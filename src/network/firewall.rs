@@ -202,6 +202,17 @@ impl Firewall {
     }
 }
 
+/// Whether the kernel has nftables for bridges, which guard a container's neighbours. What is tried leaves nothing.
+///
+/// # Errors
+/// The kernel's.
+pub fn try_guard() -> io::Result<()> {
+    let mut change = Transaction::new(Family::Bridge, "wharf-check");
+    compose_guard(&mut change);
+    change.delete_table();
+    change.apply(&Netlink::netfilter()?)
+}
+
 impl Forward {
     fn family(&self) -> Family {
         Family::of(self.to.0.is_ipv6())

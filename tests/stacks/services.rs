@@ -395,8 +395,7 @@ secrets: {{word: {{content: hush}}}}
     terminal.send("exit 3\n");
     assert_eq!(terminal.wait(10), Some(3));
     // Failures are told in its words, and leave nothing.
-    stack
-        .write("compose.yaml", &format!("services: {{app: {{image: 'busybox:local', command: [nothing-here], runtime: runc}}}}"));
+    stack.write("compose.yaml", "services: {app: {image: 'busybox:local', command: [nothing-here], runtime: runc}}");
     stack.wharf(&["up", "-d", "--remove-orphans"]).fails(1, &["by the runtime", "nothing-here"]);
     stack.write("compose.yaml", &format!("services: {{app: {{{}}}}}", sleeping("runtime: no-such-runtime")));
     stack.wharf(&["up", "-d"]).fails(1, &["`no-such-runtime` is not on this host", "PATH"]);
