@@ -1,19 +1,22 @@
 //! wharf's nftables tables on the host: NAT for what goes out, DNAT for published ports, walls between networks, and what a
 //! container may say of itself on its network.
 //!
+//! [`neighbours`] guards what a container says on its network, [`others`] sees to what others' tables drop.
 //! A change of a network rewrites the tables of `ip` and `ip6` in one transaction; a published port is an element of a map in them.
 
+mod neighbours;
+mod others;
+
+pub use neighbours::try_guard;
+pub use others::keep_through;
+
 use super::address::Subnet;
-use super::netlink::{self, Netlink};
-use super::nft::{self, Expression as E, Family, Field, Hook, Side, Transaction};
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
+use super::netlink::Netlink;
+use super::nft::{self, Expression as E, Family, Hook, Side, Transaction};
 use others::Anew;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsRawFd;
-use std::sync::{Mutex, Weak};
-use std::time::Duration;
+use std::sync::Mutex;
 
 /// A network as the firewall sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,9 +73,6 @@ struct State {
 
 const ANY_ADDRESS: &str = "ports";
 const ONE_ADDRESS: &str = "ports_on";
-const GUARDED: &str = "guarded";
-const SENDERS: &str = "senders";
-const SENDERS_IP6: &str = "senders6";
 const BOTH: [Family; 2] = [Family::Ip, Family::Ip6];
 
 impl Firewall {
@@ -133,8 +133,8 @@ impl Firewall {
     fn guard(&self, state: &mut State, wanted: bool) {
         let mut change = Transaction::new(Family::Bridge, &self.table);
         if wanted {
-            compose_guard(&mut change);
-            state.senders.iter().for_each(|sender| change_sender(&mut change, sender, true));
+            neighbours::compose(&mut change);
+            state.senders.iter().for_each(|sender| neighbours::change(&mut change, sender, true));
         } else {
             change.delete_table();
         }
@@ -154,7 +154,7 @@ impl Firewall {
         forwards.iter().for_each(|forward| add(&mut change, forward));
         if state.guarded {
             change.turn_to(Family::Bridge);
-            senders.iter().for_each(|sender| change_sender(&mut change, sender, true));
+            senders.iter().for_each(|sender| neighbours::change(&mut change, sender, true));
         }
         if !change.is_empty() {
             change.apply(&state.netlink)?;
@@ -178,7 +178,10 @@ impl Firewall {
         }
         if state.guarded {
             change.turn_to(Family::Bridge);
-            senders.iter().filter(|s| state.senders.contains(s)).for_each(|sender| change_sender(&mut change, sender, false));
+            senders
+                .iter()
+                .filter(|s| state.senders.contains(s))
+                .for_each(|sender| neighbours::change(&mut change, sender, false));
         }
         if !change.is_empty() {
             change.apply(&state.netlink)?;
@@ -200,17 +203,6 @@ impl Firewall {
         state.guarded = false;
         state.walls.clear();
     }
-}
-
-/// Whether the kernel has nftables for bridges, which guard a container's neighbours. What is tried leaves nothing.
-///
-/// # Errors
-/// The kernel's.
-pub fn try_guard() -> io::Result<()> {
-    let mut change = Transaction::new(Family::Bridge, "wharf-check");
-    compose_guard(&mut change);
-    change.delete_table();
-    change.apply(&Netlink::netfilter()?)
 }
 
 impl Forward {
@@ -241,19 +233,6 @@ fn add(change: &mut Transaction, forward: &Forward) {
     let (set, key, data) = element(forward);
     change.turn_to(forward.family());
     change.add_element(set, &key, Some(&data));
-}
-
-fn change_sender(change: &mut Transaction, sender: &Sender, add: bool) {
-    let mut name = sender.interface.clone().into_bytes();
-    name.resize(16, 0);
-    let mut keys = vec![(GUARDED, name.clone())];
-    for address in &sender.addresses {
-        let set = if address.is_ipv6() { SENDERS_IP6 } else { SENDERS };
-        keys.push((set, [name.clone(), octets(*address)].concat()));
-    }
-    for (set, key) in keys {
-        if add { change.add_element(set, &key, None) } else { change.delete_element(set, &key) }
-    }
 }
 
 fn compose(change: &mut Transaction, family: Family, walls: &[Wall]) {
@@ -320,139 +299,5 @@ fn compose(change: &mut Transaction, family: Family, walls: &[Wall]) {
         }
         // oifname "br" drop
         change.rule("forward", &[to(), E::Drop]);
-    }
-}
-
-/// Neighbours find each other by ARP and by IPv6's neighbour discovery, and believe what they are told. So a container says
-/// nothing of addresses that it does not have: it cannot pass for its neighbour, or for the way out. The rules cost a packet
-/// of IPv4 one comparison.
-fn compose_guard(change: &mut Transaction) {
-    const ARP: u16 = 0x806;
-    const IPV6: u16 = 0x86dd;
-    const ICMPV6: u8 = 58;
-    const NEIGHBOUR_SOLICITATION: u8 = 135;
-    const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
-    change.replace_table();
-    change.set(GUARDED, nft::TYPE_INTERFACE, 16);
-    change.set(SENDERS, nft::TYPE_INTERFACE << 6 | Family::Ip.address_type(), 20);
-    change.set(SENDERS_IP6, nft::TYPE_INTERFACE << 6 | Family::Ip6.address_type(), 32);
-    change.chain("prerouting", &Hook { kind: "filter", number: nft::PREROUTING, priority: -300 });
-    let unlike = |field, subnet| E::FieldOutside { field, subnet };
-    let unspecified = Subnet::new(Ipv4Addr::UNSPECIFIED, 32);
-    // meta protocol arp arp saddr ip != 0.0.0.0 iifname @guarded iifname . arp saddr ip != @senders drop
-    let sender = Field::ArpSender;
-    change.rule(
-        "prerouting",
-        &[
-            E::EtherType(ARP),
-            unlike(sender, unspecified),
-            E::FromOneOf(GUARDED),
-            E::NotAmong { set: SENDERS, field: sender },
-            E::Drop,
-        ],
-    );
-    let link_local = Subnet::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
-    let unspecified = Subnet::new(Ipv6Addr::UNSPECIFIED, 128);
-    let kinds = [(NEIGHBOUR_SOLICITATION, Field::Ip6Source), (NEIGHBOUR_ADVERTISEMENT, Field::Target)];
-    for (first, field) in kinds {
-        // meta protocol ip6 meta l4proto icmpv6 icmpv6 type 135-136 ip6 saddr != { ::, fe80::/10 } iifname @guarded
-        //   iifname . ip6 saddr != @senders6 drop
-        change.rule(
-            "prerouting",
-            &[
-                E::EtherType(IPV6),
-                E::Protocol(ICMPV6),
-                E::IcmpType { kind: first, up_to: NEIGHBOUR_ADVERTISEMENT },
-                unlike(field, unspecified),
-                unlike(field, link_local),
-                E::FromOneOf(GUARDED),
-                E::NotAmong { set: SENDERS_IP6, field },
-                E::Drop,
-            ],
-        );
-    }
-}
-
-/// The chains of others by which forwarded packets are dropped that no rule lets through: iptables' `FORWARD` where its policy is
-/// so (Docker's and ufw's), and firewalld's, which refuses what is left at its end. What another table drops, ours cannot
-/// accept, so wharf's bridges are let through at the head of these chains; our own tables still decide about them.
-mod others {
-    use super::super::netlink::Netlink;
-    use super::super::nft::{self, Expression as E, Family, Transaction};
-    use super::Wall;
-    use std::io;
-
-    pub struct Place {
-        family: Family,
-        pub table: &'static str,
-        chain: &'static str,
-        /// It lets through what no rule decides about, unless its policy says otherwise.
-        by_policy: bool,
-    }
-
-    pub const PLACES: [Place; 3] = [
-        Place { family: Family::Ip, table: "filter", chain: "FORWARD", by_policy: true },
-        Place { family: Family::Ip6, table: "filter", chain: "FORWARD", by_policy: true },
-        Place { family: Family::Inet, table: "firewalld", chain: "filter_FORWARD", by_policy: false },
-    ];
-
-    /// Whether to write what seems to be there already.
-    #[derive(Clone, Copy, PartialEq, Eq)]
-    pub enum Anew {
-        Yes,
-        No,
-    }
-
-    /// Replaces the rules that carry `owner` by those for the walls.
-    pub fn let_through(netlink: &Netlink, owner: &str, walls: &[Wall], anew: Anew) -> io::Result<()> {
-        for Place { family, table, chain, by_policy } in PLACES {
-            let Some(found) = nft::chain(netlink, family, table, chain) else { continue };
-            let wanted = !by_policy || found.drops_by_default;
-            let ours = nft::rules_of(netlink, family, table, chain, owner);
-            let concerned = |wall: &&Wall| wanted && (family == Family::Inet || wall.subnet(family).is_some());
-            let bridges: Vec<&Wall> = walls.iter().filter(concerned).collect();
-            if ours.len() == bridges.len() * 2 && (anew == Anew::No || ours.is_empty()) {
-                continue;
-            }
-            let mut change = Transaction::new(family, table);
-            ours.into_iter().for_each(|handle| change.delete_rule(chain, handle));
-            for wall in bridges {
-                for meta in [nft::IIFNAME, nft::OIFNAME] {
-                    change.insert_rule(chain, owner, &[E::Interface { meta, name: wall.bridge.clone(), equal: true }, E::Accept]);
-                }
-            }
-            change.apply(netlink)?;
-        }
-        Ok(())
-    }
-}
-
-/// Lets wharf's bridges through again whenever somebody else has changed his rules: ufw and firewalld write theirs anew when they
-/// are reloaded, and Docker may be started later. Blocks; ends after the first change without a firewall.
-///
-/// # Errors
-/// The kernel's.
-pub fn keep_through(firewall: &Weak<Firewall>) -> io::Result<()> {
-    /// Programs write their rules one after the other.
-    const SETTLED: Duration = Duration::from_millis(50);
-    let changes = netlink::nftables_changes()?;
-    let mut buffer = vec![0; 64 * 1024];
-    let tables = others::PLACES.map(|place| place.table);
-    loop {
-        let others = match recv(changes.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Ok(length) => nft::concerns(&buffer[..length], &tables),
-            // There was more than the socket has room for: something has changed.
-            Err(Errno::ENOBUFS) => true,
-            Err(Errno::EINTR) => false,
-            Err(error) => return Err(error.into()),
-        };
-        if !others {
-            continue;
-        }
-        std::thread::sleep(SETTLED);
-        let Some(firewall) = firewall.upgrade() else { return Ok(()) };
-        if let Err(error) = firewall.let_through_again() {
-            tracing::warn!("another's firewall rules have changed, and networks may be cut off by them: {error}");
-        }
     }
 }
