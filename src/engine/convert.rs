@@ -227,6 +227,7 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
                 target: device.target.clone().unwrap_or_else(|| device.source.clone()),
                 permissions: device.permissions.clone().unwrap_or_else(|| "rwm".into()),
             })
+            .chain(requested_devices(name, service)?)
             .collect(),
         device_cgroup_rules: service.device_cgroup_rules.clone(),
         files,
@@ -278,16 +279,38 @@ fn check_what_the_host_has(name: &str, service: &Service) -> Result<(), String> 
             crate::image::architecture()
         ));
     }
-    let reservations = service.deploy.as_ref().and_then(|d| d.resources.reservations.as_ref());
-    let requests = service.gpus.iter().chain(reservations.iter().flat_map(|r| &r.devices));
-    if let Some(request) = requests.into_iter().next() {
-        let driver = request.driver.clone().filter(|d| !d.is_empty()).unwrap_or_else(|| "any driver".into());
-        return Err(format!(
-            "`services.{name}` asks for devices with the capabilities [{}] of {driver}, and this host has no such driver for wharf; name the devices themselves under `devices`",
-            request.capabilities.join(", ")
-        ));
-    }
     Ok(())
+}
+
+/// What `gpus` and `deploy.resources.reservations.devices` ask for, as CDI's names: those of the driver `cdi` themselves, GPUs as the
+/// vendor's specification on this host calls them.
+fn requested_devices(name: &str, service: &Service) -> Result<Vec<DeviceSpec>, String> {
+    const GPUS: &str = "nvidia.com/gpu";
+    let reservations = service.deploy.as_ref().and_then(|d| d.resources.reservations.as_ref());
+    let gpus = service.gpus.iter().map(|request| (true, request));
+    let requests = gpus.chain(reservations.iter().flat_map(|r| &r.devices).map(|request| (false, request)));
+    let mut names = Vec::new();
+    for (is_gpu, request) in requests {
+        let driver = request.driver.as_deref().unwrap_or_default();
+        let is_gpu = is_gpu || request.capabilities.iter().any(|capability| capability == "gpu");
+        match driver {
+            "cdi" => names.extend(request.device_ids.iter().cloned()),
+            "" | "nvidia" if is_gpu && super::cdi::knows(GPUS) => match request.count {
+                _ if !request.device_ids.is_empty() => names.extend(request.device_ids.iter().map(|id| format!("{GPUS}={id}"))),
+                Some(count) if count >= 0 => names.extend((0..count).map(|n| format!("{GPUS}={n}"))),
+                _ => names.push(format!("{GPUS}=all")),
+            },
+            _ => {
+                let driver = if driver.is_empty() { "any driver" } else { driver };
+                return Err(format!(
+                    "`services.{name}` asks for devices with the capabilities [{}] of {driver}, and this host has no CDI specification of them (in /etc/cdi or /var/run/cdi); name the devices themselves under `devices`",
+                    request.capabilities.join(", ")
+                ));
+            }
+        }
+    }
+    let device = |source: String| DeviceSpec { target: source.clone(), permissions: "rwm".into(), source };
+    Ok(names.into_iter().map(device).collect())
 }
 
 /// A config or a secret. A file of the host with an owner and mode of its own is mounted as it is, so that a change of it is

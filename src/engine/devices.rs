@@ -1,5 +1,6 @@
 //! Devices of the host that a container may have: nodes, rules of the devices controller, limits.
 
+use super::cdi;
 use super::record::{BlkioSpec, ContainerSpec};
 use crate::runtime::spec::{Device, DeviceRule};
 use nix::sys::stat::{SFlag, major, minor};
@@ -20,13 +21,7 @@ pub fn of(spec: &ContainerSpec) -> Result<Vec<Device>, String> {
     if spec.privileged {
         collect(Path::new("/dev"), "/dev", "rwm", &mut devices).map_err(|e| format!("listing the host's devices: {e}"))?;
     }
-    for wanted in &spec.devices {
-        if !wanted.source.starts_with('/') {
-            return Err(format!(
-                "`{}` is a CDI name, and wharf reads no CDI specifications yet: name the devices' paths",
-                wanted.source
-            ));
-        }
+    for wanted in spec.devices.iter().filter(|wanted| !cdi::is_name(&wanted.source)) {
         if let Some(wrong) = wanted.permissions.chars().find(|c| !matches!(c, 'r' | 'w' | 'm')) {
             return Err(format!("the device {} has the permission `{wrong}`; they are `r`, `w` and `m`", wanted.source));
         }
@@ -37,12 +32,21 @@ pub fn of(spec: &ContainerSpec) -> Result<Vec<Device>, String> {
                 .map_err(|e| format!("listing the devices in {}: {e}", wanted.source))?;
             continue;
         }
-        let device = device(&metadata, &wanted.target, &wanted.permissions)
-            .ok_or_else(|| format!("{} is not a device; a file or directory is mounted under `volumes`", wanted.source))?;
+        let device = at(path, &wanted.target, &wanted.permissions)?;
         devices.retain(|known: &Device| known.path != device.path);
         devices.push(device);
     }
     Ok(devices)
+}
+
+/// The device at a path, as it is to be in a container.
+///
+/// # Errors
+/// A sentence: there is none.
+pub fn at(path: &Path, target: &str, access: &str) -> Result<Device, String> {
+    let metadata = fs::metadata(path).map_err(|e| format!("the device {}: {e}", path.display()))?;
+    device(&metadata, target, access)
+        .ok_or_else(|| format!("{} is not a device; a file or directory is mounted under `volumes`", path.display()))
 }
 
 fn device(metadata: &fs::Metadata, target: &str, access: &str) -> Option<Device> {

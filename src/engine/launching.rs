@@ -2,7 +2,7 @@
 
 use super::error::EngineError;
 use super::record::{ContainerRecord, MountKind, NetworkMode, Sharing};
-use super::{Engine, devices, locked};
+use super::{Engine, cdi, devices, locked};
 use crate::network::address::Addresses;
 use crate::runtime::capabilities::Capabilities;
 use crate::runtime::launch::{ImageMount, Launch, LogTarget, Rootfs};
@@ -98,9 +98,13 @@ impl Engine {
             .or_else(|| Some(image.working_dir.clone()))
             .filter(|d| !d.is_empty())
             .unwrap_or_else(|| "/".into());
+        let names = spec.devices.iter().map(|device| device.source.as_str());
+        let edits = cdi::resolve(names.filter(|name| cdi::is_name(name))).map_err(&invalid)?;
+        let mut env = environment(&image.env, &spec.env, &hostname, spec.tty);
+        env.extend(edits.env);
         let settings = Settings {
             args,
-            env: environment(&image.env, &spec.env, &hostname, spec.tty),
+            env,
             cwd,
             terminal: spec.tty,
             console_size: None,
@@ -123,7 +127,7 @@ impl Engine {
                 Sharing::Host => Ipc::Host,
             },
             annotations: spec.annotations.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
-            devices: devices::of(spec).map_err(&invalid)?,
+            devices: devices::of(spec).map_err(&invalid)?.into_iter().chain(edits.devices).collect(),
             device_rules: devices::rules(&spec.device_cgroup_rules).map_err(&invalid)?,
             system_paths,
         };
@@ -134,10 +138,21 @@ impl Engine {
         for (destination, source) in destinations.chain(images).chain(spec.tmpfs.iter().map(|(path, _)| (path.as_str(), empty))) {
             check_destination(destination, source).map_err(&invalid)?;
         }
-        let settings = Settings { mounts: mounted.binds, ..settings };
+        let settings = Settings { mounts: mounted.binds.into_iter().chain(edits.mounts).collect(), ..settings };
         let runtime = find_runtime(spec.runtime.as_deref()).map_err(&invalid)?;
         let mut oci = spec::oci(&settings);
+        if runtime.is_none()
+            && let Some(hook) = edits.hooks.values().next()
+        {
+            let program = hook[0]["path"].as_str().unwrap_or_default();
+            return Err(invalid(format!(
+                "a device of it has the hook {program}, which wharf's own runtime does not run: add `runtime: runc`"
+            )));
+        }
         if runtime.is_some() {
+            if !edits.hooks.is_empty() {
+                oci["hooks"] = edits.hooks.into();
+            }
             if spec.init {
                 return Err(invalid("`init` is wharf's own runtime's; it cannot be had with another".into()));
             }

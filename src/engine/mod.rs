@@ -6,6 +6,7 @@
 
 pub mod adopt;
 pub mod build;
+mod cdi;
 pub mod containers;
 pub mod convert;
 mod devices;

@@ -613,3 +613,20 @@ pub struct ProjectRecord {
     pub config_files: String,
     pub working_dir: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn journals_of_before_ipv6_are_read() {
+        let text = r#"{"id": "0123456789abcdef", "name": "n", "created_at": "2026-01-01T00:00:00Z", "subnet": "10.1.0.0/24",
+            "gateway": "10.1.0.1", "internal": true, "ip_range": "10.1.0.128/25", "reserved": {"other": "10.1.0.9"}}"#;
+        let network: NetworkRecord = serde_json::from_str(text).expect("network");
+        let pool = network.ipv4.clone().expect("pool");
+        assert_eq!((pool.subnet.to_string(), pool.gateway.to_string()), ("10.1.0.0/24".into(), "10.1.0.1".into()));
+        assert!(pool.range.is_some() && pool.reserved.contains_key("other") && network.ipv6.is_none() && network.internal);
+        let again: NetworkRecord = serde_json::from_str(&serde_json::to_string(&network).expect("text")).expect("network");
+        assert_eq!((again.ipv4, again.ipv6), (network.ipv4, None));
+    }
+}

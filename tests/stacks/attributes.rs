@@ -265,6 +265,55 @@ networks: {{n: {{ipam: {{config: [{{subnet: 10.219.7.0/24, gateway: 10.219.7.9}}
     assert!(shown.stdout.contains("shown") && !shown.stdout.contains("hidden"), "{}", shown.stdout);
 }
 
+/// Devices that a vendor's file names (CDI). The vendor is this test.
+#[test]
+fn devices_have_vendors_names() {
+    let stack = Stack::new("nothing");
+    let vendor = format!("{}.wharf.test", stack.project);
+    let specification = format!("/etc/cdi/{vendor}.yaml");
+    std::fs::create_dir_all("/etc/cdi").expect("directory");
+    stack.write("library", "of the vendor");
+    let text = format!(
+        "cdiVersion: 0.6.0
+kind: {vendor}/noise
+containerEdits: {{env: [VENDOR=there]}}
+devices:
+  - name: one
+    containerEdits:
+      deviceNodes: [{{path: /dev/noise, hostPath: /dev/urandom, permissions: r, fileMode: 292}}]
+      mounts: [{{hostPath: '{library}', containerPath: /usr/lib/vendor, options: [ro, nosuid]}}]
+  - name: hooked
+    containerEdits: {{hooks: [{{hookName: createRuntime, path: /bin/sh, args: [sh, -c, 'echo ran > {mark}']}}]}}
+",
+        library = stack.path("library").display(),
+        mark = stack.path("mark").display(),
+    );
+    std::fs::write(&specification, text).expect("specification");
+    let up = |service: &str| {
+        stack.write("compose.yaml", &format!("services: {{app: {{{}}}}}", sleeping(service)));
+        stack.wharf(&["up", "-d"])
+    };
+    let one = up(&format!("devices: ['{vendor}/noise=one']"));
+    let seen = (one.code == 0).then(|| stack.sh("app", "stat -c '%a %t:%T' /dev/noise; tr '\\0' '\\n' < /proc/1/environ | grep -c VENDOR=there; cat /usr/lib/vendor; touch /usr/lib/vendor 2>&1; head -c 4 /dev/noise | wc -c; true"));
+    let requested = up(&format!(
+        "deploy: {{resources: {{reservations: {{devices: [{{driver: cdi, capabilities: [x], device_ids: ['{vendor}/noise=one']}}]}}}}}}"
+    ));
+    let there = (requested.code == 0).then(|| stack.sh("app", "ls /dev/noise"));
+    let unknown = up(&format!("devices: ['{vendor}/noise=two']"));
+    let hooked = up(&format!("devices: ['{vendor}/noise=hooked']"));
+    let with_runc = up(&format!("devices: ['{vendor}/noise=hooked'], runtime: runc"));
+    std::fs::remove_file(&specification).expect("specification");
+    let _ = std::fs::remove_dir("/etc/cdi");
+    one.ok();
+    assert_eq!(seen.as_deref(), Some("444 1:9\n1\nof the vendortouch: /usr/lib/vendor: Read-only file system\n4"));
+    requested.ok();
+    assert_eq!(there.as_deref(), Some("/dev/noise"));
+    unknown.fails(1, &["noise=two", "noise=one"]);
+    hooked.fails(1, &["/bin/sh", "runtime: runc"]);
+    with_runc.ok();
+    assert_eq!(std::fs::read_to_string(stack.path("mark")).expect("the hook has run"), "ran\n");
+}
+
 #[test]
 fn policies_decide_whether_a_registry_is_asked() {
     let stack = Stack::new("nothing");

@@ -1,0 +1,182 @@
+//! Devices by the Container Device Interface: `vendor.com/class=name`, which a vendor's file in /etc/cdi or /var/run/cdi says the
+//! meaning of (the specification of the CNCF, version 0.8): device nodes, variables, mounts and hooks.
+
+use super::devices;
+use crate::runtime::spec::{BindMount, Device};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+
+/// In the order of their weight: what a later one says of a device goes before.
+const DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
+
+/// What a container gets with its devices.
+#[derive(Debug, Default)]
+pub struct Edits {
+    pub devices: Vec<Device>,
+    /// `NAME=VALUE`.
+    pub env: Vec<String>,
+    pub mounts: Vec<BindMount>,
+    /// OCI's hooks, by their name; an object.
+    pub hooks: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct File {
+    kind: String,
+    #[serde(default)]
+    devices: Vec<Named>,
+    #[serde(default)]
+    container_edits: Stated,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Named {
+    name: Value,
+    #[serde(default)]
+    container_edits: Stated,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Stated {
+    env: Vec<String>,
+    device_nodes: Vec<Node>,
+    mounts: Vec<Mount>,
+    hooks: Vec<Hook>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Node {
+    path: String,
+    host_path: Option<String>,
+    permissions: Option<String>,
+    file_mode: Option<u32>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Mount {
+    host_path: PathBuf,
+    container_path: String,
+    #[serde(default)]
+    options: Vec<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Hook {
+    hook_name: String,
+    path: String,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    env: Vec<String>,
+    timeout: Option<i64>,
+}
+
+/// Whether a device's source is such a name, not a path.
+pub fn is_name(source: &str) -> bool {
+    !source.starts_with('/') && source.split_once('=').is_some_and(|(kind, name)| kind.contains('/') && !name.is_empty())
+}
+
+/// Whether a file of this host says what the devices of a kind (`vendor.com/class`) are.
+pub fn knows(kind: &str) -> bool {
+    files().is_ok_and(|files| files.iter().any(|(_, file)| file.kind == kind))
+}
+
+fn files() -> Result<Vec<(PathBuf, File)>, String> {
+    let mut found = Vec::new();
+    for directory in DIRECTORIES {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|e| e == "json" || e == "yaml" || e == "yml"));
+        paths.sort();
+        for path in paths {
+            let wrong = |why: String| format!("the CDI specification {}: {why}", path.display());
+            let text = std::fs::read_to_string(&path).map_err(|e| wrong(e.to_string()))?;
+            found.push((path.clone(), serde_yaml::from_str(&text).map_err(|e| wrong(e.to_string()))?));
+        }
+    }
+    found.reverse();
+    Ok(found)
+}
+
+/// Looks devices up by their names.
+///
+/// # Errors
+/// A sentence: the device that no file knows, or what is wrong with a file.
+pub fn resolve<'a>(names: impl Iterator<Item = &'a str>) -> Result<Edits, String> {
+    let mut edits = Edits::default();
+    let mut names = names.peekable();
+    if names.peek().is_none() {
+        return Ok(edits);
+    }
+    let files = files()?;
+    let mut used: Vec<&Path> = Vec::new();
+    for name in names {
+        let (kind, wanted) = name.split_once('=').unwrap_or((name, ""));
+        let called = |device: &Named| match &device.name {
+            Value::String(text) => text == wanted,
+            other => other.to_string() == wanted,
+        };
+        let mut of_kind = files.iter().filter(|(_, file)| file.kind == kind);
+        let found = of_kind.find_map(|(path, file)| Some((path, file, file.devices.iter().find(|d| called(d))?)));
+        let Some((path, file, device)) = found else {
+            let known: Vec<String> = files
+                .iter()
+                .flat_map(|(_, file)| file.devices.iter().map(|d| format!("{}={}", file.kind, d.name).replace('"', "")))
+                .collect();
+            let known = if known.is_empty() { "there are none".to_string() } else { format!("they know {}", known.join(", ")) };
+            return Err(format!("no CDI specification in {} knows the device `{name}`: {known}", DIRECTORIES.join(" or ")));
+        };
+        // What a file says of all its devices is said once.
+        if !used.contains(&path.as_path()) {
+            used.push(path);
+            edits.add(&file.container_edits)?;
+        }
+        edits.add(&device.container_edits)?;
+    }
+    Ok(edits)
+}
+
+impl Edits {
+    fn add(&mut self, stated: &Stated) -> Result<(), String> {
+        self.env.extend(stated.env.iter().cloned());
+        for node in &stated.device_nodes {
+            let source = node.host_path.as_ref().unwrap_or(&node.path);
+            let access = node.permissions.as_deref().unwrap_or("rwm");
+            let mut device = devices::at(Path::new(source), &node.path, access)?;
+            device.mode = node.file_mode.unwrap_or(device.mode);
+            device.uid = node.uid.unwrap_or(device.uid);
+            device.gid = node.gid.unwrap_or(device.gid);
+            self.devices.retain(|known| known.path != device.path);
+            self.devices.push(device);
+        }
+        for mount in &stated.mounts {
+            let mut options = mount.options.clone();
+            if !options.iter().any(|option| option == "bind" || option == "rbind") {
+                options.push("rbind".into());
+            }
+            let fstype = mount.kind.clone().filter(|kind| !matches!(kind.as_str(), "bind" | "none" | ""));
+            let (source, destination) = (mount.host_path.clone(), mount.container_path.clone());
+            self.mounts.push(BindMount { source, destination, options, fstype });
+        }
+        for hook in &stated.hooks {
+            let mut value = json!({"path": hook.path, "args": hook.args, "env": hook.env});
+            if let Some(timeout) = hook.timeout {
+                value["timeout"] = json!(timeout);
+            }
+            let list = self.hooks.entry(hook.hook_name.clone()).or_insert_with(|| json!([]));
+            list.as_array_mut().into_iter().for_each(|list| list.push(value.clone()));
+        }
+        Ok(())
+    }
+}
