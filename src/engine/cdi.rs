@@ -124,8 +124,8 @@ pub fn resolve<'a>(names: impl Iterator<Item = &'a str>) -> Result<Edits, String
     for name in names {
         let (kind, wanted) = name.split_once('=').unwrap_or((name, ""));
         let called = |device: &Named| match &device.name {
-            Value::String(text) => text == wanted,
-            other => other.to_string() == wanted,
+            Value::Number(number) => number.to_string() == wanted,
+            name => name.as_str() == Some(wanted),
         };
         let mut of_kind = files.iter().filter(|(_, file)| file.kind == kind);
         let found = of_kind.find_map(|(path, file)| Some((path, file, file.devices.iter().find(|d| called(d))?)));
