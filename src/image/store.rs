@@ -122,6 +122,9 @@ impl Store {
         }
         let _ = remove_tree(&store.staging());
         fs::create_dir_all(store.staging()).map_err(context("making the image store"))?;
+        if let Ok(staging) = File::open(store.staging()) {
+            crate::runtime::sys::spread_directories(&staging);
+        }
         match fs::read(root.join("index.json")) {
             Ok(bytes) => {
                 let index =

@@ -69,6 +69,8 @@ struct State {
     written: bool,
     /// There is a table of the family `bridge`.
     guarded: bool,
+    /// The kernel has refused it: it is not asked again.
+    unguardable: bool,
 }
 
 const ANY_ADDRESS: &str = "ports";
@@ -88,6 +90,7 @@ impl Firewall {
             senders: Vec::new(),
             written: false,
             guarded: false,
+            unguardable: false,
         };
         Ok(Firewall { table: table.to_string(), state: Mutex::new(state) })
     }
@@ -114,7 +117,7 @@ impl Firewall {
         }
         change.apply(&state.netlink)?;
         others::let_through(&state.netlink, &self.table, &walls, Anew::Yes)?;
-        if state.guarded == walls.is_empty() {
+        if state.guarded == walls.is_empty() && !state.unguardable {
             self.guard(&mut state, !walls.is_empty());
         }
         state.walls = walls;
@@ -140,7 +143,10 @@ impl Firewall {
         }
         match change.apply(&state.netlink) {
             Ok(()) => state.guarded = wanted,
-            Err(error) => tracing::warn!("containers may pass for their neighbours: no nftables for bridges: {error}"),
+            Err(error) => {
+                state.unguardable = true;
+                tracing::warn!("containers may pass for their neighbours: no nftables for bridges: {error}");
+            }
         }
     }
 
