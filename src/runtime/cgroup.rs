@@ -125,6 +125,9 @@ impl Hierarchy {
                     Hierarchy::V2(_) => super::limits::apply_v2(&path, resources)?,
                 }
             }
+            if controllers.iter().any(|c| c == "cpuset") {
+                inherit_cpuset(&path)?;
+            }
             write(&path.join("cgroup.procs"), "0")?;
         }
         Ok(())
@@ -276,12 +279,24 @@ fn remove_made(path: &Path) {
     }
 }
 
-/// A v1 cpuset is empty until it is given the parent's processors and memory nodes; no process can enter an empty one.
+/// A v1 cpuset is empty until it is given the parent's processors and memory nodes; no process can enter an empty one. The
+/// parent may be as empty, where another engine has made it this very moment.
 fn inherit_cpuset(path: &Path) -> Result<(), StepFailed> {
     let Some(parent) = path.parent() else { return Ok(()) };
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(&path).doing(format_args!("reading {}", path.display()))?;
+        Ok::<_, StepFailed>(text.trim().to_string())
+    };
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let value = fs::read_to_string(parent.join(file)).doing(format_args!("reading {}", parent.join(file).display()))?;
-        write(&path.join(file), value.trim())?;
+        if !read(path.join(file))?.is_empty() {
+            continue;
+        }
+        let mut value = read(parent.join(file))?;
+        if value.is_empty() {
+            inherit_cpuset(parent)?;
+            value = read(parent.join(file))?;
+        }
+        write(&path.join(file), &value)?;
     }
     Ok(())
 }

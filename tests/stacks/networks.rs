@@ -98,7 +98,7 @@ fn networks_have_both_families() {
     ports: ['80', '9/udp']
     networks: {{both: {{ipv6_address: '{prefix}::50'}}}}
   app: {{{both}}}
-  six: {{{six}}}
+  six: {{{six}, ports: ['80']}}
   closed: {{{closed}}}
 networks:
   both: {{enable_ipv6: true, ipam: {{config: [{{subnet: '{prefix}::/64', aux_addresses: {{other: '{prefix}::2'}}}}]}}}}
@@ -136,6 +136,11 @@ networks:
     assert!(!only.contains("inet ") && only.contains("inet6 fd") && only.contains("default via fd"), "{only}");
     let closed = stack.sh("closed", "ip -6 -o addr show eth0 scope global; ip -6 route");
     assert!(closed.contains("inet6 fd") && !closed.contains("default"), "{closed}");
+    // A port that the kernel chose stays with the container.
+    let chosen = stack.wharf(&["port", "six", "80"]).ok();
+    assert!(chosen.starts_with("[::]:") || chosen.starts_with(":::"), "{chosen}");
+    stack.wharf(&["restart", "six"]).ok();
+    assert_eq!(stack.wharf(&["port", "six", "80"]).ok(), chosen);
     // Walls: nobody comes from another network, by IPv6 as little as by IPv4.
     assert_eq!(get("six", &format!("http://[{prefix}::50]/")), "");
     assert_eq!(get("closed", &format!("http://[{prefix}::50]/")), "");

@@ -163,7 +163,13 @@ impl Engine {
                 }
                 // On every address means on those of IPv6, too, where the host has any and the port is free there.
                 None if port.host_ip.is_none() && on(ipv4, false).is_none() => {
-                    let result = published.on_ipv6(port, None, number.map_or_else(|| range(None), |n| n..=n), to, &owner);
+                    let result = published.on_ipv6(
+                        port,
+                        None,
+                        number.map_or_else(|| range(Some(Ipv6Addr::UNSPECIFIED.into())), |n| n..=n),
+                        to,
+                        &owner,
+                    );
                     // A container of IPv6 alone has no other.
                     if number.is_none() {
                         result?
