@@ -147,7 +147,9 @@ pub fn shared(launch: &Launch, shm: Option<OwnedFd>, volumes: Vec<OwnedFd>) -> R
     }
     for (mount, namespace) in launch.shared.iter().zip(volumes) {
         let inside = mount.source.strip_prefix("/").unwrap_or(&mount.source);
+        // The other container may have it read-only; whether this one has is its own affair.
         let tree = tree_of(&namespace, inside, Beneath::AsRoot)
+            .and_then(|tree| sys::clear_mount_attributes(tree.as_fd(), sys::ATTR_RDONLY).map(|()| tree))
             .doing(format_args!("sharing the volume on {} with the container that has it", mount.destination.display()))?;
         found.push((mount.destination.clone(), tree));
     }

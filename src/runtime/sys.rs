@@ -145,7 +145,18 @@ pub const ATTR_NOEXEC: u64 = 0x8;
 /// # Errors
 /// The kernel's.
 pub fn set_mount_attributes(mount: BorrowedFd<'_>, set: u64, propagation: u64, recursive: Recursive) -> io::Result<()> {
-    let attr = MountAttr { set, propagation, ..MountAttr::default() };
+    change_mount(mount, MountAttr { set, propagation, ..MountAttr::default() }, recursive)
+}
+
+/// Clears attributes (ATTR_*) of the mount that a descriptor is open on.
+///
+/// # Errors
+/// The kernel's.
+pub fn clear_mount_attributes(mount: BorrowedFd<'_>, clear: u64) -> io::Result<()> {
+    change_mount(mount, MountAttr { clear, ..MountAttr::default() }, Recursive::No)
+}
+
+fn change_mount(mount: BorrowedFd<'_>, attr: MountAttr, recursive: Recursive) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH as u32 | if recursive == Recursive::Yes { AT_RECURSIVE } else { 0 };
     // SAFETY: attr is the kernel's struct mount_attr and valid for the size given.
     check(unsafe {
