@@ -139,7 +139,7 @@ fn endpoints(engine: &Engine, record: &ContainerRecord) -> Value {
         let Some(network) = networks.iter().find(|n| n.id == *id) else { continue };
         let alive = record.state.status.is_alive();
         let endpoint = record.spec.networks.iter().find(|e| e.network == network.name);
-        let pool = |ipv6| if ipv6 { network.ipv6.as_ref() } else { network.ipv4.as_ref() }.filter(|_| alive);
+        let pool = |ipv6| network.pool(ipv6).filter(|_| alive);
         let prefix = |ipv6| pool(ipv6).map_or(0, |pool| pool.subnet.prefix());
         let gateway = |ipv6| pool(ipv6).map(|pool| pool.gateway.to_string()).unwrap_or_default();
         let address = |ipv6| addresses.of_family(ipv6).filter(|_| alive).map(|a| a.to_string()).unwrap_or_default();

@@ -93,7 +93,7 @@ fn network(engine: &Engine, record: &NetworkRecord) -> Value {
         let container = container.record();
         if let Some(addresses) = container.endpoints.get(&record.id) {
             let with_prefix = |ipv6| {
-                let pool = record.pools().find(|pool| pool.subnet.is_ipv6() == ipv6)?;
+                let pool = record.pool(ipv6)?;
                 Some(format!("{}/{}", addresses.of_family(ipv6)?, pool.subnet.prefix()))
             };
             let with_prefix = |ipv6| with_prefix(ipv6).unwrap_or_default();

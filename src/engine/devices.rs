@@ -26,8 +26,7 @@ pub fn of(spec: &ContainerSpec) -> Result<Vec<Device>, String> {
             return Err(format!("the device {} has the permission `{wrong}`; they are `r`, `w` and `m`", wanted.source));
         }
         let path = Path::new(&wanted.source);
-        let metadata = fs::metadata(path).map_err(|e| format!("the device {}: {e}", wanted.source))?;
-        if metadata.is_dir() {
+        if path.is_dir() {
             collect(path, &wanted.target, &wanted.permissions, &mut devices)
                 .map_err(|e| format!("listing the devices in {}: {e}", wanted.source))?;
             continue;

@@ -4,6 +4,7 @@ use super::error::EngineError;
 use super::record::{ContainerRecord, MountKind, NetworkMode, Sharing};
 use super::{Engine, cdi, devices, locked};
 use crate::network::address::Addresses;
+use crate::runtime::DEFAULT_PATH;
 use crate::runtime::capabilities::Capabilities;
 use crate::runtime::launch::{ImageMount, Launch, LogTarget, Rootfs};
 use crate::runtime::spec::{BindMount, Ipc, Resources, Settings};
@@ -13,7 +14,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Bytes of each of two files in memory that hold what nobody has attached to, with the log driver `none`.
 const UNKEPT_OUTPUT: u64 = 256 << 10;
 const DEFAULT_SHM: u64 = 64 << 20;
@@ -35,10 +35,8 @@ impl Engine {
     pub(super) fn launch_file(&self, record: &ContainerRecord) -> Result<Launch, EngineError> {
         let spec = &record.spec;
         let invalid = |why: String| EngineError::Start { name: record.name.clone(), message: why, code: 128 };
-        let capabilities = if spec.privileged { Capabilities::all() } else { Capabilities::docker_default() };
-        let capabilities = capabilities
-            .adjusted(&spec.cap_add, &spec.cap_drop)
-            .map_err(|name| invalid(format!("`{name}` is not a capability; capabilities(7) lists them")))?;
+        let capabilities =
+            spec.capabilities().map_err(|name| invalid(format!("`{name}` is not a capability; capabilities(7) lists them")))?;
         let mut unconfined = spec.privileged;
         let mut no_new_privileges = false;
         let mut system_paths = spec.privileged;
@@ -209,7 +207,7 @@ impl Engine {
             apparmor,
             seccomp,
             log: LogTarget {
-                path: Some(self.output_path(record)),
+                path: self.output_path(record),
                 max_size: if spec.log.none { UNKEPT_OUTPUT } else { spec.log.max_size },
                 max_files: if spec.log.none { 2 } else { spec.log.max_files },
             },
@@ -442,7 +440,7 @@ fn find_runtime(name: Option<&str>) -> Result<Option<std::path::PathBuf>, String
     let program = if name == DOCKERS[1] { DOCKERS[0] } else { name };
     let directories = match program.contains('/') {
         true => String::new(),
-        false => std::env::var("PATH").unwrap_or_else(|_| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()),
+        false => std::env::var("PATH").unwrap_or_else(|_| DEFAULT_PATH.into()),
     };
     let found = directories.split(':').map(|directory| Path::new(directory).join(program)).find(|path| path.is_file());
     match found {
@@ -529,7 +527,7 @@ pub(super) fn host_name(record: &ContainerRecord) -> String {
 /// The image's environment under the user's, with Docker's defaults; HOME is set by the container's first process, which
 /// knows the user.
 pub(super) fn environment(image: &[String], own: &[String], hostname: &str, tty: bool) -> Vec<String> {
-    let mut env = vec![DEFAULT_PATH.to_string(), format!("HOSTNAME={hostname}")];
+    let mut env = vec![format!("PATH={DEFAULT_PATH}"), format!("HOSTNAME={hostname}")];
     if tty {
         env.push("TERM=xterm".into());
     }

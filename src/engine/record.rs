@@ -1,6 +1,7 @@
 //! What the engine knows of containers, networks and volumes, in the form that the journal keeps.
 
 use crate::network::address::{Addresses, Pool, Subnet};
+use crate::runtime::capabilities::Capabilities;
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -284,6 +285,17 @@ pub enum NetworkMode {
     Container(String),
 }
 
+impl ContainerSpec {
+    /// What its processes may hold: Docker's default or all, with what is added and dropped.
+    ///
+    /// # Errors
+    /// The first name that is not a capability.
+    pub fn capabilities(&self) -> Result<Capabilities, String> {
+        let base = if self.privileged { Capabilities::all() } else { Capabilities::docker_default() };
+        base.adjusted(&self.cap_add, &self.cap_drop)
+    }
+}
+
 impl NetworkMode {
     /// Whether the container has a network namespace of its own.
     pub fn has_own_namespace(&self) -> bool {
@@ -562,6 +574,11 @@ impl NetworkDriver {
 }
 
 impl NetworkRecord {
+    /// Its pool of a family.
+    pub fn pool(&self, ipv6: bool) -> Option<&Pool> {
+        if ipv6 { self.ipv6.as_ref() } else { self.ipv4.as_ref() }
+    }
+
     /// Its pools, IPv4's first.
     pub fn pools(&self) -> impl Iterator<Item = &Pool> {
         self.ipv4.iter().chain(&self.ipv6)

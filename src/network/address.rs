@@ -65,6 +65,19 @@ impl Subnet {
     }
 }
 
+/// An address as packets and the kernel have it.
+pub fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// What a family is called.
+pub fn family_name(ipv6: bool) -> &'static str {
+    if ipv6 { "IPv6" } else { "IPv4" }
+}
+
 fn width(address: IpAddr) -> u8 {
     if address.is_ipv6() { 128 } else { 32 }
 }

@@ -1,6 +1,6 @@
 //! Bridges, veth pairs, addresses and routes, as rtnetlink messages.
 
-use super::address::Subnet;
+use super::address::{Subnet, octets};
 use super::netlink::{Message, NLM_F_CREATE, NLM_F_EXCL, Netlink};
 use std::io;
 use std::net::IpAddr;
@@ -204,10 +204,8 @@ pub fn no_link_local(index: u32) -> Message {
 
 /// The family's number, and the address as the kernel has it.
 fn family(address: IpAddr) -> (u8, Vec<u8>) {
-    match address {
-        IpAddr::V4(address) => (libc::AF_INET as u8, address.octets().to_vec()),
-        IpAddr::V6(address) => (libc::AF_INET6 as u8, address.octets().to_vec()),
-    }
+    let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
+    (family as u8, octets(address))
 }
 
 /// Gives a link an address. One of IPv6 is usable at once: wharf gives none out twice, so nobody is asked whether he has it.

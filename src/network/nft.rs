@@ -2,10 +2,9 @@
 //!
 //! Above each rule stands what `nft list ruleset` shows of it.
 
-use super::address::Subnet;
+use super::address::{Subnet, octets};
 use super::netlink::{Message, NLM_F_APPEND, NLM_F_CREATE, Netlink};
 use std::io;
-use std::net::IpAddr;
 
 const SUBSYSTEM: u16 = 10 << 8;
 const NFTA_LIST_ELEM: u16 = 1;
@@ -358,13 +357,6 @@ impl Side {
             (Side::Source, _) => 12,
             (Side::Destination, _) => 16,
         }
-    }
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 

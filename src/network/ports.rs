@@ -3,6 +3,7 @@
 use super::error::NetworkError;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::{fs, io};
 
 /// A host port that is ours as long as this lives. Nothing is ever accepted on it: DNAT takes the traffic before.
@@ -16,23 +17,39 @@ pub struct Reservation {
 /// Takes the first free port of a range; `0..=0` is any that the kernel chooses.
 ///
 /// # Errors
-/// When all are taken, with the owner of the last one as `owner_of` (wharf's own containers) or the kernel know it.
+/// As [`first_free`].
 pub fn reserve(
     address: IpAddr,
     protocol: &str,
-    range: std::ops::RangeInclusive<u16>,
+    range: RangeInclusive<u16>,
     owner_of: &dyn Fn(u16) -> Option<String>,
 ) -> Result<Reservation, NetworkError> {
+    let (port, socket) = first_free(address, protocol, range, owner_of, |port| bind_port(address, port, protocol))?;
+    Ok(Reservation { port, _socket: socket })
+}
+
+/// What can be bound first on the ports of a range.
+///
+/// # Errors
+/// When all are taken, with the owner of the last one as `owner_of` (wharf's own containers) or the kernel know it.
+pub fn first_free<T>(
+    address: IpAddr,
+    protocol: &str,
+    range: RangeInclusive<u16>,
+    owner_of: &dyn Fn(u16) -> Option<String>,
+    bind: impl Fn(u16) -> io::Result<T>,
+) -> Result<T, NetworkError> {
     let mut last = None;
     for port in range {
-        match bind_port(address, port, protocol) {
-            Ok((port, socket)) => return Ok(Reservation { port, _socket: socket }),
+        match bind(port) {
+            Ok(bound) => return Ok(bound),
             Err(error) => last = Some((port, error)),
         }
     }
-    let (port, error) = last.unwrap_or((0, std::io::ErrorKind::InvalidInput.into()));
+    let (port, error) = last.unwrap_or((0, io::ErrorKind::InvalidInput.into()));
     let owner = blame(protocol, port, &error, owner_of);
-    Err(NetworkError::PortTaken { port, protocol: protocol.into(), address: address.to_string(), owner })
+    let address = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
+    Err(NetworkError::PortTaken { port, protocol: protocol.into(), address, owner })
 }
 
 /// Binds a port; IPv6's is of IPv6 alone. On a kernel without SCTP nobody can take one of its ports.
@@ -62,7 +79,7 @@ fn bind_port(address: IpAddr, port: u16, protocol: &str) -> io::Result<(u16, Opt
 }
 
 /// Why a port cannot be had, with the one who has it.
-pub fn blame(protocol: &str, port: u16, error: &std::io::Error, owner_of: &dyn Fn(u16) -> Option<String>) -> String {
+fn blame(protocol: &str, port: u16, error: &std::io::Error, owner_of: &dyn Fn(u16) -> Option<String>) -> String {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             let who = owner_of(port).or_else(|| process_on(protocol, port)).unwrap_or_else(|| "another process".into());

@@ -179,8 +179,7 @@ impl Planner<'_> {
                 &[],
             ));
         }
-        let stays = |c: &&&ObservedContainer| c.prepared && self.recreate_cause(name, service, c, &hash).is_none();
-        steps.prepared = existing.iter().find(stays).is_some();
+        steps.prepared = existing.iter().any(|c| c.prepared && self.recreate_cause(name, service, c, &hash).is_none());
         let mut needs = Vec::new();
         let mut prepared = false;
         for container in existing.iter().copied() {

@@ -72,12 +72,11 @@ fn prepare(launch: &Launch, spec: &ExecSpec, streams: &[OwnedFd]) -> Result<Prog
     sys::reset_signals();
     sys::new_session_keyring();
     let who = if spec.user.is_empty() { &launch.user } else { &spec.user };
-    let identity =
-        user::lookup(Path::new("/"), who, &[]).map_err(|why| StepFailed::because(format!("finding the user `{who}`"), why))?;
+    let root = nix::fcntl::open("/", nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC, Mode::empty())
+        .doing("opening the root")?;
+    let identity = user::lookup(root.as_fd(), who, &[])?;
     match (spec.tty, streams) {
         (true, [socket]) => {
-            let root = nix::fcntl::open("/", nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC, Mode::empty())
-                .doing("opening the root")?;
             let master =
                 sys::open_beneath(root.as_fd(), Path::new("dev/pts/ptmx"), libc::O_RDWR | libc::O_NOCTTY, 0, Beneath::NoSymlinks)
                     .doing("opening a terminal")?;
@@ -93,6 +92,8 @@ fn prepare(launch: &Launch, spec: &ExecSpec, streams: &[OwnedFd]) -> Result<Prog
         _ => return Err(StepFailed::because("starting the process", "its streams are missing")),
     }
     init::own_stdio(&identity);
+    // A descriptor still open when the working directory is entered could be reached as /proc/self/fd/N.
+    drop(root);
     rootfs::enter_directory(&spec.cwd)?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let own = launch.oci.process().as_ref();

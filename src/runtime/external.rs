@@ -6,15 +6,16 @@
 use super::control;
 use super::error::{Doing, StepFailed};
 use super::exec::PID_MARK;
-use super::init;
+use super::init::{self, Inherited};
 use super::launch::{ExecSpec, Joined, Launch};
 use super::sys::{self, Forked};
-use super::{rootfs, user};
+use super::{DEFAULT_PATH, rootfs, user};
 use nix::cmsg_space;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::wait::{WaitStatus, waitpid};
 use serde_json::{Value, json};
+use std::convert::Infallible;
 use std::ffi::CString;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -54,7 +55,7 @@ impl Runtime<'_> {
 
     /// Becomes a command of the runtime's. Returns only a failure.
     fn become_command(&self, command: &[&str]) -> StepFailed {
-        let environment = [c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
+        let environment: Vec<CString> = CString::new(format!("PATH={DEFAULT_PATH}")).into_iter().collect();
         let _ = sys::close_on_exec_from(3);
         let error = sys::exec(self.program, &self.arguments(command), &environment);
         StepFailed::new(format!("running the runtime {}", self.program.display()), error)
@@ -91,20 +92,15 @@ fn exit_code(pid: i32) -> i32 {
     }
 }
 
-/// Has the runtime make and start the container. Returns its process, which is the caller's child from then on.
+/// Has the runtime make and start the container. Returns its process, which is the caller's child from then on. The end of
+/// `inherited.status` is the word that the program runs.
 ///
 /// # Errors
 /// The step that failed, or the runtime's own words; nothing of the container is left.
-pub fn start(
-    launch: &Launch,
-    runtime: Runtime<'_>,
-    joined: Joined,
-    stdio: Option<[OwnedFd; 3]>,
-    terminal: &OwnedFd,
-) -> Result<i32, StepFailed> {
+pub fn start(launch: &Launch, runtime: Runtime<'_>, inherited: Inherited) -> Result<i32, StepFailed> {
     // The container's process is the runtime's child, and the runtime does not stay.
     sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0).doing("becoming the container's parent")?;
-    let started = create(launch, runtime, joined, stdio, terminal).and_then(|pid| match runtime.run(&["start", runtime.id]) {
+    let started = create(launch, runtime, inherited).and_then(|pid| match runtime.run(&["start", runtime.id]) {
         Ok(0) => Ok(pid),
         _ => Err(failed("starting the container", runtime)),
     });
@@ -127,13 +123,8 @@ fn failed(doing: &str, runtime: Runtime<'_>) -> StepFailed {
     StepFailed { code, ..StepFailed::because(format!("{doing} by the runtime {}", runtime.program.display()), why) }
 }
 
-fn create(
-    launch: &Launch,
-    runtime: Runtime<'_>,
-    joined: Joined,
-    stdio: Option<[OwnedFd; 3]>,
-    terminal: &OwnedFd,
-) -> Result<i32, StepFailed> {
+fn create(launch: &Launch, runtime: Runtime<'_>, inherited: Inherited) -> Result<i32, StepFailed> {
+    let Inherited { stdio, joined, status: _status, terminal } = inherited;
     for file in [LOG, PID, CONSOLE] {
         let _ = std::fs::remove_file(file);
     }
@@ -141,51 +132,54 @@ fn create(
         true => Some(UnixListener::bind(CONSOLE).doing("making the terminal's socket")?),
         false => None,
     };
-    let (status, status_child) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).doing("making a pipe")?;
+    let (said, telling) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).doing("making a pipe")?;
     let monitor = std::process::id();
     // In a mount namespace of its own: what is mounted for the bundle is the container's alone, and goes with it.
     let helper = match sys::fork_into(libc::CLONE_NEWNS as u64).doing("making a mount namespace")? {
         Forked::Parent(pid) => pid,
         Forked::Child => {
-            let failure = match bundle(launch, joined, monitor) {
-                Err(failure) => failure,
-                Ok(()) => {
-                    sys::reset_signals();
-                    match stdio.map_or(Ok(()), |[input, output, error]| {
-                        init::become_stdio([input.as_fd(), output.as_fd(), error.as_fd()])
-                    }) {
-                        Err(failure) => failure,
-                        Ok(()) => {
-                            let console = if launch.terminal { &["--console-socket", CONSOLE][..] } else { &[] };
-                            let create = [&["create", "--bundle", ".", "--pid-file", PID], console, &[runtime.id]].concat();
-                            runtime.become_command(&create)
-                        }
-                    }
-                }
-            };
-            init::report(&status_child, &failure);
+            let Err(failure) = become_create(launch, runtime, joined, stdio, monitor);
+            init::report(&telling, &failure);
             sys::exit_now(failure.code)
         }
     };
-    drop((status_child, stdio));
+    drop((telling, stdio));
     let code = exit_code(helper);
-    let mut said = String::new();
-    let _ = io::Read::read_to_string(&mut std::fs::File::from(status), &mut said);
-    if let Ok((code, message)) = serde_json::from_str::<(i32, String)>(&said) {
+    let mut text = String::new();
+    let _ = io::Read::read_to_string(&mut std::fs::File::from(said), &mut text);
+    if let Ok((code, message)) = serde_json::from_str::<(i32, String)>(&text) {
         return Err(StepFailed { code, ..StepFailed::because("preparing the bundle", message) });
     }
     if code != 0 {
         return Err(failed("making the container", runtime));
     }
     if let Some(console) = console {
-        let master = receive_terminal(&console).doing("taking the terminal")?;
-        if let Some(size) = launch.oci.process().as_ref().and_then(|p| p.console_size()) {
-            let _ = sys::set_window_size(master.as_fd(), size.height() as u16, size.width() as u16);
-        }
-        control::send(terminal.as_fd(), &(), &[master.as_fd()]).doing("handing over the terminal")?;
+        let size = launch.oci.process().as_ref().and_then(|p| p.console_size());
+        hand_over(&console, size.map(|size| (size.height() as u16, size.width() as u16)), &terminal)?;
     }
-    let pid = std::fs::read_to_string(PID).ok().and_then(|text| text.trim().parse().ok());
-    pid.ok_or_else(|| StepFailed::because("making the container", "the runtime tells no process"))
+    read_pid(PID).ok_or_else(|| StepFailed::because("making the container", "the runtime tells no process"))
+}
+
+/// Prepares the bundle and becomes the runtime that makes the container of it. Returns only a failure.
+fn become_create(
+    launch: &Launch,
+    runtime: Runtime<'_>,
+    joined: Joined,
+    stdio: Option<[OwnedFd; 3]>,
+    monitor: u32,
+) -> Result<Infallible, StepFailed> {
+    bundle(launch, joined, monitor)?;
+    sys::reset_signals();
+    if let Some([input, output, error]) = stdio {
+        init::become_stdio([input.as_fd(), output.as_fd(), error.as_fd()])?;
+    }
+    let console = if launch.terminal { &["--console-socket", CONSOLE][..] } else { &[] };
+    Err(runtime.become_command(&[&["create", "--bundle", ".", "--pid-file", PID], console, &[runtime.id]].concat()))
+}
+
+/// A process as a runtime has written it down.
+fn read_pid(file: &str) -> Option<i32> {
+    std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 /// Mounts what the bundle is made of and writes its configuration.
@@ -209,7 +203,7 @@ fn bundle(launch: &Launch, joined: Joined, monitor: u32) -> Result<(), StepFaile
     }
     let shared = rootfs::shared(launch, joined.shm, joined.volumes)?;
     let (root, mounts) = rootfs::stage(launch, shared)?;
-    let identity = find_user(root.as_fd(), &launch.user, &launch.group_add)?;
+    let identity = user::lookup(root.as_fd(), &launch.user, &launch.group_add)?;
     let mut config = serde_json::to_value(&launch.oci).map_err(io::Error::from).doing("writing the bundle")?;
     // Nothing newer is used, and older runtimes refuse a version that they do not know.
     config["ociVersion"] = json!("1.0.2");
@@ -236,8 +230,13 @@ fn describe(process: &mut Value, identity: &user::Identity) {
     }
 }
 
-fn find_user(root: std::os::fd::BorrowedFd<'_>, who: &str, groups: &[String]) -> Result<user::Identity, StepFailed> {
-    user::lookup_beneath(root, who, groups).map_err(|why| StepFailed::because(format!("finding the user `{who}`"), why))
+/// Passes a terminal on from the runtime to who asked for it, with its rows and columns.
+fn hand_over(console: &UnixListener, size: Option<(u16, u16)>, to: &OwnedFd) -> Result<(), StepFailed> {
+    let master = receive_terminal(console).doing("taking the terminal")?;
+    if let Some((rows, columns)) = size {
+        let _ = sys::set_window_size(master.as_fd(), rows, columns);
+    }
+    control::send(to.as_fd(), &(), &[master.as_fd()]).doing("handing over the terminal")
 }
 
 /// The terminal's master, as a runtime hands it over.
@@ -275,23 +274,31 @@ pub fn exec(
     status: &OwnedFd,
 ) -> io::Result<()> {
     let Forked::Child = sys::fork_into(0)? else { return Ok(()) };
-    let Err(failure) = exec_in_child(launch, runtime, init_pid, spec, streams, status);
-    init::report(status, &failure);
-    sys::exit_now(failure.code)
+    match exec_in_child(launch, runtime, init_pid, spec, streams) {
+        Ok(pid) => {
+            let word = [&[PID_MARK][..], &pid.to_ne_bytes()].concat();
+            let _ = nix::unistd::write(status, &word);
+            sys::exit_now(0)
+        }
+        Err(failure) => {
+            init::report(status, &failure);
+            sys::exit_now(failure.code)
+        }
+    }
 }
 
+/// Has the runtime start the process, and tells which it is.
 fn exec_in_child(
     launch: &Launch,
     runtime: Runtime<'_>,
     init_pid: i32,
     spec: &ExecSpec,
     streams: &[OwnedFd],
-    status: &OwnedFd,
-) -> Result<std::convert::Infallible, StepFailed> {
+) -> Result<i32, StepFailed> {
     sys::reset_signals();
     let root = std::fs::File::open(format!("/proc/{init_pid}/root")).doing("opening the container's root")?;
     let who = if spec.user.is_empty() { &launch.user } else { &spec.user };
-    let identity = find_user(root.as_fd(), who, &[])?;
+    let identity = user::lookup(root.as_fd(), who, &[])?;
     let mut process = serde_json::to_value(launch.oci.process()).map_err(io::Error::from).doing("describing the process")?;
     let cwd = if spec.cwd.is_empty() { "/" } else { &spec.cwd };
     for (key, value) in [("args", json!(spec.args)), ("env", json!(spec.env)), ("cwd", json!(cwd)), ("terminal", json!(spec.tty))]
@@ -325,20 +332,14 @@ fn exec_in_child(
         Forked::Parent(child) => child,
     };
     let code = exit_code(child);
-    let pid = std::fs::read_to_string(&pid_file).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    let pid = read_pid(&pid_file);
     let _ = (std::fs::remove_file(&file), std::fs::remove_file(&pid_file));
     let (Some(pid), 0) = (pid, code) else {
         let _ = std::fs::remove_file(&socket);
         return Err(failed("starting the process", runtime));
     };
     if let (Some(console), [terminal, ..]) = (console, streams) {
-        let master = receive_terminal(&console).doing("taking the terminal")?;
-        if let Some((rows, columns)) = spec.size {
-            let _ = sys::set_window_size(master.as_fd(), rows, columns);
-        }
-        control::send(terminal.as_fd(), &(), &[master.as_fd()]).doing("handing over the terminal")?;
+        hand_over(&console, spec.size, terminal)?;
     }
-    let word = [&[PID_MARK][..], &pid.to_ne_bytes()].concat();
-    let _ = nix::unistd::write(status, &word);
-    sys::exit_now(0)
+    Ok(pid)
 }

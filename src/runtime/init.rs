@@ -84,8 +84,10 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, terminal
     }
     sys::new_session_keyring();
     let console = rootfs::enter(launch, &shared)?;
-    let identity = user::lookup(Path::new("/"), &launch.user, &launch.group_add)
-        .map_err(|why| StepFailed::because(format!("finding the user `{}`", launch.user), why))?;
+    let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing("opening the root")?;
+    let identity = user::lookup(root.as_fd(), &launch.user, &launch.group_add)?;
+    // A descriptor still open when the working directory is entered could be reached as /proc/self/fd/N.
+    drop(root);
     match (console, stdio) {
         (Some((master, peer)), _) => {
             if let Some(size) = process.console_size() {
@@ -312,11 +314,7 @@ fn find_program(name: &str, env: &[String]) -> Result<PathBuf, StepFailed> {
             _ => Ok(PathBuf::from(name)),
         };
     }
-    let path = env
-        .iter()
-        .rev()
-        .find_map(|v| v.strip_prefix("PATH="))
-        .unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let path = env.iter().rev().find_map(|v| v.strip_prefix("PATH=")).unwrap_or(super::DEFAULT_PATH);
     let mut denied = None;
     for directory in path.split(':') {
         let candidate = Path::new(if directory.is_empty() { "." } else { directory }).join(name);

@@ -120,8 +120,7 @@ pub struct Rootfs {
 /// Where output goes, and how the file is rotated.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LogTarget {
-    /// `None` for the driver `none`.
-    pub path: Option<PathBuf>,
+    pub path: PathBuf,
     /// Bytes at which a new file is begun; 0 is never.
     pub max_size: u64,
     /// How many files are kept, the current one included.

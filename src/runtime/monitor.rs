@@ -98,7 +98,7 @@ struct Monitor {
     listener: OwnedFd,
     engine: Option<OwnedFd>,
     outputs: Vec<Output>,
-    log: Option<Writer>,
+    log: Writer,
     /// The log could not be written (a full disk): nothing more is read until it can.
     stalled: bool,
     input: Option<OwnedFd>,
@@ -128,14 +128,9 @@ impl Monitor {
             let fd = sys::inherited(fd).ok_or_else(|| StepFailed::because("starting", "a namespace to join is missing"))?;
             joined.set(*join, fd);
         }
-        let log = match &brief.log.path {
-            Some(path) => Some(
-                Writer::open(path.clone(), brief.log.max_size, brief.log.max_files)
-                    .doing(format_args!("opening the log {}", path.display()))?
-                    .at_once(brief.terminal || brief.stdin),
-            ),
-            None => None,
-        };
+        let log = Writer::open(brief.log.path.clone(), brief.log.max_size, brief.log.max_files)
+            .doing(format_args!("opening the log {}", brief.log.path.display()))?
+            .at_once(brief.terminal || brief.stdin);
         let cloexec = OFlag::O_CLOEXEC;
         let (status, status_child) = pipe2(cloexec).doing("making a pipe")?;
         let (terminal_socket, terminal_child) =
@@ -171,17 +166,14 @@ impl Monitor {
         let address = UnixAddr::new("control").doing("naming the control socket")?;
         bind(listener.as_raw_fd(), &address).doing("binding the control socket")?;
         listen(&listener, Backlog::new(4).unwrap_or(Backlog::MAXCONN)).doing("listening on the control socket")?;
+        let inherited = Inherited { stdio, joined, status: status_child, terminal: terminal_child };
         let init = match &brief.runtime {
             Some(program) => {
                 let launch: Launch =
                     serde_json::from_slice(&text).map_err(std::io::Error::from).doing("reading the launch file")?;
-                let runtime = Runtime { program, id: &brief.id };
-                let init = external::start(&launch, runtime, joined, stdio, &terminal_child)?;
-                // Its end is the word that the program runs.
-                drop(status_child);
-                init
+                external::start(&launch, Runtime { program, id: &brief.id }, inherited)?
             }
-            None => fork_init(&brief, &text, Inherited { stdio, joined, status: status_child, terminal: terminal_child })?,
+            None => fork_init(&brief, &text, inherited)?,
         };
         let pidfd = sys::pidfd_open(init).doing("opening the container's process")?;
         Ok(Monitor {
@@ -214,7 +206,7 @@ impl Monitor {
         loop {
             self.wait()?;
             if self.stalled {
-                self.stalled = self.log.as_mut().is_some_and(|log| log.flush().is_err());
+                self.stalled = self.log.flush().is_err();
             }
             self.take_terminal();
             self.read_status();
@@ -348,9 +340,7 @@ impl Monitor {
             let output = &self.outputs[i];
             match read(&output.fd, chunk) {
                 Ok(n) if n > 0 => {
-                    if let Some(log) = &mut self.log
-                        && log.write(output.stream, &chunk[..n]).is_err()
-                    {
+                    if self.log.write(output.stream, &chunk[..n]).is_err() {
                         self.stalled = true;
                         return;
                     }
@@ -490,14 +480,12 @@ impl Monitor {
             }
             self.pump(chunk);
         }
-        if let Some(log) = &mut self.log {
-            // A full disk: the container is gone, so there is a bound to how long its last words can wait.
-            for _ in 0..FULL_DISK_SECONDS {
-                if log.finish().is_ok() {
-                    break;
-                }
-                std::thread::sleep(std::time::Duration::from_secs(1));
+        // A full disk: the container is gone, so there is a bound to how long its last words can wait.
+        for _ in 0..FULL_DISK_SECONDS {
+            if self.log.finish().is_ok() {
+                break;
             }
+            std::thread::sleep(std::time::Duration::from_secs(1));
         }
         let oom_killed = self.brief.cgroup.oom_killed(&self.brief.group);
         if let Some(runtime) = self.runtime() {

@@ -91,7 +91,7 @@ pub fn stage(launch: &Launch, mut shared: Shared) -> Result<(OwnedFd, Vec<Mount>
         entry.set_typ(Some("bind".into())).set_source(Some(here));
         Ok(entry)
     };
-    for (n, entry) in launch.oci.mounts().iter().flatten().enumerate() {
+    for entry in launch.oci.mounts().iter().flatten() {
         let destination = entry.destination();
         let options = entry.options().clone().unwrap_or_default();
         if let Some(at) = shared.iter().position(|(shared, _)| destination == shared) {
@@ -99,28 +99,22 @@ pub fn stage(launch: &Launch, mut shared: Shared) -> Result<(OwnedFd, Vec<Mount>
             let mut entry = entry.clone();
             let read_only = options.iter().any(|option| option == "ro").then(|| "ro".to_string());
             entry.set_options(Some(["rbind".to_string()].into_iter().chain(read_only).collect()));
-            mounts.push(place(tree, &entry, n)?);
+            mounts.push(place(tree, &entry, mounts.len())?);
             continue;
         }
         if !options.iter().any(|o| o == "bind" || o == "rbind") {
             mounts.push(entry.clone());
             continue;
         }
-        let recursive = if options.iter().any(|o| o == "rbind") { Recursive::Yes } else { Recursive::No };
-        let cwd = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing("opening the host's root")?;
-        let tree = sys::open_tree(cwd.as_fd(), entry.source().as_deref().unwrap_or(Path::new("")), recursive)
-            .doing(format_args!("mounting on {}", destination.display()))?;
-        let tree = beneath(tree, destination, launch, recursive)?;
+        let (tree, _) = bind_tree(entry, launch)?;
         if launch.copy_up.iter().any(|path| Path::new(path) == destination) {
             let target = open_target(root.as_fd(), destination, Target::Directory)?;
-            super::copy_up::copy(target.as_fd(), tree.as_fd())
-                .doing(format_args!("copying the image's {} into the new volume", destination.display()))?;
+            fill(target.as_fd(), tree.as_fd(), destination)?;
         }
-        mounts.push(place(tree, entry, n)?);
+        mounts.push(place(tree, entry, mounts.len())?);
     }
-    for (n, image) in launch.images.iter().enumerate() {
-        let tree = super::overlay::mount(&image.layers, None).doing("mounting an image")?;
-        let tree = beneath(tree, &image.destination, launch, Recursive::No)?;
+    for image in &launch.images {
+        let tree = image_tree(image, launch)?;
         let mut entry = Mount::default();
         entry.set_destination(image.destination.clone()).set_options(Some(vec![
             "bind".into(),
@@ -128,7 +122,7 @@ pub fn stage(launch: &Launch, mut shared: Shared) -> Result<(OwnedFd, Vec<Mount>
             "nosuid".into(),
             "nodev".into(),
         ]));
-        mounts.push(place(tree, &entry, 10_000 + n)?);
+        mounts.push(place(tree, &entry, mounts.len())?);
     }
     Ok((root, mounts))
 }
@@ -185,13 +179,38 @@ fn attach_shared(root: BorrowedFd<'_>, destination: &Path, tree: &OwnedFd, entry
 /// Mounts an image's files, read-only.
 fn attach_image(root: BorrowedFd<'_>, mount: &ImageMount, launch: &Launch) -> Result<(), StepFailed> {
     let doing = || format!("mounting an image on {}", mount.destination.display());
-    let tree = super::overlay::mount(&mount.layers, None).doing(doing())?;
-    let protected = sys::ATTR_RDONLY | sys::ATTR_NODEV | sys::ATTR_NOSUID;
-    sys::set_mount_attributes(tree.as_fd(), protected, MsFlags::MS_PRIVATE.bits(), Recursive::No).doing(doing())?;
-    let tree = beneath(tree, &mount.destination, launch, Recursive::No)?;
+    let tree = image_tree(mount, launch)?;
     let directory = is_directory(tree.as_fd()).doing(doing())?;
     let target = open_target(root, &mount.destination, if directory { Target::Directory } else { Target::File })?;
     sys::attach(tree.as_fd(), target.as_fd()).doing(doing())
+}
+
+/// An image's files, or what is at a subpath in them, read-only and attached nowhere yet.
+fn image_tree(mount: &ImageMount, launch: &Launch) -> Result<OwnedFd, StepFailed> {
+    let doing = || format!("mounting an image on {}", mount.destination.display());
+    let tree = super::overlay::mount(&mount.layers, None).doing(doing())?;
+    let protected = sys::ATTR_RDONLY | sys::ATTR_NODEV | sys::ATTR_NOSUID;
+    sys::set_mount_attributes(tree.as_fd(), protected, MsFlags::MS_PRIVATE.bits(), Recursive::No).doing(doing())?;
+    beneath(tree, &mount.destination, launch, Recursive::No)
+}
+
+/// What a bind mount binds, attached nowhere yet, and whether what is mounted below it comes along.
+fn bind_tree(entry: &Mount, launch: &Launch) -> Result<(OwnedFd, Recursive), StepFailed> {
+    let (source, destination) = (entry.source().as_deref().unwrap_or(Path::new("")), entry.destination());
+    let deep = entry.options().iter().flatten().any(|option| option == "rbind");
+    let recursive = if deep { Recursive::Yes } else { Recursive::No };
+    let host = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing("opening the host's root")?;
+    let tree = sys::open_tree(host.as_fd(), source, recursive).doing(format_args!(
+        "mounting {} on {}",
+        source.display(),
+        destination.display()
+    ))?;
+    Ok((beneath(tree, destination, launch, recursive)?, recursive))
+}
+
+/// Fills a volume that is still empty with what the image has where it is to be mounted.
+fn fill(image: BorrowedFd<'_>, volume: BorrowedFd<'_>, destination: &Path) -> Result<(), StepFailed> {
+    super::copy_up::copy(image, volume).doing(format_args!("copying the image's {} into the new volume", destination.display()))
 }
 
 /// What of a detached mount is mounted: itself, or what is at the subpath in it, which no symlink can lead out.
@@ -305,28 +324,19 @@ fn attach_mount(root: BorrowedFd<'_>, entry: &Mount, launch: &Launch) -> Result<
         return mount_cgroups(root, destination, launch);
     }
     let bind = options.iter().any(|o| o == "bind" || o == "rbind");
-    let recursive = if options.iter().any(|o| o == "rbind") { Recursive::Yes } else { Recursive::No };
-    let (mounted, kind) = if bind {
-        let source = entry.source().as_deref().unwrap_or(Path::new(""));
-        let cwd = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing("opening the host's root")?;
-        let tree = sys::open_tree(cwd.as_fd(), source, recursive).doing(format_args!(
-            "mounting {} on {}",
-            source.display(),
-            destination.display()
-        ))?;
-        let tree = beneath(tree, destination, launch, recursive)?;
+    let (mounted, recursive, kind) = if bind {
+        let (tree, recursive) = bind_tree(entry, launch)?;
         let directory = is_directory(tree.as_fd()).doing(doing())?;
-        (tree, if directory { Target::Directory } else { Target::File })
+        (tree, recursive, if directory { Target::Directory } else { Target::File })
     } else {
         let pairs: Vec<(&str, Option<&str>)> =
             rest.iter().map(|o| o.split_once('=').map_or((o.as_str(), None), |(k, v)| (k, Some(v)))).collect();
         let source = entry.source().as_deref().and_then(Path::to_str).unwrap_or(fstype);
-        (sys::new_mount(fstype, source, &pairs, attributes).doing(doing())?, Target::Directory)
+        (sys::new_mount(fstype, source, &pairs, attributes).doing(doing())?, Recursive::No, Target::Directory)
     };
     let target = open_target(root, destination, kind)?;
     if launch.copy_up.iter().any(|path| Path::new(path) == destination) {
-        super::copy_up::copy(target.as_fd(), mounted.as_fd())
-            .doing(format_args!("copying the image's {} into the new volume", destination.display()))?;
+        fill(target.as_fd(), mounted.as_fd(), destination)?;
     }
     if bind {
         // After the copy: a volume that is read-only here takes the image's content as well.

@@ -1,5 +1,6 @@
 //! Users and groups of the image: `user[:group]` by name or number, looked up in the container's own files.
 
+use super::error::StepFailed;
 use super::sys::{self, Beneath};
 use std::fs;
 use std::io::Read;
@@ -20,24 +21,14 @@ pub struct Identity {
 /// A passwd file larger than this is not one: the bound keeps a hostile image from filling memory.
 const MAX_FILE: u64 = 16 << 20;
 
-/// Looks a user up. `root` is the container's root directory as seen by this process (`/` after pivot_root).
+/// Looks a user up in a container's root directory: no link in it leads out.
 ///
 /// # Errors
-/// A sentence: which user or group the image does not have.
-pub fn lookup(root: &Path, user: &str, group_add: &[String]) -> Result<Identity, String> {
-    let passwd = read(&root.join("etc/passwd"));
-    let group = read(&root.join("etc/group"));
-    resolve(&passwd, &group, user, group_add)
-}
-
-/// Looks a user up in a container's root that is not this process's own: no link in it leads out.
-///
-/// # Errors
-/// A sentence: which user or group the image does not have.
-pub fn lookup_beneath(root: BorrowedFd<'_>, user: &str, group_add: &[String]) -> Result<Identity, String> {
+/// Which user or group the image does not have.
+pub fn lookup(root: BorrowedFd<'_>, user: &str, group_add: &[String]) -> Result<Identity, StepFailed> {
     let text = |path: &str| {
         let mut text = Vec::new();
-        // Not to hang on a FIFO in its place.
+        // Only a regular file, opened without waiting: a FIFO in its place would hang the start of the container.
         let file = sys::open_beneath(root, Path::new(path), libc::O_RDONLY | libc::O_NONBLOCK, 0, Beneath::AsRoot);
         if let Ok(file) = file.map(fs::File::from)
             && file.metadata().is_ok_and(|meta| meta.is_file())
@@ -47,6 +38,7 @@ pub fn lookup_beneath(root: BorrowedFd<'_>, user: &str, group_add: &[String]) ->
         String::from_utf8_lossy(&text).into_owned()
     };
     resolve(&text("etc/passwd"), &text("etc/group"), user, group_add)
+        .map_err(|why| StepFailed::because(format!("finding the user `{user}`"), why))
 }
 
 /// User and group by name or number, looked up in the texts of an image's passwd and group. A user that only passwd knows by
@@ -60,17 +52,6 @@ pub fn resolve_in(passwd: &str, group: &str, user: &str) -> Result<(u32, u32), S
     // As Docker has it for COPY --chown: a number alone is the group's as well.
     let gid = if !given && number(name).is_some() { identity.uid } else { identity.gid };
     Ok((identity.uid, gid))
-}
-
-fn read(path: &Path) -> String {
-    let mut text = Vec::new();
-    // Only a regular file: a FIFO in its place would hang the start of the container.
-    if fs::metadata(path).is_ok_and(|m| m.is_file())
-        && let Ok(file) = fs::File::open(path)
-    {
-        let _ = file.take(MAX_FILE).read_to_end(&mut text);
-    }
-    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn resolve(passwd: &str, group: &str, user: &str, group_add: &[String]) -> Result<Identity, String> {

@@ -191,9 +191,10 @@ networks: {{n: {{ipam: {{config: [{{subnet: 10.219.7.0/24, gateway: 10.219.7.9}}
     // Something is mounted below what is bound.
     let inner: PathBuf = stack.path("outer/inner");
     std::fs::create_dir_all(&inner).expect("directory");
-    let mount =
-        |args: &[&str]| std::process::Command::new(args[0]).args(&args[1..]).arg(&inner).status().expect("mount").success();
-    assert!(mount(&["mount", "-t", "tmpfs", "inner"]));
+    let host = |args: &[&str], path: &Path| {
+        std::process::Command::new(args[0]).args(&args[1..]).arg(path).status().expect("mount").success()
+    };
+    assert!(host(&["mount", "-t", "tmpfs", "inner"], &inner));
     std::fs::write(inner.join("file"), "below").expect("file");
     let up = stack.wharf(&["up", "-d"]);
     let looks = (up.code == 0).then(|| {
@@ -201,14 +202,13 @@ networks: {{n: {{ipam: {{config: [{{subnet: 10.219.7.0/24, gateway: 10.219.7.9}}
         // What is mounted later comes along where mounts propagate.
         let later = stack.path("outer/later");
         std::fs::create_dir_all(&later).expect("directory");
-        let host = |args: &[&str]| std::process::Command::new(args[0]).args(&args[1..]).arg(&later).status().expect("mount").success();
-        assert!(host(&["mount", "-t", "tmpfs", "later"]));
+        assert!(host(&["mount", "-t", "tmpfs", "later"], &later));
         std::fs::write(later.join("file"), "later").expect("file");
         let seen = stack.sh("app", "cat /deep/later/file 2>&1; true");
-        assert!(host(&["umount"]));
+        assert!(host(&["umount"], &later));
         (first, seen)
     });
-    assert!(mount(&["umount", "-l"]));
+    assert!(host(&["umount", "-l"], &inner));
     up.ok();
     let (first, later) = looks.expect("looks");
     assert_eq!(first, "0\nbelow\n64\n700\n/made");

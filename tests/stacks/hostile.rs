@@ -1,7 +1,6 @@
 //! A hostile container: the published ways out, each tried as it was published, and the ways to others on the host.
 
 use crate::support::{Stack, eventually};
-use std::process::Command;
 
 const APP: &str = "image: busybox:local, command: sleep 1000, stop_signal: SIGKILL";
 
@@ -14,12 +13,10 @@ fn digest(path: &std::path::Path) -> String {
 #[test]
 fn the_runtimes_program_cannot_be_overwritten() {
     let stack = Stack::new("nothing");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stacks/support/exe_writer.c");
-    let built = Command::new("cc").args(["-static", "-O1", source, "-o"]).arg(stack.path("writer")).status().expect("cc");
-    assert!(built.success());
+    stack.compile("exe_writer");
     stack.write(
         "compose.yaml",
-        &format!("services: {{app: {{{APP}, volumes: ['./writer:/writer:ro'], cap_add: [SYS_PTRACE, DAC_READ_SEARCH]}}}}"),
+        &format!("services: {{app: {{{APP}, volumes: ['./exe_writer:/writer:ro'], cap_add: [SYS_PTRACE, DAC_READ_SEARCH]}}}}"),
     );
     stack.wharf(&["up", "-d"]).ok();
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_wharf"));
@@ -199,9 +196,7 @@ fn a_build_gets_no_further_than_a_container() {
 #[test]
 fn nobody_passes_for_a_neighbour() {
     let stack = Stack::new("nothing");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stacks/support/spoof.c");
-    let built = Command::new("cc").args(["-static", "-O1", source, "-o"]).arg(stack.path("spoof")).status().expect("cc");
-    assert!(built.success());
+    stack.compile("spoof");
     stack.write(
         "compose.yaml",
         &format!(

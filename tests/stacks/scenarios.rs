@@ -52,10 +52,7 @@ fn names_resolve_and_follow_a_restarted_container() {
 #[test]
 fn published_ports_answer_on_every_address() {
     let stack = Stack::new("ports");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stacks/support/udp_echo.c");
-    let built =
-        std::process::Command::new("cc").args(["-static", "-O1", source, "-o"]).arg(stack.path("echo")).status().expect("cc");
-    assert!(built.success());
+    stack.compile("udp_echo");
     stack.wharf(&["up", "-d"]).ok();
     let (local, any) = (published(&stack, "web", "127.0.0.1"), published(&stack, "web", "0.0.0.0"));
     let mut last = String::new();

@@ -120,7 +120,7 @@ fn check_options(new: &NewNetwork) -> Result<(), EngineError> {
     for (name, ipv6) in [("host_binding_ipv4", false), ("host_binding_ipv6", true)] {
         let fits = |text: &String| text.parse().is_ok_and(|address: IpAddr| address.is_ipv6() == ipv6);
         if let Some(text) = option(name).filter(|text| !fits(text)) {
-            let family = if ipv6 { "IPv6" } else { "IPv4" };
+            let family = address::family_name(ipv6);
             return Err(EngineError::Invalid(format!(
                 "the network {} has the {name} `{text}`, which is no address of {family}",
                 new.name
@@ -149,7 +149,7 @@ fn choose_pool(new: &NewNetwork, ipv6: bool, used: &[(Subnet, String)], id: &str
     let mut wanted = new.pools.iter().filter(|pool| !pool.is_empty() && pool.is_ipv6() == ipv6);
     let pool = wanted.next().cloned().unwrap_or_default();
     if wanted.next().is_some() {
-        let family = if ipv6 { "IPv6" } else { "IPv4" };
+        let family = address::family_name(ipv6);
         return Err(NetworkError::SecondSubnet { network: new.name.clone(), family });
     }
     let Some(text) = &pool.subnet else {

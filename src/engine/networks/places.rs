@@ -4,7 +4,7 @@ use super::parent_of;
 use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, EndpointSpec, NetworkDriver, NetworkMode, NetworkRecord};
 use crate::engine::{Container, Engine, locked};
-use crate::network::address::Addresses;
+use crate::network::address::{self, Addresses};
 use crate::network::dns::{self, View};
 use crate::network::firewall::Sender;
 use crate::network::sandbox::{self, Attachment, Sandbox};
@@ -44,8 +44,8 @@ fn choose_addresses(
 ) -> Result<Addresses, NetworkError> {
     let wanted = Addresses { ipv4: endpoint.ipv4_address, ipv6: endpoint.ipv6_address };
     let name = || network.name.clone();
-    if let Some(address) = wanted.iter().find(|a| !network.pools().any(|pool| pool.subnet.is_ipv6() == a.is_ipv6())) {
-        let family = if address.is_ipv6() { "IPv6" } else { "IPv4" };
+    if let Some(address) = wanted.iter().find(|address| network.pool(address.is_ipv6()).is_none()) {
+        let family = address::family_name(address.is_ipv6());
         return Err(NetworkError::NoFamily { network: name(), address, family });
     }
     let mut chosen = Addresses::default();
@@ -75,9 +75,7 @@ fn choose_addresses(
 
 /// Whether a container may configure its interfaces: then it may have further addresses, and announce them.
 fn administers_network(record: &ContainerRecord) -> bool {
-    let named =
-        |list: &[String]| list.iter().any(|c| matches!(c.to_ascii_uppercase().as_str(), "ALL" | "NET_ADMIN" | "CAP_NET_ADMIN"));
-    record.spec.privileged || named(&record.spec.cap_add)
+    record.spec.capabilities().is_ok_and(|capabilities| capabilities.has("NET_ADMIN"))
 }
 
 /// What a container may say of itself on a network.
@@ -145,8 +143,8 @@ impl Engine {
         let attachments = self.attachments(&record, &places)?;
         let ends =
             places.iter().zip(&attachments).filter_map(|((n, _), attachment)| Some((n.id.clone(), attachment.host_name()?)));
-        let interfaces = ends.collect();
-        self.update(container, |record| record.interfaces = interfaces);
+        // Journaled with the start: without that they are nobody's.
+        locked(&container.record).interfaces = ends.collect();
         let name = record.name.clone();
         let made = tokio::task::spawn_blocking(move || sandbox::make(&name, &attachments));
         let sandbox = made.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
@@ -168,7 +166,7 @@ impl Engine {
         // The default route is on the network with the highest `gw_priority`; of equal ones the first.
         let priority = |network: &NetworkRecord| endpoint(network).map_or(0, |e| e.gw_priority);
         for ipv6 in [false, true] {
-            let gateway = |network: &NetworkRecord| network.pools().find(|p| p.subnet.is_ipv6() == ipv6).map(|p| p.gateway);
+            let gateway = |network: &NetworkRecord| network.pool(ipv6).map(|pool| pool.gateway);
             let ways_out = places.iter().enumerate().filter(|(_, (network, _))| !network.internal);
             let ways_out = ways_out.filter_map(|(i, (network, _))| Some((-priority(network), i, gateway(network)?)));
             if let Some((_, i, gateway)) = ways_out.min() {

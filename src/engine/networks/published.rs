@@ -8,7 +8,7 @@ use crate::network::NetworkError;
 use crate::network::firewall::{Forward, Sender};
 use crate::network::ports::{self, Reservation};
 use crate::network::proxy::{self, Proxy};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 /// A running container's ports. They are the host's again when this is dropped and its rules are taken back.
@@ -29,26 +29,6 @@ fn protocol_number(name: &str) -> u8 {
         _ => libc::IPPROTO_TCP,
     };
     number as u8
-}
-
-/// Listens on the first free port of a range on one of the host's IPv6 addresses.
-fn start_proxy(
-    address: Ipv6Addr,
-    protocol: &str,
-    range: RangeInclusive<u16>,
-    to: SocketAddr,
-    owner: &dyn Fn(u16) -> Option<String>,
-) -> Result<Proxy, EngineError> {
-    let mut last = None;
-    for port in range {
-        match proxy::start(address, port, to) {
-            Ok(proxy) => return Ok(proxy),
-            Err(error) => last = Some((port, error)),
-        }
-    }
-    let (port, error) = last.unwrap_or((0, std::io::ErrorKind::InvalidInput.into()));
-    let owner = ports::blame(protocol, port, &error, owner);
-    Err(NetworkError::PortTaken { port, protocol: protocol.into(), address: format!("[{address}]"), owner }.into())
 }
 
 /// The address of the host that a network's ports are published on where they name none (`host_binding_ipv4`, `_ipv6`).
@@ -88,7 +68,8 @@ impl Published {
     ) -> Result<(), EngineError> {
         let address = host_ip.unwrap_or(Ipv6Addr::UNSPECIFIED);
         let number = if port.protocol == "tcp" {
-            let proxy = start_proxy(address, &port.protocol, range, to.into(), owner)?;
+            let start = |number| proxy::start(address, number, to.into());
+            let proxy = ports::first_free(address.into(), &port.protocol, range, owner, start)?;
             let number = proxy.port;
             self.proxies.push(proxy);
             number
@@ -156,26 +137,18 @@ impl Engine {
                 number = Some(published.on_ipv4(port, host_ip, range(host_ip), to, &owner)?);
             }
             let Some(to) = inner(ipv6.or(ipv4)) else { continue };
-            match on(ipv6, true) {
-                Some(IpAddr::V6(ip)) => {
-                    let range = number.map_or_else(|| range(Some(IpAddr::V6(ip))), |number| number..=number);
-                    published.on_ipv6(port, Some(ip), range, to, &owner)?;
-                }
+            let host_ip = match on(ipv6, true) {
+                Some(IpAddr::V6(ip)) => Some(ip),
                 // On every address means on those of IPv6, too, where the host has any and the port is free there.
-                None if port.host_ip.is_none() && on(ipv4, false).is_none() => {
-                    let result = published.on_ipv6(
-                        port,
-                        None,
-                        number.map_or_else(|| range(Some(Ipv6Addr::UNSPECIFIED.into())), |n| n..=n),
-                        to,
-                        &owner,
-                    );
-                    // A container of IPv6 alone has no other.
-                    if number.is_none() {
-                        result?
-                    }
-                }
-                _ => {}
+                None if port.host_ip.is_none() && on(ipv4, false).is_none() => None,
+                _ => continue,
+            };
+            let address = host_ip.unwrap_or(Ipv6Addr::UNSPECIFIED);
+            let range = number.map_or_else(|| range(Some(address.into())), |number| number..=number);
+            let taken = published.on_ipv6(port, host_ip, range, to, &owner);
+            // A container of IPv6 alone has no other port.
+            if host_ip.is_some() || number.is_none() {
+                taken?;
             }
         }
         Ok(published)

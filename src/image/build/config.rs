@@ -1,5 +1,6 @@
 //! The image's configuration while it is built: what ENV, CMD, LABEL and their like change.
 
+use crate::runtime::DEFAULT_PATH;
 use serde_json::{Map, Value, json};
 
 /// A configuration in the form of the OCI image specification, with Docker's additions.
@@ -9,8 +10,6 @@ pub struct Config {
     /// What is under `config`.
     inner: Map<String, Value>,
 }
-
-pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Config {
     /// That of `FROM scratch`.

@@ -401,7 +401,7 @@ impl Solver {
         let key = layers.last().map_or_else(|| "scratch".to_string(), |layer| layer.chain.clone());
         let mut config = Config::of(config);
         if config.env("PATH").is_none() {
-            config.set_env("PATH", super::config::DEFAULT_PATH);
+            config.set_env("PATH", crate::runtime::DEFAULT_PATH);
         }
         Ok(State { key, layers, config, created, ..empty })
     }

@@ -10,7 +10,7 @@ mod others;
 pub use neighbours::try_guard;
 pub use others::keep_through;
 
-use super::address::Subnet;
+use super::address::{Subnet, octets};
 use super::netlink::Netlink;
 use super::nft::{self, Expression as E, Family, Hook, Side, Transaction};
 use others::Anew;
@@ -214,13 +214,6 @@ impl Firewall {
 impl Forward {
     fn family(&self) -> Family {
         Family::of(self.to.0.is_ipv6())
-    }
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 

@@ -1,9 +1,9 @@
 //! What a container may say of itself on its network: a table of the family `bridge`.
 
-use super::super::address::Subnet;
+use super::super::address::{Subnet, octets};
 use super::super::netlink::Netlink;
 use super::super::nft::{self, Expression as E, Family, Field, Hook, Transaction};
-use super::{Sender, octets};
+use super::Sender;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -132,6 +132,13 @@ impl Stack {
     }
 
     /// Replaces a file of the project.
+    /// Compiles `tests/stacks/support/NAME.c` to the file `NAME` of the project; statically, since containers have no libraries.
+    pub fn compile(&self, name: &str) {
+        let source = format!("{}/tests/stacks/support/{name}.c", env!("CARGO_MANIFEST_DIR"));
+        let built = Command::new("cc").args(["-static", "-O1", &source, "-o"]).arg(self.path(name)).status().expect("cc");
+        assert!(built.success(), "{name}.c");
+    }
+
     pub fn write(&self, name: &str, text: &str) {
         std::fs::write(self.path(name), text).expect("write");
     }
