@@ -67,7 +67,7 @@ impl Engine {
             id: new_id().map_err(EngineError::io("making an id"))?,
             container: container.clone(),
             new,
-            number: self.next_exec.fetch_add(1, Ordering::Relaxed),
+            number: self.next_number.fetch_add(1, Ordering::Relaxed),
             state: watch::Sender::new(ExecState::default()),
             terminal: Mutex::new(None),
         });

@@ -10,6 +10,7 @@ use crate::runtime::control::Request;
 use crate::runtime::sys::{self, Recursive};
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::time::{ClockId, clock_gettime};
 use std::fs::{self, DirBuilder, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -131,6 +132,11 @@ fn raise_open_files() -> (u64, u64) {
     (soft, hard)
 }
 
+fn nanoseconds_since_boot() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
+    now.as_nanos() as u64
+}
+
 /// This program on a read-only mount that is attached nowhere: a container that gets hold of /proc/PID/exe of a process
 /// that is still wharf's cannot open it for writing (CVE-2019-5736), and it costs no memory, unlike a sealed copy.
 fn protected_program() -> std::io::Result<OwnedFd> {
@@ -173,7 +179,7 @@ impl Engine {
             apparmor: Default::default(),
             seccomp: Default::default(),
             nofile,
-            next_exec: AtomicU64::new(1),
+            next_number: AtomicU64::new(nanoseconds_since_boot()),
             monitors: Default::default(),
             starting: Semaphore::new(STARTS_AT_ONCE),
             pulls: Default::default(),

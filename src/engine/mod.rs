@@ -78,7 +78,9 @@ pub struct Engine {
     seccomp: Mutex<HashMap<u64, Vec<[u32; 2]>>>,
     /// The limit of open files that the engine was started with: soft, hard.
     nofile: (u64, u64),
-    next_exec: AtomicU64,
+    /// Of the next exec, and of the next interface. It begins where no earlier engine can have come, whose execs may still run:
+    /// at the nanoseconds since the machine's start.
+    next_number: AtomicU64,
     /// The processes that were started beside containers, and are this one's children.
     monitors: Mutex<std::collections::HashSet<i32>>,
     /// How many containers are started at once: more would only wait for each other in the kernel.

@@ -154,6 +154,21 @@ networks:
 }
 
 #[test]
+fn an_interface_of_an_earlier_engine_may_be_there_still() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", &format!("services: {{web: {{{}}}}}", sleeping("")));
+    stack.wharf(&["up", "-d"]).ok();
+    // Whoever holds the namespace keeps the kernel from removing the pair.
+    let name = format!("{}-web-1", stack.project);
+    let pid = stack.pid(&name);
+    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("namespace");
+    stack.wharf(&["engine", "stop"]).ok();
+    stack.wharf(&["restart", "web"]).ok();
+    assert_ne!(stack.pid(&name), pid);
+    drop(namespace);
+}
+
+#[test]
 fn an_address_that_a_network_cannot_have_is_refused() {
     let stack = Stack::new("nothing");
     let with = |options: &str, network: &str| {
@@ -212,8 +227,7 @@ networks: {{n: {{driver_opts: {{com.docker.network.bridge.host_binding_ipv4: 127
     let sctp = stack.wharf(&["port", "--protocol", "sctp", "web", "7"]).ok();
     let host_port: u16 = sctp.trim().rsplit(':').next().expect("port").parse().expect("number");
     let name = format!("{}-web-1", stack.project);
-    let known: serde_json::Value = serde_json::from_str(&stack.wharf(&["container", "inspect", &name]).ok()).expect("JSON");
-    let pid = known[0]["State"]["Pid"].to_string();
+    let pid = stack.pid(&name).to_string();
     let heard = std::thread::spawn(move || {
         // tcpdump's part, without it: a raw socket in the container's namespace.
         let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("namespace");

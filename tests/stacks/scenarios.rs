@@ -1,7 +1,7 @@
 //! Stacks on real containers. Each scenario is a directory in `tests/scenarios` with a compose.yaml that runs by itself,
 //! and a test here: what is done to it, and what must be seen.
 
-use crate::support::{Stack, eventually};
+use crate::support::{Stack, eventually, sleeping};
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -438,6 +438,29 @@ fn the_engine_may_be_killed_at_any_time() {
     assert_eq!(all.lines().count(), 18 * 400);
     assert_eq!(stack.wharf(&["exec", "-T", "writer", "echo", "alive"]).ok(), "alive\n");
     assert_eq!(stack.sh("writer", "nslookup writer | grep -c 'Address: [0-9]*\\.'"), "18", "names are answered again");
+}
+
+#[test]
+fn what_an_earlier_engine_ran_is_not_taken_for_ones_own() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", &format!("services: {{app: {{{}}}}}", sleeping("")));
+    stack.wharf(&["up", "-d"]).ok();
+    for _ in 0..4 {
+        stack.wharf(&["exec", "-d", "app", "sleep", "2000"]).ok();
+    }
+    stack.wharf(&["engine", "stop"]).ok();
+    let script = "until [ -e /go ]; do sleep 0.05; done; exit 7";
+    let mut own: Vec<_> =
+        (0..4).map(|_| stack.command(&["exec", "-T", "app", "sh", "-c", script]).spawn().expect("wharf")).collect();
+    let count = |what: &str| stack.sh("app", &format!("ps -o args | grep -c '^{what}' || true"));
+    eventually("they run", 20, || count("sh -c until") == "4");
+    assert_eq!(count("sleep 2000"), "4");
+    stack.sh("app", "kill $(ps -o pid,args | awk '/^ *[0-9]* sleep 2000/ { print $1 }')");
+    eventually("the earlier ones are gone", 20, || count("sleep 2000") == "0");
+    stack.sh("app", "touch /go");
+    for exec in &mut own {
+        assert_eq!(exec.wait().expect("wait").code(), Some(7));
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// A network, and a container's addresses there.
 pub(in crate::engine) type Place = (NetworkRecord, Addresses);
@@ -198,10 +199,8 @@ impl Engine {
                     })?
                 }
             };
-            // Unlike any earlier interface of the same container, which the kernel may not have removed yet.
-            let turn = self.next_exec.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 0x1000;
             let isolated = !network.is_on("com.docker.network.bridge.enable_icc");
-            let host_name = format!("wh{}{turn:03x}{}", &id[..8], n % 10);
+            let host_name = self.new_host_end(id, n);
             sandbox::To::Bridge { bridge: index, group: network.group(), host_name, isolated }
         } else {
             let (parent, kind) = parent_of(network)?;
@@ -222,6 +221,18 @@ impl Engine {
             sysctls: options.sysctls.clone(),
             gateways: Vec::new(),
         })
+    }
+
+    /// A name for the host's end of a container's n-th interface that no earlier one has: the kernel may not have removed that
+    /// yet, be it this engine's or another's before it.
+    fn new_host_end(&self, id: &str, n: usize) -> String {
+        loop {
+            let turn = self.next_number.fetch_add(1, Ordering::Relaxed) % 0x1000;
+            let name = format!("wh{}{turn:03x}{}", &id[..8], n % 10);
+            if link::index_of(&name).is_err() {
+                return name;
+            }
+        }
     }
 
     /// Takes a sandbox over: its resolver serves, and others find the container by its names.

@@ -192,6 +192,13 @@ impl Stack {
         self.container(service)["ID"].as_str().expect("id").to_string()
     }
 
+    /// The first process of a container, by the container's name.
+    pub fn pid(&self, container: &str) -> i64 {
+        let known: serde_json::Value =
+            serde_json::from_str(&self.wharf(&["container", "inspect", container]).ok()).expect("JSON");
+        known[0]["State"]["Pid"].as_i64().expect("pid")
+    }
+
     /// The engine's process.
     pub fn engine_pid(&self) -> Option<i32> {
         self.processes()
