@@ -143,8 +143,7 @@ impl Engine {
             for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
                 let id = entry.file_name().to_string_lossy().into_owned();
                 if !known.contains_key(&id) {
-                    self.cgroups.kill(&id);
-                    self.cgroups.remove(&id);
+                    self.remove_stray_groups(&id);
                     let _ = crate::image::store::remove_tree(&entry.path());
                 }
             }

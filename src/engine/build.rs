@@ -250,6 +250,7 @@ impl Engine {
             endpoints: indexmap::IndexMap::new(),
             interfaces: indexmap::IndexMap::new(),
             bound_ports: Vec::new(),
+            control_group: None,
             state: State { status: Status::Created, ..State::default() },
             stopped_by_user: false,
             restart_count: 0,

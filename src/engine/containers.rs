@@ -83,6 +83,7 @@ impl Engine {
             endpoints: inherit_from.map(|old| old.endpoints.clone()).unwrap_or_default(),
             interfaces: indexmap::IndexMap::new(),
             bound_ports: Vec::new(),
+            control_group: None,
             state: State::default(),
             stopped_by_user: false,
             restart_count: 0,
@@ -169,8 +170,8 @@ impl Engine {
         let _turn = self.starting.acquire().await;
         let record = container.record();
         let placed = self.place(container).await?;
-        let record = ContainerRecord { endpoints: container.record().endpoints, ..record };
-        let this = self.clone();
+        let mut record = ContainerRecord { endpoints: container.record().endpoints, ..record };
+        let (this, started) = (self.clone(), container.clone());
         let mut joined: Vec<(Join, Arc<OwnedFd>)> = placed.namespace.clone().map(|fd| (Join::Network, fd)).into_iter().collect();
         joined.extend(self.shared_namespaces(&record)?);
         // Held until it runs: the next one finds the file systems that it has mounted.
@@ -189,6 +190,10 @@ impl Engine {
                 fs::create_dir_all(directory).map_err(doing())?;
             }
             this.write_etc(&record, placed.addresses)?;
+            let scope;
+            (record.control_group, scope) = this.choose_control_group(&record)?;
+            // Journaled with the start: without that it is nobody's.
+            locked(&started.record).control_group.clone_from(&record.control_group);
             let mut launch = this.launch_file(&record)?;
             launch.joins = joined.iter().map(|(join, _)| *join).collect();
             launch.shared = shared;
@@ -203,9 +208,9 @@ impl Engine {
             fds.extend(joined.iter().map(|(_, fd)| fd.as_fd()));
             let monitor = sys::spawn(&program, &args, &fds).map_err(EngineError::io("starting a monitor"))?;
             locked(&this.monitors).insert(monitor);
-            Ok(ours)
+            Ok((ours, scope))
         });
-        let socket = spawned.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
+        let (socket, _scope) = spawned.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
         let link = Arc::new(MonitorLink::new(socket).map_err(EngineError::io("talking to the monitor"))?);
         self.follow_new(container, link).await
     }

@@ -7,6 +7,7 @@ use crate::network::address::Addresses;
 use crate::runtime::DEFAULT_PATH;
 use crate::runtime::capabilities::Capabilities;
 use crate::runtime::launch::{ImageMount, Launch, LogTarget, Rootfs};
+use crate::runtime::scope::Scope;
 use crate::runtime::spec::{BindMount, Ipc, Resources, Settings};
 use crate::runtime::{pack, seccomp, seccomp_file, spec};
 use std::collections::HashMap;
@@ -189,6 +190,7 @@ impl Engine {
             terminal: spec.tty,
             cgroup: self.cgroups.clone(),
             group: record.group(),
+            monitors: self.scope.as_ref().map(Scope::monitors),
             oci,
             rootfs: Rootfs {
                 lower: record.layers.iter().rev().map(|layer| self.images.layer(layer)).chain([self.base_layer()]).collect(),

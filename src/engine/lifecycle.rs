@@ -1,7 +1,7 @@
 //! The engine as a process: one for each data root, started on demand, gone when there is nothing left to watch.
 
 use super::events::LogWatcher;
-use super::{Config, Engine, EngineError, locked};
+use super::{Config, Engine, EngineError, control_groups, locked};
 use crate::image::Store;
 use crate::image::registry::Registry;
 use crate::network::firewall::{Firewall, keep_through};
@@ -99,7 +99,7 @@ async fn serve(config: Config, nofile: (u64, u64), when_idle: WhenIdle, ready: i
     let short = format!("/proc/self/fd/{}/engine.sock", std::os::fd::AsRawFd::as_raw_fd(&directory));
     let listener = UnixListener::bind(short).map_err(EngineError::io(format!("listening on {}", socket.display())))?;
     let _ = fs::set_permissions(&socket, fs::Permissions::from_mode(0o600));
-    let engine = Arc::new(Engine::open(config, nofile)?);
+    let engine = Arc::new(Engine::open(config, nofile, when_idle)?);
     engine.make_base_layer()?;
     engine.adopt().await;
     let connections = Arc::new(watch::Sender::new(0usize));
@@ -154,13 +154,16 @@ fn protected_program() -> std::io::Result<OwnedFd> {
 }
 
 impl Engine {
-    fn open(config: Config, nofile: (u64, u64)) -> Result<Self, EngineError> {
+    fn open(config: Config, nofile: (u64, u64), when_idle: WhenIdle) -> Result<Self, EngineError> {
         let cgroups = Hierarchy::find().map_err(EngineError::io("finding the control groups"))?;
-        cgroups.make_parents().map_err(|e| EngineError::Invalid(e.to_string()))?;
+        let scope = control_groups::delegated(&cgroups, &instance_name(&config.run_root), when_idle);
+        if scope.is_none() {
+            cgroups.make_parents().map_err(|e| EngineError::Invalid(e.to_string()))?;
+        }
         let journal_path = config.data_root.join("state.journal");
         let journal =
             super::Journal::open(&journal_path).map_err(EngineError::io(format!("reading {}", journal_path.display())))?;
-        let table = firewall_table(&config.run_root);
+        let name = instance_name(&config.run_root);
         Ok(Engine {
             images: Arc::new(Store::open(&config.data_root.join("images"))?),
             registry: Registry::new()?,
@@ -168,7 +171,8 @@ impl Engine {
             contents: crate::image::build::files::Contents::default(),
             journal,
             cgroups,
-            firewall: Arc::new(Firewall::new(&table).map_err(crate::network::NetworkError::Firewall)?),
+            scope,
+            firewall: Arc::new(Firewall::new(&name).map_err(crate::network::NetworkError::Firewall)?),
             names: Arc::default(),
             containers: Default::default(),
             networks: Default::default(),
@@ -262,8 +266,8 @@ impl Engine {
     }
 }
 
-/// The default engine's table is `wharf`; one with another run root has its own beside it.
-fn firewall_table(run_root: &Path) -> String {
+/// What an engine's firewall table and scope are called: `wharf` for the default one; one with another run root has its own.
+fn instance_name(run_root: &Path) -> String {
     if run_root == Path::new("/run/wharf") {
         return "wharf".into();
     }

@@ -8,6 +8,7 @@ pub mod adopt;
 pub mod build;
 mod cdi;
 pub mod containers;
+mod control_groups;
 pub mod convert;
 mod devices;
 pub mod error;
@@ -38,6 +39,7 @@ use crate::network::dns::{Names, Serving};
 use crate::network::firewall::Firewall;
 use crate::runtime::cgroup::Hierarchy;
 use indexmap::IndexMap;
+use crate::runtime::scope::Scope;
 use journal::Journal;
 use link::MonitorLink;
 use record::{ContainerRecord, NetworkRecord, VolumeRecord};
@@ -64,6 +66,8 @@ pub struct Engine {
     journal: Journal,
     cgroups: Hierarchy,
     firewall: Arc<Firewall>,
+    /// The part of them that systemd has delegated, where it does.
+    scope: Option<Scope>,
     names: Arc<Names>,
     containers: Mutex<IndexMap<String, Arc<Container>>>,
     networks: Mutex<IndexMap<String, NetworkRecord>>,

@@ -378,6 +378,9 @@ pub struct ContainerRecord {
     /// The host's ends of its veth pairs, by the network's id.
     #[serde(default)]
     pub interfaces: IndexMap<String, String>,
+    /// Its control group since its last start, where systemd has delegated one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_group: Option<String>,
     /// Published ports as they were bound: target, protocol, host address, host port.
     #[serde(default)]
     pub bound_ports: Vec<(u16, String, Option<IpAddr>, u16)>,
@@ -395,9 +398,10 @@ pub struct ContainerRecord {
 impl ContainerRecord {
     /// Its control group: [`crate::runtime::cgroup::Hierarchy::directories`] tells where that is.
     pub fn group(&self) -> String {
-        match &self.spec.cgroup_parent {
-            Some(parent) => format!("/{}/{}", parent.trim_matches('/'), self.id),
-            None => self.id.clone(),
+        match (&self.control_group, &self.spec.cgroup_parent) {
+            (Some(group), _) => group.clone(),
+            (None, Some(parent)) => format!("/{}/{}", parent.trim_matches('/'), self.id),
+            (None, None) => self.id.clone(),
         }
     }
 

@@ -1,4 +1,5 @@
-//! Control groups, v1 (also hybrid) and v2: one for each container, below `/wharf`, with the limits that OCI names.
+//! Control groups, v1 (also hybrid) and v2: one for each container, with the limits that OCI names. They are below `/wharf`, or
+//! in the [`super::scope`] that systemd has delegated.
 
 use super::error::{Doing, StepFailed};
 use oci_spec::runtime::LinuxResources;
@@ -59,7 +60,7 @@ impl Hierarchy {
     }
 
     /// The directories of a group, with the controllers of each (none for v2). A group is named by its container's id, or by
-    /// its path, which begins with `/`, where the container has a parent group of its own (`cgroup_parent`).
+    /// its path, which begins with `/`, where that is not in `/wharf`.
     pub fn directories<'a>(&'a self, group: &'a str) -> impl Iterator<Item = (&'a [String], PathBuf)> {
         let pairs: Vec<(&[String], &PathBuf)> = match self {
             Hierarchy::V1(mounts) => mounts.iter().map(|(c, p)| (c.as_slice(), p)).collect(),
@@ -258,15 +259,19 @@ fn make_parent(path: &Path, controllers: &[String]) -> Result<(), StepFailed> {
         write(&path.join("cgroup.clone_children"), "1")?;
     }
     if controllers.is_empty() {
-        for directory in [above, path] {
-            let available = fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
-            for controller in available.split_whitespace().filter(|c| matches!(*c, "cpu" | "cpuset" | "io" | "memory" | "pids")) {
-                // One at a time: a controller that a v1 mount or the distribution keeps must not take the others along.
-                let _ = fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}"));
-            }
-        }
+        enable_controllers(above);
+        enable_controllers(path);
     }
     Ok(())
+}
+
+/// Turns a v2 group's controllers on for the groups below it.
+pub(super) fn enable_controllers(group: &Path) {
+    let available = fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
+    for controller in available.split_whitespace().filter(|c| matches!(*c, "cpu" | "cpuset" | "io" | "memory" | "pids")) {
+        // One at a time: a controller that a v1 mount or the distribution keeps must not take the others along.
+        let _ = fs::write(group.join("cgroup.subtree_control"), format!("+{controller}"));
+    }
 }
 
 /// Removes a parent group, and what led to it, where wharf has made it and nothing is left in it.

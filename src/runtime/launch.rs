@@ -11,6 +11,8 @@ pub struct Launch {
     pub id: String,
     /// The container's group in the control groups' hierarchies, as [`super::cgroup::Hierarchy::directories`] names it.
     pub group: String,
+    /// The group that the monitor goes to; absent where it stays where it was started.
+    pub monitors: Option<String>,
     /// CLONE_NEW* of the namespaces to make.
     pub clone_flags: u64,
     /// What of others' the container joins: the monitor inherits a descriptor for each, in this order, after the engine's.

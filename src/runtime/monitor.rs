@@ -36,6 +36,7 @@ pub const ENGINE_FD: i32 = 3;
 #[derive(Deserialize)]
 struct Brief {
     group: String,
+    monitors: Option<String>,
     cgroup: Hierarchy,
     id: String,
     runtime: Option<PathBuf>,
@@ -123,6 +124,9 @@ impl Monitor {
     fn start() -> Result<Self, StepFailed> {
         let text = std::fs::read("launch.json").doing("reading the launch file")?;
         let brief: Brief = serde_json::from_slice(&text).map_err(std::io::Error::from).doing("reading the launch file")?;
+        if let Some(monitors) = &brief.monitors {
+            brief.cgroup.enter(monitors)?;
+        }
         let mut joined = Joined::default();
         for (fd, join) in (ENGINE_FD + 1..).zip(&brief.joins) {
             let fd = sys::inherited(fd).ok_or_else(|| StepFailed::because("starting", "a namespace to join is missing"))?;
