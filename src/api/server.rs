@@ -114,6 +114,9 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Reply {
         ["volumes", rest @ ..] => networks::volumes(&engine, &method, rest, &query, request).await,
         ["projects", rest @ ..] => projects::route(&engine, &method, rest, request).await,
         ["engine", "stop"] if post => {
+            if query.flag("containers") {
+                engine.stop_everything().await;
+            }
             engine.request_stop();
             reply::empty(204)
         }

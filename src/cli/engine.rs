@@ -23,19 +23,23 @@ pub struct EngineCommand {
 #[derive(clap::Subcommand, Debug)]
 enum Action {
     /// Stop the engine; containers go on running, and the next command starts an engine again.
-    Stop,
+    Stop {
+        /// Stop the containers first, as for a shutdown of the host: the next engine starts those that are to be restarted.
+        #[arg(long)]
+        containers: bool,
+    },
 }
 
 pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
-    if let Some(Action::Stop) = command.action {
-        return stop(global);
+    if let Some(Action::Stop { containers }) = command.action {
+        return stop(global, containers);
     }
     let filter = tracing_subscriber::EnvFilter::try_from_env("WHARF_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let absolute = |path: &std::path::Path| std::path::absolute(path).map_err(|e| Failure::Message(e.to_string()));
     let config = Config { data_root: absolute(&global.data_root)?, run_root: absolute(&global.run_root)? };
     if command.replace {
-        stop(global)?;
+        stop(global, false)?;
     }
     if command.background {
         let _ = nix::unistd::setsid();
@@ -62,7 +66,7 @@ pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
 }
 
 /// Asks the engine to end and waits until it has. Another that somebody starts meanwhile is not waited for.
-fn stop(global: &Global) -> Outcome {
+fn stop(global: &Global, containers: bool) -> Outcome {
     use nix::poll::{PollFd, PollFlags, PollTimeout};
     let socket = lifecycle::socket_path(&global.run_root);
     // No engine, and none to end.
@@ -72,7 +76,8 @@ fn stop(global: &Global) -> Outcome {
     let process = sys::pidfd_open(credentials.map_err(|e| failed(e.into()))?.pid()).map_err(failed)?;
     drop(peer);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    match runtime.block_on(Client::new(&socket).post::<serde_json::Value>("/engine/stop", &serde_json::Value::Null)) {
+    let path = if containers { "/engine/stop?containers=1" } else { "/engine/stop" };
+    match runtime.block_on(Client::new(&socket).post::<serde_json::Value>(path, &serde_json::Value::Null)) {
         Ok(_) | Err(ClientError::Connect { .. }) => {}
         // The engine may be gone before its answer is read.
         Err(error) => tracing::debug!("{error}"),

@@ -117,9 +117,15 @@ impl Engine {
         match exit {
             Some(exit) if record.state.status != Status::Restarting => self.on_exit(container, &exit),
             _ => {
-                // A reboot, or a monitor that was killed: nobody knows the exit code. Docker restarts by the policy alone.
-                let code = if record.state.status == Status::Restarting { record.state.exit_code } else { 255 };
-                let exit = Exit { code, oom_killed: false, finished_at: jiff::Timestamp::now(), started_at: None };
+                // A reboot, or a monitor that was killed: nobody knows the exit code. Docker restarts by the policy alone. What
+                // waited for its restart has ended before.
+                let waited = record.state.status == Status::Restarting;
+                let now = jiff::Timestamp::now();
+                let (code, finished_at) = match record.state.finished_at {
+                    Some(ended) if waited => (record.state.exit_code, ended),
+                    _ => (255, now),
+                };
+                let exit = Exit { code, oom_killed: false, finished_at, started_at: None };
                 let policy = record.spec.restart;
                 let again = policy != RestartPolicy::No
                     && should_restart(policy, exit.code, record.restart_count, record.stopped_by_user);

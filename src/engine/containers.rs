@@ -225,7 +225,11 @@ impl Engine {
         self.stop_locked(container, timeout).await
     }
 
-    async fn stop_locked(self: &Arc<Self>, container: &Arc<Container>, timeout: Option<u64>) -> Result<(), EngineError> {
+    pub(super) async fn stop_locked(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        timeout: Option<u64>,
+    ) -> Result<(), EngineError> {
         if let Some(timer) = locked(&container.live).restart.take() {
             timer.abort();
         }
@@ -253,11 +257,13 @@ impl Engine {
         }
         let signal = Self::stop_signal(&record);
         self.signal(container, signal)?;
-        let stopped = container.wait_until(|record| !record.state.status.is_alive());
+        // At a shutdown it is about to be restarted then, by another engine.
+        let over = |record: &ContainerRecord| !matches!(record.state.status, Status::Running | Status::Paused);
+        let stopped = container.wait_until(over);
         if signal != libc::SIGKILL && tokio::time::timeout(Duration::from_secs(seconds), stopped).await.is_err() {
             self.signal(container, libc::SIGKILL)?;
         }
-        container.wait_until(|record| !record.state.status.is_alive()).await;
+        container.wait_until(over).await;
         self.emit_container(container, "stop", &[]);
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The engine as a process: one for each data root, started on demand, gone when there is nothing left to watch.
 
 use super::events::LogWatcher;
-use super::{Config, Engine, EngineError, control_groups, locked};
+use super::{Config, Engine, EngineError, control_groups, locked, shutdown};
 use crate::image::Store;
 use crate::image::registry::Registry;
 use crate::network::firewall::{Firewall, keep_through};
@@ -191,6 +191,7 @@ impl Engine {
             mounting: Default::default(),
             steps: Default::default(),
             stopping: watch::Sender::new(false),
+            going_down: Default::default(),
             watcher: LogWatcher::default(),
             config,
         })
@@ -237,7 +238,12 @@ impl Engine {
                 while tokio::time::timeout(IDLE, connected.changed()).await.is_ok_and(|r| r.is_ok()) {}
             };
             tokio::select! {
-                _ = terminate.recv() => return,
+                _ = terminate.recv() => {
+                    if tokio::task::spawn_blocking(shutdown::host_goes_down).await.unwrap_or_default() {
+                        self.stop_everything().await;
+                    }
+                    return;
+                }
                 _ = interrupt.recv() => return,
                 _ = stopping.wait_for(|stop| *stop) => return,
                 () = idle, if when_idle == WhenIdle::Leave => {}

@@ -25,6 +25,7 @@ pub mod networks;
 pub mod projects;
 pub mod record;
 mod sharing;
+mod shutdown;
 mod supervise;
 pub mod usage;
 pub mod volumes;
@@ -38,8 +39,8 @@ use crate::image::turns::Turns;
 use crate::network::dns::{Names, Serving};
 use crate::network::firewall::Firewall;
 use crate::runtime::cgroup::Hierarchy;
-use indexmap::IndexMap;
 use crate::runtime::scope::Scope;
+use indexmap::IndexMap;
 use journal::Journal;
 use link::MonitorLink;
 use record::{ContainerRecord, NetworkRecord, VolumeRecord};
@@ -65,9 +66,9 @@ pub struct Engine {
     pub registry: Registry,
     journal: Journal,
     cgroups: Hierarchy,
-    firewall: Arc<Firewall>,
     /// The part of them that systemd has delegated, where it does.
     scope: Option<Scope>,
+    firewall: Arc<Firewall>,
     names: Arc<Names>,
     containers: Mutex<IndexMap<String, Arc<Container>>>,
     networks: Mutex<IndexMap<String, NetworkRecord>>,
@@ -98,6 +99,8 @@ pub struct Engine {
     /// The same of builds' steps.
     steps: Turns,
     stopping: watch::Sender<bool>,
+    /// The host goes down: nothing is restarted any more.
+    going_down: std::sync::atomic::AtomicBool,
     /// How many steps of builds are on the builds' network.
     build_network_users: Mutex<usize>,
     /// Digests of what builds have copied.

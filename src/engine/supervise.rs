@@ -8,6 +8,7 @@ use crate::runtime::control::Event;
 use crate::runtime::launch::Exit;
 use jiff::Timestamp;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -152,6 +153,7 @@ impl Engine {
         let again = should_restart(record.spec.restart, exit.code, restarts, record.stopped_by_user);
         let ran_long =
             record.state.started_at.is_some_and(|start| exit.finished_at.as_second() - start.as_second() >= LONG_ENOUGH);
+        let going_down = self.going_down.load(Ordering::Acquire);
         if !again {
             self.unplace(container);
         }
@@ -161,7 +163,7 @@ impl Engine {
             record.state.exit_code = exit.code;
             record.state.oom_killed = exit.oom_killed;
             record.state.finished_at = Some(exit.finished_at);
-            if again {
+            if again && !going_down {
                 record.restart_count = restarts + 1;
             }
         });
@@ -169,7 +171,7 @@ impl Engine {
             self.emit_container(container, "oom", &[]);
         }
         self.emit_container(container, "die", &[("exitCode", exit.code.to_string())]);
-        if again {
+        if again && !going_down {
             let delay = {
                 let mut live = locked(&container.live);
                 let delay = match live.backoff {
@@ -192,7 +194,7 @@ impl Engine {
             locked(&again.live).restart = None;
             tokio::spawn(async move {
                 let _operation = again.operation.lock().await;
-                if again.status() != Status::Restarting {
+                if again.status() != Status::Restarting || this.going_down.load(Ordering::Acquire) {
                     return;
                 }
                 if let Err(error) = this.start_locked(&again).await {

@@ -464,6 +464,50 @@ fn what_an_earlier_engine_ran_is_not_taken_for_ones_own() {
 }
 
 #[test]
+fn a_shutdown_stops_containers_as_they_want_and_the_next_engine_has_them_back() {
+    let stack = Stack::new("nothing");
+    let service = |signal: &str, rest: &str| {
+        let script = format!("trap 'echo stopped by {signal}; exit 0' {signal}; echo started; while :; do sleep 0.1; done");
+        format!("{{image: 'busybox:local', command: [sh, -c, \"{script}\"], stop_signal: SIG{signal}, {rest}}}")
+    };
+    let yaml = format!(
+        "services:
+  always: {}
+  unless: {}
+  failing: {}
+  once: {}
+  stopped: {}
+",
+        service("TERM", "restart: always"),
+        service("USR1", "restart: unless-stopped"),
+        service("HUP", "restart: on-failure"),
+        service("INT", "init: true"),
+        service("TERM", "restart: always"),
+    );
+    stack.write("compose.yaml", &yaml);
+    stack.wharf(&["up", "-d"]).ok();
+    stack.wharf(&["stop", "stopped"]).ok();
+    let logs = |service: &str| stack.wharf(&["logs", "--no-log-prefix", service]).ok();
+    for service in ["always", "unless", "failing", "once"] {
+        eventually("it has begun", 20, || logs(service) == "started\n");
+    }
+    let pids = ["always", "unless", "once"].map(|service| stack.pid(&format!("{}-{service}-1", stack.project)));
+    let engine = stack.engine_pid().expect("an engine");
+    stack.wharf(&["engine", "stop", "--containers"]).ok();
+    for pid in pids {
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    }
+    assert_ne!(stack.engine_pid(), Some(engine), "nobody has brought it back");
+    eventually("they run again", 20, || ["always", "unless"].iter().all(|service| stack.state(service) == "running"));
+    eventually("from the beginning", 20, || logs("always") == "started\nstopped by TERM\nstarted\n");
+    eventually("each by its own signal", 20, || logs("unless") == "started\nstopped by USR1\nstarted\n");
+    for (service, last) in [("failing", "stopped by HUP"), ("once", "stopped by INT"), ("stopped", "stopped by TERM")] {
+        assert_eq!(stack.state(service), "exited", "{service}");
+        assert_eq!(logs(service), format!("started\n{last}\n"));
+    }
+}
+
+#[test]
 fn networks_are_walls() {
     let stack = Stack::new("walls");
     stack.wharf(&["up", "-d"]).ok();

@@ -1,0 +1,37 @@
+//! Stopping every container because the host goes down.
+
+use super::record::Status;
+use super::{Container, Engine};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+impl Engine {
+    /// Stops every container as it wants to be stopped, all at once. None is restarted by this engine any more; those whose
+    /// restart policy says so are by the next, as if they had not been stopped.
+    pub async fn stop_everything(self: &Arc<Self>) {
+        self.going_down.store(true, Ordering::Release);
+        let stops = self.containers().into_iter().map(|container| async move {
+            let _operation = container.operation.lock().await;
+            if has_process(&container)
+                && let Err(error) = self.stop_locked(&container, None).await
+            {
+                tracing::error!("stopping {}: {error}", container.name());
+            }
+        });
+        futures::future::join_all(stops).await;
+    }
+}
+
+fn has_process(container: &Container) -> bool {
+    matches!(container.status(), Status::Running | Status::Paused)
+}
+
+/// Whether systemd is shutting the host down. Without systemd nobody can tell, and what shuts it down calls
+/// `wharf engine stop --containers`.
+pub(super) fn host_goes_down() -> bool {
+    // As sd_booted(3) tells whether it runs.
+    Path::new("/run/systemd/system").is_dir()
+        && Command::new("systemctl").arg("is-system-running").output().is_ok_and(|output| output.stdout.starts_with(b"stopping"))
+}
