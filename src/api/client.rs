@@ -211,8 +211,7 @@ impl Client {
     /// As [`Client::get`].
     pub async fn get_frames(&self, path: &str) -> Result<Frames, ClientError> {
         let response = self.send(Self::request(Method::GET, path, Self::empty_body())?).await?;
-        let raw = response.headers().get(header::CONTENT_TYPE).is_some_and(|v| v == "application/vnd.docker.raw-stream");
-        Ok(Frames { body: response.into_body(), buffer: BytesMut::new(), raw })
+        Ok(Frames { body: response.into_body(), buffer: BytesMut::new() })
     }
 
     /// A POST after which the connection is a stream of bytes both ways.
@@ -286,8 +285,6 @@ impl Lines {
 pub struct Frames {
     body: Incoming,
     buffer: BytesMut,
-    /// One stream without frames: a container with a terminal.
-    raw: bool,
 }
 
 impl Frames {
@@ -310,9 +307,6 @@ impl Frames {
 
     /// A frame that has come already.
     pub fn buffered(&mut self) -> Option<(u8, Bytes)> {
-        if self.raw {
-            return (!self.buffer.is_empty()).then(|| (1, self.buffer.split().freeze()));
-        }
         take_frame(&mut self.buffer)
     }
 }

@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 /// Frames are sent in batches of about this size.
 const BATCH: usize = 256 * 1024;
 
-/// `GET /containers/{id}/logs`.
+/// `GET /containers/{id}/logs`. With `multiplexed=1`, which Docker has not, what a terminal has said comes in frames as well: only
+/// so can be told where one piece ends and the next begins with its time.
 pub async fn of_container(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
     let container = engine.container(id)?;
     let options = Options {
@@ -21,7 +22,7 @@ pub async fn of_container(engine: &Arc<Engine>, id: &str, query: &Query) -> Repl
         timestamps: query.flag("timestamps"),
         stdout: query.flag("stdout"),
         stderr: query.flag("stderr"),
-        raw: container.record().spec.tty,
+        raw: container.record().spec.tty && !query.flag("multiplexed"),
     };
     if !options.stdout && !options.stderr {
         return Err(EngineError::Invalid("ask for stdout, stderr or both".into()));
@@ -71,6 +72,7 @@ pub(super) async fn send_log(
 ) {
     let directory = path.parent().unwrap_or(&path).to_path_buf();
     let watch = if options.follow { engine.watch_log(&directory).ok() } else { None };
+    let mut inside = false;
     loop {
         // Registered before the log is read: what is written after the reading must not be missed.
         let changed = watch.as_ref().map_or_else(Default::default, |watch| watch.changed.clone());
@@ -79,11 +81,11 @@ pub(super) async fn send_log(
         let alive = container.status().is_alive();
         loop {
             let filled = tokio::task::spawn_blocking(move || {
-                let batch = fill(&mut reader, options);
-                (reader, batch)
+                let batch = fill(&mut reader, options, &mut inside);
+                (reader, inside, batch)
             });
-            let Ok((back, batch)) = filled.await else { return };
-            reader = back;
+            let Ok((back, still_inside, batch)) = filled.await else { return };
+            (reader, inside) = (back, still_inside);
             let Ok(batch) = batch else { return };
             if batch.is_empty() {
                 break;
@@ -104,8 +106,9 @@ pub(super) async fn send_log(
     }
 }
 
-/// Reads lines into frames until the batch is full or the log is at its end.
-fn fill(reader: &mut Reader, options: Options) -> std::io::Result<BytesMut> {
+/// Reads lines into frames until the batch is full or the log is at its end. `inside` tells whether a line has begun and not
+/// ended yet: without frames, it has its time at its beginning alone.
+fn fill(reader: &mut Reader, options: Options, inside: &mut bool) -> std::io::Result<BytesMut> {
     let mut batch = BytesMut::new();
     while batch.len() < BATCH {
         let Some(line) = reader.next_line()? else { break };
@@ -116,7 +119,9 @@ fn fill(reader: &mut Reader, options: Options) -> std::io::Result<BytesMut> {
         if !wanted {
             continue;
         }
-        let stamp = if options.timestamps { line.time.len() + 1 } else { 0 };
+        let stamped = options.timestamps && !(options.raw && *inside);
+        *inside = !line.complete;
+        let stamp = if stamped { line.time.len() + 1 } else { 0 };
         let length = stamp + line.text.len() + usize::from(line.complete);
         if batch.capacity() == 0 {
             batch.reserve(BATCH + 32 * 1024);
@@ -124,7 +129,7 @@ fn fill(reader: &mut Reader, options: Options) -> std::io::Result<BytesMut> {
         if !options.raw {
             batch.extend_from_slice(&frame_header(stream, length));
         }
-        if options.timestamps {
+        if stamped {
             batch.extend_from_slice(line.time);
             batch.extend_from_slice(b" ");
         }

@@ -5,12 +5,13 @@ use super::ps::{self, Listed};
 use super::{Failure, Global, Outcome, connect, project};
 use crate::api::client::{Client, ClientError, Frames};
 use crate::api::reply::escape;
-use crate::engine::convert::LABEL_PROJECT;
+use crate::engine::convert::{LABEL_PROJECT, LABEL_SERVICE};
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
+use tokio::sync::mpsc::UnboundedSender;
 
 #[derive(clap::Args, Debug)]
 pub struct Logs {
@@ -77,6 +78,8 @@ pub struct View {
     pub coloured: bool,
     /// From each container's last start on: what `up` shows.
     pub since_start: bool,
+    /// What containers write to their standard error goes to ours.
+    pub errors_apart: bool,
 }
 
 pub async fn run(global: &Global, command: Logs) -> Outcome {
@@ -88,7 +91,7 @@ pub async fn run(global: &Global, command: Logs) -> Outcome {
         ..command.how.view()?
     };
     let Some(client) = connect::engine_if_any(global).await? else { return Ok(()) };
-    attach(&client, &name, &command.services, &view, false).await.map(drop)
+    attach(&client, &name, &command.services, &view, None).await
 }
 
 /// Shows the log of one container.
@@ -103,7 +106,8 @@ pub async fn of_container(client: &Client, name: &str, how: &How) -> Outcome {
         client.get(&format!("/containers/json?all=1&filters={}", escape(&json!({"id": [id]}).to_string()))).await?;
     let Some(container) = list.first() else { return Ok(()) };
     let mut source = open(client, container, &view, String::new(), view.tail).await?;
-    let mut printer = Printer { timestamps: view.timestamps, out: Vec::with_capacity(1 << 17) };
+    // As `docker logs` does, and `docker compose logs` does not.
+    let mut printer = Printer::new(View { errors_apart: true, ..view });
     loop {
         let (mut read, more) = read_more(source).await?;
         while let Some((stream, line)) = read.lines.pop_front() {
@@ -128,6 +132,10 @@ fn moment(text: &str) -> Result<String, Failure> {
 
 /// One container's log on its way.
 struct Source {
+    id: String,
+    /// What its lines begin with, where they begin with anything.
+    name: String,
+    service: String,
     prefix: String,
     frames: Frames,
     /// Whole lines with their time, which is not printed unless asked for.
@@ -136,8 +144,16 @@ struct Source {
     open: bool,
 }
 
+/// That a container of a service has ended, and how.
+#[derive(Clone, Debug)]
+pub struct Exited {
+    pub service: String,
+    pub code: i32,
+}
+
 /// Shows the logs of a project's containers, merged by time. Following, it goes on with containers that are started later,
-/// and ends when none runs any more; with `until_first_exit`, when the first has ended. Returns that container's exit code.
+/// and ends when none runs any more. `exits`, where it is there, hears of every container of the project that ends, and how
+/// they end is shown.
 ///
 /// # Errors
 /// A broken connection.
@@ -146,8 +162,8 @@ pub async fn attach(
     project: &str,
     services: &[String],
     view: &View,
-    until_first_exit: bool,
-) -> Result<u8, Failure> {
+    exits: Option<UnboundedSender<Exited>>,
+) -> Outcome {
     let filters = json!({"type": ["container"], "label": [format!("{LABEL_PROJECT}={project}")]});
     let mut events = match view.follow {
         true => Some(client.get_lines(&format!("/events?filters={}", escape(&filters.to_string()))).await?),
@@ -160,15 +176,14 @@ pub async fn attach(
     for (n, container) in list.iter().enumerate() {
         sources.push(open(client, container, view, prefixes.of(&container.short_name(), n), view.tail).await?);
     }
-    let mut printer = Printer { timestamps: view.timestamps, out: Vec::with_capacity(1 << 17) };
+    let mut printer = Printer::new(view.clone());
     let mut reading = FuturesUnordered::new();
     // What is there already is merged by time; a source that has no more yet does not hold the others up when following.
     if view.follow {
         sources.into_iter().for_each(|source| reading.push(read_more(source)));
     } else {
         merge(sources, &mut printer).await?;
-        printer.flush()?;
-        return Ok(0);
+        return printer.flush();
     }
     let mut running = list.iter().filter(|c| c.state != "exited" && c.state != "created").count();
     let mut restarted: Vec<String> = Vec::new();
@@ -179,41 +194,35 @@ pub async fn attach(
                 while let Some((stream, line)) = source.lines.pop_front() {
                     printer.line(&mut source.open, &source.prefix, stream, &line);
                 }
+                if !more && let Some(exits) = &exits {
+                    source.tell_exit(client, &mut printer, exits).await;
+                }
                 printer.flush()?;
                 if more {
                     reading.push(read_more(source));
                 } else if running == 0 && reading.is_empty() {
-                    return Ok(0);
+                    return Ok(());
                 }
             }
             event = next_event(&mut events), if events.is_some() => {
-                let Some(event) = event? else { return Ok(0) };
+                let Some(event) = event? else { return Ok(()) };
                 let attributes = &event["Actor"]["Attributes"];
-                let wanted = services.is_empty() || services.iter().any(|s| attributes["com.docker.compose.service"] == s.as_str());
-                if !wanted {
+                let service = attributes["com.docker.compose.service"].as_str().unwrap_or_default();
+                if !services.is_empty() && !services.iter().any(|s| s == service) {
+                    // It is not shown, but counts.
+                    if let (Some(exits), Some("die")) = (&exits, event["Action"].as_str()) {
+                        let code = attributes["exitCode"].as_str().and_then(|c| c.parse().ok()).unwrap_or_default();
+                        let _ = exits.send(Exited { service: service.to_string(), code });
+                    }
                     continue;
                 }
                 let id = event["Actor"]["ID"].as_str().unwrap_or_default().to_string();
                 match event["Action"].as_str().unwrap_or_default() {
                     "die" => {
                         running = running.saturating_sub(1);
-                        if until_first_exit {
-                            // The last lines may still be on their way.
-                            while let Ok(Some(read)) = tokio::time::timeout(std::time::Duration::from_millis(200), reading.next()).await {
-                                let (mut source, more) = read?;
-                                while let Some((stream, line)) = source.lines.pop_front() {
-                                    printer.line(&mut source.open, &source.prefix, stream, &line);
-                                }
-                                if more {
-                                    reading.push(read_more(source));
-                                }
-                            }
-                            printer.flush()?;
-                            return Ok(attributes["exitCode"].as_str().and_then(|c| c.parse::<i32>().ok()).unwrap_or(0) as u8);
-                        }
                         restarted.push(id);
                         if running == 0 && reading.is_empty() {
-                            return Ok(0);
+                            return Ok(());
                         }
                     }
                     "start" => {
@@ -231,7 +240,7 @@ pub async fn attach(
                     _ => {}
                 }
             }
-            else => return Ok(0),
+            else => return Ok(()),
         }
     }
 }
@@ -244,7 +253,11 @@ async fn next_event(events: &mut Option<crate::api::client::Lines>) -> Result<Op
 }
 
 async fn open(client: &Client, container: &Listed, view: &View, prefix: String, tail: Option<usize>) -> Result<Source, Failure> {
-    let mut path = format!("/containers/{}/logs?stdout=1&stderr=1&timestamps=1&follow={}", container.id, u8::from(view.follow));
+    let mut path = format!(
+        "/containers/{}/logs?stdout=1&stderr=1&timestamps=1&multiplexed=1&follow={}",
+        container.id,
+        u8::from(view.follow)
+    );
     if let Some(tail) = tail {
         path.push_str(&format!("&tail={tail}"));
     }
@@ -262,7 +275,28 @@ async fn open(client: &Client, container: &Listed, view: &View, prefix: String, 
             path.push_str(&format!("&{key}={}", escape(&value)));
         }
     }
-    Ok(Source { prefix, frames: client.get_frames(&path).await?, lines: VecDeque::new(), open: false })
+    Ok(Source {
+        id: container.id.clone(),
+        name: container.short_name(),
+        service: container.label(LABEL_SERVICE).to_string(),
+        prefix,
+        frames: client.get_frames(&path).await?,
+        lines: VecDeque::new(),
+        open: false,
+    })
+}
+
+impl Source {
+    /// Says how the container has ended, after its last line. One that is gone meanwhile says nothing.
+    async fn tell_exit(&mut self, client: &Client, printer: &mut Printer, exits: &UnboundedSender<Exited>) {
+        let config = client.get::<Value>(&format!("/containers/{}/json", self.id)).await.unwrap_or_default();
+        let Some(code) = config["State"]["ExitCode"].as_i64() else { return };
+        if std::mem::take(&mut self.open) {
+            printer.note("");
+        }
+        printer.note(&format!("{} exited with code {code}", self.name));
+        let _ = exits.send(Exited { service: self.service.clone(), code: code as i32 });
+    }
 }
 
 /// Waits for more lines of a source; false at its end.
@@ -324,24 +358,36 @@ fn time(line: &[u8]) -> &[u8] {
 }
 
 struct Printer {
-    timestamps: bool,
+    view: View,
     out: Vec<u8>,
 }
 
 impl Printer {
+    fn new(view: View) -> Self {
+        Printer { view, out: Vec::with_capacity(1 << 17) }
+    }
+
     fn line(&mut self, open: &mut bool, prefix: &str, stream: u8, line: &[u8]) {
-        if stream == 2 && prefix.is_empty() && !self.timestamps {
-            // Without prefixes, the container's standard error is ours.
+        let apart = self.view.errors_apart && stream == 2;
+        if apart {
             let _ = self.flush();
-            let _ = std::io::stderr().write_all(&line[(time(line).len() + 1).min(line.len())..]);
-            return;
         }
         if !*open {
             self.out.extend_from_slice(prefix.as_bytes());
         }
-        let text = if self.timestamps && !*open { line } else { &line[(time(line).len() + 1).min(line.len())..] };
+        let text = if self.view.timestamps && !*open { line } else { &line[(time(line).len() + 1).min(line.len())..] };
         self.out.extend_from_slice(text);
         *open = !line.ends_with(b"\n");
+        if apart {
+            let _ = std::io::stderr().write_all(&self.out);
+            self.out.clear();
+        }
+    }
+
+    /// A line of wharf's own among those of containers.
+    fn note(&mut self, text: &str) {
+        self.out.extend_from_slice(text.as_bytes());
+        self.out.push(b'\n');
     }
 
     fn flush_if_full(&mut self) -> Result<(), Failure> {

@@ -1,13 +1,14 @@
 //! `wharf up` and `wharf plan`.
 
 use super::output::Steps;
-use super::{Failure, Global, Outcome, connect, logs, project};
+use super::{Failure, Global, Outcome, connect, logs, project, ps};
 use crate::api::client::Client;
 use crate::api::reply::escape;
 use crate::compose::Loaded;
 use crate::engine::projects::{Progress, UpRequest};
 use crate::plan::{DownOptions, UpOptions};
 use std::io::IsTerminal;
+use tokio::sync::mpsc;
 
 #[derive(clap::Args, Debug, Default)]
 pub struct Up {
@@ -45,9 +46,18 @@ pub struct Up {
     /// Show the output of what the named services depend on, too.
     #[arg(long)]
     attach_dependencies: bool,
-    /// Stop all containers when one of them stops.
-    #[arg(long)]
+    /// Stop all containers when one of them ends, and exit with its code.
+    #[arg(long, conflicts_with = "detach")]
     abort_on_container_exit: bool,
+    /// Stop all containers when one of them ends with another code than 0, and exit with that.
+    #[arg(long, conflicts_with = "detach")]
+    abort_on_container_failure: bool,
+    /// Stop all containers when one of them ends, and exit with the code of this service's.
+    #[arg(long, value_name = "SERVICE", conflicts_with = "detach")]
+    exit_code_from: Option<String>,
+    /// Show the time of each line.
+    #[arg(long)]
+    timestamps: bool,
     /// Have changed files take effect, as `watch` does.
     #[arg(short, long, conflicts_with = "detach")]
     watch: bool,
@@ -246,6 +256,7 @@ fn shown(loaded: &Loaded, command: &Up) -> Option<Vec<String>> {
 
 pub async fn run(global: &Global, command: Up) -> Outcome {
     let loaded = project::load(global, &command.services)?;
+    ps::check_services(Some(&loaded), command.exit_code_from.as_slice())?;
     let client = connect::engine(global).await?;
     if !command.no_build {
         let starting = starting(&loaded, &command.services, command.how.no_deps);
@@ -272,18 +283,41 @@ pub async fn run(global: &Global, command: Up) -> Outcome {
         },
     }
     let Some(shown) = shown.filter(|_| !detach) else { return Ok(()) };
-    let coloured = std::io::stdout().is_terminal() && !command.no_color;
-    let view = logs::View { follow: true, prefix: !command.no_log_prefix, coloured, since_start: true, ..logs::View::default() };
-    let mut attached =
-        std::pin::pin!(logs::attach(&client, &loaded.project.name, &shown, &view, command.abort_on_container_exit));
+    let view = logs::View {
+        follow: true,
+        prefix: !command.no_log_prefix,
+        coloured: std::io::stdout().is_terminal() && !command.no_color,
+        since_start: true,
+        timestamps: command.timestamps,
+        // As with Docker Compose.
+        errors_apart: true,
+        ..logs::View::default()
+    };
+    let (sender, mut exits) = mpsc::unbounded_channel();
+    let mut attached = std::pin::pin!(logs::attach(&client, &loaded.project.name, &shown, &view, Some(sender)));
     let watching = async {
         match command.watch {
             true => super::watch::beside_up(global, &client, &loaded, &named).await,
             false => std::future::pending().await,
         }
     };
-    let code = tokio::select! {
-        code = &mut attached => code?,
+    let mut codes: Vec<logs::Exited> = Vec::new();
+    let aborts = |exit: &logs::Exited| {
+        let any = command.abort_on_container_exit || command.exit_code_from.is_some();
+        any || (command.abort_on_container_failure && exit.code != 0)
+    };
+    let aborting = async {
+        while let Some(exit) = exits.recv().await {
+            codes.push(exit);
+            if codes.last().is_some_and(aborts) {
+                return;
+            }
+        }
+        std::future::pending().await
+    };
+    let ended = tokio::select! {
+        () = aborting => None,
+        ended = &mut attached => Some(ended),
         ended = watching => return ended,
         _ = tokio::signal::ctrl_c() => {
             eprintln!("\nGracefully stopping... (press Ctrl+C again to force)");
@@ -294,10 +328,22 @@ pub async fn run(global: &Global, command: Up) -> Outcome {
             return Err(Failure::Code(130));
         }
     };
-    if command.abort_on_container_exit {
-        stop(&client, &loaded, None).await?;
+    match ended {
+        Some(ended) => ended?,
+        None => {
+            eprintln!("Aborting on container exit...");
+            let (stopped, shown) = tokio::join!(stop(&client, &loaded, None), attached);
+            shown?;
+            stopped?;
+        }
     }
-    if code == 0 { Ok(()) } else { Err(Failure::Code(code)) }
+    codes.extend(std::iter::from_fn(|| exits.try_recv().ok()));
+    let decides = |exit: &&logs::Exited| match &command.exit_code_from {
+        Some(service) => exit.service == *service,
+        None => aborts(exit),
+    };
+    let code = codes.iter().find(decides).map_or(0, |exit| exit.code);
+    if code == 0 { Ok(()) } else { Err(Failure::Code(code as u8)) }
 }
 
 /// `wharf create`: everything but the start.

@@ -173,36 +173,56 @@ impl Reader {
     }
 }
 
-/// Where the last `lines` lines of a file begin, and how many of them it has.
+/// How long what stands before an entry's tag is: `2026-01-31T12:00:00.000000000Z stdout `.
+const BEFORE_TAG: u64 = 38;
+
+/// Where the last `lines` lines of a file begin, and how many of them it has. The parts of a line are one line.
 fn tail_position(path: &Path, lines: usize) -> io::Result<(u64, usize)> {
     let file = match File::open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((0, 0)),
         other => other?,
     };
-    let mut end = file.metadata()?.len();
+    let size = file.metadata()?.len();
     if lines == 0 {
-        return Ok((end, 0));
+        return Ok((size, 0));
     }
     let mut block = vec![0; 1 << 16];
     let mut found = 0;
-    // The newline at the very end closes the last line and begins none.
-    let mut last = true;
-    while end > 0 {
-        let start = end.saturating_sub(block.len() as u64);
-        let part = &mut block[..(end - start) as usize];
+    // The entry that the search is in ends at this place; the newline at the very end of the file begins none.
+    let mut end = size;
+    let mut position = size;
+    while position > 0 {
+        let start = position.saturating_sub(block.len() as u64);
+        let part = &mut block[..(position - start) as usize];
         file.read_exact_at(part, start)?;
-        for at in memchr::memrchr_iter(b'\n', part) {
-            if std::mem::take(&mut last) && start + at as u64 + 1 == file.metadata()?.len() {
-                continue;
+        for at in memchr::memrchr_iter(b'\n', part).map(|at| start + at as u64 + 1).filter(|at| *at < size) {
+            if end == size || ends_line(&file, at, (start, part))? {
+                if found == lines {
+                    return Ok((end, found));
+                }
+                found += 1;
             }
-            found += 1;
-            if found == lines {
-                return Ok((start + at as u64 + 1, found));
-            }
+            end = at;
         }
-        end = start;
+        position = start;
     }
-    Ok((0, found + 1))
+    if end == size || ends_line(&file, 0, (0, &[]))? {
+        if found == lines {
+            return Ok((end, found));
+        }
+        found += 1;
+    }
+    Ok((0, found))
+}
+
+/// Whether the entry that begins at a place is the last part of its line. `part` is what has been read already, and from where.
+fn ends_line(file: &File, entry: u64, (start, part): (u64, &[u8])) -> io::Result<bool> {
+    let at = entry + BEFORE_TAG;
+    if let Some(tag) = part.get((at - start) as usize) {
+        return Ok(*tag == b'F');
+    }
+    let mut tag = [0];
+    Ok(file.read_at(&mut tag, at)? == 0 || tag[0] == b'F')
 }
 
 #[cfg(test)]
@@ -233,6 +253,25 @@ mod tests {
         for tail in 0..=13 {
             let selection = Selection { tail: Some(tail), ..Selection::default() };
             assert_eq!(texts(&path, &selection), all[all.len() - tail.min(12)..], "tail {tail}");
+        }
+    }
+
+    #[test]
+    fn a_line_in_parts_is_one_line_of_the_tail() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("log");
+        let long = "x".repeat(40_000);
+        let mut log = Writer::open(path.clone(), 0, 1).expect("open").at_once(true);
+        for piece in ["one\n", "tw", "o\n", &long, "\n", "three\n", "fo", "u"] {
+            log.write(Stream::Stdout, piece.as_bytes()).expect("write");
+        }
+        let of = |tail| texts(&path, &Selection { tail: Some(tail), ..Selection::default() }).concat();
+        let expected = ["", "fou", "threefou", &format!("{long}threefou"), &format!("two{long}threefou")];
+        for (tail, expected) in expected.into_iter().enumerate() {
+            assert_eq!(of(tail), expected, "tail {tail}");
+        }
+        for tail in [5, 6] {
+            assert_eq!(of(tail), format!("onetwo{long}threefou"), "tail {tail}");
         }
     }
 

@@ -369,7 +369,7 @@ fn logs_lose_nothing() {
     let tail = stack.wharf(&["logs", "--no-log-prefix", "--tail", "3", "many"]).ok();
     assert_eq!(tail, "99999\n100000\ntail-without-newline");
     let two = stack.wharf(&["logs", "--no-log-prefix", "two"]);
-    assert_eq!((two.stdout.as_str(), two.stderr.as_str()), ("out\n", "err\n"));
+    assert_eq!((two.stdout.as_str(), two.stderr.as_str()), ("out\nerr\n", ""));
     assert!(stack.wharf(&["logs", "two"]).ok().contains("two-1  | out"));
     let stamped = stack.wharf(&["logs", "-t", "--no-log-prefix", "two"]).ok();
     assert!(stamped.starts_with("20") && stamped.contains('T') && stamped.contains("Z out"), "{stamped}");
@@ -461,6 +461,73 @@ fn what_an_earlier_engine_ran_is_not_taken_for_ones_own() {
     for exec in &mut own {
         assert_eq!(exec.wait().expect("wait").code(), Some(7));
     }
+}
+
+#[test]
+fn what_a_terminal_says_is_logged_as_lines() {
+    let stack = Stack::new("nothing");
+    let script = "for i in 1 2 3; do echo line $$i; done; printf half; sleep 0.3; echo ' done'; echo error >&2; sleep 1000";
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:
+  terminal: {{image: 'busybox:local', tty: true, command: [sh, -c, \"{script}\"], stop_signal: SIGKILL}}
+  plain: {{image: 'busybox:local', command: [sh, -c, \"{script}\"], stop_signal: SIGKILL}}
+"
+        ),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    let logs = |args: &[&str]| stack.wharf(&[&["logs"], args].concat());
+    let lines = ["line 1", "line 2", "line 3", "half done", "error"];
+    let shown = |prefix: &str, end: &str, lines: &[&str]| lines.iter().map(|l| format!("{prefix}{l}{end}")).collect::<String>();
+    let expected = shown("terminal-1  | ", "\r\n", &lines);
+    eventually("everything is said", 20, || logs(&["terminal"]).stdout == expected);
+    assert_eq!(logs(&["--no-log-prefix", "-n", "2", "terminal"]).stdout, shown("", "\r\n", &lines[3..]));
+    let timed = logs(&["--no-log-prefix", "-t", "terminal"]).ok();
+    for (line, expected) in timed.split("\r\n").zip(lines) {
+        let (time, text) = line.split_once(' ').expect("a time");
+        assert!(time.ends_with('Z') && text == expected, "{line}");
+    }
+    // What containers write to their standard error is on the standard output, where Docker Compose has it; not so with
+    // `container logs`, nor with `docker logs`.
+    eventually("everything is said", 20, || logs(&["plain"]).stdout == shown("plain-1  | ", "\n", &lines));
+    assert_eq!(logs(&["--no-log-prefix", "plain"]).stdout, shown("", "\n", &lines));
+    let own = stack.wharf(&["container", "logs", &format!("{}-plain-1", stack.project)]);
+    assert_eq!((own.stdout, own.stderr), (shown("", "\n", &lines[..4]), "error\n".to_string()));
+    // Whoever asks as Docker's clients do has the bytes alone, with times at the beginnings of lines.
+    let get = |query: &str| {
+        let url = format!("http://x/containers/{}-terminal-1/logs?stdout=1&stderr=1{query}", stack.project);
+        let socket = stack.run_root().join("engine.sock");
+        let out = std::process::Command::new("curl").args(["-s", "--unix-socket"]).arg(socket).arg(url).output().expect("curl");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    assert_eq!(get(""), shown("", "\r\n", &lines));
+    assert_eq!(get("&timestamps=1"), timed);
+}
+
+#[test]
+fn up_in_the_foreground_tells_who_ended_and_may_end_with_them() {
+    let stack = Stack::new("nothing");
+    stack.write(
+        "compose.yaml",
+        "services:
+  one: {image: 'busybox:local', command: [sh, -c, 'echo out; echo err >&2; sleep 0.5; exit 3']}
+  two: {image: 'busybox:local', command: [sh, -c, \"trap 'echo last words; exit 5' TERM; while :; do sleep 0.05; done\"]}
+  fine: {image: 'busybox:local', command: 'true'}
+",
+    );
+    let up = |args: &[&str]| stack.wharf(&[&["up"], args].concat());
+    let out = up(&["one", "fine"]).stdout;
+    assert!(out.contains("one-1   | out\n") && out.ends_with("one-1 exited with code 3\n"), "{out}");
+    assert!(out.contains("fine-1 exited with code 0\n"), "{out}");
+    let failing = up(&["--abort-on-container-failure"]).fails(3, &["one-1   | err\n", "Aborting on container exit..."]);
+    assert!(failing.stdout.contains("two-1   | last words\ntwo-1 exited with code 5\n"), "{}", failing.stdout);
+    assert_eq!(stack.state("two"), "exited");
+    assert_eq!(up(&["--abort-on-container-exit"]).code, 0, "`fine` ends first");
+    assert_eq!(up(&["--exit-code-from", "two", "--attach", "one"]).code, 5);
+    up(&["--exit-code-from", "tow"]).fails(1, &["`tow`", "did you mean `two`?"]);
+    let timed = up(&["--timestamps", "--no-log-prefix", "one"]).stdout;
+    assert!(timed.starts_with("20") && timed.contains("Z out\n"), "{timed}");
 }
 
 #[test]
