@@ -92,7 +92,7 @@ impl Engine {
             container.link().ok_or_else(|| EngineError::Conflict(format!("the container {} is not running", record.name)))?;
         let doing = || EngineError::io("making a pipe");
         let config = &record.image;
-        let hostname = super::launching::host_name(&record);
+        let hostname = self.host_name(&record);
         let env = [record.spec.env.clone(), exec.new.env.clone()].concat();
         let spec = ExecSpec {
             id: exec.number,

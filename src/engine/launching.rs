@@ -3,7 +3,6 @@
 use super::error::EngineError;
 use super::record::{ContainerRecord, MountKind, NetworkMode, Sharing};
 use super::{Engine, cdi, devices, locked};
-use crate::network::address::Addresses;
 use crate::runtime::DEFAULT_PATH;
 use crate::runtime::capabilities::Capabilities;
 use crate::runtime::launch::{ImageMount, Launch, LogTarget, Rootfs};
@@ -84,7 +83,7 @@ impl Engine {
             sysctls.push((name.clone(), value.clone()));
         }
         let image = &record.image;
-        let hostname = host_name(record);
+        let hostname = self.host_name(record);
         let args = match (&spec.entrypoint, &spec.command) {
             (Some(entrypoint), command) => [entrypoint.clone(), command.clone().unwrap_or_default()].concat(),
             (None, Some(command)) => [image.entrypoint.clone(), command.clone()].concat(),
@@ -300,7 +299,7 @@ impl Engine {
     /// Bind mounts of the container: its own files, volumes and the user's directories; and which take the image's content.
     fn mounts(&self, record: &ContainerRecord) -> Result<Mounts, EngineError> {
         let mut all = Mounts::default();
-        let directory = self.run_directory(&record.id);
+        let directory = self.run_directory(&self.named_as(record).id);
         for file in ["resolv.conf", "hostname", "hosts"] {
             let destination = format!("/etc/{file}");
             if !record.spec.mounts.iter().any(|m| m.target == destination) && directory.join(file).exists() {
@@ -369,68 +368,6 @@ impl Engine {
             all.binds.push(BindMount { source, destination: mount.target.clone(), options, fstype: None });
         }
         Ok(all)
-    }
-
-    /// Writes /etc/hostname, /etc/hosts and /etc/resolv.conf of a container.
-    pub(super) fn write_etc(&self, record: &ContainerRecord, addresses: Addresses) -> Result<(), EngineError> {
-        let directory = self.run_directory(&record.id);
-        let spec = &record.spec;
-        let hostname = host_name(record);
-        let qualified = spec.domainname.as_ref().map(|d| format!("{hostname}.{d} ")).unwrap_or_default();
-        let mut hosts = String::from(
-            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
-        );
-        for host in &spec.extra_hosts {
-            let Some((name, target)) = host.split_once('=').or_else(|| host.split_once(':')) else { continue };
-            let target = if target == "host-gateway" {
-                self.host_gateway(record).map_or_else(|| "127.0.0.1".to_string(), |a| a.to_string())
-            } else {
-                target.to_string()
-            };
-            hosts.push_str(&format!("{target}\t{name}\n"));
-        }
-        for address in addresses.iter() {
-            hosts.push_str(&format!("{address}\t{qualified}{hostname}\n"));
-        }
-        let resolv = self.resolv_conf(record, addresses.first().is_some());
-        for (file, text) in [("hostname", format!("{hostname}\n")), ("hosts", hosts), ("resolv.conf", resolv)] {
-            let path = directory.join(file);
-            let doing = || EngineError::io(format!("writing {}", path.display()));
-            fs::write(&path, text).map_err(doing())?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).map_err(doing())?;
-        }
-        Ok(())
-    }
-
-    fn resolv_conf(&self, record: &ContainerRecord, on_a_network: bool) -> String {
-        let spec = &record.spec;
-        let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        if spec.network_mode == NetworkMode::Host && spec.dns.is_empty() {
-            return host;
-        }
-        let mut text =
-            String::from("# Written by wharf: names of this container's networks and, through them, the host's resolvers.\n\n");
-        if on_a_network {
-            text.push_str("nameserver 127.0.0.11\n");
-        } else {
-            let servers: Vec<&str> = host.lines().filter_map(|l| l.strip_prefix("nameserver")).map(str::trim).collect();
-            let servers: Vec<&str> = if spec.dns.is_empty() { servers } else { spec.dns.iter().map(String::as_str).collect() };
-            servers.iter().for_each(|server| text.push_str(&format!("nameserver {server}\n")));
-        }
-        let search: Vec<String> = match spec.dns_search.as_slice() {
-            [] => host.lines().filter_map(|l| l.strip_prefix("search")).map(|l| l.trim().to_string()).collect(),
-            [dot] if dot == "." => Vec::new(),
-            list => vec![list.join(" ")],
-        };
-        search.iter().for_each(|domains| text.push_str(&format!("search {domains}\n")));
-        let mut options = spec.dns_opt.clone();
-        // As Docker has it: a service's name is asked for as it is before a search domain is put behind it.
-        if !options.iter().any(|option| option.starts_with("ndots:")) {
-            options.push("ndots:0".into());
-        }
-        let options = options.join(" ");
-        text.push_str(&format!("options {options}\n"));
-        text
     }
 }
 
@@ -516,14 +453,6 @@ fn driver_mount(
     }
     let destination = mount.target.clone();
     Ok(BindMount { source: device.into(), destination, options: words, fstype: (!is_bind).then(|| fstype.to_string()) })
-}
-
-/// A container's host name: the host's own where it is in the host's UTS namespace.
-pub(super) fn host_name(record: &ContainerRecord) -> String {
-    if record.spec.uts_host || record.spec.network_mode == NetworkMode::Host && record.spec.hostname.is_none() {
-        return nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    }
-    record.spec.hostname.clone().unwrap_or_else(|| record.id[..12].to_string())
 }
 
 /// The image's environment under the user's, with Docker's defaults; HOME is set by the container's first process, which

@@ -12,6 +12,7 @@ mod control_groups;
 pub mod convert;
 mod devices;
 pub mod error;
+mod etc;
 pub mod events;
 pub mod exec;
 pub mod files;

@@ -74,7 +74,7 @@ fn prepare(launch: &Launch, spec: &ExecSpec, streams: &[OwnedFd]) -> Result<Prog
     let who = if spec.user.is_empty() { &launch.user } else { &spec.user };
     let root = nix::fcntl::open("/", nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC, Mode::empty())
         .doing("opening the root")?;
-    let identity = user::lookup(root.as_fd(), who, &[])?;
+    let identity = user::lookup(root.as_fd(), who, &launch.group_add)?;
     match (spec.tty, streams) {
         (true, [socket]) => {
             let master =

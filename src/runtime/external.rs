@@ -298,7 +298,7 @@ fn exec_in_child(
     sys::reset_signals();
     let root = std::fs::File::open(format!("/proc/{init_pid}/root")).doing("opening the container's root")?;
     let who = if spec.user.is_empty() { &launch.user } else { &spec.user };
-    let identity = user::lookup(root.as_fd(), who, &[])?;
+    let identity = user::lookup(root.as_fd(), who, &launch.group_add)?;
     let mut process = serde_json::to_value(launch.oci.process()).map_err(io::Error::from).doing("describing the process")?;
     let cwd = if spec.cwd.is_empty() { "/" } else { &spec.cwd };
     for (key, value) in [("args", json!(spec.args)), ("env", json!(spec.env)), ("cwd", json!(cwd)), ("terminal", json!(spec.tty))]

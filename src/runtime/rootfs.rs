@@ -321,7 +321,7 @@ fn attach_mount(root: BorrowedFd<'_>, entry: &Mount, launch: &Launch) -> Result<
     let (attributes, propagation, rest) = split_options(&options);
     let fstype = entry.typ().as_deref().unwrap_or("none");
     if fstype == "cgroup" {
-        return mount_cgroups(root, destination, launch);
+        return mount_cgroups(root, destination, attributes, launch);
     }
     let bind = options.iter().any(|o| o == "bind" || o == "rbind");
     let (mounted, recursive, kind) = if bind {
@@ -370,17 +370,17 @@ fn split_options(options: &[String]) -> (u64, u64, Vec<String>) {
     (attributes, propagation, rest)
 }
 
-/// /sys/fs/cgroup: the container's own groups, read-only.
-fn mount_cgroups(root: BorrowedFd<'_>, destination: &Path, launch: &Launch) -> Result<(), StepFailed> {
-    let protected = sys::ATTR_NOSUID | sys::ATTR_NODEV | sys::ATTR_NOEXEC;
+/// /sys/fs/cgroup: the container's own groups, read-only where it is not privileged.
+fn mount_cgroups(root: BorrowedFd<'_>, destination: &Path, attributes: u64, launch: &Launch) -> Result<(), StepFailed> {
     let target = open_target(root, destination, Target::Directory)?;
     match &launch.cgroup {
         super::cgroup::Hierarchy::V2(_) => {
-            let mounted = sys::new_mount("cgroup2", "cgroup", &[], protected | sys::ATTR_RDONLY).doing("mounting cgroup2")?;
+            let mounted = sys::new_mount("cgroup2", "cgroup", &[], attributes).doing("mounting cgroup2")?;
             sys::attach(mounted.as_fd(), target.as_fd()).doing("mounting /sys/fs/cgroup")
         }
         super::cgroup::Hierarchy::V1(mounts) => {
-            let base = sys::new_mount("tmpfs", "tmpfs", &[("mode", Some("755"))], protected).doing("making /sys/fs/cgroup")?;
+            let base = sys::new_mount("tmpfs", "tmpfs", &[("mode", Some("755"))], attributes & !sys::ATTR_RDONLY)
+                .doing("making /sys/fs/cgroup")?;
             for (controllers, point) in mounts {
                 let name = point.file_name().unwrap_or_default();
                 mkdirat(&base, name, Mode::from_bits_truncate(0o755)).doing("making a cgroup directory")?;
@@ -393,8 +393,8 @@ fn mount_cgroups(root: BorrowedFd<'_>, destination: &Path, launch: &Launch) -> R
                 let name = point.file_name().unwrap_or_default();
                 let tree =
                     sys::open_tree(target.as_fd(), &own, Recursive::No).doing(format_args!("opening {}", own.display()))?;
-                sys::set_mount_attributes(tree.as_fd(), protected | sys::ATTR_RDONLY, MsFlags::MS_PRIVATE.bits(), Recursive::No)
-                    .doing("making a cgroup read-only")?;
+                sys::set_mount_attributes(tree.as_fd(), attributes, MsFlags::MS_PRIVATE.bits(), Recursive::No)
+                    .doing("protecting a cgroup's mount")?;
                 let place = sys::open_beneath(
                     root,
                     &destination.strip_prefix("/").unwrap_or(destination).join(name),

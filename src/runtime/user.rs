@@ -95,7 +95,10 @@ fn resolve(passwd: &str, group: &str, user: &str, group_add: &[String]) -> Resul
         }
     }
     for wanted in group_add {
-        groups.push(find_group(wanted)?);
+        let group = find_group(wanted)?;
+        if !groups.contains(&group) {
+            groups.push(group);
+        }
     }
     if !groups.contains(&gid) {
         groups.insert(0, gid);

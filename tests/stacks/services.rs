@@ -89,6 +89,9 @@ fn namespaces_are_shared_as_they_are_asked_for() {
     stack.sh("main", "echo shared > /dev/shm/file");
     assert_eq!(stack.sh("sidecar", "cat /dev/shm/file"), "shared");
     assert!(stack.sh("sidecar", "ps | grep -c 'sleep 1000'").parse::<u32>().expect("count") >= 2);
+    // In another's network it has that one's names.
+    assert_eq!(stack.sh("sidecar", "hostname; cat /etc/hostname; echo $HOSTNAME"), "mainhost\nmainhost\nmainhost");
+    assert!(stack.sh("sidecar", "cat /etc/hosts").ends_with("\tmainhost"));
     assert_eq!(stack.sh("bare", "mount | grep -c /dev/shm; true"), "0");
     assert_ne!(namespace("bare", "cgroup"), own("cgroup"));
     for kind in ["ipc", "pid", "uts"] {
@@ -249,6 +252,41 @@ volumes: {{out: {{}}}}
     assert!(!stack.sh("app", "cat /out/log").contains("late"));
     stack.wharf(&["--profile", "late", "start", "late"]).ok();
     assert!(stack.sh("app", "cat /out/log").ends_with("late"));
+}
+
+#[test]
+fn the_privileged_have_what_docker_gives_them() {
+    let stack = Stack::new("nothing");
+    let yaml = format!(
+        "services:\n  privileged: {{{}}}\n  plain: {{{}}}\n  grouped: {{{}}}\n  host: {{{}}}\n",
+        sleeping("privileged: true"),
+        sleeping(""),
+        sleeping("user: app, group_add: [log, '33', '4']"),
+        sleeping("network_mode: host, extra_hosts: ['added:1.2.3.4']"),
+    );
+    stack.write("compose.yaml", &yaml);
+    stack.wharf(&["up", "-d"]).ok();
+    // Its control groups are its own to change, which others only see.
+    let group = "cd /sys/fs/cgroup; [ -d memory ] && cd memory; mkdir inner && rmdir inner && echo changed";
+    assert_eq!(stack.sh("privileged", group), "changed");
+    let refused = stack.wharf(&["exec", "-T", "plain", "sh", "-c", group]);
+    assert!(refused.stderr.contains("Read-only file system"), "{}", refused.stderr);
+    for (device, seen) in [("kmsg", "yes"), ("fuse", "yes")] {
+        let present = std::path::Path::new("/dev").join(device).exists();
+        let look = format!("[ -e /dev/{device} ] && echo yes || echo no");
+        assert_eq!(stack.sh("privileged", &look), if present { seen } else { "no" }, "{device}");
+        assert_eq!(stack.sh("plain", &look), "no", "{device}");
+    }
+    assert_eq!(
+        stack.sh("privileged", "grep CapEff /proc/self/status"),
+        stack.sh("privileged", "grep CapBnd /proc/self/status").replace("Bnd", "Eff")
+    );
+    assert_eq!(stack.sh("privileged", "grep Seccomp: /proc/self/status"), "Seccomp:\t0");
+    // No group twice.
+    assert_eq!(stack.sh("grouped", "grep Groups: /proc/self/status"), "Groups:\t4 33 1000");
+    // In the host's network the host's names are true.
+    let hosts = std::fs::read_to_string("/etc/hosts").expect("hosts");
+    assert_eq!(stack.sh("host", "cat /etc/hosts"), format!("{}\n1.2.3.4\tadded", hosts.trim_end()));
 }
 
 #[test]
