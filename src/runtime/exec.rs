@@ -109,7 +109,8 @@ fn prepare(launch: &Launch, spec: &ExecSpec, streams: &[OwnedFd]) -> Result<Prog
         identity,
         capabilities: if spec.privileged { Capabilities::all() } else { capabilities },
         no_new_privileges: own.and_then(|p| p.no_new_privileges()).unwrap_or(false),
-        seccomp: if spec.privileged { Vec::new() } else { launch.seccomp.clone() },
+        // Also of the privileged, as with Docker: the filter is the container's.
+        seccomp: launch.seccomp.clone(),
         confinement: None,
     })
 }

@@ -282,6 +282,10 @@ fn the_privileged_have_what_docker_gives_them() {
         stack.sh("privileged", "grep CapBnd /proc/self/status").replace("Bnd", "Eff")
     );
     assert_eq!(stack.sh("privileged", "grep Seccomp: /proc/self/status"), "Seccomp:\t0");
+    // A privileged process of another container has every capability, and that one's filter of system calls.
+    let status = ["exec", "-T", "--privileged", "plain", "grep", "-E", "CapEff|Seccomp:", "/proc/self/status"];
+    let all = stack.sh("privileged", "grep CapEff /proc/self/status");
+    assert_eq!(stack.wharf(&status).ok(), format!("{all}\nSeccomp:\t2\n"));
     // No group twice.
     assert_eq!(stack.sh("grouped", "grep Groups: /proc/self/status"), "Groups:\t4 33 1000");
     // In the host's network the host's names are true.
