@@ -83,6 +83,28 @@ pub fn bytes(text: &str) -> Option<i64> {
     (value.abs() < i64::MAX as f64).then_some(value as i64)
 }
 
+/// Seconds in the few words in which Docker tells how long ago something was.
+pub fn time_text(seconds: i64) -> String {
+    const MINUTE: i64 = 60;
+    const HOUR: i64 = 60 * MINUTE;
+    const DAY: i64 = 24 * HOUR;
+    // Hours are rounded, as there.
+    let hours = (seconds + HOUR / 2) / HOUR;
+    match seconds {
+        ..1 => "Less than a second".into(),
+        1 => "1 second".into(),
+        2..MINUTE => format!("{seconds} seconds"),
+        _ if seconds / MINUTE == 1 => "About a minute".into(),
+        _ if seconds < HOUR => format!("{} minutes", seconds / MINUTE),
+        _ if hours == 1 => "About an hour".into(),
+        _ if hours < 48 => format!("{hours} hours"),
+        _ if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
+        _ if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
+        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", seconds / DAY / 365),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +127,28 @@ mod tests {
             [("64m", Some(64 << 20)), ("1gb", Some(1 << 30)), ("512", Some(512)), ("1.5k", Some(1536)), ("1x", None), ("", None)];
         for (text, expected) in table {
             assert_eq!(bytes(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_told_as_docker_tells_them() {
+        let table = [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (119, "About a minute"),
+            (120, "2 minutes"),
+            (3_600, "About an hour"),
+            (5_400, "2 hours"),
+            (47 * 3_600, "47 hours"),
+            (48 * 3_600, "2 days"),
+            (13 * 86_400, "13 days"),
+            (14 * 86_400, "2 weeks"),
+            (60 * 86_400, "2 months"),
+            (800 * 86_400, "2 years"),
+        ];
+        for (seconds, text) in table {
+            assert_eq!(time_text(seconds), text);
         }
     }
 }

@@ -79,7 +79,7 @@ fn command(record: &ContainerRecord) -> Vec<String> {
 /// `Up 3 minutes (healthy)`, `Exited (1) 2 hours ago`, as Docker says it.
 fn status_text(record: &ContainerRecord) -> String {
     let ago = |time: Option<Timestamp>| {
-        time.map_or_else(|| "a moment".into(), |t| duration_text(Timestamp::now().as_second() - t.as_second()))
+        time.map_or_else(|| "a moment".into(), |t| crate::units::time_text(Timestamp::now().as_second() - t.as_second()))
     };
     let state = &record.state;
     match state.status {
@@ -95,22 +95,6 @@ fn status_text(record: &ContainerRecord) -> String {
         Status::Restarting => format!("Restarting ({}) {} ago", state.exit_code, ago(state.finished_at)),
         Status::Exited => format!("Exited ({}) {} ago", state.exit_code, ago(state.finished_at)),
         Status::Removing => "Removal In Progress".into(),
-    }
-}
-
-/// Seconds in the words of docker/go-units.
-pub fn duration_text(seconds: i64) -> String {
-    match seconds {
-        ..1 => "Less than a second".into(),
-        1 => "1 second".into(),
-        2..60 => format!("{seconds} seconds"),
-        60..120 => "About a minute".into(),
-        120..3600 => format!("{} minutes", seconds / 60),
-        3600..7200 => "About an hour".into(),
-        7200..172_800 => format!("{} hours", seconds / 3600),
-        172_800..1_209_600 => format!("{} days", seconds / 86_400),
-        1_209_600..5_184_000 => format!("{} weeks", seconds / 604_800),
-        _ => format!("{} months", seconds / 2_592_000),
     }
 }
 

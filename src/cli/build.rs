@@ -65,6 +65,12 @@ pub struct BuildCommand {
     /// Build the services that these depend on as well.
     #[arg(long)]
     with_dependencies: bool,
+    /// Docker Compose's; wharf builds itself.
+    #[arg(long, hide = true)]
+    builder: Option<String>,
+    /// Docker Compose's, which has no effect there either.
+    #[arg(short, long, hide = true)]
+    memory: Option<String>,
 }
 
 #[derive(clap::Args, Debug)]
@@ -308,6 +314,13 @@ pub async fn run(global: &Global, command: BuildCommand) -> Outcome {
         loaded.project.services.iter().filter(|(name, service)| chosen(name, service)).map(|(name, _)| name.clone()).collect();
     if names.is_empty() {
         eprintln!("nothing to build: no service{} has a `build`", if wanted.is_empty() { "" } else { " among these" });
+        return Ok(());
+    }
+    if command.memory.is_some() {
+        eprintln!("warning: --memory has no effect: set it with `ulimits` of the `build`");
+    }
+    if global.dry_run {
+        names.iter().for_each(|name| println!("image {}: Built", image_name(&loaded.project, name)));
         return Ok(());
     }
     let client = connect::engine(global).await?;

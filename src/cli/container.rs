@@ -467,7 +467,7 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
             let now = jiff::Timestamp::now().as_second();
             let row = |c: &Listed| {
                 let command = format!("\"{}\"", ps::shortened(&c.command, 20));
-                let created = format!("{} ago", ps::duration_text(now - c.created));
+                let created = format!("{} ago", crate::units::time_text(now - c.created));
                 vec![id(c), c.image.clone(), command, created, c.status.clone(), c.ports_text(), c.name().to_string()]
             };
             let header = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];

@@ -40,6 +40,7 @@ pub async fn run(global: &Global, command: Down) -> Outcome {
         timeout: command.timeout,
         remove_orphans: command.remove_orphans,
         services: command.services,
+        plan_only: global.dry_run,
         ..up::down_options(loaded.as_ref())
     };
     up::follow(&client, &format!("/projects/{}/down", escape(&name)), &options, false).await

@@ -18,7 +18,7 @@ pub struct Exec {
     #[arg(long, value_name = "N")]
     index: Option<u32>,
     /// No terminal; the default where standard input is none.
-    #[arg(short = 'T', long = "no-tty", alias = "no-TTY")]
+    #[arg(short = 'T', long = "no-TTY", alias = "no-tty")]
     no_tty: bool,
     /// Give the command every privilege.
     #[arg(long)]

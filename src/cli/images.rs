@@ -19,6 +19,15 @@ pub struct Pull {
     /// Go on when an image cannot be pulled.
     #[arg(long)]
     ignore_pull_failures: bool,
+    /// Leave out images that can be built.
+    #[arg(long)]
+    ignore_buildable: bool,
+    /// The images of what the services depend on as well.
+    #[arg(long)]
+    include_deps: bool,
+    /// Pull images: always, missing (those that are not here).
+    #[arg(long, value_name = "POLICY", value_parser = ["always", "missing"])]
+    policy: Option<String>,
 }
 
 #[derive(clap::Args, Debug)]
@@ -112,16 +121,34 @@ pub enum Image {
 pub async fn pull(global: &Global, command: Pull) -> Outcome {
     let loaded = project::load(global, &command.services)?;
     ps::check_services(Some(&loaded), &command.services)?;
+    let mut services = command.services.clone();
+    if command.include_deps {
+        services = super::up::with_dependencies(&loaded, services);
+    }
     let client = connect::engine(global).await?;
     let mut wanted: Vec<String> = loaded
         .project
         .services
         .iter()
-        .filter(|(name, _)| command.services.is_empty() || command.services.contains(name))
+        .filter(|(name, _)| services.is_empty() || services.contains(name))
+        .filter(|(_, service)| !command.ignore_buildable || service.build.is_none())
         .filter_map(|(_, service)| service.image.clone())
         .collect();
     wanted.sort();
     wanted.dedup();
+    if command.policy.as_deref() == Some("missing") {
+        let mut missing = Vec::new();
+        for image in wanted {
+            if client.get::<Value>(&format!("/images/{}/json", escape(&image))).await.is_err() {
+                missing.push(image);
+            }
+        }
+        wanted = missing;
+    }
+    if global.dry_run {
+        wanted.iter().for_each(|image| println!("image {image}: Pulled"));
+        return Ok(());
+    }
     let mut steps = Steps::new(command.quiet);
     each_image(wanted.iter(), command.ignore_pull_failures, async |image| pull_one(&client, image, &mut steps).await).await
 }
@@ -298,7 +325,7 @@ pub async fn image(global: &Global, command: Image) -> Outcome {
             let rows = images.iter().map(|i| {
                 let tag = i["RepoTags"][0].as_str().unwrap_or_default();
                 let (repository, tag) = tag.rsplit_once(':').unwrap_or((tag, ""));
-                let created = format!("{} ago", ps::duration_text(now - i["Created"].as_i64().unwrap_or(now)));
+                let created = format!("{} ago", crate::units::time_text(now - i["Created"].as_i64().unwrap_or(now)));
                 vec![repository.to_string(), tag.to_string(), id(i), created, bytes(i["Size"].as_u64().unwrap_or(0))]
             });
             println!("{}", table(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], rows.collect()));

@@ -3,6 +3,7 @@
 use super::ps::{self, Listed};
 use super::{Failure, Global, Outcome, connect, project};
 use crate::api::client::Client;
+use crate::compose::Loaded;
 use crate::engine::convert::LABEL_DEPENDS_ON;
 use futures::future::try_join_all;
 use serde_json::Value;
@@ -24,12 +25,27 @@ pub struct Stop {
 }
 
 #[derive(clap::Args, Debug)]
+pub struct Restart {
+    /// Services; all by default.
+    services: Vec<String>,
+    /// Seconds to wait before the container is killed.
+    #[arg(short, long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Leave out who depends on them with `restart: true`.
+    #[arg(long)]
+    no_deps: bool,
+}
+
+#[derive(clap::Args, Debug)]
 pub struct Kill {
     /// Services; all by default.
     services: Vec<String>,
     /// The signal to send.
     #[arg(short, long, default_value = "SIGKILL")]
     signal: String,
+    /// Remove containers of services that the project does not have.
+    #[arg(long)]
+    remove_orphans: bool,
 }
 
 #[derive(clap::Args, Debug)]
@@ -87,9 +103,14 @@ fn rounds(mut list: Vec<Listed>) -> Vec<Vec<Listed>> {
 }
 
 /// Does something to containers, a round at a time and each round at once, and says so.
-async fn each(client: &Client, rounds: Vec<Vec<Listed>>, path: &str, done: &str) -> Outcome {
+async fn each(target: &Target, rounds: Vec<Vec<Listed>>, path: &str, done: &str) -> Outcome {
+    let Target { client, dry_run, .. } = target;
     for round in rounds {
         let actions = round.iter().map(|container| async move {
+            if *dry_run {
+                println!("container {}: {done}", container.name());
+                return Ok(());
+            }
             client.post::<Value>(&format!("/containers/{}/{path}", container.id), &Value::Null).await?;
             let _ = writeln!(std::io::stderr(), " Container {}  {done}", container.name());
             Ok::<_, Failure>(())
@@ -103,7 +124,15 @@ fn stop_path(timeout: Option<u64>, action: &str) -> String {
     timeout.map_or_else(|| action.to_string(), |t| format!("{action}?t={t}"))
 }
 
-async fn target(global: &Global, services: &[String]) -> Result<(Client, Vec<Listed>), Failure> {
+/// The containers that a command is about.
+struct Target {
+    client: Client,
+    list: Vec<Listed>,
+    /// Only tell what would be done.
+    dry_run: bool,
+}
+
+async fn target(global: &Global, services: &[String]) -> Result<Target, Failure> {
     let (name, loaded) = project::name(global)?;
     ps::check_services(loaded.as_ref(), services)?;
     let client = connect::engine(global).await?;
@@ -112,44 +141,57 @@ async fn target(global: &Global, services: &[String]) -> Result<(Client, Vec<Lis
         let which = if services.is_empty() { format!("the project {name}") } else { format!("`{}`", services.join("`, `")) };
         return Err(Failure::Message(format!("there are no containers of {which}; `wharf up -d` creates them")));
     }
-    Ok((client, list))
+    Ok(Target { client, list, dry_run: global.dry_run })
 }
 
 pub async fn start(global: &Global, command: Start) -> Outcome {
-    let (client, list) = target(global, &command.services).await?;
-    each(&client, rounds(list), "start", "Started").await
+    let mut target = target(global, &command.services).await?;
+    let order = rounds(std::mem::take(&mut target.list));
+    each(&target, order, "start", "Started").await
 }
 
 pub async fn stop(global: &Global, command: Stop) -> Outcome {
-    let (client, list) = target(global, &command.services).await?;
-    let mut order = rounds(list);
+    let mut target = target(global, &command.services).await?;
+    let mut order = rounds(std::mem::take(&mut target.list));
     order.reverse();
-    each(&client, order, &stop_path(command.timeout, "stop"), "Stopped").await
+    each(&target, order, &stop_path(command.timeout, "stop"), "Stopped").await
 }
 
-pub async fn restart(global: &Global, command: Stop) -> Outcome {
-    let (client, list) = target(global, &command.services).await?;
-    each(&client, rounds(list), &stop_path(command.timeout, "restart"), "Restarted").await
+pub async fn restart(global: &Global, command: Restart) -> Outcome {
+    let mut services = command.services.clone();
+    if !command.no_deps && !services.is_empty() {
+        // Who depends on them with `restart: true` is restarted as well.
+        let (_, loaded) = project::name(global)?;
+        services = with_restarted(loaded.as_ref(), services);
+    }
+    let mut target = target(global, &services).await?;
+    let order = rounds(std::mem::take(&mut target.list));
+    each(&target, order, &stop_path(command.timeout, "restart"), "Restarted").await
 }
 
 pub async fn kill(global: &Global, command: Kill) -> Outcome {
-    let (client, mut list) = target(global, &command.services).await?;
+    let mut target = target(global, &command.services).await?;
+    let mut list = std::mem::take(&mut target.list);
     list.retain(|c| matches!(c.state.as_str(), "running" | "paused"));
-    each(&client, vec![list], &format!("kill?signal={}", crate::api::reply::escape(&command.signal)), "Killed").await
+    if command.remove_orphans {
+        remove_orphans(global, &target).await?;
+    }
+    each(&target, vec![list], &format!("kill?signal={}", crate::api::reply::escape(&command.signal)), "Killed").await
 }
 
 /// Freezes (true) or thaws.
 pub async fn pause(global: &Global, command: Services, pause: bool) -> Outcome {
-    let (client, mut list) = target(global, &command.services).await?;
+    let mut target = target(global, &command.services).await?;
+    let mut list = std::mem::take(&mut target.list);
     list.retain(|c| c.state == if pause { "running" } else { "paused" });
     let (action, done) = if pause { ("pause", "Paused") } else { ("unpause", "Unpaused") };
-    each(&client, vec![list], action, done).await
+    each(&target, vec![list], action, done).await
 }
 
 /// Waits until the services' containers have ended; the last one's exit code is ours.
 pub async fn wait(global: &Global, command: Wait) -> Outcome {
     use futures::stream::{FuturesUnordered, StreamExt};
-    let (client, list) = target(global, &command.services).await?;
+    let Target { client, list, .. } = target(global, &command.services).await?;
     let mut ending: FuturesUnordered<_> =
         list.iter().map(async |c| (c, super::attach::exit_code(&client, &c.id).await)).collect();
     let mut last = 0;
@@ -165,6 +207,34 @@ pub async fn wait(global: &Global, command: Wait) -> Outcome {
     if last == 0 { Ok(()) } else { Err(Failure::Code(last)) }
 }
 
+/// Services, and those that depend on them with `restart: true`, or on such a one.
+fn with_restarted(loaded: Option<&Loaded>, mut services: Vec<String>) -> Vec<String> {
+    let mut next = 0;
+    while let Some(name) = services.get(next).cloned() {
+        next += 1;
+        for (other, service) in loaded.into_iter().flat_map(|loaded| &loaded.project.services) {
+            if !services.contains(other) && service.depends_on.get(&name).is_some_and(|dependency| dependency.restart) {
+                services.push(other.clone());
+            }
+        }
+    }
+    services
+}
+
+/// Removes containers of services that the file does not have.
+async fn remove_orphans(global: &Global, target: &Target) -> Outcome {
+    let (name, loaded) = project::name(global)?;
+    for container in ps::orphans(&target.client, &name, loaded.as_ref()).await? {
+        if target.dry_run {
+            println!("container {}: Removed", container.name());
+            continue;
+        }
+        target.client.delete(&format!("/containers/{}?force=1", container.id)).await?;
+        let _ = writeln!(std::io::stderr(), " Container {}  Removed", container.name());
+    }
+    Ok(())
+}
+
 /// Stops a project's containers.
 ///
 /// # Errors
@@ -173,7 +243,8 @@ pub async fn stop_project(client: &Client, project: &str, services: &[String], t
     let list = ps::containers(client, project, services, false).await?;
     let mut order = rounds(list);
     order.reverse();
-    each(client, order, &stop_path(timeout, "stop"), "Stopped").await
+    let target = Target { client: client.clone(), list: Vec::new(), dry_run: false };
+    each(&target, order, &stop_path(timeout, "stop"), "Stopped").await
 }
 
 /// Kills a project's containers.
@@ -182,16 +253,21 @@ pub async fn stop_project(client: &Client, project: &str, services: &[String], t
 /// The first that cannot be signalled.
 pub async fn kill_project(client: &Client, project: &str, services: &[String], signal: &str) -> Outcome {
     let list = ps::containers(client, project, services, false).await?;
-    each(client, vec![list], &format!("kill?signal={signal}"), "Killed").await
+    let target = Target { client: client.clone(), list: Vec::new(), dry_run: false };
+    each(&target, vec![list], &format!("kill?signal={signal}"), "Killed").await
 }
 
 pub async fn rm(global: &Global, command: Rm) -> Outcome {
-    let (client, mut list) = target(global, &command.services).await?;
+    let Target { client, mut list, dry_run } = target(global, &command.services).await?;
     if !command.stop {
         list.retain(|c| matches!(c.state.as_str(), "exited" | "created"));
     }
     if list.is_empty() {
         eprintln!("No stopped containers");
+        return Ok(());
+    }
+    if dry_run {
+        list.iter().for_each(|container| println!("container {}: Removed", container.name()));
         return Ok(());
     }
     if !command.force {

@@ -25,6 +25,9 @@ pub struct Logs {
     /// Prefixes without colour.
     #[arg(long)]
     no_color: bool,
+    /// Which container of a service, where it has several.
+    #[arg(long, value_name = "N")]
+    index: Option<u32>,
 }
 
 /// What `logs` of a project and of a container have in common.
@@ -78,6 +81,8 @@ pub struct View {
     pub coloured: bool,
     /// From each container's last start on: what `up` shows.
     pub since_start: bool,
+    /// The containers of this number alone.
+    pub index: Option<u32>,
     /// What containers write to their standard error goes to ours.
     pub errors_apart: bool,
 }
@@ -87,7 +92,8 @@ pub async fn run(global: &Global, command: Logs) -> Outcome {
     ps::check_services(loaded.as_ref(), &command.services)?;
     let view = View {
         prefix: !command.no_log_prefix,
-        coloured: std::io::stdout().is_terminal() && !command.no_color,
+        index: command.index,
+        coloured: super::output::coloured(std::io::stdout().is_terminal()) && !command.no_color,
         ..command.how.view()?
     };
     let Some(client) = connect::engine_if_any(global).await? else { return Ok(()) };
@@ -169,7 +175,8 @@ pub async fn attach(
         true => Some(client.get_lines(&format!("/events?filters={}", escape(&filters.to_string()))).await?),
         false => None,
     };
-    let list = ps::containers(client, project, services, true).await?;
+    let mut list = ps::containers(client, project, services, true).await?;
+    list.retain(|container| view.index.is_none_or(|index| container.number() == index));
     let names: Vec<String> = list.iter().map(Listed::short_name).collect();
     let prefixes = Prefixes::new(names.iter().map(String::as_str), view.coloured, view.prefix);
     let mut sources = Vec::new();

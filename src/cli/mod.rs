@@ -75,9 +75,34 @@ pub struct Global {
     /// Where the engine's socket is.
     #[arg(long, global = true, env = "WHARF_RUN_ROOT", default_value = "/run/wharf", value_name = "DIR", hide_env_values = true)]
     pub run_root: PathBuf,
-    /// Colours: never, always, auto.
-    #[arg(long, default_value = "auto", value_name = "WHEN", hide = true)]
-    pub ansi: String,
+    /// Colours, and progress in place: never, always, auto (on a terminal).
+    #[arg(long, global = true, default_value = "auto", value_name = "WHEN", env = "COMPOSE_ANSI", hide_env_values = true)]
+    pub ansi: output::Ansi,
+    /// How the progress of commands is shown: auto, tty (in place), plain (a line for each step), quiet.
+    #[arg(long = "progress", default_value = "auto", value_name = "TYPE", env = "COMPOSE_PROGRESS", hide_env_values = true)]
+    pub progress: output::ProgressType,
+    /// Say what would be done, and do nothing.
+    #[arg(long, global = true)]
+    pub dry_run: bool,
+    /// Docker Compose's; the engine knows how much to do at once.
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub parallel: Option<i64>,
+    /// Docker Compose's, for names of its version 1.
+    #[arg(long, hide = true)]
+    pub compatibility: bool,
+}
+
+impl Global {
+    /// Refuses `--dry-run` where what would be done cannot be told.
+    ///
+    /// # Errors
+    /// When it was given.
+    fn no_dry_run(&self, command: &str) -> Outcome {
+        match self.dry_run {
+            true => Err(Failure::Message(format!("`{command}` cannot tell beforehand what it would do: leave --dry-run out"))),
+            false => Ok(()),
+        }
+    }
 }
 
 #[derive(Subcommand, Debug)]
@@ -107,7 +132,7 @@ enum Command {
     /// Stop containers without removing them.
     Stop(lifecycle::Stop),
     /// Stop and start containers.
-    Restart(lifecycle::Stop),
+    Restart(lifecycle::Restart),
     /// Send a signal to containers; SIGKILL by default.
     Kill(lifecycle::Kill),
     /// Freeze containers.
@@ -170,7 +195,7 @@ enum Command {
     #[command(subcommand)]
     System(system::System),
     /// Print the version.
-    Version,
+    Version(system::Version),
     /// Run the engine in the foreground (it is started by itself when needed), or stop it.
     Engine(engine::EngineCommand),
 }
@@ -229,6 +254,27 @@ fn finish(outcome: Outcome) -> ExitCode {
 
 async fn run(cli: Cli) -> Outcome {
     let global = &cli.global;
+    output::set_style(global.ansi, global.progress);
+    if global.compatibility {
+        eprintln!("warning: --compatibility has no effect: containers are called PROJECT-SERVICE-NUMBER");
+    }
+    let unforeseeable = match &cli.command {
+        Command::Exec(_) => "exec",
+        Command::Run(_) => "run",
+        Command::Attach(_) => "attach",
+        Command::Cp(_) => "cp",
+        Command::Watch(_) => "watch",
+        Command::Commit(_) => "commit",
+        Command::Container(_) => "container",
+        Command::Image(_) => "image",
+        Command::Network(_) => "network",
+        Command::Volume(_) => "volume",
+        Command::System(_) => "system",
+        _ => "",
+    };
+    if !unforeseeable.is_empty() {
+        global.no_dry_run(unforeseeable)?;
+    }
     match cli.command {
         Command::Up(command) => up::run(global, command).await,
         Command::Plan(command) => up::plan(global, command).await,
@@ -271,8 +317,8 @@ async fn run(cli: Cli) -> Outcome {
         Command::Network(command) => network::network(global, command).await,
         Command::Volume(command) => network::volume(global, command).await,
         Command::System(command) => system::system(global, command).await,
-        Command::Version => {
-            println!("wharf {}", env!("CARGO_PKG_VERSION"));
+        Command::Version(command) => {
+            system::version(&command);
             Ok(())
         }
         Command::Engine(_) => Ok(()),

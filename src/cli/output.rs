@@ -4,6 +4,42 @@ use crate::engine::projects::Progress;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
+use std::sync::OnceLock;
+
+/// When colours are used, and lines are drawn in place.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ansi {
+    Never,
+    Always,
+    #[default]
+    Auto,
+}
+
+/// How progress is shown.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProgressType {
+    #[default]
+    Auto,
+    Tty,
+    Plain,
+    Quiet,
+}
+
+static STYLE: OnceLock<(Ansi, ProgressType)> = OnceLock::new();
+
+/// What the command line says of the output, once, before any.
+pub fn set_style(ansi: Ansi, progress: ProgressType) {
+    let _ = STYLE.set((ansi, progress));
+}
+
+/// Whether a stream that is a terminal, or is not, gets colours. NO_COLOR is https://no-color.org's.
+pub fn coloured(terminal: bool) -> bool {
+    match STYLE.get().map_or(Ansi::Auto, |style| style.0) {
+        Ansi::Never => false,
+        Ansi::Always => true,
+        Ansi::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+    }
+}
 
 /// Shows the progress of an operation: on a terminal in place, into a pipe a line for each step that is done.
 pub struct Steps {
@@ -17,7 +53,14 @@ pub struct Steps {
 
 impl Steps {
     pub fn new(quiet: bool) -> Self {
-        let bars = (!quiet && std::io::stderr().is_terminal()).then(MultiProgress::new);
+        let (ansi, progress) = STYLE.get().copied().unwrap_or_default();
+        let quiet = quiet || progress == ProgressType::Quiet;
+        let in_place = match progress {
+            ProgressType::Tty => true,
+            ProgressType::Auto => ansi != Ansi::Never && std::io::stderr().is_terminal(),
+            ProgressType::Plain | ProgressType::Quiet => false,
+        };
+        let bars = (!quiet && in_place).then(MultiProgress::new);
         Steps { bars, by_object: HashMap::new(), failed: false, quiet, any: false }
     }
 
@@ -85,6 +128,9 @@ impl Steps {
 }
 
 fn paint(colour: u8, text: &str) -> String {
+    if !coloured(true) {
+        return text.to_string();
+    }
     format!("\x1b[{colour}m{text}\x1b[0m")
 }
 

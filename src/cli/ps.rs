@@ -20,8 +20,17 @@ pub struct Ps {
     #[arg(short, long)]
     quiet: bool,
     /// Names of services alone.
-    #[arg(long)]
+    #[arg(long = "services")]
     services_only: bool,
+    /// Whole commands.
+    #[arg(long)]
+    no_trunc: bool,
+    /// Containers of services that the project does not have as well; `--orphans=false` leaves them out.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    orphans: bool,
+    /// Containers of a state: status=running, ...
+    #[arg(long, value_name = "status=STATE")]
+    filter: Vec<String>,
     /// table or json (an object a line).
     #[arg(long, default_value = "table", value_parser = ["table", "json"])]
     format: String,
@@ -41,6 +50,9 @@ pub struct Ls {
     /// table or json.
     #[arg(long, default_value = "table", value_parser = ["table", "json"])]
     format: String,
+    /// Projects of a name: name=NAME.
+    #[arg(long, value_name = "name=NAME")]
+    filter: Vec<String>,
 }
 
 /// A container as the API lists it.
@@ -124,6 +136,23 @@ pub async fn containers(client: &Client, project: &str, services: &[String], all
     Ok(list)
 }
 
+/// Whether a container is of a service that the project does not have.
+fn is_orphan(loaded: &crate::compose::Loaded, container: &Listed) -> bool {
+    let known = |name: &str| loaded.project.services.contains_key(name) || loaded.inactive.contains_key(name);
+    !known(container.service()) && !container.is_one_off()
+}
+
+/// Containers of services that the project does not have.
+///
+/// # Errors
+/// A broken connection.
+pub async fn orphans(client: &Client, project: &str, loaded: Option<&crate::compose::Loaded>) -> Result<Vec<Listed>, Failure> {
+    let Some(loaded) = loaded else { return Ok(Vec::new()) };
+    let mut list = containers(client, project, &[], true).await?;
+    list.retain(|container| is_orphan(loaded, container));
+    Ok(list)
+}
+
 /// A running container of a service.
 ///
 /// # Errors
@@ -156,11 +185,21 @@ pub fn check_services(loaded: Option<&crate::compose::Loaded>, services: &[Strin
 pub async fn run(global: &Global, command: Ps) -> Outcome {
     let (name, loaded) = project::name(global)?;
     check_services(loaded.as_ref(), &command.services)?;
+    let mut states = command.status;
+    for filter in &command.filter {
+        match filter.split_once('=') {
+            Some(("status", state)) => states.push(state.to_string()),
+            _ => return Err(Failure::Message(format!("--filter {filter}: write status=STATE, such as status=running"))),
+        }
+    }
     let mut list = match connect::engine_if_any(global).await? {
-        Some(client) => containers(&client, &name, &command.services, command.all || !command.status.is_empty()).await?,
+        Some(client) => containers(&client, &name, &command.services, command.all || !states.is_empty()).await?,
         None => Vec::new(),
     };
-    list.retain(|c| command.status.is_empty() || command.status.contains(&c.state));
+    list.retain(|c| states.is_empty() || states.contains(&c.state));
+    if let Some(loaded) = loaded.as_ref().filter(|_| !command.orphans) {
+        list.retain(|c| !is_orphan(loaded, c));
+    }
     if command.quiet {
         list.iter().for_each(|c| println!("{}", c.id));
     } else if command.services_only {
@@ -184,8 +223,8 @@ pub async fn run(global: &Global, command: Ps) -> Outcome {
     } else {
         let now = jiff::Timestamp::now().as_second();
         let row = |c: &Listed| {
-            let shown = shortened(&c.command, 20);
-            let created = format!("{} ago", duration_text(now - c.created));
+            let shown = if command.no_trunc { c.command.clone() } else { shortened(&c.command, 20) };
+            let created = format!("{} ago", crate::units::time_text(now - c.created));
             vec![
                 c.name().into(),
                 c.image.clone(),
@@ -265,17 +304,6 @@ pub async fn volumes(global: &Global, command: Volumes) -> Outcome {
     Ok(super::network::show_volumes(&client, &format!("?filters={}", escape(&filters.to_string())), command.quiet).await?)
 }
 
-/// Seconds in few words.
-pub fn duration_text(seconds: i64) -> String {
-    match seconds {
-        ..1 => "Less than a second".into(),
-        1..60 => format!("{seconds} seconds"),
-        60..3600 => format!("{} minutes", seconds / 60),
-        3600..172_800 => format!("{} hours", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
-    }
-}
-
 pub async fn ls(global: &Global, command: Ls) -> Outcome {
     #[derive(Deserialize, serde::Serialize)]
     #[serde(rename_all = "PascalCase")]
@@ -288,6 +316,13 @@ pub async fn ls(global: &Global, command: Ls) -> Outcome {
         Some(client) => client.get("/projects").await?,
         None => Vec::new(),
     };
+    for filter in &command.filter {
+        match filter.split_once('=') {
+            // As Docker Compose has it: the name, or a part of it.
+            Some(("name", name)) => list.retain(|project| project.name.contains(name)),
+            _ => return Err(Failure::Message(format!("--filter {filter}: write name=NAME"))),
+        }
+    }
     list.retain(|p| command.all || p.status.contains("running") || p.status.contains("restarting"));
     if command.quiet {
         list.iter().for_each(|p| println!("{}", p.name));

@@ -18,22 +18,31 @@ pub struct Push {
     /// Show nothing but errors.
     #[arg(short, long)]
     quiet: bool,
+    /// The images of what the services depend on as well.
+    #[arg(long)]
+    include_deps: bool,
 }
 
 pub async fn run(global: &Global, command: Push) -> Outcome {
     let loaded = project::load(global, &command.services)?;
     super::ps::check_services(Some(&loaded), &command.services)?;
+    let mut services = command.services.clone();
+    if command.include_deps {
+        services = super::up::with_dependencies(&loaded, services);
+    }
     let client = connect::engine(global).await?;
-    let built =
-        loaded.project.services.iter().filter(|(name, service)| {
-            service.build.is_some() && (command.services.is_empty() || command.services.contains(name))
-        });
+    let named = |name: &String| services.is_empty() || services.contains(name);
+    let built = loaded.project.services.iter().filter(|(name, service)| service.build.is_some() && named(name));
     let images = built.filter_map(|(name, service)| {
         if service.image.is_none() {
             eprintln!("warning: `services.{name}` has no `image`, which says where to push it: it is left out");
         }
         service.image.as_ref()
     });
+    if global.dry_run {
+        images.for_each(|image| println!("image {image}: Pushed"));
+        return Ok(());
+    }
     each_image(images, command.ignore_push_failures, async |image| push_one(&client, image, command.quiet).await).await
 }
 

@@ -39,7 +39,7 @@ pub struct Run {
     #[arg(long)]
     name: Option<String>,
     /// No terminal; the default where standard input or output is none.
-    #[arg(short = 'T', long = "no-tty", alias = "no-TTY")]
+    #[arg(short = 'T', long = "no-TTY", alias = "no-tty")]
     no_tty: bool,
     /// Leave out what the service depends on.
     #[arg(long)]

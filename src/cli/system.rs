@@ -130,3 +130,23 @@ fn show_usage(usage: &Value, verbose: bool) {
     ];
     println!("{}", table(&["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"], rows));
 }
+
+#[derive(clap::Args, Debug)]
+pub struct Version {
+    /// pretty or json.
+    #[arg(short, long, default_value = "pretty", value_parser = ["pretty", "json"])]
+    format: String,
+    /// The number alone.
+    #[arg(long)]
+    short: bool,
+}
+
+/// `wharf version`.
+pub fn version(command: &Version) {
+    let number = env!("CARGO_PKG_VERSION");
+    match (command.short, command.format.as_str()) {
+        (true, _) => println!("{number}"),
+        (false, "json") => println!("{}", serde_json::json!({"version": number})),
+        _ => println!("wharf {number}"),
+    }
+}

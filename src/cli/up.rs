@@ -69,6 +69,9 @@ pub struct How {
     /// Recreate containers even when nothing has changed.
     #[arg(long, conflicts_with = "no_recreate")]
     pub force_recreate: bool,
+    /// Recreate what the named services depend on, even when nothing has changed.
+    #[arg(long, conflicts_with = "no_recreate")]
+    pub always_recreate_deps: bool,
     /// Leave containers that exist as they are.
     #[arg(long)]
     pub no_recreate: bool,
@@ -122,6 +125,7 @@ pub fn request(global: &Global, loaded: &Loaded, services: Vec<String>, how: How
         options: UpOptions {
             services,
             force_recreate: how.force_recreate,
+            always_recreate_deps: how.always_recreate_deps,
             no_recreate: how.no_recreate,
             no_deps: how.no_deps,
             no_start: how.no_start,
@@ -257,6 +261,9 @@ fn shown(loaded: &Loaded, command: &Up) -> Option<Vec<String>> {
 pub async fn run(global: &Global, command: Up) -> Outcome {
     let loaded = project::load(global, &command.services)?;
     ps::check_services(Some(&loaded), command.exit_code_from.as_slice())?;
+    if global.dry_run {
+        return plan(global, PlanCommand { services: command.services, how: command.how }).await;
+    }
     let client = connect::engine(global).await?;
     if !command.no_build {
         let starting = starting(&loaded, &command.services, command.how.no_deps);
@@ -286,7 +293,7 @@ pub async fn run(global: &Global, command: Up) -> Outcome {
     let view = logs::View {
         follow: true,
         prefix: !command.no_log_prefix,
-        coloured: std::io::stdout().is_terminal() && !command.no_color,
+        coloured: super::output::coloured(std::io::stdout().is_terminal()) && !command.no_color,
         since_start: true,
         timestamps: command.timestamps,
         // As with Docker Compose.
@@ -354,13 +361,17 @@ pub struct Create {
     /// Build images before, whether or not they are there.
     #[arg(long)]
     build: bool,
+    /// Never build, even when an image is missing.
+    #[arg(long, conflicts_with = "build")]
+    no_build: bool,
     #[command(flatten)]
     how: How,
 }
 
 pub async fn create(global: &Global, command: Create) -> Outcome {
     let how = How { no_start: true, ..command.how };
-    run(global, Up { services: command.services, build: command.build, how, detach: true, ..Up::default() }).await
+    let Create { services, build, no_build, .. } = command;
+    run(global, Up { services, build, no_build, how, detach: true, ..Up::default() }).await
 }
 
 /// `wharf scale`.

@@ -23,6 +23,8 @@ pub struct DownOptions {
     pub own_networks: Vec<String>,
     pub own_volumes: Vec<String>,
     pub images: Vec<String>,
+    /// Tell the plan, and do nothing.
+    pub plan_only: bool,
 }
 
 /// Plans `down`.

@@ -15,6 +15,8 @@ pub struct UpOptions {
     /// Empty: every service.
     pub services: Vec<String>,
     pub force_recreate: bool,
+    /// The same for what the named services depend on.
+    pub always_recreate_deps: bool,
     pub no_recreate: bool,
     pub no_deps: bool,
     pub no_start: bool,
@@ -282,6 +284,9 @@ impl Planner<'_> {
         let named = self.options.services.is_empty() || self.options.services.iter().any(|s| s == name);
         if self.options.force_recreate && named {
             return Some("--force-recreate".into());
+        }
+        if self.options.always_recreate_deps && !named {
+            return Some("--always-recreate-deps".into());
         }
         if container.config_hash != hash {
             return Some("its configuration has changed".into());

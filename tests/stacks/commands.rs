@@ -1,6 +1,6 @@
 //! The commands with which people live in a running stack.
 
-use crate::support::{Stack, eventually};
+use crate::support::{Stack, eventually, sleeping};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Stdio;
@@ -472,4 +472,69 @@ fn watched_files_take_effect() {
     assert!(stack.path("src").metadata().expect("src").nlink() > 0);
     stack.write("compose.yaml", &format!("services: {{app: {{{APP}}}}}"));
     stack.wharf(&["watch"]).fails(1, &["nothing to watch"]);
+}
+
+#[test]
+fn commands_have_docker_composes_options() {
+    let stack = Stack::new("nothing");
+    let yaml = format!(
+        "services:
+  base: {{{0}}}
+  web: {{{0}, depends_on: {{base: {{condition: service_started, restart: true}}}}}}
+  old: {{{0}}}
+",
+        sleeping("")
+    );
+    stack.write("compose.yaml", &yaml);
+    let ids = || ["base", "web"].map(|service| stack.id(service));
+    // Nothing is done, and what would be is told.
+    let told = stack.wharf(&["up", "-d", "--dry-run"]).ok();
+    assert!(told.contains("create") && told.contains("web-1"), "{told}");
+    assert!(stack.ps().is_empty());
+    stack.wharf(&["up", "-d", "--scale", "web=2"]).ok();
+    for command in ["stop", "restart", "kill", "down", "pull", "build"] {
+        stack.wharf(&["--dry-run", command]).ok();
+    }
+    let told = stack.wharf(&["down", "--dry-run"]).ok();
+    assert!(told.contains("web-2") && told.contains("network"), "{told}");
+    assert!(stack.ps().iter().all(|c| c["State"] == "running"));
+    stack.wharf(&["run", "--dry-run", "web", "true"]).fails(1, &["leave --dry-run out"]);
+    // Who depends on a service is recreated or restarted with it, and the other way round, where that is asked for.
+    let before = ids();
+    stack.wharf(&["up", "-d", "--scale", "web=2", "--always-recreate-deps", "web"]).ok();
+    let after = ids();
+    assert!(before[0] != after[0] && before[1] == after[1], "{before:?} {after:?}");
+    let pids = || ["base-1", "web-1", "old-1"].map(|name| stack.pid(&format!("{}-{name}", stack.project)));
+    let (before, _) = (pids(), stack.wharf(&["restart", "--no-deps", "base"]).ok());
+    let after = pids();
+    assert!(before[0] != after[0] && before[1] == after[1] && before[2] == after[2], "--no-deps");
+    let (before, _) = (pids(), stack.wharf(&["restart", "base"]).ok());
+    let after = pids();
+    assert!(before[0] != after[0] && before[1] != after[1] && before[2] == after[2], "restart: true");
+    // Of several containers one.
+    stack.wharf(&["exec", "-T", "--index", "2", "web", "sh", "-c", "echo second > /proc/1/fd/1"]).ok();
+    eventually("the second's alone", 10, || stack.wharf(&["logs", "--index", "2", "web"]).stdout == "web-2  | second\n");
+    assert_eq!(stack.wharf(&["logs", "--index", "1", "web"]).stdout, "");
+    // Orphans are shown, unless they are not wanted, and go with `kill --remove-orphans`.
+    stack.write("compose.yaml", &yaml.replace("  old:", "  new:"));
+    let services = |args: &[&str]| stack.wharf(&[&["ps", "--services"], args].concat()).ok();
+    assert_eq!(services(&[]), "base\nold\nweb\n");
+    assert_eq!(services(&["--orphans=false"]), "base\nweb\n");
+    stack.wharf(&["kill", "--remove-orphans", "base"]).ok();
+    assert_eq!(services(&["-a"]), "base\nweb\n");
+    assert_eq!(services(&["--filter", "status=exited"]), "base\n");
+    stack.wharf(&["ps", "--filter", "colour=red"]).fails(1, &["status=STATE"]);
+    assert!(stack.wharf(&["ps", "--no-trunc"]).ok().contains("\"sleep 1000\""));
+    let named = |name: &str| stack.wharf(&["ls", "-q", "--filter", &format!("name={name}")]).ok();
+    assert_eq!((named(&stack.project), named("another")), (format!("{}\n", stack.project), String::new()));
+    assert_eq!(stack.wharf(&["version", "--short"]).ok(), format!("{}\n", env!("CARGO_PKG_VERSION")));
+    assert!(stack.wharf(&["version", "-f", "json"]).ok().contains("\"version\""));
+    // Progress and colours as they are asked for.
+    let steps = |args: &[&str]| stack.wharf(&[args, &["up", "-d"]].concat()).stderr;
+    assert!(steps(&["--progress", "quiet"]).is_empty());
+    assert!(steps(&["--progress", "plain", "--compatibility", "--parallel", "-1"]).contains("Running"));
+    stack.wharf(&["exec", "-T", "web", "sh", "-c", "echo third > /proc/1/fd/1"]).ok();
+    eventually("it is written", 10, || stack.wharf(&["logs", "web"]).stdout == "web-1  | third\n");
+    let coloured = |when: &str| stack.wharf(&["--ansi", when, "logs", "web"]).stdout.contains("\x1b[");
+    assert!(coloured("always") && !coloured("never") && !coloured("auto"));
 }

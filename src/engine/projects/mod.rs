@@ -235,9 +235,15 @@ impl Engine {
         }
         let observed = self.observe(name, options.images.iter().cloned(), true)?;
         let plan = plan::down(&observed, &options);
+        if options.plan_only {
+            plan.lines().into_iter().for_each(|line| drop(progress.send(Progress::Plan(line))));
+        }
         warn_of_orphans(&plan, &progress);
         if plan.is_empty() {
             let _ = progress.send(Progress::Warning(format!("there is nothing of the project {name} to remove")));
+        }
+        if options.plan_only {
+            return Ok(());
         }
         let context = Context {
             engine: self.clone(),
