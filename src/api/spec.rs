@@ -4,7 +4,7 @@ use crate::engine::record::{
     BlkioSpec, ContainerSpec, DeviceSpec, EndpointSpec, HealthSpec, LogSpec, MountKind, MountSpec, NetworkMode, PortSpec,
     ResourceSpec, RestartPolicy, Sharing,
 };
-use crate::engine::{Engine, EngineError, networks};
+use crate::engine::{Engine, EngineError, devices, networks};
 use serde_json::Value;
 
 /// Reads a container's specification. Names of containers whose namespaces it shares become their ids.
@@ -69,6 +69,20 @@ pub fn of(engine: &Engine, body: &Value) -> Result<ContainerSpec, EngineError> {
             ..MountSpec::default()
         });
     }
+    let mut tmpfs: Vec<(String, Vec<String>)> = host["Tmpfs"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(path, o)| {
+            (path.clone(), o.as_str().unwrap_or_default().split(',').filter(|o| !o.is_empty()).map(str::to_string).collect())
+        })
+        .collect();
+    for entry in host["Mounts"].as_array().into_iter().flatten() {
+        match mount(entry)? {
+            Mount::Other(mount) => mounts.push(mount),
+            Mount::Tmpfs(target, options) => tmpfs.push((target, options)),
+        }
+    }
     let mut ports = Vec::new();
     for (key, bindings) in host["PortBindings"].as_object().into_iter().flatten() {
         let (target, protocol) = key.split_once('/').unwrap_or((key, "tcp"));
@@ -91,7 +105,7 @@ pub fn of(engine: &Engine, body: &Value) -> Result<ContainerSpec, EngineError> {
         start_interval: nanos("StartInterval"),
         retries: nanos("Retries") as u32,
     });
-    Ok(ContainerSpec {
+    let mut spec = ContainerSpec {
         image: text(&body["Image"]).ok_or_else(|| EngineError::Invalid("the container has no image".into()))?,
         entrypoint: some_list(&body["Entrypoint"]),
         command: some_list(&body["Cmd"]),
@@ -114,14 +128,7 @@ pub fn of(engine: &Engine, body: &Value) -> Result<ContainerSpec, EngineError> {
         security_opt: list(&host["SecurityOpt"]),
         read_only: host["ReadonlyRootfs"].as_bool().unwrap_or(false),
         mounts,
-        tmpfs: host["Tmpfs"]
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(path, o)| {
-                (path.clone(), o.as_str().unwrap_or_default().split(',').filter(|o| !o.is_empty()).map(str::to_string).collect())
-            })
-            .collect(),
+        tmpfs,
         ports,
         networks,
         network_mode,
@@ -146,7 +153,12 @@ pub fn of(engine: &Engine, body: &Value) -> Result<ContainerSpec, EngineError> {
             oom_kill_disable: host["OomKillDisable"].as_bool().unwrap_or(false),
             blkio: BlkioSpec {
                 weight: number(&host["BlkioWeight"]).map(|n| n as u16),
-                weight_device: Vec::new(),
+                weight_device: host["BlkioWeightDevice"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|v| Some((v["Path"].as_str()?.to_string(), v["Weight"].as_u64()? as u16)))
+                    .collect(),
                 read_bps: throttles(&host["BlkioDeviceReadBps"]),
                 write_bps: throttles(&host["BlkioDeviceWriteBps"]),
                 read_iops: throttles(&host["BlkioDeviceReadIOps"]),
@@ -162,7 +174,8 @@ pub fn of(engine: &Engine, body: &Value) -> Result<ContainerSpec, EngineError> {
         sysctls: strings(&host["Sysctls"]),
         shm_size: host["ShmSize"].as_u64().filter(|n| *n > 0),
         oom_score_adj: host["OomScoreAdj"].as_i64().unwrap_or(0) as i32,
-        log: LogSpec { none: host["LogConfig"]["Type"] == "none", ..LogSpec::default() },
+        log: LogSpec::of(host["LogConfig"]["Type"].as_str(), &strings(&host["LogConfig"]["Config"]))
+            .map_err(|why| EngineError::Invalid(format!("the log's option `{why}")))?,
         annotations: strings(&host["Annotations"]),
         ipc: sharing(&host["IpcMode"])?,
         pid: sharing(&host["PidMode"])?,
@@ -180,8 +193,86 @@ pub fn of(engine: &Engine, body: &Value) -> Result<ContainerSpec, EngineError> {
             })
             .collect(),
         stdin_once: body["StdinOnce"].as_bool().unwrap_or(false),
+        auto_remove: host["AutoRemove"].as_bool().unwrap_or(false),
         ..ContainerSpec::default()
-    })
+    };
+    for from in list(&host["VolumesFrom"]) {
+        let (name, read_only) = match from.rsplit_once(':') {
+            Some((name, "ro")) => (name, true),
+            Some((name, "rw")) => (name, false),
+            _ => (from.as_str(), false),
+        };
+        spec.take_mounts_of(&engine.container(name)?.record(), read_only);
+    }
+    for request in host["DeviceRequests"].as_array().into_iter().flatten() {
+        let names = devices::requested(
+            request["Driver"].as_str().unwrap_or_default(),
+            &request["Capabilities"].as_array().into_iter().flatten().flat_map(list).collect::<Vec<_>>(),
+            &list(&request["DeviceIDs"]),
+            request["Count"].as_i64(),
+        );
+        spec.devices.extend(names.map_err(|why| EngineError::Invalid(format!("the container {why}")))?);
+    }
+    Ok(spec)
+}
+
+/// What a mount of Docker's `Mounts` is.
+enum Mount {
+    Tmpfs(String, Vec<String>),
+    Other(MountSpec),
+}
+
+fn mount(entry: &Value) -> Result<Mount, EngineError> {
+    let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_string);
+    let target = text(&entry["Target"]).filter(|target| target.starts_with('/'));
+    let target = target.ok_or_else(|| EngineError::Invalid("a mount has no absolute `Target` in the container".into()))?;
+    let read_only = entry["ReadOnly"].as_bool().unwrap_or(false);
+    let source = text(&entry["Source"]);
+    let needed = || source.clone().ok_or_else(|| EngineError::Invalid(format!("the mount on {target} has no `Source`")));
+    let kind = entry["Type"].as_str().unwrap_or("volume");
+    Ok(Mount::Other(match kind {
+        "tmpfs" => {
+            let options = &entry["TmpfsOptions"];
+            let mut list = Vec::new();
+            list.extend(options["SizeBytes"].as_u64().map(|size| format!("size={size}")));
+            list.extend(options["Mode"].as_u64().map(|mode| format!("mode={mode:o}")));
+            list.extend(read_only.then(|| "ro".to_string()));
+            return Ok(Mount::Tmpfs(target, list));
+        }
+        "bind" => MountSpec {
+            kind: MountKind::Bind,
+            source: needed()?,
+            propagation: text(&entry["BindOptions"]["Propagation"]),
+            create_host_path: entry["BindOptions"]["CreateMountpoint"].as_bool().unwrap_or(false),
+            not_recursive: entry["BindOptions"]["NonRecursive"].as_bool().unwrap_or(false),
+            read_only,
+            target,
+            ..MountSpec::default()
+        },
+        "volume" => MountSpec {
+            kind: MountKind::Volume,
+            anonymous: source.is_none(),
+            source: source.unwrap_or_default(),
+            no_copy: entry["VolumeOptions"]["NoCopy"].as_bool().unwrap_or(false),
+            subpath: text(&entry["VolumeOptions"]["Subpath"]),
+            read_only,
+            target,
+            ..MountSpec::default()
+        },
+        "image" => MountSpec {
+            kind: MountKind::Image,
+            source: needed()?,
+            subpath: text(&entry["ImageOptions"]["Subpath"]),
+            read_only: true,
+            target,
+            ..MountSpec::default()
+        },
+        other => {
+            return Err(EngineError::Invalid(format!(
+                "the mount on {target} is of type `{other}`: bind, volume, tmpfs or image"
+            )));
+        }
+    }))
 }
 
 /// A place on a network, of Docker's `EndpointSettings`.

@@ -82,16 +82,26 @@ pub async fn streams(
 }
 
 /// How a container that has just been made is run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Stay {
     /// Print its id and leave it running.
     pub detach: bool,
     pub stdin: bool,
     /// Remove it when it has ended.
     pub rm: bool,
+    /// Keys that leave it running.
+    pub detach_keys: String,
+    /// It was there before, and stays when it cannot be started.
+    pub keep: bool,
 }
 
-/// Starts a container that has just been made, and stays with it to its end; its exit code is ours.
+impl Default for Stay {
+    fn default() -> Self {
+        Stay { detach: false, stdin: false, rm: false, detach_keys: "ctrl-p,ctrl-q".into(), keep: false }
+    }
+}
+
+/// Starts a container, and stays with it to its end; its exit code is ours.
 ///
 /// # Errors
 /// Why it cannot be started (it is removed then), or its exit code.
@@ -99,14 +109,16 @@ pub async fn start_and_stay(client: &Client, id: &str, stay: Stay) -> Outcome {
     let removal = format!("/containers/{id}?force=1&v=1");
     if let Err(error) = client.post::<Value>(&format!("/containers/{id}/start"), &Value::Null).await {
         // Nobody could do anything with it.
-        let _ = client.delete(&removal).await;
+        if !stay.keep {
+            let _ = client.delete(&removal).await;
+        }
         return Err(error.into());
     }
     if stay.detach {
         println!("{id}");
         return Ok(());
     }
-    let keys = terminal::detach_keys("ctrl-p,ctrl-q")?;
+    let keys = terminal::detach_keys(&stay.detach_keys)?;
     if streams(client, id, stay.stdin, true, true, keys).await? == Ended::Detached {
         return Ok(());
     }

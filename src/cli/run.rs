@@ -118,6 +118,7 @@ pub async fn run(global: &Global, command: Run) -> Outcome {
         use_aliases: command.use_aliases,
         stdin: stdin || tty,
         labels: command.label.iter().map(pair).collect(),
+        auto_remove: command.rm && command.detach,
     };
     let mut lines = client.post_lines(&up::path(&loaded, "run"), &request).await?;
     let mut steps = super::output::Steps::new(command.quiet);
@@ -131,7 +132,12 @@ pub async fn run(global: &Global, command: Run) -> Outcome {
         }
     }
     let id = id.ok_or_else(|| Failure::Message("the engine left before the container was made; run the command again".into()))?;
-    attach::start_and_stay(&client, &id, attach::Stay { detach: command.detach, stdin, rm: command.rm }).await
+    attach::start_and_stay(
+        &client,
+        &id,
+        attach::Stay { detach: command.detach, stdin, rm: command.rm, ..attach::Stay::default() },
+    )
+    .await
 }
 
 /// The service as the command wants it, for one container.

@@ -137,6 +137,8 @@ impl Engine {
                 });
                 if again {
                     self.restart_after(container, Duration::ZERO);
+                } else if record.spec.auto_remove {
+                    self.clone().remove_ended(container.clone());
                 }
             }
         }

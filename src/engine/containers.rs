@@ -64,6 +64,9 @@ impl Engine {
                 }
             };
         }
+        for mount in spec.mounts.iter().filter(|m| m.kind == MountKind::Volume && !m.anonymous) {
+            self.create_volume(NewVolume { name: mount.source.clone(), ..NewVolume::default() })?;
+        }
         if spec.network_mode == NetworkMode::Bridge && spec.networks.is_empty() {
             self.make_default_network()?;
             spec.networks.push(EndpointSpec { network: DEFAULT_NETWORK.into(), ..EndpointSpec::default() });

@@ -242,6 +242,7 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
         restart_delay: nanos(policy.and_then(|p| p.delay.as_ref())),
         restart_window: nanos(policy.and_then(|p| p.window.as_ref())),
         stdin_once: false,
+        auto_remove: false,
     })
 }
 
@@ -282,35 +283,22 @@ fn check_what_the_host_has(name: &str, service: &Service) -> Result<(), String> 
     Ok(())
 }
 
-/// What `gpus` and `deploy.resources.reservations.devices` ask for, as CDI's names: those of the driver `cdi` themselves, GPUs as the
-/// vendor's specification on this host calls them.
+/// What `gpus` and `deploy.resources.reservations.devices` ask for.
 fn requested_devices(name: &str, service: &Service) -> Result<Vec<DeviceSpec>, String> {
-    const GPUS: &str = "nvidia.com/gpu";
     let reservations = service.deploy.as_ref().and_then(|d| d.resources.reservations.as_ref());
     let gpus = service.gpus.iter().map(|request| (true, request));
     let requests = gpus.chain(reservations.iter().flat_map(|r| &r.devices).map(|request| (false, request)));
-    let mut names = Vec::new();
+    let mut found = Vec::new();
     for (is_gpu, request) in requests {
-        let driver = request.driver.as_deref().unwrap_or_default();
-        let is_gpu = is_gpu || request.capabilities.iter().any(|capability| capability == "gpu");
-        match driver {
-            "cdi" => names.extend(request.device_ids.iter().cloned()),
-            "" | "nvidia" if is_gpu && super::cdi::knows(GPUS) => match request.count {
-                _ if !request.device_ids.is_empty() => names.extend(request.device_ids.iter().map(|id| format!("{GPUS}={id}"))),
-                Some(count) if count >= 0 => names.extend((0..count).map(|n| format!("{GPUS}={n}"))),
-                _ => names.push(format!("{GPUS}=all")),
-            },
-            _ => {
-                let driver = if driver.is_empty() { "any driver" } else { driver };
-                return Err(format!(
-                    "`services.{name}` asks for devices with the capabilities [{}] of {driver}, and this host has no CDI specification of them (in /etc/cdi or /var/run/cdi); name the devices themselves under `devices`",
-                    request.capabilities.join(", ")
-                ));
-            }
+        let mut capabilities = request.capabilities.clone();
+        if is_gpu && !capabilities.iter().any(|capability| capability == "gpu") {
+            capabilities.push("gpu".into());
         }
+        let driver = request.driver.as_deref().unwrap_or_default();
+        let devices = super::devices::requested(driver, &capabilities, &request.device_ids, request.count);
+        found.extend(devices.map_err(|why| format!("`services.{name}` {why}"))?);
     }
-    let device = |source: String| DeviceSpec { target: source.clone(), permissions: "rwm".into(), source };
-    Ok(names.into_iter().map(device).collect())
+    Ok(found)
 }
 
 /// A config or a secret. A file of the host with an owner and mode of its own is mounted as it is, so that a change of it is
@@ -497,19 +485,5 @@ fn resources(service: &Service) -> ResourceSpec {
 
 fn log(name: &str, service: &Service) -> Result<LogSpec, String> {
     let Some(logging) = &service.logging else { return Ok(LogSpec::default()) };
-    if logging.driver.as_deref() == Some("none") {
-        return Ok(LogSpec { none: true, ..LogSpec::default() });
-    }
-    let option = |key: &str| logging.options.get(key);
-    let max_size = option("max-size")
-        .map(|t| {
-            units::bytes(t)
-                .filter(|b| *b >= 0)
-                .ok_or_else(|| format!("`services.{name}.logging.options.max-size`: `{t}` is not a size such as `10m`"))
-        })
-        .transpose()?;
-    let max_files = option("max-file")
-        .map(|t| t.parse::<u32>().map_err(|_| format!("`services.{name}.logging.options.max-file`: `{t}` is not a number")))
-        .transpose()?;
-    Ok(LogSpec { none: false, max_size: max_size.unwrap_or(0) as u64, max_files: max_files.unwrap_or(1) })
+    LogSpec::of(logging.driver.as_deref(), &logging.options).map_err(|why| format!("`services.{name}.logging.options.{why}"))
 }

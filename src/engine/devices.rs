@@ -1,7 +1,7 @@
 //! Devices of the host that a container may have: nodes, rules of the devices controller, limits.
 
 use super::cdi;
-use super::record::{BlkioSpec, ContainerSpec};
+use super::record::{BlkioSpec, ContainerSpec, DeviceSpec};
 use crate::runtime::spec::{Device, DeviceRule};
 use nix::sys::stat::{SFlag, major, minor};
 use serde_json::{Value, json};
@@ -141,6 +141,33 @@ pub fn block_io(spec: &BlkioSpec) -> Result<Value, String> {
         "throttleReadIOPSDevice": throttles(&spec.read_iops)?,
         "throttleWriteIOPSDevice": throttles(&spec.write_iops)?,
     }))
+}
+
+/// Devices that are asked for by what they can do, as CDI's names: those of the driver `cdi` themselves, GPUs as the vendor's
+/// specification on this host calls them.
+///
+/// # Errors
+/// What is asked for and is not here, as the rest of a sentence.
+pub fn requested(driver: &str, capabilities: &[String], ids: &[String], count: Option<i64>) -> Result<Vec<DeviceSpec>, String> {
+    const GPUS: &str = "nvidia.com/gpu";
+    let is_gpu = capabilities.iter().any(|capability| capability == "gpu");
+    let names = match driver {
+        "cdi" => ids.to_vec(),
+        "" | "nvidia" if is_gpu && super::cdi::knows(GPUS) => match count {
+            _ if !ids.is_empty() => ids.iter().map(|id| format!("{GPUS}={id}")).collect(),
+            Some(count) if count >= 0 => (0..count).map(|n| format!("{GPUS}={n}")).collect(),
+            _ => vec![format!("{GPUS}=all")],
+        },
+        _ => {
+            let driver = if driver.is_empty() { "any driver" } else { driver };
+            return Err(format!(
+                "asks for devices with the capabilities [{}] of {driver}, and this host has no CDI specification of them (in /etc/cdi or /var/run/cdi); name the devices themselves under `devices`",
+                capabilities.join(", ")
+            ));
+        }
+    };
+    let device = |source: String| DeviceSpec { target: source.clone(), permissions: "rwm".into(), source };
+    Ok(names.into_iter().map(device).collect())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ mod cdi;
 pub mod containers;
 mod control_groups;
 pub mod convert;
-mod devices;
+pub mod devices;
 pub mod error;
 mod etc;
 pub mod events;

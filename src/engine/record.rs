@@ -79,6 +79,8 @@ pub struct ContainerSpec {
     pub restart_window: Option<u64>,
     /// The first client that attaches to standard input ends it when it leaves.
     pub stdin_once: bool,
+    /// It is removed, with its anonymous volumes, when it has ended.
+    pub auto_remove: bool,
 }
 
 /// Whose namespace a container has.
@@ -393,6 +395,37 @@ pub struct ContainerRecord {
     /// Its `pre_start` hooks have been run.
     #[serde(default)]
     pub prepared: bool,
+}
+
+impl ContainerSpec {
+    /// Mounts what another container has, where nothing of its own is.
+    pub fn take_mounts_of(&mut self, other: &ContainerRecord, read_only: bool) {
+        for mount in &other.spec.mounts {
+            if !self.mounts.iter().any(|own| own.target == mount.target) {
+                let read_only = read_only || mount.read_only;
+                self.mounts.push(MountSpec { read_only, anonymous: false, ..mount.clone() });
+            }
+        }
+    }
+}
+
+impl LogSpec {
+    /// Docker's driver and its options; what only another driver knows is left out.
+    ///
+    /// # Errors
+    /// Of an option's value: its name and what it should be.
+    pub fn of(driver: Option<&str>, options: &IndexMap<String, String>) -> Result<Self, String> {
+        if driver == Some("none") {
+            return Ok(LogSpec { none: true, ..LogSpec::default() });
+        }
+        let max_size = options.get("max-size").map(|t| {
+            crate::units::bytes(t).filter(|b| *b >= 0).ok_or_else(|| format!("max-size`: `{t}` is not a size such as `10m`"))
+        });
+        let max_files =
+            options.get("max-file").map(|t| t.parse::<u32>().map_err(|_| format!("max-file`: `{t}` is not a number")));
+        let (max_size, max_files) = (max_size.transpose()?.unwrap_or(0) as u64, max_files.transpose()?.unwrap_or(1));
+        Ok(LogSpec { none: false, max_size, max_files })
+    }
 }
 
 impl ContainerRecord {

@@ -171,6 +171,9 @@ impl Engine {
             self.emit_container(container, "oom", &[]);
         }
         self.emit_container(container, "die", &[("exitCode", exit.code.to_string())]);
+        if !again && record.spec.auto_remove {
+            self.clone().remove_ended(container.clone());
+        }
         if again && !going_down {
             let delay = {
                 let mut live = locked(&container.live);
@@ -183,6 +186,17 @@ impl Engine {
             };
             self.restart_after(container, delay);
         }
+    }
+
+    /// Removes a container that has ended and is not to be kept.
+    pub(super) fn remove_ended(self: Arc<Self>, container: Arc<Container>) {
+        tokio::spawn(async move {
+            match self.remove(&container, false, true).await {
+                // Somebody else has removed it, or has started it again.
+                Ok(()) | Err(EngineError::NoSuch { .. } | EngineError::Conflict(_)) => {}
+                Err(error) => tracing::error!("{error}"),
+            }
+        });
     }
 
     /// Starts a container again when its delay is over, unless somebody has stopped or started it meanwhile.

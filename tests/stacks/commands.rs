@@ -538,3 +538,185 @@ fn commands_have_docker_composes_options() {
     let coloured = |when: &str| stack.wharf(&["--ansi", when, "logs", "web"]).stdout.contains("\x1b[");
     assert!(coloured("always") && !coloured("never") && !coloured("auto"));
 }
+
+#[test]
+fn a_single_container_has_docker_runs_options() {
+    let stack = Stack::new("nothing");
+    let run = |args: &[&str]| stack.wharf(&[&["container", "run"], args].concat());
+    let shell = |args: &[&str], script: &str| run(&[&["--rm"], args, &["busybox:local", "sh", "-c", script]].concat()).ok();
+    stack.write("vars", "# a comment\nFROM_FILE=one two\nHOME\n");
+    stack.write("labels", "l1=from-file\n");
+    stack.write("shown", "of the host\n");
+    std::fs::create_dir(stack.path("dir")).expect("dir");
+    // What it sees.
+    let vars = stack.path("vars").display().to_string();
+    let env = shell(&["--env-file", &vars, "-e", "A=b"], "echo $FROM_FILE $A $HOME");
+    assert_eq!(env, format!("one two b {}\n", std::env::var("HOME").unwrap_or_default()));
+    let bind = format!("type=bind,src={},dst=/in/shown,readonly", stack.path("shown").display());
+    let seen = shell(
+        &[
+            "--mount",
+            &bind,
+            "--mount",
+            "type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=700",
+            "--tmpfs",
+            "/u:size=2m",
+            "-v",
+            "/anon",
+        ],
+        "cat /in/shown; touch /in/shown 2>&1; stat -c %a /t; df -k /t /u | awk 'NR > 1 { print $2 }'; grep -c ' /anon ' /proc/mounts",
+    );
+    assert_eq!(seen, "of the host\ntouch: /in/shown: Read-only file system\n700\n1024\n2048\n1\n");
+    let names = shell(
+        &[
+            "--hostname",
+            "me",
+            "--domainname",
+            "example.org",
+            "--add-host",
+            "other:1.2.3.4",
+            "--dns-search",
+            "x.org",
+            "--dns-option",
+            "timeout:2",
+        ],
+        "hostname; cat /proc/sys/kernel/domainname; grep -c '1.2.3.4' /etc/hosts; grep -E 'search|options' /etc/resolv.conf",
+    );
+    assert_eq!(names, "me\nexample.org\n1\nsearch x.org\noptions timeout:2 ndots:0\n");
+    let process = shell(
+        &[
+            "--ulimit",
+            "nofile=100:200",
+            "--oom-score-adj",
+            "300",
+            "--sysctl",
+            "net.core.somaxconn=77",
+            "--user",
+            "app",
+            "--group-add",
+            "33",
+        ],
+        "ulimit -n; ulimit -Hn; cat /proc/self/oom_score_adj /proc/sys/net/core/somaxconn; id -G",
+    );
+    assert_eq!(process, "100\n200\n300\n77\n1000 4 33\n");
+    // Limits are in its group.
+    run(&[
+        "-d",
+        "--name",
+        "limited",
+        "-m",
+        "64m",
+        "--memory-swap",
+        "-1",
+        "--pids-limit",
+        "17",
+        "-c",
+        "512",
+        "--cpu-period",
+        "50000",
+        "--cpu-quota",
+        "25000",
+        "--cpuset-cpus",
+        "0",
+        "--label-file",
+        &stack.path("labels").display().to_string(),
+        "-l",
+        "l2=b",
+        "--annotation",
+        "n=1",
+        "--stop-timeout",
+        "0",
+        "--log-opt",
+        "max-size=1m",
+        "--cidfile",
+        "id",
+        "busybox:local",
+        "sleep",
+        "1000",
+    ])
+    .ok();
+    let id = std::fs::read_to_string(stack.path("id")).expect("the id's file");
+    let known: serde_json::Value = serde_json::from_str(&stack.wharf(&["container", "inspect", "limited"]).ok()).expect("JSON");
+    assert_eq!(known[0]["Id"], id.as_str());
+    assert_eq!((&known[0]["Config"]["Labels"]["l1"], &known[0]["Config"]["Labels"]["l2"]), (&"from-file".into(), &"b".into()));
+    let text = |file: &str| {
+        let root = std::path::Path::new("/sys/fs/cgroup");
+        let v1 = root.join(file.split('.').next().expect("controller")).join("wharf").join(&id).join(file);
+        std::fs::read_to_string(v1).map(|text| text.trim().to_string())
+    };
+    if let Ok(memory) = text("memory.limit_in_bytes") {
+        assert_eq!(memory, (64 << 20).to_string());
+        assert_eq!(text("pids.max").expect("pids"), "17");
+        assert_eq!(text("cpu.shares").expect("shares"), "512");
+        assert_eq!(text("cpu.cfs_quota_us").expect("quota"), "25000");
+        assert_eq!(text("cpuset.cpus").expect("cpuset"), "0");
+        stack.wharf(&["container", "update", "--memory-reservation", "32m", "--cpu-quota", "30000", "limited"]).ok();
+        assert_eq!(text("memory.soft_limit_in_bytes").expect("reservation"), (32 << 20).to_string());
+        assert_eq!(text("cpu.cfs_quota_us").expect("quota"), "30000");
+    }
+    run(&["--cidfile", "id", "busybox:local", "true"]).fails(1, &["id", "exists"]);
+    // Networks, names and volumes of others.
+    stack.wharf(&["network", "create", "one"]).ok();
+    stack.wharf(&["network", "create", "two"]).ok();
+    run(&[
+        "-d",
+        "--name",
+        "on-both",
+        "--network",
+        "one",
+        "--network",
+        "two",
+        "--network-alias",
+        "called",
+        "-v",
+        "kept:/data",
+        "--health-cmd",
+        "test -e /data/healthy",
+        "--health-interval",
+        "50ms",
+        "--expose",
+        "81",
+        "-P",
+        "busybox:local",
+        "sleep",
+        "1000",
+    ])
+    .ok();
+    assert!(shell(&["--network", "one"], "nslookup called").contains("Address"));
+    assert!(shell(&["--network", "two"], "nslookup on-both").contains("Address"));
+    assert!(stack.wharf(&["container", "port", "on-both"]).ok().starts_with("81/tcp -> "));
+    assert_eq!(shell(&["--volumes-from", "on-both"], "touch /data/healthy; ls /data"), "healthy\n");
+    let health = || stack.wharf(&["container", "inspect", "on-both"]).ok().contains("\"Status\": \"healthy\"");
+    eventually("it is healthy", 20, health);
+    // Who leaves has it removed when it has ended, by whichever engine runs then; who stays does so himself.
+    let all = || stack.wharf(&["container", "ls", "-aq", "--no-trunc"]).ok();
+    let short = run(&["-d", "--rm", "-v", "/gone", "busybox:local", "sleep", "0.3"]).ok();
+    let long = run(&["-d", "--rm", "--stop-signal", "SIGKILL", "busybox:local", "sleep", "1000"]).ok();
+    eventually("it is removed", 10, || !all().contains(short.trim()));
+    assert!(all().contains(long.trim()));
+    stack.wharf(&["engine", "stop"]).ok();
+    stack.wharf(&["container", "stop", "-t", "0", long.trim()]).ok();
+    eventually("it is removed", 10, || !all().contains(long.trim()));
+    assert_eq!(stack.wharf(&["volume", "ls", "-q"]).ok(), "kept\n", "anonymous volumes went with theirs");
+    // One that exists is started with its output shown.
+    stack.wharf(&["container", "create", "--name", "again", "busybox:local", "sh", "-c", "echo started; exit 4"]).ok();
+    for _ in 0..2 {
+        let shown = stack.wharf(&["container", "start", "-a", "again"]);
+        assert_eq!((shown.code, shown.stdout.as_str()), (4, "started\n"));
+    }
+    assert!(stack.wharf(&["container", "ls", "-l"]).ok().contains("again"));
+    run(&["--gpus", "all", "busybox:local", "true"]).fails(1, &["CDI"]);
+    run(&["--platform", "linux/s390x", "busybox:local", "true"]).fails(1, &["s390x"]);
+    run(&["--mount", "type=bind,dst=/x", "busybox:local", "true"]).fails(1, &["source=PATH"]);
+    for name in ["limited", "on-both", "again"] {
+        stack.wharf(&["container", "rm", "-f", name]).ok();
+    }
+    for network in ["one", "two"] {
+        stack.wharf(&["network", "rm", network]).ok();
+    }
+    stack.wharf(&["volume", "rm", "kept"]).ok();
+    // The same for a command of a service.
+    stack.write("compose.yaml", &format!("services: {{app: {{{}}}}}", sleeping("")));
+    stack.wharf(&["run", "-d", "--rm", "app", "true"]).ok();
+    eventually("it is removed", 10, || all().is_empty());
+}

@@ -4,7 +4,7 @@ mod steps;
 
 use super::convert::{self, Origin, Shared};
 use super::error::{EngineError, state_error};
-use super::record::{ContainerRecord, ContainerSpec, MountSpec, ProjectRecord};
+use super::record::{ContainerRecord, ContainerSpec, ProjectRecord};
 use super::{Container, Engine};
 use crate::compose::model::Project;
 use crate::image::{ImageRef, Progress as PullProgress};
@@ -46,6 +46,8 @@ pub struct RunRequest {
     /// Its standard input stays open until the client that attaches to it leaves.
     pub stdin: bool,
     pub labels: IndexMap<String, String>,
+    /// The engine removes it when it has ended.
+    pub auto_remove: bool,
 }
 
 /// A line of the answer to `up` and `down`.
@@ -184,7 +186,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::up`].
     pub async fn run(self: &Arc<Self>, request: RunRequest, progress: ProgressSender) -> Result<(), EngineError> {
-        let RunRequest { up, service, name, use_aliases, stdin, labels } = request;
+        let RunRequest { up, service, name, use_aliases, stdin, labels, auto_remove } = request;
         let images: HashSet<String> = up.project.services.values().flat_map(|s| s.images()).map(str::to_string).collect();
         let mut observed = self.observe(&up.project.name, images.into_iter(), false)?;
         observed.containers.retain(|c| !up.inactive.contains(&c.service));
@@ -207,6 +209,7 @@ impl Engine {
             spec.networks.iter_mut().for_each(|endpoint| endpoint.aliases.clear());
         }
         (spec.stdin_open, spec.stdin_once) = (stdin, stdin);
+        spec.auto_remove = auto_remove;
         let container = self.create(&name, spec, None)?;
         self.sync().await?;
         let _ = context.progress.send(Progress::Created(container.id.clone()));
@@ -373,12 +376,7 @@ impl Engine {
             };
             let mode = if from.starts_with("container:") { from.to_string() } else { format!("service:{from}") };
             let Some(source) = other("volumes", &mode)? else { continue };
-            for mount in source.record().spec.mounts {
-                if !spec.mounts.iter().any(|own| own.target == mount.target) {
-                    let read_only = read_only || mount.read_only;
-                    spec.mounts.push(MountSpec { read_only, anonymous: false, ..mount });
-                }
-            }
+            spec.take_mounts_of(&source.record(), read_only);
         }
         Ok(spec)
     }

@@ -1,9 +1,13 @@
-//! `wharf container`: single containers, by name or id, as `docker container` has them.
+//! `wharf container`: single containers, by name or id, as `docker container` has them. [`new`] is what one is made with,
+//! [`limits`] a part of it.
 
-use super::network::{confirmed, delete_each, inspect, pairs};
-use super::output::{Steps, bytes, table};
+mod limits;
+mod new;
+
+use super::network::{confirmed, delete_each, inspect};
+use super::output::{bytes, table};
 use super::ps::{self, Listed};
-use super::{Failure, Global, Outcome, attach, connect, cp, exec, export, images, logs, usage};
+use super::{Failure, Global, Outcome, attach, connect, cp, exec, export, logs, usage};
 use crate::api::client::{Client, ClientError};
 use crate::api::reply::escape;
 use futures::future::try_join_all;
@@ -33,7 +37,7 @@ pub enum Container {
         destination: String,
     },
     /// Create a container without starting it.
-    Create(Box<New>),
+    Create(Box<new::Create>),
     /// Show which files a container has added (A), changed (C) and deleted (D).
     Diff { container: String },
     /// Run a command in a running container.
@@ -71,9 +75,15 @@ pub enum Container {
         /// Ids alone.
         #[arg(short, long)]
         quiet: bool,
-        /// Ids in full.
+        /// Ids and commands in full.
         #[arg(long)]
         no_trunc: bool,
+        /// The newest ones, whatever their state.
+        #[arg(short = 'n', long, value_name = "NUMBER")]
+        last: Option<usize>,
+        /// The newest one, whatever its state.
+        #[arg(short, long)]
+        latest: bool,
         /// Those that fulfil a condition: id=, name=, label=, network=, volume=, ancestor=, exited= or status=; may be repeated.
         #[arg(short, long, value_name = "KEY=VALUE", value_parser = filter)]
         filter: Vec<(String, String)>,
@@ -113,9 +123,17 @@ pub enum Container {
         containers: Vec<String>,
     },
     /// Create a container and start it.
-    Run(Box<Run>),
+    Run(Box<new::Run>),
     /// Start containers that exist.
     Start {
+        /// Show its output, and pass signals on: of one container.
+        #[arg(short, long)]
+        attach: bool,
+        /// Give it this standard input, too.
+        #[arg(short, long)]
+        interactive: bool,
+        #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
+        detach_keys: String,
         #[arg(required = true)]
         containers: Vec<String>,
     },
@@ -155,6 +173,18 @@ pub enum Container {
         cpu_shares: Option<u64>,
         #[arg(long)]
         cpuset_cpus: Option<String>,
+        /// Microseconds.
+        #[arg(long)]
+        cpu_period: Option<u64>,
+        /// Microseconds.
+        #[arg(long)]
+        cpu_quota: Option<i64>,
+        /// Bytes of memory that it keeps when others need it.
+        #[arg(long)]
+        memory_reservation: Option<String>,
+        /// 10 to 1000.
+        #[arg(long)]
+        blkio_weight: Option<u16>,
         #[arg(long)]
         pids_limit: Option<i64>,
         #[arg(long, value_name = "POLICY")]
@@ -169,110 +199,15 @@ pub enum Container {
     },
 }
 
-/// `container run`.
-#[derive(clap::Args, Debug)]
-pub struct Run {
-    /// Leave it running in the background, and print its id.
-    #[arg(short, long)]
-    detach: bool,
-    /// Remove it when it has ended.
-    #[arg(long)]
-    rm: bool,
-    #[command(flatten)]
-    new: New,
-}
-
-/// What a container is made with.
-#[derive(clap::Args, Debug)]
-pub struct New {
-    #[arg(long)]
-    name: Option<String>,
-    /// Variable, NAME=VALUE; may be repeated.
-    #[arg(short, long)]
-    env: Vec<String>,
-    /// Volume, SOURCE:TARGET[:ro]; may be repeated.
-    #[arg(short, long)]
-    volume: Vec<String>,
-    /// Port to publish, [HOST:]CONTAINER; may be repeated.
-    #[arg(short, long)]
-    publish: Vec<String>,
-    /// Label; may be repeated.
-    #[arg(short, long)]
-    label: Vec<String>,
-    /// Network, or host, none, container:NAME.
-    #[arg(long, alias = "net")]
-    network: Option<String>,
-    #[arg(short, long)]
-    user: Option<String>,
-    #[arg(short, long)]
-    workdir: Option<String>,
-    #[arg(long)]
-    entrypoint: Option<String>,
-    #[arg(long)]
-    hostname: Option<String>,
-    #[arg(long, default_value = "no")]
-    restart: String,
-    /// Keep standard input open.
-    #[arg(short, long)]
-    interactive: bool,
-    /// A terminal.
-    #[arg(short, long)]
-    tty: bool,
-    /// An init as process 1.
-    #[arg(long)]
-    init: bool,
-    /// OCI runtime to run it, by its name in PATH or its path; wharf's own by default.
-    #[arg(long, value_name = "RUNTIME")]
-    runtime: Option<String>,
-    #[arg(long)]
-    privileged: bool,
-    #[arg(long)]
-    read_only: bool,
-    #[arg(long)]
-    cap_add: Vec<String>,
-    #[arg(long)]
-    cap_drop: Vec<String>,
-    #[arg(long)]
-    security_opt: Vec<String>,
-    /// Device, PATH[:TARGET[:rwm]]; may be repeated.
-    #[arg(long)]
-    device: Vec<String>,
-    #[arg(long)]
-    add_host: Vec<String>,
-    #[arg(long)]
-    dns: Vec<String>,
-    /// host, or container:NAME.
-    #[arg(long)]
-    pid: Option<String>,
-    /// host, none, or container:NAME.
-    #[arg(long)]
-    ipc: Option<String>,
-    /// Bytes of memory, such as 512m.
-    #[arg(short, long)]
-    memory: Option<String>,
-    /// Number of processors, such as 1.5.
-    #[arg(long)]
-    cpus: Option<f64>,
-    #[arg(long)]
-    pids_limit: Option<i64>,
-    #[arg(long)]
-    shm_size: Option<String>,
-    #[arg(long)]
-    stop_signal: Option<String>,
-    /// Pull the image before: always, missing, never.
-    #[arg(long, default_value = "missing", value_parser = ["always", "missing", "never"])]
-    pull: String,
-    image: String,
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
-}
-
 #[derive(clap::Args, Debug)]
 pub struct Exec {
     #[arg(short, long)]
     detach: bool,
     #[arg(short, long)]
     env: Vec<String>,
+    /// File with variables; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
     #[arg(short, long)]
     interactive: bool,
     #[arg(short, long)]
@@ -288,99 +223,6 @@ pub struct Exec {
     container: String,
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     command: Vec<String>,
-}
-
-fn size(text: Option<&String>) -> Result<Option<i64>, Failure> {
-    let one = |text: &String| {
-        crate::units::bytes(text).ok_or_else(|| Failure::Message(format!("`{text}` is not a size such as `64m`")))
-    };
-    text.map(one).transpose()
-}
-
-/// What every container is asked for in Docker's form.
-fn body(new: &New, stdin: bool, tty: bool) -> Result<Value, Failure> {
-    let mut bindings = serde_json::Map::new();
-    for text in &new.publish {
-        let ports = crate::compose::short::port(text).map_err(|why| Failure::Message(format!("--publish: {why}")))?;
-        for port in ports {
-            let list = bindings.entry(format!("{}/{}", port.target, port.protocol)).or_insert_with(|| json!([]));
-            if let Some(list) = list.as_array_mut() {
-                list.push(json!({"HostIp": port.host_ip, "HostPort": port.published.unwrap_or_default()}));
-            }
-        }
-    }
-    let here = std::env::current_dir().map_err(|e| Failure::Message(format!("finding the working directory: {e}")))?;
-    let mut binds = Vec::new();
-    for text in &new.volume {
-        let volume = crate::compose::short::volume(text, &here).map_err(|why| Failure::Message(format!("--volume: {why}")))?;
-        let source = volume.source.ok_or_else(|| Failure::Message(format!("--volume: `{text}` has no source")))?;
-        binds.push(format!("{source}:{}:{}", volume.target, if volume.read_only { "ro" } else { "rw" }));
-    }
-    let device = |text: &String| {
-        let mut parts = text.split(':');
-        let path = parts.next().unwrap_or_default();
-        json!({"PathOnHost": path, "PathInContainer": parts.next(), "CgroupPermissions": parts.next()})
-    };
-    let variable = |text: &String| match text.split_once('=') {
-        Some(_) => Some(text.clone()),
-        None => std::env::var(text).ok().map(|value| format!("{text}={value}")),
-    };
-    let (restart, retries) = new.restart.split_once(':').unwrap_or((&new.restart, "0"));
-    let entrypoint = new.entrypoint.as_ref().map(|text| shell_words::split(text)).transpose();
-    let entrypoint = entrypoint.map_err(|e| Failure::Message(format!("--entrypoint: {e}")))?;
-    let host = json!({
-        "Binds": binds,
-        "PortBindings": bindings,
-        "NetworkMode": new.network.as_deref().unwrap_or("default"),
-        "RestartPolicy": {"Name": restart, "MaximumRetryCount": retries.parse().unwrap_or(0)},
-        "Init": new.init,
-        "Runtime": new.runtime,
-        "Privileged": new.privileged,
-        "ReadonlyRootfs": new.read_only,
-        "CapAdd": new.cap_add,
-        "CapDrop": new.cap_drop,
-        "SecurityOpt": new.security_opt,
-        "Devices": new.device.iter().map(device).collect::<Vec<_>>(),
-        "ExtraHosts": new.add_host,
-        "Dns": new.dns,
-        "PidMode": new.pid,
-        "IpcMode": new.ipc,
-        "Memory": size(new.memory.as_ref())?,
-        "NanoCpus": new.cpus.map(|cpus| (cpus * 1e9) as i64),
-        "PidsLimit": new.pids_limit,
-        "ShmSize": size(new.shm_size.as_ref())?,
-    });
-    Ok(json!({
-        "Image": new.image,
-        "Cmd": new.command,
-        "Entrypoint": entrypoint,
-        "Env": new.env.iter().filter_map(variable).collect::<Vec<_>>(),
-        "Labels": pairs(&new.label),
-        "User": new.user,
-        "WorkingDir": new.workdir,
-        "Hostname": new.hostname,
-        "StopSignal": new.stop_signal,
-        "Tty": tty,
-        "OpenStdin": stdin,
-        "StdinOnce": stdin,
-        "HostConfig": host,
-    }))
-}
-
-async fn create(client: &Client, new: &New, stdin: bool, tty: bool) -> Result<String, Failure> {
-    let is_here = client.get::<Value>(&format!("/images/{}/json", escape(&new.image))).await.is_ok();
-    if new.pull == "always" || !is_here && new.pull == "missing" {
-        images::pull_one(client, &new.image, &mut Steps::new(false)).await?;
-    }
-    let name = new.name.as_ref().map(|name| format!("?name={}", escape(name))).unwrap_or_default();
-    let made: Value = client.post(&format!("/containers/create{name}"), &body(new, stdin, tty)?).await?;
-    Ok(made["Id"].as_str().unwrap_or_default().to_string())
-}
-
-async fn run(client: &Client, command: Run) -> Outcome {
-    let id = create(client, &command.new, command.new.interactive, command.new.tty).await?;
-    let stdin = command.new.interactive && !command.detach;
-    attach::start_and_stay(client, &id, attach::Stay { detach: command.detach, stdin, rm: command.rm }).await
 }
 
 /// Does something to several containers at once, and prints the names of those it was done to.
@@ -431,7 +273,7 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
                 place.ok_or_else(|| Failure::Message("one of the two must be in a container: write NAME:PATH".into()))?;
             cp::copy(&client, &escape(name), &source, &destination, how).await?;
         }
-        Container::Create(new) => println!("{}", create(&client, &new, new.interactive, new.tty).await?),
+        Container::Create(command) => println!("{}", new::create(&client, &command).await?),
         Container::Diff { container } => {
             let changes: Vec<Value> = client.get(&of(&container, "changes")).await?;
             for change in changes {
@@ -442,7 +284,7 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
         Container::Exec(command) => {
             let request = exec::Request {
                 command: command.command,
-                env: command.env,
+                env: new::variables(&command.env_file, &command.env)?,
                 user: command.user,
                 workdir: command.workdir,
                 privileged: command.privileged,
@@ -457,8 +299,13 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
             each(&client, &containers, &format!("kill?signal={}", escape(&signal))).await?;
         }
         Container::Logs { how, container } => logs::of_container(&client, &container, &how).await?,
-        Container::Ls { all, quiet, no_trunc, filter } => {
-            let list = listed(&client, all, &filter).await?;
+        Container::Ls { all, quiet, no_trunc, last, latest, filter } => {
+            let newest = if latest { Some(1) } else { last };
+            let mut list = listed(&client, all || newest.is_some(), &filter).await?;
+            if let Some(newest) = newest {
+                list.sort_by_key(|container| std::cmp::Reverse(container.created));
+                list.truncate(newest);
+            }
             let id = |c: &Listed| if no_trunc { c.id.clone() } else { c.id[..12].to_string() };
             if quiet {
                 list.iter().for_each(|c| println!("{}", id(c)));
@@ -466,7 +313,8 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
             }
             let now = jiff::Timestamp::now().as_second();
             let row = |c: &Listed| {
-                let command = format!("\"{}\"", ps::shortened(&c.command, 20));
+                let shown = if no_trunc { c.command.clone() } else { ps::shortened(&c.command, 20) };
+                let command = format!("\"{shown}\"");
                 let created = format!("{} ago", crate::units::time_text(now - c.created));
                 vec![id(c), c.image.clone(), command, created, c.status.clone(), c.ports_text(), c.name().to_string()]
             };
@@ -499,8 +347,19 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
             let query = format!("?force={}&v={}", u8::from(force), u8::from(volumes));
             delete_each(&client, &containers, |name| format!("/containers/{}{query}", escape(name))).await?;
         }
-        Container::Run(command) => run(&client, *command).await?,
-        Container::Start { containers } => each(&client, &containers, "start").await?,
+        Container::Run(command) => new::run(&client, *command).await?,
+        Container::Start { attach, interactive, detach_keys, containers } => match containers.as_slice() {
+            [one] if attach || interactive => {
+                let known: Value = client.get(&of(one, "json")).await?;
+                let id = known["Id"].as_str().unwrap_or_default();
+                let stay = attach::Stay { keep: true, stdin: interactive, detach_keys, ..attach::Stay::default() };
+                attach::start_and_stay(&client, id, stay).await?;
+            }
+            _ if attach || interactive => {
+                return Err(Failure::Message("only one container can be attached to at once".into()));
+            }
+            _ => each(&client, &containers, "start").await?,
+        },
         Container::Stats { how, containers } => {
             let list = || async {
                 let mut list = listed(&client, how.all || !containers.is_empty(), &[]).await?;
@@ -512,19 +371,32 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
         Container::Stop { time, containers } => each(&client, &containers, &with_time("stop", time)).await?,
         Container::Top { container } => println!("{}", usage::processes(&client, &escape(&container)).await?),
         Container::Unpause { containers } => each(&client, &containers, "unpause").await?,
-        Container::Update { memory, memory_swap, cpus, cpu_shares, cpuset_cpus, pids_limit, restart, containers } => {
-            let policy = restart.as_deref().map(|text| {
-                let (name, retries) = text.split_once(':').unwrap_or((text, "0"));
-                json!({"Name": name, "MaximumRetryCount": retries.parse().unwrap_or(0)})
-            });
+        Container::Update {
+            memory,
+            memory_swap,
+            memory_reservation,
+            cpus,
+            cpu_shares,
+            cpu_period,
+            cpu_quota,
+            cpuset_cpus,
+            blkio_weight,
+            pids_limit,
+            restart,
+            containers,
+        } => {
             let body = json!({
-                "Memory": size(memory.as_ref())?,
-                "MemorySwap": size(memory_swap.as_ref())?,
+                "Memory": limits::size(memory.as_ref())?,
+                "MemorySwap": limits::size(memory_swap.as_ref())?,
+                "MemoryReservation": limits::size(memory_reservation.as_ref())?,
+                "CpuPeriod": cpu_period,
+                "CpuQuota": cpu_quota,
+                "BlkioWeight": blkio_weight,
                 "NanoCpus": cpus.map(|cpus| (cpus * 1e9) as i64),
                 "CpuShares": cpu_shares,
                 "CpusetCpus": cpuset_cpus,
                 "PidsLimit": pids_limit,
-                "RestartPolicy": policy,
+                "RestartPolicy": restart.as_deref().map(new::restart_policy).transpose()?,
             });
             for name in &containers {
                 client.post::<Value>(&of(name, "update"), &body).await?;
