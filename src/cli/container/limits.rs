@@ -94,7 +94,7 @@ fn of_devices(option: &str, list: &[String], key: &str) -> Result<Value, Failure
     list.iter().map(one).collect()
 }
 
-fn ulimit(text: &String) -> Result<Value, Failure> {
+fn ulimit(text: &str) -> Result<Value, Failure> {
     let what = "NAME=SOFT[:HARD], such as nofile=1024:2048";
     let (name, values) = text.split_once('=').ok_or_else(|| wrong("ulimit", text, what))?;
     let (soft, hard) = values.split_once(':').unwrap_or((values, values));
@@ -127,7 +127,7 @@ impl Limits {
             "BlkioDeviceReadIOps": of_devices("device-read-iops", &self.device_read_iops, "Rate")?,
             "BlkioDeviceWriteIOps": of_devices("device-write-iops", &self.device_write_iops, "Rate")?,
             "ShmSize": size(self.shm_size.as_ref())?,
-            "Ulimits": self.ulimit.iter().map(ulimit).collect::<Result<Vec<_>, _>>()?,
+            "Ulimits": self.ulimit.iter().map(|text| ulimit(text)).collect::<Result<Vec<_>, _>>()?,
             "Sysctls": pairs(&self.sysctl),
         }))
     }
