@@ -57,7 +57,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
 ) {
     let fresh = container.status() == Status::Created;
     container.wait_until(|record| record.state.status != Status::Created || !record.state.error.is_empty()).await;
-    let started = container.record().state.started_at.map(|t| t - jiff::SignedDuration::from_millis(50));
+    let started = container.record().state.output_since;
     let selection = if wanted.from_start || fresh {
         Selection { since: started.map(|t| format!("{t:.9}")), ..Selection::default() }
     } else {

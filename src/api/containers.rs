@@ -189,6 +189,8 @@ pub fn inspect(engine: &Engine, id: &str) -> Reply {
         "ExitCode": record.state.exit_code,
         "Error": record.state.error,
         "StartedAt": time(record.state.started_at),
+        // wharf's own: clients show what came since the last start from here on.
+        "OutputSince": time(record.state.output_since),
         "FinishedAt": time(record.state.finished_at),
     });
     if let Some(health) = &record.state.health {

@@ -1,5 +1,6 @@
 //! `wharf pull`, `wharf images` and `wharf image`.
 
+use super::format::{Column, Format};
 use super::output::{Steps, bytes, table};
 use super::ps;
 use super::{Failure, Global, Outcome, connect, project};
@@ -107,6 +108,17 @@ pub enum Image {
         /// Ids alone.
         #[arg(short, long)]
         quiet: bool,
+        /// Ids in full.
+        #[arg(long)]
+        no_trunc: bool,
+        /// Docker's, for images that have no name.
+        #[arg(short, long, hide = true)]
+        all: bool,
+        /// table, json, or a template such as '{{.ID}}'.
+        #[arg(long, default_value = "table")]
+        format: Format,
+        /// Of this name, with or without a tag.
+        name: Option<String>,
     },
     /// Remove images.
     #[command(alias = "remove")]
@@ -114,8 +126,14 @@ pub enum Image {
         #[arg(required = true)]
         references: Vec<String>,
     },
-    /// Print what is known of an image, in JSON.
-    Inspect { reference: String },
+    /// Print what is known of images, in JSON.
+    Inspect {
+        /// A template, such as '{{.Id}}'; json is on one line.
+        #[arg(short, long, value_name = "TEMPLATE")]
+        format: Option<String>,
+        #[arg(required = true)]
+        references: Vec<String>,
+    },
 }
 
 pub async fn pull(global: &Global, command: Pull) -> Outcome {
@@ -248,6 +266,23 @@ pub async fn list(global: &Global, command: Images) -> Outcome {
     Ok(())
 }
 
+const COLUMNS: [Column; 5] =
+    [("Repository", "REPOSITORY"), ("Tag", "TAG"), ("ID", "IMAGE ID"), ("CreatedSince", "CREATED"), ("Size", "SIZE")];
+
+/// An image under one of its names, as tables and templates have it.
+fn image_row(image: &Value, id: &str, repository: &str, tag: &str) -> Value {
+    let now = jiff::Timestamp::now().as_second();
+    let created = image["Created"].as_i64().unwrap_or(now);
+    json!({
+        "Repository": repository,
+        "Tag": tag,
+        "ID": id,
+        "CreatedSince": format!("{} ago", crate::units::time_text(now - created)),
+        "CreatedAt": jiff::Timestamp::from_second(created).map(|time| time.to_string()).unwrap_or_default(),
+        "Size": bytes(image["Size"].as_u64().unwrap_or(0)),
+    })
+}
+
 pub async fn image(global: &Global, command: Image) -> Outcome {
     if let Image::Build(command) = command {
         return super::build::image_build(global, *command).await;
@@ -312,23 +347,29 @@ pub async fn image(global: &Global, command: Image) -> Outcome {
                 println!("{reference}");
             }
         }
-        Image::Ls { quiet } => {
+        Image::Ls { quiet, no_trunc, format, name, .. } => {
             let images: Vec<Value> = client.get("/images/json").await?;
             let id = |i: &Value| {
-                i["Id"].as_str().unwrap_or_default().trim_start_matches("sha256:").chars().take(12).collect::<String>()
+                let id = i["Id"].as_str().unwrap_or_default();
+                if no_trunc { id.to_string() } else { id.trim_start_matches("sha256:").chars().take(12).collect() }
             };
+            let mut rows = Vec::new();
+            for image in &images {
+                let tags: Vec<&str> = image["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+                for tag in if tags.is_empty() { vec!["<none>:<none>"] } else { tags } {
+                    let (repository, version) = tag.rsplit_once(':').unwrap_or((tag, ""));
+                    if name.as_ref().is_none_or(|name| name == tag || name == repository) {
+                        rows.push(image_row(image, &id(image), repository, version));
+                    }
+                }
+            }
             if quiet {
-                images.iter().for_each(|i| println!("{}", id(i)));
+                let mut ids: Vec<&str> = rows.iter().filter_map(|row| row["ID"].as_str()).collect();
+                ids.dedup();
+                ids.iter().for_each(|id| println!("{id}"));
                 return Ok(());
             }
-            let now = jiff::Timestamp::now().as_second();
-            let rows = images.iter().map(|i| {
-                let tag = i["RepoTags"][0].as_str().unwrap_or_default();
-                let (repository, tag) = tag.rsplit_once(':').unwrap_or((tag, ""));
-                let created = format!("{} ago", crate::units::time_text(now - i["Created"].as_i64().unwrap_or(now)));
-                vec![repository.to_string(), tag.to_string(), id(i), created, bytes(i["Size"].as_u64().unwrap_or(0))]
-            });
-            println!("{}", table(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], rows.collect()));
+            format.print(&COLUMNS, &rows)?;
         }
         Image::Rm { references } => {
             for reference in references {
@@ -336,9 +377,9 @@ pub async fn image(global: &Global, command: Image) -> Outcome {
                 println!("Untagged: {reference}");
             }
         }
-        Image::Inspect { reference } => {
-            let value: Value = client.get(&format!("/images/{}/json", escape(&reference))).await?;
-            println!("{}", serde_json::to_string_pretty(&value).unwrap_or_default());
+        Image::Inspect { format, references } => {
+            let paths = references.iter().map(|reference| format!("/images/{}/json", escape(reference)));
+            super::network::inspect(&client, format.as_deref(), paths).await?;
         }
     }
     Ok(())

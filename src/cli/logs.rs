@@ -5,7 +5,7 @@ use super::ps::{self, Listed};
 use super::{Failure, Global, Outcome, connect, project};
 use crate::api::client::{Client, ClientError, Frames};
 use crate::api::reply::escape;
-use crate::engine::convert::{LABEL_PROJECT, LABEL_SERVICE};
+use crate::engine::convert::LABEL_PROJECT;
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde_json::{Value, json};
@@ -141,7 +141,6 @@ struct Source {
     id: String,
     /// What its lines begin with, where they begin with anything.
     name: String,
-    service: String,
     prefix: String,
     frames: Frames,
     /// Whole lines with their time, which is not printed unless asked for.
@@ -150,16 +149,9 @@ struct Source {
     open: bool,
 }
 
-/// That a container of a service has ended, and how.
-#[derive(Clone, Debug)]
-pub struct Exited {
-    pub service: String,
-    pub code: i32,
-}
-
 /// Shows the logs of a project's containers, merged by time. Following, it goes on with containers that are started later,
-/// and ends when none runs any more. `exits`, where it is there, hears of every container of the project that ends, and how
-/// they end is shown.
+/// and ends when none runs any more. `exits`, where it is there, gets the exit code of every container of the project that
+/// ends, and how they end is shown.
 ///
 /// # Errors
 /// A broken connection.
@@ -168,7 +160,7 @@ pub async fn attach(
     project: &str,
     services: &[String],
     view: &View,
-    exits: Option<UnboundedSender<Exited>>,
+    exits: Option<UnboundedSender<i32>>,
 ) -> Outcome {
     let filters = json!({"type": ["container"], "label": [format!("{LABEL_PROJECT}={project}")]});
     let mut events = match view.follow {
@@ -219,7 +211,7 @@ pub async fn attach(
                     // It is not shown, but counts.
                     if let (Some(exits), Some("die")) = (&exits, event["Action"].as_str()) {
                         let code = attributes["exitCode"].as_str().and_then(|c| c.parse().ok()).unwrap_or_default();
-                        let _ = exits.send(Exited { service: service.to_string(), code });
+                        let _ = exits.send(code);
                     }
                     continue;
                 }
@@ -269,14 +261,11 @@ async fn open(client: &Client, container: &Listed, view: &View, prefix: String, 
         path.push_str(&format!("&tail={tail}"));
     }
     let started = match view.since_start && view.since.is_none() {
-        true => client.get::<Value>(&format!("/containers/{}/json", container.id)).await?["State"]["StartedAt"]
+        true => client.get::<Value>(&format!("/containers/{}/json", container.id)).await?["State"]["OutputSince"]
             .as_str()
             .map(str::to_string),
         false => None,
     };
-    // The program may have written before its monitor noticed that it runs.
-    let started =
-        started.and_then(|s| s.parse::<jiff::Timestamp>().ok()).map(|t| (t - jiff::SignedDuration::from_millis(50)).to_string());
     for (key, value) in [("since", view.since.clone().or(started)), ("until", view.until.clone())] {
         if let Some(value) = value {
             path.push_str(&format!("&{key}={}", escape(&value)));
@@ -285,7 +274,6 @@ async fn open(client: &Client, container: &Listed, view: &View, prefix: String, 
     Ok(Source {
         id: container.id.clone(),
         name: container.short_name(),
-        service: container.label(LABEL_SERVICE).to_string(),
         prefix,
         frames: client.get_frames(&path).await?,
         lines: VecDeque::new(),
@@ -295,14 +283,14 @@ async fn open(client: &Client, container: &Listed, view: &View, prefix: String, 
 
 impl Source {
     /// Says how the container has ended, after its last line. One that is gone meanwhile says nothing.
-    async fn tell_exit(&mut self, client: &Client, printer: &mut Printer, exits: &UnboundedSender<Exited>) {
+    async fn tell_exit(&mut self, client: &Client, printer: &mut Printer, exits: &UnboundedSender<i32>) {
         let config = client.get::<Value>(&format!("/containers/{}/json", self.id)).await.unwrap_or_default();
         let Some(code) = config["State"]["ExitCode"].as_i64() else { return };
         if std::mem::take(&mut self.open) {
             printer.note("");
         }
         printer.note(&format!("{} exited with code {code}", self.name));
-        let _ = exits.send(Exited { service: self.service.clone(), code: code as i32 });
+        let _ = exits.send(code as i32);
     }
 }
 

@@ -1,8 +1,8 @@
 //! `wharf network` and `wharf volume`.
 
-use super::output::table;
+use super::format::{self, Column, Format};
 use super::{Failure, Global, Outcome, connect};
-use crate::api::client::{Client, ClientError};
+use crate::api::client::Client;
 use crate::api::reply::escape;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -15,9 +15,24 @@ pub enum Network {
         /// Ids alone.
         #[arg(short, long)]
         quiet: bool,
+        /// Ids in full.
+        #[arg(long)]
+        no_trunc: bool,
+        /// table, json, or a template such as '{{.ID}}'.
+        #[arg(long, default_value = "table")]
+        format: Format,
+        /// Those that fulfil a condition: name= or label=; may be repeated.
+        #[arg(short, long, value_name = "KEY=VALUE", value_parser = filter)]
+        filter: Vec<(String, String)>,
     },
     /// Print what is known of networks, in JSON.
     Inspect {
+        /// A template, such as '{{.Driver}}'; json is on one line.
+        #[arg(short, long, value_name = "TEMPLATE")]
+        format: Option<String>,
+        /// Docker's, for swarms.
+        #[arg(short, long, hide = true)]
+        verbose: bool,
         #[arg(required = true)]
         names: Vec<String>,
     },
@@ -98,9 +113,18 @@ pub enum Volume {
         /// Names alone.
         #[arg(short, long)]
         quiet: bool,
+        /// table, json, or a template such as '{{.ID}}'.
+        #[arg(long, default_value = "table")]
+        format: Format,
+        /// Those that fulfil a condition: name= or label=; may be repeated.
+        #[arg(short, long, value_name = "KEY=VALUE", value_parser = filter)]
+        filter: Vec<(String, String)>,
     },
     /// Print what is known of volumes, in JSON.
     Inspect {
+        /// A template, such as '{{.Mountpoint}}'; json is on one line.
+        #[arg(short, long, value_name = "TEMPLATE")]
+        format: Option<String>,
         #[arg(required = true)]
         names: Vec<String>,
     },
@@ -161,13 +185,12 @@ pub fn answered_yes(prompt: &str) -> Result<bool, Failure> {
 ///
 /// # Errors
 /// The first that has no answer.
-pub async fn inspect(client: &Client, paths: impl Iterator<Item = String>) -> Outcome {
+pub async fn inspect(client: &Client, format: Option<&str>, paths: impl Iterator<Item = String>) -> Outcome {
     let mut all: Vec<Value> = Vec::new();
     for path in paths {
         all.push(client.get(&path).await?);
     }
-    println!("{}", serde_json::to_string_pretty(&all).unwrap_or_default());
-    Ok(())
+    format::inspected(format, &all)
 }
 
 /// Deletes several things, goes on when one cannot be, and says which were.
@@ -196,20 +219,24 @@ pub async fn network(global: &Global, command: Network) -> Outcome {
     let client = connect::engine(global).await?;
     let of = |name: &str| format!("/networks/{}", escape(name));
     match command {
-        Network::Ls { quiet } => {
-            let list: Vec<Value> = client.get("/networks").await?;
-            let id = |n: &Value| text(&n["Id"]).chars().take(12).collect::<String>();
+        Network::Ls { quiet, no_trunc, format, filter } => {
+            let list: Vec<Value> = client.get(&format!("/networks?filters={}", filters(&filter))).await?;
+            let id = |n: &Value| text(&n["Id"]).chars().take(if no_trunc { usize::MAX } else { 12 }).collect::<String>();
             if quiet {
                 list.iter().for_each(|n| println!("{}", id(n)));
                 return Ok(());
             }
             let row = |n: &Value| {
-                let subnet = text(&n["IPAM"]["Config"][0]["Subnet"]);
-                vec![id(n), text(&n["Name"]), text(&n["Driver"]), text(&n["Scope"]), subnet]
+                json!({
+                    "ID": id(n), "Name": n["Name"], "Driver": n["Driver"], "Scope": n["Scope"], "Subnet": text(&n["IPAM"]["Config"][0]["Subnet"]),
+                    "Internal": n["Internal"].to_string(), "IPv6": n["EnableIPv6"].to_string(), "CreatedAt": n["Created"], "Labels": labels(&n["Labels"]),
+                })
             };
-            println!("{}", table(&["NETWORK ID", "NAME", "DRIVER", "SCOPE", "SUBNET"], list.iter().map(row).collect()));
+            const COLUMNS: [Column; 5] =
+                [("ID", "NETWORK ID"), ("Name", "NAME"), ("Driver", "DRIVER"), ("Scope", "SCOPE"), ("Subnet", "SUBNET")];
+            format.print(&COLUMNS, &list.iter().map(row).collect::<Vec<_>>())?;
         }
-        Network::Inspect { names } => inspect(&client, names.iter().map(|name| of(name))).await?,
+        Network::Inspect { format, names, .. } => inspect(&client, format.as_deref(), names.iter().map(|name| of(name))).await?,
         Network::Create { driver, subnet, gateway, ip_range, ipv4, ipv6, aux_address, internal, label, opt, name } => {
             let config = |is_ipv6: bool| {
                 let of_family = |list: &[String]| list.iter().find(|text| text.contains(':') == is_ipv6).cloned();
@@ -249,8 +276,8 @@ pub async fn volume(global: &Global, command: Volume) -> Outcome {
     let client = connect::engine(global).await?;
     let of = |name: &str| format!("/volumes/{}", escape(name));
     match command {
-        Volume::Ls { quiet } => show_volumes(&client, "", quiet).await?,
-        Volume::Inspect { names } => inspect(&client, names.iter().map(|name| of(name))).await?,
+        Volume::Ls { quiet, format, filter } => show_volumes(&client, &filters(&filter), quiet, &format).await?,
+        Volume::Inspect { format, names } => inspect(&client, format.as_deref(), names.iter().map(|name| of(name))).await?,
         Volume::Create { driver, label, opt, name } => {
             let body = json!({"Name": name, "Driver": driver, "Labels": pairs(&label), "DriverOpts": pairs(&opt)});
             let made: Value = client.post("/volumes/create", &body).await?;
@@ -273,15 +300,39 @@ pub async fn volume(global: &Global, command: Volume) -> Outcome {
 /// Prints volumes; the filters are a query's, escaped.
 ///
 /// # Errors
-/// A broken connection.
-pub async fn show_volumes(client: &Client, filters: &str, quiet: bool) -> Result<(), ClientError> {
-    let answer: Value = client.get(&format!("/volumes{filters}")).await?;
+/// A broken connection, or a field that there is not.
+pub async fn show_volumes(client: &Client, filters: &str, quiet: bool, format: &Format) -> Outcome {
+    const COLUMNS: [Column; 2] = [("Driver", "DRIVER"), ("Name", "VOLUME NAME")];
+    let answer: Value = client.get(&format!("/volumes?filters={filters}")).await?;
     let list: Vec<&Value> = answer["Volumes"].as_array().into_iter().flatten().collect();
     if quiet {
         list.iter().for_each(|v| println!("{}", text(&v["Name"])));
-    } else {
-        let rows = list.iter().map(|v| vec![text(&v["Driver"]), text(&v["Name"])]).collect();
-        println!("{}", table(&["DRIVER", "VOLUME NAME"], rows));
+        return Ok(());
     }
-    Ok(())
+    let row = |v: &&Value| json!({"Driver": v["Driver"], "Name": v["Name"], "Scope": "local", "Mountpoint": v["Mountpoint"], "Labels": labels(&v["Labels"])});
+    format.print(&COLUMNS, &list.iter().map(row).collect::<Vec<_>>())
+}
+
+/// Labels as tables show them: `a=b,c=d`.
+fn labels(value: &Value) -> String {
+    let pairs = value.as_object().into_iter().flatten().map(|(key, value)| format!("{key}={}", text(value)));
+    pairs.collect::<Vec<_>>().join(",")
+}
+
+/// A condition of `--filter`.
+fn filter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key @ ("name" | "label"), value)) => Ok((key.into(), value.into())),
+        _ => Err("a filter is name= or label=, with a value: `label=a=b`".into()),
+    }
+}
+
+/// Conditions as a query's, escaped.
+pub fn filters(conditions: &[(String, String)]) -> String {
+    let mut named: serde_json::Map<String, Value> = serde_json::Map::new();
+    for (key, value) in conditions {
+        let values = named.entry(key.clone()).or_insert_with(|| json!([]));
+        values.as_array_mut().into_iter().for_each(|values| values.push(json!(value)));
+    }
+    escape(&Value::Object(named).to_string())
 }

@@ -1,5 +1,6 @@
 //! `wharf ps` and `wharf ls`.
 
+use super::format::{Column, Format};
 use super::output::table;
 use super::{Failure, Global, Outcome, connect, project};
 use crate::api::client::Client;
@@ -31,9 +32,9 @@ pub struct Ps {
     /// Containers of a state: status=running, ...
     #[arg(long, value_name = "status=STATE")]
     filter: Vec<String>,
-    /// table or json (an object a line).
-    #[arg(long, default_value = "table", value_parser = ["table", "json"])]
-    format: String,
+    /// table, json (an object a line), or a template such as '{{.Name}}'.
+    #[arg(long, default_value = "table")]
+    format: Format,
     /// Containers in this state: running, exited, restarting, paused, created.
     #[arg(long, value_name = "STATE")]
     status: Vec<String>,
@@ -112,6 +113,44 @@ impl Listed {
     pub fn short_name(&self) -> String {
         let project = format!("{}-", self.label(LABEL_PROJECT));
         self.name().strip_prefix(&project).unwrap_or(self.name()).to_string()
+    }
+
+    /// Its fields in templates and tables: those of `docker ps` and of `docker compose ps`.
+    pub fn described(&self, shortened: bool) -> Value {
+        let now = jiff::Timestamp::now().as_second();
+        let created = jiff::Timestamp::from_second(self.created).map(|time| time.to_string()).unwrap_or_default();
+        let command = if shortened { self::shortened(&self.command, 20) } else { self.command.clone() };
+        let mut labels: Vec<String> = self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        labels.sort();
+        json!({
+            "ID": if shortened { &self.id[..12] } else { &self.id },
+            "Name": self.name(),
+            "Names": self.name(),
+            "Service": self.service(),
+            "Project": self.label(LABEL_PROJECT),
+            "Image": self.image,
+            "Command": format!("\"{command}\""),
+            "CreatedAt": created,
+            "RunningFor": format!("{} ago", crate::units::time_text(now - self.created)),
+            "State": self.state,
+            "Status": self.status,
+            "Health": self.health,
+            "ExitCode": self.exit_code,
+            "Ports": self.ports_text(),
+            "Labels": labels.join(","),
+        })
+    }
+
+    /// The object of `docker compose ps --format json`.
+    fn in_json(&self, mut described: Value) -> Value {
+        let port =
+            |p: &Port| json!({"URL": p.ip, "TargetPort": p.private_port, "PublishedPort": p.public_port, "Protocol": p.protocol});
+        described["ID"] = json!(self.id);
+        described["Command"] = json!(format!("\"{}\"", self.command));
+        described["CreatedAt"] = json!(self.created);
+        described["Publishers"] = self.ports.iter().map(port).collect();
+        described["Labels"] = json!(self.labels);
+        described
     }
 
     pub fn ports_text(&self) -> String {
@@ -206,42 +245,27 @@ pub async fn run(global: &Global, command: Ps) -> Outcome {
         let mut names: Vec<&str> = list.iter().map(Listed::service).collect();
         names.dedup();
         names.iter().for_each(|n| println!("{n}"));
-    } else if command.format == "json" {
-        for c in &list {
-            let publishers: Vec<Value> = c
-                .ports
-                .iter()
-                .map(|p| json!({"URL": p.ip, "TargetPort": p.private_port, "PublishedPort": p.public_port, "Protocol": p.protocol}))
-                .collect();
-            let value = json!({
-                "ID": c.id, "Name": c.name(), "Service": c.service(), "Project": c.label(LABEL_PROJECT), "Image": c.image,
-                "Command": format!("\"{}\"", c.command), "CreatedAt": c.created, "State": c.state, "Status": c.status, "Health": c.health,
-                "ExitCode": c.exit_code, "Ports": c.ports_text(), "Publishers": publishers, "Labels": c.labels,
-            });
-            println!("{value}");
-        }
     } else {
-        let now = jiff::Timestamp::now().as_second();
-        let row = |c: &Listed| {
-            let shown = if command.no_trunc { c.command.clone() } else { shortened(&c.command, 20) };
-            let created = format!("{} ago", crate::units::time_text(now - c.created));
-            vec![
-                c.name().into(),
-                c.image.clone(),
-                format!("\"{shown}\""),
-                c.service().into(),
-                created,
-                c.status.clone(),
-                c.ports_text(),
-            ]
-        };
-        println!(
-            "{}",
-            table(&["NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS"], list.iter().map(row).collect())
-        );
+        let rows: Vec<Value> = list.iter().map(|container| container.described(!command.no_trunc)).collect();
+        if let Format::Json = command.format {
+            // Docker Compose's, which has whole commands and times.
+            list.iter().zip(rows).for_each(|(container, row)| println!("{}", container.in_json(row)));
+        } else {
+            command.format.print(&COLUMNS, &rows)?;
+        }
     }
     Ok(())
 }
+
+const COLUMNS: [Column; 7] = [
+    ("Name", "NAME"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("Service", "SERVICE"),
+    ("RunningFor", "CREATED"),
+    ("Status", "STATUS"),
+    ("Ports", "PORTS"),
+];
 
 /// A text of at most so many characters.
 pub fn shortened(text: &str, most: usize) -> String {
@@ -284,6 +308,9 @@ pub struct Volumes {
     /// Names alone.
     #[arg(short, long)]
     quiet: bool,
+    /// table, json, or a template such as '{{.Name}}'.
+    #[arg(long, default_value = "table")]
+    format: Format,
 }
 
 /// `wharf volumes`: the project's.
@@ -301,7 +328,7 @@ pub async fn volumes(global: &Global, command: Volumes) -> Outcome {
         }
         filters["name"] = json!(used);
     }
-    Ok(super::network::show_volumes(&client, &format!("?filters={}", escape(&filters.to_string())), command.quiet).await?)
+    super::network::show_volumes(&client, &escape(&filters.to_string()), command.quiet, &command.format).await
 }
 
 pub async fn ls(global: &Global, command: Ls) -> Outcome {

@@ -308,15 +308,15 @@ pub async fn run(global: &Global, command: Up) -> Outcome {
             false => std::future::pending().await,
         }
     };
-    let mut codes: Vec<logs::Exited> = Vec::new();
-    let aborts = |exit: &logs::Exited| {
+    let mut codes: Vec<i32> = Vec::new();
+    let aborts = |code: &i32| {
         let any = command.abort_on_container_exit || command.exit_code_from.is_some();
-        any || (command.abort_on_container_failure && exit.code != 0)
+        any || (command.abort_on_container_failure && *code != 0)
     };
     let aborting = async {
-        while let Some(exit) = exits.recv().await {
-            codes.push(exit);
-            if codes.last().is_some_and(aborts) {
+        while let Some(code) = exits.recv().await {
+            codes.push(code);
+            if aborts(&code) {
                 return;
             }
         }
@@ -345,11 +345,14 @@ pub async fn run(global: &Global, command: Up) -> Outcome {
         }
     }
     codes.extend(std::iter::from_fn(|| exits.try_recv().ok()));
-    let decides = |exit: &&logs::Exited| match &command.exit_code_from {
-        Some(service) => exit.service == *service,
-        None => aborts(exit),
+    let code = match &command.exit_code_from {
+        // Of a container that is not shown nobody may have heard yet.
+        Some(service) => {
+            let ended = ps::containers(&client, &loaded.project.name, std::slice::from_ref(service), true).await?;
+            ended.iter().map(|container| container.exit_code).find(|code| *code != 0).unwrap_or(0)
+        }
+        None => codes.into_iter().find(aborts).unwrap_or(0),
     };
-    let code = codes.iter().find(decides).map_or(0, |exit| exit.code);
     if code == 0 { Ok(()) } else { Err(Failure::Code(code as u8)) }
 }
 

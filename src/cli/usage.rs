@@ -1,5 +1,6 @@
 //! `wharf top` and `wharf stats`.
 
+use super::format::{Column, Format};
 use super::output::{bytes, table};
 use super::ps::{self, Listed};
 use super::{Global, Outcome, connect, project};
@@ -34,9 +35,9 @@ pub struct StatsHow {
     /// Do not shorten ids.
     #[arg(long)]
     no_trunc: bool,
-    /// table, or json (an object a line).
-    #[arg(long, default_value = "table", value_parser = ["table", "json"])]
-    format: String,
+    /// table, json (an object a line), or a template such as '{{.CPUPerc}}'.
+    #[arg(long, default_value = "table")]
+    format: Format,
 }
 
 pub async fn top(global: &Global, command: Top) -> Outcome {
@@ -93,13 +94,8 @@ where
             }
         });
         let found: Vec<(&Listed, Value)> = try_join_all(asked).await?.into_iter().flatten().collect();
-        let text = if how.format == "json" {
-            let line = |(container, usage): &(&Listed, Value)| described(container, usage, how.no_trunc).to_string();
-            found.iter().map(line).collect::<Vec<_>>().join("\n")
-        } else {
-            let rows = found.iter().map(|(container, usage)| row(&described(container, usage, how.no_trunc))).collect();
-            table(&["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"], rows)
-        };
+        let rows: Vec<Value> = found.iter().map(|(container, usage)| described(container, usage, how.no_trunc)).collect();
+        let text = how.format.text(&COLUMNS, &rows)?;
         let mut out = std::io::stdout().lock();
         // Over what was there, and the rest of the screen cleared.
         let _ = if live { write!(out, "\x1b[H\x1b[2J{text}\n\x1b[J") } else { writeln!(out, "{text}") };
@@ -110,11 +106,16 @@ where
     }
 }
 
-const KEYS: [&str; 8] = ["ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs"];
-
-fn row(described: &Value) -> Vec<String> {
-    KEYS.iter().map(|key| described[*key].as_str().unwrap_or_default().to_string()).collect()
-}
+const COLUMNS: [Column; 8] = [
+    ("ID", "CONTAINER ID"),
+    ("Name", "NAME"),
+    ("CPUPerc", "CPU %"),
+    ("MemUsage", "MEM USAGE / LIMIT"),
+    ("MemPerc", "MEM %"),
+    ("NetIO", "NET I/O"),
+    ("BlockIO", "BLOCK I/O"),
+    ("PIDs", "PIDS"),
+];
 
 /// Docker's words for what a container uses.
 fn described(container: &Listed, usage: &Value, whole: bool) -> Value {

@@ -484,6 +484,8 @@ pub struct State {
     /// Why the last start failed.
     pub error: String,
     pub started_at: Option<Timestamp>,
+    /// What it has written from here on is of its last start.
+    pub output_since: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
     pub health: Option<Health>,
 }

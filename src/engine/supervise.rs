@@ -123,6 +123,10 @@ impl Engine {
             record.state.status = Status::Running;
             record.state.pid = pid;
             record.state.started_at = Some(at);
+            // The program may have written before its monitor noticed that it runs; not before it had ended the last time.
+            let noticed = at - jiff::SignedDuration::from_millis(50);
+            let ended = record.state.finished_at.map(|ended| ended + jiff::SignedDuration::from_nanos(1));
+            record.state.output_since = Some(ended.map_or(noticed, |ended| ended.max(noticed)));
             record.state.error.clear();
             record.state.oom_killed = false;
         });

@@ -720,3 +720,41 @@ fn a_single_container_has_docker_runs_options() {
     stack.wharf(&["run", "-d", "--rm", "app", "true"]).ok();
     eventually("it is removed", 10, || all().is_empty());
 }
+
+#[test]
+fn lists_and_what_is_known_take_templates() {
+    let stack = Stack::new("nothing");
+    stack.write(
+        "compose.yaml",
+        &format!("services: {{app: {{{}}}}}\nvolumes: {{data: {{}}}}", sleeping("labels: {a: b}, volumes: ['data:/d']")),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    let (name, project) = (format!("{}-app-1", stack.project), &stack.project);
+    let said = |args: &[&str]| stack.wharf(args).ok();
+    let inspected = |template: &str| said(&["container", "inspect", "-f", template, &name]);
+    assert_eq!(inspected("{{.State.Status}} {{.State.Running}}"), "running true\n");
+    assert_eq!(inspected("{{index .Config.Labels \"a\"}}"), "b\n");
+    assert_eq!(inspected("{{range .Mounts}}{{.Type}}:{{.Destination}}{{end}}"), "volume:/d\n");
+    assert_eq!(inspected("{{range $k, $v := .NetworkSettings.Networks}}{{$k}}{{end}}"), format!("{project}_default\n"));
+    assert_eq!(inspected("{{json .Config.Cmd}}"), "[\"sleep\",\"1000\"]\n");
+    stack.wharf(&["container", "inspect", "-f", "{{.Stat}}", &name]).fails(1, &["did you mean `State`"]);
+    stack.wharf(&["container", "inspect", "-f", "{{.State", &name]).fails(1, &["never closed"]);
+    assert_eq!(said(&["ps", "--format", "{{.Name}} {{.State}}"]), format!("{name} running\n"));
+    let table = said(&["container", "ls", "--format", "table {{.Names}}\\t{{.Image}}"]);
+    assert_eq!(table.lines().next().map(|line| line.split_whitespace().collect::<Vec<_>>()), Some(vec!["NAMES", "IMAGE"]));
+    assert!(table.contains(&name), "{table}");
+    let line: serde_json::Value = serde_json::from_str(&said(&["container", "ls", "--format", "json"])).expect("JSON");
+    assert_eq!((&line["Names"], &line["State"]), (&name.as_str().into(), &"running".into()));
+    said(&["image", "tag", "busybox:local", "other:1"]);
+    assert_eq!(said(&["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]), "busybox:local\nother:1\n");
+    assert_eq!(said(&["image", "ls", "-q"]).lines().count(), 1);
+    assert!(said(&["image", "inspect", "-f", "{{.Id}}", "busybox:local"]).starts_with("sha256:"));
+    assert_eq!(
+        said(&["network", "ls", "--filter", &format!("name={project}"), "--format", "{{.Name}} {{.Driver}}"]),
+        format!("{project}_default bridge\n")
+    );
+    assert_eq!(said(&["volume", "ls", "--format", "{{.Name}}"]), format!("{project}_data\n"));
+    assert!(said(&["volume", "inspect", "-f", "{{.Mountpoint}}", &format!("{project}_data")]).ends_with("/_data\n"));
+    assert_eq!(said(&["stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}"]), format!("{name} 1\n"));
+    stack.wharf(&["ps", "--format", "yaml"]).fails(2, &["table, json, or a template"]);
+}

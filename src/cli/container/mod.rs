@@ -4,9 +4,10 @@
 mod limits;
 mod new;
 
+use super::format::{Column, Format};
 use super::network::{confirmed, delete_each, inspect};
-use super::output::{bytes, table};
-use super::ps::{self, Listed};
+use super::output::bytes;
+use super::ps::Listed;
 use super::{Failure, Global, Outcome, attach, connect, cp, exec, export, logs, usage};
 use crate::api::client::{Client, ClientError};
 use crate::api::reply::escape;
@@ -50,6 +51,9 @@ pub enum Container {
     },
     /// Print what is known of containers, in JSON.
     Inspect {
+        /// A template, such as '{{.State.Status}}'; json is on one line.
+        #[arg(short, long, value_name = "TEMPLATE")]
+        format: Option<String>,
         #[arg(required = true)]
         containers: Vec<String>,
     },
@@ -78,6 +82,9 @@ pub enum Container {
         /// Ids and commands in full.
         #[arg(long)]
         no_trunc: bool,
+        /// table, json, or a template such as '{{.ID}}'.
+        #[arg(long, default_value = "table")]
+        format: Format,
         /// The newest ones, whatever their state.
         #[arg(short = 'n', long, value_name = "NUMBER")]
         last: Option<usize>,
@@ -246,18 +253,23 @@ fn filter(text: &str) -> Result<(String, String), String> {
 }
 
 async fn listed(client: &Client, all: bool, filters: &[(String, String)]) -> Result<Vec<Listed>, Failure> {
-    let mut named: serde_json::Map<String, Value> = serde_json::Map::new();
-    for (key, value) in filters {
-        let values = named.entry(key.clone()).or_insert_with(|| json!([]));
-        values.as_array_mut().into_iter().for_each(|values| values.push(json!(value)));
-    }
-    let filters = escape(&Value::Object(named).to_string());
+    let filters = super::network::filters(filters);
     Ok(client.get(&format!("/containers/json?all={}&filters={filters}", u8::from(all))).await?)
 }
 
 fn with_time(action: &str, time: Option<u64>) -> String {
     time.map_or_else(|| action.to_string(), |seconds| format!("{action}?t={seconds}"))
 }
+
+const COLUMNS: [Column; 7] = [
+    ("ID", "CONTAINER ID"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("RunningFor", "CREATED"),
+    ("Status", "STATUS"),
+    ("Ports", "PORTS"),
+    ("Names", "NAMES"),
+];
 
 pub async fn container(global: &Global, command: Container) -> Outcome {
     let client = connect::engine(global).await?;
@@ -294,12 +306,14 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
             exec::in_container(&client, &escape(&command.container), request, command.detach, &command.detach_keys).await?;
         }
         Container::Export { output, container } => export::export_container(&client, &escape(&container), output).await?,
-        Container::Inspect { containers } => inspect(&client, containers.iter().map(|name| of(name, "json"))).await?,
+        Container::Inspect { format, containers } => {
+            inspect(&client, format.as_deref(), containers.iter().map(|name| of(name, "json"))).await?;
+        }
         Container::Kill { signal, containers } => {
             each(&client, &containers, &format!("kill?signal={}", escape(&signal))).await?;
         }
         Container::Logs { how, container } => logs::of_container(&client, &container, &how).await?,
-        Container::Ls { all, quiet, no_trunc, last, latest, filter } => {
+        Container::Ls { all, quiet, no_trunc, last, latest, format, filter } => {
             let newest = if latest { Some(1) } else { last };
             let mut list = listed(&client, all || newest.is_some(), &filter).await?;
             if let Some(newest) = newest {
@@ -311,15 +325,8 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
                 list.iter().for_each(|c| println!("{}", id(c)));
                 return Ok(());
             }
-            let now = jiff::Timestamp::now().as_second();
-            let row = |c: &Listed| {
-                let shown = if no_trunc { c.command.clone() } else { ps::shortened(&c.command, 20) };
-                let command = format!("\"{shown}\"");
-                let created = format!("{} ago", crate::units::time_text(now - c.created));
-                vec![id(c), c.image.clone(), command, created, c.status.clone(), c.ports_text(), c.name().to_string()]
-            };
-            let header = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
-            println!("{}", table(&header, list.iter().map(row).collect()));
+            let rows: Vec<Value> = list.iter().map(|container| container.described(!no_trunc)).collect();
+            format.print(&COLUMNS, &rows)?;
         }
         Container::Pause { containers } => each(&client, &containers, "pause").await?,
         Container::Port { container } => {

@@ -1,0 +1,324 @@
+//! From a template's text to its nodes.
+
+use serde_json::Value;
+
+#[derive(Clone, Debug)]
+pub enum Node {
+    Text(String),
+    Print(Pipeline),
+    If { condition: Pipeline, then: Vec<Node>, otherwise: Vec<Node> },
+    Range { over: Pipeline, each: Vec<Node>, otherwise: Vec<Node> },
+    With { value: Pipeline, then: Vec<Node>, otherwise: Vec<Node> },
+}
+
+/// `$x := command | command`: each command has the value of the one before as its last argument.
+#[derive(Clone, Debug, Default)]
+pub struct Pipeline {
+    /// With their `$`.
+    pub variables: Vec<String>,
+    /// `=`, not `:=`.
+    pub assigns: bool,
+    pub commands: Vec<Vec<Operand>>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Operand {
+    Literal(Value),
+    /// `.` with no name, `.A.B` with two.
+    Field(Vec<String>),
+    Variable(String, Vec<String>),
+    Group(Box<Pipeline>, Vec<String>),
+    Function(String),
+}
+
+impl Operand {
+    /// How it is called in a message.
+    pub fn name(&self) -> String {
+        match self {
+            Operand::Literal(value) => value.to_string(),
+            Operand::Field(path) => format!(".{}", path.join(".")),
+            Operand::Variable(name, _) => name.clone(),
+            Operand::Group(..) => "(...)".into(),
+            Operand::Function(name) => name.clone(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Token {
+    Word(String),
+    /// `.A`: a dot and a name; without one it is the dot itself.
+    Field(String),
+    /// The same, with no space before it: of what stands there.
+    Joined(String),
+    Variable(String),
+    Literal(Value),
+    Mark(&'static str),
+}
+
+/// A piece of a template: text, or what is between `{{` and `}}`.
+enum Piece {
+    Text(String),
+    Action(Vec<Token>),
+}
+
+pub fn parse(text: &str) -> Result<Vec<Node>, String> {
+    let mut pieces = pieces(text)?.into_iter();
+    let (nodes, end) = list(&mut pieces, "")?;
+    match end {
+        Ending::Template => Ok(nodes),
+        Ending::End => Err("`end` ends nothing: there is no `if`, `range` or `with` before it".into()),
+        Ending::Else(_) => Err("`else` is in no `if`, `range` or `with`".into()),
+    }
+}
+
+fn pieces(mut rest: &str) -> Result<Vec<Piece>, String> {
+    let mut pieces = Vec::new();
+    let mut trim = false;
+    while let Some(start) = rest.find("{{") {
+        let mut inside = &rest[start + 2..];
+        let mut before = &rest[..start];
+        if let Some(trimmed) = inside.strip_prefix('-').filter(|trimmed| trimmed.starts_with(char::is_whitespace)) {
+            inside = trimmed;
+            before = before.trim_end();
+        }
+        let before = if trim { before.trim_start() } else { before };
+        pieces.push(Piece::Text(before.to_string()));
+        let (tokens, length, trims) = action(inside)?;
+        if let Some(tokens) = tokens {
+            pieces.push(Piece::Action(tokens));
+        }
+        trim = trims;
+        rest = &inside[length..];
+    }
+    pieces.push(Piece::Text(if trim { rest.trim_start() } else { rest }.to_string()));
+    Ok(pieces)
+}
+
+/// The tokens up to `}}`, how long that is with it, and whether it takes the space behind it away. No tokens for a comment.
+fn action(text: &str) -> Result<(Option<Vec<Token>>, usize, bool), String> {
+    let unclosed = || "`{{` is never closed by `}}`".to_string();
+    if let Some(comment) = text.trim_start().strip_prefix("/*") {
+        let end = comment.find("*/").ok_or("a comment is never closed by `*/`")?;
+        let after = &comment[end + 2..];
+        let close = after.find("}}").ok_or_else(unclosed)?;
+        let trims = after[..close].trim() == "-";
+        return Ok((None, text.len() - after.len() + close + 2, trims));
+    }
+    let mut tokens = Vec::new();
+    let mut at = 0;
+    loop {
+        let rest = &text[at..];
+        let Some(next) = rest.chars().next() else { return Err(unclosed()) };
+        if rest.starts_with("}}") {
+            return Ok((Some(tokens), at + 2, false));
+        }
+        if next.is_whitespace() {
+            if rest.trim_start().starts_with("-}}") {
+                return Ok((Some(tokens), text.len() - rest.trim_start().len() + 3, true));
+            }
+            at += next.len_utf8();
+            continue;
+        }
+        let joined = at > 0 && !text[..at].ends_with(char::is_whitespace) && !text[..at].ends_with(['(', '|', '=', ',']);
+        let (token, length) = match token(rest, next)? {
+            (Token::Field(name), length) if joined && !name.is_empty() => (Token::Joined(name), length),
+            other => other,
+        };
+        tokens.push(token);
+        at += length;
+    }
+}
+
+fn token(rest: &str, next: char) -> Result<(Token, usize), String> {
+    let name = |text: &str| text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    for mark in [":=", "=", "(", ")", "|", ","] {
+        if rest.starts_with(mark) {
+            return Ok((Token::Mark(mark), mark.len()));
+        }
+    }
+    match next {
+        '.' => {
+            let length = name(&rest[1..]);
+            Ok((Token::Field(rest[1..=length].to_string()), 1 + length))
+        }
+        '$' => {
+            let length = 1 + name(&rest[1..]);
+            Ok((Token::Variable(rest[..length].to_string()), length))
+        }
+        '`' => {
+            let end = rest[1..].find('`').ok_or("a string in backquotes is never closed")?;
+            Ok((Token::Literal(rest[1..=end].into()), end + 2))
+        }
+        '"' => quoted(rest),
+        _ if next.is_ascii_digit() || matches!(next, '-' | '+') => {
+            let length = 1 + rest[1..].find(|c: char| !c.is_ascii_alphanumeric() && c != '.').unwrap_or(rest.len() - 1);
+            let text = rest[..length].trim_start_matches('+');
+            let number = text.parse::<i64>().map(Value::from).or_else(|_| text.parse::<f64>().map(Value::from));
+            Ok((Token::Literal(number.map_err(|_| format!("`{text}` is not a number"))?), length))
+        }
+        _ if next.is_alphabetic() || next == '_' => {
+            let length = name(rest);
+            let token = match &rest[..length] {
+                "true" => Token::Literal(true.into()),
+                "false" => Token::Literal(false.into()),
+                "nil" => Token::Literal(Value::Null),
+                word => Token::Word(word.to_string()),
+            };
+            Ok((token, length))
+        }
+        other => Err(format!("`{other}` has no meaning there")),
+    }
+}
+
+/// A string in double quotes, with Go's escapes.
+fn quoted(rest: &str) -> Result<(Token, usize), String> {
+    let mut text = String::new();
+    let mut chars = rest.char_indices().skip(1);
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return Ok((Token::Literal(text.into()), at + 1)),
+            '\\' => match chars.next().map(|(_, c)| c) {
+                Some('n') => text.push('\n'),
+                Some('t') => text.push('\t'),
+                Some('r') => text.push('\r'),
+                Some(c @ ('"' | '\\' | '\'')) => text.push(c),
+                other => return Err(format!("`\\{}` is no escape", other.unwrap_or(' '))),
+            },
+            c => text.push(c),
+        }
+    }
+    Err("a string is never closed by `\"`".into())
+}
+
+/// What ends a list of nodes.
+enum Ending {
+    Template,
+    End,
+    /// With what comes behind it: `if` and its condition, or nothing.
+    Else(Vec<Token>),
+}
+
+/// Nodes up to an `end` or `else` of an outer one, or the end of the template. `inside` is what they are in.
+fn list(pieces: &mut std::vec::IntoIter<Piece>, inside: &str) -> Result<(Vec<Node>, Ending), String> {
+    let mut nodes = Vec::new();
+    while let Some(piece) = pieces.next() {
+        let tokens = match piece {
+            Piece::Text(text) => {
+                nodes.push(Node::Text(text));
+                continue;
+            }
+            Piece::Action(tokens) => tokens,
+        };
+        match tokens.first() {
+            Some(Token::Word(word)) if matches!(word.as_str(), "if" | "range" | "with") => {
+                nodes.push(block(&tokens, pieces)?);
+            }
+            Some(Token::Word(word)) if word == "end" && tokens.len() == 1 => return Ok((nodes, Ending::End)),
+            Some(Token::Word(word)) if word == "else" => return Ok((nodes, Ending::Else(tokens[1..].to_vec()))),
+            _ => nodes.push(Node::Print(pipeline(&tokens)?)),
+        }
+    }
+    if inside.is_empty() { Ok((nodes, Ending::Template)) } else { Err(format!("`{inside}` has no `end`")) }
+}
+
+/// An `if`, `range` or `with`, whose tokens these are, up to its `end`.
+fn block(tokens: &[Token], pieces: &mut std::vec::IntoIter<Piece>) -> Result<Node, String> {
+    let Some((Token::Word(word), head)) = tokens.split_first() else {
+        return Err("`else` is followed by `if`, `with` or nothing".into());
+    };
+    let head = pipeline(head)?;
+    let (then, ending) = list(pieces, word)?;
+    let otherwise = match ending {
+        Ending::Else(chained) if chained.is_empty() => match list(pieces, word)? {
+            (nodes, Ending::End) => nodes,
+            _ => return Err(format!("`{word}` has two `else`")),
+        },
+        // It has the same `end`.
+        Ending::Else(chained) => vec![block(&chained, pieces)?],
+        Ending::End | Ending::Template => Vec::new(),
+    };
+    Ok(match word.as_str() {
+        "if" => Node::If { condition: head, then, otherwise },
+        "with" => Node::With { value: head, then, otherwise },
+        "range" => Node::Range { over: head, each: then, otherwise },
+        other => return Err(format!("`else` is followed by `if`, `with` or nothing, not by `{other}`")),
+    })
+}
+
+fn pipeline(tokens: &[Token]) -> Result<Pipeline, String> {
+    let mut at = 0;
+    let pipeline = commands(tokens, &mut at)?;
+    match tokens.get(at) {
+        None => Ok(pipeline),
+        Some(_) => Err("there is a `)` without its `(`".into()),
+    }
+}
+
+/// A pipeline up to its `)`, or the end.
+fn commands(tokens: &[Token], at: &mut usize) -> Result<Pipeline, String> {
+    let mut pipeline = Pipeline { commands: vec![Vec::new()], ..Pipeline::default() };
+    // `$x :=`, `$x =` or `$i, $x :=`.
+    let names: Vec<&Token> = tokens[*at..].iter().take(4).collect();
+    let (variables, mark) = match names.as_slice() {
+        [Token::Variable(one), mark @ Token::Mark(":=" | "="), ..] => (vec![one.clone()], Some(*mark)),
+        [Token::Variable(one), Token::Mark(","), Token::Variable(two), mark @ Token::Mark(":=" | "=")] => {
+            (vec![one.clone(), two.clone()], Some(*mark))
+        }
+        _ => (Vec::new(), None),
+    };
+    if let Some(mark) = mark {
+        *at += 2 * variables.len();
+        pipeline.assigns = *mark == Token::Mark("=");
+        pipeline.variables = variables;
+    }
+    while let Some(token) = tokens.get(*at) {
+        *at += 1;
+        let operand = match token {
+            Token::Mark(")") => {
+                *at -= 1;
+                break;
+            }
+            Token::Mark("|") => {
+                pipeline.commands.push(Vec::new());
+                continue;
+            }
+            Token::Mark("(") => {
+                let inner = commands(tokens, at)?;
+                if tokens.get(*at) != Some(&Token::Mark(")")) {
+                    return Err("a `(` is never closed by `)`".into());
+                }
+                *at += 1;
+                Operand::Group(Box::new(inner), path(tokens, at))
+            }
+            Token::Mark(mark) => return Err(format!("`{mark}` has no meaning there")),
+            Token::Joined(name) => return Err(format!("`.{name}` is of nothing that has fields")),
+            Token::Literal(value) => Operand::Literal(value.clone()),
+            Token::Word(word) => Operand::Function(word.clone()),
+            Token::Variable(name) => Operand::Variable(name.clone(), path(tokens, at)),
+            Token::Field(name) if name.is_empty() => Operand::Field(Vec::new()),
+            Token::Field(name) => {
+                let mut all = vec![name.clone()];
+                all.extend(path(tokens, at));
+                Operand::Field(all)
+            }
+        };
+        if let Some(command) = pipeline.commands.last_mut() {
+            command.push(operand);
+        }
+    }
+    match pipeline.commands.iter().any(Vec::is_empty) {
+        true => Err("there is nothing between `{{` and `}}`, or beside a `|`".into()),
+        false => Ok(pipeline),
+    }
+}
+
+/// The fields that follow at once.
+fn path(tokens: &[Token], at: &mut usize) -> Vec<String> {
+    let mut path = Vec::new();
+    while let Some(Token::Joined(name)) = tokens.get(*at) {
+        path.push(name.clone());
+        *at += 1;
+    }
+    path
+}
