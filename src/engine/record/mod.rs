@@ -1,0 +1,320 @@
+//! What the engine knows of containers, networks and volumes, in the form that the journal keeps. [`spec`] is what a container is
+//! to be; here is what has become of it.
+
+pub mod spec;
+
+pub use spec::*;
+
+use crate::network::address::{Addresses, Pool, Subnet};
+use indexmap::IndexMap;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// What an image says of the containers that are made from it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageConfig {
+    pub entrypoint: Vec<String>,
+    pub command: Vec<String>,
+    pub env: Vec<String>,
+    pub user: String,
+    pub working_dir: String,
+    pub stop_signal: Option<String>,
+    pub health: Option<HealthSpec>,
+}
+
+/// A container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    pub id: String,
+    pub name: String,
+    pub created_at: Timestamp,
+    pub image_id: String,
+    /// The image's part of the configuration, as it was when the container was created.
+    #[serde(default)]
+    pub image: ImageConfig,
+    /// Chain ids, the lowest layer first.
+    pub layers: Vec<String>,
+    pub spec: ContainerSpec,
+    /// By the network's id.
+    #[serde(default)]
+    pub endpoints: IndexMap<String, Addresses>,
+    /// The host's ends of its veth pairs, by the network's id.
+    #[serde(default)]
+    pub interfaces: IndexMap<String, String>,
+    /// Its control group since its last start, where systemd has delegated one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_group: Option<String>,
+    /// Published ports as they were bound: target, protocol, host address, host port.
+    #[serde(default)]
+    pub bound_ports: Vec<(u16, String, Option<IpAddr>, u16)>,
+    pub state: State,
+    /// The user has stopped it: restart policies leave it alone.
+    #[serde(default)]
+    pub stopped_by_user: bool,
+    #[serde(default)]
+    pub restart_count: u32,
+    /// Its `pre_start` hooks have been run.
+    #[serde(default)]
+    pub prepared: bool,
+}
+
+impl ContainerRecord {
+    /// Its control group: [`crate::runtime::cgroup::Hierarchy::directories`] tells where that is.
+    pub fn group(&self) -> String {
+        match (&self.control_group, &self.spec.cgroup_parent) {
+            (Some(group), _) => group.clone(),
+            (None, Some(parent)) => format!("/{}/{}", parent.trim_matches('/'), self.id),
+            (None, None) => self.id.clone(),
+        }
+    }
+
+    /// The layers that it needs: its root's and those of mounted images.
+    pub fn all_layers(&self) -> impl Iterator<Item = &String> {
+        self.layers.iter().chain(self.spec.mounts.iter().flat_map(|mount| &mount.layers))
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    #[default]
+    Created,
+    Running,
+    Paused,
+    Restarting,
+    Exited,
+    Removing,
+}
+
+impl Status {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Restarting => "restarting",
+            Status::Exited => "exited",
+            Status::Removing => "removing",
+        }
+    }
+
+    /// The container has a process, or is about to have one again.
+    pub fn is_alive(self) -> bool {
+        matches!(self, Status::Running | Status::Paused | Status::Restarting)
+    }
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct State {
+    pub status: Status,
+    pub pid: i32,
+    pub exit_code: i32,
+    pub oom_killed: bool,
+    /// Why the last start failed.
+    pub error: String,
+    pub started_at: Option<Timestamp>,
+    /// What it has written from here on is of its last start.
+    pub output_since: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    pub health: Option<Health>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthStatus {
+    #[default]
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+impl HealthStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HealthStatus::Starting => "starting",
+            HealthStatus::Healthy => "healthy",
+            HealthStatus::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Health {
+    pub status: HealthStatus,
+    pub failing_streak: u32,
+    /// The last five probes, as Docker keeps them.
+    pub log: Vec<Probe>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    pub start: Timestamp,
+    pub end: Timestamp,
+    pub exit_code: i32,
+    pub output: String,
+}
+
+/// A network. It has addresses of one family or of both.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "StoredNetwork")]
+pub struct NetworkRecord {
+    pub id: String,
+    pub name: String,
+    pub created_at: Timestamp,
+    pub ipv4: Option<Pool>,
+    pub ipv6: Option<Pool>,
+    pub internal: bool,
+    pub labels: IndexMap<String, String>,
+    pub driver: NetworkDriver,
+    /// Docker's options of the driver.
+    pub options: IndexMap<String, String>,
+}
+
+/// A network as journals have it. Those of before there was IPv6 have IPv4's pool in fields of its own.
+#[derive(Deserialize)]
+struct StoredNetwork {
+    id: String,
+    name: String,
+    created_at: Timestamp,
+    #[serde(default)]
+    ipv4: Option<Pool>,
+    #[serde(default)]
+    ipv6: Option<Pool>,
+    #[serde(default)]
+    subnet: Option<Subnet>,
+    #[serde(default)]
+    gateway: Option<IpAddr>,
+    #[serde(default)]
+    ip_range: Option<Subnet>,
+    #[serde(default)]
+    reserved: IndexMap<String, IpAddr>,
+    #[serde(default)]
+    internal: bool,
+    #[serde(default)]
+    labels: IndexMap<String, String>,
+    #[serde(default)]
+    driver: NetworkDriver,
+    #[serde(default)]
+    options: IndexMap<String, String>,
+}
+
+impl From<StoredNetwork> for NetworkRecord {
+    fn from(stored: StoredNetwork) -> Self {
+        let (range, reserved) = (stored.ip_range, stored.reserved);
+        let older = stored.subnet.map(|subnet| {
+            let gateway = stored.gateway.unwrap_or_else(|| subnet.gateway());
+            Pool { subnet, gateway, range, reserved }
+        });
+        NetworkRecord {
+            id: stored.id,
+            name: stored.name,
+            created_at: stored.created_at,
+            ipv4: stored.ipv4.or(older),
+            ipv6: stored.ipv6,
+            internal: stored.internal,
+            labels: stored.labels,
+            driver: stored.driver,
+            options: stored.options,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkDriver {
+    #[default]
+    Bridge,
+    /// Interfaces with MAC addresses of their own on one of the host's.
+    Macvlan,
+    /// Interfaces that share the MAC address of one of the host's.
+    Ipvlan,
+}
+
+impl NetworkDriver {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NetworkDriver::Bridge => "bridge",
+            NetworkDriver::Macvlan => "macvlan",
+            NetworkDriver::Ipvlan => "ipvlan",
+        }
+    }
+}
+
+impl NetworkRecord {
+    /// Its pool of a family.
+    pub fn pool(&self, ipv6: bool) -> Option<&Pool> {
+        if ipv6 { self.ipv6.as_ref() } else { self.ipv4.as_ref() }
+    }
+
+    /// Its pools, IPv4's first.
+    pub fn pools(&self) -> impl Iterator<Item = &Pool> {
+        self.ipv4.iter().chain(&self.ipv6)
+    }
+
+    /// The bridge's name on the host: 15 characters are what the kernel allows.
+    pub fn bridge(&self) -> String {
+        self.option("com.docker.network.bridge.name").map_or_else(|| format!("br-{}", &self.id[..12]), str::to_string)
+    }
+
+    pub fn option(&self, name: &str) -> Option<&str> {
+        self.options.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// An option that is on unless it says otherwise.
+    pub fn is_on(&self, name: &str) -> bool {
+        !matches!(self.option(name), Some("false" | "0"))
+    }
+
+    /// Bytes of the largest packet.
+    pub fn mtu(&self) -> u32 {
+        self.option("com.docker.network.driver.mtu").and_then(|mtu| mtu.parse().ok()).unwrap_or(1500)
+    }
+
+    /// The link group of its veth ends; 0 is the kernel's default group.
+    pub fn group(&self) -> u32 {
+        u32::from_str_radix(&self.id[..7], 16).unwrap_or(0) | 0x1000_0000
+    }
+}
+
+/// A volume; its files are in `DATA_ROOT/volumes/NAME/_data`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VolumeRecord {
+    pub name: String,
+    pub created_at: Timestamp,
+    #[serde(default)]
+    pub labels: IndexMap<String, String>,
+    #[serde(default)]
+    pub anonymous: bool,
+    /// Of the driver `local`: `type`, `o` and `device`, as mount(8) has them.
+    #[serde(default)]
+    pub options: IndexMap<String, String>,
+}
+
+/// A project as it was last brought up.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProjectRecord {
+    pub project: crate::compose::model::Project,
+    pub config_files: String,
+    pub working_dir: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn journals_of_before_ipv6_are_read() {
+        let text = r#"{"id": "0123456789abcdef", "name": "n", "created_at": "2026-01-01T00:00:00Z", "subnet": "10.1.0.0/24",
+            "gateway": "10.1.0.1", "internal": true, "ip_range": "10.1.0.128/25", "reserved": {"other": "10.1.0.9"}}"#;
+        let network: NetworkRecord = serde_json::from_str(text).expect("network");
+        let pool = network.ipv4.clone().expect("pool");
+        assert_eq!((pool.subnet.to_string(), pool.gateway.to_string()), ("10.1.0.0/24".into(), "10.1.0.1".into()));
+        assert!(pool.range.is_some() && pool.reserved.contains_key("other") && network.ipv6.is_none() && network.internal);
+        let again: NetworkRecord = serde_json::from_str(&serde_json::to_string(&network).expect("text")).expect("network");
+        assert_eq!((again.ipv4, again.ipv6), (network.ipv4, None));
+    }
+}

@@ -1,0 +1,107 @@
+//! Where a build gets what it does not make: steps of other images, repositories, the files of contexts, stages and images.
+
+use super::*;
+
+impl Solver {
+    /// Learns the steps of the images that the build may take them from. One that is not to be had is no failure.
+    pub(super) async fn learn(&self) {
+        for source in &self.request.cache_from {
+            let fields: Vec<(&str, &str)> = source.split(',').filter_map(|field| field.split_once('=')).collect();
+            let field = |key: &str| fields.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
+            let name = match field("type") {
+                None => source.as_str(),
+                Some("registry") => field("ref").unwrap_or_default(),
+                Some(other) => {
+                    (self.report)(Event::Warning(format!("a cache of type `{other}` is not supported: its steps are made")));
+                    continue;
+                }
+            };
+            if let Err(error) = self.learn_from(name).await {
+                (self.report)(Event::Warning(format!("taking no steps from {name}: {error}")));
+            }
+        }
+    }
+
+    async fn learn_from(&self, name: &str) -> Result<(), ImageError> {
+        let reference: ImageRef = name.parse()?;
+        let image = self.host.image(&reference, true).await?;
+        let store = self.host.store();
+        let config: Value = serde_json::from_slice(&store.configuration(&image)?).unwrap_or_default();
+        let trail: Vec<Trod> = serde_json::from_value(config[INLINE_CACHE].clone())
+            .map_err(|_| ImageError::Build("it was not built with an inline cache (`cache_to: [type=inline]`)".into()))?;
+        let diff_ids = image.config.rootfs().diff_ids();
+        for step in trail {
+            let layer = step.layer.and_then(|n| Some((image.layers.get(n)?, diff_ids.get(n)?)));
+            if step.layer.is_some() && layer.is_none() {
+                continue;
+            }
+            let layer = layer.map(|(chain, diff_id)| Layer {
+                chain: chain.clone(),
+                diff_id: diff_id.clone(),
+                bytes: step.bytes,
+                tar_bytes: step.tar_bytes,
+            });
+            if cache::find(&store, &step.key).is_none() {
+                cache::remember(&store, &step.key, &Made { layer, created: step.created });
+            }
+        }
+        Ok(())
+    }
+
+    /// A Git repository's files and the commit; checked out once for a build.
+    pub(super) async fn repository(&self, text: &str, git: GitRef, keep_git: bool) -> Result<(Arc<Tree>, String), ImageError> {
+        let id = format!("{text} {keep_git}");
+        let locked = || self.repositories.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(known) = locked().get(&id) {
+            return Ok((known.tree.clone(), known.commit.clone()));
+        }
+        let draft = self.host.store().draft()?;
+        let place = draft.diff();
+        let (tree, commit) = blocking(move || {
+            let (commit, directory) = git.check_out(&place, keep_git)?;
+            let tree = Tree::directory(&directory).map_err(ImageError::store("opening what git has checked out".into()))?;
+            Ok((Arc::new(tree), commit))
+        })
+        .await?;
+        locked().insert(id, Repository { tree: tree.clone(), commit: commit.clone(), _draft: draft });
+        Ok((tree, commit))
+    }
+
+    /// Where COPY and mounts read from: the context, a stage, a named context, an image.
+    pub(super) async fn tree(self: &Arc<Self>, from: Option<&str>, step: &Step<'_>) -> Result<(Arc<Tree>, Patterns), ImageError> {
+        let Some(from) = from else { return Ok((self.context.clone(), self.ignored.clone())) };
+        if let Some(text) = self.request.contexts.get(from)
+            && let Some(git) = GitRef::parse(text)
+        {
+            let (tree, _) = self.repository(text, git, false).await.map_err(|e| self.wrong(step, e.to_string()))?;
+            return Ok((tree, Patterns::default()));
+        }
+        if let Some(directory) = self.request.contexts.get(from).filter(|context| !context.contains("://")) {
+            let directory = PathBuf::from(directory);
+            let tree = Tree::directory(&directory)
+                .map_err(|e| self.wrong(step, format!("the context `{from}`, {}: {e}", directory.display())))?;
+            let ignored =
+                std::fs::read_to_string(directory.join(".dockerignore")).map(|text| Patterns::parse(&text)).unwrap_or_default();
+            return Ok((Arc::new(tree), ignored));
+        }
+        let layers: Vec<PathBuf> = match self.stages.find(from) {
+            Some(stage) if self.stages.stages[stage].line < step.instruction.line => {
+                let state = self.clone().stage(stage).await?;
+                self.layer_paths(&state.layers)
+            }
+            _ => {
+                let image = self.image(from).await.map_err(|e| self.wrong(step, e.to_string()))?;
+                let store = self.host.store();
+                image.layers.iter().map(|chain| store.layer(chain)).collect()
+            }
+        };
+        let empty = self.host.store().build_cache().join("empty");
+        let tree = blocking(move || {
+            std::fs::create_dir_all(&empty)
+                .and_then(|()| Tree::layers(&layers, &empty))
+                .map_err(ImageError::store("opening the layers of a stage".into()))
+        })
+        .await?;
+        Ok((Arc::new(tree), Patterns::default()))
+    }
+}
