@@ -84,6 +84,26 @@ fn published_ports_answer_on_every_address() {
         let mut buffer = [0; 16];
         socket.send_to(b"hello", ("127.0.0.1", udp)).is_ok() && socket.recv(&mut buffer).is_ok_and(|n| &buffer[..n] == b"hello")
     });
+    // By IPv6 the engine leads it on; each sender has answers of its own, from the address that was asked.
+    if UdpSocket::bind("[::1]:0").is_ok() {
+        let senders = [(); 2].map(|()| UdpSocket::bind("[::1]:0").expect("socket"));
+        for engines in 0..2 {
+            for (n, sender) in senders.iter().enumerate() {
+                sender.connect(("::1", udp)).expect("connect");
+                sender.set_read_timeout(Some(Duration::from_millis(300))).expect("timeout");
+                let word = format!("hello {engines} {n}");
+                eventually("the echo answers by IPv6", 5, || {
+                    let mut buffer = [0; 16];
+                    // What an earlier try has sent may be answered late: to the same sender, and never to the other.
+                    sender.send(word.as_bytes()).is_ok()
+                        && sender.recv(&mut buffer).is_ok_and(|len| &buffer[..len] == word.as_bytes())
+                });
+            }
+            stack.wharf(&["engine", "stop"]).ok();
+            stack.wharf(&["restart", "-t", "0", "echo"]).ok();
+            assert_eq!(published(&stack, "echo", "::"), udp, "the port is free at once, and taken again");
+        }
+    }
     // The host's own services on loopback are not the containers'.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listener");
     let port = listener.local_addr().expect("address").port();

@@ -57,7 +57,7 @@ impl Published {
     }
 
     /// Takes a port of the host's IPv6 addresses. What comes from elsewhere to a container with IPv6 is translated by the kernel;
-    /// the engine leads on what comes from ::1, and what goes to a container without IPv6. That is TCP alone.
+    /// the engine leads on what comes from ::1, and what goes to a container without IPv6: TCP and UDP.
     fn on_ipv6(
         &mut self,
         port: &PortSpec,
@@ -67,8 +67,8 @@ impl Published {
         owner: &dyn Fn(u16) -> Option<String>,
     ) -> Result<(), EngineError> {
         let address = host_ip.unwrap_or(Ipv6Addr::UNSPECIFIED);
-        let number = if port.protocol == "tcp" {
-            let start = |number| proxy::start(address, number, to.into());
+        let number = if matches!(port.protocol.as_str(), "tcp" | "udp") {
+            let start = |number| proxy::start(&port.protocol, address, number, to.into());
             let proxy = ports::first_free(address.into(), &port.protocol, range, owner, start)?;
             let number = proxy.port;
             self.proxies.push(proxy);

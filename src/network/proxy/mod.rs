@@ -1,5 +1,7 @@
 //! Published ports on the host's IPv6 addresses, where the kernel cannot translate: to containers without IPv6, and from `::1`,
-//! which is routed nowhere. Connections are taken here and led on to the container.
+//! which is routed nowhere. Connections are taken here and led on to the container; [`udp`] does so with datagrams.
+
+mod udp;
 
 use socket2::{Domain, Socket, Type};
 use std::io;
@@ -19,17 +21,22 @@ impl Drop for Proxy {
     }
 }
 
-/// Listens on an address, of IPv6 alone, and leads connections to a container.
+/// Listens on an address, of IPv6 alone, and leads connections, or datagrams where the protocol is `udp`, to a container.
 ///
 /// # Errors
 /// EADDRINUSE when the port is taken, EAFNOSUPPORT or EADDRNOTAVAIL where the host has no IPv6.
-pub fn start(address: Ipv6Addr, port: u16, to: SocketAddr) -> io::Result<Proxy> {
+pub fn start(protocol: &str, address: Ipv6Addr, port: u16, to: SocketAddr) -> io::Result<Proxy> {
     const WAITING: i32 = 4096;
-    let socket = Socket::new(Domain::IPV6, Type::STREAM.nonblocking(), None)?;
+    let datagrams = protocol == "udp";
+    let kind = if datagrams { Type::DGRAM } else { Type::STREAM };
+    let socket = Socket::new(Domain::IPV6, kind.nonblocking(), None)?;
     // IPv4's port of the same number is the kernel's translation.
     socket.set_only_v6(true)?;
-    socket.set_reuse_address(true)?;
+    socket.set_reuse_address(!datagrams)?;
     socket.bind(&SocketAddrV6::new(address, port, 0, 0).into())?;
+    if datagrams {
+        return udp::start(socket.into(), to);
+    }
     socket.listen(WAITING)?;
     let listener = TcpListener::from_std(socket.into())?;
     let port = listener.local_addr()?.port();
