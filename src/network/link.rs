@@ -173,14 +173,54 @@ impl Sublink<'_> {
     }
 }
 
-/// Has a bridge's port pass nothing to other isolated ports (IFLA_BRPORT_ISOLATED).
-pub fn isolate(index: u32) -> Message {
-    const IFLA_PROTINFO: u16 = 12;
-    const IFLA_BRPORT_ISOLATED: u16 = 33;
-    const AF_BRIDGE: u8 = 7;
-    let mut header = ifinfo(index, 0);
-    header[0] = AF_BRIDGE;
-    Message::new(RTM_SETLINK, 0, &header).nest(IFLA_PROTINFO, |m| m.attr(IFLA_BRPORT_ISOLATED, &[1]))
+/// What a bridge's port is to do, beside its default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Port {
+    /// It passes nothing to other ports of which the same is said (IFLA_BRPORT_ISOLATED).
+    pub isolated: bool,
+    /// Frames come from the container's own address alone (IFLA_BRPORT_LOCKED, since Linux 5.16), and no other is learned.
+    pub guarded: bool,
+}
+
+impl Port {
+    /// The messages that make it so; none where it is as it is.
+    pub fn messages(self, index: u32, mac: [u8; 6]) -> Vec<Message> {
+        const IFLA_PROTINFO: u16 = 12;
+        const IFLA_BRPORT_LEARNING: u16 = 8;
+        const IFLA_BRPORT_ISOLATED: u16 = 33;
+        const IFLA_BRPORT_LOCKED: u16 = 39;
+        const RTM_NEWNEIGH: u16 = 28;
+        const NLM_F_REPLACE: u16 = 0x100;
+        const NDA_LLADDR: u16 = 2;
+        const NUD_NOARP: u16 = 0x40;
+        const NTF_MASTER: u8 = 1 << 2;
+        const NTF_STICKY: u8 = 1 << 6;
+        const AF_BRIDGE: u8 = 7;
+        let mut messages = Vec::new();
+        if self.guarded {
+            // struct ndmsg: the address is on this port, and no frame moves it to another.
+            let mut neighbour = [0; 12];
+            neighbour[0] = AF_BRIDGE;
+            neighbour[4..8].copy_from_slice(&index.to_ne_bytes());
+            neighbour[8..10].copy_from_slice(&NUD_NOARP.to_ne_bytes());
+            neighbour[10] = NTF_MASTER | NTF_STICKY;
+            messages.push(Message::new(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, &neighbour).attr(NDA_LLADDR, &mac));
+        }
+        if self != Port::default() {
+            let mut header = ifinfo(index, 0);
+            header[0] = AF_BRIDGE;
+            messages.push(Message::new(RTM_SETLINK, 0, &header).nest(IFLA_PROTINFO, |mut m| {
+                if self.isolated {
+                    m = m.attr(IFLA_BRPORT_ISOLATED, &[1]);
+                }
+                if self.guarded {
+                    m = m.attr(IFLA_BRPORT_LEARNING, &[0]).attr(IFLA_BRPORT_LOCKED, &[1]);
+                }
+                m
+            }));
+        }
+        messages
+    }
 }
 
 /// Deletes a link.

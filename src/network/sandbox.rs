@@ -45,7 +45,7 @@ impl Attachment {
 #[derive(Clone, Debug)]
 pub enum To {
     /// A bridge, by a veth pair whose host's end has a name and the network's link group.
-    Bridge { bridge: u32, group: u32, host_name: String, isolated: bool },
+    Bridge { bridge: u32, group: u32, host_name: String, port: link::Port },
     /// An interface of the host.
     Parent { parent: u32, kind: link::Kind },
 }
@@ -97,7 +97,7 @@ fn join<F: FnOnce(io::Error) -> NetworkError>(
 ) -> Result<Vec<Message>, NetworkError> {
     let name = &attachment.name;
     match &attachment.to {
-        To::Bridge { bridge, group, host_name, isolated } => {
+        To::Bridge { bridge, group, host_name, port } => {
             let veth = Veth {
                 host_name,
                 bridge: *bridge,
@@ -108,9 +108,9 @@ fn join<F: FnOnce(io::Error) -> NetworkError>(
                 mtu: attachment.mtu,
             };
             host.send(&[veth.message()]).map_err(|(_, e)| step("making a veth pair")(e))?;
-            if *isolated {
+            if *port != link::Port::default() {
                 let end = host.index_of(host_name).map_err(step("finding the host's end"))?;
-                host.send(&[link::isolate(end)]).map_err(|(_, e)| step("isolating the bridge's port")(e))?;
+                host.send(&port.messages(end, attachment.mac)).map_err(|(_, e)| step("guarding the bridge's port")(e))?;
             }
         }
         To::Parent { parent, kind } => {

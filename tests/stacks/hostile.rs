@@ -205,6 +205,7 @@ fn nobody_passes_for_a_neighbour() {
   neighbour: {{{APP}}}
   attacker: {{{APP}, volumes: ['./spoof:/spoof:ro']}}
   admin: {{{APP}, volumes: ['./spoof:/spoof:ro'], cap_add: [NET_ADMIN]}}
+  other_admin: {{{APP}, cap_add: [NET_ADMIN]}}
 networks: {{default: {{enable_ipv6: true}}}}
 "
         ),
@@ -236,6 +237,27 @@ networks: {{default: {{enable_ipv6: true}}}}
     for (kind, claimed, to) in [("arp", &neighbour.1, &victim.1), ("nd", &neighbour.2, &victim.2)] {
         stack.sh("admin", &format!("/spoof {kind} {claimed} {to} {}", victim.0));
         assert_eq!(known(claimed), admin.0, "what is tried does work");
+    }
+    // Frames with a neighbour's own address as their source do not have the bridge send what is his elsewhere, even from who may
+    // administer the network; of one who may do so himself nothing is known beforehand, and the bridge learns.
+    let other_admin = of("other_admin");
+    let port_of = |mac: &str| {
+        let out = std::process::Command::new("bridge").args(["fdb", "show"]).output().expect("bridge");
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let line = text.lines().find(|line| line.starts_with(mac) && line.contains("master")).map(str::to_string);
+        line.and_then(|line| line.split_whitespace().nth(2).map(str::to_string))
+    };
+    stack.sh("other_admin", &format!("ping -c1 -W2 {}", victim.1));
+    for (from, own, claimed, moves) in [
+        ("attacker", &attacker, &neighbour, false),
+        ("admin", &admin, &neighbour, false),
+        ("attacker", &attacker, &other_admin, false),
+        ("admin", &admin, &other_admin, true),
+    ] {
+        let before = port_of(&claimed.0);
+        assert!(before.is_some(), "{} is known", claimed.0);
+        stack.sh(from, &format!("SOURCE_MAC={} /spoof arp {} {} {}", claimed.0, own.1, victim.1, victim.0));
+        assert_eq!(port_of(&claimed.0) != before, moves, "{from} as {}", claimed.0);
     }
     // A datagram that says it is the resolver's: its address is in each container, and nowhere outside.
     let arrived = || stack.sh("victim", "awk '/^Udp: [0-9]/ {print $3}' /proc/net/snmp").parse::<u32>().expect("NoPorts");

@@ -162,7 +162,7 @@ impl Engine {
         let mut attachments = Vec::new();
         for (i, place) in places.iter().enumerate() {
             let options = endpoint(&place.0).cloned().unwrap_or_default();
-            attachments.push(self.attachment(&record.id, i, place, &options)?);
+            attachments.push(self.attachment(record, i, place, &options)?);
         }
         // The default route is on the network with the highest `gw_priority`; of equal ones the first.
         let priority = |network: &NetworkRecord| endpoint(network).map_or(0, |e| e.gw_priority);
@@ -180,7 +180,7 @@ impl Engine {
     /// A container's n-th interface, without a route.
     fn attachment(
         &self,
-        id: &str,
+        record: &ContainerRecord,
         n: usize,
         (network, addresses): &Place,
         options: &EndpointSpec,
@@ -199,9 +199,11 @@ impl Engine {
                     })?
                 }
             };
-            let isolated = !network.is_on("com.docker.network.bridge.enable_icc");
-            let host_name = self.new_host_end(id, n);
-            sandbox::To::Bridge { bridge: index, group: network.group(), host_name, isolated }
+            let port = link::Port {
+                isolated: !network.is_on("com.docker.network.bridge.enable_icc"),
+                guarded: !administers_network(record),
+            };
+            sandbox::To::Bridge { bridge: index, group: network.group(), host_name: self.new_host_end(&record.id, n), port }
         } else {
             let (parent, kind) = parent_of(network)?;
             sandbox::To::Parent { parent, kind }
@@ -285,7 +287,7 @@ impl Engine {
         let connected = async {
             let places = self.assign_addresses(container)?;
             let Some(place) = places.iter().find(|(n, _)| n.id == network.id) else { return Ok(places) };
-            let mut attachment = self.attachment(&before.id, before.spec.networks.len(), place, &options)?;
+            let mut attachment = self.attachment(&before, before.spec.networks.len(), place, &options)?;
             // Where no network led out before, this one does.
             let leads_out = self.places(&before).iter().any(|(n, _)| !n.internal);
             if !network.internal && !leads_out {

@@ -1,7 +1,8 @@
 /* Frames as a container is not supposed to send them, on eth0, fifteen times within two seconds:
  *   spoof arp CLAIMED VICTIM MAC       ARP requests and replies: "CLAIMED is at my address"
  *   spoof nd  CLAIMED VICTIM MAC       the same of IPv6: neighbour solicitations and advertisements
- *   spoof udp SOURCE  VICTIM MAC PORT  a datagram `forged` from SOURCE */
+ *   spoof udp SOURCE  VICTIM MAC PORT  a datagram `forged` from SOURCE
+ * with the address in SOURCE_MAC as the frames' own, where that is set. */
 #include <arpa/inet.h>
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
@@ -79,6 +80,8 @@ int main(int argc, char **argv) {
   fd = socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL));
   if (fd < 0 || ioctl(fd, SIOCGIFHWADDR, &request)) return perror("eth0"), 1;
   memcpy(mine, request.ifr_hwaddr.sa_data, 6);
+  const char *other = getenv("SOURCE_MAC");
+  for (int i = 0; other && i < 6; i++) mine[i] = strtol(other + 3 * i, 0, 16);
   struct sockaddr_ll to = {.sll_family = AF_PACKET, .sll_ifindex = if_nametoindex("eth0"), .sll_protocol = htons(ETH_P_ALL)};
   if (bind(fd, (void *)&to, sizeof to)) return perror("bind"), 1;
   for (int i = 0; i < 6; i++) theirs[i] = strtol(argv[4] + 3 * i, 0, 16);
