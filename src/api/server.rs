@@ -114,10 +114,15 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Reply {
         ["volumes", rest @ ..] => networks::volumes(&engine, &method, rest, &query, request).await,
         ["projects", rest @ ..] => projects::route(&engine, &method, rest, request).await,
         ["engine", "stop"] if post => {
-            if query.flag("containers") {
-                engine.stop_everything().await;
-            }
-            engine.request_stop();
+            let containers = query.flag("containers");
+            // Once begun it is done to its end, whether or not the client waits: nothing is restarted any more.
+            let stopping = tokio::spawn(async move {
+                if containers {
+                    engine.stop_everything().await;
+                }
+                engine.request_stop();
+            });
+            let _ended = stopping.await;
             reply::empty(204)
         }
         _ => not_found(&method, &path),

@@ -2,7 +2,7 @@
 
 use super::link::MonitorLink;
 use super::record::{ContainerRecord, RestartPolicy, Status};
-use super::supervise::should_restart;
+use super::supervise::{OUTPUT_BEFORE_START, should_restart};
 use super::{Container, Engine, locked};
 use crate::network::sandbox;
 use crate::runtime::control::{Event, Request};
@@ -73,6 +73,8 @@ impl Engine {
         self.update(container, |record| {
             record.state.pid = pid;
             record.state.started_at = Some(started_at);
+            // An earlier version's record has not noted it.
+            record.state.output_since.get_or_insert(started_at - OUTPUT_BEFORE_START);
             record.state.status = if paused { Status::Paused } else { Status::Running };
         });
         let record = container.record();

@@ -16,6 +16,8 @@ use tokio::sync::oneshot;
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
 const LONG_ENOUGH: i64 = 10;
+/// A program may have written so long before its monitor noticed that it runs.
+pub(super) const OUTPUT_BEFORE_START: jiff::SignedDuration = jiff::SignedDuration::from_millis(50);
 
 impl Engine {
     /// Waits until a new monitor has started its container, and follows it from then on.
@@ -123,8 +125,8 @@ impl Engine {
             record.state.status = Status::Running;
             record.state.pid = pid;
             record.state.started_at = Some(at);
-            // The program may have written before its monitor noticed that it runs; not before it had ended the last time.
-            let noticed = at - jiff::SignedDuration::from_millis(50);
+            // Not before it had ended the last time.
+            let noticed = at - OUTPUT_BEFORE_START;
             let ended = record.state.finished_at.map(|ended| ended + jiff::SignedDuration::from_nanos(1));
             record.state.output_since = Some(ended.map_or(noticed, |ended| ended.max(noticed)));
             record.state.error.clear();
