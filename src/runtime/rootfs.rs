@@ -141,10 +141,17 @@ pub fn shared(launch: &Launch, shm: Option<OwnedFd>, volumes: Vec<OwnedFd>) -> R
     }
     for (mount, namespace) in launch.shared.iter().zip(volumes) {
         let inside = mount.source.strip_prefix("/").unwrap_or(&mount.source);
-        // The other container may have it read-only; whether this one has is its own affair.
-        let tree = tree_of(&namespace, inside, Beneath::AsRoot)
-            .and_then(|tree| sys::clear_mount_attributes(tree.as_fd(), sys::ATTR_RDONLY).map(|()| tree))
-            .doing(format_args!("sharing the volume on {} with the container that has it", mount.destination.display()))?;
+        let doing = || format!("sharing the volume on {} with the container that has it", mount.destination.display());
+        let tree = tree_of(&namespace, inside, Beneath::AsRoot).doing(doing())?;
+        // The other container may have it read-only, and may have made it so; whether this one has is its own affair. Where the
+        // volume itself is to be read-only, that is among the options of each of its mounts.
+        sys::clear_mount_attributes(tree.as_fd(), sys::ATTR_RDONLY).doing(doing())?;
+        let entry = launch.oci.mounts().iter().flatten().find(|entry| *entry.destination() == mount.destination);
+        let read_only = entry.is_some_and(|entry| entry.options().iter().flatten().any(|option| option == "ro"));
+        let state = nix::sys::statvfs::fstatvfs(&tree).doing(doing())?;
+        if !read_only && state.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {
+            sys::make_writable(tree.as_fd()).doing(doing())?;
+        }
         found.push((mount.destination.clone(), tree));
     }
     Ok(found)

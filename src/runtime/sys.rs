@@ -168,6 +168,7 @@ fn change_mount(mount: BorrowedFd<'_>, attr: MountAttr, recursive: Recursive) ->
 const FSCONFIG_SET_FLAG: u32 = 0;
 const FSCONFIG_SET_STRING: u32 = 1;
 const FSCONFIG_CMD_CREATE: u32 = 6;
+const FSCONFIG_CMD_RECONFIGURE: u32 = 7;
 
 /// Makes a file system that is attached nowhere yet: `fsopen`, options, `fsmount`.
 ///
@@ -195,6 +196,24 @@ pub fn new_mount(fstype: &str, source: &str, options: &[(&str, Option<&str>)], a
     config(FSCONFIG_CMD_CREATE, None, None)?;
     // SAFETY: plain integers.
     owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 1, attributes) })
+}
+
+/// Has a whole file system take writes again, whose mount a descriptor is open on (`fspick`). Its other mounts stay as they are.
+///
+/// # Errors
+/// The kernel's, such as EROFS of a disk that cannot be written.
+pub fn make_writable(mount: BorrowedFd<'_>) -> io::Result<()> {
+    const FSPICK_CLOEXEC: u32 = 1;
+    const FSPICK_EMPTY_PATH: u32 = 8;
+    let flags = FSPICK_CLOEXEC | FSPICK_EMPTY_PATH;
+    // SAFETY: the path is NUL-terminated and static.
+    let context = owned(unsafe { libc::syscall(libc::SYS_fspick, mount.as_raw_fd(), c"".as_ptr(), flags) })?;
+    for (command, key) in [(FSCONFIG_SET_FLAG, c"rw".as_ptr()), (FSCONFIG_CMD_RECONFIGURE, std::ptr::null())] {
+        let value: *const libc::c_char = std::ptr::null();
+        // SAFETY: the key is null or NUL-terminated and static; there is no value.
+        check(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, key, value, 0) })?;
+    }
+    Ok(())
 }
 
 /// Joins all of a process's namespaces named by `flags` in one call (Linux 5.8).

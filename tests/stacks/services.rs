@@ -518,10 +518,11 @@ fn a_file_system_in_memory_is_one_for_all() {
     }
     let reader = sleeping("volumes: ['memory:/only:ro']");
     let foreign = sleeping("volumes: ['memory:/foreign'], runtime: runc");
+    let foreign_reader = sleeping("volumes: ['memory:/only_foreign:ro'], runtime: runc");
     let volume = "memory: {driver_opts: {type: tmpfs, device: tmpfs, o: 'size=1m'}}";
     stack.write(
         "compose.yaml",
-        &format!("services:\n{services}  reader: {{{reader}}}\n  foreign: {{{foreign}}}\nvolumes: {{{volume}}}\n"),
+        &format!("services:\n{services}  reader: {{{reader}}}\n  foreign: {{{foreign}}}\n  foreign_reader: {{{foreign_reader}}}\nvolumes: {{{volume}}}\n"),
     );
     stack.wharf(&["up", "-d"]).ok();
     stack.sh("s3", "echo shared > /m3/file");
@@ -540,6 +541,19 @@ fn a_file_system_in_memory_is_one_for_all() {
     stack.wharf(&["stop", "-t", "0"]).ok();
     stack.wharf(&["start"]).ok();
     assert_eq!(stack.sh("s3", "ls /m3"), "");
+    // Whoever is the first: who may write can, and the others cannot.
+    for first in ["reader", "foreign_reader", "s0"] {
+        stack.wharf(&["stop", "-t", "0"]).ok();
+        for service in [first, "s1", "foreign", "reader", "foreign_reader"] {
+            stack.wharf(&["start", service]).ok();
+        }
+        stack.sh("s1", "echo one > /m1/file");
+        stack.sh("foreign", "echo two >> /foreign/file");
+        for (reader, place) in [("reader", "/only"), ("foreign_reader", "/only_foreign")] {
+            let said = stack.sh(reader, &format!("cat {place}/file; touch {place}/x 2>&1; true"));
+            assert_eq!(said, format!("one\ntwo\ntouch: {place}/x: Read-only file system"), "{first} first");
+        }
+    }
 }
 
 #[test]
