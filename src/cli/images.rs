@@ -64,6 +64,9 @@ pub enum Image {
         /// Forget what builds remember, too.
         #[arg(long)]
         build_cache: bool,
+        /// Docker's: nothing is asked in any case.
+        #[arg(short, long, hide = true)]
+        force: bool,
     },
     /// Write images to an archive that `docker load` reads, and that is an OCI layout.
     Save {
@@ -123,6 +126,9 @@ pub enum Image {
     /// Remove images.
     #[command(alias = "remove")]
     Rm {
+        /// Docker's: an image that a container uses is kept in any case.
+        #[arg(short, long)]
+        force: bool,
         #[arg(required = true)]
         references: Vec<String>,
     },
@@ -308,7 +314,7 @@ pub async fn image(global: &Global, command: Image) -> Outcome {
             };
             client.download(&format!("/images/get?{}", names.join("&")), to).await?;
         }
-        Image::Prune { all, build_cache } => {
+        Image::Prune { all, build_cache, .. } => {
             let filters = if all { "&filters=%7B%22dangling%22%3A%5B%22false%22%5D%7D" } else { "" };
             let path = format!("/images/prune?builds={build_cache}{filters}");
             let answer: Value = client.post(&path, &Value::Null).await?;
@@ -371,7 +377,7 @@ pub async fn image(global: &Global, command: Image) -> Outcome {
             }
             format.print(&COLUMNS, &rows)?;
         }
-        Image::Rm { references } => {
+        Image::Rm { references, .. } => {
             for reference in references {
                 client.delete(&format!("/images/{}", escape(&reference))).await?;
                 println!("Untagged: {reference}");

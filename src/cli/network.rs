@@ -102,6 +102,9 @@ pub enum Network {
         /// Do not ask.
         #[arg(short, long)]
         force: bool,
+        /// Those with a label alone, label=NAME[=VALUE]; may be repeated.
+        #[arg(long, value_name = "KEY=VALUE", value_parser = label_filter)]
+        filter: Vec<(String, String)>,
     },
 }
 
@@ -156,6 +159,9 @@ pub enum Volume {
         /// Do not ask.
         #[arg(short, long)]
         force: bool,
+        /// Those with a label alone, label=NAME[=VALUE]; may be repeated.
+        #[arg(long, value_name = "KEY=VALUE", value_parser = label_filter)]
+        filter: Vec<(String, String)>,
     },
 }
 
@@ -262,9 +268,9 @@ pub async fn network(global: &Global, command: Network) -> Outcome {
             client.post::<Value>(&format!("{}/disconnect", of(&network)), &json!({"Container": container})).await?;
         }
         Network::Rm { names } => delete_each(&client, &names, of).await?,
-        Network::Prune { force } => {
+        Network::Prune { force, filter } => {
             if confirmed("This removes all networks that no container is on.", force)? {
-                let pruned: Value = client.post("/networks/prune", &Value::Null).await?;
+                let pruned: Value = client.post(&format!("/networks/prune?filters={}", filters(&filter)), &Value::Null).await?;
                 pruned["NetworksDeleted"].as_array().into_iter().flatten().for_each(|name| println!("{}", text(name)));
             }
         }
@@ -284,11 +290,11 @@ pub async fn volume(global: &Global, command: Volume) -> Outcome {
             println!("{}", text(&made["Name"]));
         }
         Volume::Rm { names, .. } => delete_each(&client, &names, of).await?,
-        Volume::Prune { all, force } => {
+        Volume::Prune { all, force, mut filter } => {
             let which = if all { "all" } else { "all anonymous" };
             if confirmed(&format!("This removes {which} volumes that no container uses, with their data."), force)? {
-                let filters = if all { "?filters=%7B%22all%22%3A%5B%22true%22%5D%7D" } else { "" };
-                let pruned: Value = client.post(&format!("/volumes/prune{filters}"), &Value::Null).await?;
+                filter.extend(all.then(|| ("all".to_string(), "true".to_string())));
+                let pruned: Value = client.post(&format!("/volumes/prune?filters={}", filters(&filter)), &Value::Null).await?;
                 pruned["VolumesDeleted"].as_array().into_iter().flatten().for_each(|name| println!("{}", text(name)));
                 println!("Total reclaimed space: {}", super::output::bytes(pruned["SpaceReclaimed"].as_u64().unwrap_or(0)));
             }
@@ -325,6 +331,11 @@ fn filter(text: &str) -> Result<(String, String), String> {
         Some((key @ ("name" | "label"), value)) => Ok((key.into(), value.into())),
         _ => Err("a filter is name= or label=, with a value: `label=a=b`".into()),
     }
+}
+
+/// A condition of the `--filter` of a prune.
+pub fn label_filter(text: &str) -> Result<(String, String), String> {
+    filter(text).ok().filter(|(key, _)| key == "label").ok_or_else(|| "a filter is label=NAME[=VALUE]".into())
 }
 
 /// Conditions as a query's, escaped.

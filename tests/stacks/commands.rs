@@ -757,4 +757,18 @@ fn lists_and_what_is_known_take_templates() {
     assert!(said(&["volume", "inspect", "-f", "{{.Mountpoint}}", &format!("{project}_data")]).ends_with("/_data\n"));
     assert_eq!(said(&["stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}"]), format!("{name} 1\n"));
     stack.wharf(&["ps", "--format", "yaml"]).fails(2, &["table, json, or a template"]);
+    // A prune takes what has a label alone.
+    for (volume, label) in [("one", "keep=no"), ("two", "keep=yes")] {
+        said(&["volume", "create", "--label", label, volume]);
+        said(&["network", "create", "--label", label, volume]);
+        said(&["container", "create", "--name", volume, "-l", label, "busybox:local"]);
+    }
+    assert_eq!(said(&["container", "prune", "-f", "--filter", "label=keep=no"]).lines().count(), 2, "an id, and the space");
+    assert!(said(&["volume", "prune", "-af", "--filter", "label=keep=no"]).starts_with("one\n"));
+    assert_eq!(said(&["network", "prune", "-f", "--filter", "label=keep=no"]), "one\n");
+    assert_eq!(said(&["container", "ls", "-a", "--filter", "label=keep=yes", "--format", "{{.Names}}"]), "two\n");
+    said(&["container", "rm", "two"]);
+    said(&["volume", "rm", "two"]);
+    said(&["network", "rm", "two"]);
+    said(&["image", "rm", "-f", "other:1"]);
 }

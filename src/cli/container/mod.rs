@@ -107,6 +107,9 @@ pub enum Container {
         /// Do not ask.
         #[arg(short, long)]
         force: bool,
+        /// Those with a label alone, label=NAME[=VALUE]; may be repeated.
+        #[arg(long, value_name = "KEY=VALUE", value_parser = crate::cli::network::label_filter)]
+        filter: Vec<(String, String)>,
     },
     /// Give a container another name.
     Rename { container: String, name: String },
@@ -338,9 +341,10 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
                 }
             }
         }
-        Container::Prune { force } => {
+        Container::Prune { force, filter } => {
             if confirmed("This removes all containers that do not run.", force)? {
-                let pruned: Value = client.post("/containers/prune", &Value::Null).await?;
+                let pruned: Value =
+                    client.post(&format!("/containers/prune?filters={}", super::network::filters(&filter)), &Value::Null).await?;
                 let removed = pruned["ContainersDeleted"].as_array();
                 removed.into_iter().flatten().for_each(|id| println!("{}", id.as_str().unwrap_or_default()));
                 println!("Total reclaimed space: {}", bytes(pruned["SpaceReclaimed"].as_u64().unwrap_or(0)));

@@ -391,13 +391,14 @@ impl Engine {
     /// Removes an image's name, and its content where nothing else needs it.
     ///
     /// # Errors
-    /// When it is not here, or a container uses it.
+    /// When it is not here, or is the last name of what a container uses.
     pub fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
         let (name, image) = self.image(reference)?;
         let uses = |record: &ContainerRecord| {
             record.image_id == image.id || record.spec.mounts.iter().any(|m| !m.layers.is_empty() && m.layers == image.layers)
         };
-        let user = self.containers().into_iter().find(|c| c.with_record(uses));
+        let named_otherwise = self.images.list()?.iter().any(|(other, known)| known.id == image.id && *other != name);
+        let user = self.containers().into_iter().filter(|_| !named_otherwise).find(|c| c.with_record(uses));
         if let Some(user) = user {
             return Err(EngineError::Conflict(format!("the image {reference} is in use by the container {}", user.name())));
         }
