@@ -2,7 +2,7 @@
 
 use crate::engine::record::{
     BlkioSpec, ContainerSpec, DeviceSpec, EndpointSpec, HealthSpec, LogSpec, MountKind, MountSpec, NetworkMode, PortSpec,
-    ResourceSpec, RestartPolicy, Sharing,
+    ResourceSpec, RestartPolicy, Sharing, volumes_from,
 };
 use crate::engine::{Engine, EngineError, devices, networks};
 use serde_json::Value;
@@ -153,16 +153,13 @@ pub fn of(engine: &Engine, body: &Value) -> Result<ContainerSpec, EngineError> {
             oom_kill_disable: host["OomKillDisable"].as_bool().unwrap_or(false),
             blkio: BlkioSpec {
                 weight: number(&host["BlkioWeight"]).map(|n| n as u16),
-                weight_device: host["BlkioWeightDevice"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|v| Some((v["Path"].as_str()?.to_string(), v["Weight"].as_u64()? as u16)))
+                weight_device: by_device(&host["BlkioWeightDevice"], "Weight")
+                    .map(|(path, weight)| (path, weight as u16))
                     .collect(),
-                read_bps: throttles(&host["BlkioDeviceReadBps"]),
-                write_bps: throttles(&host["BlkioDeviceWriteBps"]),
-                read_iops: throttles(&host["BlkioDeviceReadIOps"]),
-                write_iops: throttles(&host["BlkioDeviceWriteIOps"]),
+                read_bps: by_device(&host["BlkioDeviceReadBps"], "Rate").collect(),
+                write_bps: by_device(&host["BlkioDeviceWriteBps"], "Rate").collect(),
+                read_iops: by_device(&host["BlkioDeviceReadIOps"], "Rate").collect(),
+                write_iops: by_device(&host["BlkioDeviceWriteIOps"], "Rate").collect(),
             },
         },
         ulimits: host["Ulimits"]
@@ -197,11 +194,7 @@ pub fn of(engine: &Engine, body: &Value) -> Result<ContainerSpec, EngineError> {
         ..ContainerSpec::default()
     };
     for from in list(&host["VolumesFrom"]) {
-        let (name, read_only) = match from.rsplit_once(':') {
-            Some((name, "ro")) => (name, true),
-            Some((name, "rw")) => (name, false),
-            _ => (from.as_str(), false),
-        };
+        let (name, read_only) = volumes_from(&from);
         spec.take_mounts_of(&engine.container(name)?.record(), read_only);
     }
     for request in host["DeviceRequests"].as_array().into_iter().flatten() {
@@ -322,7 +315,8 @@ fn device(value: &Value) -> DeviceSpec {
     }
 }
 
-fn throttles(value: &Value) -> Vec<(String, u64)> {
-    let one = |v: &Value| Some((v["Path"].as_str()?.to_string(), v["Rate"].as_u64()?));
-    value.as_array().into_iter().flatten().filter_map(one).collect()
+/// What is said of each of the host's disks, under a key.
+fn by_device<'a>(value: &'a Value, key: &'a str) -> impl Iterator<Item = (String, u64)> + 'a {
+    let one = move |v: &Value| Some((v["Path"].as_str()?.to_string(), v[key].as_u64()?));
+    value.as_array().into_iter().flatten().filter_map(one)
 }

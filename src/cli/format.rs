@@ -35,6 +35,20 @@ impl FromStr for Format {
     }
 }
 
+/// How a list of things with ids is asked for.
+#[derive(clap::Args, Debug)]
+pub struct Listing {
+    /// Ids alone.
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Ids and commands in full.
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// table, json, or a template such as '{{.ID}}'.
+    #[arg(long, default_value = "table")]
+    pub format: Format,
+}
+
 /// A column: the field's name in templates, and its title in tables.
 pub type Column = (&'static str, &'static str);
 

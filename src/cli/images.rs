@@ -1,6 +1,6 @@
 //! `wharf pull`, `wharf images` and `wharf image`.
 
-use super::format::{Column, Format};
+use super::format::{Column, Listing};
 use super::output::{Steps, bytes, table};
 use super::ps;
 use super::{Failure, Global, Outcome, connect, project};
@@ -108,18 +108,11 @@ pub enum Image {
     /// List images.
     #[command(alias = "list")]
     Ls {
-        /// Ids alone.
-        #[arg(short, long)]
-        quiet: bool,
-        /// Ids in full.
-        #[arg(long)]
-        no_trunc: bool,
+        #[command(flatten)]
+        listing: Listing,
         /// Docker's, for images that have no name.
         #[arg(short, long, hide = true)]
         all: bool,
-        /// table, json, or a template such as '{{.ID}}'.
-        #[arg(long, default_value = "table")]
-        format: Format,
         /// Of this name, with or without a tag.
         name: Option<String>,
     },
@@ -353,7 +346,7 @@ pub async fn image(global: &Global, command: Image) -> Outcome {
                 println!("{reference}");
             }
         }
-        Image::Ls { quiet, no_trunc, format, name, .. } => {
+        Image::Ls { listing: Listing { quiet, no_trunc, format }, name, .. } => {
             let images: Vec<Value> = client.get("/images/json").await?;
             let id = |i: &Value| {
                 let id = i["Id"].as_str().unwrap_or_default();

@@ -102,12 +102,11 @@ fn rounds(mut list: Vec<Listed>) -> Vec<Vec<Listed>> {
     rounds
 }
 
-/// Does something to containers, a round at a time and each round at once, and says so.
-async fn each(target: &Target, rounds: Vec<Vec<Listed>>, path: &str, done: &str) -> Outcome {
-    let Target { client, dry_run, .. } = target;
+/// Does something to containers, a round at a time and each round at once, and says so; or only says what it would do.
+async fn each(client: &Client, dry_run: bool, rounds: Vec<Vec<Listed>>, path: &str, done: &str) -> Outcome {
     for round in rounds {
         let actions = round.iter().map(|container| async move {
-            if *dry_run {
+            if dry_run {
                 println!("container {}: {done}", container.name());
                 return Ok(());
             }
@@ -124,15 +123,7 @@ fn stop_path(timeout: Option<u64>, action: &str) -> String {
     timeout.map_or_else(|| action.to_string(), |t| format!("{action}?t={t}"))
 }
 
-/// The containers that a command is about.
-struct Target {
-    client: Client,
-    list: Vec<Listed>,
-    /// Only tell what would be done.
-    dry_run: bool,
-}
-
-async fn target(global: &Global, services: &[String]) -> Result<Target, Failure> {
+async fn target(global: &Global, services: &[String]) -> Result<(Client, Vec<Listed>), Failure> {
     let (name, loaded) = project::name(global)?;
     ps::check_services(loaded.as_ref(), services)?;
     let client = connect::engine(global).await?;
@@ -141,20 +132,19 @@ async fn target(global: &Global, services: &[String]) -> Result<Target, Failure>
         let which = if services.is_empty() { format!("the project {name}") } else { format!("`{}`", services.join("`, `")) };
         return Err(Failure::Message(format!("there are no containers of {which}; `wharf up -d` creates them")));
     }
-    Ok(Target { client, list, dry_run: global.dry_run })
+    Ok((client, list))
 }
 
 pub async fn start(global: &Global, command: Start) -> Outcome {
-    let mut target = target(global, &command.services).await?;
-    let order = rounds(std::mem::take(&mut target.list));
-    each(&target, order, "start", "Started").await
+    let (client, list) = target(global, &command.services).await?;
+    each(&client, global.dry_run, rounds(list), "start", "Started").await
 }
 
 pub async fn stop(global: &Global, command: Stop) -> Outcome {
-    let mut target = target(global, &command.services).await?;
-    let mut order = rounds(std::mem::take(&mut target.list));
+    let (client, list) = target(global, &command.services).await?;
+    let mut order = rounds(list);
     order.reverse();
-    each(&target, order, &stop_path(command.timeout, "stop"), "Stopped").await
+    each(&client, global.dry_run, order, &stop_path(command.timeout, "stop"), "Stopped").await
 }
 
 pub async fn restart(global: &Global, command: Restart) -> Outcome {
@@ -164,34 +154,32 @@ pub async fn restart(global: &Global, command: Restart) -> Outcome {
         let (_, loaded) = project::name(global)?;
         services = with_restarted(loaded.as_ref(), services);
     }
-    let mut target = target(global, &services).await?;
-    let order = rounds(std::mem::take(&mut target.list));
-    each(&target, order, &stop_path(command.timeout, "restart"), "Restarted").await
+    let (client, list) = target(global, &services).await?;
+    each(&client, global.dry_run, rounds(list), &stop_path(command.timeout, "restart"), "Restarted").await
 }
 
 pub async fn kill(global: &Global, command: Kill) -> Outcome {
-    let mut target = target(global, &command.services).await?;
-    let mut list = std::mem::take(&mut target.list);
+    let (client, mut list) = target(global, &command.services).await?;
     list.retain(|c| matches!(c.state.as_str(), "running" | "paused"));
     if command.remove_orphans {
-        remove_orphans(global, &target).await?;
+        remove_orphans(global, &client).await?;
     }
-    each(&target, vec![list], &format!("kill?signal={}", crate::api::reply::escape(&command.signal)), "Killed").await
+    each(&client, global.dry_run, vec![list], &format!("kill?signal={}", crate::api::reply::escape(&command.signal)), "Killed")
+        .await
 }
 
 /// Freezes (true) or thaws.
 pub async fn pause(global: &Global, command: Services, pause: bool) -> Outcome {
-    let mut target = target(global, &command.services).await?;
-    let mut list = std::mem::take(&mut target.list);
+    let (client, mut list) = target(global, &command.services).await?;
     list.retain(|c| c.state == if pause { "running" } else { "paused" });
     let (action, done) = if pause { ("pause", "Paused") } else { ("unpause", "Unpaused") };
-    each(&target, vec![list], action, done).await
+    each(&client, global.dry_run, vec![list], action, done).await
 }
 
 /// Waits until the services' containers have ended; the last one's exit code is ours.
 pub async fn wait(global: &Global, command: Wait) -> Outcome {
     use futures::stream::{FuturesUnordered, StreamExt};
-    let Target { client, list, .. } = target(global, &command.services).await?;
+    let (client, list) = target(global, &command.services).await?;
     let mut ending: FuturesUnordered<_> =
         list.iter().map(async |c| (c, super::attach::exit_code(&client, &c.id).await)).collect();
     let mut last = 0;
@@ -222,14 +210,14 @@ fn with_restarted(loaded: Option<&Loaded>, mut services: Vec<String>) -> Vec<Str
 }
 
 /// Removes containers of services that the file does not have.
-async fn remove_orphans(global: &Global, target: &Target) -> Outcome {
+async fn remove_orphans(global: &Global, client: &Client) -> Outcome {
     let (name, loaded) = project::name(global)?;
-    for container in ps::orphans(&target.client, &name, loaded.as_ref()).await? {
-        if target.dry_run {
+    for container in ps::orphans(client, &name, loaded.as_ref()).await? {
+        if global.dry_run {
             println!("container {}: Removed", container.name());
             continue;
         }
-        target.client.delete(&format!("/containers/{}?force=1", container.id)).await?;
+        client.delete(&format!("/containers/{}?force=1", container.id)).await?;
         let _ = writeln!(std::io::stderr(), " Container {}  Removed", container.name());
     }
     Ok(())
@@ -243,8 +231,7 @@ pub async fn stop_project(client: &Client, project: &str, services: &[String], t
     let list = ps::containers(client, project, services, false).await?;
     let mut order = rounds(list);
     order.reverse();
-    let target = Target { client: client.clone(), list: Vec::new(), dry_run: false };
-    each(&target, order, &stop_path(timeout, "stop"), "Stopped").await
+    each(client, false, order, &stop_path(timeout, "stop"), "Stopped").await
 }
 
 /// Kills a project's containers.
@@ -253,12 +240,11 @@ pub async fn stop_project(client: &Client, project: &str, services: &[String], t
 /// The first that cannot be signalled.
 pub async fn kill_project(client: &Client, project: &str, services: &[String], signal: &str) -> Outcome {
     let list = ps::containers(client, project, services, false).await?;
-    let target = Target { client: client.clone(), list: Vec::new(), dry_run: false };
-    each(&target, vec![list], &format!("kill?signal={signal}"), "Killed").await
+    each(client, false, vec![list], &format!("kill?signal={signal}"), "Killed").await
 }
 
 pub async fn rm(global: &Global, command: Rm) -> Outcome {
-    let Target { client, mut list, dry_run } = target(global, &command.services).await?;
+    let (client, mut list) = target(global, &command.services).await?;
     if !command.stop {
         list.retain(|c| matches!(c.state.as_str(), "exited" | "created"));
     }
@@ -266,7 +252,7 @@ pub async fn rm(global: &Global, command: Rm) -> Outcome {
         eprintln!("No stopped containers");
         return Ok(());
     }
-    if dry_run {
+    if global.dry_run {
         list.iter().for_each(|container| println!("container {}: Removed", container.name()));
         return Ok(());
     }

@@ -94,19 +94,6 @@ pub struct Global {
     pub compatibility: bool,
 }
 
-impl Global {
-    /// Refuses `--dry-run` where what would be done cannot be told.
-    ///
-    /// # Errors
-    /// When it was given.
-    fn no_dry_run(&self, command: &str) -> Outcome {
-        match self.dry_run {
-            true => Err(Failure::Message(format!("`{command}` cannot tell beforehand what it would do: leave --dry-run out"))),
-            false => Ok(()),
-        }
-    }
-}
-
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Create and start the project's containers.
@@ -274,8 +261,8 @@ async fn run(cli: Cli) -> Outcome {
         Command::System(_) => "system",
         _ => "",
     };
-    if !unforeseeable.is_empty() {
-        global.no_dry_run(unforeseeable)?;
+    if global.dry_run && !unforeseeable.is_empty() {
+        return Err(Failure::Message(format!("`{unforeseeable}` cannot tell beforehand what it would do: leave --dry-run out")));
     }
     match cli.command {
         Command::Up(command) => up::run(global, command).await,

@@ -1,6 +1,6 @@
 //! `wharf network` and `wharf volume`.
 
-use super::format::{self, Column, Format};
+use super::format::{self, Column, Format, Listing};
 use super::{Failure, Global, Outcome, connect};
 use crate::api::client::Client;
 use crate::api::reply::escape;
@@ -12,15 +12,8 @@ pub enum Network {
     /// List networks.
     #[command(alias = "list")]
     Ls {
-        /// Ids alone.
-        #[arg(short, long)]
-        quiet: bool,
-        /// Ids in full.
-        #[arg(long)]
-        no_trunc: bool,
-        /// table, json, or a template such as '{{.ID}}'.
-        #[arg(long, default_value = "table")]
-        format: Format,
+        #[command(flatten)]
+        listing: Listing,
         /// Those that fulfil a condition: name= or label=; may be repeated.
         #[arg(short, long, value_name = "KEY=VALUE", value_parser = filter)]
         filter: Vec<(String, String)>,
@@ -225,7 +218,7 @@ pub async fn network(global: &Global, command: Network) -> Outcome {
     let client = connect::engine(global).await?;
     let of = |name: &str| format!("/networks/{}", escape(name));
     match command {
-        Network::Ls { quiet, no_trunc, format, filter } => {
+        Network::Ls { listing: Listing { quiet, no_trunc, format }, filter } => {
             let list: Vec<Value> = client.get(&format!("/networks?filters={}", filters(&filter))).await?;
             let id = |n: &Value| text(&n["Id"]).chars().take(if no_trunc { usize::MAX } else { 12 }).collect::<String>();
             if quiet {
@@ -327,15 +320,19 @@ fn labels(value: &Value) -> String {
 
 /// A condition of `--filter`.
 fn filter(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key @ ("name" | "label"), value)) => Ok((key.into(), value.into())),
-        _ => Err("a filter is name= or label=, with a value: `label=a=b`".into()),
-    }
+    condition(text, &["name", "label"])
 }
 
 /// A condition of the `--filter` of a prune.
 pub fn label_filter(text: &str) -> Result<(String, String), String> {
-    filter(text).ok().filter(|(key, _)| key == "label").ok_or_else(|| "a filter is label=NAME[=VALUE]".into())
+    condition(text, &["label"])
+}
+
+/// A condition, `KEY=VALUE`, with one of these keys.
+pub fn condition(text: &str, keys: &[&str]) -> Result<(String, String), String> {
+    let known = text.split_once('=').filter(|(key, _)| keys.contains(key));
+    let known = known.map(|(key, value)| (key.to_string(), value.to_string()));
+    known.ok_or_else(|| format!("a filter is one of {}, with a value: `{}=...`", keys.join(", "), keys[keys.len() - 1]))
 }
 
 /// Conditions as a query's, escaped.

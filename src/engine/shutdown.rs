@@ -2,7 +2,7 @@
 
 use super::record::Status;
 use super::{Container, Engine};
-use std::path::Path;
+use crate::runtime::scope::systemd_runs;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,7 +31,6 @@ fn has_process(container: &Container) -> bool {
 /// Whether systemd is shutting the host down. Without systemd nobody can tell, and what shuts it down calls
 /// `wharf engine stop --containers`.
 pub(super) fn host_goes_down() -> bool {
-    // As sd_booted(3) tells whether it runs.
-    Path::new("/run/systemd/system").is_dir()
+    systemd_runs()
         && Command::new("systemctl").arg("is-system-running").output().is_ok_and(|output| output.stdout.starts_with(b"stopping"))
 }

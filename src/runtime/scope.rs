@@ -18,6 +18,11 @@ use std::process::{Child, Command, Stdio};
 const SLICE: &str = "wharf.slice";
 const MONITORS: &str = "monitors";
 
+/// Whether systemd is this host's init, as sd_booted(3) tells it.
+pub fn systemd_runs() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
 /// A scope in which containers may be.
 #[derive(Debug)]
 pub struct Scope {
@@ -34,8 +39,7 @@ impl Scope {
     /// # Errors
     /// systemd's words.
     pub fn open(hierarchy: &Hierarchy, engine: &str) -> Result<Option<Self>, StepFailed> {
-        // As sd_booted(3) tells it.
-        let (Hierarchy::V2(point), true) = (hierarchy, Path::new("/run/systemd/system").is_dir()) else { return Ok(None) };
+        let (Hierarchy::V2(point), true) = (hierarchy, systemd_runs()) else { return Ok(None) };
         let unit = format!("{engine}.scope");
         // It may end between the look and the request, or begin.
         let mut tries = 3;
@@ -88,8 +92,12 @@ impl Scope {
     }
 
     fn hold_keeper(&self) -> Result<(), StepFailed> {
-        let Some(keeper) = &self.keeper else { return Ok(()) };
-        write(&self.directory().join(MONITORS).join("cgroup.procs"), &keeper.child.id().to_string())
+        self.keeper.as_ref().map_or(Ok(()), |keeper| self.take_in(&keeper.child.id().to_string()))
+    }
+
+    /// Moves a process to the monitors; `0` is this one.
+    fn take_in(&self, pid: &str) -> Result<(), StepFailed> {
+        write(&self.directory().join(MONITORS).join("cgroup.procs"), pid)
     }
 
     fn directory(&self) -> PathBuf {
@@ -101,7 +109,7 @@ impl Scope {
     /// # Errors
     /// The kernel's.
     pub fn enter(&mut self) -> Result<(), StepFailed> {
-        write(&self.directory().join(MONITORS).join("cgroup.procs"), "0")?;
+        self.take_in("0")?;
         self.keeper = None;
         Ok(())
     }

@@ -233,7 +233,7 @@ fn agents<'a>(
 }
 
 /// `NAME=SOFT[:HARD]`.
-fn ulimit(text: &str) -> Result<(String, i64, i64), Failure> {
+pub fn ulimit(text: &str) -> Result<(String, i64, i64), Failure> {
     let wrong = || Failure::Message(format!("`{text}` is not a limit: write NAME=SOFT[:HARD], such as nofile=1024:2048"));
     let (name, values) = text.split_once('=').ok_or_else(wrong)?;
     let (soft, hard) = values.split_once(':').unwrap_or((values, values));
@@ -296,15 +296,7 @@ pub async fn run(global: &Global, command: BuildCommand) -> Outcome {
     super::ps::check_services(Some(&loaded), &command.services)?;
     let mut wanted = command.services.clone();
     if command.with_dependencies {
-        let mut rest = wanted.clone();
-        while let Some(name) = rest.pop() {
-            for dependency in loaded.project.services.get(&name).into_iter().flat_map(|service| service.depends_on.keys()) {
-                if !wanted.contains(dependency) {
-                    wanted.push(dependency.clone());
-                    rest.push(dependency.clone());
-                }
-            }
-        }
+        wanted = super::up::with_dependencies(&loaded, wanted);
     }
     let chosen =
         |name: &str, service: &Service| service.build.is_some() && (wanted.is_empty() || wanted.iter().any(|w| w == name));

@@ -1,8 +1,8 @@
 //! The limits of a container, as options of `docker run`.
 
 use super::new::wrong;
-use crate::cli::Failure;
 use crate::cli::network::pairs;
+use crate::cli::{Failure, build};
 use serde_json::{Value, json};
 
 #[derive(clap::Args, Debug)]
@@ -95,11 +95,8 @@ fn of_devices(option: &str, list: &[String], key: &str) -> Result<Value, Failure
 }
 
 fn ulimit(text: &str) -> Result<Value, Failure> {
-    let what = "NAME=SOFT[:HARD], such as nofile=1024:2048";
-    let (name, values) = text.split_once('=').ok_or_else(|| wrong("ulimit", text, what))?;
-    let (soft, hard) = values.split_once(':').unwrap_or((values, values));
-    let number = |value: &str| value.parse::<i64>().map_err(|_| wrong("ulimit", text, what));
-    Ok(json!({"Name": name, "Soft": number(soft)?, "Hard": number(hard)?}))
+    let (name, soft, hard) = build::ulimit(text)?;
+    Ok(json!({"Name": name, "Soft": soft, "Hard": hard}))
 }
 
 impl Limits {

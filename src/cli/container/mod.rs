@@ -4,11 +4,11 @@
 mod limits;
 mod new;
 
-use super::format::{Column, Format};
+use super::format::{Column, Listing};
 use super::network::{confirmed, delete_each, inspect};
 use super::output::bytes;
 use super::ps::Listed;
-use super::{Failure, Global, Outcome, attach, connect, cp, exec, export, logs, usage};
+use super::{Failure, Global, Outcome, attach, connect, cp, exec, export, logs, network, usage};
 use crate::api::client::{Client, ClientError};
 use crate::api::reply::escape;
 use futures::future::try_join_all;
@@ -76,15 +76,8 @@ pub enum Container {
         /// Those that do not run as well.
         #[arg(short, long)]
         all: bool,
-        /// Ids alone.
-        #[arg(short, long)]
-        quiet: bool,
-        /// Ids and commands in full.
-        #[arg(long)]
-        no_trunc: bool,
-        /// table, json, or a template such as '{{.ID}}'.
-        #[arg(long, default_value = "table")]
-        format: Format,
+        #[command(flatten)]
+        listing: Listing,
         /// The newest ones, whatever their state.
         #[arg(short = 'n', long, value_name = "NUMBER")]
         last: Option<usize>,
@@ -248,15 +241,11 @@ async fn each(client: &Client, containers: &[String], action: &str) -> Outcome {
 
 /// A condition of `--filter`.
 fn filter(text: &str) -> Result<(String, String), String> {
-    const KEYS: [&str; 8] = ["id", "name", "label", "network", "volume", "ancestor", "exited", "status"];
-    match text.split_once('=') {
-        Some((key, value)) if KEYS.contains(&key) => Ok((key.into(), value.into())),
-        _ => Err(format!("a filter is one of {}, with a value: `status=running`", KEYS.join(", "))),
-    }
+    network::condition(text, &["id", "name", "label", "network", "volume", "ancestor", "exited", "status"])
 }
 
 async fn listed(client: &Client, all: bool, filters: &[(String, String)]) -> Result<Vec<Listed>, Failure> {
-    let filters = super::network::filters(filters);
+    let filters = network::filters(filters);
     Ok(client.get(&format!("/containers/json?all={}&filters={filters}", u8::from(all))).await?)
 }
 
@@ -316,7 +305,7 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
             each(&client, &containers, &format!("kill?signal={}", escape(&signal))).await?;
         }
         Container::Logs { how, container } => logs::of_container(&client, &container, &how).await?,
-        Container::Ls { all, quiet, no_trunc, last, latest, format, filter } => {
+        Container::Ls { all, listing: Listing { quiet, no_trunc, format }, last, latest, filter } => {
             let newest = if latest { Some(1) } else { last };
             let mut list = listed(&client, all || newest.is_some(), &filter).await?;
             if let Some(newest) = newest {
@@ -344,7 +333,7 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
         Container::Prune { force, filter } => {
             if confirmed("This removes all containers that do not run.", force)? {
                 let pruned: Value =
-                    client.post(&format!("/containers/prune?filters={}", super::network::filters(&filter)), &Value::Null).await?;
+                    client.post(&format!("/containers/prune?filters={}", network::filters(&filter)), &Value::Null).await?;
                 let removed = pruned["ContainersDeleted"].as_array();
                 removed.into_iter().flatten().for_each(|id| println!("{}", id.as_str().unwrap_or_default()));
                 println!("Total reclaimed space: {}", bytes(pruned["SpaceReclaimed"].as_u64().unwrap_or(0)));

@@ -4,7 +4,7 @@ mod steps;
 
 use super::convert::{self, Origin, Shared};
 use super::error::{EngineError, state_error};
-use super::record::{ContainerRecord, ContainerSpec, ProjectRecord};
+use super::record::{self, ContainerRecord, ContainerSpec, ProjectRecord};
 use super::{Container, Engine};
 use crate::compose::model::Project;
 use crate::image::{ImageRef, Progress as PullProgress};
@@ -369,11 +369,7 @@ impl Engine {
         };
         let mut spec = convert::container(project, service, number, origin, shared).map_err(EngineError::Invalid)?;
         for from in &definition.volumes_from {
-            let (from, read_only) = match from.rsplit_once(':') {
-                Some((from, "ro")) => (from, true),
-                Some((from, "rw")) => (from, false),
-                _ => (from.as_str(), false),
-            };
+            let (from, read_only) = record::volumes_from(from);
             let mode = if from.starts_with("container:") { from.to_string() } else { format!("service:{from}") };
             let Some(source) = other("volumes", &mode)? else { continue };
             spec.take_mounts_of(&source.record(), read_only);
@@ -397,9 +393,10 @@ impl Engine {
         let uses = |record: &ContainerRecord| {
             record.image_id == image.id || record.spec.mounts.iter().any(|m| !m.layers.is_empty() && m.layers == image.layers)
         };
-        let named_otherwise = self.images.list()?.iter().any(|(other, known)| known.id == image.id && *other != name);
-        let user = self.containers().into_iter().filter(|_| !named_otherwise).find(|c| c.with_record(uses));
-        if let Some(user) = user {
+        let user = self.containers().into_iter().find(|c| c.with_record(uses));
+        if let Some(user) = user
+            && !self.images.list()?.iter().any(|(other, known)| known.id == image.id && *other != name)
+        {
             return Err(EngineError::Conflict(format!("the image {reference} is in use by the container {}", user.name())));
         }
         let layers: HashSet<String> = self

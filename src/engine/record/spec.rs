@@ -347,6 +347,15 @@ pub struct LogSpec {
     pub max_files: u32,
 }
 
+/// Whose mounts a `volumes_from` wants, and whether read-only: `NAME`, `NAME:ro` or `NAME:rw`.
+pub fn volumes_from(text: &str) -> (&str, bool) {
+    match text.rsplit_once(':') {
+        Some((from, "ro")) => (from, true),
+        Some((from, "rw")) => (from, false),
+        _ => (text, false),
+    }
+}
+
 impl ContainerSpec {
     /// Mounts what another container has, where nothing of its own is.
     pub fn take_mounts_of(&mut self, other: &ContainerRecord, read_only: bool) {
