@@ -152,6 +152,31 @@ impl Client {
         self.send(Self::request(Method::PUT, path, stream_body(reader))?).await.map(drop)
     }
 
+    /// A PUT whose body is what `write` writes on a thread of its own. What `write` fails with is the inner result.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn put_written(
+        &self,
+        path: &str,
+        write: impl FnOnce(io::PipeWriter) -> io::Result<()> + Send + 'static,
+    ) -> Result<io::Result<()>, ClientError> {
+        let (reader, writer) = io::pipe().map_err(ClientError::protocol)?;
+        let reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into()).map_err(ClientError::protocol)?;
+        let writing = tokio::task::spawn_blocking(move || write(writer));
+        let sent = self.put_stream(path, reader).await;
+        // What the engine refuses need not be written to its end.
+        let sent = match sent {
+            Err(error) if !writing.is_finished() => return Err(error),
+            other => other,
+        };
+        match writing.await.map_err(ClientError::protocol)? {
+            // A pipe that nobody reads any more is not the cause.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Ok(Err(error)),
+            _ => sent.map(Ok),
+        }
+    }
+
     /// A POST without a body, whose answer says nothing.
     ///
     /// # Errors

@@ -240,6 +240,9 @@ pub(super) async fn with_body<T: Send + 'static>(
             }
         };
         if sender.send(Ok(chunk)).await.is_err() {
+            // The work is done, or has failed. What still comes is read all the same: a client that cannot send it does not
+            // look for the answer.
+            tokio::spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
             break;
         }
     }

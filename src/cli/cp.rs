@@ -248,9 +248,9 @@ async fn into(client: &Client, id: &str, source: &str, path: &str, how: How) -> 
             (parent, PathBuf::from(to.file_name().unwrap_or_default()))
         }
     };
-    let (reader, writer) = io::pipe().map_err(failed)?;
     let follow = how.follow_link;
-    let packing = std::thread::spawn(move || -> io::Result<()> {
+    let request = put(&directory);
+    let packed = client.put_written(&request, move |writer| {
         let mut builder = tar::Builder::new(io::BufWriter::with_capacity(1 << 18, writer));
         builder.follow_symlinks(follow);
         if metadata.is_dir() {
@@ -260,13 +260,7 @@ async fn into(client: &Client, id: &str, source: &str, path: &str, how: How) -> 
         }
         builder.into_inner()?.flush()
     });
-    let reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into()).map_err(failed)?;
-    let sent = client.put_stream(&put(&directory), reader).await;
-    match packing.join() {
-        // The engine has refused it, and says why.
-        Ok(Err(error)) if sent.is_ok() => Err(failed(error)),
-        _ => Ok(sent?),
-    }
+    packed.await?.map_err(failed)
 }
 
 /// A directory with all below it; a tar's own walk would leave out what `.` itself is.

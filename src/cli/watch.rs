@@ -345,14 +345,9 @@ impl Session<'_> {
         }
         let changed: Vec<(PathBuf, PathBuf)> = work.changed.iter().cloned().collect();
         let failed = |e: io::Error| Failure::Message(format!("reading what has changed: {e}"));
-        let (reader, writer) = io::pipe().map_err(failed)?;
-        let packing = std::thread::spawn(move || pack(&changed, writer));
-        let reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into()).map_err(failed)?;
         // The files are the container's user's, who is to work with them.
-        let sent = self.client.put_stream(&format!("/containers/{id}/archive?path=%2F&copyUIDGID=1"), reader).await;
-        let packed = packing.join().map_err(|_| Failure::Message("packing what has changed failed".into()))?;
-        sent?;
-        packed.map_err(failed)
+        let path = format!("/containers/{id}/archive?path=%2F&copyUIDGID=1");
+        self.client.put_written(&path, move |writer| pack(&changed, writer)).await?.map_err(failed)
     }
 }
 

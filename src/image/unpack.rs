@@ -22,12 +22,19 @@ use xattr::FileExt;
 
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
-    #[error("the layer is not a tar archive that can be read: {0}")]
+    #[error("the layer is not a tar archive that can be read: {}", in_words(.0))]
     Archive(io::Error),
     #[error("the layer's entry {path}: {why}")]
     Refused { path: String, why: String },
     #[error("unpacking {path}: {source}")]
     Write { path: String, source: io::Error },
+}
+
+/// What a reader of tar says, which quotes what it could not read, without what no terminal should get.
+fn in_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let end = text.find(|c: char| c.is_control() || !c.is_ascii()).unwrap_or(text.len());
+    if end < text.len() { format!("{}...", &text[..end]) } else { text }
 }
 
 /// What was unpacked.

@@ -438,6 +438,19 @@ fn a_full_disk_during_a_pull_leaves_no_half_image() {
 }
 
 #[test]
+fn what_is_no_archive_is_told_whole() {
+    let stack = Stack::bare("none");
+    // Larger than what a socket holds: the answer comes while it is still sent. Not compressed, and no header of a tar.
+    let noise: Vec<u8> = (0u64..4 << 20).flat_map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7).to_le_bytes()).collect();
+    std::fs::write(stack.path("noise"), noise).expect("write");
+    for _ in 0..10 {
+        let said = stack.wharf(&["image", "import", "noise", "x:1"]).fails(1, &["not a tar archive that can be read"]);
+        assert!(!said.stderr.contains(char::REPLACEMENT_CHARACTER), "{}", said.stderr);
+    }
+    stack.wharf(&["engine", "stop"]).ok();
+}
+
+#[test]
 fn archives_are_loaded() {
     let base = std::fs::read(busybox_tar()).expect("busybox");
     let config = serde_json::json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": ["echo", "loaded"]}, "rootfs": {"type": "layers", "diff_ids": [digest(&base)]}}).to_string();
