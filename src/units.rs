@@ -83,6 +83,11 @@ pub fn bytes(text: &str) -> Option<i64> {
     (value.abs() < i64::MAX as f64).then_some(value as i64)
 }
 
+/// Bytes of a size that something is limited to: [`bytes`] above zero.
+pub fn positive_bytes(text: &str) -> Option<u64> {
+    bytes(text).filter(|bytes| *bytes > 0).map(i64::cast_unsigned)
+}
+
 /// Seconds in the few words in which Docker tells how long ago something was.
 pub fn time_text(seconds: i64) -> String {
     const MINUTE: i64 = 60;

@@ -250,6 +250,7 @@ fn host_config(record: &ContainerRecord, bindings: &serde_json::Map<String, Valu
         "NanoCpus": spec.resources.cpus.map_or(0, |c| (c * 1e9) as i64),
         "PidsLimit": spec.resources.pids,
         "ShmSize": spec.shm_size.unwrap_or(64 << 20),
+        "StorageOpt": spec.storage_opt,
         "LogConfig": {"Type": if spec.log.none { "none" } else { "json-file" }, "Config": {}},
         "Init": spec.init,
         "Annotations": spec.annotations,
@@ -270,6 +271,7 @@ fn host_config(record: &ContainerRecord, bindings: &serde_json::Map<String, Valu
         "CpuQuota": spec.resources.cpu_quota.unwrap_or(0),
         "CpuPeriod": spec.resources.cpu_period.unwrap_or(0),
         "CpusetCpus": spec.resources.cpuset.clone().unwrap_or_default(),
+        "CpusetMems": spec.resources.cpuset_mems.clone().unwrap_or_default(),
         "MemoryReservation": spec.resources.memory_reservation.unwrap_or(0),
         "MemorySwap": spec.resources.memory_swap.unwrap_or(0),
         "MemorySwappiness": spec.resources.memory_swappiness,
@@ -398,7 +400,9 @@ pub async fn update(engine: &Arc<Engine>, id: &str, request: Request<Incoming>) 
         limits.cpu_period = number("CpuPeriod").map(|n| n as u64).or(limits.cpu_period);
         limits.pids = number("PidsLimit").or(limits.pids);
         limits.blkio.weight = number("BlkioWeight").map(|n| n as u16).or(limits.blkio.weight);
-        limits.cpuset = body["CpusetCpus"].as_str().filter(|t| !t.is_empty()).map(str::to_string).or(limits.cpuset.take());
+        let text = |key: &str| body[key].as_str().filter(|t| !t.is_empty()).map(str::to_string);
+        limits.cpuset = text("CpusetCpus").or(limits.cpuset.take());
+        limits.cpuset_mems = text("CpusetMems").or(limits.cpuset_mems.take());
         spec.restart = policy.unwrap_or(spec.restart);
     })?;
     reply::json(200, &json!({"Warnings": []}))

@@ -146,6 +146,7 @@ pub fn of(engine: &Engine, body: &Value) -> Result<ContainerSpec, EngineError> {
             cpu_quota: number(&host["CpuQuota"]),
             cpu_period: number(&host["CpuPeriod"]).map(|n| n as u64),
             cpuset: text(&host["CpusetCpus"]),
+            cpuset_mems: text(&host["CpusetMems"]),
             pids: number(&host["PidsLimit"]),
             cpu_rt_period: number(&host["CpuRealtimePeriod"]).map(|n| n as u64),
             cpu_rt_runtime: number(&host["CpuRealtimeRuntime"]),
@@ -169,6 +170,7 @@ pub fn of(engine: &Engine, body: &Value) -> Result<ContainerSpec, EngineError> {
             .filter_map(|u| Some((u["Name"].as_str()?.to_string(), u["Soft"].as_i64()?, u["Hard"].as_i64()?)))
             .collect(),
         sysctls: strings(&host["Sysctls"]),
+        storage_opt: strings(&host["StorageOpt"]),
         shm_size: host["ShmSize"].as_u64().filter(|n| *n > 0),
         oom_score_adj: host["OomScoreAdj"].as_i64().unwrap_or(0) as i32,
         log: LogSpec::of(host["LogConfig"]["Type"].as_str(), &strings(&host["LogConfig"]["Config"]))

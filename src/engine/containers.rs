@@ -12,7 +12,7 @@ use super::{Container, Engine, locked, new_id};
 use crate::image::{Image, ImageRef};
 use crate::runtime::control::Request;
 use crate::runtime::launch::Join;
-use crate::runtime::sys;
+use crate::runtime::{quota, sys};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::ffi::CString;
 use std::fs;
@@ -44,6 +44,7 @@ impl Engine {
         inherit_from: Option<&ContainerRecord>,
     ) -> Result<Arc<Container>, EngineError> {
         self.check_name(name)?;
+        spec.layer_size().map_err(EngineError::Invalid)?;
         let (_, image) = self.image(&spec.image)?;
         let volumes = image.config.config().as_ref().and_then(|c| c.volumes().clone()).unwrap_or_default();
         for target in volumes {
@@ -121,12 +122,24 @@ impl Engine {
     ) -> Result<Arc<Container>, EngineError> {
         let id = record.id.clone();
         let directory = self.container_directory(&id);
-        let made = ["upper", "work"].iter().try_for_each(|part| fs::create_dir_all(directory.join(part)));
-        let made = made.and_then(|()| write_files(&directory.join("files"), &record.spec.files));
-        let kept = made.and_then(|()| self.journal.put(&format!("container/{id}"), &record));
+        let (upper, work) = (directory.join("upper"), directory.join("work"));
+        let made = [&upper, &work].into_iter().try_for_each(fs::create_dir_all);
+        let limited = match record.spec.layer_size() {
+            Ok(Some(size)) => made.and_then(|()| quota::limit(&[&upper, &work], size)),
+            _ => made,
+        };
+        let written = limited.and_then(|()| write_files(&directory.join("files"), &record.spec.files));
+        let kept = written.and_then(|()| self.journal.put(&format!("container/{id}"), &record));
         if let Err(error) = kept {
-            let _ = crate::image::store::remove_tree(&directory);
-            return Err(EngineError::Io { doing: doing(), source: error });
+            let _ = self.remove_container_directory(&record);
+            return Err(match error.kind() {
+                std::io::ErrorKind::Unsupported => EngineError::Invalid(format!(
+                    "the layer of {} cannot have a size in {}: {error}",
+                    record.name,
+                    self.config.data_root.display()
+                )),
+                _ => EngineError::Io { doing: doing(), source: error },
+            });
         }
         let container = Container::new(record);
         locked(&self.containers).insert(id, container.clone());
@@ -333,6 +346,14 @@ impl Engine {
         Ok(())
     }
 
+    fn remove_container_directory(&self, record: &ContainerRecord) -> std::io::Result<()> {
+        let directory = self.container_directory(&record.id);
+        if !record.spec.storage_opt.is_empty() {
+            quota::release(&directory.join("upper"));
+        }
+        crate::image::store::remove_tree(&directory)
+    }
+
     /// Gives a container another name.
     ///
     /// # Errors
@@ -440,10 +461,8 @@ impl Engine {
         self.journal.delete(&format!("container/{}", container.id)).map_err(state_error)?;
         locked(&container.record).state.status = Status::Removing;
         container.changed.send_modify(|count| *count += 1);
-        let directory = self.container_directory(&container.id);
         let _ = fs::remove_dir_all(self.run_directory(&container.id));
-        crate::image::store::remove_tree(&directory)
-            .map_err(EngineError::io(format!("removing the files of {}", record.name)))?;
+        self.remove_container_directory(&record).map_err(EngineError::io(format!("removing the files of {}", record.name)))?;
         self.emit_container(container, "destroy", &[]);
         if record.spec.networks.iter().any(|endpoint| endpoint.network == DEFAULT_NETWORK) {
             // It goes with the last container that it was made for.

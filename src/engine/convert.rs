@@ -209,6 +209,7 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
             })
             .collect(),
         sysctls: service.sysctls.clone(),
+        storage_opt: service.storage_opt.clone(),
         shm_size: service.shm_size.as_deref().and_then(|s| s.parse().ok()),
         oom_score_adj: service.oom_score_adj.unwrap_or(0) as i32,
         log: log(name, service)?,
@@ -251,11 +252,6 @@ fn check_what_the_host_has(name: &str, service: &Service) -> Result<(), String> 
     if let Some(parent) = service.cgroup_parent.as_deref().filter(|p| p.split('/').any(|part| part == "..")) {
         return Err(format!(
             "`services.{name}.cgroup_parent` is `{parent}`: it is a path from the root of the control groups, without `..`"
-        ));
-    }
-    if let Some((option, value)) = service.storage_opt.first() {
-        return Err(format!(
-            "`services.{name}.storage_opt` asks for `{option}={value}`: wharf's layers are on the file system that is there, and have no quota of their own; limit a volume or a tmpfs instead"
         ));
     }
     if let Some(model) = service.models.keys().next() {
@@ -474,6 +470,7 @@ fn resources(service: &Service) -> ResourceSpec {
         cpu_quota: service.cpu_quota,
         cpu_period: service.cpu_period.and_then(|period| u64::try_from(period).ok()),
         cpuset: service.cpuset.clone().filter(|c| !c.is_empty()),
+        cpuset_mems: None,
         pids: service.pids_limit.or(limits.pids).filter(|p| *p != 0),
         cpu_rt_period: service.cpu_rt_period.and_then(|period| u64::try_from(period).ok()),
         cpu_rt_runtime: service.cpu_rt_runtime,

@@ -9,7 +9,8 @@ use super::{Container, Engine};
 use crate::image::build::files::{Found, Tree};
 use crate::image::build::ignore::Patterns;
 use crate::image::build::tarball::{self, extended_attributes};
-use crate::image::{Image, ImageRef};
+use crate::image::unpack::UnpackError;
+use crate::image::{Image, ImageRef, is_full};
 use crate::runtime::overlay;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag, fstatat, major, minor};
@@ -154,8 +155,16 @@ impl Engine {
         } else {
             None
         };
-        crate::image::unpack::merge(tar, directory.as_fd(), owner).map_err(|e| EngineError::Image(e.into()))?;
-        Ok(())
+        crate::image::unpack::merge(tar, directory.as_fd(), owner).map(drop).map_err(|error| match error {
+            UnpackError::Write { path, source } if is_full(&source) => container.with_record(|record| {
+                let name = &record.name;
+                EngineError::Invalid(match record.spec.storage_opt.get("size") {
+                    Some(size) => format!("copying {path} into {name}: {source}; `storage_opt` gives its layer {size}"),
+                    None => format!("copying {path} into {name}: {source}; free some space"),
+                })
+            }),
+            other => EngineError::Image(other.into()),
+        })
     }
 
     /// Removes what is at a path of a container, with all below it.

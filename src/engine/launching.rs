@@ -347,7 +347,7 @@ impl Engine {
                     }
                     source
                 }
-                MountKind::Volume if self.volume(&mount.source).is_some_and(|volume| !volume.options.is_empty()) => {
+                MountKind::Volume if self.volume(&mount.source).is_some_and(|volume| volume.has_device()) => {
                     let options = self.volume(&mount.source).map(|volume| volume.options).unwrap_or_default();
                     all.binds.push(driver_mount(&mount.source, &options, mount)?);
                     continue;
@@ -499,6 +499,7 @@ fn resources(record: &ContainerRecord) -> Result<Resources, String> {
         cpu_quota: r.cpus.map(|cpus| (cpus * PERIOD as f64) as i64).or(r.cpu_quota),
         cpu_period: r.cpus.map(|_| PERIOD).or(r.cpu_period),
         cpuset: r.cpuset.clone(),
+        cpuset_mems: r.cpuset_mems.clone(),
         pids: r.pids,
         cpu_rt_period: r.cpu_rt_period,
         cpu_rt_runtime: r.cpu_rt_runtime,

@@ -3,6 +3,8 @@
 use super::error::{EngineError, state_error};
 use super::record::VolumeRecord;
 use super::{Engine, locked};
+use crate::runtime::quota;
+use crate::units;
 use indexmap::IndexMap;
 use std::path::PathBuf;
 
@@ -45,11 +47,19 @@ impl Engine {
     pub fn create_volume(&self, new: NewVolume) -> Result<VolumeRecord, EngineError> {
         let NewVolume { name, labels, options, anonymous } = new;
         let name = name.as_str();
-        if let Some(driver) = options.keys().find(|key| !matches!(key.as_str(), "type" | "o" | "device")) {
+        if let Some(driver) = options.keys().find(|key| !matches!(key.as_str(), "type" | "o" | "device" | "size")) {
             return Err(EngineError::Invalid(format!(
-                "the volume {name} has the option `{driver}`; the driver `local` has `type`, `o` and `device`"
+                "the volume {name} has the option `{driver}`; the driver `local` has `type`, `o` and `device`, or `size`"
             )));
         }
+        let wrong = |size: &String| {
+            EngineError::Invalid(format!("the volume {name} has the size `{size}`: write a size such as `10g`, without `device`"))
+        };
+        let size = match options.get("size") {
+            Some(text) if options.len() == 1 => Some(units::positive_bytes(text).ok_or_else(|| wrong(text))?),
+            Some(text) => return Err(wrong(text)),
+            None => None,
+        };
         if options.contains_key("type") != options.contains_key("device") && options.get("type").is_none_or(|t| t != "tmpfs") {
             return Err(EngineError::Invalid(format!("the volume {name} needs `type` and `device` together")));
         }
@@ -64,6 +74,13 @@ impl Engine {
         }
         let data = self.volume_data(name);
         std::fs::create_dir_all(&data).map_err(EngineError::io(format!("making the volume {name}")))?;
+        if let Some(error) = size.and_then(|size| quota::limit(&[&data], size).err()) {
+            let _ = self.remove_volume_directory(name);
+            return Err(EngineError::Invalid(format!(
+                "the volume {name} cannot have a size in {}: {error}",
+                self.config.data_root.display()
+            )));
+        }
         let record = VolumeRecord { name: name.into(), created_at: jiff::Timestamp::now(), labels, anonymous, options };
         self.journal.put(&format!("volume/{name}"), &record).map_err(state_error)?;
         locked(&self.volumes).insert(name.into(), record.clone());
@@ -85,10 +102,16 @@ impl Engine {
             return Err(EngineError::Conflict(format!("the volume {name} is in use by the container {}", user.name())));
         }
         self.journal.delete(&format!("volume/{name}")).map_err(state_error)?;
-        locked(&self.volumes).shift_remove(name);
-        let directory = self.config.data_root.join("volumes").join(name);
-        crate::image::store::remove_tree(&directory).map_err(EngineError::io(format!("removing the volume {name}")))?;
+        let known = locked(&self.volumes).shift_remove(name);
+        if known.is_some_and(|volume| volume.options.contains_key("size")) {
+            quota::release(&self.volume_data(name));
+        }
+        self.remove_volume_directory(name).map_err(EngineError::io(format!("removing the volume {name}")))?;
         self.emit("volume", "destroy", name, IndexMap::new());
         Ok(())
+    }
+
+    fn remove_volume_directory(&self, name: &str) -> std::io::Result<()> {
+        crate::image::store::remove_tree(&self.config.data_root.join("volumes").join(name))
     }
 }

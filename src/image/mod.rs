@@ -56,12 +56,16 @@ impl ImageError {
 }
 
 fn disk_hint(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => {
-            "; free some space (`wharf images` shows what takes it) or move the data root (--data-root); nothing half-made was kept"
-        }
-        _ => "",
+    if is_full(error) {
+        "; free some space (`wharf images` shows what takes it) or move the data root (--data-root); nothing half-made was kept"
+    } else {
+        ""
     }
+}
+
+/// Whether there was no room: on the file system, or in what a quota leaves of it.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
 }
 
 fn unpack_hint(error: &unpack::UnpackError) -> &'static str {

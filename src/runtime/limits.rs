@@ -58,9 +58,10 @@ pub fn apply_v1(path: &Path, controllers: &[String], resources: &LinuxResources)
         }
     }
     if has("cpuset")
-        && let Some(cpus) = resources.cpu().as_ref().and_then(|cpu| cpu.cpus().clone())
+        && let Some(cpu) = resources.cpu()
     {
-        set("cpuset.cpus", Some(cpus))?;
+        set("cpuset.cpus", cpu.cpus().clone())?;
+        set("cpuset.mems", cpu.mems().clone())?;
     }
     if has("pids") {
         set("pids.max", resources.pids().as_ref().map(|pids| pids_text(pids.limit())))?;
@@ -95,6 +96,7 @@ pub fn apply_v2(path: &Path, resources: &LinuxResources) -> Result<(), StepFaile
         }
         set("cpu.weight", cpu.shares().map(|shares| weight(shares).to_string()))?;
         set("cpuset.cpus", cpu.cpus().clone())?;
+        set("cpuset.mems", cpu.mems().clone())?;
     }
     if let Some(block) = resources.block_io() {
         if let Some(weight) = block.weight() {

@@ -2,8 +2,9 @@
 //!
 //! [`monitor`] is the process of its own that sets a container up and looks after it; [`init`] and [`exec`] are what its
 //! children do before they become the user's program; [`rootfs`], [`cgroup`], [`capabilities`], [`seccomp`] and [`user`]
-//! are the steps; [`scope`] is where
-//! systemd wants control groups to be. [`external`] lets an OCI runtime of somebody else's do them. [`control`] is how the engine talks to a monitor. [`sys`] holds every raw system call.
+//! are the steps; [`scope`] is where systemd wants control groups to be, [`quota`] what limits a directory's size. [`external`]
+//! lets an OCI runtime of somebody else's do them. [`control`] is how the engine talks to a monitor. [`sys`] holds every raw
+//! system call.
 
 pub mod apparmor;
 pub mod capabilities;
@@ -18,6 +19,7 @@ pub mod launch;
 mod limits;
 pub mod monitor;
 pub mod overlay;
+pub mod quota;
 mod rootfs;
 pub mod scope;
 pub mod seccomp;

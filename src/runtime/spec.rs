@@ -93,6 +93,7 @@ pub struct Resources {
     pub cpu_quota: Option<i64>,
     pub cpu_period: Option<u64>,
     pub cpuset: Option<String>,
+    pub cpuset_mems: Option<String>,
     pub pids: Option<i64>,
     pub cpu_rt_period: Option<u64>,
     pub cpu_rt_runtime: Option<i64>,
@@ -292,12 +293,14 @@ fn add_limits(r: &Resources, value: &mut Value) {
         });
     }
     let realtime = r.cpu_rt_period.is_some() || r.cpu_rt_runtime.is_some();
-    if r.cpu_shares.is_some() || r.cpu_quota.is_some() || r.cpu_period.is_some() || r.cpuset.is_some() || realtime {
+    let sets = r.cpuset.is_some() || r.cpuset_mems.is_some();
+    if r.cpu_shares.is_some() || r.cpu_quota.is_some() || r.cpu_period.is_some() || sets || realtime {
         value["cpu"] = json!({
             "shares": r.cpu_shares,
             "quota": r.cpu_quota,
             "period": r.cpu_period,
             "cpus": r.cpuset,
+            "mems": r.cpuset_mems,
             "realtimePeriod": r.cpu_rt_period,
             "realtimeRuntime": r.cpu_rt_runtime,
         });

@@ -1,4 +1,6 @@
-//! The kernel calls of the runtime that neither std nor nix wraps. All `unsafe` of this room is in this file.
+//! The kernel calls of the runtime that neither std nor nix wraps. All `unsafe` of this room is in this file and below it.
+
+pub mod quota;
 
 use nix::errno::Errno;
 use std::ffi::{CStr, CString};

@@ -618,6 +618,8 @@ fn a_single_container_has_docker_runs_options() {
         "25000",
         "--cpuset-cpus",
         "0",
+        "--cpuset-mems",
+        "0",
         "--label-file",
         &stack.path("labels").display().to_string(),
         "-l",
@@ -650,10 +652,12 @@ fn a_single_container_has_docker_runs_options() {
         assert_eq!(text("cpu.shares").expect("shares"), "512");
         assert_eq!(text("cpu.cfs_quota_us").expect("quota"), "25000");
         assert_eq!(text("cpuset.cpus").expect("cpuset"), "0");
+        assert_eq!(text("cpuset.mems").expect("memory nodes"), "0");
         stack.wharf(&["container", "update", "--memory-reservation", "32m", "--cpu-quota", "30000", "limited"]).ok();
         assert_eq!(text("memory.soft_limit_in_bytes").expect("reservation"), (32 << 20).to_string());
         assert_eq!(text("cpu.cfs_quota_us").expect("quota"), "30000");
     }
+    run(&["--cpuset-mems", "63", "busybox:local", "true"]).fails(128, &["cpuset.mems"]);
     run(&["--cidfile", "id", "busybox:local", "true"]).fails(1, &["id", "exists"]);
     // Networks, names and volumes of others.
     stack.wharf(&["network", "create", "one"]).ok();

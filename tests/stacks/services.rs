@@ -2,6 +2,7 @@
 
 use crate::support::{Stack, Terminal, eventually, sleeping};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 #[test]
 fn configs_and_secrets_are_files_of_the_container_alone() {
@@ -43,7 +44,7 @@ secrets:
     // Nobody else on the host can read it, and it is in no state and in no process list.
     let files = stack.data_root().join("containers").join(stack.id("app")).join("files");
     assert_eq!(std::fs::metadata(&files).expect("files").permissions().mode() & 0o777, 0o700);
-    let found = std::process::Command::new("grep")
+    let found = Command::new("grep")
         .args(["-rl", "--binary-files=text", "s3cr3t-value"])
         .args([stack.data_root(), stack.run_root()])
         .output()
@@ -449,7 +450,8 @@ secrets: {{word: {{content: hush}}}}
 fn what_this_host_has_not_is_said() {
     let stack = Stack::new("nothing");
     let table: &[(&str, &str, &[&str])] = &[
-        ("storage_opt: {size: 1G}", "", &["storage_opt", "size=1G", "no quota"]),
+        ("storage_opt: {sise: 1G}", "", &["no storage option `sise`", "`size`"]),
+        ("storage_opt: {size: much}", "", &["`size` is `much`", "`10g`"]),
         ("models: [llm]", "models: {llm: {model: ai/smollm2}}", &["the model `llm`", "environment"]),
         ("credential_spec: {file: x.json}", "", &["credential_spec", "Windows"]),
         ("userns_mode: private", "", &["userns_mode"]),
@@ -463,6 +465,124 @@ fn what_this_host_has_not_is_said() {
     stack.write("compose.yaml", "services: {db: {provider: {type: cloud}}}");
     stack.wharf(&["up", "-d"]).fails(1, &["provider `cloud`", "by a profile"]);
     stack.write("compose.yaml", "services: {}");
+}
+
+/// A file with an ext4 in it, mounted on a data root. Where the kernel has no project quotas, without them.
+struct Disk {
+    at: std::path::PathBuf,
+    has_quotas: bool,
+}
+
+impl Disk {
+    fn on(stack: &Stack) -> Self {
+        let (file, at) = (stack.path("disk"), stack.data_root());
+        std::fs::create_dir_all(&at).expect("directory");
+        std::fs::File::create(&file).and_then(|file| file.set_len(96 << 20)).expect("a sparse file");
+        let run =
+            |program: &str, args: &[&str]| Command::new(program).args(args).args([&file]).status().expect(program).success();
+        assert!(run("mkfs.ext4", &["-q", "-O", "quota,project", "-E", "quotatype=prjquota"]));
+        let mount = |options: &str| {
+            Command::new("mount").args(["-o", options]).args([&file, &at]).output().expect("mount").status.success()
+        };
+        let has_quotas = mount("loop,prjquota");
+        if !has_quotas {
+            // A kernel without CONFIG_QFMT_V2 mounts none that has the feature.
+            assert!(run("mkfs.ext4", &["-q", "-F"]) && mount("loop"), "an ext4 in a file");
+        }
+        Disk { at, has_quotas }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // A mount namespace that another test makes this moment has it as well.
+        let unmount = || Command::new("umount").arg(&self.at).status().is_ok_and(|status| status.success());
+        if std::thread::panicking() {
+            let _ = Command::new("umount").arg("-l").arg(&self.at).status();
+        } else {
+            eventually("nobody holds the disk", 10, unmount);
+        }
+    }
+}
+
+/// More than the disk has: the engine says so while the rest is still sent.
+fn copy_too_much(stack: &Stack) {
+    std::fs::write(stack.path("huge"), vec![b'x'; 120 << 20]).expect("a file");
+    stack.wharf(&["cp", "huge", "free:/huge"]).fails(1, &["free-1", "No space left", "free some space"]);
+    stack.sh("free", "rm -f /huge; echo yes > /there");
+}
+
+#[test]
+fn layers_and_volumes_have_a_size() {
+    let stack = Stack::bare("nothing");
+    let disk = Disk::on(&stack);
+    stack.import_busybox();
+    let app = |more: &str| {
+        stack.write(
+            "compose.yaml",
+            &format!(
+                "services: {{app: {{{}}}, free: {{{}}}}}{more}",
+                sleeping("storage_opt: {size: 4M}, volumes: ['vol:/v']"),
+                sleeping("")
+            ),
+        )
+    };
+    let volume = "\nvolumes: {vol: {driver_opts: {size: 2M}}}";
+    if disk.has_quotas {
+        app(volume);
+        stack.wharf(&["up", "-d"]).ok();
+        // In KiB, and what df says is what can be written: not quite all, for the directory itself is in it.
+        let size = |service, path| {
+            stack.sh(service, &format!("df -k {path} | awk 'END {{print $(NF-4)}}'")).trim().parse::<u64>().expect("KiB")
+        };
+        assert_eq!((size("app", "/"), size("app", "/v")), (4096, 2048));
+        assert!(size("free", "/") > 16384);
+        for (path, most) in [("/big", 4096), ("/v/big", 2048)] {
+            let written = format!("dd if=/dev/zero of={path} bs=64k count=128 2>&1; du -k {path} | cut -f1");
+            let said = stack.sh("app", &written);
+            let kept: u64 = said.lines().last().and_then(|line| line.parse().ok()).expect("KiB");
+            assert!((said.contains("quota exceeded") || said.contains("No space")) && kept <= most && kept > most / 2, "{said}");
+        }
+        stack.sh("free", "dd if=/dev/zero of=/big bs=64k count=128 2>/dev/null");
+        // It holds for a container that stands, for what is copied into it, and is not there any more when it is removed.
+        stack.wharf(&["restart", "app"]).ok();
+        stack.sh("app", "rm /big; dd if=/dev/zero of=/small bs=64k count=16 2>/dev/null");
+        stack.write("large", &"x".repeat(5 << 20));
+        stack.wharf(&["cp", "large", "app:/large"]).fails(1, &["app-1", "`storage_opt` gives its layer 4M"]);
+        stack.wharf(&["up", "-d", "--force-recreate"]).ok();
+        assert_eq!(stack.sh("app", "ls / | grep -c -e small -e large || true").trim(), "0");
+        assert_eq!(size("app", "/"), 4096);
+        assert_eq!(
+            stack
+                .wharf(&[
+                    "container",
+                    "run",
+                    "--rm",
+                    "--storage-opt",
+                    "size=1m",
+                    "busybox:local",
+                    "sh",
+                    "-c",
+                    "df -k / | awk 'END {print $(NF-4)}'"
+                ])
+                .ok()
+                .trim(),
+            "1024"
+        );
+        copy_too_much(&stack);
+        stack.wharf(&["down", "-v"]).ok();
+    } else {
+        app(volume);
+        stack.wharf(&["up", "-d"]).fails(1, &["the volume", "cannot have a size", "ext4, keeps no project quotas", "prjquota"]);
+        app("\nvolumes: {vol: {}}");
+        stack.wharf(&["up", "-d"]).fails(1, &["the layer of", "cannot have a size", "ext4, keeps no project quotas", "prjquota"]);
+        assert_eq!(stack.ps().len(), 1, "the other is there");
+        copy_too_much(&stack);
+        stack.wharf(&["down", "-v"]).ok();
+        assert_eq!(std::fs::read_dir(stack.data_root().join("containers")).expect("containers").count(), 0, "nothing is left");
+    }
+    stack.wharf(&["volume", "create", "-o", "size=nothing", "w"]).fails(1, &["`nothing`", "`10g`"]);
+    stack.wharf(&["engine", "stop"]).ok();
 }
 
 #[test]

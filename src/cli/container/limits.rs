@@ -44,6 +44,9 @@ pub struct Limits {
     /// Processors, such as 0-2,4.
     #[arg(long)]
     cpuset_cpus: Option<String>,
+    /// Memory nodes, such as 0-1.
+    #[arg(long)]
+    cpuset_mems: Option<String>,
     #[arg(long, allow_hyphen_values = true)]
     pids_limit: Option<i64>,
     /// 10 to 1000.
@@ -66,6 +69,9 @@ pub struct Limits {
     device_write_iops: Vec<String>,
     #[arg(long)]
     shm_size: Option<String>,
+    /// size=SIZE: what the container's own layer may grow to; may be repeated.
+    #[arg(long)]
+    storage_opt: Vec<String>,
     /// NAME=SOFT[:HARD]; may be repeated.
     #[arg(long)]
     ulimit: Vec<String>,
@@ -116,6 +122,7 @@ impl Limits {
             "CpuRealtimePeriod": self.cpu_rt_period,
             "CpuRealtimeRuntime": self.cpu_rt_runtime,
             "CpusetCpus": self.cpuset_cpus,
+            "CpusetMems": self.cpuset_mems,
             "PidsLimit": self.pids_limit,
             "BlkioWeight": self.blkio_weight,
             "BlkioWeightDevice": of_devices("blkio-weight-device", &self.blkio_weight_device, "Weight")?,
@@ -123,6 +130,7 @@ impl Limits {
             "BlkioDeviceWriteBps": of_devices("device-write-bps", &self.device_write_bps, "Rate")?,
             "BlkioDeviceReadIOps": of_devices("device-read-iops", &self.device_read_iops, "Rate")?,
             "BlkioDeviceWriteIOps": of_devices("device-write-iops", &self.device_write_iops, "Rate")?,
+            "StorageOpt": pairs(&self.storage_opt),
             "ShmSize": size(self.shm_size.as_ref())?,
             "Ulimits": self.ulimit.iter().map(|text| ulimit(text)).collect::<Result<Vec<_>, _>>()?,
             "Sysctls": pairs(&self.sysctl),

@@ -176,6 +176,9 @@ pub enum Container {
         cpu_shares: Option<u64>,
         #[arg(long)]
         cpuset_cpus: Option<String>,
+        /// Memory nodes, such as 0-1.
+        #[arg(long)]
+        cpuset_mems: Option<String>,
         /// Microseconds.
         #[arg(long)]
         cpu_period: Option<u64>,
@@ -380,6 +383,7 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
             cpu_period,
             cpu_quota,
             cpuset_cpus,
+            cpuset_mems,
             blkio_weight,
             pids_limit,
             restart,
@@ -395,6 +399,7 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
                 "NanoCpus": cpus.map(|cpus| (cpus * 1e9) as i64),
                 "CpuShares": cpu_shares,
                 "CpusetCpus": cpuset_cpus,
+                "CpusetMems": cpuset_mems,
                 "PidsLimit": pids_limit,
                 "RestartPolicy": restart.as_deref().map(new::restart_policy).transpose()?,
             });

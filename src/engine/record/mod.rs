@@ -289,9 +289,16 @@ pub struct VolumeRecord {
     pub labels: IndexMap<String, String>,
     #[serde(default)]
     pub anonymous: bool,
-    /// Of the driver `local`: `type`, `o` and `device`, as mount(8) has them.
+    /// Of the driver `local`: `type`, `o` and `device`, as mount(8) has them, or `size`, what its directory may grow to.
     #[serde(default)]
     pub options: IndexMap<String, String>,
+}
+
+impl VolumeRecord {
+    /// Whether it is something that is mounted, not a directory of wharf's.
+    pub fn has_device(&self) -> bool {
+        self.options.contains_key("type") || self.options.contains_key("device")
+    }
 }
 
 /// A project as it was last brought up.

@@ -50,6 +50,8 @@ pub struct ContainerSpec {
     pub ulimits: Vec<(String, i64, i64)>,
     pub sysctls: IndexMap<String, String>,
     pub shm_size: Option<u64>,
+    /// Docker's options of the container's own layer: `size`, what it may grow to.
+    pub storage_opt: IndexMap<String, String>,
     pub oom_score_adj: i32,
     pub log: LogSpec,
     pub annotations: IndexMap<String, String>,
@@ -160,6 +162,8 @@ pub struct ResourceSpec {
     pub cpu_quota: Option<i64>,
     pub cpu_period: Option<u64>,
     pub cpuset: Option<String>,
+    /// Memory nodes.
+    pub cpuset_mems: Option<String>,
     pub pids: Option<i64>,
     /// Microseconds; cgroup v1 alone.
     pub cpu_rt_period: Option<u64>,
@@ -294,6 +298,21 @@ impl ContainerSpec {
     pub fn capabilities(&self) -> Result<Capabilities, String> {
         let base = if self.privileged { Capabilities::all() } else { Capabilities::docker_default() };
         base.adjusted(&self.cap_add, &self.cap_drop)
+    }
+
+    /// Bytes that its own layer may grow to.
+    ///
+    /// # Errors
+    /// A sentence about an option that is not `size`, or a size that is none.
+    pub fn layer_size(&self) -> Result<Option<u64>, String> {
+        if let Some((option, value)) = self.storage_opt.iter().find(|(option, _)| *option != "size") {
+            return Err(format!("there is no storage option `{option}` (it is `{value}`): a layer has a `size`"));
+        }
+        let parse = |text: &String| {
+            crate::units::positive_bytes(text)
+                .ok_or_else(|| format!("the storage option `size` is `{text}`: write a size such as `10g`"))
+        };
+        self.storage_opt.get("size").map(parse).transpose()
     }
 }
 
