@@ -80,6 +80,8 @@ fn inspect(engine: &Engine, name: &str) -> Reply {
             "Size": image.size,
             "Config": image.config.config(),
             "RootFS": {"Type": "layers", "Layers": image.config.rootfs().diff_ids()},
+            // wharf's own: what a push will say of it.
+            "Attestations": engine.images.predicates(&image)?,
         }),
     )
 }

@@ -209,7 +209,6 @@ impl Checker<'_> {
                 Some(key) => {
                     let what = match key.state {
                         State::Done => None,
-                        State::Later => Some("is not supported by wharf yet and has no effect"),
                         State::Elsewhere => Some("has no meaning on one Linux machine and has no effect"),
                     };
                     if let Some(what) = what.filter(|_| !entry.node.is_null() && self.common.warned.insert(key.name)) {

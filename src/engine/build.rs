@@ -197,6 +197,15 @@ impl Engine {
                     ..MountSpec::default()
                 }),
                 Mounted::Tmpfs { target, options } => spec.tmpfs.push((target, options)),
+                Mounted::Layers { layers, target } => {
+                    spec.mounts.push(MountSpec {
+                        kind: MountKind::Image,
+                        layers,
+                        target,
+                        read_only: true,
+                        ..MountSpec::default()
+                    });
+                }
             }
         }
         let container = self.create_step(spec, step.layers)?;

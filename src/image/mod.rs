@@ -1,6 +1,7 @@
 //! Images: references, registries, archives, and the store of unpacked layers.
 
 pub mod archive;
+pub mod attest;
 pub mod build;
 pub mod chunks;
 pub mod compression;

@@ -1,6 +1,6 @@
 //! What nothing refers to any more, taken out of the store.
 
-use super::store::{Store, layer_blobs, remove_tree};
+use super::store::{Store, named_blobs, remove_tree};
 use super::{ImageError, build::cache};
 use std::collections::HashSet;
 use std::fs;
@@ -49,7 +49,7 @@ impl Store {
         let mut layers: HashSet<String> = used.clone();
         let mut blobs: HashSet<String> = self.arriving().clone();
         for (_, image) in self.list()? {
-            blobs.extend(layer_blobs(&self.manifest(&image)?));
+            blobs.extend(named_blobs(&self.manifest(&image)?));
             blobs.extend([image.manifest, image.id]);
             layers.extend(image.layers);
         }

@@ -1,8 +1,9 @@
 //! Pushing to a registry: what it has already is not sent, what it has under another name is mounted, the rest is compressed
 //! from the unpacked layer, once.
 
+use super::attest::{Attested, Blob, OCI_INDEX};
 use super::registry::{Registry, blocking, parse, root_cause, short};
-use super::store::{Store, digest_of, layer_blobs};
+use super::store::{Store, digest_of, layer_blobs, predicates_blob};
 use super::{Image, ImageError, ImageRef, Progress, Report, build::tarball};
 use futures::stream::{StreamExt, TryStreamExt};
 use reqwest::{StatusCode, header};
@@ -56,7 +57,8 @@ impl Registry {
             self.upload(name, &config_digest, config.len() as u64, Body::Bytes(config.clone())).await?;
         }
         // What the registry gave is given back byte for byte; what was built here gets the compressed layers' digests.
-        let unchanged = sent.iter().map(|layer| &layer.digest).eq(described.iter().map(|(digest, _)| digest));
+        let unchanged = sent.iter().map(|layer| &layer.digest).eq(described.iter().map(|(digest, _)| digest))
+            && predicates_blob(&manifest).is_none();
         let (manifest, kind) = if unchanged {
             let kind = parsed["mediaType"].as_str().unwrap_or(OCI_MANIFEST).to_string();
             (manifest, kind)
@@ -68,13 +70,30 @@ impl Registry {
             let manifest = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers});
             (manifest.to_string().into_bytes(), OCI_MANIFEST.to_string())
         };
-        let (client, url) = self.place(name, &format!("manifests/{}", name.version())).await?;
-        let put = || std::future::ready(Ok(client.put(&url).header(header::CONTENT_TYPE, &kind).body(manifest.clone())));
-        let response = self.authorised(name, "pull,push", put).await?;
-        if !response.status().is_success() {
-            return Err(refused(name, "the manifest", response).await);
+        let manifest = Blob::new(manifest);
+        let said = store.predicates(image)?;
+        if said.is_empty() {
+            self.put_manifest(name, name.version(), &kind, &manifest).await?;
+            return Ok((manifest.digest, manifest.bytes.len()));
         }
-        Ok((digest_of(&manifest), manifest.len()))
+        // The index comes last: it names what must be there.
+        let attested = Attested::of(name, &manifest, &kind, &said);
+        for blob in attested.blobs {
+            if !self.has_blob(name, &blob.digest).await? {
+                self.upload(name, &blob.digest, blob.bytes.len() as u64, Body::Bytes(blob.bytes)).await?;
+            }
+        }
+        self.put_manifest(name, &manifest.digest, &kind, &manifest).await?;
+        self.put_manifest(name, &attested.manifest.digest, OCI_MANIFEST, &attested.manifest).await?;
+        self.put_manifest(name, name.version(), OCI_INDEX, &attested.index).await?;
+        Ok((attested.index.digest, attested.index.bytes.len()))
+    }
+
+    async fn put_manifest(&self, name: &ImageRef, version: &str, kind: &str, manifest: &Blob) -> Result<(), ImageError> {
+        let (client, url) = self.place(name, &format!("manifests/{version}")).await?;
+        let put = || std::future::ready(Ok(client.put(&url).header(header::CONTENT_TYPE, kind).body(manifest.bytes.clone())));
+        let response = self.authorised(name, "pull,push", put).await?;
+        if response.status().is_success() { Ok(()) } else { Err(refused(name, "the manifest", response).await) }
     }
 
     async fn push_layer(

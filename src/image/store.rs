@@ -4,11 +4,14 @@
 //! is written last. So a power cut or a full disk leaves the old images and no half one.
 
 mod built;
+mod manifest;
 
 use super::ImageError;
 use super::drafts::BlobDraft;
 pub use super::drafts::Draft;
 use super::reference::ImageRef;
+pub use manifest::chain_ids;
+pub(super) use manifest::{layer_blobs, named_blobs, predicates_blob};
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -503,7 +506,7 @@ impl Store {
             self.discard_layer(&self.layer_place(layer)).map_err(ImageError::store(format!("removing {}", name.familiar())))?;
         }
         let blobs =
-            |image: &Image| -> Vec<String> { self.manifest(image).map(|manifest| layer_blobs(&manifest)).unwrap_or_default() };
+            |image: &Image| -> Vec<String> { self.manifest(image).map(|manifest| named_blobs(&manifest)).unwrap_or_default() };
         let kept: Vec<String> = rest.iter().flat_map(|(_, image)| blobs(image)).collect();
         for blob in blobs(&image).iter().filter(|blob| !kept.contains(blob)) {
             let _ = fs::remove_file(self.blob(blob));
@@ -516,25 +519,6 @@ impl Store {
         }
         Ok(())
     }
-}
-
-/// The digests of a manifest's layers.
-pub(super) fn layer_blobs(manifest: &[u8]) -> Vec<String> {
-    let manifest: serde_json::Value = serde_json::from_slice(manifest).unwrap_or_default();
-    manifest["layers"].as_array().into_iter().flatten().filter_map(|l| l["digest"].as_str().map(str::to_string)).collect()
-}
-
-/// OCI image specification, "Layer ChainID": each layer together with all below it.
-pub fn chain_ids(diff_ids: &[String]) -> Vec<String> {
-    let mut chain: Vec<String> = Vec::with_capacity(diff_ids.len());
-    for diff_id in diff_ids {
-        let next = match chain.last() {
-            None => diff_id.clone(),
-            Some(below) => digest_of(format!("{below} {diff_id}").as_bytes()),
-        };
-        chain.push(next);
-    }
-    chain
 }
 
 /// `sha256:HEX` of bytes.

@@ -348,6 +348,7 @@ fn builds_have_every_attribute() {
 ARG WORD
 RUN --mount=type=secret,id=token,target=/run/token,uid=1000,mode=0400 stat -c '%u %a' /run/token > /seen; cat /run/token >> /seen
 RUN echo >> /seen; echo $WORD >> /seen; grep -w other /etc/hosts | cut -f1 >> /seen; df -k /dev/shm | tail -1 | awk '{print $2}' >> /seen; ulimit -n >> /seen
+RUN --mount=type=secret,id=owned,target=/run/owned --mount=type=secret,id=owned,target=/run/else,mode=0404 stat -c '%u:%g %a' /run/owned /run/else >> /seen
 RUN --network=none ip -o link | grep -c eth0 >> /seen; true
 RUN ip -o link | grep -c eth0 >> /seen; true
 FROM first AS second
@@ -376,12 +377,12 @@ RUN echo unwanted > /seen
       platforms: [linux/amd64]
       no_cache: true
       pull: false
-      secrets: [{source: token}]
+      secrets: [{source: token}, {source: token, target: owned, uid: '7', gid: '8', mode: 0440}]
 secrets: {token: {file: ./secret}}
 ",
     );
     stack.wharf(&["up", "-d"]).ok();
-    assert_eq!(stack.sh("app", "cat /seen"), "1000 400\nhush\nspoken\n10.9.8.7\n2048\n77\n0\n0");
+    assert_eq!(stack.sh("app", "cat /seen"), "1000 400\nhush\nspoken\n10.9.8.7\n2048\n77\n7:8 440\n7:8 404\n0\n0");
     let labels = stack.wharf(&["image", "inspect", "also:2"]).ok();
     assert!(labels.contains(r#""made.by": "test""#), "{labels}");
     let again = stack.wharf(&["build"]);

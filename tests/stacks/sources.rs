@@ -244,3 +244,122 @@ fn what_was_imported_is_pushed_as_it_came() {
     loaded.wharf(&["image", "load", stack.path("saved.tar").to_str().expect("path")]).ok();
     loaded.wharf(&["image", "push", &name]).ok();
 }
+
+const SCANNER: &str = r#"#!/bin/sh
+set -e
+for target in "$BUILDKIT_SCAN_SOURCE" ${BUILDKIT_SCAN_SOURCE_EXTRAS:+$BUILDKIT_SCAN_SOURCE_EXTRAS/*}; do
+  if touch $target/written 2>/dev/null; then echo "$target can be written"; exit 9; fi
+  mkdir -p $BUILDKIT_SCAN_DESTINATION
+  printf '{"spdxVersion": "SPDX-2.3", "name": "%s", "comment": "%s"}' $(basename $target) "$(cat $target/version $target/tool 2>/dev/null)" \
+    > $BUILDKIT_SCAN_DESTINATION/$(basename $target).spdx.json
+done
+echo scanned once more
+"#;
+
+#[test]
+fn images_tell_what_they_were_made_of() {
+    let registry = Registry::start();
+    let stack = Stack::new("nothing");
+    let name = format!("127.0.0.1:{}/team/app:1", registry.port);
+    stack.write("scan.sh", SCANNER);
+    stack.write("scanner", "FROM busybox:local\nCOPY --chmod=755 scan.sh /scan.sh\nENTRYPOINT [\"/scan.sh\"]\n");
+    stack.wharf(&["image", "build", "-q", "-f", "scanner", "-t", "scanner:1", "."]).ok();
+    stack.write("token", "hunter2");
+    stack.write(
+        "Dockerfile",
+        "FROM busybox:local AS tools\nARG BUILDKIT_SBOM_SCAN_STAGE=true\nRUN --network=none echo hammer > /tool\n\
+         FROM busybox:local\nARG VERSION\nCOPY --from=tools /tool /bin/tool\n\
+         RUN --network=none --mount=type=secret,id=token echo $VERSION > /version\nCMD [\"cat\", \"/version\"]\n",
+    );
+    let compose = |said: &str| {
+        let file = format!(
+            "services: {{app: {{image: '{name}', build: {{context: ., args: {{VERSION: seven}}, secrets: [token], {said}}}}}}}\nsecrets: {{token: {{file: ./token}}}}"
+        );
+        stack.write("compose.yaml", &file);
+    };
+    compose("provenance: 'builder-id=https://ci.example/7', sbom: 'generator=scanner:1'");
+    let built = stack.wharf(&["build", "--progress", "plain"]);
+    assert!(built.code == 0 && built.stderr.contains("scanned once more"), "{}", built.stderr);
+    let again = stack.wharf(&["build", "--progress", "plain"]);
+    assert!(again.code == 0 && !again.stderr.contains("scanned once more"), "{}", again.stderr);
+    stack.wharf(&["image", "prune", "-f"]).ok();
+    assert_eq!(stack.wharf(&["image", "inspect", "-f", "{{len .Attestations}}", &name]).ok().trim(), "3");
+    stack.wharf(&["push"]).ok();
+
+    // As any client of a registry sees it.
+    let get = |path: &str| -> serde_json::Value {
+        let url = format!("http://127.0.0.1:{}/v2/team/app/{path}", registry.port);
+        let accept = "Accept: application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json";
+        let output = Command::new("curl").args(["-sSf", "-H", accept, &url]).output().expect("curl");
+        assert!(output.status.success(), "{path}");
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    };
+    let read = || {
+        let index = get("manifests/1");
+        let image = &index["manifests"][0];
+        let about = &index["manifests"][1];
+        assert_eq!((&image["platform"]["os"], &about["platform"]["os"]), (&"linux".into(), &"unknown".into()));
+        assert_eq!(about["annotations"]["vnd.docker.reference.type"], "attestation-manifest");
+        assert_eq!(about["annotations"]["vnd.docker.reference.digest"], image["digest"]);
+        let said = get(&format!("manifests/{}", about["digest"].as_str().expect("digest")));
+        let said = said["layers"].as_array().expect("layers").iter().map(|layer| {
+            let statement = get(&format!("blobs/{}", layer["digest"].as_str().expect("digest")));
+            assert_eq!(layer["annotations"]["in-toto.io/predicate-type"], statement["predicateType"]);
+            let subject = format!("sha256:{}", statement["subject"][0]["digest"]["sha256"].as_str().expect("subject"));
+            assert_eq!(image["digest"], subject.as_str(), "it is about this image");
+            statement
+        });
+        said.collect::<Vec<_>>()
+    };
+    let said = read();
+    let bills: Vec<_> =
+        said.iter().filter(|s| s["predicateType"] == "https://spdx.dev/Document").map(|s| &s["predicate"]).collect();
+    let mut seen: Vec<_> =
+        bills.iter().map(|b| (b["name"].as_str().expect("name"), b["comment"].as_str().expect("comment"))).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, [("sbom", "seven"), ("sbom-tools", "hammer")]);
+    let provenance = said.iter().find(|s| s["predicateType"] == "https://slsa.dev/provenance/v1").expect("provenance");
+    let (definition, run) = (&provenance["predicate"]["buildDefinition"], &provenance["predicate"]["runDetails"]);
+    let request = &definition["externalParameters"]["request"];
+    assert_eq!(request["args"]["build-arg:VERSION"], "seven");
+    assert_eq!(request["secrets"][0]["id"], "token");
+    assert_eq!(definition["externalParameters"]["configSource"]["path"], "Dockerfile");
+    assert_eq!(run["builder"]["id"], "https://ci.example/7");
+    assert_eq!(run["metadata"]["buildkit_hermetic"], true);
+    assert_eq!(run["metadata"]["buildkit_metadata"]["source"]["infos"][0]["filename"], "Dockerfile");
+    let bases: Vec<&str> =
+        definition["resolvedDependencies"].as_array().expect("list").iter().map(|d| d["uri"].as_str().expect("uri")).collect();
+    assert!(bases.iter().any(|uri| uri.starts_with("pkg:docker/busybox@local?platform=linux%2F")), "{bases:?}");
+    assert!(!serde_json::to_string(&said).expect("text").contains("hunter2"), "a secret is told");
+    // The index leads others to the image.
+    let other = Stack::bare("none");
+    other.write("compose.yaml", &format!("services: {{app: {{image: '{name}'}}}}"));
+    assert_eq!(other.wharf(&["up", "--no-log-prefix"]).ok().lines().find(|line| *line == "seven"), Some("seven"));
+
+    // Little is told by `mode=min`, and nothing when nothing is asked for.
+    compose("provenance: mode=min");
+    stack.wharf(&["build", "--push"]).ok();
+    let said = read();
+    assert_eq!(said.len(), 1);
+    assert!(!serde_json::to_string(&said).expect("text").contains("seven"), "{said:?}");
+    compose("provenance: false");
+    stack.wharf(&["build", "--push"]).ok();
+    assert!(get("manifests/1")["manifests"].is_null());
+    let hidden = |text: &str| {
+        let blobs = std::fs::read_dir(stack.data_root().join("images/blobs/sha256")).expect("blobs").flatten();
+        blobs.filter(|blob| String::from_utf8_lossy(&std::fs::read(blob.path()).expect("blob")).contains(text)).count()
+    };
+    stack.wharf(&["image", "prune", "-f"]).ok();
+    assert_eq!(hidden("slsa.dev"), 0, "what was said of earlier builds goes with them");
+
+    compose("sbom: generator=busybox:local");
+    stack.wharf(&["build"]).fails(1, &["building `app`", "busybox:local wrote no bill of materials", "spdx.json"]);
+    compose("provenance: mode=all");
+    stack.wharf(&["build"]).fails(1, &["services.app.build", "`mode=all`", "mode=max"]);
+    stack.write("broken", "FROM busybox:local\nENTRYPOINT [\"sh\", \"-c\", \"echo no licence; exit 3\"]\n");
+    stack.wharf(&["image", "build", "-q", "-f", "broken", "-t", "broken:1", "."]).ok();
+    stack
+        .wharf(&["image", "build", "-t", "x", "--attest", "type=sbom,generator=broken:1", "."])
+        .fails(1, &["broken:1", "exit code 3", "no licence"]);
+    stack.write("compose.yaml", "services: {}");
+}

@@ -7,8 +7,9 @@ use crate::api::client::Client;
 use crate::api::reply::escape;
 use crate::compose::Loaded;
 use crate::compose::model::{Build, Project, Service, Ulimit};
+use crate::image::attest::Wanted;
 use crate::image::build::git::GitRef;
-use crate::image::build::{Request, Secret};
+use crate::image::build::{Request, Secret, SecretContent};
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,12 @@ pub struct BuildFlags {
     /// How progress is shown: auto (in place on a terminal), plain (a line for each step), quiet.
     #[arg(long, value_name = "TYPE", default_value = "auto")]
     progress: Progress,
+    /// Tell what the image was made from, for who gets it from a registry: true, false, or mode=min|max,builder-id=ID,...
+    #[arg(long, value_name = "PARAMETERS", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    provenance: Option<String>,
+    /// Tell what is in the image (a bill of materials): true, false, or generator=IMAGE.
+    #[arg(long, value_name = "PARAMETERS", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    sbom: Option<String>,
     /// SSH agent for RUN --mount=type=ssh: default, or ID=SOCKET. May be repeated.
     #[arg(long, value_name = "ID[=SOCKET]")]
     ssh: Vec<String>,
@@ -120,6 +127,9 @@ pub struct ImageBuild {
     /// What RUN may ask for: security.insecure. May be repeated.
     #[arg(long, value_name = "ENTITLEMENT")]
     allow: Vec<String>,
+    /// What to tell of the image: type=provenance,mode=max or type=sbom,generator=IMAGE. May be repeated.
+    #[arg(long, value_name = "ATTESTATION")]
+    attest: Vec<String>,
     /// Write the image's id to a file.
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
@@ -177,6 +187,7 @@ pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
         contexts,
         secrets: command.secrets.iter().map(|text| secret(text, &here)).collect::<Result<_, _>>()?,
         epoch: epoch(),
+        attest: attest(&command.flags, &command.attest)?,
         ..Request::default()
     };
     let client = connect::engine(global).await?;
@@ -267,16 +278,16 @@ fn secret(text: &str, here: &Path) -> Result<(String, Secret), Failure> {
     let wrong = || Failure::Message(format!("the secret `{text}` is not understood: write id=ID,src=FILE or id=ID,env=NAME"));
     let id = field(&["id"]).ok_or_else(wrong)?;
     let found = match (field(&["src", "source"]), field(&["env"])) {
-        (Some(file), _) => Secret::File(here.join(file)),
+        (Some(file), _) => SecretContent::File(here.join(file)),
         (None, name) => {
             let name = name.unwrap_or(id);
-            Secret::Value(
+            SecretContent::Value(
                 std::env::var(name)
                     .map_err(|_| Failure::Message(format!("the secret `{id}`: the variable `{name}` is not set")))?,
             )
         }
     };
-    Ok((id.to_string(), found))
+    Ok((id.to_string(), found.into()))
 }
 
 fn arguments(given: &[String]) -> BTreeMap<String, String> {
@@ -285,6 +296,29 @@ fn arguments(given: &[String]) -> BTreeMap<String, String> {
         None => Some((text.clone(), std::env::var(text).ok()?)),
     };
     given.iter().filter_map(one).collect()
+}
+
+/// What --provenance, --sbom and --attest want to be said.
+fn attest(flags: &BuildFlags, attests: &[String]) -> Result<Wanted, Failure> {
+    let (mut provenance, mut sbom) = (flags.provenance.clone(), flags.sbom.clone());
+    for text in attests {
+        let wrong =
+            || Failure::Message(format!("`--attest {text}` is not understood: write type=provenance,... or type=sbom,..."));
+        let (kind, rest): (Vec<&str>, Vec<&str>) = text.split(',').partition(|field| field.starts_with("type="));
+        let disabled = rest.contains(&"disabled=true");
+        let rest: Vec<&str> = rest.into_iter().filter(|field| !field.starts_with("disabled=")).collect();
+        let parameters = match rest.as_slice() {
+            _ if disabled => "false".to_string(),
+            [] => "true".to_string(),
+            fields => fields.join(","),
+        };
+        match kind.as_slice() {
+            ["type=provenance"] => provenance = Some(parameters),
+            ["type=sbom"] => sbom = Some(parameters),
+            _ => return Err(wrong()),
+        }
+    }
+    Wanted::parse(provenance.as_deref(), sbom.as_deref()).map_err(Failure::Message)
 }
 
 fn epoch() -> Option<i64> {
@@ -418,10 +452,10 @@ fn request(loaded: &Loaded, name: &str, service: &Service, build: &Build, flags:
     let mut secrets = BTreeMap::new();
     for secret in &build.secrets {
         let Some(source) = loaded.project.secrets.get(&secret.source) else { continue };
-        let value = match (&source.file, &source.environment, &source.content) {
-            (Some(file), _, _) => Secret::File(loaded.directory.join(file)),
-            (None, Some(variable), _) => Secret::Value(loaded.environment.get(variable).cloned().unwrap_or_default()),
-            (None, None, Some(content)) => Secret::Value(content.clone()),
+        let content = match (&source.file, &source.environment, &source.content) {
+            (Some(file), _, _) => SecretContent::File(loaded.directory.join(file)),
+            (None, Some(variable), _) => SecretContent::Value(loaded.environment.get(variable).cloned().unwrap_or_default()),
+            (None, None, Some(content)) => SecretContent::Value(content.clone()),
             _ => {
                 return Err(Failure::Message(format!(
                     "the secret `{}` of `services.{name}.build` is external: wharf keeps none",
@@ -429,7 +463,16 @@ fn request(loaded: &Loaded, name: &str, service: &Service, build: &Build, flags:
                 )));
             }
         };
-        secrets.insert(secret.target.clone().unwrap_or_else(|| secret.source.clone()), value);
+        let number = |what: &str, text: &Option<String>| {
+            let wrong = |text: &String| {
+                let place = format!("services.{name}.build.secrets");
+                Failure::Message(format!("`{what}: {text}` of `{}` in `{place}` is not a number", secret.source))
+            };
+            text.as_ref().map(|text| text.parse::<u32>().map_err(|_| wrong(text))).transpose()
+        };
+        let (uid, gid) = (number("uid", &secret.uid)?, number("gid", &secret.gid)?);
+        let target = secret.target.clone().unwrap_or_else(|| secret.source.clone());
+        secrets.insert(target, Secret { content, uid, gid, mode: secret.mode });
     }
     let context = build.context.clone().unwrap_or_default();
     let git = GitRef::parse(&context).map(|_| context.clone());
@@ -480,6 +523,11 @@ fn request(loaded: &Loaded, name: &str, service: &Service, build: &Build, flags:
         secrets,
         cache_from: build.cache_from.clone(),
         epoch: epoch(),
+        attest: Wanted::parse(
+            flags.provenance.as_deref().or(build.provenance.as_deref()),
+            flags.sbom.as_deref().or(build.sbom.as_deref()),
+        )
+        .map_err(|why| Failure::Message(format!("`services.{name}.build`: {why}")))?,
     })
 }
 

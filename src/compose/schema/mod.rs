@@ -102,8 +102,6 @@ pub enum By {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
     Done,
-    /// Not yet: a warning names it.
-    Later,
     /// It is about more than one machine, or another system: accepted with a warning.
     Elsewhere,
 }
@@ -124,10 +122,6 @@ const fn k(name: &'static str, t: T) -> Key {
 }
 
 impl Key {
-    const fn later(self) -> Key {
-        Key { state: State::Later, ..self }
-    }
-
     const fn elsewhere(self) -> Key {
         Key { state: State::Elsewhere, ..self }
     }
@@ -194,7 +188,6 @@ mod tests {
             let path = format!("{path}{}", key.name);
             let state = match key.state {
                 State::Done => "acted on",
-                State::Later => "loaded, warned of",
                 State::Elsewhere => "loaded, warned of: not of one machine",
             };
             let (inner, suffix) = match &key.t {

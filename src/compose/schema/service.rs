@@ -143,9 +143,9 @@ const BUILD: T = T::Short(&Short {
         k("no_cache_filter", Many(&Str, By::Append)),
         k("platforms", List(&Str, By::Text)),
         k("privileged", Bool),
-        k("provenance", Text).later(),
+        k("provenance", Text),
         k("pull", Bool),
-        k("sbom", Text).later(),
+        k("sbom", Text),
         k("secrets", List(&BUILD_SECRET, By::Append)),
         k("shm_size", Bytes),
         k("ssh", SSH),
@@ -325,13 +325,7 @@ const FILE_MOUNT: T = T::Short(&Short {
 
 /// A secret of a build: owner and mode are those that the Dockerfile asks for, as with BuildKit.
 const BUILD_SECRET: T = T::Short(&Short {
-    long: Obj(&[
-        k("gid", Text).elsewhere(),
-        k("mode", Int).elsewhere().keep(),
-        k("source", Str),
-        k("target", Str),
-        k("uid", Text).elsewhere(),
-    ]),
+    long: Obj(&[k("gid", Text), k("mode", Int).keep(), k("source", Str), k("target", Str), k("uid", Text)]),
     accepts: &[Shape::Str],
     expected: "a name, or a mapping with `source` and `target`",
     expand: canonical::file_mount,

@@ -72,12 +72,29 @@ pub struct Request {
     pub entitlements: Vec<String>,
     /// SOURCE_DATE_EPOCH: the time of everything that is made.
     pub epoch: Option<i64>,
+    /// What is to be said of the image.
+    pub attest: super::attest::Wanted,
+}
+
+/// A secret, and what the file that RUN sees is like where RUN does not say it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Secret {
+    pub content: SecretContent,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub mode: Option<u32>,
+}
+
+impl From<SecretContent> for Secret {
+    fn from(content: SecretContent) -> Self {
+        Secret { content, uid: None, gid: None, mode: None }
+    }
 }
 
 /// Where a secret comes from. Its content is read when it is mounted, and is in no cache key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Secret {
+pub enum SecretContent {
     File(PathBuf),
     /// A value that the client has taken from its environment.
     Value(String),

@@ -28,8 +28,8 @@ pub struct Mount {
     pub exclusive: bool,
     pub size: Option<String>,
     pub mode: Option<u32>,
-    pub uid: u32,
-    pub gid: u32,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
     /// A secret as an environment variable.
     pub env: Option<String>,
 }
@@ -37,8 +37,20 @@ pub struct Mount {
 /// A mount as the engine makes it.
 #[derive(Debug)]
 pub enum Mounted {
-    Bind { source: PathBuf, target: String, read_only: bool },
-    Tmpfs { target: String, options: Vec<String> },
+    Bind {
+        source: PathBuf,
+        target: String,
+        read_only: bool,
+    },
+    Tmpfs {
+        target: String,
+        options: Vec<String>,
+    },
+    /// The layers by their chain ids, the lowest first; nothing can be written there.
+    Layers {
+        layers: Vec<String>,
+        target: String,
+    },
 }
 
 /// Reads a flag's value.
@@ -58,8 +70,8 @@ pub fn parse(text: &str, line: usize) -> Result<Mount, Malformed> {
         exclusive: false,
         size: None,
         mode: None,
-        uid: 0,
-        gid: 0,
+        uid: None,
+        gid: None,
         env: None,
     };
     for part in text.split(',') {
@@ -97,8 +109,8 @@ pub fn parse(text: &str, line: usize) -> Result<Mount, Malformed> {
             }
             "size" => mount.size = Some(value.into()),
             "mode" => mount.mode = Some(u32::from_str_radix(value, 8).map_err(|_| wrong(format!("`{value}` is not a mode")))?),
-            "uid" => mount.uid = number()?,
-            "gid" => mount.gid = number()?,
+            "uid" => mount.uid = Some(number()?),
+            "gid" => mount.gid = Some(number()?),
             "env" => mount.env = Some(value.into()),
             other => return Err(wrong(format!("a mount has no `{other}`"))),
         }

@@ -23,6 +23,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::sync::OnceCell;
 
+use attesting::Facts;
+
 /// The image of a build.
 #[derive(Debug, Clone)]
 pub struct Built {
@@ -57,7 +59,10 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
     }
     let mut request = request;
     // What was checked out goes when the build has ended.
-    let _checked_out = check_out(&host, &mut request).await?;
+    let (_checked_out, facts) = match check_out(&host, &mut request).await? {
+        Some((draft, url, commit)) => (Some(draft), Facts::new(Some((url, commit)))),
+        None => (None, Facts::new(None)),
+    };
     let names: Vec<ImageRef> = request.tags.iter().map(|tag| tag.parse().map_err(ImageError::from)).collect::<Result<_, _>>()?;
     let (text, shown, ignored) = read_dockerfile(&request)?;
     let source = Source { text, shown };
@@ -89,13 +94,18 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
         report,
         source,
         stages,
+        facts,
     };
     let solver = Arc::new(solver.with_globals()?);
     solver.learn().await;
     let finished = solver.clone().stage(target).await;
+    let said = match &finished {
+        Ok(finished) => solver.predicates(target, finished).await,
+        Err(_) => Ok(Vec::new()),
+    };
     let store = solver.host.store();
-    let finished = match finished {
-        Ok(finished) => finished,
+    let (finished, said) = match finished.and_then(|finished| Ok((finished, said?))) {
+        Ok(both) => both,
         Err(error) => {
             // What was built is kept for the next try.
             let _ = blocking(move || store.confirm()).await;
@@ -112,23 +122,23 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
     }
     let (bytes, layers) = (config.to_bytes(), finished.layers.clone());
     let tagged = names.clone();
-    let id = blocking(move || store.tag_built(&tagged, &bytes, &layers)).await?;
+    let id = blocking(move || store.tag_built(&tagged, &bytes, &layers, &said)).await?;
     let names: Vec<String> = names.iter().map(ImageRef::familiar).collect();
     (solver.report)(Event::Built { id: id.clone(), names });
     Ok(Built { id })
 }
 
-/// Checks a Git repository out, where the request names one, and makes it the context.
-async fn check_out(host: &Arc<dyn Host>, request: &mut Request) -> Result<Option<Draft>, ImageError> {
+/// Checks a Git repository out, where the request names one, and makes it the context. Gives its URL and the commit as well.
+async fn check_out(host: &Arc<dyn Host>, request: &mut Request) -> Result<Option<(Draft, String, String)>, ImageError> {
     let Some(text) = request.git.take() else { return Ok(None) };
     let git = GitRef::parse(&text).ok_or_else(|| {
         ImageError::Build(format!("the context `{text}` is no Git repository: write https://HOST/PATH.git#REF:DIRECTORY"))
     })?;
     let draft = host.store().draft()?;
     let place = draft.diff();
-    let (_, directory) = blocking(move || git.check_out(&place, false)).await?;
+    let (commit, directory) = blocking(move || git.check_out(&place, false)).await?;
     request.context = directory;
-    Ok(Some(draft))
+    Ok(Some((draft, text, commit)))
 }
 
 /// The Dockerfile's text, its name for messages, and what the context leaves out.
@@ -207,6 +217,7 @@ struct Solver {
     created: String,
     /// ARGs before the first FROM, with their values.
     global: BTreeMap<String, String>,
+    facts: Facts,
 }
 
 /// Where a stage has come to.
@@ -417,7 +428,10 @@ impl Solver {
         let begun = Instant::now();
         let result = self.host.image(&reference, self.request.pull).await;
         match &result {
-            Ok(_) => (self.report)(Event::Done { id, seconds: begun.elapsed().as_secs_f64() }),
+            Ok(image) => {
+                self.facts.used_image(&reference, image);
+                (self.report)(Event::Done { id, seconds: begun.elapsed().as_secs_f64() });
+            }
             Err(_) => (self.report)(Event::Failed { id }),
         }
         result
@@ -479,6 +493,7 @@ impl Solver {
     }
 }
 
+mod attesting;
 mod copying;
 mod instructions;
 mod run;

@@ -1,6 +1,7 @@
 //! Layers that builds make: usable at once, known when they are durable; and the images that are made of them.
 
 use super::*;
+use crate::image::attest::{self, Blob, Predicate};
 
 impl Store {
     /// An empty directory for a layer that is being made, and one for overlayfs's own use.
@@ -82,11 +83,17 @@ impl Store {
         Ok(())
     }
 
-    /// Makes an image of layers that are here known under its names.
+    /// Makes an image of layers that are here known under its names, with what is said of it.
     ///
     /// # Errors
     /// The disk's.
-    pub fn tag_built(&self, names: &[ImageRef], config: &[u8], layers: &[Layer]) -> Result<String, ImageError> {
+    pub fn tag_built(
+        &self,
+        names: &[ImageRef],
+        config: &[u8],
+        layers: &[Layer],
+        said: &[Predicate],
+    ) -> Result<String, ImageError> {
         self.confirm()?;
         let _names = self.hold_names();
         self.check_layers(layers.iter().map(|layer| layer.chain.as_str()))?;
@@ -97,17 +104,21 @@ impl Store {
             .iter()
             .map(|layer| descriptor("application/vnd.oci.image.layer.v1.tar", &layer.diff_id, layer.tar_bytes))
             .collect();
-        let manifest = serde_json::json!({
+        let mut manifest = serde_json::json!({
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,
             "config": descriptor("application/vnd.oci.image.config.v1+json", &config_digest, config.len() as u64),
             "layers": layers,
         });
-        let manifest =
-            serde_json::to_vec(&manifest).map_err(|e| ImageError::Malformed { what: "manifest", why: e.to_string() })?;
+        let said = if said.is_empty() { None } else { Some(Blob::new(to_vec(&said)?)) };
+        if let Some(said) = &said {
+            manifest["annotations"] = serde_json::json!({attest::ANNOTATION: said.digest});
+        }
+        let manifest = to_vec(&manifest)?;
         let manifest_digest = digest_of(&manifest);
         let failed = ImageError::store("storing an image".into());
-        for (digest, bytes) in [(&config_digest, config), (&manifest_digest, &manifest)] {
+        let said = said.iter().map(|said| (&said.digest, said.bytes.as_slice()));
+        for (digest, bytes) in [(&config_digest, config), (&manifest_digest, &manifest)].into_iter().chain(said) {
             if !self.blob(digest).exists() {
                 write_durably(&self.blob(digest), bytes).map_err(&failed)?;
             }
@@ -115,6 +126,22 @@ impl Store {
         self.name_manifest(names, OCI_MANIFEST, &manifest_digest, manifest.len() as u64)?;
         Ok(config_digest)
     }
+
+    /// What is said of an image. One that came as an archive may name what is not here: nothing is said of it then.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn predicates(&self, image: &Image) -> Result<Vec<Predicate>, ImageError> {
+        let Some((path, _)) = predicates_blob(&self.manifest(image)?).and_then(|digest| self.find_blob(&digest)) else {
+            return Ok(Vec::new());
+        };
+        let bytes = fs::read(&path).map_err(ImageError::store(format!("reading {}", path.display())))?;
+        Ok(serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+}
+
+fn to_vec(value: &impl Serialize) -> Result<Vec<u8>, ImageError> {
+    serde_json::to_vec(value).map_err(|e| ImageError::Malformed { what: "manifest", why: e.to_string() })
 }
 
 #[cfg(test)]

@@ -83,6 +83,7 @@ impl Solver {
                         return Err(self.wrong(step, format!("{source} has the digest {got}, and not {expected}")));
                     }
                 }
+                self.facts.used_file(source, &bytes);
                 let name = source.split(['?', '#']).next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
                 fetched.push((if name.is_empty() { "index.html".into() } else { name.to_string() }, bytes, 0o600));
             } else {

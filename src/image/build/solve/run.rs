@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::image::build::mounts::{self, Kind, Mount, Mounted};
-use crate::image::build::{Run, Secret};
+use crate::image::build::{Run, Secret, SecretContent};
 use std::collections::{BTreeSet, VecDeque};
 
 /// Lines of a failed command that its error shows.
@@ -41,6 +41,9 @@ impl Solver {
             Some(own @ ("host" | "none")) => Some(own.to_string()),
             Some(other) => return Err(self.wrong(step, format!("`{other}` is not a network: default, host or none"))),
         };
+        if network.as_deref() != Some("none") {
+            self.facts.ran_with_network();
+        }
         let command = self.command(state, step)?;
         let mut env = state.config.strings("Env");
         for (name, value) in &state.args {
@@ -193,7 +196,7 @@ impl Solver {
                     std::fs::create_dir_all(&place).map_err(failed())?;
                     let mode = std::fs::Permissions::from_mode(mount.mode.unwrap_or(0o755));
                     std::fs::set_permissions(&place, mode).map_err(failed())?;
-                    std::os::unix::fs::chown(&place, Some(mount.uid), Some(mount.gid)).map_err(failed())?;
+                    std::os::unix::fs::chown(&place, mount.uid.or(Some(0)), mount.gid.or(Some(0))).map_err(failed())?;
                 }
                 into.key.push(format!("cache {id} {target}"));
                 if mount.exclusive {
@@ -230,9 +233,10 @@ impl Solver {
                     .clone()
                     .or_else(|| target.as_ref().and_then(|t| t.rsplit('/').next().map(str::to_string)))
                     .unwrap_or_default();
-                let content = match self.request.secrets.get(&id) {
-                    Some(Secret::Value(value)) => value.clone().into_bytes(),
-                    Some(Secret::File(path)) => std::fs::read(path).map_err(|e| {
+                let secret = self.request.secrets.get(&id);
+                let content = match secret.map(|secret| &secret.content) {
+                    Some(SecretContent::Value(value)) => value.clone().into_bytes(),
+                    Some(SecretContent::File(path)) => std::fs::read(path).map_err(|e| {
                         self.wrong(step, format!("the secret `{id}` cannot be read from {}: {e}", path.display()))
                     })?,
                     None if mount.required => {
@@ -247,12 +251,21 @@ impl Solver {
                     let target = target.unwrap_or_else(|| format!("/run/secrets/{id}"));
                     let draft = store.draft()?;
                     let place = draft.diff().join("secret");
-                    write_secret(&place, &content, mount.mode.unwrap_or(0o400), (mount.uid, mount.gid)).map_err(failed())?;
+                    // What RUN says, what the secret is given with, BuildKit's default.
+                    let or_given = |own: Option<u32>, given: fn(&Secret) -> Option<u32>, default: u32| {
+                        own.or_else(|| secret.and_then(given)).unwrap_or(default)
+                    };
+                    let mode = or_given(mount.mode, |secret| secret.mode, 0o400);
+                    let owner = (or_given(mount.uid, |secret| secret.uid, 0), or_given(mount.gid, |secret| secret.gid, 0));
+                    write_secret(&place, &content, mode, owner).map_err(failed())?;
                     into.mounts.push(Mounted::Bind { source: place, target, read_only: true });
                     into.drafts.push(draft);
                 }
                 // The content is not in the key: another password is not another build.
                 into.key.push(format!("secret {id} {:?}", mount.env));
+                if let Some(Secret { uid, gid, mode, .. }) = secret.filter(|s| (s.uid, s.gid, s.mode) != (None, None, None)) {
+                    into.key.push(format!("given as {uid:?} {gid:?} {mode:?}"));
+                }
             }
             Kind::Ssh => {
                 let id = mount.id.clone().unwrap_or_else(|| "default".into());
@@ -279,7 +292,9 @@ impl Solver {
         let targets: Vec<PathBuf> = mounts
             .iter()
             .map(|mount| match mount {
-                Mounted::Bind { target, .. } | Mounted::Tmpfs { target, .. } => PathBuf::from(target.trim_start_matches('/')),
+                Mounted::Bind { target, .. } | Mounted::Tmpfs { target, .. } | Mounted::Layers { target, .. } => {
+                    PathBuf::from(target.trim_start_matches('/'))
+                }
             })
             .collect();
         if targets.is_empty() {

@@ -63,6 +63,7 @@ impl Solver {
             Ok((Arc::new(tree), commit))
         })
         .await?;
+        self.facts.used_repository(text, &commit);
         locked().insert(id, Repository { tree: tree.clone(), commit: commit.clone(), _draft: draft });
         Ok((tree, commit))
     }

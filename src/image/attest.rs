@@ -1,0 +1,218 @@
+//! What is said of an image beside the image: SLSA provenance and SPDX bills of materials, as in-toto statements.
+//!
+//! An image here has predicates. Their subject is the manifest as a registry gets it, which is known when it is pushed: then they
+//! become statements in a manifest of their own, which an index names beside the image's (BuildKit's attestation storage).
+
+use super::ImageRef;
+use super::store::digest_of;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
+pub const SPDX: &str = "https://spdx.dev/Document";
+
+/// Names in a manifest here the blob that has its predicates.
+pub const ANNOTATION: &str = "dev.wharf.attestations";
+
+/// BuildKit's generator of bills of materials.
+const DEFAULT_GENERATOR: &str = "docker/buildkit-syft-scanner:stable-1";
+
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const STATEMENT: &str = "application/vnd.in-toto+json";
+
+/// What a build is to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Wanted {
+    pub provenance: Option<Provenance>,
+    /// The image that writes the bill of materials.
+    pub sbom: Option<String>,
+}
+
+/// How much the provenance tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Provenance {
+    /// Arguments, labels, the names of secrets and the Dockerfile itself as well.
+    pub max: bool,
+    pub builder_id: String,
+    pub reproducible: bool,
+}
+
+impl Wanted {
+    /// Reads `build.provenance` and `build.sbom`, or the options of the same names: a boolean, or BuildKit's parameters.
+    ///
+    /// # Errors
+    /// A sentence about the parameter that is not known.
+    pub fn parse(provenance: Option<&str>, sbom: Option<&str>) -> Result<Self, String> {
+        let mut wanted = Wanted::default();
+        if let Some(text) = provenance {
+            wanted.provenance = parse_provenance(text)?;
+        }
+        if let Some(text) = sbom {
+            wanted.sbom = match parameters(text) {
+                Ok(false) => None,
+                Ok(true) => Some(DEFAULT_GENERATOR.into()),
+                Err(fields) => {
+                    let mut generator = DEFAULT_GENERATOR.to_string();
+                    for (key, value) in fields {
+                        match key {
+                            "generator" => generator = value.into(),
+                            _ => return Err(format!("`sbom: {text}` has `{key}`: write true, false or generator=IMAGE")),
+                        }
+                    }
+                    Some(generator)
+                }
+            };
+        }
+        Ok(wanted)
+    }
+}
+
+fn parse_provenance(text: &str) -> Result<Option<Provenance>, String> {
+    // BuildKit's default, where nothing else is said.
+    let mut provenance = Provenance { max: true, ..Provenance::default() };
+    let fields = match parameters(text) {
+        Ok(wanted) => return Ok(wanted.then_some(provenance)),
+        Err(fields) => fields,
+    };
+    let wrong = |key: &str, value: &str, what: &str| Err(format!("`provenance: {text}` has `{key}={value}`: write {what}"));
+    for (key, value) in fields {
+        match (key, value) {
+            ("mode", "max" | "min") => provenance.max = value == "max",
+            ("mode", _) => return wrong(key, value, "mode=min or mode=max"),
+            ("builder-id", _) => provenance.builder_id = value.into(),
+            ("reproducible", "true" | "false") => provenance.reproducible = value == "true",
+            ("version", "v1") => {}
+            ("version", _) => return wrong(key, value, "version=v1, the one that wharf writes"),
+            // About what is written to files, which wharf does not do.
+            ("inline-only" | "filename", _) => {}
+            _ => return wrong(key, value, "mode, builder-id, reproducible or version"),
+        }
+    }
+    Ok(Some(provenance))
+}
+
+/// A boolean, or else `KEY=VALUE,...`.
+fn parameters(text: &str) -> Result<bool, Vec<(&str, &str)>> {
+    match text.trim() {
+        "true" | "1" => Ok(true),
+        "false" | "0" | "" => Ok(false),
+        text => Err(text.split(',').map(|part| part.split_once('=').unwrap_or((part, "true"))).collect()),
+    }
+}
+
+/// A statement without its subject.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Predicate {
+    pub predicate_type: String,
+    pub predicate: Value,
+}
+
+/// A blob with its digest.
+#[derive(Clone, Debug)]
+pub struct Blob {
+    pub digest: String,
+    pub bytes: Vec<u8>,
+}
+
+impl Blob {
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Blob { digest: digest_of(&bytes), bytes }
+    }
+
+    fn json(value: &Value) -> Self {
+        Blob::new(value.to_string().into_bytes())
+    }
+
+    fn descriptor(&self, kind: &str) -> Value {
+        json!({"mediaType": kind, "digest": self.digest, "size": self.bytes.len()})
+    }
+}
+
+/// What a registry gets for an image about which something is said.
+#[derive(Clone, Debug)]
+pub struct Attested {
+    /// The statements, and a configuration that only has to be there.
+    pub blobs: Vec<Blob>,
+    /// The manifest that names them.
+    pub manifest: Blob,
+    /// What has the image's name: the image, and what is said of it.
+    pub index: Blob,
+}
+
+impl Attested {
+    /// `manifest` is the image's, of the media type `kind`.
+    pub fn of(name: &ImageRef, manifest: &Blob, kind: &str, predicates: &[Predicate]) -> Self {
+        let architecture = super::architecture();
+        let subject = json!([{
+            "name": purl(name),
+            "digest": {"sha256": manifest.digest.trim_start_matches("sha256:")},
+        }]);
+        let mut blobs = Vec::new();
+        let mut layers = Vec::new();
+        for Predicate { predicate_type, predicate } in predicates {
+            let statement = Blob::json(&json!({
+                "_type": "https://in-toto.io/Statement/v1",
+                "subject": subject,
+                "predicateType": predicate_type,
+                "predicate": predicate,
+            }));
+            let mut layer = statement.descriptor(STATEMENT);
+            layer["annotations"] = json!({"in-toto.io/predicate-type": predicate_type});
+            layers.push(layer);
+            blobs.push(statement);
+        }
+        let diff_ids: Vec<&String> = blobs.iter().map(|blob| &blob.digest).collect();
+        let config = Blob::json(&json!({
+            "architecture": "unknown", "os": "unknown", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        }));
+        let said = Blob::json(&json!({
+            "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config.descriptor(OCI_CONFIG), "layers": layers,
+        }));
+        let mut image = manifest.descriptor(kind);
+        image["platform"] = json!({"architecture": architecture, "os": "linux"});
+        let mut about = said.descriptor(OCI_MANIFEST);
+        about["annotations"] = json!({
+            "vnd.docker.reference.digest": manifest.digest,
+            "vnd.docker.reference.type": "attestation-manifest",
+        });
+        about["platform"] = json!({"architecture": "unknown", "os": "unknown"});
+        let index = Blob::json(&json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [image, about]}));
+        blobs.push(config);
+        Attested { blobs, manifest: said, index }
+    }
+}
+
+/// An image as a package URL, as BuildKit names it.
+pub fn purl(name: &ImageRef) -> String {
+    let version = name.version().replace(':', "%3A");
+    format!("pkg:docker/{}@{version}?platform=linux%2F{}", name.familiar_name(), super::architecture())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wanted_is_read() {
+        let provenance = |text: &str| Wanted::parse(Some(text), None).map(|wanted| wanted.provenance);
+        let max = Provenance { max: true, ..Provenance::default() };
+        assert_eq!(provenance("true"), Ok(Some(max.clone())));
+        assert_eq!(provenance("false"), Ok(None));
+        assert_eq!(provenance("mode=min"), Ok(Some(Provenance::default())));
+        let all = Provenance { builder_id: "https://ci/7".into(), reproducible: true, ..max };
+        assert_eq!(provenance("builder-id=https://ci/7,reproducible=true,version=v1"), Ok(Some(all)));
+        assert!(provenance("mode=all").unwrap_err().contains("mode=min or mode=max"));
+        assert!(provenance("version=v0.2").unwrap_err().contains("version=v1"));
+        assert!(provenance("moed=min").unwrap_err().contains("`moed=min`"));
+        let sbom = |text: &str| Wanted::parse(None, Some(text)).map(|wanted| wanted.sbom);
+        assert_eq!(sbom("true"), Ok(Some(DEFAULT_GENERATOR.into())));
+        assert_eq!(sbom("generator=scan:1"), Ok(Some("scan:1".into())));
+        assert_eq!(sbom("false"), Ok(None));
+        assert!(sbom("scanner=x").unwrap_err().contains("generator=IMAGE"));
+    }
+}

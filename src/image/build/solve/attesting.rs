@@ -1,0 +1,344 @@
+//! What a build says of its image: what it was made from, and what is in it.
+
+use super::*;
+use crate::image::attest::{PROVENANCE, Predicate, Provenance, SPDX, purl};
+use crate::image::build::Run;
+use crate::image::build::mounts::Mounted;
+use base64::Engine as _;
+use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
+
+/// Where a generator of bills of materials finds what it is to read, and writes: BuildKit's places.
+const SCANNED: &str = "/run/src/core/sbom";
+const EXTRAS: &str = "/run/src/extras";
+const WRITTEN: &str = "/run/out";
+
+/// A bill of materials may have as many bytes.
+const LARGEST: u64 = 256 << 20;
+
+/// Lines of a failed generator that its error shows.
+const SHOWN_LINES: usize = 20;
+
+/// What happens during a build that its provenance tells.
+pub(super) struct Facts {
+    begun: jiff::Timestamp,
+    /// URIs of what was not in the context, with its digests.
+    sources: Mutex<BTreeMap<String, Value>>,
+    networked: AtomicBool,
+    /// The repository that is the context, and its commit.
+    repository: Option<(String, String)>,
+}
+
+impl Facts {
+    pub(super) fn new(repository: Option<(String, String)>) -> Self {
+        let facts = Facts {
+            begun: jiff::Timestamp::now(),
+            sources: Mutex::default(),
+            networked: AtomicBool::new(false),
+            repository: repository.map(|(url, commit)| (without_password(&url), commit)),
+        };
+        if let Some((url, commit)) = &facts.repository {
+            facts.used_repository(url, commit);
+        }
+        facts
+    }
+
+    fn used(&self, uri: String, digest: Value) {
+        self.sources.lock().unwrap_or_else(|e| e.into_inner()).insert(uri, digest);
+    }
+
+    pub(super) fn used_image(&self, name: &ImageRef, image: &Image) {
+        self.used(purl(name), json!({"sha256": image.manifest.trim_start_matches("sha256:")}));
+    }
+
+    pub(super) fn used_repository(&self, url: &str, commit: &str) {
+        self.used(without_password(url), json!({"sha1": commit}));
+    }
+
+    pub(super) fn used_file(&self, url: &str, bytes: &[u8]) {
+        let digest = crate::image::store::digest_of(bytes);
+        self.used(without_password(url), json!({"sha256": digest.trim_start_matches("sha256:")}));
+    }
+
+    pub(super) fn ran_with_network(&self) {
+        self.networked.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A URL as it may be told to everybody.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_string() };
+    let end = rest.find('/').unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
+        None => url.to_string(),
+    }
+}
+
+impl Solver {
+    /// What the request wants to be said.
+    pub(super) async fn predicates(self: &Arc<Self>, target: usize, finished: &State) -> Result<Vec<Predicate>, ImageError> {
+        let mut predicates = Vec::new();
+        if let Some(generator) = &self.request.attest.sbom {
+            predicates.extend(self.bill_of_materials(generator, target, finished).await?);
+        }
+        if let Some(wanted) = &self.request.attest.provenance {
+            predicates.push(self.provenance(wanted));
+        }
+        Ok(predicates)
+    }
+
+    /// SLSA's form, with BuildKit's names for what SLSA leaves open.
+    fn provenance(&self, wanted: &Provenance) -> Predicate {
+        let request = &self.request;
+        let mut args = BTreeMap::new();
+        if let Some(target) = &request.target {
+            args.insert("target".to_string(), target.clone());
+        }
+        let told = request.args.iter().filter(|(name, _)| !PREDEFINED.contains(&name.as_str()));
+        let told = told.map(|(name, value)| (format!("build-arg:{name}"), value.clone()));
+        let labels = request.labels.iter().map(|(name, value)| (format!("label:{name}"), value.clone()));
+        let details: Vec<(String, String)> = told.chain(labels).collect();
+        // What is not told is not complete.
+        let complete = wanted.max || details.is_empty();
+        let mut asked = json!({"frontend": "dockerfile.v0"});
+        if wanted.max {
+            args.extend(details);
+            asked["secrets"] = request.secrets.keys().map(|id| json!({"id": id, "optional": true})).collect();
+            asked["ssh"] = request.ssh.keys().map(|id| json!({"id": id, "optional": true})).collect();
+        }
+        asked["args"] = json!(args);
+        let mut source = json!({"path": self.source.shown});
+        match &self.facts.repository {
+            Some((url, commit)) => {
+                source["uri"] = json!(url);
+                source["digest"] = json!({"sha1": commit});
+            }
+            None => asked["locals"] = json!([{"name": "context"}, {"name": "dockerfile"}]),
+        }
+        let mut details = json!({});
+        if wanted.max {
+            let text = base64::engine::general_purpose::STANDARD.encode(&self.source.text);
+            details["source"] = json!({"infos": [{"filename": self.source.shown, "language": "Dockerfile", "data": text}]});
+        }
+        let sources = self.facts.sources.lock().unwrap_or_else(|e| e.into_inner());
+        let sources: Vec<Value> = sources.iter().map(|(uri, digest)| json!({"uri": uri, "digest": digest})).collect();
+        let mut id = [0u8; 16];
+        let _ = std::fs::File::open("/dev/urandom").and_then(|mut file| std::io::Read::read_exact(&mut file, &mut id));
+        let predicate = json!({
+            "buildDefinition": {
+                "buildType": "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md",
+                "externalParameters": {"configSource": source, "request": asked},
+                "internalParameters": {"builderPlatform": format!("linux/{}", crate::image::architecture())},
+                "resolvedDependencies": sources,
+            },
+            "runDetails": {
+                "builder": {"id": wanted.builder_id},
+                "metadata": {
+                    "invocationId": id.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+                    "startedOn": self.facts.begun.to_string(),
+                    "finishedOn": jiff::Timestamp::now().to_string(),
+                    "buildkit_hermetic": !self.facts.networked.load(Ordering::Relaxed),
+                    // Files of a directory here are named nowhere.
+                    "buildkit_completeness": {
+                        "request": complete, "resolvedDependencies": self.facts.repository.is_some(),
+                    },
+                    "buildkit_reproducible": wanted.reproducible,
+                    "buildkit_metadata": details,
+                },
+            },
+        });
+        Predicate { predicate_type: PROVENANCE.into(), predicate }
+    }
+
+    /// Runs a generator of bills of materials on the image, by BuildKit's protocol. What it wrote is kept as a step's layer is.
+    async fn bill_of_materials(
+        self: &Arc<Self>,
+        generator: &str,
+        target: usize,
+        finished: &State,
+    ) -> Result<Vec<Predicate>, ImageError> {
+        let image = self.image(generator).await?;
+        let store = self.host.store();
+        let config: Value = serde_json::from_slice(&store.configuration(&image)?)
+            .map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
+        let mut config = Config::of(config);
+        if config.env("PATH").is_none() {
+            config.set_env("PATH", crate::runtime::DEFAULT_PATH);
+        }
+        let mut scanned = vec![(SCANNED.to_string(), finished)];
+        let others: Vec<(String, Arc<State>)> = self.stages_to_scan(target);
+        scanned.extend(others.iter().map(|(name, state)| (format!("{EXTRAS}/sbom-{name}"), state.as_ref())));
+        let context = self.scans("BUILDKIT_SBOM_SCAN_CONTEXT", finished, "context");
+        let keys: Vec<(&String, &String)> = scanned.iter().map(|(target, state)| (target, &state.key)).collect();
+        let key = cache::key(&image.id, &["SBOM", &json!(keys).to_string()]);
+        let id = self.begin(&format!("SBOM by {generator}"));
+        let begun = Instant::now();
+        let _turn = self.host.turns().take(&key).await;
+        // A context has no key of its own.
+        let known = if self.request.no_cache || context { None } else { cache::find(&store, &key) };
+        let cached = known.is_some();
+        let made = match known {
+            Some(made) => Ok(made),
+            None => {
+                let mut mounts: Vec<Mounted> = scanned
+                    .iter()
+                    .map(|(target, state)| Mounted::Layers {
+                        layers: state.layers.iter().map(|layer| layer.chain.clone()).collect(),
+                        target: target.clone(),
+                    })
+                    .collect();
+                if context {
+                    let (source, target) = (self.request.context.clone(), format!("{EXTRAS}/sbom-context"));
+                    mounts.push(Mounted::Bind { source, target, read_only: true });
+                }
+                self.generate(generator, &image, &config, mounts, id, &key).await
+            }
+        };
+        (self.report)(match &made {
+            Err(_) => Event::Failed { id },
+            Ok(_) if cached => Event::Cached { id },
+            Ok(_) => Event::Done { id, seconds: begun.elapsed().as_secs_f64() },
+        });
+        let wrote_nothing = || {
+            ImageError::Build(format!(
+                "the generator {generator} wrote no bill of materials: it is to write {WRITTEN}/*.spdx.json (BuildKit's protocol)"
+            ))
+        };
+        let layer = made?.layer.ok_or_else(wrote_nothing)?;
+        let generator = generator.to_string();
+        let found = blocking(move || read_bills(&store.layer(&layer.chain), &generator)).await?;
+        if found.is_empty() { Err(wrote_nothing()) } else { Ok(found) }
+    }
+
+    async fn generate(
+        &self,
+        generator: &str,
+        image: &Image,
+        config: &Config,
+        mounts: Vec<Mounted>,
+        id: u32,
+        key: &str,
+    ) -> Result<Made, ImageError> {
+        let mut args = config.strings("Entrypoint");
+        args.extend(config.strings("Cmd"));
+        let mut env = config.strings("Env");
+        env.push(format!("BUILDKIT_SCAN_DESTINATION={WRITTEN}"));
+        env.push(format!("BUILDKIT_SCAN_SOURCE={SCANNED}"));
+        if mounts.len() > 1 {
+            env.push(format!("BUILDKIT_SCAN_SOURCE_EXTRAS={EXTRAS}/"));
+        }
+        let last = Arc::new(Mutex::new(VecDeque::new()));
+        let (report, kept) = (self.report.clone(), last.clone());
+        let output = Arc::new(move |line: &str| {
+            report(Event::Output { id, line: line.to_string() });
+            let mut kept = kept.lock().unwrap_or_else(|e| e.into_inner());
+            if kept.len() == SHOWN_LINES {
+                kept.pop_front();
+            }
+            kept.push_back(line.to_string());
+        });
+        let ran = self.host.run(Run {
+            layers: image.layers.clone(),
+            args,
+            env,
+            user: config.text("User"),
+            working_dir: config.working_dir(),
+            network: self.request.network.clone().filter(|network| network != "default"),
+            extra_hosts: self.request.extra_hosts.clone(),
+            shm_size: None,
+            ulimits: Vec::new(),
+            privileged: false,
+            mounts,
+            output,
+        });
+        let ran = ran.await?;
+        if ran.code != 0 {
+            let mut message = format!("the generator {generator} of the bill of materials ended with exit code {}", ran.code);
+            for line in last.lock().unwrap_or_else(|e| e.into_inner()).iter() {
+                message.push_str(&format!("\n      {line}"));
+            }
+            return Err(ImageError::Build(message));
+        }
+        let (store, key, created) = (self.host.store(), key.to_string(), self.created.clone());
+        blocking(move || {
+            let made = Made { layer: store.keep(&ran.draft, None, None)?, created };
+            cache::remember(&store, &key, &made);
+            Ok(made)
+        })
+        .await
+    }
+
+    /// Stages besides the target that their Dockerfile wants to be scanned, of those that were built.
+    fn stages_to_scan(&self, target: usize) -> Vec<(String, Arc<State>)> {
+        let built = self.cells.iter().enumerate().filter_map(|(n, cell)| Some((n, cell.get()?.clone())));
+        let named = built.filter(|(n, _)| *n != target).map(|(n, state)| {
+            let name = self.stages.stages[n].name.clone();
+            (name.unwrap_or_else(|| format!("stage-{n}")), state)
+        });
+        named.filter(|(name, state)| self.scans("BUILDKIT_SBOM_SCAN_STAGE", state, name)).collect()
+    }
+
+    /// What an ARG of BuildKit's says: a boolean, or the names of what is to be scanned.
+    fn scans(&self, argument: &str, state: &State, name: &str) -> bool {
+        match state.args.get(argument).or_else(|| self.global.get(argument)).map(String::as_str) {
+            None | Some("false" | "0" | "") => false,
+            Some("true" | "1") => true,
+            Some(list) => list.split(',').any(|listed| listed.trim() == name),
+        }
+    }
+}
+
+/// What a generator wrote. It may have put links there: none leads out of its layer.
+fn read_bills(layer: &Path, generator: &str) -> Result<Vec<Predicate>, ImageError> {
+    use std::io::Read;
+    let failed = || ImageError::store(format!("reading what {generator} wrote"));
+    let tree = Tree::directory(layer).map_err(failed())?;
+    let mut found = Vec::new();
+    for file in tree.walk(Path::new(WRITTEN.trim_start_matches('/')), &Patterns::default()).unwrap_or_default() {
+        if file.is_directory() || !file.path.to_string_lossy().ends_with(".spdx.json") {
+            continue;
+        }
+        let mut text = Vec::new();
+        let opened = tree.open(&file.path, libc::O_RDONLY | libc::O_NONBLOCK).map_err(failed())?;
+        std::fs::File::from(opened).take(LARGEST).read_to_end(&mut text).map_err(failed())?;
+        let predicate = serde_json::from_slice(&text).map_err(|e| {
+            ImageError::Build(format!("what {generator} wrote to {} is no SPDX in JSON: {e}", file.path.display()))
+        })?;
+        found.push(Predicate { predicate_type: SPDX.into(), predicate });
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generators_links_lead_nowhere_else() {
+        let layer = tempfile::tempdir().unwrap();
+        let written = layer.path().join(WRITTEN.trim_start_matches('/'));
+        std::fs::create_dir_all(&written).unwrap();
+        std::fs::write(written.join("a.spdx.json"), r#"{"name": "a"}"#).unwrap();
+        assert_eq!(read_bills(layer.path(), "g").unwrap()[0].predicate, json!({"name": "a"}));
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(outside.path(), r#"{"of": "the host"}"#).unwrap();
+        for link in [outside.path().to_path_buf(), Path::new("../../../../..").join(outside.path().strip_prefix("/").unwrap())] {
+            std::os::unix::fs::symlink(link, written.join("b.spdx.json")).unwrap();
+            assert!(read_bills(layer.path(), "g").is_err());
+            std::fs::remove_file(written.join("b.spdx.json")).unwrap();
+        }
+    }
+
+    #[test]
+    fn passwords_of_urls_are_not_told() {
+        for (url, told) in [
+            ("https://me:secret@host/x.git#main", "https://host/x.git#main"),
+            ("ssh://git@host/x.git", "ssh://host/x.git"),
+            ("https://host/a@b", "https://host/a@b"),
+            ("git@host:x.git", "git@host:x.git"),
+        ] {
+            assert_eq!(without_password(url), told);
+        }
+    }
+}
