@@ -484,11 +484,13 @@ impl Solver {
         });
         state.created = state.created.clone().max(made.created);
         state.config.record(&state.created, by, made.layer.is_some());
+        state.key = key;
         if let Some(layer) = made.layer {
+            // What comes next is on this layer, and on none that the same step made another time.
+            state.key = cache::key(&state.key, &[&layer.chain]);
             state.config.add_layer(&layer.diff_id);
             state.layers.push(layer);
         }
-        state.key = key;
         Ok(cached)
     }
 }
