@@ -4,6 +4,7 @@ mod attributes;
 mod builds;
 mod commands;
 mod examples;
+mod forms;
 mod hostile;
 mod images;
 mod networks;

@@ -453,7 +453,14 @@ fn what_this_host_has_not_is_said() {
         ("storage_opt: {sise: 1G}", "", &["no storage option `sise`", "`size`"]),
         ("storage_opt: {size: much}", "", &["`size` is `much`", "`10g`"]),
         ("models: [llm]", "models: {llm: {model: ai/smollm2}}", &["the model `llm`", "environment"]),
+        (
+            "models: {llm: {endpoint_var: URL, model_var: NAME}}",
+            "models: {llm: {name: big, model: ai/smollm2, context_size: 4096, runtime_flags: ['--fast']}}",
+            &["the model `llm`", "environment"],
+        ),
         ("credential_spec: {file: x.json}", "", &["credential_spec", "Windows"]),
+        ("credential_spec: {config: c}", "configs: {c: {content: x}}", &["credential_spec", "Windows"]),
+        ("credential_spec: {registry: x}", "", &["credential_spec", "Windows"]),
         ("userns_mode: private", "", &["userns_mode"]),
         ("gpus: all", "", &["asks for devices", "under `devices`"]),
         ("platform: linux/s390x", "", &["linux/s390x", "emulates no other"]),
@@ -462,7 +469,7 @@ fn what_this_host_has_not_is_said() {
         stack.write("compose.yaml", &format!("services: {{app: {{{}}}}}\n{top}", sleeping(service)));
         stack.wharf(&["up", "-d"]).fails(1, words);
     }
-    stack.write("compose.yaml", "services: {db: {provider: {type: cloud}}}");
+    stack.write("compose.yaml", "services: {db: {provider: {type: cloud, options: {size: 256}}}}");
     stack.wharf(&["up", "-d"]).fails(1, &["provider `cloud`", "by a profile"]);
     stack.write("compose.yaml", "services: {}");
 }
