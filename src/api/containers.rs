@@ -311,6 +311,10 @@ pub async fn remove(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
 pub async fn act(engine: &Arc<Engine>, id: &str, action: &str, query: &Query) -> Reply {
     let container = engine.container(id)?;
     let timeout = query.number::<i64>("t").map(|t| if t < 0 { u64::from(u32::MAX) } else { t as u64 });
+    let signal = |text: &str| {
+        parse_signal(text).ok_or_else(|| EngineError::Invalid(format!("`{text}` is not a signal; signal(7) lists them")))
+    };
+    let given = query.get("signal").filter(|text| !text.is_empty());
     match action {
         "start" => {
             if container.status() == Status::Running {
@@ -322,14 +326,11 @@ pub async fn act(engine: &Arc<Engine>, id: &str, action: &str, query: &Query) ->
             if !container.status().is_alive() {
                 return reply::empty(304);
             }
-            engine.stop(&container, timeout).await?;
+            engine.stop(&container, timeout, given.map(signal).transpose()?).await?;
         }
-        "restart" => engine.restart(&container, timeout).await?,
+        "restart" => engine.restart(&container, timeout, given.map(signal).transpose()?).await?,
         "kill" => {
-            let text = query.get("signal").filter(|s| !s.is_empty()).unwrap_or("SIGKILL");
-            let signal = parse_signal(text)
-                .ok_or_else(|| EngineError::Invalid(format!("`{text}` is not a signal; signal(7) lists them")))?;
-            engine.kill(&container, signal)?;
+            engine.kill(&container, signal(given.unwrap_or("SIGKILL"))?)?;
         }
         "rename" => {
             let name = query.get("name").filter(|name| !name.is_empty());

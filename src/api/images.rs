@@ -1,6 +1,6 @@
 //! `/images`: Docker's calls about images.
 
-use super::reply::{self, Query, Reply};
+use super::reply::{self, Filters, Query, Reply};
 use crate::engine::projects::Progress;
 use crate::engine::{Engine, EngineError};
 use crate::image::chunks::ChunkReader;
@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: &Query, request: Request<Incoming>) -> Reply {
     match (method.as_str(), rest) {
-        ("GET", ["json"]) => list(engine),
+        ("GET", ["json"]) => list(engine, query),
         ("POST", ["create"]) => match query.get("fromImage") {
             Some(image) => pull(engine, image, query),
             None => import(engine, query, request).await,
@@ -50,7 +50,9 @@ fn created(image: &Image) -> i64 {
     image.config.created().as_ref().and_then(|c| c.parse::<jiff::Timestamp>().ok()).map_or(0, |t| t.as_second())
 }
 
-fn list(engine: &Engine) -> Reply {
+fn list(engine: &Engine, query: &Query) -> Reply {
+    let filters = query.filters();
+    let wanted = wanted_images(engine, &filters)?;
     let value = |(name, image): &(ImageRef, Image)| {
         json!({
             "Id": image.id,
@@ -63,7 +65,29 @@ fn list(engine: &Engine) -> Reply {
             "SharedSize": -1,
         })
     };
-    reply::json(200, &engine.images.list()?.iter().map(value).collect::<Vec<Value>>())
+    reply::json(200, &engine.images.list()?.iter().filter(|one| wanted(one)).map(value).collect::<Vec<Value>>())
+}
+
+/// Docker's filters of images. Each that has a name is one that `dangling=true` does not mean.
+fn wanted_images(engine: &Engine, filters: &Filters) -> Result<impl Fn(&(ImageRef, Image)) -> bool, EngineError> {
+    let moment = |key: &str| -> Result<Option<i64>, EngineError> {
+        let name = filters.get(key).and_then(|names| names.first());
+        name.map(|name| Ok(created(&engine.image(name)?.1))).transpose()
+    };
+    let (before, since) = (moment("before")?, moment("since")?);
+    Ok(move |(name, image): &(ImageRef, Image)| {
+        let labels = image.config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
+        let fits = |pattern: &String| {
+            let parts = |text: &str| text.split('/').map(str::to_string).collect::<Vec<_>>();
+            let fits = |text: &str| crate::image::build::ignore::fits(&parts(pattern), &parts(text));
+            fits(&name.familiar()) || fits(&name.familiar_name())
+        };
+        before.is_none_or(|before| created(image) < before)
+            && since.is_none_or(|since| created(image) > since)
+            && filters.get("reference").is_none_or(|patterns| patterns.iter().any(fits))
+            && filters.get("dangling").is_none_or(|values| values.iter().all(|value| value == "false" || value == "0"))
+            && reply::labelled(&labels.into_iter().collect(), filters)
+    })
 }
 
 fn inspect(engine: &Engine, name: &str) -> Reply {

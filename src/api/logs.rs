@@ -1,4 +1,4 @@
-//! Logs and events: answers that may go on as long as the client listens.
+//! Logs: answers that may go on as long as the client listens.
 
 use super::exec::frame_header;
 use super::reply::{self, Query, Reply};
@@ -48,18 +48,22 @@ pub(super) struct Options {
     pub raw: bool,
 }
 
-/// Docker's times: seconds since 1970 with a fraction, or RFC 3339. In the form of the log, so that they compare as text.
+/// A time in the form of the log, so that they compare as text.
 fn log_time(text: &str) -> Result<String, EngineError> {
+    Ok(format!("{:.9}", moment(text)?))
+}
+
+/// Docker's times: seconds since 1970 with a fraction, or RFC 3339.
+pub(super) fn moment(text: &str) -> Result<jiff::Timestamp, EngineError> {
     let bad = || EngineError::Invalid(format!("`{text}` is not a time: write 2026-01-31T12:00:00Z, or seconds since 1970"));
-    let time = match text.split_once('.').unwrap_or((text, "")) {
+    Ok(match text.split_once('.').unwrap_or((text, "")) {
         (seconds, fraction) if seconds.parse::<i64>().is_ok() => {
             let nanos = format!("{fraction:0<9}");
             jiff::Timestamp::new(seconds.parse().map_err(|_| bad())?, nanos[..9].parse().map_err(|_| bad())?)
                 .map_err(|_| bad())?
         }
         _ => text.parse::<jiff::Timestamp>().map_err(|_| bad())?,
-    };
-    Ok(format!("{time:.9}"))
+    })
 }
 
 /// Sends a log until its end, or, following, until the container's.
@@ -139,40 +143,4 @@ fn fill(reader: &mut Reader, options: Options, inside: &mut bool) -> std::io::Re
         }
     }
     Ok(batch)
-}
-
-/// `GET /events`: one JSON object a line, from now on.
-pub fn events(engine: &Arc<Engine>, query: &Query) -> Reply {
-    let mut events = engine.subscribe();
-    let filters = query.filters();
-    let (sender, receiver) = mpsc::channel(64);
-    tokio::spawn(async move {
-        loop {
-            let event = tokio::select! {
-                event = events.recv() => match event {
-                    Ok(event) => event,
-                    Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => continue,
-                    Err(_) => return,
-                },
-                () = sender.closed() => return,
-            };
-            let allowed = |key: &str, value: &str| filters.get(key).is_none_or(|list| list.iter().any(|v| v == value));
-            let labels = filters.get("label").is_none_or(|list| {
-                list.iter().all(|l| {
-                    l.split_once('=').map_or(event.actor.attributes.contains_key(l), |(k, v)| {
-                        event.actor.attributes.get(k).is_some_and(|x| x == v)
-                    })
-                })
-            });
-            if !(allowed("type", event.kind) && allowed("event", &event.action) && labels) {
-                continue;
-            }
-            let Ok(mut line) = serde_json::to_vec(&event) else { continue };
-            line.push(b'\n');
-            if sender.send(Bytes::from(line)).await.is_err() {
-                return;
-            }
-        }
-    });
-    reply::stream("application/json", reply::receiver_stream(receiver))
 }

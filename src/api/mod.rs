@@ -8,6 +8,7 @@ mod attach;
 mod build;
 pub mod client;
 mod containers;
+mod events;
 mod exec;
 mod images;
 mod logs;

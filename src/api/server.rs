@@ -1,7 +1,7 @@
 //! The engine's end: connections, routes, errors.
 
 use super::reply::{self, Body, Query, Reply};
-use super::{API_VERSION, MIN_API_VERSION, archive, attach, containers, exec, images, logs, networks, projects, usage};
+use super::{API_VERSION, MIN_API_VERSION, archive, attach, containers, events, exec, images, logs, networks, projects, usage};
 use crate::engine::{Engine, EngineError};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -82,7 +82,7 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Reply {
         ["_ping"] if get => ping(),
         ["version"] if get => reply::json(200, &version()),
         ["info"] if get => reply::json(200, &info(&engine)),
-        ["events"] if get => logs::events(&engine, &query),
+        ["events"] if get => events::events(&engine, &query),
         ["containers", rest @ ..] => match rest {
             ["json"] if get => containers::list(&engine, &query),
             ["create"] if post => containers::create(&engine, &query, request).await,

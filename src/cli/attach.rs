@@ -44,7 +44,7 @@ pub async fn run(global: &Global, command: Attach) -> Outcome {
 pub async fn to_container(client: &Client, id: &str, how: &How) -> Outcome {
     let keys = terminal::detach_keys(&how.detach_keys)?;
     let from_start = false;
-    match streams(client, id, !how.no_stdin, how.sig_proxy, from_start, keys).await? {
+    match streams(client, id, Which::output(!how.no_stdin), how.sig_proxy, from_start, keys).await? {
         Ended::Detached => Ok(()),
         Ended::Closed => match exit_code(client, id).await? {
             0 => Ok(()),
@@ -60,16 +60,16 @@ pub async fn to_container(client: &Client, id: &str, how: &How) -> Outcome {
 pub async fn streams(
     client: &Client,
     id: &str,
-    stdin: bool,
+    which: Which,
     signals: bool,
     from_start: bool,
     detach_keys: Vec<u8>,
 ) -> Result<Ended, Failure> {
     let config: Value = client.get(&format!("/containers/{id}/json")).await?;
     let tty = config["Config"]["Tty"].as_bool().unwrap_or(false);
-    let stdin = stdin && config["Config"]["OpenStdin"].as_bool().unwrap_or(false);
-    let path =
-        format!("/containers/{id}/attach?stream=1&stdout=1&stderr=1&stdin={}&logs={}", u8::from(stdin), u8::from(from_start));
+    let stdin = which.stdin && config["Config"]["OpenStdin"].as_bool().unwrap_or(false);
+    let [stdin_flag, stdout, stderr, logs] = [stdin, which.stdout, which.stderr, from_start].map(u8::from);
+    let path = format!("/containers/{id}/attach?stream=1&stdin={stdin_flag}&stdout={stdout}&stderr={stderr}&logs={logs}");
     let stream = client.hijack(&path, &Value::Null).await?;
     let joined = Joined {
         tty,
@@ -81,12 +81,29 @@ pub async fn streams(
     terminal::join(client, stream, &joined).await
 }
 
+/// Which of a container's streams are joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Which {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+impl Which {
+    /// All of its output, and its input where that is wanted.
+    pub fn output(stdin: bool) -> Self {
+        Which { stdin, stdout: true, stderr: true }
+    }
+}
+
 /// How a container that has just been made is run.
 #[derive(Clone, Debug)]
 pub struct Stay {
     /// Print its id and leave it running.
     pub detach: bool,
-    pub stdin: bool,
+    pub which: Which,
+    /// Pass signals on.
+    pub sig_proxy: bool,
     /// Remove it when it has ended.
     pub rm: bool,
     /// Keys that leave it running.
@@ -97,7 +114,14 @@ pub struct Stay {
 
 impl Default for Stay {
     fn default() -> Self {
-        Stay { detach: false, stdin: false, rm: false, detach_keys: "ctrl-p,ctrl-q".into(), keep: false }
+        Stay {
+            detach: false,
+            which: Which::output(false),
+            sig_proxy: true,
+            rm: false,
+            detach_keys: "ctrl-p,ctrl-q".into(),
+            keep: false,
+        }
     }
 }
 
@@ -119,7 +143,7 @@ pub async fn start_and_stay(client: &Client, id: &str, stay: Stay) -> Outcome {
         return Ok(());
     }
     let keys = terminal::detach_keys(&stay.detach_keys)?;
-    if streams(client, id, stay.stdin, true, true, keys).await? == Ended::Detached {
+    if streams(client, id, stay.which, stay.sig_proxy, true, keys).await? == Ended::Detached {
         return Ok(());
     }
     let code = exit_code(client, id).await?;

@@ -1,6 +1,7 @@
 //! `wharf events`, and those of the whole engine.
 
-use super::{Global, Outcome, connect, project, ps};
+use super::template::Template;
+use super::{Failure, Global, Outcome, connect, logs, network, project, ps};
 use crate::api::client::Client;
 use crate::api::reply::escape;
 use crate::engine::convert::{LABEL_PROJECT, LABEL_SERVICE};
@@ -14,6 +15,37 @@ pub struct Events {
     /// A JSON object a line.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    span: Span,
+}
+
+/// Of which time.
+#[derive(clap::Args, Debug, Default)]
+pub struct Span {
+    /// What has happened from a time on, too, of the last 256 events: 2026-01-31T12:00:00Z, or how long ago: 10m.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Up to a time, and no longer.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+}
+
+/// Events of the whole engine.
+#[derive(clap::Args, Debug)]
+pub struct All {
+    /// text, json (an object a line), or a template such as '{{.Action}}'.
+    #[arg(long, default_value = "text")]
+    format: String,
+    /// Those that fulfil a condition: type=, event=, container=, image=, network=, volume= or label=; may be repeated.
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = filter)]
+    filter: Vec<(String, String)>,
+    #[command(flatten)]
+    span: Span,
+}
+
+/// A condition of `--filter`.
+fn filter(text: &str) -> Result<(String, String), String> {
+    network::condition(text, &["type", "event", "container", "image", "network", "volume", "label"])
 }
 
 pub async fn run(global: &Global, command: Events) -> Outcome {
@@ -25,10 +57,10 @@ pub async fn run(global: &Global, command: Events) -> Outcome {
         let attributes = &event["Actor"]["Attributes"];
         let service = attributes[LABEL_SERVICE].as_str().unwrap_or_default().to_string();
         if !command.services.is_empty() && !command.services.contains(&service) {
-            return None;
+            return Ok(None);
         }
         let short = json!({"image": attributes["image"], "name": attributes["name"]});
-        Some(if command.json {
+        Ok(Some(if command.json {
             json!({
                 "action": event["Action"], "attributes": short, "id": event["Actor"]["ID"], "service": service,
                 "time": time(event), "type": event["Type"],
@@ -36,25 +68,46 @@ pub async fn run(global: &Global, command: Events) -> Outcome {
             .to_string()
         } else {
             line(event, &short)
-        })
+        }))
     };
-    follow(&client, &filters, show).await
+    follow(&client, &escape(&filters.to_string()), &command.span, show).await
 }
 
 /// Everything that happens, until the engine leaves.
 ///
 /// # Errors
 /// A broken connection.
-pub async fn all(client: &Client, format: &str) -> Outcome {
-    let as_json = format == "json";
-    let show = |event: &Value| Some(if as_json { event.to_string() } else { line(event, &event["Actor"]["Attributes"]) });
-    follow(client, &json!({}), show).await
+pub async fn all(client: &Client, command: &All) -> Outcome {
+    let failed = |why: String| Failure::Message(format!("--format: {why}"));
+    let template = match command.format.as_str() {
+        "text" | "json" | "" => None,
+        text if text.contains("{{") => Some(Template::parse(text).map_err(failed)?),
+        other => return Err(failed(format!("`{other}` is neither text nor json, nor a template such as '{{{{.Action}}}}'"))),
+    };
+    let show = |event: &Value| match (&template, command.format.as_str()) {
+        (Some(template), _) => template.render(event).map(Some).map_err(failed),
+        (None, "json") => Ok(Some(event.to_string())),
+        _ => Ok(Some(line(event, &event["Actor"]["Attributes"]))),
+    };
+    follow(client, &network::filters(&command.filter), &command.span, show).await
 }
 
-async fn follow(client: &Client, filters: &Value, show: impl Fn(&Value) -> Option<String>) -> Outcome {
-    let mut events = client.get_lines(&format!("/events?filters={}", escape(&filters.to_string()))).await?;
+/// `filters` is escaped.
+async fn follow(
+    client: &Client,
+    filters: &str,
+    span: &Span,
+    show: impl Fn(&Value) -> Result<Option<String>, Failure>,
+) -> Outcome {
+    let mut path = format!("/events?filters={filters}");
+    for (key, time) in [("since", &span.since), ("until", &span.until)] {
+        if let Some(time) = time {
+            path.push_str(&format!("&{key}={}", escape(&logs::moment(time)?)));
+        }
+    }
+    let mut events = client.get_lines(&path).await?;
     while let Some(event) = events.next::<Value>().await? {
-        let Some(text) = show(&event) else { continue };
+        let Some(text) = show(&event)? else { continue };
         let mut out = std::io::stdout().lock();
         if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
             return Ok(());

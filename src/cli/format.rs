@@ -49,6 +49,18 @@ pub struct Listing {
     pub format: Format,
 }
 
+/// The field of a row that has its labels, for `{{.Label "NAME"}}`. It is in no JSON.
+pub const LABEL: &str = "Label";
+
+/// A row as JSON prints it.
+pub fn without_methods(mut row: Value) -> Value {
+    // A row of a list: what is inspected may have a field of that name.
+    if let Some(row) = row.as_object_mut().filter(|row| row.contains_key("Labels") || row.contains_key("Repository")) {
+        row.remove(LABEL);
+    }
+    row
+}
+
 /// A column: the field's name in templates, and its title in tables.
 pub type Column = (&'static str, &'static str);
 
@@ -78,7 +90,10 @@ impl Format {
                 let row = |row: &Value| columns.iter().map(|(key, _)| text(&row[*key])).collect();
                 output::table(&header, rows.iter().map(row).collect())
             }
-            Format::Json => rows.iter().map(Value::to_string).collect::<Vec<_>>().join("\n"),
+            Format::Json => {
+                let rows = rows.iter().map(|row| without_methods(row.clone()).to_string());
+                rows.collect::<Vec<_>>().join("\n")
+            }
             Format::Rows(template) => {
                 let lines = rows.iter().map(|row| template.render(row).map_err(failed)).collect::<Result<Vec<_>, _>>()?;
                 lines.join("\n")

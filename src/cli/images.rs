@@ -1,9 +1,9 @@
 //! `wharf pull`, `wharf images` and `wharf image`.
 
-use super::format::{Column, Listing};
+use super::format::{Column, LABEL, Listing};
 use super::output::{Steps, bytes, table};
 use super::ps;
-use super::{Failure, Global, Outcome, connect, project};
+use super::{Failure, Global, Outcome, connect, network, project};
 use crate::api::client::Client;
 use crate::api::reply::escape;
 use crate::engine::projects::Progress;
@@ -113,6 +113,12 @@ pub enum Image {
         /// Docker's, for images that have no name.
         #[arg(short, long, hide = true)]
         all: bool,
+        /// Their digests as well.
+        #[arg(long)]
+        digests: bool,
+        /// Those that fulfil a condition: label=, reference=PATTERN, before=IMAGE, since=IMAGE or dangling=; may be repeated.
+        #[arg(short, long, value_name = "KEY=VALUE", value_parser = filter)]
+        filter: Vec<(String, String)>,
         /// Of this name, with or without a tag.
         name: Option<String>,
     },
@@ -279,7 +285,14 @@ fn image_row(image: &Value, id: &str, repository: &str, tag: &str) -> Value {
         "CreatedSince": format!("{} ago", crate::units::time_text(now - created)),
         "CreatedAt": jiff::Timestamp::from_second(created).map(|time| time.to_string()).unwrap_or_default(),
         "Size": bytes(image["Size"].as_u64().unwrap_or(0)),
+        "Digest": image["RepoDigests"][0].as_str().and_then(|name| Some(name.split_once('@')?.1)).unwrap_or("<none>"),
+        LABEL: image["Labels"],
     })
+}
+
+/// A condition of `--filter`.
+fn filter(text: &str) -> Result<(String, String), String> {
+    network::condition(text, &["label", "reference", "before", "since", "dangling"])
 }
 
 pub async fn image(global: &Global, command: Image) -> Outcome {
@@ -346,8 +359,8 @@ pub async fn image(global: &Global, command: Image) -> Outcome {
                 println!("{reference}");
             }
         }
-        Image::Ls { listing: Listing { quiet, no_trunc, format }, name, .. } => {
-            let images: Vec<Value> = client.get("/images/json").await?;
+        Image::Ls { listing: Listing { quiet, no_trunc, format }, name, digests, filter, .. } => {
+            let images: Vec<Value> = client.get(&format!("/images/json?filters={}", network::filters(&filter))).await?;
             let id = |i: &Value| {
                 let id = i["Id"].as_str().unwrap_or_default();
                 if no_trunc { id.to_string() } else { id.trim_start_matches("sha256:").chars().take(12).collect() }
@@ -368,7 +381,11 @@ pub async fn image(global: &Global, command: Image) -> Outcome {
                 ids.iter().for_each(|id| println!("{id}"));
                 return Ok(());
             }
-            format.print(&COLUMNS, &rows)?;
+            let mut columns = COLUMNS.to_vec();
+            if digests {
+                columns.insert(2, ("Digest", "DIGEST"));
+            }
+            format.print(&columns, &rows)?;
         }
         Image::Rm { references, .. } => {
             for reference in references {

@@ -128,7 +128,7 @@ pub async fn of_container(client: &Client, name: &str, how: &How) -> Outcome {
 }
 
 /// A time, or a duration that lies in the past.
-fn moment(text: &str) -> Result<String, Failure> {
+pub fn moment(text: &str) -> Result<String, Failure> {
     if let Some(nanos) = crate::compose::units::duration(text).filter(|_| text.ends_with(|c: char| c.is_ascii_alphabetic())) {
         let past = jiff::Timestamp::now().as_nanosecond() - i128::from(nanos);
         return Ok(jiff::Timestamp::from_nanosecond(past).map(|t| t.to_string()).unwrap_or_default());

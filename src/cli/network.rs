@@ -1,6 +1,6 @@
 //! `wharf network` and `wharf volume`.
 
-use super::format::{self, Column, Format, Listing};
+use super::format::{self, Column, Format, LABEL, Listing};
 use super::{Failure, Global, Outcome, connect};
 use crate::api::client::Client;
 use crate::api::reply::escape;
@@ -229,6 +229,7 @@ pub async fn network(global: &Global, command: Network) -> Outcome {
                 json!({
                     "ID": id(n), "Name": n["Name"], "Driver": n["Driver"], "Scope": n["Scope"], "Subnet": text(&n["IPAM"]["Config"][0]["Subnet"]),
                     "Internal": n["Internal"].to_string(), "IPv6": n["EnableIPv6"].to_string(), "CreatedAt": n["Created"], "Labels": labels(&n["Labels"]),
+                    LABEL: n["Labels"],
                 })
             };
             const COLUMNS: [Column; 5] =
@@ -308,7 +309,7 @@ pub async fn show_volumes(client: &Client, filters: &str, quiet: bool, format: &
         list.iter().for_each(|v| println!("{}", text(&v["Name"])));
         return Ok(());
     }
-    let row = |v: &&Value| json!({"Driver": v["Driver"], "Name": v["Name"], "Scope": "local", "Mountpoint": v["Mountpoint"], "Labels": labels(&v["Labels"])});
+    let row = |v: &&Value| json!({"Driver": v["Driver"], "Name": v["Name"], "Scope": "local", "Mountpoint": v["Mountpoint"], "Labels": labels(&v["Labels"]), LABEL: v["Labels"]});
     format.print(&COLUMNS, &list.iter().map(row).collect::<Vec<_>>())
 }
 

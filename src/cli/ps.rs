@@ -1,6 +1,6 @@
 //! `wharf ps` and `wharf ls`.
 
-use super::format::{Column, Format};
+use super::format::{Column, Format, LABEL, without_methods};
 use super::output::table;
 use super::{Failure, Global, Outcome, connect, project};
 use crate::api::client::Client;
@@ -138,6 +138,7 @@ impl Listed {
             "ExitCode": self.exit_code,
             "Ports": self.ports_text(),
             "Labels": labels.join(","),
+            LABEL: self.labels,
         })
     }
 
@@ -150,7 +151,7 @@ impl Listed {
         described["CreatedAt"] = json!(self.created);
         described["Publishers"] = self.ports.iter().map(port).collect();
         described["Labels"] = json!(self.labels);
-        described
+        without_methods(described)
     }
 
     pub fn ports_text(&self) -> String {

@@ -135,7 +135,7 @@ pub async fn run(global: &Global, command: Run) -> Outcome {
     attach::start_and_stay(
         &client,
         &id,
-        attach::Stay { detach: command.detach, stdin, rm: command.rm, ..attach::Stay::default() },
+        attach::Stay { detach: command.detach, which: attach::Which::output(stdin), rm: command.rm, ..attach::Stay::default() },
     )
     .await
 }

@@ -13,11 +13,7 @@ pub enum System {
         verbose: bool,
     },
     /// Show everything that happens.
-    Events {
-        /// text or json (an object a line).
-        #[arg(long, default_value = "text", value_parser = ["text", "json"])]
-        format: String,
-    },
+    Events(events::All),
     /// Print what is known of the engine, in JSON.
     Info,
     /// Remove stopped containers, unused networks and layers that nothing needs.
@@ -43,7 +39,7 @@ pub async fn system(global: &Global, command: System) -> Outcome {
     let client = connect::engine(global).await?;
     match command {
         System::Check => {}
-        System::Events { format } => events::all(&client, &format).await?,
+        System::Events(command) => events::all(&client, &command).await?,
         System::Info => {
             let info: Value = client.get("/info").await?;
             println!("{}", serde_json::to_string_pretty(&info).unwrap_or_default());

@@ -231,20 +231,26 @@ impl Engine {
         self.follow_new(container, link).await
     }
 
-    /// Stops a container: its stop signal, its grace period, SIGKILL.
+    /// Stops a container: its stop signal, or another, its grace period in seconds, SIGKILL.
     ///
     /// # Errors
     /// When the container cannot be signalled.
-    pub async fn stop(self: &Arc<Self>, container: &Arc<Container>, timeout: Option<u64>) -> Result<(), EngineError> {
+    pub async fn stop(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        timeout: Option<u64>,
+        signal: Option<i32>,
+    ) -> Result<(), EngineError> {
         let _operation = container.operation.lock().await;
         self.update(container, |record| record.stopped_by_user = true);
-        self.stop_locked(container, timeout).await
+        self.stop_locked(container, timeout, signal).await
     }
 
     pub(super) async fn stop_locked(
         self: &Arc<Self>,
         container: &Arc<Container>,
         timeout: Option<u64>,
+        signal: Option<i32>,
     ) -> Result<(), EngineError> {
         if let Some(timer) = locked(&container.live).restart.take() {
             timer.abort();
@@ -271,7 +277,7 @@ impl Engine {
                 Err(_) => tracing::warn!("the pre_stop hooks of {} took longer than {seconds} s", record.name),
             }
         }
-        let signal = Self::stop_signal(&record);
+        let signal = signal.unwrap_or_else(|| Self::stop_signal(&record));
         self.signal(container, signal)?;
         // At a shutdown it is about to be restarted then, by another engine.
         let over = |record: &ContainerRecord| !matches!(record.state.status, Status::Running | Status::Paused);
@@ -381,10 +387,15 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::stop`] and [`Engine::start`].
-    pub async fn restart(self: &Arc<Self>, container: &Arc<Container>, timeout: Option<u64>) -> Result<(), EngineError> {
+    pub async fn restart(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        timeout: Option<u64>,
+        signal: Option<i32>,
+    ) -> Result<(), EngineError> {
         let _operation = container.operation.lock().await;
         self.update(container, |record| record.stopped_by_user = true);
-        self.stop_locked(container, timeout).await?;
+        self.stop_locked(container, timeout, signal).await?;
         self.update(container, |record| record.stopped_by_user = false);
         self.start_locked(container).await?;
         self.emit_container(container, "restart", &[]);
@@ -428,7 +439,7 @@ impl Engine {
                 )));
             }
             self.update(container, |record| record.stopped_by_user = true);
-            self.stop_locked(container, Some(0)).await?;
+            self.stop_locked(container, Some(0), None).await?;
         }
         self.remove_locked(container, volumes)
     }
@@ -446,7 +457,7 @@ impl Engine {
         let _operation = container.operation.lock().await;
         if container.status().is_alive() {
             self.update(container, |record| record.stopped_by_user = true);
-            self.stop_locked(container, timeout).await?;
+            self.stop_locked(container, timeout, None).await?;
         }
         self.remove_locked(container, volumes)
     }

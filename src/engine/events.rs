@@ -2,10 +2,10 @@
 
 use indexmap::IndexMap;
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast};
 
 /// An event in the form of Docker's API.
 #[derive(Clone, Debug, Serialize)]
@@ -31,12 +31,41 @@ pub struct Actor {
     pub attributes: IndexMap<String, String>,
 }
 
-impl super::Engine {
-    /// Everything that happens from now on.
-    pub fn subscribe(&self) -> tokio::sync::broadcast::Receiver<Event> {
-        self.events.subscribe()
+/// How many events are kept for who asks what has been: Docker's number.
+const KEPT: usize = 256;
+
+/// Who is told of events, and the last of them.
+pub struct Events {
+    listeners: broadcast::Sender<Arc<Event>>,
+    last: Mutex<VecDeque<Arc<Event>>>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Events { listeners: broadcast::Sender::new(1024), last: Mutex::default() }
+    }
+}
+
+impl Events {
+    pub(super) fn tell(&self, event: Event) {
+        let event = Arc::new(event);
+        let mut last = super::locked(&self.last);
+        if last.len() == KEPT {
+            last.pop_front();
+        }
+        last.push_back(event.clone());
+        // Under the lock: who subscribes has each event once, as one that was or as one that comes.
+        let _ = self.listeners.send(event);
     }
 
+    /// The last events, and those from now on.
+    pub fn subscribe(&self) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
+        let last = super::locked(&self.last);
+        (last.iter().cloned().collect(), self.listeners.subscribe())
+    }
+}
+
+impl super::Engine {
     /// Tells when the files of a container's directory change.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The engine as a process: one for each data root, started on demand, gone when there is nothing left to watch.
 
-use super::events::LogWatcher;
+use super::events::{Events, LogWatcher};
 use super::{Config, Engine, EngineError, control_groups, locked, shutdown};
 use crate::image::Store;
 use crate::image::registry::Registry;
@@ -20,7 +20,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::sync::{Semaphore, watch};
 
 /// How long an engine without containers waits for another request.
 const IDLE: Duration = Duration::from_secs(60);
@@ -178,7 +178,7 @@ impl Engine {
             networks: Default::default(),
             volumes: Default::default(),
             execs: Default::default(),
-            events: broadcast::Sender::new(1024),
+            events: Events::default(),
             program: protected_program().map_err(EngineError::io("opening wharf's own program"))?,
             apparmor: Default::default(),
             seccomp: Default::default(),

@@ -50,7 +50,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Where an engine keeps its things. Two engines with different roots know nothing of each other.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ pub struct Engine {
     networks: Mutex<IndexMap<String, NetworkRecord>>,
     volumes: Mutex<IndexMap<String, VolumeRecord>>,
     execs: Mutex<HashMap<String, Arc<exec::Exec>>>,
-    events: broadcast::Sender<Event>,
+    pub events: events::Events,
     /// This program, from a read-only mount of its own: what monitors and, in them, containers' first processes run.
     program: OwnedFd,
     /// The AppArmor profile of containers that name none, once it has been looked for.
@@ -269,7 +269,7 @@ impl Engine {
     }
 
     fn emit(&self, kind: &'static str, action: impl Into<String>, id: &str, attributes: IndexMap<String, String>) {
-        let _ = self.events.send(Event::now(kind, action.into(), id, attributes));
+        self.events.tell(Event::now(kind, action.into(), id, attributes));
     }
 
     fn emit_container(&self, container: &Container, action: &str, extra: &[(&str, String)]) {

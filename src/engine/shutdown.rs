@@ -15,7 +15,7 @@ impl Engine {
         let stops = self.containers().into_iter().map(|container| async move {
             let _operation = container.operation.lock().await;
             if has_process(&container)
-                && let Err(error) = self.stop_locked(&container, None).await
+                && let Err(error) = self.stop_locked(&container, None, None).await
             {
                 tracing::error!("stopping {}: {error}", container.name());
             }

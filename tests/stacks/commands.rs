@@ -776,3 +776,119 @@ fn lists_and_what_is_known_take_templates() {
     said(&["network", "rm", "two"]);
     said(&["image", "rm", "-f", "other:1"]);
 }
+
+#[test]
+fn a_container_is_stopped_and_joined_as_it_is_asked_for() {
+    let stack = Stack::new("nothing");
+    let run = |args: &[&str]| stack.wharf(&[&["container", "run"], args].concat());
+    let script = "trap 'exit 3' USR1; echo ready; while :; do sleep 0.02; done";
+    run(&["-d", "--name", "one", "--stop-signal", "KILL", "busybox:local", "sh", "-c", script]).ok();
+    let ready = || eventually("it runs", 10, || stack.wharf(&["container", "logs", "-n", "1", "one"]).stdout == "ready\n");
+    let code = || stack.wharf(&["container", "inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "one"]).ok();
+    ready();
+    stack.wharf(&["container", "stop", "--signal", "USR1", "one"]).ok();
+    assert_eq!(code(), "exited 3\n");
+    stack.wharf(&["container", "start", "one"]).ok();
+    let started = || stack.wharf(&["container", "logs", "one"]).ok().matches("ready").count();
+    eventually("it runs again", 10, || started() == 2);
+    stack.wharf(&["container", "restart", "-s", "SIGUSR1", "--timeout", "5", "one"]).ok();
+    eventually("it was restarted", 10, || started() == 3);
+    let ends = stack.wharf(&[
+        "system",
+        "events",
+        "--since",
+        "10m",
+        "--until",
+        "0s",
+        "-f",
+        "container=one",
+        "-f",
+        "event=die",
+        "--format",
+        "{{.Actor.Attributes.exitCode}}",
+    ]);
+    assert_eq!(ends.ok(), "3\n3\n");
+    stack.wharf(&["container", "stop", "-s", "NOPE", "one"]).fails(1, &["`NOPE` is not a signal"]);
+    stack.wharf(&["container", "rm", "-f", "one"]).ok();
+    // Of what it writes that alone which is asked for.
+    let both = "echo out; echo err >&2";
+    for (streams, expected) in [
+        (vec!["-a", "stdout"], ("out\n", "")),
+        (vec!["-a", "STDERR"], ("", "err\n")),
+        (vec!["-a", "stdout", "-a", "stderr"], ("out\n", "err\n")),
+    ] {
+        let ran = run(&[&["--rm"], &streams[..], &["busybox:local", "sh", "-c", both]].concat());
+        assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), expected, "{streams:?}");
+    }
+    run(&["-d", "-a", "stdout", "busybox:local", "true"]).fails(1, &["--attach and --detach"]);
+}
+
+#[test]
+fn what_has_happened_is_told_afterwards() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", &format!("services: {{app: {{{APP}}}, other: {{{APP}}}}}"));
+    let begun = jiff::Timestamp::now().to_string();
+    stack.wharf(&["up", "-d"]).ok();
+    let middle = jiff::Timestamp::now().to_string();
+    stack.wharf(&["kill", "app"]).ok();
+    let told = |args: &[&str]| -> Vec<String> {
+        let text = stack.wharf(&[&["events", "--json", "--until", "0s"], args].concat()).ok();
+        let event = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON");
+        let named = |event: serde_json::Value| {
+            format!("{} {}", event["service"].as_str().expect("service"), event["action"].as_str().expect("action"))
+        };
+        text.lines().map(event).map(named).collect()
+    };
+    let all = told(&["--since", &begun]);
+    assert_eq!(all.iter().filter(|event| event.ends_with("create")).count(), 2, "{all:?}");
+    assert!(all.contains(&"app kill".to_string()) && all.contains(&"app die".to_string()), "{all:?}");
+    let later = told(&["--since", &middle, "app"]);
+    assert!(later.iter().all(|event| !event.ends_with("create")) && later.contains(&"app die".to_string()), "{later:?}");
+    assert!(told(&[]).is_empty(), "nothing of before is told unless it is asked for");
+    // Until a time that comes.
+    let soon = (jiff::Timestamp::now() + Duration::from_millis(700)).to_string();
+    let watching = stack
+        .command(&["system", "events", "--until", &soon, "--format", "json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("events");
+    stack.wharf(&["volume", "create", "seen"]).ok();
+    let seen = watching.wait_with_output().expect("events");
+    assert!(seen.status.success());
+    let text = String::from_utf8_lossy(&seen.stdout).into_owned();
+    assert!(text.lines().count() <= 1 && (text.is_empty() || text.contains("seen")), "{text}");
+    stack.wharf(&["volume", "rm", "seen"]).ok();
+    stack.wharf(&["system", "events", "--filter", "nope=1"]).fails(2, &["nope=1"]);
+}
+
+#[test]
+fn images_are_found_by_what_they_are() {
+    let stack = Stack::new("nothing");
+    for (n, tag) in ["team/one:1", "team/two:2"].iter().enumerate() {
+        stack
+            .write("Dockerfile", &format!("FROM busybox:local\nLABEL number={n} com.example.own-name=x{n}\nRUN echo {n} > /n\n"));
+        stack.wharf(&["image", "build", "-q", "-t", tag, "."]).ok();
+        // Docker compares seconds.
+        std::thread::sleep(Duration::from_millis(1100));
+    }
+    let list = |args: &[&str]| -> Vec<String> {
+        let text = stack.wharf(&[&["image", "ls", "--format", "{{.Repository}}"], args].concat()).ok();
+        let mut names: Vec<String> = text.lines().map(str::to_string).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(list(&["-f", "reference=team/*"]), ["team/one", "team/two"]);
+    assert_eq!(list(&["-f", "reference=*/*:2"]), ["team/two"]);
+    assert_eq!(list(&["-f", "label=number=0"]), ["team/one"]);
+    assert_eq!(list(&["-f", "since=team/one:1"]), ["team/two"]);
+    assert_eq!(list(&["-f", "before=team/two:2", "-f", "label=number"]), ["team/one"]);
+    assert!(list(&["-f", "dangling=true"]).is_empty());
+    stack.wharf(&["image", "ls", "-f", "since=nothing:1"]).fails(1, &["nothing:1"]);
+    let shown = |format: &str| stack.wharf(&["image", "ls", "--format", format, "team/two"]).ok();
+    assert_eq!(shown("{{.Label \"number\"}} {{.Label \"none\"}}."), "1 .\n");
+    assert_eq!(shown("table {{.Label \"com.example.own-name\"}}"), "OWN NAME\nx1\n");
+    assert!(!shown("json").contains("\"Label\"") && !shown("{{json .}}").contains("\"Label\""));
+    let digest = stack.wharf(&["image", "inspect", "-f", "{{index .RepoDigests 0}}", "team/two:2"]).ok();
+    let digests = stack.wharf(&["image", "ls", "--digests", "team/two"]).ok();
+    assert!(digests.contains("DIGEST") && digests.contains(digest.trim().split('@').nth(1).expect("a digest")), "{digests}");
+}

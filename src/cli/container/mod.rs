@@ -108,8 +108,8 @@ pub enum Container {
     Rename { container: String, name: String },
     /// Stop and start containers.
     Restart {
-        #[arg(short, long, value_name = "SECONDS")]
-        time: Option<u64>,
+        #[command(flatten)]
+        how: StopHow,
         #[arg(required = true)]
         containers: Vec<String>,
     },
@@ -149,8 +149,8 @@ pub enum Container {
     },
     /// Stop containers.
     Stop {
-        #[arg(short, long, value_name = "SECONDS")]
-        time: Option<u64>,
+        #[command(flatten)]
+        how: StopHow,
         #[arg(required = true)]
         containers: Vec<String>,
     },
@@ -252,8 +252,24 @@ async fn listed(client: &Client, all: bool, filters: &[(String, String)]) -> Res
     Ok(client.get(&format!("/containers/json?all={}&filters={filters}", u8::from(all))).await?)
 }
 
-fn with_time(action: &str, time: Option<u64>) -> String {
-    time.map_or_else(|| action.to_string(), |seconds| format!("{action}?t={seconds}"))
+/// How containers are stopped.
+#[derive(clap::Args, Debug)]
+pub struct StopHow {
+    /// Between the signal and SIGKILL; -1 is without end.
+    #[arg(short, long, alias = "timeout", value_name = "SECONDS", allow_hyphen_values = true)]
+    time: Option<i64>,
+    /// Another signal than the container's own.
+    #[arg(short, long)]
+    signal: Option<String>,
+}
+
+impl StopHow {
+    fn action(&self, action: &str) -> String {
+        let time = self.time.map(|seconds| format!("t={seconds}"));
+        let signal = self.signal.as_ref().map(|signal| format!("signal={}", escape(signal)));
+        let query: Vec<String> = time.into_iter().chain(signal).collect();
+        format!("{action}?{}", query.join("&"))
+    }
 }
 
 const COLUMNS: [Column; 7] = [
@@ -345,7 +361,7 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
         Container::Rename { container, name } => {
             client.post::<Value>(&of(&container, &format!("rename?name={}", escape(&name))), &Value::Null).await?;
         }
-        Container::Restart { time, containers } => each(&client, &containers, &with_time("restart", time)).await?,
+        Container::Restart { how, containers } => each(&client, &containers, &how.action("restart")).await?,
         Container::Rm { force, volumes, containers } => {
             let query = format!("?force={}&v={}", u8::from(force), u8::from(volumes));
             delete_each(&client, &containers, |name| format!("/containers/{}{query}", escape(name))).await?;
@@ -355,7 +371,12 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
             [one] if attach || interactive => {
                 let known: Value = client.get(&of(one, "json")).await?;
                 let id = known["Id"].as_str().unwrap_or_default();
-                let stay = attach::Stay { keep: true, stdin: interactive, detach_keys, ..attach::Stay::default() };
+                let stay = attach::Stay {
+                    keep: true,
+                    which: attach::Which::output(interactive),
+                    detach_keys,
+                    ..attach::Stay::default()
+                };
                 attach::start_and_stay(&client, id, stay).await?;
             }
             _ if attach || interactive => {
@@ -371,7 +392,7 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
             };
             usage::show(&client, &how, list).await?;
         }
-        Container::Stop { time, containers } => each(&client, &containers, &with_time("stop", time)).await?,
+        Container::Stop { how, containers } => each(&client, &containers, &how.action("stop")).await?,
         Container::Top { container } => println!("{}", usage::processes(&client, &escape(&container)).await?),
         Container::Unpause { containers } => each(&client, &containers, "unpause").await?,
         Container::Update {

@@ -24,6 +24,20 @@ pub struct Run {
     /// Keys that leave it running, typed at a terminal.
     #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
     detach_keys: String,
+    /// Join this stream alone: stdin, stdout or stderr; may be repeated.
+    #[arg(short, long, value_name = "STREAM", value_parser = ["stdin", "stdout", "stderr"], ignore_case = true)]
+    attach: Vec<String>,
+    /// Pass signals on to the container.
+    #[arg(
+        long,
+        default_value_t = true,
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        default_missing_value = "true",
+        require_equals = true,
+        value_name = "BOOL"
+    )]
+    sig_proxy: bool,
     #[command(flatten)]
     new: New,
 }
@@ -212,9 +226,6 @@ struct New {
     /// Show no progress of that.
     #[arg(short, long)]
     quiet: bool,
-    /// Signals are passed on in any case.
-    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    sig_proxy: Option<bool>,
     image: String,
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
@@ -523,9 +534,16 @@ pub async fn create(client: &Client, command: &Create) -> Result<String, Failure
 /// # Errors
 /// As [`create`], and the container's exit code.
 pub async fn run(client: &Client, command: Run) -> Outcome {
-    let Run { detach, rm, detach_keys, new } = command;
+    let Run { detach, rm, detach_keys, attach, sig_proxy, new } = command;
+    if detach && !attach.is_empty() {
+        return Err(Failure::Message("--attach and --detach do not go together: leave one out".into()));
+    }
     // Who stays removes it when he has read to its end; who leaves leaves that to the engine.
     let id = new.create(client, new.interactive, rm && detach).await?;
-    let stdin = new.interactive && !detach;
-    attach::start_and_stay(client, &id, attach::Stay { detach, stdin, rm, detach_keys, keep: false }).await
+    let joined = |stream: &str| attach.iter().any(|wanted| wanted.eq_ignore_ascii_case(stream));
+    let which = match attach.is_empty() {
+        true => attach::Which::output(new.interactive),
+        false => attach::Which { stdin: new.interactive && joined("stdin"), stdout: joined("stdout"), stderr: joined("stderr") },
+    };
+    attach::start_and_stay(client, &id, attach::Stay { detach, which, sig_proxy, rm, detach_keys, keep: false }).await
 }

@@ -18,6 +18,14 @@ pub fn text(value: &Value) -> String {
     }
 }
 
+/// `.Label "NAME"`, Docker's method of rows: a label's value or, in a table's head, its title.
+pub fn label(labels: &Value, name: &str) -> Value {
+    match labels {
+        Value::Object(map) => map.get(name).cloned().unwrap_or_else(|| "".into()),
+        _ => name.rsplit('.').next().unwrap_or(name).replace(['-', '_'], " ").to_uppercase().into(),
+    }
+}
+
 /// Whether a value is neither false, nor zero, nor empty.
 pub fn is_true(value: &Value) -> bool {
     match value {
@@ -105,7 +113,7 @@ pub fn call(name: &str, arguments: Vec<Value>) -> Result<Value, String> {
         "print" => printed(&arguments).into(),
         "println" => (arguments.iter().map(text).collect::<Vec<_>>().join(" ") + "\n").into(),
         "printf" => printf(&string(0), &arguments[1..])?.into(),
-        "json" => sorted(&arguments[0]).to_string().into(),
+        "json" => sorted(&crate::cli::format::without_methods(arguments[0].clone())).to_string().into(),
         "join" => match &arguments[0] {
             Value::Array(list) => list.iter().map(text).collect::<Vec<_>>().join(&string(1)).into(),
             other => return Err(format!("`join`: `{}` is no list", text(other))),

@@ -128,6 +128,11 @@ impl Run {
                 arguments.extend(value.take());
                 functions::call(name, arguments)?
             } else {
+                if let (None, [_, name], true) = (&value, command.as_slice(), first.name().ends_with(".Label")) {
+                    let (labels, name) = (self.operand(first, dot)?, self.operand(name, dot)?);
+                    value = Some(functions::label(&labels, &functions::text(&name)));
+                    continue;
+                }
                 if value.is_some() || command.len() > 1 {
                     return Err(format!("`{}` is no function, and takes no argument", first.name()));
                 }
@@ -185,7 +190,7 @@ mod tests {
             "Mounts": [{"Source": "/a"}, {"Source": "/b"}],
             "Networks": {"z": {"IP": "1.2.3.4"}, "a": {"IP": "5.6.7.8"}, "m": {"IP": ""}},
             "Ports": {"80/tcp": [{"HostPort": "8000"}], "81/tcp": null},
-            "Labels": {"a.b": "c", "d": "e"}, "Env": ["A=1", "B=2"], "Size": 1.5, "None": [],
+            "Labels": {"a.b": "c", "d": "e"}, "Label": {"a.b": "c", "d": "e"}, "Env": ["A=1", "B=2"], "Size": 1.5, "None": [],
         });
         Template::parse(template)?.render(&value)
     }
@@ -205,6 +210,7 @@ mod tests {
             ("{{range $p, $conf := .Ports}}{{$p}} -> {{range $conf}}{{.HostPort}}{{end}} {{end}}", "80/tcp -> 8000 81/tcp ->  "),
             ("{{index .Labels \"a.b\"}}{{index .Labels \"nope\"}}", "c"),
             ("{{.Labels.d}}", "e"),
+            ("{{.Label \"a.b\"}} {{.Label \"nope\"}}.", "c ."),
             ("{{json .State}}", r#"{"Health":null,"Ok":true,"Pid":12,"Status":"running"}"#),
             ("{{.Env | json}} {{json .Name}}", r#"["A=1","B=2"] "/web""#),
             ("{{if .State.Ok}}yes{{else}}no{{end}}", "yes"),

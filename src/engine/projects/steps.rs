@@ -176,7 +176,7 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
         }
         Operation::RestartContainer { id, .. } => {
             context.step(&object, "Restarting", false);
-            engine.restart(&engine.container(id)?, context.timeout).await?;
+            engine.restart(&engine.container(id)?, context.timeout, None).await?;
             context.step(&object, "Started", true);
         }
         Operation::Await { service, condition } => await_condition(context, service, *condition).await?,

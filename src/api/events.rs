@@ -1,0 +1,82 @@
+//! `GET /events`: what happens, one JSON object a line.
+
+use super::reply::{self, Filters, Query, Reply};
+use crate::engine::{Engine, Event};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+
+/// What happens from now on; with `since`, what has happened before as far as the engine remembers; with `until`, to that time.
+pub fn events(engine: &Arc<Engine>, query: &Query) -> Reply {
+    let moment = |key: &str| query.get(key).filter(|text| !text.is_empty()).map(super::logs::moment).transpose();
+    let (since, until) = (moment("since")?, moment("until")?);
+    let filters = query.filters();
+    let (mut last, mut coming) = engine.events.subscribe();
+    let nanos = |time: jiff::Timestamp| i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX);
+    let until = until.map(nanos);
+    match since.map(nanos) {
+        Some(since) => last.retain(|event| event.time_nano >= since),
+        None => last.clear(),
+    }
+    let (sender, receiver) = mpsc::channel(64);
+    tokio::spawn(async move {
+        let in_time = |event: &Event| until.is_none_or(|until| event.time_nano <= until);
+        for event in last.iter().filter(|event| in_time(event) && is_wanted(event, &filters)) {
+            if sender.send(line(event)).await.is_err() {
+                return;
+            }
+        }
+        let end = async {
+            match until {
+                Some(until) => {
+                    let left = until.saturating_sub(nanos(jiff::Timestamp::now()));
+                    tokio::time::sleep(Duration::from_nanos(u64::try_from(left).unwrap_or(0))).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(end);
+        loop {
+            let event = tokio::select! {
+                // What happened in time comes before the end of the time.
+                biased;
+                event = coming.recv() => match event {
+                    Ok(event) => event,
+                    Err(RecvError::Lagged(_)) => continue,
+                    Err(RecvError::Closed) => return,
+                },
+                () = &mut end => return,
+                () = sender.closed() => return,
+            };
+            if !in_time(&event) || is_wanted(&event, &filters) && sender.send(line(&event)).await.is_err() {
+                return;
+            }
+        }
+    });
+    reply::stream("application/json", reply::receiver_stream(receiver))
+}
+
+fn line(event: &Event) -> Bytes {
+    let mut line = serde_json::to_vec(event).unwrap_or_default();
+    line.push(b'\n');
+    Bytes::from(line)
+}
+
+/// Docker's filters: of those with one name any has to be fulfilled, of labels all.
+fn is_wanted(event: &Event, filters: &Filters) -> bool {
+    let any = |key: &str, holds: &dyn Fn(&str) -> bool| filters.get(key).is_none_or(|list| list.iter().any(|v| holds(v)));
+    let attribute = |key: &str| event.actor.attributes.get(key).map(String::as_str);
+    let is = |kind: &str, wanted: &str| {
+        event.kind == kind && (event.actor.id.starts_with(wanted) || attribute("name") == Some(wanted))
+    };
+    any("type", &|wanted| event.kind == wanted)
+        // An action may say more after a colon, as `health_status: healthy` does.
+        && any("event", &|wanted| event.action == wanted || event.action.split(':').next() == Some(wanted))
+        && any("container", &|wanted| is("container", wanted) || attribute("container") == Some(wanted))
+        && any("network", &|wanted| is("network", wanted))
+        && any("volume", &|wanted| event.kind == "volume" && event.actor.id == wanted)
+        && any("image", &|wanted| is("image", wanted) || attribute("image") == Some(wanted))
+        && reply::labelled(&event.actor.attributes, filters)
+}
