@@ -24,8 +24,9 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
         ("POST", ["prune"]) => prune(engine, query).await,
         ("POST", ["load"]) => load(engine, request).await,
         ("GET", [name @ .., "json"]) => inspect(engine, &name.join("/")),
-        ("GET", ["get"]) => save(engine, query.all("names").to_vec()),
-        ("GET", [name @ .., "get"]) => save(engine, vec![name.join("/")]),
+        ("GET", ["get"]) => save(engine, query.all("names"), query),
+        ("GET", [name @ .., "files"]) => files(engine, &name.join("/")),
+        ("GET", [name @ .., "get"]) => save(engine, &[name.join("/")], query),
         ("GET", [name @ .., "history"]) => history(engine, &name.join("/")),
         ("POST", [name @ .., "push"]) => push(engine, &name.join("/"), query),
         ("POST", [name @ .., "tag"]) => {
@@ -92,12 +93,18 @@ fn wanted_images(engine: &Engine, filters: &Filters) -> Result<impl Fn(&(ImageRe
 
 fn inspect(engine: &Engine, name: &str) -> Reply {
     let (reference, image) = engine.image(name)?;
+    // The one that was asked for first, then the image's others.
+    let others = engine.images.list()?.into_iter().filter(|(other, found)| found.id == image.id && *other != reference);
+    let names: Vec<(ImageRef, String)> = [(reference.clone(), image.manifest.clone())]
+        .into_iter()
+        .chain(others.map(|(other, found)| (other, found.manifest)))
+        .collect();
     reply::json(
         200,
         &json!({
             "Id": image.id,
-            "RepoTags": [reference.familiar()],
-            "RepoDigests": [format!("{}@{}", reference.familiar_name(), image.manifest)],
+            "RepoTags": names.iter().map(|(name, _)| name.familiar()).collect::<Vec<_>>(),
+            "RepoDigests": names.iter().map(|(name, digest)| format!("{}@{digest}", name.familiar_name())).collect::<Vec<_>>(),
             "Created": image.config.created(),
             "Architecture": image.config.architecture(),
             "Os": image.config.os(),
@@ -122,10 +129,25 @@ async fn prune(engine: &Arc<Engine>, query: &Query) -> Reply {
 }
 
 /// Images as an archive.
-fn save(engine: &Arc<Engine>, names: Vec<String>) -> Reply {
-    let images: Vec<(ImageRef, Image)> = names.iter().map(|name| engine.image(name)).collect::<Result<_, _>>()?;
+/// With `as`, which Docker has not, they have those names in it and not their own.
+fn save(engine: &Arc<Engine>, names: &[String], query: &Query) -> Reply {
+    let others = query.get("as").map(|_| query.all("as").iter().filter(|name| !name.is_empty()));
+    let others: Option<Vec<ImageRef>> =
+        others.map(|names| names.map(|name| name.parse()).collect::<Result<_, _>>()).transpose().map_err(ImageError::from)?;
+    let one = |name: &String| -> Result<(Vec<ImageRef>, Image), EngineError> {
+        let (own, image) = engine.image(name)?;
+        Ok((others.clone().unwrap_or_else(|| vec![own]), image))
+    };
+    let images: Vec<(Vec<ImageRef>, Image)> = names.iter().map(one).collect::<Result<_, _>>()?;
     let store = engine.images.clone();
     reply::written("application/x-tar", move |out| archive::save(&store, &images, out))
+}
+
+/// `GET /images/{name}/files`, wharf's own: what a container of the image would find, as a tar.
+fn files(engine: &Arc<Engine>, name: &str) -> Reply {
+    let (_, image) = engine.image(name)?;
+    let engine = engine.clone();
+    reply::written("application/x-tar", move |out| engine.image_files(&image, out))
 }
 
 /// The steps that made an image, the last first.

@@ -165,6 +165,22 @@ async fn out_of(client: &Client, id: &str, path: &str, destination: &str, how: H
     Ok(loaded?)
 }
 
+/// Unpacks an archive that the engine sends into a directory here; what is in it is then who calls' own.
+///
+/// # Errors
+/// The disk's, or a broken connection.
+pub async fn download_into(client: &Client, path: &str, directory: &Path) -> Outcome {
+    let failed = |e: &dyn std::fmt::Display| Failure::Message(format!("writing {}: {e}", directory.display()));
+    let (reader, writer) = io::pipe().map_err(|e| failed(&e))?;
+    let target = std::fs::File::open(directory).map_err(|e| failed(&e))?;
+    let owner = Some((nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()));
+    let unpacking = std::thread::spawn(move || unpack(reader, &target, owner));
+    let loaded = client.download(path, writer).await;
+    let unpacked = unpacking.join().map_err(|_| Failure::Message("unpacking failed".into()))?;
+    unpacked.map_err(|e| failed(&e))?;
+    Ok(loaded?)
+}
+
 fn unpack(
     reader: impl Read,
     directory: &std::fs::File,
@@ -202,7 +218,21 @@ fn rename_entries(reader: impl Read, writer: impl Write, name: &Path, content: b
                 let target = entry.link_name()?.map(|target| target.into_owned()).unwrap_or_default();
                 builder.append_link(&mut header, path, target)?;
             }
-            _ => builder.append_data(&mut header, path, &mut entry)?,
+            _ => {
+                let mut extended = Vec::new();
+                for extension in entry.pax_extensions()?.into_iter().flatten() {
+                    let extension = extension?;
+                    if let Ok(key) = extension.key()
+                        && key.starts_with("SCHILY.xattr.")
+                    {
+                        extended.push((key.to_string(), extension.value_bytes().to_vec()));
+                    }
+                }
+                if !extended.is_empty() {
+                    builder.append_pax_extensions(extended.iter().map(|(key, value)| (key.as_str(), value.as_slice())))?;
+                }
+                builder.append_data(&mut header, path, &mut entry)?;
+            }
         }
     }
     builder.into_inner()?.flush()?;
@@ -256,7 +286,7 @@ async fn into(client: &Client, id: &str, source: &str, path: &str, how: How) -> 
         if metadata.is_dir() {
             append_directory(&mut builder, &from, &name)?;
         } else {
-            builder.append_path_with_name(&from, &name)?;
+            append_file(&mut builder, &from, &name, follow)?;
         }
         builder.into_inner()?.flush()
     });
@@ -276,8 +306,19 @@ fn append_directory(builder: &mut tar::Builder<impl Write>, directory: &Path, na
         if metadata.is_dir() {
             append_directory(builder, &path, &inner)?;
         } else if metadata.mode() & libc::S_IFMT != libc::S_IFSOCK {
-            builder.append_path_with_name(&path, &inner)?;
+            append_file(builder, &path, &inner, false)?;
         }
     }
     Ok(())
+}
+
+/// Anything but a directory, with what a program may do by its file (capabilities(7)), as Docker sends it.
+fn append_file(builder: &mut tar::Builder<impl Write>, path: &Path, name: &Path, follow: bool) -> io::Result<()> {
+    const CAPABILITIES: &str = "security.capability";
+    // A file system without such attributes has none.
+    let found = if follow { xattr::get_deref(path, CAPABILITIES) } else { xattr::get(path, CAPABILITIES) };
+    if let Ok(Some(value)) = found {
+        builder.append_pax_extensions([("SCHILY.xattr.security.capability", value.as_slice())])?;
+    }
+    builder.append_path_with_name(path, name)
 }

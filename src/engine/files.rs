@@ -192,6 +192,19 @@ impl Engine {
         pack(&tree, &Found { path: PathBuf::new(), ..root }, Path::new(""), out).map_err(doing())
     }
 
+    /// Writes an image's files as a tar, and nothing else.
+    ///
+    /// # Errors
+    /// The disk's or the writer's.
+    pub fn image_files(&self, image: &Image, out: impl Write) -> Result<(), EngineError> {
+        let doing = || EngineError::io("writing the files of an image");
+        let layers: Vec<PathBuf> = image.layers.iter().map(|layer| self.images.layer(layer)).collect();
+        let empty = self.images.build_cache().join("empty");
+        let tree = std::fs::create_dir_all(&empty).and_then(|()| Tree::layers(&layers, &empty)).map_err(doing())?;
+        let root = tree.find(Path::new(".")).map_err(doing())?;
+        pack(&tree, &Found { path: PathBuf::new(), ..root }, Path::new(""), out).map_err(doing())
+    }
+
     /// What a container has changed of its image.
     ///
     /// # Errors

@@ -37,11 +37,12 @@ pub fn import(store: &Store, tar: impl Read, name: &ImageRef, changes: &[String]
     write_image(store, name, &configuration, vec![(diff_id, size)], vec![Some(staged)])
 }
 
-/// Writes images as `docker save` does: an archive that is an OCI layout as well, layers uncompressed.
+/// Writes images as `docker save` does: an archive that is an OCI layout as well, layers uncompressed. Each has its names there,
+/// or none.
 ///
 /// # Errors
 /// The disk's, or the writer's.
-pub fn save(store: &Store, images: &[(ImageRef, Image)], out: impl io::Write) -> Result<(), ImageError> {
+pub fn save(store: &Store, images: &[(Vec<ImageRef>, Image)], out: impl io::Write) -> Result<(), ImageError> {
     let failed = ImageError::store("writing the archive".into());
     let mut archive = tar::Builder::new(out);
     let mut add = |name: &str, bytes: &[u8]| {
@@ -54,12 +55,13 @@ pub fn save(store: &Store, images: &[(ImageRef, Image)], out: impl io::Write) ->
     let mut listed = Vec::new();
     let mut entries = Vec::new();
     let mut layers: BTreeMap<String, (LayerTar, u64)> = BTreeMap::new();
-    for (name, image) in images {
+    for (names_of, image) in images {
         let config = store.configuration(image)?;
         let diff_ids = image.config.rootfs().diff_ids();
         let names: Vec<String> = diff_ids.iter().map(|diff_id| blob(diff_id)).collect();
         add(&blob(&image.id), &config).map_err(&failed)?;
-        listed.push(serde_json::json!({"Config": blob(&image.id), "RepoTags": [name.familiar()], "Layers": names}));
+        let tags: Vec<String> = names_of.iter().map(ImageRef::familiar).collect();
+        listed.push(serde_json::json!({"Config": blob(&image.id), "RepoTags": tags, "Layers": names}));
         let mut described = Vec::new();
         for (tar, diff_id) in LayerTar::of(store, image)?.into_iter().zip(diff_ids) {
             if !layers.contains_key(diff_id) {
@@ -80,12 +82,22 @@ pub fn save(store: &Store, images: &[(ImageRef, Image)], out: impl io::Write) ->
         .to_string();
         let digest = digest_of(manifest.as_bytes());
         add(&blob(&digest), manifest.as_bytes()).map_err(&failed)?;
-        entries.push(serde_json::json!({
+        let entry = serde_json::json!({
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "digest": digest,
             "size": manifest.len(),
-            "annotations": {"io.containerd.image.name": name.to_string(), "org.opencontainers.image.ref.name": name.version()},
-        }));
+        });
+        if names_of.is_empty() {
+            entries.push(entry.clone());
+        }
+        for name in names_of {
+            let mut entry = entry.clone();
+            entry["annotations"] = serde_json::json!({
+                "io.containerd.image.name": name.to_string(),
+                "org.opencontainers.image.ref.name": name.version(),
+            });
+            entries.push(entry);
+        }
     }
     add("manifest.json", serde_json::json!(listed).to_string().as_bytes()).map_err(&failed)?;
     add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#).map_err(&failed)?;

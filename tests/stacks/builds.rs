@@ -2,6 +2,7 @@
 
 use super::images::Registry;
 use super::support::{Stack, eventually};
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
 /// Every case of tests/dockerfiles, against the answers that Docker gave.
@@ -239,4 +240,52 @@ fn a_registry_with_passwords() {
     assert!(ok, "{said}");
     assert!(wharf(&["logout", &host], "").0);
     assert!(!std::fs::read_to_string(&file).expect("the file").contains(&host));
+}
+
+#[test]
+fn what_is_built_goes_where_it_is_wanted() {
+    let registry = Registry::start();
+    let stack = Stack::new("nothing");
+    stack.write("Dockerfile", "FROM busybox:local AS make\nRUN mkdir /out && echo made > /out/file && chown 7:8 /out/file && ln -s file /out/link\nFROM scratch\nCOPY --from=make /out /\n");
+    let images = || stack.wharf(&["image", "ls", "--format", "{{.Repository}}"]).ok();
+    let build = |args: &[&str]| stack.wharf(&[&["image", "build", "--progress", "plain"], args, &["."]].concat());
+    // The result and nothing else, owned by who builds; the store has no image more.
+    build(&["-o", "result", "-t", "not-kept"]).ok();
+    let mut names: Vec<_> =
+        std::fs::read_dir(stack.path("result")).expect("directory").flatten().map(|e| e.file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["file", "link"]);
+    assert_eq!(std::fs::read_to_string(stack.path("result/link")).expect("file"), "made\n");
+    assert_eq!(std::fs::metadata(stack.path("result/file")).expect("file").uid(), 0);
+    assert_eq!(images(), "busybox\n");
+    build(&["-o", "type=tar,dest=files.tar"]).ok();
+    let listed = Command::new("tar").arg("-tf").arg(stack.path("files.tar")).output().expect("tar");
+    assert_eq!(String::from_utf8_lossy(&listed.stdout), "file\nlink\n");
+    build(&["-o", "type=oci,dest=image.tar", "-t", "kept:7"]).ok();
+    assert_eq!(images(), "busybox\n");
+    let other = Stack::bare("none");
+    assert!(
+        other
+            .wharf(&["image", "load", "-i", &stack.path("image.tar").display().to_string()])
+            .ok()
+            .contains("Loaded image: kept:7")
+    );
+    build(&["-o", "type=docker,dest=nameless.tar"]).ok();
+    let listed = Command::new("tar").arg("-xOf").arg(stack.path("nameless.tar")).arg("manifest.json").output().expect("tar");
+    assert!(String::from_utf8_lossy(&listed.stdout).contains(r#""RepoTags":[]"#));
+    // Into a registry, and told in a file.
+    let name = format!("127.0.0.1:{}/made:1", registry.port);
+    build(&["-t", &name, "--push", "--load", "--metadata-file", "told.json"]).ok();
+    let told: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(stack.path("told.json")).expect("file")).expect("JSON");
+    assert_eq!(told["image.name"], name.as_str());
+    let id = stack.wharf(&["image", "inspect", "-f", "{{.Id}}", &name]).ok();
+    assert_eq!(told["containerimage.config.digest"], id.trim());
+    assert!(told["containerimage.digest"].as_str().is_some_and(|digest| digest.starts_with("sha256:")));
+    other.wharf(&["image", "pull", "-q", &name]).ok();
+    assert_eq!(other.wharf(&["image", "inspect", "-f", "{{.Id}}", &name]).ok(), id);
+    build(&["--push"]).fails(1, &["without a name", "-t"]);
+    build(&["-o", "type=cloud"]).fails(2, &["type=cloud", "local, tar"]);
+    build(&["-o", "/proc/nothing/here"]).fails(1, &["/proc/nothing/here"]);
+    assert!(!images().contains("wharf-output"), "a failure leaves no name");
 }

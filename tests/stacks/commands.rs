@@ -120,6 +120,9 @@ fn files_are_copied_both_ways() {
     stack.write("tree/sub/deep", "deep");
     std::os::unix::fs::symlink("/etc/passwd", stack.path("tree/link")).expect("link");
     std::fs::set_permissions(stack.path("tree/file"), std::fs::Permissions::from_mode(0o640)).expect("mode");
+    // CAP_NET_BIND_SERVICE, permitted and effective.
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    xattr::set(stack.path("tree/sub/deep"), "security.capability", &capability).expect("setcap");
     let root = |script: &str| stack.wharf(&["exec", "-T", "-u", "root", "app", "sh", "-c", script]).ok().trim_end().to_string();
     for round in ["running", "stopped"] {
         let (to, name) = (format!("/tmp/{round}"), format!("app:/tmp/{round}"));
@@ -140,6 +143,13 @@ fn files_are_copied_both_ways() {
         ));
         assert_eq!(listed, "./ ./file ./link ./owned ./renamed ./sub ./sub/deep ./tree ./tree/file ./tree/link ./tree/sub ./tree/sub/deep deepcontentcontent 640 0\n 640 1000\n/etc/passwd".replacen("./ ", ". ", 1), "{round}");
         assert_eq!(root("cat /data/in-volume"), "content");
+    }
+    // What a program may do by its file comes along, both ways and under other names.
+    for (inside, outside) in [("app:/tmp/running/sub/deep", "deep-again"), ("app:/tmp/stopped/sub", "sub-again")] {
+        stack.wharf(&["cp", inside, outside]).ok();
+        let path = stack.path(outside);
+        let path = if path.is_dir() { path.join("deep") } else { path };
+        assert_eq!(xattr::get(&path, "security.capability").expect("getcap").as_deref(), Some(&capability[..]), "{outside}");
     }
     // Out of it: a directory, under its own and another name; a file; a link as itself and as what it leads to.
     root("mkdir -p /srv/d/e && echo out > /srv/d/e/f && ln -s /srv/d/e/f /srv/link && ln -s / /srv/d/slash");

@@ -1,5 +1,6 @@
-//! `wharf build` and `wharf image build`. [`progress`] shows what they do.
+//! `wharf build` and `wharf image build`. [`progress`] shows what they do, [`output`] is where the images go.
 
+mod output;
 mod progress;
 
 use super::{Failure, Global, Outcome, connect, project};
@@ -11,6 +12,7 @@ use crate::image::attest::Wanted;
 use crate::image::build::git::GitRef;
 use crate::image::build::{Request, Secret, SecretContent};
 use futures::stream::{FuturesUnordered, StreamExt};
+use output::Output;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -133,6 +135,18 @@ pub struct ImageBuild {
     /// Write the image's id to a file.
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
+    /// Write what was built, with its digests, to a file in JSON.
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
+    /// Where the result goes instead of the store: a directory, or type=local|tar|oci|docker,dest=PATH, type=image,push=true.
+    #[arg(short, long = "output", value_name = "OUTPUT")]
+    outputs: Vec<Output>,
+    /// Push the image under each of its names.
+    #[arg(long)]
+    push: bool,
+    /// Docker's: the image is in the store in any case.
+    #[arg(long, hide = true)]
+    load: bool,
     #[command(flatten)]
     flags: BuildFlags,
 }
@@ -161,6 +175,20 @@ pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
     for context in contexts.values() {
         check_context(context)?;
     }
+    // What is only taken away gets no name that stays.
+    let away = command.outputs.iter().any(Output::takes_it_away) && !command.outputs.iter().any(|o| !o.takes_it_away());
+    let mut tags = command.tags;
+    tags.extend(command.outputs.iter().filter_map(|output| match output {
+        Output::Image { name, .. } => name.clone(),
+        _ => None,
+    }));
+    let temporary = format!("wharf-output-{}:{}", std::process::id(), jiff::Timestamp::now().as_nanosecond());
+    let push = command.push || command.outputs.iter().any(|output| matches!(output, Output::Image { push: true, .. }));
+    if push && (tags.is_empty() || away) {
+        return Err(Failure::Message(
+            "an image without a name cannot be pushed: give it one with -t, and no other --output".into(),
+        ));
+    }
     let request = Request {
         context: if elsewhere { PathBuf::new() } else { here.join(&command.context) },
         dockerfile: command.file.map(|file| if elsewhere { file } else { here.join(file) }),
@@ -177,7 +205,7 @@ pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
         target: command.target,
         args: arguments(&command.flags.build_args),
         labels: split(&command.labels, "the label")?,
-        tags: command.tags,
+        tags: if away { vec![temporary.clone()] } else { tags.clone() },
         no_cache: command.flags.no_cache,
         pull: command.flags.pull,
         network: command.network,
@@ -199,6 +227,23 @@ pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
         build_one(&client, &request, "", &command.flags).await?
     };
     push_cache(&client, &id, &command.cache_to, command.flags.quiet).await?;
+    let mut written = Ok(());
+    for output in &command.outputs {
+        written = output.write(&client, &id, &tags).await;
+        if written.is_err() {
+            break;
+        }
+    }
+    if away {
+        client.delete(&format!("/images/{}", escape(&temporary))).await?;
+    }
+    written?;
+    if push {
+        output::push_all(&client, &tags, command.flags.quiet).await?;
+    }
+    if let Some(file) = command.metadata_file {
+        output::write_metadata(&client, &file, &id, if away { &[] } else { &tags }).await?;
+    }
     if let Some(file) = command.iidfile {
         std::fs::write(&file, &id).map_err(|e| Failure::Message(format!("writing {}: {e}", file.display())))?;
     }
