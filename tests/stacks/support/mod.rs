@@ -282,6 +282,14 @@ impl Drop for Stack {
             eprintln!("--- ps -a\n{}--- engine.log\n{log}", self.wharf(&["ps", "-a"]).stdout);
         }
         let down = self.wharf(&["down", "-v", "-t", "1", "--remove-orphans"]);
+        if failed {
+            // What the test has made besides its project would stay on the machine, and be in the way of others.
+            let left = self.wharf(&["container", "ls", "-aq"]).stdout;
+            for id in left.split_whitespace() {
+                self.wharf(&["container", "rm", "-f", id]);
+            }
+            self.wharf(&["network", "prune", "-f"]);
+        }
         self.wharf(&["engine", "stop"]);
         if failed {
             return;
