@@ -35,7 +35,7 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
                 .get("tag")
                 .filter(|tag| !tag.is_empty())
                 .map_or_else(|| repository.to_string(), |tag| format!("{repository}:{tag}"));
-            let (_, image) = engine.image(&name.join("/"))?;
+            let image = named(engine, &name.join("/"))?;
             engine.images.tag(&image, &text.parse().map_err(ImageError::from)?)?;
             reply::empty(201)
         }
@@ -135,8 +135,10 @@ fn save(engine: &Arc<Engine>, names: &[String], query: &Query) -> Reply {
     let others: Option<Vec<ImageRef>> =
         others.map(|names| names.map(|name| name.parse()).collect::<Result<_, _>>()).transpose().map_err(ImageError::from)?;
     let one = |name: &String| -> Result<(Vec<ImageRef>, Image), EngineError> {
-        let (own, image) = engine.image(name)?;
-        Ok((others.clone().unwrap_or_else(|| vec![own]), image))
+        match &others {
+            Some(others) => Ok((others.clone(), named(engine, name)?)),
+            None => engine.image(name).map(|(own, image)| (vec![own], image)),
+        }
     };
     let images: Vec<(Vec<ImageRef>, Image)> = names.iter().map(one).collect::<Result<_, _>>()?;
     let store = engine.images.clone();
@@ -145,9 +147,14 @@ fn save(engine: &Arc<Engine>, names: &[String], query: &Query) -> Reply {
 
 /// `GET /images/{name}/files`, wharf's own: what a container of the image would find, as a tar.
 fn files(engine: &Arc<Engine>, name: &str) -> Reply {
-    let (_, image) = engine.image(name)?;
+    let image = named(engine, name)?;
     let engine = engine.clone();
     reply::written("application/x-tar", move |out| engine.image_files(&image, out))
+}
+
+/// An image by its name or id, or by the digest of its manifest, as one has it that was built without a name.
+fn named(engine: &Engine, name: &str) -> Result<Image, EngineError> {
+    engine.image(name).map(|(_, image)| image).or_else(|error| engine.images.by_manifest(name).ok_or(error))
 }
 
 /// The steps that made an image, the last first.

@@ -324,8 +324,9 @@ impl Engine {
             }
             let source = match mount.kind {
                 MountKind::Image => {
-                    // overlayfs wants two layers at least.
-                    let layers = [self.base_layer()].into_iter().chain(mount.layers.iter().map(|layer| self.images.layer(layer)));
+                    // overlayfs wants two layers at least; these are empty.
+                    let empty = ["proc", "sys"].map(|empty| self.base_layer().join(empty));
+                    let layers = empty.into_iter().chain(mount.layers.iter().map(|layer| self.images.layer(layer)));
                     all.images.push(ImageMount { destination: mount.target.clone().into(), layers: layers.collect() });
                     continue;
                 }

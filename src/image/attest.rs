@@ -87,7 +87,7 @@ fn parse_provenance(text: &str) -> Result<Option<Provenance>, String> {
             ("reproducible", "true" | "false") => provenance.reproducible = value == "true",
             ("version", "v1") => {}
             ("version", _) => return wrong(key, value, "version=v1, the one that wharf writes"),
-            // About what is written to files, which wharf does not do.
+            // About files beside what is exported, of which wharf writes none.
             ("inline-only" | "filename", _) => {}
             _ => return wrong(key, value, "mode, builder-id, reproducible or version"),
         }

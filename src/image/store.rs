@@ -457,6 +457,12 @@ impl Store {
         Ok(found)
     }
 
+    /// An image by its manifest's digest. It need not have a name, as long as nothing is pruned.
+    pub fn by_manifest(&self, digest: &str) -> Option<Image> {
+        let known = super::reference::is_digest(digest) && self.blob(digest).exists();
+        if known { self.load(digest).ok() } else { None }
+    }
+
     /// Every reference with its image.
     ///
     /// # Errors

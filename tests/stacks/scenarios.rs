@@ -636,7 +636,11 @@ fn bad_files_change_nothing_and_say_where() {
     let build = "{context: ., dockerfile_inline: 'FROM busybox:local', isolation: hyperv}";
     stack.write("compose.yaml", &format!("services: {{a: {{build: {build}, command: 'true'}}}}"));
     let up = stack.wharf(&["up", "-d"]);
-    assert!(up.code == 0 && up.stderr.contains("`services.a.build.isolation` has no meaning on one Linux machine"), "{}", up.stderr);
+    assert!(
+        up.code == 0 && up.stderr.contains("`services.a.build.isolation` has no meaning on one Linux machine"),
+        "{}",
+        up.stderr
+    );
 }
 
 #[test]

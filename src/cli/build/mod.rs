@@ -10,6 +10,7 @@ use crate::compose::Loaded;
 use crate::compose::model::{Build, Project, Service, Ulimit};
 use crate::image::attest::Wanted;
 use crate::image::build::git::GitRef;
+use crate::image::build::solve::Built;
 use crate::image::build::{Request, Secret, SecretContent};
 use futures::stream::{FuturesUnordered, StreamExt};
 use output::Output;
@@ -175,14 +176,13 @@ pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
     for context in contexts.values() {
         check_context(context)?;
     }
-    // What is only taken away gets no name that stays.
+    // What is only taken away gets no name.
     let away = command.outputs.iter().any(Output::takes_it_away) && !command.outputs.iter().any(|o| !o.takes_it_away());
     let mut tags = command.tags;
     tags.extend(command.outputs.iter().filter_map(|output| match output {
         Output::Image { name, .. } => name.clone(),
         _ => None,
     }));
-    let temporary = format!("wharf-output-{}:{}", std::process::id(), jiff::Timestamp::now().as_nanosecond());
     let push = command.push || command.outputs.iter().any(|output| matches!(output, Output::Image { push: true, .. }));
     if push && (tags.is_empty() || away) {
         return Err(Failure::Message(
@@ -205,7 +205,7 @@ pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
         target: command.target,
         args: arguments(&command.flags.build_args),
         labels: split(&command.labels, "the label")?,
-        tags: if away { vec![temporary.clone()] } else { tags.clone() },
+        tags: if away { Vec::new() } else { tags.clone() },
         no_cache: command.flags.no_cache,
         pull: command.flags.pull,
         network: command.network,
@@ -219,36 +219,28 @@ pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
         ..Request::default()
     };
     let client = connect::engine(global).await?;
-    let id = if from_input {
+    let built = if from_input {
         let query = serde_json::to_string(&request).map_err(|e| Failure::Message(e.to_string()))?;
         let lines = client.post_stream_lines(&format!("/build?request={}", escape(&query)), tokio::io::stdin()).await?;
         progress::show(lines, "", &command.flags).await?
     } else {
         build_one(&client, &request, "", &command.flags).await?
     };
-    push_cache(&client, &id, &command.cache_to, command.flags.quiet).await?;
-    let mut written = Ok(());
+    push_cache(&client, &built, &command.cache_to, command.flags.quiet).await?;
     for output in &command.outputs {
-        written = output.write(&client, &id, &tags).await;
-        if written.is_err() {
-            break;
-        }
+        output.write(&client, &built, &tags).await?;
     }
-    if away {
-        client.delete(&format!("/images/{}", escape(&temporary))).await?;
-    }
-    written?;
     if push {
         output::push_all(&client, &tags, command.flags.quiet).await?;
     }
     if let Some(file) = command.metadata_file {
-        output::write_metadata(&client, &file, &id, if away { &[] } else { &tags }).await?;
+        output::write_metadata(&file, &built, if away { &[] } else { &tags })?;
     }
     if let Some(file) = command.iidfile {
-        std::fs::write(&file, &id).map_err(|e| Failure::Message(format!("writing {}: {e}", file.display())))?;
+        std::fs::write(&file, &built.id).map_err(|e| Failure::Message(format!("writing {}: {e}", file.display())))?;
     }
     if command.flags.quiet {
-        println!("{id}");
+        println!("{}", built.id);
     }
     Ok(())
 }
@@ -297,13 +289,13 @@ pub fn ulimit(text: &str) -> Result<(String, i64, i64), Failure> {
 }
 
 /// Puts an image that tells its steps where `cache_to` says.
-async fn push_cache(client: &Client, id: &str, cache_to: &[String], quiet: bool) -> Outcome {
+async fn push_cache(client: &Client, built: &Built, cache_to: &[String], quiet: bool) -> Outcome {
     for cache in cache_to {
         let field = |key: &str| cache.split(',').find_map(|field| field.strip_prefix(key)?.strip_prefix('='));
         match (field("type"), field("ref").or((!cache.contains('=')).then_some(cache))) {
             (Some("inline"), _) => {}
             (None | Some("registry"), Some(name)) => {
-                client.post_nothing(&format!("/images/{}/tag?repo={}", escape(id), escape(name))).await?;
+                client.post_nothing(&format!("/images/{}/tag?repo={}", escape(&built.manifest), escape(name))).await?;
                 super::push::push_one(client, name, quiet).await?;
             }
             (kind, _) => {
@@ -441,11 +433,11 @@ async fn build_service(client: &Client, loaded: &Loaded, name: String, flags: &B
         && let Some(build) = &service.build
     {
         let request = request(loaded, &name, service, build, flags)?;
-        let id = build_one(client, &request, &name, flags).await.map_err(|failure| match failure {
+        let built = build_one(client, &request, &name, flags).await.map_err(|failure| match failure {
             Failure::Message(message) => Failure::Message(format!("building `{name}`: {message}")),
             other => other,
         })?;
-        push_cache(client, &id, &build.cache_to, flags.quiet).await?;
+        push_cache(client, &built, &build.cache_to, flags.quiet).await?;
     }
     Ok(name)
 }
@@ -576,8 +568,8 @@ fn request(loaded: &Loaded, name: &str, service: &Service, build: &Build, flags:
     })
 }
 
-/// Builds an image and shows how; gives its id.
-async fn build_one(client: &Client, request: &Request, prefix: &str, flags: &BuildFlags) -> Result<String, Failure> {
+/// Builds an image and shows how.
+async fn build_one(client: &Client, request: &Request, prefix: &str, flags: &BuildFlags) -> Result<Built, Failure> {
     let lines = client.post_lines("/build", request).await?;
     progress::show(lines, prefix, flags).await
 }

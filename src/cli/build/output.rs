@@ -3,7 +3,8 @@
 use crate::api::client::Client;
 use crate::api::reply::escape;
 use crate::cli::{Failure, Outcome, cp, push};
-use serde_json::{Value, json};
+use crate::image::build::solve::Built;
+use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -60,8 +61,9 @@ impl Output {
     ///
     /// # Errors
     /// The disk's here, or a broken connection.
-    pub async fn write(&self, client: &Client, image: &str, names: &[String]) -> Outcome {
-        let files = format!("/images/{}/files", escape(image));
+    pub async fn write(&self, client: &Client, built: &Built, names: &[String]) -> Outcome {
+        let image = escape(&built.manifest);
+        let files = format!("/images/{image}/files");
         let open = |path: &Path| -> Result<Box<dyn Write>, Failure> {
             if path == Path::new("-") {
                 return Ok(Box::new(std::io::stdout()));
@@ -75,7 +77,7 @@ impl Output {
             Output::Archive(path) => {
                 let names: String = names.iter().map(|name| format!("&as={}", escape(name))).collect();
                 let names = if names.is_empty() { "&as=".to_string() } else { names };
-                Ok(client.download(&format!("/images/get?names={}{names}", escape(image)), open(path)?).await?)
+                Ok(client.download(&format!("/images/get?names={image}{names}"), open(path)?).await?)
             }
             Output::Local(directory) => {
                 let failed = |e| Failure::Message(format!("making {}: {e}", directory.display()));
@@ -104,12 +106,9 @@ pub async fn push_all(client: &Client, names: &[String], quiet: bool) -> Outcome
 ///
 /// # Errors
 /// The disk's.
-pub async fn write_metadata(client: &Client, path: &Path, id: &str, names: &[String]) -> Outcome {
-    let mut told = json!({"containerimage.config.digest": id});
-    if let Some(name) = names.first() {
-        let image: Value = client.get(&format!("/images/{}/json", escape(name))).await?;
-        let digest = image["RepoDigests"][0].as_str().and_then(|name| Some(name.split_once('@')?.1.to_string()));
-        told["containerimage.digest"] = json!(digest);
+pub fn write_metadata(path: &Path, built: &Built, names: &[String]) -> Outcome {
+    let mut told = json!({"containerimage.config.digest": built.id, "containerimage.digest": built.manifest});
+    if !names.is_empty() {
         told["image.name"] = json!(names.join(","));
     }
     let text = serde_json::to_string_pretty(&told).unwrap_or_default();

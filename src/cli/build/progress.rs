@@ -3,6 +3,7 @@
 use super::{BuildFlags, Progress};
 use crate::cli::Failure;
 use crate::image::build::Event;
+use crate::image::build::solve::Built;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use std::io::IsTerminal;
 use std::sync::LazyLock;
 
 /// Shows a build as BuildKit does: in place on a terminal, else a line for each thing that happens.
-pub async fn show(mut lines: crate::api::client::Lines, prefix: &str, flags: &BuildFlags) -> Result<String, Failure> {
+pub async fn show(mut lines: crate::api::client::Lines, prefix: &str, flags: &BuildFlags) -> Result<Built, Failure> {
     let quiet = flags.quiet || flags.progress == Progress::Quiet;
     let terminal = match flags.progress {
         Progress::Tty => true,
@@ -29,9 +30,9 @@ pub async fn show(mut lines: crate::api::client::Lines, prefix: &str, flags: &Bu
             return Err(Failure::Message(error.to_string()));
         }
         if let Ok(event) = serde_json::from_value::<Event>(line)
-            && let Some(id) = out.event(&event)
+            && let Some(built) = out.event(&event)
         {
-            return Ok(id);
+            return Ok(built);
         }
     }
     Err(Failure::Message("the engine left before the build was done; run the command again".into()))
@@ -55,15 +56,15 @@ struct Begun {
 }
 
 impl Shown {
-    /// What an event says; the image's id where it was the last.
-    fn event(&mut self, event: &Event) -> Option<String> {
-        if let Event::Built { id, names } = event {
+    /// What an event says; the image where it was the last.
+    fn event(&mut self, event: &Event) -> Option<Built> {
+        if let Event::Built { id, names, manifest } = event {
             if !self.quiet {
                 let short = id.trim_start_matches("sha256:").get(..12).unwrap_or(id);
                 let names = if names.is_empty() { String::new() } else { format!(" {}", names.join(", ")) };
                 self.line(&format!("built {short}{names}"));
             }
-            return Some(id.clone());
+            return Some(Built { id: id.clone(), manifest: manifest.clone() });
         }
         if !self.quiet {
             if self.bars.is_some() { self.in_place(event) } else { self.plain(event) }

@@ -126,14 +126,18 @@ pub enum Event {
         id: u32,
     },
     Warning(String),
-    /// The image is there.
+    /// The image is there: its id, its names, and its manifest's digest, by which it is found without a name.
     Built {
         id: String,
         names: Vec<String>,
+        manifest: String,
     },
 }
 
 pub type Report = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Who gets a command's output, line by line.
+pub type Output = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// A future without a type of its own, for [`Host`].
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, ImageError>> + Send + 'a>>;
@@ -168,7 +172,7 @@ pub struct Run {
     pub ulimits: Vec<(String, i64, i64)>,
     pub privileged: bool,
     pub mounts: Vec<mounts::Mounted>,
-    pub output: Arc<dyn Fn(&str) + Send + Sync>,
+    pub output: Output,
 }
 
 /// How a RUN ended, and the files that it has left.

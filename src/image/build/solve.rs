@@ -30,6 +30,8 @@ use attesting::Facts;
 pub struct Built {
     /// The configuration's digest.
     pub id: String,
+    /// The manifest's.
+    pub manifest: String,
 }
 
 /// Arguments that every build has without declaring them, and that change no cache key.
@@ -122,10 +124,10 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
     }
     let (bytes, layers) = (config.to_bytes(), finished.layers.clone());
     let tagged = names.clone();
-    let id = blocking(move || store.tag_built(&tagged, &bytes, &layers, &said)).await?;
+    let built = blocking(move || store.tag_built(&tagged, &bytes, &layers, &said)).await?;
     let names: Vec<String> = names.iter().map(ImageRef::familiar).collect();
-    (solver.report)(Event::Built { id: id.clone(), names });
-    Ok(Built { id })
+    (solver.report)(Event::Built { id: built.id.clone(), names, manifest: built.manifest.clone() });
+    Ok(built)
 }
 
 /// Checks a Git repository out, where the request names one, and makes it the context. Gives its URL and the commit as well.

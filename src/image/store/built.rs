@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::image::attest::{self, Blob, Predicate};
+use crate::image::build::solve::Built;
 
 impl Store {
     /// An empty directory for a layer that is being made, and one for overlayfs's own use.
@@ -93,7 +94,7 @@ impl Store {
         config: &[u8],
         layers: &[Layer],
         said: &[Predicate],
-    ) -> Result<String, ImageError> {
+    ) -> Result<Built, ImageError> {
         self.confirm()?;
         let _names = self.hold_names();
         self.check_layers(layers.iter().map(|layer| layer.chain.as_str()))?;
@@ -124,7 +125,7 @@ impl Store {
             }
         }
         self.name_manifest(names, OCI_MANIFEST, &manifest_digest, manifest.len() as u64)?;
-        Ok(config_digest)
+        Ok(Built { id: config_digest, manifest: manifest_digest })
     }
 
     /// What is said of an image. One that came as an archive may name what is not here: nothing is said of it then.

@@ -5,7 +5,6 @@ use crate::image::attest::{PROVENANCE, Predicate, Provenance, SPDX, purl};
 use crate::image::build::Run;
 use crate::image::build::mounts::Mounted;
 use base64::Engine as _;
-use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 
 /// Where a generator of bills of materials finds what it is to read, and writes: BuildKit's places.
@@ -15,9 +14,6 @@ const WRITTEN: &str = "/run/out";
 
 /// A bill of materials may have as many bytes.
 const LARGEST: u64 = 256 << 20;
-
-/// Lines of a failed generator that its error shows.
-const SHOWN_LINES: usize = 20;
 
 /// What happens during a build that its provenance tells.
 pub(super) struct Facts {
@@ -108,7 +104,11 @@ impl Solver {
             asked["ssh"] = request.ssh.keys().map(|id| json!({"id": id, "optional": true})).collect();
         }
         asked["args"] = json!(args);
-        let mut source = json!({"path": self.source.shown});
+        // One that is not in the context tells nobody where else it is on this machine.
+        let shown = Path::new(&self.source.shown);
+        let shown =
+            if shown.is_absolute() { shown.file_name().unwrap_or_default().to_string_lossy() } else { shown.to_string_lossy() };
+        let mut source = json!({"path": shown});
         match &self.facts.repository {
             Some((url, commit)) => {
                 source["uri"] = json!(url);
@@ -119,7 +119,7 @@ impl Solver {
         let mut details = json!({});
         if wanted.max {
             let text = base64::engine::general_purpose::STANDARD.encode(&self.source.text);
-            details["source"] = json!({"infos": [{"filename": self.source.shown, "language": "Dockerfile", "data": text}]});
+            details["source"] = json!({"infos": [{"filename": shown, "language": "Dockerfile", "data": text}]});
         }
         let sources = self.facts.sources.lock().unwrap_or_else(|e| e.into_inner());
         let sources: Vec<Value> = sources.iter().map(|(uri, digest)| json!({"uri": uri, "digest": digest})).collect();
@@ -228,16 +228,7 @@ impl Solver {
         if mounts.len() > 1 {
             env.push(format!("BUILDKIT_SCAN_SOURCE_EXTRAS={EXTRAS}/"));
         }
-        let last = Arc::new(Mutex::new(VecDeque::new()));
-        let (report, kept) = (self.report.clone(), last.clone());
-        let output = Arc::new(move |line: &str| {
-            report(Event::Output { id, line: line.to_string() });
-            let mut kept = kept.lock().unwrap_or_else(|e| e.into_inner());
-            if kept.len() == SHOWN_LINES {
-                kept.pop_front();
-            }
-            kept.push_back(line.to_string());
-        });
+        let (output, last) = self.output_of(id);
         let ran = self.host.run(Run {
             layers: image.layers.clone(),
             args,
@@ -254,11 +245,10 @@ impl Solver {
         });
         let ran = ran.await?;
         if ran.code != 0 {
-            let mut message = format!("the generator {generator} of the bill of materials ended with exit code {}", ran.code);
-            for line in last.lock().unwrap_or_else(|e| e.into_inner()).iter() {
-                message.push_str(&format!("\n      {line}"));
-            }
-            return Err(ImageError::Build(message));
+            let code = ran.code;
+            return Err(ImageError::Build(format!(
+                "the generator {generator} of the bill of materials ended with exit code {code}{last}"
+            )));
         }
         let (store, key, created) = (self.host.store(), key.to_string(), self.created.clone());
         blocking(move || {

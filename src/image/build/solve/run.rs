@@ -2,11 +2,31 @@
 
 use super::*;
 use crate::image::build::mounts::{self, Kind, Mount, Mounted};
-use crate::image::build::{Run, Secret, SecretContent};
+use crate::image::build::{Output, Run, Secret, SecretContent};
 use std::collections::{BTreeSet, VecDeque};
 
 /// Lines of a failed command that its error shows.
 const SHOWN_LINES: usize = 20;
+
+/// The last lines of a step's output, for when it fails.
+#[derive(Clone, Default)]
+pub(super) struct LastLines(Arc<Mutex<VecDeque<String>>>);
+
+impl LastLines {
+    fn push(&self, line: &str) {
+        let mut lines = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        if lines.len() == SHOWN_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line.to_string());
+    }
+}
+
+impl std::fmt::Display for LastLines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.lock().unwrap_or_else(|e| e.into_inner()).iter().try_for_each(|line| write!(f, "\n      {line}"))
+    }
+}
 
 /// What is mounted while a command runs, and what keeps it alive.
 #[derive(Default)]
@@ -80,16 +100,7 @@ impl Solver {
                 .map(|(name, value)| format!("{name}={value}")),
         );
         env.append(&mut prepared.env);
-        let last = Arc::new(Mutex::new(VecDeque::new()));
-        let (report, id, kept) = (self.report.clone(), step.id, last.clone());
-        let output = Arc::new(move |line: &str| {
-            report(Event::Output { id, line: line.to_string() });
-            let mut kept = kept.lock().unwrap_or_else(|e| e.into_inner());
-            if kept.len() == SHOWN_LINES {
-                kept.pop_front();
-            }
-            kept.push_back(line.to_string());
-        });
+        let (output, last) = self.output_of(step.id);
         // In the order of their names, so that no two wait for each other.
         let mut held = Vec::new();
         for cache in &prepared.exclusive {
@@ -116,7 +127,7 @@ impl Solver {
             .map_err(|e| self.wrong(step, e.to_string()))?;
         drop(held);
         if ran.code != 0 {
-            return Err(self.failed(step, ran.code, &last.lock().unwrap_or_else(|e| e.into_inner())));
+            return Err(self.failed(step, ran.code, &last));
         }
         let (top, epoch, remembered, created) =
             (state.top().map(str::to_string), self.request.epoch, key.clone(), self.created.clone());
@@ -130,6 +141,17 @@ impl Solver {
         .await?;
         drop(prepared);
         self.finish(state, key, (made, false), &instruction.text)
+    }
+
+    /// Where a step's output goes, and the last of it.
+    pub(super) fn output_of(&self, id: u32) -> (Output, LastLines) {
+        let last = LastLines::default();
+        let (report, kept) = (self.report.clone(), last.clone());
+        let output = Arc::new(move |line: &str| {
+            report(Event::Output { id, line: line.to_string() });
+            kept.push(line);
+        });
+        (output, last)
     }
 
     /// The command's arguments: a list, a text for the shell, or a heredoc.
@@ -316,12 +338,9 @@ impl Solver {
         .await
     }
 
-    fn failed(&self, step: &Step<'_>, code: i32, lines: &VecDeque<String>) -> ImageError {
+    fn failed(&self, step: &Step<'_>, code: i32, last: &LastLines) -> ImageError {
         let command: String = step.instruction.text.chars().take(120).collect();
-        let mut message = format!("`{command}` ended with exit code {code}");
-        for line in lines {
-            message.push_str(&format!("\n      {line}"));
-        }
+        let message = format!("`{command}` ended with exit code {code}{last}");
         let help = match code {
             127 => Some("127 says that a program was not found: is it installed in an earlier step, and spelt right?"),
             126 => Some("126 says that a file cannot be executed: check its mode, and that it is for this machine"),
