@@ -144,7 +144,7 @@ impl Engine {
         {
             let program = hook[0]["path"].as_str().unwrap_or_default();
             return Err(invalid(format!(
-                "a device of it has the hook {program}, which wharf's own runtime does not run: add `runtime: runc`"
+                "a device of it has the hook {program}, which wharf's own runtime does not run: add `runtime: runc`, with runc on this host"
             )));
         }
         if runtime.is_some() {

@@ -197,8 +197,16 @@ fn image_tree(mount: &ImageMount, launch: &Launch) -> Result<OwnedFd, StepFailed
     let doing = || format!("mounting an image on {}", mount.destination.display());
     let tree = super::overlay::mount(&mount.layers, None).doing(doing())?;
     let protected = sys::ATTR_RDONLY | sys::ATTR_NODEV | sys::ATTR_NOSUID;
-    sys::set_mount_attributes(tree.as_fd(), protected, MsFlags::MS_PRIVATE.bits(), Recursive::No).doing(doing())?;
-    beneath(tree, &mount.destination, launch, Recursive::No)
+    let protect = |tree: &OwnedFd| {
+        sys::set_mount_attributes(tree.as_fd(), protected, MsFlags::MS_PRIVATE.bits(), Recursive::No).doing(doing())
+    };
+    let Some(subpath) = subpath(launch, &mount.destination) else {
+        protect(&tree)?;
+        return Ok(tree);
+    };
+    let part = part_of(&tree, subpath).doing(finding(subpath, &mount.destination))?;
+    protect(&part)?;
+    Ok(part)
 }
 
 /// What a bind mount binds, attached nowhere yet, and whether what is mounted below it comes along.
@@ -206,13 +214,16 @@ fn bind_tree(entry: &Mount, launch: &Launch) -> Result<(OwnedFd, Recursive), Ste
     let (source, destination) = (entry.source().as_deref().unwrap_or(Path::new("")), entry.destination());
     let deep = entry.options().iter().flatten().any(|option| option == "rbind");
     let recursive = if deep { Recursive::Yes } else { Recursive::No };
-    let host = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing("opening the host's root")?;
-    let tree = sys::open_tree(host.as_fd(), source, recursive).doing(format_args!(
-        "mounting {} on {}",
-        source.display(),
-        destination.display()
-    ))?;
-    Ok((beneath(tree, destination, launch, recursive)?, recursive))
+    let mounting = || format!("mounting {} on {}", source.display(), destination.display());
+    let whole = open(source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing(mounting())?;
+    let tree = match subpath(launch, destination) {
+        None => sys::open_tree(whole.as_fd(), Path::new(""), recursive).doing(mounting())?,
+        // Before it is copied: before Linux 6.15 a mount that is attached nowhere is not copied in part.
+        Some(subpath) => sys::open_beneath(whole.as_fd(), subpath, libc::O_PATH, 0, Beneath::AsRoot)
+            .and_then(|part| sys::open_tree(part.as_fd(), Path::new(""), recursive))
+            .doing(finding(subpath, destination))?,
+    };
+    Ok((tree, recursive))
 }
 
 /// Fills a volume that is still empty with what the image has where it is to be mounted.
@@ -220,12 +231,26 @@ fn fill(image: BorrowedFd<'_>, volume: BorrowedFd<'_>, destination: &Path) -> Re
     super::copy_up::copy(image, volume).doing(format_args!("copying the image's {} into the new volume", destination.display()))
 }
 
-/// What of a detached mount is mounted: itself, or what is at the subpath in it, which no symlink can lead out.
-fn beneath(tree: OwnedFd, destination: &Path, launch: &Launch, recursive: Recursive) -> Result<OwnedFd, StepFailed> {
-    let Some(subpath) = destination.to_str().and_then(|destination| launch.subpaths.get(destination)) else { return Ok(tree) };
-    let doing = || format!("finding the subpath {} of what is mounted on {}", subpath.display(), destination.display());
-    let inside = sys::open_beneath(tree.as_fd(), subpath, libc::O_PATH, 0, Beneath::AsRoot).doing(doing())?;
-    sys::open_tree(inside.as_fd(), Path::new(""), recursive).doing(doing())
+/// The part of what is mounted there that is to be mounted, where it is not all. No symlink leads out of the whole.
+fn subpath<'a>(launch: &'a Launch, destination: &Path) -> Option<&'a Path> {
+    launch.subpaths.get(destination.to_str()?).map(PathBuf::as_path)
+}
+
+fn finding(subpath: &Path, destination: &Path) -> String {
+    format!("finding the subpath {} of what is mounted on {}", subpath.display(), destination.display())
+}
+
+/// A part of a mount that is attached nowhere. Before Linux 6.15 only what is attached is copied: it is for a moment, on the working
+/// directory, in this mount namespace.
+fn part_of(tree: &OwnedFd, subpath: &Path) -> io::Result<OwnedFd> {
+    let here = open(".", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    sys::attach(tree.as_fd(), here.as_fd())?;
+    let part = sys::open_beneath(tree.as_fd(), subpath, libc::O_PATH, 0, Beneath::AsRoot)
+        .and_then(|part| sys::open_tree(part.as_fd(), Path::new(""), Recursive::No));
+    nix::unistd::fchdir(tree)?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    nix::unistd::fchdir(here)?;
+    part
 }
 
 /// Makes a device of the host in the container.
