@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 /// A control file of a container, of cgroup v1 or v2.
 fn limit(stack: &Stack, service: &str, v1: &str, v2: &str) -> String {
-    let id = stack.id(service);
     let (controller, file) = v1.split_once('/').expect("controller");
-    let paths = [format!("/sys/fs/cgroup/{controller}/wharf/{id}/{file}"), format!("/sys/fs/cgroup/wharf/{id}/{v2}")];
-    let text = paths.iter().find_map(|path| std::fs::read_to_string(path).ok());
-    text.unwrap_or_else(|| panic!("none of {paths:?}")).trim().to_string()
+    let group = stack.group(&stack.id(service), controller);
+    let text = std::fs::read_to_string(group.join(file)).or_else(|_| std::fs::read_to_string(group.join(v2)));
+    text.unwrap_or_else(|e| panic!("{v1} or {v2} in {}: {e}", group.display())).trim().to_string()
 }
 
 #[test]

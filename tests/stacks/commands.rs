@@ -222,9 +222,8 @@ fn what_a_container_uses_is_what_the_kernel_says() {
     assert!(top.contains("UID") && top.lines().any(|l| l.starts_with("root") && l.ends_with("sleep 1000")), "{top}");
     let id = stack.id("app");
     let shown: Vec<i32> = top.lines().skip(2).filter_map(|l| l.split_whitespace().nth(1)?.parse().ok()).collect();
-    let procs = std::fs::read_to_string(format!("/sys/fs/cgroup/pids/wharf/{id}/cgroup.procs"))
-        .or_else(|_| std::fs::read_to_string(format!("/sys/fs/cgroup/wharf/{id}/cgroup.procs")))
-        .expect("cgroup");
+    let group = stack.group(&id, "pids");
+    let procs = std::fs::read_to_string(group.join("cgroup.procs")).expect("cgroup");
     assert_eq!(shown, procs.lines().map(|l| l.parse().expect("pid")).collect::<Vec<i32>>());
     let stats = stack.wharf(&["stats", "--no-stream", "--format", "json"]).ok();
     let of = |name: &str| -> serde_json::Value {
@@ -239,13 +238,11 @@ fn what_a_container_uses_is_what_the_kernel_says() {
     assert!(of("busy")["MemUsage"].as_str().expect("text").ends_with(" / 64MiB"), "{stats}");
     assert_eq!(of("app")["PIDs"], "1");
     // What a container does in groups below its own is its own, too.
-    let group = format!("/sys/fs/cgroup/pids/wharf/{id}");
-    let group = if std::path::Path::new(&group).exists() { group } else { format!("/sys/fs/cgroup/wharf/{id}") };
-    let nested = std::path::Path::new(&group).join("nested");
+    let nested = group.join("nested");
     std::fs::create_dir(&nested).expect("nested group");
     stack.wharf(&["exec", "-d", "app", "sleep", "2000"]).ok();
     let moved = || {
-        let procs = std::fs::read_to_string(format!("{group}/cgroup.procs")).expect("procs");
+        let procs = std::fs::read_to_string(group.join("cgroup.procs")).expect("procs");
         let of = |pid: &&str| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.contains("2000"));
         procs.lines().find(of).is_some_and(|pid| std::fs::write(nested.join("cgroup.procs"), pid).is_ok())
     };

@@ -208,7 +208,7 @@ fn restart_policies_are_dockers() {
 }
 
 fn cgroup_pids(id: &str) -> Vec<i32> {
-    let text = ["/sys/fs/cgroup/pids/wharf", "/sys/fs/cgroup/wharf"]
+    let text = ["/sys/fs/cgroup/pids/wharf", "/sys/fs/cgroup/wharf", "/sys/fs/cgroup/wharf.slice/wharf.scope"]
         .iter()
         .find_map(|root| std::fs::read_to_string(format!("{root}/{id}/cgroup.procs")).ok());
     text.unwrap_or_default().lines().filter_map(|l| l.parse().ok()).collect()
@@ -277,16 +277,14 @@ fn attributes_reach_the_container() {
     assert_eq!((bits >> 13 & 1, bits >> 23 & 1), (0, 1), "NET_RAW dropped, SYS_NICE added: {bounding}");
     assert_eq!(sh("cat /proc/self/oom_score_adj"), "100");
     let id = stack.id("all");
-    let read = |v1: &str, v2: &str| {
-        std::fs::read_to_string(format!("/sys/fs/cgroup/{v1}").replace("ID", &format!("wharf/{id}")))
-            .or_else(|_| std::fs::read_to_string(format!("/sys/fs/cgroup/wharf/{id}/{v2}")))
-            .expect("limit")
-            .trim()
-            .to_string()
+    let read = |controller: &str, v1: &str, v2: &str| {
+        let group = stack.group(&id, controller);
+        let text = std::fs::read_to_string(group.join(v1)).or_else(|_| std::fs::read_to_string(group.join(v2)));
+        text.expect("limit").trim().to_string()
     };
-    assert_eq!(read("memory/ID/memory.limit_in_bytes", "memory.max"), (64 << 20).to_string());
-    assert_eq!(read("pids/ID/pids.max", "pids.max"), "50");
-    assert!(read("cpu/ID/cpu.cfs_quota_us", "cpu.max").starts_with("50000"));
+    assert_eq!(read("memory", "memory.limit_in_bytes", "memory.max"), (64 << 20).to_string());
+    assert_eq!(read("pids", "pids.max", "pids.max"), "50");
+    assert!(read("cpu", "cpu.cfs_quota_us", "cpu.max").starts_with("50000"));
     let address = |service: &str| stack.sh(service, "ip -4 -o addr show eth0 2>/dev/null | awk '{print $4}'");
     assert_eq!(address("named"), address("all"), "service:all shares the network");
     assert_eq!(stack.sh("alone", "ls /sys/class/net"), "lo");
@@ -759,7 +757,6 @@ fn two_hundred_cycles_leave_the_engine_as_it_was() {
         after.0 <= fds
     });
     assert!(after.1 < memory + 2048, "memory grew from {memory} to {} kB", after.1);
-    std::fs::read_dir("/sys/fs/cgroup/pids/wharf").or_else(|_| std::fs::read_dir("/sys/fs/cgroup/wharf")).expect("parent");
     let ours = stack.wharf(&["ps", "-aq"]).ok();
     assert_eq!(ours, "");
 }

@@ -199,6 +199,16 @@ impl Stack {
         known[0]["State"]["Pid"].as_i64().expect("pid")
     }
 
+    /// Where a container's control group is, of a v1 controller or of v2, as the kernel tells it of the container's first process.
+    pub fn group(&self, container: &str, controller: &str) -> PathBuf {
+        let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", self.pid(container))).expect("cgroup");
+        let lines: Vec<Vec<&str>> = groups.lines().map(|line| line.splitn(3, ':').collect()).collect();
+        match lines.iter().find(|line| line[1].split(',').any(|known| known == controller)) {
+            Some(line) => PathBuf::from(format!("/sys/fs/cgroup/{controller}{}", line[2])),
+            None => PathBuf::from(format!("/sys/fs/cgroup{}", lines.iter().find(|line| line[0] == "0").expect("v2")[2])),
+        }
+    }
+
     /// The engine's process.
     pub fn engine_pid(&self) -> Option<i32> {
         self.processes()
@@ -256,6 +266,7 @@ impl Stack {
                 "/sys/fs/cgroup/pids/wharf",
                 "/sys/fs/cgroup/systemd/wharf",
                 "/sys/fs/cgroup/wharf",
+                "/sys/fs/cgroup/wharf.slice/wharf.scope",
             ] {
                 let path = Path::new(group).join(&id);
                 if path.exists() {
