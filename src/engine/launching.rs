@@ -320,6 +320,13 @@ impl Engine {
                 if inside.components().any(|c| !matches!(c, std::path::Component::Normal(_))) {
                     return Err(EngineError::Invalid(format!("the subpath `{subpath}` must be a relative path without `..`")));
                 }
+                // Others would share the part of who was first for the whole.
+                if mount.kind == MountKind::Volume && self.is_file_system(&mount.source) {
+                    return Err(EngineError::Invalid(format!(
+                        "the volume {} is a file system of its own and has no subpath `{subpath}` for a container: mount it whole",
+                        mount.source
+                    )));
+                }
                 all.subpaths.insert(mount.target.clone(), inside.to_path_buf());
             }
             let source = match mount.kind {

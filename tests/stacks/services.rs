@@ -682,6 +682,9 @@ fn a_file_system_in_memory_is_one_for_all() {
             assert_eq!(said, format!("one\ntwo\ntouch: {place}/x: Read-only file system"), "{first} first");
         }
     }
+    let part = sleeping("volumes: [{type: volume, source: memory, target: /part, volume: {subpath: x}}]");
+    stack.write("compose.yaml", &format!("services: {{part: {{{part}}}}}\nvolumes: {{{volume}}}\n"));
+    stack.wharf(&["up", "-d", "--remove-orphans"]).fails(1, &["_memory", "file system of its own", "mount it whole"]);
 }
 
 #[test]
