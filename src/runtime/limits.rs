@@ -90,6 +90,11 @@ pub fn apply_v2(path: &Path, resources: &LinuxResources) -> Result<(), StepFaile
         }
     }
     if let Some(cpu) = resources.cpu() {
+        // As Docker has it: what is promised to a process in real time is not left out silently.
+        if cpu.realtime_runtime().is_some() || cpu.realtime_period().is_some() {
+            let why = "control groups v2 have no real-time limits: leave `cpu_rt_runtime` and `cpu_rt_period` out";
+            return Err(StepFailed::because("writing cpu.rt_runtime_us", why));
+        }
         if cpu.quota().is_some() || cpu.period().is_some() {
             let quota = cpu.quota().map_or_else(|| "max".to_string(), amount);
             set("cpu.max", Some(format!("{quota} {}", cpu.period().unwrap_or(100_000))))?;

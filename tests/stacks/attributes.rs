@@ -49,7 +49,8 @@ fn further_limits_are_in_the_control_group() {
     );
     let up = stack.wharf(&["up", "-d", "--remove-orphans"]);
     if up.code == 0 {
-        either("w", "blkio/blkio.bfq.weight", "io.weight", ["300", "default 300"]);
+        // 10 to 1000 onto 1 to 10000, as runc has it.
+        either("w", "blkio/blkio.bfq.weight", "io.weight", ["300", "default 2930"]);
     } else {
         up.fails(1, &["weight"]);
     }
