@@ -195,8 +195,9 @@ fn restart_policies_are_dockers() {
     let before = pid(&stack);
     let killed = Instant::now();
     // Process 1 of a pid namespace ignores its own SIGKILL: kill it from the host.
-    for pid in cgroup_pids(&stack.id("always")) {
-        let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+    let group = stack.group(&stack.id("always"), "pids");
+    for pid in std::fs::read_to_string(group.join("cgroup.procs")).expect("its processes").lines() {
+        let _ = std::process::Command::new("kill").args(["-9", pid]).status();
     }
     eventually("it runs again", 5, || {
         stack.state("always") == "running" && stack.wharf(&["exec", "-T", "always", "true"]).code == 0 && pid(&stack) != before
@@ -205,13 +206,6 @@ fn restart_policies_are_dockers() {
     stack.wharf(&["stop", "always"]).ok();
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(stack.state("always"), "exited", "what the user stops stays stopped");
-}
-
-fn cgroup_pids(id: &str) -> Vec<i32> {
-    let text = ["/sys/fs/cgroup/pids/wharf", "/sys/fs/cgroup/wharf", "/sys/fs/cgroup/wharf.slice/wharf.scope"]
-        .iter()
-        .find_map(|root| std::fs::read_to_string(format!("{root}/{id}/cgroup.procs")).ok());
-    text.unwrap_or_default().lines().filter_map(|l| l.parse().ok()).collect()
 }
 
 #[test]

@@ -261,14 +261,13 @@ impl Stack {
                     .filter(|l| l.starts_with(&format!("wh{}", &id[..8])) || **l == format!("br-{}", &id[..12]))
                     .map(|l| format!("interface {l}")),
             );
-            for group in [
-                "/sys/fs/cgroup/memory/wharf",
-                "/sys/fs/cgroup/pids/wharf",
-                "/sys/fs/cgroup/systemd/wharf",
-                "/sys/fs/cgroup/wharf",
-                "/sys/fs/cgroup/wharf.slice/wharf.scope",
-            ] {
-                let path = Path::new(group).join(&id);
+            let own =
+                ["memory/wharf", "pids/wharf", "systemd/wharf", "wharf"].map(|group| Path::new("/sys/fs/cgroup").join(group));
+            // Under systemd each engine has a scope of its own.
+            let scopes =
+                std::fs::read_dir("/sys/fs/cgroup/wharf.slice").into_iter().flatten().flatten().map(|entry| entry.path());
+            for group in own.into_iter().chain(scopes) {
+                let path = group.join(&id);
                 if path.exists() {
                     left.push(format!("cgroup {}", path.display()));
                 }
