@@ -13,10 +13,14 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 /// The address of every container's resolver: Docker's, since images and configurations name it.
 pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 const DNS_PORT: u16 = 53;
+
+/// How long the kernel may take to forget the interfaces that a parent had of another kind.
+const PARENT_IS_BUSY: Duration = Duration::from_secs(2);
 
 /// One interface to make.
 #[derive(Clone, Debug)]
@@ -122,7 +126,16 @@ fn join<F: FnOnce(io::Error) -> NetworkError>(
                 mac: attachment.mac,
                 mtu: attachment.mtu,
             };
-            host.send(&[sublink.message()]).map_err(|(_, e)| match e.raw_os_error() {
+            let mut made = host.send(&[sublink.message()]);
+            // The other driver's interfaces go with the namespaces of containers that have just ended: a little after them, and
+            // nobody tells when.
+            let begun = Instant::now();
+            while matches!(&made, Err((_, e)) if e.raw_os_error() == Some(libc::EBUSY)) && begun.elapsed() < PARENT_IS_BUSY {
+                std::thread::sleep(Duration::from_millis(10));
+                made = host.send(&[sublink.message()]);
+            }
+            made.map_err(|(_, e)| match e.raw_os_error() {
+                Some(libc::EBUSY) => step("making an interface on the host's (it has interfaces of another kind)")(e),
                 Some(libc::EOPNOTSUPP) => step("making an interface on the host's (this kernel has no such interfaces)")(e),
                 _ => step("making an interface on the host's")(e),
             })?;

@@ -46,10 +46,12 @@ networks:
 #[test]
 fn macvlan_and_ipvlan_are_on_the_hosts_interface() {
     let stack = Stack::new("nothing");
-    // An empty bridge stands in for the host's interface: nothing of the real network is touched.
-    let parent: String = format!("w{}", &stack.project[1..]).chars().take(15).collect();
+    // One end of a pair stands in for the host's interface: nothing of the real network is touched.
+    let parent: String = format!("w{}", &stack.project[1..]).chars().take(14).collect();
+    let other = format!("{parent}o");
     let ip = |args: &[&str]| std::process::Command::new("ip").args(args).status().expect("ip").success();
-    assert!(ip(&["link", "add", &parent, "type", "bridge"]) && ip(&["link", "set", &parent, "up"]));
+    assert!(ip(&["link", "add", &parent, "type", "veth", "peer", "name", &other]));
+    assert!(ip(&["link", "set", &parent, "up"]) && ip(&["link", "set", &other, "up"]));
     let yaml = format!(
         "services: {{a: {{{}}}, b: {{{}}}, c: {{{}}}}}
 networks:
