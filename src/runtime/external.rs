@@ -201,7 +201,8 @@ fn bundle(launch: &Launch, joined: Joined, monitor: u32) -> Result<(), StepFaile
     if launch.cgroup_namespace {
         namespaces.push(json!({"type": "cgroup"}));
     }
-    let shared = rootfs::shared(launch, joined.shm, joined.volumes)?;
+    let mut shared = rootfs::shared(launch, joined.shm, joined.volumes)?;
+    shared.extend(rootfs::remote(launch)?);
     let (root, mounts) = rootfs::stage(launch, shared)?;
     let identity = user::lookup(root.as_fd(), &launch.user, &launch.group_add)?;
     let mut config = serde_json::to_value(&launch.oci).map_err(io::Error::from).doing("writing the bundle")?;

@@ -64,6 +64,7 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, terminal
     if launch.cgroup_namespace {
         nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).doing("making a cgroup namespace")?;
     }
+    let remote = rootfs::remote(launch)?;
     if let Some(network) = joined.network {
         nix::sched::setns(network, CloneFlags::CLONE_NEWNET).doing("joining the network")?;
     }
@@ -83,7 +84,7 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, terminal
         std::fs::write("/proc/sys/kernel/domainname", domain).doing("setting the domain name")?;
     }
     sys::new_session_keyring();
-    let console = rootfs::enter(launch, &shared)?;
+    let console = rootfs::enter(launch, &shared, &remote)?;
     let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing("opening the root")?;
     let identity = user::lookup(root.as_fd(), &launch.user, &launch.group_add)?;
     // A descriptor still open when the working directory is entered could be reached as /proc/self/fd/N.

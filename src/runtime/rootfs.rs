@@ -31,7 +31,7 @@ const LINKS: [(&str, &str); 5] = [
 /// Builds the file system and makes it the root. Afterwards the host's files cannot be named any more.
 ///
 /// With a terminal, returns its master and the other end.
-pub fn enter(launch: &Launch, shared: &Shared) -> Result<Option<(OwnedFd, OwnedFd)>, StepFailed> {
+pub fn enter(launch: &Launch, shared: &Shared, remote: &Shared) -> Result<Option<(OwnedFd, OwnedFd)>, StepFailed> {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).doing("detaching from the host's mounts")?;
     let root = overlay(&launch.rootfs)?;
@@ -40,7 +40,7 @@ pub fn enter(launch: &Launch, shared: &Shared) -> Result<Option<(OwnedFd, OwnedF
     for entry in launch.oci.mounts().iter().flatten() {
         match shared.iter().find(|(destination, _)| entry.destination() == destination) {
             Some((destination, tree)) => attach_shared(root.as_fd(), destination, tree, entry)?,
-            None => attach_mount(root.as_fd(), entry, launch)?,
+            None => attach_mount(root.as_fd(), entry, launch, remote)?,
         }
         if entry.destination() == Path::new("/dev") {
             null = Some(populate_dev(root.as_fd())?);
@@ -346,7 +346,7 @@ fn open_target(root: BorrowedFd<'_>, path: &Path, kind: Target) -> Result<OwnedF
     Ok(directory)
 }
 
-fn attach_mount(root: BorrowedFd<'_>, entry: &Mount, launch: &Launch) -> Result<(), StepFailed> {
+fn attach_mount(root: BorrowedFd<'_>, entry: &Mount, launch: &Launch, remote: &Shared) -> Result<(), StepFailed> {
     let destination = entry.destination();
     let options = entry.options().clone().unwrap_or_default();
     let doing = || format!("mounting {}", destination.display());
@@ -360,11 +360,10 @@ fn attach_mount(root: BorrowedFd<'_>, entry: &Mount, launch: &Launch) -> Result<
         let (tree, recursive) = bind_tree(entry, launch)?;
         let directory = is_directory(tree.as_fd()).doing(doing())?;
         (tree, recursive, if directory { Target::Directory } else { Target::File })
+    } else if let Some((_, tree)) = remote.iter().find(|(remote, _)| remote == destination) {
+        (tree.try_clone().doing(doing())?, Recursive::No, Target::Directory)
     } else {
-        let pairs: Vec<(&str, Option<&str>)> =
-            rest.iter().map(|o| o.split_once('=').map_or((o.as_str(), None), |(k, v)| (k, Some(v)))).collect();
-        let source = entry.source().as_deref().and_then(Path::to_str).unwrap_or(fstype);
-        (sys::new_mount(fstype, source, &pairs, attributes).doing(doing())?, Recursive::No, Target::Directory)
+        (file_system(entry, fstype, &rest, attributes).doing(doing())?, Recursive::No, Target::Directory)
     };
     let target = open_target(root, destination, kind)?;
     if launch.copy_up.iter().any(|path| Path::new(path) == destination) {
@@ -375,6 +374,31 @@ fn attach_mount(root: BorrowedFd<'_>, entry: &Mount, launch: &Launch) -> Result<
         sys::set_mount_attributes(mounted.as_fd(), attributes, propagation, recursive).doing(doing())?;
     }
     sys::attach(mounted.as_fd(), target.as_fd()).doing(doing())
+}
+
+/// A file system that is attached nowhere yet; `options` are its own.
+fn file_system(entry: &Mount, fstype: &str, options: &[String], attributes: u64) -> io::Result<OwnedFd> {
+    let pairs: Vec<(&str, Option<&str>)> =
+        options.iter().map(|o| o.split_once('=').map_or((o.as_str(), None), |(k, v)| (k, Some(v)))).collect();
+    let source = entry.source().as_deref().and_then(Path::to_str).unwrap_or(fstype);
+    sys::new_mount(fstype, source, &pairs, attributes)
+}
+
+/// The file systems of other machines, attached nowhere yet. The kernel reaches them by the network of who makes them: that is
+/// the host's, as with Docker, so this comes before the container's own is joined.
+pub fn remote(launch: &Launch) -> Result<Shared, StepFailed> {
+    const REMOTE: [&str; 7] = ["nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs"];
+    let is_shared = |destination: &Path| launch.shared.iter().any(|mount| mount.destination == destination);
+    let mut found = Vec::new();
+    for entry in launch.oci.mounts().iter().flatten() {
+        let (fstype, destination) = (entry.typ().as_deref().unwrap_or_default(), entry.destination());
+        if REMOTE.contains(&fstype) && !is_shared(destination) {
+            let (attributes, _, rest) = split_options(entry.options().as_deref().unwrap_or_default());
+            let tree = file_system(entry, fstype, &rest, attributes).doing(format_args!("mounting {}", destination.display()))?;
+            found.push((destination.clone(), tree));
+        }
+    }
+    Ok(found)
 }
 
 fn is_directory(fd: BorrowedFd<'_>) -> nix::Result<bool> {
