@@ -10,5 +10,6 @@ pub mod image;
 pub mod logs;
 pub mod network;
 pub mod plan;
+pub mod random;
 pub mod runtime;
 pub mod units;

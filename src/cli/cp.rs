@@ -3,6 +3,7 @@
 use super::{Failure, Global, Outcome, connect, project, ps};
 use crate::api::client::{Client, ClientError};
 use crate::api::reply::escape;
+use crate::image::unpack::{XATTR, extended_attributes};
 use base64::Engine as _;
 use serde_json::Value;
 use std::io::{self, Read, Write};
@@ -142,10 +143,9 @@ async fn out_of(client: &Client, id: &str, path: &str, destination: &str, how: H
     if content && let Some(name) = &rename {
         std::fs::create_dir_all(target.join(name)).map_err(|e| Failure::Message(format!("making {destination}: {e}")))?;
     }
-    let (reader, writer) = io::pipe().map_err(|e| Failure::Message(format!("making a pipe: {e}")))?;
-    let owner = (!how.archive).then(|| (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()));
+    let owner = (!how.archive).then(own_ids);
     let shown = destination.to_string();
-    let unpacking = std::thread::spawn(move || -> Result<(), String> {
+    let received = received(client, &request, move |reader| {
         let failed = |e: &dyn std::fmt::Display| format!("writing {shown}: {e}");
         let directory = std::fs::File::open(&target).map_err(|e| failed(&e))?;
         match rename {
@@ -159,10 +159,26 @@ async fn out_of(client: &Client, id: &str, path: &str, destination: &str, how: H
             }
         }
     });
-    let loaded = client.download(&request, writer).await;
+    received.await
+}
+
+/// Has `unpack` read what the engine sends, on a thread of its own. What it says of a failure is told before the connection's.
+async fn received(
+    client: &Client,
+    path: &str,
+    unpack: impl FnOnce(io::PipeReader) -> Result<(), String> + Send + 'static,
+) -> Outcome {
+    let (reader, writer) = io::pipe().map_err(|e| Failure::Message(format!("making a pipe: {e}")))?;
+    let unpacking = std::thread::spawn(move || unpack(reader));
+    let loaded = client.download(path, writer).await;
     let unpacked = unpacking.join().map_err(|_| Failure::Message("unpacking failed".into()))?;
     unpacked.map_err(Failure::Message)?;
     Ok(loaded?)
+}
+
+/// Whose what is unpacked here is, where nothing else is asked for.
+fn own_ids() -> (u32, u32) {
+    (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
 }
 
 /// Unpacks an archive that the engine sends into a directory here; what is in it is then who calls' own.
@@ -170,15 +186,10 @@ async fn out_of(client: &Client, id: &str, path: &str, destination: &str, how: H
 /// # Errors
 /// The disk's, or a broken connection.
 pub async fn download_into(client: &Client, path: &str, directory: &Path) -> Outcome {
-    let failed = |e: &dyn std::fmt::Display| Failure::Message(format!("writing {}: {e}", directory.display()));
-    let (reader, writer) = io::pipe().map_err(|e| failed(&e))?;
-    let target = std::fs::File::open(directory).map_err(|e| failed(&e))?;
-    let owner = Some((nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()));
-    let unpacking = std::thread::spawn(move || unpack(reader, &target, owner));
-    let loaded = client.download(path, writer).await;
-    let unpacked = unpacking.join().map_err(|_| Failure::Message("unpacking failed".into()))?;
-    unpacked.map_err(|e| failed(&e))?;
-    Ok(loaded?)
+    let shown = directory.display().to_string();
+    let target = std::fs::File::open(directory).map_err(|e| Failure::Message(format!("writing {shown}: {e}")))?;
+    let unpack = move |reader| unpack(reader, &target, Some(own_ids())).map_err(|e| format!("writing {shown}: {e}"));
+    received(client, path, unpack).await
 }
 
 fn unpack(
@@ -219,15 +230,7 @@ fn rename_entries(reader: impl Read, writer: impl Write, name: &Path, content: b
                 builder.append_link(&mut header, path, target)?;
             }
             _ => {
-                let mut extended = Vec::new();
-                for extension in entry.pax_extensions()?.into_iter().flatten() {
-                    let extension = extension?;
-                    if let Ok(key) = extension.key()
-                        && key.starts_with("SCHILY.xattr.")
-                    {
-                        extended.push((key.to_string(), extension.value_bytes().to_vec()));
-                    }
-                }
+                let extended = extended_attributes(&mut entry)?;
                 if !extended.is_empty() {
                     builder.append_pax_extensions(extended.iter().map(|(key, value)| (key.as_str(), value.as_slice())))?;
                 }
@@ -318,7 +321,7 @@ fn append_file(builder: &mut tar::Builder<impl Write>, path: &Path, name: &Path,
     // A file system without such attributes has none.
     let found = if follow { xattr::get_deref(path, CAPABILITIES) } else { xattr::get(path, CAPABILITIES) };
     if let Ok(Some(value)) = found {
-        builder.append_pax_extensions([("SCHILY.xattr.security.capability", value.as_slice())])?;
+        builder.append_pax_extensions([(format!("{XATTR}{CAPABILITIES}").as_str(), value.as_slice())])?;
     }
     builder.append_path_with_name(path, name)
 }

@@ -52,7 +52,7 @@ pub async fn run(global: &Global, command: Events) -> Outcome {
     let (name, loaded) = project::name(global)?;
     ps::check_services(loaded.as_ref(), &command.services)?;
     let client = connect::engine(global).await?;
-    let filters = json!({"type": ["container"], "label": [format!("{LABEL_PROJECT}={name}")]});
+    let filters = [("type".into(), "container".into()), ("label".into(), format!("{LABEL_PROJECT}={name}"))];
     let show = |event: &Value| {
         let attributes = &event["Actor"]["Attributes"];
         let service = attributes[LABEL_SERVICE].as_str().unwrap_or_default().to_string();
@@ -70,7 +70,7 @@ pub async fn run(global: &Global, command: Events) -> Outcome {
             line(event, &short)
         }))
     };
-    follow(&client, &escape(&filters.to_string()), &command.span, show).await
+    follow(&client, &filters, &command.span, show).await
 }
 
 /// Everything that happens, until the engine leaves.
@@ -89,17 +89,16 @@ pub async fn all(client: &Client, command: &All) -> Outcome {
         (None, "json") => Ok(Some(event.to_string())),
         _ => Ok(Some(line(event, &event["Actor"]["Attributes"]))),
     };
-    follow(client, &network::filters(&command.filter), &command.span, show).await
+    follow(client, &command.filter, &command.span, show).await
 }
 
-/// `filters` is escaped.
 async fn follow(
     client: &Client,
-    filters: &str,
+    filters: &[(String, String)],
     span: &Span,
     show: impl Fn(&Value) -> Result<Option<String>, Failure>,
 ) -> Outcome {
-    let mut path = format!("/events?filters={filters}");
+    let mut path = format!("/events?filters={}", network::filters(filters));
     for (key, time) in [("since", &span.since), ("until", &span.until)] {
         if let Some(time) = time {
             path.push_str(&format!("&{key}={}", escape(&logs::moment(time)?)));

@@ -104,7 +104,8 @@ pub async fn run(global: &Global, command: Run) -> Outcome {
         .get_mut(&command.service)
         .ok_or_else(|| Failure::Message(format!("the service `{}` is not active", command.service)))?;
     change(service, &command, tty, &loaded.directory)?;
-    let slug: String = random_hex(6);
+    // Without random numbers the clock is unlike enough: a name that is taken is refused.
+    let slug = crate::random::hex::<6>().unwrap_or_else(|_| format!("{:x}", jiff::Timestamp::now().as_nanosecond()));
     let name = command.name.clone().unwrap_or_else(|| format!("{}-{}-run-{slug}", loaded.project.name, command.service));
     let pair = |text: &String| {
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
@@ -189,14 +190,4 @@ fn change(service: &mut Service, command: &Run, tty: bool, directory: &std::path
         service.volumes.push(volume);
     }
     Ok(())
-}
-
-fn random_hex(bytes: usize) -> String {
-    let mut buffer = vec![0; bytes];
-    let filled = std::fs::File::open("/dev/urandom").and_then(|mut file| std::io::Read::read_exact(&mut file, &mut buffer));
-    // Without random numbers the clock is unlike enough: a name that is taken is refused.
-    if filled.is_err() {
-        return format!("{:x}", jiff::Timestamp::now().as_nanosecond());
-    }
-    buffer.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -121,16 +121,18 @@ impl Engine {
         doing: impl FnOnce() -> String,
     ) -> Result<Arc<Container>, EngineError> {
         let id = record.id.clone();
-        let directory = self.container_directory(&id);
-        let (upper, work) = (directory.join("upper"), directory.join("work"));
-        let made = [&upper, &work].into_iter().try_for_each(fs::create_dir_all);
-        let limited = match record.spec.layer_size() {
-            Ok(Some(size)) => made.and_then(|()| quota::limit(&[&upper, &work], size)),
-            _ => made,
+        let size = record.spec.layer_size().map_err(EngineError::Invalid)?;
+        let keep = || {
+            let directory = self.container_directory(&id);
+            let (upper, work) = (directory.join("upper"), directory.join("work"));
+            [&upper, &work].into_iter().try_for_each(fs::create_dir_all)?;
+            if let Some(size) = size {
+                quota::limit(&[&upper, &work], size)?;
+            }
+            write_files(&directory.join("files"), &record.spec.files)?;
+            self.journal.put(&format!("container/{id}"), &record)
         };
-        let written = limited.and_then(|()| write_files(&directory.join("files"), &record.spec.files));
-        let kept = written.and_then(|()| self.journal.put(&format!("container/{id}"), &record));
-        if let Err(error) = kept {
+        if let Err(error) = keep() {
             let _ = self.remove_container_directory(&record);
             return Err(match error.kind() {
                 std::io::ErrorKind::Unsupported => EngineError::Invalid(format!(

@@ -188,8 +188,7 @@ impl Engine {
     pub fn export(&self, container: &Container, out: impl Write) -> Result<(), EngineError> {
         let doing = || EngineError::io(format!("exporting {}", container.name()));
         let tree = Tree::of(self.readable_root(&container.record()).map_err(doing())?);
-        let root = tree.find(Path::new(".")).map_err(doing())?;
-        pack(&tree, &Found { path: PathBuf::new(), ..root }, Path::new(""), out).map_err(doing())
+        pack_all(&tree, out).map_err(doing())
     }
 
     /// Writes an image's files as a tar, and nothing else.
@@ -199,10 +198,8 @@ impl Engine {
     pub fn image_files(&self, image: &Image, out: impl Write) -> Result<(), EngineError> {
         let doing = || EngineError::io("writing the files of an image");
         let layers: Vec<PathBuf> = image.layers.iter().map(|layer| self.images.layer(layer)).collect();
-        let empty = self.images.build_cache().join("empty");
-        let tree = std::fs::create_dir_all(&empty).and_then(|()| Tree::layers(&layers, &empty)).map_err(doing())?;
-        let root = tree.find(Path::new(".")).map_err(doing())?;
-        pack(&tree, &Found { path: PathBuf::new(), ..root }, Path::new(""), out).map_err(doing())
+        let tree = self.images.tree(&layers).map_err(doing())?;
+        pack_all(&tree, out).map_err(doing())
     }
 
     /// What a container has changed of its image.
@@ -314,6 +311,12 @@ fn find(tree: &Tree, path: &Path, follow: bool) -> io::Result<Found> {
     let parent = tree.open(path.parent().unwrap_or(Path::new("")), libc::O_PATH | libc::O_DIRECTORY)?;
     let stat = fstatat(&parent, Path::new(name), AtFlags::AT_SYMLINK_NOFOLLOW)?;
     Ok(Found { path: path.to_path_buf(), stat })
+}
+
+/// A tree from its root, as a tar.
+fn pack_all(tree: &Tree, out: impl Write) -> io::Result<()> {
+    let root = tree.find(Path::new("."))?;
+    pack(tree, &Found { path: PathBuf::new(), ..root }, Path::new(""), out)
 }
 
 /// Writes a file, or a directory with all below it, as a tar. Names begin with `name` in the place of the path's.

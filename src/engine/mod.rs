@@ -284,7 +284,5 @@ impl Engine {
 
 /// 256 random bits in hexadecimal: an id of a container or a network.
 fn new_id() -> std::io::Result<String> {
-    let mut bytes = [0u8; 32];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    crate::random::hex::<32>()
 }

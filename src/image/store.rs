@@ -7,6 +7,7 @@ mod built;
 mod manifest;
 
 use super::ImageError;
+use super::build::files::Tree;
 use super::drafts::BlobDraft;
 pub use super::drafts::Draft;
 use super::reference::ImageRef;
@@ -200,6 +201,16 @@ impl Store {
     /// The directory of an unpacked layer.
     pub fn layer(&self, chain_id: &str) -> PathBuf {
         self.layer_place(chain_id).join("diff")
+    }
+
+    /// The files of unpacked layers together, the lowest first, read-only.
+    ///
+    /// # Errors
+    /// When a layer is gone or overlayfs refuses.
+    pub fn tree(&self, layers: &[PathBuf]) -> io::Result<Tree> {
+        let empty = self.build_cache().join("empty");
+        fs::create_dir_all(&empty)?;
+        Tree::layers(layers, &empty)
     }
 
     /// Removes a layer. It is renamed first: a removal that is interrupted must not leave half a layer under its name.

@@ -37,6 +37,26 @@ fn in_words(error: &io::Error) -> String {
     if end < text.len() { format!("{}...", &text[..end]) } else { text }
 }
 
+/// What an archive's key for an extended attribute begins with; the attribute's name follows.
+pub const XATTR: &str = "SCHILY.xattr.";
+
+/// The extended attributes that an archive has for an entry, by their keys there.
+///
+/// # Errors
+/// The reader's.
+pub fn extended_attributes<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let mut found = Vec::new();
+    for extension in entry.pax_extensions()?.into_iter().flatten() {
+        let extension = extension?;
+        if let Ok(key) = extension.key()
+            && key.starts_with(XATTR)
+        {
+            found.push((key.to_string(), extension.value_bytes().to_vec()));
+        }
+    }
+    Ok(found)
+}
+
 /// What was unpacked.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unpacked {
@@ -237,20 +257,17 @@ impl Applier<'_> {
         let mtime = entry.header().mtime().unwrap_or(0);
         fchown(file, Some(uid), Some(gid))?;
         fchmod(file, Mode::from_bits_truncate(mode & 0o7777))?;
-        if let Some(extensions) = entry.pax_extensions()? {
-            for extension in extensions {
-                let extension = extension?;
-                let Some(name) = extension.key().ok().and_then(|key| key.strip_prefix("SCHILY.xattr.")) else { continue };
-                // An image must not say how overlayfs reads its own layers.
-                if name.starts_with("trusted.overlay.") || name.starts_with("user.overlay.") {
-                    continue;
-                }
-                match file.set_xattr(name, extension.value_bytes()) {
-                    Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
-                    // `cp` to a user who may not give a file more than he has.
-                    Err(e) if e.raw_os_error() == Some(libc::EPERM) && !nix::unistd::geteuid().is_root() => {}
-                    other => other?,
-                }
+        for (key, value) in extended_attributes(entry)? {
+            let name = &key[XATTR.len()..];
+            // An image must not say how overlayfs reads its own layers.
+            if name.starts_with("trusted.overlay.") || name.starts_with("user.overlay.") {
+                continue;
+            }
+            match file.set_xattr(name, &value) {
+                Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+                // `cp` to a user who may not give a file more than he has.
+                Err(e) if e.raw_os_error() == Some(libc::EPERM) && !nix::unistd::geteuid().is_root() => {}
+                other => other?,
             }
         }
         let time = TimeSpec::new(mtime as i64, 0);

@@ -5,7 +5,7 @@
 use super::sys::{self, quota};
 use nix::sys::statfs;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -37,11 +37,8 @@ pub fn release(directory: &Path) {
 
 /// A project that nothing is in and nothing is said of. It is drawn: other data roots on the same file system draw too.
 fn free_project(root: &File) -> io::Result<u32> {
-    let mut random = File::open("/dev/urandom")?;
     for _ in 0..64 {
-        let mut bytes = [0; 4];
-        random.read_exact(&mut bytes)?;
-        let project = FIRST_PROJECT + u32::from_ne_bytes(bytes) % (u32::MAX / 2);
+        let project = FIRST_PROJECT + u32::from_ne_bytes(crate::random::bytes()?) % (u32::MAX / 2);
         match quota::project(root.as_fd(), project) {
             Ok(found) if found == quota::Project::default() => return Ok(project),
             Ok(_) => {}

@@ -177,7 +177,7 @@ pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
         check_context(context)?;
     }
     // What is only taken away gets no name.
-    let away = command.outputs.iter().any(Output::takes_it_away) && !command.outputs.iter().any(|o| !o.takes_it_away());
+    let away = !command.outputs.is_empty() && command.outputs.iter().all(Output::takes_it_away);
     let mut tags = command.tags;
     tags.extend(command.outputs.iter().filter_map(|output| match output {
         Output::Image { name, .. } => name.clone(),
@@ -230,8 +230,8 @@ pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
     for output in &command.outputs {
         output.write(&client, &built, &tags).await?;
     }
-    if push {
-        output::push_all(&client, &tags, command.flags.quiet).await?;
+    for name in tags.iter().filter(|_| push) {
+        super::push::push_one(&client, name, command.flags.quiet).await?;
     }
     if let Some(file) = command.metadata_file {
         output::write_metadata(&file, &built, if away { &[] } else { &tags })?;

@@ -1,8 +1,8 @@
-//! Where a built image goes besides the store: `--output`, `--push`, `--metadata-file`.
+//! Where a built image goes besides the store: `--output`, `--metadata-file`.
 
 use crate::api::client::Client;
 use crate::api::reply::escape;
-use crate::cli::{Failure, Outcome, cp, push};
+use crate::cli::{Failure, Outcome, cp};
 use crate::image::build::solve::Built;
 use serde_json::json;
 use std::io::Write;
@@ -86,20 +86,6 @@ impl Output {
             }
         }
     }
-}
-
-/// Pushes an image under each of its names.
-///
-/// # Errors
-/// The registry's.
-pub async fn push_all(client: &Client, names: &[String], quiet: bool) -> Outcome {
-    if names.is_empty() {
-        return Err(Failure::Message("an image without a name cannot be pushed: give it one with -t".into()));
-    }
-    for name in names {
-        push::push_one(client, name, quiet).await?;
-    }
-    Ok(())
 }
 
 /// Writes what was built to a file, in the words of Docker's buildx.

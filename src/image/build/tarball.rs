@@ -191,7 +191,7 @@ pub fn extended_attributes(
             continue;
         }
         if let Some(value) = get(&name)? {
-            all.push((format!("SCHILY.xattr.{text}"), value));
+            all.push((format!("{}{text}", crate::image::unpack::XATTR), value));
         }
     }
     all.sort();

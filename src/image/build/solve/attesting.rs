@@ -123,8 +123,6 @@ impl Solver {
         }
         let sources = self.facts.sources.lock().unwrap_or_else(|e| e.into_inner());
         let sources: Vec<Value> = sources.iter().map(|(uri, digest)| json!({"uri": uri, "digest": digest})).collect();
-        let mut id = [0u8; 16];
-        let _ = std::fs::File::open("/dev/urandom").and_then(|mut file| std::io::Read::read_exact(&mut file, &mut id));
         let predicate = json!({
             "buildDefinition": {
                 "buildType": "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md",
@@ -135,7 +133,7 @@ impl Solver {
             "runDetails": {
                 "builder": {"id": wanted.builder_id},
                 "metadata": {
-                    "invocationId": id.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+                    "invocationId": crate::random::hex::<16>().unwrap_or_else(|_| "0".repeat(32)),
                     "startedOn": self.facts.begun.to_string(),
                     "finishedOn": jiff::Timestamp::now().to_string(),
                     "buildkit_hermetic": !self.facts.networked.load(Ordering::Relaxed),

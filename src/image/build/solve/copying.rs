@@ -175,12 +175,10 @@ impl Solver {
         if let (Ok(uid), Ok(gid)) = (user.parse(), group.map_or_else(|| user.parse(), str::parse)) {
             return Ok((uid, gid));
         }
-        let (layers, empty) = (self.layer_paths(&state.layers), self.host.store().build_cache().join("empty"));
+        let (layers, store) = (self.layer_paths(&state.layers), self.host.store());
         let text = text.to_string();
         let found = blocking(move || {
-            let tree = std::fs::create_dir_all(&empty)
-                .and_then(|()| Tree::layers(&layers, &empty))
-                .map_err(ImageError::store("opening the layers".into()))?;
+            let tree = store.tree(&layers).map_err(ImageError::store("opening the layers".into()))?;
             let read = |path: &str| tree.read_text(Path::new(path)).unwrap_or_default();
             Ok(crate::runtime::user::resolve_in(&read("etc/passwd"), &read("etc/group"), &text))
         })

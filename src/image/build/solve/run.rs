@@ -322,11 +322,9 @@ impl Solver {
         if targets.is_empty() {
             return Ok(targets);
         }
-        let (layers, empty) = (self.layer_paths(&state.layers), self.host.store().build_cache().join("empty"));
+        let (layers, store) = (self.layer_paths(&state.layers), self.host.store());
         blocking(move || {
-            let tree = std::fs::create_dir_all(&empty)
-                .and_then(|()| Tree::layers(&layers, &empty))
-                .map_err(ImageError::store("opening the layers".into()))?;
+            let tree = store.tree(&layers).map_err(ImageError::store("opening the layers".into()))?;
             let mut missing = Vec::new();
             for target in targets {
                 let all: Vec<PathBuf> = target.ancestors().filter(|path| *path != Path::new("")).map(Path::to_path_buf).collect();

@@ -96,13 +96,9 @@ impl Solver {
                 image.layers.iter().map(|chain| store.layer(chain)).collect()
             }
         };
-        let empty = self.host.store().build_cache().join("empty");
-        let tree = blocking(move || {
-            std::fs::create_dir_all(&empty)
-                .and_then(|()| Tree::layers(&layers, &empty))
-                .map_err(ImageError::store("opening the layers of a stage".into()))
-        })
-        .await?;
+        let store = self.host.store();
+        let tree =
+            blocking(move || store.tree(&layers).map_err(ImageError::store("opening the layers of a stage".into()))).await?;
         Ok((Arc::new(tree), Patterns::default()))
     }
 }
