@@ -11,7 +11,7 @@ use crate::image::build::ignore::Patterns;
 use crate::image::build::tarball::{self, extended_attributes};
 use crate::image::unpack::UnpackError;
 use crate::image::{Image, ImageRef, is_full};
-use crate::runtime::overlay;
+use crate::runtime::{overlay, user};
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag, fstatat, major, minor};
 use std::collections::HashMap;
@@ -149,8 +149,8 @@ impl Engine {
         let owner = if own {
             let record = container.record();
             let user = record.spec.user.clone().unwrap_or_else(|| record.image.user.clone());
-            let read = |name: &str| tree.read_text(Path::new(name)).unwrap_or_default();
-            let found = crate::runtime::user::resolve_in(&read("etc/passwd"), &read("etc/group"), &user);
+            let read = |name: &str| tree.read_text(Path::new(name), user::MAX_FILE).unwrap_or_default();
+            let found = user::resolve_in(&read("etc/passwd"), &read("etc/group"), &user);
             Some(found.map_err(EngineError::Invalid)?)
         } else {
             None

@@ -1,9 +1,7 @@
 //! Users and groups of the image: `user[:group]` by name or number, looked up in the container's own files.
 
 use super::error::StepFailed;
-use super::sys::{self, Beneath};
-use std::fs;
-use std::io::Read;
+use super::sys::regular::read_regular;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
@@ -19,7 +17,7 @@ pub struct Identity {
 }
 
 /// A passwd file larger than this is not one: the bound keeps a hostile image from filling memory.
-const MAX_FILE: u64 = 16 << 20;
+pub const MAX_FILE: u64 = 16 << 20;
 
 /// Looks a user up in a container's root directory: no link in it leads out.
 ///
@@ -27,14 +25,8 @@ const MAX_FILE: u64 = 16 << 20;
 /// Which user or group the image does not have.
 pub fn lookup(root: BorrowedFd<'_>, user: &str, group_add: &[String]) -> Result<Identity, StepFailed> {
     let text = |path: &str| {
-        let mut text = Vec::new();
-        // Only a regular file, opened without waiting: a FIFO in its place would hang the start of the container.
-        let file = sys::open_beneath(root, Path::new(path), libc::O_RDONLY | libc::O_NONBLOCK, 0, Beneath::AsRoot);
-        if let Ok(file) = file.map(fs::File::from)
-            && file.metadata().is_ok_and(|meta| meta.is_file())
-        {
-            let _ = file.take(MAX_FILE).read_to_end(&mut text);
-        }
+        // An image need not have them.
+        let text = read_regular(root, Path::new(path), MAX_FILE).unwrap_or_default();
         String::from_utf8_lossy(&text).into_owned()
     };
     resolve(&text("etc/passwd"), &text("etc/group"), user, group_add)

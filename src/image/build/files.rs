@@ -3,6 +3,7 @@
 use super::ignore::Patterns;
 use crate::image::ImageError;
 use crate::runtime::overlay;
+use crate::runtime::sys::regular::read_regular;
 use crate::runtime::sys::{self, Beneath};
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
@@ -122,13 +123,13 @@ impl Tree {
         sys::open_beneath(self.root(), path, flags, 0, Beneath::AsRoot)
     }
 
+    /// Reads a regular file of at most `limit` bytes.
+    ///
     /// # Errors
-    /// When the file is not there, or larger than a text is.
-    pub fn read_text(&self, path: &Path) -> io::Result<String> {
-        use std::io::Read;
-        let mut text = String::new();
-        File::from(self.open(path, libc::O_RDONLY)?).take(16 << 20).read_to_string(&mut text)?;
-        Ok(text)
+    /// When the file is not there, is not a regular one, or is larger.
+    pub fn read_text(&self, path: &Path, limit: u64) -> io::Result<String> {
+        let bytes = read_regular(self.root(), path, limit)?;
+        String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
     }
 
     /// Everything below a directory, parents first, in the order of names. `excluded` gets paths from the tree's root.

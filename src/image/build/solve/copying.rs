@@ -179,7 +179,7 @@ impl Solver {
         let text = text.to_string();
         let found = blocking(move || {
             let tree = store.tree(&layers).map_err(ImageError::store("opening the layers".into()))?;
-            let read = |path: &str| tree.read_text(Path::new(path)).unwrap_or_default();
+            let read = |path: &str| tree.read_text(Path::new(path), crate::runtime::user::MAX_FILE).unwrap_or_default();
             Ok(crate::runtime::user::resolve_in(&read("etc/passwd"), &read("etc/group"), &text))
         })
         .await?;

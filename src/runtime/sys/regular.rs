@@ -1,0 +1,82 @@
+//! Small regular files of images, containers and build contexts: whoever wrote them may be hostile.
+//!
+//! The path is resolved beneath a root, and what it names is looked at before it is opened: opening a FIFO waits for its other
+//! end, opening a device acts on the host's hardware, and what procfs and sysfs hold is the host's. The file is then opened by
+//! its descriptor, so that nothing can take its place in between.
+
+use super::{Beneath, open_beneath};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::Path;
+
+/// Opens a regular file for reading. Symlinks are followed within the root, `..` and absolute ones included.
+///
+/// # Errors
+/// The kernel's; `InvalidInput` where it is a directory, a FIFO, a device, a socket or a file of procfs or sysfs.
+pub fn open_regular(root: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
+    let found = open_beneath(root, path, libc::O_PATH, 0, Beneath::AsRoot)?;
+    let kind = SFlag::from_bits_truncate(fstat(&found)?.st_mode) & SFlag::S_IFMT;
+    let file_system = fstatfs(&found)?.filesystem_type();
+    if kind != SFlag::S_IFREG || [PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&file_system) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    Ok(File::from(open(format!("/proc/self/fd/{}", found.as_raw_fd()).as_str(), flags, Mode::empty())?))
+}
+
+/// Reads a regular file as [`open_regular`] opens it.
+///
+/// # Errors
+/// As [`open_regular`]; `FileTooLarge` where it holds more than `limit` bytes.
+pub fn read_regular(root: BorrowedFd<'_>, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = open_regular(root, path)?;
+    let mut bytes = Vec::new();
+    // The length is read, not asked for: a file may grow meanwhile.
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::stat::mknod;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn only_regular_files_beneath_the_root_are_read() {
+        let outer = tempfile::tempdir().unwrap();
+        let root = outer.path().join("root");
+        std::fs::create_dir_all(root.join("d")).unwrap();
+        std::fs::write(outer.path().join("secret"), "of the host").unwrap();
+        std::fs::write(root.join("file"), "text").unwrap();
+        for (target, link) in [("../secret", "up"), ("/secret", "absolute"), ("../file", "d/inside"), ("/d/inside", "twice")] {
+            symlink(target, root.join(link)).unwrap();
+        }
+        let mode = Mode::from_bits_truncate(0o666);
+        mknod(&root.join("fifo"), SFlag::S_IFIFO, mode, 0).unwrap();
+        mknod(&root.join("zero"), SFlag::S_IFCHR, mode, nix::sys::stat::makedev(1, 5)).unwrap();
+        let directory = File::open(&root).unwrap();
+        let read = |path: &str, limit| read_regular(directory.as_fd(), Path::new(path), limit);
+        for path in ["file", "/file", "d/inside", "twice", "../file"] {
+            assert_eq!(read(path, 4).expect(path), b"text", "{path}");
+        }
+        assert_eq!(read("file", 3).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        for path in ["up", "absolute", "none"] {
+            assert_eq!(read(path, 100).unwrap_err().kind(), io::ErrorKind::NotFound, "{path}");
+        }
+        for path in ["fifo", "zero", "d", "."] {
+            assert_eq!(read(path, 100).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{path}");
+        }
+        let host = File::open("/").unwrap();
+        let read = read_regular(host.as_fd(), Path::new("proc/version"), 1 << 20);
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+}
