@@ -2,8 +2,9 @@
 
 use super::{Failure, Global, Outcome};
 use crate::api::client::{Client, ClientError};
-use crate::engine::Config;
 use crate::engine::lifecycle::{self, WhenIdle};
+use crate::engine::revival;
+use crate::engine::{Config, REVIVED};
 use crate::runtime::sys;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -18,6 +19,9 @@ pub struct EngineCommand {
     /// Leave the terminal, and end when idle; say `ready` on standard output when listening.
     #[arg(long, hide = true)]
     background: bool,
+    /// Started by a monitor, since the engine before has died.
+    #[arg(long, hide = true)]
+    revived: bool,
 }
 
 #[derive(clap::Subcommand, Debug)]
@@ -33,6 +37,11 @@ enum Action {
 pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
     if let Some(Action::Stop { containers }) = command.action {
         return stop(global, containers);
+    }
+    if command.revived {
+        let error = revival::take_over(&global.run_root, REVIVED);
+        // An engine with an empty environment is better than none.
+        eprintln!("taking over how the engine was started: {error}");
     }
     let filter = tracing_subscriber::EnvFilter::try_from_env("WHARF_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();

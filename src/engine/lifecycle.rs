@@ -1,7 +1,7 @@
 //! The engine as a process: one for each data root, started on demand, gone when there is nothing left to watch.
 
 use super::events::{Events, LogWatcher};
-use super::{Config, Engine, EngineError, control_groups, locked, shutdown};
+use super::{Config, Engine, EngineError, control_groups, locked, revival, shutdown};
 use crate::image::Store;
 use crate::image::registry::Registry;
 use crate::network::firewall::{Firewall, keep_through};
@@ -10,6 +10,7 @@ use crate::runtime::control::Request;
 use crate::runtime::sys::{self, Recursive};
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::Mode;
 use nix::time::{ClockId, clock_gettime};
 use std::fs::{self, DirBuilder, File};
 use std::os::fd::{AsFd, OwnedFd};
@@ -78,6 +79,7 @@ pub fn run(config: Config, when_idle: WhenIdle, ready: impl FnOnce()) -> Result<
         ))
     })?;
     let nofile = raise_open_files();
+    revival::keep(&config.run_root, nofile)?;
     sys::few_malloc_arenas();
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get().min(4));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -139,18 +141,26 @@ fn nanoseconds_since_boot() -> u64 {
 
 /// This program on a read-only mount that is attached nowhere: a container that gets hold of /proc/PID/exe of a process
 /// that is still wharf's cannot open it for writing (CVE-2019-5736), and it costs no memory, unlike a sealed copy.
+///
+/// The program is opened through its own magic link and not by a path: the file may have been replaced or removed, and an
+/// engine that a monitor has started runs from such a mount itself, where its path is `/`.
 fn protected_program() -> std::io::Result<OwnedFd> {
-    let path = fs::read_link("/proc/self/exe")?;
-    let root = File::open("/")?;
-    match sys::open_tree(root.as_fd(), &path, Recursive::No) {
+    use nix::fcntl::open;
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let running = open("/proc/self/exe", flags, Mode::empty())?;
+    match sys::open_tree(running.as_fd(), Path::new(""), Recursive::No) {
         Ok(tree) => {
             sys::set_mount_attributes(tree.as_fd(), sys::ATTR_RDONLY, 0, Recursive::No)?;
-            Ok(nix::fcntl::openat(tree.as_fd(), "", OFlag::O_PATH | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())
-                .map_or(tree, |fd| fd))
+            Ok(nix::fcntl::openat(tree.as_fd(), "", flags, Mode::empty()).map_or(tree, |fd| fd))
         }
-        // The file was replaced by a newer one: what runs is still to be had.
-        Err(_) => Ok(File::open("/proc/self/exe")?.into()),
+        // Kernels before 6.15 do not clone a mount that is attached nowhere. It is the read-only one of an earlier engine.
+        Err(_) if is_read_only(&running) => Ok(running),
+        Err(error) => Err(error),
     }
+}
+
+fn is_read_only(file: &OwnedFd) -> bool {
+    nix::sys::statvfs::fstatvfs(file).is_ok_and(|mount| mount.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY))
 }
 
 impl Engine {

@@ -25,6 +25,7 @@ mod link;
 pub mod networks;
 pub mod projects;
 pub mod record;
+pub mod revival;
 mod sharing;
 mod shutdown;
 mod supervise;
@@ -135,6 +136,9 @@ struct Live {
     restart: Option<tokio::task::AbortHandle>,
 }
 
+/// The flag of an engine that a monitor starts.
+pub const REVIVED: &str = "--revived";
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
@@ -242,6 +246,7 @@ impl Engine {
             text(&self.config.run_root),
             "engine".into(),
             "--background".into(),
+            REVIVED.into(),
         ]
     }
 

@@ -3,6 +3,8 @@
 mod attributes;
 mod builds;
 mod commands;
+mod concurrency;
+mod crashes;
 mod examples;
 mod forms;
 mod hostile;
