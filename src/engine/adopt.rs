@@ -59,7 +59,8 @@ impl Engine {
             link.send(&Request::Status, &[]).ok()?;
             loop {
                 // An exit that comes first is in the exit file as well.
-                if let (Event::Status { pid, started_at, paused }, _) = link.receive().await.ok()?? {
+                if let (Event::Status { pid, started_at, paused, keeps_mounts }, _) = link.receive().await.ok()?? {
+                    locked(&container.live).keeps_mounts = keeps_mounts;
                     return Some((pid, started_at, paused));
                 }
             }

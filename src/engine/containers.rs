@@ -197,8 +197,11 @@ impl Engine {
         for name in self.own_file_systems(&record) {
             turns.push(self.mounting.take(&name).await);
         }
-        let (volumes, shared): (Vec<_>, Vec<_>) = self.shared_volumes(&record).into_iter().unzip();
-        joined.extend(volumes.into_iter().map(|fd| (Join::Volume, fd)));
+        let mut shared = Vec::new();
+        for mount in self.shared_mounts(&record).await? {
+            joined.extend([(Join::MountNamespace, mount.namespace), (Join::Mount, mount.mount)]);
+            shared.push(mount.destination);
+        }
         // Files, a fork and an exec: off the threads that answer requests.
         let spawned = tokio::task::spawn_blocking(move || -> Result<_, EngineError> {
             let run = this.run_directory(&record.id);

@@ -204,6 +204,7 @@ impl Engine {
             images: mounted.images,
             subpaths: mounted.subpaths,
             shared: Vec::new(),
+            kept: self.kept_mounts(record),
             init: spec.init,
             apparmor,
             seccomp,

@@ -130,6 +130,10 @@ struct Live {
     published: networks::Published,
     execs: HashMap<u64, mpsc::UnboundedSender<crate::runtime::control::Event>>,
     input: Vec<oneshot::Sender<Option<OwnedFd>>>,
+    /// Whether the monitor hands out the container's mounts: one of an earlier version does not.
+    keeps_mounts: bool,
+    /// Who waits for such a mount, in the order of the requests.
+    mounts: std::collections::VecDeque<oneshot::Sender<Vec<OwnedFd>>>,
     /// The next restart's delay.
     backoff: Option<std::time::Duration>,
     health: Option<tokio::task::AbortHandle>,

@@ -1,13 +1,28 @@
 //! What a container shares with others that run: namespaces, and volumes that one of them has mounted.
 
-use super::Engine;
 use super::error::EngineError;
 use super::record::{ContainerRecord, MountKind, MountSpec, Sharing};
-use crate::runtime::launch::{Join, SharedMount};
+use super::{Container, Engine, locked};
+use crate::runtime::control::Request;
+use crate::runtime::launch::Join;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+const SHM: &str = "/dev/shm";
+/// A monitor answers at once; one that is stopped does not.
+const MONITOR_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A mount of another container's, and the mount namespace in which it is.
+pub(super) struct SharedMount {
+    pub destination: PathBuf,
+    pub namespace: Arc<OwnedFd>,
+    pub mount: Arc<OwnedFd>,
+}
 
 impl Engine {
     /// Volumes of a container that are file systems of their own, which the first who uses them mounts. In order, so that two
@@ -17,37 +32,89 @@ impl Engine {
         mounts.filter(|mount| self.is_file_system(&mount.source)).map(|mount| mount.source.clone()).collect()
     }
 
-    /// The mount namespaces of running containers that have such a volume mounted, and where it is there and is to be here.
-    pub(super) fn shared_volumes(&self, record: &ContainerRecord) -> Vec<(Arc<OwnedFd>, SharedMount)> {
+    /// Mounts of a container that others may share with it: /dev/shm, unless it is the host's, and volumes that are file systems.
+    pub(super) fn kept_mounts(&self, record: &ContainerRecord) -> Vec<PathBuf> {
         let volumes = self.own_file_systems(record);
+        let mounts = record.spec.mounts.iter().filter(|mount| volumes.contains(&mount.source));
+        let mut kept: Vec<PathBuf> = mounts.map(|mount| PathBuf::from(&mount.target)).collect();
+        if matches!(record.spec.ipc, Sharing::Own | Sharing::Container(_)) && !kept.iter().any(|path| path == Path::new(SHM)) {
+            kept.push(SHM.into());
+        }
+        kept
+    }
+
+    /// What a container shares of others' mounts, by where it is to be here: /dev/shm with the IPC namespace, and volumes that are
+    /// file systems of their own and that a running container has mounted.
+    ///
+    /// # Errors
+    /// When the other container has ended, or was started by a version of wharf that keeps no mounts.
+    pub(super) async fn shared_mounts(&self, record: &ContainerRecord) -> Result<Vec<SharedMount>, EngineError> {
         let mut shared = Vec::new();
+        if let Some(id) = record.spec.ipc.container() {
+            let other = self.container(id)?;
+            shared.push(self.mount_of(record, &other, Path::new(SHM), PathBuf::from(SHM)).await?);
+        }
+        let volumes = self.own_file_systems(record);
         for mount in record.spec.mounts.iter().filter(|mount| volumes.contains(&mount.source)) {
             let has = |other: &ContainerRecord| {
                 let same = |theirs: &&MountSpec| theirs.kind == MountKind::Volume && theirs.source == mount.source;
                 let theirs = other.spec.mounts.iter().find(same)?;
                 let runs = other.id != record.id && other.state.pid != 0 && other.state.status.is_alive();
-                runs.then(|| (other.state.pid, std::path::PathBuf::from(&theirs.target)))
+                runs.then(|| PathBuf::from(&theirs.target))
             };
-            for other in self.containers() {
-                let Some((pid, source)) = other.with_record(has) else { continue };
-                let Ok(namespace) = fs::File::open(format!("/proc/{pid}/ns/mnt")) else { continue };
-                // What was opened is that container's as long as the process has not been another one by then.
-                if other.with_record(|record| record.state.pid) == pid {
-                    let destination = (&mount.target).into();
-                    shared.push((Arc::new(namespace.into()), SharedMount { destination, source }));
-                    break;
+            let candidates = self.containers().into_iter();
+            for (other, theirs) in candidates.filter_map(|other| other.with_record(has).map(|theirs| (other, theirs))) {
+                match self.mount_of(record, &other, &theirs, PathBuf::from(&mount.target)).await {
+                    Ok(found) => {
+                        shared.push(found);
+                        break;
+                    }
+                    // It has ended meanwhile.
+                    Err(_) if !other.status().is_alive() => {}
+                    Err(error) => return Err(error),
                 }
             }
         }
-        shared
+        Ok(shared)
+    }
+
+    /// A mount of another container, as its monitor keeps it. It is not looked up in the other's mount namespace, where a symlink
+    /// could be in its place.
+    async fn mount_of(
+        &self,
+        record: &ContainerRecord,
+        other: &Container,
+        theirs: &Path,
+        destination: PathBuf,
+    ) -> Result<SharedMount, EngineError> {
+        let failed = |why: &str| EngineError::Start {
+            name: record.name.clone(),
+            message: format!("it shares {} with {}, which {why}", theirs.display(), other.name()),
+            code: 128,
+        };
+        let link = other.link().ok_or_else(|| failed("is not running"))?;
+        let (sender, receiver) = oneshot::channel();
+        {
+            // Requests and those who wait for the answers are in the same order.
+            let mut live = locked(&other.live);
+            if !live.keeps_mounts {
+                return Err(failed("an earlier version of wharf has started: restart it"));
+            }
+            link.send(&Request::Mount(theirs.to_path_buf()), &[]).map_err(|_| failed("is not running"))?;
+            live.mounts.push_back(sender);
+        }
+        let answer = tokio::time::timeout(MONITOR_TIMEOUT, receiver).await.map_err(|_| failed("does not answer"))?;
+        let fds: [OwnedFd; 2] = answer.unwrap_or_default().try_into().map_err(|_| failed("has it no more"))?;
+        let [namespace, mount] = fds.map(Arc::new);
+        Ok(SharedMount { destination, namespace, mount })
     }
 
     /// Opens what a container shares of others: they must run.
     pub(super) fn shared_namespaces(&self, record: &ContainerRecord) -> Result<Vec<(Join, Arc<OwnedFd>)>, EngineError> {
         let mut joined = Vec::new();
-        for (sharing, what, joins) in [
-            (&record.spec.ipc, "IPC namespace", &[(Join::Ipc, "ipc"), (Join::Shm, "mnt")][..]),
-            (&record.spec.pid, "processes", &[(Join::Pid, "pid")][..]),
+        for (sharing, what, join) in [
+            (&record.spec.ipc, "IPC namespace", Join::Ipc),
+            (&record.spec.pid, "processes", Join::Pid),
         ] {
             let Some(id) = sharing.container() else { continue };
             let other = self.container(id)?;
@@ -55,15 +122,14 @@ impl Engine {
             let gone = || failed(format!("it shares the {what} of {}, which is not running", other.name()));
             let pid_now = || other.with_record(|record| record.state.pid);
             let pid = pid_now();
-            for (join, name) in joins {
-                let fd = fs::File::open(format!("/proc/{pid}/ns/{name}")).map_err(|_| gone())?;
-                joined.push((*join, Arc::new(fd.into())));
-            }
+            let name = if join == Join::Ipc { "ipc" } else { "pid" };
+            let fd = fs::File::open(format!("/proc/{pid}/ns/{name}")).map_err(|_| gone())?;
+            joined.push((join, Arc::new(fd.into())));
             // What was opened is that container's as long as the process has not been another one by then.
             if pid == 0 || pid_now() != pid {
                 return Err(gone());
             }
-            if joins.len() > 1 && other.with_record(|record| matches!(record.spec.ipc, Sharing::Bare | Sharing::Host)) {
+            if join == Join::Ipc && other.with_record(|record| matches!(record.spec.ipc, Sharing::Bare | Sharing::Host)) {
                 return Err(failed(format!("it shares the {what} of {}, which has none of its own", other.name())));
             }
         }

@@ -72,7 +72,8 @@ impl Engine {
                 }
             };
             match event {
-                Event::Started { pid, at } => {
+                Event::Started { pid, at, keeps_mounts } => {
+                    locked(&container.live).keeps_mounts = keeps_mounts;
                     self.on_started(&container, pid, at);
                     if let Some(sender) = started.take() {
                         let _ = sender.send(Ok(()));
@@ -94,7 +95,8 @@ impl Engine {
                     self.on_exit(&container, &exit);
                     return;
                 }
-                Event::Status { pid, started_at, paused } => {
+                Event::Status { pid, started_at, paused, keeps_mounts } => {
+                    locked(&container.live).keeps_mounts = keeps_mounts;
                     self.update(&container, |record| {
                         record.state.pid = pid;
                         record.state.started_at = Some(started_at);
@@ -105,6 +107,11 @@ impl Engine {
                     let waiting = std::mem::take(&mut locked(&container.live).input);
                     let mut fd = fds.into_iter().next();
                     waiting.into_iter().for_each(|sender| drop(sender.send(fd.take())));
+                }
+                Event::Mount => {
+                    if let Some(sender) = locked(&container.live).mounts.pop_front() {
+                        let _ = sender.send(fds);
+                    }
                 }
                 Event::ExecStarted { id, .. } | Event::ExecFailed { id, .. } | Event::ExecExited { id, .. } => {
                     let mut live = locked(&container.live);
@@ -147,6 +154,7 @@ impl Engine {
             let mut live = locked(&container.live);
             live.execs.clear();
             live.input.clear();
+            live.mounts.clear();
             if let Some(health) = live.health.take() {
                 health.abort();
             }

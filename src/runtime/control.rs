@@ -5,6 +5,7 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 use serde::{Deserialize, Serialize};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 
 /// From the engine.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,6 +28,8 @@ pub enum Request {
     Input,
     /// The container's standard input has ended.
     CloseInput,
+    /// Asks for one of [`super::launch::Launch::kept`] by its destination: answered by `Event::Mount`.
+    Mount(PathBuf),
     /// Freeze (true) or thaw.
     Pause(bool),
     /// The engine leaves on purpose: do not bring it back.
@@ -43,6 +46,9 @@ pub enum Event {
     Started {
         pid: i32,
         at: jiff::Timestamp,
+        /// Whether the monitor answers `Request::Mount`. Those of earlier versions do not.
+        #[serde(default)]
+        keeps_mounts: bool,
     },
     /// The container could not be started; the code is Docker's (127 not found, 126 not executable, 128 anything else).
     Failed {
@@ -65,12 +71,31 @@ pub enum Event {
     },
     /// With the descriptor, unless the container has no standard input.
     Input,
+    /// With two descriptors: the mount namespace, and the mount in it. Without them where it is not kept.
+    Mount,
     Status {
         pid: i32,
         started_at: jiff::Timestamp,
         paused: bool,
+        #[serde(default)]
+        keeps_mounts: bool,
     },
 }
+
+/// From a container's first process to its monitor, while it sets itself up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Handed {
+    /// With the terminal's master.
+    Terminal,
+    /// With the mount namespace in which the mounts are, where that is not the first process's own.
+    MountNamespace,
+    /// With descriptors of [`super::launch::Launch::kept`], in its order. There may be several.
+    Mounts,
+}
+
+/// Descriptors that one message takes: the kernel's SCM_MAX_FD is 253.
+pub const MAX_DESCRIPTORS: usize = 250;
 
 /// Messages are small but for an `Exec` with a large environment; this is under the kernel's default socket buffer.
 pub const MAX_MESSAGE: usize = 192 * 1024;
@@ -97,7 +122,18 @@ pub fn receive<T: for<'a> Deserialize<'a>>(
     buffer: &mut Vec<u8>,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     buffer.resize(MAX_MESSAGE, 0);
-    let mut space = nix::cmsg_space!([RawFd; 3]);
+    receive_into(socket, buffer)
+}
+
+/// Receives a message into a buffer that is large enough for it.
+///
+/// # Errors
+/// As [`receive`].
+pub fn receive_into<T: for<'a> Deserialize<'a>>(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    let mut space = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
     let (length, fds) = {
         let mut slices = [IoSliceMut::new(buffer)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;

@@ -3,17 +3,19 @@
 //!
 //! The commands and their options are those that runc has and its like share: `create`, `start`, `exec`, `kill`, `delete`.
 
-use super::control;
+use super::control::{self, Handed};
 use super::error::{Doing, StepFailed};
 use super::exec::PID_MARK;
 use super::init::{self, Inherited};
 use super::launch::{ExecSpec, Joined, Launch};
 use super::sys::{self, Forked};
-use super::{DEFAULT_PATH, rootfs, user};
+use super::rootfs::{self, Staged};
+use super::{DEFAULT_PATH, user};
 use nix::cmsg_space;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::wait::{WaitStatus, waitpid};
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -124,7 +126,7 @@ fn failed(doing: &str, runtime: Runtime<'_>) -> StepFailed {
 }
 
 fn create(launch: &Launch, runtime: Runtime<'_>, inherited: Inherited) -> Result<i32, StepFailed> {
-    let Inherited { stdio, joined, status: _status, terminal } = inherited;
+    let Inherited { stdio, joined, status: _status, monitor: handing } = inherited;
     for file in [LOG, PID, CONSOLE] {
         let _ = std::fs::remove_file(file);
     }
@@ -138,7 +140,7 @@ fn create(launch: &Launch, runtime: Runtime<'_>, inherited: Inherited) -> Result
     let helper = match sys::fork_into(libc::CLONE_NEWNS as u64).doing("making a mount namespace")? {
         Forked::Parent(pid) => pid,
         Forked::Child => {
-            let Err(failure) = become_create(launch, runtime, joined, stdio, monitor);
+            let Err(failure) = bundle(launch, joined, monitor, &handing).and_then(|()| become_create(launch, runtime, stdio));
             init::report(&telling, &failure);
             sys::exit_now(failure.code)
         }
@@ -155,20 +157,13 @@ fn create(launch: &Launch, runtime: Runtime<'_>, inherited: Inherited) -> Result
     }
     if let Some(console) = console {
         let size = launch.oci.process().as_ref().and_then(|p| p.console_size());
-        hand_over(&console, size.map(|size| (size.height() as u16, size.width() as u16)), &terminal)?;
+        hand_over(&console, size.map(|size| (size.height() as u16, size.width() as u16)), &handing, &Handed::Terminal)?;
     }
     read_pid(PID).ok_or_else(|| StepFailed::because("making the container", "the runtime tells no process"))
 }
 
-/// Prepares the bundle and becomes the runtime that makes the container of it. Returns only a failure.
-fn become_create(
-    launch: &Launch,
-    runtime: Runtime<'_>,
-    joined: Joined,
-    stdio: Option<[OwnedFd; 3]>,
-    monitor: u32,
-) -> Result<Infallible, StepFailed> {
-    bundle(launch, joined, monitor)?;
+/// Becomes the runtime that makes the container of the bundle. Returns only a failure.
+fn become_create(launch: &Launch, runtime: Runtime<'_>, stdio: Option<[OwnedFd; 3]>) -> Result<Infallible, StepFailed> {
     sys::reset_signals();
     if let Some([input, output, error]) = stdio {
         init::become_stdio([input.as_fd(), output.as_fd(), error.as_fd()])?;
@@ -182,8 +177,9 @@ fn read_pid(file: &str) -> Option<i32> {
     std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
-/// Mounts what the bundle is made of and writes its configuration.
-fn bundle(launch: &Launch, joined: Joined, monitor: u32) -> Result<(), StepFailed> {
+/// Mounts what the bundle is made of and writes its configuration. The monitor gets what it keeps for other containers, and the
+/// mount namespace in which that is: without it the mounts would be gone when the runtime has made the container.
+fn bundle(launch: &Launch, joined: Joined, monitor: u32, handing: &OwnedFd) -> Result<(), StepFailed> {
     let descriptor = |fd: &OwnedFd| format!("/proc/{monitor}/fd/{}", fd.as_raw_fd());
     let mut namespaces = vec![json!({"type": "mount"})];
     for (kind, own, other) in [
@@ -201,9 +197,14 @@ fn bundle(launch: &Launch, joined: Joined, monitor: u32) -> Result<(), StepFaile
     if launch.cgroup_namespace {
         namespaces.push(json!({"type": "cgroup"}));
     }
-    let mut shared = rootfs::shared(launch, joined.shm, joined.volumes)?;
+    let mut shared = rootfs::shared(launch, joined.mount_namespaces, joined.mounts)?;
     shared.extend(rootfs::remote(launch)?);
-    let (root, mounts) = rootfs::stage(launch, shared)?;
+    let Staged { root, mounts, kept } = rootfs::stage(launch, shared)?;
+    if !kept.is_empty() {
+        let own = std::fs::File::open("/proc/self/ns/mnt").doing("opening the bundle's mount namespace")?;
+        control::send(handing.as_fd(), &Handed::MountNamespace, &[own.as_fd()]).doing("handing over the mounts")?;
+        init::hand_over_mounts(handing, kept)?;
+    }
     let identity = user::lookup(root.as_fd(), &launch.user, &launch.group_add)?;
     let mut config = serde_json::to_value(&launch.oci).map_err(io::Error::from).doing("writing the bundle")?;
     // Nothing newer is used, and older runtimes refuse a version that they do not know.
@@ -232,12 +233,17 @@ fn describe(process: &mut Value, identity: &user::Identity) {
 }
 
 /// Passes a terminal on from the runtime to who asked for it, with its rows and columns.
-fn hand_over(console: &UnixListener, size: Option<(u16, u16)>, to: &OwnedFd) -> Result<(), StepFailed> {
+fn hand_over<T: Serialize>(
+    console: &UnixListener,
+    size: Option<(u16, u16)>,
+    to: &OwnedFd,
+    message: &T,
+) -> Result<(), StepFailed> {
     let master = receive_terminal(console).doing("taking the terminal")?;
     if let Some((rows, columns)) = size {
         let _ = sys::set_window_size(master.as_fd(), rows, columns);
     }
-    control::send(to.as_fd(), &(), &[master.as_fd()]).doing("handing over the terminal")
+    control::send(to.as_fd(), message, &[master.as_fd()]).doing("handing over the terminal")
 }
 
 /// The terminal's master, as a runtime hands it over.
@@ -340,7 +346,7 @@ fn exec_in_child(
         return Err(failed("starting the process", runtime));
     };
     if let (Some(console), [terminal, ..]) = (console, streams) {
-        hand_over(&console, spec.size, terminal)?;
+        hand_over(&console, spec.size, terminal, &())?;
     }
     Ok(pid)
 }

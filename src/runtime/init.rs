@@ -4,9 +4,10 @@ use super::apparmor::Confinement;
 use super::capabilities::Capabilities;
 use super::error::{Doing, StepFailed};
 use super::launch::{Joined, Launch};
+use super::rootfs::Entered;
 use super::sys::{self, BpfInstruction, CapabilitySets, Forked};
 use super::user::{self, Identity};
-use super::{control, rootfs};
+use super::{control, control::Handed, rootfs};
 use nix::fcntl::{OFlag, open};
 use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
@@ -23,14 +24,14 @@ pub struct Inherited {
     pub joined: Joined,
     /// Where a failure is told. It closes by itself when the program runs.
     pub status: OwnedFd,
-    /// Where the terminal's master is sent.
-    pub terminal: OwnedFd,
+    /// Where descriptors are handed to the monitor ([`control::Handed`]).
+    pub monitor: OwnedFd,
 }
 
 /// Sets the container up and runs its program. Never returns: a failure goes to the monitor.
 pub fn run(launch: &Launch, inherited: Inherited) -> ! {
-    let Inherited { stdio, joined, status, terminal } = inherited;
-    let Err(failure) = set_up(launch, stdio, joined, &terminal).and_then(|ready| ready.exec(launch.init));
+    let Inherited { stdio, joined, status, monitor } = inherited;
+    let Err(failure) = set_up(launch, stdio, joined, &monitor).and_then(|ready| ready.exec(launch.init));
     report(&status, &failure);
     sys::exit_now(failure.code)
 }
@@ -43,7 +44,7 @@ pub fn report(status: &OwnedFd, failure: &StepFailed) {
     }
 }
 
-fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, terminal: &OwnedFd) -> Result<Program, StepFailed> {
+fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, monitor: &OwnedFd) -> Result<Program, StepFailed> {
     nix::unistd::setsid().doing("starting a session")?;
     sys::reset_signals();
     // Modes of what is made for the container are meant as they are written.
@@ -71,7 +72,7 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, terminal
     if let Some(ipc) = joined.ipc {
         nix::sched::setns(ipc, CloneFlags::CLONE_NEWIPC).doing("joining the other container's IPC namespace")?;
     }
-    let shared = rootfs::shared(launch, joined.shm, joined.volumes)?;
+    let shared = rootfs::shared(launch, joined.mount_namespaces, joined.mounts)?;
     for (name, value) in linux.and_then(|l| l.sysctl().as_ref()).into_iter().flatten() {
         // The host's procfs: nothing of the image is mounted yet, so nothing of it can stand in the file's place.
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));
@@ -84,7 +85,8 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, terminal
         std::fs::write("/proc/sys/kernel/domainname", domain).doing("setting the domain name")?;
     }
     sys::new_session_keyring();
-    let console = rootfs::enter(launch, &shared, &remote)?;
+    let Entered { console, kept } = rootfs::enter(launch, &shared, &remote)?;
+    hand_over_mounts(monitor, kept)?;
     let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing("opening the root")?;
     let identity = user::lookup(root.as_fd(), &launch.user, &launch.group_add)?;
     // A descriptor still open when the working directory is entered could be reached as /proc/self/fd/N.
@@ -94,7 +96,7 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, terminal
             if let Some(size) = process.console_size() {
                 let _ = sys::set_window_size(master.as_fd(), size.height() as u16, size.width() as u16);
             }
-            control::send(terminal.as_fd(), &(), &[master.as_fd()]).doing("handing over the terminal")?;
+            control::send(monitor.as_fd(), &Handed::Terminal, &[master.as_fd()]).doing("handing over the terminal")?;
             become_stdio([peer.as_fd(), peer.as_fd(), peer.as_fd()])?;
             sys::set_controlling_terminal(std::io::stdin().as_fd()).doing("taking the terminal")?;
         }
@@ -122,6 +124,13 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, terminal
         seccomp: launch.seccomp.clone(),
         confinement,
     })
+}
+
+/// Gives the monitor what it keeps for other containers. It need not read meanwhile: the socket has room for it.
+pub fn hand_over_mounts(monitor: &OwnedFd, mounts: Vec<OwnedFd>) -> Result<(), StepFailed> {
+    let fds: Vec<BorrowedFd<'_>> = mounts.iter().map(AsFd::as_fd).collect();
+    let mut parts = fds.chunks(control::MAX_DESCRIPTORS);
+    parts.try_for_each(|part| control::send(monitor.as_fd(), &Handed::Mounts, part)).doing("handing over the mounts")
 }
 
 /// Makes descriptors the standard streams.

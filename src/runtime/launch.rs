@@ -36,8 +36,10 @@ pub struct Launch {
     pub subpaths: HashMap<String, PathBuf>,
     /// Mount destinations whose source is an empty volume that takes the image's content first.
     pub copy_up: Vec<String>,
-    /// Mounts that are another container's as well.
-    pub shared: Vec<SharedMount>,
+    /// Destinations of mounts that are another container's as well.
+    pub shared: Vec<PathBuf>,
+    /// Destinations of mounts that other containers may share: the monitor keeps a descriptor of each.
+    pub kept: Vec<PathBuf>,
     /// An init of wharf's own as process 1, which forwards signals and reaps.
     pub init: bool,
     /// The AppArmor profile of the container's processes; absent for none.
@@ -62,11 +64,10 @@ pub enum Join {
     Network,
     Ipc,
     Pid,
-    /// The mount namespace of the container whose /dev/shm is shared; it is not joined itself.
-    Shm,
-    /// The same of one that has a volume mounted which is a file system of its own (a tmpfs); one for each of
-    /// [`Launch::shared`].
-    Volume,
+    /// The mount namespace in which a shared mount is; it is not joined itself. One for each of [`Launch::shared`].
+    MountNamespace,
+    /// The shared mount itself; one for each of [`Launch::shared`].
+    Mount,
 }
 
 /// Descriptors of what is joined.
@@ -75,8 +76,8 @@ pub struct Joined {
     pub network: Option<OwnedFd>,
     pub ipc: Option<OwnedFd>,
     pub pid: Option<OwnedFd>,
-    pub shm: Option<OwnedFd>,
-    pub volumes: Vec<OwnedFd>,
+    pub mount_namespaces: Vec<OwnedFd>,
+    pub mounts: Vec<OwnedFd>,
 }
 
 impl Joined {
@@ -85,19 +86,11 @@ impl Joined {
             Join::Network => &mut self.network,
             Join::Ipc => &mut self.ipc,
             Join::Pid => &mut self.pid,
-            Join::Shm => &mut self.shm,
-            Join::Volume => return self.volumes.push(fd),
+            Join::MountNamespace => return self.mount_namespaces.push(fd),
+            Join::Mount => return self.mounts.push(fd),
         };
         *place = Some(fd);
     }
-}
-
-/// A mount that is cloned out of another container.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct SharedMount {
-    pub destination: PathBuf,
-    /// Where the other has it, in its own root.
-    pub source: PathBuf,
 }
 
 /// An image's files at a place in the container.

@@ -5,7 +5,7 @@
 //! monitor that notices starts a new one.
 
 use super::cgroup::{Frozen, Hierarchy};
-use super::control::{self, Event, Request};
+use super::control::{self, Event, Handed, Request};
 use super::error::{Doing, StepFailed};
 use super::external::{self, Runtime};
 use super::init::Inherited;
@@ -42,6 +42,8 @@ struct Brief {
     runtime: Option<PathBuf>,
     clone_flags: u64,
     joins: Vec<Join>,
+    #[serde(default)]
+    kept: Vec<PathBuf>,
     terminal: bool,
     stdin: bool,
     log: LogTarget,
@@ -105,7 +107,12 @@ struct Monitor {
     input: Option<OwnedFd>,
     /// The terminal's master, once the child has sent it.
     terminal: Option<OwnedFd>,
-    terminal_socket: Option<OwnedFd>,
+    /// On which the child hands descriptors over, until its program runs.
+    handing: Option<OwnedFd>,
+    /// What other containers may share, in the order of the launch file.
+    kept: Vec<OwnedFd>,
+    /// The mount namespace in which those are, where it is not the container's own.
+    kept_in: Option<OwnedFd>,
     status: Option<OwnedFd>,
     said: Vec<u8>,
     started_at: Option<jiff::Timestamp>,
@@ -137,7 +144,7 @@ impl Monitor {
             .at_once(brief.terminal || brief.stdin);
         let cloexec = OFlag::O_CLOEXEC;
         let (status, status_child) = pipe2(cloexec).doing("making a pipe")?;
-        let (terminal_socket, terminal_child) =
+        let (handing, handing_child) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).doing("making a socket")?;
         let mut outputs = Vec::new();
         let mut input = None;
@@ -170,7 +177,7 @@ impl Monitor {
         let address = UnixAddr::new("control").doing("naming the control socket")?;
         bind(listener.as_raw_fd(), &address).doing("binding the control socket")?;
         listen(&listener, Backlog::new(4).unwrap_or(Backlog::MAXCONN)).doing("listening on the control socket")?;
-        let inherited = Inherited { stdio, joined, status: status_child, terminal: terminal_child };
+        let inherited = Inherited { stdio, joined, status: status_child, monitor: handing_child };
         let init = match &brief.runtime {
             Some(program) => {
                 let launch: Launch =
@@ -181,7 +188,9 @@ impl Monitor {
         };
         let pidfd = sys::pidfd_open(init).doing("opening the container's process")?;
         Ok(Monitor {
-            terminal_socket: brief.terminal.then_some(terminal_socket),
+            handing: Some(handing),
+            kept: Vec::new(),
+            kept_in: None,
             brief,
             init,
             pidfd,
@@ -212,7 +221,9 @@ impl Monitor {
             if self.stalled {
                 self.stalled = self.log.flush().is_err();
             }
-            self.take_terminal();
+            if self.brief.terminal {
+                self.take_handed();
+            }
             self.read_status();
             self.read_exec_status();
             if !self.stalled {
@@ -234,7 +245,8 @@ impl Monitor {
         let outputs = if self.stalled { &[][..] } else { &self.outputs[..] };
         let mut fds: Vec<PollFd<'_>> = [self.signals.as_fd(), self.listener.as_fd()]
             .into_iter()
-            .chain([&self.engine, &self.terminal_socket, &self.status].into_iter().flatten().map(AsFd::as_fd))
+            .chain([&self.engine, &self.status].into_iter().flatten().map(AsFd::as_fd))
+            .chain(self.handing.as_ref().filter(|_| self.brief.terminal).map(AsFd::as_fd))
             .chain(outputs.iter().map(|output| output.fd.as_fd()))
             .chain(self.execs.iter().filter_map(|exec| exec.status.as_ref()).map(AsFd::as_fd))
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
@@ -255,21 +267,24 @@ impl Monitor {
         }
     }
 
-    fn take_terminal(&mut self) {
-        let Some(socket) = &self.terminal_socket else { return };
-        if !readable(socket) {
-            return;
-        }
-        if let Ok(Some(((), fds))) = control::receive::<()>(socket.as_fd(), &mut self.message)
-            && let Some(master) = fds.into_iter().next()
-        {
-            let _ = fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
-            if let Ok(copy) = master.try_clone() {
-                self.outputs.push(Output { fd: copy, stream: Stream::Stdout });
+    /// Takes what the child has handed over by now. Without a terminal that is looked for once, when the program runs.
+    fn take_handed(&mut self) {
+        const LARGEST: usize = 64;
+        while let Some(socket) = self.handing.as_ref().filter(|socket| readable(socket)) {
+            match control::receive_into::<Handed>(socket.as_fd(), &mut [0; LARGEST]) {
+                Ok(Some((Handed::Terminal, fds))) => {
+                    let Some(master) = fds.into_iter().next() else { continue };
+                    let _ = fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
+                    if let Ok(copy) = master.try_clone() {
+                        self.outputs.push(Output { fd: copy, stream: Stream::Stdout });
+                    }
+                    self.terminal = Some(master);
+                }
+                Ok(Some((Handed::MountNamespace, fds))) => self.kept_in = fds.into_iter().next(),
+                Ok(Some((Handed::Mounts, fds))) => self.kept.extend(fds),
+                Ok(None) | Err(_) => self.handing = None,
             }
-            self.terminal = Some(master);
         }
-        self.terminal_socket = None;
     }
 
     /// The child's last word before its program runs: nothing, when it does.
@@ -286,10 +301,12 @@ impl Monitor {
                 return;
             }
         }
+        self.take_handed();
+        self.handing = None;
         if self.said.is_empty() {
             let at = jiff::Timestamp::now();
             self.started_at = Some(at);
-            self.tell(&Event::Started { pid: self.init, at });
+            self.tell(&Event::Started { pid: self.init, at, keeps_mounts: true });
         }
     }
 
@@ -424,6 +441,7 @@ impl Monitor {
                 }
             }
             Request::CloseInput => self.input = None,
+            Request::Mount(destination) => self.answer_mount(&destination),
             Request::Pause(pause) => {
                 let frozen = if pause { Frozen::Yes } else { Frozen::No };
                 if self.brief.cgroup.set_frozen(&self.brief.group, frozen).is_ok() {
@@ -434,8 +452,27 @@ impl Monitor {
             Request::Status => {
                 self.goodbye = false;
                 let started_at = self.started_at.unwrap_or_default();
-                self.tell(&Event::Status { pid: self.init, started_at, paused: self.paused });
+                self.tell(&Event::Status { pid: self.init, started_at, paused: self.paused, keeps_mounts: true });
             }
+        }
+    }
+
+    /// Hands out a mount that the container may share, and the mount namespace in which it is.
+    fn answer_mount(&mut self, destination: &Path) {
+        let position = self.brief.kept.iter().position(|kept| kept == destination);
+        let mount = position.and_then(|at| self.kept.get(at));
+        let mut own = None;
+        if mount.is_some() && self.kept_in.is_none() {
+            // The process is our child and not reaped yet, so the id cannot have been given to another.
+            let path = format!("/proc/{}/ns/mnt", self.init);
+            own = nix::fcntl::open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok();
+        }
+        let namespace = self.kept_in.as_ref().or(own.as_ref());
+        let both: Vec<_> = namespace.zip(mount).into_iter().flat_map(|(a, b)| [a.as_fd(), b.as_fd()]).collect();
+        if let Some(engine) = &self.engine
+            && control::send(engine.as_fd(), &Event::Mount, &both).is_err()
+        {
+            self.engine = None;
         }
     }
 
@@ -477,6 +514,8 @@ impl Monitor {
     /// Reads the last output, records the exit and leaves nothing behind.
     fn finish(&mut self, code: i32, chunk: &mut [u8]) -> Result<(), StepFailed> {
         self.read_status();
+        // The mounts are to be gone when the exit is told.
+        (self.kept, self.kept_in) = (Vec::new(), None);
         while !self.outputs.is_empty() && !self.stalled {
             let idle = self.outputs.iter().all(|output| !readable(&output.fd));
             if idle {

@@ -28,20 +28,28 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
+/// What comes of [`enter`].
+pub struct Entered {
+    /// The terminal's master and the other end.
+    pub console: Option<(OwnedFd, OwnedFd)>,
+    /// Of [`Launch::kept`], in its order.
+    pub kept: Vec<OwnedFd>,
+}
+
 /// Builds the file system and makes it the root. Afterwards the host's files cannot be named any more.
-///
-/// With a terminal, returns its master and the other end.
-pub fn enter(launch: &Launch, shared: &Shared, remote: &Shared) -> Result<Option<(OwnedFd, OwnedFd)>, StepFailed> {
+pub fn enter(launch: &Launch, shared: &Shared, remote: &Shared) -> Result<Entered, StepFailed> {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).doing("detaching from the host's mounts")?;
     let root = overlay(&launch.rootfs)?;
     let linux = launch.oci.linux().as_ref();
     let mut null = None;
+    let mut kept = Kept::new(launch);
     for entry in launch.oci.mounts().iter().flatten() {
-        match shared.iter().find(|(destination, _)| entry.destination() == destination) {
+        let mount = match shared.iter().find(|(destination, _)| entry.destination() == destination) {
             Some((destination, tree)) => attach_shared(root.as_fd(), destination, tree, entry)?,
             None => attach_mount(root.as_fd(), entry, launch, remote)?,
-        }
+        };
+        kept.add(entry, mount);
         if entry.destination() == Path::new("/dev") {
             null = Some(populate_dev(root.as_fd())?);
         }
@@ -52,7 +60,7 @@ pub fn enter(launch: &Launch, shared: &Shared, remote: &Shared) -> Result<Option
     for device in linux.and_then(|l| l.devices().as_ref()).into_iter().flatten() {
         make_device(root.as_fd(), device)?;
     }
-    let terminal = match launch.oci.process().as_ref().and_then(|p| p.terminal()) {
+    let console = match launch.oci.process().as_ref().and_then(|p| p.terminal()) {
         Some(true) => Some(open_terminal(root.as_fd())?),
         _ => None,
     };
@@ -65,19 +73,67 @@ pub fn enter(launch: &Launch, shared: &Shared, remote: &Shared) -> Result<Option
         make_readonly(root.as_fd(), Path::new(path))?;
     }
     pivot(root.as_fd())?;
-    Ok(terminal)
+    Ok(Entered { console, kept: kept.finish()? })
 }
 
-const SHM: &str = "/dev/shm";
+/// Mounts that others may share, by their descriptors: no container can put anything else in the place of one.
+struct Kept<'a> {
+    destinations: &'a [PathBuf],
+    /// The container may unmount them.
+    can_unmount: bool,
+    mounts: Vec<Option<OwnedFd>>,
+}
 
-/// Mounts the layers, and beside them what a runtime of somebody else's cannot: subpaths, images' files, another container's
-/// /dev/shm. Fills new volumes. Returns the root and the mounts that are left to the runtime.
-pub fn stage(launch: &Launch, mut shared: Shared) -> Result<(OwnedFd, Vec<Mount>), StepFailed> {
+impl<'a> Kept<'a> {
+    fn new(launch: &'a Launch) -> Self {
+        let capabilities = launch.oci.process().as_ref().and_then(|process| process.capabilities().as_ref());
+        let bounding = capabilities.and_then(|sets| sets.bounding().as_ref());
+        let can_unmount = bounding.is_some_and(|set| set.contains(&oci_spec::runtime::Capability::SysAdmin));
+        Kept { destinations: &launch.kept, can_unmount, mounts: launch.kept.iter().map(|_| None).collect() }
+    }
+
+    /// Adds a mount, if it is one of them.
+    fn add(&mut self, entry: &Mount, mount: Option<OwnedFd>) {
+        if let Some(at) = self.destinations.iter().position(|destination| destination == entry.destination()) {
+            self.mounts[at] = mount.map(|mount| if self.can_unmount { copy_or_itself(mount) } else { mount });
+        }
+    }
+
+    fn finish(self) -> Result<Vec<OwnedFd>, StepFailed> {
+        let all = self.destinations.iter().zip(self.mounts);
+        let missing = |path: &Path| StepFailed::because(format!("keeping {} for others", path.display()), "it is not mounted");
+        all.map(|(destination, mount)| mount.ok_or_else(|| missing(destination))).collect()
+    }
+}
+
+/// A copy of a mount that is attached nowhere, where the kernel can share such a one (Linux 6.15): a descriptor of the mount
+/// itself has umount(2) say EBUSY.
+fn copy_or_itself(mount: OwnedFd) -> OwnedFd {
+    let copy_of = |mount: &OwnedFd| sys::open_tree(mount.as_fd(), Path::new(""), Recursive::No);
+    match copy_of(&mount) {
+        Ok(copy) if copy_of(&copy).is_ok() => copy,
+        _ => mount,
+    }
+}
+
+/// What a runtime of somebody else's is given.
+pub struct Staged {
+    pub root: OwnedFd,
+    /// The mounts that are left to it.
+    pub mounts: Vec<Mount>,
+    /// Of [`Launch::kept`], in its order. They are mounted in the caller's mount namespace.
+    pub kept: Vec<OwnedFd>,
+}
+
+/// Mounts the layers, and beside them what a runtime of somebody else's cannot: subpaths, images' files, what is another
+/// container's or may be shared with one. Fills new volumes.
+pub fn stage(launch: &Launch, mut shared: Shared) -> Result<Staged, StepFailed> {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).doing("detaching from the host's mounts")?;
     let root = overlay(&launch.rootfs)?;
     let staged = std::env::current_dir().doing("finding the run directory")?.join("staged");
     let mut mounts = Vec::new();
+    let mut kept = Kept::new(launch);
     let place = |tree: OwnedFd, entry: &Mount, n: usize| -> Result<Mount, StepFailed> {
         let doing = || format!("mounting {}", entry.destination().display());
         let here = staged.join(n.to_string());
@@ -94,15 +150,27 @@ pub fn stage(launch: &Launch, mut shared: Shared) -> Result<(OwnedFd, Vec<Mount>
     for entry in launch.oci.mounts().iter().flatten() {
         let destination = entry.destination();
         let options = entry.options().clone().unwrap_or_default();
-        if let Some(at) = shared.iter().position(|(shared, _)| destination == shared) {
-            let (_, tree) = shared.swap_remove(at);
+        let bind = options.iter().any(|o| o == "bind" || o == "rbind");
+        let made = match shared.iter().position(|(shared, _)| destination == shared) {
+            Some(at) => Some(shared.swap_remove(at).1),
+            None if !bind && launch.kept.contains(destination) => {
+                let (attributes, _, rest) = split_options(&options);
+                let fstype = entry.typ().as_deref().unwrap_or("none");
+                let doing = format_args!("mounting {}", destination.display());
+                Some(file_system(entry, fstype, &rest, attributes).doing(doing)?)
+            }
+            None => None,
+        };
+        if let Some(tree) = made {
+            let copy = tree.try_clone().doing("duplicating a descriptor")?;
+            kept.add(entry, Some(copy));
             let mut entry = entry.clone();
             let read_only = options.iter().any(|option| option == "ro").then(|| "ro".to_string());
             entry.set_options(Some(["rbind".to_string()].into_iter().chain(read_only).collect()));
             mounts.push(place(tree, &entry, mounts.len())?);
             continue;
         }
-        if !options.iter().any(|o| o == "bind" || o == "rbind") {
+        if !bind {
             mounts.push(entry.clone());
             continue;
         }
@@ -111,6 +179,8 @@ pub fn stage(launch: &Launch, mut shared: Shared) -> Result<(OwnedFd, Vec<Mount>
             let target = open_target(root.as_fd(), destination, Target::Directory)?;
             fill(target.as_fd(), tree.as_fd(), destination)?;
         }
+        let copy = tree.try_clone().doing("duplicating a descriptor")?;
+        kept.add(entry, Some(copy));
         mounts.push(place(tree, entry, mounts.len())?);
     }
     for image in &launch.images {
@@ -124,7 +194,7 @@ pub fn stage(launch: &Launch, mut shared: Shared) -> Result<(OwnedFd, Vec<Mount>
         ]));
         mounts.push(place(tree, &entry, mounts.len())?);
     }
-    Ok((root, mounts))
+    Ok(Staged { root, mounts, kept: kept.finish()? })
 }
 
 /// Mounts of other containers that are attached nowhere yet, by where they are to be in this one.
@@ -132,55 +202,53 @@ pub type Shared = Vec<(PathBuf, OwnedFd)>;
 
 /// Takes what is shared out of the mount namespaces of those who have it. The caller's own mount namespace is entered again
 /// afterwards; nothing of the image is mounted in it yet.
-pub fn shared(launch: &Launch, shm: Option<OwnedFd>, volumes: Vec<OwnedFd>) -> Result<Shared, StepFailed> {
+pub fn shared(launch: &Launch, namespaces: Vec<OwnedFd>, mounts: Vec<OwnedFd>) -> Result<Shared, StepFailed> {
     let mut found = Vec::new();
-    if let Some(namespace) = shm {
-        let tree =
-            tree_of(&namespace, Path::new("dev/shm"), Beneath::NoSymlinks).doing("sharing the other container's /dev/shm")?;
-        found.push((PathBuf::from(SHM), tree));
-    }
-    for (mount, namespace) in launch.shared.iter().zip(volumes) {
-        let inside = mount.source.strip_prefix("/").unwrap_or(&mount.source);
-        let doing = || format!("sharing the volume on {} with the container that has it", mount.destination.display());
-        let tree = tree_of(&namespace, inside, Beneath::AsRoot).doing(doing())?;
+    for ((destination, namespace), mount) in launch.shared.iter().zip(namespaces).zip(mounts) {
+        let doing = || format!("sharing {} with the container that has it", destination.display());
+        let tree = tree_of(&namespace, &mount).doing(doing())?;
         // The other container may have it read-only, and may have made it so; whether this one has is its own affair. Where the
         // volume itself is to be read-only, that is among the options of each of its mounts.
         sys::clear_mount_attributes(tree.as_fd(), sys::ATTR_RDONLY).doing(doing())?;
-        let entry = launch.oci.mounts().iter().flatten().find(|entry| *entry.destination() == mount.destination);
+        let entry = launch.oci.mounts().iter().flatten().find(|entry| entry.destination() == destination);
         let read_only = entry.is_some_and(|entry| entry.options().iter().flatten().any(|option| option == "ro"));
         let state = nix::sys::statvfs::fstatvfs(&tree).doing(doing())?;
         if !read_only && state.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {
             sys::make_writable(tree.as_fd()).doing(doing())?;
         }
-        found.push((mount.destination.clone(), tree));
+        found.push((destination.clone(), tree));
     }
     Ok(found)
 }
 
-/// A mount of another mount namespace.
-fn tree_of(namespace: &OwnedFd, path: &Path, how: Beneath) -> io::Result<OwnedFd> {
+/// A copy of a mount of another mount namespace, which is entered for it: before Linux 6.15 only mounts of the caller's own
+/// namespace are copied. Nothing is looked up by a path there: that would be the other container's to say.
+fn tree_of(namespace: &OwnedFd, mount: &OwnedFd) -> io::Result<OwnedFd> {
     let own = open("/proc/self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let here = open(".", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     setns(namespace, CloneFlags::CLONE_NEWNS)?;
-    let tree = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
-        .map_err(io::Error::from)
-        .and_then(|root| sys::open_beneath(root.as_fd(), path, libc::O_PATH, 0, how))
-        .and_then(|place| sys::open_tree(place.as_fd(), Path::new(""), Recursive::No));
+    let tree = sys::open_tree(mount.as_fd(), Path::new(""), Recursive::No);
     setns(own, CloneFlags::CLONE_NEWNS)?;
     // Entering a mount namespace is entering its root.
     nix::unistd::fchdir(here)?;
     tree
 }
 
-/// Attaches a mount that is shared, with this container's own attributes.
-fn attach_shared(root: BorrowedFd<'_>, destination: &Path, tree: &OwnedFd, entry: &Mount) -> Result<(), StepFailed> {
+/// Attaches a mount that is shared, with this container's own attributes. Returns the mount.
+fn attach_shared(
+    root: BorrowedFd<'_>,
+    destination: &Path,
+    tree: &OwnedFd,
+    entry: &Mount,
+) -> Result<Option<OwnedFd>, StepFailed> {
     let doing = || format!("mounting {}", destination.display());
     if entry.options().iter().flatten().any(|option| option == "ro") {
         let private = MsFlags::MS_PRIVATE.bits();
         sys::set_mount_attributes(tree.as_fd(), sys::ATTR_RDONLY, private, Recursive::No).doing(doing())?;
     }
     let target = open_target(root, destination, Target::Directory)?;
-    sys::attach(tree.as_fd(), target.as_fd()).doing(doing())
+    sys::attach(tree.as_fd(), target.as_fd()).doing(doing())?;
+    tree.try_clone().map(Some).doing(doing())
 }
 
 /// Mounts an image's files, read-only.
@@ -346,14 +414,20 @@ fn open_target(root: BorrowedFd<'_>, path: &Path, kind: Target) -> Result<OwnedF
     Ok(directory)
 }
 
-fn attach_mount(root: BorrowedFd<'_>, entry: &Mount, launch: &Launch, remote: &Shared) -> Result<(), StepFailed> {
+/// Attaches what an entry says. Returns the mount, where it is one.
+fn attach_mount(
+    root: BorrowedFd<'_>,
+    entry: &Mount,
+    launch: &Launch,
+    remote: &Shared,
+) -> Result<Option<OwnedFd>, StepFailed> {
     let destination = entry.destination();
     let options = entry.options().clone().unwrap_or_default();
     let doing = || format!("mounting {}", destination.display());
     let (attributes, propagation, rest) = split_options(&options);
     let fstype = entry.typ().as_deref().unwrap_or("none");
     if fstype == "cgroup" {
-        return mount_cgroups(root, destination, attributes, launch);
+        return mount_cgroups(root, destination, attributes, launch).map(|()| None);
     }
     let bind = options.iter().any(|o| o == "bind" || o == "rbind");
     let (mounted, recursive, kind) = if bind {
@@ -373,7 +447,8 @@ fn attach_mount(root: BorrowedFd<'_>, entry: &Mount, launch: &Launch, remote: &S
         // After the copy: a volume that is read-only here takes the image's content as well.
         sys::set_mount_attributes(mounted.as_fd(), attributes, propagation, recursive).doing(doing())?;
     }
-    sys::attach(mounted.as_fd(), target.as_fd()).doing(doing())
+    sys::attach(mounted.as_fd(), target.as_fd()).doing(doing())?;
+    Ok(Some(mounted))
 }
 
 /// A file system that is attached nowhere yet; `options` are its own.
@@ -388,7 +463,7 @@ fn file_system(entry: &Mount, fstype: &str, options: &[String], attributes: u64)
 /// the host's, as with Docker, so this comes before the container's own is joined.
 pub fn remote(launch: &Launch) -> Result<Shared, StepFailed> {
     const REMOTE: [&str; 7] = ["nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs"];
-    let is_shared = |destination: &Path| launch.shared.iter().any(|mount| mount.destination == destination);
+    let is_shared = |destination: &Path| launch.shared.iter().any(|shared| shared == destination);
     let mut found = Vec::new();
     for entry in launch.oci.mounts().iter().flatten() {
         let (fstype, destination) = (entry.typ().as_deref().unwrap_or_default(), entry.destination());
