@@ -112,10 +112,8 @@ impl Engine {
     /// Opens what a container shares of others: they must run.
     pub(super) fn shared_namespaces(&self, record: &ContainerRecord) -> Result<Vec<(Join, Arc<OwnedFd>)>, EngineError> {
         let mut joined = Vec::new();
-        for (sharing, what, join) in [
-            (&record.spec.ipc, "IPC namespace", Join::Ipc),
-            (&record.spec.pid, "processes", Join::Pid),
-        ] {
+        for (sharing, what, join) in [(&record.spec.ipc, "IPC namespace", Join::Ipc), (&record.spec.pid, "processes", Join::Pid)]
+        {
             let Some(id) = sharing.container() else { continue };
             let other = self.container(id)?;
             let failed = |message: String| EngineError::Start { name: record.name.clone(), message, code: 128 };

@@ -235,12 +235,7 @@ fn tree_of(namespace: &OwnedFd, mount: &OwnedFd) -> io::Result<OwnedFd> {
 }
 
 /// Attaches a mount that is shared, with this container's own attributes. Returns the mount.
-fn attach_shared(
-    root: BorrowedFd<'_>,
-    destination: &Path,
-    tree: &OwnedFd,
-    entry: &Mount,
-) -> Result<Option<OwnedFd>, StepFailed> {
+fn attach_shared(root: BorrowedFd<'_>, destination: &Path, tree: &OwnedFd, entry: &Mount) -> Result<Option<OwnedFd>, StepFailed> {
     let doing = || format!("mounting {}", destination.display());
     if entry.options().iter().flatten().any(|option| option == "ro") {
         let private = MsFlags::MS_PRIVATE.bits();
@@ -415,12 +410,7 @@ fn open_target(root: BorrowedFd<'_>, path: &Path, kind: Target) -> Result<OwnedF
 }
 
 /// Attaches what an entry says. Returns the mount, where it is one.
-fn attach_mount(
-    root: BorrowedFd<'_>,
-    entry: &Mount,
-    launch: &Launch,
-    remote: &Shared,
-) -> Result<Option<OwnedFd>, StepFailed> {
+fn attach_mount(root: BorrowedFd<'_>, entry: &Mount, launch: &Launch, remote: &Shared) -> Result<Option<OwnedFd>, StepFailed> {
     let destination = entry.destination();
     let options = entry.options().clone().unwrap_or_default();
     let doing = || format!("mounting {}", destination.display());

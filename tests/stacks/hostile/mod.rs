@@ -1,5 +1,7 @@
 //! A hostile container: the published ways out, each tried as it was published, and the ways to others on the host.
 
+mod confinement;
+
 use crate::support::{Stack, eventually};
 
 const APP: &str = "image: busybox:local, command: sleep 1000, stop_signal: SIGKILL";
