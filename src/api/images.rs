@@ -4,7 +4,7 @@ use super::reply::{self, Filters, Query, Reply};
 use crate::engine::projects::Progress;
 use crate::engine::{Engine, EngineError};
 use crate::image::chunks::ChunkReader;
-use crate::image::{Image, ImageError, ImageRef, archive};
+use crate::image::{Digest, Image, ImageError, ImageRef, archive};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -95,7 +95,7 @@ fn inspect(engine: &Engine, name: &str) -> Reply {
     let (reference, image) = engine.image(name)?;
     // The one that was asked for first, then the image's others.
     let others = engine.images.list()?.into_iter().filter(|(other, found)| found.id == image.id && *other != reference);
-    let names: Vec<(ImageRef, String)> = [(reference.clone(), image.manifest.clone())]
+    let names: Vec<(ImageRef, Digest)> = [(reference.clone(), image.manifest.clone())]
         .into_iter()
         .chain(others.map(|(other, found)| (other, found.manifest)))
         .collect();
@@ -110,7 +110,7 @@ fn inspect(engine: &Engine, name: &str) -> Reply {
             "Os": image.config.os(),
             "Size": image.size,
             "Config": image.config.config(),
-            "RootFS": {"Type": "layers", "Layers": image.config.rootfs().diff_ids()},
+            "RootFS": {"Type": "layers", "Layers": image.diff_ids},
             // wharf's own: what a push will say of it.
             "Attestations": engine.images.predicates(&image)?,
         }),
@@ -154,7 +154,8 @@ fn files(engine: &Arc<Engine>, name: &str) -> Reply {
 
 /// An image by its name or id, or by the digest of its manifest, as one has it that was built without a name.
 fn named(engine: &Engine, name: &str) -> Result<Image, EngineError> {
-    engine.image(name).map(|(_, image)| image).or_else(|error| engine.images.by_manifest(name).ok_or(error))
+    let by_manifest = || engine.images.by_manifest(&name.parse::<Digest>().ok()?);
+    engine.image(name).map(|(_, image)| image).or_else(|error| by_manifest().ok_or(error))
 }
 
 /// The steps that made an image, the last first.

@@ -10,7 +10,7 @@ use crate::image::build::mounts::Mounted;
 use crate::image::build::{Host, Later, Ran, Report, Request, Run, files::Contents, solve};
 use crate::image::prune::Pruned;
 use crate::image::turns::Turns;
-use crate::image::{Image, ImageError, ImageRef, Store};
+use crate::image::{ChainId, Image, ImageError, ImageRef, Store};
 use crate::logs::reader::{Reader, Selection};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ impl Engine {
             });
         }
         for (name, image) in self.images.list()? {
-            if all && !used_images.contains(&image.id) {
+            if all && !used_images.contains(image.id.as_str()) {
                 self.images.remove(&name, &|layer| used_layers.contains(layer))?;
                 removed.push(name.familiar());
             }
@@ -246,7 +246,7 @@ impl Engine {
     }
 
     /// The container of a step: on layers that need not be an image's.
-    fn create_step(self: &Arc<Self>, spec: ContainerSpec, layers: Vec<String>) -> Result<Arc<Container>, EngineError> {
+    fn create_step(self: &Arc<Self>, spec: ContainerSpec, layers: Vec<ChainId>) -> Result<Arc<Container>, EngineError> {
         let id = new_id().map_err(EngineError::io("making an id"))?;
         let record = ContainerRecord {
             name: format!("wharf-build-{}", &id[..12]),

@@ -81,7 +81,7 @@ impl Engine {
             name: name.into(),
             created_at: jiff::Timestamp::now(),
             image: image.facts(),
-            image_id: image.id,
+            image_id: image.id.to_string(),
             layers: image.layers,
             spec,
             endpoints: inherit_from.map(|old| old.endpoints.clone()).unwrap_or_default(),

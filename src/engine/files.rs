@@ -231,7 +231,7 @@ impl Engine {
         let record = container.record();
         let spec = &record.spec;
         let doing = || EngineError::io(format!("committing {}", record.name));
-        let base = self.images.list()?.into_iter().map(|(_, image)| image).find(|image| image.id == record.image_id);
+        let base = self.images.list()?.into_iter().map(|(_, image)| image).find(|image| image.id.as_str() == record.image_id);
         let base = base.ok_or_else(|| EngineError::NoSuch { what: "image", name: record.image_id.clone() })?;
         // The archive is a file for the time: its digest is known when it has been written.
         let draft = self.images.blob_draft()?;

@@ -287,6 +287,5 @@ fn instance_name(run_root: &Path) -> String {
     if run_root == Path::new("/run/wharf") {
         return "wharf".into();
     }
-    let digest = crate::image::store::digest_of(run_root.as_os_str().as_encoded_bytes());
-    format!("wharf-{}", &digest["sha256:".len()..][..12])
+    format!("wharf-{}", crate::image::Digest::of(run_root.as_os_str().as_encoded_bytes()).short())
 }

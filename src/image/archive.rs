@@ -1,6 +1,8 @@
 //! Images from files: a root file system as a tar (`import`), and what `docker save` or an OCI layout holds (`load`).
 
-use super::store::{Store, digest_of};
+use super::digest::{ChainId, DiffId, Digest, Hashing};
+use super::manifest::{Answer, Configuration, Index, Manifest};
+use super::store::Store;
 use super::{Image, ImageError, ImageRef, compression};
 use oci_spec::image::{
     Config, Descriptor, ImageConfiguration, ImageConfigurationBuilder, ImageManifestBuilder, MediaType, RootFsBuilder,
@@ -20,8 +22,8 @@ pub fn import(store: &Store, tar: impl Read, name: &ImageRef, changes: &[String]
     let copy = store.blob_draft()?;
     let staged = store.stage(copy.copying(stream)?)?;
     if !store.can_be_made_again(&staged)? {
-        store.arriving().insert(staged.diff_id.clone());
-        store.keep_blob(copy, &staged.diff_id)?;
+        store.arriving().insert(staged.diff_id.digest().clone());
+        store.keep_blob(copy, staged.diff_id.digest())?;
     }
     let diff_id = staged.diff_id.clone();
     let malformed = |e: oci_spec::OciSpecError| ImageError::Malformed { what: "configuration", why: e.to_string() };
@@ -30,7 +32,7 @@ pub fn import(store: &Store, tar: impl Read, name: &ImageRef, changes: &[String]
         .os("linux")
         .created(jiff::Timestamp::now().to_string())
         .config(config)
-        .rootfs(RootFsBuilder::default().typ("layers").diff_ids(vec![diff_id.clone()]).build().map_err(malformed)?)
+        .rootfs(RootFsBuilder::default().typ("layers").diff_ids(vec![diff_id.to_string()]).build().map_err(malformed)?)
         .build()
         .map_err(malformed)?;
     let size = staged.bytes;
@@ -51,19 +53,17 @@ pub fn save(store: &Store, images: &[(Vec<ImageRef>, Image)], out: impl io::Writ
         header.set_size(bytes.len() as u64);
         archive.append_data(&mut header, name, bytes)
     };
-    let blob = |digest: &str| format!("blobs/sha256/{}", digest.trim_start_matches("sha256:"));
     let mut listed = Vec::new();
     let mut entries = Vec::new();
-    let mut layers: BTreeMap<String, (LayerTar, u64)> = BTreeMap::new();
+    let mut layers: BTreeMap<DiffId, (LayerTar, u64)> = BTreeMap::new();
     for (names_of, image) in images {
         let config = store.configuration(image)?;
-        let diff_ids = image.config.rootfs().diff_ids();
-        let names: Vec<String> = diff_ids.iter().map(|diff_id| blob(diff_id)).collect();
-        add(&blob(&image.id), &config).map_err(&failed)?;
+        let names: Vec<String> = image.diff_ids.iter().map(|diff_id| member(diff_id.digest())).collect();
+        add(&member(&image.id), &config).map_err(&failed)?;
         let tags: Vec<String> = names_of.iter().map(ImageRef::familiar).collect();
-        listed.push(serde_json::json!({"Config": blob(&image.id), "RepoTags": tags, "Layers": names}));
+        listed.push(serde_json::json!({"Config": member(&image.id), "RepoTags": tags, "Layers": names}));
         let mut described = Vec::new();
-        for (tar, diff_id) in LayerTar::of(store, image)?.into_iter().zip(diff_ids) {
+        for (tar, diff_id) in LayerTar::of(store, image)?.into_iter().zip(&image.diff_ids) {
             if !layers.contains_key(diff_id) {
                 let mut length = Counting(0);
                 tar.write(&mut length).map_err(&failed)?;
@@ -80,8 +80,8 @@ pub fn save(store: &Store, images: &[(Vec<ImageRef>, Image)], out: impl io::Writ
             "layers": described,
         })
         .to_string();
-        let digest = digest_of(manifest.as_bytes());
-        add(&blob(&digest), manifest.as_bytes()).map_err(&failed)?;
+        let digest = Digest::of(manifest.as_bytes());
+        add(&member(&digest), manifest.as_bytes()).map_err(&failed)?;
         let entry = serde_json::json!({
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "digest": digest,
@@ -109,10 +109,15 @@ pub fn save(store: &Store, images: &[(Vec<ImageRef>, Image)], out: impl io::Writ
         let (reader, writer) = io::pipe().map_err(&failed)?;
         // The layer's archive goes into the outer one while it is made.
         let making = std::thread::spawn(move || tar.write(io::BufWriter::with_capacity(1 << 17, writer)));
-        archive.append_data(&mut header, blob(&diff_id), reader.take(length)).map_err(&failed)?;
+        archive.append_data(&mut header, member(diff_id.digest()), reader.take(length)).map_err(&failed)?;
         making.join().map_err(|_| ImageError::Build("the archive was not written to its end".into()))?.map_err(&failed)?;
     }
     archive.finish().map_err(&failed)
+}
+
+/// A blob's place in an OCI layout.
+fn member(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
 /// Counts what is written, and forgets it.
@@ -163,7 +168,7 @@ pub fn add_layer(
     let size = std::fs::metadata(added.archive).map_err(&reading)?.len();
     let staged = store.stage(File::open(added.archive).map_err(&reading)?)?;
     let created = jiff::Timestamp::now().to_string();
-    let mut manifest: serde_json::Value = serde_json::from_slice(&store.manifest(base)?)
+    let mut manifest: serde_json::Value = serde_json::from_slice(&store.manifest_bytes(base)?)
         .map_err(|e| ImageError::Malformed { what: "manifest", why: e.to_string() })?;
     push(&mut config["rootfs"]["diff_ids"], json!(staged.diff_id));
     let step = json!({"created": created, "created_by": "wharf commit", "comment": added.comment});
@@ -173,7 +178,7 @@ pub fn add_layer(
     config["created"] = json!(created);
     let config = config.to_string();
     manifest["config"] = json!({
-        "mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest_of(config.as_bytes()), "size": config.len(),
+        "mediaType": "application/vnd.oci.image.config.v1+json", "digest": Digest::of(config.as_bytes()), "size": config.len(),
     });
     manifest["mediaType"] = json!("application/vnd.oci.image.manifest.v1+json");
     let mut layers: Vec<Option<super::store::StagedLayer>> = base.layers.iter().map(|_| None).collect();
@@ -192,24 +197,24 @@ fn write_image(
     store: &Store,
     name: &ImageRef,
     configuration: &ImageConfiguration,
-    layers: Vec<(String, u64)>,
+    layers: Vec<(DiffId, u64)>,
     staged: Vec<Option<super::store::StagedLayer>>,
 ) -> Result<Image, ImageError> {
     let malformed = |e: oci_spec::OciSpecError| ImageError::Malformed { what: "manifest", why: e.to_string() };
     let json =
         serde_json::to_vec(configuration).map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
-    let descriptor = |kind: MediaType, digest: &str, size: u64| {
-        let digest = digest.parse().map_err(|e: oci_spec::OciSpecError| malformed(e))?;
+    let descriptor = |kind: MediaType, digest: &Digest, size: u64| {
+        let digest = digest.as_str().parse().map_err(|e: oci_spec::OciSpecError| malformed(e))?;
         Ok::<_, ImageError>(Descriptor::new(kind, size, oci_spec::image::Digest::clone(&digest)))
     };
     let manifest = ImageManifestBuilder::default()
         .schema_version(2u32)
         .media_type(MediaType::ImageManifest)
-        .config(descriptor(MediaType::ImageConfig, &digest_of(&json), json.len() as u64)?)
+        .config(descriptor(MediaType::ImageConfig, &Digest::of(&json), json.len() as u64)?)
         .layers(
             layers
                 .iter()
-                .map(|(digest, size)| descriptor(MediaType::ImageLayer, digest, *size))
+                .map(|(digest, size)| descriptor(MediaType::ImageLayer, digest.digest(), *size))
                 .collect::<Result<Vec<_>, _>>()?,
         )
         .build()
@@ -308,34 +313,30 @@ pub fn load(store: &Store, tar: impl Read, work: &Path) -> Result<Vec<(ImageRef,
         .map_err(|e| ImageError::Malformed { what: "archive's manifest.json", why: e.to_string() })?;
     let mut loaded = Vec::new();
     for image in saved {
-        let configuration: ImageConfiguration = serde_json::from_slice(&read(&image.config)?)
-            .map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
+        let configuration = Configuration::parse(&read(&image.config)?)?;
         for tag in image.repo_tags.unwrap_or_default() {
             let name: ImageRef = tag.parse::<ImageRef>()?;
             let mut staged = Vec::new();
             let mut layers = Vec::new();
-            for (layer, chain) in image.layers.iter().zip(super::store::chain_ids(configuration.rootfs().diff_ids())) {
+            for (layer, chain) in image.layers.iter().zip(configuration.chain_ids()) {
                 let path = members
                     .get(layer)
                     .ok_or_else(|| ImageError::Malformed { what: "archive", why: format!("it has no `{layer}`") })?;
                 let one = stage(store, path, &chain)?;
                 if let Some(new) = one.as_ref().filter(|new| !store.can_be_made_again(new).unwrap_or(true)) {
-                    keep(store, path, &new.diff_id, Form::Plain)?;
+                    keep(store, path, new.diff_id.digest(), Form::Plain)?;
                 }
                 staged.push(one);
-                layers.push((
-                    configuration.rootfs().diff_ids()[layers.len()].clone(),
-                    std::fs::metadata(path).map_or(0, |m| m.len()),
-                ));
+                layers.push((configuration.diff_ids[layers.len()].clone(), std::fs::metadata(path).map_or(0, |m| m.len())));
             }
-            let stored = write_image(store, &name, &configuration, layers, staged)?;
+            let stored = write_image(store, &name, &configuration.parsed, layers, staged)?;
             loaded.push((name, stored));
         }
     }
     Ok(loaded)
 }
 
-fn stage(store: &Store, path: &Path, chain_id: &str) -> Result<Option<super::store::StagedLayer>, ImageError> {
+fn stage(store: &Store, path: &Path, chain_id: &ChainId) -> Result<Option<super::store::StagedLayer>, ImageError> {
     if store.has_layer(chain_id).is_some() {
         return Ok(None);
     }
@@ -352,7 +353,7 @@ enum Form {
 }
 
 /// Keeps a layer's archive under its digest.
-fn keep(store: &Store, path: &Path, digest: &str, form: Form) -> Result<(), ImageError> {
+fn keep(store: &Store, path: &Path, digest: &Digest, form: Form) -> Result<(), ImageError> {
     if store.find_blob(digest).is_some() {
         return Ok(());
     }
@@ -360,21 +361,22 @@ fn keep(store: &Store, path: &Path, digest: &str, form: Form) -> Result<(), Imag
     let copy = store.blob_draft()?;
     let file = File::open(path).map_err(context())?;
     let got = match form {
-        Form::AsItIs => digest_through(copy.copying(file)?),
-        Form::Plain => digest_through(copy.copying(compression::plain(file).map_err(context())?)?),
+        Form::AsItIs => digest_through(copy.copying(file)?, digest),
+        Form::Plain => digest_through(copy.copying(compression::plain(file).map_err(context())?)?, digest),
     };
     let got = got.map_err(context())?;
-    if got != digest {
-        return Err(ImageError::WrongDigest { what: "layer".into(), expected: digest.into(), got });
+    if got != *digest {
+        return Err(ImageError::wrong_digest("layer", digest, &got));
     }
-    store.arriving().insert(digest.to_string());
+    store.arriving().insert(digest.clone());
     store.keep_blob(copy, digest)
 }
 
-fn digest_through(reader: impl Read) -> io::Result<String> {
-    let mut hashing = super::store::HashingReader::new(reader);
+/// The digest of a whole stream, by the algorithm of another.
+fn digest_through(reader: impl Read, like: &Digest) -> io::Result<Digest> {
+    let mut hashing = Hashing::new(reader, like.algorithm());
     io::copy(&mut hashing, &mut io::sink())?;
-    Ok(hashing.digest())
+    Ok(hashing.finish().1)
 }
 
 /// Where the archive of a layer comes from: the one that was kept, or its files.
@@ -386,8 +388,8 @@ enum LayerTar {
 impl LayerTar {
     /// Those of an image, the lowest first.
     fn of(store: &Store, image: &Image) -> Result<Vec<LayerTar>, ImageError> {
-        let blobs = super::store::layer_blobs(&store.manifest(image)?);
-        let layers = image.layers.iter().zip(blobs).map(|(chain, blob)| match store.find_blob(&blob) {
+        let blobs = store.manifest(image)?.layers;
+        let layers = image.layers.iter().zip(blobs).map(|(chain, blob)| match store.find_blob(&blob.digest) {
             Some((file, _)) => LayerTar::Kept(file),
             None => LayerTar::Files(store.layer(chain)),
         });
@@ -409,43 +411,35 @@ fn load_oci(
     members: &HashMap<String, PathBuf>,
     read: &dyn Fn(&str) -> Result<Vec<u8>, ImageError>,
 ) -> Result<Vec<(ImageRef, Image)>, ImageError> {
-    let malformed = |what| move |e: serde_json::Error| ImageError::Malformed { what, why: e.to_string() };
-    let blob = |digest: &str| format!("blobs/sha256/{}", digest.trim_start_matches("sha256:"));
-    let checked = |digest: &str| -> Result<Vec<u8>, ImageError> {
-        let bytes = read(&blob(digest))?;
-        let got = digest_of(&bytes);
-        if got != digest {
-            return Err(ImageError::WrongDigest { what: "blob".into(), expected: digest.into(), got });
-        }
+    let checked = |digest: &Digest| -> Result<Vec<u8>, ImageError> {
+        let bytes = read(&member(digest))?;
+        digest.matches(&bytes).map_err(|got| ImageError::wrong_digest("blob", digest, &got))?;
         Ok(bytes)
     };
-    let index: serde_json::Value = serde_json::from_slice(&read("index.json")?).map_err(malformed("index"))?;
+    let index = Index::parse(&read("index.json")?)?;
     let mut loaded = Vec::new();
-    for entry in index["manifests"].as_array().into_iter().flatten() {
-        let annotation = |key: &str| entry["annotations"][key].as_str();
-        let Some(name) = annotation("io.containerd.image.name").or_else(|| annotation("org.opencontainers.image.ref.name"))
-        else {
-            continue;
-        };
+    for entry in &index.manifests {
+        let Some(name) = entry.name() else { continue };
         let name: ImageRef = name.parse::<ImageRef>()?;
-        let mut manifest = checked(entry["digest"].as_str().unwrap_or_default())?;
-        let parsed: serde_json::Value = serde_json::from_slice(&manifest).map_err(malformed("manifest"))?;
-        if parsed.get("manifests").is_some() {
-            manifest = checked(&super::registry::choose_platform(&parsed, &name)?)?;
-        }
-        let parsed: oci_spec::image::ImageManifest = serde_json::from_slice(&manifest).map_err(malformed("manifest"))?;
-        let config = checked(parsed.config().digest().as_ref())?;
-        let configuration: ImageConfiguration = serde_json::from_slice(&config).map_err(malformed("configuration"))?;
+        let mut bytes = checked(entry.digest.as_ref().map_err(Clone::clone)?)?;
+        let parsed = match Answer::parse(&bytes)? {
+            Answer::Manifest(parsed) => parsed,
+            Answer::Index(platforms) => {
+                bytes = checked(platforms.choose_platform(&name)?)?;
+                Manifest::parse(&bytes)?
+            }
+        };
+        let config = checked(&parsed.config.digest)?;
         let mut staged = Vec::new();
-        for (layer, chain) in parsed.layers().iter().zip(super::store::chain_ids(configuration.rootfs().diff_ids())) {
-            let name = blob(layer.digest().as_ref());
+        for (layer, chain) in parsed.layers.iter().zip(Configuration::parse(&config)?.chain_ids()) {
+            let name = member(&layer.digest);
             let path = members
                 .get(&name)
                 .ok_or_else(|| ImageError::Malformed { what: "archive", why: format!("it has no `{name}`") })?;
             staged.push(stage(store, path, &chain)?);
-            keep(store, path, layer.digest().as_ref(), Form::AsItIs)?;
+            keep(store, path, &layer.digest, Form::AsItIs)?;
         }
-        let image = store.commit(&name, &config, &manifest, staged)?;
+        let image = store.commit(&name, &config, &bytes, staged)?;
         loaded.push((name, image));
     }
     if loaded.is_empty() {

@@ -3,8 +3,7 @@
 //! An image here has predicates. Their subject is the manifest as a registry gets it, which is known when it is pushed: then they
 //! become statements in a manifest of their own, which an index names beside the image's (BuildKit's attestation storage).
 
-use super::ImageRef;
-use super::store::digest_of;
+use super::{Digest, ImageRef};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -115,13 +114,13 @@ pub struct Predicate {
 /// A blob with its digest.
 #[derive(Clone, Debug)]
 pub struct Blob {
-    pub digest: String,
+    pub digest: Digest,
     pub bytes: Vec<u8>,
 }
 
 impl Blob {
     pub fn new(bytes: Vec<u8>) -> Self {
-        Blob { digest: digest_of(&bytes), bytes }
+        Blob { digest: Digest::of(&bytes), bytes }
     }
 
     fn json(value: &Value) -> Self {
@@ -150,7 +149,7 @@ impl Attested {
         let architecture = super::architecture();
         let subject = json!([{
             "name": purl(name),
-            "digest": {"sha256": manifest.digest.trim_start_matches("sha256:")},
+            "digest": {manifest.digest.algorithm().name(): manifest.digest.hex()},
         }]);
         let mut blobs = Vec::new();
         let mut layers = Vec::new();
@@ -166,7 +165,7 @@ impl Attested {
             layers.push(layer);
             blobs.push(statement);
         }
-        let diff_ids: Vec<&String> = blobs.iter().map(|blob| &blob.digest).collect();
+        let diff_ids: Vec<&Digest> = blobs.iter().map(|blob| &blob.digest).collect();
         let config = Blob::json(&json!({
             "architecture": "unknown", "os": "unknown", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids},
         }));

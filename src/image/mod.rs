@@ -6,8 +6,10 @@ pub mod build;
 pub mod chunks;
 pub mod compression;
 pub mod credentials;
+pub mod digest;
 mod drafts;
 pub mod hosts;
+pub mod manifest;
 pub mod prune;
 pub mod push;
 pub mod reference;
@@ -16,6 +18,7 @@ pub mod store;
 pub mod turns;
 pub mod unpack;
 
+pub use digest::{ChainId, DiffId, Digest};
 pub use reference::ImageRef;
 pub use store::{Image, Store};
 
@@ -25,12 +28,14 @@ use std::io;
 pub enum ImageError {
     #[error(transparent)]
     Reference(#[from] reference::BadReference),
+    #[error(transparent)]
+    Digest(#[from] digest::BadDigest),
     #[error("{doing}: {source}{}", disk_hint(source))]
     Store { doing: String, source: io::Error },
     #[error("{0}{hint}", hint = unpack_hint(.0))]
     Unpack(#[from] unpack::UnpackError),
     #[error("the {what} has the digest {got}, but {expected} was asked for: it is damaged or forged, and was thrown away")]
-    WrongDigest { what: String, expected: String, got: String },
+    WrongDigest { what: String, expected: Digest, got: Digest },
     #[error("the image's {what} cannot be understood: {why}")]
     Malformed { what: &'static str, why: String },
     #[error("the image {image} does not exist on {host}: check the name and the tag, or whether it needs a login")]
@@ -50,6 +55,10 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    pub fn wrong_digest(what: &str, expected: &Digest, got: &Digest) -> ImageError {
+        ImageError::WrongDigest { what: what.into(), expected: expected.clone(), got: got.clone() }
+    }
+
     /// Says what was being done when the disk failed.
     pub fn store(doing: String) -> impl Fn(io::Error) -> ImageError {
         move |source| ImageError::Store { doing: doing.clone(), source }

@@ -1,6 +1,7 @@
 //! What nothing refers to any more, taken out of the store.
 
-use super::store::{Store, named_blobs, remove_tree};
+use super::digest::{Algorithm, ChainId, Digest};
+use super::store::{Store, remove_tree};
 use super::{ImageError, build::cache};
 use std::collections::HashSet;
 use std::fs;
@@ -38,18 +39,22 @@ impl Store {
     ///
     /// # Errors
     /// The disk's.
-    pub fn prune(&self, used: &HashSet<String>) -> Result<Pruned, ImageError> {
+    pub fn prune(&self, used: &HashSet<ChainId>) -> Result<Pruned, ImageError> {
         let _names = self.hold_names();
         let failed = ImageError::store("removing what is not needed".into());
         let list = |directory: &Path| -> Result<Vec<PathBuf>, ImageError> {
             Ok(fs::read_dir(directory).map_err(&failed)?.flatten().map(|entry| entry.path()).collect())
         };
         // What comes after this look is not in question: it is somebody's who is at work.
-        let (present_layers, present_blobs) = (list(&self.layers_directory())?, list(&self.blobs_directory())?);
-        let mut layers: HashSet<String> = used.clone();
-        let mut blobs: HashSet<String> = self.arriving().clone();
+        let present_layers = list(&self.layers_directory())?;
+        let mut present_blobs = Vec::new();
+        for algorithm in Algorithm::ALL {
+            present_blobs.extend(list(&self.blobs_directory(algorithm))?.into_iter().map(|path| (algorithm, path)));
+        }
+        let mut layers: HashSet<ChainId> = used.clone();
+        let mut blobs: HashSet<Digest> = self.arriving().clone();
         for (_, image) in self.list()? {
-            blobs.extend(named_blobs(&self.manifest(&image)?));
+            blobs.extend(self.manifest(&image)?.named_blobs().cloned());
             blobs.extend([image.manifest, image.id]);
             layers.extend(image.layers);
         }
@@ -57,22 +62,29 @@ impl Store {
         for entry in fs::read_dir(self.build_cache()).map_err(&failed)?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with("gzip-") {
-                blobs.extend(fs::read_to_string(entry.path()));
+                blobs.extend(fs::read_to_string(entry.path()).ok().and_then(|text| text.parse::<Digest>().ok()));
             } else if let Some(made) = cache::read(&entry.path()) {
                 layers.extend(made.layer.map(|layer| layer.chain));
             }
         }
         let mut pruned = Pruned::default();
-        let unneeded = |path: &&PathBuf, needed: &HashSet<String>| {
-            path.file_name().is_some_and(|name| !needed.contains(&format!("sha256:{}", name.to_string_lossy())))
+        // What has no digest for its name is what a power cut has left of a temporary file.
+        let named = |path: &Path, algorithm: Algorithm| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            format!("{}:{name}", algorithm.name()).parse::<Digest>().ok()
         };
-        for layer in present_layers.iter().filter(|path| unneeded(path, &layers)) {
+        let is_needed = |path: &Path| {
+            let chain = named(path, Algorithm::Sha256).and_then(|digest| ChainId::try_from(digest).ok());
+            chain.is_some_and(|chain| layers.contains(&chain))
+        };
+        for layer in present_layers.iter().filter(|path| !is_needed(path)) {
             pruned.bytes +=
                 fs::read_to_string(layer.join("size")).ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
             pruned.layers += 1;
             self.discard_layer(layer).map_err(&failed)?;
         }
-        for blob in present_blobs.iter().filter(|path| unneeded(path, &blobs)) {
+        let is_needed = |algorithm, path: &Path| named(path, algorithm).is_some_and(|digest| blobs.contains(&digest));
+        for (_, blob) in present_blobs.iter().filter(|(algorithm, path)| !is_needed(*algorithm, path)) {
             pruned.bytes += fs::metadata(blob).map_or(0, |file| file.len());
             pruned.blobs += 1;
             fs::remove_file(blob).map_err(&failed)?;

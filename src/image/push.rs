@@ -2,8 +2,10 @@
 //! from the unpacked layer, once.
 
 use super::attest::{Attested, Blob, OCI_INDEX};
-use super::registry::{Registry, blocking, parse, root_cause, short};
-use super::store::{Store, digest_of, layer_blobs, predicates_blob};
+use super::digest::{ChainId, DiffId, Digest, Hashing};
+use super::manifest::{Descriptor, Manifest};
+use super::registry::{Registry, blocking, root_cause};
+use super::store::Store;
 use super::{Image, ImageError, ImageRef, Progress, Report, build::tarball};
 use futures::stream::{StreamExt, TryStreamExt};
 use reqwest::{StatusCode, header};
@@ -18,7 +20,7 @@ const AT_ONCE: usize = 3;
 
 /// A layer as it is sent.
 struct Sent {
-    digest: String,
+    digest: Digest,
     size: u64,
     kind: String,
     file: PathBuf,
@@ -35,32 +37,25 @@ impl Registry {
         name: &ImageRef,
         image: &Image,
         report: Report,
-    ) -> Result<(String, usize), ImageError> {
-        let manifest = store.manifest(image)?;
-        let parsed = parse(&manifest)?;
-        let described: Vec<(String, String)> = parsed["layers"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|l| {
-                (l["digest"].as_str().unwrap_or_default().to_string(), l["mediaType"].as_str().unwrap_or_default().to_string())
-            })
-            .collect();
+    ) -> Result<(Digest, usize), ImageError> {
+        let manifest = store.manifest_bytes(image)?;
+        let parsed = Manifest::parse(&manifest)?;
         let mut layers = Vec::new();
-        for ((digest, kind), chain) in described.iter().zip(&image.layers) {
-            layers.push(self.push_layer(store, name, digest.clone(), kind.clone(), chain.clone(), report.clone()));
+        for (described, layer) in parsed.layers.iter().zip(image.layers.iter().zip(&image.diff_ids)) {
+            layers.push(self.push_layer(store, name, described.clone(), layer, report.clone()));
         }
         let sent: Vec<Sent> = futures::stream::iter(layers).buffered(AT_ONCE).try_collect().await?;
         let config = store.configuration(image)?;
-        let config_digest = digest_of(&config);
+        let config_digest = image.id.clone();
         if !self.has_blob(name, &config_digest).await? {
             self.upload(name, &config_digest, config.len() as u64, Body::Bytes(config.clone())).await?;
         }
         // What the registry gave is given back byte for byte; what was built here gets the compressed layers' digests.
-        let unchanged = sent.iter().map(|layer| &layer.digest).eq(described.iter().map(|(digest, _)| digest))
-            && predicates_blob(&manifest).is_none();
+        let as_described = sent.iter().map(|layer| (&layer.digest, layer.size));
+        let unchanged =
+            as_described.eq(parsed.layers.iter().map(|layer| (&layer.digest, layer.size))) && parsed.predicates().is_none();
         let (manifest, kind) = if unchanged {
-            let kind = parsed["mediaType"].as_str().unwrap_or(OCI_MANIFEST).to_string();
+            let kind = parsed.media_type.unwrap_or_else(|| OCI_MANIFEST.to_string());
             (manifest, kind)
         } else {
             let layers: Vec<_> =
@@ -83,8 +78,8 @@ impl Registry {
                 self.upload(name, &blob.digest, blob.bytes.len() as u64, Body::Bytes(blob.bytes)).await?;
             }
         }
-        self.put_manifest(name, &manifest.digest, &kind, &manifest).await?;
-        self.put_manifest(name, &attested.manifest.digest, OCI_MANIFEST, &attested.manifest).await?;
+        self.put_manifest(name, manifest.digest.as_str(), &kind, &manifest).await?;
+        self.put_manifest(name, attested.manifest.digest.as_str(), OCI_MANIFEST, &attested.manifest).await?;
         self.put_manifest(name, name.version(), OCI_INDEX, &attested.index).await?;
         Ok((attested.index.digest, attested.index.bytes.len()))
     }
@@ -100,20 +95,19 @@ impl Registry {
         &self,
         store: &Arc<Store>,
         name: &ImageRef,
-        digest: String,
-        kind: String,
-        chain: String,
+        Descriptor { digest, media_type: kind, .. }: Descriptor,
+        (chain, diff_id): (&ChainId, &DiffId),
         report: Report,
     ) -> Result<Sent, ImageError> {
         let sent = match store.find_blob(&digest) {
             Some((file, size)) => Sent { digest, size, kind, file },
             None => {
-                report(Progress::Layer { id: short(&digest), status: "Preparing", current: 0, total: 0 });
-                let store = store.clone();
-                blocking(move || compress(&store, &chain, &digest)).await?
+                report(Progress::Layer { id: digest.short(), status: "Preparing", current: 0, total: 0 });
+                let (store, chain, diff_id) = (store.clone(), chain.clone(), diff_id.clone());
+                blocking(move || compress(&store, &chain, &diff_id)).await?
             }
         };
-        let id = short(&sent.digest);
+        let id = sent.digest.short();
         let tell = |status| report(Progress::Layer { id: id.clone(), status, current: sent.size, total: sent.size });
         if self.has_blob(name, &sent.digest).await? {
             tell("Layer already exists");
@@ -131,7 +125,7 @@ impl Registry {
         Ok(sent)
     }
 
-    async fn has_blob(&self, name: &ImageRef, digest: &str) -> Result<bool, ImageError> {
+    async fn has_blob(&self, name: &ImageRef, digest: &Digest) -> Result<bool, ImageError> {
         let (client, url) = self.place(name, &format!("blobs/{digest}")).await?;
         let response = self.authorised(name, "pull,push", || std::future::ready(Ok(client.head(&url)))).await?;
         match response.status() {
@@ -142,12 +136,12 @@ impl Registry {
     }
 
     /// Has the registry take a blob from another repository of its own, that an image here is known to have it from.
-    async fn mount(&self, store: &Store, name: &ImageRef, digest: &str) -> Result<bool, ImageError> {
+    async fn mount(&self, store: &Store, name: &ImageRef, digest: &Digest) -> Result<bool, ImageError> {
         for (other, image) in store.list()? {
             if other.host != name.host || other.path == name.path {
                 continue;
             }
-            if !layer_blobs(&store.manifest(&image)?).iter().any(|layer| layer == digest) {
+            if !store.manifest(&image)?.layers.iter().any(|layer| layer.digest == *digest) {
                 continue;
             }
             let (client, uploads) = self.place(name, "blobs/uploads/").await?;
@@ -160,7 +154,7 @@ impl Registry {
         Ok(false)
     }
 
-    async fn upload(&self, name: &ImageRef, digest: &str, size: u64, body: Body) -> Result<(), ImageError> {
+    async fn upload(&self, name: &ImageRef, digest: &Digest, size: u64, body: Body) -> Result<(), ImageError> {
         let failed = |why: String| ImageError::Registry {
             host: name.host.clone(),
             what: format!("an upload of {}", name.familiar()),
@@ -180,7 +174,7 @@ impl Registry {
         if url.host_str() != response.url().host_str() {
             return Err(failed(format!("it wants the upload on another host, {}", url.host_str().unwrap_or_default())));
         }
-        url.query_pairs_mut().append_pair("digest", digest);
+        url.query_pairs_mut().append_pair("digest", digest.as_str());
         let put = || {
             let (request, body) = (client.put(url.clone()), body.clone());
             async move {
@@ -225,9 +219,9 @@ fn chunks(
 }
 
 /// Compresses an unpacked layer, and keeps the blob. Its tar must be the one that the configuration names.
-fn compress(store: &Store, chain: &str, diff_id: &str) -> Result<Sent, ImageError> {
-    let known = store.build_cache().join(format!("gzip-{}", diff_id.trim_start_matches("sha256:")));
-    if let Some(digest) = std::fs::read_to_string(&known).ok()
+fn compress(store: &Store, chain: &ChainId, diff_id: &DiffId) -> Result<Sent, ImageError> {
+    let known = store.build_cache().join(format!("gzip-{}", diff_id.hex()));
+    if let Some(digest) = std::fs::read_to_string(&known).ok().and_then(|text| text.parse::<Digest>().ok())
         && let Some((file, size)) = store.find_blob(&digest)
     {
         return Ok(Sent { digest, size, kind: OCI_GZIP.into(), file });
@@ -235,53 +229,25 @@ fn compress(store: &Store, chain: &str, diff_id: &str) -> Result<Sent, ImageErro
     let draft = store.blob_draft()?;
     let failed = ImageError::store("compressing a layer".into());
     let file = std::fs::File::create(draft.path()).map_err(&failed)?;
-    let compressed = Digesting::new(io::BufWriter::with_capacity(1 << 18, file));
+    let compressed = Hashing::sha256(io::BufWriter::with_capacity(1 << 18, file));
     // Without a name and a time in its header, the same layer gives the same blob.
-    let mut tar = Digesting::new(flate2::GzBuilder::new().write(compressed, flate2::Compression::default()));
+    let mut tar = Hashing::sha256(flate2::GzBuilder::new().write(compressed, flate2::Compression::default()));
     let diff = store.layer(chain);
     tarball::write(&diff, &mut tar).map_err(&failed)?;
     let (gzip, got) = tar.finish();
-    if got != diff_id {
+    if got != *diff_id.digest() {
         return Err(ImageError::Build(format!(
             "the layer {} cannot be pushed: its original archive is not here, and made anew it is another one; pull the image again and push it then",
-            short(diff_id)
+            diff_id.digest().short()
         )));
     }
     let (mut writer, digest) = gzip.finish().map_err(&failed)?.finish();
     writer.flush().map_err(&failed)?;
     let size = std::fs::metadata(draft.path()).map_err(&failed)?.len();
     store.keep_blob(draft, &digest)?;
-    std::fs::write(&known, &digest).map_err(&failed)?;
+    std::fs::write(&known, digest.as_str()).map_err(&failed)?;
     let (file, _) = store.find_blob(&digest).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
     Ok(Sent { digest, size, kind: OCI_GZIP.into(), file })
-}
-
-/// The digest of what is written through it.
-struct Digesting<W> {
-    inner: W,
-    hash: sha2::Sha256,
-}
-
-impl<W: Write> Digesting<W> {
-    fn new(inner: W) -> Self {
-        Digesting { inner, hash: sha2::Digest::new() }
-    }
-
-    fn finish(self) -> (W, String) {
-        (self.inner, super::store::digest_text(sha2::Digest::finalize(self.hash).as_slice()))
-    }
-}
-
-impl<W: Write> Write for Digesting<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.inner.write(bytes)?;
-        sha2::Digest::update(&mut self.hash, &bytes[..n]);
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }
 
 /// Why a registry did not take something, in its own words where it has any.

@@ -1,5 +1,6 @@
 //! Image references: `[HOST[:PORT]/]PATH[:TAG][@DIGEST]`, with Docker Hub's short names.
 
+use super::digest::{BadDigest, Digest};
 use std::fmt;
 use std::str::FromStr;
 
@@ -10,7 +11,7 @@ pub struct ImageRef {
     pub host: String,
     pub path: String,
     pub tag: Option<String>,
-    pub digest: Option<String>,
+    pub digest: Option<Digest>,
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -34,9 +35,8 @@ impl FromStr for ImageRef {
             Some((name, digest)) => (name, Some(digest)),
             None => (text, None),
         };
-        let digest = digest
-            .map(|d| if is_digest(d) { Ok(d.to_string()) } else { Err(bad("the digest is not sha256:HEX")) })
-            .transpose()?;
+        let digest =
+            digest.map(|d| d.parse().map_err(|_: BadDigest| bad("the digest is not sha256:HEX or sha512:HEX"))).transpose()?;
         let (name, tag) = match name.rsplit_once(':') {
             Some((rest, tag)) if !tag.contains('/') => (rest, Some(tag)),
             _ => (name, None),
@@ -74,12 +74,6 @@ impl FromStr for ImageRef {
     }
 }
 
-/// `sha256:` and 64 lower-case hexadecimal digits.
-pub fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:")
-        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f')))
-}
-
 impl fmt::Display for ImageRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.host, self.path)?;
@@ -112,7 +106,7 @@ impl ImageRef {
 
     /// What the registry's API calls the version: the digest, else the tag.
     pub fn version(&self) -> &str {
-        self.digest.as_deref().or(self.tag.as_deref()).unwrap_or("latest")
+        self.digest.as_ref().map(Digest::as_str).or(self.tag.as_deref()).unwrap_or("latest")
     }
 }
 

@@ -1,8 +1,10 @@
 //! Pulling from an OCI or Docker registry: tokens, manifests by platform, layers in parallel, every digest checked.
 
 use super::chunks::ChunkReader;
+use super::digest::{ChainId, Digest, Hashing};
 use super::hosts::{Hosts, Scheme, registry_of};
-use super::store::{HashingReader, StagedLayer, Store, chain_ids, digest_of};
+use super::manifest::{Answer, Configuration, Descriptor, Manifest};
+use super::store::{StagedLayer, Store};
 use super::{Image, ImageError, ImageRef, Progress, Report, compression};
 use futures::stream::{StreamExt, TryStreamExt};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
@@ -112,30 +114,28 @@ impl Registry {
         if let Some(expected) = &name.digest {
             check_digest("manifest", expected, &manifest)?;
         }
-        let parsed = parse(&manifest)?;
-        if parsed.get("manifests").is_some() {
-            let digest = choose_platform(&parsed, name)?;
-            manifest = self.manifest(name, &digest).await?;
-            check_digest("manifest", &digest, &manifest)?;
-        }
-        let parsed: oci_spec::image::ImageManifest =
-            serde_json::from_slice(&manifest).map_err(|e| ImageError::Malformed { what: "manifest", why: e.to_string() })?;
-        let config_digest = parsed.config().digest().to_string();
-        let config = self.get(name, &format!("blobs/{config_digest}"), None).await?;
+        let parsed = match Answer::parse(&manifest)? {
+            Answer::Manifest(parsed) => parsed,
+            Answer::Index(index) => {
+                let digest = index.choose_platform(name)?;
+                manifest = self.manifest(name, digest.as_str()).await?;
+                check_digest("manifest", digest, &manifest)?;
+                Manifest::parse(&manifest)?
+            }
+        };
+        let config = self.get(name, &format!("blobs/{}", parsed.config.digest), None).await?;
         let config = read_bounded(config, name).await?;
-        check_digest("configuration", &config_digest, &config)?;
-        let configuration: oci_spec::image::ImageConfiguration =
-            serde_json::from_slice(&config).map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
-        let chains = chain_ids(configuration.rootfs().diff_ids());
-        if chains.len() != parsed.layers().len() {
+        check_digest("configuration", &parsed.config.digest, &config)?;
+        let chains = Configuration::parse(&config)?.chain_ids();
+        if chains.len() != parsed.layers.len() {
             return Err(ImageError::Malformed {
                 what: "manifest",
                 why: "it has another number of layers than the configuration".into(),
             });
         }
         let mut layers = Vec::new();
-        for (layer, chain) in parsed.layers().iter().zip(chains) {
-            layers.push(self.layer_unless_here(store, name, (layer.digest().to_string(), layer.size()), chain, report.clone()));
+        for (layer, chain) in parsed.layers.iter().zip(chains) {
+            layers.push(self.layer_unless_here(store, name, layer, chain, report.clone()));
         }
         let staged: Vec<Option<StagedLayer>> = futures::stream::iter(layers).buffered(LAYERS_AT_ONCE).try_collect().await?;
         let (store, name) = (store.clone(), known_as.clone());
@@ -181,27 +181,28 @@ impl Registry {
     ///
     /// # Errors
     /// The registry's.
-    pub async fn resolve(&self, name: &ImageRef) -> Result<(String, String, usize), ImageError> {
+    pub async fn resolve(&self, name: &ImageRef) -> Result<(Digest, String, usize), ImageError> {
         let response = self.get(name, &format!("manifests/{}", name.version()), Some(MANIFESTS)).await?;
         let kind = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_string();
         let manifest = read_bounded(response, name).await?;
-        Ok((digest_of(&manifest), kind, manifest.len()))
+        Ok((Digest::of(&manifest), kind, manifest.len()))
     }
 
     async fn layer_unless_here(
         &self,
         store: &Arc<Store>,
         name: &ImageRef,
-        (digest, size): (String, u64),
-        chain: String,
+        layer: &Descriptor,
+        chain: ChainId,
         report: Report,
     ) -> Result<Option<StagedLayer>, ImageError> {
         if store.has_layer(&chain).is_some() {
-            report(Progress::Layer { id: short(&digest), status: "Already exists", current: size, total: size });
+            let (id, total) = (layer.digest.short(), layer.size);
+            report(Progress::Layer { id, status: "Already exists", current: total, total });
             return Ok(None);
         }
         let _turn = self.layers.acquire().await;
-        self.layer(store, name, &digest, size, report).await.map(Some)
+        self.layer(store, name, &layer.digest, layer.size, report).await.map(Some)
     }
 
     async fn manifest(&self, name: &ImageRef, version: &str) -> Result<Vec<u8>, ImageError> {
@@ -215,15 +216,15 @@ impl Registry {
         &self,
         store: &Arc<Store>,
         name: &ImageRef,
-        digest: &str,
+        digest: &Digest,
         size: u64,
         report: Report,
     ) -> Result<StagedLayer, ImageError> {
         let (sender, reader) = ChunkReader::channel(CHUNKS_AHEAD);
-        let (store, expected) = (store.clone(), digest.to_string());
+        let (store, expected) = (store.clone(), digest.clone());
         let image = name.familiar();
         let unpacking = tokio::task::spawn_blocking(move || {
-            let layer = short(&expected);
+            let layer = expected.short();
             unpack_checked(&store, reader, &expected).map_err(|source| ImageError::Layer {
                 layer,
                 image,
@@ -242,14 +243,14 @@ impl Registry {
                 let _ = sender.send(Err(io::Error::other(failed.to_string()))).await;
                 break Err(failed);
             }
-            report(Progress::Layer { id: short(digest), status: "Retrying", current, total: size });
+            report(Progress::Layer { id: digest.short(), status: "Retrying", current, total: size });
             tokio::time::sleep(std::time::Duration::from_millis(250 << failures)).await;
         };
         drop(sender);
         let staged = unpacking.await.map_err(|e| ImageError::Malformed { what: "layer", why: e.to_string() })?;
         fetched?;
         let staged = staged?;
-        report(Progress::Layer { id: short(digest), status: "Pull complete", current: size, total: size });
+        report(Progress::Layer { id: digest.short(), status: "Pull complete", current: size, total: size });
         Ok(staged)
     }
 
@@ -257,7 +258,7 @@ impl Registry {
     async fn fetch(
         &self,
         name: &ImageRef,
-        digest: &str,
+        digest: &Digest,
         current: &mut u64,
         size: u64,
         sender: &tokio::sync::mpsc::Sender<io::Result<bytes::Bytes>>,
@@ -275,7 +276,7 @@ impl Registry {
             skip -= known;
             let chunk = chunk.split_off(known as usize);
             *current += chunk.len() as u64;
-            report(Progress::Layer { id: short(digest), status: "Downloading", current: *current, total: size });
+            report(Progress::Layer { id: digest.short(), status: "Downloading", current: *current, total: size });
             if sender.send(Ok(chunk)).await.is_err() {
                 // The unpacking has given up, and says why.
                 return Ok(());
@@ -388,18 +389,18 @@ impl Registry {
 }
 
 /// Unpacks what a reader brings, keeps the blob as it came, and checks both.
-fn unpack_checked(store: &Store, reader: ChunkReader, expected: &str) -> Result<StagedLayer, ImageError> {
+fn unpack_checked(store: &Store, reader: ChunkReader, expected: &Digest) -> Result<StagedLayer, ImageError> {
     let archive = |e: io::Error| ImageError::Unpack(super::unpack::UnpackError::Archive(e));
     let copy = store.blob_draft()?;
-    let mut hashing = HashingReader::new(copy.copying(reader)?);
+    let mut hashing = Hashing::new(copy.copying(reader)?, expected.algorithm());
     let staged = store.stage(compression::plain(&mut hashing).map_err(archive)?)?;
     io::copy(&mut hashing, &mut io::sink()).map_err(archive)?;
-    let got = hashing.digest();
-    if got != expected {
-        return Err(ImageError::WrongDigest { what: "layer".into(), expected: expected.into(), got });
+    let (_, got) = hashing.finish();
+    if got != *expected {
+        return Err(ImageError::wrong_digest("layer", expected, &got));
     }
     // The image that it belongs to has no name yet.
-    store.arriving().insert(expected.to_string());
+    store.arriving().insert(expected.clone());
     store.keep_blob(copy, expected)?;
     Ok(staged)
 }
@@ -418,43 +419,8 @@ fn challenge_parameters(text: &str) -> HashMap<String, String> {
     parameters
 }
 
-/// The manifest for this machine out of an index.
-///
-/// # Errors
-/// When there is none: the message names those that there are.
-pub fn choose_platform(index: &serde_json::Value, name: &ImageRef) -> Result<String, ImageError> {
-    let wanted = super::architecture();
-    let entries = index["manifests"].as_array().cloned().unwrap_or_default();
-    let platform = |e: &serde_json::Value, key: &str| e["platform"][key].as_str().unwrap_or_default().to_string();
-    let own = |e: &&serde_json::Value| {
-        let variant = platform(e, "variant");
-        let variant = if variant.is_empty() { String::new() } else { format!("/{variant}") };
-        let name = format!("{}/{}{variant}", platform(e, "os"), platform(e, "architecture"));
-        platform(e, "architecture") == wanted && super::is_native(&name)
-    };
-    let found = entries.iter().find(own);
-    match found.and_then(|e| e["digest"].as_str()).filter(|d| super::reference::is_digest(d)) {
-        Some(digest) => Ok(digest.to_string()),
-        None => {
-            let mut has: Vec<String> = entries
-                .iter()
-                .map(|e| format!("{}/{}/{}", platform(e, "os"), platform(e, "architecture"), platform(e, "variant")))
-                .map(|p| p.trim_end_matches('/').to_string())
-                .filter(|p| p != "unknown/unknown")
-                .collect();
-            has.dedup();
-            Err(ImageError::WrongPlatform { image: name.familiar(), has: has.join(", "), wants: format!("linux/{wanted}") })
-        }
-    }
-}
-
-pub(super) fn parse(manifest: &[u8]) -> Result<serde_json::Value, ImageError> {
-    serde_json::from_slice(manifest).map_err(|e| ImageError::Malformed { what: "manifest", why: e.to_string() })
-}
-
-fn check_digest(what: &str, expected: &str, bytes: &[u8]) -> Result<(), ImageError> {
-    let got = digest_of(bytes);
-    if got == expected { Ok(()) } else { Err(ImageError::WrongDigest { what: what.into(), expected: expected.into(), got }) }
+fn check_digest(what: &str, expected: &Digest, bytes: &[u8]) -> Result<(), ImageError> {
+    expected.matches(bytes).map_err(|got| ImageError::wrong_digest(what, expected, &got))
 }
 
 async fn read_bounded(response: Response, name: &ImageRef) -> Result<Vec<u8>, ImageError> {
@@ -468,10 +434,6 @@ async fn read_bounded(response: Response, name: &ImageRef) -> Result<Vec<u8>, Im
         }
     }
     Ok(bytes)
-}
-
-pub(super) fn short(digest: &str) -> String {
-    digest.trim_start_matches("sha256:").chars().take(12).collect()
 }
 
 fn unreachable(error: &reqwest::Error) -> String {

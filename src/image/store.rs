@@ -4,21 +4,19 @@
 //! is written last. So a power cut or a full disk leaves the old images and no half one.
 
 mod built;
-mod manifest;
 
-use super::ImageError;
 use super::build::files::Tree;
+use super::digest::{Algorithm, ChainId, DiffId, Digest, Hashing};
 use super::drafts::BlobDraft;
 pub use super::drafts::Draft;
+use super::manifest::{Configuration, MAX_DOCUMENT, Manifest};
 use super::reference::ImageRef;
-pub use manifest::chain_ids;
-pub(super) use manifest::{layer_blobs, named_blobs, predicates_blob};
-use oci_spec::image::{ImageConfiguration, ImageManifest};
+use super::{ImageError, manifest};
+use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -27,11 +25,13 @@ use std::sync::{Mutex, MutexGuard};
 #[derive(Clone, Debug)]
 pub struct Image {
     /// The configuration's digest, which is the image's id.
-    pub id: String,
-    pub manifest: String,
+    pub id: Digest,
+    pub manifest: Digest,
     pub config: ImageConfiguration,
     /// Unpacked layers, the lowest first.
-    pub layers: Vec<String>,
+    pub layers: Vec<ChainId>,
+    /// The layers' own digests, in the same order.
+    pub diff_ids: Vec<DiffId>,
     /// Bytes of the unpacked layers.
     pub size: u64,
     /// Docker's health check, for which the OCI specification has no place.
@@ -50,7 +50,7 @@ struct Index {
 struct Entry {
     #[serde(rename = "mediaType")]
     media_type: String,
-    digest: String,
+    digest: Digest,
     size: u64,
     #[serde(default)]
     annotations: BTreeMap<String, String>,
@@ -65,11 +65,11 @@ pub struct Store {
     index: Mutex<Index>,
     next: AtomicU64,
     /// Images by their manifest's digest: what a digest names never changes.
-    loaded: Mutex<HashMap<String, Image>>,
+    loaded: Mutex<HashMap<Digest, Image>>,
     /// Layers that are in their place and not yet synced, with the bytes of their files.
-    pending: Mutex<HashMap<String, u64>>,
+    pending: Mutex<HashMap<ChainId, u64>>,
     /// Digests of blobs that are here before the image that they belong to has its name.
-    arriving: Mutex<HashSet<String>>,
+    arriving: Mutex<HashSet<Digest>>,
     /// Held while pending layers become known: who comes second finds its own known when it goes on.
     confirming: Mutex<()>,
     /// Held while an image gets its name, and while what has no name is removed.
@@ -81,26 +81,29 @@ const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// A layer that is unpacked but not yet known.
 #[derive(Debug)]
 pub struct StagedLayer {
-    directory: PathBuf,
-    pub diff_id: String,
+    directory: StagingDirectory,
+    pub diff_id: DiffId,
     pub bytes: u64,
 }
 
 /// A layer in its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
-    pub chain: String,
-    pub diff_id: String,
+    pub chain: ChainId,
+    pub diff_id: DiffId,
     /// Of the files.
     pub bytes: u64,
     /// Of the tar that the diff id is the digest of.
     pub tar_bytes: u64,
 }
 
-impl Drop for StagedLayer {
+/// Goes away with its content, unless that has been renamed into its place.
+#[derive(Debug)]
+struct StagingDirectory(PathBuf);
+
+impl Drop for StagingDirectory {
     fn drop(&mut self) {
-        // Nothing to do once it has been renamed into its place.
-        let _ = remove_tree(&self.directory);
+        let _ = remove_tree(&self.0);
     }
 }
 
@@ -121,8 +124,9 @@ impl Store {
             naming: Mutex::default(),
         };
         let context = |doing: &str| ImageError::store(format!("{doing} {}", root.display()));
-        for directory in ["blobs/sha256", "layers", "cache"] {
-            fs::create_dir_all(root.join(directory)).map_err(context("making the image store"))?;
+        let blobs = Algorithm::ALL.map(|algorithm| store.blobs_directory(algorithm));
+        for directory in [store.layers_directory(), store.build_cache()].iter().chain(&blobs) {
+            fs::create_dir_all(directory).map_err(context("making the image store"))?;
         }
         let _ = remove_tree(&store.staging());
         fs::create_dir_all(store.staging()).map_err(context("making the image store"))?;
@@ -148,7 +152,7 @@ impl Store {
         self.index.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn cache(&self) -> MutexGuard<'_, HashMap<String, Image>> {
+    fn cache(&self) -> MutexGuard<'_, HashMap<Digest, Image>> {
         self.loaded.lock().unwrap_or_else(|e| e.into_inner())
     }
 
@@ -160,19 +164,19 @@ impl Store {
         self.root.join("layers")
     }
 
-    pub(super) fn blobs_directory(&self) -> PathBuf {
-        self.root.join("blobs/sha256")
+    pub(super) fn blobs_directory(&self, algorithm: Algorithm) -> PathBuf {
+        self.root.join("blobs").join(algorithm.name())
     }
 
-    pub(super) fn pending_layers(&self) -> Vec<String> {
+    pub(super) fn pending_layers(&self) -> Vec<ChainId> {
         self.pending().keys().cloned().collect()
     }
 
-    pub(super) fn arriving(&self) -> MutexGuard<'_, HashSet<String>> {
+    pub(super) fn arriving(&self) -> MutexGuard<'_, HashSet<Digest>> {
         self.arriving.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn pending(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+    fn pending(&self) -> MutexGuard<'_, HashMap<ChainId, u64>> {
         self.pending.lock().unwrap_or_else(|e| e.into_inner())
     }
 
@@ -182,24 +186,24 @@ impl Store {
     }
 
     /// An image must not be named when a layer that was there at its beginning was pruned meanwhile.
-    fn check_layers<'a>(&self, mut chains: impl Iterator<Item = &'a str>) -> Result<(), ImageError> {
+    fn check_layers<'a>(&self, mut chains: impl Iterator<Item = &'a ChainId>) -> Result<(), ImageError> {
         match chains.find(|chain| self.has_layer(chain).is_none()) {
             None => Ok(()),
             Some(chain) => Err(ImageError::Build(format!("the layer {chain} was removed meanwhile; run the command again"))),
         }
     }
 
-    fn blob(&self, digest: &str) -> PathBuf {
-        self.root.join("blobs/sha256").join(digest.trim_start_matches("sha256:"))
+    fn blob(&self, digest: &Digest) -> PathBuf {
+        self.blobs_directory(digest.algorithm()).join(digest.hex())
     }
 
     /// Where a layer is, with what is known of it.
-    fn layer_place(&self, chain_id: &str) -> PathBuf {
-        self.layers_directory().join(chain_id.trim_start_matches("sha256:"))
+    fn layer_place(&self, chain_id: &ChainId) -> PathBuf {
+        self.layers_directory().join(chain_id.hex())
     }
 
     /// The directory of an unpacked layer.
-    pub fn layer(&self, chain_id: &str) -> PathBuf {
+    pub fn layer(&self, chain_id: &ChainId) -> PathBuf {
         self.layer_place(chain_id).join("diff")
     }
 
@@ -221,12 +225,12 @@ impl Store {
     }
 
     /// Whether a layer is there, with the size of its files.
-    pub fn has_layer(&self, chain_id: &str) -> Option<u64> {
+    pub fn has_layer(&self, chain_id: &ChainId) -> Option<u64> {
         fs::read_to_string(self.layer_place(chain_id).join("size")).ok()?.trim().parse().ok()
     }
 
     /// Whether a layer's files are there, whether or not they are durable yet.
-    pub fn is_usable(&self, chain_id: &str) -> bool {
+    pub fn is_usable(&self, chain_id: &ChainId) -> bool {
         // In this order: what is pending no more is known.
         self.pending().contains_key(chain_id) || self.has_layer(chain_id).is_some()
     }
@@ -236,22 +240,19 @@ impl Store {
     /// # Errors
     /// The reader's, or the entry that could not be unpacked.
     pub fn stage(&self, layer: impl io::Read) -> Result<StagedLayer, ImageError> {
-        let directory = self.staging().join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
-        let mut staged = StagedLayer { directory: directory.clone(), diff_id: String::new(), bytes: 0 };
-        let diff = directory.join("diff");
+        let directory = StagingDirectory(self.staging().join(self.next.fetch_add(1, Ordering::Relaxed).to_string()));
+        let diff = directory.0.join("diff");
         fs::create_dir_all(&diff).map_err(ImageError::store(format!("making {}", diff.display())))?;
         let root = File::open(&diff).map_err(ImageError::store(format!("opening {}", diff.display())))?;
         nix::sys::stat::fchmod(&root, nix::sys::stat::Mode::from_bits_truncate(0o755))
             .map_err(|e| ImageError::store("preparing a layer".into())(e.into()))?;
-        let mut hashing = HashingReader::new(io::BufReader::with_capacity(1 << 18, layer));
+        let mut hashing = Hashing::sha256(io::BufReader::with_capacity(1 << 18, layer));
         let unpacked = super::unpack::apply(&mut hashing, std::os::fd::AsFd::as_fd(&root))?;
         // The digest is of the whole stream: padding after the end of the archive counts as well.
         io::copy(&mut hashing, &mut io::sink()).map_err(|e| ImageError::Unpack(super::unpack::UnpackError::Archive(e)))?;
-        fs::write(directory.join("size"), unpacked.bytes.to_string())
+        fs::write(directory.0.join("size"), unpacked.bytes.to_string())
             .map_err(ImageError::store("writing a layer's size".into()))?;
-        staged.diff_id = hashing.digest();
-        staged.bytes = unpacked.bytes;
-        Ok(staged)
+        Ok(StagedLayer { directory, diff_id: hashing.finish().1.try_into()?, bytes: unpacked.bytes })
     }
 
     /// Whether a layer's archive can be made again from its files, to the byte. One that cannot has to be kept, or the image could
@@ -260,8 +261,8 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub fn can_be_made_again(&self, staged: &StagedLayer) -> Result<bool, ImageError> {
-        let archive = crate::image::build::tarball::digest(&staged.directory.join("diff"));
-        Ok(archive.map_err(ImageError::store("reading a layer".into()))?.digest == staged.diff_id)
+        let archive = crate::image::build::tarball::digest(&staged.directory.0.join("diff"));
+        Ok(archive.map_err(ImageError::store("reading a layer".into()))?.diff_id == staged.diff_id)
     }
 
     /// A place for a blob that is on its way.
@@ -277,12 +278,12 @@ impl Store {
     ///
     /// # Errors
     /// The disk's.
-    pub fn keep_blob(&self, draft: BlobDraft, digest: &str) -> Result<(), ImageError> {
+    pub fn keep_blob(&self, draft: BlobDraft, digest: &Digest) -> Result<(), ImageError> {
         fs::rename(&draft.path, self.blob(digest)).map_err(ImageError::store(format!("storing the blob {digest}")))
     }
 
     /// A blob's file, where it is here.
-    pub fn find_blob(&self, digest: &str) -> Option<(PathBuf, u64)> {
+    pub fn find_blob(&self, digest: &Digest) -> Option<(PathBuf, u64)> {
         let path = self.blob(digest);
         let size = fs::metadata(&path).ok()?.len();
         Some((path, size))
@@ -292,13 +293,21 @@ impl Store {
     ///
     /// # Errors
     /// The disk's.
-    pub fn manifest(&self, image: &Image) -> Result<Vec<u8>, ImageError> {
+    pub fn manifest_bytes(&self, image: &Image) -> Result<Vec<u8>, ImageError> {
         fs::read(self.blob(&image.manifest)).map_err(ImageError::store(format!("reading the manifest {}", image.manifest)))
     }
 
-    fn name_manifest(&self, names: &[ImageRef], kind: &str, digest: &str, size: u64) -> Result<(), ImageError> {
+    /// As [`Store::manifest_bytes`], read.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn manifest(&self, image: &Image) -> Result<Manifest, ImageError> {
+        Manifest::parse(&self.manifest_bytes(image)?)
+    }
+
+    fn name_manifest(&self, names: &[ImageRef], kind: &str, digest: &Digest, size: u64) -> Result<(), ImageError> {
         let already = |name: &ImageRef| {
-            self.lock().manifests.iter().any(|e| e.digest == digest && e.annotations.get(REF_NAME) == Some(&name.to_string()))
+            self.lock().manifests.iter().any(|e| e.digest == *digest && e.annotations.get(REF_NAME) == Some(&name.to_string()))
         };
         if names.iter().all(already) {
             return Ok(());
@@ -308,7 +317,7 @@ impl Store {
                 index.manifests.retain(|e| e.annotations.get(REF_NAME) != Some(&name.to_string()));
                 index.manifests.push(Entry {
                     media_type: kind.into(),
-                    digest: digest.into(),
+                    digest: digest.clone(),
                     size,
                     annotations: BTreeMap::from([(REF_NAME.to_string(), name.to_string())]),
                 });
@@ -354,9 +363,9 @@ impl Store {
         manifest: &[u8],
         staged: Vec<Option<StagedLayer>>,
     ) -> Result<Image, ImageError> {
-        let parsed: ImageConfiguration =
-            serde_json::from_slice(config).map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
-        let diff_ids = parsed.rootfs().diff_ids().clone();
+        let parsed = Manifest::parse(manifest)?;
+        let configuration = Configuration::parse(config)?;
+        let diff_ids = &configuration.diff_ids;
         if diff_ids.len() != staged.len() {
             return Err(ImageError::Malformed {
                 what: "configuration",
@@ -365,11 +374,7 @@ impl Store {
         }
         for (wanted, layer) in diff_ids.iter().zip(&staged) {
             if let Some(layer) = layer.as_ref().filter(|layer| layer.diff_id != *wanted) {
-                return Err(ImageError::WrongDigest {
-                    what: "layer".into(),
-                    expected: wanted.clone(),
-                    got: layer.diff_id.clone(),
-                });
+                return Err(ImageError::wrong_digest("layer", wanted.digest(), layer.diff_id.digest()));
             }
         }
         let context = |doing: &str| ImageError::store(format!("{doing} {}", name.familiar()));
@@ -379,7 +384,7 @@ impl Store {
             nix::unistd::syncfs(&root).map_err(|e| context("storing the layers of")(e.into()))?;
         }
         let _names = self.hold_names();
-        let chains = chain_ids(&diff_ids);
+        let chains = configuration.chain_ids();
         for (chain, layer) in chains.iter().zip(&staged) {
             let Some(layer) = layer else { continue };
             // Held so that no build puts its own there between the question and the answer.
@@ -390,22 +395,22 @@ impl Store {
             let place = self.layer_place(chain);
             // A directory without a size is what a build left that ended before it was confirmed.
             remove_tree(&place).map_err(context("storing the layers of"))?;
-            fs::rename(&layer.directory, &place).map_err(context("storing the layers of"))?;
+            fs::rename(&layer.directory.0, &place).map_err(context("storing the layers of"))?;
         }
         // A build that is not done may have put one of them there.
         self.confirm()?;
-        self.check_layers(chains.iter().map(String::as_str))?;
-        let config_digest = digest_of(config);
-        let manifest_digest = digest_of(manifest);
-        for (digest, bytes) in [(&config_digest, config), (&manifest_digest, manifest)] {
+        self.check_layers(chains.iter())?;
+        parsed
+            .config
+            .digest
+            .matches(config)
+            .map_err(|got| ImageError::wrong_digest("configuration", &parsed.config.digest, &got))?;
+        let manifest_digest = Digest::of(manifest);
+        for (digest, bytes) in [(&parsed.config.digest, config), (&manifest_digest, manifest)] {
             write_durably(&self.blob(digest), bytes).map_err(context("storing"))?;
         }
-        let media_type = serde_json::from_slice::<serde_json::Value>(manifest)
-            .ok()
-            .and_then(|m| m["mediaType"].as_str().map(str::to_string))
-            .unwrap_or_else(|| "application/vnd.oci.image.manifest.v1+json".into());
         let entry = Entry {
-            media_type,
+            media_type: parsed.media_type.clone().unwrap_or_else(|| OCI_MANIFEST.into()),
             digest: manifest_digest,
             size: manifest.len() as u64,
             annotations: BTreeMap::from([
@@ -418,8 +423,8 @@ impl Store {
             index.manifests.push(entry);
         })
         .map_err(context("storing"))?;
-        for blob in layer_blobs(manifest) {
-            self.arriving().remove(&blob);
+        for layer in &parsed.layers {
+            self.arriving().remove(&layer.digest);
         }
         self.find(name)?.ok_or_else(|| ImageError::Malformed { what: "image", why: "it vanished while it was stored".into() })
     }
@@ -463,56 +468,78 @@ impl Store {
             return Ok(Some((name, image)));
         }
         let hex = text.trim_start_matches("sha256:");
-        let found =
-            self.list()?.into_iter().find(|(_, image)| hex.len() >= 4 && image.id.trim_start_matches("sha256:").starts_with(hex));
+        let found = self.list()?.into_iter().find(|(_, image)| hex.len() >= 4 && image.id.hex().starts_with(hex));
         Ok(found)
     }
 
     /// An image by its manifest's digest. It need not have a name, as long as nothing is pruned.
-    pub fn by_manifest(&self, digest: &str) -> Option<Image> {
-        let known = super::reference::is_digest(digest) && self.blob(digest).exists();
-        if known { self.load(digest).ok() } else { None }
+    pub fn by_manifest(&self, digest: &Digest) -> Option<Image> {
+        if self.blob(digest).exists() { self.load(digest).ok() } else { None }
     }
 
-    /// Every reference with its image.
+    /// Every reference with its image. An image that an earlier version took and that is refused today is left out: no container
+    /// can be made of it, and nothing of it is to be kept.
     ///
     /// # Errors
-    /// When the store is damaged.
+    /// The disk's.
     pub fn list(&self) -> Result<Vec<(ImageRef, Image)>, ImageError> {
         let entries = self.lock().manifests.clone();
-        entries
-            .into_iter()
-            .filter_map(|e| Some((e.annotations.get(REF_NAME)?.parse().ok()?, e.digest)))
-            .map(|(name, digest)| Ok((name, self.load(&digest)?)))
-            .collect()
+        let named = entries.into_iter().filter_map(|e| Some((e.annotations.get(REF_NAME)?.parse::<ImageRef>().ok()?, e.digest)));
+        let loaded = named.filter_map(|(name, digest)| match self.load(&digest) {
+            Err(error @ (ImageError::Malformed { .. } | ImageError::Digest(_))) => {
+                tracing::warn!("the image {} is left out: {error}", name.familiar());
+                None
+            }
+            other => Some(other.map(|image| (name, image))),
+        });
+        loaded.collect()
     }
 
-    fn load(&self, manifest_digest: &str) -> Result<Image, ImageError> {
+    fn load(&self, manifest_digest: &Digest) -> Result<Image, ImageError> {
         if let Some(image) = self.cache().get(manifest_digest) {
             return Ok(image.clone());
         }
-        let read = |digest: &str| {
-            fs::read(self.blob(digest)).map_err(ImageError::store(format!("reading the blob {digest} (pull the image again)")))
+        let read = |digest: &Digest| {
+            let failed = ImageError::store(format!("reading the blob {digest} (pull the image again)"));
+            let mut bytes = Vec::new();
+            let file = File::open(self.blob(digest)).map_err(&failed)?;
+            // A digest from the API may be that of a layer.
+            file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).map_err(&failed)?;
+            Ok::<_, ImageError>(bytes)
         };
-        let malformed = |what| move |e: serde_json::Error| ImageError::Malformed { what, why: e.to_string() };
-        let manifest: ImageManifest = serde_json::from_slice(&read(manifest_digest)?).map_err(malformed("manifest"))?;
-        let id = manifest.config().digest().to_string();
+        let id = Manifest::parse(&read(manifest_digest)?)?.config.digest;
         let bytes = read(&id)?;
-        let config: ImageConfiguration = serde_json::from_slice(&bytes).map_err(malformed("configuration"))?;
-        let layers = chain_ids(config.rootfs().diff_ids());
+        let configuration = Configuration::parse(&bytes)?;
+        let layers = configuration.chain_ids();
         let size = layers.iter().filter_map(|layer| self.has_layer(layer)).sum();
-        let raw: serde_json::Value = serde_json::from_slice(&bytes).map_err(malformed("configuration"))?;
+        let raw: serde_json::Value = manifest::read("configuration", &bytes)?;
         let healthcheck = raw.get("config").and_then(|c| c.get("Healthcheck")).cloned();
-        let image = Image { id, manifest: manifest_digest.to_string(), config, layers, size, healthcheck };
-        self.cache().insert(manifest_digest.to_string(), image.clone());
+        let Configuration { parsed: config, diff_ids } = configuration;
+        let image = Image { id, manifest: manifest_digest.clone(), config, layers, diff_ids, size, healthcheck };
+        self.cache().insert(manifest_digest.clone(), image.clone());
         Ok(image)
+    }
+
+    /// Takes the name from an image that an earlier version took and that is refused today. What is left of it goes when the store
+    /// is pruned.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn forget_refused(&self, name: &ImageRef) -> Result<bool, ImageError> {
+        if !matches!(self.find(name), Err(ImageError::Malformed { .. } | ImageError::Digest(_))) {
+            return Ok(false);
+        }
+        let _names = self.hold_names();
+        self.change_index(|index| index.manifests.retain(|e| e.annotations.get(REF_NAME) != Some(&name.to_string())))
+            .map_err(ImageError::store(format!("removing {}", name.familiar())))?;
+        Ok(true)
     }
 
     /// Takes a name from its image; the image's content goes where no other name and no container needs it.
     ///
     /// # Errors
     /// The disk's.
-    pub fn remove(&self, name: &ImageRef, used_layers: &dyn Fn(&str) -> bool) -> Result<(), ImageError> {
+    pub fn remove(&self, name: &ImageRef, used_layers: &dyn Fn(&ChainId) -> bool) -> Result<(), ImageError> {
         let Some(image) = self.find(name)? else { return Ok(()) };
         let _names = self.hold_names();
         self.cache().remove(&image.manifest);
@@ -522,9 +549,10 @@ impl Store {
         for layer in image.layers.iter().filter(|l| !used_layers(l) && !rest.iter().any(|(_, i)| i.layers.contains(l))) {
             self.discard_layer(&self.layer_place(layer)).map_err(ImageError::store(format!("removing {}", name.familiar())))?;
         }
-        let blobs =
-            |image: &Image| -> Vec<String> { self.manifest(image).map(|manifest| named_blobs(&manifest)).unwrap_or_default() };
-        let kept: Vec<String> = rest.iter().flat_map(|(_, image)| blobs(image)).collect();
+        let blobs = |image: &Image| -> Vec<Digest> {
+            self.manifest(image).map(|manifest| manifest.named_blobs().cloned().collect()).unwrap_or_default()
+        };
+        let kept: Vec<Digest> = rest.iter().flat_map(|(_, image)| blobs(image)).collect();
         for blob in blobs(&image).iter().filter(|blob| !kept.contains(blob)) {
             let _ = fs::remove_file(self.blob(blob));
         }
@@ -535,43 +563,6 @@ impl Store {
             let _ = fs::remove_file(self.blob(&image.manifest));
         }
         Ok(())
-    }
-}
-
-/// `sha256:HEX` of bytes.
-pub fn digest_of(bytes: &[u8]) -> String {
-    digest_text(Sha256::digest(bytes).as_slice())
-}
-
-pub(super) fn digest_text(hash: &[u8]) -> String {
-    hash.iter().fold(String::from("sha256:"), |mut text, byte| {
-        use std::fmt::Write as _;
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// Hashes what is read through it.
-pub struct HashingReader<R> {
-    inner: R,
-    hash: Sha256,
-}
-
-impl<R: io::Read> HashingReader<R> {
-    pub fn new(inner: R) -> Self {
-        HashingReader { inner, hash: Sha256::new() }
-    }
-
-    pub fn digest(self) -> String {
-        digest_text(self.hash.finalize().as_slice())
-    }
-}
-
-impl<R: io::Read> io::Read for HashingReader<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.hash.update(&buffer[..n]);
-        Ok(n)
     }
 }
 

@@ -237,7 +237,7 @@ pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
         output::write_metadata(&file, &built, if away { &[] } else { &tags })?;
     }
     if let Some(file) = command.iidfile {
-        std::fs::write(&file, &built.id).map_err(|e| Failure::Message(format!("writing {}: {e}", file.display())))?;
+        std::fs::write(&file, built.id.as_str()).map_err(|e| Failure::Message(format!("writing {}: {e}", file.display())))?;
     }
     if command.flags.quiet {
         println!("{}", built.id);
@@ -295,7 +295,7 @@ async fn push_cache(client: &Client, built: &Built, cache_to: &[String], quiet: 
         match (field("type"), field("ref").or((!cache.contains('=')).then_some(cache))) {
             (Some("inline"), _) => {}
             (None | Some("registry"), Some(name)) => {
-                client.post_nothing(&format!("/images/{}/tag?repo={}", escape(&built.manifest), escape(name))).await?;
+                client.post_nothing(&format!("/images/{}/tag?repo={}", escape(built.manifest.as_str()), escape(name))).await?;
                 super::push::push_one(client, name, quiet).await?;
             }
             (kind, _) => {

@@ -62,7 +62,7 @@ impl Output {
     /// # Errors
     /// The disk's here, or a broken connection.
     pub async fn write(&self, client: &Client, built: &Built, names: &[String]) -> Outcome {
-        let image = escape(&built.manifest);
+        let image = escape(built.manifest.as_str());
         let files = format!("/images/{image}/files");
         let open = |path: &Path| -> Result<Box<dyn Write>, Failure> {
             if path == Path::new("-") {

@@ -60,7 +60,7 @@ impl Shown {
     fn event(&mut self, event: &Event) -> Option<Built> {
         if let Event::Built { id, names, manifest } = event {
             if !self.quiet {
-                let short = id.trim_start_matches("sha256:").get(..12).unwrap_or(id);
+                let short = id.short();
                 let names = if names.is_empty() { String::new() } else { format!(" {}", names.join(", ")) };
                 self.line(&format!("built {short}{names}"));
             }

@@ -118,7 +118,7 @@ impl Engine {
             if let Some((name, found)) = self.images.find_loosely(&image)? {
                 let age = self.images.pulled_at(&name).map(|then| now.duration_since(then).as_secs());
                 image_ages.extend(age.and_then(|age| u64::try_from(age).ok()).map(|age| (image.clone(), age)));
-                known.insert(image, found.id);
+                known.insert(image, found.id.to_string());
             }
         }
         Ok(Observed { containers, networks, volumes, images: known, image_ages })
@@ -389,9 +389,16 @@ impl Engine {
     /// # Errors
     /// When it is not here, or is the last name of what a container uses.
     pub fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
+        if let Ok(name) = reference.parse::<ImageRef>()
+            && self.images.forget_refused(&name)?
+        {
+            self.emit("image", "delete", &name.familiar(), IndexMap::new());
+            return Ok(());
+        }
         let (name, image) = self.image(reference)?;
         let uses = |record: &ContainerRecord| {
-            record.image_id == image.id || record.spec.mounts.iter().any(|m| !m.layers.is_empty() && m.layers == image.layers)
+            record.image_id == image.id.as_str()
+                || record.spec.mounts.iter().any(|m| !m.layers.is_empty() && m.layers == image.layers)
         };
         let user = self.containers().into_iter().find(|c| c.with_record(uses));
         if let Some(user) = user
@@ -399,7 +406,7 @@ impl Engine {
         {
             return Err(EngineError::Conflict(format!("the image {reference} is in use by the container {}", user.name())));
         }
-        let layers: HashSet<String> = self
+        let layers: HashSet<crate::image::ChainId> = self
             .containers()
             .iter()
             .flat_map(|c| c.with_record(|record| record.all_layers().cloned().collect::<Vec<_>>()))

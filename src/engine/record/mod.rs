@@ -5,6 +5,7 @@ pub mod spec;
 
 pub use spec::*;
 
+use crate::image::ChainId;
 use crate::network::address::{Addresses, Pool, Subnet};
 use indexmap::IndexMap;
 use jiff::Timestamp;
@@ -34,8 +35,8 @@ pub struct ContainerRecord {
     /// The image's part of the configuration, as it was when the container was created.
     #[serde(default)]
     pub image: ImageConfig,
-    /// Chain ids, the lowest layer first.
-    pub layers: Vec<String>,
+    /// The lowest layer first.
+    pub layers: Vec<ChainId>,
     pub spec: ContainerSpec,
     /// By the network's id.
     #[serde(default)]
@@ -71,7 +72,7 @@ impl ContainerRecord {
     }
 
     /// The layers that it needs: its root's and those of mounted images.
-    pub fn all_layers(&self) -> impl Iterator<Item = &String> {
+    pub fn all_layers(&self) -> impl Iterator<Item = &ChainId> {
         self.layers.iter().chain(self.spec.mounts.iter().flat_map(|mount| &mount.layers))
     }
 }

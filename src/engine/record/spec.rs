@@ -240,7 +240,7 @@ pub struct MountSpec {
     pub labels: IndexMap<String, String>,
     /// Of an image's mount: its layers, the lowest first.
     #[serde(default)]
-    pub layers: Vec<String>,
+    pub layers: Vec<crate::image::ChainId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

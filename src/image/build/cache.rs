@@ -3,7 +3,8 @@
 //! A key is the digest of the parent's key, the instruction after expansion, and the content that it reads. So the same
 //! step on the same parent is found, whatever its times and whoever builds it.
 
-use crate::image::store::{Layer, Store, digest_of};
+use crate::image::Digest;
+use crate::image::store::{Layer, Store};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,17 +18,17 @@ pub struct Made {
 }
 
 /// The key of a step on a parent.
-pub fn key(parent: &str, parts: &[&str]) -> String {
+pub fn key(parent: &str, parts: &[&str]) -> Digest {
     let mut text = parent.to_string();
     for part in parts {
         // Lengths keep ("ab", "c") and ("a", "bc") apart.
         text.push_str(&format!("\n{}:{part}", part.len()));
     }
-    digest_of(text.as_bytes())
+    Digest::of(text.as_bytes())
 }
 
 /// Finds a step that was made before, and whose layer is still here.
-pub fn find(store: &Store, key: &str) -> Option<Made> {
+pub fn find(store: &Store, key: &Digest) -> Option<Made> {
     let made = read(&path(store, key))?;
     match &made.layer {
         Some(layer) if !store.is_usable(&layer.chain) => None,
@@ -41,7 +42,7 @@ pub fn read(path: &Path) -> Option<Made> {
 }
 
 /// Remembers a step. A file that a power cut tears is not understood, and the step is made again.
-pub fn remember(store: &Store, key: &str, made: &Made) {
+pub fn remember(store: &Store, key: &Digest, made: &Made) {
     let Ok(bytes) = serde_json::to_vec(made) else { return };
     let path = path(store, key);
     let temporary = path.with_extension("tmp");
@@ -50,6 +51,6 @@ pub fn remember(store: &Store, key: &str, made: &Made) {
     }
 }
 
-fn path(store: &Store, key: &str) -> PathBuf {
-    store.build_cache().join(key.trim_start_matches("sha256:"))
+fn path(store: &Store, key: &Digest) -> PathBuf {
+    store.build_cache().join(key.hex())
 }

@@ -1,5 +1,6 @@
 //! The image's configuration while it is built: what ENV, CMD, LABEL and their like change.
 
+use crate::image::DiffId;
 use crate::runtime::DEFAULT_PATH;
 use serde_json::{Map, Value, json};
 
@@ -122,7 +123,7 @@ impl Config {
         }
     }
 
-    pub fn add_layer(&mut self, diff_id: &str) {
+    pub fn add_layer(&mut self, diff_id: &DiffId) {
         if let Some(list) = self.top.get_mut("rootfs").and_then(|rootfs| rootfs.get_mut("diff_ids")).and_then(Value::as_array_mut)
         {
             list.push(json!(diff_id));

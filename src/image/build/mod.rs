@@ -18,7 +18,7 @@ pub mod stages;
 pub mod tarball;
 
 use super::turns::Turns;
-use super::{Image, ImageError, ImageRef, Store};
+use super::{ChainId, Digest, Image, ImageError, ImageRef, Store};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -128,9 +128,9 @@ pub enum Event {
     Warning(String),
     /// The image is there: its id, its names, and its manifest's digest, by which it is found without a name.
     Built {
-        id: String,
+        id: Digest,
         names: Vec<String>,
-        manifest: String,
+        manifest: Digest,
     },
 }
 
@@ -160,8 +160,8 @@ pub trait Host: Send + Sync {
 
 /// A RUN instruction as a process.
 pub struct Run {
-    /// Chain ids, the lowest first.
-    pub layers: Vec<String>,
+    /// The lowest first.
+    pub layers: Vec<ChainId>,
     pub args: Vec<String>,
     pub env: Vec<String>,
     pub user: String,

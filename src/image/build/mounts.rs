@@ -1,6 +1,7 @@
 //! `RUN --mount=...`: what is mounted while a command runs.
 
 use super::dockerfile::Malformed;
+use crate::image::ChainId;
 use std::path::PathBuf;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +49,7 @@ pub enum Mounted {
     },
     /// The layers by their chain ids, the lowest first; nothing can be written there.
     Layers {
-        layers: Vec<String>,
+        layers: Vec<ChainId>,
         target: String,
     },
 }

@@ -11,7 +11,7 @@ use super::ignore::Patterns;
 use super::stages::{self, Stages};
 use super::{Event, Host, Report, Request};
 use crate::image::store::{Draft, Layer};
-use crate::image::{Image, ImageError, ImageRef, is_native};
+use crate::image::{ChainId, Digest, Image, ImageError, ImageRef, is_native};
 use futures::future::{BoxFuture, FutureExt, try_join_all};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -29,9 +29,9 @@ use attesting::Facts;
 #[derive(Debug, Clone)]
 pub struct Built {
     /// The configuration's digest.
-    pub id: String,
+    pub id: Digest,
     /// The manifest's.
-    pub manifest: String,
+    pub manifest: Digest,
 }
 
 /// Arguments that every build has without declaring them, and that change no cache key.
@@ -84,6 +84,7 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
         None => jiff::Timestamp::now(),
     };
     let solver = Solver {
+        learned: Mutex::default(),
         repositories: Mutex::default(),
         cells: stages.stages.iter().map(|_| OnceCell::new()).collect(),
         created: created.to_string(),
@@ -189,7 +190,7 @@ const INLINE_CACHE: &str = "dev.wharf.cache";
 /// A step that has been made: its key, and the place of its layer in the image.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Trod {
-    key: String,
+    key: Digest,
     layer: Option<usize>,
     bytes: u64,
     tar_bytes: u64,
@@ -205,6 +206,9 @@ struct Repository {
 }
 
 struct Solver {
+    /// Steps of the images that `cache_from` names: this build's alone, since whoever made such an image chose both the keys and
+    /// the layers.
+    learned: Mutex<HashMap<Digest, Made>>,
     /// Repositories that are sources.
     repositories: Mutex<HashMap<String, Repository>>,
     host: Arc<dyn Host>,
@@ -241,8 +245,8 @@ struct State {
 }
 
 impl State {
-    fn top(&self) -> Option<&str> {
-        self.layers.last().map(|layer| layer.chain.as_str())
+    fn top(&self) -> Option<&ChainId> {
+        self.layers.last().map(|layer| &layer.chain)
     }
 
     fn lookup(&self, name: &str) -> Option<String> {
@@ -403,15 +407,14 @@ impl Solver {
         let untold = image.layers.len().saturating_sub(told);
         history.extend((0..untold).map(|_| json!({"created": created, "created_by": name})));
         config["history"] = json!(history);
-        let diff_ids = image.config.rootfs().diff_ids();
-        let layers = image.layers.iter().zip(diff_ids).map(|(chain, diff_id)| Layer {
+        let layers = image.layers.iter().zip(&image.diff_ids).map(|(chain, diff_id)| Layer {
             chain: chain.clone(),
             diff_id: diff_id.clone(),
             bytes: store.has_layer(chain).unwrap_or(0),
             tar_bytes: 0,
         });
         let layers: Vec<Layer> = layers.collect();
-        let key = layers.last().map_or_else(|| "scratch".to_string(), |layer| layer.chain.clone());
+        let key = layers.last().map_or_else(|| "scratch".to_string(), |layer| layer.chain.to_string());
         let mut config = Config::of(config);
         if config.env("PATH").is_none() {
             config.set_env("PATH", crate::runtime::DEFAULT_PATH);
@@ -443,18 +446,18 @@ impl Solver {
     async fn make(
         self: &Arc<Self>,
         state: &State,
-        key: &str,
+        key: &Digest,
         work: impl FnOnce(std::os::fd::OwnedFd, &Solver) -> Result<(), ImageError> + Send + 'static,
     ) -> Result<(Made, bool), ImageError> {
         let store = self.host.store();
-        let _turn = self.host.turns().take(key).await;
+        let _turn = self.host.turns().take(key.as_str()).await;
         if !state.fresh
-            && let Some(made) = cache::find(&store, key)
+            && let Some(made) = self.known(key)
         {
             return Ok((made, true));
         }
         let this = self.clone();
-        let (layers, top, key) = (self.layer_paths(&state.layers), state.top().map(str::to_string), key.to_string());
+        let (layers, top, key) = (self.layer_paths(&state.layers), state.top().cloned(), key.clone());
         let epoch = self.request.epoch;
         let made = blocking(move || {
             let draft = store.draft()?;
@@ -462,12 +465,21 @@ impl Solver {
             let root = crate::runtime::overlay::mount(&lower, Some((&draft.diff(), &draft.work())))
                 .map_err(ImageError::store("mounting the layers of the build".into()))?;
             work(root, &this)?;
-            let made = Made { layer: store.keep(&draft, top.as_deref(), epoch)?, created: this.created.clone() };
+            let made = Made { layer: store.keep(&draft, top.as_ref(), epoch)?, created: this.created.clone() };
             cache::remember(&store, &key, &made);
             Ok(made)
         })
         .await?;
         Ok((made, false))
+    }
+
+    /// A step that was made before, or that an image which this build may take steps from was made by.
+    fn known(&self, key: &Digest) -> Option<Made> {
+        let store = self.host.store();
+        cache::find(&store, key).or_else(|| {
+            let made = self.learned.lock().unwrap_or_else(|e| e.into_inner()).get(key).cloned()?;
+            made.layer.as_ref().is_none_or(|layer| store.is_usable(&layer.chain)).then_some(made)
+        })
     }
 
     fn layer_paths(&self, layers: &[Layer]) -> Vec<PathBuf> {
@@ -476,7 +488,7 @@ impl Solver {
     }
 
     /// Puts what a step made on top of a stage.
-    fn finish(&self, state: &mut State, key: String, (made, cached): (Made, bool), by: &str) -> Result<bool, ImageError> {
+    fn finish(&self, state: &mut State, key: Digest, (made, cached): (Made, bool), by: &str) -> Result<bool, ImageError> {
         state.trail.push(Trod {
             key: key.clone(),
             layer: made.layer.as_ref().map(|_| state.layers.len()),
@@ -486,10 +498,10 @@ impl Solver {
         });
         state.created = state.created.clone().max(made.created);
         state.config.record(&state.created, by, made.layer.is_some());
-        state.key = key;
+        state.key = key.to_string();
         if let Some(layer) = made.layer {
             // What comes next is on this layer, and on none that the same step made another time.
-            state.key = cache::key(&state.key, &[&layer.chain]);
+            state.key = cache::key(&state.key, &[layer.chain.as_str()]).to_string();
             state.config.add_layer(&layer.diff_id);
             state.layers.push(layer);
         }

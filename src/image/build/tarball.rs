@@ -1,7 +1,6 @@
 //! A layer's directory as the tar stream that its diff id is the digest of: the same bytes each time.
 
-use crate::image::store::digest_text;
-use sha2::{Digest, Sha256};
+use crate::image::digest::{DiffId, Hashing};
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
@@ -35,8 +34,7 @@ pub fn write(directory: &Path, out: impl Write) -> io::Result<Counted> {
 /// The archive that [`write`] would write.
 #[derive(Clone, Debug)]
 pub struct Archive {
-    /// `sha256:` and so on: the layer's diff id.
-    pub digest: String,
+    pub diff_id: DiffId,
     /// Bytes.
     pub length: u64,
     pub counted: Counted,
@@ -47,27 +45,11 @@ pub struct Archive {
 /// # Errors
 /// The disk's.
 pub fn digest(directory: &Path) -> io::Result<Archive> {
-    let mut hashing = HashingWriter { hash: Sha256::new(), length: 0 };
+    let mut hashing = Hashing::sha256(io::sink());
     let counted = write(directory, io::BufWriter::with_capacity(1 << 18, &mut hashing))?;
-    Ok(Archive { digest: digest_text(hashing.hash.finalize().as_slice()), length: hashing.length, counted })
-}
-
-/// The digest and the length of what is written to it.
-struct HashingWriter {
-    hash: Sha256,
-    length: u64,
-}
-
-impl Write for HashingWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.hash.update(bytes);
-        self.length += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    let length = hashing.length();
+    let diff_id = hashing.finish().1.try_into().map_err(io::Error::other)?;
+    Ok(Archive { diff_id, length, counted })
 }
 
 struct Writer<'a> {

@@ -25,7 +25,7 @@ impl Store {
     ///
     /// # Errors
     /// The disk's.
-    pub fn keep(&self, draft: &Draft, parent: Option<&str>, epoch: Option<i64>) -> Result<Option<Layer>, ImageError> {
+    pub fn keep(&self, draft: &Draft, parent: Option<&ChainId>, epoch: Option<i64>) -> Result<Option<Layer>, ImageError> {
         let failed = ImageError::store("storing a layer".into());
         if let Some(epoch) = epoch {
             crate::image::build::tarball::clamp_times(&draft.diff(), epoch).map_err(&failed)?;
@@ -34,11 +34,8 @@ impl Store {
         if archive.counted.entries == 0 {
             return Ok(None);
         }
-        let diff_id = archive.digest;
-        let chain = match parent {
-            Some(parent) => digest_of(format!("{parent} {diff_id}").as_bytes()),
-            None => diff_id.clone(),
-        };
+        let diff_id = archive.diff_id;
+        let chain = ChainId::on(parent, &diff_id);
         let layer = Layer { chain, diff_id, bytes: archive.counted.bytes, tar_bytes: archive.length };
         let mut pending = self.pending();
         if self.has_layer(&layer.chain).is_some() || pending.contains_key(&layer.chain) {
@@ -97,13 +94,13 @@ impl Store {
     ) -> Result<Built, ImageError> {
         self.confirm()?;
         let _names = self.hold_names();
-        self.check_layers(layers.iter().map(|layer| layer.chain.as_str()))?;
-        let config_digest = digest_of(config);
+        self.check_layers(layers.iter().map(|layer| &layer.chain))?;
+        let config_digest = Digest::of(config);
         let descriptor =
-            |kind: &str, digest: &str, size: u64| serde_json::json!({"mediaType": kind, "digest": digest, "size": size});
+            |kind: &str, digest: &Digest, size: u64| serde_json::json!({"mediaType": kind, "digest": digest, "size": size});
         let layers: Vec<_> = layers
             .iter()
-            .map(|layer| descriptor("application/vnd.oci.image.layer.v1.tar", &layer.diff_id, layer.tar_bytes))
+            .map(|layer| descriptor("application/vnd.oci.image.layer.v1.tar", layer.diff_id.digest(), layer.tar_bytes))
             .collect();
         let mut manifest = serde_json::json!({
             "schemaVersion": 2,
@@ -116,7 +113,7 @@ impl Store {
             manifest["annotations"] = serde_json::json!({attest::ANNOTATION: said.digest});
         }
         let manifest = to_vec(&manifest)?;
-        let manifest_digest = digest_of(&manifest);
+        let manifest_digest = Digest::of(&manifest);
         let failed = ImageError::store("storing an image".into());
         let said = said.iter().map(|said| (&said.digest, said.bytes.as_slice()));
         for (digest, bytes) in [(&config_digest, config), (&manifest_digest, &manifest)].into_iter().chain(said) {
@@ -133,7 +130,7 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub fn predicates(&self, image: &Image) -> Result<Vec<Predicate>, ImageError> {
-        let Some((path, _)) = predicates_blob(&self.manifest(image)?).and_then(|digest| self.find_blob(&digest)) else {
+        let Some((path, _)) = self.manifest(image)?.predicates().and_then(|digest| self.find_blob(digest)) else {
             return Ok(Vec::new());
         };
         let bytes = fs::read(&path).map_err(ImageError::store(format!("reading {}", path.display())))?;
@@ -180,12 +177,12 @@ mod tests {
             "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
         });
         let name: ImageRef = "pulled".parse().unwrap();
-        let descriptor = |kind: &str, digest: &str| serde_json::json!({"mediaType": kind, "digest": digest, "size": 1});
+        let descriptor = |kind: &str, digest: &Digest| serde_json::json!({"mediaType": kind, "digest": digest, "size": 1});
         let manifest = serde_json::json!({
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,
-            "config": descriptor("application/vnd.oci.image.config.v1+json", &digest_of(config.to_string().as_bytes())),
-            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer.diff_id)],
+            "config": descriptor("application/vnd.oci.image.config.v1+json", &Digest::of(config.to_string().as_bytes())),
+            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", layer.diff_id.digest())],
         });
         store.commit(&name, config.to_string().as_bytes(), manifest.to_string().as_bytes(), vec![Some(staged)]).unwrap();
         assert_eq!(fs::read_to_string(store.layer(&layer.chain).join("file")).unwrap(), "whole", "the torn one is replaced");

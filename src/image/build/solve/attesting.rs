@@ -44,7 +44,7 @@ impl Facts {
     }
 
     pub(super) fn used_image(&self, name: &ImageRef, image: &Image) {
-        self.used(purl(name), json!({"sha256": image.manifest.trim_start_matches("sha256:")}));
+        self.used(purl(name), json!({image.manifest.algorithm().name(): image.manifest.hex()}));
     }
 
     pub(super) fn used_repository(&self, url: &str, commit: &str) {
@@ -52,8 +52,7 @@ impl Facts {
     }
 
     pub(super) fn used_file(&self, url: &str, bytes: &[u8]) {
-        let digest = crate::image::store::digest_of(bytes);
-        self.used(without_password(url), json!({"sha256": digest.trim_start_matches("sha256:")}));
+        self.used(without_password(url), json!({"sha256": Digest::of(bytes).hex()}));
     }
 
     pub(super) fn ran_with_network(&self) {
@@ -169,10 +168,10 @@ impl Solver {
         scanned.extend(others.iter().map(|(name, state)| (format!("{EXTRAS}/sbom-{name}"), state.as_ref())));
         let context = self.scans("BUILDKIT_SBOM_SCAN_CONTEXT", finished, "context");
         let keys: Vec<(&String, &String)> = scanned.iter().map(|(target, state)| (target, &state.key)).collect();
-        let key = cache::key(&image.id, &["SBOM", &json!(keys).to_string()]);
+        let key = cache::key(image.id.as_str(), &["SBOM", &json!(keys).to_string()]);
         let id = self.begin(&format!("SBOM by {generator}"));
         let begun = Instant::now();
-        let _turn = self.host.turns().take(&key).await;
+        let _turn = self.host.turns().take(key.as_str()).await;
         // A context has no key of its own.
         let known = if self.request.no_cache || context { None } else { cache::find(&store, &key) };
         let cached = known.is_some();
@@ -216,7 +215,7 @@ impl Solver {
         config: &Config,
         mounts: Vec<Mounted>,
         id: u32,
-        key: &str,
+        key: &Digest,
     ) -> Result<Made, ImageError> {
         let mut args = config.strings("Entrypoint");
         args.extend(config.strings("Cmd"));
@@ -248,7 +247,7 @@ impl Solver {
                 "the generator {generator} of the bill of materials ended with exit code {code}{last}"
             )));
         }
-        let (store, key, created) = (self.host.store(), key.to_string(), self.created.clone());
+        let (store, key, created) = (self.host.store(), key.clone(), self.created.clone());
         blocking(move || {
             let made = Made { layer: store.keep(&ran.draft, None, None)?, created };
             cache::remember(&store, &key, &made);

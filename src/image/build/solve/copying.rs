@@ -78,10 +78,10 @@ impl Solver {
             } else if is_url(source) {
                 let bytes = fetch(source).await.map_err(|why| self.wrong(step, why))?;
                 if let Some(expected) = flag("checksum") {
-                    let got = crate::image::store::digest_of(&bytes);
-                    if got != expected {
-                        return Err(self.wrong(step, format!("{source} has the digest {got}, and not {expected}")));
-                    }
+                    let expected: Digest = expected.parse().map_err(|e| self.wrong(step, format!("`--checksum`: {e}")))?;
+                    expected
+                        .matches(&bytes)
+                        .map_err(|got| self.wrong(step, format!("{source} has the digest {got}, and not {expected}")))?;
                 }
                 self.facts.used_file(source, &bytes);
                 let name = source.split(['?', '#']).next().unwrap_or_default().rsplit('/').next().unwrap_or_default();

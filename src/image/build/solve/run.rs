@@ -85,9 +85,9 @@ impl Solver {
         let described = json!([command, env, user, directory, network, prepared.key]).to_string();
         let key = cache::key(&state.key, &["RUN", &described]);
         let store = self.host.store();
-        let _turn = self.host.turns().take(&key).await;
+        let _turn = self.host.turns().take(key.as_str()).await;
         if !state.fresh
-            && let Some(made) = cache::find(&store, &key)
+            && let Some(made) = self.known(&key)
         {
             return self.finish(state, key, (made, true), &instruction.text);
         }
@@ -129,12 +129,11 @@ impl Solver {
         if ran.code != 0 {
             return Err(self.failed(step, ran.code, &last));
         }
-        let (top, epoch, remembered, created) =
-            (state.top().map(str::to_string), self.request.epoch, key.clone(), self.created.clone());
+        let (top, epoch, remembered, created) = (state.top().cloned(), self.request.epoch, key.clone(), self.created.clone());
         let made = blocking(move || {
             // Mount points that the image does not have were made for the command alone.
             remove_stubs(&ran.draft.diff(), &stubs).map_err(ImageError::store("looking through a step's files".into()))?;
-            let made = Made { layer: store.keep(&ran.draft, top.as_deref(), epoch)?, created };
+            let made = Made { layer: store.keep(&ran.draft, top.as_ref(), epoch)?, created };
             cache::remember(&store, &remembered, &made);
             Ok(made)
         })
@@ -211,8 +210,7 @@ impl Solver {
             Kind::Cache => {
                 let target = target.unwrap_or_default();
                 let id = mount.id.clone().unwrap_or_else(|| target.clone());
-                let name = crate::image::store::digest_of(id.as_bytes());
-                let place = store.build_cache().join("mounts").join(name.trim_start_matches("sha256:"));
+                let place = store.build_cache().join("mounts").join(Digest::of(id.as_bytes()).hex());
                 if !place.exists() {
                     use std::os::unix::fs::PermissionsExt;
                     std::fs::create_dir_all(&place).map_err(failed())?;

@@ -27,23 +27,28 @@ impl Solver {
         let image = self.host.image(&reference, true).await?;
         let store = self.host.store();
         let config: Value = serde_json::from_slice(&store.configuration(&image)?).unwrap_or_default();
-        let trail: Vec<Trod> = serde_json::from_value(config[INLINE_CACHE].clone())
-            .map_err(|_| ImageError::Build("it was not built with an inline cache (`cache_to: [type=inline]`)".into()))?;
-        let diff_ids = image.config.rootfs().diff_ids();
+        let trail: Vec<Trod> = match &config[INLINE_CACHE] {
+            Value::Null => {
+                return Err(ImageError::Build("it was not built with an inline cache (`cache_to: [type=inline]`)".into()));
+            }
+            trail => serde_json::from_value(trail.clone())
+                .map_err(|e| ImageError::Malformed { what: "inline cache", why: e.to_string() })?,
+        };
         for step in trail {
-            let layer = step.layer.and_then(|n| Some((image.layers.get(n)?, diff_ids.get(n)?)));
+            let layer = step.layer.and_then(|n| Some((image.layers.get(n)?, image.diff_ids.get(n)?)));
             if step.layer.is_some() && layer.is_none() {
                 continue;
             }
             let layer = layer.map(|(chain, diff_id)| Layer {
                 chain: chain.clone(),
                 diff_id: diff_id.clone(),
-                bytes: step.bytes,
-                tar_bytes: step.tar_bytes,
+                bytes: store.has_layer(chain).unwrap_or(0),
+                // As of a base: a push counts it.
+                tar_bytes: 0,
             });
-            if cache::find(&store, &step.key).is_none() {
-                cache::remember(&store, &step.key, &Made { layer, created: step.created });
-            }
+            let created = step.created.parse::<jiff::Timestamp>().unwrap_or_default().to_string();
+            let made = Made { layer, created };
+            self.learned.lock().unwrap_or_else(|e| e.into_inner()).entry(step.key).or_insert(made);
         }
         Ok(())
     }

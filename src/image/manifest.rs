@@ -1,0 +1,402 @@
+//! Manifests, indexes and configurations: a stranger's JSON, bounded and checked when it is read.
+
+use super::digest::{BadDigest, ChainId, DiffId, Digest};
+use super::{ImageError, ImageRef};
+use oci_spec::image::ImageConfiguration;
+use serde::de::{self, DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::fmt;
+
+/// Bytes of a manifest, an index or a configuration: what registries and containerd take of a manifest.
+pub const MAX_DOCUMENT: u64 = 4 << 20;
+/// Values in such a document. A real configuration has some hundreds; three bytes of JSON may take a hundred in memory.
+pub const MAX_VALUES: usize = 20_000;
+/// Layers of an image: as many lower directories as overlayfs takes (`OVL_MAX_STACK`).
+pub const MAX_LAYERS: usize = 500;
+
+/// What names a blob.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    #[serde(default)]
+    pub media_type: String,
+    pub digest: Digest,
+    /// Bytes of the blob.
+    pub size: u64,
+}
+
+/// The manifest of one image.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    #[serde(default)]
+    pub media_type: Option<String>,
+    pub config: Descriptor,
+    #[serde(default)]
+    pub layers: Vec<Descriptor>,
+    #[serde(default)]
+    annotations: Option<ManifestAnnotations>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+struct ManifestAnnotations {
+    /// [`super::attest::ANNOTATION`].
+    #[serde(rename = "dev.wharf.attestations", default, deserialize_with = "digest_or_none")]
+    attestations: Option<Digest>,
+}
+
+impl Manifest {
+    /// # Errors
+    /// When it is too large, is no manifest, or is an index at the same time (CVE-2021-41190).
+    pub fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
+        let manifest: Manifest = read("manifest", bytes)?;
+        if Fields::of(bytes).manifests.is_some() {
+            return Err(malformed("manifest", "it is an index as well"));
+        }
+        if manifest.layers.len() > MAX_LAYERS {
+            return Err(malformed(
+                "manifest",
+                format!("it has {} layers, and {MAX_LAYERS} can be mounted", manifest.layers.len()),
+            ));
+        }
+        Ok(manifest)
+    }
+
+    /// The blob with what is said of the image.
+    pub fn predicates(&self) -> Option<&Digest> {
+        self.annotations.as_ref()?.attestations.as_ref()
+    }
+
+    /// The blobs that it names besides the configuration.
+    pub fn named_blobs(&self) -> impl Iterator<Item = &Digest> {
+        self.layers.iter().map(|layer| &layer.digest).chain(self.predicates())
+    }
+}
+
+/// A list of manifests: an index of platforms, or `index.json` of an OCI layout.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Index {
+    pub manifests: Vec<IndexEntry>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct IndexEntry {
+    /// One that is not for us may have an algorithm that is not known here.
+    #[serde(deserialize_with = "digest_or_error")]
+    pub digest: Result<Digest, BadDigest>,
+    #[serde(default)]
+    pub platform: Option<Platform>,
+    #[serde(default)]
+    annotations: Option<EntryAnnotations>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct EntryAnnotations {
+    #[serde(rename = "io.containerd.image.name", default)]
+    containerd: Option<String>,
+    #[serde(rename = "org.opencontainers.image.ref.name", default)]
+    oci: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Platform {
+    pub os: String,
+    pub architecture: String,
+    pub variant: Option<String>,
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        match self.variant.as_deref() {
+            None | Some("") => Ok(()),
+            Some(variant) => write!(f, "/{variant}"),
+        }
+    }
+}
+
+impl IndexEntry {
+    /// The image's name in an archive.
+    pub fn name(&self) -> Option<&str> {
+        let annotations = self.annotations.as_ref()?;
+        annotations.containerd.as_deref().or(annotations.oci.as_deref())
+    }
+}
+
+impl Index {
+    /// # Errors
+    /// When it is too large, is no index, or is a manifest at the same time (CVE-2021-41190).
+    pub fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
+        let index: Index = read("index", bytes)?;
+        let fields = Fields::of(bytes);
+        if fields.layers.is_some() || fields.config.is_some() {
+            return Err(malformed("index", "it is a manifest as well"));
+        }
+        Ok(index)
+    }
+
+    /// The manifest for this machine.
+    ///
+    /// # Errors
+    /// When there is none: the message names those that there are.
+    pub fn choose_platform(&self, name: &ImageRef) -> Result<&Digest, ImageError> {
+        let wanted = super::architecture();
+        let platform = |entry: &IndexEntry| entry.platform.clone().unwrap_or_default();
+        let own = |entry: &&IndexEntry| {
+            let platform = platform(entry);
+            platform.architecture == wanted && super::is_native(&platform.to_string())
+        };
+        if let Some(entry) = self.manifests.iter().find(own) {
+            return entry.digest.as_ref().map_err(|bad| bad.clone().into());
+        }
+        let mut has: Vec<String> =
+            self.manifests.iter().map(|entry| platform(entry).to_string()).filter(|p| p != "unknown/unknown").collect();
+        has.dedup();
+        has.truncate(20);
+        Err(ImageError::WrongPlatform { image: name.familiar(), has: has.join(", "), wants: format!("linux/{wanted}") })
+    }
+}
+
+/// Which of the two a registry has answered with.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    Manifest(Manifest),
+    Index(Index),
+}
+
+impl Answer {
+    /// # Errors
+    /// As [`Manifest::parse`] and [`Index::parse`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
+        check("manifest", bytes)?;
+        match Fields::of(bytes).manifests {
+            Some(_) => Index::parse(bytes).map(Answer::Index),
+            None => Manifest::parse(bytes).map(Answer::Manifest),
+        }
+    }
+}
+
+/// Which fields a document has.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Fields {
+    manifests: Option<IgnoredAny>,
+    layers: Option<IgnoredAny>,
+    config: Option<IgnoredAny>,
+}
+
+impl Fields {
+    fn of(bytes: &[u8]) -> Self {
+        serde_json::from_slice(bytes).unwrap_or_default()
+    }
+}
+
+/// An image's configuration, and its layers' names as what they are.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    pub parsed: ImageConfiguration,
+    pub diff_ids: Vec<DiffId>,
+}
+
+impl Configuration {
+    /// # Errors
+    /// When it is too large, is no configuration, or names a layer by what is no digest.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
+        let parsed: ImageConfiguration = read("configuration", bytes)?;
+        let diff_ids = parsed.rootfs().diff_ids();
+        if diff_ids.len() > MAX_LAYERS {
+            return Err(malformed("configuration", format!("it has {} layers, and {MAX_LAYERS} can be mounted", diff_ids.len())));
+        }
+        let diff_ids = diff_ids
+            .iter()
+            .map(|text| text.parse().map_err(|bad: BadDigest| malformed("configuration", format!("`rootfs.diff_ids`: {bad}"))))
+            .collect::<Result<_, _>>()?;
+        Ok(Configuration { parsed, diff_ids })
+    }
+
+    pub fn chain_ids(&self) -> Vec<ChainId> {
+        ChainId::all(&self.diff_ids)
+    }
+}
+
+fn malformed(what: &'static str, why: impl fmt::Display) -> ImageError {
+    ImageError::Malformed { what, why: why.to_string() }
+}
+
+/// Reads a document of a stranger's.
+///
+/// # Errors
+/// When it is longer than [`MAX_DOCUMENT`], has more than [`MAX_VALUES`] values, or is not what it should be.
+pub fn read<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, ImageError> {
+    check(what, bytes)?;
+    serde_json::from_slice(bytes).map_err(|e| malformed(what, e))
+}
+
+/// Whether a document is within its bounds, without making anything of it.
+fn check(what: &'static str, bytes: &[u8]) -> Result<(), ImageError> {
+    if bytes.len() as u64 > MAX_DOCUMENT {
+        return Err(malformed(what, format!("it has {} bytes, and {MAX_DOCUMENT} are allowed", bytes.len())));
+    }
+    // A list would be taken for the fields in their order.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(malformed(what, "it is no JSON object"));
+    }
+    let mut values = 0;
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    Counted(&mut values).deserialize(&mut reader).map_err(|e| malformed(what, e))
+}
+
+/// Counts values, and refuses what has too many.
+struct Counted<'a>(&'a mut usize);
+
+impl Counted<'_> {
+    fn one<E: de::Error>(self) -> Result<(), E> {
+        *self.0 += 1;
+        if *self.0 > MAX_VALUES {
+            return Err(E::custom(format!("it has more than {MAX_VALUES} values")));
+        }
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Counted<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Counted<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<(), E> {
+        self.one()
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<(), E> {
+        self.one()
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<(), E> {
+        self.one()
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<(), E> {
+        self.one()
+    }
+
+    fn visit_str<E: de::Error>(self, _: &str) -> Result<(), E> {
+        self.one()
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
+        self.one()
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(Counted(self.0))?.is_some() {}
+        self.one()
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while map.next_key::<IgnoredAny>()?.is_some() {
+            map.next_value_seed(Counted(self.0))?;
+        }
+        self.one()
+    }
+}
+
+/// An annotation of a stranger's: a digest, or as if it were not there.
+fn digest_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Digest>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.and_then(|text| text.parse().ok()))
+}
+
+fn digest_or_error<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Result<Digest, BadDigest>, D::Error> {
+    Ok(String::deserialize(deserializer)?.parse())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn bytes(value: serde_json::Value) -> Vec<u8> {
+        value.to_string().into_bytes()
+    }
+
+    #[test]
+    fn layers_are_named_by_digests_or_the_configuration_is_refused() {
+        let of = |diff_ids: serde_json::Value| {
+            let config = json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}});
+            Configuration::parse(&bytes(config))
+        };
+        assert_eq!(of(json!([Digest::of(b"x")])).unwrap().chain_ids()[0].digest(), &Digest::of(b"x"));
+        for wrong in ["../../../etc", "/etc", "sha256:../../../etc", "", ".", "sha256:.", &format!("sha512:{}", "a".repeat(128))]
+        {
+            let refused = of(json!([Digest::of(b"x"), wrong])).unwrap_err().to_string();
+            assert!(refused.contains("diff_ids") && refused.contains("not a digest"), "{refused}");
+        }
+        assert!(of(json!(vec![Digest::of(b"x"); MAX_LAYERS + 1])).unwrap_err().to_string().contains("501 layers"));
+    }
+
+    #[test]
+    fn manifests_name_blobs_by_digests_or_are_refused() {
+        let good = json!({"digest": Digest::of(b"x"), "size": 1});
+        let of = |config: &serde_json::Value, layer: &serde_json::Value| {
+            Manifest::parse(&bytes(json!({"schemaVersion": 2, "config": config, "layers": [layer]})))
+        };
+        assert!(of(&good, &good).is_ok());
+        for wrong in [json!("../x"), json!("sha256:.."), json!(null), json!(7)] {
+            let wrong = json!({"digest": wrong, "size": 1});
+            assert!(of(&wrong, &good).is_err() && of(&good, &wrong).is_err(), "{wrong}");
+        }
+        assert!(of(&good, &json!({"digest": Digest::of(b"x"), "size": -1})).is_err());
+        let annotated = |digest: &str| {
+            let manifest = json!({"config": good, "annotations": {"dev.wharf.attestations": digest, "other": {"x": 1}}});
+            Manifest::parse(&bytes(manifest)).unwrap().predicates().cloned()
+        };
+        assert_eq!(annotated(Digest::of(b"y").as_str()), Some(Digest::of(b"y")));
+        assert_eq!(annotated("../../index.json"), None);
+    }
+
+    #[test]
+    fn a_document_is_one_thing() {
+        let descriptor = json!({"digest": Digest::of(b"x"), "size": 1});
+        let both = bytes(json!({"config": descriptor, "layers": [], "manifests": []}));
+        assert!(Answer::parse(&both).is_err() && Manifest::parse(&both).is_err() && Index::parse(&both).is_err());
+        assert!(matches!(Answer::parse(&bytes(json!({"manifests": []}))), Ok(Answer::Index(_))));
+        assert!(matches!(Answer::parse(&bytes(json!({"config": descriptor}))), Ok(Answer::Manifest(_))));
+        assert!(Answer::parse(b"[]").is_err() && Answer::parse(b"").is_err());
+        // Twice the same field: each reader would take another.
+        assert!(Manifest::parse(format!(r#"{{"config": {descriptor}, "config": {descriptor}}}"#).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn documents_are_bounded() {
+        let many = format!(r#"{{"manifests": [], "x": [{}1]}}"#, "[],".repeat(MAX_VALUES));
+        assert!(Index::parse(many.as_bytes()).unwrap_err().to_string().contains("more than 20000 values"));
+        let deep = "[".repeat(100_000);
+        assert!(Answer::parse(deep.as_bytes()).is_err());
+        let long = format!(r#"{{"manifests": [], "x": "{}"}}"#, "x".repeat(MAX_DOCUMENT as usize));
+        assert!(Index::parse(long.as_bytes()).unwrap_err().to_string().contains("are allowed"));
+    }
+
+    #[test]
+    fn an_entry_of_an_unknown_algorithm_is_in_nobodys_way() {
+        let platform = json!({"os": "linux", "architecture": crate::image::architecture()});
+        let index = json!({"manifests": [
+            {"digest": "blake3:00", "platform": {"os": "linux", "architecture": "s390x"}},
+            {"digest": Digest::of(b"x"), "platform": platform},
+        ]});
+        let name: ImageRef = "x".parse().unwrap();
+        assert_eq!(Index::parse(&bytes(index)).unwrap().choose_platform(&name).unwrap(), &Digest::of(b"x"));
+        let index = json!({"manifests": [{"digest": "sha256:../../x", "platform": platform}]});
+        assert!(Index::parse(&bytes(index)).unwrap().choose_platform(&name).is_err());
+    }
+}
