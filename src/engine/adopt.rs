@@ -14,13 +14,12 @@ use std::time::Duration;
 impl Engine {
     /// Reads the state and takes every container over. Containers that must run and do not are started in the background.
     pub(super) async fn adopt(self: &Arc<Self>) {
-        for (id, record) in self.journal.all("network/") {
-            locked(&self.networks).insert(id, record);
-        }
-        for (name, record) in self.journal.all("volume/") {
-            locked(&self.volumes).insert(name, record);
-        }
-        let mut records: Vec<ContainerRecord> = self.journal.all("container/").into_iter().map(|(_, record)| record).collect();
+        let networks = self.journal.all("network/").into_iter();
+        locked(&self.networks).extend(networks.filter_map(|(id, record)| Some((id, record.ok()?))));
+        let volumes = self.journal.all("volume/").into_iter();
+        locked(&self.volumes).extend(volumes.filter_map(|(name, record)| Some((name, record.ok()?))));
+        let mut records: Vec<ContainerRecord> =
+            self.journal.all("container/").into_iter().filter_map(|(_, record)| record.ok()).collect();
         records.sort_by_key(|record| record.created_at);
         {
             let mut containers = locked(&self.containers);

@@ -18,6 +18,8 @@ pub enum EngineError {
     Network(#[from] NetworkError),
     #[error(transparent)]
     Plan(#[from] PlanError),
+    #[error(transparent)]
+    Journal(#[from] super::journal::JournalError),
     #[error("{doing}: {source}")]
     Io { doing: String, source: std::io::Error },
     /// The container's process could not be started; the code is the one that Docker gives.

@@ -1,6 +1,7 @@
 //! The engine as a process: one for each data root, started on demand, gone when there is nothing left to watch.
 
 use super::events::{Events, LogWatcher};
+use super::locks::Locks;
 use super::{Config, Engine, EngineError, control_groups, locked, revival, shutdown};
 use crate::image::Store;
 use crate::image::registry::Registry;
@@ -8,7 +9,7 @@ use crate::network::firewall::{Firewall, keep_through};
 use crate::runtime::cgroup::Hierarchy;
 use crate::runtime::control::Request;
 use crate::runtime::sys::{self, Recursive};
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::OFlag;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
 use nix::time::{ClockId, clock_gettime};
@@ -48,7 +49,7 @@ pub fn socket_path(run_root: &Path) -> std::path::PathBuf {
 /// Runs an engine until it is told to stop or, if it is to, has nothing left to watch. `ready` is called when it listens.
 ///
 /// # Errors
-/// When another engine has the lock, or what it needs cannot be set up.
+/// When another engine has one of the roots, or what it needs cannot be set up.
 pub fn run(config: Config, when_idle: WhenIdle, ready: impl FnOnce()) -> Result<(), EngineError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(EngineError::Invalid("the engine needs root: run it with sudo, or as a systemd service".into()));
@@ -57,27 +58,16 @@ pub fn run(config: Config, when_idle: WhenIdle, ready: impl FnOnce()) -> Result<
         DirBuilder::new().recursive(true).mode(mode).create(path).map_err(EngineError::io(format!("making {}", path.display())))
     };
     make(&config.run_root, 0o700)?;
-    make(&config.run_root.join("containers"), 0o700)?;
-    make(&config.run_root.join("rootfs"), 0o700)?;
     // Containers' files are owned by anybody: nobody else on the host may get at them.
     make(&config.data_root, 0o710)?;
+    let _locks = Locks::take(&config)?;
+    make(&config.run_root.join("containers"), 0o700)?;
+    make(&config.run_root.join("rootfs"), 0o700)?;
     make(&config.data_root.join("containers"), 0o710)?;
     if let Ok(containers) = File::open(config.data_root.join("containers")) {
         sys::spread_directories(&containers);
     }
     make(&config.data_root.join("volumes"), 0o711)?;
-    let lock_path = config.run_root.join("engine.lock");
-    let lock = File::options()
-        .create(true)
-        .append(true)
-        .open(&lock_path)
-        .map_err(EngineError::io(format!("opening {}", lock_path.display())))?;
-    let _lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, _)| {
-        EngineError::Conflict(format!(
-            "an engine already runs for {}; `wharf engine --replace` goes on in its place",
-            config.run_root.display()
-        ))
-    })?;
     let nofile = raise_open_files();
     revival::keep(&config.run_root, nofile)?;
     sys::few_malloc_arenas();
@@ -115,6 +105,7 @@ async fn serve(config: Config, nofile: (u64, u64), when_idle: WhenIdle, ready: i
     thread.map_err(EngineError::io("starting a thread"))?;
     let server = tokio::spawn(crate::api::server::serve(engine.clone(), listener, connections.clone()));
     engine.clone().reap_monitors()?;
+    tokio::spawn(engine.clone().write_what_is_owed());
     ready();
     tracing::info!("the engine listens on {}", socket.display());
     engine.clone().until_done(&connections, when_idle).await;
@@ -170,9 +161,13 @@ impl Engine {
         if scope.is_none() {
             cgroups.make_parents().map_err(|e| EngineError::Invalid(e.to_string()))?;
         }
-        let journal_path = config.data_root.join("state.journal");
-        let journal =
-            super::Journal::open(&journal_path).map_err(EngineError::io(format!("reading {}", journal_path.display())))?;
+        let (journal, found) = super::Journal::open(&config.data_root.join("state.journal"))?;
+        if found.empty {
+            tracing::info!("the journal is new");
+        }
+        if let Some(damage) = &found.damage {
+            tracing::error!("lines {:?} of the journal are damaged; it is kept as {}", damage.lines, damage.kept.display());
+        }
         let name = instance_name(&config.run_root);
         Ok(Engine {
             images: Arc::new(Store::open(&config.data_root.join("images"))?),
@@ -201,6 +196,7 @@ impl Engine {
             mounting: Default::default(),
             steps: Default::default(),
             stopping: watch::Sender::new(false),
+            owing: Default::default(),
             going_down: Default::default(),
             watcher: LogWatcher::default(),
             config,
@@ -229,6 +225,16 @@ impl Engine {
             }
         });
         Ok(())
+    }
+
+    /// Writes what the disk has refused, once it does not any more.
+    async fn write_what_is_owed(self: Arc<Self>) {
+        loop {
+            self.owing.notified().await;
+            while self.journal.write_owed().is_err() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
     }
 
     /// Asks the engine to end; containers go on.

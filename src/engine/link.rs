@@ -36,14 +36,13 @@ impl MonitorLink {
     /// # Errors
     /// ECONNREFUSED or ENOENT when the monitor is gone.
     pub fn connect(run_directory: &Path) -> io::Result<Self> {
-        use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-        use std::os::fd::AsRawFd;
-        // Through the directory's descriptor, since a socket's path may have only 107 bytes.
-        let directory = std::fs::File::open(run_directory)?;
-        let path = format!("/proc/self/fd/{}/control", directory.as_raw_fd());
-        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-        connect(fd.as_raw_fd(), &UnixAddr::new(path.as_str())?)?;
-        Self::new(fd)
+        Self::new(connect_to(run_directory)?)
+    }
+
+    /// Whether a monitor listens in a run directory. An engine that is connected to it loses its
+    /// link, so nobody asks while one runs.
+    pub fn is_answered(run_directory: &Path) -> bool {
+        connect_to(run_directory).is_ok()
     }
 
     /// Sends a request, with descriptors where it needs them.
@@ -62,4 +61,16 @@ impl MonitorLink {
         let take = || BUFFER.with_borrow_mut(|buffer| control::receive(self.socket.as_fd(), buffer));
         self.socket.async_io(Interest::READABLE, take).await
     }
+}
+
+/// A monitor's control socket.
+fn connect_to(run_directory: &Path) -> io::Result<OwnedFd> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    use std::os::fd::AsRawFd;
+    // Through the directory's descriptor, since a socket's path may have only 107 bytes.
+    let directory = std::fs::File::open(run_directory)?;
+    let path = format!("/proc/self/fd/{}/control", directory.as_raw_fd());
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    connect(fd.as_raw_fd(), &UnixAddr::new(path.as_str())?)?;
+    Ok(fd)
 }

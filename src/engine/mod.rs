@@ -22,6 +22,7 @@ mod journal;
 mod launching;
 pub mod lifecycle;
 mod link;
+mod locks;
 pub mod networks;
 pub mod projects;
 pub mod record;
@@ -43,7 +44,7 @@ use crate::network::firewall::Firewall;
 use crate::runtime::cgroup::Hierarchy;
 use crate::runtime::scope::Scope;
 use indexmap::IndexMap;
-use journal::Journal;
+use journal::{Journal, Room};
 use link::MonitorLink;
 use record::{ContainerRecord, NetworkRecord, VolumeRecord};
 use std::collections::HashMap;
@@ -101,6 +102,8 @@ pub struct Engine {
     /// The same of builds' steps.
     steps: Turns,
     stopping: watch::Sender<bool>,
+    /// What the journal could not take is to be written again.
+    owing: tokio::sync::Notify,
     /// The host goes down: nothing is restarted any more.
     going_down: std::sync::atomic::AtomicBool,
     /// How many steps of builds are on the builds' network.
@@ -202,14 +205,20 @@ impl Container {
 }
 
 impl Engine {
+    /// Keeps a record of what has happened already. Where the disk is full, it is in memory until there is room.
+    fn keep_what_happened(&self, record: &ContainerRecord, room: Room) {
+        if let Err(error) = self.journal.put_anyway(&format!("container/{}", record.id), record, room) {
+            tracing::error!("writing the state of container {}: {error}; it is written when that can be", record.name);
+            self.owing.notify_one();
+        }
+    }
+
     /// Changes a container's record, keeps it, and wakes whoever waits for it.
     fn update<T>(&self, container: &Container, change: impl FnOnce(&mut ContainerRecord) -> T) -> T {
         let result = {
             let mut record = locked(&container.record);
             let result = change(&mut record);
-            if let Err(error) = self.journal.put(&format!("container/{}", container.id), &*record) {
-                tracing::error!("writing the state of container {}: {error}", record.name);
-            }
+            self.keep_what_happened(&record, Room::Ordinary);
             result
         };
         container.changed.send_modify(|count| *count += 1);

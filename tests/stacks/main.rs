@@ -5,6 +5,7 @@ mod builds;
 mod commands;
 mod concurrency;
 mod crashes;
+mod durability;
 mod examples;
 mod forms;
 mod hostile;

@@ -1,0 +1,108 @@
+//! One engine for each run root, and one for each data root.
+
+use super::link::MonitorLink;
+use super::{Config, EngineError};
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Held while an engine lives. Nobody inherits them: a monitor outlives its engine.
+pub struct Locks {
+    _run_root: Flock<File>,
+    _data_root: Flock<File>,
+}
+
+/// Whose a data root is, as its lock file says.
+struct Owner {
+    pid: String,
+    run_root: PathBuf,
+}
+
+impl Locks {
+    /// Takes both.
+    ///
+    /// # Errors
+    /// When another engine has one of them, or containers of the data root run with another run root: this engine would take
+    /// them for dead.
+    pub fn take(config: &Config) -> Result<Self, EngineError> {
+        let run_root = lock(&config.run_root.join("engine.lock"))?.map_err(|_| {
+            EngineError::Conflict(format!(
+                "an engine already runs for {}; `wharf engine --replace` goes on in its place",
+                config.run_root.display()
+            ))
+        })?;
+        let path = config.data_root.join("engine.lock");
+        let data_root = lock(&path)?.map_err(|held| {
+            let owner = Owner::read(&held);
+            let (who, stop) = owner.map_or_else(
+                || ("another engine".to_string(), "`wharf engine stop`".to_string()),
+                |owner| {
+                    let run_root = owner.run_root.display();
+                    (
+                        format!("the engine with process id {} and the run root {run_root}", owner.pid),
+                        format!("`wharf --run-root {run_root} engine stop`"),
+                    )
+                },
+            );
+            EngineError::Conflict(format!(
+                "the data root {} is in use by {who}: use that run root, or stop that engine with {stop}, or choose another --data-root",
+                config.data_root.display()
+            ))
+        })?;
+        if let Some(owner) = Owner::read(&data_root).filter(|owner| owner.run_root != config.run_root)
+            && let Some(container) = running_container(&owner.run_root)
+        {
+            return Err(EngineError::Conflict(format!(
+                "containers of the data root {} run with the run root {} ({container} is one): use that run root, or stop them with `wharf --data-root {} --run-root {} engine stop --containers`",
+                config.data_root.display(),
+                owner.run_root.display(),
+                config.data_root.display(),
+                owner.run_root.display(),
+            )));
+        }
+        // For whoever comes while this engine runs. Without it, on a full disk, the lock is one as well.
+        let text = format!("{} {}\n", std::process::id(), config.run_root.display());
+        if let Err(error) = data_root.write_all_at(text.as_bytes(), 0).and_then(|()| data_root.set_len(text.len() as u64)) {
+            tracing::warn!("writing {}: {error}", path.display());
+        }
+        Ok(Locks { _run_root: run_root, _data_root: data_root })
+    }
+}
+
+/// Locks a file, or returns it where another process has.
+fn lock(path: &Path) -> Result<Result<Flock<File>, File>, EngineError> {
+    let options = || {
+        let mut options = File::options();
+        options.read(true).custom_flags(libc::O_NOFOLLOW).mode(0o600);
+        options
+    };
+    let opened = options().write(true).create(true).truncate(false).open(path).or_else(|error| match error.kind() {
+        // Says more below, when the state is opened.
+        io::ErrorKind::ReadOnlyFilesystem => options().open(path),
+        _ => Err(error),
+    });
+    let file = opened.map_err(EngineError::io(format!("opening {}", path.display())))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Ok(lock)),
+        Err((file, nix::Error::EWOULDBLOCK)) => Ok(Err(file)),
+        Err((_, errno)) => Err(EngineError::Io { doing: format!("locking {}", path.display()), source: errno.into() }),
+    }
+}
+
+impl Owner {
+    fn read(file: &File) -> Option<Self> {
+        let mut text = String::new();
+        file.take(8192).read_to_string(&mut text).ok()?;
+        let (pid, run_root) = text.strip_suffix('\n')?.split_once(' ')?;
+        Some(Owner { pid: pid.into(), run_root: run_root.into() })
+    }
+}
+
+/// A container whose monitor answers below a run root.
+fn running_container(run_root: &Path) -> Option<String> {
+    let containers = fs::read_dir(run_root.join("containers")).ok()?;
+    let mut running = containers.flatten().filter(|entry| MonitorLink::is_answered(&entry.path()));
+    running.next().map(|entry| entry.file_name().to_string_lossy().chars().take(12).collect())
+}
