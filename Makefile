@@ -4,7 +4,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 TEST_PACKAGES = busybox-static nftables iproute2 docker-registry apache2-utils python3-minimal curl gcc libc6-dev git runc
 
-.PHONY: help build demo test lint bench fuzz install test-packages
+.PHONY: help build demo test lint bench chaos fuzz install test-packages
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -26,6 +26,12 @@ lint: ## formatting and clippy
 bench: build ## wharf and, where it is set up, Docker Compose (PEER=COMMAND), side by side
 	@command -v wrk >/dev/null && [ -x /bin/busybox ] || { apt-get update -q && apt-get install -y -q --no-install-recommends wrk busybox-static docker-registry gcc libc6-dev; }
 	$(if $(PEER),PEER="$(PEER)") WHARF=$(CURDIR)/target/release/wharf $(CARGO) bench --bench stacks
+
+MINUTES ?= 10
+SEED ?= 1
+
+chaos: build test-packages ## crashes, full disks and power cuts against a model; MINUTES=10 SEED=1
+	WHARF=$(CURDIR)/target/release/wharf python3 tests/chaos/run.py minutes=$(MINUTES) seed=$(SEED)
 
 install: build ## into $(PREFIX)/bin, with a systemd unit
 	install -D -m 755 target/release/wharf $(DESTDIR)$(PREFIX)/bin/wharf
