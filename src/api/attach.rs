@@ -56,7 +56,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
     wanted: Wanted,
 ) {
     let fresh = container.status() == Status::Created;
-    container.wait_until(|record| record.state.status != Status::Created || !record.state.error.is_empty()).await;
+    container.wait_until(|record| record.state.status() != Status::Created || !record.state.error.is_empty()).await;
     let started = container.record().state.output_since;
     let selection = if wanted.from_start || fresh {
         Selection { since: started.map(|t| format!("{t:.9}")), ..Selection::default() }

@@ -22,14 +22,14 @@ pub fn list(engine: &Engine, query: &Query) -> Reply {
     list.retain(|record| {
         let statuses = wanted("status");
         let exited = wanted("exited");
-        let shown = all || !statuses.is_empty() || !exited.is_empty() || record.state.status.is_alive();
+        let shown = all || !statuses.is_empty() || !exited.is_empty() || record.state.status().is_alive();
         let label = reply::labelled(&record.spec.labels, &filters);
-        let status = statuses.is_empty() || statuses.iter().any(|s| s == record.state.status.as_str());
+        let status = statuses.is_empty() || statuses.iter().any(|s| s == record.state.status().as_str());
         let name =
             wanted("name").is_empty() || wanted("name").iter().any(|n| record.name.contains(n.trim_matches(['^', '$', '/'])));
         let id = wanted("id").is_empty() || wanted("id").iter().any(|i| record.id.starts_with(i));
         let exited = exited.is_empty()
-            || record.state.status == Status::Exited && exited.iter().any(|code| *code == record.state.exit_code.to_string());
+            || record.state.status() == Status::Exited && exited.iter().any(|code| *code == record.state.exit_code.to_string());
         let any = |key: &str, has: &dyn Fn(&String) -> bool| wanted(key).is_empty() || wanted(key).iter().any(has);
         let network =
             any("network", &|n| record.endpoints.contains_key(n) || record.spec.networks.iter().any(|e| e.network == *n));
@@ -55,7 +55,7 @@ fn summary(engine: &Engine, record: &ContainerRecord) -> Value {
         "Created": record.created_at.as_second(),
         "Ports": ports(record),
         "Labels": record.spec.labels,
-        "State": record.state.status.as_str(),
+        "State": record.state.status().as_str(),
         "Status": status_text(record),
         // Not in Docker's list, where clients have to inspect each container for it.
         "ExitCode": record.state.exit_code,
@@ -82,7 +82,7 @@ fn status_text(record: &ContainerRecord) -> String {
         time.map_or_else(|| "a moment".into(), |t| crate::units::time_text(Timestamp::now().as_second() - t.as_second()))
     };
     let state = &record.state;
-    match state.status {
+    match state.status() {
         Status::Created => "Created".into(),
         Status::Running => {
             let health = state.health.as_ref().map(|h| match h.status.as_str() {
@@ -108,7 +108,7 @@ fn network_mode(record: &ContainerRecord) -> String {
 }
 
 fn ports(record: &ContainerRecord) -> Vec<Value> {
-    let bound = record.state.status.is_alive().then_some(&record.bound_ports).into_iter().flatten();
+    let bound = record.state.status().is_alive().then_some(&record.bound_ports).into_iter().flatten();
     bound
         .map(|(target, protocol, ip, port)| {
             json!({"IP": ip.map_or_else(|| "0.0.0.0".to_string(), |i| i.to_string()), "PrivatePort": target, "PublicPort": port, "Type": protocol})
@@ -121,7 +121,7 @@ fn endpoints(engine: &Engine, record: &ContainerRecord) -> Value {
     let mut map = serde_json::Map::new();
     for (id, addresses) in &record.endpoints {
         let Some(network) = networks.iter().find(|n| n.id == *id) else { continue };
-        let alive = record.state.status.is_alive();
+        let alive = record.state.status().is_alive();
         let endpoint = record.spec.networks.iter().find(|e| e.network == network.name);
         let pool = |ipv6| network.pool(ipv6).filter(|_| alive);
         let prefix = |ipv6| pool(ipv6).map_or(0, |pool| pool.subnet.prefix());
@@ -170,7 +170,7 @@ pub fn inspect(engine: &Engine, id: &str) -> Reply {
     let time = |t: Option<Timestamp>| t.map_or_else(|| "0001-01-01T00:00:00Z".to_string(), |t| t.to_string());
     let argv = command(&record);
     let mut bindings = serde_json::Map::new();
-    for (target, protocol, ip, port) in record.bound_ports.iter().filter(|_| record.state.status.is_alive()) {
+    for (target, protocol, ip, port) in record.bound_ports.iter().filter(|_| record.state.status().is_alive()) {
         let list = bindings.entry(format!("{target}/{protocol}")).or_insert_with(|| json!([]));
         if let Some(list) = list.as_array_mut() {
             list.push(
@@ -179,10 +179,10 @@ pub fn inspect(engine: &Engine, id: &str) -> Reply {
         }
     }
     let mut state = json!({
-        "Status": record.state.status.as_str(),
-        "Running": record.state.status.is_alive(),
-        "Paused": record.state.status == Status::Paused,
-        "Restarting": record.state.status == Status::Restarting,
+        "Status": record.state.status().as_str(),
+        "Running": record.state.status().is_alive(),
+        "Paused": record.state.status() == Status::Paused,
+        "Restarting": record.state.status() == Status::Restarting,
         "OOMKilled": record.state.oom_killed,
         "Dead": false,
         "Pid": record.state.pid,
@@ -335,7 +335,7 @@ pub async fn act(engine: &Arc<Engine>, id: &str, action: &str, query: &Query) ->
         "rename" => {
             let name = query.get("name").filter(|name| !name.is_empty());
             let name = name.ok_or_else(|| EngineError::Invalid("the new name is missing".into()))?;
-            engine.rename_container(&container, name)?;
+            engine.rename_container(&container, name).await?;
         }
         "resize" => {
             if let (Some(rows), Some(columns)) = (query.number("h"), query.number("w")) {
@@ -352,9 +352,9 @@ pub async fn act(engine: &Arc<Engine>, id: &str, action: &str, query: &Query) ->
                 .wait_until(|record| {
                     code = record.state.exit_code;
                     match condition.as_str() {
-                        "next-exit" => record.restart_count > begun || record.state.status == Status::Exited,
-                        "removed" => record.state.status == Status::Removing,
-                        _ => !record.state.status.is_alive(),
+                        "next-exit" => record.restart_count > begun || record.state.status() == Status::Exited,
+                        "removed" => record.state.status() == Status::Removing,
+                        _ => !record.state.status().is_alive(),
                     }
                 })
                 .await;
@@ -372,7 +372,7 @@ pub async fn prune(engine: &Arc<Engine>, query: &Query) -> Reply {
     for container in engine.containers().into_iter().filter(|c| !Engine::is_build_step(c)) {
         let record = container.record();
         let labelled = reply::labelled(&record.spec.labels, &filters);
-        if labelled && matches!(record.state.status, Status::Created | Status::Exited) {
+        if labelled && matches!(record.state.status(), Status::Created | Status::Exited) {
             bytes += crate::engine::usage::disk_usage(&engine.written_by(&container.id));
             engine.remove(&container, false, false).await?;
             removed.push(record.id);

@@ -101,7 +101,7 @@ pub(super) async fn send_log(
         if !options.follow || !alive {
             return;
         }
-        let ended = container.wait_until(|record| !record.state.status.is_alive());
+        let ended = container.wait_until(|record| !record.state.status().is_alive());
         tokio::select! {
             () = &mut grown => {}
             () = ended => {}

@@ -43,7 +43,7 @@ fn list(engine: &Engine) -> Reply {
         let Some(project) = record.spec.labels.get(LABEL_PROJECT) else { continue };
         let files = record.spec.labels.get("com.docker.compose.project.config_files").cloned().unwrap_or_default();
         let entry = projects.entry(project.clone()).or_insert_with(|| (BTreeMap::new(), files));
-        *entry.0.entry(record.state.status.as_str()).or_default() += 1;
+        *entry.0.entry(record.state.status().as_str()).or_default() += 1;
     }
     let value = |(name, (states, files)): (String, (BTreeMap<&str, usize>, String))| {
         let status: Vec<String> = states.iter().map(|(state, count)| format!("{state}({count})")).collect();
@@ -71,7 +71,13 @@ where
         let _ = last.send(Progress::Done { ok: result.is_ok() });
     });
     tokio::spawn(async move {
-        while let Some(first) = steps.recv().await {
+        loop {
+            let first = tokio::select! {
+                step = steps.recv() => step,
+                // The client has left: whoever waits for its turn need not.
+                () = lines.closed() => return,
+            };
+            let Some(first) = first else { return };
             let mut bytes = line(&first);
             // What has come meanwhile goes with it: a hundred containers are a few writes, not a few hundred.
             while let Ok(more) = steps.try_recv() {

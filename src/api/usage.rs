@@ -132,7 +132,7 @@ fn count(engine: &Engine) -> Result<Value, EngineError> {
         .map(|record| {
             json!({
                 "Id": record.id, "Names": [format!("/{}", record.name)], "Image": record.spec.image,
-                "State": record.state.status.as_str(), "SizeRw": disk_usage(&engine.written_by(&record.id)),
+                "State": record.state.status().as_str(), "SizeRw": disk_usage(&engine.written_by(&record.id)),
             })
         })
         .collect();

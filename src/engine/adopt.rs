@@ -1,8 +1,7 @@
 //! Taking over what an earlier engine left: containers that run, those that ended meanwhile, those that a reboot ended.
 
 use super::link::MonitorLink;
-use super::record::{ContainerRecord, RestartPolicy, Status};
-use super::supervise::{OUTPUT_BEFORE_START, should_restart};
+use super::record::{ContainerRecord, Status, Transition};
 use super::{Container, Engine, locked};
 use crate::network::sandbox;
 use crate::runtime::control::{Event, Request};
@@ -21,10 +20,7 @@ impl Engine {
         let mut records: Vec<ContainerRecord> =
             self.journal.all("container/").into_iter().filter_map(|(_, record)| record.ok()).collect();
         records.sort_by_key(|record| record.created_at);
-        {
-            let mut containers = locked(&self.containers);
-            containers.extend(records.into_iter().map(|record| (record.id.clone(), Container::new(record))));
-        }
+        records.into_iter().for_each(|record| self.containers.restore(Container::new(record)));
         let networks = locked(&self.networks).clone();
         for network in networks.values() {
             self.names.set_network(&network.id, network.internal);
@@ -47,7 +43,7 @@ impl Engine {
         let record = container.record();
         match MonitorLink::connect(&self.run_directory(&container.id)) {
             Ok(link) => self.adopt_running(&container, Arc::new(link)).await,
-            Err(_) if record.state.status.is_alive() => self.adopt_ended(&container, &record),
+            Err(_) if record.state.status().is_alive() => self.adopt_ended(&container, &record),
             Err(_) => {}
         }
     }
@@ -70,13 +66,7 @@ impl Engine {
             self.adopt_ended(container, &record);
             return;
         };
-        self.update(container, |record| {
-            record.state.pid = pid;
-            record.state.started_at = Some(started_at);
-            // An earlier version's record has not noted it.
-            record.state.output_since.get_or_insert(started_at - OUTPUT_BEFORE_START);
-            record.state.status = if paused { Status::Paused } else { Status::Running };
-        });
+        self.transition(container, &Transition::Found { pid, started_at, paused });
         let record = container.record();
         let places = self.places(&record);
         if !places.is_empty() {
@@ -115,44 +105,22 @@ impl Engine {
     fn adopt_ended(self: &Arc<Self>, container: &Arc<Container>, record: &ContainerRecord) {
         self.cgroups.kill(&container.group());
         self.cgroups.remove(&container.group());
-        let exit = self.recorded_exit(&container.id);
-        match exit {
-            Some(exit) if record.state.status != Status::Restarting => self.on_exit(container, &exit),
-            _ => {
-                // A reboot, or a monitor that was killed: nobody knows the exit code. Docker restarts by the policy alone. What
-                // waited for its restart has ended before.
-                let waited = record.state.status == Status::Restarting;
-                let now = jiff::Timestamp::now();
-                let (code, finished_at) = match record.state.finished_at {
-                    Some(ended) if waited => (record.state.exit_code, ended),
-                    _ => (255, now),
-                };
-                let exit = Exit { code, oom_killed: false, finished_at, started_at: None };
-                let policy = record.spec.restart;
-                let again = policy != RestartPolicy::No
-                    && should_restart(policy, exit.code, record.restart_count, record.stopped_by_user);
-                self.update(container, |record| {
-                    record.state.status = if again { Status::Restarting } else { Status::Exited };
-                    record.state.pid = 0;
-                    record.state.exit_code = exit.code;
-                    record.state.finished_at = Some(exit.finished_at);
-                });
-                if again {
-                    self.restart_after(container, Duration::ZERO);
-                } else if record.spec.auto_remove {
-                    self.clone().remove_ended(container.clone());
-                }
-            }
+        if let Some(ended) = record.state.finished_at.filter(|_| record.state.status() == Status::Restarting) {
+            // It has ended before, and waited. When the host went down meanwhile, that was long ago.
+            let waited = jiff::Timestamp::now().duration_since(ended).try_into().unwrap_or_default();
+            self.restart_after(container, record.state.backoff.unwrap_or_default().saturating_sub(waited));
+            return;
         }
+        // A reboot, or a monitor that was killed: nobody knows the exit code.
+        self.ended(container, &self.recorded_exit(&container.id).unwrap_or_else(|| Exit::now(255)));
     }
 
     /// Directories and cgroups of containers that the state does not know: an engine was killed while it made or removed them.
     fn remove_strays(&self) {
-        let known = locked(&self.containers);
         for root in [self.config.data_root.join("containers"), self.config.run_root.join("containers")] {
             for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
                 let id = entry.file_name().to_string_lossy().into_owned();
-                if !known.contains_key(&id) {
+                if !self.containers.contains(&id) {
                     self.remove_stray_groups(&id);
                     let _ = crate::image::store::remove_tree(&entry.path());
                 }

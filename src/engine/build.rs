@@ -2,9 +2,7 @@
 
 use super::error::EngineError;
 use super::networks::NewNetwork;
-use super::record::{
-    ContainerRecord, ContainerSpec, EndpointSpec, ImageConfig, MountKind, MountSpec, NetworkMode, State, Status,
-};
+use super::record::{ContainerRecord, ContainerSpec, EndpointSpec, ImageConfig, MountKind, MountSpec, NetworkMode, State};
 use super::{Container, Engine, locked, new_id};
 use crate::image::build::mounts::Mounted;
 use crate::image::build::{Host, Later, Ran, Report, Request, Run, files::Contents, solve};
@@ -260,11 +258,12 @@ impl Engine {
             interfaces: indexmap::IndexMap::new(),
             bound_ports: Vec::new(),
             control_group: None,
-            state: State { status: Status::Created, ..State::default() },
+            state: State::default(),
             stopped_by_user: false,
             restart_count: 0,
             prepared: false,
         };
-        self.keep_record(record, || "making the container of a step".into())
+        let name = self.containers.reserve(&record.name)?;
+        self.keep_record(record, name, || "making the container of a step".into())
     }
 }

@@ -5,8 +5,9 @@ use super::link::MonitorLink;
 use super::networks::DEFAULT_NETWORK;
 use super::record::{
     ContainerRecord, ContainerSpec, EndpointSpec, FileSpec, HealthSpec, ImageConfig, MountKind, MountSpec, NetworkMode, State,
-    Status,
+    Status, Transition,
 };
+use super::registry::NameReservation;
 use super::volumes::NewVolume;
 use super::{Container, Engine, locked, new_id};
 use crate::image::{Image, ImageRef};
@@ -43,7 +44,8 @@ impl Engine {
         mut spec: ContainerSpec,
         inherit_from: Option<&ContainerRecord>,
     ) -> Result<Arc<Container>, EngineError> {
-        self.check_name(name)?;
+        check_name(name)?;
+        let reserved = self.containers.reserve(name)?;
         spec.layer_size().map_err(EngineError::Invalid)?;
         let (_, image) = self.image(&spec.image)?;
         let volumes = image.config.config().as_ref().and_then(|c| c.volumes().clone()).unwrap_or_default();
@@ -65,9 +67,15 @@ impl Engine {
                 }
             };
         }
-        for mount in spec.mounts.iter().filter(|m| m.kind == MountKind::Volume && !m.anonymous) {
-            self.create_volume(NewVolume { name: mount.source.clone(), ..NewVolume::default() })?;
+        // Until the container is known, nobody else could tell that it needs them.
+        let mut announced = Vec::new();
+        for mount in spec.mounts.iter().filter(|m| m.kind == MountKind::Volume) {
+            announced.push(self.volume_uses.announce(&mount.source));
+            if !mount.anonymous {
+                self.create_volume(NewVolume { name: mount.source.clone(), ..NewVolume::default() })?;
+            }
         }
+        announced.push(self.network_uses.announce(DEFAULT_NETWORK));
         if spec.network_mode == NetworkMode::Bridge && spec.networks.is_empty() {
             self.make_default_network()?;
             spec.networks.push(EndpointSpec { network: DEFAULT_NETWORK.into(), ..EndpointSpec::default() });
@@ -93,22 +101,9 @@ impl Engine {
             restart_count: 0,
             prepared: false,
         };
-        let container = self.keep_record(record, || format!("making the container {name}"))?;
+        let container = self.keep_record(record, reserved, || format!("making the container {name}"))?;
         self.emit_container(&container, "create", &[]);
         Ok(container)
-    }
-
-    fn check_name(&self, name: &str) -> Result<(), EngineError> {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-        if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(allowed) {
-            return Err(EngineError::Invalid(format!(
-                "`{name}` cannot be a container's name: it has letters, digits, `_`, `.` and `-`"
-            )));
-        }
-        match self.containers().into_iter().find(|c| c.name() == name) {
-            Some(other) => Err(EngineError::Conflict(format!("the name {name} is taken by the container {}", &other.id[..12]))),
-            None => Ok(()),
-        }
     }
 
     /// Gives a new container its directories and its place in the journal, or leaves nothing.
@@ -118,6 +113,7 @@ impl Engine {
     pub(super) fn keep_record(
         &self,
         record: ContainerRecord,
+        name: NameReservation<'_>,
         doing: impl FnOnce() -> String,
     ) -> Result<Arc<Container>, EngineError> {
         let id = record.id.clone();
@@ -144,7 +140,7 @@ impl Engine {
             });
         }
         let container = Container::new(record);
-        locked(&self.containers).insert(id, container.clone());
+        self.containers.insert(container.clone(), name);
         Ok(container)
     }
 
@@ -153,14 +149,14 @@ impl Engine {
     /// # Errors
     /// Why it cannot run; it is as it was then, with the reason in its state.
     pub async fn start(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), EngineError> {
-        let _operation = container.operation.lock().await;
-        if matches!(container.status(), Status::Running | Status::Paused) {
+        let _turn = container.turn().await?;
+        if container.status().has_process() {
             return Ok(());
         }
         if let Some(timer) = locked(&container.live).restart.take() {
             timer.abort();
         }
-        self.update(container, |record| record.stopped_by_user = false);
+        self.update(container, ContainerRecord::start_requested);
         self.prepare(container).await?;
         self.start_locked(container).await?;
         self.run_hooks(container, |spec| &spec.post_start, "post_start").await
@@ -173,13 +169,7 @@ impl Engine {
             self.unplace(container);
             let code = if let EngineError::Start { code, .. } = error { *code } else { 128 };
             let text = error.to_string();
-            self.update(container, |record| {
-                record.state.error = text;
-                record.state.exit_code = code;
-                if record.state.status.is_alive() {
-                    record.state.status = Status::Exited;
-                }
-            });
+            self.transition(container, &Transition::StartFailed { message: &text, code });
         }
         result
     }
@@ -246,7 +236,7 @@ impl Engine {
         timeout: Option<u64>,
         signal: Option<i32>,
     ) -> Result<(), EngineError> {
-        let _operation = container.operation.lock().await;
+        let _turn = container.turn().await?;
         self.update(container, |record| record.stopped_by_user = true);
         self.stop_locked(container, timeout, signal).await
     }
@@ -261,15 +251,15 @@ impl Engine {
             timer.abort();
         }
         let record = container.record();
-        if record.state.status == Status::Restarting {
+        if record.state.status() == Status::Restarting {
             self.unplace(container);
-            self.update(container, |record| record.state.status = Status::Exited);
+            self.transition(container, &Transition::RestartCancelled);
             return Ok(());
         }
-        if !record.state.status.is_alive() {
+        if !record.state.status().is_alive() {
             return Ok(());
         }
-        if record.state.status == Status::Paused {
+        if record.state.status() == Status::Paused {
             self.pause_locked(container, false)?;
         }
         let seconds = timeout.or(record.spec.stop_timeout).unwrap_or(DEFAULT_STOP_TIMEOUT);
@@ -283,12 +273,17 @@ impl Engine {
             }
         }
         let signal = signal.unwrap_or_else(|| Self::stop_signal(&record));
-        self.signal(container, signal)?;
         // At a shutdown it is about to be restarted then, by another engine.
-        let over = |record: &ContainerRecord| !matches!(record.state.status, Status::Running | Status::Paused);
+        let over = |record: &ContainerRecord| !record.state.status().has_process();
+        // One that has ended by itself just now is stopped as well, once its end is noticed.
+        let send = |signal| match container.ask(&Request::Signal(signal), &[]) {
+            Err(EngineError::NotRunning { .. }) => Ok(()),
+            sent => sent,
+        };
+        send(signal)?;
         let stopped = container.wait_until(over);
         if signal != libc::SIGKILL && tokio::time::timeout(Duration::from_secs(seconds), stopped).await.is_err() {
-            self.signal(container, libc::SIGKILL)?;
+            send(libc::SIGKILL)?;
         }
         container.wait_until(over).await;
         self.emit_container(container, "stop", &[]);
@@ -305,11 +300,7 @@ impl Engine {
     /// # Errors
     /// When it does not run.
     pub fn signal(&self, container: &Container, signal: i32) -> Result<(), EngineError> {
-        let link = container
-            .link()
-            .ok_or_else(|| EngineError::Conflict(format!("the container {} is not running", container.name())))?;
-        link.send(&Request::Signal(signal), &[])
-            .map_err(EngineError::io(format!("signalling the container {}", container.name())))
+        container.ask(&Request::Signal(signal), &[])
     }
 
     /// The writing end of a container's standard input, or its terminal; `None` where it has neither.
@@ -317,26 +308,20 @@ impl Engine {
     /// # Errors
     /// When the container does not run.
     pub async fn input(&self, container: &Container) -> Result<Option<OwnedFd>, EngineError> {
-        let gone = || EngineError::Conflict(format!("the container {} is not running", container.name()));
-        let link = container.link().ok_or_else(gone)?;
         let (sender, receiver) = tokio::sync::oneshot::channel();
         locked(&container.live).input.push(sender);
-        link.send(&Request::Input, &[]).map_err(EngineError::io("asking for the container's standard input"))?;
-        receiver.await.map_err(|_| gone())
+        container.ask(&Request::Input, &[])?;
+        receiver.await.map_err(|_| EngineError::NotRunning { name: container.name() })
     }
 
     /// Ends a container's standard input.
     pub fn close_input(&self, container: &Container) {
-        if let Some(link) = container.link() {
-            let _ = link.send(&Request::CloseInput, &[]);
-        }
+        let _ = container.ask(&Request::CloseInput, &[]);
     }
 
     /// Sets the size of a container's terminal.
     pub fn resize(&self, container: &Container, rows: u16, columns: u16) {
-        if let Some(link) = container.link() {
-            let _ = link.send(&Request::Resize { rows, columns }, &[]);
-        }
+        let _ = container.ask(&Request::Resize { rows, columns }, &[]);
     }
 
     /// Changes the limits and the restart policy of a container, of a running one at once.
@@ -369,10 +354,10 @@ impl Engine {
     ///
     /// # Errors
     /// When the name is taken, or cannot be one.
-    pub fn rename_container(&self, container: &Container, name: &str) -> Result<(), EngineError> {
-        self.check_name(name)?;
-        self.rename(container, name);
-        Ok(())
+    pub async fn rename_container(&self, container: &Container, name: &str) -> Result<(), EngineError> {
+        check_name(name)?;
+        let _turn = container.turn().await?;
+        self.rename(container, name, |_| {})
     }
 
     /// Sends a signal on the user's behalf: SIGKILL and SIGTERM count as stopping, so that it is not restarted.
@@ -398,10 +383,10 @@ impl Engine {
         timeout: Option<u64>,
         signal: Option<i32>,
     ) -> Result<(), EngineError> {
-        let _operation = container.operation.lock().await;
+        let _turn = container.turn().await?;
         self.update(container, |record| record.stopped_by_user = true);
         self.stop_locked(container, timeout, signal).await?;
-        self.update(container, |record| record.stopped_by_user = false);
+        self.update(container, ContainerRecord::start_requested);
         self.start_locked(container).await?;
         self.emit_container(container, "restart", &[]);
         Ok(())
@@ -412,7 +397,7 @@ impl Engine {
     /// # Errors
     /// When it does not run.
     pub async fn pause(&self, container: &Arc<Container>, pause: bool) -> Result<(), EngineError> {
-        let _operation = container.operation.lock().await;
+        let _turn = container.turn().await?;
         let wanted = if pause { Status::Running } else { Status::Paused };
         if container.status() != wanted {
             return Err(EngineError::Conflict(format!("the container {} is {}", container.name(), container.status().as_str())));
@@ -421,12 +406,8 @@ impl Engine {
     }
 
     fn pause_locked(&self, container: &Container, pause: bool) -> Result<(), EngineError> {
-        let link = container
-            .link()
-            .ok_or_else(|| EngineError::Conflict(format!("the container {} is not running", container.name())))?;
-        link.send(&Request::Pause(pause), &[]).map_err(EngineError::io("pausing the container"))?;
-        self.update(container, |record| record.state.status = if pause { Status::Paused } else { Status::Running });
-        self.emit_container(container, if pause { "pause" } else { "unpause" }, &[]);
+        container.ask(&Request::Pause(pause), &[])?;
+        self.transition(container, &Transition::Paused(pause));
         Ok(())
     }
 
@@ -435,7 +416,7 @@ impl Engine {
     /// # Errors
     /// When it runs and is not to be killed.
     pub async fn remove(self: &Arc<Self>, container: &Arc<Container>, force: bool, volumes: bool) -> Result<(), EngineError> {
-        let _operation = container.operation.lock().await;
+        let _turn = container.turn().await?;
         if container.status().is_alive() {
             if !force {
                 return Err(EngineError::Conflict(format!(
@@ -459,7 +440,7 @@ impl Engine {
         timeout: Option<u64>,
         volumes: bool,
     ) -> Result<(), EngineError> {
-        let _operation = container.operation.lock().await;
+        let _turn = container.turn().await?;
         if container.status().is_alive() {
             self.update(container, |record| record.stopped_by_user = true);
             self.stop_locked(container, timeout, None).await?;
@@ -469,13 +450,14 @@ impl Engine {
 
     fn remove_locked(&self, container: &Container, volumes: bool) -> Result<(), EngineError> {
         self.unplace(container);
-        let record = container.record();
-        let known = locked(&self.containers).shift_remove(&container.id);
-        if known.is_none() {
-            return Err(EngineError::no_container(&record.name));
-        }
-        self.journal.delete(&format!("container/{}", container.id)).map_err(state_error)?;
-        locked(&container.record).state.status = Status::Removing;
+        let record = {
+            // The lock makes it one step: nobody can journal the container again.
+            let mut record = locked(&container.record);
+            self.journal.delete(&format!("container/{}", container.id)).map_err(state_error)?;
+            record.apply(&Transition::Removed);
+            record.clone()
+        };
+        self.containers.remove(container);
         container.changed.send_modify(|count| *count += 1);
         let _ = fs::remove_dir_all(self.run_directory(&container.id));
         self.remove_container_directory(&record).map_err(EngineError::io(format!("removing the files of {}", record.name)))?;
@@ -493,9 +475,22 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives a container another name.
-    pub(super) fn rename(&self, container: &Container, name: &str) {
-        let old = self.update(container, |record| std::mem::replace(&mut record.name, name.to_string()));
+    /// Gives a container another name, in one step with a further change of its record. The caller has its turn.
+    ///
+    /// # Errors
+    /// When another has the name.
+    pub(super) fn rename(
+        &self,
+        container: &Container,
+        name: &str,
+        change: impl FnOnce(&mut ContainerRecord),
+    ) -> Result<(), EngineError> {
+        let reserved = self.containers.reserve(name)?;
+        let old = self.update(container, |record| {
+            change(record);
+            std::mem::replace(&mut record.name, name.to_string())
+        });
+        self.containers.rename(container, &old, reserved);
         self.emit_container(container, "rename", &[("oldName", old)]);
         if container.status().is_alive() {
             let record = container.record();
@@ -505,7 +500,17 @@ impl Engine {
             }
             self.enter_names(&record, &places);
         }
+        Ok(())
     }
+}
+
+/// Refuses what cannot be a container's name.
+fn check_name(name: &str) -> Result<(), EngineError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(allowed) {
+        return Ok(());
+    }
+    Err(EngineError::Invalid(format!("`{name}` cannot be a container's name: it has letters, digits, `_`, `.` and `-`")))
 }
 
 /// Writes the configs and secrets that are a container's own. Nobody else on the host can enter the directory.

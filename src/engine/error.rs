@@ -12,6 +12,11 @@ pub enum EngineError {
     Conflict(String),
     #[error("{0}")]
     Invalid(String),
+    #[error("the container {name} is not running")]
+    NotRunning { name: String },
+    /// It is stopped (SIGSTOP), or waits for a disk.
+    #[error("the monitor of the container {name} does not answer; `wharf container kill {name}` ends both")]
+    Unresponsive { name: String },
     #[error(transparent)]
     Image(#[from] ImageError),
     #[error(transparent)]
@@ -46,7 +51,7 @@ impl EngineError {
             EngineError::NoSuch { .. }
             | EngineError::Image(ImageError::NotFound { .. })
             | EngineError::Plan(PlanError::NoSuchService { .. }) => 404,
-            EngineError::Conflict(_) => 409,
+            EngineError::Conflict(_) | EngineError::NotRunning { .. } => 409,
             EngineError::Invalid(_) | EngineError::Plan(_) | EngineError::Image(ImageError::Reference(_)) => 400,
             EngineError::Start { code: 126 | 127, .. } => 400,
             _ => 500,

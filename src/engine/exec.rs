@@ -8,11 +8,14 @@ use crate::runtime::launch::ExecSpec;
 use nix::fcntl::OFlag;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::pipe2;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 
 /// What a user asks to run.
@@ -45,6 +48,110 @@ pub struct ExecState {
     pub exit_code: Option<i32>,
 }
 
+/// Where the events of execs that run in a container go, by the number of each.
+pub(super) type Running = HashMap<u64, mpsc::UnboundedSender<Event>>;
+
+/// Who asks how an exec has ended does so soon. Docker keeps them for some minutes as well.
+const KEPT_FOR: Duration = Duration::from_secs(300);
+const KEPT_AT_MOST: usize = 1000;
+/// A monitor that has not started an exec by then is asked whether it is there.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// One that has not answered by then hangs.
+pub(super) const SILENCE: Duration = Duration::from_secs(5);
+
+/// Execs by id.
+#[derive(Default)]
+pub(super) struct Execs(Mutex<KnownExecs>);
+
+#[derive(Default)]
+struct KnownExecs {
+    by_id: HashMap<String, Arc<Exec>>,
+    /// Those that have ended or never will begin, the longest ago first.
+    over: VecDeque<(Instant, String)>,
+}
+
+impl Execs {
+    fn insert(&self, exec: Arc<Exec>) {
+        let mut known = locked(&self.0);
+        known.expire(Instant::now());
+        known.by_id.insert(exec.id.clone(), exec);
+    }
+
+    fn get(&self, id: &str) -> Option<Arc<Exec>> {
+        locked(&self.0).by_id.get(id).cloned()
+    }
+
+    fn forget(&self, id: &str) {
+        locked(&self.0).by_id.remove(id);
+    }
+
+    fn ended(&self, id: &str) {
+        let mut known = locked(&self.0);
+        if known.by_id.contains_key(id) {
+            known.over.push_back((Instant::now(), id.to_string()));
+        }
+        known.expire(Instant::now());
+    }
+
+    /// Execs that were never started in a container that has ended never will be.
+    pub(super) fn container_ended(&self, container: &str) {
+        let mut known = locked(&self.0);
+        let unstarted = |exec: &&Arc<Exec>| exec.container.id == container && *exec.state.borrow() == ExecState::default();
+        let unstarted: Vec<String> = known.by_id.values().filter(unstarted).map(|exec| exec.id.clone()).collect();
+        let now = Instant::now();
+        known.over.extend(unstarted.into_iter().map(|id| (now, id)));
+    }
+}
+
+impl KnownExecs {
+    fn expire(&mut self, now: Instant) {
+        while let Some((since, _)) = self.over.front()
+            && (now.duration_since(*since) > KEPT_FOR || self.over.len() > KEPT_AT_MOST)
+            && let Some((_, id)) = self.over.pop_front()
+        {
+            self.by_id.remove(&id);
+        }
+    }
+}
+
+/// An exec that a monitor was asked for; its events go nowhere when it is not started.
+struct Unstarted<'a> {
+    container: &'a Container,
+    number: u64,
+}
+
+impl Unstarted<'_> {
+    fn started(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Unstarted<'_> {
+    fn drop(&mut self) {
+        locked(&self.container.live).execs.remove(&self.number);
+    }
+}
+
+/// The first event about an exec; `None` when the container ends before.
+///
+/// # Errors
+/// When the monitor hangs.
+async fn first_event(container: &Container, events: &mut mpsc::UnboundedReceiver<Event>) -> Result<Option<Event>, EngineError> {
+    loop {
+        if let Ok(event) = tokio::time::timeout(PATIENCE, events.recv()).await {
+            return Ok(event);
+        }
+        // It may answer with the event itself.
+        if !container.monitor_answers(SILENCE).await {
+            return match events.try_recv() {
+                Ok(event) => Ok(Some(event)),
+                Err(TryRecvError::Disconnected) => Ok(None),
+                Err(TryRecvError::Empty) => Err(EngineError::Unresponsive { name: container.name() }),
+            };
+        }
+    }
+}
+
 /// The engine's ends of a process's streams.
 pub enum Streams {
     Pipes { input: Option<pipe::Sender>, output: pipe::Receiver, error: pipe::Receiver },
@@ -71,14 +178,14 @@ impl Engine {
             state: watch::Sender::new(ExecState::default()),
             terminal: Mutex::new(None),
         });
-        locked(&self.execs).insert(exec.id.clone(), exec.clone());
+        self.execs.insert(exec.clone());
         Ok(exec)
     }
 
     /// # Errors
     /// When there is none of that id.
     pub fn exec(&self, id: &str) -> Result<Arc<Exec>, EngineError> {
-        locked(&self.execs).get(id).cloned().ok_or_else(|| EngineError::NoSuch { what: "exec", name: id.into() })
+        self.execs.get(id).ok_or_else(|| EngineError::NoSuch { what: "exec", name: id.into() })
     }
 
     /// Starts the process, and follows it to its end.
@@ -88,8 +195,6 @@ impl Engine {
     pub async fn start_exec(self: &Arc<Self>, exec: &Arc<Exec>) -> Result<Streams, EngineError> {
         let container = &exec.container;
         let record = container.record();
-        let link =
-            container.link().ok_or_else(|| EngineError::Conflict(format!("the container {} is not running", record.name)))?;
         let doing = || EngineError::io("making a pipe");
         let config = &record.image;
         let hostname = self.host_name(&record);
@@ -106,12 +211,13 @@ impl Engine {
         };
         let (sender, mut events) = mpsc::unbounded_channel();
         locked(&container.live).execs.insert(exec.number, sender);
-        let sent =
-            |result: std::io::Result<()>| result.map_err(EngineError::io(format!("asking the monitor of {}", record.name)));
+        let number = exec.number;
+        // Nobody waits for it any more if this is dropped or fails.
+        let unstarted = Unstarted { container, number };
         let pending = if exec.new.tty {
             let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(|e| doing()(e.into()))?;
-            sent(link.send(&Request::Exec(spec), &[theirs.as_fd()]))?;
+            container.ask(&Request::Exec(spec), &[theirs.as_fd()])?;
             Pending::Terminal(ours)
         } else {
             let (output, output_child) = pipe2(OFlag::O_CLOEXEC).map_err(|e| doing()(e.into()))?;
@@ -122,11 +228,11 @@ impl Engine {
             } else {
                 (std::fs::File::open("/dev/null").map_err(doing())?.into(), None)
             };
-            sent(link.send(&Request::Exec(spec), &[input_child.as_fd(), output_child.as_fd(), error_child.as_fd()]))?;
+            container.ask(&Request::Exec(spec), &[input_child.as_fd(), output_child.as_fd(), error_child.as_fd()])?;
             Pending::Pipes { input, output, error }
         };
         let name = || format!("{} in {}", exec.new.args[0], record.name);
-        match events.recv().await {
+        match first_event(container, &mut events).await? {
             Some(Event::ExecStarted { pid, .. }) => {
                 exec.state.send_modify(|state| *state = ExecState { pid, running: true, exit_code: None })
             }
@@ -136,13 +242,15 @@ impl Engine {
             }
             _ => return Err(EngineError::Conflict(format!("the container {} has stopped", record.name))),
         }
-        let ended = exec.clone();
+        unstarted.started();
+        let (engine, ended) = (self.clone(), exec.clone());
         tokio::spawn(async move {
             let code = match events.recv().await {
                 Some(Event::ExecExited { code, .. }) => code,
                 _ => 137,
             };
             ended.state.send_modify(|state| *state = ExecState { running: false, exit_code: Some(code), ..*state });
+            engine.execs.ended(&ended.id);
         });
         Ok(match pending {
             Pending::Terminal(socket) => {
@@ -170,6 +278,7 @@ impl Engine {
             Ok(Streams::Pipes { output, error, .. }) => (output, error),
             Ok(Streams::Terminal(_)) => return None,
             Err(EngineError::Start { message, code, .. }) => return Some((code, message)),
+            Err(error @ EngineError::Unresponsive { .. }) => return Some((-1, error.to_string())),
             Err(_) => return None,
         };
         let mut text = Vec::new();
@@ -190,7 +299,7 @@ impl Engine {
 
     /// Forgets a process that has ended.
     pub fn forget_exec(&self, exec: &Exec) {
-        locked(&self.execs).remove(&exec.id);
+        self.execs.forget(&exec.id);
     }
 }
 
@@ -207,10 +316,8 @@ struct EndExec<'a> {
 
 impl Drop for EndExec<'_> {
     fn drop(&mut self) {
-        if self.exec.state.borrow().running
-            && let Some(link) = self.exec.container.link()
-        {
-            let _ = link.send(&Request::SignalExec { id: self.exec.number, signal: libc::SIGKILL }, &[]);
+        if self.exec.state.borrow().running {
+            let _ = self.exec.container.ask(&Request::SignalExec { id: self.exec.number, signal: libc::SIGKILL }, &[]);
         }
         self.engine.forget_exec(self.exec);
     }

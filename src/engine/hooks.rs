@@ -3,7 +3,7 @@
 use super::convert::{LABEL_HASH, LABEL_NUMBER, LABEL_ONEOFF, LABEL_PROJECT, LABEL_SERVICE};
 use super::error::EngineError;
 use super::exec::NewExec;
-use super::record::{ContainerRecord, ContainerSpec, FileSpec, HealthSpec, HookSpec, PreStartSpec, RestartPolicy, Status};
+use super::record::{ContainerRecord, ContainerSpec, FileSpec, HealthSpec, HookSpec, PreStartSpec, RestartPolicy};
 use super::{Container, Engine};
 use crate::logs::reader::{Reader, Selection};
 use std::sync::Arc;
@@ -91,11 +91,11 @@ impl Engine {
                 self.remove(&earlier, true, true).await?;
             }
             let runner = self.create(&name, spec, None)?;
-            let operation = runner.operation.lock().await;
+            let turn = runner.turn().await?;
             let started = self.start_locked(&runner).await;
-            drop(operation);
+            drop(turn);
             if started.is_ok() {
-                runner.wait_until(|record| record.state.status == Status::Exited).await;
+                runner.wait_until(|record| !record.state.status().is_alive()).await;
             }
             let code = runner.with_record(|record| record.state.exit_code);
             if started.is_ok() && code == 0 {

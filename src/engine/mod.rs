@@ -1,12 +1,16 @@
 //! The engine: owns every decision and all state.
 //!
-//! [`record`] is what is known, [`journal`] how it survives; [`containers`] starts, stops and removes; [`supervise`] follows
-//! what monitors say and restarts; [`health`] probes; [`projects`] executes plans; [`adopt`] takes over what an earlier
-//! engine left; [`lifecycle`] is the process itself.
+//! [`record`] is what is known, [`journal`] how it survives; [`registry`] finds and names; [`containers`] starts,
+//! stops and removes; [`supervise`] follows what monitors say and restarts; [`health`] probes; [`projects`] executes plans;
+//! [`adopt`] takes over what an earlier engine left; [`lifecycle`] is the process itself, [`revival`] how it begins again.
+//!
+//! Locks are taken in this order: a project's turn, a container's turn, networks, the registry of containers, a container's record,
+//! what lives beside it, the journal.
 
 pub mod adopt;
 pub mod build;
 mod cdi;
+mod container;
 pub mod containers;
 mod control_groups;
 pub mod convert;
@@ -26,6 +30,7 @@ mod locks;
 pub mod networks;
 pub mod projects;
 pub mod record;
+mod registry;
 pub mod revival;
 mod sharing;
 mod shutdown;
@@ -33,26 +38,26 @@ mod supervise;
 pub mod usage;
 pub mod volumes;
 
+pub use container::Container;
 pub use error::EngineError;
 pub use events::Event;
 
 use crate::image::Store;
 use crate::image::registry::Registry;
 use crate::image::turns::Turns;
-use crate::network::dns::{Names, Serving};
+use crate::network::dns::Names;
 use crate::network::firewall::Firewall;
 use crate::runtime::cgroup::Hierarchy;
 use crate::runtime::scope::Scope;
 use indexmap::IndexMap;
 use journal::{Journal, Room};
-use link::MonitorLink;
-use record::{ContainerRecord, NetworkRecord, VolumeRecord};
+use record::{ContainerRecord, NetworkRecord, Status, Transition, VolumeRecord};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 
 /// Where an engine keeps its things. Two engines with different roots know nothing of each other.
 #[derive(Clone, Debug)]
@@ -73,10 +78,17 @@ pub struct Engine {
     scope: Option<Scope>,
     firewall: Arc<Firewall>,
     names: Arc<Names>,
-    containers: Mutex<IndexMap<String, Arc<Container>>>,
+    containers: registry::Containers,
     networks: Mutex<IndexMap<String, NetworkRecord>>,
     volumes: Mutex<IndexMap<String, VolumeRecord>>,
-    execs: Mutex<HashMap<String, Arc<exec::Exec>>>,
+    /// Names of volumes that are being made or removed.
+    volume_names: registry::Reservations,
+    /// Names of volumes and networks that a container which is being made is about to have.
+    volume_uses: registry::Uses,
+    network_uses: registry::Uses,
+    /// Who changes which project.
+    projects: projects::Queues,
+    execs: exec::Execs,
     pub events: events::Events,
     /// This program, from a read-only mount of its own: what monitors and, in them, containers' first processes run.
     program: OwnedFd,
@@ -113,95 +125,11 @@ pub struct Engine {
     watcher: crate::engine::events::LogWatcher,
 }
 
-/// A container, and what of it lives in this engine.
-pub struct Container {
-    pub id: String,
-    record: Mutex<ContainerRecord>,
-    /// Held by whoever starts, stops or removes it.
-    operation: tokio::sync::Mutex<()>,
-    live: Mutex<Live>,
-    /// Counts the changes of the record.
-    changed: watch::Sender<u64>,
-}
-
-#[derive(Default)]
-struct Live {
-    link: Option<Arc<MonitorLink>>,
-    /// Keeps the network namespace over restarts.
-    namespace: Option<Arc<OwnedFd>>,
-    resolver: Option<Serving>,
-    published: networks::Published,
-    execs: HashMap<u64, mpsc::UnboundedSender<crate::runtime::control::Event>>,
-    input: Vec<oneshot::Sender<Option<OwnedFd>>>,
-    /// Whether the monitor hands out the container's mounts: one of an earlier version does not.
-    keeps_mounts: bool,
-    /// Who waits for such a mount, in the order of the requests.
-    mounts: std::collections::VecDeque<oneshot::Sender<Vec<OwnedFd>>>,
-    /// The next restart's delay.
-    backoff: Option<std::time::Duration>,
-    health: Option<tokio::task::AbortHandle>,
-    restart: Option<tokio::task::AbortHandle>,
-}
-
 /// The flag of an engine that a monitor starts.
 pub const REVIVED: &str = "--revived";
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
-}
-
-impl Container {
-    /// Its control group.
-    fn group(&self) -> String {
-        self.with_record(ContainerRecord::group)
-    }
-
-    fn new(record: ContainerRecord) -> Arc<Self> {
-        Arc::new(Container {
-            id: record.id.clone(),
-            record: Mutex::new(record),
-            operation: tokio::sync::Mutex::new(()),
-            live: Mutex::default(),
-            changed: watch::Sender::new(0),
-        })
-    }
-
-    /// A copy of what is known of it.
-    pub fn record(&self) -> ContainerRecord {
-        locked(&self.record).clone()
-    }
-
-    /// Looks at what is known of it, without a copy: for questions that are asked of every container.
-    fn with_record<T>(&self, look: impl FnOnce(&ContainerRecord) -> T) -> T {
-        look(&locked(&self.record))
-    }
-
-    fn has_label(&self, key: &str, value: &str) -> bool {
-        self.with_record(|record| record.spec.labels.get(key).is_some_and(|label| label == value))
-    }
-
-    pub fn status(&self) -> record::Status {
-        locked(&self.record).state.status
-    }
-
-    pub fn name(&self) -> String {
-        locked(&self.record).name.clone()
-    }
-
-    fn link(&self) -> Option<Arc<MonitorLink>> {
-        locked(&self.live).link.clone()
-    }
-
-    /// Waits until the record fulfils a condition.
-    pub async fn wait_until(&self, mut fulfilled: impl FnMut(&ContainerRecord) -> bool) {
-        let mut changes = self.changed.subscribe();
-        loop {
-            changes.borrow_and_update();
-            if fulfilled(&locked(&self.record)) || changes.changed().await.is_err() {
-                return;
-            }
-        }
-    }
 }
 
 impl Engine {
@@ -213,16 +141,30 @@ impl Engine {
         }
     }
 
-    /// Changes a container's record, keeps it, and wakes whoever waits for it.
+    /// Changes a container's record, keeps it, and wakes whoever waits for it. What was removed is not kept.
     fn update<T>(&self, container: &Container, change: impl FnOnce(&mut ContainerRecord) -> T) -> T {
         let result = {
             let mut record = locked(&container.record);
             let result = change(&mut record);
-            self.keep_what_happened(&record, Room::Ordinary);
+            if record.state.status() != Status::Removing {
+                self.keep_what_happened(&record, Room::Ordinary);
+            }
             result
         };
         container.changed.send_modify(|count| *count += 1);
         result
+    }
+
+    /// Notes what has happened to a container, and emits Docker's events of it.
+    fn transition(&self, container: &Container, transition: &Transition<'_>) {
+        self.update(container, |record| record.apply(transition));
+        self.emit_transition(container, transition);
+    }
+
+    fn emit_transition(&self, container: &Container, transition: &Transition<'_>) {
+        for (action, attributes) in transition.events() {
+            self.emit_container(container, action, &attributes);
+        }
     }
 
     fn container_directory(&self, id: &str) -> PathBuf {
@@ -265,7 +207,7 @@ impl Engine {
 
     /// Every container, oldest first.
     pub fn containers(&self) -> Vec<Arc<Container>> {
-        locked(&self.containers).values().cloned().collect()
+        self.containers.all()
     }
 
     /// A container by its name, its id or the beginning of its id.
@@ -273,17 +215,7 @@ impl Engine {
     /// # Errors
     /// When there is none, or an abbreviation means several.
     pub fn container(&self, name: &str) -> Result<Arc<Container>, EngineError> {
-        let wanted = name.trim_start_matches('/');
-        let containers = locked(&self.containers);
-        if let Some(container) = containers.get(wanted).or_else(|| containers.values().find(|c| c.name() == wanted)) {
-            return Ok(container.clone());
-        }
-        let mut matching = containers.values().filter(|c| !wanted.is_empty() && c.id.starts_with(wanted));
-        match (matching.next(), matching.next()) {
-            (Some(container), None) => Ok(container.clone()),
-            (Some(_), Some(_)) => Err(EngineError::Invalid(format!("`{wanted}` is the beginning of several containers' ids"))),
-            (None, _) => Err(EngineError::no_container(wanted)),
-        }
+        self.containers.find(name.trim_start_matches('/'))
     }
 
     fn emit(&self, kind: &'static str, action: impl Into<String>, id: &str, attributes: IndexMap<String, String>) {

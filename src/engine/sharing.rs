@@ -59,7 +59,7 @@ impl Engine {
             let has = |other: &ContainerRecord| {
                 let same = |theirs: &&MountSpec| theirs.kind == MountKind::Volume && theirs.source == mount.source;
                 let theirs = other.spec.mounts.iter().find(same)?;
-                let runs = other.id != record.id && other.state.pid != 0 && other.state.status.is_alive();
+                let runs = other.id != record.id && other.state.pid != 0 && other.state.status().is_alive();
                 runs.then(|| PathBuf::from(&theirs.target))
             };
             let candidates = self.containers().into_iter();

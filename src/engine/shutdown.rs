@@ -1,7 +1,6 @@
 //! Stopping every container because the host goes down.
 
-use super::record::Status;
-use super::{Container, Engine};
+use super::Engine;
 use crate::runtime::scope::systemd_runs;
 use std::process::Command;
 use std::sync::Arc;
@@ -13,8 +12,8 @@ impl Engine {
     pub async fn stop_everything(self: &Arc<Self>) {
         self.going_down.store(true, Ordering::Release);
         let stops = self.containers().into_iter().map(|container| async move {
-            let _operation = container.operation.lock().await;
-            if has_process(&container)
+            let Ok(_turn) = container.turn().await else { return };
+            if container.status().has_process()
                 && let Err(error) = self.stop_locked(&container, None, None).await
             {
                 tracing::error!("stopping {}: {error}", container.name());
@@ -22,10 +21,6 @@ impl Engine {
         });
         futures::future::join_all(stops).await;
     }
-}
-
-fn has_process(container: &Container) -> bool {
-    matches!(container.status(), Status::Running | Status::Paused)
 }
 
 /// Whether systemd is shutting the host down. Without systemd nobody can tell, and what shuts it down calls

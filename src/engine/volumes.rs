@@ -69,6 +69,7 @@ impl Engine {
                 "`{name}` cannot be a volume's name: it has letters, digits, `_`, `.` and `-`"
             )));
         }
+        let _reserved = self.volume_names.reserve(name);
         if let Some(known) = locked(&self.volumes).get(name) {
             return Ok(known.clone());
         }
@@ -93,6 +94,7 @@ impl Engine {
     /// # Errors
     /// When a container uses it: the message names it.
     pub fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
+        let _reserved = self.volume_names.reserve(name);
         if !locked(&self.volumes).contains_key(name) {
             return Err(EngineError::NoSuch { what: "volume", name: name.into() });
         }
@@ -100,6 +102,9 @@ impl Engine {
             self.containers().into_iter().find(|c| c.with_record(|record| record.spec.mounts.iter().any(|m| m.source == name)));
         if let Some(user) = user {
             return Err(EngineError::Conflict(format!("the volume {name} is in use by the container {}", user.name())));
+        }
+        if self.volume_uses.are_announced(name) {
+            return Err(EngineError::Conflict(format!("the volume {name} is in use by a container that is being made")));
         }
         self.journal.delete(&format!("volume/{name}")).map_err(state_error)?;
         let known = locked(&self.volumes).shift_remove(name);

@@ -28,6 +28,7 @@ fn running(project: &Project, service: &str, number: u32) -> ObservedContainer {
         prepared: false,
         depends_on: project.services.get(service).map(|s| s.depends_on.keys().cloned().collect()).unwrap_or_default(),
         networks: vec!["p_default".into()],
+        lost_network: false,
     }
 }
 
@@ -156,4 +157,44 @@ fn images_are_pulled_again_when_they_are_old() {
         p.services["db"].build = Some(crate::compose::model::Build::default());
         assert!(!asks(&p), "{policy} with a build");
     }
+}
+
+#[test]
+fn a_number_is_one_containers() {
+    let p = project(WEB_DB);
+    // What an interrupted recreation of an earlier version has left: the new container has another name.
+    let mut state = observed(&p, &[("db", 1), ("web", 1), ("web", 1)]);
+    (state.containers[2].id, state.containers[2].name) = ("id-other".into(), "0123_p-web-1".into());
+    let removed = "[] -> #1 stop and remove container 0123_p-web-1: p-web-1 is the container 1 of web";
+    assert_eq!(lines(&p, &state, &UpOptions::default()), [removed]);
+    // Of those the one that runs stays, where none has the name.
+    (state.containers[1].running, state.containers[1].name) = (false, "4567_p-web-1".into());
+    let got = lines(&p, &state, &UpOptions::default());
+    assert_eq!(got, ["[] -> #1 stop and remove container 4567_p-web-1: 0123_p-web-1 is the container 1 of web"]);
+    let got = lines(&p, &state, &UpOptions { force_recreate: true, ..UpOptions::default() });
+    assert_eq!(got.iter().filter(|line| line.contains("recreate container p-web-1")).count(), 1, "{got:?}");
+    // The name must be free before another gets it.
+    let removal = got.iter().position(|line| line.contains("remove container 4567_p-web-1")).expect("removed") + 1;
+    let recreation = got.iter().find(|line| line.contains("recreate container p-web-1")).expect("recreated");
+    assert!(recreation.starts_with(&format!("[{removal}]")), "{got:?}");
+}
+
+#[test]
+fn containers_wait_for_their_networks() {
+    let p = project(WEB_DB);
+    let mut state = observed(&p, &[("db", 1), ("web", 1)]);
+    state.networks.clear();
+    state.containers.iter_mut().for_each(|c| c.running = false);
+    let expected = [
+        "[] -> #1 create network default: not found",
+        "[1] -> #2 start container p-db-1: not running",
+        "[2] -> #3 wait for db (service_healthy): depended on",
+        "[1 3] -> #4 start container p-web-1: not running",
+    ];
+    assert_eq!(lines(&p, &state, &UpOptions::default()), expected);
+    // One that runs on a network that is gone has none: it is made anew.
+    let mut state = observed(&p, &[("db", 1), ("web", 1)]);
+    state.containers[1].lost_network = true;
+    let got = lines(&p, &state, &UpOptions::default());
+    assert_eq!(got[0], "[] -> #1 recreate container p-web-1: a network that it is on is gone");
 }

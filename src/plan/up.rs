@@ -172,14 +172,26 @@ impl Planner<'_> {
         let parallelism = update.and_then(|u| u.parallelism).map_or(0, |n| n as usize);
         let mut replaced: Vec<NodeIndex> = Vec::new();
         let mut steps = ServiceSteps::default();
+        let remove =
+            |container: &ObservedContainer| Operation::RemoveContainer { id: container.id.clone(), name: container.name.clone() };
+        // A number is one container's: the one that has its name, else one that runs, else the oldest.
+        let mut doubles: HashMap<u32, Vec<NodeIndex>> = HashMap::new();
+        let canonical = |number: u32| service.container_name.clone().unwrap_or_else(|| self.name(name, number));
+        existing.sort_by_key(|c| (c.number, c.name != canonical(c.number), !c.running));
+        for pair in (1..existing.len()).rev() {
+            let number = existing[pair].number;
+            if existing[pair - 1].number == number {
+                let double = existing.remove(pair);
+                let first = existing.iter().find(|c| c.number == number).map_or("another", |c| c.name.as_str());
+                let cause = format!("{first} is the container {number} of {name}");
+                let step = self.plan.add(remove(double), cause, &[]);
+                doubles.entry(number).or_default().push(step);
+                steps.starts.push(step);
+            }
+        }
         let surplus = existing.split_off(existing.len().min(replicas as usize));
         for container in surplus {
-            let cause = format!("{name} is scaled to {replicas}");
-            steps.starts.push(self.plan.add(
-                Operation::RemoveContainer { id: container.id.clone(), name: container.name.clone() },
-                cause,
-                &[],
-            ));
+            steps.starts.push(self.plan.add(remove(container), format!("{name} is scaled to {replicas}"), &[]));
         }
         steps.prepared = existing.iter().any(|c| c.prepared && self.recreate_cause(name, service, c, &hash).is_none());
         let mut needs = Vec::new();
@@ -200,12 +212,16 @@ impl Planner<'_> {
                         && !self.options.no_start,
                 };
                 let earlier = replaced.len().checked_sub(parallelism).filter(|_| parallelism > 0).map(|n| replaced[n]);
-                let after: Vec<NodeIndex> = needs.iter().copied().chain(earlier).collect();
+                let freed = doubles.get(&container.number).into_iter().flatten().copied();
+                let after: Vec<NodeIndex> = needs.iter().copied().chain(earlier).chain(freed).collect();
                 let created = self.plan.add(operation, cause, &after);
                 self.start(name, service, container_name, "created", created, &mut steps);
                 replaced.extend(steps.starts.last());
             } else if !container.running && !self.options.no_start {
                 let mut after = self.dependencies(service);
+                for key in service.networks.keys() {
+                    after.extend(self.network(key)?);
+                }
                 if !container.prepared {
                     self.pre_start(name, service, &container.name, &mut after, &mut steps);
                 }
@@ -287,6 +303,9 @@ impl Planner<'_> {
         }
         if self.options.always_recreate_deps && !named {
             return Some("--always-recreate-deps".into());
+        }
+        if container.lost_network {
+            return Some("a network that it is on is gone".into());
         }
         if container.config_hash != hash {
             return Some("its configuration has changed".into());

@@ -1,1 +1,131 @@
 //! Many commands at once on the same things: each has its turn, and the last state is one of theirs.
+
+use super::support::{Ran, Stack, eventually, sleeping};
+use std::process::Child;
+use std::process::Stdio;
+
+/// Starts commands at once; how each has ended.
+fn together(stack: &Stack, commands: &[&[&str]]) -> Vec<Ran> {
+    let start = |args: &&[&str]| stack.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("wharf runs");
+    let children: Vec<Child> = commands.iter().map(start).collect();
+    let end = |child: Child| {
+        let output = child.wait_with_output().expect("wharf ends");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ran { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+    };
+    children.into_iter().map(end).collect()
+}
+
+/// The project's containers with their states, in order.
+fn states(stack: &Stack) -> Vec<(String, String)> {
+    let text = |c: &serde_json::Value, key: &str| c[key].as_str().expect("text").to_string();
+    let mut all: Vec<_> = stack.ps().iter().map(|c| (text(c, "Name"), text(c, "State"))).collect();
+    all.sort();
+    all
+}
+
+fn stack_of_four() -> (Stack, Vec<(String, String)>) {
+    let stack = Stack::new("nothing");
+    let a = sleeping("scale: 3, networks: [default, n], volumes: ['vv:/v']");
+    let b = sleeping("depends_on: [a]");
+    stack.write("compose.yaml", &format!("services: {{a: {{{a}}}, b: {{{b}}}}}\nnetworks: {{n: {{}}}}\nvolumes: {{vv: {{}}}}\n"));
+    let names = ["a-1", "a-2", "a-3", "b-1"].map(|name| (format!("{}-{name}", stack.project), "running".to_string()));
+    (stack, names.to_vec())
+}
+
+#[test]
+fn ten_ups_make_one_stack() {
+    let (stack, wanted) = stack_of_four();
+    let all = together(&stack, &[&["up", "-d"][..]; 10]);
+    assert!(all.iter().any(|ran| ran.stderr.contains("goes first; waiting for its end")), "nobody says for whom it waits");
+    all.into_iter().for_each(|ran| drop(ran.ok()));
+    assert_eq!(states(&stack), wanted);
+    for _ in 0..2 {
+        together(&stack, &[&["up", "-d", "--force-recreate"][..]; 4]).into_iter().for_each(|ran| drop(ran.ok()));
+        assert_eq!(states(&stack), wanted);
+    }
+}
+
+#[test]
+fn up_against_down_leaves_what_the_last_one_wanted() {
+    let (stack, wanted) = stack_of_four();
+    for _ in 0..5 {
+        let (up, down): (&[&str], &[&str]) = (&["up", "-d"], &["down", "-v", "-t", "0"]);
+        together(&stack, &[up, down, up, down]).into_iter().for_each(|ran| drop(ran.ok()));
+        stack.wharf(up).ok();
+        assert_eq!(states(&stack), wanted);
+        stack.wharf(down).ok();
+        assert_eq!(states(&stack), []);
+    }
+    stack.wharf(&["engine", "stop"]).ok();
+    assert_eq!(states(&stack), [], "no removed container is known to another engine");
+}
+
+#[test]
+fn down_need_not_wait_for_what_up_waits_for() {
+    let stack = Stack::new("nothing");
+    let db = sleeping("healthcheck: {test: ['CMD', 'false'], interval: 1h, retries: 100}");
+    let web = sleeping("depends_on: {db: {condition: service_healthy}}");
+    stack.write("compose.yaml", &format!("services: {{db: {{{db}}}, web: {{{web}}}}}"));
+    let up = stack.command(&["up", "-d"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("up");
+    eventually("it waits for a check that never succeeds", 10, || states(&stack).iter().any(|(_, state)| state == "running"));
+    let down = stack.wharf(&["down", "-t", "0"]);
+    assert!(down.stderr.contains("`up` of the project"), "{}", down.stderr);
+    down.ok();
+    let up = up.wait_with_output().expect("up ends");
+    let said = String::from_utf8_lossy(&up.stderr).into_owned();
+    assert!(!up.status.success() && said.contains("another command for the project"), "{said}");
+    assert_eq!(states(&stack), []);
+}
+
+#[test]
+fn a_name_is_given_once() {
+    let stack = Stack::new("nothing");
+    for _ in 0..5 {
+        let create: &[&str] = &["container", "create", "--name", "same", "busybox:local", "true"];
+        let all = together(&stack, &[create; 12]);
+        assert_eq!(all.iter().filter(|ran| ran.code == 0).count(), 1, "{all:?}");
+        assert!(all.iter().filter(|ran| ran.code != 0).all(|ran| ran.stderr.contains("the name same is taken")), "{all:?}");
+        let known = stack.wharf(&["container", "ls", "-a", "--format", "{{.Names}}"]).ok();
+        assert_eq!(known, "same\n");
+        // Two names for one, and one name for two.
+        stack.wharf(&["container", "create", "--name", "other", "busybox:local", "true"]).ok();
+        let all = together(&stack, &[&["container", "rename", "same", "third"], &["container", "rename", "other", "third"]]);
+        assert_eq!(all.iter().filter(|ran| ran.code == 0).count(), 1, "{all:?}");
+        stack.wharf(&["container", "rm", "-f", "third"]).ok();
+        let left = stack.wharf(&["container", "ls", "-aq"]).ok();
+        stack.wharf(&["container", "rm", left.trim()]).ok();
+    }
+}
+
+#[test]
+fn a_removed_container_stays_removed() {
+    let stack = Stack::new("nothing");
+    for other in ["restart", "stop", "start"] {
+        for _ in 0..5 {
+            let run: &[&str] =
+                &["container", "run", "-d", "--name", "g", "--stop-signal", "KILL", "busybox:local", "sleep", "1000"];
+            stack.wharf(run).ok();
+            let all =
+                together(&stack, &[&["container", other, "g"], &["container", "rm", "-f", "g"], &["container", other, "g"]]);
+            assert_eq!(all[1].code, 0, "{all:?}");
+            assert_eq!(stack.wharf(&["container", "ls", "-aq"]).ok(), "", "after {other}");
+        }
+    }
+    stack.wharf(&["engine", "stop"]).ok();
+    assert_eq!(stack.wharf(&["container", "ls", "-aq"]).ok(), "", "another engine knows none of them");
+}
+
+#[test]
+fn what_ends_by_itself_is_stopped_and_removed_as_well() {
+    let stack = Stack::new("nothing");
+    let short = |millis: u32| {
+        format!("image: 'busybox:local', command: 'sh -c \"sleep 0.0{millis:02}; exit 3\"', scale: 6, stop_signal: SIGTERM")
+    };
+    for round in 0..12 {
+        stack.write("compose.yaml", &format!("services: {{e: {{{}}}}}", short(round * 8)));
+        stack.wharf(&["up", "-d"]).ok();
+        stack.wharf(&["down", "-t", "5"]).ok();
+        assert_eq!(states(&stack), []);
+    }
+}

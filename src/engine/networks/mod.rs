@@ -7,7 +7,7 @@ pub(super) use published::Published;
 
 use super::error::{EngineError, state_error};
 use super::record::{ContainerRecord, NetworkDriver, NetworkRecord};
-use super::{Engine, locked, new_id};
+use super::{Container, Engine, locked, new_id};
 use crate::network::address::{self, Pool, Subnet};
 use crate::network::firewall::Wall;
 use crate::network::netlink::Netlink;
@@ -188,6 +188,16 @@ fn forward_ipv6() -> std::io::Result<()> {
     std::fs::write(ALL, "1")
 }
 
+/// A network by name, id, or the beginning of its id.
+fn find(networks: &IndexMap<String, NetworkRecord>, name: &str) -> Result<NetworkRecord, EngineError> {
+    networks
+        .values()
+        .find(|n| n.name == name || n.id == name)
+        .or_else(|| networks.values().find(|n| name.len() >= 4 && n.id.starts_with(name)))
+        .cloned()
+        .ok_or_else(|| EngineError::NoSuch { what: "network", name: name.into() })
+}
+
 impl Engine {
     pub fn networks(&self) -> Vec<NetworkRecord> {
         locked(&self.networks).values().cloned().collect()
@@ -198,13 +208,7 @@ impl Engine {
     /// # Errors
     /// When there is none.
     pub fn network(&self, name: &str) -> Result<NetworkRecord, EngineError> {
-        let networks = locked(&self.networks);
-        networks
-            .values()
-            .find(|n| n.name == name || n.id == name)
-            .or_else(|| networks.values().find(|n| name.len() >= 4 && n.id.starts_with(name)))
-            .cloned()
-            .ok_or_else(|| EngineError::NoSuch { what: "network", name: name.into() })
+        find(&locked(&self.networks), name)
     }
 
     /// Makes a network: its bridge, its walls, its place in the state.
@@ -329,15 +333,23 @@ impl Engine {
     /// # Errors
     /// When a container is on it: the message names it.
     pub fn remove_network(&self, name: &str) -> Result<(), EngineError> {
-        let record = self.network(name)?;
-        let user = self
-            .containers()
-            .into_iter()
-            .find(|c| c.with_record(|user| user.endpoints.contains_key(&record.id) && user.state.status.is_alive()));
-        if let Some(user) = user {
-            return Err(EngineError::Conflict(format!("the network {} is in use by the container {}", record.name, user.name())));
-        }
+        self.remove_network_unless(name, |record| {
+            let uses = |user: &ContainerRecord| user.endpoints.contains_key(&record.id) && user.state.status().is_alive();
+            // One that is being started has its addresses already.
+            let starts = |user: &Container| {
+                user.with_record(|user| user.endpoints.contains_key(&record.id)) && locked(&user.live).on_networks
+            };
+            self.containers().into_iter().find(|user| user.with_record(uses) || starts(user)).map(|user| user.name())
+        })
+    }
+
+    /// Removes a network unless somebody uses it: `user` tells who, while no container can get an address on it.
+    fn remove_network_unless(&self, name: &str, user: impl FnOnce(&NetworkRecord) -> Option<String>) -> Result<(), EngineError> {
         let mut networks = locked(&self.networks);
+        let record = find(&networks, name)?;
+        if let Some(user) = user(&record) {
+            return Err(EngineError::Conflict(format!("the network {} is in use by the container {user}", record.name)));
+        }
         networks.shift_remove(&record.id);
         self.write_walls(&networks)?;
         drop(networks);
@@ -358,8 +370,12 @@ impl Engine {
 
     /// Removes a network that no container is configured for, whether or not it runs; tells whether it did.
     pub fn remove_unused_network(&self, name: &str) -> bool {
-        let used = |record: &ContainerRecord| record.spec.networks.iter().any(|endpoint| endpoint.network == name);
-        !self.containers().iter().any(|container| container.with_record(used)) && self.remove_network(name).is_ok()
+        let uses = |record: &ContainerRecord| record.spec.networks.iter().any(|endpoint| endpoint.network == name);
+        let user = |_: &NetworkRecord| match self.containers().iter().find(|container| container.with_record(uses)) {
+            Some(container) => Some(container.name()),
+            None => self.network_uses.are_announced(name).then(|| "that is being made".to_string()),
+        };
+        self.remove_network_unless(name, user).is_ok()
     }
 
     /// The address by which a container reaches the host.

@@ -93,6 +93,7 @@ impl Engine {
         let record = container.record();
         // The lock of the networks makes looking, choosing and noting an address one step for all containers.
         let networks = locked(&self.networks);
+        locked(&container.live).on_networks = true;
         let mut others: HashSet<(String, IpAddr)> = HashSet::new();
         for other in self.containers().iter().filter(|c| c.id != container.id) {
             let other = locked(&other.record);
@@ -267,7 +268,7 @@ impl Engine {
         network: &str,
         mut endpoint: EndpointSpec,
     ) -> Result<(), EngineError> {
-        let _operation = container.operation.lock().await;
+        let _turn = container.turn().await?;
         let network = self.network(network)?;
         let before = container.record();
         if before.spec.network_mode != NetworkMode::Bridge {
@@ -323,7 +324,7 @@ impl Engine {
     /// # Errors
     /// When it is not on it.
     pub async fn disconnect(self: &Arc<Self>, container: &Arc<Container>, network: &str) -> Result<(), EngineError> {
-        let _operation = container.operation.lock().await;
+        let _turn = container.turn().await?;
         let network = self.network(network)?;
         let record = container.record();
         if !record.spec.networks.iter().any(|e| e.network == network.name) {
@@ -379,6 +380,7 @@ impl Engine {
     pub(in crate::engine) fn unplace(&self, container: &Container) {
         let (namespace, resolver) = {
             let mut live = locked(&container.live);
+            live.on_networks = false;
             (live.namespace.take(), live.resolver.take())
         };
         self.unpublish(container);

@@ -1,6 +1,9 @@
 //! Projects: observed, planned, and brought to where they are wanted, with as much at once as the plan allows.
 
+mod queue;
 mod steps;
+
+pub(super) use queue::{Change, Queues};
 
 use super::convert::{self, Origin, Shared};
 use super::error::{EngineError, state_error};
@@ -10,6 +13,7 @@ use crate::compose::model::Project;
 use crate::image::{ImageRef, Progress as PullProgress};
 use crate::plan::{self, DownOptions, Observed, ObservedContainer, ObservedNetwork, Operation, Plan, UpOptions};
 use indexmap::IndexMap;
+use queue::ProjectTurn;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -95,6 +99,7 @@ struct Context {
     renew_anonymous: bool,
     remove_volumes: bool,
     progress: ProgressSender,
+    turn: ProjectTurn,
 }
 
 impl Engine {
@@ -139,14 +144,16 @@ impl Engine {
         for image in &images {
             image.parse::<ImageRef>().map_err(crate::image::ImageError::from)?;
         }
+        // A plan is made of what is there when its turn has come.
+        let turn = if plan_only { None } else { Some(self.projects.take(&project.name, Change::Up, &progress).await?) };
         let mut observed = self.observe(&project.name, images.into_iter(), false)?;
         observed.containers.retain(|c| !inactive.contains(&c.service));
         let plan = plan::up(&project, &observed, &options)?;
-        if plan_only {
+        let Some(turn) = turn else {
             plan.lines().into_iter().for_each(|line| drop(progress.send(Progress::Plan(line))));
             warn_of_orphans(&plan, &progress);
             return Ok(());
-        }
+        };
         warn_of_orphans(&plan, &progress);
         let mut record =
             ProjectRecord { project: project.clone(), config_files: config_files.clone(), working_dir: working_dir.clone() };
@@ -172,9 +179,11 @@ impl Engine {
             renew_anonymous: options.renew_anon_volumes,
             remove_volumes: true,
             progress,
+            turn,
         };
         let changed = !plan.is_empty();
-        let result = execute(Arc::new(context), plan).await;
+        let context = Arc::new(context);
+        let result = execute(context.clone(), plan).await;
         if changed {
             self.sync().await?;
         }
@@ -188,6 +197,7 @@ impl Engine {
     pub async fn run(self: &Arc<Self>, request: RunRequest, progress: ProgressSender) -> Result<(), EngineError> {
         let RunRequest { up, service, name, use_aliases, stdin, labels, auto_remove } = request;
         let images: HashSet<String> = up.project.services.values().flat_map(|s| s.images()).map(str::to_string).collect();
+        let turn = self.projects.take(&up.project.name, Change::Run, &progress).await?;
         let mut observed = self.observe(&up.project.name, images.into_iter(), false)?;
         observed.containers.retain(|c| !up.inactive.contains(&c.service));
         let plan = plan::one_off(&up.project, &observed, &up.options, &service)?;
@@ -199,6 +209,7 @@ impl Engine {
             renew_anonymous: false,
             remove_volumes: true,
             progress,
+            turn,
         });
         execute(context.clone(), plan).await?;
         let mut spec = self.service_spec(&context.project, &service, 1, &context.origin)?;
@@ -226,6 +237,7 @@ impl Engine {
         mut options: DownOptions,
         progress: ProgressSender,
     ) -> Result<(), EngineError> {
+        let turn = if options.plan_only { None } else { Some(self.projects.take(name, Change::Down, &progress).await?) };
         let record: Option<ProjectRecord> = self.journal.get(&format!("project/{name}"));
         let own = |labels: &IndexMap<String, String>| labels.get(convert::LABEL_PROJECT).is_some_and(|p| p == name);
         options.own_networks = self.networks().into_iter().filter(|n| own(&n.labels)).map(|n| n.name).collect();
@@ -245,9 +257,7 @@ impl Engine {
         if plan.is_empty() {
             let _ = progress.send(Progress::Warning(format!("there is nothing of the project {name} to remove")));
         }
-        if options.plan_only {
-            return Ok(());
-        }
+        let Some(turn) = turn else { return Ok(()) };
         let context = Context {
             engine: self.clone(),
             project: Project { name: name.into(), ..Project::default() },
@@ -256,8 +266,10 @@ impl Engine {
             renew_anonymous: false,
             remove_volumes: true,
             progress,
+            turn,
         };
-        let result = execute(Arc::new(context), plan).await;
+        let context = Arc::new(context);
+        let result = execute(context.clone(), plan).await;
         if result.is_ok() && options.services.is_empty() {
             self.journal.delete(&format!("project/{name}")).map_err(state_error)?;
         }
@@ -323,7 +335,7 @@ fn observe_container(record: &ContainerRecord, networks: &HashMap<String, String
         number: label(convert::LABEL_NUMBER).parse().unwrap_or(1),
         config_hash: label(convert::LABEL_HASH),
         image_id: record.image_id.clone(),
-        running: record.state.status.is_alive(),
+        running: record.state.status().is_alive(),
         prepared: record.prepared,
         depends_on: depends_on
             .split(',')
@@ -332,6 +344,7 @@ fn observe_container(record: &ContainerRecord, networks: &HashMap<String, String
             .map(str::to_string)
             .collect(),
         networks: record.endpoints.keys().filter_map(|id| networks.get(id).cloned()).collect(),
+        lost_network: record.state.status().is_alive() && record.endpoints.keys().any(|id| !networks.contains_key(id)),
     }
 }
 

@@ -160,12 +160,14 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
                 let _ = engine.remove(&new, true, false).await;
                 return Err(error);
             }
-            engine.rename(&new, name);
+            let _turn = new.turn().await?;
+            engine.rename(&new, name, |_| {})?;
             context.step(&object, "Recreated", true);
         }
         Operation::PreStart { name, per_replica, .. } => {
             context.step(&object, "Preparing", false);
-            engine.pre_start(&engine.container(name)?, *per_replica).await?;
+            let container = engine.container(name)?;
+            unless_superseded(context, &object, engine.pre_start(&container, *per_replica)).await?;
             context.step(&object, "Prepared", true);
         }
         Operation::StartContainer { name, .. } => {
@@ -179,7 +181,9 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
             engine.restart(&engine.container(id)?, context.timeout, None).await?;
             context.step(&object, "Started", true);
         }
-        Operation::Await { service, condition } => await_condition(context, service, *condition).await?,
+        Operation::Await { service, condition } => {
+            unless_superseded(context, &object, await_condition(context, service, *condition)).await?
+        }
         Operation::RemoveContainer { id, .. } => {
             let container = engine.container(id)?;
             let alive = container.status().is_alive();
@@ -208,6 +212,21 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
     Ok(())
 }
 
+/// Waits for what may never come, such as a health check that never succeeds, as long as nobody else needs the project.
+async fn unless_superseded(
+    context: &Context,
+    object: &str,
+    waiting: impl Future<Output = Result<(), EngineError>>,
+) -> Result<(), EngineError> {
+    tokio::select! {
+        result = waiting => result,
+        () = context.turn.superseded(&context.progress) => Err(EngineError::Conflict(format!(
+            "{object} is not waited for any longer: another command for the project {} wants to go on",
+            context.project.name
+        ))),
+    }
+}
+
 fn create(
     context: &Context,
     service: &str,
@@ -234,7 +253,7 @@ async fn await_condition(context: &Context, service: &str, condition: Condition)
         let object = format!("Container {}", container.name());
         let mut outcome = None;
         // Only `--wait` awaits a mere start, and it means the health check as well, where the image has one.
-        let judged = |record: &ContainerRecord| match (&record.state.health, record.state.status.is_alive()) {
+        let judged = |record: &ContainerRecord| match (&record.state.health, record.state.status().is_alive()) {
             (Some(_), true) if condition == Condition::ServiceStarted => judge(record, Condition::ServiceHealthy),
             _ => judge(record, condition),
         };
@@ -259,7 +278,7 @@ async fn await_condition(context: &Context, service: &str, condition: Condition)
 /// Whether a container fulfils a condition, or never will; `None`: not yet.
 fn judge(record: &ContainerRecord, condition: Condition) -> Option<Result<&'static str, String>> {
     let state = &record.state;
-    let ended = matches!(state.status, Status::Exited | Status::Removing);
+    let ended = matches!(state.status(), Status::Exited | Status::Removing);
     let exited = || {
         format!(
             "has exited with code {}; `wharf logs {}` may tell why",
@@ -283,7 +302,7 @@ fn judge(record: &ContainerRecord, condition: Condition) -> Option<Result<&'stat
                 Some(Err(format!("is unhealthy{}", last.map(|t| format!(": its check says: {t}")).unwrap_or_default())))
             }
             Some(_) => None,
-            None if state.status == Status::Running => {
+            None if state.status() == Status::Running => {
                 Some(Err("has no health check, so it never becomes healthy; give it a `healthcheck`".into()))
             }
             None => None,

@@ -1,9 +1,11 @@
 //! What the engine knows of containers, networks and volumes, in the form that the journal keeps. [`spec`] is what a container is
-//! to be; here is what has become of it.
+//! to be, `state` how it changes and what follows; here is what has become of it.
 
 pub mod spec;
+mod state;
 
 pub use spec::*;
+pub use state::{State, Status, Transition, Verdict, verdict};
 
 use crate::image::ChainId;
 use crate::network::address::{Addresses, Pool, Subnet};
@@ -75,52 +77,6 @@ impl ContainerRecord {
     pub fn all_layers(&self) -> impl Iterator<Item = &ChainId> {
         self.layers.iter().chain(self.spec.mounts.iter().flat_map(|mount| &mount.layers))
     }
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    #[default]
-    Created,
-    Running,
-    Paused,
-    Restarting,
-    Exited,
-    Removing,
-}
-
-impl Status {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Status::Created => "created",
-            Status::Running => "running",
-            Status::Paused => "paused",
-            Status::Restarting => "restarting",
-            Status::Exited => "exited",
-            Status::Removing => "removing",
-        }
-    }
-
-    /// The container has a process, or is about to have one again.
-    pub fn is_alive(self) -> bool {
-        matches!(self, Status::Running | Status::Paused | Status::Restarting)
-    }
-}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct State {
-    pub status: Status,
-    pub pid: i32,
-    pub exit_code: i32,
-    pub oom_killed: bool,
-    /// Why the last start failed.
-    pub error: String,
-    pub started_at: Option<Timestamp>,
-    /// What it has written from here on is of its last start.
-    pub output_since: Option<Timestamp>,
-    pub finished_at: Option<Timestamp>,
-    pub health: Option<Health>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
