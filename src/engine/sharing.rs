@@ -52,7 +52,15 @@ impl Engine {
         let mut shared = Vec::new();
         if let Some(id) = record.spec.ipc.container() {
             let other = self.container(id)?;
-            shared.push(self.mount_of(record, &other, Path::new(SHM), PathBuf::from(SHM)).await?);
+            let found = self.mount_of(record, &other, Path::new(SHM), PathBuf::from(SHM)).await;
+            shared.push(found.map_err(|error| match error {
+                EngineError::NotRunning { name: other } => EngineError::Start {
+                    name: record.name.clone(),
+                    message: format!("it shares {SHM} with {other}, which is not running"),
+                    code: 128,
+                },
+                error => error,
+            })?);
         }
         let volumes = self.own_file_systems(record);
         for mount in record.spec.mounts.iter().filter(|mount| volumes.contains(&mount.source)) {
@@ -69,7 +77,8 @@ impl Engine {
                         shared.push(found);
                         break;
                     }
-                    // It has ended meanwhile.
+                    // It has ended meanwhile, though that may not have been noticed yet.
+                    Err(EngineError::NotRunning { .. }) => {}
                     Err(_) if !other.status().is_alive() => {}
                     Err(error) => return Err(error),
                 }
@@ -92,7 +101,8 @@ impl Engine {
             message: format!("it shares {} with {}, which {why}", theirs.display(), other.name()),
             code: 128,
         };
-        let link = other.link().ok_or_else(|| failed("is not running"))?;
+        let gone = EngineError::NotRunning { name: other.name() };
+        let Some(link) = other.link() else { return Err(gone) };
         let (sender, receiver) = oneshot::channel();
         {
             // Requests and those who wait for the answers are in the same order.
@@ -100,11 +110,15 @@ impl Engine {
             if !live.keeps_mounts {
                 return Err(failed("an earlier version of wharf has started: restart it"));
             }
-            link.send(&Request::Mount(theirs.to_path_buf()), &[]).map_err(|_| failed("is not running"))?;
+            if link.send(&Request::Mount(theirs.to_path_buf()), &[]).is_err() {
+                return Err(gone);
+            }
             live.mounts.push_back(sender);
         }
         let answer = tokio::time::timeout(MONITOR_TIMEOUT, receiver).await.map_err(|_| failed("does not answer"))?;
-        let fds: [OwnedFd; 2] = answer.unwrap_or_default().try_into().map_err(|_| failed("has it no more"))?;
+        // Its end has ended the question.
+        let Ok(answer) = answer else { return Err(gone) };
+        let fds: [OwnedFd; 2] = answer.try_into().map_err(|_| failed("has it no more"))?;
         let [namespace, mount] = fds.map(Arc::new);
         Ok(SharedMount { destination, namespace, mount })
     }
