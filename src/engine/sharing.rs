@@ -17,6 +17,9 @@ const SHM: &str = "/dev/shm";
 /// A monitor answers at once; one that is stopped does not.
 const MONITOR_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A container whose first process has ended is known to have within this time.
+const END_MAY_TAKE: Duration = Duration::from_secs(2);
+
 /// A mount of another container's, and the mount namespace in which it is.
 pub(super) struct SharedMount {
     pub destination: PathBuf,
@@ -118,7 +121,15 @@ impl Engine {
         let answer = tokio::time::timeout(MONITOR_TIMEOUT, receiver).await.map_err(|_| failed("does not answer"))?;
         // Its end has ended the question.
         let Ok(answer) = answer else { return Err(gone) };
-        let fds: [OwnedFd; 2] = answer.try_into().map_err(|_| failed("has it no more"))?;
+        let fds: [OwnedFd; 2] = match answer.try_into() {
+            Ok(fds) => fds,
+            // A container that is ending has no mount namespace any more.
+            Err(_) => {
+                let ended = other.wait_until(|record| !record.state.status().has_process());
+                let ends = tokio::time::timeout(END_MAY_TAKE, ended).await.is_ok();
+                return Err(if ends { gone } else { failed("has it no more") });
+            }
+        };
         let [namespace, mount] = fds.map(Arc::new);
         Ok(SharedMount { destination, namespace, mount })
     }
