@@ -1,7 +1,8 @@
 //! Images from files: a root file system as a tar (`import`), and what `docker save` or an OCI layout holds (`load`).
 
-use super::digest::{ChainId, DiffId, Digest, Hashing};
-use super::manifest::{Answer, Configuration, Index, Manifest};
+use super::arrival::{Arrived, Expected, Keep};
+use super::digest::{DiffId, Digest, Hashing};
+use super::manifest::{self, Answer, Configuration, Index, MAX_DOCUMENT, Manifest};
 use super::store::Store;
 use super::{Image, ImageError, ImageRef, compression};
 use oci_spec::image::{
@@ -36,7 +37,7 @@ pub fn import(store: &Store, tar: impl Read, name: &ImageRef, changes: &[String]
         .build()
         .map_err(malformed)?;
     let size = staged.bytes;
-    write_image(store, name, &configuration, vec![(diff_id, size)], vec![Some(staged)])
+    write_image(store, name, &configuration, vec![(diff_id, size)], vec![Arrived::Staged(staged)])
 }
 
 /// Writes images as `docker save` does: an archive that is an OCI layout as well, layers uncompressed. Each has its names there,
@@ -181,8 +182,7 @@ pub fn add_layer(
         "mediaType": "application/vnd.oci.image.config.v1+json", "digest": Digest::of(config.as_bytes()), "size": config.len(),
     });
     manifest["mediaType"] = json!("application/vnd.oci.image.manifest.v1+json");
-    let mut layers: Vec<Option<super::store::StagedLayer>> = base.layers.iter().map(|_| None).collect();
-    layers.push(Some(staged));
+    let layers = base.known_layers().chain([Arrived::Staged(staged)]).collect();
     store.commit(name, config.as_bytes(), manifest.to_string().as_bytes(), layers)
 }
 
@@ -198,7 +198,7 @@ fn write_image(
     name: &ImageRef,
     configuration: &ImageConfiguration,
     layers: Vec<(DiffId, u64)>,
-    staged: Vec<Option<super::store::StagedLayer>>,
+    arrived: Vec<Arrived>,
 ) -> Result<Image, ImageError> {
     let malformed = |e: oci_spec::OciSpecError| ImageError::Malformed { what: "manifest", why: e.to_string() };
     let json =
@@ -220,7 +220,7 @@ fn write_image(
         .build()
         .map_err(malformed)?;
     let manifest = serde_json::to_vec(&manifest).map_err(|e| ImageError::Malformed { what: "manifest", why: e.to_string() })?;
-    store.commit(name, &json, &manifest, staged)
+    store.commit(name, &json, &manifest, arrived)
 }
 
 /// One `--change`, as `docker import` takes them.
@@ -285,6 +285,9 @@ fn apply_change(mut config: Config, change: &str) -> Result<Config, ImageError> 
     Ok(config)
 }
 
+/// Members of an archive that is loaded: each is remembered by its name.
+const MAX_MEMBERS: usize = 100_000;
+
 /// Loads every image of an archive: `docker save`, or an OCI layout in a tar.
 ///
 /// # Errors
@@ -297,7 +300,11 @@ pub fn load(store: &Store, tar: impl Read, work: &Path) -> Result<Vec<(ImageRef,
     let read = |name: &str| -> Result<Vec<u8>, ImageError> {
         let path =
             members.get(name).ok_or_else(|| ImageError::Malformed { what: "archive", why: format!("it has no `{name}`") })?;
-        std::fs::read(path).map_err(ImageError::store(format!("reading `{name}` of the archive")))
+        let failed = ImageError::store(format!("reading `{name}` of the archive"));
+        let mut bytes = Vec::new();
+        // One byte more than is allowed: who reads it refuses it.
+        File::open(path).map_err(&failed)?.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).map_err(&failed)?;
+        Ok(bytes)
     };
     if members.contains_key("index.json") && !members.contains_key("manifest.json") {
         return load_oci(store, &members, &read);
@@ -309,74 +316,56 @@ pub fn load(store: &Store, tar: impl Read, work: &Path) -> Result<Vec<(ImageRef,
         repo_tags: Option<Vec<String>>,
         layers: Vec<String>,
     }
-    let saved: Vec<Saved> = serde_json::from_slice(&read("manifest.json")?)
-        .map_err(|e| ImageError::Malformed { what: "archive's manifest.json", why: e.to_string() })?;
+    let saved: Vec<Saved> = manifest::read("archive's manifest.json", &read("manifest.json")?)?;
     let mut loaded = Vec::new();
     for image in saved {
         let configuration = Configuration::parse(&read(&image.config)?)?;
-        for tag in image.repo_tags.unwrap_or_default() {
-            let name: ImageRef = tag.parse::<ImageRef>()?;
-            let mut staged = Vec::new();
-            let mut layers = Vec::new();
-            for (layer, chain) in image.layers.iter().zip(configuration.chain_ids()) {
-                let path = members
-                    .get(layer)
-                    .ok_or_else(|| ImageError::Malformed { what: "archive", why: format!("it has no `{layer}`") })?;
-                let one = stage(store, path, &chain)?;
-                if let Some(new) = one.as_ref().filter(|new| !store.can_be_made_again(new).unwrap_or(true)) {
-                    keep(store, path, new.diff_id.digest(), Form::Plain)?;
-                }
-                staged.push(one);
-                layers.push((configuration.diff_ids[layers.len()].clone(), std::fs::metadata(path).map_or(0, |m| m.len())));
+        let names: Vec<ImageRef> = image.repo_tags.unwrap_or_default().iter().map(|tag| tag.parse()).collect::<Result<_, _>>()?;
+        let Some(first) = names.first() else { continue };
+        let mut arrived = Vec::new();
+        let mut layers = Vec::new();
+        for (layer, (diff_id, chain)) in image.layers.iter().zip(configuration.diff_ids.iter().zip(configuration.chain_ids())) {
+            let path = members
+                .get(layer)
+                .ok_or_else(|| ImageError::Malformed { what: "archive", why: format!("it has no `{layer}`") })?;
+            let one = store.arrive(open(path)?, &Expected { chain, diff_id: diff_id.clone(), blob: None }, Keep::Nothing)?;
+            if let Arrived::Staged(new) = &one
+                && !store.can_be_made_again(new)?
+            {
+                keep_plain(store, path, diff_id)?;
             }
-            let stored = write_image(store, &name, &configuration.parsed, layers, staged)?;
-            loaded.push((name, stored));
+            arrived.push(one);
+            layers.push((diff_id.clone(), std::fs::metadata(path).map_or(0, |m| m.len())));
+        }
+        let stored = write_image(store, first, &configuration.parsed, layers, arrived)?;
+        for name in names {
+            store.tag(&stored, &name)?;
+            loaded.push((name, stored.clone()));
         }
     }
     Ok(loaded)
 }
 
-fn stage(store: &Store, path: &Path, chain_id: &ChainId) -> Result<Option<super::store::StagedLayer>, ImageError> {
-    if store.has_layer(chain_id).is_some() {
-        return Ok(None);
-    }
-    let context = || ImageError::store(format!("reading {}", path.display()));
-    let file = File::open(path).map_err(context())?;
-    store.stage(compression::plain(file).map_err(context())?).map(Some)
+fn open(path: &Path) -> Result<File, ImageError> {
+    File::open(path).map_err(ImageError::store(format!("reading {}", path.display())))
 }
 
-/// In which form a layer's archive is kept.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
-    AsItIs,
-    Plain,
-}
-
-/// Keeps a layer's archive under its digest.
-fn keep(store: &Store, path: &Path, digest: &Digest, form: Form) -> Result<(), ImageError> {
+/// Keeps a layer's archive, without its compression, under its digest.
+fn keep_plain(store: &Store, path: &Path, diff_id: &DiffId) -> Result<(), ImageError> {
+    let digest = diff_id.digest();
     if store.find_blob(digest).is_some() {
         return Ok(());
     }
-    let context = || ImageError::store(format!("keeping {}", path.display()));
+    let failed = ImageError::store(format!("keeping {}", path.display()));
     let copy = store.blob_draft()?;
-    let file = File::open(path).map_err(context())?;
-    let got = match form {
-        Form::AsItIs => digest_through(copy.copying(file)?, digest),
-        Form::Plain => digest_through(copy.copying(compression::plain(file).map_err(context())?)?, digest),
-    };
-    let got = got.map_err(context())?;
+    let mut hashing = Hashing::sha256(copy.copying(compression::plain(open(path)?).map_err(&failed)?)?);
+    io::copy(&mut hashing, &mut io::sink()).map_err(&failed)?;
+    let (_, got) = hashing.finish();
     if got != *digest {
         return Err(ImageError::wrong_digest("layer", digest, &got));
     }
     store.arriving().insert(digest.clone());
     store.keep_blob(copy, digest)
-}
-
-/// The digest of a whole stream, by the algorithm of another.
-fn digest_through(reader: impl Read, like: &Digest) -> io::Result<Digest> {
-    let mut hashing = Hashing::new(reader, like.algorithm());
-    io::copy(&mut hashing, &mut io::sink())?;
-    Ok(hashing.finish().1)
 }
 
 /// Where the archive of a layer comes from: the one that was kept, or its files.
@@ -430,22 +419,42 @@ fn load_oci(
             }
         };
         let config = checked(&parsed.config.digest)?;
-        let mut staged = Vec::new();
-        for (layer, chain) in parsed.layers.iter().zip(Configuration::parse(&config)?.chain_ids()) {
-            let name = member(&layer.digest);
-            let path = members
-                .get(&name)
-                .ok_or_else(|| ImageError::Malformed { what: "archive", why: format!("it has no `{name}`") })?;
-            staged.push(stage(store, path, &chain)?);
-            keep(store, path, &layer.digest, Form::AsItIs)?;
-        }
-        let image = store.commit(&name, &config, &bytes, staged)?;
+        let arrived = Expected::all(&parsed, &Configuration::parse(&config)?)?
+            .iter()
+            .zip(&parsed.layers)
+            .map(|(expected, layer)| load_layer(store, members, expected, layer))
+            .collect::<Result<_, _>>()?;
+        let image = store.commit(&name, &config, &bytes, arrived)?;
         loaded.push((name, image));
     }
     if loaded.is_empty() {
         return Err(ImageError::Malformed { what: "archive", why: "it holds no image with a name".into() });
     }
     Ok(loaded)
+}
+
+/// A layer of an OCI layout. One that is missing there may be here, where its blob was seen before.
+fn load_layer(
+    store: &Store,
+    members: &HashMap<String, PathBuf>,
+    expected: &Expected,
+    layer: &manifest::Descriptor,
+) -> Result<Arrived, ImageError> {
+    let name = member(&layer.digest);
+    let Some(path) = members.get(&name) else {
+        let known = store.known_layer(expected);
+        return known.map(Arrived::Here).ok_or_else(|| ImageError::Malformed {
+            what: "archive",
+            why: format!("it has no `{name}`, and that layer was never pulled or loaded here"),
+        });
+    };
+    let file = open(path)?;
+    let length = file.metadata().map_err(ImageError::store(format!("reading {}", path.display())))?.len();
+    if length != layer.size {
+        let why = format!("`{name}` has {length} bytes, and its descriptor says {}", layer.size);
+        return Err(ImageError::Malformed { what: "archive", why });
+    }
+    store.arrive(file, expected, Keep::Blob)
 }
 
 /// Writes each member of a tar to a numbered file, and returns which is which. Links between members (old `docker save`
@@ -458,6 +467,9 @@ fn lay_out(tar: impl Read, directory: &Path) -> Result<HashMap<String, PathBuf>,
     let mut links = Vec::new();
     for (i, entry) in archive.entries().map_err(damaged)?.enumerate() {
         let mut entry = entry.map_err(damaged)?;
+        if i == MAX_MEMBERS {
+            return Err(ImageError::Malformed { what: "archive", why: format!("it has more than {MAX_MEMBERS} members") });
+        }
         let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_string();
         match entry.header().entry_type() {
             tar::EntryType::Regular => {

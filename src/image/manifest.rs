@@ -49,7 +49,7 @@ impl Manifest {
     /// # Errors
     /// When it is too large, is no manifest, or is an index at the same time (CVE-2021-41190).
     pub fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
-        let manifest: Manifest = read("manifest", bytes)?;
+        let manifest: Manifest = read_object("manifest", bytes)?;
         if Fields::of(bytes).manifests.is_some() {
             return Err(malformed("manifest", "it is an index as well"));
         }
@@ -128,7 +128,7 @@ impl Index {
     /// # Errors
     /// When it is too large, is no index, or is a manifest at the same time (CVE-2021-41190).
     pub fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
-        let index: Index = read("index", bytes)?;
+        let index: Index = read_object("index", bytes)?;
         let fields = Fields::of(bytes);
         if fields.layers.is_some() || fields.config.is_some() {
             return Err(malformed("index", "it is a manifest as well"));
@@ -203,7 +203,7 @@ impl Configuration {
     /// # Errors
     /// When it is too large, is no configuration, or names a layer by what is no digest.
     pub fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
-        let parsed: ImageConfiguration = read("configuration", bytes)?;
+        let parsed: ImageConfiguration = read_object("configuration", bytes)?;
         let diff_ids = parsed.rootfs().diff_ids();
         if diff_ids.len() > MAX_LAYERS {
             return Err(malformed("configuration", format!("it has {} layers, and {MAX_LAYERS} can be mounted", diff_ids.len())));
@@ -233,14 +233,18 @@ pub fn read<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, 
     serde_json::from_slice(bytes).map_err(|e| malformed(what, e))
 }
 
+/// As [`read`]. A list would be taken for the fields in their order.
+fn read_object<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, ImageError> {
+    match bytes.trim_ascii_start().first() {
+        Some(b'{') => read(what, bytes),
+        _ => Err(malformed(what, "it is no JSON object")),
+    }
+}
+
 /// Whether a document is within its bounds, without making anything of it.
 fn check(what: &'static str, bytes: &[u8]) -> Result<(), ImageError> {
     if bytes.len() as u64 > MAX_DOCUMENT {
         return Err(malformed(what, format!("it has {} bytes, and {MAX_DOCUMENT} are allowed", bytes.len())));
-    }
-    // A list would be taken for the fields in their order.
-    if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return Err(malformed(what, "it is no JSON object"));
     }
     let mut values = 0;
     let mut reader = serde_json::Deserializer::from_slice(bytes);

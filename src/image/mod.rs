@@ -1,6 +1,8 @@
 //! Images: references, registries, archives, and the store of unpacked layers.
 
+pub mod answers;
 pub mod archive;
+pub mod arrival;
 pub mod attest;
 pub mod build;
 pub mod chunks;

@@ -1,10 +1,11 @@
 //! Pushing to a registry: what it has already is not sent, what it has under another name is mounted, the rest is compressed
 //! from the unpacked layer, once.
 
+use super::answers::{self, MAX_ERROR};
 use super::attest::{Attested, Blob, OCI_INDEX};
 use super::digest::{ChainId, DiffId, Digest, Hashing};
 use super::manifest::{Descriptor, Manifest};
-use super::registry::{Registry, blocking, root_cause};
+use super::registry::{Registry, blocking};
 use super::store::Store;
 use super::{Image, ImageError, ImageRef, Progress, Report, build::tarball};
 use futures::stream::{StreamExt, TryStreamExt};
@@ -13,6 +14,7 @@ use serde_json::json;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -87,8 +89,8 @@ impl Registry {
     async fn put_manifest(&self, name: &ImageRef, version: &str, kind: &str, manifest: &Blob) -> Result<(), ImageError> {
         let (client, url) = self.place(name, &format!("manifests/{version}")).await?;
         let put = || std::future::ready(Ok(client.put(&url).header(header::CONTENT_TYPE, kind).body(manifest.bytes.clone())));
-        let response = self.authorised(name, "pull,push", put).await?;
-        if response.status().is_success() { Ok(()) } else { Err(refused(name, "the manifest", response).await) }
+        let response = self.authorised(name, "pull,push", self.patience.document, put).await?;
+        if response.status().is_success() { Ok(()) } else { Err(self.refused(name, "the manifest", response).await) }
     }
 
     async fn push_layer(
@@ -127,11 +129,12 @@ impl Registry {
 
     async fn has_blob(&self, name: &ImageRef, digest: &Digest) -> Result<bool, ImageError> {
         let (client, url) = self.place(name, &format!("blobs/{digest}")).await?;
-        let response = self.authorised(name, "pull,push", || std::future::ready(Ok(client.head(&url)))).await?;
+        let response =
+            self.authorised(name, "pull,push", self.patience.answer, || std::future::ready(Ok(client.head(&url)))).await?;
         match response.status() {
             StatusCode::OK => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),
-            _ => Err(refused(name, "a layer", response).await),
+            _ => Err(self.refused(name, "a layer", response).await),
         }
     }
 
@@ -146,7 +149,8 @@ impl Registry {
             }
             let (client, uploads) = self.place(name, "blobs/uploads/").await?;
             let url = format!("{uploads}?mount={digest}&from={}", other.path);
-            let response = self.authorised(name, "pull,push", || std::future::ready(Ok(client.post(&url)))).await?;
+            let response =
+                self.authorised(name, "pull,push", self.patience.answer, || std::future::ready(Ok(client.post(&url)))).await?;
             if response.status() == StatusCode::CREATED {
                 return Ok(true);
             }
@@ -161,9 +165,10 @@ impl Registry {
             why,
         };
         let (client, begin) = self.place(name, "blobs/uploads/").await?;
-        let response = self.authorised(name, "pull,push", || std::future::ready(Ok(client.post(&begin)))).await?;
+        let response =
+            self.authorised(name, "pull,push", self.patience.answer, || std::future::ready(Ok(client.post(&begin)))).await?;
         if response.status() != StatusCode::ACCEPTED {
-            return Err(refused(name, "an upload", response).await);
+            return Err(self.refused(name, "an upload", response).await);
         }
         let place = response
             .headers()
@@ -175,14 +180,27 @@ impl Registry {
             return Err(failed(format!("it wants the upload on another host, {}", url.host_str().unwrap_or_default())));
         }
         url.query_pairs_mut().append_pair("digest", digest.as_str());
+        let (progress, sent) = tokio::sync::watch::channel(0);
+        let progress = Arc::new(progress);
         let put = || {
-            let (request, body) = (client.put(url.clone()), body.clone());
+            let (request, body, progress) = (client.put(url.clone()), body.clone(), progress.clone());
             async move {
                 let request =
                     request.header(header::CONTENT_TYPE, "application/octet-stream").header(header::CONTENT_LENGTH, size);
                 Ok(match body {
-                    Body::Bytes(bytes) => request.body(bytes),
-                    Body::File(path, sending) => {
+                    Body::Bytes(bytes) => {
+                        let pieces: Vec<_> = bytes.chunks(PIECE).map(|piece| Ok::<_, io::Error>(piece.to_vec())).collect();
+                        let mut count = 0;
+                        request.body(reqwest::Body::wrap_stream(futures::stream::iter(pieces).inspect_ok(move |piece| {
+                            count += piece.len() as u64;
+                            progress.send_replace(count);
+                        })))
+                    }
+                    Body::File(path, shown) => {
+                        let sending: Sending = Arc::new(move |count| {
+                            progress.send_replace(count);
+                            shown(count);
+                        });
                         let file = tokio::fs::File::open(&path)
                             .await
                             .map_err(ImageError::store(format!("reading {}", path.display())))?;
@@ -191,8 +209,27 @@ impl Registry {
                 })
             }
         };
-        let response = self.authorised(name, "pull,push", put).await?;
-        if response.status() == StatusCode::CREATED { Ok(()) } else { Err(refused(name, "a layer", response).await) }
+        let uploading = self.authorised(name, "pull,push", Duration::MAX, put);
+        let response = tokio::select! {
+            response = uploading => response?,
+            why = answers::stalled(sent, size, self.patience) => return Err(failed(why)),
+        };
+        if response.status() == StatusCode::CREATED { Ok(()) } else { Err(self.refused(name, "a layer", response).await) }
+    }
+
+    /// Why a registry did not take something, in its own words where it has any.
+    async fn refused(&self, name: &ImageRef, what: &str, response: reqwest::Response) -> ImageError {
+        let status = response.status();
+        let answer = answers::read(response, MAX_ERROR, self.patience.document).await;
+        let said = answer.ok().and_then(|answer| answers::error_message(&answer));
+        let why = match (status, said) {
+            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {
+                "it does not let you push there: log in with `docker login`, or check the name".into()
+            }
+            (_, None) => format!("it refused {what} with {status}"),
+            (_, Some(said)) => format!("it refused {what} with {status}: {said}"),
+        };
+        ImageError::Registry { host: name.host.clone(), what: format!("a push of {}", name.familiar()), why }
     }
 }
 
@@ -201,16 +238,18 @@ impl Registry {
 enum Body {
     Bytes(Vec<u8>),
     /// With who is told how many bytes have been sent.
-    File(PathBuf, Arc<dyn Fn(u64) + Send + Sync>),
+    File(PathBuf, Sending),
 }
 
-fn chunks(
-    file: tokio::fs::File,
-    sending: Arc<dyn Fn(u64) + Send + Sync>,
-) -> impl futures::Stream<Item = io::Result<bytes::Bytes>> {
+type Sending = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// Bytes that are handed to the connection at once.
+const PIECE: usize = 1 << 18;
+
+fn chunks(file: tokio::fs::File, sending: Sending) -> impl futures::Stream<Item = io::Result<bytes::Bytes>> {
     use tokio::io::AsyncReadExt;
     futures::stream::try_unfold((file, 0, sending), |(mut file, mut sent, sending)| async move {
-        let mut buffer = bytes::BytesMut::with_capacity(1 << 18);
+        let mut buffer = bytes::BytesMut::with_capacity(PIECE);
         let n = file.read_buf(&mut buffer).await?;
         sent += n as u64;
         sending(sent);
@@ -224,6 +263,7 @@ fn compress(store: &Store, chain: &ChainId, diff_id: &DiffId) -> Result<Sent, Im
     if let Some(digest) = std::fs::read_to_string(&known).ok().and_then(|text| text.parse::<Digest>().ok())
         && let Some((file, size)) = store.find_blob(&digest)
     {
+        store.note_seen(chain, &digest).map_err(ImageError::store("compressing a layer".into()))?;
         return Ok(Sent { digest, size, kind: OCI_GZIP.into(), file });
     }
     let draft = store.blob_draft()?;
@@ -245,24 +285,9 @@ fn compress(store: &Store, chain: &ChainId, diff_id: &DiffId) -> Result<Sent, Im
     writer.flush().map_err(&failed)?;
     let size = std::fs::metadata(draft.path()).map_err(&failed)?.len();
     store.keep_blob(draft, &digest)?;
+    // So that what is pulled again is not fetched.
+    store.note_seen(chain, &digest).map_err(&failed)?;
     std::fs::write(&known, digest.as_str()).map_err(&failed)?;
     let (file, _) = store.find_blob(&digest).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
     Ok(Sent { digest, size, kind: OCI_GZIP.into(), file })
-}
-
-/// Why a registry did not take something, in its own words where it has any.
-async fn refused(name: &ImageRef, what: &str, response: reqwest::Response) -> ImageError {
-    let status = response.status();
-    let said = match response.json::<serde_json::Value>().await {
-        Ok(json) => json["errors"][0]["message"].as_str().unwrap_or_default().to_string(),
-        Err(error) => root_cause(&error),
-    };
-    let why = match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            "it does not let you push there: log in with `docker login`, or check the name".into()
-        }
-        _ if said.is_empty() => format!("it refused {what} with {status}"),
-        _ => format!("it refused {what} with {status}: {said}"),
-    };
-    ImageError::Registry { host: name.host.clone(), what: format!("a push of {}", name.familiar()), why }
 }

@@ -1,24 +1,26 @@
 //! Pulling from an OCI or Docker registry: tokens, manifests by platform, layers in parallel, every digest checked.
 
+use super::answers::{self, MAX_TOKEN, Pace, Patience, challenge_parameters};
+use super::arrival::{Arrived, Expected, Keep};
 use super::chunks::ChunkReader;
-use super::digest::{ChainId, Digest, Hashing};
+use super::digest::Digest;
 use super::hosts::{Hosts, Scheme, registry_of};
 use super::manifest::{Answer, Configuration, Descriptor, Manifest};
-use super::store::{StagedLayer, Store};
-use super::{Image, ImageError, ImageRef, Progress, Report, compression};
+use super::store::Store;
+use super::{Image, ImageError, ImageRef, Progress, Report};
 use futures::stream::{StreamExt, TryStreamExt};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore};
 
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
 /// Docker fetches three layers of an image at once as well.
 const LAYERS_AT_ONCE: usize = 3;
-const MAX_MANIFEST: usize = 8 << 20;
 /// How often a broken download is taken up, each time after twice the time: 7 s in all.
 const TRIES: u32 = 5;
 /// Chunks that wait for the unpacking; each is at most some ten kilobytes.
@@ -32,28 +34,37 @@ pub struct Registry {
     /// Which of the insecure ones have HTTPS after all.
     has_https: Mutex<HashMap<String, bool>>,
     tokens: Mutex<HashMap<(String, String), String>>,
-    layers: Arc<Semaphore>,
+    /// By the registry's host: one that is slow takes nobody else's turn.
+    layers: Mutex<HashMap<String, Weak<Semaphore>>>,
+    pub(super) patience: Patience,
 }
 
 impl Registry {
     /// # Errors
     /// When the TLS library cannot be set up.
     pub fn new() -> Result<Self, ImageError> {
+        Self::with(Patience::default())
+    }
+
+    /// As [`Registry::new`], with another patience.
+    ///
+    /// # Errors
+    /// As [`Registry::new`].
+    pub fn with(patience: Patience) -> Result<Self, ImageError> {
         let build = |lax: bool| {
-            Client::builder()
-                .user_agent(concat!("wharf/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(std::time::Duration::from_secs(15))
-                .read_timeout(std::time::Duration::from_secs(60))
-                .danger_accept_invalid_certs(lax)
-                .build()
-                .map_err(|e| ImageError::Registry { host: "a registry".into(), what: "a connection".into(), why: e.to_string() })
+            answers::client(patience, lax).map_err(|e| ImageError::Registry {
+                host: "a registry".into(),
+                what: "a connection".into(),
+                why: e.to_string(),
+            })
         };
         Ok(Registry {
             client: build(false)?,
             lax: build(true)?,
             has_https: Mutex::default(),
             tokens: Mutex::default(),
-            layers: Arc::new(Semaphore::new(LAYERS_AT_ONCE)),
+            layers: Mutex::default(),
+            patience,
         })
     }
 
@@ -68,7 +79,8 @@ impl Registry {
                 let https = match known {
                     Some(https) => https,
                     None => {
-                        let https = self.lax.get(format!("https://{name}/v2/")).send().await.is_ok();
+                        let https =
+                            answers::send(self.lax.get(format!("https://{name}/v2/")), self.patience.answer).await.is_ok();
                         self.has_https.lock().await.insert(host.to_string(), https);
                         https
                     }
@@ -123,23 +135,16 @@ impl Registry {
                 Manifest::parse(&manifest)?
             }
         };
-        let config = self.get(name, &format!("blobs/{}", parsed.config.digest), None).await?;
-        let config = read_bounded(config, name).await?;
+        let config = self.document(name, &format!("blobs/{}", parsed.config.digest), None).await?;
         check_digest("configuration", &parsed.config.digest, &config)?;
-        let chains = Configuration::parse(&config)?.chain_ids();
-        if chains.len() != parsed.layers.len() {
-            return Err(ImageError::Malformed {
-                what: "manifest",
-                why: "it has another number of layers than the configuration".into(),
-            });
-        }
+        let expected = Expected::all(&parsed, &Configuration::parse(&config)?)?;
         let mut layers = Vec::new();
-        for (layer, chain) in parsed.layers.iter().zip(chains) {
-            layers.push(self.layer_unless_here(store, name, layer, chain, report.clone()));
+        for (layer, expected) in parsed.layers.iter().zip(expected) {
+            layers.push(self.layer_unless_here(store, name, layer, expected, report.clone()));
         }
-        let staged: Vec<Option<StagedLayer>> = futures::stream::iter(layers).buffered(LAYERS_AT_ONCE).try_collect().await?;
+        let arrived: Vec<Arrived> = futures::stream::iter(layers).buffered(LAYERS_AT_ONCE).try_collect().await?;
         let (store, name) = (store.clone(), known_as.clone());
-        blocking(move || store.commit(&name, &config, &manifest, staged)).await
+        blocking(move || store.commit(&name, &config, &manifest, arrived)).await
     }
 
     /// Whether a registry takes a user and a password.
@@ -150,7 +155,7 @@ impl Registry {
         let failed = |why: String| ImageError::Registry { host: host.into(), what: "a login".into(), why };
         let (client, base) = self.host(host).await?;
         let url = format!("{base}/v2/");
-        let first = client.get(&url).send().await.map_err(|e| failed(unreachable(&e)))?;
+        let first = answers::send(client.get(&url), self.patience.answer).await.map_err(failed)?;
         if first.status() == StatusCode::OK {
             return Ok(());
         }
@@ -159,14 +164,15 @@ impl Registry {
         let mut place = url.clone();
         if scheme.eq_ignore_ascii_case("bearer") {
             let parameters = challenge_parameters(parameters);
-            let realm = parameters.get("realm").ok_or_else(|| failed(format!("its challenge is not understood: {challenge}")))?;
+            let realm = parameters.get("realm").ok_or_else(|| failed(not_understood(challenge)))?;
             let mut url = reqwest::Url::parse(realm).map_err(|e| failed(e.to_string()))?;
             if let Some(service) = parameters.get("service") {
                 url.query_pairs_mut().append_pair("service", service);
             }
             place = url.to_string();
         }
-        let response = client.get(&place).basic_auth(user, Some(password)).send().await.map_err(|e| failed(unreachable(&e)))?;
+        let request = client.get(&place).basic_auth(user, Some(password));
+        let response = answers::send(request, self.patience.answer).await.map_err(failed)?;
         match response.status() {
             StatusCode::OK => {
                 self.tokens.lock().await.clear();
@@ -184,7 +190,7 @@ impl Registry {
     pub async fn resolve(&self, name: &ImageRef) -> Result<(Digest, String, usize), ImageError> {
         let response = self.get(name, &format!("manifests/{}", name.version()), Some(MANIFESTS)).await?;
         let kind = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_string();
-        let manifest = read_bounded(response, name).await?;
+        let manifest = self.read_document(response, name).await?;
         Ok((Digest::of(&manifest), kind, manifest.len()))
     }
 
@@ -193,21 +199,48 @@ impl Registry {
         store: &Arc<Store>,
         name: &ImageRef,
         layer: &Descriptor,
-        chain: ChainId,
+        expected: Expected,
         report: Report,
-    ) -> Result<Option<StagedLayer>, ImageError> {
-        if store.has_layer(&chain).is_some() {
+    ) -> Result<Arrived, ImageError> {
+        let already = || {
             let (id, total) = (layer.digest.short(), layer.size);
             report(Progress::Layer { id, status: "Already exists", current: total, total });
-            return Ok(None);
+        };
+        if let Some(known) = store.known_layer(&expected) {
+            already();
+            return Ok(Arrived::Here(known));
         }
-        let _turn = self.layers.acquire().await;
-        self.layer(store, name, &layer.digest, layer.size, report).await.map(Some)
+        let turns = {
+            let mut hosts = self.layers.lock().await;
+            hosts.retain(|_, turns| turns.strong_count() > 0);
+            let turns = hosts.get(&name.host).and_then(Weak::upgrade);
+            let turns = turns.unwrap_or_else(|| Arc::new(Semaphore::new(LAYERS_AT_ONCE)));
+            hosts.insert(name.host.clone(), Arc::downgrade(&turns));
+            turns
+        };
+        let _turn = turns.acquire().await;
+        if store.find_blob(&layer.digest).is_some() {
+            let (store, expected) = (store.clone(), expected.clone());
+            if let Some(arrived) = blocking(move || store.layer_of_kept_blob(&expected)).await? {
+                already();
+                return Ok(arrived);
+            }
+        }
+        self.layer(store, name, layer, expected, report).await
     }
 
     async fn manifest(&self, name: &ImageRef, version: &str) -> Result<Vec<u8>, ImageError> {
-        let response = self.get(name, &format!("manifests/{version}"), Some(MANIFESTS)).await?;
-        read_bounded(response, name).await
+        self.document(name, &format!("manifests/{version}"), Some(MANIFESTS)).await
+    }
+
+    async fn document(&self, name: &ImageRef, what: &str, accept: Option<&str>) -> Result<Vec<u8>, ImageError> {
+        let response = self.get(name, what, accept).await?;
+        self.read_document(response, name).await
+    }
+
+    async fn read_document(&self, response: Response, name: &ImageRef) -> Result<Vec<u8>, ImageError> {
+        let failed = |why: String| ImageError::Registry { host: name.host.clone(), what: name.familiar(), why };
+        answers::document(response, self.patience).await.map_err(failed)
     }
 
     /// Downloads a layer and unpacks it while it arrives. A connection that breaks is taken up again where it broke, while the
@@ -216,20 +249,15 @@ impl Registry {
         &self,
         store: &Arc<Store>,
         name: &ImageRef,
-        digest: &Digest,
-        size: u64,
+        &Descriptor { ref digest, size, .. }: &Descriptor,
+        expected: Expected,
         report: Report,
-    ) -> Result<StagedLayer, ImageError> {
+    ) -> Result<Arrived, ImageError> {
         let (sender, reader) = ChunkReader::channel(CHUNKS_AHEAD);
-        let (store, expected) = (store.clone(), digest.clone());
-        let image = name.familiar();
+        let (store, layer, image) = (store.clone(), digest.short(), name.familiar());
         let unpacking = tokio::task::spawn_blocking(move || {
-            let layer = expected.short();
-            unpack_checked(&store, reader, &expected).map_err(|source| ImageError::Layer {
-                layer,
-                image,
-                source: Box::new(source),
-            })
+            let failed = |source| ImageError::Layer { layer, image, source: Box::new(source) };
+            store.arrive(reader, &expected, Keep::Blob).map_err(failed)
         });
         let (mut current, mut failures) = (0, 0);
         let fetched = loop {
@@ -244,14 +272,14 @@ impl Registry {
                 break Err(failed);
             }
             report(Progress::Layer { id: digest.short(), status: "Retrying", current, total: size });
-            tokio::time::sleep(std::time::Duration::from_millis(250 << failures)).await;
+            tokio::time::sleep(Duration::from_millis(250 << failures)).await;
         };
         drop(sender);
-        let staged = unpacking.await.map_err(|e| ImageError::Malformed { what: "layer", why: e.to_string() })?;
+        let arrived = unpacking.await.map_err(|e| ImageError::Malformed { what: "layer", why: e.to_string() })?;
         fetched?;
-        let staged = staged?;
+        let arrived = arrived?;
         report(Progress::Layer { id: digest.short(), status: "Pull complete", current: size, total: size });
-        Ok(staged)
+        Ok(arrived)
     }
 
     /// Sends a blob's bytes from `current` on to the unpacking, and counts them.
@@ -270,14 +298,20 @@ impl Registry {
         // A server that knows no ranges sends everything again.
         let mut skip = if response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { *current };
         let mut stream = response.bytes_stream();
-        while let Some(chunk) = stream.next().await {
-            let mut chunk = chunk.map_err(|e| failed(root_cause(&e)))?;
+        let mut pace = Pace::new(self.patience);
+        while let Some(chunk) = pace.next(stream.next()).await.map_err(failed)? {
+            let mut chunk = chunk.map_err(|e| failed(answers::root_cause(&e)))?;
+            pace.came(chunk.len());
             let known = skip.min(chunk.len() as u64);
             skip -= known;
             let chunk = chunk.split_off(known as usize);
             *current += chunk.len() as u64;
+            if *current > size {
+                let why = format!("the layer {} is longer than the {size} bytes that it says", digest.short());
+                return Err(ImageError::Malformed { what: "manifest", why });
+            }
             report(Progress::Layer { id: digest.short(), status: "Downloading", current: *current, total: size });
-            if sender.send(Ok(chunk)).await.is_err() {
+            if pace.meanwhile(sender.send(Ok(chunk))).await.is_err() {
                 // The unpacking has given up, and says why.
                 return Ok(());
             }
@@ -304,7 +338,7 @@ impl Registry {
                 None => request,
             }))
         };
-        let response = self.authorised(name, "pull", request).await?;
+        let response = self.authorised(name, "pull", self.patience.answer, request).await?;
         match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
             StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -318,11 +352,12 @@ impl Registry {
     }
 
     /// Sends a request, and once more with the authorisation that the registry asks for. `action` is what is to be done with
-    /// the repository: `pull`, or `pull,push`.
+    /// the repository: `pull`, or `pull,push`; `limit` is how long the answer may take to begin.
     pub(super) async fn authorised<F>(
         &self,
         name: &ImageRef,
         action: &str,
+        limit: Duration,
         request: impl Fn() -> F,
     ) -> Result<Response, ImageError>
     where
@@ -335,7 +370,7 @@ impl Registry {
             if let Some(authorization) = self.tokens.lock().await.get(&scope) {
                 request = request.header(header::AUTHORIZATION, authorization);
             }
-            let response = request.send().await.map_err(|e| failed(unreachable(&e)))?;
+            let response = answers::send(request, limit).await.map_err(failed)?;
             match response.status() {
                 StatusCode::UNAUTHORIZED if attempt == 0 => {
                     let challenge =
@@ -361,7 +396,7 @@ impl Registry {
                 .ok_or_else(|| ImageError::NotFound { image: name.familiar(), host: name.host.clone() });
         }
         let parameters = challenge_parameters(parameters);
-        let realm = parameters.get("realm").ok_or_else(|| failed(format!("its challenge is not understood: {challenge}")))?;
+        let realm = parameters.get("realm").ok_or_else(|| failed(not_understood(challenge)))?;
         let mut url = reqwest::Url::parse(realm).map_err(|e| failed(e.to_string()))?;
         let scope = format!("repository:{}:{action}", name.path);
         url.query_pairs_mut().append_pair("scope", parameters.get("scope").unwrap_or(&scope));
@@ -375,98 +410,25 @@ impl Registry {
         if let Some(basic) = basic {
             request = request.header(header::AUTHORIZATION, format!("Basic {basic}"));
         }
-        let response = request.send().await.map_err(|e| failed(unreachable(&e)))?;
+        let response = answers::send(request, self.patience.answer).await.map_err(failed)?;
         if !response.status().is_success() {
             return Err(failed(format!("the token server answered {}", response.status())));
         }
-        let json: serde_json::Value = response.json().await.map_err(|e| failed(root_cause(&e)))?;
-        let token = json["token"]
-            .as_str()
-            .or(json["access_token"].as_str())
-            .ok_or_else(|| failed("the token server sent no token".into()))?;
-        Ok(format!("Bearer {token}"))
+        let answer = answers::read(response, MAX_TOKEN, self.patience.document).await.map_err(failed)?;
+        Ok(format!("Bearer {}", answers::token(&answer).map_err(failed)?))
     }
 }
 
-/// Unpacks what a reader brings, keeps the blob as it came, and checks both.
-fn unpack_checked(store: &Store, reader: ChunkReader, expected: &Digest) -> Result<StagedLayer, ImageError> {
-    let archive = |e: io::Error| ImageError::Unpack(super::unpack::UnpackError::Archive(e));
-    let copy = store.blob_draft()?;
-    let mut hashing = Hashing::new(copy.copying(reader)?, expected.algorithm());
-    let staged = store.stage(compression::plain(&mut hashing).map_err(archive)?)?;
-    io::copy(&mut hashing, &mut io::sink()).map_err(archive)?;
-    let (_, got) = hashing.finish();
-    if got != *expected {
-        return Err(ImageError::wrong_digest("layer", expected, &got));
-    }
-    // The image that it belongs to has no name yet.
-    store.arriving().insert(expected.clone());
-    store.keep_blob(copy, expected)?;
-    Ok(staged)
-}
-
-fn challenge_parameters(text: &str) -> HashMap<String, String> {
-    let mut parameters = HashMap::new();
-    let mut rest = text;
-    while let Some((name, after)) = rest.split_once('=') {
-        let (value, next) = match after.strip_prefix('"') {
-            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
-            None => after.split_once(',').unwrap_or((after, "")),
-        };
-        parameters.insert(name.trim_matches([' ', ',']).to_ascii_lowercase(), value.to_string());
-        rest = next.trim_start_matches([',', ' ']);
-    }
-    parameters
+fn not_understood(challenge: &str) -> String {
+    format!("its challenge is not understood: {}", challenge.chars().take(200).collect::<String>())
 }
 
 fn check_digest(what: &str, expected: &Digest, bytes: &[u8]) -> Result<(), ImageError> {
     expected.matches(bytes).map_err(|got| ImageError::wrong_digest(what, expected, &got))
 }
 
-async fn read_bounded(response: Response, name: &ImageRef) -> Result<Vec<u8>, ImageError> {
-    let failed = |why: String| ImageError::Registry { host: name.host.clone(), what: name.familiar(), why };
-    let mut bytes = Vec::new();
-    let mut stream = response.bytes_stream();
-    while let Some(chunk) = stream.next().await {
-        bytes.extend_from_slice(&chunk.map_err(|e| failed(root_cause(&e)))?);
-        if bytes.len() > MAX_MANIFEST {
-            return Err(failed(format!("its answer is larger than {MAX_MANIFEST} bytes")));
-        }
-    }
-    Ok(bytes)
-}
-
-fn unreachable(error: &reqwest::Error) -> String {
-    let cause = root_cause(error);
-    // Hickory's words for a name without an address.
-    if cause.contains("no records found") {
-        return "its name is not known here: check the image's name, the network and /etc/resolv.conf".into();
-    }
-    if error.is_connect() || error.is_timeout() { format!("it cannot be reached: {cause}") } else { cause }
-}
-
-pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
-}
-
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
 ) -> Result<T, ImageError> {
     tokio::task::spawn_blocking(work).await.map_err(|e| ImageError::Malformed { what: "image", why: e.to_string() })?
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn challenges_are_read() {
-        let p = challenge_parameters(r#"realm="https://auth.example/token",service="registry",scope="repository:a/b:pull,push""#);
-        assert_eq!(p["realm"], "https://auth.example/token");
-        assert_eq!(p["scope"], "repository:a/b:pull,push");
-    }
 }

@@ -5,6 +5,7 @@
 
 mod built;
 
+use super::arrival::{Arrived, KnownLayer};
 use super::build::files::Tree;
 use super::digest::{Algorithm, ChainId, DiffId, Digest, Hashing};
 use super::drafts::BlobDraft;
@@ -84,7 +85,33 @@ pub struct StagedLayer {
     directory: StagingDirectory,
     pub diff_id: DiffId,
     pub bytes: u64,
+    /// The blob that it came as, once that is known to be right.
+    blob: Option<Digest>,
 }
+
+impl Image {
+    /// Its layers, for another image on top of them.
+    pub fn known_layers(&self) -> impl Iterator<Item = Arrived> {
+        self.layers.iter().map(|chain| Arrived::Here(KnownLayer { chain: chain.clone(), blob: None }))
+    }
+}
+
+impl StagedLayer {
+    /// Remembers the blob that it came as. It is synced with the layer.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(super) fn note_blob(&mut self, blob: &Digest) -> Result<(), ImageError> {
+        fs::write(self.directory.0.join(BLOBS), format!("{blob}\n")).map_err(ImageError::store("storing a layer".into()))?;
+        self.blob = Some(blob.clone());
+        Ok(())
+    }
+}
+
+/// Beside a layer's files: the digests of the blobs that were seen to be this layer, one a line.
+const BLOBS: &str = "blobs";
+/// Bytes of such a file. A layer has one blob, or a few where others have compressed it; there is no end to what can be made.
+const MAX_BLOBS: u64 = 16 << 10;
 
 /// A layer in its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -229,6 +256,24 @@ impl Store {
         fs::read_to_string(self.layer_place(chain_id).join("size")).ok()?.trim().parse().ok()
     }
 
+    /// Whether a blob was seen to be a layer's. A line that a power cut has torn is no digest.
+    pub(super) fn has_seen(&self, chain_id: &ChainId, blob: &Digest) -> bool {
+        let seen = fs::read_to_string(self.layer_place(chain_id).join(BLOBS)).unwrap_or_default();
+        seen.lines().any(|line| line == blob.as_str())
+    }
+
+    /// Remembers that a blob is a layer's. It is not synced: what is lost is found out again.
+    pub(super) fn note_seen(&self, chain_id: &ChainId, blob: &Digest) -> io::Result<()> {
+        if self.has_seen(chain_id, blob) {
+            return Ok(());
+        }
+        let mut file = File::options().append(true).create(true).open(self.layer_place(chain_id).join(BLOBS))?;
+        if file.metadata()?.len() > MAX_BLOBS {
+            return Ok(());
+        }
+        file.write_all(format!("\n{blob}\n").as_bytes())
+    }
+
     /// Whether a layer's files are there, whether or not they are durable yet.
     pub fn is_usable(&self, chain_id: &ChainId) -> bool {
         // In this order: what is pending no more is known.
@@ -252,7 +297,7 @@ impl Store {
         io::copy(&mut hashing, &mut io::sink()).map_err(|e| ImageError::Unpack(super::unpack::UnpackError::Archive(e)))?;
         fs::write(directory.0.join("size"), unpacked.bytes.to_string())
             .map_err(ImageError::store("writing a layer's size".into()))?;
-        Ok(StagedLayer { directory, diff_id: hashing.finish().1.try_into()?, bytes: unpacked.bytes })
+        Ok(StagedLayer { directory, diff_id: hashing.finish().1.try_into()?, bytes: unpacked.bytes, blob: None })
     }
 
     /// Whether a layer's archive can be made again from its files, to the byte. One that cannot has to be kept, or the image could
@@ -351,42 +396,42 @@ impl Store {
 
     /// Makes an image known: its layers, its configuration and manifest, then its name.
     ///
-    /// `staged` are the layers that were missing, by their place. A layer whose content is not what the configuration says
-    /// is refused before anything is renamed.
+    /// `arrived` are its layers, the lowest first. A layer whose content is not what the configuration says is refused before
+    /// anything is renamed.
     ///
     /// # Errors
     /// A wrong digest, or the disk's.
-    pub fn commit(
-        &self,
-        name: &ImageRef,
-        config: &[u8],
-        manifest: &[u8],
-        staged: Vec<Option<StagedLayer>>,
-    ) -> Result<Image, ImageError> {
+    pub fn commit(&self, name: &ImageRef, config: &[u8], manifest: &[u8], arrived: Vec<Arrived>) -> Result<Image, ImageError> {
         let parsed = Manifest::parse(manifest)?;
         let configuration = Configuration::parse(config)?;
         let diff_ids = &configuration.diff_ids;
-        if diff_ids.len() != staged.len() {
+        if diff_ids.len() != arrived.len() || diff_ids.len() != parsed.layers.len() {
             return Err(ImageError::Malformed {
                 what: "configuration",
-                why: format!("it names {} layers, the manifest {}", diff_ids.len(), staged.len()),
+                why: format!("it names {} layers, the manifest {}", diff_ids.len(), parsed.layers.len()),
             });
         }
-        for (wanted, layer) in diff_ids.iter().zip(&staged) {
-            if let Some(layer) = layer.as_ref().filter(|layer| layer.diff_id != *wanted) {
-                return Err(ImageError::wrong_digest("layer", wanted.digest(), layer.diff_id.digest()));
+        let chains = configuration.chain_ids();
+        for ((wanted, chain), layer) in diff_ids.iter().zip(&chains).zip(&arrived) {
+            match layer {
+                Arrived::Staged(layer) if layer.diff_id != *wanted => {
+                    return Err(ImageError::wrong_digest("layer", wanted.digest(), layer.diff_id.digest()));
+                }
+                Arrived::Here(known) if known.chain != *chain => {
+                    return Err(ImageError::wrong_digest("chain of layers", chain.digest(), known.chain.digest()));
+                }
+                _ => {}
             }
         }
         let context = |doing: &str| ImageError::store(format!("{doing} {}", name.familiar()));
-        if staged.iter().any(Option::is_some) {
+        if arrived.iter().any(|layer| matches!(layer, Arrived::Staged(_))) {
             // One sync for all layers: without it a power cut could leave files without content under a valid name.
             let root = File::open(&self.root).map_err(context("storing the layers of"))?;
             nix::unistd::syncfs(&root).map_err(|e| context("storing the layers of")(e.into()))?;
         }
         let _names = self.hold_names();
-        let chains = configuration.chain_ids();
-        for (chain, layer) in chains.iter().zip(&staged) {
-            let Some(layer) = layer else { continue };
+        for (chain, layer) in chains.iter().zip(&arrived) {
+            let Arrived::Staged(layer) = layer else { continue };
             // Held so that no build puts its own there between the question and the answer.
             let pending = self.pending();
             if self.has_layer(chain).is_some() || pending.contains_key(chain) {
@@ -400,6 +445,12 @@ impl Store {
         // A build that is not done may have put one of them there.
         self.confirm()?;
         self.check_layers(chains.iter())?;
+        for (chain, layer) in chains.iter().zip(&arrived) {
+            let (Arrived::Staged(StagedLayer { blob, .. }) | Arrived::Here(KnownLayer { blob, .. })) = layer;
+            if let Some(blob) = blob {
+                self.note_seen(chain, blob).map_err(context("storing the layers of"))?;
+            }
+        }
         parsed
             .config
             .digest

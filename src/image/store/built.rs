@@ -184,7 +184,9 @@ mod tests {
             "config": descriptor("application/vnd.oci.image.config.v1+json", &Digest::of(config.to_string().as_bytes())),
             "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", layer.diff_id.digest())],
         });
-        store.commit(&name, config.to_string().as_bytes(), manifest.to_string().as_bytes(), vec![Some(staged)]).unwrap();
+        store
+            .commit(&name, config.to_string().as_bytes(), manifest.to_string().as_bytes(), vec![Arrived::Staged(staged)])
+            .unwrap();
         assert_eq!(fs::read_to_string(store.layer(&layer.chain).join("file")).unwrap(), "whole", "the torn one is replaced");
         assert!(store.has_layer(&layer.chain).is_some());
     }

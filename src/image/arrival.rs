@@ -1,0 +1,138 @@
+//! Layers as they come in: checked against what the manifest and the configuration say of them while they are unpacked.
+//!
+//! A layer that is here already is used again, and not fetched, when the manifest names a blob that was once seen to be this
+//! layer's. The configuration's word alone is not enough: it would give whoever knows a layer's digest the files of it.
+
+use super::digest::{ChainId, DiffId, Digest, Hashing};
+use super::manifest::{Configuration, Manifest};
+use super::store::{StagedLayer, Store};
+use super::{ImageError, compression, unpack::UnpackError};
+use std::fs::File;
+use std::io::{self, Read};
+
+/// What an image says of one of its layers.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    pub chain: ChainId,
+    pub diff_id: DiffId,
+    /// As the manifest names it. Docker's own archives name none.
+    pub blob: Option<Digest>,
+}
+
+impl Expected {
+    /// The layers of an image, the lowest first.
+    ///
+    /// # Errors
+    /// When its two documents do not have as many layers.
+    pub fn all(manifest: &Manifest, configuration: &Configuration) -> Result<Vec<Self>, ImageError> {
+        let (blobs, diff_ids) = (&manifest.layers, &configuration.diff_ids);
+        if blobs.len() != diff_ids.len() {
+            let why = format!("it has {} layers, and the configuration {}", blobs.len(), diff_ids.len());
+            return Err(ImageError::Malformed { what: "manifest", why });
+        }
+        let layers = blobs.iter().zip(diff_ids.iter().zip(configuration.chain_ids()));
+        Ok(layers
+            .map(|(blob, (diff_id, chain))| Expected { chain, diff_id: diff_id.clone(), blob: Some(blob.digest.clone()) })
+            .collect())
+    }
+}
+
+/// A layer that an image brings.
+#[derive(Debug)]
+pub enum Arrived {
+    Staged(StagedLayer),
+    Here(KnownLayer),
+}
+
+/// A layer that is here and may be used by who has named it. [`Store`] and this room alone make one.
+#[derive(Debug)]
+pub struct KnownLayer {
+    pub(super) chain: ChainId,
+    /// A blob that was seen to be this layer's.
+    pub(super) blob: Option<Digest>,
+}
+
+impl Store {
+    /// A layer that is here and whose blob was seen before.
+    pub fn known_layer(&self, expected: &Expected) -> Option<KnownLayer> {
+        let blob = expected.blob.as_ref()?;
+        let known = self.has_layer(&expected.chain).is_some() && self.has_seen(&expected.chain, blob);
+        known.then(|| KnownLayer { chain: expected.chain.clone(), blob: None })
+    }
+
+    /// A layer whose blob is here: as an earlier version has left it, or below other layers.
+    ///
+    /// # Errors
+    /// The disk's, or a blob that is not what the configuration says. One that a power cut has torn is removed and is not here.
+    pub fn layer_of_kept_blob(&self, expected: &Expected) -> Result<Option<Arrived>, ImageError> {
+        let Some(blob) = &expected.blob else { return Ok(None) };
+        let Some((path, _)) = self.find_blob(blob) else { return Ok(None) };
+        let failed = ImageError::store(format!("reading {}", path.display()));
+        let file = File::open(&path).map_err(&failed)?;
+        let mut hashing = Hashing::new(&file, blob.algorithm());
+        io::copy(&mut hashing, &mut io::sink()).map_err(&failed)?;
+        if hashing.finish().1 != *blob {
+            std::fs::remove_file(&path).map_err(&failed)?;
+            return Ok(None);
+        }
+        self.arrive(File::open(&path).map_err(&failed)?, expected, Keep::Nothing).map(Some)
+    }
+
+    /// Takes in what a reader brings, compressed or not, and checks it against both of its digests.
+    ///
+    /// # Errors
+    /// A wrong digest, an archive that cannot be unpacked, or the disk's. Nothing is kept then.
+    pub fn arrive(&self, reader: impl Read, expected: &Expected, keep: Keep) -> Result<Arrived, ImageError> {
+        let archive = |e: io::Error| ImageError::Unpack(UnpackError::Archive(e));
+        let algorithm = expected.blob.as_ref().map_or(expected.diff_id.digest(), |blob| blob).algorithm();
+        let copy = match (keep, &expected.blob) {
+            (Keep::Blob, Some(blob)) if self.find_blob(blob).is_none() => Some(self.blob_draft()?),
+            _ => None,
+        };
+        let reader: Box<dyn Read + '_> = match &copy {
+            Some(copy) => Box::new(copy.copying(reader)?),
+            None => Box::new(reader),
+        };
+        let mut hashing = Hashing::new(reader, algorithm);
+        let plain = compression::plain(&mut hashing).map_err(archive)?;
+        let mut arrived = if self.has_layer(&expected.chain).is_some() {
+            let mut plain = Hashing::sha256(plain);
+            io::copy(&mut plain, &mut io::sink()).map_err(archive)?;
+            let got: DiffId = plain.finish().1.try_into()?;
+            check("layer", expected.diff_id.digest(), got.digest())?;
+            Arrived::Here(KnownLayer { chain: expected.chain.clone(), blob: None })
+        } else {
+            let staged = self.stage(plain)?;
+            check("layer", expected.diff_id.digest(), staged.diff_id.digest())?;
+            Arrived::Staged(staged)
+        };
+        // What follows the end of the compressed stream counts as well.
+        io::copy(&mut hashing, &mut io::sink()).map_err(archive)?;
+        let (reader, got) = hashing.finish();
+        drop(reader);
+        if let Some(blob) = &expected.blob {
+            check("layer", blob, &got)?;
+            match &mut arrived {
+                Arrived::Staged(staged) => staged.note_blob(blob)?,
+                Arrived::Here(known) => known.blob = Some(blob.clone()),
+            }
+            if let Some(copy) = copy {
+                // The image that it belongs to has no name yet.
+                self.arriving().insert(blob.clone());
+                self.keep_blob(copy, blob)?;
+            }
+        }
+        Ok(arrived)
+    }
+}
+
+/// Whether the blob is kept as it came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    Blob,
+    Nothing,
+}
+
+fn check(what: &str, expected: &Digest, got: &Digest) -> Result<(), ImageError> {
+    if got == expected { Ok(()) } else { Err(ImageError::wrong_digest(what, expected, got)) }
+}
