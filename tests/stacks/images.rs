@@ -74,11 +74,11 @@ impl Registry {
         self.storage.path()
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}/v2/{path}", self.port)
     }
 
-    fn curl(&self, args: &[&str], body: Option<&[u8]>) -> String {
+    pub fn curl(&self, args: &[&str], body: Option<&[u8]>) -> String {
         let mut command = Command::new("curl");
         command.args(["-sS", "-f", "-i"]).args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("curl");
@@ -89,7 +89,7 @@ impl Registry {
     }
 
     /// Uploads a blob under the digest that it has.
-    fn blob(&self, name: &str, bytes: &[u8]) -> String {
+    pub fn blob(&self, name: &str, bytes: &[u8]) -> String {
         let digest = digest(bytes);
         let begun = self.curl(&["-X", "POST", &self.url(&format!("{name}/blobs/uploads/")), "-H", "Content-Length: 0"], None);
         let location = begun.lines().find_map(|l| l.strip_prefix("Location: ")).expect("location").trim().to_string();
@@ -99,7 +99,7 @@ impl Registry {
         digest
     }
 
-    fn manifest(&self, name: &str, tag: &str, media_type: &str, json: &serde_json::Value) -> (String, usize) {
+    pub fn manifest(&self, name: &str, tag: &str, media_type: &str, json: &serde_json::Value) -> (String, usize) {
         let bytes = json.to_string().into_bytes();
         let header = format!("Content-Type: {media_type}");
         self.curl(
@@ -117,24 +117,24 @@ impl Drop for Registry {
     }
 }
 
-fn digest(bytes: &[u8]) -> String {
+pub fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<String>())
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).expect("gzip");
     encoder.finish().expect("gzip")
 }
 
 /// A layer with one file, or whatever the closure makes.
-fn layer(build: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
+pub fn layer(build: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     build(&mut builder);
     builder.into_inner().expect("tar")
 }
 
-fn file(builder: &mut tar::Builder<Vec<u8>>, name: &str, text: &str) {
+pub fn file(builder: &mut tar::Builder<Vec<u8>>, name: &str, text: &str) {
     let mut header = tar::Header::new_gnu();
     header.set_size(text.len() as u64);
     header.set_mode(0o644);
@@ -143,7 +143,7 @@ fn file(builder: &mut tar::Builder<Vec<u8>>, name: &str, text: &str) {
     builder.append_data(&mut header, name, text.as_bytes()).expect("file");
 }
 
-const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// Three layers: busybox in gzip, a file in zstd, a whiteout and a file without compression.
 fn push_image(registry: &Registry, name: &str) -> (serde_json::Value, Vec<String>) {
@@ -248,7 +248,7 @@ fn a_platform_that_is_not_this_machines_is_said() {
 
 /// How a small registry behaves.
 #[derive(Clone, Copy, Default)]
-struct Behaviour {
+pub struct Behaviour {
     /// It asks for this token, and gives it out itself, as registries with a token server do.
     token: Option<&'static str>,
     /// It closes the connection in the middle of every answer longer than 64 KiB, and knows ranges.
@@ -259,7 +259,7 @@ struct Behaviour {
     no_credentials: bool,
 }
 
-fn small_registry(blobs: std::collections::HashMap<String, Vec<u8>>, behaviour: Behaviour) -> u16 {
+pub fn small_registry(blobs: std::collections::HashMap<String, Vec<u8>>, behaviour: Behaviour) -> u16 {
     let Behaviour { token, .. } = behaviour;
     use std::io::{BufRead, BufReader};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listener");
@@ -340,7 +340,7 @@ fn wrong_digests_are_refused_and_nothing_is_kept() {
 }
 
 /// The blobs of an image of one layer, by digest, and its manifest as `latest`.
-fn image_of(layer: Vec<u8>) -> std::collections::HashMap<String, Vec<u8>> {
+pub fn image_of(layer: Vec<u8>) -> std::collections::HashMap<String, Vec<u8>> {
     let config = serde_json::json!({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]}})
         .to_string()
         .into_bytes();
