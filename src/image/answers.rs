@@ -28,6 +28,8 @@ pub struct Patience {
     pub stall: Duration,
     /// After the last byte of an upload: some registries copy it elsewhere before they answer.
     pub stored: Duration,
+    /// Before a broken download is taken up again; each time twice as long.
+    pub again: Duration,
 }
 
 impl Default for Patience {
@@ -38,6 +40,7 @@ impl Default for Patience {
             document: Duration::from_secs(120),
             stall: Duration::from_secs(60),
             stored: Duration::from_secs(600),
+            again: Duration::from_millis(500),
         }
     }
 }

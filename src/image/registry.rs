@@ -21,7 +21,7 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vn
     application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
 /// Docker fetches three layers of an image at once as well.
 const LAYERS_AT_ONCE: usize = 3;
-/// How often a broken download is taken up, each time after twice the time: 7 s in all.
+/// How often a download is begun: with [`Patience::again`] 7.5 s of waiting in all.
 const TRIES: u32 = 5;
 /// Chunks that wait for the unpacking; each is at most some ten kilobytes.
 const CHUNKS_AHEAD: usize = 8;
@@ -272,7 +272,7 @@ impl Registry {
                 break Err(failed);
             }
             report(Progress::Layer { id: digest.short(), status: "Retrying", current, total: size });
-            tokio::time::sleep(Duration::from_millis(250 << failures)).await;
+            tokio::time::sleep(self.patience.again * (1 << (failures - 1))).await;
         };
         drop(sender);
         let arrived = unpacking.await.map_err(|e| ImageError::Malformed { what: "layer", why: e.to_string() })?;
@@ -432,3 +432,6 @@ pub(super) async fn blocking<T: Send + 'static>(
 ) -> Result<T, ImageError> {
     tokio::task::spawn_blocking(work).await.map_err(|e| ImageError::Malformed { what: "image", why: e.to_string() })?
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,12 +72,16 @@ fn a_cache_image_writes_no_file_of_the_host() {
     let stack = Stack::new("nothing");
     let base = std::fs::read(busybox_tar()).expect("busybox");
     let (owned, above) = (stack.path("owned"), stack.data_root().join("owned"));
-    for (n, key) in [owned.display().to_string(), "../../owned".into(), "sha256:../../owned".into(), String::new()].iter().enumerate()
+    for (n, key) in
+        [owned.display().to_string(), "../../owned".into(), "sha256:../../owned".into(), String::new()].iter().enumerate()
     {
         let trail = json!([{"key": key, "layer": null, "bytes": 1, "tar_bytes": 1, "created": "root::0:0:::"}]);
         let evil = config(&[&digest(&base)], &json!({"dev.wharf.cache": trail}));
         let evil = push(&registry, &format!("evil{n}"), &[&gzip(&base)], &evil);
-        stack.write("compose.yaml", &format!("services: {{app: {{build: {{cache_from: ['{evil}'], dockerfile_inline: 'FROM busybox:local'}}}}}}"));
+        stack.write(
+            "compose.yaml",
+            &format!("services: {{app: {{build: {{cache_from: ['{evil}'], dockerfile_inline: 'FROM busybox:local'}}}}}}"),
+        );
         let built = stack.wharf(&["build"]);
         assert!(built.code == 0 && built.stderr.contains("taking no steps from"), "`{key}`: {}", built.stderr);
         assert!(built.stderr.contains("is not a digest"), "`{key}`: {}", built.stderr);
@@ -93,10 +97,8 @@ fn a_cache_image_poisons_no_other_build() {
     let cache = format!("127.0.0.1:{}/cache:1", registry.port);
     let victims = "FROM busybox:local\nRUN echo good > /file\n";
     attacker.write("Dockerfile", victims);
-    attacker.write(
-        "compose.yaml",
-        &format!("services: {{app: {{build: {{context: ., cache_to: ['type=registry,ref={cache}']}}}}}}"),
-    );
+    attacker
+        .write("compose.yaml", &format!("services: {{app: {{build: {{context: ., cache_to: ['type=registry,ref={cache}']}}}}}}"));
     attacker.wharf(&["build"]).ok();
     // The same keys, and another layer.
     let get = |what: &str| -> Value {
