@@ -494,3 +494,64 @@ fn archives_are_loaded() {
     std::fs::write(stack.path("bad.tar"), &layout[..layout.len() / 2]).expect("write");
     assert_eq!(stack.wharf(&["image", "load", "bad.tar"]).code, 1);
 }
+
+/// What is here is fetched from nowhere: neither by another image that has the same layers, nor after the image lost its name, nor
+/// as an earlier version has left the store.
+#[test]
+fn layers_are_fetched_once() {
+    let registry = Registry::start();
+    let shared = [layer(|b| file(b, "one", "1")), layer(|b| file(b, "two", "2"))];
+    let push = |name: &str, layers: &[&[u8]]| {
+        let diff_ids: Vec<String> = layers.iter().map(|layer| digest(layer)).collect();
+        let config = serde_json::json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": [name]}, "rootfs": {"type": "layers", "diff_ids": diff_ids}});
+        let config = config.to_string().into_bytes();
+        let layers: Vec<serde_json::Value> = layers
+            .iter()
+            .map(|layer| gzip(layer))
+            .map(|blob| serde_json::json!({"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": registry.blob(name, &blob), "size": blob.len()}))
+            .collect();
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": OCI_MANIFEST,
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": registry.blob(name, &config), "size": config.len()},
+            "layers": layers,
+        });
+        registry.manifest(name, "1", OCI_MANIFEST, &manifest);
+        format!("127.0.0.1:{}/{name}:1", registry.port)
+    };
+    let [one, two] = [&shared[0][..], &shared[1][..]];
+    let images = [push("first", &[one, two]), push("second", &[one, two]), push("third", &[two, one])];
+    let stack = Stack::bare("none");
+    stack.wharf(&["image", "pull", &images[0]]).ok();
+    // From now on the registry has no layer: who asks for one gets none.
+    for layer in shared.iter().map(|layer| digest(&gzip(layer))) {
+        let hex = layer.trim_start_matches("sha256:");
+        let data = registry.files().join("data/docker/registry/v2/blobs/sha256").join(&hex[..2]).join(hex).join("data");
+        std::fs::remove_file(data).expect("the registry's blob");
+    }
+    let pulled = |image: &str| {
+        let pull = stack.wharf(&["image", "pull", image]);
+        assert!(pull.code == 0 && !pull.stderr.contains("Pull complete"), "{}", pull.stderr);
+    };
+    pulled(&images[1]);
+    // The same layers the other way round are other directories of the same blobs.
+    pulled(&images[2]);
+    assert_eq!(std::fs::read_dir(stack.data_root().join("images/layers")).expect("layers").count(), 4);
+    stack.wharf(&["image", "rm", &images[1]]).ok();
+    pulled(&images[1]);
+    stack.wharf(&["image", "rm", &images[1]]).ok();
+    for layer in std::fs::read_dir(stack.data_root().join("images/layers")).expect("layers").flatten() {
+        std::fs::remove_file(layer.path().join("blobs")).expect("what this version notes");
+    }
+    pulled(&images[1]);
+    let noted = std::fs::read_dir(stack.data_root().join("images/layers")).expect("layers").flatten();
+    assert_eq!(noted.filter(|layer| layer.path().join("blobs").exists()).count(), 2, "it is found out once");
+    // A blob that a power cut has torn is not here.
+    stack.wharf(&["image", "rm", &images[1]]).ok();
+    for layer in std::fs::read_dir(stack.data_root().join("images/layers")).expect("layers").flatten() {
+        let _ = std::fs::remove_file(layer.path().join("blobs"));
+    }
+    let torn = stack.data_root().join("images/blobs/sha256").join(digest(&gzip(two)).trim_start_matches("sha256:"));
+    std::fs::write(&torn, &gzip(two)[..20]).expect("torn");
+    stack.wharf(&["image", "pull", &images[1]]).fails(1, &["does not exist"]);
+    assert!(!torn.exists());
+}

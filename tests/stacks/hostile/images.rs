@@ -238,3 +238,148 @@ fn no_layer_is_had_by_naming_it() {
     std::fs::write(stack.path("layout.tar"), layout("right:1", &text, &named, &[])).expect("write");
     stack.wharf(&["image", "load", "layout.tar"]).ok();
 }
+
+/// A server on loopback that sends what a test says to each path, to its end or until nobody takes it.
+fn serve(answer: impl Fn(&str, &mut std::net::TcpStream) + Send + Sync + 'static) -> u16 {
+    use std::io::{BufRead, BufReader};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listener");
+    let port = listener.local_addr().expect("address").port();
+    let answer = std::sync::Arc::new(answer);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let answer = answer.clone();
+            std::thread::spawn(move || {
+                let mut lines = BufReader::new(stream.try_clone().expect("clone"));
+                let mut first = String::new();
+                let _ = lines.read_line(&mut first);
+                let mut line = String::new();
+                while lines.read_line(&mut line).is_ok_and(|n| n > 2) {
+                    line.clear();
+                }
+                answer(first.split(' ').nth(1).unwrap_or_default(), &mut stream);
+            });
+        }
+    });
+    port
+}
+
+/// The most memory that the engine has had, in KiB.
+fn peak(stack: &Stack) -> u64 {
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", stack.engine_pid().expect("the engine runs"))).expect("status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// Whatever a registry sends, and however much: it is refused, nothing is kept, and the engine stays small.
+#[test]
+fn what_a_registry_sends_is_bounded() {
+    use std::io::Write;
+    let begin = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
+    let forever = |stream: &mut std::net::TcpStream, piece: &[u8]| {
+        let _ = stream.write_all(begin.as_bytes());
+        while stream.write_all(piece).is_ok() {}
+    };
+    let all = |stream: &mut std::net::TcpStream, bytes: &[u8]| {
+        let _ = stream.write_all(begin.as_bytes()).and_then(|()| stream.write_all(bytes));
+    };
+    let most = 4 << 20;
+    let many = |before: &str, each: &str, after: &str| {
+        format!("{before}{}{after}", each.repeat((most - before.len() - after.len()) / each.len())).into_bytes()
+    };
+    // Three bytes of JSON for what takes a hundred in memory; a depth that takes the stack.
+    let histories = many(
+        r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}, "history": [{}"#,
+        ",{}",
+        "]}",
+    );
+    let environments = many(
+        r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}, "config": {"Env": [""#,
+        "\",\"",
+        "\"]}}",
+    );
+    let layers =
+        many(r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": ["#, "\"\",", "\"\"]}}");
+    let deep = many(r#"{"x": "#, "[", "");
+    let entries = many(r#"{"manifests": [{"digest": "x"}"#, r#",{"digest":"x"}"#, "]}");
+    // A layer of 256 MiB of zeros with a window of as much.
+    let window = {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).expect("zstd");
+        encoder.window_log(27).expect("a window");
+        (0..256).for_each(|_| encoder.write_all(&[0; 1 << 20]).expect("zeros"));
+        encoder.finish().expect("zstd")
+    };
+    let documents = [histories, environments, layers, deep];
+    let base = layer(|b| file(b, "a", "a"));
+    let good = config(&[&digest(&base)], &json!({})).to_string();
+    let zeros = digest(&base);
+    let port = serve(move |path, stream| {
+        let name = path.trim_start_matches("/v2/").split('/').next().unwrap_or_default();
+        let is_manifest = path.contains("/manifests/");
+        let document = name.strip_prefix("document").map(|n| &documents[n.parse::<usize>().expect("a number")]);
+        match (name, document) {
+            ("manifest", _) => forever(stream, &[b' '; 1 << 16]),
+            ("entries", _) => all(stream, &entries),
+            ("config", _) if is_manifest => all(stream, manifest(&good, &[(&zeros, 1)]).to_string().as_bytes()),
+            ("config", _) => forever(stream, &[b' '; 1 << 16]),
+            (_, Some(document)) if is_manifest => {
+                let mut manifest = manifest("", &[]);
+                manifest["config"] = json!({"digest": digest(document), "size": document.len()});
+                all(stream, manifest.to_string().as_bytes());
+            }
+            (_, Some(document)) => all(stream, document),
+            ("longer", _) if is_manifest => all(stream, manifest(&good, &[(&zeros, base.len())]).to_string().as_bytes()),
+            ("window", _) if is_manifest => {
+                all(stream, manifest(&good, &[(&digest(&window), window.len())]).to_string().as_bytes());
+            }
+            (_, _) if path.ends_with(&digest(good.as_bytes())) => all(stream, good.as_bytes()),
+            ("longer", _) => forever(stream, &[0; 1 << 16]),
+            ("window", _) => all(stream, &window),
+            _ => forever(stream, b"x"),
+        }
+    });
+    let stack = Stack::bare("nothing");
+    for (name, words) in [
+        ("manifest", "its answer is larger than 4194304 bytes"),
+        ("entries", "more than 20000 values"),
+        ("config", "its answer is larger than 4194304 bytes"),
+        ("document0", "more than 20000 values"),
+        ("document1", "more than 20000 values"),
+        ("document2", "more than 20000 values"),
+        ("document3", "recursion limit exceeded"),
+        ("longer", "is longer than the"),
+        ("window", "Frame requires too much memory for decoding"),
+    ] {
+        stack.wharf(&["image", "pull", &format!("127.0.0.1:{port}/{name}")]).fails(1, &[words]);
+        let used = peak(&stack);
+        assert!(used < 100 << 10, "{used} KiB after `{name}`");
+    }
+    assert_eq!(stack.wharf(&["image", "ls", "-q"]).ok(), "");
+    for directory in ["layers", "staging", "blobs/sha256"] {
+        let left = std::fs::read_dir(stack.data_root().join("images").join(directory)).expect("directory").count();
+        assert_eq!(left, 0, "{directory}");
+    }
+}
+
+/// The same of what is loaded.
+#[test]
+fn what_an_archive_says_is_bounded() {
+    let stack = Stack::bare("nothing");
+    let long = format!("{{{}", " ".repeat(64 << 20));
+    let many = format!("[{}{{}}]", "{},".repeat(1_000_000));
+    let archive = |name: &str, text: &str| {
+        std::fs::write(stack.path("evil.tar"), layer(|b| file(b, name, text))).expect("write");
+        stack.wharf(&["image", "load", "evil.tar"])
+    };
+    for name in ["manifest.json", "index.json"] {
+        archive(name, &long).fails(1, &["are allowed"]);
+    }
+    archive("manifest.json", &many).fails(1, &["more than 20000 values"]);
+    archive("index.json", &format!("{{\"manifests\": {many}}}")).fails(1, &["more than 20000 values"]);
+    let crowd = layer(|b| (0..100_001).for_each(|n| file(b, &n.to_string(), "")));
+    std::fs::write(stack.path("evil.tar"), crowd).expect("write");
+    stack.wharf(&["image", "load", "evil.tar"]).fails(1, &["more than 100000 members"]);
+    let used = peak(&stack);
+    assert!(used < 100 << 10, "{used} KiB");
+    assert_eq!(std::fs::read_dir(stack.data_root().join("images/staging")).expect("staging").count(), 0);
+}
