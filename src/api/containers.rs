@@ -415,6 +415,6 @@ pub async fn create(engine: &Arc<Engine>, query: &Query, request: Request<Incomi
     let spec = super::spec::of(engine, &body)?;
     let name = query.get("name").map(str::to_string);
     let name = name.unwrap_or_else(|| format!("wharf-{}", Timestamp::now().as_nanosecond()));
-    let container = engine.create(&name, spec, None)?;
+    let container = engine.create(&name, spec)?;
     reply::json(201, &json!({"Id": container.id, "Warnings": []}))
 }

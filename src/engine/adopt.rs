@@ -36,6 +36,8 @@ impl Engine {
         self.remove_strays();
         let adoptions = self.containers().into_iter().map(|container| self.adopt_container(container));
         futures::future::join_all(adoptions).await;
+        self.recover_restarts();
+        self.recover_replacements().await;
         self.remove_build_steps().await;
     }
 

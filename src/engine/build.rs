@@ -262,6 +262,8 @@ impl Engine {
             stopped_by_user: false,
             restart_count: 0,
             prepared: false,
+            restart_begun: false,
+            replaces: None,
         };
         let name = self.containers.reserve(&record.name)?;
         self.keep_record(record, name, || "making the container of a step".into())

@@ -4,8 +4,8 @@ use super::error::{EngineError, state_error};
 use super::link::MonitorLink;
 use super::networks::DEFAULT_NETWORK;
 use super::record::{
-    ContainerRecord, ContainerSpec, EndpointSpec, FileSpec, HealthSpec, ImageConfig, MountKind, MountSpec, NetworkMode, State,
-    Status, Transition,
+    ContainerRecord, ContainerSpec, EndpointSpec, FileSpec, HealthSpec, ImageConfig, MountKind, MountSpec, NetworkMode,
+    Replacement, State, Status, Transition,
 };
 use super::registry::NameReservation;
 use super::volumes::NewVolume;
@@ -34,15 +34,24 @@ impl Engine {
         self.images.find_loosely(reference)?.ok_or_else(|| EngineError::NoSuch { what: "image", name: reference.into() })
     }
 
-    /// Creates a container. Anonymous volumes of `inherit_from` are taken over.
+    /// Creates a container.
     ///
     /// # Errors
     /// When the name is taken, the image is missing, or the disk refuses. Nothing is left then.
-    pub fn create(
+    pub fn create(&self, name: &str, spec: ContainerSpec) -> Result<Arc<Container>, EngineError> {
+        self.create_in_place(name, spec, None, None)
+    }
+
+    /// Creates a container that takes another's place: anonymous volumes of `inherit_from` are taken over.
+    ///
+    /// # Errors
+    /// As [`Engine::create`].
+    pub(super) fn create_in_place(
         &self,
         name: &str,
         mut spec: ContainerSpec,
         inherit_from: Option<&ContainerRecord>,
+        replaces: Option<Replacement>,
     ) -> Result<Arc<Container>, EngineError> {
         check_name(name)?;
         let reserved = self.containers.reserve(name)?;
@@ -100,6 +109,8 @@ impl Engine {
             stopped_by_user: false,
             restart_count: 0,
             prepared: false,
+            restart_begun: false,
+            replaces,
         };
         let container = self.keep_record(record, reserved, || format!("making the container {name}"))?;
         self.emit_container(&container, "create", &[]);
@@ -384,8 +395,11 @@ impl Engine {
         signal: Option<i32>,
     ) -> Result<(), EngineError> {
         let _turn = container.turn().await?;
-        self.update(container, |record| record.stopped_by_user = true);
-        self.stop_locked(container, timeout, signal).await?;
+        self.update(container, |record| (record.stopped_by_user, record.restart_begun) = (true, true));
+        if let Err(error) = self.stop_locked(container, timeout, signal).await {
+            self.update(container, |record| record.restart_begun = false);
+            return Err(error);
+        }
         self.update(container, ContainerRecord::start_requested);
         self.start_locked(container).await?;
         self.emit_container(container, "restart", &[]);

@@ -90,7 +90,7 @@ impl Engine {
             if let Ok(earlier) = self.container(&name) {
                 self.remove(&earlier, true, true).await?;
             }
-            let runner = self.create(&name, spec, None)?;
+            let runner = self.create(&name, spec)?;
             let turn = runner.turn().await?;
             let started = self.start_locked(&runner).await;
             drop(turn);

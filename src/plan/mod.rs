@@ -51,8 +51,8 @@ pub struct ObservedContainer {
     pub depends_on: Vec<String>,
     /// Names of the networks it is on.
     pub networks: Vec<String>,
-    /// It runs on a network that does not exist any more.
-    pub lost_network: bool,
+    /// What it needs and is gone, as a cause to replace it.
+    pub lost: Option<String>,
 }
 
 /// One operation. Each carries what it needs and no more.

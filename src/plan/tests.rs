@@ -28,7 +28,7 @@ fn running(project: &Project, service: &str, number: u32) -> ObservedContainer {
         prepared: false,
         depends_on: project.services.get(service).map(|s| s.depends_on.keys().cloned().collect()).unwrap_or_default(),
         networks: vec!["p_default".into()],
-        lost_network: false,
+        lost: None,
     }
 }
 
@@ -194,7 +194,7 @@ fn containers_wait_for_their_networks() {
     assert_eq!(lines(&p, &state, &UpOptions::default()), expected);
     // One that runs on a network that is gone has none: it is made anew.
     let mut state = observed(&p, &[("db", 1), ("web", 1)]);
-    state.containers[1].lost_network = true;
+    state.containers[1].lost = Some("a network that it is on is gone".into());
     let got = lines(&p, &state, &UpOptions::default());
     assert_eq!(got[0], "[] -> #1 recreate container p-web-1: a network that it is on is gone");
 }

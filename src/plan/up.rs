@@ -304,8 +304,8 @@ impl Planner<'_> {
         if self.options.always_recreate_deps && !named {
             return Some("--always-recreate-deps".into());
         }
-        if container.lost_network {
-            return Some("a network that it is on is gone".into());
+        if container.lost.is_some() {
+            return container.lost.clone();
         }
         if container.config_hash != hash {
             return Some("its configuration has changed".into());

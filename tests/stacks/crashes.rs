@@ -1,9 +1,9 @@
 //! The engine and its monitors die, or hang: nothing is lost, and what comes after works.
 
-use super::support::{Stack, eventually};
+use super::support::{Stack, eventually, sleeping};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 fn signal(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).expect("kill");
@@ -103,4 +103,84 @@ fn a_revived_engine_is_as_the_first_was() {
         assert_eq!(limit(), "777\n");
     }
     stack.wharf(&["container", "rm", "-f", "keep"]).ok();
+}
+
+/// Lines of the journal.
+fn journal_lines(stack: &Stack) -> usize {
+    std::fs::read(stack.data_root().join("state.journal")).expect("journal").iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// Runs a command and kills the engine as soon as the journal has so many lines more. Whether it was alive by then.
+fn kill_at_line(stack: &Stack, args: &[&str], more: usize) -> bool {
+    let engine = stack.engine_pid().expect("an engine");
+    let bound = journal_lines(stack) + more;
+    let mut command = stack.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("wharf");
+    let reached = loop {
+        if journal_lines(stack) >= bound {
+            break true;
+        }
+        if command.try_wait().expect("wait").is_some() {
+            break journal_lines(stack) >= bound;
+        }
+    };
+    if reached {
+        signal(engine, Signal::SIGKILL);
+    }
+    command.wait().expect("wait");
+    reached
+}
+
+fn names_and_states(stack: &Stack) -> Vec<(String, String)> {
+    let text = |c: &serde_json::Value, key: &str| c[key].as_str().expect("text").to_string();
+    let mut all: Vec<_> = stack.ps().iter().map(|c| (text(c, "Name"), text(c, "State"))).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_recreation_that_was_broken_off_is_ended_by_the_next_engine() {
+    let stack = Stack::new("nothing");
+    let service = sleeping("scale: 2");
+    let start_first = sleeping("deploy: {update_config: {order: start-first}}");
+    let sharing = sleeping("network_mode: 'service:b'");
+    stack.write("compose.yaml", &format!("services: {{a: {{{service}}}, b: {{{start_first}}}, s: {{{sharing}}}}}"));
+    stack.wharf(&["up", "-d"]).ok();
+    let wanted: Vec<_> =
+        ["a-1", "a-2", "b-1", "s-1"].map(|name| (format!("{}-{name}", stack.project), "running".to_string())).into();
+    assert_eq!(names_and_states(&stack), wanted);
+    let mut line = 0;
+    loop {
+        line += 1;
+        let killed = kill_at_line(&stack, &["up", "-d", "--force-recreate", "-t", "0"], line);
+        // Before anybody asks for it: what was half done is whole.
+        let names = || names_and_states(&stack).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        let temporary = || names().iter().any(|name| name.contains('_'));
+        eventually("no temporary name is left", 10, || !temporary());
+        let states = names_and_states(&stack);
+        let up = stack.wharf(&["up", "-d"]);
+        assert_eq!(up.code, 0, "killed at line {line}, then {states:?}: {}", up.stderr);
+        assert_eq!(names_and_states(&stack), wanted, "killed at line {line}, then {states:?}");
+        let shares = stack.wharf(&["exec", "-T", "s", "true"]);
+        assert_eq!(shares.code, 0, "killed at line {line}: {}", shares.stderr);
+        if !killed {
+            break;
+        }
+    }
+    assert!(line > 20, "the recreation has only {line} lines: not every step was tried");
+}
+
+#[test]
+fn a_restart_that_was_broken_off_is_ended_by_the_next_engine() {
+    let stack = Stack::new("nothing");
+    let keep: &[&str] = &["container", "run", "-d", "--name", "keep", "--stop-signal", "KILL", "busybox:local", "sleep", "1000"];
+    stack.wharf(keep).ok();
+    stack.wharf(&["container", "run", "-d", "--name", "app", "--stop-signal", "KILL", "busybox:local", "sleep", "1000"]).ok();
+    for line in 1.. {
+        let before = stack.pid("app");
+        if !kill_at_line(&stack, &["container", "restart", "app"], line) {
+            break;
+        }
+        eventually("it runs again", 10, || ![0, before].contains(&stack.pid("app")));
+    }
+    stack.wharf(&["container", "rm", "-f", "keep", "app"]).ok();
 }

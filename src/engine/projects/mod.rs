@@ -1,13 +1,15 @@
 //! Projects: observed, planned, and brought to where they are wanted, with as much at once as the plan allows.
 
 mod queue;
+mod recovery;
 mod steps;
 
-pub(super) use queue::{Change, Queues};
+use queue::Change;
+pub(super) use queue::Queues;
 
 use super::convert::{self, Origin, Shared};
 use super::error::{EngineError, state_error};
-use super::record::{self, ContainerRecord, ContainerSpec, ProjectRecord};
+use super::record::{self, ContainerRecord, ContainerSpec, NetworkMode, ProjectRecord};
 use super::{Container, Engine};
 use crate::compose::model::Project;
 use crate::image::{ImageRef, Progress as PullProgress};
@@ -110,7 +112,11 @@ impl Engine {
     pub fn observe(&self, project: &str, images: impl Iterator<Item = String>, one_offs: bool) -> Result<Observed, EngineError> {
         let network_names: HashMap<String, String> = self.networks().into_iter().map(|n| (n.id, n.name)).collect();
         let containers = self.project_containers(project).into_iter().filter(|c| one_offs || !is_one_off(c));
-        let containers = containers.map(|c| observe_container(&c.record(), &network_names)).collect();
+        let observe = |record: &ContainerRecord| ObservedContainer {
+            lost: self.lost_by(record, &network_names),
+            ..observe_container(record, &network_names)
+        };
+        let containers = containers.map(|c| observe(&c.record())).collect();
         let networks = self
             .networks()
             .into_iter()
@@ -127,6 +133,17 @@ impl Engine {
             }
         }
         Ok(Observed { containers, networks, volumes, images: known, image_ages })
+    }
+
+    /// What a container has that is gone: a network that it runs on, or a container whose namespace it shares.
+    fn lost_by(&self, record: &ContainerRecord, networks: &HashMap<String, String>) -> Option<String> {
+        if record.state.status().is_alive() && record.endpoints.keys().any(|id| !networks.contains_key(id)) {
+            return Some("a network that it is on is gone".into());
+        }
+        let network = if let NetworkMode::Container(id) = &record.spec.network_mode { Some(id.as_str()) } else { None };
+        let shared = [network, record.spec.ipc.container(), record.spec.pid.container()];
+        let gone = shared.into_iter().flatten().any(|id| !self.containers.contains(id));
+        gone.then(|| "a container whose namespace it shares is gone".into())
     }
 
     /// The containers with a project's label.
@@ -221,7 +238,7 @@ impl Engine {
         }
         (spec.stdin_open, spec.stdin_once) = (stdin, stdin);
         spec.auto_remove = auto_remove;
-        let container = self.create(&name, spec, None)?;
+        let container = self.create(&name, spec)?;
         self.sync().await?;
         let _ = context.progress.send(Progress::Created(container.id.clone()));
         Ok(())
@@ -344,7 +361,7 @@ fn observe_container(record: &ContainerRecord, networks: &HashMap<String, String
             .map(str::to_string)
             .collect(),
         networks: record.endpoints.keys().filter_map(|id| networks.get(id).cloned()).collect(),
-        lost_network: record.state.status().is_alive() && record.endpoints.keys().any(|id| !networks.contains_key(id)),
+        lost: None,
     }
 }
 

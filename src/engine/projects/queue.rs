@@ -14,6 +14,8 @@ pub(in crate::engine) enum Change {
     Up,
     Run,
     Down,
+    /// An earlier engine has died within a change, and this one ends it.
+    Recovery,
 }
 
 impl fmt::Display for Change {
@@ -22,6 +24,7 @@ impl fmt::Display for Change {
             Change::Up => "`up`",
             Change::Run => "`run`",
             Change::Down => "`down`",
+            Change::Recovery => "the recovery from a crash",
         })
     }
 }

@@ -6,7 +6,7 @@ use crate::engine::Container;
 use crate::engine::convert;
 use crate::engine::error::EngineError;
 use crate::engine::networks::NewNetwork;
-use crate::engine::record::{ContainerRecord, HealthStatus, Status};
+use crate::engine::record::{ContainerRecord, ContainerSpec, HealthStatus, Replacement, Status};
 use crate::engine::volumes::NewVolume;
 use crate::plan::{Operation, Plan};
 use futures::future::BoxFuture;
@@ -141,27 +141,13 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
         }
         Operation::CreateContainer { service, number, name } => {
             context.step(&object, "Creating", false);
-            create(context, service, *number, name, None)?;
+            let spec = service_spec(context, service, *number)?;
+            engine.create(name, spec)?;
             context.step(&object, "Created", true);
         }
         Operation::RecreateContainer { service, number, name, replaces, start_first } => {
             context.step(&object, "Recreate", false);
-            let old = engine.container(replaces)?;
-            // Created first, under a name of its own: when that fails, the old one still runs.
-            let temporary = format!("{}_{name}", &replaces[..12.min(replaces.len())]);
-            let new = create(context, service, *number, &temporary, Some(&old.record()))?;
-            let replaced = async {
-                if *start_first {
-                    engine.start(&new).await?;
-                }
-                engine.stop_and_remove(&old, context.timeout, context.renew_anonymous).await
-            };
-            if let Err(error) = replaced.await {
-                let _ = engine.remove(&new, true, false).await;
-                return Err(error);
-            }
-            let _turn = new.turn().await?;
-            engine.rename(&new, name, |_| {})?;
+            recreate(context, service, *number, name, &engine.container(replaces)?, *start_first).await?;
             context.step(&object, "Recreated", true);
         }
         Operation::PreStart { name, per_replica, .. } => {
@@ -227,18 +213,45 @@ async fn unless_superseded(
     }
 }
 
-fn create(
+fn service_spec(context: &Context, service: &str, number: u32) -> Result<ContainerSpec, EngineError> {
+    let mut spec = context.engine.service_spec(&context.project, service, number, &context.origin)?;
+    spec.labels.insert(convert::LABEL_ONEOFF.into(), "False".into());
+    Ok(spec)
+}
+
+/// Makes the new container first, under a name of its own: when that fails, the old one still runs. The journal knows what it
+/// replaces, so that an engine which finds it half done can end it.
+async fn recreate(
     context: &Context,
     service: &str,
     number: u32,
     name: &str,
-    old: Option<&ContainerRecord>,
-) -> Result<Arc<Container>, EngineError> {
+    old: &Arc<Container>,
+    start_first: bool,
+) -> Result<(), EngineError> {
     let engine = &context.engine;
-    let mut spec = engine.service_spec(&context.project, service, number, &context.origin)?;
-    spec.labels.insert(convert::LABEL_ONEOFF.into(), "False".into());
-    let inherit = old.filter(|_| !context.renew_anonymous);
-    engine.create(name, spec, inherit)
+    let spec = service_spec(context, service, number)?;
+    let temporary = format!("{}_{name}", &old.id[..12.min(old.id.len())]);
+    let replacement = Replacement {
+        id: old.id.clone(),
+        name: name.into(),
+        start: old.status().is_alive(),
+        renew_volumes: context.renew_anonymous,
+    };
+    let before = old.record();
+    let inherit_from = Some(&before).filter(|_| !context.renew_anonymous);
+    let new = engine.create_in_place(&temporary, spec, inherit_from, Some(replacement))?;
+    let replaced = async {
+        if start_first {
+            engine.start(&new).await?;
+        }
+        engine.stop_and_remove(old, context.timeout, context.renew_anonymous).await
+    };
+    if let Err(error) = replaced.await {
+        let _ = engine.remove(&new, true, false).await;
+        return Err(error);
+    }
+    engine.take_place(&new, name).await
 }
 
 /// Waits for every container of a service; one that cannot fulfil the condition any more is an error.

@@ -61,6 +61,26 @@ pub struct ContainerRecord {
     /// Its `pre_start` hooks have been run.
     #[serde(default)]
     pub prepared: bool,
+    /// It is being stopped in order to be started again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restart_begun: bool,
+    /// It is about to take another container's place. Absent once it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<Replacement>,
+}
+
+/// How a recreation ends: an engine that finds one in the journal ends it. The new container has a name of its own until the old
+/// one is gone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Replacement {
+    /// The id of the old container.
+    pub id: String,
+    /// The name that the new one gets.
+    pub name: String,
+    /// The old one ran.
+    pub start: bool,
+    /// The old one's anonymous volumes go with it.
+    pub renew_volumes: bool,
 }
 
 impl ContainerRecord {

@@ -144,6 +144,7 @@ impl ContainerRecord {
                 state.output_since = Some(ended.map_or(noticed, |ended| ended.max(noticed)));
                 state.error.clear();
                 state.oom_killed = false;
+                self.restart_begun = false;
                 Status::Running
             }
             Transition::Found { pid, started_at, paused } => {
@@ -173,6 +174,7 @@ impl ContainerRecord {
             Transition::StartFailed { message, code } => {
                 state.error = message.to_string();
                 state.exit_code = code;
+                self.restart_begun = false;
                 if state.status.is_alive() { Status::Exited } else { state.status }
             }
             Transition::RestartCancelled => Status::Exited,
