@@ -120,7 +120,7 @@ async fn out_of(client: &Client, id: &str, path: &str, destination: &str, how: H
     }
     let request = format!("/containers/{id}/archive?path={}", escape(&path));
     if destination == "-" {
-        return Ok(client.download(&request, io::stdout()).await?);
+        return Ok(client.download(&request, super::stdout::Stdout).await?);
     }
     let to = Path::new(destination);
     let target = if to.is_dir() {

@@ -6,7 +6,6 @@ use crate::api::client::Client;
 use crate::api::reply::escape;
 use crate::engine::convert::{LABEL_PROJECT, LABEL_SERVICE};
 use serde_json::{Value, json};
-use std::io::Write;
 
 #[derive(clap::Args, Debug)]
 pub struct Events {
@@ -107,10 +106,7 @@ async fn follow(
     let mut events = client.get_lines(&path).await?;
     while let Some(event) = events.next::<Value>().await? {
         let Some(text) = show(&event)? else { continue };
-        let mut out = std::io::stdout().lock();
-        if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
-            return Ok(());
-        }
+        println!("{text}");
     }
     Ok(())
 }

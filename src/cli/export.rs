@@ -74,7 +74,7 @@ pub async fn export_container(client: &Client, id: &str, output: Option<PathBuf>
         None if std::io::stdout().is_terminal() => {
             return Err(Failure::Message("an archive is nothing for a terminal: write it to a file with -o FILE".into()));
         }
-        None => Box::new(std::io::stdout()),
+        None => Box::new(super::stdout::Stdout),
     };
     Ok(client.download(&format!("/containers/{id}/export"), to).await?)
 }

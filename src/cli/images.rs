@@ -316,7 +316,7 @@ pub async fn image(global: &Global, command: Image) -> Outcome {
                 None if std::io::IsTerminal::is_terminal(&std::io::stdout()) => {
                     return Err(Failure::Message("an archive is nothing for a terminal: write it to a file with -o FILE".into()));
                 }
-                None => Box::new(std::io::stdout()),
+                None => Box::new(super::stdout::Stdout),
             };
             client.download(&format!("/images/get?{}", names.join("&")), to).await?;
         }

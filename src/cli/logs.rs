@@ -2,6 +2,7 @@
 
 use super::output::Prefixes;
 use super::ps::{self, Listed};
+use super::stdout::Stdout;
 use super::{Failure, Global, Outcome, connect, project};
 use crate::api::client::{Client, ClientError, Frames};
 use crate::api::reply::escape;
@@ -374,7 +375,7 @@ impl Printer {
         self.out.extend_from_slice(text);
         *open = !line.ends_with(b"\n");
         if apart {
-            let _ = std::io::stderr().write_all(&self.out);
+            let _ = super::stdout::Stderr.write_all(&self.out);
             self.out.clear();
         }
     }
@@ -390,12 +391,8 @@ impl Printer {
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
-        let result = std::io::stdout().write_all(&self.out).and_then(|()| std::io::stdout().flush());
+        let result = Stdout.write_all(&self.out).and_then(|()| Stdout.flush());
         self.out.clear();
-        result.map_err(|e| match e.kind() {
-            // `wharf logs | head` ends quietly, as if SIGPIPE had ended it.
-            std::io::ErrorKind::BrokenPipe => Failure::Code(141),
-            _ => Failure::Message(format!("writing to standard output: {e}")),
-        })
+        result.map_err(|e| Failure::Message(format!("writing to standard output: {e}")))
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! A file a command; [`connect`] finds or starts the engine, [`project`] loads the Compose files, [`output`] draws.
 
+#[macro_use]
+mod stdout;
+
 mod attach;
 mod build;
 mod check;

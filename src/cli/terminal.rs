@@ -162,10 +162,9 @@ impl DetachKeys {
 
 fn write(stream: u8, bytes: &[u8]) -> Outcome {
     let result = if stream == 2 {
-        std::io::stderr().write_all(bytes)
+        super::stdout::Stderr.write_all(bytes)
     } else {
-        let mut out = std::io::stdout().lock();
-        out.write_all(bytes).and_then(|()| out.flush())
+        super::stdout::Stdout.write_all(bytes).and_then(|()| super::stdout::Stdout.flush())
     };
     result.map_err(|e| Failure::Message(format!("writing the command's output: {e}")))
 }

@@ -96,7 +96,7 @@ where
         let found: Vec<(&Listed, Value)> = try_join_all(asked).await?.into_iter().flatten().collect();
         let rows: Vec<Value> = found.iter().map(|(container, usage)| described(container, usage, how.no_trunc)).collect();
         let text = how.format.text(&COLUMNS, &rows)?;
-        let mut out = std::io::stdout().lock();
+        let mut out = super::stdout::Stdout;
         // Over what was there, and the rest of the screen cleared.
         let _ = if live { write!(out, "\x1b[H\x1b[2J{text}\n\x1b[J") } else { writeln!(out, "{text}") };
         let _ = out.flush();

@@ -469,6 +469,14 @@ pub fn reset_signals() {
     }
 }
 
+/// Ends the process as SIGPIPE does by default.
+pub fn end_by_sigpipe() -> ! {
+    reset_signals();
+    // The signal ends the process before `raise` returns.
+    let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGPIPE);
+    std::process::exit(128 + libc::SIGPIPE)
+}
+
 /// Sets the size of a pipe's buffer, in bytes; a refusal keeps the kernel's default.
 pub fn set_pipe_size(pipe: impl AsFd, bytes: i32) {
     // SAFETY: F_SETPIPE_SZ takes an integer.

@@ -66,7 +66,7 @@ impl Output {
         let files = format!("/images/{image}/files");
         let open = |path: &Path| -> Result<Box<dyn Write>, Failure> {
             if path == Path::new("-") {
-                return Ok(Box::new(std::io::stdout()));
+                return Ok(Box::new(crate::cli::stdout::Stdout));
             }
             let made = std::fs::File::create(path);
             Ok(Box::new(made.map_err(|e| Failure::Message(format!("making {}: {e}", path.display())))?))
