@@ -270,24 +270,49 @@ impl Engine {
         })
     }
 
-    /// Runs a command to its end and returns its exit code and output; `None` when the container is gone.
-    pub(super) async fn exec_to_end(self: &Arc<Self>, container: &Arc<Container>, new: NewExec) -> Option<(i32, String)> {
+    /// Runs a command to its end and returns its exit code and what `excerpt` keeps of its output, standard error with it; `None`
+    /// when the container is gone. Both streams are read all the time, so that no command waits for a reader. A process that the
+    /// command has left behind may hold them open: the exit of the command is the end.
+    pub(super) async fn exec_to_end(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        new: NewExec,
+        mut excerpt: Excerpt,
+    ) -> Option<(i32, String)> {
         let exec = self.create_exec(container, new).ok()?;
         let ended = EndExec { engine: self, exec: &exec };
-        let (output, error) = match self.start_exec(&exec).await {
+        let (mut output, mut error) = match self.start_exec(&exec).await {
             Ok(Streams::Pipes { output, error, .. }) => (output, error),
             Ok(Streams::Terminal(_)) => return None,
             Err(EngineError::Start { message, code, .. }) => return Some((code, message)),
             Err(error @ EngineError::Unresponsive { .. }) => return Some((-1, error.to_string())),
             Err(_) => return None,
         };
-        let mut text = Vec::new();
-        let mut both = output.chain(error);
-        let _ = both.read_to_end(&mut text).await;
         let mut state = exec.state.subscribe();
-        let code = state.wait_for(|state| state.exit_code.is_some()).await.ok()?.exit_code;
+        let exited = state.wait_for(|state| state.exit_code.is_some());
+        tokio::pin!(exited);
+        let (mut out, mut err) = (vec![0; READ], vec![0; READ]);
+        let (mut out_open, mut err_open) = (true, true);
+        let code = loop {
+            tokio::select! {
+                n = output.read(&mut out), if out_open => out_open = excerpt.take(&out, n),
+                n = error.read(&mut err), if err_open => err_open = excerpt.take(&err, n),
+                state = &mut exited => break state.ok()?.exit_code,
+            }
+        };
         drop(ended);
-        Some((code.unwrap_or(137), String::from_utf8_lossy(&text).into_owned()))
+        // What it had written by then is in the pipes.
+        for pipe in [&output, &error] {
+            let mut left = PIPE;
+            while let Ok(n @ 1..) = pipe.try_read(&mut out) {
+                excerpt.push(&out[..n]);
+                left = left.saturating_sub(n);
+                if left == 0 {
+                    break;
+                }
+            }
+        }
+        Some((code.unwrap_or(137), excerpt.text()))
     }
 
     /// Sets the size of a process's terminal.
@@ -300,6 +325,71 @@ impl Engine {
     /// Forgets a process that has ended.
     pub fn forget_exec(&self, exec: &Exec) {
         self.execs.forget(&exec.id);
+    }
+}
+
+/// Bytes that are read of a pipe at once, and that it holds by default.
+const READ: usize = 8 * 1024;
+const PIPE: usize = 64 * 1024;
+
+/// What is kept of the output of a command that the engine itself runs, which may write without end.
+#[derive(Debug)]
+pub(super) struct Excerpt {
+    limit: usize,
+    end: End,
+    bytes: Vec<u8>,
+    cut: bool,
+}
+
+/// Which end of the output is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    First,
+    Last,
+}
+
+impl Excerpt {
+    /// The first bytes, followed by `...` where there were more.
+    pub(super) fn first(limit: usize) -> Self {
+        Excerpt { limit, end: End::First, bytes: Vec::new(), cut: false }
+    }
+
+    /// The last bytes, after `...` where there were more.
+    pub(super) fn last(limit: usize) -> Self {
+        Excerpt { limit, end: End::Last, bytes: Vec::new(), cut: false }
+    }
+
+    /// Takes what a read has given; whether the stream is still open.
+    fn take(&mut self, buffer: &[u8], read: std::io::Result<usize>) -> bool {
+        let n = read.unwrap_or(0);
+        self.push(&buffer[..n]);
+        n > 0
+    }
+
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        match self.end {
+            End::First => {
+                let room = self.limit - self.bytes.len();
+                self.cut |= bytes.len() > room;
+                self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            }
+            End::Last => {
+                let bytes = &bytes[bytes.len().saturating_sub(self.limit)..];
+                let excess = (self.bytes.len() + bytes.len()).saturating_sub(self.limit);
+                self.cut |= excess > 0;
+                self.bytes.drain(..excess);
+                self.bytes.extend_from_slice(bytes);
+            }
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
+        let text = String::from_utf8_lossy(&self.bytes);
+        match (self.cut, self.end) {
+            (false, _) => text.into_owned(),
+            (true, End::First) => format!("{text}..."),
+            (true, End::Last) => format!("...{text}"),
+        }
     }
 }
 
@@ -320,5 +410,30 @@ impl Drop for EndExec<'_> {
             let _ = self.exec.container.ask(&Request::SignalExec { id: self.exec.number, signal: libc::SIGKILL }, &[]);
         }
         self.engine.forget_exec(self.exec);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_keeps_no_more_than_its_limit() {
+        let all = |mut excerpt: Excerpt| {
+            for _ in 0..1000 {
+                excerpt.push(b"abcdefghij");
+                assert!(excerpt.bytes.len() <= excerpt.limit);
+            }
+            excerpt.push(b"the end");
+            excerpt.text()
+        };
+        assert_eq!(all(Excerpt::first(12)), "abcdefghijab...");
+        assert_eq!(all(Excerpt::last(12)), "...fghijthe end");
+        let mut short = Excerpt::first(12);
+        short.push(b"abc");
+        assert_eq!(short.text(), "abc");
+        let mut long = Excerpt::last(4);
+        long.push(b"a long piece");
+        assert_eq!(long.text(), "...iece");
     }
 }

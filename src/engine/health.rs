@@ -1,6 +1,6 @@
 //! Health checks: a command in the container, at Docker's times and with Docker's states.
 
-use super::exec::NewExec;
+use super::exec::{Excerpt, NewExec};
 use super::record::{ContainerRecord, Health, HealthSpec, HealthStatus, Probe, Status};
 use super::{Container, Engine, locked};
 use jiff::Timestamp;
@@ -13,7 +13,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const START_INTERVAL: Duration = Duration::from_secs(5);
 const RETRIES: u32 = 3;
 const KEPT_PROBES: usize = 5;
-/// Docker keeps so much of a probe's output.
+/// Bytes that are kept of a probe's output, as Docker does; the rest is read and dropped.
 const KEPT_OUTPUT: usize = 4096;
 
 impl Engine {
@@ -71,7 +71,7 @@ impl Engine {
                 Ok(None) => return,
                 Err(_) => (-1, format!("the health check took longer than its timeout of {} s", timeout.as_secs_f64())),
             };
-            let probe = Probe { start, end: Timestamp::now(), exit_code, output: output.chars().take(KEPT_OUTPUT).collect() };
+            let probe = Probe { start, end: Timestamp::now(), exit_code, output };
             let in_start_period = health.status == HealthStatus::Starting && begun.elapsed() < start_period;
             let changed = self
                 .update(container, |record| judge(record.state.health.get_or_insert_default(), probe, retries, in_start_period));
@@ -88,7 +88,7 @@ impl Engine {
             Some((kind, rest)) if kind == "CMD-SHELL" => vec!["/bin/sh".into(), "-c".into(), rest.join(" ")],
             _ => test.to_vec(),
         };
-        self.exec_to_end(container, NewExec { args, ..NewExec::default() }).await
+        self.exec_to_end(container, NewExec { args, ..NewExec::default() }, Excerpt::first(KEPT_OUTPUT)).await
     }
 }
 

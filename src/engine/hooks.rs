@@ -2,7 +2,7 @@
 
 use super::convert::{LABEL_HASH, LABEL_NUMBER, LABEL_ONEOFF, LABEL_PROJECT, LABEL_SERVICE};
 use super::error::EngineError;
-use super::exec::NewExec;
+use super::exec::{Excerpt, NewExec};
 use super::record::{ContainerRecord, ContainerSpec, FileSpec, HealthSpec, HookSpec, PreStartSpec, RestartPolicy};
 use super::{Container, Engine};
 use crate::logs::reader::{Reader, Selection};
@@ -13,6 +13,8 @@ const LABEL_HOOK: &str = "com.docker.compose.hook";
 const LABEL_HOOK_INDEX: &str = "com.docker.compose.hook-index";
 /// Of a failed hook's output, for the error.
 const LAST_LINES: usize = 10;
+/// Bytes that are kept of the end of a hook's output, for the error.
+const KEPT_OUTPUT: usize = 4096;
 
 impl Engine {
     /// Runs a container's hooks one after the other.
@@ -35,7 +37,7 @@ impl Engine {
                 privileged: hook.privileged,
                 ..NewExec::default()
             };
-            match self.exec_to_end(container, new).await {
+            match self.exec_to_end(container, new, Excerpt::last(KEPT_OUTPUT)).await {
                 Some((0, _)) => {}
                 Some((code, output)) => {
                     let said = output.trim();
@@ -166,13 +168,14 @@ impl Engine {
     /// The last lines that a container has written, after a colon.
     fn last_words(&self, container: &Container) -> String {
         let selection = Selection { tail: Some(LAST_LINES), ..Selection::default() };
-        let mut text = String::new();
+        let mut excerpt = Excerpt::last(KEPT_OUTPUT);
         if let Ok(mut reader) = Reader::open(&self.log_path(&container.id), &selection) {
             while let Ok(Some(line)) = reader.next_line() {
-                text.push_str(&String::from_utf8_lossy(line.text));
-                text.push_str(if line.complete { "\n" } else { "" });
+                excerpt.push(line.text);
+                excerpt.push(if line.complete { b"\n" } else { b"" });
             }
         }
+        let text = excerpt.text();
         if text.trim().is_empty() { String::new() } else { format!(":\n{}\n", text.trim_end()) }
     }
 }
