@@ -23,7 +23,7 @@ impl Engine {
         records.into_iter().for_each(|record| self.containers.restore(Container::new(record)));
         let networks = locked(&self.networks).clone();
         for network in networks.values() {
-            self.names.set_network(&network.id, network.internal);
+            self.names.set_network(&network.id, &network.name, network.internal);
             if let Err(error) = self.raise_bridge(network) {
                 tracing::error!("{error}");
             }

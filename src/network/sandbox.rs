@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 /// The address of every container's resolver: Docker's, since images and configurations name it.
 pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 const DNS_PORT: u16 = 53;
+/// Of the threads that join a namespace for a moment.
+const THREAD_STACK: usize = 256 * 1024;
 
 /// How long the kernel may take to forget the interfaces that a parent had of another kind.
 const PARENT_IS_BUSY: Duration = Duration::from_secs(2);
@@ -230,9 +232,24 @@ pub fn adopt(container: &str, namespace: OwnedFd) -> Result<Sandbox, NetworkErro
     .map(|resolver| Sandbox { namespace, resolver: Some(resolver) })
 }
 
+/// Does something in a namespace: what it opens there is of that namespace.
+///
+/// # Errors
+/// The kernel's.
+pub fn within<T: Send>(namespace: &OwnedFd, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let inside = move || {
+        setns(namespace, CloneFlags::CLONE_NEWNET)?;
+        work()
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(THREAD_STACK).spawn_scoped(scope, inside)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// Runs work that changes the thread's network namespace on a thread that ends with it.
 fn inside_thread<T: Send>(work: impl FnOnce() -> Result<T, NetworkError> + Send) -> Result<T, NetworkError> {
-    std::thread::scope(|scope| match std::thread::Builder::new().stack_size(256 * 1024).spawn_scoped(scope, work) {
+    std::thread::scope(|scope| match std::thread::Builder::new().stack_size(THREAD_STACK).spawn_scoped(scope, work) {
         Ok(handle) => handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
         Err(source) => Err(NetworkError::Sandbox { container: String::new(), doing: "starting a thread", source }),
     })

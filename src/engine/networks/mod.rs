@@ -1,8 +1,11 @@
-//! Networks: made and removed on request. [`places`] is a container's place on them, [`published`] the host's ports.
+//! Networks: made and removed on request. [`places`] is a container's place on them, [`published`] the host's ports, [`flows`]
+//! what the kernel is to forget.
 
+mod flows;
 mod places;
 mod published;
 
+pub(super) use flows::Flows;
 pub(super) use published::Published;
 
 use super::error::{EngineError, state_error};
@@ -268,7 +271,7 @@ impl Engine {
             self.drop_bridge(&record);
             return Err(error);
         }
-        self.names.set_network(&record.id, record.internal);
+        self.names.set_network(&record.id, &record.name, record.internal);
         self.emit("network", "create", &record.id, [("name".to_string(), record.name.clone())].into());
         Ok(record)
     }

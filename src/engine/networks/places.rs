@@ -247,9 +247,9 @@ impl Engine {
     ) -> Result<Arc<OwnedFd>, EngineError> {
         let record = container.record();
         let view = view(&record, places);
-        let resolver = sandbox.resolver.map(|r| dns::serve(r, self.names.clone(), view)).transpose();
-        let resolver = resolver.map_err(EngineError::io(format!("starting the resolver of {}", record.name)))?;
         let namespace = Arc::new(sandbox.namespace);
+        let serving = sandbox.resolver.map(|r| dns::serve(r, namespace.clone(), self.names.clone(), view)).transpose();
+        let resolver = serving.map_err(EngineError::io(format!("starting the resolver of {}", record.name)))?;
         let mut live = locked(&container.live);
         live.namespace = Some(namespace.clone());
         live.resolver = resolver;
@@ -337,6 +337,7 @@ impl Engine {
             leaving.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
         }
         self.dismiss_sender(container, &network.id);
+        self.flows.given_back(&[], record.endpoints.get(&network.id).into_iter().flat_map(|addresses| addresses.iter()));
         self.update(container, |record| {
             record.spec.networks.retain(|e| e.network != network.name);
             record.endpoints.shift_remove(&network.id);

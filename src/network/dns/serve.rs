@@ -1,0 +1,190 @@
+//! A container's resolver at work: its sockets, and the bounds of what the container may have of the engine by them.
+
+use super::message;
+use super::upstream::{Transport, Upstreams};
+use super::{Names, View};
+use crate::network::descriptors;
+use crate::network::sandbox::Resolver;
+use hickory_proto::op::{Message, ResponseCode};
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+/// Questions of one container that wait for other resolvers at once, as with Docker. More are refused.
+const MOST_FORWARDED: usize = 1024;
+/// The same of all containers: some 4 KiB each.
+const MOST_FORWARDED_TOGETHER: usize = 4096;
+/// TCP connections of one container at once. More wait to be accepted.
+const MOST_CONNECTIONS: usize = 64;
+/// How long a connection may say nothing, or not take its answer.
+const IDLE: Duration = Duration::from_secs(8);
+/// The largest question by TCP; by UDP what is longer is cut off and no question.
+const LARGEST_QUESTION: usize = 4096;
+/// What an answer by TCP has room for.
+const LARGEST_ANSWER: usize = 65_535;
+/// An accept loop that fails is out of descriptors: others may be closed meanwhile.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+static FORWARDED_TOGETHER: Semaphore = Semaphore::const_new(MOST_FORWARDED_TOGETHER);
+
+/// Serves a container until the returned handle is dropped.
+///
+/// # Errors
+/// When the sockets cannot be watched.
+pub fn serve(resolver: Resolver, namespace: Arc<OwnedFd>, names: Arc<Names>, view: View) -> io::Result<Serving> {
+    let udp = Arc::new(UdpSocket::from_std(resolver.udp)?);
+    let tcp = TcpListener::from_std(resolver.tcp)?;
+    let view: Shown = Arc::new(RwLock::new(Arc::new(view)));
+    let client = Arc::new(Client {
+        names,
+        view: view.clone(),
+        own: Upstreams::inside(namespace),
+        forwarded: Semaphore::new(MOST_FORWARDED),
+    });
+    let udp_task = tokio::spawn(serve_udp(udp, client.clone()));
+    let tcp_task = tokio::spawn(serve_tcp(tcp, client));
+    Ok(Serving { view, tasks: [udp_task.abort_handle(), tcp_task.abort_handle()] })
+}
+
+/// A container's running resolver.
+#[derive(Debug)]
+pub struct Serving {
+    view: Shown,
+    tasks: [tokio::task::AbortHandle; 2],
+}
+
+/// A view that may be replaced while it is looked through.
+type Shown = Arc<RwLock<Arc<View>>>;
+
+impl Serving {
+    /// Shows the container other networks from now on.
+    pub fn set_view(&self, view: View) {
+        *self.view.write().unwrap_or_else(|e| e.into_inner()) = Arc::new(view);
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(tokio::task::AbortHandle::abort);
+    }
+}
+
+/// Who asks.
+struct Client {
+    names: Arc<Names>,
+    view: Shown,
+    /// For resolvers of the container's own.
+    own: Upstreams,
+    forwarded: Semaphore,
+}
+
+impl Client {
+    fn view(&self) -> Arc<View> {
+        self.view.read().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// The answer to a question about a member of the container's networks.
+    fn local(&self, query: &Message, size: usize) -> Option<Vec<u8>> {
+        message::encode(self.names.answer(&self.view(), query)?, size)
+    }
+
+    /// Asks other resolvers. A container's own (`dns:`) are asked from its network, so they may be on it, and 127.0.0.1 is its own
+    /// loopback; the host's are asked from the host, and not for containers that have no way out.
+    async fn forward(&self, query: &Message, raw: &[u8], transport: Transport) -> Vec<u8> {
+        let fail = |code| message::reply(query, code).to_vec().unwrap_or_default();
+        let (Ok(_own), Ok(_together)) = (self.forwarded.try_acquire(), FORWARDED_TOGETHER.try_acquire()) else {
+            return fail(ResponseCode::Refused);
+        };
+        let view = self.view();
+        let answer = if !view.servers.is_empty() {
+            self.own.ask(&view.servers, raw, transport).await
+        } else if self.names.may_forward(&view) {
+            self.names.upstreams.ask(&host_resolvers(), raw, transport).await
+        } else {
+            return fail(ResponseCode::NXDomain);
+        };
+        answer.unwrap_or_else(|| fail(ResponseCode::ServFail))
+    }
+}
+
+async fn serve_udp(socket: Arc<UdpSocket>, client: Arc<Client>) {
+    let mut buffer = [0; LARGEST_QUESTION];
+    loop {
+        let Ok((length, peer)) = socket.recv_from(&mut buffer).await else {
+            tokio::time::sleep(BACK_OFF).await;
+            continue;
+        };
+        let Some(query) = message::parse(&buffer[..length]) else { continue };
+        if let Some(answer) = client.local(&query, message::udp_size(&query)) {
+            let _ = socket.send_to(&answer, peer).await;
+            continue;
+        }
+        // Without room for it no task is begun.
+        if client.forwarded.available_permits() == 0 {
+            let refused = message::reply(&query, ResponseCode::Refused).to_vec().unwrap_or_default();
+            let _ = socket.send_to(&refused, peer).await;
+            continue;
+        }
+        let (socket, client) = (socket.clone(), client.clone());
+        let raw = buffer[..length].to_vec();
+        tokio::spawn(async move {
+            let answer = client.forward(&query, &raw, Transport::Udp).await;
+            let _ = socket.send_to(&answer, peer).await;
+        });
+    }
+}
+
+async fn serve_tcp(listener: TcpListener, client: Arc<Client>) {
+    /// The connection, and the one to another resolver.
+    const DESCRIPTORS: u32 = 2;
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    loop {
+        let Ok(own) = room.clone().acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(BACK_OFF).await;
+            continue;
+        };
+        let Ok(shared) = descriptors::budget().clone().acquire_many_owned(DESCRIPTORS).await else { return };
+        let client = client.clone();
+        tokio::spawn(async move {
+            let _ = converse(stream, &client).await;
+            drop((own, shared));
+        });
+    }
+}
+
+/// Answers the questions of a connection, one after the other, until the other end closes it or says nothing for a while.
+async fn converse(mut stream: TcpStream, client: &Client) -> io::Result<()> {
+    loop {
+        let length = in_time(stream.read_u16()).await?;
+        if usize::from(length) > LARGEST_QUESTION {
+            return Ok(());
+        }
+        let mut raw = vec![0; usize::from(length)];
+        in_time(stream.read_exact(&mut raw)).await?;
+        let Some(query) = message::parse(&raw) else { return Ok(()) };
+        let answer = match client.local(&query, LARGEST_ANSWER) {
+            Some(answer) => answer,
+            None => client.forward(&query, &raw, Transport::Tcp).await,
+        };
+        let framed = [&(answer.len() as u16).to_be_bytes()[..], &answer].concat();
+        in_time(stream.write_all(&framed)).await?;
+    }
+}
+
+async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(IDLE, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// The host's resolvers, read when they are needed: they change when a laptop moves.
+fn host_resolvers() -> Vec<IpAddr> {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok()).collect()
+}
