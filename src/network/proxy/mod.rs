@@ -1,12 +1,13 @@
 //! Published ports on the host's IPv6 addresses, where the kernel cannot translate: to containers without IPv6, and from `::1`,
-//! which is routed nowhere. Connections are taken here and led on to the container; [`udp`] does so with datagrams.
+//! which is routed nowhere. [`tcp`] takes connections and leads them on to the container, [`udp`] does so with datagrams.
 
+mod tcp;
 mod udp;
 
 use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 /// A port that is listened on as long as this lives.
 #[derive(Debug)]
@@ -40,20 +41,6 @@ pub fn start(protocol: &str, address: Ipv6Addr, port: u16, to: SocketAddr) -> io
     socket.listen(WAITING)?;
     let listener = TcpListener::from_std(socket.into())?;
     let port = listener.local_addr()?.port();
-    let task = tokio::spawn(async move {
-        loop {
-            let Ok((mut from, _)) = listener.accept().await else {
-                // Out of descriptors, most likely: others may be closed meanwhile.
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                continue;
-            };
-            tokio::spawn(async move {
-                if let Ok(mut container) = TcpStream::connect(to).await {
-                    let _ = from.set_nodelay(true).and_then(|()| container.set_nodelay(true));
-                    let _ = tokio::io::copy_bidirectional(&mut from, &mut container).await;
-                }
-            });
-        }
-    });
+    let task = tokio::spawn(tcp::serve(listener, to));
     Ok(Proxy { port, task: task.abort_handle() })
 }

@@ -1,9 +1,11 @@
 //! Datagrams to a container, and its answers back to whom they are for.
 //!
 //! Each sender has a socket of its own towards the container, as behind a router: the container tells its senders apart by their
-//! ports. It is closed when nothing has gone either way for a while. Answers leave from the address that was asked.
+//! ports. It is closed when nothing has gone either way for a while. Answers leave from the address that was asked. A sender has no
+//! buffer: an answer is read when it is there.
 
 use super::Proxy;
+use crate::network::descriptors::{self, Descriptors};
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg, sendmsg, setsockopt, sockopt};
 use std::collections::HashMap;
@@ -33,6 +35,7 @@ struct Flow {
     inside: UdpSocket,
     /// When the sender has said something last.
     asked: Mutex<Instant>,
+    _descriptor: Descriptors,
 }
 
 struct Relay {
@@ -70,12 +73,13 @@ impl Relay {
     async fn lead_on(&mut self, sender: Sender, datagram: &[u8]) {
         let key = (sender.0, Ipv6Addr::from(sender.1.ipi6_addr.s6_addr));
         if !self.flows.contains_key(&key) && self.flows.len() < MOST_SENDERS {
+            let Some(descriptor) = descriptors::take(1) else { return };
             let any: IpAddr = if self.to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
             let Ok(inside) = UdpSocket::bind(SocketAddr::new(any, 0)).await else { return };
             if inside.connect(self.to).await.is_err() {
                 return;
             }
-            let flow = Arc::new(Flow { inside, asked: Mutex::new(Instant::now()) });
+            let flow = Arc::new(Flow { inside, asked: Mutex::new(Instant::now()), _descriptor: descriptor });
             self.flows.insert(key, flow.clone());
             self.answering.spawn(answers(self.outside.clone(), sender, key, flow));
         }
@@ -87,16 +91,20 @@ impl Relay {
 
 /// Sends a container's answers to a sender until there has been none, and no question, for a while.
 async fn answers(outside: Arc<UdpSocket>, (sender, asked): Sender, key: Key, flow: Arc<Flow>) -> Key {
-    let mut buffer = vec![0; LARGEST];
     loop {
-        match timeout(IDLE, flow.inside.recv(&mut buffer)).await {
-            Ok(Ok(length)) => {
-                let _ = send(&outside, &sender, asked, &buffer[..length]).await;
-            }
-            // The container does not listen there, for now.
-            Ok(Err(_)) => tokio::time::sleep(Duration::from_millis(10)).await,
+        match timeout(IDLE, flow.inside.readable()).await {
+            Ok(_) => {}
             Err(_) if locked(&flow.asked).elapsed() >= IDLE => return key,
-            Err(_) => {}
+            Err(_) => continue,
+        }
+        let mut buffer = Vec::with_capacity(LARGEST);
+        match flow.inside.try_recv_buf(&mut buffer) {
+            Ok(_) => {
+                let _ = send(&outside, &sender, asked, &buffer).await;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // The container does not listen there, for now.
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
 }
