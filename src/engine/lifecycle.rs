@@ -178,6 +178,7 @@ impl Engine {
             cgroups,
             scope,
             firewall: Arc::new(Firewall::new(&name).map_err(crate::network::NetworkError::Firewall)?),
+            flows: Arc::default(),
             names: Arc::default(),
             containers: Default::default(),
             networks: Default::default(),
@@ -285,6 +286,7 @@ impl Engine {
         if let Err(error) = self.journal.sync() {
             tracing::error!("writing the state: {error}");
         }
+        self.flows.forget();
         if locked(&self.networks).is_empty() {
             self.firewall.clear();
         }

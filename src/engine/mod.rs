@@ -77,6 +77,7 @@ pub struct Engine {
     /// The part of them that systemd has delegated, where it does.
     scope: Option<Scope>,
     firewall: Arc<Firewall>,
+    flows: Arc<networks::Flows>,
     names: Arc<Names>,
     containers: registry::Containers,
     networks: Mutex<IndexMap<String, NetworkRecord>>,

@@ -40,6 +40,12 @@ impl Message {
         message
     }
 
+    /// What follows the netlink header.
+    #[cfg(test)]
+    pub fn payload(&self) -> &[u8] {
+        &self.bytes[HEADER..]
+    }
+
     fn pad(&mut self) {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
@@ -90,6 +96,39 @@ impl Message {
     }
 }
 
+/// Takes messages of the kernel's apart and gives each answer without its header; the end of the answers, when it has come.
+pub fn split(mut messages: &[u8], each: &mut impl FnMut(&[u8])) -> Option<io::Result<()>> {
+    const NLMSG_DONE: u16 = 3;
+    while messages.len() >= HEADER {
+        let word = |at: usize| u32::from_ne_bytes([messages[at], messages[at + 1], messages[at + 2], messages[at + 3]]);
+        let size = (word(0) as usize).clamp(HEADER, messages.len());
+        match u16::from_ne_bytes([messages[4], messages[5]]) {
+            NLMSG_DONE => return Some(Ok(())),
+            NLMSG_ERROR if size >= HEADER + 4 => {
+                let errno = (word(HEADER) as i32).wrapping_neg();
+                return Some(if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) });
+            }
+            _ => each(&messages[HEADER..size]),
+        }
+        messages = &messages[size.next_multiple_of(4).min(messages.len())..];
+    }
+    None
+}
+
+/// The value of an attribute among attributes.
+pub fn attribute(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
+    const NLA_TYPE_MASK: u16 = 0x3fff;
+    while attributes.len() >= 4 {
+        let length = usize::from(u16::from_ne_bytes([attributes[0], attributes[1]]));
+        let value = attributes.get(4..length)?;
+        if u16::from_ne_bytes([attributes[2], attributes[3]]) & NLA_TYPE_MASK == kind {
+            return Some(value);
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
+    }
+    None
+}
+
 /// A socket on which the kernel tells of every change of nftables' rules, whoever makes it.
 ///
 /// # Errors
@@ -136,27 +175,28 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn ask(&self, mut question: Message) -> io::Result<Vec<Vec<u8>>> {
-        const NLMSG_DONE: u16 = 3;
+    pub fn ask(&self, question: Message) -> io::Result<Vec<Vec<u8>>> {
+        let mut answers = Vec::new();
+        self.ask_each(question, |answer| answers.push(answer.to_vec()))?;
+        Ok(answers)
+    }
+
+    /// Asks one question and gives each answer as it comes: there may be hundreds of thousands.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn ask_each(&self, mut question: Message, mut each: impl FnMut(&[u8])) -> io::Result<()> {
         let length = question.bytes.len() as u32;
         question.bytes[0..4].copy_from_slice(&length.to_ne_bytes());
         send(self.fd.as_raw_fd(), &question.bytes, MsgFlags::empty())?;
-        let mut answers = Vec::new();
         let mut buffer = vec![0; 64 * 1024];
         loop {
-            let length = recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-            let mut rest = &buffer[..length];
-            while rest.len() >= HEADER {
-                let size = (u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize).clamp(HEADER, rest.len());
-                match u16::from_ne_bytes([rest[4], rest[5]]) {
-                    NLMSG_DONE => return Ok(answers),
-                    NLMSG_ERROR if size >= HEADER + 4 => {
-                        let errno = -i32::from_ne_bytes([rest[16], rest[17], rest[18], rest[19]]);
-                        return if errno == 0 { Ok(answers) } else { Err(io::Error::from_raw_os_error(errno)) };
-                    }
-                    _ => answers.push(rest[HEADER..size].to_vec()),
-                }
-                rest = &rest[size.next_multiple_of(4).min(rest.len())..];
+            let length = match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Err(nix::Error::EINTR) => continue,
+                other => other?,
+            };
+            if let Some(end) = split(&buffer[..length], &mut each) {
+                return end;
             }
         }
     }
@@ -207,7 +247,7 @@ impl Netlink {
                 let kind = u16::from_ne_bytes([rest[4], rest[5]]);
                 if kind == NLMSG_ERROR && size >= HEADER + 4 {
                     let sequence = word(8);
-                    let errno = -(word(HEADER) as i32);
+                    let errno = (word(HEADER) as i32).wrapping_neg();
                     open.remove(&sequence);
                     if errno != 0 && failed.is_none() {
                         failed = Some(((sequence as usize).saturating_sub(1), io::Error::from_raw_os_error(errno)));

@@ -3,7 +3,7 @@
 //! Above each rule stands what `nft list ruleset` shows of it.
 
 use super::address::{Subnet, octets};
-use super::netlink::{Message, NLM_F_APPEND, NLM_F_CREATE, Netlink};
+use super::netlink::{self, Message, NLM_F_APPEND, NLM_F_CREATE, Netlink};
 use std::io;
 
 const SUBSYSTEM: u16 = 10 << 8;
@@ -239,16 +239,7 @@ pub fn rules_of(netlink: &Netlink, family: Family, table: &str, chain: &str, com
 /// The value of an attribute of an answer, which begins with the family's own header.
 fn attribute(answer: &[u8], kind: u16) -> Option<&[u8]> {
     const NFGENMSG: usize = 4;
-    let mut rest = answer.get(NFGENMSG..)?;
-    while rest.len() >= 4 {
-        let length = usize::from(u16::from_ne_bytes([rest[0], rest[1]]));
-        let value = rest.get(4..length)?;
-        if u16::from_ne_bytes([rest[2], rest[3]]) & 0x3fff == kind {
-            return Some(value);
-        }
-        rest = rest.get(length.next_multiple_of(4)..)?;
-    }
-    None
+    netlink::attribute(answer.get(NFGENMSG..)?, kind)
 }
 
 const TYPE_IPV4: u32 = 7;
@@ -283,6 +274,10 @@ pub enum Expression {
         key: u32,
         bits: u32,
     },
+    /// `ct direction original`.
+    OriginalDirection,
+    /// `ADDRESS daddr . meta l4proto . th dport != @NAME`.
+    DestinationNotAmong(&'static str),
     /// `fib daddr type local`.
     DestinationIsLocal,
     /// `dnat to meta l4proto . th dport map @NAME`.
@@ -366,6 +361,8 @@ pub const CT_STATE: u32 = 0;
 pub const CT_STATUS: u32 = 2;
 /// Established and related, as bits of `ct state`.
 pub const ESTABLISHED: u32 = 2 | 4;
+/// New and established, as bits of `ct state`: not the errors (ICMP) about a connection.
+pub const OF_CONNECTION: u32 = 2 | 8;
 /// IPS_DST_NAT of `ct status`.
 pub const DNAT: u32 = 0x20;
 
@@ -420,6 +417,12 @@ fn verdict(code: u32) -> Part {
     expr("immediate", move |m| m.be32(1, 0).nest(2, |m| m.nest(2, |m| m.be32(1, code))))
 }
 
+/// Loads `daddr . meta l4proto . th dport`.
+fn destination(family: Family) -> Vec<Part> {
+    let (offset, width) = (Side::Destination.offset(family), family.width());
+    vec![payload(NETWORK, offset, width * 4, R0), meta(META_L4PROTO, R0 + width), payload(TRANSPORT, 2, 2, R0 + width + 1)]
+}
+
 /// To the address in the first registers and the port behind it.
 fn dnat(family: Family) -> Part {
     expr("nat", move |m| m.be32(1, 1).be32(2, family as u32).be32(3, R0).be32(5, R0 + family.width()))
@@ -454,6 +457,15 @@ impl Expression {
                     compare(R0, false, vec![0; 4]),
                 ]
             }
+            Expression::OriginalDirection => {
+                const CT_DIRECTION: u32 = 1;
+                vec![expr("ct", |m| m.be32(1, R0).be32(2, CT_DIRECTION)), compare(R0, true, vec![0])]
+            }
+            Expression::DestinationNotAmong(set) => {
+                let mut parts = destination(family);
+                parts.push(is_in(set, false));
+                parts
+            }
             Expression::DestinationIsLocal => {
                 const RTN_LOCAL: u32 = 2;
                 vec![expr("fib", |m| m.be32(1, R0).be32(2, 3).be32(3, 2)), compare(R0, true, RTN_LOCAL.to_ne_bytes().to_vec())]
@@ -462,14 +474,9 @@ impl Expression {
                 vec![meta(META_L4PROTO, R0), payload(TRANSPORT, 2, 2, R0 + 1), lookup(set), dnat(family)]
             }
             Expression::DnatByAddressAndPort(set) => {
-                let (offset, width) = (Side::Destination.offset(family), family.width());
-                vec![
-                    payload(NETWORK, offset, width * 4, R0),
-                    meta(META_L4PROTO, R0 + width),
-                    payload(TRANSPORT, 2, 2, R0 + width + 1),
-                    lookup(set),
-                    dnat(family),
-                ]
+                let mut parts = destination(family);
+                parts.extend([lookup(set), dnat(family)]);
+                parts
             }
             Expression::EtherType(kind) => {
                 const META_PROTOCOL: u32 = 1;

@@ -289,6 +289,29 @@ impl Host {
         command.arg(format!("--net=/run/netns/{namespace}")).arg(program).args(args).output().expect("nsenter")
     }
 
+    /// A command of a stack whose engine lives in the host's namespace.
+    fn wharf(&self, stack: &Stack, args: &[&str]) -> String {
+        let command = stack.command(args);
+        let mut inside = std::process::Command::new("nsenter");
+        inside.arg(format!("--net=/run/netns/{}", self.name)).arg(command.get_program()).args(command.get_args());
+        for (key, value) in command.get_envs() {
+            inside.env(key, value.unwrap_or_default());
+        }
+        let ran = inside.current_dir(stack.path(".")).stdin(std::process::Stdio::null()).output().expect("nsenter");
+        assert!(ran.status.success(), "{args:?}: {}", String::from_utf8_lossy(&ran.stderr));
+        String::from_utf8_lossy(&ran.stdout).into_owned()
+    }
+
+    /// Does something outside.
+    fn outside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let namespace = std::fs::File::open(format!("/run/netns/{}", self.outside)).expect("namespace");
+        let thread = std::thread::spawn(move || {
+            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");
+            work()
+        });
+        thread.join().expect("thread")
+    }
+
     fn rules(&self, text: &str) {
         let out = self.run(&self.name, "nft", &[text]);
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
@@ -329,14 +352,7 @@ fn a_hosts_own_firewall_lets_stacks_through() {
                 sleeping("")
             ),
         );
-        let up = stack.command(&["up", "-d"]);
-        let mut inside = std::process::Command::new("nsenter");
-        inside.arg(format!("--net=/run/netns/{}", host.name)).arg(up.get_program()).args(up.get_args());
-        for (key, value) in up.get_envs() {
-            inside.env(key, value.unwrap_or_default());
-        }
-        let up = inside.current_dir(stack.path(".")).output().expect("up");
-        assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+        host.wharf(&stack, &["up", "-d"]);
         let reaches = |what: &str| {
             eventually(what, 10, || stack.wharf(&["exec", "-T", "app", "ping", "-c1", "-W1", "10.222.0.2"]).code == 0);
             eventually(what, 10, || {
@@ -359,4 +375,111 @@ fn a_hosts_own_firewall_lets_stacks_through() {
         assert!(!listed().contains("wharf"), "{}", listed());
         stack.wharf(&["engine", "stop"]).ok();
     }
+}
+
+fn unique(stack: &Stack) -> String {
+    stack.project.chars().skip(1).take(8).collect()
+}
+
+/// moby 45610: a neighbour sends to 127.0.0.1, or to a container's own address, by way of this host.
+#[test]
+fn a_neighbour_reaches_nothing_but_what_is_published_for_him() {
+    let stack = Stack::new("nothing");
+    stack.wharf(&["engine", "stop"]).ok();
+    let host = Host::new(&unique(&stack));
+    let web = "mkdir /www; echo secret > /www/index.html; httpd -p 81 -h /www; exec httpd -f -p 80 -h /www";
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:\n  web: {{image: 'busybox:local', command: [sh, -c, '{web}'], ports: ['127.0.0.1:8089:80', '8088:80'], stop_signal: SIGKILL}}\n  other: {{image: 'busybox:local', command: [sh, -c, '{web}'], ports: ['10.222.0.1:8087:80'], stop_signal: SIGKILL}}\n"
+        ),
+    );
+    host.wharf(&stack, &["up", "-d"]);
+    let address = |service: &str| stack.sh(service, "hostname -i");
+    let (web, other) = (address("web"), address("other"));
+    // It takes the host for its router, to the host's loopback, too, and believes what comes from there.
+    for args in [
+        "route add 127.0.0.1/32 via 10.222.0.1".to_string(),
+        format!("route add {web}/32 via 10.222.0.1"),
+        format!("route add {other}/32 via 10.222.0.1"),
+    ] {
+        let args: Vec<&str> = args.split(' ').collect();
+        assert!(host.run(&host.outside, "ip", &args).status.success(), "{args:?}");
+    }
+    let settings = "for f in all wan; do echo 1 > /proc/sys/net/ipv4/conf/$f/route_localnet; echo 0 > /proc/sys/net/ipv4/conf/$f/rp_filter; done";
+    assert!(host.run(&host.outside, "sh", &["-c", settings]).status.success());
+    let get = |from: &str, to: &str, seconds: &str| {
+        let out = host.run(from, "curl", &["-s", "--max-time", seconds, &format!("http://{to}/")]);
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    eventually("what is published is reached", 20, || get(&host.outside, "10.222.0.1:8088", "2") == "secret\n");
+    eventually("and by the other", 20, || get(&host.outside, "10.222.0.1:8087", "2") == "secret\n");
+    assert_eq!(get(&host.name, "127.0.0.1:8089", "2"), "secret\n", "the host itself reaches what is published on 127.0.0.1");
+    assert_eq!(get(&host.name, &format!("{web}:81"), "2"), "secret\n", "and its containers");
+    for to in [
+        "127.0.0.1:8089",
+        "127.0.0.1:8088",
+        "10.222.0.1:8089",
+        &format!("{web}:80"),
+        &format!("{web}:81"),
+        &format!("{other}:80"),
+    ] {
+        assert_eq!(get(&host.outside, to, "1"), "", "a neighbour reaches {to}");
+    }
+    host.wharf(&stack, &["down"]);
+    stack.wharf(&["engine", "stop"]).ok();
+}
+
+/// A client of UDP that goes on sending from one port, while what is published changes.
+#[test]
+fn flows_of_udp_follow_what_is_published() {
+    let stack = Stack::new("nothing");
+    stack.compile("udp_echo");
+    stack.wharf(&["engine", "stop"]).ok();
+    let host = Host::new(&unique(&stack));
+    let echo = |name: &str, more: &str| {
+        format!(
+            "  {name}: {{image: 'busybox:local', command: [/echo, '7000', {name}], volumes: ['./udp_echo:/echo:ro'], stop_signal: SIGKILL{more}}}\n"
+        )
+    };
+    let socket = host.outside(|| {
+        let socket = std::net::UdpSocket::bind("10.222.0.2:40000").expect("bind");
+        socket.set_read_timeout(Some(std::time::Duration::from_millis(100))).expect("timeout");
+        socket
+    });
+    // Each packet keeps the flow alive that the kernel knows.
+    let ask = || {
+        let _ = socket.send_to(b"x", "10.222.0.1:7007");
+        let mut buffer = [0; 64];
+        socket.recv(&mut buffer).ok().map(|length| String::from_utf8_lossy(&buffer[..length]).into_owned())
+    };
+    // Nobody is there: the flow is the host's own.
+    assert_eq!(ask(), None);
+    let published = ", ports: ['7007:7000/udp']";
+    stack.write("compose.yaml", &format!("services:\n{}", echo("one", published)));
+    host.wharf(&stack, &["up", "-d"]);
+    eventually("a flow that is older than the port comes to the container", 5, || ask().is_some_and(|said| said.contains("one")));
+    // Another service has the port, another address, and the first one's address has who publishes nothing.
+    let first = stack.sh("one", "hostname -i");
+    stack.write("compose.yaml", "services: {}");
+    host.wharf(&stack, &["down", "--remove-orphans"]);
+    assert_eq!(ask(), None);
+    stack.write("compose.yaml", &format!("services:\n{}", echo("closed", "")));
+    host.wharf(&stack, &["up", "-d"]);
+    assert_eq!(stack.sh("closed", "hostname -i"), first, "the address is in use again");
+    for _ in 0..5 {
+        assert_eq!(ask(), None, "the flow leads to a port that is not published");
+    }
+    stack.write("compose.yaml", &format!("services:\n{}{}", echo("closed", ""), echo("two", published)));
+    host.wharf(&stack, &["up", "-d"]);
+    eventually("the flow comes to who has the port now", 5, || ask().is_some_and(|said| said.contains("two")));
+    // Recreated beside its own former address.
+    stack.write(
+        "compose.yaml",
+        &format!("services:\n{}{}", echo("closed", ""), echo("two", &format!("{published}, environment: [A=b]"))),
+    );
+    host.wharf(&stack, &["up", "-d"]);
+    eventually("the flow comes to the new container", 5, || ask().is_some_and(|said| said.contains("two")));
+    host.wharf(&stack, &["down"]);
+    stack.wharf(&["engine", "stop"]).ok();
 }

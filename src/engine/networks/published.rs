@@ -103,6 +103,7 @@ impl Engine {
         let mut published = self.take_ports(&record, places)?;
         published.senders = places.iter().filter_map(|place| sender(&record, place)).collect();
         self.firewall.admit(&published.forwards, &published.senders).map_err(NetworkError::Firewall)?;
+        self.flows.taken(&published.forwards, places.iter().flat_map(|(_, addresses)| addresses.iter()));
         let bound = std::mem::take(&mut published.bound);
         locked(&container.live).published = published;
         if record.bound_ports != bound {
@@ -160,6 +161,8 @@ impl Engine {
         if let Err(error) = self.firewall.dismiss(&published.forwards, &published.senders) {
             tracing::error!("taking back the ports of {}: {error}", container.name());
         }
+        let addresses: Vec<IpAddr> = container.with_record(|record| record.endpoints.values().flat_map(|a| a.iter()).collect());
+        self.flows.given_back(&published.forwards, addresses.into_iter());
     }
 
     /// Lets a running container's new interface speak.

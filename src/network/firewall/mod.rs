@@ -14,6 +14,7 @@ use super::address::{Subnet, octets};
 use super::netlink::Netlink;
 use super::nft::{self, Expression as E, Family, Hook, Side, Transaction};
 use others::Anew;
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Mutex;
@@ -75,6 +76,8 @@ struct State {
 
 const ANY_ADDRESS: &str = "ports";
 const ONE_ADDRESS: &str = "ports_on";
+/// Where published ports lead: `daddr . meta l4proto . th dport` of containers.
+const TARGETS: &str = "targets";
 const BOTH: [Family; 2] = [Family::Ip, Family::Ip6];
 
 impl Firewall {
@@ -177,10 +180,16 @@ impl Firewall {
     pub fn dismiss(&self, forwards: &[Forward], senders: &[Sender]) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
         let mut change = Transaction::new(Family::Ip, &self.table);
+        let mut targets = HashSet::new();
         for forward in forwards.iter().filter(|f| state.forwards.contains(f)) {
             let (set, key, _) = element(forward);
             change.turn_to(forward.family());
             change.delete_element(set, &key);
+            // Another of the host's ports may lead there still.
+            let others = state.forwards.iter().any(|f| f.target() == forward.target() && !forwards.contains(f));
+            if !others && targets.insert(forward.target()) {
+                change.delete_element(TARGETS, &forward.target());
+            }
         }
         if state.guarded {
             change.turn_to(Family::Bridge);
@@ -215,23 +224,38 @@ impl Forward {
     fn family(&self) -> Family {
         Family::of(self.to.0.is_ipv6())
     }
+
+    /// The key of where it leads.
+    fn target(&self) -> Vec<u8> {
+        key(Some(self.to.0), self.protocol, self.to.1)
+    }
 }
 
-/// The set, key and data of a forward. A shorter field is padded to the four bytes of a register.
+/// Address, protocol and port as registers hold them: a shorter field is padded to four bytes.
+fn key(address: Option<IpAddr>, protocol: u8, port: u16) -> Vec<u8> {
+    let mut key = address.map_or_else(Vec::new, octets);
+    key.extend([protocol, 0, 0, 0]);
+    key.extend(pad(port));
+    key
+}
+
+fn pad(port: u16) -> Vec<u8> {
+    [port.to_be_bytes(), [0; 2]].concat()
+}
+
+/// The set, key and data of a forward.
 fn element(forward: &Forward) -> (&'static str, Vec<u8>, Vec<u8>) {
-    let pad_port = |port: u16| [port.to_be_bytes(), [0; 2]].concat();
-    let mut key = forward.host_ip.map_or_else(Vec::new, octets);
-    key.extend([forward.protocol, 0, 0, 0]);
-    key.extend(pad_port(forward.port));
     let mut data = octets(forward.to.0);
-    data.extend(pad_port(forward.to.1));
-    (if forward.host_ip.is_some() { ONE_ADDRESS } else { ANY_ADDRESS }, key, data)
+    data.extend(pad(forward.to.1));
+    let set = if forward.host_ip.is_some() { ONE_ADDRESS } else { ANY_ADDRESS };
+    (set, key(forward.host_ip, forward.protocol, forward.port), data)
 }
 
 fn add(change: &mut Transaction, forward: &Forward) {
     let (set, key, data) = element(forward);
     change.turn_to(forward.family());
     change.add_element(set, &key, Some(&data));
+    change.add_element(TARGETS, &forward.target(), None);
 }
 
 fn compose(change: &mut Transaction, family: Family, walls: &[Wall]) {
@@ -240,6 +264,7 @@ fn compose(change: &mut Transaction, family: Family, walls: &[Wall]) {
     change.replace_table();
     change.port_map(ANY_ADDRESS, port_key, 8);
     change.port_map(ONE_ADDRESS, family.address_type() << 12 | port_key, address_bytes + 8);
+    change.set(TARGETS, family.address_type() << 12 | port_key, address_bytes + 8);
     change.chain("guard", &Hook { kind: "filter", number: nft::PREROUTING, priority: -300 });
     change.chain("prerouting", &Hook { kind: "nat", number: nft::PREROUTING, priority: -100 });
     change.chain("output", &Hook { kind: "nat", number: nft::OUTPUT, priority: -100 });
@@ -250,6 +275,15 @@ fn compose(change: &mut Transaction, family: Family, walls: &[Wall]) {
         _ => Subnet::new(Ipv4Addr::new(127, 0, 0, 0), 8),
     };
     let on_loopback = |side| E::Address { side, subnet: loopback, equal: true };
+    // A port that is published on 127.0.0.1 is translated before the kernel would drop what a neighbour sends there, and bridges
+    // route 127.0.0.0/8, so that published ports answer on it: that network is the host's own. Nor does anybody else come from
+    // there: where br_netfilter shows bridged packets to these chains, it would be masqueraded.
+    for side in [Side::Destination, Side::Source] {
+        // ip daddr 127.0.0.0/8 iifname != "lo" drop
+        // ip saddr 127.0.0.0/8 iifname != "lo" drop
+        let elsewhere = E::Interface { meta: nft::IIFNAME, name: "lo".into(), equal: false };
+        change.rule("guard", &[on_loopback(side), elsewhere, E::Drop]);
+    }
     if family == Family::Ip6 {
         // The kernel routes ::1 nowhere: who asks for it is served by the engine.
         // ip6 daddr ::1 accept
@@ -266,12 +300,6 @@ fn compose(change: &mut Transaction, family: Family, walls: &[Wall]) {
         let from = |equal| E::Interface { meta: nft::IIFNAME, name: wall.bridge.clone(), equal };
         let to = |equal| E::Interface { meta: nft::OIFNAME, name: wall.bridge.clone(), equal };
         let inside = || E::Address { side: Side::Source, subnet: *subnet, equal: true };
-        // The bridge routes 127.0.0.0/8, so that published ports answer on 127.0.0.1; containers must not use that. Nor may what
-        // says that it comes from there: where br_netfilter shows bridged packets to these chains, it would be masqueraded.
-        // iifname "br" ip daddr 127.0.0.0/8 drop
-        change.rule("guard", &[from(true), on_loopback(Side::Destination), E::Drop]);
-        // iifname "br" ip saddr 127.0.0.0/8 drop
-        change.rule("guard", &[from(true), on_loopback(Side::Source), E::Drop]);
         // iifname "br" oifname "br" accept
         change.rule("forward", &[from(true), to(true), if wall.connected { E::Accept } else { E::Drop }]);
         if wall.internal {
@@ -289,6 +317,21 @@ fn compose(change: &mut Transaction, family: Family, walls: &[Wall]) {
     }
     for (wall, _) in &walls {
         let to = || E::Interface { meta: nft::OIFNAME, name: wall.bridge.clone(), equal: true };
+        // A connection that was led to a port that is published no longer: the kernel goes on translating it, and its address may
+        // be another container's now.
+        // oifname "br" ct status dnat ct direction original ct state new,established
+        //   ip daddr . meta l4proto . th dport != @targets drop
+        change.rule(
+            "forward",
+            &[
+                to(),
+                E::Conntrack { key: nft::CT_STATUS, bits: nft::DNAT },
+                E::OriginalDirection,
+                E::Conntrack { key: nft::CT_STATE, bits: nft::OF_CONNECTION },
+                E::DestinationNotAmong(TARGETS),
+                E::Drop,
+            ],
+        );
         // Into a network comes what it has asked for and what is published; nothing else, from other networks or elsewhere.
         // oifname "br" ct state established,related accept
         change.rule("forward", &[to(), E::Conntrack { key: nft::CT_STATE, bits: nft::ESTABLISHED }, E::Accept]);

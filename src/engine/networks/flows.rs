@@ -1,0 +1,115 @@
+//! Flows that a change of published ports or addresses has made wrong are forgotten by the kernel, beside what is going on.
+//!
+//! Nothing waits for it: that what is led to a port that is published no longer reaches nobody is the firewall's part. Reading the
+//! kernel's table takes some 30 ms where that is large, so changes are gathered.
+
+use crate::network::conntrack::{self, Changes};
+use crate::network::firewall::Forward;
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long changes are gathered before the table is read.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// The changes that the kernel has not been told of.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Flows {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    changes: Changes,
+    /// Addresses that containers have got while the table was read.
+    taken: HashSet<IpAddr>,
+    running: bool,
+}
+
+impl Flows {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A container has these ports and addresses from now on.
+    pub(super) fn taken(self: &Arc<Self>, forwards: &[Forward], addresses: impl Iterator<Item = IpAddr>) {
+        let mut state = self.state();
+        for address in addresses {
+            state.changes.released.remove(&address);
+            state.taken.insert(address);
+        }
+        for forward in forwards.iter().filter(|forward| is_udp(forward)) {
+            state.changes.withdrawn.remove(forward);
+            state.changes.published.insert(forward.clone());
+        }
+        self.begin(state);
+    }
+
+    /// It has them no longer.
+    pub(super) fn given_back(self: &Arc<Self>, forwards: &[Forward], addresses: impl Iterator<Item = IpAddr>) {
+        let mut state = self.state();
+        state.changes.released.extend(addresses);
+        for forward in forwards.iter().filter(|forward| is_udp(forward)) {
+            state.changes.published.remove(forward);
+            state.changes.withdrawn.insert(forward.clone());
+        }
+        self.begin(state);
+    }
+
+    /// Tells the kernel, after a while, of what there is by then.
+    fn begin(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        if state.running || state.changes.is_empty() {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        state.running = true;
+        let flows = self.clone();
+        runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(GATHER).await;
+                let worker = flows.clone();
+                let _ = tokio::task::spawn_blocking(move || worker.forget()).await;
+                let mut state = flows.state();
+                if state.changes.is_empty() {
+                    state.running = false;
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Tells the kernel now.
+    pub(in crate::engine) fn forget(&self) {
+        let changes = {
+            let mut state = self.state();
+            state.taken.clear();
+            std::mem::take(&mut state.changes)
+        };
+        if changes.is_empty() {
+            return;
+        }
+        let review = |changes: &mut Changes| {
+            let state = self.state();
+            changes.released.retain(|address| !state.taken.contains(address));
+        };
+        match conntrack::forget(changes, &local_addresses(), review) {
+            Ok(0) => {}
+            Ok(number) => tracing::debug!("{number} flows are forgotten"),
+            Err(error) => tracing::warn!("flows of UDP may go on to where they were led before: no ctnetlink: {error}"),
+        }
+    }
+}
+
+fn is_udp(forward: &Forward) -> bool {
+    i32::from(forward.protocol) == libc::IPPROTO_UDP
+}
+
+fn local_addresses() -> HashSet<IpAddr> {
+    let of = |address: nix::sys::socket::SockaddrStorage| {
+        let ipv4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+        ipv4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+    };
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    interfaces.filter_map(|interface| of(interface.address?)).collect()
+}
