@@ -1,10 +1,11 @@
 //! `POST /containers/{id}/attach`: a container's output as it comes, and its standard input.
 
+use super::connections::Stream;
 use super::logs::{self, Options};
 use super::reply::{Query, Reply};
 use crate::engine::record::Status;
 use crate::engine::{Container, Engine};
-use crate::logs::reader::{Reader, Selection};
+use crate::logs::reader::Selection;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Request, header};
@@ -14,7 +15,13 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
-pub async fn attach(engine: &Arc<Engine>, id: &str, query: &Query, mut request: Request<Incoming>) -> Reply {
+pub(super) async fn attach(
+    engine: &Arc<Engine>,
+    id: &str,
+    query: &Query,
+    mut request: Request<Incoming>,
+    place: Option<Stream>,
+) -> Reply {
     let container = engine.container(id)?;
     let record = container.record();
     if !request.headers().contains_key(header::UPGRADE) {
@@ -35,6 +42,7 @@ pub async fn attach(engine: &Arc<Engine>, id: &str, query: &Query, mut request: 
             Ok(upgraded) => serve(&engine, &container, TokioIo::new(upgraded), wanted).await,
             Err(error) => tracing::debug!("an attached connection was not upgraded: {error}"),
         }
+        drop(place);
     });
     super::exec::upgraded(tty)
 }
@@ -64,8 +72,8 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
         Selection { tail: Some(0), ..Selection::default() }
     };
     let path = engine.output_path(&container.record());
-    let reader = match Reader::open(&path, &selection) {
-        Ok(reader) => reader,
+    let (reader, width) = match logs::open(&path, selection).await {
+        Ok(opened) => opened,
         Err(error) => return tracing::warn!("attaching to {}: reading its log: {error}", container.name()),
     };
     // One that has ended already has its last words, and takes none.
@@ -84,8 +92,8 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
             feeder.close_input(&fed);
         }
     });
-    let (sender, mut chunks) = mpsc::channel::<Bytes>(4);
-    tokio::spawn(logs::send_log(engine.clone(), container.clone(), (reader, path), wanted.options, sender));
+    let (sender, mut chunks) = mpsc::channel::<Bytes>(1);
+    tokio::spawn(logs::send_log(engine.clone(), container.clone(), (reader, path, width), wanted.options, sender));
     while let Some(chunk) = chunks.recv().await {
         if to_client.write_all(&chunk).await.is_err() {
             break;

@@ -20,7 +20,7 @@ pub fn events(engine: &Arc<Engine>, query: &Query) -> Reply {
         Some(since) => last.retain(|event| event.time_nano >= since),
         None => last.clear(),
     }
-    let (sender, receiver) = mpsc::channel(64);
+    let (sender, receiver) = mpsc::channel(4);
     tokio::spawn(async move {
         let in_time = |event: &Event| until.is_none_or(|until| event.time_nano <= until);
         for event in last.iter().filter(|event| in_time(event) && is_wanted(event, &filters)) {

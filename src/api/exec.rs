@@ -1,5 +1,6 @@
 //! `/exec`: processes in running containers, over a connection that becomes the process's streams.
 
+use super::connections::Stream;
 use super::reply::{self, Query, Reply};
 use crate::engine::exec::{Exec, NewExec, Streams};
 use crate::engine::{Engine, EngineError};
@@ -35,7 +36,7 @@ pub async fn create(engine: &Engine, id: &str, request: Request<Incoming>) -> Re
 }
 
 /// `POST /exec/{id}/start`.
-pub async fn start(engine: &Arc<Engine>, id: &str, mut request: Request<Incoming>) -> Reply {
+pub(super) async fn start(engine: &Arc<Engine>, id: &str, mut request: Request<Incoming>, place: Option<Stream>) -> Reply {
     let exec = engine.exec(id)?;
     let upgrades = request.headers().contains_key(header::UPGRADE);
     let upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
@@ -59,6 +60,7 @@ pub async fn start(engine: &Arc<Engine>, id: &str, mut request: Request<Incoming
             Ok(upgraded) => pump(TokioIo::new(upgraded), streams, &exec).await,
             Err(error) => tracing::debug!("an exec's connection was not upgraded: {error}"),
         }
+        drop(place);
     });
     upgraded(tty)
 }
@@ -99,6 +101,9 @@ pub fn resize(engine: &Engine, id: &str, query: &Query) -> Reply {
     reply::empty(200)
 }
 
+/// Bytes of a process's output that are read at once; for a client that does not read, some chunks are kept and the process waits.
+const CHUNK: usize = 16 * 1024;
+
 /// Moves bytes both ways until the process has ended and everything it wrote is sent.
 async fn pump<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S, streams: Streams, exec: &Arc<Exec>) {
     let (mut from_client, mut to_client) = tokio::io::split(stream);
@@ -109,7 +114,7 @@ async fn pump<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S, streams: St
                     let _ = tokio::io::copy(&mut from_client, &mut input).await;
                 }
             });
-            let (mut out, mut err) = (vec![0; 32 * 1024], vec![0; 32 * 1024]);
+            let (mut out, mut err) = (vec![0; CHUNK], vec![0; CHUNK]);
             let (mut out_open, mut err_open) = (true, true);
             while out_open || err_open {
                 let (stream, length) = tokio::select! {
@@ -138,7 +143,7 @@ async fn pump<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S, streams: St
             let feeding = tokio::spawn(async move {
                 let _ = tokio::io::copy(&mut from_client, &mut input).await;
             });
-            let mut buffer = vec![0; 32 * 1024];
+            let mut buffer = vec![0; CHUNK];
             // EIO is a terminal's end of file: the last process that had it open is gone.
             while let Ok(n @ 1..) = output.read(&mut buffer).await {
                 if to_client.write_all(&buffer[..n]).await.is_err() {

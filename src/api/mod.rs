@@ -7,6 +7,7 @@ mod archive;
 mod attach;
 mod build;
 pub mod client;
+mod connections;
 mod containers;
 mod events;
 mod exec;

@@ -17,17 +17,17 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], request
     match (method.as_str(), rest) {
         ("GET", []) => list(engine),
         ("POST", [_, "up"]) => {
-            let body: UpRequest = reply::json_body(request).await?;
+            let body: UpRequest = reply::project_body(request).await?;
             let engine = engine.clone();
             run(async move |progress| engine.up(body, progress).await)
         }
         ("POST", [_, "run"]) => {
-            let body: RunRequest = reply::json_body(request).await?;
+            let body: RunRequest = reply::project_body(request).await?;
             let engine = engine.clone();
             run(async move |progress| engine.run(body, progress).await)
         }
         ("POST", [name, "down"]) => {
-            let options: DownOptions = reply::json_body(request).await?;
+            let options: DownOptions = reply::project_body(request).await?;
             let (engine, name) = (engine.clone(), (*name).to_string());
             run(async move |progress| engine.down(&name, options, progress).await)
         }

@@ -11,6 +11,7 @@ use indexmap::IndexMap;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
+use std::time::Duration;
 
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 pub type Reply = Result<Response<Body>, EngineError>;
@@ -103,19 +104,45 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// A request's body may be this large where it is read as a whole.
-const MAX_BODY: usize = 64 << 20;
+/// The largest body that is read as a whole: a project with its configs. Others than projects are a few KiB.
+const MOST_OF_PROJECT: usize = 16 << 20;
+const MOST_OF_BODY: usize = 1 << 20;
+/// How long such a body may take to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The whole body as JSON; an empty one is `null`.
 ///
 /// # Errors
-/// When it is not JSON, or too large.
+/// When it is not JSON, too large, or takes too long.
 pub async fn json_body<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T, EngineError> {
-    let limited = http_body_util::Limited::new(request.into_body(), MAX_BODY);
-    let bytes =
-        limited.collect().await.map_err(|e| EngineError::Invalid(format!("the request's body cannot be read: {e}")))?.to_bytes();
-    let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
+    parse_body(&read_body(request, MOST_OF_BODY).await?)
+}
+
+/// The same of a project.
+///
+/// # Errors
+/// As [`json_body`].
+pub async fn project_body<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T, EngineError> {
+    parse_body(&read_body(request, MOST_OF_PROJECT).await?)
+}
+
+/// Reads JSON; nothing is `null`.
+///
+/// # Errors
+/// When it is not what is expected.
+pub fn parse_body<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, EngineError> {
+    let bytes: &[u8] = if bytes.is_empty() { b"null" } else { bytes };
     serde_json::from_slice(bytes).map_err(|e| EngineError::Invalid(format!("the request's body is not what is expected: {e}")))
+}
+
+async fn read_body(request: Request<Incoming>, most: usize) -> Result<Bytes, EngineError> {
+    let limited = http_body_util::Limited::new(request.into_body(), most);
+    let read = tokio::time::timeout(BODY_TIMEOUT, limited.collect()).await;
+    match read.map_err(|_| EngineError::Invalid("the request's body does not come".into()))? {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(EngineError::TooLarge(most)),
+        Err(error) => Err(EngineError::Invalid(format!("the request's body cannot be read: {error}"))),
+    }
 }
 
 pub fn json(status: u16, value: &impl serde::Serialize) -> Reply {

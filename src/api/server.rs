@@ -1,71 +1,84 @@
 //! The engine's end: connections, routes, errors.
 
+use super::connections::{self, Busy, Connections, Entry, Kind, Stream};
 use super::reply::{self, Body, Query, Reply};
 use super::{API_VERSION, MIN_API_VERSION, archive, attach, containers, events, exec, images, logs, networks, projects, usage};
 use crate::engine::{Engine, EngineError};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use std::convert::Infallible;
 use std::sync::Arc;
-use tokio::net::UnixListener;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
-/// Serves until the task is aborted. `connections` counts those that are open.
-pub async fn serve(engine: Arc<Engine>, listener: UnixListener, connections: Arc<watch::Sender<usize>>) {
+/// How long a request's head may take, and a connection may be idle; Docker's.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// The largest head of a request; more is answered with 431. Of an answer, so much is kept for a client that does not read.
+const MOST_BUFFERED: usize = 64 * 1024;
+
+/// Serves until the task is aborted. `count` is how many connections are open.
+pub async fn serve(engine: Arc<Engine>, listener: UnixListener, count: Arc<watch::Sender<usize>>) {
+    let connections = Connections::new(count);
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 // Out of descriptors, most likely: others may be closed meanwhile.
                 tracing::error!("accepting a connection: {error}");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
-        let (engine, open) = (engine.clone(), Open::new(connections.clone()));
-        tokio::spawn(async move {
-            let service = service_fn(|request| answer(engine.clone(), request));
-            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!("a connection ended: {error}");
-            }
-            drop(open);
-        });
+        let Some(entry) = connections.enter() else {
+            let _ = stream.try_write(TOO_MANY.as_bytes());
+            continue;
+        };
+        tokio::spawn(converse(engine.clone(), stream, entry));
     }
 }
 
-/// Counts a connection as long as it lives.
-struct Open(Arc<watch::Sender<usize>>);
+const TOO_MANY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: 72\r\n\r\n\
+    {\"message\":\"the engine answers too many requests at once; try it again\"}";
 
-impl Open {
-    fn new(count: Arc<watch::Sender<usize>>) -> Self {
-        count.send_modify(|n| *n += 1);
-        Open(count)
+async fn converse(engine: Arc<Engine>, stream: UnixStream, entry: Entry) {
+    let service = service_fn(|request| answer(engine.clone(), request, entry.request()));
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MOST_BUFFERED);
+    let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    tokio::select! {
+        ended = connection => if let Err(error) = ended {
+            tracing::debug!("a connection ended: {error}");
+        },
+        () = entry.ended() => {}
     }
 }
 
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.send_modify(|n| *n -= 1);
-    }
-}
-
-async fn answer(engine: Arc<Engine>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(engine: Arc<Engine>, request: Request<Incoming>, busy: Busy) -> Result<Response<Body>, Infallible> {
     let what = format!("{} {}", request.method(), request.uri().path());
-    let response = match route(engine, request).await {
-        Ok(response) => response,
+    let (response, stream) = match route(engine, request).await {
+        Ok((response, stream)) => (response, stream),
         Err(error) => {
             tracing::debug!("{what}: {error}");
-            reply::error(&error)
+            (reply::error(&error), None)
         }
     };
-    Ok(response)
+    Ok(connections::until_sent(response, busy.with(stream)))
 }
 
-async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Reply {
+/// What may go on as long as the client listens.
+fn stream_of(parts: &[&str]) -> Option<Kind> {
+    match parts {
+        ["events"] | ["containers", _, "attach" | "logs" | "stats"] => Some(Kind::Follow),
+        ["exec", _, "start"] => Some(Kind::Exec),
+        _ => None,
+    }
+}
+
+async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Response<Body>, Option<Stream>), EngineError> {
     let query = Query::of(request.uri().query());
     let path = request.uri().path().to_string();
     let mut parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).map(reply::unescape).collect();
@@ -78,7 +91,9 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Reply {
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let (get, post, delete) = (method == Method::GET || method == Method::HEAD, method == Method::POST, method == Method::DELETE);
     let put = method == Method::PUT;
-    match parts.as_slice() {
+    let place = |kind| connections::stream(kind).ok_or(EngineError::TooManyStreams);
+    let stream = stream_of(&parts).map(place).transpose()?;
+    let answered = match parts.as_slice() {
         ["_ping"] if get => ping(),
         ["version"] if get => reply::json(200, &version()),
         ["info"] if get => reply::json(200, &info(&engine)),
@@ -87,7 +102,7 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Reply {
             ["json"] if get => containers::list(&engine, &query),
             ["create"] if post => containers::create(&engine, &query, request).await,
             ["prune"] if post => containers::prune(&engine, &query).await,
-            [id, "attach"] if post => attach::attach(&engine, id, &query, request).await,
+            [id, "attach"] if post => attach::attach(&engine, id, &query, request, stream.clone()).await,
             [id, "archive"] if get || put || delete => archive::archive(&engine, id, &query, request).await,
             [id, "export"] if get => archive::export(&engine, id),
             [id, "changes"] if get => archive::changes(&engine, id),
@@ -101,7 +116,7 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Reply {
             [id, action] if post => containers::act(&engine, id, action, &query).await,
             _ => not_found(&method, &path),
         },
-        ["exec", id, "start"] if post => exec::start(&engine, id, request).await,
+        ["exec", id, "start"] if post => exec::start(&engine, id, request, stream.clone()).await,
         ["exec", id, "resize"] if post => exec::resize(&engine, id, &query),
         ["exec", id, "json"] if get => exec::inspect(&engine, id),
         ["images", rest @ ..] => images::route(&engine, &method, rest, &query, request).await,
@@ -126,7 +141,8 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Reply {
             reply::empty(204)
         }
         _ => not_found(&method, &path),
-    }
+    };
+    Ok((answered?, stream))
 }
 
 pub(super) fn not_found(method: &Method, path: &str) -> Reply {

@@ -17,6 +17,10 @@ pub enum EngineError {
     /// It is stopped (SIGSTOP), or waits for a disk.
     #[error("the monitor of the container {name} does not answer; `wharf container kill {name}` ends both")]
     Unresponsive { name: String },
+    #[error("the request's body is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("too many clients follow logs, events, statistics or processes at once; end some of them")]
+    TooManyStreams,
     #[error(transparent)]
     Image(#[from] ImageError),
     #[error(transparent)]
@@ -53,6 +57,8 @@ impl EngineError {
             | EngineError::Plan(PlanError::NoSuchService { .. }) => 404,
             EngineError::Conflict(_) | EngineError::NotRunning { .. } => 409,
             EngineError::Invalid(_) | EngineError::Plan(_) | EngineError::Image(ImageError::Reference(_)) => 400,
+            EngineError::TooLarge(_) => 413,
+            EngineError::TooManyStreams => 503,
             EngineError::Start { code: 126 | 127, .. } => 400,
             _ => 500,
         }

@@ -56,7 +56,12 @@ pub struct Reader {
     returned: bool,
     since: Option<String>,
     until: Option<String>,
+    /// Bytes that are read at once.
+    buffer: usize,
 }
+
+/// Bytes that are read of a log at once, unless the reader says otherwise.
+const BUFFER: usize = 256 * 1024;
 
 impl Reader {
     /// Opens a log at the place where the selection begins. A log that does not exist yet is empty.
@@ -64,6 +69,14 @@ impl Reader {
     /// # Errors
     /// The kernel's.
     pub fn open(path: &Path, selection: &Selection) -> io::Result<Self> {
+        Self::open_with(path, selection, BUFFER)
+    }
+
+    /// The same with a buffer of a size.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open_with(path: &Path, selection: &Selection, buffer: usize) -> io::Result<Self> {
         let mut older = Vec::new();
         let mut n = 1;
         while rotated(path, n).exists() {
@@ -79,6 +92,7 @@ impl Reader {
             returned: false,
             since: selection.since.clone(),
             until: selection.until.clone(),
+            buffer,
         };
         match selection.tail {
             Some(lines) => reader.seek_to_tail(lines)?,
@@ -92,7 +106,7 @@ impl Reader {
             Ok(mut file) => {
                 file.seek(SeekFrom::Start(position))?;
                 self.inode = file.metadata()?.ino();
-                self.file = Some(BufReader::with_capacity(1 << 18, file));
+                self.file = Some(BufReader::with_capacity(self.buffer, file));
                 Ok(true)
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),

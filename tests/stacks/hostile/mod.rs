@@ -1,6 +1,7 @@
 //! A hostile container: the published ways out, each tried as it was published, and the ways to others on the host.
 
 mod confinement;
+mod floods;
 mod images;
 
 use crate::support::{Stack, eventually};

@@ -1,0 +1,324 @@
+//! Floods: what a container, a neighbour or a client sends without end takes neither the engine's descriptors nor its memory, and
+//! commands are answered meanwhile.
+
+use super::APP;
+use crate::support::{Stack, eventually};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The engine's limit of open files in these tests: small, so that little is needed to reach it.
+const OPEN_FILES: usize = 1024;
+const MOST_MEMORY: u64 = 100 << 20;
+
+/// Brings the stack up with an engine of few descriptors. The limits of the engine's parts follow from it.
+fn up_with_few_descriptors(stack: &Stack, yaml: &str) {
+    stack.write("compose.yaml", yaml);
+    stack.wharf(&["engine", "stop"]).ok();
+    let up = stack.command(&["up", "-d"]);
+    let mut limited = Command::new("prlimit");
+    limited.arg(format!("--nofile={OPEN_FILES}:{OPEN_FILES}")).arg(up.get_program()).args(up.get_args());
+    for (key, value) in up.get_envs() {
+        limited.env(key, value.unwrap_or_default());
+    }
+    let up = limited.current_dir(stack.path(".")).stdin(Stdio::null()).output().expect("up");
+    assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+}
+
+/// Commands are answered at once, and the engine has stayed small.
+fn answers(stack: &Stack, during: &str) {
+    let begun = Instant::now();
+    stack.wharf(&["container", "ls"]).ok();
+    let listed = begun.elapsed();
+    stack.wharf(&["exec", "-T", "app", "true"]).ok();
+    let engine = stack.engine_pid().expect("engine");
+    let memory = peak_memory(engine);
+    let open = std::fs::read_dir(format!("/proc/{engine}/fd")).expect("fd").count();
+    println!("{during}: ls {listed:?}, VmHWM {} MiB, {open} descriptors", memory >> 20);
+    assert!(listed < Duration::from_secs(1), "{during}: `container ls` took {listed:?}");
+    assert!(memory < MOST_MEMORY, "{during}: the engine took {memory} bytes");
+    assert!(open < OPEN_FILES * 3 / 4, "{during}: the engine has {open} descriptors open");
+}
+
+fn peak_memory(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("number") << 10
+}
+
+/// Does something in the network namespace of a container.
+fn inside<T: Send + 'static>(stack: &Stack, service: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let pid = stack.pid(&format!("{}-{service}-1", stack.project));
+    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("namespace");
+    let thread = std::thread::spawn(move || {
+        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");
+        work()
+    });
+    thread.join().expect("thread")
+}
+
+/// Connections that are begun; each hundred has a moment to be taken, since only so many wait for a listener.
+fn connections(to: SocketAddr, number: usize) -> Vec<socket2::Socket> {
+    const AT_ONCE: usize = 100;
+    let connect = || {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM.nonblocking(), None).ok()?;
+        match socket.connect(&to.into()) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => None,
+            _ => Some(socket),
+        }
+    };
+    let mut all = Vec::new();
+    while all.len() < number {
+        let some: Vec<_> = (0..AT_ONCE).filter_map(|_| connect()).collect();
+        assert!(!some.is_empty(), "no connection can be begun");
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(200) && some.iter().any(|socket| socket.peer_addr().is_err()) {
+            std::thread::yield_now();
+        }
+        all.extend(some);
+    }
+    all
+}
+
+/// A question of DNS for a name's IPv4 address.
+fn question(id: u16, name: &str) -> Vec<u8> {
+    let mut bytes = id.to_be_bytes().to_vec();
+    bytes.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    for label in name.split('.') {
+        bytes.push(label.len() as u8);
+        bytes.extend(label.as_bytes());
+    }
+    bytes.extend([0, 0, 1, 0, 1]);
+    bytes
+}
+
+fn resolver() -> SocketAddr {
+    "127.0.0.11:53".parse().expect("address")
+}
+
+#[test]
+fn connections_to_a_published_port_leave_descriptors_to_others() {
+    let stack = Stack::new("nothing");
+    let web = "mkdir /www; echo six > /www/index.html; exec httpd -f -p 80 -h /www";
+    up_with_few_descriptors(
+        &stack,
+        &format!(
+            "services:\n  app: {{{APP}}}\n  web: {{image: 'busybox:local', command: [sh, -c, '{web}'], stop_signal: SIGKILL, ports: ['80']}}\n"
+        ),
+    );
+    let port: u16 = stack.wharf(&["port", "web", "80"]).ok().trim().rsplit(':').next().expect("port").parse().expect("number");
+    let get = || {
+        let url = format!("http://[::1]:{port}/");
+        let out = Command::new("curl").args(["-sg", "--max-time", "2", &url]).output().expect("curl");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    eventually("the port answers", 20, || get() == "six\n");
+    let held = connections(format!("[::1]:{port}").parse().expect("address"), 1100);
+    assert!(held.len() > 1000, "{} connections", held.len());
+    answers(&stack, "connections to a published port");
+    drop(held);
+    eventually("the port answers again", 20, || get() == "six\n");
+}
+
+#[test]
+fn connections_to_the_resolver_leave_descriptors_to_others() {
+    let stack = Stack::new("nothing");
+    up_with_few_descriptors(&stack, &format!("services: {{app: {{{APP}}}, bad: {{{APP}}}}}"));
+    let held = inside(&stack, "bad", || connections(resolver(), 1100));
+    assert!(held.len() > 1000, "{} connections", held.len());
+    answers(&stack, "TCP connections to the resolver");
+    // Others are answered by TCP as well.
+    let answered = inside(&stack, "app", || {
+        let mut stream = TcpStream::connect(resolver()).expect("connect");
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+        let question = question(7, "bad");
+        stream.write_all(&[&(question.len() as u16).to_be_bytes()[..], &question].concat()).expect("ask");
+        let mut answer = [0; 14];
+        stream.read_exact(&mut answer).expect("answer");
+        (answer[2..4].to_vec(), answer[9])
+    });
+    assert_eq!(answered, (vec![0, 7], 1), "one answer to the question");
+    drop(held);
+}
+
+#[test]
+fn questions_to_a_silent_resolver_are_bounded() {
+    let stack = Stack::new("nothing");
+    let unique = stack.project.bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 250;
+    up_with_few_descriptors(
+        &stack,
+        &format!(
+            "services:\n  app: {{{APP}}}\n  silent: {{{APP}, networks: {{default: {{ipv4_address: 10.215.{unique}.9}}}}}}\n  bad: {{{APP}, dns: 10.215.{unique}.9}}\nnetworks: {{default: {{ipam: {{config: [{{subnet: 10.215.{unique}.0/24}}]}}}}}}\n"
+        ),
+    );
+    // It takes questions and says nothing.
+    let silent = inside(&stack, "silent", || UdpSocket::bind("0.0.0.0:53").expect("bind"));
+    let (refused, asked) = inside(&stack, "bad", || {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        socket.set_nonblocking(true).expect("nonblocking");
+        let mut buffer = [0; 512];
+        let mut refused = 0;
+        for n in 0..60_000u32 {
+            while socket.send_to(&question(n as u16, &format!("n{n}.example.org")), resolver()).is_err() {
+                std::thread::yield_now();
+            }
+            while let Ok(12..) = socket.recv(&mut buffer) {
+                refused += usize::from(buffer[3] & 0xf == 5);
+            }
+        }
+        (refused, socket)
+    });
+    assert!(refused > 1000, "{refused} questions were refused");
+    answers(&stack, "questions to a silent resolver");
+    // Names of the network are answered all the while.
+    inside(&stack, "bad", move || {
+        asked.set_nonblocking(false).expect("blocking");
+        asked.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+        asked.send_to(&question(0xabcd, "app"), resolver()).expect("ask");
+        let mut buffer = [0; 512];
+        while asked.recv(&mut buffer).expect("answer") < 12 || buffer[..2] != [0xab, 0xcd] || buffer[7] != 1 {}
+    });
+    drop(silent);
+}
+
+/// A request to the engine's socket, as it is; the connection stays open.
+fn ask(stack: &Stack, text: &str) -> UnixStream {
+    let mut stream = UnixStream::connect(stack.run_root().join("engine.sock")).expect("connect");
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+    // The engine may answer, and close, before it has read everything.
+    match stream.write_all(text.as_bytes()) {
+        Err(error) if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => panic!("{error}"),
+        _ => stream,
+    }
+}
+
+/// The status of an answer.
+fn status(mut stream: &UnixStream) -> String {
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).expect("answer");
+    String::from_utf8_lossy(&head[9..]).into_owned()
+}
+
+#[test]
+fn clients_of_the_api_keep_each_other_out_of_nothing() {
+    let stack = Stack::new("nothing");
+    up_with_few_descriptors(&stack, &format!("services: {{app: {{{APP}}}}}"));
+    // Idle ones, and ones that never end their head.
+    let idle: Vec<_> =
+        (0..1500).map(|n| ask(&stack, if n % 2 == 0 { "" } else { "GET /_ping HTTP/1.1\r\nHost: x\r\nX" })).collect();
+    answers(&stack, "idle connections");
+    drop(idle);
+    // Followers: some of them are refused, in words.
+    let events = "GET /events HTTP/1.1\r\nHost: x\r\n\r\n";
+    let followers: Vec<_> = (0..200).map(|_| ask(&stack, events)).collect();
+    answers(&stack, "followers");
+    let refused = followers.iter().filter(|stream| status(stream) == "503").count();
+    assert!((1..200).contains(&refused), "{refused} were refused");
+    drop(followers);
+    eventually("others may follow now", 10, || status(&ask(&stack, events)) == "200");
+    // What is too large is refused, with the status that says so.
+    let head = format!("GET /_ping HTTP/1.1\r\nHost: x\r\nX-Large: {}\r\n\r\n", "x".repeat(200_000));
+    assert_eq!(status(&ask(&stack, &head)), "431");
+    let body = "[".repeat(2 << 20);
+    for path in ["containers/create", "networks/create", "volumes/create", "auth"] {
+        let request = format!("POST /{path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        assert_eq!(status(&ask(&stack, &request)), "413", "{path}");
+    }
+    let deep = "[".repeat(100_000);
+    let request = format!("POST /containers/create HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{deep}", deep.len());
+    assert_eq!(status(&ask(&stack, &request)), "400");
+    answers(&stack, "large requests");
+}
+
+#[test]
+fn a_client_that_does_not_read_its_logs_is_not_waited_for_with_memory() {
+    let stack = Stack::new("nothing");
+    up_with_few_descriptors(
+        &stack,
+        &format!(
+            "services:\n  app: {{{APP}}}\n  loud: {{image: 'busybox:local', command: [sh, -c, 'seq 1 3000000; exec sleep 1000'], stop_signal: SIGKILL}}\n"
+        ),
+    );
+    let id = stack.id("loud");
+    let logs = format!("GET /containers/{id}/logs?stdout=1&follow=1 HTTP/1.1\r\nHost: x\r\n\r\n");
+    let attach = format!(
+        "POST /containers/{id}/attach?stream=1&stdout=1&logs=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+    );
+    let slow: Vec<_> = (0..120).map(|n| ask(&stack, if n % 2 == 0 { &logs } else { &attach })).collect();
+    eventually("the container has written everything", 60, || {
+        stack.wharf(&["container", "logs", "--tail", "1", &id]).stdout.trim() == "3000000"
+    });
+    answers(&stack, "slow readers of logs");
+    // One who reads gets everything.
+    let all = stack.wharf(&["container", "logs", &id]).ok();
+    assert_eq!((all.lines().count(), all.lines().last()), (3_000_000, Some("3000000")));
+    drop(slow);
+}
+
+#[test]
+fn what_checks_and_hooks_say_is_bounded() {
+    let stack = Stack::new("nothing");
+    stack.write(
+        "compose.yaml",
+        "services:
+  app:
+    image: busybox:local
+    command: sleep 1000
+    stop_signal: SIGKILL
+    healthcheck: {test: 'dd if=/dev/zero bs=100k count=5 2>/dev/null | tr \"\\\\0\" x >&2; echo out', interval: 100ms, timeout: 20s, retries: 1}
+  endless:
+    image: busybox:local
+    command: sleep 1000
+    stop_signal: SIGKILL
+    healthcheck: {test: 'yes', interval: 100ms, timeout: 4s, retries: 1}
+  background:
+    image: busybox:local
+    command: sleep 1000
+    stop_signal: SIGKILL
+    healthcheck: {test: 'sleep 100 & echo left something behind', interval: 100ms, timeout: 10s, retries: 1}
+",
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    let health = |service: &str| {
+        let text = stack.wharf(&["container", "inspect", &format!("{}-{service}-1", stack.project)]).ok();
+        let known: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        known[0]["State"]["Health"].clone()
+    };
+    eventually("a check that says much is good", 20, || health("app")["Status"] == "healthy");
+    let output = health("app")["Log"][0]["Output"].as_str().expect("output").to_string();
+    assert_eq!((output.len(), output.ends_with("x...")), (4099, true), "Docker keeps 4096 bytes");
+    eventually("the exit of the command is its end", 5, || health("background")["Status"] == "healthy");
+    answers(&stack, "a check without end");
+    eventually("a check without end is bad", 20, || health("endless")["Status"] == "unhealthy");
+    answers(&stack, "a check without end, ended");
+    // A hook without newline, of 50 MB, that fails.
+    stack.write(
+        "compose.yaml",
+        "services:
+  app: {image: 'busybox:local', command: sleep 1000, stop_signal: SIGKILL}
+  hooked:
+    image: busybox:local
+    command: sleep 1000
+    stop_signal: SIGKILL
+    post_start: [{command: [sh, -c, 'dd if=/dev/zero bs=1M count=50 2>/dev/null | tr \"\\\\0\" x; echo the end; exit 3']}]
+",
+    );
+    let failed = stack.wharf(&["up", "-d", "--remove-orphans"]).fails(1, &["exit code 3", "the end"]);
+    assert!(failed.stderr.len() < 10_000, "{} bytes of a hook's output", failed.stderr.len());
+    stack.write(
+        "compose.yaml",
+        "services:
+  app: {image: 'busybox:local', command: sleep 1000, stop_signal: SIGKILL}
+  hooked:
+    image: busybox:local
+    command: sleep 1000
+    stop_signal: SIGKILL
+    pre_start: [{command: [sh, -c, 'dd if=/dev/zero bs=1M count=20 2>/dev/null | tr \"\\\\0\" x; exit 3']}]
+",
+    );
+    let failed = stack.wharf(&["up", "-d"]).fails(1, &["exit code 3", "xxx"]);
+    assert!(failed.stderr.len() < 10_000, "{} bytes of a hook's output", failed.stderr.len());
+    answers(&stack, "output of hooks");
+}
