@@ -62,14 +62,16 @@ pub fn question(raw: &[u8]) -> Option<Range<usize>> {
     const TYPE_AND_CLASS: usize = 4;
     let questions = u16::from_be_bytes(raw.get(4..6)?.try_into().ok()?);
     let mut at = HEADER;
-    while questions > 0 {
+    if questions == 0 {
+        return None;
+    }
+    loop {
         match *raw.get(at)? {
             0 => return raw.get(..at + 1 + TYPE_AND_CLASS).map(|whole| HEADER..whole.len()),
             length if length & POINTER == 0 => at += 1 + usize::from(length),
             _ => return None,
         }
     }
-    None
 }
 
 /// Whether a datagram is the answer to a question: a response that repeats it, letters of either case.
