@@ -50,6 +50,7 @@ HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 fuzz: ## a million executions of each fuzz target (RUNS=N); needs a C++ compiler
 	@command -v c++ >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends g++; }
 	cd fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" RUSTC_WORKSPACE_WRAPPER= $(CARGO) build --release --target $(HOST)
+	@sh fuzz/seeds.sh
 	@for target in $(basename $(notdir $(wildcard fuzz/targets/*.rs))); do \
 		mkdir -p fuzz/corpus/$$target fuzz/artifacts/$$target; \
 		[ $$target != layer ] || (cd tests && tar cf ../fuzz/corpus/layer/seed scenarios dockerfiles); \

@@ -180,7 +180,7 @@ pub fn of(engine: &Engine, body: &Value) -> Result<ContainerSpec, EngineError> {
         pid: sharing(&host["PidMode"])?,
         uts_host: host["UTSMode"] == "host",
         runtime: text(&host["Runtime"]),
-        cgroup_parent: text(&host["CgroupParent"]),
+        cgroup_parent: cgroup_parent(text(&host["CgroupParent"]))?,
         cgroup_private: host["CgroupnsMode"].as_str().filter(|mode| !mode.is_empty()).map(|mode| mode == "private"),
         devices: host["Devices"].as_array().into_iter().flatten().map(device).collect(),
         device_cgroup_rules: list(&host["DeviceCgroupRules"]),
@@ -321,4 +321,13 @@ fn device(value: &Value) -> DeviceSpec {
 fn by_device<'a>(value: &'a Value, key: &'a str) -> impl Iterator<Item = (String, u64)> + 'a {
     let one = move |v: &Value| Some((v["Path"].as_str()?.to_string(), v[key].as_u64()?));
     value.as_array().into_iter().flatten().filter_map(one)
+}
+/// A path from the root of the control groups.
+fn cgroup_parent(parent: Option<String>) -> Result<Option<String>, EngineError> {
+    match parent {
+        Some(parent) if parent.split('/').any(|part| part == "..") => Err(EngineError::Invalid(format!(
+            "the cgroup parent `{parent}` is a path from the root of the control groups, without `..`"
+        ))),
+        other => Ok(other),
+    }
 }

@@ -572,7 +572,7 @@ impl Image {
     }
 }
 
-/// `SIGTERM`, `TERM` or `15`.
+/// `SIGTERM`, `TERM` or `15`; images say it as well.
 pub fn parse_signal(text: &str) -> Option<i32> {
     use nix::sys::signal::Signal;
     let upper = text.trim().to_ascii_uppercase();
@@ -582,7 +582,25 @@ pub fn parse_signal(text: &str) -> Option<i32> {
     let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
     if let Some(offset) = name.strip_prefix("SIGRTMIN") {
         // The C library keeps the first two real-time signals for itself.
-        return Some(34 + offset.trim_start_matches('+').parse::<i32>().unwrap_or(0)).filter(|n| *n <= 64);
+        let offset = if offset.is_empty() { 0 } else { offset.strip_prefix('+')?.parse::<i32>().ok()? };
+        return Some(offset).filter(|offset| (0..=30).contains(offset)).map(|offset| 34 + offset);
     }
     name.parse::<Signal>().ok().map(|signal| signal as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_signal;
+
+    #[test]
+    fn signals_are_signals() {
+        for (text, signal) in
+            [("SIGTERM", Some(15)), ("term", Some(15)), ("9", Some(9)), ("SIGRTMIN", Some(34)), ("RTMIN+3", Some(37))]
+        {
+            assert_eq!(parse_signal(text), signal, "{text}");
+        }
+        for wrong in ["0", "-9", "65", "", "SIGRTMIN-30", "SIGRTMIN+31", "SIGRTMIN+2147483647", "SIGRTMINx", "SIGRTMIN+-4"] {
+            assert_eq!(parse_signal(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -48,30 +48,57 @@ impl FromStr for ImageRef {
             }
         }
         let (host, path) = match name.split_once('/') {
-            Some((host, path)) if host.contains(['.', ':']) || host == "localhost" || host.chars().any(char::is_uppercase) => {
-                (host, path.to_string())
-            }
+            Some((host, path)) if looks_like_host(host) => (host, path.to_string()),
             _ => (HUB, name.to_string()),
         };
         let host = if matches!(host, "index.docker.io" | "registry-1.docker.io") { HUB } else { host };
-        let host_ok = host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
-            && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']'));
-        if !host_ok {
+        if !is_host(host) {
             return Err(bad("the registry's host is not valid"));
         }
         let path = if host == HUB && !path.contains('/') { format!("library/{path}") } else { path };
-        let part_ok = |part: &str| {
-            let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-            edge(part.chars().next())
-                && edge(part.chars().last())
-                && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-'))
-        };
-        if path.len() > 255 || !path.split('/').all(part_ok) {
+        if path.len() > 255 || !path.split('/').all(is_component) {
             return Err(bad("a name has lower-case letters and digits, with `.`, `_`, `-` and `/` between them"));
         }
         let tag = tag.map(str::to_string).or_else(|| digest.is_none().then(|| "latest".to_string()));
         Ok(ImageRef { host: host.into(), path, tag, digest })
     }
+}
+
+/// Whether what stands before the first `/` is a registry and not a part of the path, as Docker tells them apart.
+fn looks_like_host(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost" || first.chars().any(char::is_uppercase)
+}
+
+/// A registry's host: names with dots, an address, or an IPv6 address in brackets; with a port or without (distribution's reference
+/// grammar, `domain`).
+fn is_host(host: &str) -> bool {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
+        _ => (host, None),
+    };
+    let label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+    };
+    let name_ok = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => name.split('.').all(label),
+    };
+    host.len() <= 255
+        && name_ok
+        && port.is_none_or(|port| port.chars().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok())
+}
+
+/// A part of a repository's path: words with `.`, `_`, `__` or dashes between them (distribution's reference grammar,
+/// `path-component`). So none is `..`.
+fn is_component(part: &str) -> bool {
+    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let mut separators = part.split(word).filter(|between| !between.is_empty());
+    part.starts_with(word)
+        && part.ends_with(word)
+        && separators.all(|between| matches!(between, "." | "_" | "__") || between.chars().all(|c| c == '-'))
 }
 
 impl fmt::Display for ImageRef {
@@ -90,9 +117,12 @@ impl fmt::Display for ImageRef {
 impl ImageRef {
     /// The name without tag and digest, as users write it: `mysql`, `me/app`, `localhost:5000/app`.
     pub fn familiar_name(&self) -> String {
-        match (self.host.as_str(), self.path.strip_prefix("library/")) {
+        let short = self.path.strip_prefix("library/").filter(|short| !short.contains('/'));
+        // On Docker Hub as well: `docker.io/ghcr.io/x` is not `ghcr.io/x`.
+        let is_ambiguous = self.path.split_once('/').is_some_and(|(first, _)| looks_like_host(first));
+        match (self.host.as_str(), short) {
             (HUB, Some(short)) => short.to_string(),
-            (HUB, None) => self.path.clone(),
+            (HUB, None) if !is_ambiguous => self.path.clone(),
             _ => format!("{}/{}", self.host, self.path),
         }
     }
@@ -134,9 +164,42 @@ mod tests {
             ("a@sha256:zz", None),
             ("", None),
             ("../x", None),
+            ("a..b", None),
+            ("a/../b", None),
+            ("a._b", None),
+            ("a___b", None),
+            ("a__b---c.d", Some("docker.io/library/a__b---c.d:latest".into())),
+            ("a/b/.", None),
+            ("x.y:80/a", Some("x.y:80/a:latest".into())),
+            ("[::1]:5000/a", Some("[::1]:5000/a:latest".into())),
+            ("[::1]/a", Some("[::1]/a:latest".into())),
+            ("[::1/a", None),
+            ("[x]/a", None),
+            ("x..y/a", None),
+            (".x/a", None),
+            ("-x.y/a", None),
+            ("x.y:/a:1", None),
+            ("x.y:99999/a", None),
+            ("x.y:+8/a", None),
+            ("x:1:2/a", None),
+            ("a:..", None),
+            ("a:b/c", None),
+            ("a@sha256:../../x", None),
+            ("a?b", None),
+            ("a%2e%2e", None),
+            ("a\\b", None),
+            ("é", None),
+            (&format!("{}/a", ["x"; 200].join(".")), None),
+            (&format!("x@sha512:{}", "a".repeat(128)), Some(format!("docker.io/library/x@sha512:{}", "a".repeat(128)))),
         ];
         for (text, expected) in table {
             assert_eq!(text.parse::<ImageRef>().ok().map(|r| r.to_string()), expected, "{text}");
+        }
+        for name in
+            ["docker.io/library/a/b:latest", "docker.io/ghcr.io/x:latest", "docker.io/localhost/x:1", "docker.io/me/app:2"]
+        {
+            let reference: ImageRef = name.parse().expect("valid");
+            assert_eq!(reference.familiar().parse::<ImageRef>().expect("valid").to_string(), name);
         }
         assert_eq!("mysql:5.7".parse::<ImageRef>().expect("valid").familiar(), "mysql:5.7");
     }

@@ -230,6 +230,15 @@ impl Engine {
                 )));
             }
         };
+        // It is in paths of /proc/sys and in rules.
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        let is_interface = |name: &str| name.len() <= 15 && name.chars().all(allowed) && !matches!(name, "." | "..");
+        if let Some(bridge) = new.options.get("com.docker.network.bridge.name").filter(|bridge| !is_interface(bridge)) {
+            return Err(EngineError::Invalid(format!(
+                "the network {} has the bridge name `{bridge}`: it has letters, digits, `_`, `.` and `-`, 15 at most",
+                new.name
+            )));
+        }
         if !new.ipv4 && !new.ipv6 {
             return Err(EngineError::Invalid(format!("the network {} has neither IPv4 nor IPv6: turn one of them on", new.name)));
         }
