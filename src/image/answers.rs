@@ -195,8 +195,7 @@ pub fn error_message(answer: &[u8]) -> Option<String> {
     }
     let answer: Answer = serde_json::from_slice(answer).ok()?;
     let message = answer.errors.into_iter().next()?.message?;
-    // It is shown to people: a line, and no control characters for their terminals.
-    let shown: String = message.chars().filter(|c| !c.is_control()).take(500).collect();
+    let shown = super::digest::shown(&message);
     (!shown.is_empty()).then_some(shown)
 }
 
@@ -239,7 +238,7 @@ mod tests {
         );
         assert_eq!(error_message(b"gateway timeout"), None);
         assert!(
-            error_message(format!(r#"{{"errors": [{{"message": "{}"}}]}}"#, "x".repeat(9000)).as_bytes()).unwrap().len() == 500
+            error_message(format!(r#"{{"errors": [{{"message": "{}"}}]}}"#, "x".repeat(9000)).as_bytes()).unwrap().len() == 100
         );
     }
 }

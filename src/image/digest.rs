@@ -42,15 +42,20 @@ pub struct Digest(Box<str>);
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{text}` is not a digest: {why}")]
 pub struct BadDigest {
-    /// Its beginning: the text is a stranger's.
+    /// Its beginning, as [`shown`].
     text: String,
     why: &'static str,
 }
 
 impl BadDigest {
     fn new(text: &str, why: &'static str) -> Self {
-        BadDigest { text: text.chars().take(100).collect(), why }
+        BadDigest { text: shown(text), why }
     }
+}
+
+/// A stranger's text as an error shows it: its beginning, without what a terminal would obey.
+pub fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
 impl FromStr for Digest {
@@ -340,6 +345,8 @@ mod tests {
         }
         assert!(long.parse::<DiffId>().is_err() && good.parse::<DiffId>().is_ok());
         assert!(serde_json::from_str::<Digest>("7").is_err());
+        let said = "\u{1b}]0;title\u{7}".parse::<Digest>().unwrap_err().to_string();
+        assert!(said.contains("]0;title") && !said.contains(char::is_control), "{said:?}");
     }
 
     #[test]

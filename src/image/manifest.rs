@@ -1,6 +1,6 @@
 //! Manifests, indexes and configurations: a stranger's JSON, bounded and checked when it is read.
 
-use super::digest::{BadDigest, ChainId, DiffId, Digest};
+use super::digest::{BadDigest, ChainId, DiffId, Digest, shown};
 use super::{ImageError, ImageRef};
 use oci_spec::image::ImageConfiguration;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -151,7 +151,7 @@ impl Index {
             return entry.digest.as_ref().map_err(|bad| bad.clone().into());
         }
         let mut has: Vec<String> =
-            self.manifests.iter().map(|entry| platform(entry).to_string()).filter(|p| p != "unknown/unknown").collect();
+            self.manifests.iter().map(|entry| shown(&platform(entry).to_string())).filter(|p| p != "unknown/unknown").collect();
         has.dedup();
         has.truncate(20);
         Err(ImageError::WrongPlatform { image: name.familiar(), has: has.join(", "), wants: format!("linux/{wanted}") })

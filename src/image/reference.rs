@@ -1,6 +1,6 @@
 //! Image references: `[HOST[:PORT]/]PATH[:TAG][@DIGEST]`, with Docker Hub's short names.
 
-use super::digest::{BadDigest, Digest};
+use super::digest::{BadDigest, Digest, shown};
 use std::fmt;
 use std::str::FromStr;
 
@@ -27,7 +27,7 @@ impl FromStr for ImageRef {
     type Err = BadReference;
 
     fn from_str(text: &str) -> Result<Self, BadReference> {
-        let bad = |why| BadReference { text: text.chars().take(200).collect(), why };
+        let bad = |why| BadReference { text: shown(text), why };
         if text.is_empty() || text.len() > 4096 {
             return Err(bad("it is empty or too long"));
         }

@@ -90,6 +90,12 @@ impl Registry {
         }
     }
 
+    /// The client for a token server: the registry's own certificate may be one that does not hold, another host's must.
+    fn client_for<'a>(&'a self, registrys: &'a Client, base: &str, url: &str) -> &'a Client {
+        let host = |url: &str| reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_string));
+        if host(base) == host(url) { registrys } else { &self.client }
+    }
+
     /// The client for a repository, and where one of its things is.
     pub(super) async fn place(&self, name: &ImageRef, what: &str) -> Result<(Client, String), ImageError> {
         let (client, base) = self.host(&name.host).await?;
@@ -171,6 +177,7 @@ impl Registry {
             }
             place = url.to_string();
         }
+        let client = self.client_for(&client, &base, &place);
         let request = client.get(&place).basic_auth(user, Some(password));
         let response = answers::send(request, self.patience.answer).await.map_err(failed)?;
         match response.status() {
@@ -403,10 +410,8 @@ impl Registry {
         if let Some(service) = parameters.get("service") {
             url.query_pairs_mut().append_pair("service", service);
         }
-        // The registry's own certificate may be one that does not hold; another host's must.
         let (client, base) = self.host(&name.host).await?;
-        let own = reqwest::Url::parse(&base).is_ok_and(|base| base.host_str() == url.host_str());
-        let mut request = if own { client.get(url) } else { self.client.get(url) };
+        let mut request = self.client_for(&client, &base, url.as_str()).get(url);
         if let Some(basic) = basic {
             request = request.header(header::AUTHORIZATION, format!("Basic {basic}"));
         }

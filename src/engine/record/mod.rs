@@ -290,6 +290,23 @@ pub struct ProjectRecord {
 mod tests {
     use super::*;
 
+    /// Layers were text once; what is no digest is no layer.
+    #[test]
+    fn layers_in_journals_are_chain_ids() {
+        let record = |layer: &str| {
+            serde_json::from_value::<ContainerRecord>(serde_json::json!({
+                "id": "0123456789abcdef", "name": "n", "created_at": "2026-01-01T00:00:00Z", "image_id": "",
+                "layers": [layer], "spec": ContainerSpec::default(), "state": State::default(),
+            }))
+        };
+        let chain = format!("sha256:{}", "a".repeat(64));
+        let read = record(&chain).expect("a record");
+        assert_eq!(serde_json::to_value(&read).expect("JSON")["layers"], serde_json::json!([chain]));
+        for wrong in ["../../etc", "/etc", "sha256:../../etc", ""] {
+            assert!(record(wrong).is_err(), "{wrong}");
+        }
+    }
+
     #[test]
     fn journals_of_before_ipv6_are_read() {
         let text = r#"{"id": "0123456789abcdef", "name": "n", "created_at": "2026-01-01T00:00:00Z", "subnet": "10.1.0.0/24",

@@ -191,6 +191,36 @@ mod tests {
         assert!(store.has_layer(&layer.chain).is_some());
     }
 
+    /// An earlier version took what an image said of its layers as it was.
+    #[test]
+    fn an_image_that_is_refused_today_is_in_nobodys_way() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let config =
+            serde_json::json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": ["/etc"]}});
+        let config = config.to_string().into_bytes();
+        let manifest =
+            serde_json::json!({"schemaVersion": 2, "config": {"digest": Digest::of(&config), "size": 1}, "layers": []});
+        let manifest = manifest.to_string().into_bytes();
+        for bytes in [&config, &manifest] {
+            fs::write(store.blob(&Digest::of(bytes)), bytes).unwrap();
+        }
+        let (evil, good): (ImageRef, ImageRef) = ("evil".parse().unwrap(), "good".parse().unwrap());
+        store.name_manifest(std::slice::from_ref(&evil), OCI_MANIFEST, &Digest::of(&manifest), 1).unwrap();
+        let layer = kept(&store, "good");
+        let config = serde_json::json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]}});
+        store.tag_built(std::slice::from_ref(&good), config.to_string().as_bytes(), &[layer], &[]).unwrap();
+        drop(store);
+
+        let store = Store::open(root.path()).unwrap();
+        assert_eq!(store.list().unwrap().into_iter().map(|(name, _)| name).collect::<Vec<_>>(), std::slice::from_ref(&good));
+        assert!(store.find(&evil).unwrap_err().to_string().contains("is not a digest"));
+        assert_eq!((store.forget_refused(&good).unwrap(), store.forget_refused(&evil).unwrap()), (false, true));
+        assert!(store.find(&evil).unwrap().is_none() && store.find(&good).unwrap().is_some());
+        let pruned = store.prune(&HashSet::new()).unwrap();
+        assert_eq!((pruned.layers, pruned.blobs), (0, 2));
+    }
+
     #[test]
     fn builds_beside_each_other_confirm_all_of_their_layers() {
         let root = tempfile::tempdir().unwrap();
