@@ -3,6 +3,7 @@
 use super::{Stream, rotated};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 /// A longer line is split into parts, as containerd and CRI-O do.
@@ -97,6 +98,11 @@ impl Writer {
             }
         }
         self.flush()
+    }
+
+    /// Whether anybody can read what is written: a removed container's log has no name any more.
+    pub fn is_wanted(&self) -> bool {
+        self.file.metadata().is_ok_and(|file| file.nlink() > 0)
     }
 
     fn push(&mut self, head: &str, tag: u8, line: &[u8]) {

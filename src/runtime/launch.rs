@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 /// The file `launch.json` in the container's run directory: an OCI runtime configuration, and what OCI has no word for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -138,6 +141,39 @@ impl Exit {
     /// An end that nobody has recorded.
     pub fn now(code: i32) -> Self {
         Exit { code, oom_killed: false, finished_at: jiff::Timestamp::now(), started_at: None }
+    }
+
+    /// More than any exit takes.
+    const SIZE: usize = 512;
+
+    /// Makes the file in which the end will be recorded, with the space for it, so that it can be when the disk is full.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn reserve(path: &Path) -> io::Result<()> {
+        Self::fill(&File::options().write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW).open(path)?, b"")
+    }
+
+    /// Records the end in place: one write within one block, so that a reader sees it whole or not at all. Not synced: after a
+    /// power cut nothing runs whose exit would matter.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn record(&self, path: &Path) -> io::Result<()> {
+        let file = File::options().write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW).open(path)?;
+        Self::fill(&file, &serde_json::to_vec(self)?)
+    }
+
+    fn fill(file: &File, text: &[u8]) -> io::Result<()> {
+        let mut block = [b' '; Self::SIZE];
+        let place = block.get_mut(..text.len()).ok_or_else(|| io::Error::other("the exit is too long"))?;
+        place.copy_from_slice(text);
+        file.write_all_at(&block, 0)
+    }
+
+    /// What was recorded.
+    pub fn read(path: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
     }
 }
 

@@ -26,6 +26,7 @@ use nix::unistd::{pipe2, read};
 use serde::Deserialize;
 use std::ffi::CString;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -120,6 +121,8 @@ struct Monitor {
     unmatched: Vec<(i32, i32)>,
     paused: bool,
     goodbye: bool,
+    /// The container's run directory is this monitor's alone while it writes the log.
+    alone: Option<Flock<File>>,
     reviving: Option<Flock<File>>,
     message: Vec<u8>,
 }
@@ -129,6 +132,13 @@ const PIPE_SIZE: i32 = 256 * 1024;
 
 impl Monitor {
     fn start() -> Result<Self, StepFailed> {
+        let directory = File::open(".").doing("opening the run directory")?;
+        let alone = Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|_| {
+            StepFailed::because(
+                "opening the log",
+                "No space left on device: the last lines of its last run wait for room on the disk; make room, and start it again",
+            )
+        })?;
         let text = std::fs::read("launch.json").doing("reading the launch file")?;
         let brief: Brief = serde_json::from_slice(&text).map_err(std::io::Error::from).doing("reading the launch file")?;
         if let Some(monitors) = &brief.monitors {
@@ -209,6 +219,7 @@ impl Monitor {
             unmatched: Vec::new(),
             paused: false,
             goodbye: false,
+            alone: Some(alone),
             reviving: None,
             message: Vec::new(),
         })
@@ -516,20 +527,7 @@ impl Monitor {
         self.read_status();
         // The mounts are to be gone when the exit is told.
         (self.kept, self.kept_in) = (Vec::new(), None);
-        while !self.outputs.is_empty() && !self.stalled {
-            let idle = self.outputs.iter().all(|output| !readable(&output.fd));
-            if idle {
-                break;
-            }
-            self.pump(chunk);
-        }
-        // A full disk: the container is gone, so there is a bound to how long its last words can wait.
-        for _ in 0..FULL_DISK_SECONDS {
-            if self.log.finish().is_ok() {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_secs(1));
-        }
+        self.drain(chunk);
         let oom_killed = self.brief.cgroup.oom_killed(&self.brief.group);
         if let Some(runtime) = self.runtime() {
             runtime.delete();
@@ -541,19 +539,45 @@ impl Monitor {
             Event::Failed { message, code }
         } else {
             let exit = Exit { code, oom_killed, finished_at: jiff::Timestamp::now(), started_at: self.started_at };
-            self.record(&exit).doing("recording the exit")?;
             Event::Exited(exit)
         };
+        let recorded = if let Event::Exited(exit) = &event { exit.record(&self.brief.exit_file) } else { Ok(()) };
         let _ = std::fs::remove_file("control");
+        if !self.stalled {
+            self.alone = None;
+        }
+        // The engine is told in any case: it writes down the exit, too.
         self.tell(&event);
-        Ok(())
+        self.engine = None;
+        self.write_last_lines(chunk);
+        recorded.doing("recording the exit")
     }
 
-    /// The old file or the new one, never half of one. Not synced: after a power cut nothing runs whose exit would matter.
-    fn record(&self, exit: &Exit) -> std::io::Result<()> {
-        let temporary = self.brief.exit_file.with_extension("tmp");
-        std::fs::write(&temporary, serde_json::to_vec(exit)?)?;
-        std::fs::rename(&temporary, &self.brief.exit_file)
+    /// Moves what is left of the output into the log, until the log refuses it.
+    fn drain(&mut self, chunk: &mut [u8]) {
+        while !self.stalled && self.outputs.iter().any(|output| readable(&output.fd)) {
+            self.pump(chunk);
+        }
+        if !self.stalled {
+            self.stalled = self.log.finish().is_err();
+        }
+    }
+
+    /// The log refuses lines: the exit is known by now, and they are kept until a full disk has room for them, or nobody wants
+    /// them any more since the container was removed. A disk with another trouble is not waited for as long.
+    fn write_last_lines(&mut self, chunk: &mut [u8]) {
+        let mut tries = 0;
+        while self.stalled && self.log.is_wanted() && tries < OTHER_TROUBLE_SECONDS {
+            std::thread::sleep(std::time::Duration::from_secs(1));
+            match self.log.flush() {
+                Ok(()) => {
+                    self.stalled = false;
+                    self.drain(chunk);
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {}
+                Err(_) => tries += 1,
+            }
+        }
     }
 
     /// Processes that exec started may take a moment longer to die than the container's first.
@@ -593,7 +617,8 @@ fn fork_init(brief: &Brief, launch_file: &[u8], inherited: Inherited) -> Result<
     Ok(init)
 }
 
-const FULL_DISK_SECONDS: u32 = 5;
+/// How long the last lines of a container wait for a log that fails otherwise than by a full disk.
+const OTHER_TROUBLE_SECONDS: u32 = 5;
 
 /// Whether a read would not block.
 fn readable(fd: &OwnedFd) -> bool {

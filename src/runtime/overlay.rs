@@ -1,8 +1,11 @@
 //! Layers as one tree, mounted detached.
 
 use super::sys;
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -34,5 +37,23 @@ pub fn mount(layers: &[PathBuf], upper: Option<(&Path, &Path)>) -> io::Result<Ow
         options.push(("upperdir", Some(upper)));
         options.push(("workdir", Some(work)));
     }
-    sys::new_mount("overlay", "wharf", &options, 0)
+    let tree = sys::new_mount("overlay", "wharf", &options, 0)?;
+    if let Some((_, work)) = &upper {
+        check_writable(&tree, work)?;
+    }
+    Ok(tree)
+}
+
+/// Refuses an overlay that cannot be written: overlayfs mounts it read-only, and says only in the kernel's log that its work
+/// directory has no room.
+///
+/// # Errors
+/// Why not.
+pub fn check_writable(tree: &OwnedFd, work: &OwnedFd) -> io::Result<()> {
+    if !fstatvfs(tree)?.flags().contains(FsFlags::ST_RDONLY) {
+        return Ok(());
+    }
+    mkdirat(work, "probe", Mode::S_IRWXU)?;
+    unlinkat(work, "probe", UnlinkatFlags::RemoveDir)?;
+    Err(Errno::EROFS.into())
 }

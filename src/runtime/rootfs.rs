@@ -368,7 +368,9 @@ fn overlay(rootfs: &Rootfs) -> Result<OwnedFd, StepFailed> {
         lower.len(),
         rootfs.mountpoint.display()
     ))?;
-    open_dir(&rootfs.mountpoint)
+    let root = open_dir(&rootfs.mountpoint)?;
+    super::overlay::check_writable(&root, &work).doing("making the container's layer writable")?;
+    Ok(root)
 }
 
 /// What a mount's target has to be.
