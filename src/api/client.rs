@@ -1,5 +1,6 @@
 //! The CLI's end: requests to the engine, and its streams.
 
+use super::WARNING_HEADER;
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
@@ -61,6 +62,9 @@ impl Client {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::protocol)?;
         tokio::spawn(async move { drop(connection.with_upgrades().await) });
         let response = sender.send_request(request).await.map_err(ClientError::protocol)?;
+        for warning in response.headers().get_all(WARNING_HEADER) {
+            eprintln!("warning: {}", String::from_utf8_lossy(warning.as_bytes()));
+        }
         if response.status().is_success()
             || matches!(response.status(), StatusCode::NOT_MODIFIED | StatusCode::SWITCHING_PROTOCOLS)
         {
@@ -78,6 +82,7 @@ impl Client {
             .method(method)
             .uri(path)
             .header(header::HOST, "wharf")
+            .header(WARNING_HEADER, "")
             .header(header::CONTENT_TYPE, "application/json");
         builder.body(body).map_err(ClientError::protocol)
     }

@@ -3,10 +3,12 @@
 use super::reply::{self, Query, Reply};
 use crate::engine::containers::parse_signal;
 use crate::engine::record::{ContainerRecord, DeviceSpec, MountKind, MountSpec, NetworkMode, RestartPolicy, Sharing, Status};
+use crate::engine::recovery::{Kind, Unknown};
 use crate::engine::{Engine, EngineError};
 use crate::network::link::mac_of;
 use hyper::Request;
 use hyper::body::Incoming;
+use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -41,8 +43,52 @@ pub fn list(engine: &Engine, query: &Query) -> Reply {
     if let Some(limit) = query.number::<usize>("limit").filter(|n| *n > 0) {
         list.truncate(limit);
     }
-    let values: Vec<Value> = list.iter().map(|record| summary(engine, record)).collect();
+    let mut values: Vec<Value> = list.iter().map(|record| summary(engine, record)).collect();
+    // What is filtered by something that nobody knows of them does not show them.
+    let asked = filters.keys().all(|key| matches!(key.as_str(), "status" | "name" | "id" | "label"));
+    values.extend(
+        engine
+            .unknown(Kind::Container)
+            .iter()
+            .filter(|_| asked)
+            .filter(|unknown| {
+                let (statuses, names, ids) = (wanted("status"), wanted("name"), wanted("id"));
+                let labels: IndexMap<String, String> =
+                    serde_json::from_value(unknown.record["spec"]["labels"].clone()).unwrap_or_default();
+                (all || unknown.runs() || !statuses.is_empty())
+                    && (statuses.is_empty() || statuses.iter().any(|status| status == UNKNOWN))
+                    && (names.is_empty() || names.iter().any(|name| unknown.name.contains(name.trim_matches(['^', '$', '/']))))
+                    && (ids.is_empty() || ids.iter().any(|id| unknown.id.starts_with(id)))
+                    && reply::labelled(&labels, &filters)
+            })
+            .map(|unknown| unknown_summary(unknown)),
+    );
     reply::json(200, &values)
+}
+
+/// The state of a container that this version does not understand.
+const UNKNOWN: &str = "unknown";
+
+fn unknown_summary(unknown: &Unknown) -> Value {
+    let record = &unknown.record;
+    let created = record["created_at"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
+    json!({
+        "Id": unknown.id,
+        "Names": [format!("/{}", unknown.name)],
+        "Image": record["spec"]["image"].as_str().unwrap_or_default(),
+        "ImageID": record["image_id"].as_str().unwrap_or_default(),
+        "Command": "",
+        "Created": created.map_or(0, Timestamp::as_second),
+        "Ports": [],
+        "Labels": record["spec"]["labels"].as_object().cloned().unwrap_or_default(),
+        "State": UNKNOWN,
+        "Status": if unknown.runs() { "Unknown (running)" } else { "Unknown" },
+        "ExitCode": 0,
+        "Health": "",
+        "HostConfig": {"NetworkMode": ""},
+        "NetworkSettings": {"Networks": {}},
+        "Mounts": [],
+    })
 }
 
 fn summary(engine: &Engine, record: &ContainerRecord) -> Value {
@@ -165,6 +211,11 @@ fn mounts(engine: &Engine, record: &ContainerRecord) -> Vec<Value> {
 
 /// `GET /containers/{id}/json`.
 pub fn inspect(engine: &Engine, id: &str) -> Reply {
+    if let (Err(_), Some(unknown)) = (engine.container(id), engine.find_unknown(Kind::Container, id)) {
+        let state = json!({"Status": UNKNOWN, "Running": unknown.runs(), "ExitCode": 0});
+        let name = format!("/{}", unknown.name);
+        return reply::json(200, &json!({"Id": unknown.id, "Name": name, "State": state, "Record": unknown.record}));
+    }
     let record = engine.container(id)?.record();
     let spec = &record.spec;
     let time = |t: Option<Timestamp>| t.map_or_else(|| "0001-01-01T00:00:00Z".to_string(), |t| t.to_string());
@@ -302,8 +353,15 @@ fn device(device: &DeviceSpec) -> Value {
 
 /// `DELETE /containers/{id}`.
 pub async fn remove(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
-    let container = engine.container(id)?;
-    engine.remove(&container, query.flag("force"), query.flag("v")).await?;
+    let container = engine.container(id);
+    if container.is_err()
+        && query.flag("force")
+        && let Some(unknown) = engine.find_unknown(Kind::Container, id)
+    {
+        engine.remove_unknown(&unknown)?;
+        return reply::empty(204);
+    }
+    engine.remove(&container?, query.flag("force"), query.flag("v")).await?;
     reply::empty(204)
 }
 

@@ -24,3 +24,5 @@ mod usage;
 pub const API_VERSION: &str = "1.45";
 /// The oldest version whose clients are understood.
 pub const MIN_API_VERSION: &str = "1.24";
+/// Of a request: its sender shows warnings of the engine. Of an answer: one of them.
+const WARNING_HEADER: &str = "x-wharf-warning";

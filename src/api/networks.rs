@@ -3,6 +3,7 @@
 use super::reply::{self, Filters, Query, Reply, labelled};
 use crate::engine::networks::{NewNetwork, NewPool};
 use crate::engine::record::{NetworkDriver, NetworkRecord, VolumeRecord};
+use crate::engine::recovery::Kind;
 use crate::engine::volumes::NewVolume;
 use crate::engine::{Engine, EngineError};
 use crate::network::address::Pool;
@@ -25,6 +26,7 @@ pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], quer
     let filters = query.filters();
     match (method.as_str(), rest) {
         ("POST", ["prune"]) => {
+            engine.check_prunable()?;
             let removable = engine.networks().into_iter().filter(|n| labelled(&n.labels, &filters));
             let names: Vec<String> = removable.map(|n| n.name).collect();
             // One that is in use stays.
@@ -44,7 +46,10 @@ pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], quer
         ("GET", []) => {
             let mut list = engine.networks();
             list.retain(|n| labelled(&n.labels, &filters) && named(&n.name, &filters));
-            reply::json(200, &list.iter().map(|n| network(engine, n)).collect::<Vec<_>>())
+            let unknown = engine.unknown(Kind::Network).into_iter().filter(|n| filters.is_empty() || named(&n.name, &filters));
+            let unknown =
+                unknown.map(|n| json!({"Name": n.name, "Id": n.id, "Driver": "unknown", "Scope": "local", "Labels": {}}));
+            reply::json(200, &list.iter().map(|n| network(engine, n)).chain(unknown).collect::<Vec<_>>())
         }
         ("POST", ["create"]) => {
             let body: Value = reply::json_body(request).await?;
@@ -138,6 +143,7 @@ pub async fn volumes(engine: &Arc<Engine>, method: &Method, rest: &[&str], query
     let filters = query.filters();
     match (method.as_str(), rest) {
         ("POST", ["prune"]) => {
+            engine.check_prunable()?;
             // Docker's filter `all` stands for volumes that have a name as well.
             let all = filters.get("all").is_some_and(|values| values.iter().any(|v| v == "true" || v == "1"));
             let (mut removed, mut bytes) = (Vec::new(), 0);
@@ -153,8 +159,10 @@ pub async fn volumes(engine: &Arc<Engine>, method: &Method, rest: &[&str], query
         ("GET", []) => {
             let mut list = engine.volumes();
             list.retain(|v| labelled(&v.labels, &filters) && named(&v.name, &filters));
-            let list: Vec<Value> = list.iter().map(|v| volume(engine, v)).collect();
-            reply::json(200, &json!({"Volumes": list, "Warnings": []}))
+            let unknown = engine.unknown(Kind::Volume).into_iter().filter(|v| filters.is_empty() || named(&v.name, &filters));
+            let unknown = unknown.map(|v| json!({"Name": v.name, "Driver": "unknown", "Scope": "local", "Labels": {}}));
+            let list: Vec<Value> = list.iter().map(|v| volume(engine, v)).chain(unknown).collect();
+            reply::json(200, &json!({"Volumes": list, "Warnings": engine.warnings()}))
         }
         ("POST", ["create"]) => {
             let body: Value = reply::json_body(request).await?;

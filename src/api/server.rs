@@ -2,9 +2,13 @@
 
 use super::connections::{self, Busy, Connections, Entry, Kind, Stream};
 use super::reply::{self, Body, Query, Reply};
-use super::{API_VERSION, MIN_API_VERSION, archive, attach, containers, events, exec, images, logs, networks, projects, usage};
+use super::{
+    API_VERSION, MIN_API_VERSION, WARNING_HEADER, archive, attach, containers, events, exec, images, logs, networks, projects,
+    usage,
+};
 use crate::engine::{Engine, EngineError};
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -59,13 +63,21 @@ async fn converse(engine: Arc<Engine>, stream: UnixStream, entry: Entry) {
 
 async fn answer(engine: Arc<Engine>, request: Request<Incoming>, busy: Busy) -> Result<Response<Body>, Infallible> {
     let what = format!("{} {}", request.method(), request.uri().path());
-    let (response, stream) = match route(engine, request).await {
+    // Only wharf's own commands show them.
+    let warnings = if request.headers().contains_key(WARNING_HEADER) { engine.unreported_warnings() } else { Vec::new() };
+    let (mut response, stream) = match route(engine, request).await {
         Ok((response, stream)) => (response, stream),
         Err(error) => {
             tracing::debug!("{what}: {error}");
             (reply::error(&error), None)
         }
     };
+    for warning in warnings {
+        let text: String = warning.chars().filter(|c| !c.is_control()).collect();
+        if let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) {
+            response.headers_mut().append(WARNING_HEADER, value);
+        }
+    }
     Ok(connections::until_sent(response, busy.with(stream)))
 }
 
@@ -187,5 +199,6 @@ fn info(engine: &Engine) -> serde_json::Value {
         "Architecture": std::env::consts::ARCH,
         "NCPU": std::thread::available_parallelism().map_or(1, usize::from),
         "SecurityOptions": ["name=seccomp,profile=builtin"],
+        "Warnings": engine.warnings(),
     })
 }

@@ -1,6 +1,8 @@
 //! `wharf system check`: what this host lacks, and what to do about it.
 
-use super::{Failure, Outcome};
+use super::{Failure, Global, Outcome};
+use crate::api::client::Client;
+use crate::engine::lifecycle::{DAMAGED, socket_path};
 use crate::network::netlink::Netlink;
 use crate::runtime::cgroup::Hierarchy;
 use std::fs;
@@ -23,8 +25,8 @@ struct Finding {
     text: String,
 }
 
-pub fn run() -> Outcome {
-    let findings = [
+pub async fn run(global: &Global) -> Outcome {
+    let mut findings = vec![
         kernel(),
         user(),
         namespaces(),
@@ -40,6 +42,7 @@ pub fn run() -> Outcome {
         watches(),
         resolver(),
     ];
+    findings.extend(state(global).await);
     for finding in &findings {
         let mark = match finding.verdict {
             Verdict::Fine => "ok     ",
@@ -236,6 +239,28 @@ fn watches() -> Finding {
         );
     }
     fine("inotify", format!("{instances} instances, {watches} watches"))
+}
+
+/// What the engine says of its state, and what is left of earlier damage.
+async fn state(global: &Global) -> Vec<Finding> {
+    const WHAT: &str = "state";
+    let mut found = Vec::new();
+    let client = Client::new(&socket_path(&global.run_root));
+    if client.is_alive().await
+        && let Ok(info) = client.get::<serde_json::Value>("/info").await
+    {
+        let warnings = info["Warnings"].as_array().into_iter().flatten();
+        found.extend(warnings.filter_map(|warning| warning.as_str()).map(|warning| lacking(WHAT, warning)));
+    }
+    let kept = fs::read_dir(&global.data_root).into_iter().flatten().flatten().map(|entry| entry.path());
+    let kept = kept.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(DAMAGED)));
+    found.extend(kept.map(|path| {
+        lacking(WHAT, format!("{} is a journal that was damaged: remove it once nothing of it is missed", path.display()))
+    }));
+    if found.is_empty() {
+        found.push(fine(WHAT, "nothing is known to be wrong"));
+    }
+    found
 }
 
 fn resolver() -> Finding {

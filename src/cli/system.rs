@@ -34,7 +34,7 @@ pub enum System {
 
 pub async fn system(global: &Global, command: System) -> Outcome {
     if matches!(command, System::Check) {
-        return super::check::run();
+        return super::check::run(global).await;
     }
     let client = connect::engine(global).await?;
     match command {

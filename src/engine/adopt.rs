@@ -13,14 +13,7 @@ use std::time::Duration;
 impl Engine {
     /// Reads the state and takes every container over. Containers that must run and do not are started in the background.
     pub(super) async fn adopt(self: &Arc<Self>) {
-        let networks = self.journal.all("network/").into_iter();
-        locked(&self.networks).extend(networks.filter_map(|(id, record)| Some((id, record.ok()?))));
-        let volumes = self.journal.all("volume/").into_iter();
-        locked(&self.volumes).extend(volumes.filter_map(|(name, record)| Some((name, record.ok()?))));
-        let mut records: Vec<ContainerRecord> =
-            self.journal.all("container/").into_iter().filter_map(|(_, record)| record.ok()).collect();
-        records.sort_by_key(|record| record.created_at);
-        records.into_iter().for_each(|record| self.containers.restore(Container::new(record)));
+        self.load().into_iter().for_each(|record| self.containers.restore(Container::new(record)));
         let networks = locked(&self.networks).clone();
         for network in networks.values() {
             self.names.set_network(&network.id, &network.name, network.internal);
@@ -33,12 +26,14 @@ impl Engine {
         {
             tracing::error!("{error}");
         }
-        self.remove_strays();
         let adoptions = self.containers().into_iter().map(|container| self.adopt_container(container));
         futures::future::join_all(adoptions).await;
         self.recover_restarts();
-        self.recover_replacements().await;
-        self.remove_build_steps().await;
+        // With something missing, nothing is removed.
+        if !self.is_incomplete() {
+            self.recover_replacements().await;
+            self.remove_build_steps().await;
+        }
     }
 
     async fn adopt_container(self: &Arc<Self>, container: Arc<Container>) {
@@ -115,18 +110,5 @@ impl Engine {
         }
         // A reboot, or a monitor that was killed: nobody knows the exit code.
         self.ended(container, &self.recorded_exit(&container.id).unwrap_or_else(|| Exit::now(255)));
-    }
-
-    /// Directories and cgroups of containers that the state does not know: an engine was killed while it made or removed them.
-    fn remove_strays(&self) {
-        for root in [self.config.data_root.join("containers"), self.config.run_root.join("containers")] {
-            for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
-                let id = entry.file_name().to_string_lossy().into_owned();
-                if !self.containers.contains(&id) {
-                    self.remove_stray_groups(&id);
-                    let _ = crate::image::store::remove_tree(&entry.path());
-                }
-            }
-        }
     }
 }

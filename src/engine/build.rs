@@ -50,6 +50,7 @@ impl Engine {
     /// # Errors
     /// The disk's.
     pub async fn prune_images(self: &Arc<Self>, all: bool, builds: bool) -> Result<(Vec<String>, Pruned), EngineError> {
+        self.check_prunable()?;
         let mut removed = Vec::new();
         let (mut used_images, mut used_layers) = (HashSet::new(), HashSet::new());
         for container in self.containers() {

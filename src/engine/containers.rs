@@ -1,18 +1,21 @@
 //! A container's life: created, started, stopped, removed.
 
+use super::directories::{Draft, Removal, manifest_of, write_manifest};
 use super::error::{EngineError, state_error};
+use super::journal::Room;
 use super::link::MonitorLink;
 use super::networks::DEFAULT_NETWORK;
 use super::record::{
     ContainerRecord, ContainerSpec, EndpointSpec, FileSpec, HealthSpec, ImageConfig, MountKind, MountSpec, NetworkMode,
     Replacement, State, Status, Transition,
 };
+use super::recovery::Kind;
 use super::registry::NameReservation;
 use super::volumes::NewVolume;
 use super::{Container, Engine, locked, new_id};
 use crate::image::{Image, ImageRef};
 use crate::runtime::control::Request;
-use crate::runtime::launch::Join;
+use crate::runtime::launch::{Exit, Join};
 use crate::runtime::{quota, sys};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::ffi::CString;
@@ -55,6 +58,7 @@ impl Engine {
     ) -> Result<Arc<Container>, EngineError> {
         check_name(name)?;
         let reserved = self.containers.reserve(name)?;
+        self.refuse_unknown(Kind::Container, name)?;
         spec.layer_size().map_err(EngineError::Invalid)?;
         let (_, image) = self.image(&spec.image)?;
         let volumes = image.config.config().as_ref().and_then(|c| c.volumes().clone()).unwrap_or_default();
@@ -130,17 +134,24 @@ impl Engine {
         let id = record.id.clone();
         let size = record.spec.layer_size().map_err(EngineError::Invalid)?;
         let keep = || {
-            let directory = self.container_directory(&id);
-            let (upper, work) = (directory.join("upper"), directory.join("work"));
-            [&upper, &work].into_iter().try_for_each(fs::create_dir_all)?;
-            if let Some(size) = size {
-                quota::limit(&[&upper, &work], size)?;
+            let draft = Draft::new(&self.config.data_root.join("containers"), &id)?;
+            let (upper, work) = (draft.path().join("upper"), draft.path().join("work"));
+            [&upper, &work].into_iter().try_for_each(fs::create_dir)?;
+            let made = (|| {
+                if let Some(size) = size {
+                    quota::limit(&[&upper, &work], size)?;
+                }
+                write_files(&draft.path().join("files"), &record.spec.files)?;
+                write_manifest(&manifest_of(draft.path()), &record)?;
+                self.journal.put(&format!("container/{id}"), &record)
+            })();
+            if made.is_err() && size.is_some() {
+                quota::release(&upper);
             }
-            write_files(&directory.join("files"), &record.spec.files)?;
-            self.journal.put(&format!("container/{id}"), &record)
+            made?;
+            draft.finish().inspect_err(|_| drop(self.journal.delete(&format!("container/{id}"))))
         };
         if let Err(error) = keep() {
-            let _ = self.remove_container_directory(&record);
             return Err(match error.kind() {
                 std::io::ErrorKind::Unsupported => EngineError::Invalid(format!(
                     "the layer of {} cannot have a size in {}: {error}",
@@ -167,7 +178,7 @@ impl Engine {
         if let Some(timer) = locked(&container.live).restart.take() {
             timer.abort();
         }
-        self.update(container, ContainerRecord::start_requested);
+        self.change(container, ContainerRecord::start_requested)?;
         self.prepare(container).await?;
         self.start_locked(container).await?;
         self.run_hooks(container, |spec| &spec.post_start, "post_start").await
@@ -220,7 +231,10 @@ impl Engine {
             launch.joins = joined.iter().map(|(join, _)| *join).collect();
             launch.shared = shared;
             fs::write(run.join("launch.json"), serde_json::to_vec(&launch).map_err(|e| doing()(e.into()))?).map_err(doing())?;
-            let _ = fs::remove_file(this.container_directory(&record.id).join("exit.json"));
+            // For an engine whose journal has lost it.
+            fs::write(this.start_record(&record.id), serde_json::to_vec(&record).map_err(|e| doing()(e.into()))?)
+                .map_err(doing())?;
+            Exit::reserve(&this.exit_file(&record.id)).map_err(doing())?;
             let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(|e| doing()(e.into()))?;
             let program = CString::new(format!("/proc/self/fd/{}", this.program.as_raw_fd())).unwrap_or_default();
@@ -248,7 +262,7 @@ impl Engine {
         signal: Option<i32>,
     ) -> Result<(), EngineError> {
         let _turn = container.turn().await?;
-        self.update(container, |record| record.stopped_by_user = true);
+        self.change(container, |record| record.stopped_by_user = true)?;
         self.stop_locked(container, timeout, signal).await
     }
 
@@ -348,17 +362,10 @@ impl Engine {
                 .apply(&container.group(), &resources)
                 .map_err(|e| EngineError::Invalid(format!("changing the limits of {}: {e}", record.name)))?;
         }
-        self.update(container, |known| known.spec = record.spec);
+        self.change(container, |known| known.spec = record.spec)?;
+        self.renew_manifest(&container.record());
         self.emit_container(container, "update", &[]);
         Ok(())
-    }
-
-    fn remove_container_directory(&self, record: &ContainerRecord) -> std::io::Result<()> {
-        let directory = self.container_directory(&record.id);
-        if !record.spec.storage_opt.is_empty() {
-            quota::release(&directory.join("upper"));
-        }
-        crate::image::store::remove_tree(&directory)
     }
 
     /// Gives a container another name.
@@ -377,7 +384,7 @@ impl Engine {
     /// As [`Engine::signal`].
     pub fn kill(&self, container: &Container, signal: i32) -> Result<(), EngineError> {
         if matches!(signal, libc::SIGKILL | libc::SIGTERM | libc::SIGINT | libc::SIGQUIT) {
-            self.update(container, |record| record.stopped_by_user = true);
+            self.change(container, |record| record.stopped_by_user = true)?;
         }
         self.signal(container, signal)?;
         self.emit_container(container, "kill", &[("signal", signal.to_string())]);
@@ -395,7 +402,7 @@ impl Engine {
         signal: Option<i32>,
     ) -> Result<(), EngineError> {
         let _turn = container.turn().await?;
-        self.update(container, |record| (record.stopped_by_user, record.restart_begun) = (true, true));
+        self.change(container, |record| (record.stopped_by_user, record.restart_begun) = (true, true))?;
         if let Err(error) = self.stop_locked(container, timeout, signal).await {
             self.update(container, |record| record.restart_begun = false);
             return Err(error);
@@ -438,7 +445,7 @@ impl Engine {
                     container.name()
                 )));
             }
-            self.update(container, |record| record.stopped_by_user = true);
+            self.note_removal(container)?;
             self.stop_locked(container, Some(0), None).await?;
         }
         self.remove_locked(container, volumes)
@@ -456,25 +463,46 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let _turn = container.turn().await?;
         if container.status().is_alive() {
-            self.update(container, |record| record.stopped_by_user = true);
+            self.note_removal(container)?;
             self.stop_locked(container, timeout, None).await?;
         }
         self.remove_locked(container, volumes)
     }
 
+    /// A container that runs is about to be removed. Where the disk takes nothing any more, it is not stopped either; where it is
+    /// full to the last byte, the removal itself is all that is written.
+    fn note_removal(&self, container: &Container) -> Result<(), EngineError> {
+        match self.change_within(container, Room::Removal, |record| record.stopped_by_user = true) {
+            Err(EngineError::Io { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull => {
+                self.update(container, |record| record.stopped_by_user = true);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     fn remove_locked(&self, container: &Container, volumes: bool) -> Result<(), EngineError> {
         self.unplace(container);
-        let record = {
+        let doing = || EngineError::io(format!("removing the files of {}", container.name()));
+        let (record, removal) = {
             // The lock makes it one step: nobody can journal the container again.
             let mut record = locked(&container.record);
-            self.journal.delete(&format!("container/{}", container.id)).map_err(state_error)?;
+            let removing = EngineError::io(format!("removing the files of {}", record.name));
+            let removal = Removal::begin(&self.container_directory(&container.id)).map_err(removing)?;
+            if let Err(error) = self.journal.delete(&format!("container/{}", container.id)) {
+                removal.undo();
+                return Err(state_error(error));
+            }
             record.apply(&Transition::Removed);
-            record.clone()
+            (record.clone(), removal)
         };
         self.containers.remove(container);
         container.changed.send_modify(|count| *count += 1);
         let _ = fs::remove_dir_all(self.run_directory(&container.id));
-        self.remove_container_directory(&record).map_err(EngineError::io(format!("removing the files of {}", record.name)))?;
+        if !record.spec.storage_opt.is_empty() {
+            quota::release(&removal.path().join("upper"));
+        }
+        removal.finish().map_err(doing())?;
         self.emit_container(container, "destroy", &[]);
         if record.spec.networks.iter().any(|endpoint| endpoint.network == DEFAULT_NETWORK) {
             // It goes with the last container that it was made for.
@@ -492,19 +520,21 @@ impl Engine {
     /// Gives a container another name, in one step with a further change of its record. The caller has its turn.
     ///
     /// # Errors
-    /// When another has the name.
+    /// When another has the name, or the disk refuses; it has its old name then.
     pub(super) fn rename(
         &self,
         container: &Container,
         name: &str,
         change: impl FnOnce(&mut ContainerRecord),
     ) -> Result<(), EngineError> {
+        self.refuse_unknown(Kind::Container, name)?;
         let reserved = self.containers.reserve(name)?;
-        let old = self.update(container, |record| {
+        let old = self.change(container, |record| {
             change(record);
             std::mem::replace(&mut record.name, name.to_string())
-        });
+        })?;
         self.containers.rename(container, &old, reserved);
+        self.renew_manifest(&container.record());
         self.emit_container(container, "rename", &[("oldName", old)]);
         if container.status().is_alive() {
             let record = container.record();

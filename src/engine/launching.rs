@@ -214,7 +214,7 @@ impl Engine {
                 max_files: if spec.log.none { 2 } else { spec.log.max_files },
             },
             stdin: spec.stdin_open,
-            exit_file: directory.join("exit.json"),
+            exit_file: self.exit_file(&record.id),
             revive: self.revive_arguments(),
             revive_lock: self.config.run_root.join("revive.lock"),
         })

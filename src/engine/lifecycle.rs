@@ -41,6 +41,9 @@ pub enum WhenIdle {
     Leave,
 }
 
+/// The beginning of the names of damaged journals, in the data root.
+pub const DAMAGED: &str = "state.journal.damaged-";
+
 /// The socket on which an engine with this run root listens.
 pub fn socket_path(run_root: &Path) -> std::path::PathBuf {
     run_root.join("engine.sock")
@@ -162,12 +165,6 @@ impl Engine {
             cgroups.make_parents().map_err(|e| EngineError::Invalid(e.to_string()))?;
         }
         let (journal, found) = super::Journal::open(&config.data_root.join("state.journal"))?;
-        if found.empty {
-            tracing::info!("the journal is new");
-        }
-        if let Some(damage) = &found.damage {
-            tracing::error!("lines {:?} of the journal are damaged; it is kept as {}", damage.lines, damage.kept.display());
-        }
         let name = instance_name(&config.run_root);
         Ok(Engine {
             images: Arc::new(Store::open(&config.data_root.join("images"))?),
@@ -175,6 +172,7 @@ impl Engine {
             build_network_users: std::sync::Mutex::new(0),
             contents: crate::image::build::files::Contents::default(),
             journal,
+            recovery: super::recovery::Recovery::of(&found),
             cgroups,
             scope,
             firewall: Arc::new(Firewall::new(&name).map_err(crate::network::NetworkError::Firewall)?),
@@ -270,6 +268,7 @@ impl Engine {
                 () = idle, if when_idle == WhenIdle::Leave => {}
             }
             let busy = *connections.borrow() > 0 || self.containers().iter().any(|c| c.status().is_alive());
+            let busy = busy || self.has_unknown_running();
             if !busy {
                 return;
             }
@@ -283,6 +282,7 @@ impl Engine {
                 let _ = link.send(&Request::Goodbye, &[]);
             }
         }
+        self.leave_unknown();
         if let Err(error) = self.journal.sync() {
             tracing::error!("writing the state: {error}");
         }

@@ -15,6 +15,7 @@ pub mod containers;
 mod control_groups;
 pub mod convert;
 pub mod devices;
+mod directories;
 pub mod error;
 mod etc;
 pub mod events;
@@ -30,6 +31,7 @@ mod locks;
 pub mod networks;
 pub mod projects;
 pub mod record;
+pub mod recovery;
 mod registry;
 pub mod revival;
 mod sharing;
@@ -73,6 +75,7 @@ pub struct Engine {
     pub images: Arc<Store>,
     pub registry: Registry,
     journal: Journal,
+    recovery: recovery::Recovery,
     cgroups: Hierarchy,
     /// The part of them that systemd has delegated, where it does.
     scope: Option<Scope>,
@@ -144,11 +147,15 @@ impl Engine {
 
     /// Changes a container's record, keeps it, and wakes whoever waits for it. What was removed is not kept.
     fn update<T>(&self, container: &Container, change: impl FnOnce(&mut ContainerRecord) -> T) -> T {
+        self.update_within(container, Room::Ordinary, change)
+    }
+
+    fn update_within<T>(&self, container: &Container, room: Room, change: impl FnOnce(&mut ContainerRecord) -> T) -> T {
         let result = {
             let mut record = locked(&container.record);
             let result = change(&mut record);
             if record.state.status() != Status::Removing {
-                self.keep_what_happened(&record, Room::Ordinary);
+                self.keep_what_happened(&record, room);
             }
             result
         };
@@ -158,7 +165,7 @@ impl Engine {
 
     /// Notes what has happened to a container, and emits Docker's events of it.
     fn transition(&self, container: &Container, transition: &Transition<'_>) {
-        self.update(container, |record| record.apply(transition));
+        self.update_within(container, Room::Ending, |record| record.apply(transition));
         self.emit_transition(container, transition);
     }
 
@@ -175,6 +182,11 @@ impl Engine {
     /// Where what a container has written is: its own layer.
     pub fn written_by(&self, id: &str) -> PathBuf {
         self.container_directory(id).join("upper")
+    }
+
+    /// What its monitor writes at its end.
+    fn exit_file(&self, id: &str) -> PathBuf {
+        self.container_directory(id).join("exit.json")
     }
 
     fn run_directory(&self, id: &str) -> PathBuf {
@@ -206,6 +218,35 @@ impl Engine {
         ]
     }
 
+    /// Changes a container's record as a user has asked for, and wakes whoever waits for it.
+    ///
+    /// # Errors
+    /// The disk's, or that it was removed meanwhile; nothing is changed then.
+    fn change<T>(&self, container: &Container, change: impl FnOnce(&mut ContainerRecord) -> T) -> Result<T, EngineError> {
+        self.change_within(container, Room::Ending, change)
+    }
+
+    fn change_within<T>(
+        &self,
+        container: &Container,
+        room: Room,
+        change: impl FnOnce(&mut ContainerRecord) -> T,
+    ) -> Result<T, EngineError> {
+        let result = {
+            let mut record = locked(&container.record);
+            if record.state.status() == Status::Removing {
+                return Err(EngineError::no_container(&record.name));
+            }
+            let mut changed = record.clone();
+            let result = change(&mut changed);
+            self.journal.put_within(&format!("container/{}", container.id), &changed, room).map_err(error::state_error)?;
+            *record = changed;
+            result
+        };
+        container.changed.send_modify(|count| *count += 1);
+        Ok(result)
+    }
+
     /// Every container, oldest first.
     pub fn containers(&self) -> Vec<Arc<Container>> {
         self.containers.all()
@@ -216,7 +257,11 @@ impl Engine {
     /// # Errors
     /// When there is none, or an abbreviation means several.
     pub fn container(&self, name: &str) -> Result<Arc<Container>, EngineError> {
-        self.containers.find(name.trim_start_matches('/'))
+        let name = name.trim_start_matches('/');
+        self.containers.find(name).or_else(|error| {
+            self.refuse_unknown(recovery::Kind::Container, name)?;
+            Err(error)
+        })
     }
 
     fn emit(&self, kind: &'static str, action: impl Into<String>, id: &str, attributes: IndexMap<String, String>) {

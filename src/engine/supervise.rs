@@ -115,7 +115,7 @@ impl Engine {
 
     /// What a monitor has written about the end of a container.
     pub(super) fn recorded_exit(&self, id: &str) -> Option<Exit> {
-        serde_json::from_slice(&std::fs::read(self.container_directory(id).join("exit.json")).ok()?).ok()
+        Exit::read(&self.exit_file(id))
     }
 
     /// What happens when a container exits, however that became known: its execs, its health check and, unless it is started

@@ -1,7 +1,9 @@
 //! Named and anonymous volumes: directories below the data root.
 
+use super::directories::{Draft, Removal, manifest_of, write_manifest};
 use super::error::{EngineError, state_error};
 use super::record::VolumeRecord;
+use super::recovery::Kind;
 use super::{Engine, locked};
 use crate::runtime::quota;
 use crate::units;
@@ -73,17 +75,24 @@ impl Engine {
         if let Some(known) = locked(&self.volumes).get(name) {
             return Ok(known.clone());
         }
-        let data = self.volume_data(name);
-        std::fs::create_dir_all(&data).map_err(EngineError::io(format!("making the volume {name}")))?;
+        self.refuse_unknown(Kind::Volume, name)?;
+        let doing = || EngineError::io(format!("making the volume {name}"));
+        let draft = Draft::new(&self.config.data_root.join("volumes"), name).map_err(doing())?;
+        let data = draft.path().join("_data");
+        std::fs::create_dir(&data).map_err(doing())?;
         if let Some(error) = size.and_then(|size| quota::limit(&[&data], size).err()) {
-            let _ = self.remove_volume_directory(name);
             return Err(EngineError::Invalid(format!(
                 "the volume {name} cannot have a size in {}: {error}",
                 self.config.data_root.display()
             )));
         }
         let record = VolumeRecord { name: name.into(), created_at: jiff::Timestamp::now(), labels, anonymous, options };
+        write_manifest(&manifest_of(draft.path()), &record).map_err(doing())?;
         self.journal.put(&format!("volume/{name}"), &record).map_err(state_error)?;
+        if let Err(error) = draft.finish() {
+            let _ = self.journal.delete(&format!("volume/{name}"));
+            return Err(doing()(error));
+        }
         locked(&self.volumes).insert(name.into(), record.clone());
         self.emit("volume", "create", name, IndexMap::new());
         Ok(record)
@@ -96,6 +105,7 @@ impl Engine {
     pub fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
         let _reserved = self.volume_names.reserve(name);
         if !locked(&self.volumes).contains_key(name) {
+            self.refuse_unknown(Kind::Volume, name)?;
             return Err(EngineError::NoSuch { what: "volume", name: name.into() });
         }
         let user =
@@ -106,17 +116,19 @@ impl Engine {
         if self.volume_uses.are_announced(name) {
             return Err(EngineError::Conflict(format!("the volume {name} is in use by a container that is being made")));
         }
-        self.journal.delete(&format!("volume/{name}")).map_err(state_error)?;
+        self.refuse_use_by_unknown("volume", &[name])?;
+        let doing = || EngineError::io(format!("removing the volume {name}"));
+        let removal = Removal::begin(&self.config.data_root.join("volumes").join(name)).map_err(doing())?;
+        if let Err(error) = self.journal.delete(&format!("volume/{name}")) {
+            removal.undo();
+            return Err(state_error(error));
+        }
         let known = locked(&self.volumes).shift_remove(name);
         if known.is_some_and(|volume| volume.options.contains_key("size")) {
-            quota::release(&self.volume_data(name));
+            quota::release(&removal.path().join("_data"));
         }
-        self.remove_volume_directory(name).map_err(EngineError::io(format!("removing the volume {name}")))?;
+        removal.finish().map_err(doing())?;
         self.emit("volume", "destroy", name, IndexMap::new());
         Ok(())
-    }
-
-    fn remove_volume_directory(&self, name: &str) -> std::io::Result<()> {
-        crate::image::store::remove_tree(&self.config.data_root.join("volumes").join(name))
     }
 }

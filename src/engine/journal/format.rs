@@ -65,7 +65,8 @@ pub fn replay(bytes: &[u8]) -> Replayed {
 impl Replayed {
     fn apply(&mut self, entry: Entry<'_>) {
         if entry.key == FORMAT_KEY {
-            self.format = entry.value.and_then(|value| value.get().parse().ok()).or(self.format);
+            // Of several the newest, since that one wrote last.
+            self.format = self.format.max(entry.value.and_then(|value| value.get().parse().ok()));
             return;
         }
         match entry.value {

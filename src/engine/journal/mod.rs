@@ -75,8 +75,6 @@ pub enum Room {
 /// What was found when a journal was opened.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// There was no file, or nothing in it.
-    pub empty: bool,
     pub damage: Option<Damage>,
 }
 
@@ -147,7 +145,7 @@ impl Journal {
             reserve,
         };
         let journal = |inner| Journal { path: path.to_path_buf(), inner: Mutex::new(inner), synced: Mutex::new(0) };
-        let mut found = Found { empty, damage: None };
+        let mut found = Found::default();
         if !damaged.is_empty() {
             found.damage = Some(Damage { lines: damaged, kept: inner.keep_aside(path)? });
         } else if empty {

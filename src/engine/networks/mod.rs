@@ -10,6 +10,7 @@ pub(super) use published::Published;
 
 use super::error::{EngineError, state_error};
 use super::record::{ContainerRecord, NetworkDriver, NetworkRecord};
+use super::recovery::Kind;
 use super::{Container, Engine, locked, new_id};
 use crate::network::address::{self, Pool, Subnet};
 use crate::network::firewall::Wall;
@@ -211,7 +212,10 @@ impl Engine {
     /// # Errors
     /// When there is none.
     pub fn network(&self, name: &str) -> Result<NetworkRecord, EngineError> {
-        find(&locked(&self.networks), name)
+        find(&locked(&self.networks), name).or_else(|error| {
+            self.refuse_unknown(Kind::Network, name)?;
+            Err(error)
+        })
     }
 
     /// Makes a network: its bridge, its walls, its place in the state.
@@ -252,6 +256,7 @@ impl Engine {
         if networks.values().any(|n| n.name == new.name) {
             return Err(EngineError::Conflict(format!("there is a network `{}` already", new.name)));
         }
+        self.refuse_unknown(Kind::Network, &new.name)?;
         let taken_by = |n: &NetworkRecord| n.pools().map(|p| (p.subnet, format!("the network {}", n.name))).collect::<Vec<_>>();
         let mut used: Vec<(Subnet, String)> = networks.values().flat_map(taken_by).collect();
         // On an interface of the host's, containers are in the network that the host itself is in.
@@ -275,6 +280,9 @@ impl Engine {
         let result = self
             .write_walls(&networks)
             .and_then(|()| self.journal.put(&format!("network/{}", record.id), &record).map_err(state_error));
+        if result.is_ok() {
+            self.write_network_manifest(&record);
+        }
         if let Err(error) = result {
             networks.shift_remove(&record.id);
             self.drop_bridge(&record);
@@ -358,16 +366,26 @@ impl Engine {
     /// Removes a network unless somebody uses it: `user` tells who, while no container can get an address on it.
     fn remove_network_unless(&self, name: &str, user: impl FnOnce(&NetworkRecord) -> Option<String>) -> Result<(), EngineError> {
         let mut networks = locked(&self.networks);
-        let record = find(&networks, name)?;
+        let record = find(&networks, name).or_else(|error| {
+            self.refuse_unknown(Kind::Network, name)?;
+            Err(error)
+        })?;
         if let Some(user) = user(&record) {
             return Err(EngineError::Conflict(format!("the network {} is in use by the container {user}", record.name)));
         }
+        self.refuse_use_by_unknown("network", &[&record.name, &record.id])?;
+        // In this order: a network without a manifest gets one, and one without a record is found again.
+        let _ = std::fs::remove_file(self.network_manifest(&record.id));
+        if let Err(error) = self.journal.delete(&format!("network/{}", record.id)) {
+            self.write_network_manifest(&record);
+            return Err(state_error(error));
+        }
         networks.shift_remove(&record.id);
-        self.write_walls(&networks)?;
+        let walls = self.write_walls(&networks);
         drop(networks);
         self.drop_bridge(&record);
         self.names.remove_network(&record.id);
-        self.journal.delete(&format!("network/{}", record.id)).map_err(state_error)?;
+        walls?;
         self.emit("network", "destroy", &record.id, [("name".to_string(), record.name.clone())].into());
         Ok(())
     }

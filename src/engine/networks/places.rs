@@ -304,7 +304,10 @@ impl Engine {
             Ok::<_, EngineError>(places)
         };
         match connected.await {
-            Ok(places) => self.show_networks(container, &places),
+            Ok(places) => {
+                self.show_networks(container, &places);
+                self.renew_manifest(&container.record());
+            }
             Err(error) => {
                 self.dismiss_sender(container, &network.id);
                 self.update(container, |record| {
@@ -343,6 +346,7 @@ impl Engine {
             record.endpoints.shift_remove(&network.id);
             record.interfaces.shift_remove(&network.id);
         });
+        self.renew_manifest(&container.record());
         self.names.remove(&network.id, &record.id);
         self.show_networks(container, &self.places(&container.record()));
         self.emit("network", "disconnect", &network.id, [("container".to_string(), record.id)].into());

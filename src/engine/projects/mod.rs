@@ -441,7 +441,9 @@ impl Engine {
             .iter()
             .flat_map(|c| c.with_record(|record| record.all_layers().cloned().collect::<Vec<_>>()))
             .collect();
-        self.images.remove(&name, &|layer| layers.contains(layer))?;
+        // Where it cannot be told what needs them, every layer stays.
+        let uncertain = self.check_prunable().is_err();
+        self.images.remove(&name, &|layer| uncertain || layers.contains(layer))?;
         self.emit("image", "delete", &name.familiar(), IndexMap::new());
         Ok(())
     }

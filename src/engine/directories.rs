@@ -1,0 +1,233 @@
+//! Directories of containers and volumes, and the manifests beside everything that the journal knows.
+//!
+//! A directory has its name only while it is whole: it is made under another ([`Draft`]), and gets another before it is removed
+//! ([`Removal`]). So what a crash has left unfinished is seen from the disk alone, and nothing is ever removed because the journal
+//! does not know it. A manifest is the record as it was at the making; it is not synced, and read only when the journal has
+//! lost the record.
+
+use crate::image::store::remove_tree;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Names of containers, networks and volumes begin with a letter or a digit.
+const NEW: &str = ".new-";
+const REMOVING: &str = ".removing-";
+/// In every directory of directories in which nothing was missing: what is missing from one without it may be on a disk that is
+/// not mounted.
+const MARK: &str = ".wharf";
+const MANIFEST: &str = "manifest.json";
+/// Larger than any record.
+const LONGEST_MANIFEST: u64 = 64 << 20;
+
+/// Marks a directory of directories as wharf's.
+///
+/// # Errors
+/// The disk's.
+pub fn mark(parent: &Path) -> io::Result<()> {
+    File::options().write(true).create(true).truncate(false).open(parent.join(MARK)).map(drop)
+}
+
+/// Whether what is missing from a directory of directories is gone for good.
+pub fn is_marked(parent: &Path) -> bool {
+    parent.join(MARK).exists()
+}
+
+/// A directory that is being made; removed unless it is finished.
+pub struct Draft {
+    path: PathBuf,
+    finished: PathBuf,
+}
+
+impl Draft {
+    /// # Errors
+    /// The disk's, or that the directory exists.
+    pub fn new(parent: &Path, name: &str) -> io::Result<Self> {
+        let (path, finished) = (parent.join(format!("{NEW}{name}")), parent.join(name));
+        remove_tree(&path)?;
+        DirBuilder::new().mode(0o755).create(&path)?;
+        Ok(Draft { path, finished })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives it its name. The journal has its record by then: should this be as far as it comes, the next engine does it.
+    ///
+    /// # Errors
+    /// The disk's; nothing is left then.
+    pub fn finish(self) -> io::Result<()> {
+        fs::rename(&self.path, &self.finished)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // Once it is finished, there is nothing of this name.
+        let _ = remove_tree(&self.path);
+    }
+}
+
+/// A directory that is being removed. Dropped, it is left for the next engine to remove.
+pub struct Removal {
+    path: PathBuf,
+    whole: PathBuf,
+}
+
+impl Removal {
+    /// Takes a directory's name away; that it does not exist is fine.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn begin(directory: &Path) -> io::Result<Self> {
+        let name = directory.file_name().unwrap_or_default().to_string_lossy();
+        let path = directory.with_file_name(format!("{REMOVING}{name}"));
+        if directory.exists() {
+            remove_tree(&path)?;
+            fs::rename(directory, &path)?;
+        }
+        Ok(Removal { path, whole: directory.to_path_buf() })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// It stays.
+    pub fn undo(self) {
+        if let Err(error) = fs::rename(&self.path, &self.whole)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::error!("giving {} its name again: {error}", self.path.display());
+        }
+    }
+
+    /// # Errors
+    /// The disk's.
+    pub fn finish(self) -> io::Result<()> {
+        remove_tree(&self.path)
+    }
+}
+
+/// What is in a directory of directories.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Entry {
+    Whole(String),
+    /// Its making was not finished.
+    New(String),
+    /// Its removal was not finished.
+    Removing(String),
+}
+
+/// What is in a directory of directories, or of manifests.
+///
+/// # Errors
+/// The disk's; a missing one is empty.
+pub fn entries(parent: &Path) -> io::Result<Vec<Entry>> {
+    let list = match fs::read_dir(parent) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        list => list?,
+    };
+    let mut found = Vec::new();
+    for entry in list {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if let Some(name) = name.strip_prefix(NEW) {
+            found.push(Entry::New(name.into()));
+        } else if let Some(name) = name.strip_prefix(REMOVING) {
+            found.push(Entry::Removing(name.into()));
+        } else if name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+            found.push(Entry::Whole(name));
+        }
+    }
+    Ok(found)
+}
+
+/// Gives a directory that was being made its name, since the journal has its record.
+///
+/// # Errors
+/// The disk's.
+pub fn finish_making(parent: &Path, name: &str) -> io::Result<()> {
+    fs::rename(parent.join(format!("{NEW}{name}")), parent.join(name))
+}
+
+/// Removes what was being made or removed.
+///
+/// # Errors
+/// The disk's.
+pub fn remove_unfinished(parent: &Path, name: &str) -> io::Result<()> {
+    [NEW, REMOVING].iter().try_for_each(|prefix| {
+        let path = parent.join(format!("{prefix}{name}"));
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() == io::ErrorKind::IsADirectory || e.raw_os_error() == Some(libc::EPERM) => remove_tree(&path),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    })
+}
+
+/// Where a directory's manifest is.
+pub fn manifest_of(directory: &Path) -> PathBuf {
+    directory.join(MANIFEST)
+}
+
+/// Writes a manifest: the old one or the new one is there at any instant.
+///
+/// # Errors
+/// The disk's.
+pub fn write_manifest(path: &Path, record: &impl Serialize) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!("{NEW}{name}"));
+    let _ = fs::remove_file(&temporary);
+    let written = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)
+        .and_then(|mut file| file.write_all(&serde_json::to_vec(record)?));
+    written.and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| drop(fs::remove_file(&temporary)))
+}
+
+/// Reads a manifest.
+///
+/// # Errors
+/// Why it cannot be read: it is not there, or was cut off by a power cut, or another version's.
+pub fn read_manifest<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+    let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    let mut text = Vec::new();
+    file.take(LONGEST_MANIFEST).read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_crash_leaves_is_seen_from_the_names() {
+        let dir = tempfile::tempdir().expect("dir");
+        let parent = dir.path().join("volumes");
+        fs::create_dir(&parent).expect("parent");
+        mark(&parent).expect("mark");
+        let draft = Draft::new(&parent, "a").expect("draft");
+        fs::write(draft.path().join("file"), "x").expect("write");
+        assert_eq!(entries(&parent).expect("entries"), [Entry::New("a".into())]);
+        write_manifest(&manifest_of(draft.path()), &1).expect("manifest");
+        draft.finish().expect("finish");
+        assert_eq!(entries(&parent).expect("entries"), [Entry::Whole("a".into())]);
+        assert_eq!(read_manifest::<i32>(&manifest_of(&parent.join("a"))).expect("manifest"), 1);
+        drop(Draft::new(&parent, "b").expect("draft"));
+        let removal = Removal::begin(&parent.join("a")).expect("removal");
+        assert_eq!(entries(&parent).expect("entries"), [Entry::Removing("a".into())]);
+        removal.undo();
+        assert_eq!(entries(&parent).expect("entries"), [Entry::Whole("a".into())]);
+        drop(Removal::begin(&parent.join("a")).expect("removal"));
+        remove_unfinished(&parent, "a").expect("remove");
+        assert_eq!(entries(&parent).expect("entries"), []);
+        Removal::begin(&parent.join("never")).expect("removal").finish().expect("nothing to remove");
+        assert!(is_marked(&parent) && !is_marked(dir.path()));
+    }
+}
