@@ -22,8 +22,8 @@ pub fn import(store: &Store, tar: impl Read, name: &ImageRef, changes: &[String]
     let stream = compression::plain(tar).map_err(ImageError::store("reading the archive".into()))?;
     let copy = store.blob_draft()?;
     let staged = store.stage(copy.copying(stream)?)?;
+    let _held = store.hold_blob(staged.diff_id.digest());
     if !store.can_be_made_again(&staged)? {
-        store.arriving().insert(staged.diff_id.digest().clone());
         store.keep_blob(copy, staged.diff_id.digest())?;
     }
     let diff_id = staged.diff_id.clone();
@@ -322,6 +322,7 @@ pub fn load(store: &Store, tar: impl Read, work: &Path) -> Result<Vec<(ImageRef,
         let configuration = Configuration::parse(&read(&image.config)?)?;
         let names: Vec<ImageRef> = image.repo_tags.unwrap_or_default().iter().map(|tag| tag.parse()).collect::<Result<_, _>>()?;
         let Some(first) = names.first() else { continue };
+        let _held: Vec<_> = configuration.diff_ids.iter().map(|diff_id| store.hold_blob(diff_id.digest())).collect();
         let mut arrived = Vec::new();
         let mut layers = Vec::new();
         for (layer, (diff_id, chain)) in image.layers.iter().zip(configuration.diff_ids.iter().zip(configuration.chain_ids())) {
@@ -364,7 +365,6 @@ fn keep_plain(store: &Store, path: &Path, diff_id: &DiffId) -> Result<(), ImageE
     if got != *digest {
         return Err(ImageError::wrong_digest("layer", digest, &got));
     }
-    store.arriving().insert(digest.clone());
     store.keep_blob(copy, digest)
 }
 

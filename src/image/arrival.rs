@@ -7,8 +7,10 @@ use super::digest::{ChainId, DiffId, Digest, Hashing};
 use super::manifest::{Configuration, Manifest};
 use super::store::{StagedLayer, Store};
 use super::{ImageError, compression, unpack::UnpackError};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::sync::{Arc, Mutex};
 
 /// What an image says of one of its layers.
 #[derive(Clone, Debug)]
@@ -50,14 +52,57 @@ pub struct KnownLayer {
     pub(super) chain: ChainId,
     /// A blob that was seen to be this layer's.
     pub(super) blob: Option<Digest>,
+    _held: Option<HeldBlob>,
+}
+
+impl KnownLayer {
+    /// One of an image that is here.
+    pub(super) fn of_image(chain: &ChainId) -> Self {
+        KnownLayer { chain: chain.clone(), blob: None, _held: None }
+    }
+}
+
+/// Blobs that are on their way into an image, each as often as it is.
+#[derive(Debug, Default)]
+pub struct HeldBlobs(Arc<Mutex<HashMap<Digest, usize>>>);
+
+impl HeldBlobs {
+    pub fn hold(&self, digest: &Digest) -> HeldBlob {
+        *self.0.lock().unwrap_or_else(|e| e.into_inner()).entry(digest.clone()).or_default() += 1;
+        HeldBlob { digest: digest.clone(), all: self.0.clone() }
+    }
+
+    pub fn all(&self) -> Vec<Digest> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner()).keys().cloned().collect()
+    }
+}
+
+/// While it is there, its blob is not pruned.
+#[derive(Debug)]
+pub struct HeldBlob {
+    digest: Digest,
+    all: Arc<Mutex<HashMap<Digest, usize>>>,
+}
+
+impl Drop for HeldBlob {
+    fn drop(&mut self) {
+        let mut all = self.all.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(count) = all.get_mut(&self.digest) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.digest);
+            }
+        }
+    }
 }
 
 impl Store {
     /// A layer that is here and whose blob was seen before.
     pub fn known_layer(&self, expected: &Expected) -> Option<KnownLayer> {
         let blob = expected.blob.as_ref()?;
+        let held = self.hold_blob(blob);
         let known = self.has_layer(&expected.chain).is_some() && self.has_seen(&expected.chain, blob);
-        known.then(|| KnownLayer { chain: expected.chain.clone(), blob: None })
+        known.then(|| KnownLayer { chain: expected.chain.clone(), blob: None, _held: Some(held) })
     }
 
     /// A layer whose blob is here: as an earlier version has left it, or below other layers.
@@ -85,6 +130,8 @@ impl Store {
     pub fn arrive(&self, reader: impl Read, expected: &Expected, keep: Keep) -> Result<Arrived, ImageError> {
         let archive = |e: io::Error| ImageError::Unpack(UnpackError::Archive(e));
         let algorithm = expected.blob.as_ref().map_or(expected.diff_id.digest(), |blob| blob).algorithm();
+        // The image that it belongs to has no name yet.
+        let held = expected.blob.as_ref().map(|blob| self.hold_blob(blob));
         let copy = match (keep, &expected.blob) {
             (Keep::Blob, Some(blob)) if self.find_blob(blob).is_none() => Some(self.blob_draft()?),
             _ => None,
@@ -100,7 +147,7 @@ impl Store {
             io::copy(&mut plain, &mut io::sink()).map_err(archive)?;
             let got: DiffId = plain.finish().1.try_into()?;
             check("layer", expected.diff_id.digest(), got.digest())?;
-            Arrived::Here(KnownLayer { chain: expected.chain.clone(), blob: None })
+            Arrived::Here(KnownLayer::of_image(&expected.chain))
         } else {
             let staged = self.stage(plain)?;
             check("layer", expected.diff_id.digest(), staged.diff_id.digest())?;
@@ -113,12 +160,10 @@ impl Store {
         if let Some(blob) = &expected.blob {
             check("layer", blob, &got)?;
             match &mut arrived {
-                Arrived::Staged(staged) => staged.note_blob(blob)?,
-                Arrived::Here(known) => known.blob = Some(blob.clone()),
+                Arrived::Staged(staged) => staged.note_blob(blob, held)?,
+                Arrived::Here(known) => (known.blob, known._held) = (Some(blob.clone()), held),
             }
             if let Some(copy) = copy {
-                // The image that it belongs to has no name yet.
-                self.arriving().insert(blob.clone());
                 self.keep_blob(copy, blob)?;
             }
         }

@@ -52,7 +52,7 @@ impl Store {
             present_blobs.extend(list(&self.blobs_directory(algorithm))?.into_iter().map(|path| (algorithm, path)));
         }
         let mut layers: HashSet<ChainId> = used.clone();
-        let mut blobs: HashSet<Digest> = self.arriving().clone();
+        let mut blobs: HashSet<Digest> = self.held_blobs().into_iter().collect();
         for (_, image) in self.list()? {
             blobs.extend(self.manifest(&image)?.named_blobs().cloned());
             blobs.extend([image.manifest, image.id]);

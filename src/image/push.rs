@@ -284,6 +284,7 @@ fn compress(store: &Store, chain: &ChainId, diff_id: &DiffId) -> Result<Sent, Im
     let (mut writer, digest) = gzip.finish().map_err(&failed)?.finish();
     writer.flush().map_err(&failed)?;
     let size = std::fs::metadata(draft.path()).map_err(&failed)?.len();
+    let _held = store.hold_blob(&digest);
     store.keep_blob(draft, &digest)?;
     // So that what is pulled again is not fetched.
     store.note_seen(chain, &digest).map_err(&failed)?;

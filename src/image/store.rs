@@ -5,7 +5,7 @@
 
 mod built;
 
-use super::arrival::{Arrived, KnownLayer};
+use super::arrival::{Arrived, HeldBlob, HeldBlobs, KnownLayer};
 use super::build::files::Tree;
 use super::digest::{Algorithm, ChainId, DiffId, Digest, Hashing};
 use super::drafts::BlobDraft;
@@ -15,7 +15,7 @@ use super::reference::ImageRef;
 use super::{ImageError, manifest};
 use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -69,8 +69,8 @@ pub struct Store {
     loaded: Mutex<HashMap<Digest, Image>>,
     /// Layers that are in their place and not yet synced, with the bytes of their files.
     pending: Mutex<HashMap<ChainId, u64>>,
-    /// Digests of blobs that are here before the image that they belong to has its name.
-    arriving: Mutex<HashSet<Digest>>,
+    /// Blobs whose image has no name yet.
+    held: HeldBlobs,
     /// Held while pending layers become known: who comes second finds its own known when it goes on.
     confirming: Mutex<()>,
     /// Held while an image gets its name, and while what has no name is removed.
@@ -87,12 +87,13 @@ pub struct StagedLayer {
     pub bytes: u64,
     /// The blob that it came as, once that is known to be right.
     blob: Option<Digest>,
+    _held: Option<HeldBlob>,
 }
 
 impl Image {
     /// Its layers, for another image on top of them.
     pub fn known_layers(&self) -> impl Iterator<Item = Arrived> {
-        self.layers.iter().map(|chain| Arrived::Here(KnownLayer { chain: chain.clone(), blob: None }))
+        self.layers.iter().map(|chain| Arrived::Here(KnownLayer::of_image(chain)))
     }
 }
 
@@ -101,9 +102,10 @@ impl StagedLayer {
     ///
     /// # Errors
     /// The disk's.
-    pub(super) fn note_blob(&mut self, blob: &Digest) -> Result<(), ImageError> {
+    pub(super) fn note_blob(&mut self, blob: &Digest, held: Option<HeldBlob>) -> Result<(), ImageError> {
         fs::write(self.directory.0.join(BLOBS), format!("{blob}\n")).map_err(ImageError::store("storing a layer".into()))?;
         self.blob = Some(blob.clone());
+        self._held = held;
         Ok(())
     }
 }
@@ -146,7 +148,7 @@ impl Store {
             next: AtomicU64::new(0),
             loaded: Mutex::default(),
             pending: Mutex::default(),
-            arriving: Mutex::default(),
+            held: HeldBlobs::default(),
             confirming: Mutex::default(),
             naming: Mutex::default(),
         };
@@ -199,8 +201,13 @@ impl Store {
         self.pending().keys().cloned().collect()
     }
 
-    pub(super) fn arriving(&self) -> MutexGuard<'_, HashSet<Digest>> {
-        self.arriving.lock().unwrap_or_else(|e| e.into_inner())
+    /// Keeps a blob from being pruned until its image has a name, or is given up.
+    pub fn hold_blob(&self, digest: &Digest) -> HeldBlob {
+        self.held.hold(digest)
+    }
+
+    pub(super) fn held_blobs(&self) -> Vec<Digest> {
+        self.held.all()
     }
 
     fn pending(&self) -> MutexGuard<'_, HashMap<ChainId, u64>> {
@@ -297,7 +304,7 @@ impl Store {
         io::copy(&mut hashing, &mut io::sink()).map_err(|e| ImageError::Unpack(super::unpack::UnpackError::Archive(e)))?;
         fs::write(directory.0.join("size"), unpacked.bytes.to_string())
             .map_err(ImageError::store("writing a layer's size".into()))?;
-        Ok(StagedLayer { directory, diff_id: hashing.finish().1.try_into()?, bytes: unpacked.bytes, blob: None })
+        Ok(StagedLayer { directory, diff_id: hashing.finish().1.try_into()?, bytes: unpacked.bytes, blob: None, _held: None })
     }
 
     /// Whether a layer's archive can be made again from its files, to the byte. One that cannot has to be kept, or the image could
@@ -319,7 +326,8 @@ impl Store {
         Ok(BlobDraft { path })
     }
 
-    /// Keeps a blob whose digest was checked. It is synced with the image that it belongs to.
+    /// Keeps a blob whose digest was checked. It is synced with the image that it belongs to. Who keeps it holds it
+    /// ([`Store::hold_blob`]) until something names it.
     ///
     /// # Errors
     /// The disk's.
@@ -474,9 +482,6 @@ impl Store {
             index.manifests.push(entry);
         })
         .map_err(context("storing"))?;
-        for layer in &parsed.layers {
-            self.arriving().remove(&layer.digest);
-        }
         self.find(name)?.ok_or_else(|| ImageError::Malformed { what: "image", why: "it vanished while it was stored".into() })
     }
 

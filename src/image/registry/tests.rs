@@ -221,6 +221,35 @@ async fn redirects_end() {
     assert!(pull(&serve(elsewhere)).await.is_err());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_broken_pull_has_fetched_is_pruned() {
+    let (_, _, layer) = image(1000);
+    let other = Digest::of(b"not to be had");
+    let config =
+        json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer), other]}});
+    let config = config.to_string().into_bytes();
+    let layers = [json!({"digest": Digest::of(&layer), "size": layer.len()}), json!({"digest": other, "size": 9})];
+    let manifest =
+        json!({"config": {"digest": Digest::of(&config), "size": config.len()}, "layers": layers}).to_string().into_bytes();
+    let host = serve(move |_, path, stream| match path.rsplit('/').next().unwrap_or_default() {
+        "latest" => whole(stream, &manifest),
+        digest if digest == Digest::of(&config).as_str() => whole(stream, &config),
+        digest if digest == Digest::of(&layer).as_str() => whole(stream, &layer),
+        // After the first has come.
+        _ => {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(stream.write_all(b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"));
+        }
+    });
+    let root = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::open(root.path()).unwrap());
+    let name: ImageRef = format!("{host}/x").parse().unwrap();
+    let pulled = Registry::with(SHORT).unwrap().pull(&store, &name, Arc::new(|_| {})).await;
+    assert!(pulled.unwrap_err().to_string().contains("does not exist"));
+    assert!(store.held_blobs().is_empty());
+    assert_eq!(store.prune(&Default::default()).unwrap().blobs, 1, "the first had come");
+}
+
 /// An image of [`image`] in a store, under a name of a registry.
 async fn pushed(host: &str, bytes: usize) -> Result<(Digest, usize), ImageError> {
     let (root, image) = pull(&with_layer(bytes, |layer, stream| whole(stream, layer))).await.expect("an image");

@@ -217,7 +217,7 @@ mod tests {
         assert!(store.find(&evil).unwrap_err().to_string().contains("is not a digest"));
         assert_eq!((store.forget_refused(&good).unwrap(), store.forget_refused(&evil).unwrap()), (false, true));
         assert!(store.find(&evil).unwrap().is_none() && store.find(&good).unwrap().is_some());
-        let pruned = store.prune(&HashSet::new()).unwrap();
+        let pruned = store.prune(&Default::default()).unwrap();
         assert_eq!((pruned.layers, pruned.blobs), (0, 2));
     }
 
