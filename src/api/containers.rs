@@ -470,7 +470,7 @@ pub async fn update(engine: &Arc<Engine>, id: &str, request: Request<Incoming>) 
 /// `POST /containers/create`, with the settings that wharf acts on.
 pub async fn create(engine: &Arc<Engine>, query: &Query, request: Request<Incoming>) -> Reply {
     let body: Value = reply::json_body(request).await?;
-    let spec = super::spec::of(engine, &body)?;
+    let spec = super::spec::of(&|name| Ok(engine.container(name)?.record()), &body)?;
     let name = query.get("name").map(str::to_string);
     let name = name.unwrap_or_else(|| format!("wharf-{}", Timestamp::now().as_nanosecond()));
     let container = engine.create(&name, spec)?;

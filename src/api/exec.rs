@@ -2,7 +2,7 @@
 
 use super::connections::Stream;
 use super::reply::{self, Query, Reply};
-use crate::engine::exec::{Exec, NewExec, Streams};
+use crate::engine::exec::{Exec, Streams};
 use crate::engine::{Engine, EngineError};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode, header};
@@ -16,22 +16,7 @@ use tokio::net::unix::pipe;
 pub async fn create(engine: &Engine, id: &str, request: Request<Incoming>) -> Reply {
     let container = engine.container(id)?;
     let body: Value = reply::json_body(request).await?;
-    let list = |key: &str| -> Vec<String> {
-        body[key].as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_string)).collect()
-    };
-    let text = |key: &str| body[key].as_str().filter(|s| !s.is_empty()).map(str::to_string);
-    let size = body["ConsoleSize"].as_array().and_then(|s| Some((s.first()?.as_u64()? as u16, s.get(1)?.as_u64()? as u16)));
-    let new = NewExec {
-        args: list("Cmd"),
-        env: list("Env"),
-        cwd: text("WorkingDir"),
-        user: text("User"),
-        tty: body["Tty"].as_bool().unwrap_or(false),
-        privileged: body["Privileged"].as_bool().unwrap_or(false),
-        stdin: body["AttachStdin"].as_bool().unwrap_or(false),
-        size,
-    };
-    let exec = engine.create_exec(&container, new)?;
+    let exec = engine.create_exec(&container, super::spec::exec(&body))?;
     reply::json(201, &json!({"Id": exec.id}))
 }
 

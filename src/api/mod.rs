@@ -17,7 +17,7 @@ mod networks;
 mod projects;
 pub mod reply;
 pub mod server;
-mod spec;
+pub mod spec;
 mod usage;
 
 /// The version of Docker's API that is spoken.

@@ -1,7 +1,6 @@
 //! `/networks` and `/volumes`.
 
 use super::reply::{self, Filters, Query, Reply, labelled};
-use crate::engine::networks::{NewNetwork, NewPool};
 use crate::engine::record::{NetworkDriver, NetworkRecord, VolumeRecord};
 use crate::engine::recovery::Kind;
 use crate::engine::volumes::NewVolume;
@@ -13,7 +12,7 @@ use indexmap::IndexMap;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-fn labels(value: &Value) -> IndexMap<String, String> {
+pub(super) fn labels(value: &Value) -> IndexMap<String, String> {
     value.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_string())).collect()
 }
 
@@ -53,18 +52,7 @@ pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], quer
         }
         ("POST", ["create"]) => {
             let body: Value = reply::json_body(request).await?;
-            let text = |v: &Value| v.as_str().map(str::to_string);
-            let name = text(&body["Name"]).ok_or_else(|| EngineError::Invalid("the network needs a name".into()))?;
-            let new = NewNetwork {
-                name,
-                pools: body["IPAM"]["Config"].as_array().into_iter().flatten().map(pool).collect(),
-                ipv4: body["EnableIPv4"].as_bool().unwrap_or(true),
-                ipv6: body["EnableIPv6"].as_bool().unwrap_or(false),
-                internal: body["Internal"].as_bool().unwrap_or(false),
-                labels: labels(&body["Labels"]),
-                driver: text(&body["Driver"]).unwrap_or_default(),
-                options: labels(&body["Options"]),
-            };
+            let new = super::spec::network(&body)?;
             let engine = engine.clone();
             let made = tokio::task::spawn_blocking(move || engine.create_network(&new)).await;
             let record = made.map_err(|e| EngineError::Invalid(e.to_string()))??;
@@ -78,17 +66,6 @@ pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], quer
             reply::empty(204)
         }
         _ => super::server::not_found(method, request.uri().path()),
-    }
-}
-
-/// A pool, of Docker's `IPAMConfig`.
-fn pool(config: &Value) -> NewPool {
-    let text = |key: &str| config[key].as_str().filter(|text| !text.is_empty()).map(str::to_string);
-    NewPool {
-        subnet: text("Subnet"),
-        gateway: text("Gateway"),
-        ip_range: text("IPRange"),
-        reserved: labels(&config["AuxiliaryAddresses"]),
     }
 }
 

@@ -1,17 +1,22 @@
-//! Docker's form of a container's configuration (the body of `POST /containers/create`) as the engine's.
+//! Docker's forms of what is to be made (the bodies of `POST /containers/create`, `/networks/create` and `/exec`) as the engine's.
 
+use crate::engine::exec::NewExec;
+use crate::engine::networks::{NewNetwork, NewPool};
 use crate::engine::record::{
-    BlkioSpec, ContainerSpec, DeviceSpec, EndpointSpec, HealthSpec, LogSpec, MountKind, MountSpec, NetworkMode, PortSpec,
-    ResourceSpec, RestartPolicy, Sharing, volumes_from,
+    BlkioSpec, ContainerRecord, ContainerSpec, DeviceSpec, EndpointSpec, HealthSpec, LogSpec, MountKind, MountSpec, NetworkMode,
+    PortSpec, ResourceSpec, RestartPolicy, Sharing, volumes_from,
 };
-use crate::engine::{Engine, EngineError, devices, networks};
+use crate::engine::{EngineError, devices, networks};
 use serde_json::Value;
+
+/// Looks up a container that another shares something with.
+type Find<'a> = &'a dyn Fn(&str) -> Result<ContainerRecord, EngineError>;
 
 /// Reads a container's specification. Names of containers whose namespaces it shares become their ids.
 ///
 /// # Errors
 /// The first value that is not understood, or a container that there is not.
-pub fn of(engine: &Engine, body: &Value) -> Result<ContainerSpec, EngineError> {
+pub fn of(find: Find<'_>, body: &Value) -> Result<ContainerSpec, EngineError> {
     let host = &body["HostConfig"];
     let text = |v: &Value| v.as_str().filter(|s| !s.is_empty()).map(str::to_string);
     let list = |v: &Value| -> Vec<String> {
@@ -28,7 +33,7 @@ pub fn of(engine: &Engine, body: &Value) -> Result<ContainerSpec, EngineError> {
         "host" => NetworkMode::Host,
         "none" => NetworkMode::None,
         _ => match mode.strip_prefix("container:") {
-            Some(name) => NetworkMode::Container(engine.container(name)?.id.clone()),
+            Some(name) => NetworkMode::Container(find(name)?.id),
             None => NetworkMode::Bridge,
         },
     };
@@ -38,7 +43,7 @@ pub fn of(engine: &Engine, body: &Value) -> Result<ContainerSpec, EngineError> {
             "none" => Sharing::Bare,
             "" | "private" | "shareable" => Sharing::Own,
             other => match other.strip_prefix("container:") {
-                Some(name) => Sharing::Container(engine.container(name)?.id.clone()),
+                Some(name) => Sharing::Container(find(name)?.id),
                 None => return Err(EngineError::Invalid(format!("`{other}` is not a mode of a namespace"))),
             },
         })
@@ -197,7 +202,7 @@ pub fn of(engine: &Engine, body: &Value) -> Result<ContainerSpec, EngineError> {
     };
     for from in list(&host["VolumesFrom"]) {
         let (name, read_only) = volumes_from(&from);
-        spec.take_mounts_of(&engine.container(name)?.record(), read_only);
+        spec.take_mounts_of(&find(name)?, read_only);
     }
     for request in host["DeviceRequests"].as_array().into_iter().flatten() {
         let names = devices::requested(
@@ -322,6 +327,7 @@ fn by_device<'a>(value: &'a Value, key: &'a str) -> impl Iterator<Item = (String
     let one = move |v: &Value| Some((v["Path"].as_str()?.to_string(), v[key].as_u64()?));
     value.as_array().into_iter().flatten().filter_map(one)
 }
+
 /// A path from the root of the control groups.
 fn cgroup_parent(parent: Option<String>) -> Result<Option<String>, EngineError> {
     match parent {
@@ -329,5 +335,53 @@ fn cgroup_parent(parent: Option<String>) -> Result<Option<String>, EngineError> 
             "the cgroup parent `{parent}` is a path from the root of the control groups, without `..`"
         ))),
         other => Ok(other),
+    }
+}
+
+/// Reads a process to run in a container.
+pub fn exec(body: &Value) -> NewExec {
+    let list = |key: &str| -> Vec<String> {
+        body[key].as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_string)).collect()
+    };
+    let text = |key: &str| body[key].as_str().filter(|s| !s.is_empty()).map(str::to_string);
+    let size = body["ConsoleSize"].as_array().and_then(|s| Some((s.first()?.as_u64()? as u16, s.get(1)?.as_u64()? as u16)));
+    NewExec {
+        args: list("Cmd"),
+        env: list("Env"),
+        cwd: text("WorkingDir"),
+        user: text("User"),
+        tty: body["Tty"].as_bool().unwrap_or(false),
+        privileged: body["Privileged"].as_bool().unwrap_or(false),
+        stdin: body["AttachStdin"].as_bool().unwrap_or(false),
+        size,
+    }
+}
+
+/// Reads a network to make.
+///
+/// # Errors
+/// When it has no name.
+pub fn network(body: &Value) -> Result<NewNetwork, EngineError> {
+    let text = |v: &Value| v.as_str().map(str::to_string);
+    Ok(NewNetwork {
+        name: text(&body["Name"]).ok_or_else(|| EngineError::Invalid("the network needs a name".into()))?,
+        pools: body["IPAM"]["Config"].as_array().into_iter().flatten().map(pool).collect(),
+        ipv4: body["EnableIPv4"].as_bool().unwrap_or(true),
+        ipv6: body["EnableIPv6"].as_bool().unwrap_or(false),
+        internal: body["Internal"].as_bool().unwrap_or(false),
+        labels: super::networks::labels(&body["Labels"]),
+        driver: text(&body["Driver"]).unwrap_or_default(),
+        options: super::networks::labels(&body["Options"]),
+    })
+}
+
+/// A pool, of Docker's `IPAMConfig`.
+fn pool(config: &Value) -> NewPool {
+    let text = |key: &str| config[key].as_str().filter(|text| !text.is_empty()).map(str::to_string);
+    NewPool {
+        subnet: text("Subnet"),
+        gateway: text("Gateway"),
+        ip_range: text("IPRange"),
+        reserved: super::networks::labels(&config["AuxiliaryAddresses"]),
     }
 }

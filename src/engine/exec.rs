@@ -374,9 +374,9 @@ impl Excerpt {
                 self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
             }
             End::Last => {
+                self.cut |= self.bytes.len() + bytes.len() > self.limit;
                 let bytes = &bytes[bytes.len().saturating_sub(self.limit)..];
                 let excess = (self.bytes.len() + bytes.len()).saturating_sub(self.limit);
-                self.cut |= excess > 0;
                 self.bytes.drain(..excess);
                 self.bytes.extend_from_slice(bytes);
             }

@@ -178,6 +178,9 @@ impl Sublink<'_> {
 pub struct Port {
     /// It passes nothing to other ports of which the same is said (IFLA_BRPORT_ISOLATED).
     pub isolated: bool,
+    /// A frame may leave by the port that it has come by (IFLA_BRPORT_MODE): where br_netfilter shows bridged packets to the
+    /// firewall, a container that asks for its own published port is led back to itself on the bridge.
+    pub hairpin: bool,
     /// Frames come from the container's own address alone (IFLA_BRPORT_LOCKED, since Linux 5.16), and no other is learned.
     pub guarded: bool,
 }
@@ -186,6 +189,7 @@ impl Port {
     /// The messages that make it so; none where it is as it is.
     pub fn messages(self, index: u32, mac: [u8; 6]) -> Vec<Message> {
         const IFLA_PROTINFO: u16 = 12;
+        const IFLA_BRPORT_MODE: u16 = 4;
         const IFLA_BRPORT_LEARNING: u16 = 8;
         const IFLA_BRPORT_ISOLATED: u16 = 33;
         const IFLA_BRPORT_LOCKED: u16 = 39;
@@ -212,6 +216,9 @@ impl Port {
             messages.push(Message::new(RTM_SETLINK, 0, &header).nest(IFLA_PROTINFO, |mut m| {
                 if self.isolated {
                     m = m.attr(IFLA_BRPORT_ISOLATED, &[1]);
+                }
+                if self.hairpin {
+                    m = m.attr(IFLA_BRPORT_MODE, &[1]);
                 }
                 if self.guarded {
                     m = m.attr(IFLA_BRPORT_LEARNING, &[0]).attr(IFLA_BRPORT_LOCKED, &[1]);

@@ -117,7 +117,11 @@ networks:
     let own = stack.sh("app", "ip -6 -o addr show eth0 scope global | awk '{print $4}'");
     assert_eq!(own, format!("{prefix}::3/64"));
     let answer = stack.sh("app", "nslookup -type=aaaa web; nslookup -type=a web");
-    assert!(answer.contains(&format!("{prefix}::50")) && answer.contains("Address: 172."), "{answer}");
+    assert!(
+        answer.contains(&format!("{prefix}::50"))
+            && answer.lines().any(|line| line.starts_with("Address: 1") && !line.contains(":53")),
+        "{answer}"
+    );
     let reverse = stack.sh("app", &format!("nslookup {prefix}::50"));
     assert!(reverse.contains(&format!("{}-web-1", stack.project)), "{reverse}");
     assert!(stack.sh("app", "cat /etc/hosts").contains(&format!("{prefix}::3\t")));
@@ -480,6 +484,160 @@ fn flows_of_udp_follow_what_is_published() {
     );
     host.wharf(&stack, &["up", "-d"]);
     eventually("the flow comes to the new container", 5, || ask().is_some_and(|said| said.contains("two")));
+    host.wharf(&stack, &["down"]);
+    stack.wharf(&["engine", "stop"]).ok();
+}
+
+/// A question of DNS for a name's IPv4 address.
+fn question(id: u16, name: &str) -> Vec<u8> {
+    let mut bytes = id.to_be_bytes().to_vec();
+    bytes.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    for label in name.split('.') {
+        bytes.push(label.len() as u8);
+        bytes.extend(label.as_bytes());
+    }
+    bytes.extend([0, 0, 1, 0, 1]);
+    bytes
+}
+
+/// Does something in the network namespace of a service's first container.
+fn inside<T: Send + 'static>(stack: &Stack, service: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let pid = stack.pid(&format!("{}-{service}-1", stack.project));
+    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("namespace");
+    let thread = std::thread::spawn(move || {
+        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");
+        work()
+    });
+    thread.join().expect("thread")
+}
+
+const RESOLVER: &str = "127.0.0.11:53";
+
+/// What the resolver of a container says by UDP.
+fn ask_udp(question: &[u8]) -> Vec<u8> {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).expect("timeout");
+    socket.send_to(question, RESOLVER).expect("ask");
+    let mut buffer = vec![0; 65_536];
+    let length = socket.recv(&mut buffer).expect("answer");
+    buffer.truncate(length);
+    buffer
+}
+
+#[test]
+fn a_name_of_many_addresses_is_cut_and_comes_whole_by_tcp() {
+    const REPLICAS: u16 = 40;
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", &format!("services: {{app: {{{}}}, many: {{{}}}}}", sleeping(""), sleeping("scale: 40")));
+    stack.wharf(&["up", "-d"]).ok();
+    let (cut, large, whole) = inside(&stack, "app", || {
+        use std::io::{Read, Write};
+        let cut = ask_udp(&question(1, "many"));
+        // An EDNS record that says 4096.
+        let mut edns = question(2, "many");
+        edns[11] = 1;
+        edns.extend([0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0]);
+        let large = ask_udp(&edns);
+        let mut stream = std::net::TcpStream::connect(RESOLVER).expect("connect");
+        let question = question(3, "many");
+        stream.write_all(&[&(question.len() as u16).to_be_bytes()[..], &question].concat()).expect("ask");
+        let mut length = [0; 2];
+        stream.read_exact(&mut length).expect("length");
+        let mut whole = vec![0; u16::from_be_bytes(length).into()];
+        stream.read_exact(&mut whole).expect("answer");
+        (cut, large, whole)
+    });
+    let truncated = |answer: &[u8]| answer[2] & 2 != 0;
+    let answers = |answer: &[u8]| u16::from_be_bytes([answer[6], answer[7]]);
+    assert!(cut.len() <= 512 && truncated(&cut) && (20..REPLICAS).contains(&answers(&cut)), "{} bytes", cut.len());
+    for answer in [&large, &whole] {
+        assert!(!truncated(answer) && answers(answer) == REPLICAS, "{} answers", answers(answer));
+    }
+    // busybox says how many there are, and what the network's own name for each is.
+    let first = format!("{}-many-1", stack.project);
+    let network = format!("{}_default", stack.project);
+    let address = stack.sh("many", "hostname -i");
+    assert!(stack.sh("app", &format!("nslookup -type=a {first}.{network}")).contains(&address));
+    assert!(stack.sh("app", &format!("nslookup {address}")).contains(&format!("{first}.{network}")));
+}
+
+/// Servers of a container's own are on its network, which need not lead anywhere; one that fails is followed by the next.
+#[test]
+fn a_containers_own_resolvers_are_asked_from_its_network() {
+    let stack = Stack::new("nothing");
+    let unique = stack.project.bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 250;
+    let at = |n: u8| format!("10.216.{unique}.{n}");
+    let server = |n: u8| sleeping(&format!("networks: {{inner: {{ipv4_address: {}}}}}", at(n)));
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:\n  failing: {{{}}}\n  good: {{{}}}\n  app: {{{}}}\n  own: {{{}}}\nnetworks: {{inner: {{internal: true, ipam: {{config: [{{subnet: {}/24}}]}}}}}}\n",
+            server(8),
+            server(9),
+            sleeping(&format!("networks: [inner], dns: [{}, {}]", at(8), at(9))),
+            sleeping("networks: [inner], dns: 127.0.0.1"),
+            at(0)
+        ),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    let serve = |service: &str, code: u8, records: Vec<u8>| {
+        let socket = inside(&stack, service, || std::net::UdpSocket::bind("0.0.0.0:53").expect("bind"));
+        let asked = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let counted = asked.clone();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let mut answer = buffer[..length].to_vec();
+                answer[2..4].copy_from_slice(&[0x81, 0x80 | code]);
+                answer[7] = u8::from(!records.is_empty());
+                answer.extend(&records);
+                // What is no answer to this question is no answer: another id, another name.
+                let mut other_id = answer.clone();
+                other_id[0] ^= 1;
+                let mut other_name = answer.clone();
+                other_name[13] ^= 1;
+                for answer in [&other_id, &other_name, &answer] {
+                    let _ = socket.send_to(answer, from);
+                }
+            }
+        });
+        asked
+    };
+    let record = |last: u8| vec![0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 192, 0, 2, last];
+    let failing = serve("failing", 2, Vec::new());
+    serve("good", 0, record(7));
+    serve("own", 0, record(8));
+    for (service, last) in [("app", 7), ("own", 8)] {
+        let answer = inside(&stack, service, || ask_udp(&question(77, "Name.example.org")));
+        let mut expected = question(77, "Name.example.org");
+        expected[2..8].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1]);
+        expected.extend(record(last));
+        assert_eq!(answer, expected, "{service}");
+    }
+    assert_eq!(failing.load(std::sync::atomic::Ordering::Relaxed), 1, "the first server is asked first");
+}
+
+/// GitLab and Nextcloud do: a container comes to its own published port by an address of the host.
+#[test]
+fn a_container_reaches_its_own_published_port() {
+    let stack = Stack::new("nothing");
+    stack.wharf(&["engine", "stop"]).ok();
+    let host = Host::new(&unique(&stack));
+    let web = "mkdir /www; echo mine > /www/index.html; exec httpd -f -p 80 -h /www";
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:\n  web: {{image: 'busybox:local', command: [sh, -c, '{web}'], ports: ['8086:80', '10.222.0.1:8085:80'], stop_signal: SIGKILL}}\n"
+        ),
+    );
+    host.wharf(&stack, &["up", "-d"]);
+    let gateway = stack.sh("web", "ip route | awk '/default/ {print $3}'");
+    for to in ["10.222.0.1:8086", "10.222.0.1:8085", &format!("{gateway}:8086")] {
+        eventually(to, 10, || {
+            stack.wharf(&["exec", "-T", "web", "timeout", "2", "wget", "-qO-", &format!("http://{to}/")]).stdout == "mine\n"
+        });
+    }
     host.wharf(&stack, &["down"]);
     stack.wharf(&["engine", "stop"]).ok();
 }

@@ -202,6 +202,7 @@ impl Engine {
             };
             let port = link::Port {
                 isolated: !network.is_on("com.docker.network.bridge.enable_icc"),
+                hairpin: !record.spec.ports.is_empty(),
                 guarded: !administers_network(record),
             };
             sandbox::To::Bridge { bridge: index, group: network.group(), host_name: self.new_host_end(&record.id, n), port }

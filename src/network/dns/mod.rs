@@ -131,7 +131,7 @@ impl Names {
     }
 
     /// The answer to a question about a member of the container's networks; `None` for any other question.
-    fn answer(&self, view: &View, query: &Message) -> Option<Message> {
+    pub fn answer(&self, view: &View, query: &Message) -> Option<Message> {
         let question = query.queries().first()?;
         let name = question.name().to_ascii().trim_end_matches('.').to_ascii_lowercase();
         let mut answer = message::reply(query, ResponseCode::NoError);

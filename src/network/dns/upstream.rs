@@ -30,14 +30,14 @@ const PORT: u16 = 53;
 
 /// By which protocol a question has come, and goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
+pub(super) enum Transport {
     Udp,
     Tcp,
 }
 
 /// Asks resolvers from one network namespace.
 #[derive(Debug, Default)]
-pub struct Upstreams {
+pub(super) struct Upstreams {
     /// The host's where it is absent.
     namespace: Option<Arc<OwnedFd>>,
     /// They live as long as they are received from.

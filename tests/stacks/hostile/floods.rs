@@ -322,3 +322,51 @@ fn what_checks_and_hooks_say_is_bounded() {
     assert!(failed.stderr.len() < 10_000, "{} bytes of a hook's output", failed.stderr.len());
     answers(&stack, "output of hooks");
 }
+
+/// A reader that leaves ends a command by SIGPIPE, silently; a container's processes do not inherit that wharf ignores it.
+#[test]
+fn a_reader_that_leaves_ends_a_command() {
+    use std::os::unix::process::ExitStatusExt;
+    let stack = Stack::new("nothing");
+    let labels: String = (0..5000).map(|n| format!("      label{n}: a value that is printed\n")).collect();
+    let services = format!("  never:\n    image: busybox:local\n    profiles: [never]\n    labels:\n{labels}");
+    let signals = "grep SigIgn /proc/self/status";
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:\n  app: {{{APP}, healthcheck: {{test: '{signals}', interval: 100ms}}}}\n  main: {{image: 'busybox:local', command: [sh, -c, 'seq 1 200000; {signals}']}}\n  by_runc: {{image: 'busybox:local', command: [sh, -c, '{signals}'], runtime: runc}}\n{services}"
+        ),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    stack.wharf(&["wait", "main", "by_runc"]);
+    for args in [
+        &["--profile", "never", "config"][..],
+        &["logs", "main"],
+        &["container", "logs", &stack.id("main")],
+        &["container", "export", &stack.id("app")],
+    ] {
+        let mut child = stack.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
+        let mut first = [0; 1];
+        child.stdout.as_mut().expect("stdout").read_exact(&mut first).expect("output");
+        drop(child.stdout.take());
+        let ended = child.wait_with_output().expect("wait");
+        assert_eq!(
+            (ended.status.signal(), String::from_utf8_lossy(&ended.stderr).as_ref()),
+            (Some(libc::SIGPIPE), ""),
+            "{args:?}"
+        );
+    }
+    let ignores_sigpipe = |text: &str| {
+        let line = text.lines().find_map(|line| line.split("SigIgn:").nth(1)).unwrap_or_else(|| panic!("no SigIgn in {text}"));
+        let set = line.trim_start_matches("\\t").split('\\').next().expect("set").trim();
+        u64::from_str_radix(set, 16).expect("set of signals") & 1 << (libc::SIGPIPE - 1) != 0
+    };
+    assert!(!ignores_sigpipe(&stack.sh("app", signals)), "exec");
+    for service in ["main", "by_runc"] {
+        let logs = stack.wharf(&["logs", "--tail", "1", "--no-log-prefix", service]).ok();
+        assert!(!ignores_sigpipe(&logs), "{service}");
+    }
+    let inspect = || stack.wharf(&["container", "inspect", &format!("{}-app-1", stack.project)]).stdout;
+    eventually("a check has run", 10, || inspect().contains("SigIgn:"));
+    assert!(!ignores_sigpipe(&inspect()), "a health check");
+}
