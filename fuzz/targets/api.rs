@@ -21,5 +21,5 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = spec::endpoint("n", &body);
     let _ = spec::restart_policy(&body);
     let _ = reply::parse_body::<wharf::engine::projects::UpRequest>(bytes);
-    let _ = reply::parse_body::<wharf::engine::projects::DownOptions>(bytes);
+    let _ = reply::parse_body::<wharf::plan::DownOptions>(bytes);
 });
