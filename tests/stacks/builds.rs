@@ -92,8 +92,7 @@ fn a_failing_step_shows_its_last_lines_and_leaves_nothing() {
         stack.write("Dockerfile", text);
         stack.wharf(&["image", "build", "-t", "broken", "."]).fails(1, words);
     }
-    let containers = std::fs::read_dir(stack.data_root().join("containers")).map_or(0, Iterator::count);
-    assert_eq!(containers, 0, "no container of a step is left");
+    assert_eq!(stack.container_directories(), 0, "no container of a step is left");
     let staging = std::fs::read_dir(stack.data_root().join("images/staging")).expect("staging").count();
     assert_eq!(staging, 0, "nothing half-made is left");
 }
@@ -122,9 +121,7 @@ fn a_build_that_is_given_up_or_killed_leaves_nothing() {
     let _ = client.wait();
     eventually("another engine answers", 10, || stack.wharf(&["ps"]).code == 0);
     eventually("the new engine has ended it", 10, || sleeps() == 0);
-    eventually("its files are gone", 10, || {
-        std::fs::read_dir(stack.data_root().join("containers")).map_or(0, Iterator::count) == 0
-    });
+    eventually("its files are gone", 10, || stack.container_directories() == 0);
 }
 
 #[test]

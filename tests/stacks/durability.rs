@@ -371,7 +371,7 @@ fn a_full_disk_is_freed_by_removing() {
     // And the next engine knows it as well, and says what the trouble is.
     kill_engine(stack);
     assert!(ids(stack).is_empty() && listed(stack, "volume").is_empty());
-    assert_eq!(std::fs::read_dir(stack.data_root().join("containers")).expect("containers").count(), 1, "the mark alone");
+    assert_eq!(stack.container_directories(), 0);
 }
 
 #[test]
@@ -426,4 +426,33 @@ fn exits_and_stops_of_a_full_disk_are_kept() {
     eventually("the monitor has done what it had to", 5, || monitors() == 0);
     stack.wharf(&["container", "rm", "-f", &name, "ends"]).ok();
     stack.wharf(&["volume", "rm", "vol"]).ok();
+}
+
+#[test]
+fn a_sync_that_fails_is_not_forgotten() {
+    use std::os::unix::fs::MetadataExt;
+    let stack = Stack::new("none");
+    stack.wharf(&["engine", "stop"]).ok();
+    stack.compile("refuse");
+    stack.write("compose.yaml", &format!("services: {{a: {{{}}}}}", crate::support::sleeping("")));
+    let (number, errno) = (libc::SYS_fdatasync.to_string(), libc::EIO.to_string());
+    let mut engine = Command::new(stack.path("refuse"))
+        .args([&number, &errno, env!("CARGO_BIN_EXE_wharf"), "engine"])
+        .env("WHARF_DATA_ROOT", stack.data_root())
+        .env("WHARF_RUN_ROOT", stack.run_root())
+        .spawn()
+        .expect("engine");
+    eventually("the engine listens", 10, || stack.run_root().join("engine.sock").exists());
+    let inode = || std::fs::metadata(journal_of(&stack)).expect("journal").ino();
+    let first = inode();
+    stack.wharf(&["up", "-d"]).fails(1, &["writing the engine's state", "Input/output error"]);
+    assert_eq!(inode(), first);
+    // Nobody knows what of that file is on the disk, so all of it goes to another one.
+    stack.wharf(&["up", "-d", "--scale", "a=2"]).ok();
+    assert_ne!(inode(), first, "the journal was written anew");
+    assert_eq!(ids(&stack).len(), 2);
+    stack.wharf(&["down", "-t", "0"]).fails(1, &["Input/output error"]);
+    stack.wharf(&["engine", "stop"]).ok();
+    engine.wait().expect("engine");
+    assert!(ids(&stack).is_empty());
 }

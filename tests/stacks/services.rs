@@ -587,7 +587,7 @@ fn layers_and_volumes_have_a_size() {
         assert_eq!(stack.ps().len(), 1, "the other is there");
         copy_too_much(&stack);
         stack.wharf(&["down", "-v"]).ok();
-        assert_eq!(std::fs::read_dir(stack.data_root().join("containers")).expect("containers").count(), 0, "nothing is left");
+        assert_eq!(stack.container_directories(), 0, "nothing is left");
     }
     stack.wharf(&["volume", "create", "-o", "size=nothing", "w"]).fails(1, &["`nothing`", "`10g`"]);
     stack.wharf(&["engine", "stop"]).ok();

@@ -131,6 +131,12 @@ impl Stack {
         self.root.path().join("data")
     }
 
+    /// How many containers have files, whether or not anybody knows them. Beside them is wharf's mark.
+    pub fn container_directories(&self) -> usize {
+        let entries = std::fs::read_dir(self.data_root().join("containers")).into_iter().flatten().flatten();
+        entries.filter(|entry| entry.file_name() != ".wharf").count()
+    }
+
     /// Replaces a file of the project.
     /// Compiles `tests/stacks/support/NAME.c` to the file `NAME` of the project; statically, since containers have no libraries.
     pub fn compile(&self, name: &str) {
