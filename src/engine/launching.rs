@@ -8,7 +8,7 @@ use crate::runtime::capabilities::Capabilities;
 use crate::runtime::launch::{ImageMount, Launch, LogTarget, Rootfs};
 use crate::runtime::scope::Scope;
 use crate::runtime::spec::{BindMount, Ipc, Resources, Settings};
-use crate::runtime::{pack, seccomp, seccomp_file, spec};
+use crate::runtime::{pack, seccomp, seccomp_file, spec, targets};
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -399,31 +399,12 @@ fn find_runtime(name: Option<&str>) -> Result<Option<std::path::PathBuf>, String
 }
 
 /// Refuses mounts on /proc, which would take the place of what is masked there; but for those files of it that lxcfs and the
-/// like stand in for (runc, `libcontainer/rootfs_linux.go`).
+/// like stand in for. Where symlinks lead is known when they are followed: the runtime refuses what then is the kernel's.
 fn check_destination(destination: &str, source: &Path) -> Result<(), String> {
-    const STAND_INS: [&str; 10] = [
-        "cpuinfo",
-        "diskstats",
-        "loadavg",
-        "meminfo",
-        "slabinfo",
-        "stat",
-        "swaps",
-        "uptime",
-        "sys/kernel/ns_last_pid",
-        "sys/crypto/fips_enabled",
-    ];
-    let mut clean = std::path::PathBuf::new();
-    for part in Path::new(destination).components() {
-        match part {
-            std::path::Component::Normal(name) => clean.push(name),
-            std::path::Component::ParentDir => drop(clean.pop()),
-            _ => {}
-        }
-    }
+    let clean = targets::clean(Path::new(destination));
     let Ok(inside) = clean.strip_prefix("proc") else { return Ok(()) };
     let whole = inside == Path::new("") && source == Path::new("/proc");
-    if whole || STAND_INS.iter().any(|file| Path::new(file) == inside) {
+    if whole || targets::STAND_INS.iter().any(|file| Path::new(file) == inside) {
         return Ok(());
     }
     Err(format!("nothing can be mounted on `{destination}`: it would take the place of what the kernel shows there"))

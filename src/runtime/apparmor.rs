@@ -1,6 +1,7 @@
 //! AppArmor: the profile of every container that asks for no other, and how a process gets one.
 
 use super::error::{Doing, StepFailed};
+use super::sys::procfs;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
@@ -78,9 +79,17 @@ pub fn load_default() -> io::Result<()> {
 /// Has the calling process, and those that it forks, get a profile when they execute a program. It writes to the procfs that is
 /// mounted now: the host's, when nothing of the container is mounted yet (CVE-2019-16884).
 pub fn confine_at_exec(profile: &str) -> Result<(), StepFailed> {
-    let own = Path::new("/proc/thread-self/attr/apparmor/exec");
-    let path = if own.exists() { own } else { Path::new("/proc/thread-self/attr/exec") };
-    std::fs::write(path, format!("exec {profile}")).doing(format_args!("asking for the AppArmor profile {profile}"))
+    open_attribute("exec")
+        .and_then(|mut file| file.write_all(format!("exec {profile}").as_bytes()))
+        .doing(format_args!("asking for the AppArmor profile {profile}"))
+}
+
+/// Opens one of AppArmor's files of this thread. Kernels before 5.8 have it in the place of any security module's.
+fn open_attribute(name: &str) -> io::Result<File> {
+    let own = Path::new("thread-self/attr/apparmor").join(name);
+    let file = procfs::open_file(&own, libc::O_WRONLY);
+    let file = file.or_else(|_| procfs::open_file(&Path::new("thread-self/attr").join(name), libc::O_WRONLY));
+    file.map(File::from)
 }
 
 /// The way for this process to confine itself later, when the procfs that is mounted is the container's.
@@ -93,9 +102,7 @@ impl Confinement {
     /// # Errors
     /// When the kernel's file is not there.
     pub fn prepare(profile: &str) -> Result<Self, StepFailed> {
-        let own = Path::new("/proc/thread-self/attr/apparmor/current");
-        let path = if own.exists() { own } else { Path::new("/proc/thread-self/attr/current") };
-        let current = File::options().write(true).open(path).doing("opening the way to an AppArmor profile")?;
+        let current = open_attribute("current").doing("opening the way to an AppArmor profile")?;
         Ok(Confinement { current, profile: profile.to_string() })
     }
 

@@ -99,11 +99,6 @@ impl Capabilities {
         Ok(Capabilities((set & !mask(drop)?) | mask(add)?))
     }
 
-    /// Those that the running kernel has; asking for another fails.
-    pub fn known_to_kernel(self, last: u32) -> Self {
-        if last >= 63 { self } else { Capabilities(self.0 & ((1 << (last + 1)) - 1)) }
-    }
-
     /// The names with their prefix, as the OCI specification has them.
     pub fn names(self) -> Vec<String> {
         NAMES.iter().enumerate().filter(|(i, _)| self.0 >> i & 1 == 1).map(|(_, name)| format!("CAP_{name}")).collect()

@@ -3,9 +3,7 @@
 use super::sys::{self, Beneath};
 use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
-use nix::sys::stat::{
-    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstat, fstatat, mkdirat, mknodat, utimensat,
-};
+use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, futimens, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, symlinkat};
 use std::ffi::CStr;
@@ -56,38 +54,50 @@ fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
 
 fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     let stat = fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    let open_new = |flags: OFlag| -> io::Result<OwnedFd> {
-        Ok(openat(to, name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::from_bits_truncate(0o600))?)
-    };
+    let safe = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let open_new = |flags: OFlag| -> io::Result<OwnedFd> { Ok(openat(to, name, flags | safe, Mode::from_bits_truncate(0o600))?) };
+    // Another container may have the volume by now, and rename what is in it: from here on each is its descriptor, not its name.
     match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFDIR => {
             mkdirat(to, name, Mode::from_bits_truncate(0o700))?;
             let read = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-            let source = openat(from, name, read | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
-            copy_directory(source.as_fd(), open_new(read)?.as_fd())?;
+            let source = openat(from, name, read | safe, Mode::empty())?;
+            let target = open_new(read)?;
+            copy_directory(source.as_fd(), target.as_fd())?;
+            futimens(&target, &accessed(&stat), &modified(&stat))?;
         }
         SFlag::S_IFREG => {
-            let source = openat(from, name, OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
-            let target = open_new(OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?;
-            io::copy(&mut File::from(source), &mut File::from(target))?;
-            own(to, name, &stat)?;
-            fchmodat(to, name, Mode::from_bits_truncate(stat.st_mode), FchmodatFlags::FollowSymlink)?;
-        }
-        SFlag::S_IFLNK => {
-            symlinkat(readlinkat(from, name)?.as_os_str(), to, name)?;
-            own(to, name, &stat)?;
+            let source = openat(from, name, OFlag::O_RDONLY | safe, Mode::empty())?;
+            let mut target = File::from(open_new(OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?);
+            io::copy(&mut File::from(source), &mut target)?;
+            own(target.as_fd(), &stat)?;
+            fchmod(&target, Mode::from_bits_truncate(stat.st_mode))?;
+            futimens(&target, &accessed(&stat), &modified(&stat))?;
         }
         kind => {
-            mknodat(to, name, kind, Mode::from_bits_truncate(stat.st_mode), stat.st_rdev)?;
-            own(to, name, &stat)?;
+            match kind {
+                SFlag::S_IFLNK => symlinkat(readlinkat(from, name)?.as_os_str(), to, name)?,
+                kind => mknodat(to, name, kind, Mode::from_bits_truncate(stat.st_mode), stat.st_rdev)?,
+            }
+            let target = open_new(OFlag::O_PATH)?;
+            if fstat(&target)?.st_mode & SFlag::S_IFMT.bits() == kind.bits() {
+                own(target.as_fd(), &stat)?;
+            }
+            utimensat(to, name, &accessed(&stat), &modified(&stat), UtimensatFlags::NoFollowSymlink)?;
         }
     }
-    let times = [TimeSpec::new(stat.st_atime, stat.st_atime_nsec), TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec)];
-    utimensat(to, name, &times[0], &times[1], UtimensatFlags::NoFollowSymlink)?;
     Ok(())
 }
 
-fn own(directory: BorrowedFd<'_>, name: &CStr, stat: &FileStat) -> io::Result<()> {
+fn own(file: BorrowedFd<'_>, stat: &FileStat) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-    Ok(fchownat(directory, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?)
+    Ok(fchownat(file, c"", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)?)
+}
+
+fn accessed(stat: &FileStat) -> TimeSpec {
+    TimeSpec::new(stat.st_atime, stat.st_atime_nsec)
+}
+
+fn modified(stat: &FileStat) -> TimeSpec {
+    TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec)
 }

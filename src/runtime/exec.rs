@@ -5,8 +5,9 @@ use super::control;
 use super::error::{Doing, StepFailed};
 use super::init::{self, Program};
 use super::launch::{ExecSpec, Launch};
+use super::rootfs;
 use super::sys::{self, Beneath, Forked};
-use super::{rootfs, user};
+use super::user::{self, Identity};
 use nix::sys::stat::Mode;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -32,7 +33,11 @@ pub fn start(launch: &Launch, init: &OwnedFd, spec: &ExecSpec, streams: &[OwnedF
             };
             let profile = launch.apparmor.as_ref().filter(|_| !spec.privileged);
             let confined = profile.map_or(Ok(()), |profile| super::apparmor::confine_at_exec(profile));
-            if let Err(failure) = confined.and_then(|()| join(launch, init)) {
+            let identity = match confined.and_then(|()| look_up(launch, init, spec)) {
+                Ok(identity) => identity,
+                Err(failure) => failed(&failure),
+            };
+            if let Err(failure) = join(launch, init) {
                 failed(&failure);
             }
             match sys::fork_into(libc::CLONE_PARENT as u64) {
@@ -44,7 +49,7 @@ pub fn start(launch: &Launch, init: &OwnedFd, spec: &ExecSpec, streams: &[OwnedF
                     sys::exit_now(0)
                 }
                 Ok(Forked::Child) => {
-                    let Err(failure) = prepare(launch, spec, streams).and_then(|program| program.exec(false));
+                    let Err(failure) = prepare(launch, spec, streams, identity).and_then(|program| program.exec(false));
                     failed(&failure)
                 }
                 Err(error) => failed(&StepFailed::new("starting the process", error)),
@@ -55,8 +60,9 @@ pub fn start(launch: &Launch, init: &OwnedFd, spec: &ExecSpec, streams: &[OwnedF
 
 fn join(launch: &Launch, init: &OwnedFd) -> Result<(), StepFailed> {
     launch.cgroup.enter(&launch.group)?;
-    let adjust = launch.oci.process().as_ref().and_then(|p| p.oom_score_adj()).unwrap_or(0);
-    std::fs::write("/proc/self/oom_score_adj", adjust.to_string()).doing("setting oom_score_adj")?;
+    if let Some(process) = launch.oci.process() {
+        init::set_oom_score(process)?;
+    }
     // All of them, whether they are the container's own or another's or the host's: they are those of its first process.
     let flags = libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
@@ -67,19 +73,24 @@ fn join(launch: &Launch, init: &OwnedFd) -> Result<(), StepFailed> {
     sys::join_namespaces(init.as_fd(), flags).doing("joining the container's namespaces")
 }
 
-fn prepare(launch: &Launch, spec: &ExecSpec, streams: &[OwnedFd]) -> Result<Program, StepFailed> {
+/// Looks the user up in the container's files, while /proc is still the host's.
+fn look_up(launch: &Launch, init: &OwnedFd, spec: &ExecSpec) -> Result<Identity, StepFailed> {
+    let who = if spec.user.is_empty() { &launch.user } else { &spec.user };
+    let root = rootfs::root_of(init).doing("opening the container's root")?;
+    user::lookup(root.as_fd(), who, &launch.group_add)
+}
+
+fn prepare(launch: &Launch, spec: &ExecSpec, streams: &[OwnedFd], identity: Identity) -> Result<Program, StepFailed> {
     nix::unistd::setsid().doing("starting a session")?;
     sys::reset_signals();
     sys::new_session_keyring();
-    let who = if spec.user.is_empty() { &launch.user } else { &spec.user };
-    let root = nix::fcntl::open("/", nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC, Mode::empty())
-        .doing("opening the root")?;
-    let identity = user::lookup(root.as_fd(), who, &launch.group_add)?;
     match (spec.tty, streams) {
         (true, [socket]) => {
-            let master =
-                sys::open_beneath(root.as_fd(), Path::new("dev/pts/ptmx"), libc::O_RDWR | libc::O_NOCTTY, 0, Beneath::NoSymlinks)
-                    .doing("opening a terminal")?;
+            let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC;
+            let root = nix::fcntl::open("/", flags, Mode::empty()).doing("opening the root")?;
+            let flags = libc::O_RDWR | libc::O_NOCTTY;
+            let master = sys::open_beneath(root.as_fd(), Path::new("dev/pts/ptmx"), flags, 0, Beneath::NoSymlinks)
+                .doing("opening a terminal")?;
             let peer = sys::pty_peer(master.as_fd()).doing("opening the terminal's other end")?;
             if let Some((rows, columns)) = spec.size {
                 let _ = sys::set_window_size(master.as_fd(), rows, columns);
@@ -92,8 +103,6 @@ fn prepare(launch: &Launch, spec: &ExecSpec, streams: &[OwnedFd]) -> Result<Prog
         _ => return Err(StepFailed::because("starting the process", "its streams are missing")),
     }
     init::own_stdio(&identity);
-    // A descriptor still open when the working directory is entered could be reached as /proc/self/fd/N.
-    drop(root);
     rootfs::enter_directory(&spec.cwd)?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let own = launch.oci.process().as_ref();

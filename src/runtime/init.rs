@@ -5,14 +5,14 @@ use super::capabilities::Capabilities;
 use super::error::{Doing, StepFailed};
 use super::launch::{Joined, Launch};
 use super::rootfs::Entered;
-use super::sys::{self, BpfInstruction, CapabilitySets, Forked};
-use super::user::{self, Identity};
+use super::sys::{self, BpfInstruction, CapabilitySets, Forked, procfs};
+use super::user::Identity;
 use super::{control, control::Handed, rootfs};
 use nix::fcntl::{OFlag, open};
 use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
 use std::ffi::CString;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -59,8 +59,10 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, monitor:
     let oci = &launch.oci;
     let process = oci.process().as_ref().ok_or_else(|| StepFailed::because("reading the launch file", "it names no process"))?;
     let linux = oci.linux().as_ref();
-    let adjust = process.oom_score_adj().unwrap_or(0).to_string();
-    std::fs::write("/proc/self/oom_score_adj", adjust).doing("setting oom_score_adj")?;
+    set_oom_score(process)?;
+    if launch.init {
+        forget_arguments();
+    }
     launch.cgroup.enter_new(&launch.group, linux.and_then(|l| l.resources().as_ref()))?;
     if launch.cgroup_namespace {
         nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).doing("making a cgroup namespace")?;
@@ -75,22 +77,18 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, monitor:
     let shared = rootfs::shared(launch, joined.mount_namespaces, joined.mounts)?;
     for (name, value) in linux.and_then(|l| l.sysctl().as_ref()).into_iter().flatten() {
         // The host's procfs: nothing of the image is mounted yet, so nothing of it can stand in the file's place.
-        let path = Path::new("/proc/sys").join(name.replace('.', "/"));
-        std::fs::write(&path, value).doing(format_args!("setting the sysctl {name} to `{value}`"))?;
+        let path = Path::new("sys").join(name.replace('.', "/"));
+        procfs::write(&path, value).doing(format_args!("setting the sysctl {name} to `{value}`"))?;
     }
     if let Some(hostname) = oci.hostname() {
         nix::unistd::sethostname(hostname).doing("setting the host name")?;
     }
     if let Some(domain) = oci.domainname() {
-        std::fs::write("/proc/sys/kernel/domainname", domain).doing("setting the domain name")?;
+        procfs::write(Path::new("sys/kernel/domainname"), domain).doing("setting the domain name")?;
     }
     sys::new_session_keyring();
-    let Entered { console, kept } = rootfs::enter(launch, &shared, &remote)?;
+    let Entered { identity, console, kept } = rootfs::enter(launch, &shared, &remote)?;
     hand_over_mounts(monitor, kept)?;
-    let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing("opening the root")?;
-    let identity = user::lookup(root.as_fd(), &launch.user, &launch.group_add)?;
-    // A descriptor still open when the working directory is entered could be reached as /proc/self/fd/N.
-    drop(root);
     match (console, stdio) {
         (Some((master, peer)), _) => {
             if let Some(size) = process.console_size() {
@@ -150,6 +148,12 @@ pub fn own_stdio(identity: &Identity) {
     }
 }
 
+/// Has the kernel choose a container's process by its score when memory runs out. The procfs has to be the host's.
+pub fn set_oom_score(process: &oci_spec::runtime::Process) -> Result<(), StepFailed> {
+    let score = process.oom_score_adj().unwrap_or(0).to_string();
+    procfs::write(Path::new("self/oom_score_adj"), &score).doing("setting oom_score_adj")
+}
+
 /// Sets the limits of a container's process, its first or a further one.
 pub fn set_rlimits(process: &oci_spec::runtime::Process) -> Result<(), StepFailed> {
     process.rlimits().iter().flatten().try_for_each(set_rlimit)
@@ -205,9 +209,6 @@ impl Program {
         let (Ok(args), Ok(env)) = (c(&self.args), c(&self.env)) else {
             return Err(StepFailed::because(format!("running `{name}`"), "an argument or a variable holds a NUL byte"));
         };
-        if with_init {
-            forget_arguments();
-        }
         self.drop_privileges()?;
         let path = find_program(&name, &self.env)?;
         sys::close_on_exec_from(3).doing("closing descriptors")?;
@@ -243,11 +244,12 @@ impl Program {
     }
 
     fn drop_privileges(&self) -> Result<(), StepFailed> {
-        let last: u32 =
-            std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok().and_then(|t| t.trim().parse().ok()).unwrap_or(40);
-        let keep = Capabilities(self.capabilities.known_to_kernel(last).0 & held_by_engine());
-        for capability in 0..=last {
-            if keep.0 >> capability & 1 == 0 {
+        let mut keep = Capabilities(0);
+        // What the engine has: inside a container of somebody else's that may be less than all.
+        for (capability, held) in (0..u64::BITS).map_while(|number| Some((number, sys::bounding_capability(number)?))) {
+            if held && self.capabilities.0 >> capability & 1 == 1 {
+                keep.0 |= 1 << capability;
+            } else {
                 sys::prctl(libc::PR_CAPBSET_DROP, u64::from(capability), 0).doing("dropping a capability")?;
             }
         }
@@ -274,11 +276,14 @@ impl Program {
 fn forget_arguments() {
     const ARG_START: usize = 45;
     // The fields after the program's name, which ends with the last parenthesis; `arg_start` is the 48th of all (proc(5)).
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let mut stat = String::new();
+    if let Ok(file) = procfs::open_file(Path::new("self/stat"), libc::O_RDONLY) {
+        let _ = std::fs::File::from(file).read_to_string(&mut stat);
+    }
     let fields: Vec<u64> =
         stat.rsplit(')').next().unwrap_or_default().split(' ').skip(1).map(|f| f.parse().unwrap_or(0)).collect();
     if let Some(&[start, end]) = fields.get(ARG_START..ARG_START + 2)
-        && let Ok(memory) = std::fs::File::options().write(true).open("/proc/self/mem")
+        && let Ok(memory) = procfs::open_file(Path::new("self/mem"), libc::O_WRONLY).map(std::fs::File::from)
     {
         let mut name = b"wharf-init".to_vec();
         name.resize(end.saturating_sub(start) as usize, 0);
@@ -294,13 +299,6 @@ pub fn pack(instruction: BpfInstruction) -> [u32; 2] {
 
 fn unpack(head: u32, k: u32) -> BpfInstruction {
     BpfInstruction { code: head as u16, jt: (head >> 16) as u8, jf: (head >> 24) as u8, k }
-}
-
-/// The bounding set that the engine runs with: inside a container of somebody else's it may be smaller than "all".
-fn held_by_engine() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)
 }
 
 /// Looks a program up as execvp does, in the container's PATH.

@@ -7,15 +7,16 @@
 use super::error::{Doing, StepFailed};
 use super::launch::{ImageMount, Launch, Rootfs};
 use super::sys::{self, Beneath, Recursive};
+use super::targets::{Target, open_or_make, open_ordinary_directory, open_target};
+use super::user::{self, Identity};
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, mknodat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount};
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// The devices of every container (OCI runtime specification, "Default Devices").
 const DEVICES: [(&str, u64, u64); 6] =
@@ -30,6 +31,8 @@ const LINKS: [(&str, &str); 5] = [
 
 /// What comes of [`enter`].
 pub struct Entered {
+    /// Whom the container runs as.
+    pub identity: Identity,
     /// The terminal's master and the other end.
     pub console: Option<(OwnedFd, OwnedFd)>,
     /// Of [`Launch::kept`], in its order.
@@ -41,6 +44,7 @@ pub fn enter(launch: &Launch, shared: &Shared, remote: &Shared) -> Result<Entere
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).doing("detaching from the host's mounts")?;
     let root = overlay(&launch.rootfs)?;
+    fill_volumes(root.as_fd(), launch)?;
     let linux = launch.oci.linux().as_ref();
     let mut null = None;
     let mut kept = Kept::new(launch);
@@ -72,8 +76,10 @@ pub fn enter(launch: &Launch, shared: &Shared, remote: &Shared) -> Result<Entere
     for path in linux.and_then(|l| l.readonly_paths().as_ref()).into_iter().flatten() {
         make_readonly(root.as_fd(), Path::new(path))?;
     }
+    // While /proc is the host's.
+    let identity = user::lookup(root.as_fd(), &launch.user, &launch.group_add)?;
     pivot(root.as_fd())?;
-    Ok(Entered { console, kept: kept.finish()? })
+    Ok(Entered { identity, console, kept: kept.finish()? })
 }
 
 /// Mounts that others may share, by their descriptors: no container can put anything else in the place of one.
@@ -131,6 +137,7 @@ pub fn stage(launch: &Launch, mut shared: Shared) -> Result<Staged, StepFailed> 
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).doing("detaching from the host's mounts")?;
     let root = overlay(&launch.rootfs)?;
+    fill_volumes(root.as_fd(), launch)?;
     let staged = std::env::current_dir().doing("finding the run directory")?.join("staged");
     let mut mounts = Vec::new();
     let mut kept = Kept::new(launch);
@@ -175,10 +182,6 @@ pub fn stage(launch: &Launch, mut shared: Shared) -> Result<Staged, StepFailed> 
             continue;
         }
         let (tree, _) = bind_tree(entry, launch)?;
-        if launch.copy_up.iter().any(|path| Path::new(path) == destination) {
-            let target = open_target(root.as_fd(), destination, Target::Directory)?;
-            fill(target.as_fd(), tree.as_fd(), destination)?;
-        }
         let copy = tree.try_clone().doing("duplicating a descriptor")?;
         kept.add(entry, Some(copy));
         mounts.push(place(tree, entry, mounts.len())?);
@@ -221,17 +224,27 @@ pub fn shared(launch: &Launch, namespaces: Vec<OwnedFd>, mounts: Vec<OwnedFd>) -
     Ok(found)
 }
 
+/// The root of a process's mount namespace.
+pub fn root_of(process: &OwnedFd) -> io::Result<OwnedFd> {
+    within(process, || Ok(open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?))
+}
+
 /// A copy of a mount of another mount namespace, which is entered for it: before Linux 6.15 only mounts of the caller's own
 /// namespace are copied. Nothing is looked up by a path there: that would be the other container's to say.
 fn tree_of(namespace: &OwnedFd, mount: &OwnedFd) -> io::Result<OwnedFd> {
+    within(namespace, || sys::open_tree(mount.as_fd(), Path::new(""), Recursive::No))
+}
+
+/// Does something in another mount namespace, of which there is a descriptor, or one of a process in it.
+fn within<T>(namespace: &OwnedFd, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let own = open("/proc/self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let here = open(".", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     setns(namespace, CloneFlags::CLONE_NEWNS)?;
-    let tree = sys::open_tree(mount.as_fd(), Path::new(""), Recursive::No);
+    let result = act();
     setns(own, CloneFlags::CLONE_NEWNS)?;
     // Entering a mount namespace is entering its root.
     nix::unistd::fchdir(here)?;
-    tree
+    result
 }
 
 /// Attaches a mount that is shared, with this container's own attributes. Returns the mount.
@@ -289,9 +302,24 @@ fn bind_tree(entry: &Mount, launch: &Launch) -> Result<(OwnedFd, Recursive), Ste
     Ok((tree, recursive))
 }
 
-/// Fills a volume that is still empty with what the image has where it is to be mounted.
-fn fill(image: BorrowedFd<'_>, volume: BorrowedFd<'_>, destination: &Path) -> Result<(), StepFailed> {
-    super::copy_up::copy(image, volume).doing(format_args!("copying the image's {} into the new volume", destination.display()))
+/// Fills volumes that are still empty with what the image has where they are to be mounted. Nothing is mounted in the root yet:
+/// a symlink of the image leads to its own files, and not to those of the kernel's that will be masked.
+fn fill_volumes(root: BorrowedFd<'_>, launch: &Launch) -> Result<(), StepFailed> {
+    for entry in launch.oci.mounts().iter().flatten() {
+        let destination = entry.destination();
+        if !launch.copy_up.iter().any(|path| Path::new(path) == destination) {
+            continue;
+        }
+        let doing = || format!("copying the image's {} into the new volume", destination.display());
+        let inside = destination.strip_prefix("/").unwrap_or(destination);
+        let image = match sys::open_beneath(root, inside, libc::O_PATH, 0, Beneath::AsRoot) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
+            other => other.doing(doing())?,
+        };
+        let (volume, _) = bind_tree(entry, launch)?;
+        super::copy_up::copy(image.as_fd(), volume.as_fd()).doing(doing())?;
+    }
+    Ok(())
 }
 
 /// The part of what is mounted there that is to be mounted, where it is not all. No symlink leads out of the whole.
@@ -373,44 +401,6 @@ fn overlay(rootfs: &Rootfs) -> Result<OwnedFd, StepFailed> {
     Ok(root)
 }
 
-/// What a mount's target has to be.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Target {
-    Directory,
-    File,
-}
-
-/// Opens a path beneath the root, making what is missing.
-fn open_target(root: BorrowedFd<'_>, path: &Path, kind: Target) -> Result<OwnedFd, StepFailed> {
-    let inside = path.strip_prefix("/").unwrap_or(path);
-    match sys::open_beneath(root, inside, libc::O_PATH, 0, Beneath::AsRoot) {
-        Ok(fd) => return Ok(fd),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(StepFailed::new(format!("opening {} in the container", path.display()), e)),
-    }
-    let parts: Vec<_> = inside.components().filter(|c| matches!(c, Component::Normal(_))).collect();
-    let mut directory = root.try_clone_to_owned().doing("duplicating a descriptor")?;
-    for (i, part) in parts.iter().enumerate() {
-        let here: std::path::PathBuf = parts[..=i].iter().collect();
-        let last = i + 1 == parts.len();
-        let next = match sys::open_beneath(root, &here, libc::O_PATH, 0, Beneath::AsRoot) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let name = Path::new(part.as_os_str());
-                if last && kind == Target::File {
-                    mknodat(&directory, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)
-                } else {
-                    mkdirat(&directory, name, Mode::from_bits_truncate(0o755))
-                }
-                .doing(format_args!("making /{} in the container", here.display()))?;
-                sys::open_beneath(root, &here, libc::O_PATH, 0, Beneath::AsRoot)
-            }
-            other => other,
-        };
-        directory = next.doing(format_args!("opening /{} in the container", here.display()))?;
-    }
-    Ok(directory)
-}
-
 /// Attaches what an entry says. Returns the mount, where it is one.
 fn attach_mount(root: BorrowedFd<'_>, entry: &Mount, launch: &Launch, remote: &Shared) -> Result<Option<OwnedFd>, StepFailed> {
     let destination = entry.destination();
@@ -431,12 +421,11 @@ fn attach_mount(root: BorrowedFd<'_>, entry: &Mount, launch: &Launch, remote: &S
     } else {
         (file_system(entry, fstype, &rest, attributes).doing(doing())?, Recursive::No, Target::Directory)
     };
-    let target = open_target(root, destination, kind)?;
-    if launch.copy_up.iter().any(|path| Path::new(path) == destination) {
-        fill(target.as_fd(), mounted.as_fd(), destination)?;
-    }
+    let target = match fstype {
+        "proc" | "sysfs" if !bind => open_ordinary_directory(root, destination)?,
+        _ => open_target(root, destination, kind)?,
+    };
     if bind {
-        // After the copy: a volume that is read-only here takes the image's content as well.
         sys::set_mount_attributes(mounted.as_fd(), attributes, propagation, recursive).doing(doing())?;
     }
     sys::attach(mounted.as_fd(), target.as_fd()).doing(doing())?;
@@ -598,11 +587,10 @@ fn pivot(root: BorrowedFd<'_>) -> Result<(), StepFailed> {
 
 /// Makes the working directory where the image has none, and enters it.
 pub fn enter_directory(path: &str) -> Result<(), StepFailed> {
-    let path = if path.is_empty() { "/" } else { path };
-    if !Path::new(path).is_dir() {
-        fs::create_dir_all(path).doing(format_args!("making the working directory {path}"))?;
-    }
-    nix::unistd::chdir(path).doing(format_args!("entering the working directory {path}"))?;
+    let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing("opening the root")?;
+    // No magic link: with another's processes in sight, /proc/1/root is not the container's own root.
+    let directory = open_or_make(root.as_fd(), Path::new(path), Target::Directory, Beneath::AsRoot)?;
+    nix::unistd::fchdir(directory).doing(format_args!("entering the working directory {path}"))?;
     // A working directory outside of the root shows as an unreachable path (CVE-2024-21626).
     let here = nix::unistd::getcwd().doing("finding the working directory")?;
     if !here.is_absolute() {

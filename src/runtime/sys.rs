@@ -1,5 +1,6 @@
 //! The kernel calls of the runtime that neither std nor nix wraps. All `unsafe` of this room is in this file and below it.
 
+pub mod procfs;
 pub mod quota;
 pub mod regular;
 
@@ -261,6 +262,17 @@ pub fn close_from(first: u32) -> io::Result<()> {
 pub fn prctl(option: i32, a: u64, b: u64) -> io::Result<()> {
     // SAFETY: the options used (dumpable, keepcaps, no_new_privs, capbset, ambient, pdeathsig) take integers alone.
     check(libc::c_long::from(unsafe { libc::prctl(option, a, b, 0u64, 0u64) })).map(drop)
+}
+
+/// Whether a capability is in this process's bounding set; `None` where the kernel has none of that number. Asked of the kernel
+/// and not read in /proc, which may be a container's.
+pub fn bounding_capability(number: u32) -> Option<bool> {
+    // SAFETY: PR_CAPBSET_READ takes integers alone.
+    match unsafe { libc::prctl(libc::PR_CAPBSET_READ, u64::from(number), 0u64, 0u64, 0u64) } {
+        0 => Some(false),
+        1.. => Some(true),
+        _ => None,
+    }
 }
 
 /// The three capability sets of this process, as bit masks.

@@ -1,5 +1,6 @@
 //! A container that tries to get at the host through its mounts, its volumes and what the runtime does for it.
 
+use super::APP;
 use crate::support::{Stack, eventually, sleeping};
 
 /// What a sysctl of the host says, put back when the test is over: an attack that works must not stay on the machine.
@@ -79,4 +80,149 @@ fn a_shared_dev_shm_is_not_looked_up_by_name() {
         untouched.assert();
         stack.wharf(&["--profile", "later", "down", "-t", "0"]).ok();
     }
+}
+
+/// An image whose directories are symlinks into /proc and /sys, and what is to be mounted on them.
+const LINKS: &str = "FROM busybox:local
+RUN ln -s /proc/sys /to-proc && ln -s /sys/kernel /to-sys && ln -s /proc/self/attr /to-attr && ln -s /to-proc /twice
+";
+
+/// CVE-2019-16884, CVE-2023-27561: what is opened decides, in a container, in a build, and with another runtime.
+#[test]
+fn links_lead_no_mount_to_the_kernels_files() {
+    let stack = Stack::new("nothing");
+    let untouched = Untouched::of(CORE_PATTERN);
+    std::fs::create_dir_all(stack.path("mounted/kernel")).expect("directory");
+    stack.write("mounted/kernel/cap_last_cap", "0\n");
+    stack.write("Dockerfile", LINKS);
+    stack.wharf(&["image", "build", "-t", "links", "."]).ok();
+    let refused = ["the kernel's own files"];
+    for link in ["/to-proc", "/to-sys", "/to-attr", "/twice", "/to-proc/kernel", "/proc/../to-proc"] {
+        for mount in [format!("volumes: ['./mounted:{link}']"), format!("volumes: ['vol:{link}']"), format!("tmpfs: '{link}'")] {
+            stack.write(
+                "compose.yaml",
+                &format!("services: {{app: {{image: links, command: cat /proc/self/status, {mount}}}}}\nvolumes: {{vol: {{}}}}"),
+            );
+            stack.wharf(&["up", "-d"]).fails(1, &refused);
+        }
+    }
+    stack.write(
+        "compose.yaml",
+        "services: {app: {image: links, command: cat /proc/self/status, runtime: runc, volumes: ['./mounted:/to-proc']}}",
+    );
+    stack.wharf(&["up", "-d"]).fails(1, &["/proc"]);
+    stack.wharf(&["down", "-v"]).ok();
+    // A build's mounts, and those of an image's own volumes.
+    stack.write("Dockerfile", "FROM links\nRUN --mount=type=cache,target=/to-proc cat /proc/self/status\n");
+    stack.wharf(&["image", "build", "."]).fails(1, &refused);
+    for link in ["/to-proc", "/to-sys"] {
+        stack.write("Dockerfile", &format!("FROM links\nVOLUME {link}\n"));
+        stack.wharf(&["image", "build", "-t", "volume", "."]).ok();
+        stack.write("compose.yaml", "services: {app: {image: volume, command: sleep 1000}}");
+        stack.wharf(&["up", "-d"]).fails(1, &refused);
+        assert_eq!(stack.wharf(&["volume", "ls", "-q"]).ok().lines().count(), 1, "the image's volume");
+        let volumes = std::fs::read_dir(stack.data_root().join("volumes")).expect("volumes").flatten();
+        let held: Vec<_> = volumes.flat_map(|v| std::fs::read_dir(v.path().join("_data")).expect("volume").flatten()).collect();
+        assert!(held.is_empty(), "{link}: the kernel's files were copied: {held:?}");
+        stack.wharf(&["down", "-v"]).ok();
+    }
+    // Symlinks in the place of /proc and /sys themselves.
+    for directory in ["proc", "sys"] {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        header.set_mode(0o777);
+        tar.append_link(&mut header, directory, "bin").expect("link");
+        let mut header = tar::Header::new_gnu();
+        let binary = std::fs::read("/bin/busybox").expect("busybox");
+        header.set_mode(0o755);
+        header.set_size(binary.len() as u64);
+        tar.append_data(&mut header, "bin/busybox", &binary[..]).expect("busybox");
+        std::fs::write(stack.path("linked.tar"), tar.into_inner().expect("tar")).expect("write");
+        stack.wharf(&["image", "import", stack.path("linked.tar").to_str().expect("path"), "linked"]).ok();
+        let ran = stack.wharf(&["container", "run", "--rm", "linked", "/bin/busybox", "true"]);
+        ran.fails(128, &[&format!("opening /{directory}")]);
+    }
+    // What the user names is as before.
+    stack.write("mounted/file", "mounted");
+    stack.write("compose.yaml", &format!("services: {{app: {{{APP}, volumes: ['./mounted/file:/proc/uptime', './mounted:/sys/kernel'], security_opt: ['systempaths=unconfined']}}}}"));
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(stack.sh("app", "cat /proc/uptime /sys/kernel/file"), "mountedmounted");
+    untouched.assert();
+}
+
+/// The container itself puts a symlink where a volume was, and is started again.
+#[test]
+fn a_second_start_and_exec_have_no_more_capabilities_than_the_first() {
+    let stack = Stack::new("nothing");
+    let bounding = |service: &str| stack.sh(service, "grep CapBnd /proc/1/status /proc/self/status | cut -f 2 | sort -u");
+    for runtime in ["wharf", "runc"] {
+        let app = sleeping(&format!("volumes: ['vol:/a/b'], runtime: {runtime}"));
+        let admin = sleeping(&format!(
+            "cap_add: [SYS_ADMIN], security_opt: ['seccomp:unconfined', 'apparmor:unconfined'], runtime: {runtime}"
+        ));
+        stack.write("compose.yaml", &format!("services: {{app: {{{app}}}, admin: {{{admin}}}}}\nvolumes: {{vol: {{}}}}"));
+        stack.wharf(&["up", "-d"]).ok();
+        assert_eq!(bounding("app"), "00000000a80425fb", "{runtime}");
+        stack.sh("app", "mkdir /a/b/kernel; echo 0 > /a/b/kernel/cap_last_cap; mv /a /old; mkdir /a; ln -s /proc/sys /a/b");
+        stack.wharf(&["stop", "app"]).ok();
+        stack.wharf(&["start", "app"]).fails(128, &["/a/b"]);
+        assert_ne!(stack.state("app"), "running");
+        // Who may mount has another /proc/sys without it.
+        assert_eq!(bounding("admin"), "00000000a82425fb", "{runtime}");
+        stack.sh("admin", "mount -t tmpfs t /proc/sys && mkdir /proc/sys/kernel && echo 0 > /proc/sys/kernel/cap_last_cap");
+        // runc (1.1.5, and others of its time) reads the container's own /proc there.
+        if runtime == "wharf" {
+            assert_eq!(bounding("admin"), "00000000a82425fb", "exec");
+        }
+        stack.wharf(&["down", "-v", "-t", "0"]).ok();
+    }
+}
+
+/// A file that the image brings, in a volume that another container has already: it is replaced by a symlink to the host's while
+/// it is copied.
+#[test]
+fn filling_a_volume_follows_no_link() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let stack = Stack::new("nothing");
+    stack.write("victim", "of the host");
+    let victim = stack.path("victim");
+    std::fs::set_permissions(&victim, std::fs::Permissions::from_mode(0o600)).expect("mode");
+    stack.write(
+        "Dockerfile",
+        "FROM busybox:local\nRUN mkdir /data && dd if=/dev/zero of=/data/a bs=1M count=64 && chown 1000:1000 /data/a && chmod 4777 /data/a\n",
+    );
+    stack.wharf(&["image", "build", "-t", "filling", "."]).ok();
+    let script = format!("until [ -e /v/a ]; do :; done; rm /v/a; ln -s {} /v/a; sleep 1000", victim.display());
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:
+  attacker: {{image: 'busybox:local', command: [sh, -c, '{script}'], stop_signal: SIGKILL, volumes: [{{type: volume, source: vol, target: /v, volume: {{nocopy: true}}}}]}}
+  user: {{image: filling, command: sleep 1000, stop_signal: SIGKILL, volumes: ['vol:/data'], profiles: [later]}}
+volumes: {{vol: {{}}}}
+"
+        ),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    stack.wharf(&["up", "-d", "user"]).ok();
+    assert_eq!(stack.sh("attacker", "readlink /v/a"), victim.display().to_string(), "the attack came too late");
+    let after = std::fs::metadata(&victim).expect("victim");
+    assert_eq!((after.mode() & 0o7777, after.uid()), (0o600, 0));
+}
+
+/// Another's processes in sight, the root of the host's first one is in sight, too: no directory is made there.
+#[test]
+fn a_working_directory_is_made_in_the_container_alone() {
+    let stack = Stack::new("nothing");
+    let outside = stack.path("outside");
+    let path = format!("/proc/1/root{}", outside.display());
+    stack.write("compose.yaml", &format!("services: {{app: {{{APP}, pid: host, working_dir: '{path}'}}}}"));
+    stack.wharf(&["up", "-d"]).fails(1, &["in the container"]);
+    stack.write("compose.yaml", &format!("services: {{app: {{{APP}, pid: host, working_dir: /made/here}}}}"));
+    stack.wharf(&["up", "-d"]).ok();
+    stack.wharf(&["exec", "-T", "-w", &path, "app", "true"]).fails(128, &["in the container"]);
+    assert!(!outside.exists());
+    assert_eq!(stack.sh("app", "pwd; stat -c %a /made/here"), "/made/here\n755");
 }

@@ -1,0 +1,121 @@
+//! Where a mount goes: a path of the container's, resolved beneath its root, and what a mount there must not cover.
+//!
+//! The path is the user's or the image's, and so is what lies on the way: a directory of the image may be a symlink to /proc/sys.
+//! What decides is therefore what has been opened, not how it is called (CVE-2019-16884, CVE-2023-27561).
+
+use super::error::{Doing, StepFailed};
+use super::sys::{self, Beneath};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, mknodat};
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+/// Files of /proc that lxcfs and the like have others in the place of (runc, `libcontainer/rootfs_linux.go`).
+pub const STAND_INS: [&str; 10] = [
+    "cpuinfo",
+    "diskstats",
+    "loadavg",
+    "meminfo",
+    "slabinfo",
+    "stat",
+    "swaps",
+    "uptime",
+    "sys/kernel/ns_last_pid",
+    "sys/crypto/fips_enabled",
+];
+
+/// What a mount's target has to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    Directory,
+    File,
+}
+
+/// Opens a mount's target beneath the root, making what is missing.
+///
+/// # Errors
+/// When it is one of the kernel's files, other than those that may be replaced.
+pub fn open_target(root: BorrowedFd<'_>, path: &Path, kind: Target) -> Result<OwnedFd, StepFailed> {
+    let target = open_or_make(root, path, kind, Beneath::AsRoot)?;
+    check(root, path, target.as_fd())?;
+    Ok(target)
+}
+
+/// The same for procfs and sysfs themselves: an image that has a symlink in the place of one would have it elsewhere, and what
+/// the masks name would be the image's own.
+pub fn open_ordinary_directory(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, StepFailed> {
+    let target = open_or_make(root, path, Target::Directory, Beneath::NoSymlinks)?;
+    check(root, path, target.as_fd())?;
+    Ok(target)
+}
+
+fn check(root: BorrowedFd<'_>, path: &Path, target: BorrowedFd<'_>) -> Result<(), StepFailed> {
+    let doing = || format!("mounting on {} in the container", path.display());
+    let clean = clean(path);
+    let is_allowed = match fstatfs(target).doing(doing())?.filesystem_type() {
+        PROC_SUPER_MAGIC => match clean.strip_prefix("proc") {
+            Ok(inside) if STAND_INS.iter().any(|file| Path::new(file) == inside) => {
+                let file = sys::open_beneath(root, &clean, libc::O_PATH, 0, Beneath::NoSymlinks).doing(doing())?;
+                is_same(file.as_fd(), target).doing(doing())?
+            }
+            _ => false,
+        },
+        // What is masked there is masked afterwards, whatever has been mounted.
+        SYSFS_MAGIC | CGROUP_SUPER_MAGIC | CGROUP2_SUPER_MAGIC => clean.starts_with("sys"),
+        _ => true,
+    };
+    if is_allowed {
+        return Ok(());
+    }
+    Err(StepFailed::because(doing(), "it leads to the kernel's own files, which nothing can take the place of"))
+}
+
+fn is_same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> nix::Result<bool> {
+    let (a, b) = (fstat(a)?, fstat(b)?);
+    Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+}
+
+/// A path without its root, `.` and `..`.
+pub fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => drop(clean.pop()),
+            _ => {}
+        }
+    }
+    clean
+}
+
+/// Opens a path beneath the root, making what is missing. No magic link of procfs is followed.
+pub fn open_or_make(root: BorrowedFd<'_>, path: &Path, kind: Target, how: Beneath) -> Result<OwnedFd, StepFailed> {
+    let inside = path.strip_prefix("/").unwrap_or(path);
+    match sys::open_beneath(root, inside, libc::O_PATH, 0, how) {
+        Ok(fd) => return Ok(fd),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(StepFailed::new(format!("opening {} in the container", path.display()), e)),
+    }
+    let parts: Vec<_> = inside.components().filter(|c| matches!(c, Component::Normal(_))).collect();
+    let mut directory = root.try_clone_to_owned().doing("duplicating a descriptor")?;
+    for (i, part) in parts.iter().enumerate() {
+        let here: PathBuf = parts[..=i].iter().collect();
+        let last = i + 1 == parts.len();
+        let next = match sys::open_beneath(root, &here, libc::O_PATH, 0, how) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let name = Path::new(part.as_os_str());
+                if last && kind == Target::File {
+                    mknodat(&directory, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)
+                } else {
+                    mkdirat(&directory, name, Mode::from_bits_truncate(0o755))
+                }
+                .doing(format_args!("making /{} in the container", here.display()))?;
+                sys::open_beneath(root, &here, libc::O_PATH, 0, how)
+            }
+            other => other,
+        };
+        directory = next.doing(format_args!("opening /{} in the container", here.display()))?;
+    }
+    Ok(directory)
+}
