@@ -4,6 +4,7 @@ use super::{Failure, Global};
 use crate::api::client::Client;
 use crate::engine::lifecycle::socket_path;
 use crate::engine::revival::log_path;
+use crate::engine::roots::prepare_run_root;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -59,7 +60,7 @@ fn require_root() -> Result<(), Failure> {
 fn start(global: &Global) -> Result<Option<String>, Failure> {
     require_root()?;
     let failed = |e: std::io::Error| Failure::Message(format!("the engine cannot be started: {e}"));
-    std::fs::create_dir_all(&global.run_root).map_err(failed)?;
+    prepare_run_root(&global.run_root).map_err(|error| Failure::Message(error.to_string()))?;
     let log_path = log_path(&global.run_root);
     let log = std::fs::File::options().create(true).append(true).open(&log_path).map_err(failed)?;
     let mut child = Command::new("/proc/self/exe")

@@ -2,7 +2,7 @@
 
 use super::events::{Events, LogWatcher};
 use super::locks::Locks;
-use super::{Config, Engine, EngineError, control_groups, locked, revival, shutdown};
+use super::{Config, Engine, EngineError, control_groups, locked, revival, roots, shutdown};
 use crate::image::Store;
 use crate::image::registry::Registry;
 use crate::network::firewall::{Firewall, keep_through};
@@ -13,9 +13,9 @@ use nix::fcntl::OFlag;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
 use nix::time::{ClockId, clock_gettime};
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -57,20 +57,9 @@ pub fn run(config: Config, when_idle: WhenIdle, ready: impl FnOnce()) -> Result<
     if !nix::unistd::geteuid().is_root() {
         return Err(EngineError::Invalid("the engine needs root: run it with sudo, or as a systemd service".into()));
     }
-    let make = |path: &Path, mode: u32| {
-        DirBuilder::new().recursive(true).mode(mode).create(path).map_err(EngineError::io(format!("making {}", path.display())))
-    };
-    make(&config.run_root, 0o700)?;
-    // Containers' files are owned by anybody: nobody else on the host may get at them.
-    make(&config.data_root, 0o710)?;
+    roots::prepare(&config)?;
     let _locks = Locks::take(&config)?;
-    make(&config.run_root.join("containers"), 0o700)?;
-    make(&config.run_root.join("rootfs"), 0o700)?;
-    make(&config.data_root.join("containers"), 0o710)?;
-    if let Ok(containers) = File::open(config.data_root.join("containers")) {
-        sys::spread_directories(&containers);
-    }
-    make(&config.data_root.join("volumes"), 0o711)?;
+    roots::prepare_inside(&config)?;
     let nofile = raise_open_files();
     revival::keep(&config.run_root, nofile)?;
     sys::few_malloc_arenas();

@@ -5,7 +5,7 @@ use super::{Config, EngineError};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Held while an engine lives. Nobody inherits them: a monitor outlives its engine.
@@ -71,8 +71,24 @@ impl Locks {
     }
 }
 
-/// Locks a file, or returns it where another process has.
+/// Locks a file, or returns it where another engine has. What is no lock of root's is removed: a version before let every user of
+/// the host open it.
 fn lock(path: &Path) -> Result<Result<Flock<File>, File>, EngineError> {
+    let failed = || EngineError::io(format!("locking {}", path.display()));
+    let own = |metadata: fs::Metadata| metadata.is_file() && metadata.uid() == 0;
+    if !fs::symlink_metadata(path).map_or(true, own) {
+        fs::remove_file(path).map_err(failed())?;
+    }
+    match try_lock(path)? {
+        Err(file) if !is_held_by_root(file.metadata().map_err(failed())?.ino()) => {
+            fs::remove_file(path).map_err(failed())?;
+            try_lock(path)
+        }
+        result => Ok(result),
+    }
+}
+
+fn try_lock(path: &Path) -> Result<Result<Flock<File>, File>, EngineError> {
     let options = || {
         let mut options = File::options();
         options.read(true).custom_flags(libc::O_NOFOLLOW).mode(0o600);
@@ -84,11 +100,27 @@ fn lock(path: &Path) -> Result<Result<Flock<File>, File>, EngineError> {
         _ => Err(error),
     });
     let file = opened.map_err(EngineError::io(format!("opening {}", path.display())))?;
+    if let Err(error) = file.set_permissions(fs::Permissions::from_mode(0o600)) {
+        tracing::warn!("closing {} to other users: {error}", path.display());
+    }
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Ok(lock)),
         Err((file, nix::Error::EWOULDBLOCK)) => Ok(Err(file)),
         Err((_, errno)) => Err(EngineError::Io { doing: format!("locking {}", path.display()), source: errno.into() }),
     }
+}
+
+/// Whether a lock of a file may be an engine's, by the processes that /proc/locks names; those of other pid namespaces are 0 there.
+fn is_held_by_root(inode: u64) -> bool {
+    let text = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let holder = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, file, ..] = words[..] else { return None };
+        (file.rsplit(':').next()? == inode.to_string()).then(|| pid.parse::<i32>().ok())?
+    };
+    let mut holders = text.lines().filter_map(holder).peekable();
+    let is_roots = |pid: i32| pid <= 0 || fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == 0);
+    holders.peek().is_none() || holders.any(is_roots)
 }
 
 impl Owner {

@@ -34,6 +34,7 @@ pub mod record;
 pub mod recovery;
 mod registry;
 pub mod revival;
+pub mod roots;
 mod sharing;
 mod shutdown;
 mod supervise;
@@ -177,6 +178,12 @@ impl Engine {
 
     fn container_directory(&self, id: &str) -> PathBuf {
         self.config.data_root.join("containers").join(id)
+    }
+
+    /// Its /etc/hosts, /etc/hostname and /etc/resolv.conf. The container may write them, so they are where its layer is, and limited
+    /// with it: a tmpfs of the host's could be filled.
+    fn etc_directory(&self, id: &str) -> PathBuf {
+        self.container_directory(id).join("etc")
     }
 
     /// Where what a container has written is: its own layer.

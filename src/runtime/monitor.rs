@@ -28,6 +28,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The descriptor that the engine gives a monitor: its end of the control socket. After it come those of what is joined.
@@ -513,7 +514,8 @@ impl Monitor {
     /// Starts an engine, unless another monitor is at it.
     fn revive(&mut self) {
         if self.reviving.is_none() {
-            let Ok(file) = File::options().create(true).append(true).open(&self.brief.revive_lock) else { return };
+            let options = File::options().create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).clone();
+            let Ok(file) = options.open(&self.brief.revive_lock) else { return };
             self.reviving = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok();
         }
         if self.reviving.is_some() {
