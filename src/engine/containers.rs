@@ -135,18 +135,18 @@ impl Engine {
         let size = record.spec.layer_size().map_err(EngineError::Invalid)?;
         let keep = || {
             let draft = Draft::new(&self.config.data_root.join("containers"), &id)?;
-            let (upper, work) = (draft.path().join("upper"), draft.path().join("work"));
-            [&upper, &work].into_iter().try_for_each(fs::create_dir)?;
+            let own = ["upper", "work", "etc"].map(|name| draft.path().join(name));
+            own.iter().try_for_each(fs::create_dir)?;
             let made = (|| {
                 if let Some(size) = size {
-                    quota::limit(&[&upper, &work], size)?;
+                    quota::limit(&own.each_ref().map(|path| path.as_path()), size)?;
                 }
                 write_files(&draft.path().join("files"), &record.spec.files)?;
                 write_manifest(&manifest_of(draft.path()), &record)?;
                 self.journal.put(&format!("container/{id}"), &record)
             })();
             if made.is_err() && size.is_some() {
-                quota::release(&upper);
+                quota::release(&own[0]);
             }
             made?;
             draft.finish().inspect_err(|_| drop(self.journal.delete(&format!("container/{id}"))))

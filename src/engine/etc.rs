@@ -5,8 +5,9 @@ use super::error::EngineError;
 use super::record::{ContainerRecord, NetworkMode};
 use crate::network::address::Addresses;
 use std::borrow::Cow;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 
 const DEFAULT_HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
 
@@ -34,7 +35,7 @@ impl Engine {
 
     /// Writes /etc/hostname, /etc/hosts and /etc/resolv.conf of a container.
     pub(super) fn write_etc(&self, record: &ContainerRecord, addresses: Addresses) -> Result<(), EngineError> {
-        let directory = self.run_directory(&record.id);
+        let directory = self.etc_directory(&record.id);
         let spec = &record.spec;
         let hostname = self.host_name(record);
         let qualified = spec.domainname.as_ref().map(|d| format!("{hostname}.{d} ")).unwrap_or_default();
@@ -57,11 +58,16 @@ impl Engine {
             hosts.push_str(&format!("{address}\t{qualified}{hostname}\n"));
         }
         let resolv = self.resolv_conf(record, addresses.first().is_some());
+        fs::create_dir_all(&directory).map_err(EngineError::io(format!("making {}", directory.display())))?;
         for (file, text) in [("hostname", format!("{hostname}\n")), ("hosts", hosts), ("resolv.conf", resolv)] {
             let path = directory.join(file);
             let doing = || EngineError::io(format!("writing {}", path.display()));
-            fs::write(&path, text).map_err(doing())?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).map_err(doing())?;
+            let options = File::options().write(true).create(true).mode(0o644).custom_flags(libc::O_NOFOLLOW).clone();
+            let mut file = options.open(&path).map_err(doing())?;
+            // Not emptied first: a container can be started again when the disk is full.
+            file.write_all(text.as_bytes()).map_err(doing())?;
+            file.set_len(text.len() as u64).map_err(doing())?;
+            file.set_permissions(fs::Permissions::from_mode(0o644)).map_err(doing())?;
         }
         Ok(())
     }

@@ -300,7 +300,7 @@ impl Engine {
     /// Bind mounts of the container: its own files, volumes and the user's directories; and which take the image's content.
     fn mounts(&self, record: &ContainerRecord) -> Result<Mounts, EngineError> {
         let mut all = Mounts::default();
-        let directory = self.run_directory(&self.named_as(record).id);
+        let directory = self.etc_directory(&self.named_as(record).id);
         for file in ["resolv.conf", "hostname", "hosts"] {
             let destination = format!("/etc/{file}");
             if !record.spec.mounts.iter().any(|m| m.target == destination) && directory.join(file).exists() {
