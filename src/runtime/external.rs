@@ -9,6 +9,7 @@ use super::exec::PID_MARK;
 use super::init::{self, Inherited};
 use super::launch::{ExecSpec, Joined, Launch};
 use super::rootfs::{self, Staged};
+use super::sys::regular::open_regular;
 use super::sys::{self, Forked};
 use super::{DEFAULT_PATH, user};
 use nix::cmsg_space;
@@ -20,7 +21,7 @@ use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -205,6 +206,7 @@ fn bundle(launch: &Launch, joined: Joined, monitor: u32, handing: &OwnedFd) -> R
         control::send(handing.as_fd(), &Handed::MountNamespace, &[own.as_fd()]).doing("handing over the mounts")?;
         init::hand_over_mounts(handing, kept)?;
     }
+    refuse_special_files(root.as_fd())?;
     let identity = user::lookup(root.as_fd(), &launch.user, &launch.group_add)?;
     let mut config = serde_json::to_value(&launch.oci).map_err(io::Error::from).doing("writing the bundle")?;
     // Nothing newer is used, and older runtimes refuse a version that they do not know.
@@ -215,6 +217,18 @@ fn bundle(launch: &Launch, joined: Joined, monitor: u32, handing: &OwnedFd) -> R
     config["linux"]["cgroupsPath"] = json!(launch.cgroup.path_of(&launch.group));
     describe(&mut config["process"], &identity);
     std::fs::write("config.json", config.to_string()).doing("writing the bundle's configuration")
+}
+
+/// Refuses what a runtime would wait for: it opens these by itself, and a FIFO has no other end.
+fn refuse_special_files(root: BorrowedFd<'_>) -> Result<(), StepFailed> {
+    for path in ["etc/passwd", "etc/group"] {
+        if let Err(error) = open_regular(root, Path::new(path))
+            && error.kind() == io::ErrorKind::InvalidInput
+        {
+            return Err(StepFailed::new(format!("looking at /{path} of the image"), error));
+        }
+    }
+    Ok(())
 }
 
 /// User, groups and home of a process.
@@ -304,6 +318,7 @@ fn exec_in_child(
 ) -> Result<i32, StepFailed> {
     sys::reset_signals();
     let root = std::fs::File::open(format!("/proc/{init_pid}/root")).doing("opening the container's root")?;
+    refuse_special_files(root.as_fd())?;
     let who = if spec.user.is_empty() { &launch.user } else { &spec.user };
     let identity = user::lookup(root.as_fd(), who, &launch.group_add)?;
     let mut process = serde_json::to_value(launch.oci.process()).map_err(io::Error::from).doing("describing the process")?;

@@ -2,6 +2,7 @@
 
 use super::APP;
 use crate::support::{Stack, eventually, sleeping};
+use std::path::Path;
 
 /// What a sysctl of the host says, put back when the test is over: an attack that works must not stay on the machine.
 struct Untouched {
@@ -225,4 +226,124 @@ fn a_working_directory_is_made_in_the_container_alone() {
     stack.wharf(&["exec", "-T", "-w", &path, "app", "true"]).fails(128, &["in the container"]);
     assert!(!outside.exists());
     assert_eq!(stack.sh("app", "pwd; stat -c %a /made/here"), "/made/here\n755");
+}
+
+/// What a container writes to its /etc/hosts is where its layer is, and not in the host's memory, in which no container could be
+/// started any more.
+#[test]
+fn a_containers_own_files_do_not_fill_the_hosts_memory() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", &format!("services: {{app: {{{APP}, hostname: named}}}}"));
+    stack.wharf(&["up", "-d"]).ok();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    assert!(!mounts.contains(stack.data_root().to_str().expect("path")), "nothing is mounted on the host");
+    for file in ["hosts", "hostname", "resolv.conf"] {
+        let written = format!("dd if=/dev/zero of=/etc/{file} bs=1M count=8 2>/dev/null; stat -c %s /etc/{file}");
+        assert_eq!(stack.sh("app", &written), (8 << 20).to_string(), "{file}: the container may write it");
+    }
+    let mut held = 0;
+    let mut directories = vec![stack.run_root()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).expect("run root").flatten() {
+            let metadata = entry.metadata().expect("metadata");
+            held += metadata.len();
+            directories.extend(metadata.is_dir().then(|| entry.path()));
+        }
+    }
+    assert!(held < 1 << 20, "{held} bytes in the run root");
+    // As Docker has it, a start writes them anew.
+    stack.wharf(&["restart", "-t", "0", "app"]).ok();
+    assert_eq!(
+        stack.sh("app", "cat /etc/hostname; stat -c '%a %u' /etc/hostname; tail -1 /etc/hosts | cut -f 2"),
+        "named\n644 0\nnamed"
+    );
+    stack.sh("app", "echo '10.0.0.1 mine' >> /etc/hosts");
+    assert!(stack.sh("app", "cat /etc/hosts").ends_with("10.0.0.1 mine"));
+}
+
+/// No user of the host gets at containers' files, or keeps an engine from starting by holding its lock; whatever modes a version
+/// before has left.
+#[test]
+fn other_users_of_the_host_are_kept_out() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::os::unix::process::CommandExt;
+    let stack = Stack::bare("nothing");
+    let (run, data) = (stack.run_root(), stack.data_root());
+    let open = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("mode");
+    open(run.parent().expect("the test's directory"), 0o755);
+    for path in [&run, &data, &run.join("containers"), &data.join("containers"), &data.join("volumes")] {
+        std::fs::create_dir_all(path).expect("directory");
+        open(path, 0o755);
+    }
+    let lock = run.join("engine.lock");
+    std::fs::write(&lock, "").expect("lock");
+    open(&lock, 0o644);
+    let mut holder =
+        std::process::Command::new("flock").arg(&lock).args(["sleep", "1000"]).uid(1000).gid(1000).spawn().expect("flock");
+    let locked = || std::process::Command::new("flock").arg("-n").arg(&lock).arg("true").status().expect("flock");
+    eventually("the user has the lock", 5, || !locked().success());
+    stack.wharf(&["container", "ls"]).ok();
+    let mode = |path: &Path| std::fs::symlink_metadata(path).expect("metadata").mode() & 0o7777;
+    let modes =
+        [&run, &data, &lock, &run.join("containers"), &data.join("containers"), &data.join("volumes")].map(|path| mode(path));
+    assert_eq!(modes, [0o700, 0o710, 0o600, 0o700, 0o710, 0o711]);
+    let user = |path: &Path| std::process::Command::new("cat").arg(path).uid(1000).gid(1000).output().expect("cat");
+    for path in [&lock, &data.join("engine.lock"), &run.join("engine.start")] {
+        assert!(String::from_utf8_lossy(&user(path).stderr).contains("Permission denied"), "{}", path.display());
+    }
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(holder.id() as i32), nix::sys::signal::Signal::SIGKILL).expect("kill");
+    holder.wait().expect("flock");
+    stack.wharf(&["engine", "stop"]).ok();
+    // A symlink in its place is not followed.
+    let victim = stack.path("victim");
+    std::fs::write(&victim, "").expect("file");
+    open(&victim, 0o644);
+    std::fs::remove_file(&lock).expect("lock");
+    symlink(&victim, &lock).expect("link");
+    stack.wharf(&["container", "ls"]).ok();
+    assert_eq!((mode(&victim), mode(&lock)), (0o644, 0o600));
+    stack.wharf(&["engine", "stop"]).ok();
+    // Directories that are somebody else's, or hold somebody else's files.
+    let with = |run: &Path| stack.command(&["container", "ls"]).env("WHARF_RUN_ROOT", run).output().expect("wharf");
+    let theirs = stack.path("theirs");
+    std::fs::create_dir(&theirs).expect("directory");
+    nix::unistd::chown(&theirs, Some(1000.into()), Some(1000.into())).expect("chown");
+    let said = with(&theirs);
+    assert!(String::from_utf8_lossy(&said.stderr).contains("belongs to the user 1000"), "{said:?}");
+    let full = stack.path("full");
+    std::fs::create_dir(&full).expect("directory");
+    std::fs::write(full.join("file"), "").expect("file");
+    open(&full, 0o755);
+    let said = with(&full);
+    assert!(String::from_utf8_lossy(&said.stderr).contains("not wharf's"), "{said:?}");
+    assert_eq!(mode(&full), 0o755);
+}
+
+/// FIFOs and devices in the place of files that the runtime reads, and a set-user-ID program or a device on what the engine mounts.
+#[test]
+fn special_files_hang_no_start() {
+    let stack = Stack::new("nothing");
+    stack.write(
+        "Dockerfile",
+        "FROM busybox:local\nRUN rm /etc/passwd /etc/group && mkfifo /etc/passwd && mknod /etc/group c 1 5\nCMD [\"sleep\", \"1000\"]\n",
+    );
+    stack.wharf(&["image", "build", "-t", "special", "."]).ok();
+    let service = |runtime: &str| {
+        format!("services: {{app: {{image: special, stop_signal: SIGKILL, user: '1000:1000', runtime: {runtime}}}}}")
+    };
+    stack.write("compose.yaml", &service("wharf"));
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(stack.sh("app", "grep '^[UG]id' /proc/self/status | cut -f 2"), "1000\n1000");
+    stack.wharf(&["exec", "-T", "-u", "7", "app", "cat", "/proc/self/status"]).ok();
+    stack.wharf(&["exec", "-T", "-u", "root", "app", "true"]).fails(128, &["no user `root`"]);
+    // runc opens them by itself, and would wait.
+    stack.write("compose.yaml", &service("runc"));
+    stack.wharf(&["up", "-d"]).fails(1, &["/etc/passwd of the image", "not a regular file"]);
+    // An image that is mounted in a container is there to be read and run, and nothing more.
+    stack.write(
+        "compose.yaml",
+        &format!("services: {{app: {{{APP}, volumes: [{{type: image, source: special, target: /image}}]}}}}"),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(stack.sh("app", "/image/bin/busybox echo runs; head -c 1 /image/etc/group 2>&1; mount | grep ' /image ' | grep -oE 'noexec|nosuid|nodev|ro,'"), "runs\nhead: /image/etc/group: Permission denied\nro,\nnosuid\nnodev");
 }
