@@ -12,22 +12,26 @@ pub const DEFAULT: &str = "wharf-default";
 
 const LOADED: &str = "/sys/kernel/security/apparmor/profiles";
 
-/// What Docker's default profile allows and denies (moby, `profiles/apparmor/template.go`): everything that capabilities and
-/// seccomp let through, but no mount, and no write to the kernel's own files below /proc and /sys.
+/// Where AppArmor's own rules are, which a profile may take in.
+const RULES: &str = "/etc/apparmor.d";
+
+/// What Docker's default profile allows and denies (moby/profiles, `apparmor/template.go`): everything that capabilities and
+/// seccomp let through, but no mount, no AF_ALG (which a 32-bit program reaches by a call whose arguments seccomp does not see),
+/// and no write to the kernel's own files below /proc and /sys.
 const PROFILE: &str = r"
-#include <tunables/global>
-profile wharf-default flags=(attach_disconnected,mediate_deleted) {
-  #include <abstractions/base>
   network,
+  deny network alg,
   capability,
   file,
   umount,
   signal (receive) peer=unconfined,
+  signal (receive) peer=runc,
+  signal (receive) peer=crun,
   signal (send, receive) peer=wharf-default,
   ptrace (trace, read, tracedby, readby) peer=wharf-default,
   deny mount,
   deny @{PROC}/* w,
-  deny @{PROC}/{[^1-9],[^1-9][^0-9],[^1-9s][^0-9y][^0-9s],[^1-9][^0-9][^0-9][^0-9/]*}/** w,
+  deny @{PROC}/{[^1-9/],[^1-9/][^0-9/],[^1-9s/][^0-9y/][^0-9s/],[^1-9/][^0-9/][^0-9/][^0-9/]*}/** w,
   deny @{PROC}/sys/[^k]** w,
   deny @{PROC}/sys/kernel/{?,??,[^s][^h][^m]**} w,
   deny @{PROC}/sysrq-trigger rwklx,
@@ -40,8 +44,22 @@ profile wharf-default flags=(attach_disconnected,mediate_deleted) {
   deny /sys/firmware/** rwklx,
   deny /sys/devices/virtual/powercap/** rwklx,
   deny /sys/kernel/security/** rwklx,
-}
 ";
+
+/// The profile, with what this host has of AppArmor's own rules. Version 3.0 of its language: in later ones `network` has no
+/// sockets of the family unix.
+fn profile(rules: &Path) -> String {
+    let has = |name: &str| rules.join(name).exists();
+    let abi = if has("abi/3.0") { "abi <abi/3.0>,\n" } else { "" };
+    let variables = if has("tunables/global") { "#include <tunables/global>" } else { "@{PROC}=/proc/" };
+    let base = if has("abstractions/base") { "  #include <abstractions/base>" } else { "" };
+    format!("{abi}{variables}\nprofile {DEFAULT} flags=(attach_disconnected,mediate_deleted) {{\n{base}{PROFILE}}}\n")
+}
+
+#[cfg(test)]
+pub(super) fn rules() -> impl Iterator<Item = &'static str> {
+    PROFILE.lines().map(str::trim).filter(|line| !line.is_empty())
+}
 
 /// Whether the kernel confines by AppArmor.
 pub fn is_enabled() -> bool {
@@ -67,7 +85,7 @@ pub fn load_default() -> io::Result<()> {
         .stderr(Stdio::piped())
         .spawn()?;
     if let Some(mut input) = parser.stdin.take() {
-        input.write_all(PROFILE.as_bytes())?;
+        input.write_all(profile(Path::new(RULES)).as_bytes())?;
     }
     let output = parser.wait_with_output()?;
     if output.status.success() {
@@ -112,5 +130,24 @@ impl Confinement {
     /// The kernel's.
     pub fn enter(mut self) -> io::Result<()> {
         self.current.write_all(format!("changeprofile {}", self.profile).as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_profile_takes_in_what_the_host_has() {
+        let rules = tempfile::tempdir().unwrap();
+        let bare = profile(rules.path());
+        assert!(bare.starts_with("@{PROC}=/proc/\nprofile wharf-default flags="), "{bare}");
+        assert!(bare.ends_with("rwklx,\n}\n") && !bare.contains("include") && !bare.contains("abi <"), "{bare}");
+        for name in ["abi/3.0", "tunables/global", "abstractions/base"] {
+            std::fs::create_dir_all(rules.path().join(name)).unwrap();
+        }
+        let full = profile(rules.path());
+        assert!(full.starts_with("abi <abi/3.0>,\n#include <tunables/global>\nprofile"), "{full}");
+        assert!(full.contains("{\n  #include <abstractions/base>\n  network,\n"), "{full}");
     }
 }

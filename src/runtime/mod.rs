@@ -19,6 +19,8 @@ pub mod launch;
 mod limits;
 pub mod monitor;
 pub mod overlay;
+#[cfg(test)]
+mod profile_tests;
 pub mod quota;
 mod rootfs;
 pub mod scope;

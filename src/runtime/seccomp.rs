@@ -179,11 +179,11 @@ pub(super) fn ret(k: u32) -> BpfInstruction {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// Runs a program as the kernel does.
-    fn run(program: &[BpfInstruction], arch: u32, number: u32, argument: u64) -> u32 {
+    pub fn run(program: &[BpfInstruction], arch: u32, number: u32, argument: u64) -> u32 {
         let word = |offset: u32| match offset {
             0 => number,
             4 => arch,

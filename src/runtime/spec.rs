@@ -2,7 +2,8 @@
 
 use super::capabilities::Capabilities;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// What of a container decides its OCI configuration; everything resolved, nothing to look up but users.
 #[derive(Clone, Debug, Default)]
@@ -103,8 +104,8 @@ pub struct Resources {
     pub block_io: Value,
 }
 
-/// Paths that a container must not see (moby, `oci/defaults.go`, as of Docker 28).
-const MASKED: [&str; 13] = [
+/// Paths that a container must not see (moby, `daemon/pkg/oci/defaults.go`, as of Docker 29), besides [`thermal_throttles`].
+pub(super) const MASKED: [&str; 13] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -119,7 +120,7 @@ const MASKED: [&str; 13] = [
     "/sys/firmware",
     "/proc/sysrq-trigger",
 ];
-const READONLY: [&str; 4] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"];
+pub(super) const READONLY: [&str; 4] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"];
 
 /// Devices that a container may use, besides making any node (moby, `oci/devices`): kind, major, minor, access.
 const DEVICES: [(&str, Option<i64>, Option<i64>, &str); 11] = [
@@ -170,7 +171,8 @@ pub fn oci(settings: &Settings) -> Value {
         linux["devices"] = settings.devices.iter().map(device).collect();
     }
     if !settings.system_paths {
-        linux["maskedPaths"] = json!(MASKED);
+        static THROTTLES: LazyLock<Vec<String>> = LazyLock::new(|| thermal_throttles(Path::new("/sys/devices/system/cpu")));
+        linux["maskedPaths"] = MASKED.into_iter().chain(THROTTLES.iter().map(String::as_str)).collect();
         linux["readonlyPaths"] = json!(READONLY);
     }
     let mut config = json!({
@@ -190,6 +192,18 @@ pub fn oci(settings: &Settings) -> Value {
         config["domainname"] = json!(domainname);
     }
     config
+}
+
+/// Each processor's counters of how often it was too hot: they tell what else the host computes. A path in a kernel's directory
+/// of processors, which is as it is for as long as the host runs.
+fn thermal_throttles(processors: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(processors).into_iter().flatten().flatten();
+    let is_processor = |name: &str| name.strip_prefix("cpu").is_some_and(|n| n.parse::<u32>().is_ok());
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| is_processor(name));
+    let mut found: Vec<_> =
+        names.map(|name| processors.join(name).join("thermal_throttle")).filter(|path| path.exists()).collect();
+    found.sort();
+    found.into_iter().map(|path| path.display().to_string()).collect()
 }
 
 fn mounts(settings: &Settings) -> Vec<Value> {
@@ -316,6 +330,16 @@ fn add_limits(r: &Resources, value: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_processors_counters_are_masked() {
+        let host = tempfile::tempdir().unwrap();
+        for path in ["cpu0/thermal_throttle", "cpu11/thermal_throttle", "cpu2", "cpufreq/thermal_throttle", "cpuidle"] {
+            std::fs::create_dir_all(host.path().join(path)).unwrap();
+        }
+        let expected = ["cpu0", "cpu11"].map(|cpu| host.path().join(cpu).join("thermal_throttle").display().to_string());
+        assert_eq!(thermal_throttles(host.path()), expected);
+    }
 
     #[test]
     fn the_configuration_is_valid_oci() {
