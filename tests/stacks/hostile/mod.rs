@@ -317,3 +317,32 @@ fn others_on_the_host_are_out_of_reach() {
     // The engine's socket is nowhere in the container, and no device of the host's.
     assert_eq!(stack.sh("app", "find / -xdev -type s 2>/dev/null | wc -l; ls /dev | grep -cE 'vd|sd|mem|kmsg'; true"), "0\n0");
 }
+
+/// docs/security.md names a test for each attack: as code, `module::name` or `name`.
+#[test]
+fn every_test_that_the_security_page_names_is_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/security.md")).expect("the page");
+    let mut functions = std::collections::HashSet::new();
+    let mut directories = vec![root.join("src"), root.join("tests")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).expect("directory").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).expect("source");
+                let mut lines = text.lines().map(str::trim).skip_while(|line| !line.ends_with("test]"));
+                while let Some(name) = lines.find_map(|line| line.split("fn ").nth(1)?.split('(').next()) {
+                    functions.insert(name.to_string());
+                }
+            }
+        }
+    }
+    let rows = page.lines().filter(|line| line.starts_with('|'));
+    let cells = rows.filter_map(|row| row.trim_end_matches('|').rsplit('|').next());
+    let named: Vec<&str> = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    assert!(named.len() > 20, "the tables have tests in their last column: {named:?}");
+    let missing: Vec<_> = named.iter().filter(|name| !functions.contains(name.rsplit("::").next().unwrap_or(name))).collect();
+    assert!(missing.is_empty(), "no such tests: {missing:?}");
+}
