@@ -9,6 +9,9 @@ use crate::engine::record::{
 use crate::engine::{EngineError, devices, networks};
 use serde_json::Value;
 
+/// wharf's own addition to Docker's `HostConfig`: [`ContainerSpec::client_removes`].
+pub const CLIENT_REMOVES: &str = "WharfClientRemoves";
+
 /// Looks up a container that another shares something with.
 type Find<'a> = &'a dyn Fn(&str) -> Result<ContainerRecord, EngineError>;
 
@@ -198,6 +201,7 @@ pub fn of(find: Find<'_>, body: &Value) -> Result<ContainerSpec, EngineError> {
             .collect(),
         stdin_once: body["StdinOnce"].as_bool().unwrap_or(false),
         auto_remove: host["AutoRemove"].as_bool().unwrap_or(false),
+        client_removes: host[CLIENT_REMOVES].as_bool().unwrap_or(false),
         ..ContainerSpec::default()
     };
     for from in list(&host["VolumesFrom"]) {

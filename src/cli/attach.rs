@@ -2,7 +2,7 @@
 
 use super::terminal::{self, Ended, Joined};
 use super::{Failure, Global, Outcome, connect, project, ps};
-use crate::api::client::Client;
+use crate::api::client::{Client, ClientError};
 use serde_json::Value;
 
 #[derive(clap::Args, Debug)]
@@ -46,7 +46,7 @@ pub async fn to_container(client: &Client, id: &str, how: &How) -> Outcome {
     let from_start = false;
     match streams(client, id, Which::output(!how.no_stdin), how.sig_proxy, from_start, keys).await? {
         Ended::Detached => Ok(()),
-        Ended::Closed => match exit_code(client, id).await? {
+        Ended::Closed => match exit_code_of_ended(client, id).await? {
             0 => Ok(()),
             code => Err(Failure::Code(code)),
         },
@@ -146,11 +146,29 @@ pub async fn start_and_stay(client: &Client, id: &str, stay: Stay) -> Outcome {
     if streams(client, id, stay.which, stay.sig_proxy, true, keys).await? == Ended::Detached {
         return Ok(());
     }
-    let code = exit_code(client, id).await?;
+    let code = exit_code_of_ended(client, id).await?;
     if stay.rm {
         client.delete(&removal).await?;
     }
     if code == 0 { Ok(()) } else { Err(Failure::Code(code)) }
+}
+
+/// The exit code of a container whose streams have ended.
+///
+/// # Errors
+/// When it goes on: the streams were cut, since the engine has died, and what it has written since is in its log alone.
+async fn exit_code_of_ended(client: &Client, id: &str) -> Result<u8, Failure> {
+    match client.get::<Value>(&format!("/containers/{id}/json")).await {
+        Ok(known) if known["State"]["Running"] != true => exit_code(client, id).await,
+        Err(error @ ClientError::Refused { .. }) => Err(error.into()),
+        // The engine is dying, or another has come.
+        Ok(_) | Err(ClientError::Connect { .. } | ClientError::Protocol(_)) => {
+            let short = &id[..12.min(id.len())];
+            Err(Failure::Message(format!(
+                "the engine died, and the connection to the container with it; the container goes on, and `wharf container logs -f {short}` shows what it writes"
+            )))
+        }
+    }
 }
 
 /// Waits for a container's end, and gives its exit code.

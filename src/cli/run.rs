@@ -120,6 +120,7 @@ pub async fn run(global: &Global, command: Run) -> Outcome {
         stdin: stdin || tty,
         labels: command.label.iter().map(pair).collect(),
         auto_remove: command.rm && command.detach,
+        client_removes: command.rm && !command.detach,
     };
     let mut lines = client.post_lines(&up::path(&loaded, "run"), &request).await?;
     let mut steps = super::output::Steps::new(command.quiet);

@@ -10,6 +10,9 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// A monitor answers at once; one that is stopped does not.
+const MONITOR_MAY_TAKE: Duration = Duration::from_secs(5);
+
 impl Engine {
     /// Reads the state and takes every container over. Containers that must run and do not are started in the background.
     pub(super) async fn adopt(self: &Arc<Self>) {
@@ -37,10 +40,15 @@ impl Engine {
     }
 
     async fn adopt_container(self: &Arc<Self>, container: Arc<Container>) {
+        if container.with_record(|record| record.spec.client_removes && !record.spec.auto_remove) {
+            self.update(&container, |record| record.spec.auto_remove = true);
+        }
         let record = container.record();
         match MonitorLink::connect(&self.run_directory(&container.id)) {
             Ok(link) => self.adopt_running(&container, Arc::new(link)).await,
-            Err(_) if record.state.status().is_alive() => self.adopt_ended(&container, &record),
+            Err(_) if record.state.status().is_alive() => self.adopt_ended(&container, &record).await,
+            // Whoever has made it to be removed after its run has died with the engine, or has lost it.
+            Err(_) if record.spec.auto_remove => self.clone().remove_ended(container),
             Err(_) => {}
         }
     }
@@ -50,18 +58,36 @@ impl Engine {
         let status = async {
             link.send(&Request::Status, &[]).ok()?;
             loop {
-                // An exit that comes first is in the exit file as well.
-                if let (Event::Status { pid, started_at, paused, keeps_mounts }, _) = link.receive().await.ok()?? {
-                    locked(&container.live).keeps_mounts = keeps_mounts;
-                    return Some((pid, started_at, paused));
+                let event = link.receive().await.ok()??.0;
+                if matches!(event, Event::Status { .. } | Event::Exited(_) | Event::Failed { .. }) {
+                    return Some(event);
                 }
             }
         };
-        let Ok(Some((pid, started_at, paused))) = tokio::time::timeout(Duration::from_secs(5), status).await else {
-            locked(&container.live).link = None;
-            let record = container.record();
-            self.adopt_ended(container, &record);
-            return;
+        let known = tokio::time::timeout(MONITOR_MAY_TAKE, status).await;
+        let (pid, started_at, paused) = match known {
+            Ok(Some(Event::Status { pid, started_at, paused, keeps_mounts })) => {
+                locked(&container.live).keeps_mounts = keeps_mounts;
+                (pid, started_at, paused)
+            }
+            other => {
+                match other {
+                    // It has ended meanwhile, and its monitor stays until that is dealt with.
+                    Ok(Some(_)) => container.keep_parting(link),
+                    Ok(None) => locked(&container.live).link = None,
+                    // It must not go on beside the next.
+                    Err(_) => {
+                        locked(&container.live).link = None;
+                        link.kill_monitor();
+                    }
+                }
+                let record = container.record();
+                if record.state.status().is_alive() {
+                    self.adopt_ended(container, &record).await;
+                }
+                container.dismiss_parting();
+                return;
+            }
         };
         self.transition(container, &Transition::Found { pid, started_at, paused });
         let record = container.record();
@@ -99,9 +125,8 @@ impl Engine {
     }
 
     /// A container that had a process when the last engine saw it, and has none now.
-    fn adopt_ended(self: &Arc<Self>, container: &Arc<Container>, record: &ContainerRecord) {
-        self.cgroups.kill(&container.group());
-        self.cgroups.remove(&container.group());
+    async fn adopt_ended(self: &Arc<Self>, container: &Arc<Container>, record: &ContainerRecord) {
+        self.end_group(&container.group()).await;
         if let Some(ended) = record.state.finished_at.filter(|_| record.state.status() == Status::Restarting) {
             // It has ended before, and waited. When the host went down meanwhile, that was long ago.
             let waited = jiff::Timestamp::now().duration_since(ended).try_into().unwrap_or_default();

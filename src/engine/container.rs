@@ -30,6 +30,8 @@ pub struct Container {
 #[derive(Default)]
 pub(super) struct Live {
     pub link: Option<Arc<MonitorLink>>,
+    /// The monitor of the last run, which stays until it is told that its end is dealt with: until the next run, where there is one.
+    pub parting: Option<Arc<MonitorLink>>,
     /// Keeps the network namespace over restarts.
     pub namespace: Option<Arc<OwnedFd>>,
     pub resolver: Option<Serving>,
@@ -106,6 +108,34 @@ impl Container {
         locked(&self.live).link.clone()
     }
 
+    /// Keeps the monitor of a run that has ended; an earlier one may go.
+    pub(super) fn keep_parting(&self, link: Arc<MonitorLink>) {
+        let earlier = {
+            let mut live = locked(&self.live);
+            live.link = None;
+            live.parting.replace(link)
+        };
+        dismiss(earlier);
+    }
+
+    /// Lets the monitor of the last run go, unless the container waits for its restart.
+    pub(super) fn dismiss_parting(&self) {
+        if self.status() != Status::Restarting {
+            let parting = locked(&self.live).parting.take();
+            dismiss(parting);
+        }
+    }
+
+    /// Tells its monitors that the engine leaves on purpose.
+    pub(super) fn say_goodbye(&self) {
+        let (link, parting) = {
+            let live = locked(&self.live);
+            (live.link.clone(), live.parting.clone())
+        };
+        dismiss(link);
+        dismiss(parting);
+    }
+
     /// Sends its monitor a request.
     ///
     /// # Errors
@@ -135,4 +165,9 @@ impl Container {
             }
         }
     }
+}
+
+fn dismiss(link: Option<Arc<MonitorLink>>) {
+    // One that is gone needs no goodbye.
+    link.iter().for_each(|link| drop(link.send(&Request::Goodbye, &[])));
 }

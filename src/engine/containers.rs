@@ -27,6 +27,9 @@ use std::time::Duration;
 
 /// Docker's, where neither service nor image says another.
 const DEFAULT_STOP_TIMEOUT: u64 = 10;
+/// The end of a container that was killed is known at once, or something is wrong.
+const KILLED_AT_ONCE: Duration = Duration::from_secs(1);
+const KILLED_AT_LAST: Duration = Duration::from_secs(30);
 
 impl Engine {
     /// The image that a reference means here.
@@ -180,7 +183,9 @@ impl Engine {
         }
         self.change(container, ContainerRecord::start_requested)?;
         self.prepare(container).await?;
-        self.start_locked(container).await?;
+        let started = self.start_locked(container).await;
+        container.dismiss_parting();
+        started?;
         self.run_hooks(container, |spec| &spec.post_start, "post_start").await
     }
 
@@ -244,10 +249,10 @@ impl Engine {
             fds.extend(joined.iter().map(|(_, fd)| fd.as_fd()));
             let monitor = sys::spawn(&program, &args, &fds).map_err(EngineError::io("starting a monitor"))?;
             locked(&this.monitors).insert(monitor);
-            Ok((ours, scope))
+            Ok((ours, monitor, scope))
         });
-        let (socket, _scope) = spawned.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
-        let link = Arc::new(MonitorLink::new(socket).map_err(EngineError::io("talking to the monitor"))?);
+        let (socket, monitor, _scope) = spawned.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
+        let link = Arc::new(MonitorLink::new(socket, monitor).map_err(EngineError::io("talking to the monitor"))?);
         self.follow_new(container, link).await
     }
 
@@ -279,6 +284,7 @@ impl Engine {
         if record.state.status() == Status::Restarting {
             self.unplace(container);
             self.transition(container, &Transition::RestartCancelled);
+            container.dismiss_parting();
             return Ok(());
         }
         if !record.state.status().is_alive() {
@@ -310,9 +316,30 @@ impl Engine {
         if signal != libc::SIGKILL && tokio::time::timeout(Duration::from_secs(seconds), stopped).await.is_err() {
             send(libc::SIGKILL)?;
         }
-        container.wait_until(over).await;
+        self.await_killed(container).await?;
         self.emit_container(container, "stop", &[]);
         Ok(())
+    }
+
+    /// Waits for the end of a container that was sent SIGKILL. A monitor that hangs tells no end: it is ended with the container.
+    async fn await_killed(&self, container: &Container) -> Result<(), EngineError> {
+        let over = |record: &ContainerRecord| !record.state.status().has_process();
+        if tokio::time::timeout(KILLED_AT_ONCE, container.wait_until(over)).await.is_ok() {
+            return Ok(());
+        }
+        if !container.monitor_answers(super::exec::SILENCE).await
+            && let Some(link) = container.link()
+        {
+            tracing::warn!("the monitor of {} does not answer; it is killed", container.name());
+            self.cgroups.kill(&container.group());
+            link.kill_monitor();
+        }
+        tokio::time::timeout(KILLED_AT_LAST, container.wait_until(over)).await.map_err(|_| {
+            EngineError::Conflict(format!(
+                "the container {} goes on though it was killed: the kernel keeps one of its processes, perhaps for a disk that does not answer",
+                container.name()
+            ))
+        })
     }
 
     fn stop_signal(record: &ContainerRecord) -> i32 {
@@ -408,7 +435,9 @@ impl Engine {
             return Err(error);
         }
         self.update(container, ContainerRecord::start_requested);
-        self.start_locked(container).await?;
+        let started = self.start_locked(container).await;
+        container.dismiss_parting();
+        started?;
         self.emit_container(container, "restart", &[]);
         Ok(())
     }
@@ -496,6 +525,7 @@ impl Engine {
             record.apply(&Transition::Removed);
             (record.clone(), removal)
         };
+        container.dismiss_parting();
         self.containers.remove(container);
         container.changed.send_modify(|count| *count += 1);
         let _ = fs::remove_dir_all(self.run_directory(&container.id));

@@ -4,9 +4,10 @@ use super::Engine;
 use super::error::EngineError;
 use super::lifecycle::WhenIdle;
 use super::record::ContainerRecord;
-use crate::runtime::cgroup::Hierarchy;
+use crate::runtime::cgroup::{Frozen, Hierarchy};
 use crate::runtime::scope::Scope;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// An engine's part of the control groups, where systemd wants it to have one. An engine that a command has started goes there
 /// itself: in its user's session it would end with that. One that systemd has started stays in its service.
@@ -27,6 +28,10 @@ pub(super) fn delegated(cgroups: &Hierarchy, name: &str, when_idle: WhenIdle) ->
 fn is_slice(parent: &str) -> bool {
     parent.ends_with(".slice") && !parent.contains('/')
 }
+
+/// A process that was killed is gone within so many looks at its group, or never will be.
+const TRIES: u32 = 400;
+const PAUSE: Duration = Duration::from_millis(5);
 
 impl Engine {
     /// The control group of a container that is about to start: `None` for the one that its id and its service say. With it
@@ -53,8 +58,31 @@ impl Engine {
     /// Ends and removes what is left of a container that nobody knows any more.
     pub(super) fn remove_stray_groups(&self, id: &str) {
         for group in [Some(id.to_string()), self.scope.as_ref().map(|scope| scope.group_of(id))].into_iter().flatten() {
-            self.cgroups.kill(&group);
-            self.cgroups.remove(&group);
+            for _ in 0..TRIES {
+                if self.cgroups.remove(&group) {
+                    break;
+                }
+                let _ = self.cgroups.set_frozen(&group, Frozen::No);
+                self.cgroups.kill(&group);
+                std::thread::sleep(PAUSE);
+            }
         }
+    }
+
+    /// Kills what is left in a container's group, and removes that: a process that was killed takes a moment to be gone.
+    pub(super) async fn end_group(&self, group: &str) {
+        if self.cgroups.remove(group) {
+            return;
+        }
+        // What is frozen does not die.
+        let _ = self.cgroups.set_frozen(group, Frozen::No);
+        for _ in 0..TRIES {
+            self.cgroups.kill(group);
+            tokio::time::sleep(PAUSE).await;
+            if self.cgroups.remove(group) {
+                return;
+            }
+        }
+        tracing::warn!("the control group {group} still has processes, though they were killed");
     }
 }

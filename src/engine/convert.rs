@@ -244,6 +244,7 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
         restart_window: nanos(policy.and_then(|p| p.window.as_ref())),
         stdin_once: false,
         auto_remove: false,
+        client_removes: false,
     })
 }
 

@@ -15,7 +15,7 @@ pub enum EngineError {
     #[error("the container {name} is not running")]
     NotRunning { name: String },
     /// It is stopped (SIGSTOP), or waits for a disk.
-    #[error("the monitor of the container {name} does not answer; `wharf container kill {name}` ends both")]
+    #[error("the monitor of the container {name} does not answer; `wharf container stop {name}` ends both")]
     Unresponsive { name: String },
     #[error("the request's body is larger than {0} bytes")]
     TooLarge(usize),

@@ -7,7 +7,6 @@ use crate::image::Store;
 use crate::image::registry::Registry;
 use crate::network::firewall::{Firewall, keep_through};
 use crate::runtime::cgroup::Hierarchy;
-use crate::runtime::control::Request;
 use crate::runtime::sys::{self, Recursive};
 use nix::fcntl::OFlag;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -267,9 +266,7 @@ impl Engine {
     /// Lets go: monitors are told not to bring an engine back, and what no container needs is taken away.
     fn leave(&self) {
         for container in self.containers() {
-            if let Some(link) = container.link() {
-                let _ = link.send(&Request::Goodbye, &[]);
-            }
+            container.say_goodbye();
         }
         self.leave_unknown();
         if let Err(error) = self.journal.sync() {

@@ -1,6 +1,8 @@
 //! The engine's end of a monitor's control socket.
 
 use crate::runtime::control::{self, Event, Request};
+use crate::runtime::sys;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,17 +20,19 @@ thread_local! {
 pub struct MonitorLink {
     /// A SOCK_SEQPACKET, of which tokio has no type of its own: readiness is the same.
     socket: UnixDatagram,
+    /// The monitor's process.
+    pid: i32,
 }
 
 impl MonitorLink {
-    /// Takes the engine's end of a socket pair.
+    /// Takes the engine's end of a socket pair with the monitor of a process id.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+    pub fn new(socket: OwnedFd, pid: i32) -> io::Result<Self> {
         let socket = std::os::unix::net::UnixDatagram::from(socket);
         socket.set_nonblocking(true)?;
-        Ok(MonitorLink { socket: UnixDatagram::from_std(socket)? })
+        Ok(MonitorLink { socket: UnixDatagram::from_std(socket)?, pid })
     }
 
     /// Connects to a monitor that an earlier engine started.
@@ -36,7 +40,10 @@ impl MonitorLink {
     /// # Errors
     /// ECONNREFUSED or ENOENT when the monitor is gone.
     pub fn connect(run_directory: &Path) -> io::Result<Self> {
-        Self::new(connect_to(run_directory)?)
+        let socket = connect_to(run_directory)?;
+        // Of whoever listens there.
+        let peer = getsockopt(&socket, PeerCredentials)?;
+        Self::new(socket, peer.pid())
     }
 
     /// Whether a monitor listens in a run directory. An engine that is connected to it loses its
@@ -51,6 +58,16 @@ impl MonitorLink {
     /// EPIPE when the monitor is gone.
     pub fn send(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         control::send(self.socket.as_fd(), request, fds)
+    }
+
+    /// Ends a monitor that hangs; the end of the connection is what tells.
+    pub fn kill_monitor(&self) {
+        let Ok(process) = sys::pidfd_open(self.pid) else { return };
+        // What was opened is a monitor, and not another process that has got its id since.
+        let line = std::fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        if line.split(|byte| *byte == 0).nth(1) == Some(b"monitor") {
+            sys::pidfd_signal(process.as_fd(), libc::SIGKILL);
+        }
     }
 
     /// Waits for the monitor's next word; `None` when it is gone.

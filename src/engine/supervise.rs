@@ -51,13 +51,12 @@ impl Engine {
                 Ok(Some(received)) => received,
                 Ok(None) | Err(_) => {
                     locked(&container.live).link = None;
+                    // EOF without an exit: the monitor was killed, and its container ends with it.
+                    self.end_group(&container.group()).await;
                     if started.is_none() {
-                        // EOF without an exit: the monitor was killed, and its container ends with it.
-                        self.cgroups.kill(&container.group());
                         let exit = self.recorded_exit(&container.id).unwrap_or_else(|| Exit::now(137));
                         self.ended(&container, &exit);
                     }
-                    self.cgroups.remove(&container.group());
                     return;
                 }
             };
@@ -70,7 +69,7 @@ impl Engine {
                     }
                 }
                 Event::Failed { message, code } => {
-                    locked(&container.live).link = None;
+                    container.keep_parting(link);
                     match started.take() {
                         Some(sender) => drop(sender.send(Err((message, code)))),
                         None => self.ended(&container, &Exit::now(code)),
@@ -78,7 +77,7 @@ impl Engine {
                     return;
                 }
                 Event::Exited(exit) => {
-                    locked(&container.live).link = None;
+                    container.keep_parting(link);
                     self.ended(&container, &exit);
                     return;
                 }
@@ -110,6 +109,7 @@ impl Engine {
 
     fn on_started(self: &Arc<Self>, container: &Arc<Container>, pid: i32, at: Timestamp) {
         self.transition(container, &Transition::Started { pid, at });
+        container.dismiss_parting();
         self.watch_health(container);
     }
 
@@ -143,6 +143,7 @@ impl Engine {
             record.apply(&Transition::Ended { exit, verdict });
             verdict
         });
+        container.dismiss_parting();
         self.emit_transition(container, &Transition::Ended { exit, verdict });
         match verdict {
             Verdict::Restart { after, .. } if !going_down => self.restart_after(container, after),

@@ -69,7 +69,7 @@ fn run(directory: &Path) -> Result<(), StepFailed> {
     // The kernel shall rather kill the container than the one who tells why it died.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
     nix::unistd::chdir(directory).doing("entering the run directory")?;
-    let mut monitor = match Monitor::start() {
+    let mut monitor = match Monitor::start(&engine) {
         Ok(monitor) => monitor,
         Err(failure) => {
             let _ = control::send(engine.as_fd(), &Event::Failed { message: failure.to_string(), code: failure.code }, &[]);
@@ -132,14 +132,9 @@ const CHUNK: usize = 128 * 1024;
 const PIPE_SIZE: i32 = 256 * 1024;
 
 impl Monitor {
-    fn start() -> Result<Self, StepFailed> {
-        let directory = File::open(".").doing("opening the run directory")?;
-        let alone = Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|_| {
-            StepFailed::because(
-                "opening the log",
-                "No space left on device: the last lines of its last run wait for room on the disk; make room, and start it again",
-            )
-        })?;
+    /// Sets the container up. One that is late must not go on beside another: its engine may have died, and the next may have
+    /// started the container again.
+    fn start(engine: &OwnedFd) -> Result<Self, StepFailed> {
         let text = std::fs::read("launch.json").doing("reading the launch file")?;
         let brief: Brief = serde_json::from_slice(&text).map_err(std::io::Error::from).doing("reading the launch file")?;
         if let Some(monitors) = &brief.monitors {
@@ -150,6 +145,7 @@ impl Monitor {
             let fd = sys::inherited(fd).ok_or_else(|| StepFailed::because("starting", "a namespace to join is missing"))?;
             joined.set(*join, fd);
         }
+        let alone = lock_run_directory()?;
         let log = Writer::open(brief.log.path.clone(), brief.log.max_size, brief.log.max_files)
             .doing(format_args!("opening the log {}", brief.log.path.display()))?
             .at_once(brief.terminal || brief.stdin);
@@ -188,6 +184,10 @@ impl Monitor {
         let address = UnixAddr::new("control").doing("naming the control socket")?;
         bind(listener.as_raw_fd(), &address).doing("binding the control socket")?;
         listen(&listener, Backlog::new(4).unwrap_or(Backlog::MAXCONN)).doing("listening on the control socket")?;
+        // An engine that comes from here on finds the control socket, and takes the container over.
+        if closed(engine) {
+            return Err(StepFailed::because("starting", "the engine that wanted the container has gone"));
+        }
         let inherited = Inherited { stdio, joined, status: status_child, monitor: handing_child };
         let init = match &brief.runtime {
             Some(program) => {
@@ -544,15 +544,47 @@ impl Monitor {
             Event::Exited(exit)
         };
         let recorded = if let Event::Exited(exit) = &event { exit.record(&self.brief.exit_file) } else { Ok(()) };
-        let _ = std::fs::remove_file("control");
         if !self.stalled {
             self.alone = None;
         }
         // The engine is told in any case: it writes down the exit, too.
         self.tell(&event);
-        self.engine = None;
-        self.write_last_lines(chunk);
+        if self.stalled {
+            let _ = std::fs::remove_file("control");
+            self.engine = None;
+            self.write_last_lines(chunk);
+        } else {
+            self.part(&event)?;
+        }
         recorded.doing("recording the exit")
+    }
+
+    /// Stays until the engine has taken note of the end. One that restarts the container does so with the next start: until then
+    /// this is the process that brings an engine back, if no other container has one.
+    fn part(&mut self, event: &Event) -> Result<(), StepFailed> {
+        (self.input, self.terminal, self.handing) = (None, None, None);
+        (self.outputs, self.execs) = (Vec::new(), Vec::new());
+        let mut seconds = 0;
+        // The exit is on the disk: an engine that does not come back, or is of an earlier version, reads it there.
+        while !self.goodbye && seconds < ALONE_SECONDS {
+            if self.engine.is_none() {
+                seconds += 1;
+                self.revive();
+            }
+            self.wait()?;
+            while let Ok(Some(_)) = self.signals.read_signal() {}
+            self.accept();
+            while let Some(engine) = self.engine.as_ref().filter(|engine| readable(engine)) {
+                match control::receive::<Request>(engine.as_fd(), &mut self.message) {
+                    Ok(Some((Request::Goodbye, _))) => self.goodbye = true,
+                    Ok(Some((Request::Status, _))) => self.tell(event),
+                    Ok(Some(_)) => {}
+                    Ok(None) | Err(_) => self.engine = None,
+                }
+            }
+            self.message = Vec::new();
+        }
+        Ok(())
     }
 
     /// Moves what is left of the output into the log, until the log refuses it.
@@ -621,6 +653,33 @@ fn fork_init(brief: &Brief, launch_file: &[u8], inherited: Inherited) -> Result<
 
 /// How long the last lines of a container wait for a log that fails otherwise than by a full disk.
 const OTHER_TROUBLE_SECONDS: u32 = 5;
+/// So long a monitor whose container has ended tries to bring an engine back.
+const ALONE_SECONDS: u32 = 60;
+/// A monitor that has just told an exit may hold the lock for so long.
+const LOCK_TRIES: u32 = 100;
+
+/// One monitor at a time runs a container. The container's processes have the lock as well until their programs run.
+fn lock_run_directory() -> Result<Flock<File>, StepFailed> {
+    let mut directory = File::open(".").doing("opening the run directory")?;
+    for _ in 0..LOCK_TRIES {
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((again, Errno::EWOULDBLOCK | Errno::EINTR)) => directory = again,
+            Err((_, errno)) => return Err(errno).doing("locking the run directory"),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    Err(StepFailed::because(
+        "opening the log",
+        "another monitor runs the container, or No space left on device: the last lines of its last run wait for room on the disk; make room, and start it again",
+    ))
+}
+
+/// Whether the other side of a socket is gone.
+fn closed(socket: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
+}
 
 /// Whether a read would not block.
 fn readable(fd: &OwnedFd) -> bool {

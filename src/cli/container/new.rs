@@ -3,6 +3,7 @@
 use super::limits::{Limits, size};
 use crate::api::client::Client;
 use crate::api::reply::escape;
+use crate::api::spec::CLIENT_REMOVES;
 use crate::cli::network::pairs;
 use crate::cli::output::Steps;
 use crate::cli::{Failure, Outcome, attach, images};
@@ -454,13 +455,17 @@ impl New {
     }
 
     /// The container in Docker's form.
-    fn body(&self, image: &Value, stdin: bool, auto_remove: bool) -> Result<Value, Failure> {
+    fn body(&self, image: &Value, stdin: bool, removal: Removal) -> Result<Value, Failure> {
         let entrypoint = self.entrypoint.as_deref().map(shell_words::split).transpose();
         let entrypoint = entrypoint.map_err(|e| Failure::Message(format!("--entrypoint: {e}")))?;
         let mut labels = file_lines(&self.label_file)?;
         labels.extend(self.label.iter().cloned());
         let mut host = self.host(image)?;
-        host["AutoRemove"] = json!(auto_remove);
+        match removal {
+            Removal::Nobody => {}
+            Removal::Engine => host["AutoRemove"] = json!(true),
+            Removal::Client => host[CLIENT_REMOVES] = json!(true),
+        }
         Ok(json!({
             "Image": self.image,
             "Cmd": self.command,
@@ -483,7 +488,7 @@ impl New {
     }
 
     /// Makes the container; gives its id.
-    async fn create(&self, client: &Client, stdin: bool, auto_remove: bool) -> Result<String, Failure> {
+    async fn create(&self, client: &Client, stdin: bool, removal: Removal) -> Result<String, Failure> {
         let failed = |e: std::io::Error, path: &Path| Failure::Message(format!("writing {}: {e}", path.display()));
         // Before anything is made: an id that cannot be written would be lost.
         let id_file = self.cidfile.as_ref().map(|path| {
@@ -507,7 +512,7 @@ impl New {
             }
         }
         let name = self.name.as_ref().map(|name| format!("?name={}", escape(name))).unwrap_or_default();
-        let body = self.body(&image, stdin, auto_remove)?;
+        let body = self.body(&image, stdin, removal)?;
         let made = client.post::<Value>(&format!("/containers/create{name}"), &body).await;
         if let (Err(_), Some((_, path))) = (&made, &id_file) {
             let _ = std::fs::remove_file(path);
@@ -521,12 +526,21 @@ impl New {
     }
 }
 
+/// Who removes a container that has ended.
+#[derive(Clone, Copy)]
+enum Removal {
+    Nobody,
+    Engine,
+    Client,
+}
+
 /// Makes a container; gives its id.
 ///
 /// # Errors
 /// What of it is not understood, or why it cannot be made.
 pub async fn create(client: &Client, command: &Create) -> Result<String, Failure> {
-    command.new.create(client, command.new.interactive, command.rm).await
+    let removal = if command.rm { Removal::Engine } else { Removal::Nobody };
+    command.new.create(client, command.new.interactive, removal).await
 }
 
 /// Makes a container, starts it, and stays with it unless it is to be left.
@@ -539,7 +553,12 @@ pub async fn run(client: &Client, command: Run) -> Outcome {
         return Err(Failure::Message("--attach and --detach do not go together: leave one out".into()));
     }
     // Who stays removes it when he has read to its end; who leaves leaves that to the engine.
-    let id = new.create(client, new.interactive, rm && detach).await?;
+    let removal = match (rm, detach) {
+        (false, _) => Removal::Nobody,
+        (true, true) => Removal::Engine,
+        (true, false) => Removal::Client,
+    };
+    let id = new.create(client, new.interactive, removal).await?;
     let joined = |stream: &str| attach.iter().any(|wanted| wanted.eq_ignore_ascii_case(stream));
     let which = match attach.is_empty() {
         true => attach::Which::output(new.interactive),

@@ -54,6 +54,9 @@ pub struct RunRequest {
     pub labels: IndexMap<String, String>,
     /// The engine removes it when it has ended.
     pub auto_remove: bool,
+    /// The client does.
+    #[serde(default)]
+    pub client_removes: bool,
 }
 
 /// A line of the answer to `up` and `down`.
@@ -212,7 +215,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::up`].
     pub async fn run(self: &Arc<Self>, request: RunRequest, progress: ProgressSender) -> Result<(), EngineError> {
-        let RunRequest { up, service, name, use_aliases, stdin, labels, auto_remove } = request;
+        let RunRequest { up, service, name, use_aliases, stdin, labels, auto_remove, client_removes } = request;
         let images: HashSet<String> = up.project.services.values().flat_map(|s| s.images()).map(str::to_string).collect();
         let turn = self.projects.take(&up.project.name, Change::Run, &progress).await?;
         let mut observed = self.observe(&up.project.name, images.into_iter(), false)?;
@@ -237,7 +240,7 @@ impl Engine {
             spec.networks.iter_mut().for_each(|endpoint| endpoint.aliases.clear());
         }
         (spec.stdin_open, spec.stdin_once) = (stdin, stdin);
-        spec.auto_remove = auto_remove;
+        (spec.auto_remove, spec.client_removes) = (auto_remove, client_removes);
         let container = self.create(&name, spec)?;
         self.sync().await?;
         let _ = context.progress.send(Progress::Created(container.id.clone()));

@@ -82,6 +82,9 @@ pub struct ContainerSpec {
     pub stdin_once: bool,
     /// It is removed, with its anonymous volumes, when it has ended.
     pub auto_remove: bool,
+    /// The client that runs it in the foreground removes it when it has read to its end. When that client has lost its engine,
+    /// the next engine does.
+    pub client_removes: bool,
 }
 
 /// Whose namespace a container has.
