@@ -28,7 +28,9 @@ pub async fn archive(engine: &Arc<Engine>, id: &str, query: &Query, request: Req
         return reply::empty(200);
     }
     if method == Method::DELETE {
-        engine.remove_path(&container, &path)?;
+        let engine = engine.clone();
+        let removed = tokio::task::spawn_blocking(move || engine.remove_path(&container, &path));
+        removed.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
         return reply::empty(204);
     }
     let stat = engine.stat_path(&container, &path)?;

@@ -13,6 +13,7 @@ use super::recovery::Kind;
 use super::registry::NameReservation;
 use super::volumes::NewVolume;
 use super::{Container, Engine, locked, new_id};
+use crate::image::store::remove_files;
 use crate::image::{Image, ImageRef};
 use crate::runtime::control::Request;
 use crate::runtime::launch::{Exit, Join};
@@ -528,7 +529,7 @@ impl Engine {
         container.dismiss_parting();
         self.containers.remove(container);
         container.changed.send_modify(|count| *count += 1);
-        let _ = fs::remove_dir_all(self.run_directory(&container.id));
+        let _ = remove_files(&self.run_directory(&container.id));
         if !record.spec.storage_opt.is_empty() {
             quota::release(&removal.path().join("upper"));
         }

@@ -5,7 +5,7 @@
 //! does not know it. A manifest is the record as it was at the making; it is not synced, and read only when the journal has
 //! lost the record.
 
-use crate::image::store::remove_tree;
+use crate::image::store::remove_files;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, DirBuilder, File};
@@ -47,7 +47,7 @@ impl Draft {
     /// The disk's, or that the directory exists.
     pub fn new(parent: &Path, name: &str) -> io::Result<Self> {
         let (path, finished) = (parent.join(format!("{NEW}{name}")), parent.join(name));
-        remove_tree(&path)?;
+        remove_files(&path)?;
         DirBuilder::new().mode(0o755).create(&path)?;
         Ok(Draft { path, finished })
     }
@@ -68,7 +68,7 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         // Once it is finished, there is nothing of this name.
-        let _ = remove_tree(&self.path);
+        let _ = remove_files(&self.path);
     }
 }
 
@@ -87,7 +87,7 @@ impl Removal {
         let name = directory.file_name().unwrap_or_default().to_string_lossy();
         let path = directory.with_file_name(format!("{REMOVING}{name}"));
         if directory.exists() {
-            remove_tree(&path)?;
+            remove_files(&path)?;
             fs::rename(directory, &path)?;
         }
         Ok(Removal { path, whole: directory.to_path_buf() })
@@ -109,7 +109,7 @@ impl Removal {
     /// # Errors
     /// The disk's.
     pub fn finish(self) -> io::Result<()> {
-        remove_tree(&self.path)
+        remove_files(&self.path)
     }
 }
 
@@ -162,7 +162,7 @@ pub fn remove_unfinished(parent: &Path, name: &str) -> io::Result<()> {
     [NEW, REMOVING].iter().try_for_each(|prefix| {
         let path = parent.join(format!("{prefix}{name}"));
         match fs::remove_file(&path) {
-            Err(e) if e.kind() == io::ErrorKind::IsADirectory || e.raw_os_error() == Some(libc::EPERM) => remove_tree(&path),
+            Err(e) if e.kind() == io::ErrorKind::IsADirectory || e.raw_os_error() == Some(libc::EPERM) => remove_files(&path),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }

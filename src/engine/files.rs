@@ -11,13 +11,16 @@ use crate::image::build::ignore::Patterns;
 use crate::image::build::tarball::{self, extended_attributes};
 use crate::image::unpack::UnpackError;
 use crate::image::{Image, ImageRef, is_full};
+use crate::runtime::sys::regular::open_regular_at;
+use crate::runtime::sys::removal;
 use crate::runtime::{overlay, user};
-use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{Mode, SFlag, fstatat, major, minor};
+use nix::fcntl::{AtFlags, OFlag, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, major, minor};
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use tar::{Builder, EntryType, Header};
@@ -178,7 +181,7 @@ impl Engine {
         let parent = inside.parent().unwrap_or(Path::new(""));
         let parent = tree.open(parent, libc::O_RDONLY | libc::O_DIRECTORY).map_err(failed)?;
         fstatat(&parent, Path::new(name), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|e| failed(e.into()))?;
-        crate::image::unpack::remove(&parent, Path::new(name)).map_err(failed)
+        removal::remove(&parent, name).map_err(failed)
     }
 
     /// Writes a container's whole root file system as a tar, without what is mounted in it.
@@ -211,16 +214,18 @@ impl Engine {
         let record = container.record();
         let upper = Tree::directory(&self.container_directory(&record.id).join("upper")).map_err(doing())?;
         let image = Tree::of(overlay::mount(&self.lower_layers(&record), None).map_err(doing())?);
-        let found = upper.walk(Path::new(""), &Patterns::default()).map_err(doing())?;
-        let change = |found: Found| {
+        let none = Patterns::default();
+        let found = upper.walk(Path::new(""), &none).map_err(doing())?;
+        let change = |found: io::Result<Found>| {
+            let found = found.map_err(doing())?;
             let kind = match found.kind() {
                 SFlag::S_IFCHR if found.stat.st_rdev == 0 => ChangeKind::Deleted,
                 _ if find(&image, &found.path, false).is_ok() => ChangeKind::Modified,
                 _ => ChangeKind::Added,
             };
-            Change { path: format!("/{}", found.path.display()), kind }
+            Ok(Change { path: format!("/{}", found.path.display()), kind })
         };
-        Ok(found.into_iter().map(change).collect())
+        found.map(change).collect()
     }
 
     /// Makes an image of a container: its own image's layers, and what it has written as one more.
@@ -324,14 +329,18 @@ fn pack(tree: &Tree, top: &Found, name: &Path, out: impl Write) -> io::Result<()
     let mut builder = Builder::new(out);
     let mut links: HashMap<(u64, u64), PathBuf> = HashMap::new();
     if name != Path::new("") {
-        entry(tree, top, name, &mut builder, &mut links)?;
+        let above = tree.open(top.path.parent().unwrap_or(Path::new("")), libc::O_PATH | libc::O_DIRECTORY)?;
+        let own = Path::new(top.path.file_name().unwrap_or(OsStr::new(".")));
+        entry((above.as_fd(), own), &top.stat, name, &mut builder, &mut links)?;
     }
     if top.is_directory() {
-        for found in tree.walk(&top.path, &Patterns::default())? {
-            let rest = found.path.strip_prefix(&top.path).unwrap_or(&found.path).to_path_buf();
-            match entry(tree, &found, &name.join(rest), &mut builder, &mut links) {
+        let none = Patterns::default();
+        let mut walk = tree.walk(&top.path, &none)?;
+        while let Some(found) = walk.next().transpose()? {
+            let rest = found.path.strip_prefix(&top.path).unwrap_or(&found.path);
+            match entry(walk.place(&found)?, &found.stat, &name.join(rest), &mut builder, &mut links) {
                 // It was there a moment ago: the container goes on meanwhile.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {}
                 other => other?,
             }
         }
@@ -339,21 +348,21 @@ fn pack(tree: &Tree, top: &Found, name: &Path, out: impl Write) -> io::Result<()
     builder.into_inner()?.flush()
 }
 
+/// Writes one file, which has a name in a directory.
 fn entry(
-    tree: &Tree,
-    found: &Found,
+    (directory, own): (BorrowedFd<'_>, &Path),
+    stat: &FileStat,
     name: &Path,
     builder: &mut Builder<impl Write>,
     links: &mut HashMap<(u64, u64), PathBuf>,
 ) -> io::Result<()> {
-    let stat = &found.stat;
     let mut header = Header::new_gnu();
     header.set_mode(stat.st_mode & 0o7777);
     header.set_uid(u64::from(stat.st_uid));
     header.set_gid(u64::from(stat.st_gid));
     header.set_mtime(stat.st_mtime.max(0) as u64);
     header.set_size(0);
-    match found.kind() {
+    match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
         SFlag::S_IFDIR => {
             header.set_entry_type(EntryType::Directory);
             let mut directory = name.as_os_str().to_owned();
@@ -364,7 +373,7 @@ fn entry(
         }
         SFlag::S_IFLNK => {
             header.set_entry_type(EntryType::Symlink);
-            let target = tree.link_target(&found.path)?;
+            let target = readlinkat(directory, own)?;
             // As it is, where it fits: the crate's own way makes `//` of `/`.
             match header.set_link_name_literal(target.as_bytes()) {
                 Ok(()) => builder.append_data(&mut header, name, io::empty()),
@@ -379,7 +388,7 @@ fn entry(
                 }
                 links.insert((stat.st_dev, stat.st_ino), name.to_path_buf());
             }
-            let file = File::from(tree.open(&found.path, libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK)?);
+            let file = open_regular_at(directory, own)?;
             // As long as it is now: a file that grows meanwhile must not break the archive, nor one that shrinks.
             let size = file.metadata()?.len();
             header.set_entry_type(EntryType::Regular);

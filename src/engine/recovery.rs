@@ -8,7 +8,7 @@ use super::link::MonitorLink;
 use super::networks::DEFAULT_NETWORK;
 use super::record::{ContainerRecord, NetworkRecord, Transition, Verdict, VolumeRecord};
 use super::{Engine, locked};
-use crate::image::store::remove_tree;
+use crate::image::store::remove_files;
 use crate::runtime::launch::Exit;
 use indexmap::IndexMap;
 use serde::Serialize;
@@ -251,7 +251,7 @@ impl Engine {
             return Err(state_error(error));
         }
         locked(&self.recovery.unknown).retain(|known| known.kind != Kind::Container || known.id != unknown.id);
-        let _ = remove_tree(&self.run_directory(&unknown.id));
+        let _ = remove_files(&self.run_directory(&unknown.id));
         removal.finish().map_err(doing())?;
         self.remove_unused_network(DEFAULT_NETWORK);
         Ok(())
@@ -402,7 +402,7 @@ impl Engine {
             }
             if kind == Kind::Container {
                 self.remove_stray_groups(name);
-                let _ = remove_tree(&self.run_directory(name));
+                let _ = remove_files(&self.run_directory(name));
             }
             if let Err(error) = directories::remove_unfinished(parent, name) {
                 tracing::warn!("removing what is left of the {} {name}: {error}", kind.as_str());
@@ -500,7 +500,7 @@ impl Engine {
                 self.recovery.add(Unknown { link: Some(link), ..Unknown::new(Kind::Container, id, None, why) });
             } else if !self.is_incomplete() {
                 self.remove_stray_groups(&id);
-                let _ = remove_tree(&entry.path());
+                let _ = remove_files(&entry.path());
             }
         }
     }

@@ -10,6 +10,7 @@ pub mod compression;
 pub mod credentials;
 pub mod digest;
 mod drafts;
+pub mod entries;
 pub mod hosts;
 pub mod manifest;
 pub mod prune;

@@ -1,8 +1,9 @@
 //! What nothing refers to any more, taken out of the store.
 
 use super::digest::{Algorithm, ChainId, Digest};
-use super::store::{Store, remove_tree};
+use super::store::Store;
 use super::{ImageError, build::cache};
+use crate::runtime::sys::removal::remove_tree;
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};

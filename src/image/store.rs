@@ -9,10 +9,11 @@ use super::arrival::{Arrived, HeldBlob, HeldBlobs, KnownLayer};
 use super::build::files::Tree;
 use super::digest::{Algorithm, ChainId, DiffId, Digest, Hashing};
 use super::drafts::BlobDraft;
-pub use super::drafts::Draft;
+pub use super::drafts::{Draft, remove_files};
 use super::manifest::{Configuration, MAX_DOCUMENT, Manifest};
 use super::reference::ImageRef;
 use super::{ImageError, manifest};
+use crate::runtime::sys::removal::remove_tree;
 use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -132,7 +133,7 @@ struct StagingDirectory(PathBuf);
 
 impl Drop for StagingDirectory {
     fn drop(&mut self) {
-        let _ = remove_tree(&self.0);
+        let _ = remove_files(&self.0);
     }
 }
 
@@ -157,7 +158,9 @@ impl Store {
         for directory in [store.layers_directory(), store.build_cache()].iter().chain(&blobs) {
             fs::create_dir_all(directory).map_err(context("making the image store"))?;
         }
-        let _ = remove_tree(&store.staging());
+        if let Err(error) = remove_tree(&store.staging()) {
+            tracing::warn!("removing what an interrupted pull or build has left in {}: {error}", store.staging().display());
+        }
         fs::create_dir_all(store.staging()).map_err(context("making the image store"))?;
         if let Ok(staging) = File::open(store.staging()) {
             crate::runtime::sys::spread_directories(&staging);
@@ -255,7 +258,7 @@ impl Store {
     pub(super) fn discard_layer(&self, place: &Path) -> io::Result<()> {
         let doomed = self.staging().join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
         fs::rename(place, &doomed)?;
-        remove_tree(&doomed)
+        remove_files(&doomed)
     }
 
     /// Whether a layer is there, with the size of its files.
@@ -631,12 +634,4 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     File::open(directory)?.sync_all()
-}
-
-/// Removes a directory tree; a missing one is fine.
-pub fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }

@@ -3,18 +3,20 @@
 //! Each name is resolved by openat2 with the directory as its root, so `..`, absolute names and symlinks of the layer stay
 //! inside. Whiteouts become overlayfs's: a 0:0 character device, or the opaque attribute on a directory.
 
+use super::entries::Entries;
+use crate::runtime::sys::node::Node;
+use crate::runtime::sys::removal::remove;
 use crate::runtime::sys::{self, Beneath};
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{
-    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, makedev, mkdirat, mknodat, utimensat,
-};
+use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, fstatat, makedev, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
+use nix::unistd::{Gid, LinkatFlags, Uid, fchown, fchownat, linkat, symlinkat};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use tar::EntryType;
@@ -90,17 +92,21 @@ pub fn merge(archive: impl Read, root: BorrowedFd<'_>, owner: Option<(u32, u32)>
 }
 
 fn unpack(layer: impl Read, mut applier: Applier<'_>) -> Result<Unpacked, UnpackError> {
-    let mut archive = tar::Archive::new(layer);
-    archive.set_ignore_zeros(false);
     let mut total = Unpacked::default();
-    for entry in archive.entries().map_err(UnpackError::Archive)? {
-        let mut entry = entry.map_err(UnpackError::Archive)?;
-        let shown = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+    Entries::new(layer).each(UnpackError::Archive, |entry| {
         total.entries += 1;
-        total.bytes += applier.entry(&mut entry, &shown)?;
-    }
-    applier.finish()?;
+        total.bytes += applier.entry(entry)?;
+        Ok(())
+    })?;
+    applier.set_directory_times(Path::new(""))?;
     Ok(total)
+}
+
+/// A name for messages: of one that is long, the beginning.
+fn shown(name: &[u8]) -> String {
+    const SHOWN: usize = 256;
+    let text = String::from_utf8_lossy(&name[..name.len().min(SHOWN)]).into_owned();
+    if name.len() > SHOWN { text + "..." } else { text }
 }
 
 struct Applier<'a> {
@@ -109,6 +115,8 @@ struct Applier<'a> {
     parent: Option<(PathBuf, Rc<OwnedFd>)>,
     /// Set at the end, since every entry in a directory changes its time.
     directory_times: HashMap<PathBuf, TimeSpec>,
+    /// Bytes of their paths.
+    remembered: usize,
     /// `.wh.` names hide what is below.
     whiteouts: bool,
     /// Who owns everything, whatever the archive says.
@@ -117,19 +125,32 @@ struct Applier<'a> {
     keeps_kinds: bool,
 }
 
+/// Bytes of the paths of directories whose times are yet to be set. When there are more, those are set that the archive has
+/// probably left; their times are wrong where it comes back to them.
+const MAX_REMEMBERED: usize = 8 << 20;
+
 const WHITEOUT: &str = ".wh.";
 const OPAQUE: &str = ".wh..wh..opq";
 
 impl<'a> Applier<'a> {
     fn new(root: BorrowedFd<'a>) -> Self {
-        Applier { root, parent: None, directory_times: HashMap::new(), whiteouts: false, owner: None, keeps_kinds: false }
+        Applier {
+            root,
+            parent: None,
+            directory_times: HashMap::new(),
+            remembered: 0,
+            whiteouts: false,
+            owner: None,
+            keeps_kinds: false,
+        }
     }
 }
 
 impl Applier<'_> {
-    fn entry<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, shown: &str) -> Result<u64, UnpackError> {
-        let refuse = |why: String| UnpackError::Refused { path: shown.to_string(), why };
-        let failed = |source: io::Error| UnpackError::Write { path: shown.to_string(), source };
+    fn entry<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<u64, UnpackError> {
+        let shown = shown(&entry.path_bytes());
+        let refuse = |why: String| UnpackError::Refused { path: shown.clone(), why };
+        let failed = |source: io::Error| UnpackError::Write { path: shown.clone(), source };
         let raw = entry.path().map_err(|e| refuse(e.to_string()))?.into_owned();
         let path = inside(&raw).ok_or_else(|| refuse("its name leads out of the layer".into()))?;
         let kind = entry.header().entry_type();
@@ -137,6 +158,9 @@ impl Applier<'_> {
             return Ok(0);
         }
         let Some(name) = path.file_name().map(OsString::from) else {
+            if kind != EntryType::Directory {
+                return Err(refuse("the root is a directory".into()));
+            }
             // The root itself: its mode and owner are the layer's to say.
             let root = self.open_directory(Path::new("")).map_err(failed)?;
             let root = openat(&*root, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
@@ -195,7 +219,7 @@ impl Applier<'_> {
                 let mut file = File::from(openat(parent, name, flags, Mode::from_bits_truncate(0o600))?);
                 let written = copy_sparsely(entry, &mut file)?;
                 self.attributes(entry, &file)?;
-                return Ok(written);
+                Ok(written)
             }
             EntryType::Directory => {
                 if !keeps_directory {
@@ -204,15 +228,19 @@ impl Applier<'_> {
                 let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let directory = File::from(openat(parent, name, flags, Mode::empty())?);
                 self.attributes(entry, &directory)?;
+                self.remembered += path.as_os_str().len();
                 self.directory_times.insert(path.to_path_buf(), time);
-                return Ok(0);
+                if self.remembered > MAX_REMEMBERED {
+                    self.set_directory_times(path).map_err(|e| Placed::Io(io::Error::other(e.to_string())))?;
+                }
+                Ok(0)
             }
             EntryType::Symlink => {
                 let target = entry.link_name()?.ok_or_else(|| Placed::Refused("it is a symlink to nothing".into()))?;
                 symlinkat(target.as_os_str(), parent, name)?;
                 fchownat(parent, name, Some(owner.0), Some(owner.1), AtFlags::AT_SYMLINK_NOFOLLOW)?;
                 utimensat(parent, name, &time, &time, UtimensatFlags::NoFollowSymlink)?;
-                return Ok(0);
+                Ok(0)
             }
             EntryType::Link => {
                 let target = entry.link_name()?.ok_or_else(|| Placed::Refused("it is a link to nothing".into()))?;
@@ -225,7 +253,7 @@ impl Applier<'_> {
                     }
                     e => Placed::Io(e.into()),
                 })?;
-                return Ok(0);
+                Ok(0)
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
                 let flag = match kind {
@@ -240,14 +268,15 @@ impl Applier<'_> {
                 if flag == SFlag::S_IFCHR && device == 0 {
                     return Err(Placed::Refused("a 0:0 device would hide files of the layers below".into()));
                 }
-                mknodat(parent, name, flag, mode, device)?;
+                mknodat(parent, name, flag, Mode::empty(), device)?;
+                let node = Node::made(parent, name, flag, device)?;
+                node.set_owner(owner.0, owner.1)?;
+                node.set_mode(mode)?;
+                node.set_time(time)?;
+                Ok(0)
             }
-            other => return Err(Placed::Refused(format!("its type {other:?} is not one of a file system"))),
+            other => Err(Placed::Refused(format!("its type {other:?} is not one of a file system"))),
         }
-        fchownat(parent, name, Some(owner.0), Some(owner.1), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        fchmodat(parent, name, mode, FchmodatFlags::FollowSymlink)?;
-        utimensat(parent, name, &time, &time, UtimensatFlags::NoFollowSymlink)?;
-        Ok(0)
     }
 
     /// Owner before mode, since a change of owner clears setuid; then extended attributes and the time.
@@ -290,18 +319,7 @@ impl Applier<'_> {
             return Ok(fd.clone());
         }
         let fd = match self.existing_directory(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let mut made = PathBuf::new();
-                for part in path.components() {
-                    let above = self.existing_directory(&made)?;
-                    made.push(part);
-                    match mkdirat(&above, Path::new(part.as_os_str()), Mode::from_bits_truncate(0o755)) {
-                        Ok(()) | Err(nix::Error::EEXIST) => {}
-                        Err(e) => return Err(e.into()),
-                    }
-                }
-                self.existing_directory(path)?
-            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => make_directories(self.root, path, |_| Ok(()))?,
             other => other?,
         };
         let fd = Rc::new(fd);
@@ -312,19 +330,63 @@ impl Applier<'_> {
     /// Removes what an earlier entry of the same layer put there.
     fn remove(&mut self, parent: &OwnedFd, name: &Path) -> io::Result<()> {
         self.parent = None;
-        remove(parent, name)
+        remove(parent, name.as_os_str())
     }
 
-    fn finish(self) -> Result<(), UnpackError> {
-        for (path, time) in &self.directory_times {
-            let Ok(directory) = sys::open_beneath(self.root, path, libc::O_RDONLY | libc::O_DIRECTORY, 0, Beneath::AsRoot) else {
+    /// Sets the times that are remembered, but for the directories that a path leads through.
+    fn set_directory_times(&mut self, but: &Path) -> Result<(), UnpackError> {
+        for (path, time) in std::mem::take(&mut self.directory_times) {
+            if but.starts_with(&path) {
+                self.directory_times.insert(path, time);
                 continue;
-            };
-            nix::sys::stat::futimens(directory.as_fd(), time, time)
-                .map_err(|e| UnpackError::Write { path: path.display().to_string(), source: e.into() })?;
+            }
+            let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+            let Ok(directory) = sys::open_beneath(self.root, &path, flags, 0, Beneath::AsRoot) else { continue };
+            nix::sys::stat::futimens(directory.as_fd(), &time, &time)
+                .map_err(|e| UnpackError::Write { path: shown(path.as_os_str().as_bytes()), source: e.into() })?;
         }
+        self.remembered = self.directory_times.keys().map(|path| path.as_os_str().len()).sum();
         Ok(())
     }
+}
+
+/// Opens a directory beneath a root, making what is missing of it with mode 0755. Symlinks that are there are followed within the
+/// root. Each directory that was made is shown to `made`.
+///
+/// # Errors
+/// The kernel's: ENOTDIR where a file is in the way.
+pub fn make_directories(root: BorrowedFd<'_>, path: &Path, made: impl Fn(&OwnedFd) -> io::Result<()>) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut so_far = PathBuf::new();
+    let mut above = sys::open_beneath(root, &so_far, libc::O_RDONLY | libc::O_DIRECTORY, 0, Beneath::AsRoot)?;
+    for part in path.components() {
+        let name = match part {
+            Component::Normal(name) => Path::new(name),
+            Component::ParentDir => Path::new(".."),
+            _ => continue,
+        };
+        so_far.push(name);
+        let new = part != Component::ParentDir
+            && match mkdirat(&above, name, Mode::from_bits_truncate(0o700)) {
+                Ok(()) => true,
+                Err(nix::Error::EEXIST) => false,
+                Err(e) => return Err(e.into()),
+            };
+        above = if new {
+            let directory = openat(&above, name, flags, Mode::empty())?;
+            // Whatever the umask.
+            fchmod(&directory, Mode::from_bits_truncate(0o755))?;
+            made(&directory)?;
+            directory
+        } else {
+            match openat(&above, name, flags, Mode::empty()) {
+                Ok(directory) if part != Component::ParentDir => directory,
+                // A symlink is followed from the root on.
+                _ => sys::open_beneath(root, &so_far, libc::O_RDONLY | libc::O_DIRECTORY, 0, Beneath::AsRoot)?,
+            }
+        };
+    }
+    Ok(above)
 }
 
 /// Copies a file, leaving holes where it holds nothing but zeros: a bomb of zeros takes no place on disk.
@@ -359,32 +421,6 @@ fn copy_sparsely(from: &mut impl Read, to: &mut File) -> io::Result<u64> {
         to.set_len(length)?;
     }
     Ok(length)
-}
-
-/// Removes what has a name in a directory, with all below it. No symlink is followed.
-///
-/// # Errors
-/// The kernel's.
-pub fn remove(parent: &OwnedFd, name: &Path) -> io::Result<()> {
-    use std::os::unix::ffi::OsStrExt;
-    match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(nix::Error::ENOENT) => return Ok(()),
-        Err(nix::Error::EISDIR) => {}
-        Err(e) => return Err(e.into()),
-    }
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let directory = openat(parent, name, flags, Mode::empty())?;
-    let mut names = Vec::new();
-    for entry in nix::dir::Dir::from_fd(directory.try_clone()?)?.iter() {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push(std::ffi::OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
-        }
-    }
-    for child in names {
-        remove(&directory, Path::new(&child))?;
-    }
-    Ok(unlinkat(parent, name, UnlinkatFlags::RemoveDir)?)
 }
 
 enum Placed {

@@ -72,7 +72,7 @@ impl Runtime<'_> {
     /// Removes what the runtime knows of the container.
     pub fn delete(&self) {
         let _ = self.run(&["delete", "--force", self.id]);
-        let _ = std::fs::remove_dir_all("staged");
+        let _ = sys::removal::remove_tree(Path::new("staged"));
     }
 
     /// The runtime's own last word.

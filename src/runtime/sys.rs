@@ -1,8 +1,10 @@
 //! The kernel calls of the runtime that neither std nor nix wraps. All `unsafe` of this room is in this file and below it.
 
+pub mod node;
 pub mod procfs;
 pub mod quota;
 pub mod regular;
+pub mod removal;
 
 use nix::errno::Errno;
 use std::ffi::{CStr, CString};

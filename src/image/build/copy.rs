@@ -5,18 +5,24 @@
 
 use super::files::{Contents, Found, Tree, reading};
 use super::ignore::{self, Patterns};
+use crate::image::entries::Entries;
+use crate::image::unpack::make_directories;
 use crate::image::{ImageError, compression};
+use crate::runtime::sys::node::Node;
+use crate::runtime::sys::regular::open_regular;
 use crate::runtime::sys::{self, Beneath};
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, fstatat, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, fstatat, futimens, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, symlinkat, unlinkat};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// What a COPY or ADD asks for, everything expanded.
 #[derive(Debug, Clone, Default)]
@@ -159,6 +165,7 @@ fn select_one(copy: &Copy, tree: &Tree, base: &Path, ignored: &Patterns, exclude
     if found.is_directory() {
         let mut items = vec![Item { found: found.clone(), name: if copy.parents { base.to_path_buf() } else { PathBuf::new() } }];
         for below in tree.walk(&real, ignored).map_err(reading(base))? {
+            let below = below.map_err(reading(base))?;
             let relative = below.path.strip_prefix(&real).unwrap_or(&below.path).to_path_buf();
             if kept(&below.path, &real) {
                 let name = if copy.parents { base.join(&relative) } else { relative };
@@ -189,7 +196,8 @@ fn matching(source: &str, tree: &Tree, ignored: &Patterns) -> Result<Vec<PathBuf
         let names: Vec<String> = path.components().map(|c| c.as_os_str().to_string_lossy().into_owned()).collect();
         ignore::fits(&parts, &names)
     };
-    Ok(all.into_iter().map(|found| found.path).filter(|path| fits(path)).collect())
+    let found = all.filter_map(|found| found.map(|found| Some(found.path).filter(|path| fits(path))).transpose());
+    found.collect::<io::Result<_>>().map_err(reading(&begin))
 }
 
 /// A path from the root: no `/` at the front, no `.`; `..` stays within.
@@ -208,10 +216,9 @@ fn inside(path: &str) -> PathBuf {
 }
 
 fn is_archive(tree: &Tree, found: &Found) -> io::Result<bool> {
-    let file = File::from(tree.open(&found.path, libc::O_RDONLY)?);
+    let file = open_regular(tree.root(), &found.path)?;
     let Ok(plain) = compression::plain_of_any(file) else { return Ok(false) };
-    let mut archive = tar::Archive::new(plain);
-    Ok(archive.entries().ok().and_then(|mut entries| entries.next()).is_some_and(|first| first.is_ok()))
+    Ok(Entries::new(plain).begin())
 }
 
 /// The digest of what is copied: names, kinds, modes and contents, not times.
@@ -303,7 +310,7 @@ impl Writer<'_> {
         for (place, item) in directories.iter().rev() {
             let (parent, name) = self.parent_of(place)?;
             let time = TimeSpec::new(item.found.stat.st_mtime, item.found.stat.st_mtime_nsec);
-            utimensat(&parent, Path::new(&name), &time, &time, UtimensatFlags::NoFollowSymlink)?;
+            futimens(openat(&parent, &name, DIRECTORY, Mode::empty())?, &time, &time)?;
         }
         Ok(())
     }
@@ -331,30 +338,46 @@ impl Writer<'_> {
         if let Some(change) = &self.copy.mode {
             mode = change.apply(mode, directory);
         }
+        let mode = Mode::from_bits_truncate(mode);
+        let own = if self.copy.keep_owner { (stat.st_uid, stat.st_gid) } else { (0, 0) };
+        let (uid, gid) = self.copy.owner.unwrap_or(own);
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        let time = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);
+        // Owner before mode, since a change of owner clears setuid; both by what was made, not by its name.
+        let attributes = |made: &File| -> io::Result<()> {
+            fchown(made, Some(uid), Some(gid))?;
+            fchmod(made, mode)?;
+            Ok(futimens(made, &time, &time)?)
+        };
         match item.found.kind() {
             SFlag::S_IFREG => {
-                let from = File::from(self.tree.open(&item.found.path, libc::O_RDONLY | libc::O_NOFOLLOW)?);
+                let from = open_regular(self.tree.root(), &item.found.path)?;
                 let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let mut to = File::from(openat(&parent, &name, flags, Mode::from_bits_truncate(0o600))?);
                 io::copy(&mut &from, &mut to)?;
+                attributes(&to)
             }
-            SFlag::S_IFLNK => symlinkat(Path::new(&self.tree.link_target(&item.found.path)?), &parent, &name)?,
-            SFlag::S_IFDIR if keeps => {}
-            SFlag::S_IFDIR => mkdirat(&parent, &name, Mode::from_bits_truncate(0o700))?,
+            SFlag::S_IFLNK => {
+                symlinkat(Path::new(&self.tree.link_target(&item.found.path)?), &parent, &name)?;
+                fchownat(&parent, &name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+                Ok(utimensat(&parent, &name, &time, &time, UtimensatFlags::NoFollowSymlink)?)
+            }
+            SFlag::S_IFDIR => {
+                if !keeps {
+                    mkdirat(&parent, &name, Mode::from_bits_truncate(0o700))?;
+                }
+                attributes(&File::from(openat(&parent, &name, DIRECTORY, Mode::empty())?))
+            }
             kind @ (SFlag::S_IFIFO | SFlag::S_IFCHR | SFlag::S_IFBLK) => {
-                mknodat(&parent, &name, kind, Mode::empty(), stat.st_rdev)?
+                mknodat(&parent, &name, kind, Mode::empty(), stat.st_rdev)?;
+                let node = Node::made(&parent, &name, kind, stat.st_rdev)?;
+                node.set_owner(uid, gid)?;
+                node.set_mode(mode)?;
+                node.set_time(time)
             }
             // A socket is of a process.
-            _ => return Ok(()),
+            _ => Ok(()),
         }
-        let own = if self.copy.keep_owner { (stat.st_uid, stat.st_gid) } else { (0, 0) };
-        let (uid, gid) = self.copy.owner.unwrap_or(own);
-        fchownat(&parent, &name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        let time = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);
-        if item.found.kind() != SFlag::S_IFLNK {
-            fchmodat(&parent, &name, Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink)?;
-        }
-        Ok(utimensat(&parent, &name, &time, &time, UtimensatFlags::NoFollowSymlink)?)
     }
 
     /// Opens a directory, symlinks followed within the root; what is missing of it is made, owned as the copies are.
@@ -366,7 +389,7 @@ impl Writer<'_> {
         let directory = self.make_directory(wanted)?;
         let readable = openat(&directory, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
         for item in &selection.items {
-            let file = File::from(self.tree.open(&item.found.path, libc::O_RDONLY)?);
+            let file = open_regular(self.tree.root(), &item.found.path)?;
             let plain = compression::plain_of_any(file)?;
             crate::image::unpack::extract(plain, readable.as_fd(), self.copy.owner).map_err(io::Error::other)?;
         }
@@ -384,27 +407,7 @@ pub fn make_directory(root: BorrowedFd<'_>, path: &Path, owner: (u32, u32)) -> i
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         other => return other,
     }
-    let mut made = PathBuf::new();
-    for part in relative(path).components() {
-        let above = sys::open_beneath(root, &made, flags, 0, Beneath::AsRoot)?;
-        match part {
-            Component::Normal(name) => {
-                made.push(name);
-                match mkdirat(&above, Path::new(name), Mode::from_bits_truncate(0o755)) {
-                    Ok(()) => {
-                        fchmodat(&above, Path::new(name), Mode::from_bits_truncate(0o755), FchmodatFlags::FollowSymlink)?;
-                        let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
-                        fchownat(&above, Path::new(name), Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-                    }
-                    Err(nix::Error::EEXIST) => {}
-                    Err(e) => return Err(e.into()),
-                }
-            }
-            Component::ParentDir => made.push(".."),
-            _ => {}
-        }
-    }
-    sys::open_beneath(root, relative(path), flags, 0, Beneath::AsRoot)
+    make_directories(root, relative(path), |made| Ok(fchown(made, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?))
 }
 
 #[cfg(test)]

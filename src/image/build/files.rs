@@ -1,16 +1,16 @@
 //! Directories as a build sees them: contexts, stages and the layer that is being made.
 
 use super::ignore::Patterns;
+use super::walk::Walk;
 use crate::image::ImageError;
 use crate::runtime::overlay;
-use crate::runtime::sys::regular::read_regular;
+use crate::runtime::sys::regular::{open_regular, read_regular};
 use crate::runtime::sys::{self, Beneath};
-use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -135,33 +135,9 @@ impl Tree {
     /// Everything below a directory, parents first, in the order of names. `excluded` gets paths from the tree's root.
     ///
     /// # Errors
-    /// The kernel's.
-    pub fn walk(&self, directory: &Path, excluded: &Patterns) -> io::Result<Vec<Found>> {
-        let mut all = Vec::new();
-        self.walk_into(directory, excluded, &mut all)?;
-        Ok(all)
-    }
-
-    fn walk_into(&self, directory: &Path, excluded: &Patterns, all: &mut Vec<Found>) -> io::Result<()> {
-        let fd = self.open(directory, libc::O_RDONLY | libc::O_DIRECTORY)?;
-        for name in names(&fd)? {
-            let path = directory.join(&name);
-            let stat = fstatat(&fd, Path::new(&name), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-            let found = Found { path, stat };
-            let out = !excluded.is_empty() && excluded.excludes(&found.path);
-            if found.is_directory() {
-                let path = found.path.clone();
-                if !out {
-                    all.push(found);
-                }
-                if !out || excluded.may_take_back_below(&path) {
-                    self.walk_into(&path, excluded, all)?;
-                }
-            } else if !out {
-                all.push(found);
-            }
-        }
-        Ok(())
+    /// When the directory cannot be opened.
+    pub fn walk<'a>(&'a self, directory: &Path, excluded: &'a Patterns) -> io::Result<Walk<'a>> {
+        Walk::new(self.root(), directory, excluded)
     }
 
     /// # Errors
@@ -170,20 +146,6 @@ impl Tree {
         let parent = self.open(path.parent().unwrap_or(Path::new("")), libc::O_PATH | libc::O_DIRECTORY)?;
         Ok(readlinkat(&parent, Path::new(path.file_name().unwrap_or_default()))?)
     }
-}
-
-/// The names in a directory, in order.
-fn names(directory: &OwnedFd) -> io::Result<Vec<OsString>> {
-    let copy = openat(directory, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let mut names = Vec::new();
-    for entry in nix::dir::Dir::from_fd(copy)?.iter() {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push(std::ffi::OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
-        }
-    }
-    names.sort();
-    Ok(names)
 }
 
 /// Digests of files' contents, remembered by what changes when a content does.
@@ -213,7 +175,7 @@ impl Contents {
         if let Some(known) = self.lock().get(&identity) {
             return Ok(*known);
         }
-        let file = File::from(tree.open(&found.path, libc::O_RDONLY | libc::O_NOFOLLOW)?);
+        let file = open_regular(tree.root(), &found.path)?;
         let mut hash = Sha256::new();
         io::copy(&mut io::BufReader::with_capacity(1 << 17, file), &mut hash)?;
         let digest: [u8; 32] = hash.finalize().into();

@@ -1,6 +1,7 @@
 //! Contexts and sources from Git, by the host's own `git`: it knows the user's credentials and the servers' peculiarities.
 
 use super::super::ImageError;
+use crate::runtime::sys::removal::remove_tree;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -70,7 +71,7 @@ impl GitRef {
         }
         let commit = git(into, &["rev-parse", "HEAD"])?.trim().to_string();
         if !keep_git {
-            let _ = std::fs::remove_dir_all(into.join(".git"));
+            let _ = remove_tree(&into.join(".git"));
         }
         let directory = self.directory.as_deref().unwrap_or_default();
         // A link in the repository must not make another directory of this machine the context.

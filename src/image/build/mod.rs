@@ -16,6 +16,7 @@ pub mod mounts;
 pub mod solve;
 pub mod stages;
 pub mod tarball;
+pub mod walk;
 
 use super::turns::Turns;
 use super::{ChainId, Digest, Image, ImageError, ImageRef, Store};

@@ -1,14 +1,21 @@
 //! A layer's directory as the tar stream that its diff id is the digest of: the same bytes each time.
 
+use super::files::Found;
+use super::ignore::Patterns;
+use super::walk::Walk;
 use crate::image::digest::{DiffId, Hashing};
+use crate::runtime::sys::regular::open_regular_at;
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::{Mode, SFlag, UtimensatFlags, utimensat};
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, Metadata};
+use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tar::{Builder, EntryType, Header};
+use xattr::FileExt;
 
 /// What a directory holds, counted while it was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,9 +32,14 @@ pub struct Counted {
 pub fn write(directory: &Path, out: impl Write) -> io::Result<Counted> {
     let mut builder = Builder::new(out);
     builder.mode(tar::HeaderMode::Complete);
-    let mut writer = Writer { root: directory, links: HashMap::new(), counted: Counted::default() };
-    writer.directory(&mut builder, Path::new(""))?;
-    builder.finish()?;
+    let root = File::open(directory)?;
+    let mut writer = Writer { builder, links: HashMap::new(), counted: Counted::default() };
+    let none = Patterns::default();
+    let mut walk = Walk::new(root.as_fd(), Path::new(""), &none)?;
+    while let Some(found) = walk.next().transpose()? {
+        writer.file(walk.place(&found)?, &found)?;
+    }
+    writer.builder.finish()?;
     Ok(writer.counted)
 }
 
@@ -52,106 +64,107 @@ pub fn digest(directory: &Path) -> io::Result<Archive> {
     Ok(Archive { diff_id, length, counted })
 }
 
-struct Writer<'a> {
-    root: &'a Path,
+struct Writer<W: Write> {
+    builder: Builder<W>,
     /// The first name of a file that has several.
     links: HashMap<(u64, u64), PathBuf>,
     counted: Counted,
 }
 
-impl Writer<'_> {
-    fn directory(&mut self, builder: &mut Builder<impl Write>, path: &Path) -> io::Result<()> {
-        let place = self.root.join(path);
-        if matches!(xattr::get(&place, "trusted.overlay.opaque"), Ok(Some(value)) if value == b"y") && path != Path::new("") {
-            self.marker(builder, &path.join(".wh..wh..opq"))?;
-        }
-        let mut names: Vec<OsString> =
-            fs::read_dir(&place)?.map(|entry| entry.map(|e| e.file_name())).collect::<Result<_, _>>()?;
-        names.sort();
-        for name in names {
-            let child = path.join(&name);
-            let metadata = fs::symlink_metadata(self.root.join(&child))?;
-            let kind = metadata.file_type();
-            if kind.is_char_device() && metadata.rdev() == 0 {
+impl<W: Write> Writer<W> {
+    fn file(&mut self, (directory, name): (BorrowedFd<'_>, &Path), found: &Found) -> io::Result<()> {
+        let stat = &found.stat;
+        let kind = match found.kind() {
+            SFlag::S_IFDIR => EntryType::Directory,
+            SFlag::S_IFLNK => EntryType::Symlink,
+            SFlag::S_IFREG => EntryType::Regular,
+            SFlag::S_IFIFO => EntryType::Fifo,
+            SFlag::S_IFBLK => EntryType::Block,
+            SFlag::S_IFCHR if stat.st_rdev == 0 => {
                 let mut hidden = OsString::from(".wh.");
-                hidden.push(&name);
-                self.marker(builder, &path.join(hidden))?;
-            } else if kind.is_dir() {
-                self.entry(builder, &child, &metadata, EntryType::Directory, None)?;
-                self.directory(builder, &child)?;
-            } else if kind.is_symlink() {
-                let target = fs::read_link(self.root.join(&child))?;
-                self.entry(builder, &child, &metadata, EntryType::Symlink, Some(&target))?;
-            } else if metadata.nlink() > 1 && self.links.contains_key(&(metadata.dev(), metadata.ino())) {
-                let first = self.links[&(metadata.dev(), metadata.ino())].clone();
-                self.entry(builder, &child, &metadata, EntryType::Link, Some(&first))?;
-            } else {
-                if metadata.nlink() > 1 {
-                    self.links.insert((metadata.dev(), metadata.ino()), child.clone());
+                hidden.push(name);
+                return self.marker(&found.path.with_file_name(hidden));
+            }
+            SFlag::S_IFCHR => EntryType::Char,
+            // A socket is of a process that is gone.
+            _ => return Ok(()),
+        };
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(stat.st_mode & 0o7777);
+        header.set_uid(u64::from(stat.st_uid));
+        header.set_gid(u64::from(stat.st_gid));
+        header.set_mtime(stat.st_mtime.max(0) as u64);
+        header.set_size(if kind == EntryType::Regular { stat.st_size.max(0) as u64 } else { 0 });
+        if matches!(kind, EntryType::Char | EntryType::Block) {
+            header.set_device_major(nix::sys::stat::major(stat.st_rdev) as u32)?;
+            header.set_device_minor(nix::sys::stat::minor(stat.st_rdev) as u32)?;
+        }
+        if !matches!(kind, EntryType::Directory | EntryType::Symlink) && stat.st_nlink > 1 {
+            if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
+                header.set_entry_type(EntryType::Link);
+                header.set_size(0);
+                self.counted.entries += 1;
+                return self.builder.append_link(&mut header, &found.path, first);
+            }
+            self.links.insert((stat.st_dev, stat.st_ino), found.path.clone());
+        }
+        self.counted.entries += 1;
+        self.counted.bytes += header.size().unwrap_or(0);
+        match kind {
+            EntryType::Regular => {
+                let file = open_regular_at(directory, name)?;
+                self.extended(extended_attributes(file.list_xattr(), |name| file.get_xattr(name))?)?;
+                // As long as the header says, whatever becomes of the file meanwhile.
+                let content = file.chain(io::repeat(0)).take(stat.st_size.max(0) as u64);
+                self.builder.append_data(&mut header, &found.path, content)
+            }
+            EntryType::Directory => {
+                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let file = File::from(openat(directory, name, flags, Mode::empty())?);
+                self.extended(extended_attributes(file.list_xattr(), |name| file.get_xattr(name))?)?;
+                let mut path = found.path.as_os_str().to_owned();
+                path.push("/");
+                self.builder.append_data(&mut header, Path::new(&path), io::empty())?;
+                match file.get_xattr("trusted.overlay.opaque") {
+                    Ok(Some(value)) if value == b"y" => self.marker(&found.path.join(".wh..wh..opq")),
+                    _ => Ok(()),
                 }
-                let kind = match () {
-                    () if kind.is_file() => EntryType::Regular,
-                    () if kind.is_fifo() => EntryType::Fifo,
-                    () if kind.is_char_device() => EntryType::Char,
-                    () if kind.is_block_device() => EntryType::Block,
-                    // A socket is of a process that is gone.
-                    () => continue,
-                };
-                self.entry(builder, &child, &metadata, kind, None)?;
+            }
+            _ => {
+                // Neither a symlink nor a device is opened; procfs's link leads to what was found.
+                let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let node = openat(directory, name, flags, Mode::empty())?;
+                let link = format!("/proc/self/fd/{}", node.as_raw_fd());
+                self.extended(extended_attributes(xattr::list_deref(&link), |name| xattr::get_deref(&link, name))?)?;
+                if kind == EntryType::Symlink {
+                    return self.builder.append_link(&mut header, &found.path, Path::new(&readlinkat(directory, name)?));
+                }
+                self.builder.append_data(&mut header, &found.path, io::empty())
             }
         }
-        Ok(())
     }
 
-    fn marker(&mut self, builder: &mut Builder<impl Write>, path: &Path) -> io::Result<()> {
+    fn extended(&mut self, attributes: Vec<(String, Vec<u8>)>) -> io::Result<()> {
+        if attributes.is_empty() {
+            return Ok(());
+        }
+        self.builder.append_pax_extensions(attributes.iter().map(|(name, value)| (name.as_str(), value.as_slice())))
+    }
+
+    fn marker(&mut self, path: &Path) -> io::Result<()> {
         let mut header = Header::new_gnu();
         header.set_entry_type(EntryType::Regular);
         header.set_mode(0);
         header.set_size(0);
         self.counted.entries += 1;
-        builder.append_data(&mut header, path, io::empty())
-    }
-
-    fn entry(
-        &mut self,
-        builder: &mut Builder<impl Write>,
-        path: &Path,
-        metadata: &Metadata,
-        kind: EntryType,
-        target: Option<&Path>,
-    ) -> io::Result<()> {
-        let place = self.root.join(path);
-        let mut header = Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(metadata.permissions().mode() & 0o7777);
-        header.set_uid(u64::from(metadata.uid()));
-        header.set_gid(u64::from(metadata.gid()));
-        header.set_mtime(metadata.mtime().max(0) as u64);
-        header.set_size(if kind == EntryType::Regular { metadata.size() } else { 0 });
-        if matches!(kind, EntryType::Char | EntryType::Block) {
-            header.set_device_major(nix::sys::stat::major(metadata.rdev()) as u32)?;
-            header.set_device_minor(nix::sys::stat::minor(metadata.rdev()) as u32)?;
-        }
-        if kind != EntryType::Link {
-            let extended = extended_attributes(xattr::list(&place), |name| xattr::get(&place, name))?;
-            if !extended.is_empty() {
-                builder.append_pax_extensions(extended.iter().map(|(name, value)| (name.as_str(), value.as_slice())))?;
-            }
-        }
-        self.counted.entries += 1;
-        self.counted.bytes += header.size().unwrap_or(0);
-        match (kind, target) {
-            (_, Some(target)) => builder.append_link(&mut header, path, target),
-            (EntryType::Regular, None) => builder.append_data(&mut header, path, File::open(&place)?.take(metadata.size())),
-            (EntryType::Directory, None) => {
-                let mut name = path.as_os_str().to_owned();
-                name.push("/");
-                builder.append_data(&mut header, Path::new(&name), io::empty())
-            }
-            _ => builder.append_data(&mut header, path, io::empty()),
-        }
+        self.builder.append_data(&mut header, path, io::empty())
     }
 }
+
+/// Bytes of all extended attributes of one file, which are in memory together. What is written is to be read again
+/// ([`crate::image::entries::MAX_HEADERS`]).
+const MAX_ATTRIBUTES: usize = 512 << 10;
 
 /// Capabilities and the like, as PAX records; overlayfs's own are about this disk alone.
 ///
@@ -167,12 +180,19 @@ pub fn extended_attributes(
         Err(e) => return Err(e),
     };
     let mut all = Vec::new();
+    let mut bytes = 0;
     for name in names {
         let text = String::from_utf8_lossy(name.as_bytes()).into_owned();
         if text.starts_with("trusted.overlay.") || text.starts_with("user.overlay.") || text == "security.selinux" {
             continue;
         }
         if let Some(value) = get(&name)? {
+            bytes += name.len() + value.len();
+            if bytes > MAX_ATTRIBUTES {
+                return Err(io::Error::other(format!(
+                    "the extended attributes of one file have more than {MAX_ATTRIBUTES} bytes"
+                )));
+            }
             all.push((format!("{}{text}", crate::image::unpack::XATTR), value));
         }
     }
@@ -185,21 +205,13 @@ pub fn extended_attributes(
 /// # Errors
 /// The disk's.
 pub fn clamp_times(directory: &Path, epoch: i64) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let metadata = fs::symlink_metadata(entry.path())?;
-        if metadata.is_dir() {
-            clamp_times(&entry.path(), epoch)?;
-        }
-        if metadata.mtime() >= epoch {
-            let time = nix::sys::time::TimeSpec::new(epoch, 0);
-            nix::sys::stat::utimensat(
-                nix::fcntl::AT_FDCWD,
-                &entry.path(),
-                &time,
-                &time,
-                nix::sys::stat::UtimensatFlags::NoFollowSymlink,
-            )?;
+    let (root, none) = (File::open(directory)?, Patterns::default());
+    let time = nix::sys::time::TimeSpec::new(epoch, 0);
+    let mut walk = Walk::new(root.as_fd(), Path::new(""), &none)?;
+    while let Some(found) = walk.next().transpose()? {
+        if found.stat.st_mtime >= epoch {
+            let (directory, name) = walk.place(&found)?;
+            utimensat(directory, name, &time, &time, UtimensatFlags::NoFollowSymlink)?;
         }
     }
     Ok(())
@@ -208,6 +220,8 @@ pub fn clamp_times(directory: &Path, epoch: i64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_layer_is_the_same_after_a_tar_and_back() {

@@ -5,12 +5,12 @@
 //! its descriptor, so that nothing can take its place in between.
 
 use super::{Beneath, open_beneath};
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// Opens a regular file for reading. Symlinks are followed within the root, `..` and absolute ones included.
@@ -19,10 +19,30 @@ use std::path::Path;
 /// The kernel's; `InvalidInput` where it is a directory, a FIFO, a device, a socket or a file of procfs or sysfs.
 pub fn open_regular(root: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
     let found = open_beneath(root, path, libc::O_PATH, 0, Beneath::AsRoot)?;
-    let kind = SFlag::from_bits_truncate(fstat(&found)?.st_mode) & SFlag::S_IFMT;
     let file_system = fstatfs(&found)?.filesystem_type();
-    if kind != SFlag::S_IFREG || [PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&file_system) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    if [PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&file_system) {
+        return Err(irregular());
+    }
+    reopen(&found)
+}
+
+/// Opens the regular file that has a name in a directory, wherever it is mounted. A symlink is none.
+///
+/// # Errors
+/// The kernel's; `InvalidInput` where it is anything else.
+pub fn open_regular_at(directory: BorrowedFd<'_>, name: &Path) -> io::Result<File> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    reopen(&openat(directory, name, flags, Mode::empty())?)
+}
+
+fn irregular() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
+}
+
+/// Opens a file for reading that was opened as a path.
+fn reopen(found: &OwnedFd) -> io::Result<File> {
+    if SFlag::from_bits_truncate(fstat(found)?.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+        return Err(irregular());
     }
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     Ok(File::from(open(format!("/proc/self/fd/{}", found.as_raw_fd()).as_str(), flags, Mode::empty())?))

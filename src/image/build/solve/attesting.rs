@@ -4,6 +4,7 @@ use super::*;
 use crate::image::attest::{PROVENANCE, Predicate, Provenance, SPDX, purl};
 use crate::image::build::Run;
 use crate::image::build::mounts::Mounted;
+use crate::runtime::sys::regular::read_regular;
 use base64::Engine as _;
 use std::sync::atomic::AtomicBool;
 
@@ -278,17 +279,17 @@ impl Solver {
 
 /// What a generator wrote. It may have put links there: none leads out of its layer.
 fn read_bills(layer: &Path, generator: &str) -> Result<Vec<Predicate>, ImageError> {
-    use std::io::Read;
     let failed = || ImageError::store(format!("reading what {generator} wrote"));
     let tree = Tree::directory(layer).map_err(failed())?;
     let mut found = Vec::new();
-    for file in tree.walk(Path::new(WRITTEN.trim_start_matches('/')), &Patterns::default()).unwrap_or_default() {
+    let none = Patterns::default();
+    // A generator that wrote nothing need not have made the directory.
+    for file in tree.walk(Path::new(WRITTEN.trim_start_matches('/')), &none).into_iter().flatten() {
+        let file = file.map_err(failed())?;
         if file.is_directory() || !file.path.to_string_lossy().ends_with(".spdx.json") {
             continue;
         }
-        let mut text = Vec::new();
-        let opened = tree.open(&file.path, libc::O_RDONLY | libc::O_NONBLOCK).map_err(failed())?;
-        std::fs::File::from(opened).take(LARGEST).read_to_end(&mut text).map_err(failed())?;
+        let text = read_regular(tree.root(), &file.path, LARGEST).map_err(failed())?;
         let predicate = serde_json::from_slice(&text).map_err(|e| {
             ImageError::Build(format!("what {generator} wrote to {} is no SPDX in JSON: {e}", file.path.display()))
         })?;
