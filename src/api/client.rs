@@ -231,7 +231,9 @@ impl Client {
         path: &str,
         reader: impl tokio::io::AsyncRead + Unpin + Send + 'static,
     ) -> Result<Lines, ClientError> {
-        let response = self.send(Self::request(Method::POST, path, stream_body(reader))?).await?;
+        let mut request = Self::request(Method::POST, path, stream_body(reader))?;
+        request.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/x-tar"));
+        let response = self.send(request).await?;
         Ok(Lines { body: response.into_body(), buffer: BytesMut::new() })
     }
 

@@ -57,7 +57,7 @@ pub(super) fn no_upgrade() -> EngineError {
 
 /// The answer after which a connection is a stream: of a terminal's bytes, or of frames.
 pub(super) fn upgraded(tty: bool) -> Reply {
-    let mut response = Response::new(http_body_util::BodyExt::boxed_unsync(http_body_util::Empty::new()));
+    let mut response = Response::new(super::reply::whole(Vec::new()));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     let kind = if tty { "application/vnd.docker.raw-stream" } else { "application/vnd.docker.multiplexed-stream" };

@@ -2,18 +2,18 @@
 
 use crate::engine::EngineError;
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::{Request, Response, StatusCode, header};
 use indexmap::IndexMap;
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+/// An error in it ends the connection, so that the client does not take the rest for the whole.
+pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 pub type Reply = Result<Response<Body>, EngineError>;
 
 /// The parameters behind the question mark.
@@ -147,20 +147,19 @@ async fn read_body(request: Request<Incoming>, most: usize) -> Result<Bytes, Eng
 
 pub fn json(status: u16, value: &impl serde::Serialize) -> Reply {
     let bytes = serde_json::to_vec(value).map_err(|e| EngineError::Invalid(e.to_string()))?;
-    Ok(with_body(status, "application/json", Full::new(Bytes::from(bytes)).boxed_unsync()))
+    Ok(with_body(status, "application/json", whole(bytes)))
 }
 
 pub fn text(status: u16, text: impl Into<Bytes>) -> Reply {
-    Ok(with_body(status, "text/plain; charset=utf-8", Full::new(text.into()).boxed_unsync()))
+    Ok(with_body(status, "text/plain; charset=utf-8", whole(text)))
 }
 
 pub fn empty(status: u16) -> Reply {
-    Ok(with_body(status, "application/json", Full::new(Bytes::new()).boxed_unsync()))
+    Ok(with_body(status, "application/json", whole(Bytes::new())))
 }
 
 /// An answer that comes piece by piece.
 pub fn stream(content_type: &'static str, chunks: impl Stream<Item = Bytes> + Send + 'static) -> Reply {
-    use futures::StreamExt;
     let frames = chunks.map(|chunk| Ok(Frame::data(chunk)));
     Ok(with_body(200, content_type, BodyExt::boxed_unsync(StreamBody::new(frames))))
 }
@@ -170,22 +169,23 @@ pub fn written<E: std::fmt::Display>(
     content_type: &'static str,
     work: impl FnOnce(io::BufWriter<ChannelWriter>) -> Result<(), E> + Send + 'static,
 ) -> Reply {
-    let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(16);
+    let (sender, receiver) = tokio::sync::mpsc::channel::<io::Result<Bytes>>(16);
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = work(io::BufWriter::with_capacity(1 << 18, ChannelWriter(sender))) {
-            // It is then cut short, which whoever reads it notices.
+        if let Err(error) = work(io::BufWriter::with_capacity(1 << 18, ChannelWriter(sender.clone()))) {
             tracing::warn!("{error}");
+            let _ = sender.blocking_send(Err(io::Error::other(error.to_string())));
         }
     });
-    stream(content_type, receiver_stream(receiver))
+    let frames = receiver_stream(receiver).map(|chunk| chunk.map(Frame::data));
+    Ok(with_body(200, content_type, BodyExt::boxed_unsync(StreamBody::new(frames))))
 }
 
 /// Sends what is written as chunks of an answer.
-pub struct ChannelWriter(tokio::sync::mpsc::Sender<Bytes>);
+pub struct ChannelWriter(tokio::sync::mpsc::Sender<io::Result<Bytes>>);
 
 impl io::Write for ChannelWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.blocking_send(Bytes::copy_from_slice(bytes)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes))).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         Ok(bytes.len())
     }
 
@@ -197,6 +197,11 @@ impl io::Write for ChannelWriter {
 /// What a receiver gets, as a stream.
 pub fn receiver_stream<T: Send + 'static>(receiver: tokio::sync::mpsc::Receiver<T>) -> impl Stream<Item = T> + Send {
     futures::stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) })
+}
+
+/// A body that is there in one piece.
+pub fn whole(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 fn with_body(status: u16, content_type: &'static str, body: Body) -> Response<Body> {
@@ -213,7 +218,7 @@ pub fn error(error: &EngineError) -> Response<Body> {
         value["exitCode"] = (*code).into();
     }
     let bytes = serde_json::to_vec(&value).unwrap_or_default();
-    with_body(error.status(), "application/json", Full::new(Bytes::from(bytes)).boxed_unsync())
+    with_body(error.status(), "application/json", whole(bytes))
 }
 
 #[cfg(test)]
