@@ -120,6 +120,9 @@ fn first_line(text: &str) -> String {
 /// Nested defaults deeper than this are refused; the parser recurses.
 const MAX_NESTING: usize = 64;
 
+/// Bytes of an expanded text. In an env file each line may use those above it: ten lines of ten uses each would make any number.
+const MAX_EXPANDED: usize = 4 << 20;
+
 /// Expands one text.
 ///
 /// # Errors
@@ -136,6 +139,9 @@ fn expand_nested(text: &str, variables: &dyn Variables, unset: &mut Unset, depth
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
         out.push_str(&rest[..dollar]);
+        if out.len() > MAX_EXPANDED {
+            return Err(Failure::Syntax(format!("it grows past {MAX_EXPANDED} bytes by its variables")));
+        }
         rest = &rest[dollar + 1..];
         if let Some(after) = rest.strip_prefix('$') {
             out.push('$');

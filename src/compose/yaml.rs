@@ -8,6 +8,8 @@ use std::collections::HashMap;
 
 /// Aliases may multiply a document up to this many nodes; beyond it is an alias bomb, not a Compose file.
 const MAX_NODES: usize = 4_000_000;
+/// Bytes of text that count as one node.
+const TEXT_PER_NODE: usize = 64;
 /// Compose files nest about ten deep; the bound keeps the recursion within any stack.
 const MAX_DEPTH: usize = 100;
 
@@ -110,6 +112,8 @@ impl<'input> Builder<'input> {
                 return Ok(node);
             }
             Event::Scalar(text, style, anchor, tag) => {
+                // A long text weighs as many short ones, should aliases repeat it.
+                self.count(&at, text.len() / TEXT_PER_NODE)?;
                 let value = scalar(&text, style, tag.as_deref());
                 (anchor, Node { value, at, tag: merge_tag(tag.as_ref()) })
             }
@@ -316,5 +320,8 @@ mod tests {
         }
         assert!(parse(0, &text).is_err());
         assert!(parse(0, &"[".repeat(5000)).is_err());
+        // Few aliases of a long text are many bytes as well.
+        let long = format!("a: &a {}\nb: [{}]", "x".repeat(1 << 20), vec!["*a"; 1000].join(","));
+        assert!(parse(0, &long).is_err());
     }
 }

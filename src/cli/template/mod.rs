@@ -265,5 +265,11 @@ mod tests {
             let error = rendered(template).expect_err(template);
             assert!(error.contains(expected), "{template}: {error}");
         }
+        let blocks = |n: usize| format!("{}{}", "{{if .Name}}".repeat(n), "{{end}}".repeat(n));
+        let brackets = |n: usize| format!("{{{{{}.Name{}}}}}", "(".repeat(n), ")".repeat(n));
+        assert!(rendered(&blocks(90)).is_ok() && rendered(&brackets(90)).is_ok());
+        for deep in [blocks(100_000), brackets(100_000), "{{if .Env}}".to_string() + &"{{else if .Name}}".repeat(100_000)] {
+            assert!(rendered(&deep).expect_err("too deep").contains("levels deep"));
+        }
     }
 }

@@ -56,6 +56,13 @@ enum Token {
     Mark(&'static str),
 }
 
+/// Blocks and brackets in one another: they are read, and later evaluated, by recursion.
+const MAX_DEPTH: usize = 100;
+
+fn nested(depth: usize) -> Result<(), String> {
+    if depth > MAX_DEPTH { Err(format!("it is nested more than {MAX_DEPTH} levels deep")) } else { Ok(()) }
+}
+
 /// A piece of a template: text, or what is between `{{` and `}}`.
 enum Piece {
     Text(String),
@@ -64,7 +71,7 @@ enum Piece {
 
 pub fn parse(text: &str) -> Result<Vec<Node>, String> {
     let mut pieces = pieces(text)?.into_iter();
-    let (nodes, end) = list(&mut pieces, "")?;
+    let (nodes, end) = list(&mut pieces, "", 0)?;
     match end {
         Ending::Template => Ok(nodes),
         Ending::End => Err("`end` ends nothing: there is no `if`, `range` or `with` before it".into()),
@@ -200,7 +207,7 @@ enum Ending {
 }
 
 /// Nodes up to an `end` or `else` of an outer one, or the end of the template. `inside` is what they are in.
-fn list(pieces: &mut std::vec::IntoIter<Piece>, inside: &str) -> Result<(Vec<Node>, Ending), String> {
+fn list(pieces: &mut std::vec::IntoIter<Piece>, inside: &str, depth: usize) -> Result<(Vec<Node>, Ending), String> {
     let mut nodes = Vec::new();
     while let Some(piece) = pieces.next() {
         let tokens = match piece {
@@ -212,7 +219,7 @@ fn list(pieces: &mut std::vec::IntoIter<Piece>, inside: &str) -> Result<(Vec<Nod
         };
         match tokens.first() {
             Some(Token::Word(word)) if matches!(word.as_str(), "if" | "range" | "with") => {
-                nodes.push(block(&tokens, pieces)?);
+                nodes.push(block(&tokens, pieces, depth + 1)?);
             }
             Some(Token::Word(word)) if word == "end" && tokens.len() == 1 => return Ok((nodes, Ending::End)),
             Some(Token::Word(word)) if word == "else" => return Ok((nodes, Ending::Else(tokens[1..].to_vec()))),
@@ -223,19 +230,20 @@ fn list(pieces: &mut std::vec::IntoIter<Piece>, inside: &str) -> Result<(Vec<Nod
 }
 
 /// An `if`, `range` or `with`, whose tokens these are, up to its `end`.
-fn block(tokens: &[Token], pieces: &mut std::vec::IntoIter<Piece>) -> Result<Node, String> {
+fn block(tokens: &[Token], pieces: &mut std::vec::IntoIter<Piece>, depth: usize) -> Result<Node, String> {
+    nested(depth)?;
     let Some((Token::Word(word), head)) = tokens.split_first() else {
         return Err("`else` is followed by `if`, `with` or nothing".into());
     };
     let head = pipeline(head)?;
-    let (then, ending) = list(pieces, word)?;
+    let (then, ending) = list(pieces, word, depth)?;
     let otherwise = match ending {
-        Ending::Else(chained) if chained.is_empty() => match list(pieces, word)? {
+        Ending::Else(chained) if chained.is_empty() => match list(pieces, word, depth)? {
             (nodes, Ending::End) => nodes,
             _ => return Err(format!("`{word}` has two `else`")),
         },
         // It has the same `end`.
-        Ending::Else(chained) => vec![block(&chained, pieces)?],
+        Ending::Else(chained) => vec![block(&chained, pieces, depth + 1)?],
         Ending::End | Ending::Template => Vec::new(),
     };
     Ok(match word.as_str() {
@@ -248,7 +256,7 @@ fn block(tokens: &[Token], pieces: &mut std::vec::IntoIter<Piece>) -> Result<Nod
 
 fn pipeline(tokens: &[Token]) -> Result<Pipeline, String> {
     let mut at = 0;
-    let pipeline = commands(tokens, &mut at)?;
+    let pipeline = commands(tokens, &mut at, 0)?;
     match tokens.get(at) {
         None => Ok(pipeline),
         Some(_) => Err("there is a `)` without its `(`".into()),
@@ -256,7 +264,8 @@ fn pipeline(tokens: &[Token]) -> Result<Pipeline, String> {
 }
 
 /// A pipeline up to its `)`, or the end.
-fn commands(tokens: &[Token], at: &mut usize) -> Result<Pipeline, String> {
+fn commands(tokens: &[Token], at: &mut usize, depth: usize) -> Result<Pipeline, String> {
+    nested(depth)?;
     let mut pipeline = Pipeline { commands: vec![Vec::new()], ..Pipeline::default() };
     // `$x :=`, `$x =` or `$i, $x :=`.
     let names: Vec<&Token> = tokens[*at..].iter().take(4).collect();
@@ -284,7 +293,7 @@ fn commands(tokens: &[Token], at: &mut usize) -> Result<Pipeline, String> {
                 continue;
             }
             Token::Mark("(") => {
-                let inner = commands(tokens, at)?;
+                let inner = commands(tokens, at, depth + 1)?;
                 if tokens.get(*at) != Some(&Token::Mark(")")) {
                     return Err("a `(` is never closed by `)`".into());
                 }
