@@ -53,15 +53,17 @@ pub fn export(engine: &Arc<Engine>, id: &str) -> Reply {
     reply::written("application/x-tar", move |out| engine.export(&container, out))
 }
 
-pub fn changes(engine: &Engine, id: &str) -> Reply {
+pub async fn changes(engine: &Arc<Engine>, id: &str) -> Reply {
     let container = engine.container(id)?;
+    let worker = engine.clone();
+    let found = tokio::task::spawn_blocking(move || worker.changes(&container)).await;
+    let found = found.map_err(|e| EngineError::Invalid(e.to_string()))??;
     let kind = |kind| match kind {
         ChangeKind::Modified => 0,
         ChangeKind::Added => 1,
         ChangeKind::Deleted => 2,
     };
-    let list: Vec<Value> =
-        engine.changes(&container)?.iter().map(|change| json!({"Path": change.path, "Kind": kind(change.kind)})).collect();
+    let list: Vec<Value> = found.iter().map(|change| json!({"Path": change.path, "Kind": kind(change.kind)})).collect();
     reply::json(200, &list)
 }
 

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
 pub async fn build(engine: &Arc<Engine>, query: &Query, request: hyper::Request<Incoming>) -> Reply {
@@ -38,6 +39,7 @@ pub async fn build(engine: &Arc<Engine>, query: &Query, request: hyper::Request<
     })
     .await?;
     wanted.context = place;
+    wanted.unpacked = true;
     if docker {
         return answer(engine.clone(), wanted, Some(draft), dockers_words);
     }
@@ -95,6 +97,38 @@ fn dockers_words(event: &Value) -> String {
     }
 }
 
+/// Bytes of a build's output that wait for a client which reads them more slowly than they come. Like BuildKit's own limit, it
+/// concerns what is shown, never what is done.
+const MAX_BACKLOG: usize = 4 << 20;
+
+/// The output that waits for its client.
+#[derive(Default)]
+struct Backlog {
+    bytes: AtomicUsize,
+    /// Lines that did not wait any more.
+    left_out: AtomicUsize,
+}
+
+impl Backlog {
+    /// The event, unless it is output for which there is no room, and what is to be said before it.
+    fn admit(&self, event: Event) -> (Option<Event>, Option<Event>) {
+        if let Event::Output { line, .. } = &event {
+            if self.bytes.load(Ordering::Relaxed) + line.len() > MAX_BACKLOG {
+                self.left_out.fetch_add(1, Ordering::Relaxed);
+                return (None, None);
+            }
+            self.bytes.fetch_add(line.len(), Ordering::Relaxed);
+        }
+        let count = self.left_out.swap(0, Ordering::Relaxed);
+        let said = || Event::Warning(format!("{count} lines of output were left out: they came faster than they were read"));
+        (Some(event), (count > 0).then(said))
+    }
+
+    fn sent(&self, line: &str) {
+        self.bytes.fetch_sub(line.len(), Ordering::Relaxed);
+    }
+}
+
 /// Builds, and streams what happens. A client that goes away ends its build.
 fn answer(
     engine: Arc<Engine>,
@@ -102,11 +136,17 @@ fn answer(
     context: Option<crate::image::store::Draft>,
     words: impl Fn(&Value) -> String + Send + Sync + 'static,
 ) -> Reply {
-    let (sender, receiver) = mpsc::channel::<Bytes>(256);
+    let (sender, receiver) = mpsc::channel::<Bytes>(16);
     let (events, mut pending) = mpsc::unbounded_channel::<Value>();
+    let backlog = Arc::new(Backlog::default());
     let report: Report = {
-        let events = events.clone();
-        Arc::new(move |event: Event| drop(events.send(serde_json::to_value(event).unwrap_or_default())))
+        let (events, backlog) = (events.clone(), backlog.clone());
+        Arc::new(move |event: Event| {
+            let (event, left_out) = backlog.admit(event);
+            for event in left_out.into_iter().chain(event) {
+                let _ = events.send(serde_json::to_value(event).unwrap_or_default());
+            }
+        })
     };
     let building = tokio::spawn(async move {
         let result = engine.build(wanted, report).await;
@@ -122,6 +162,9 @@ fn answer(
                 event = pending.recv() => event,
                 () = sender.closed() => None,
             };
+            if let Some(line) = event.as_ref().and_then(|event| event["output"]["line"].as_str()) {
+                backlog.sent(line);
+            }
             let sent = match event {
                 Some(event) => sender.send(Bytes::from(format!("{}\n", words(&event)))).await.is_ok(),
                 None => false,

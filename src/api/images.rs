@@ -79,8 +79,8 @@ fn wanted_images(engine: &Engine, filters: &Filters) -> Result<impl Fn(&(ImageRe
     Ok(move |(name, image): &(ImageRef, Image)| {
         let labels = image.config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
         let fits = |pattern: &String| {
-            let parts = |text: &str| text.split('/').map(str::to_string).collect::<Vec<_>>();
-            let fits = |text: &str| crate::image::build::ignore::fits(&parts(pattern), &parts(text));
+            let pattern = crate::image::build::ignore::Pattern::parse(pattern);
+            let fits = |text: &str| pattern.as_ref().is_some_and(|pattern| pattern.matches(std::path::Path::new(text)));
             fits(&name.familiar()) || fits(&name.familiar_name())
         };
         before.is_none_or(|before| created(image) < before)

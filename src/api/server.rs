@@ -117,7 +117,7 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Respo
             [id, "attach"] if post => attach::attach(&engine, id, &query, request, stream.clone()).await,
             [id, "archive"] if get || put || delete => archive::archive(&engine, id, &query, request).await,
             [id, "export"] if get => archive::export(&engine, id),
-            [id, "changes"] if get => archive::changes(&engine, id),
+            [id, "changes"] if get => archive::changes(&engine, id).await,
             [id, "top"] if get => usage::top(&engine, id),
             [id, "stats"] if get => usage::stats(&engine, id, &query),
             [id, "update"] if post => containers::update(&engine, id, request).await,

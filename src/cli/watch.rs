@@ -8,7 +8,8 @@ use crate::api::client::{Client, ClientError};
 use crate::api::reply::escape;
 use crate::compose::Loaded;
 use crate::compose::model::{Hook, Trigger};
-use crate::image::build::ignore::Patterns;
+use crate::image::build::files::Tree;
+use crate::image::build::ignore::{self, Patterns};
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use serde_json::Value;
@@ -142,7 +143,7 @@ fn all_watched(loaded: &Loaded, services: &[String]) -> Result<Vec<Watched>, Fai
             }
             let context = service.build.as_ref().and_then(|build| build.context.as_ref()).map(|c| loaded.directory.join(c));
             let dockerignore = context.and_then(|context| {
-                let text = std::fs::read_to_string(context.join(".dockerignore")).ok()?;
+                let text = Tree::directory(&context).ok()?.read_text(Path::new(".dockerignore"), ignore::MAX_FILE).ok()?;
                 Some((context, Patterns::parse(&text)))
             });
             all.push(Watched {

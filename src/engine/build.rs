@@ -101,6 +101,10 @@ impl Drop for NetworkUse {
     }
 }
 
+/// Bytes of one line of a step's output. What is longer is several: the log has it in parts of 16 KiB at most, and the last of them
+/// is on top of this.
+const MAX_LINE: usize = 16 << 10;
+
 struct BuildHost {
     engine: Arc<Engine>,
 }
@@ -221,7 +225,7 @@ impl Engine {
             let ended = !container.status().is_alive();
             while let Some(line) = reader.next_line().map_err(EngineError::io("reading a step's output"))? {
                 partial.push_str(&String::from_utf8_lossy(line.text));
-                if line.complete {
+                if line.complete || partial.len() >= MAX_LINE {
                     (step.output)(&std::mem::take(&mut partial));
                 }
             }

@@ -96,14 +96,14 @@ impl Engine {
     fn writable_root(&self, record: &ContainerRecord) -> io::Result<OwnedFd> {
         let directory = self.container_directory(&record.id);
         let (upper, work) = (directory.join("upper"), directory.join("work"));
-        overlay::mount(&self.lower_layers(record), Some((&upper, &work)))
+        overlay::mount_inert(&self.lower_layers(record), Some((&upper, &work)))
     }
 
     /// The same read-only, whether or not it runs.
     fn readable_root(&self, record: &ContainerRecord) -> io::Result<OwnedFd> {
         let mut layers = self.lower_layers(record);
         layers.push(self.container_directory(&record.id).join("upper"));
-        overlay::mount(&layers, None)
+        overlay::mount_inert(&layers, None)
     }
 
     /// The lowest first, with the one below every image.
@@ -213,7 +213,7 @@ impl Engine {
         let doing = || EngineError::io(format!("comparing {} with its image", container.name()));
         let record = container.record();
         let upper = Tree::directory(&self.container_directory(&record.id).join("upper")).map_err(doing())?;
-        let image = Tree::of(overlay::mount(&self.lower_layers(&record), None).map_err(doing())?);
+        let image = Tree::of(overlay::mount_inert(&self.lower_layers(&record), None).map_err(doing())?);
         let none = Patterns::default();
         let found = upper.walk(Path::new(""), &none).map_err(doing())?;
         let change = |found: io::Result<Found>| {

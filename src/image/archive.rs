@@ -2,6 +2,7 @@
 
 use super::arrival::{Arrived, Expected, Keep};
 use super::digest::{DiffId, Digest, Hashing};
+use super::entries::Entries;
 use super::manifest::{self, Answer, Configuration, Index, MAX_DOCUMENT, Manifest};
 use super::store::Store;
 use super::{Image, ImageError, ImageRef, compression};
@@ -457,34 +458,44 @@ fn load_layer(
     store.arrive(file, expected, Keep::Blob)
 }
 
+/// Bytes of a member's name. What an image's archive names is a blob, or a file of the layout.
+const MAX_NAME: usize = 256;
+
 /// Writes each member of a tar to a numbered file, and returns which is which. Links between members (old `docker save`
 /// has them) are followed by name.
 fn lay_out(tar: impl Read, directory: &Path) -> Result<HashMap<String, PathBuf>, ImageError> {
     let damaged = |e: io::Error| ImageError::Malformed { what: "archive", why: e.to_string() };
     let plain = compression::plain(tar).map_err(damaged)?;
-    let mut archive = tar::Archive::new(plain);
+    let refused = |why: String| ImageError::Malformed { what: "archive", why };
     let mut members = HashMap::new();
     let mut links = Vec::new();
-    for (i, entry) in archive.entries().map_err(damaged)?.enumerate() {
-        let mut entry = entry.map_err(damaged)?;
-        if i == MAX_MEMBERS {
-            return Err(ImageError::Malformed { what: "archive", why: format!("it has more than {MAX_MEMBERS} members") });
+    let mut count = 0;
+    Entries::new(plain).each(damaged, |entry| {
+        count += 1;
+        if count > MAX_MEMBERS {
+            return Err(refused(format!("it has more than {MAX_MEMBERS} members")));
         }
         let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_string();
+        if name.len() > MAX_NAME {
+            return Err(refused(format!("it has a name of more than {MAX_NAME} bytes")));
+        }
         match entry.header().entry_type() {
             tar::EntryType::Regular => {
-                let path = directory.join(i.to_string());
+                let path = directory.join(count.to_string());
                 let mut file = File::create(&path).map_err(ImageError::store("unpacking the archive".into()))?;
-                io::copy(&mut entry, &mut file).map_err(ImageError::store("unpacking the archive".into()))?;
+                io::copy(entry, &mut file).map_err(ImageError::store("unpacking the archive".into()))?;
                 members.insert(name, path);
             }
             tar::EntryType::Symlink | tar::EntryType::Link => {
                 let target = entry.link_name().map_err(damaged)?.map(|t| t.to_string_lossy().into_owned()).unwrap_or_default();
-                links.push((name, target.trim_start_matches("../").to_string()));
+                if target.len() <= MAX_NAME {
+                    links.push((name, target.trim_start_matches("../").to_string()));
+                }
             }
             _ => {}
         }
-    }
+        Ok(())
+    })?;
     for (name, target) in links {
         if let Some(path) = members.get(&target).cloned() {
             members.insert(name, path);

@@ -16,6 +16,18 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// The kernel's.
 pub fn mount(layers: &[PathBuf], upper: Option<(&Path, &Path)>) -> io::Result<OwnedFd> {
+    mount_with(layers, upper, 0)
+}
+
+/// As [`mount`], for the engine's own use: no device in it can be opened, and no program in it can be run.
+///
+/// # Errors
+/// The kernel's.
+pub fn mount_inert(layers: &[PathBuf], upper: Option<(&Path, &Path)>) -> io::Result<OwnedFd> {
+    mount_with(layers, upper, sys::ATTR_NODEV | sys::ATTR_NOSUID | sys::ATTR_NOEXEC)
+}
+
+fn mount_with(layers: &[PathBuf], upper: Option<(&Path, &Path)>, attributes: u64) -> io::Result<OwnedFd> {
     let open = |path: &Path| nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
     let lower: Vec<OwnedFd> = layers.iter().rev().map(|path| open(path)).collect::<Result<_, _>>()?;
     let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
@@ -37,7 +49,7 @@ pub fn mount(layers: &[PathBuf], upper: Option<(&Path, &Path)>) -> io::Result<Ow
         options.push(("upperdir", Some(upper)));
         options.push(("workdir", Some(work)));
     }
-    let tree = sys::new_mount("overlay", "wharf", &options, 0)?;
+    let tree = sys::new_mount("overlay", "wharf", &options, attributes)?;
     if let Some((_, work)) = &upper {
         check_writable(&tree, work)?;
     }

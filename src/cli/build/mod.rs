@@ -537,6 +537,7 @@ fn request(loaded: &Loaded, name: &str, service: &Service, build: &Build, flags:
     labels.insert("com.docker.compose.project".into(), loaded.project.name.clone());
     labels.insert("com.docker.compose.service".into(), name.into());
     Ok(Request {
+        unpacked: false,
         context: if git.is_some() { PathBuf::new() } else { loaded.directory.join(context) },
         git,
         inline_cache: !build.cache_to.is_empty(),

@@ -4,7 +4,7 @@
 //! root, and copies up the directories that are written into, with owner and mode.
 
 use super::files::{Contents, Found, Tree, reading};
-use super::ignore::{self, Patterns};
+use super::ignore::{self, Pattern, Patterns};
 use crate::image::entries::Entries;
 use crate::image::unpack::make_directories;
 use crate::image::{ImageError, compression};
@@ -192,11 +192,8 @@ fn matching(source: &str, tree: &Tree, ignored: &Patterns) -> Result<Vec<PathBuf
     let fixed = parts.iter().take_while(|part| !ignore::is_pattern(part)).count();
     let begin: PathBuf = parts[..fixed].iter().collect();
     let Ok(all) = tree.walk(&begin, ignored) else { return Ok(Vec::new()) };
-    let fits = |path: &Path| {
-        let names: Vec<String> = path.components().map(|c| c.as_os_str().to_string_lossy().into_owned()).collect();
-        ignore::fits(&parts, &names)
-    };
-    let found = all.filter_map(|found| found.map(|found| Some(found.path).filter(|path| fits(path))).transpose());
+    let Some(pattern) = Pattern::parse(&parts.join("/")) else { return Ok(Vec::new()) };
+    let found = all.filter_map(|found| found.map(|found| Some(found.path).filter(|path| pattern.matches(path))).transpose());
     found.collect::<io::Result<_>>().map_err(reading(&begin))
 }
 

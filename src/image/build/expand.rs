@@ -15,7 +15,7 @@ impl<F: Fn(&str) -> Option<String>> Lookup for F {}
 /// A quote or brace that is not closed, an unknown operator, `${NAME:?message}` without a value.
 pub fn word(text: &str, escape: char, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, Unexpandable> {
     let chars: Vec<char> = text.chars().collect();
-    let mut expander = Expander { chars: &chars, at: 0, escape, lookup, depth: 0 };
+    let mut expander = Expander { chars: &chars, at: 0, escape, lookup, depth: 0, grown: 0 };
     expander.until(None)
 }
 
@@ -42,7 +42,7 @@ pub fn words(text: &str, escape: char, lookup: &dyn Fn(&str) -> Option<String>) 
 /// As [`word`].
 pub fn variables(text: &str, escape: char, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, Unexpandable> {
     let chars: Vec<char> = text.chars().collect();
-    let mut expander = Expander { chars: &chars, at: 0, escape, lookup, depth: 0 };
+    let mut expander = Expander { chars: &chars, at: 0, escape, lookup, depth: 0, grown: 0 };
     let mut out = String::new();
     while let Some(c) = expander.peek() {
         match c {
@@ -62,12 +62,20 @@ pub fn variables(text: &str, escape: char, lookup: &dyn Fn(&str) -> Option<Strin
 
 const MAX_DEPTH: usize = 64;
 
+/// Bytes that variables may put into one text: each of ten that names the one before ten times would make ten thousand million.
+const MAX_GROWTH: usize = 1 << 20;
+
+/// Steps of matching a pattern against a value, as in `${NAME//a*b/c}`.
+const MAX_STEPS: usize = 50_000_000;
+
 struct Expander<'a> {
     chars: &'a [char],
     at: usize,
     escape: char,
     lookup: &'a dyn Fn(&str) -> Option<String>,
     depth: usize,
+    /// Bytes of the values so far.
+    grown: usize,
 }
 
 impl Expander<'_> {
@@ -165,11 +173,22 @@ impl Expander<'_> {
         self.chars[begin..self.at].iter().collect()
     }
 
+    fn value(&mut self, name: &str) -> Result<Option<String>, Unexpandable> {
+        let value = (self.lookup)(name);
+        self.grow(value.as_ref().map_or(0, String::len))?;
+        Ok(value)
+    }
+
+    fn grow(&mut self, bytes: usize) -> Result<(), Unexpandable> {
+        self.grown += bytes;
+        if self.grown > MAX_GROWTH { Err(too_long()) } else { Ok(()) }
+    }
+
     fn variable(&mut self) -> Result<String, Unexpandable> {
         self.at += 1;
         if self.peek() != Some('{') {
             let name = self.name();
-            return Ok(if name.is_empty() { "$".into() } else { (self.lookup)(&name).unwrap_or_default() });
+            return if name.is_empty() { Ok("$".into()) } else { self.value(&name).map(Option::unwrap_or_default) };
         }
         self.at += 1;
         self.depth += 1;
@@ -180,7 +199,7 @@ impl Expander<'_> {
         if name.is_empty() {
             return Err(Unexpandable("`${` is not followed by a variable's name".into()));
         }
-        let value = (self.lookup)(&name);
+        let value = self.value(&name)?;
         let result = match self.next() {
             Some('}') => Ok(value.unwrap_or_default()),
             Some(':') => {
@@ -196,14 +215,15 @@ impl Expander<'_> {
                 let longest = self.peek() == Some(c);
                 self.at += usize::from(longest);
                 let pattern = self.until(Some('}'))?;
-                Ok(trim(&value.unwrap_or_default(), &pattern, c == '#', longest))
+                trim(&value.unwrap_or_default(), &pattern, c == '#', longest)
             }
             Some('/') => {
                 let all = self.peek() == Some('/');
                 self.at += usize::from(all);
                 let rest = self.until(Some('}'))?;
                 let (pattern, replacement) = rest.split_once('/').unwrap_or((&rest, ""));
-                Ok(replace(&value.unwrap_or_default(), pattern, replacement, all))
+                let replaced = replace(&value.unwrap_or_default(), pattern, replacement, all)?;
+                self.grow(replaced.len()).map(|()| replaced)
             }
             Some(c) => Err(Unexpandable(format!("`{c}` is not an operator in `${{{name}...}}`"))),
             None => Err(Unexpandable("`${` is not closed by `}`".into())),
@@ -225,79 +245,109 @@ fn choose(name: &str, operator: Option<char>, value: Option<String>, operand: St
     }
 }
 
-/// `#`, `##`, `%` and `%%`: takes away what a pattern of `*` and `?` matches at the beginning or the end.
-fn trim(value: &str, pattern: &str, front: bool, longest: bool) -> String {
-    let mut cuts: Vec<usize> = value.char_indices().map(|(i, _)| i).chain([value.len()]).collect();
-    // The longest match from the front ends last; from the back it begins first.
-    if longest == front {
-        cuts.reverse();
-    }
-    let part = |i: usize| if front { &value[..i] } else { &value[i..] };
-    match cuts.into_iter().find(|i| matches(pattern, part(*i))) {
-        Some(i) if front => value[i..].to_string(),
-        Some(i) => value[..i].to_string(),
-        None => value.to_string(),
-    }
+fn too_long() -> Unexpandable {
+    Unexpandable(format!("its variables have more than {MAX_GROWTH} bytes together"))
 }
 
-fn replace(value: &str, pattern: &str, replacement: &str, all: bool) -> String {
+/// `#`, `##`, `%` and `%%`: takes away what a pattern of `*` and `?` matches at the beginning or the end.
+fn trim(value: &str, pattern: &str, front: bool, longest: bool) -> Result<String, Unexpandable> {
+    let mut text: Vec<char> = value.chars().collect();
+    let mut pattern = tokens(pattern);
+    if !front {
+        text.reverse();
+        pattern.reverse();
+    }
+    let mut steps = MAX_STEPS;
+    let Some(end) = matched(&pattern, &text, longest, &mut steps)? else { return Ok(value.to_string()) };
+    let mut rest = text.split_off(end);
+    if !front {
+        rest.reverse();
+    }
+    Ok(rest.into_iter().collect())
+}
+
+/// `/` and `//`: puts another text in the place of what a pattern matches, the longest match first.
+fn replace(value: &str, pattern: &str, replacement: &str, all: bool) -> Result<String, Unexpandable> {
+    let text: Vec<char> = value.chars().collect();
+    let pattern = tokens(pattern);
     let mut out = String::new();
-    let mut at = 0;
-    while at < value.len() {
-        let ends = value[at..].char_indices().map(|(i, c)| at + i + c.len_utf8()).rev();
-        match ends.into_iter().find(|end| !pattern.is_empty() && matches(pattern, &value[at..*end])) {
-            Some(end) => {
+    let (mut at, mut steps) = (0, MAX_STEPS);
+    while at < text.len() {
+        match matched(&pattern, &text[at..], true, &mut steps)?.filter(|length| *length > 0) {
+            Some(length) => {
                 out.push_str(replacement);
-                at = end;
+                at += length;
                 if !all {
                     break;
                 }
             }
             None => {
-                let c = value[at..].chars().next().unwrap_or_default();
-                out.push(c);
-                at += c.len_utf8();
+                out.push(text[at]);
+                at += 1;
             }
         }
+        if out.len() > MAX_GROWTH {
+            return Err(too_long());
+        }
     }
-    out + &value[at..]
+    out.extend(&text[at..]);
+    Ok(out)
 }
 
-/// A shell pattern of `*`, `?` and escaped characters against a whole text.
-fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
-    let (mut p, mut t) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        let literal = match pattern.get(p) {
-            Some('\\') if p + 1 < pattern.len() => Some((pattern[p + 1], 2)),
-            Some('*' | '?') | None => None,
-            Some(c) => Some((*c, 1)),
-        };
-        match (pattern.get(p), literal) {
-            (Some('*'), _) => {
-                star = Some((p + 1, t));
-                p += 1;
-            }
-            (Some('?'), _) => {
-                p += 1;
-                t += 1;
-            }
-            (_, Some((c, width))) if c == text[t] => {
-                p += width;
-                t += 1;
-            }
-            _ => match star {
-                Some((after, from)) => {
-                    p = after;
-                    t = from + 1;
-                    star = Some((after, from + 1));
-                }
-                None => return false,
-            },
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Token {
+    Character(char),
+    /// `?`
+    One,
+    /// `*`
+    Any,
+}
+
+/// A shell pattern of `*`, `?` and escaped characters.
+fn tokens(pattern: &str) -> Vec<Token> {
+    let mut all = Vec::new();
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        all.push(match c {
+            '*' if all.last() == Some(&Token::Any) => continue,
+            '*' => Token::Any,
+            '?' => Token::One,
+            '\\' => Token::Character(chars.next().unwrap_or('\\')),
+            c => Token::Character(c),
+        });
+    }
+    all
+}
+
+/// How many characters a pattern matches from the beginning of a text: as many, or as few, as it can. All that may come next is
+/// followed at once, so that no pattern takes longer than its length times the text's.
+fn matched(pattern: &[Token], text: &[char], longest: bool, steps: &mut usize) -> Result<Option<usize>, Unexpandable> {
+    let mut places = vec![false; pattern.len() + 1];
+    places[0] = true;
+    let mut found = None;
+    for length in 0..=text.len() {
+        *steps = steps
+            .checked_sub(places.len())
+            .ok_or_else(|| Unexpandable("a pattern takes too long to be matched against its value".into()))?;
+        // `*` may stand for nothing.
+        for place in 0..pattern.len() {
+            places[place + 1] |= places[place] && pattern[place] == Token::Any;
+        }
+        if places[pattern.len()] {
+            found = Some(length);
+        }
+        if (found.is_some() && !longest) || !places.contains(&true) {
+            break;
+        }
+        let Some(c) = text.get(length) else { break };
+        for place in (0..=pattern.len()).rev() {
+            let before = place > 0 && places[place - 1];
+            let taken = before && (pattern[place - 1] == Token::One || pattern[place - 1] == Token::Character(*c));
+            let stays = places[place] && pattern.get(place) == Some(&Token::Any);
+            places[place] = taken || stays;
         }
     }
-    pattern[p..].iter().all(|c| *c == '*')
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -339,6 +389,11 @@ mod tests {
             ("${PATHS%%.*}", "a/b/c"),
             ("${PATHS/b/x}", "a/x/c.tar.gz"),
             ("${PATHS//a/x}", "x/b/c.txr.gz"),
+            ("${PATHS%*}", "a/b/c.tar.gz"),
+            ("${PATHS%%*}", ""),
+            ("${PATHS#a?b}", "/c.tar.gz"),
+            ("${PATHS%\\.gz}", "a/b/c.tar"),
+            ("${PATHS/none/x}", "a/b/c.tar.gz"),
             ("$", "$"),
             ("a$ b", "a$ b"),
             ("$1x", "x"),
@@ -349,6 +404,23 @@ mod tests {
         for text in ["${A", "'a", "\"a", "${}", "${A!}", "${NONE:?gone}", "${NONE?}"] {
             assert!(word(text, '\\', &lookup).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_grows_without_end_is_refused() {
+        let long = |name: &str| Some(if name == "L" { "a".repeat(600_000) } else { String::new() });
+        assert_eq!(word("$L", '\\', &long).expect("right").len(), 600_000);
+        for text in [
+            "$L$L",
+            "${N:-$L$L}",
+            "${L//a/bb}",
+            "\"$L\"'x'${L}",
+            "${L//*a*b*a*b*a*b*c/x}",
+            "${L%%*a*b*a*b*a*b*c*a*b*a*b*a*b*a*bc}x$L",
+        ] {
+            assert!(word(text, '\\', &long).is_err(), "{text}");
+        }
+        assert!(variables("$L $L", '\\', &long).is_err());
     }
 
     #[test]

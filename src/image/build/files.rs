@@ -62,7 +62,7 @@ impl Tree {
         match layers {
             [] => Tree::directory(empty),
             [only] => Tree::directory(only),
-            _ => Ok(Tree { root: overlay::mount(layers, None)? }),
+            _ => Ok(Tree { root: overlay::mount_inert(layers, None)? }),
         }
     }
 
@@ -148,6 +148,9 @@ impl Tree {
     }
 }
 
+/// Files whose digests are remembered, in some 20 MB.
+const MAX_KNOWN: usize = 200_000;
+
 /// Digests of files' contents, remembered by what changes when a content does.
 #[derive(Debug, Default)]
 pub struct Contents(Mutex<HashMap<Identity, [u8; 32]>>);
@@ -183,7 +186,7 @@ impl Contents {
         let settled = jiff::Timestamp::now().as_second() > stat.st_ctime + 1;
         if settled {
             let mut known = self.lock();
-            if known.len() > 500_000 {
+            if known.len() >= MAX_KNOWN {
                 known.clear();
             }
             known.insert(identity, digest);

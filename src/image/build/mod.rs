@@ -33,6 +33,9 @@ use std::sync::Arc;
 pub struct Request {
     /// The directory that COPY reads from.
     pub context: PathBuf,
+    /// The context was sent as an archive: nothing that it names is this machine's. Not the client's to say.
+    #[serde(skip)]
+    pub unpacked: bool,
     /// Relative to the context, or absolute; `Dockerfile` where it is absent.
     pub dockerfile: Option<PathBuf>,
     /// The Dockerfile's text itself.

@@ -7,7 +7,7 @@ use super::dockerfile::{self, Instruction, Malformed, json_form, pairs, words};
 use super::expand::{self, Unexpandable};
 use super::files::Tree;
 use super::git::GitRef;
-use super::ignore::Patterns;
+use super::ignore::{self, Patterns};
 use super::stages::{self, Stages};
 use super::{Event, Host, Report, Request};
 use crate::image::store::{Draft, Layer};
@@ -18,10 +18,11 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::sync::OnceCell;
+use tokio::task::JoinSet;
 
 use attesting::Facts;
 
@@ -66,7 +67,10 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
         None => (None, Facts::new(None)),
     };
     let names: Vec<ImageRef> = request.tags.iter().map(|tag| tag.parse().map_err(ImageError::from)).collect::<Result<_, _>>()?;
-    let (text, shown, ignored) = read_dockerfile(&request)?;
+    let context = Tree::directory(&request.context)
+        .map_err(ImageError::store(format!("opening the build context {}", request.context.display())))?;
+    let foreign = request.unpacked || facts.has_repository();
+    let (text, shown, ignored) = read_dockerfile(&request, &context, foreign)?;
     let source = Source { text, shown };
     let parsed = dockerfile::parse(&source.text).map_err(|m| source.at(m))?;
     let stages = stages::split(parsed).map_err(|m| source.at(m))?;
@@ -77,8 +81,6 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
             ImageError::Build(format!("{} has no stage `{name}`; it has {}", source.shown, known.join(", ")))
         })?,
     };
-    let context = Tree::directory(&request.context)
-        .map_err(ImageError::store(format!("opening the build context {}", request.context.display())))?;
     let created = match request.epoch {
         Some(seconds) => jiff::Timestamp::from_second(seconds).unwrap_or_default(),
         None => jiff::Timestamp::now(),
@@ -98,6 +100,7 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
         source,
         stages,
         facts,
+        kept: AtomicUsize::new(0),
     };
     let solver = Arc::new(solver.with_globals()?);
     solver.learn().await;
@@ -144,24 +147,51 @@ async fn check_out(host: &Arc<dyn Host>, request: &mut Request) -> Result<Option
     Ok(Some((draft, text, commit)))
 }
 
-/// The Dockerfile's text, its name for messages, and what the context leaves out.
-fn read_dockerfile(request: &Request) -> Result<(String, String, Patterns), ImageError> {
-    let read = |path: &Path| std::fs::read_to_string(path);
-    let general = || read(&request.context.join(".dockerignore")).map(|text| Patterns::parse(&text)).unwrap_or_default();
+/// The Dockerfile's text, its name for messages, and what the context leaves out. A symlink is followed within the context: who
+/// made the context decides where it leads. Only the builder himself, who has a directory of this machine for his context, can
+/// name a Dockerfile beside it.
+fn read_dockerfile(request: &Request, context: &Tree, foreign: bool) -> Result<(String, String, Patterns), ImageError> {
+    let patterns = |tree: &Tree, path: &Path| match tree.read_text(path, ignore::MAX_FILE) {
+        Ok(text) => Ok(Some(Patterns::parse(&text))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(ImageError::Build(format!("{} cannot be read: {e}", path.display()))),
+    };
+    let general = || patterns(context, Path::new(".dockerignore")).map(Option::unwrap_or_default);
     if let Some(text) = &request.inline {
-        return Ok((text.clone(), "dockerfile_inline".into(), general()));
+        return Ok((text.clone(), "dockerfile_inline".into(), general()?));
     }
-    let path = request.context.join(request.dockerfile.as_deref().unwrap_or(Path::new("Dockerfile")));
-    let text = read(&path).map_err(|e| {
-        let message = format!("the Dockerfile {} cannot be read: {e}; say where it is with `dockerfile:` or -f", path.display());
+    let given = request.dockerfile.as_deref().unwrap_or(Path::new("Dockerfile"));
+    let inside = if foreign { Some(given) } else { beneath(&request.context, given) };
+    let host;
+    let (tree, path) = match inside {
+        Some(path) => (context, path.to_path_buf()),
+        None => {
+            host = Tree::directory(Path::new("/")).map_err(ImageError::store("opening /".into()))?;
+            (&host, request.context.join(given))
+        }
+    };
+    let text = tree.read_text(&path, dockerfile::MAX_FILE).map_err(|e| {
+        let shown = if foreign { path.clone() } else { request.context.join(&path) };
+        let message = format!("the Dockerfile {} cannot be read: {e}; say where it is with `dockerfile:` or -f", shown.display());
         ImageError::Build(message)
     })?;
     let mut own = path.clone().into_os_string();
     own.push(".dockerignore");
-    let ignored = read(Path::new(&own)).map_or_else(|_| general(), |text| Patterns::parse(&text));
-    let shown = path.strip_prefix(&request.context).unwrap_or(&path).display().to_string();
-    Ok((text, shown, ignored))
+    let ignored = match patterns(tree, Path::new(&own))? {
+        Some(own) => own,
+        None => general()?,
+    };
+    Ok((text, path.display().to_string(), ignored))
 }
+
+/// The path from the context of a Dockerfile that lies in it; `None` for one that is named by `..` or as another's.
+fn beneath<'a>(context: &Path, dockerfile: &'a Path) -> Option<&'a Path> {
+    let inside = if dockerfile.is_absolute() { dockerfile.strip_prefix(context).ok()? } else { dockerfile };
+    inside.components().all(|part| part != std::path::Component::ParentDir).then_some(inside)
+}
+
+/// Characters of a line that a message shows.
+const SHOWN_COLUMNS: usize = 400;
 
 /// The Dockerfile, for messages.
 struct Source {
@@ -175,6 +205,7 @@ impl Source {
         let mut text = format!("{}:{line}: {message}", self.shown);
         if let Some(content) = self.text.lines().nth(line.saturating_sub(1)) {
             let gutter = " ".repeat(line.to_string().len());
+            let content: String = content.chars().take(SHOWN_COLUMNS).collect();
             text.push_str(&format!("\n{gutter} |\n{line} | {content}\n{gutter} |"));
         }
         if let Some(help) = help {
@@ -224,7 +255,13 @@ struct Solver {
     /// ARGs before the first FROM, with their values.
     global: BTreeMap<String, String>,
     facts: Facts,
+    /// Bytes that are kept of variables and configurations.
+    kept: AtomicUsize,
 }
+
+/// Bytes that the variables of all instructions, and the configurations of all stages, may have together: a Dockerfile of some
+/// lines can make any number of them.
+const MAX_KEPT: usize = 8 << 20;
 
 /// Where a stage has come to.
 #[derive(Clone)]
@@ -276,6 +313,7 @@ impl Solver {
                     (None, None) => None,
                 };
                 if let Some(value) = value {
+                    self.keep(value.len()).map_err(|e| self.source.at(Malformed::new(instruction.line, e)))?;
                     self.global.insert(name.to_string(), value);
                 }
             }
@@ -292,18 +330,44 @@ impl Solver {
     }
 
     fn expand(&self, step: &Step<'_>, state: &State, text: &str) -> Result<String, ImageError> {
-        expand::word(text, step.escape, &|name| state.lookup(name)).map_err(|Unexpandable(why)| self.wrong(step, why))
+        let expanded =
+            expand::word(text, step.escape, &|name| state.lookup(name)).map_err(|Unexpandable(why)| self.wrong(step, why))?;
+        self.keep(expanded.len()).map_err(|why| self.wrong(step, why)).map(|()| expanded)
+    }
+
+    /// Counts what is kept for the time of the build.
+    fn keep(&self, bytes: usize) -> Result<(), String> {
+        let before = self.kept.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes > MAX_KEPT {
+            return Err(format!("the variables and stages of this Dockerfile make more than {MAX_KEPT} bytes together"));
+        }
+        Ok(())
     }
 
     fn expand_words(&self, step: &Step<'_>, state: &State, text: &str) -> Result<Vec<String>, ImageError> {
-        expand::words(text, step.escape, &|name| state.lookup(name)).map_err(|Unexpandable(why)| self.wrong(step, why))
+        let expanded =
+            expand::words(text, step.escape, &|name| state.lookup(name)).map_err(|Unexpandable(why)| self.wrong(step, why))?;
+        let bytes = expanded.iter().map(String::len).sum();
+        self.keep(bytes).map_err(|why| self.wrong(step, why)).map(|()| expanded)
     }
 
-    /// A stage's result; built once, whoever needs it.
+    /// A stage's result; built once, whoever needs it. Each stage is a task of its own: in a chain of hundreds, futures inside of
+    /// one another would exhaust the stack. The task ends with who waits for it.
     fn stage(self: Arc<Self>, index: usize) -> BoxFuture<'static, Result<Arc<State>, ImageError>> {
         async move {
-            let this = self.clone();
-            self.cells[index].get_or_try_init(move || this.build_stage(index)).await.cloned()
+            if let Some(known) = self.cells[index].get() {
+                return Ok(known.clone());
+            }
+            let mut task = JoinSet::new();
+            task.spawn(async move {
+                let this = self.clone();
+                self.cells[index].get_or_try_init(move || this.build_stage(index)).await.cloned()
+            });
+            match task.join_next().await {
+                Some(Ok(result)) => result,
+                Some(Err(e)) => Err(ImageError::Build(format!("the build ended early: {e}"))),
+                None => Err(ImageError::Build("the build ended early".into())),
+            }
         }
         .boxed()
     }
@@ -375,6 +439,8 @@ impl Solver {
         }
         if let Some(earlier) = self.stages.find(&name).filter(|i| *i < index && name.parse::<usize>().is_err()) {
             let state = self.clone().stage(earlier).await?;
+            let args: usize = state.args.iter().map(|(name, value)| name.len() + value.len()).sum();
+            self.keep(args + state.config.to_bytes().len()).map_err(wrong)?;
             let mut state = State::clone(&state);
             state.cmd_is_own = false;
             return Ok(state);
@@ -462,7 +528,7 @@ impl Solver {
         let made = blocking(move || {
             let draft = store.draft()?;
             let lower = if layers.is_empty() { vec![empty_directory(&draft)?] } else { layers };
-            let root = crate::runtime::overlay::mount(&lower, Some((&draft.diff(), &draft.work())))
+            let root = crate::runtime::overlay::mount_inert(&lower, Some((&draft.diff(), &draft.work())))
                 .map_err(ImageError::store("mounting the layers of the build".into()))?;
             work(root, &this)?;
             let made = Made { layer: store.keep(&draft, top.as_ref(), epoch)?, created: this.created.clone() };

@@ -21,6 +21,9 @@ pub struct Stages {
     pub escape: char,
 }
 
+/// Stages of a Dockerfile.
+pub const MAX_STAGES: usize = 1000;
+
 /// Splits a file into its stages.
 ///
 /// # Errors
@@ -38,6 +41,9 @@ pub fn split(file: Dockerfile) -> Result<Stages, Malformed> {
                     .help("a Dockerfile begins with `FROM IMAGE`; only ARG may come before it"));
             }
         }
+    }
+    if let Some(stage) = stages.get(MAX_STAGES) {
+        return Err(Malformed::new(stage.line, format!("there are more than {MAX_STAGES} stages")));
     }
     if stages.is_empty() {
         return Err(Malformed::new(1, "there is no FROM").help("a Dockerfile begins with `FROM IMAGE`"));
@@ -110,6 +116,8 @@ mod tests {
         assert_eq!((stages.stages.len(), stages.global.len()), (3, 1));
         assert_eq!((stages.find("BASE"), stages.find("2"), stages.find("3")), (Some(0), Some(2), None));
         assert_eq!((stages.copied_from(1), stages.copied_from(2)), (vec![0], vec![1]));
+        let many = |count: usize| split(parse(&"FROM a\n".repeat(count)).expect("lines"));
+        assert!(many(MAX_STAGES).is_ok() && many(MAX_STAGES + 1).is_err());
         for wrong in ["RUN x\nFROM a", "FROM a b", "FROM a AS B!", "FROM a AS b\nFROM c AS b", "ARG A"] {
             assert!(split(parse(wrong).expect("lines")).is_err(), "{wrong}");
         }

@@ -90,6 +90,10 @@ impl<'a> Walk<'a> {
                 }
             };
             let path = level.path.join(&name);
+            // Nobody could open it by its name again, nor could an archive give it to anybody.
+            if path.as_os_str().len() >= libc::PATH_MAX as usize {
+                return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+            }
             let stat = match fstatat(directory, Path::new(&name), AtFlags::AT_SYMLINK_NOFOLLOW) {
                 Err(nix::Error::ENOENT) => continue,
                 other => other?,

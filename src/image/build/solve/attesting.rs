@@ -40,6 +40,11 @@ impl Facts {
         facts
     }
 
+    /// Whether the context is a repository's.
+    pub(super) fn has_repository(&self) -> bool {
+        self.repository.is_some()
+    }
+
     fn used(&self, uri: String, digest: Value) {
         self.sources.lock().unwrap_or_else(|e| e.into_inner()).insert(uri, digest);
     }
@@ -52,8 +57,9 @@ impl Facts {
         self.used(without_password(url), json!({"sha1": commit}));
     }
 
-    pub(super) fn used_file(&self, url: &str, bytes: &[u8]) {
-        self.used(without_password(url), json!({"sha256": Digest::of(bytes).hex()}));
+    pub(super) fn used_file(&self, url: &str, digest: &Digest) {
+        let algorithm = digest.as_str().split(':').next().unwrap_or_default();
+        self.used(without_password(url), json!({algorithm: digest.hex()}));
     }
 
     pub(super) fn ran_with_network(&self) {

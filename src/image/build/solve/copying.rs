@@ -1,6 +1,12 @@
 //! COPY and ADD: their sources, and the layer that they make.
 
 use super::*;
+use crate::image::digest::{Algorithm, Hasher};
+use std::time::Duration;
+
+/// How long ADD waits for a server to answer, and for one that has fallen silent.
+const CONNECTING: Duration = Duration::from_secs(30);
+const SILENCE: Duration = Duration::from_secs(120);
 
 /// What one instruction copies from one place.
 struct Source {
@@ -60,12 +66,26 @@ impl Solver {
         }
         let is_url =
             |source: &str| instruction.keyword == "ADD" && (source.starts_with("http://") || source.starts_with("https://"));
-        let mut fetched = Vec::new();
+        let failed = ImageError::store("keeping what was fetched".into());
+        // Heredocs and what comes from URLs are files for the time of the step, which goes with its draft.
+        let (mut kept, mut names) = (None, Vec::new());
+        let mut place = |name: &str| -> Result<PathBuf, ImageError> {
+            if matches!(name, "." | "..") || name.contains('/') {
+                return Err(self.wrong(step, format!("`{name}` cannot be a file's name")));
+            }
+            let draft = match kept.take() {
+                Some(draft) => draft,
+                None => self.host.store().draft()?,
+            };
+            names.push(name.to_string());
+            Ok(kept.insert(draft).diff().join(name))
+        };
         for source in &arguments {
             if let Some(name) = source.strip_prefix("<<").filter(|_| !heredocs.is_empty()) {
                 let name = name.trim_start_matches('-').trim_matches(['"', '\'']);
                 if let Some((_, content)) = texts.iter().find(|(known, _)| known == name) {
-                    fetched.push((name.to_string(), content.clone(), 0o644));
+                    let path = place(name)?;
+                    std::fs::write(&path, content).and_then(|()| self.dated(&path, 0o644)).map_err(&failed)?;
                 }
             } else if let Some(git) = GitRef::parse(source).filter(|_| instruction.keyword == "ADD") {
                 let keep = flag("keep-git-dir").is_some_and(|value| value != "false");
@@ -76,16 +96,17 @@ impl Solver {
                 let identity = Some(format!("git {commit} {directory} {keep}"));
                 sources.push(Source { tree, copy, ignored: Patterns::default(), identity });
             } else if is_url(source) {
-                let bytes = fetch(source).await.map_err(|why| self.wrong(step, why))?;
-                if let Some(expected) = flag("checksum") {
-                    let expected: Digest = expected.parse().map_err(|e| self.wrong(step, format!("`--checksum`: {e}")))?;
-                    expected
-                        .matches(&bytes)
-                        .map_err(|got| self.wrong(step, format!("{source} has the digest {got}, and not {expected}")))?;
-                }
-                self.facts.used_file(source, &bytes);
                 let name = source.split(['?', '#']).next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
-                fetched.push((if name.is_empty() { "index.html".into() } else { name.to_string() }, bytes, 0o600));
+                let path = place(if name.is_empty() { "index.html" } else { name })?;
+                let expected = flag("checksum").map(str::parse::<Digest>).transpose();
+                let expected = expected.map_err(|e| self.wrong(step, format!("`--checksum`: {e}")))?;
+                let algorithm = expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
+                let got = fetch(source, &path, algorithm).await.map_err(|why| self.wrong(step, why))?;
+                if let Some(expected) = expected.filter(|expected| *expected != got) {
+                    return Err(self.wrong(step, format!("{source} has the digest {got}, and not {expected}")));
+                }
+                self.facts.used_file(source, &got);
+                self.dated(&path, 0o600).map_err(&failed)?;
             } else {
                 wanted.sources.push(source.clone());
             }
@@ -95,26 +116,11 @@ impl Solver {
             let (tree, ignored) = self.tree(from.as_deref(), step).await?;
             sources.push(Source { tree, copy: wanted.clone(), ignored, identity: None });
         }
-        let mut kept = None;
-        if !fetched.is_empty() {
-            let draft = self.host.store().draft()?;
-            let failed = ImageError::store("keeping what was fetched".into());
-            let mut names = Vec::new();
-            for (name, bytes, mode) in fetched {
-                use std::os::unix::fs::PermissionsExt;
-                let path = draft.diff().join(&name);
-                std::fs::write(&path, bytes).map_err(&failed)?;
-                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).map_err(&failed)?;
-                let time = nix::sys::time::TimeSpec::new(self.request.epoch.unwrap_or(0), 0);
-                let file = std::fs::File::open(&path).map_err(&failed)?;
-                nix::sys::stat::futimens(&file, &time, &time).map_err(|e| failed(e.into()))?;
-                names.push(name);
-            }
+        if let Some(draft) = &kept {
             let tree = Tree::directory(&draft.diff()).map_err(&failed)?;
             // What comes from a URL is a file, never an archive to take apart.
             let copy = Copy { sources: names, extract: false, ..wanted.clone() };
             sources.push(Source { tree: Arc::new(tree), copy, ignored: Patterns::default(), identity: None });
-            kept = Some(draft);
         }
         let done = self.copy_from(state, step, sources).await;
         drop(kept);
@@ -169,6 +175,15 @@ impl Solver {
         self.finish(state, key, made, &step.instruction.text)
     }
 
+    /// Gives a file that was made for a step its mode, and a time that is the same each time.
+    fn dated(&self, path: &Path, mode: u32) -> std::io::Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        let file = std::fs::File::open(path)?;
+        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+        let time = nix::sys::time::TimeSpec::new(self.request.epoch.unwrap_or(0), 0);
+        Ok(nix::sys::stat::futimens(&file, &time, &time)?)
+    }
+
     /// `--chown=user[:group]`, names as the image's own files have them.
     async fn owner(&self, state: &State, step: &Step<'_>, text: &str) -> Result<(u32, u32), ImageError> {
         let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
@@ -187,9 +202,19 @@ impl Solver {
     }
 }
 
-/// What ADD takes from a URL.
-async fn fetch(url: &str) -> Result<Vec<u8>, String> {
+/// Takes a file from a URL, piece by piece, and gives its digest.
+async fn fetch(url: &str, path: &Path, algorithm: Algorithm) -> Result<Digest, String> {
+    use tokio::io::AsyncWriteExt;
     let failed = |e: reqwest::Error| format!("fetching {url}: {e}");
-    let response = reqwest::get(url).await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
-    response.bytes().await.map(|bytes| bytes.to_vec()).map_err(failed)
+    let written = |e: std::io::Error| format!("keeping {url}: {e}");
+    let client = reqwest::Client::builder().connect_timeout(CONNECTING).read_timeout(SILENCE).build().map_err(failed)?;
+    let mut response = client.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+    let mut file = tokio::fs::File::create(path).await.map_err(written)?;
+    let mut hasher = Hasher::new(algorithm);
+    while let Some(piece) = response.chunk().await.map_err(failed)? {
+        hasher.update(&piece);
+        file.write_all(&piece).await.map_err(written)?;
+    }
+    file.flush().await.map_err(written)?;
+    Ok(hasher.finish())
 }

@@ -256,7 +256,7 @@ impl Solver {
                 let secret = self.request.secrets.get(&id);
                 let content = match secret.map(|secret| &secret.content) {
                     Some(SecretContent::Value(value)) => value.clone().into_bytes(),
-                    Some(SecretContent::File(path)) => std::fs::read(path).map_err(|e| {
+                    Some(SecretContent::File(path)) => read_secret(path).map_err(|e| {
                         self.wrong(step, format!("the secret `{id}` cannot be read from {}: {e}", path.display()))
                     })?,
                     None if mount.required => {
@@ -378,6 +378,15 @@ fn remove_stubs(layer: &Path, stubs: &[PathBuf]) -> std::io::Result<()> {
 /// Whether a RUN is a heredoc and nothing else.
 fn is_alone(rest: &str) -> bool {
     !rest.trim().contains(char::is_whitespace)
+}
+
+/// Bytes of a secret: BuildKit's bound.
+const MAX_SECRET: u64 = 500 << 10;
+
+/// Reads a secret that the client has named, which may be any regular file of the machine.
+fn read_secret(path: &Path) -> std::io::Result<Vec<u8>> {
+    let root = std::fs::File::open("/")?;
+    crate::runtime::sys::regular::read_regular(root.as_fd(), path, MAX_SECRET)
 }
 
 /// Readable by nobody else on the way.

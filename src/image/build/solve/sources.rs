@@ -86,8 +86,11 @@ impl Solver {
             let directory = PathBuf::from(directory);
             let tree = Tree::directory(&directory)
                 .map_err(|e| self.wrong(step, format!("the context `{from}`, {}: {e}", directory.display())))?;
-            let ignored =
-                std::fs::read_to_string(directory.join(".dockerignore")).map(|text| Patterns::parse(&text)).unwrap_or_default();
+            let text = match tree.read_text(Path::new(".dockerignore"), ignore::MAX_FILE) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+                other => other.map_err(|e| self.wrong(step, format!("the .dockerignore of the context `{from}`: {e}")))?,
+            };
+            let ignored = Patterns::parse(&text);
             return Ok((Arc::new(tree), ignored));
         }
         let layers: Vec<PathBuf> = match self.stages.find(from) {
