@@ -18,6 +18,11 @@ fuzz_target!(|text: &str| {
             let _ = wharf::image::build::copy::ModeChange::parse(value);
         }
     }
+    for instruction in &file.instructions {
+        for word in instruction.rest.split_whitespace() {
+            let _ = wharf::image::build::git::GitRef::parse(word);
+        }
+    }
     if let Ok(stages) = stages::split(file) {
         (0..stages.stages.len()).for_each(|stage| drop(stages.copied_from(stage)));
     }

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// A Git server on loopback, with one repository.
-struct Server {
+pub struct Server {
     child: Child,
-    url: String,
-    work: std::path::PathBuf,
+    pub url: String,
+    pub work: std::path::PathBuf,
 }
 
 impl Drop for Server {
@@ -20,7 +20,7 @@ impl Drop for Server {
     }
 }
 
-fn git(directory: &Path, args: &[&str]) -> String {
+pub fn git(directory: &Path, args: &[&str]) -> String {
     let output = Command::new("git")
         .args(["-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main"])
         .arg("-C")
@@ -33,7 +33,7 @@ fn git(directory: &Path, args: &[&str]) -> String {
 }
 
 impl Server {
-    fn start(root: &Path) -> Self {
+    pub fn start(root: &Path) -> Self {
         use std::os::unix::process::CommandExt;
         let work = root.join("repo");
         std::fs::create_dir_all(work.join("app")).expect("directory");

@@ -1,6 +1,7 @@
 //! A hostile container: the published ways out, each tried as it was published, and the ways to others on the host.
 
 mod confinement;
+mod files;
 mod floods;
 mod images;
 
