@@ -53,9 +53,12 @@ impl BadDigest {
     }
 }
 
+/// Characters of a stranger's text in an error.
+pub const SHOWN: usize = 300;
+
 /// A stranger's text as an error shows it: its beginning, without what a terminal would obey.
 pub fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(300).collect()
+    text.chars().filter(|c| !c.is_control()).take(SHOWN).collect()
 }
 
 impl FromStr for Digest {

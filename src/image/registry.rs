@@ -425,7 +425,7 @@ impl Registry {
 }
 
 fn not_understood(challenge: &str) -> String {
-    format!("its challenge is not understood: {}", challenge.chars().take(200).collect::<String>())
+    format!("its challenge is not understood: {}", super::digest::shown(challenge))
 }
 
 fn check_digest(what: &str, expected: &Digest, bytes: &[u8]) -> Result<(), ImageError> {
