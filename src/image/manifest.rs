@@ -50,7 +50,7 @@ impl Manifest {
     /// When it is too large, is no manifest, or is an index at the same time (CVE-2021-41190).
     pub fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
         let manifest: Manifest = read_object("manifest", bytes)?;
-        if Fields::of(bytes).manifests.is_some() {
+        if Fields::of("manifest", bytes)?.manifests {
             return Err(malformed("manifest", "it is an index as well"));
         }
         if manifest.layers.len() > MAX_LAYERS {
@@ -129,8 +129,8 @@ impl Index {
     /// When it is too large, is no index, or is a manifest at the same time (CVE-2021-41190).
     pub fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
         let index: Index = read_object("index", bytes)?;
-        let fields = Fields::of(bytes);
-        if fields.layers.is_some() || fields.config.is_some() {
+        let fields = Fields::of("index", bytes)?;
+        if fields.layers || fields.config {
             return Err(malformed("index", "it is a manifest as well"));
         }
         Ok(index)
@@ -169,26 +169,30 @@ impl Answer {
     /// # Errors
     /// As [`Manifest::parse`] and [`Index::parse`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
-        check("manifest", bytes)?;
-        match Fields::of(bytes).manifests {
-            Some(_) => Index::parse(bytes).map(Answer::Index),
-            None => Manifest::parse(bytes).map(Answer::Manifest),
+        match Fields::of("manifest", bytes)?.manifests {
+            true => Index::parse(bytes).map(Answer::Index),
+            false => Manifest::parse(bytes).map(Answer::Manifest),
         }
     }
 }
 
-/// Which fields a document has.
+/// Which fields a document has, whatever their values.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Fields {
-    manifests: Option<IgnoredAny>,
-    layers: Option<IgnoredAny>,
-    config: Option<IgnoredAny>,
+    #[serde(deserialize_with = "present")]
+    manifests: bool,
+    #[serde(deserialize_with = "present")]
+    layers: bool,
+    #[serde(deserialize_with = "present")]
+    config: bool,
 }
 
 impl Fields {
-    fn of(bytes: &[u8]) -> Self {
-        serde_json::from_slice(bytes).unwrap_or_default()
+    /// # Errors
+    /// As [`read`], and when a field is there twice: parsers differ in which one they take.
+    fn of(what: &'static str, bytes: &[u8]) -> Result<Self, ImageError> {
+        read_object(what, bytes)
     }
 }
 
@@ -316,6 +320,11 @@ impl<'de> Visitor<'de> for Counted<'_> {
     }
 }
 
+/// A field is present with `null` as well.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
+}
+
 /// An annotation of a stranger's: a digest, or as if it were not there.
 fn digest_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Digest>, D::Error> {
     Ok(Option::<String>::deserialize(deserializer)?.and_then(|text| text.parse().ok()))
@@ -377,6 +386,21 @@ mod tests {
         assert!(matches!(Answer::parse(&bytes(json!({"manifests": []}))), Ok(Answer::Index(_))));
         assert!(matches!(Answer::parse(&bytes(json!({"config": descriptor}))), Ok(Answer::Manifest(_))));
         assert!(Answer::parse(b"[]").is_err() && Answer::parse(b"").is_err());
+        let both = |manifest: &str| format!(r#"{{"config": {descriptor}, "layers": [], {manifest}}}"#).into_bytes();
+        for manifests in [r#""manifests": null"#, r#""manifests": [], "manifests": []"#, r#""manifests": null, "manifests": {}"#]
+        {
+            let both = both(manifests);
+            assert!(
+                Answer::parse(&both).is_err() && Manifest::parse(&both).is_err() && Index::parse(&both).is_err(),
+                "{manifests}"
+            );
+        }
+        for field in ["config", "layers"] {
+            let both = format!(r#"{{"manifests": [], "{field}": null}}"#).into_bytes();
+            assert!(Answer::parse(&both).is_err() && Index::parse(&both).is_err(), "{field}");
+            let twice = format!(r#"{{"manifests": [], "{field}": [], "{field}": []}}"#).into_bytes();
+            assert!(Answer::parse(&twice).is_err() && Index::parse(&twice).is_err(), "{field}");
+        }
         // Twice the same field: each reader would take another.
         assert!(Manifest::parse(format!(r#"{{"config": {descriptor}, "config": {descriptor}}}"#).as_bytes()).is_err());
     }
