@@ -11,6 +11,7 @@ pub mod credentials;
 pub mod digest;
 mod drafts;
 pub mod entries;
+mod frames;
 pub mod hosts;
 pub mod manifest;
 pub mod prune;
