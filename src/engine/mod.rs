@@ -146,17 +146,16 @@ impl Engine {
         }
     }
 
-    /// Changes a container's record, keeps it, and wakes whoever waits for it. What was removed is not kept.
+    /// Changes a container's record, keeps it, and wakes whoever waits for it. What was removed is not kept. On a full disk the
+    /// end of a container is written, and everything else is in memory until there is room.
     fn update<T>(&self, container: &Container, change: impl FnOnce(&mut ContainerRecord) -> T) -> T {
-        self.update_within(container, Room::Ordinary, change)
-    }
-
-    fn update_within<T>(&self, container: &Container, room: Room, change: impl FnOnce(&mut ContainerRecord) -> T) -> T {
         let result = {
             let mut record = locked(&container.record);
+            let was_alive = record.state.status().is_alive();
             let result = change(&mut record);
+            let ends = was_alive && !record.state.status().is_alive();
             if record.state.status() != Status::Removing {
-                self.keep_what_happened(&record, room);
+                self.keep_what_happened(&record, if ends { Room::Ending } else { Room::Ordinary });
             }
             result
         };
@@ -166,7 +165,7 @@ impl Engine {
 
     /// Notes what has happened to a container, and emits Docker's events of it.
     fn transition(&self, container: &Container, transition: &Transition<'_>) {
-        self.update_within(container, Room::Ending, |record| record.apply(transition));
+        self.update(container, |record| record.apply(transition));
         self.emit_transition(container, transition);
     }
 

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -48,8 +48,8 @@ struct Inner {
     appends: u64,
     /// A write to the disk has failed, so nobody knows what of the file is there: it is written anew before anything is synced.
     doubtful: bool,
-    /// Keys whose newest value is in memory alone, since the disk was full.
-    owed: BTreeSet<String>,
+    /// Keys whose newest value is in memory alone, since the disk was full; how far into the reserve each may go.
+    owed: BTreeMap<String, Room>,
     reserve: Reserve,
 }
 
@@ -62,7 +62,7 @@ struct Reserve {
 }
 
 /// How far into the reserve a record may go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Room {
     /// Leaves it to the others.
     Ordinary,
@@ -141,7 +141,7 @@ impl Journal {
             limit: 2 * live_bytes + SLACK,
             appends: 0,
             doubtful: false,
-            owed: BTreeSet::new(),
+            owed: BTreeMap::new(),
             reserve,
         };
         let journal = |inner| Journal { path: path.to_path_buf(), inner: Mutex::new(inner), synced: Mutex::new(0) };
@@ -204,27 +204,32 @@ impl Journal {
     pub fn put_anyway<T: Serialize>(&self, key: &str, value: &T, room: Room) -> io::Result<()> {
         let value = serde_json::value::to_raw_value(value)?;
         let mut inner = self.lock();
+        // What an earlier change of it needs, this value needs as well: it has both.
+        let room = inner.owed.get(key).map_or(room, |owed| room.max(*owed));
         let written = inner.write(key, Some(&value), room);
         inner.remember(key, Some(value));
         if written.is_err() {
-            inner.owed.insert(key.to_string());
+            inner.owed.insert(key.to_string(), room);
         }
         self.tidy(&mut inner);
         written
     }
 
-    /// Writes what [`Journal::put_anyway`] could not.
+    /// Writes what [`Journal::put_anyway`] could not, each as far into the reserve as it may go.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk's, for the last of those that it still refuses.
     pub fn write_owed(&self) -> io::Result<()> {
         let mut inner = self.lock();
-        while let Some(key) = inner.owed.first().cloned() {
+        let mut result = Ok(());
+        for (key, room) in inner.owed.clone() {
             let value = inner.live.get(&key).cloned();
-            inner.write(&key, value.as_deref(), Room::Ending)?;
-            inner.owed.remove(&key);
+            match inner.write(&key, value.as_deref(), room) {
+                Ok(()) => drop(inner.owed.remove(&key)),
+                Err(error) => result = Err(error),
+            }
         }
-        Ok(())
+        result
     }
 
     /// Deletes a key.
@@ -400,6 +405,8 @@ fn unit(file: &File) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    use nix::sys::memfd::{MFdFlags, memfd_create};
 
     fn open(path: &Path) -> Journal {
         Journal::open(path).expect("open").0
@@ -501,5 +508,41 @@ mod tests {
         drop(journal);
         let known = open(&path).all::<i32>("container/");
         assert_eq!(known, [("x".to_string(), Err(later.get().to_string()))]);
+    }
+
+    /// A file of so many bytes on what is a full disk: nothing beyond them can be written or taken.
+    fn full_disk(bytes: u64, seals: SealFlag) -> File {
+        let file = File::from(memfd_create("disk", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).expect("file"));
+        file.set_len(bytes).expect("length");
+        fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW | seals)).expect("seals");
+        file
+    }
+
+    #[test]
+    fn what_is_ordinary_leaves_the_reserve_to_the_ends_however_often_it_is_tried() {
+        let dir = tempfile::tempdir().expect("dir");
+        let journal = open(&dir.path().join("state.journal"));
+        {
+            let mut inner = journal.lock();
+            inner.reserve.unit = SMALLEST_UNIT;
+            inner.reserve.until = Some(inner.bytes + UNITS * SMALLEST_UNIT);
+            inner.file = full_disk(inner.bytes + UNITS * SMALLEST_UNIT, SealFlag::empty());
+        }
+        let (probe, end) = ("x".repeat(2000), "x".repeat(500));
+        let mut owed = 0;
+        for n in 0..100 {
+            owed += u32::from(journal.put_anyway("a/probed", &format!("{n}{probe}"), Room::Ordinary).is_err());
+            let _ = journal.write_owed();
+        }
+        assert!(owed > 80, "{owed}");
+        journal.put_within("b/stopped", &end, Room::Ending).expect("the reserve is there for it");
+        // One that is refused holds no other up.
+        journal.lock().owed.insert("b/stopped".into(), Room::Ending);
+        journal.write_owed().expect_err("the other is refused still");
+        assert_eq!(journal.lock().owed.keys().collect::<Vec<_>>(), ["a/probed"]);
+        // An end that could not be written is one whatever happens to the same key later.
+        journal.lock().owed.insert("a/probed".into(), Room::Removal);
+        journal.put_anyway("a/probed", &1, Room::Ordinary).expect("as far as its end may go");
+        assert!(journal.lock().owed.is_empty());
     }
 }
