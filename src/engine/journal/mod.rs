@@ -46,6 +46,8 @@ struct Inner {
     limit: u64,
     /// Appends since the start.
     appends: u64,
+    /// Half of a line may be beyond the end: another that was written over it would make it damage.
+    torn: bool,
     /// A write to the disk has failed, so nobody knows what of the file is there: it is written anew before anything is synced.
     doubtful: bool,
     /// Keys whose newest value is in memory alone, since the disk was full; how far into the reserve each may go.
@@ -140,6 +142,7 @@ impl Journal {
             live_bytes,
             limit: 2 * live_bytes + SLACK,
             appends: 0,
+            torn: false,
             doubtful: false,
             owed: BTreeMap::new(),
             reserve,
@@ -300,19 +303,30 @@ impl Inner {
 
     /// Appends whole lines, or nothing.
     fn append(&mut self, lines: &[u8], room: Room) -> io::Result<()> {
+        if self.torn {
+            self.cut()?;
+        }
         let length = lines.len() as u64;
         self.extend_reserve(length);
         if self.reserve.until.is_some_and(|until| until < self.bytes + length + room.leaves(self.reserve.unit)) {
             return Err(Errno::ENOSPC.into());
         }
         if let Err(error) = self.file.write_all_at(lines, self.bytes) {
-            // Half of a line would be damage once another follows it. This gives the reserve back, too.
-            self.file.set_len(self.bytes)?;
-            self.reserve.until = self.reserve.until.map(|_| self.bytes);
+            self.torn = true;
+            // Nothing is appended until it works.
+            let _ = self.cut();
             return Err(error);
         }
         self.bytes += length;
         self.appends += 1;
+        Ok(())
+    }
+
+    /// Takes half of a line away. This gives the reserve back, too.
+    fn cut(&mut self) -> io::Result<()> {
+        self.file.set_len(self.bytes)?;
+        self.torn = false;
+        self.reserve.until = self.reserve.until.map(|_| self.bytes);
         Ok(())
     }
 
@@ -342,9 +356,15 @@ impl Inner {
         }
     }
 
-    /// Writes the file anew, durably: the old one or the new one is there at any instant. The new one is open before it gets
-    /// the old one's name, so that nothing can be appended to a file that has none.
+    /// Writes the file anew, durably: the old one or the new one is there at any instant.
     fn compact(&mut self, path: &Path) -> io::Result<()> {
+        let directory = self.replace(path)?;
+        self.keep_name(&directory)
+    }
+
+    /// Writes the file anew, or leaves the old one in its place where it fails. The new one is open before it gets the old one's
+    /// name, so that nothing can be appended to a file that has none. Returns the directory, which is to be synced.
+    fn replace(&mut self, path: &Path) -> io::Result<File> {
         let mut bytes = header()?;
         for (key, value) in &self.live {
             bytes.extend(encode(key, Some(value))?);
@@ -355,7 +375,6 @@ impl Inner {
             let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&temporary)?;
             file.write_all_at(&bytes, 0)?;
             file.sync_all()?;
-            // From here on all is done, or nothing.
             let directory = File::open(path.parent().unwrap_or(Path::new(".")))?;
             fs::rename(&temporary, path)?;
             Ok::<_, io::Error>((file, directory))
@@ -365,10 +384,16 @@ impl Inner {
         self.bytes = bytes.len() as u64;
         self.limit = 2 * self.live_bytes + SLACK;
         self.owed.clear();
+        self.torn = false;
         self.reserve.until = self.reserve.until.map(|_| self.bytes);
         self.extend_reserve(0);
         // Until the name is on the disk, a power cut brings back the old file.
         self.doubtful = true;
+        Ok(directory)
+    }
+
+    /// Makes the name of a file that was written anew survive a power cut; the next sync tries again.
+    fn keep_name(&mut self, directory: &File) -> io::Result<()> {
         directory.sync_all()?;
         self.doubtful = false;
         Ok(())
@@ -379,21 +404,43 @@ impl Inner {
     fn keep_aside(&mut self, path: &Path) -> io::Result<PathBuf> {
         let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
         let names = (0..100).map(|n| if n == 0 { now.clone() } else { format!("{now}-{n}") });
-        let mut names = names.map(|name| path.with_extension(format!("journal.damaged-{name}")));
-        let kept = names.find(|kept| match fs::hard_link(path, kept) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
-            Ok(()) => true,
-            Err(_) => fs::copy(path, kept).is_ok(),
-        });
-        match kept {
-            Some(kept) if self.compact(path).is_ok() => Ok(kept),
-            other => {
-                other.into_iter().for_each(|kept| drop(fs::remove_file(kept)));
-                self.file.set_len(self.bytes)?;
+        let names = names.map(|name| path.with_extension(format!("journal.damaged-{name}")));
+        let Some(kept) = names.map(|kept| keep(path, &kept).map(|()| kept)).find(|result| !is_taken(result)).and_then(Result::ok)
+        else {
+            self.cut()?;
+            return Ok(path.to_path_buf());
+        };
+        match self.replace(path) {
+            // The damaged file has this name alone by now, whatever fails from here on.
+            Ok(directory) => {
+                if let Err(error) = self.keep_name(&directory) {
+                    tracing::warn!("writing {} anew: {error}; it is tried again", path.display());
+                }
+                Ok(kept)
+            }
+            Err(_) => {
+                let _ = fs::remove_file(kept);
+                self.cut()?;
                 Ok(path.to_path_buf())
             }
         }
     }
+}
+
+/// Gives a file a second name or, where the file system has no such thing, makes a copy that is on the disk.
+fn keep(path: &Path, kept: &Path) -> io::Result<()> {
+    match fs::hard_link(path, kept) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            let mut copy = File::options().write(true).create_new(true).mode(0o600).open(kept)?;
+            let copied = File::open(path).and_then(|mut file| io::copy(&mut file, &mut copy)).and_then(|_| copy.sync_all());
+            copied.inspect_err(|_| drop(fs::remove_file(kept)))
+        }
+        result => result,
+    }
+}
+
+fn is_taken<T>(result: &io::Result<T>) -> bool {
+    result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists)
 }
 
 /// How much of the reserve is taken at once: little on a small file system.
@@ -544,5 +591,45 @@ mod tests {
         journal.lock().owed.insert("a/probed".into(), Room::Removal);
         journal.put_anyway("a/probed", &1, Room::Ordinary).expect("as far as its end may go");
         assert!(journal.lock().owed.is_empty());
+    }
+
+    #[test]
+    fn half_of_a_line_that_cannot_be_cut_off_is_followed_by_none() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("state.journal");
+        let journal = open(&path);
+        let before = fs::read(&path).expect("read");
+        let disk = full_disk(4096, SealFlag::F_SEAL_SHRINK);
+        disk.write_all_at(&before, 0).expect("the same");
+        {
+            let mut inner = journal.lock();
+            inner.reserve.until = None;
+            inner.file = disk.try_clone().expect("file");
+        }
+        journal.put("a/1", &"x".repeat(5000)).expect_err("it does not fit");
+        let mut bytes = vec![0; 4096];
+        disk.read_exact_at(&mut bytes, 0).expect("read");
+        assert!(bytes.ends_with(b"xxx"), "half of it is there");
+        journal.put("a/2", &2).expect_err("as long as that is there");
+        fs::write(&path, &bytes).expect("the disk is well again");
+        journal.lock().file = File::options().read(true).write(true).open(&path).expect("file");
+        put(&journal, "a/3", 3);
+        let (again, found) = Journal::open(&path).expect("open");
+        assert!(found.damage.is_none(), "{found:?}");
+        assert_eq!(understood::<i32>(&again, "a/"), [("3".to_string(), 3)]);
+    }
+
+    #[test]
+    fn a_damaged_file_is_copied_where_it_can_have_no_second_name() {
+        let dir = tempfile::tempdir().expect("dir");
+        let (path, kept) = (dir.path().join("file"), dir.path().join("kept"));
+        fs::write(&path, "damaged").expect("write");
+        fs::write(&kept, "of before").expect("write");
+        assert!(is_taken(&keep(&path, &kept)), "another damaged file is not written over");
+        assert_eq!(fs::read(&kept).expect("read"), b"of before");
+        // Another file system, for which a link fails as well.
+        let other = tempfile::tempdir_in("/dev/shm").expect("dir");
+        keep(&path, &other.path().join("kept")).expect("a copy");
+        assert_eq!(fs::read(other.path().join("kept")).expect("read"), b"damaged");
     }
 }
