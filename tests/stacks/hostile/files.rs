@@ -228,12 +228,12 @@ fn depth_does_no_harm() {
     stack.wharf(&["image", "import", "deep.tar", "deep"]).ok();
     unharmed(&stack, engine);
     // What an engine has left that was killed meanwhile goes at the next start.
-    let left = stack.data_root().join("containers/left/upper");
+    let left = stack.data_root().join("containers/.removing-left/upper");
     std::fs::create_dir_all(&left).expect("directory");
     assert!(Command::new(stack.path("deep")).arg("20000").current_dir(&left).status().expect("deep").success());
     stack.wharf(&["engine", "stop"]).ok();
     stack.wharf(&["container", "ls"]).ok();
-    eventually("the leftover is gone", 20, || !stack.data_root().join("containers/left").exists());
+    eventually("the leftover is gone", 20, || !stack.data_root().join("containers/.removing-left").exists());
 }
 
 /// Headers of an archive that would all be held in memory: of a few kilobytes that unpack to any number of megabytes.
