@@ -143,19 +143,20 @@ async fn serve_udp(socket: Arc<UdpSocket>, client: Arc<Client>) {
 
 async fn serve_tcp(listener: TcpListener, client: Arc<Client>) {
     /// The connection, and the one to another resolver.
-    const DESCRIPTORS: u32 = 2;
+    const DESCRIPTORS: usize = 2;
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let share = descriptors::of_resolvers().share();
     loop {
         let Ok(own) = room.clone().acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(BACK_OFF).await;
             continue;
         };
-        let Ok(shared) = descriptors::budget().clone().acquire_many_owned(DESCRIPTORS).await else { return };
+        let taken = share.wait(DESCRIPTORS).await;
         let client = client.clone();
         tokio::spawn(async move {
             let _ = converse(stream, &client).await;
-            drop((own, shared));
+            drop((own, taken));
         });
     }
 }

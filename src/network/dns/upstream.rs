@@ -4,7 +4,6 @@
 //! an answer is its answer by server, id and question. A socket serves for a few seconds, so that its port changes.
 
 use super::message;
-use crate::network::descriptors::{self, Descriptors};
 use crate::network::sandbox;
 use hickory_proto::op::ResponseCode;
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
@@ -42,6 +41,8 @@ pub(super) struct Upstreams {
     namespace: Option<Arc<OwnedFd>>,
     /// They live as long as they are received from.
     sockets: Mutex<HashMap<SocketAddr, Weak<Shared>>>,
+    /// Held while a socket is opened: many questions at once open one.
+    opening: tokio::sync::Mutex<()>,
 }
 
 /// A connected socket, and who waits for what at it.
@@ -50,7 +51,6 @@ struct Shared {
     udp: UdpSocket,
     waiting: Mutex<Waiting>,
     opened: Instant,
-    _descriptor: Descriptors,
 }
 
 #[derive(Debug, Default)]
@@ -137,20 +137,20 @@ impl Upstreams {
 
     /// The socket towards a server: the one that is open, or a new one.
     async fn shared(&self, server: SocketAddr) -> io::Result<Arc<Shared>> {
-        let known = |shared: &Arc<Shared>| shared.opened.elapsed() < SOCKET_LIFE && !locked(&shared.waiting).closed;
-        if let Some(shared) = locked(&self.sockets).get(&server).and_then(Weak::upgrade).filter(known) {
+        let fresh = |shared: &Shared| shared.opened.elapsed() < SOCKET_LIFE && !locked(&shared.waiting).closed;
+        let known = || locked(&self.sockets).get(&server).and_then(Weak::upgrade).filter(|shared| fresh(shared));
+        if let Some(shared) = known() {
             return Ok(shared);
         }
-        let descriptor = descriptors::take(1).ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))?;
+        let _opening = self.opening.lock().await;
+        if let Some(shared) = known() {
+            return Ok(shared);
+        }
         let socket = self.open(server, Type::DGRAM).await?;
         socket.connect(&server.into())?;
         let udp = UdpSocket::from_std(socket.into())?;
-        let shared = Arc::new(Shared { udp, waiting: Mutex::default(), opened: Instant::now(), _descriptor: descriptor });
+        let shared = Arc::new(Shared { udp, waiting: Mutex::default(), opened: Instant::now() });
         let mut sockets = locked(&self.sockets);
-        // Several questions may have come to this at once: one socket is enough.
-        if let Some(other) = sockets.get(&server).and_then(Weak::upgrade).filter(known) {
-            return Ok(other);
-        }
         sockets.retain(|_, shared| shared.strong_count() > 0);
         sockets.insert(server, Arc::downgrade(&shared));
         tokio::spawn(receive(shared.clone()));

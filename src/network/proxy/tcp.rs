@@ -7,15 +7,12 @@ use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-/// Connections of one port at once. More wait in the kernel to be accepted.
-const MOST_CONNECTIONS: usize = 1024;
 /// When connections wait, those end on which nothing has gone either way for so long.
 const IDLE_WHEN_FULL: Duration = Duration::from_secs(60);
 /// How often they are looked for then.
@@ -31,21 +28,20 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 static CROWDED: Notify = Notify::const_new();
 
 pub(super) async fn serve(listener: TcpListener, to: SocketAddr) {
-    /// The client's socket and the one to the container.
-    const DESCRIPTORS: u32 = 2;
-    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    /// The client's socket and the one to the container. Connections for which there is no room wait in the kernel.
+    const DESCRIPTORS: usize = 2;
+    let share = descriptors::of_proxies().share();
     loop {
         let Ok((from, _)) = listener.accept().await else {
             tokio::time::sleep(BACK_OFF).await;
             continue;
         };
-        let Ok(own) = patient(room.clone().acquire_owned()).await else { return };
-        let Ok(shared) = patient(descriptors::budget().clone().acquire_many_owned(DESCRIPTORS)).await else { return };
+        let taken = patient(share.wait(DESCRIPTORS)).await;
         tokio::spawn(async move {
             if let Ok(Ok(container)) = timeout(CONNECT_TIMEOUT, TcpStream::connect(to)).await {
                 lead_on(&from, &container).await;
             }
-            drop((own, shared));
+            drop(taken);
         });
     }
 }

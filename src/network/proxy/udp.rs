@@ -5,7 +5,8 @@
 //! buffer: an answer is read when it is there.
 
 use super::Proxy;
-use crate::network::descriptors::{self, Descriptors};
+use crate::network::budget::{Share, Taken};
+use crate::network::descriptors;
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg, sendmsg, setsockopt, sockopt};
 use std::collections::HashMap;
@@ -35,13 +36,14 @@ struct Flow {
     inside: UdpSocket,
     /// When the sender has said something last.
     asked: Mutex<Instant>,
-    _descriptor: Descriptors,
+    _descriptor: Taken,
 }
 
 struct Relay {
     outside: Arc<UdpSocket>,
     to: SocketAddr,
     flows: HashMap<Key, Arc<Flow>>,
+    descriptors: Share,
     /// They end with the relay, so that its port is free at once.
     answering: JoinSet<Key>,
 }
@@ -50,7 +52,8 @@ pub(super) fn start(socket: std::net::UdpSocket, to: SocketAddr) -> io::Result<P
     setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
     let port = socket.local_addr()?.port();
     let outside = Arc::new(UdpSocket::from_std(socket)?);
-    let mut relay = Relay { outside, to, flows: HashMap::new(), answering: JoinSet::new() };
+    let descriptors = descriptors::of_proxies().share();
+    let mut relay = Relay { outside, to, flows: HashMap::new(), descriptors, answering: JoinSet::new() };
     let task = tokio::spawn(async move {
         let mut buffer = vec![0; LARGEST];
         loop {
@@ -73,7 +76,7 @@ impl Relay {
     async fn lead_on(&mut self, sender: Sender, datagram: &[u8]) {
         let key = (sender.0, Ipv6Addr::from(sender.1.ipi6_addr.s6_addr));
         if !self.flows.contains_key(&key) && self.flows.len() < MOST_SENDERS {
-            let Some(descriptor) = descriptors::take(1) else { return };
+            let Some(descriptor) = self.descriptors.take(1) else { return };
             let any: IpAddr = if self.to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
             let Ok(inside) = UdpSocket::bind(SocketAddr::new(any, 0)).await else { return };
             if inside.connect(self.to).await.is_err() {
