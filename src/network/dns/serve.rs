@@ -3,6 +3,7 @@
 use super::message;
 use super::upstream::{Transport, Upstreams};
 use super::{Names, View};
+use crate::network::budget::{Budget, Share};
 use crate::network::descriptors;
 use crate::network::sandbox::Resolver;
 use hickory_proto::op::{Message, ResponseCode};
@@ -10,7 +11,7 @@ use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, LazyLock, RwLock};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -32,7 +33,8 @@ const LARGEST_ANSWER: usize = 65_535;
 /// An accept loop that fails is out of descriptors: others may be closed meanwhile.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-static FORWARDED_TOGETHER: Semaphore = Semaphore::const_new(MOST_FORWARDED_TOGETHER);
+/// However many questions of one container wait, another may ask.
+static FORWARDED_TOGETHER: LazyLock<Arc<Budget>> = LazyLock::new(|| Budget::new(MOST_FORWARDED_TOGETHER));
 
 /// Serves a container until the returned handle is dropped.
 ///
@@ -47,6 +49,7 @@ pub fn serve(resolver: Resolver, namespace: Arc<OwnedFd>, names: Arc<Names>, vie
         view: view.clone(),
         own: Upstreams::inside(namespace),
         forwarded: Semaphore::new(MOST_FORWARDED),
+        of_all_forwarded: FORWARDED_TOGETHER.share(),
     });
     let udp_task = tokio::spawn(serve_udp(udp, client.clone()));
     let tcp_task = tokio::spawn(serve_tcp(tcp, client));
@@ -83,6 +86,7 @@ struct Client {
     /// For resolvers of the container's own.
     own: Upstreams,
     forwarded: Semaphore,
+    of_all_forwarded: Share,
 }
 
 impl Client {
@@ -99,7 +103,7 @@ impl Client {
     /// loopback; the host's are asked from the host, and not for containers that have no way out.
     async fn forward(&self, query: &Message, raw: &[u8], transport: Transport) -> Vec<u8> {
         let fail = |code| message::reply(query, code).to_vec().unwrap_or_default();
-        let (Ok(_own), Ok(_together)) = (self.forwarded.try_acquire(), FORWARDED_TOGETHER.try_acquire()) else {
+        let (Ok(_own), Some(_of_all)) = (self.forwarded.try_acquire(), self.of_all_forwarded.take(1)) else {
             return fail(ResponseCode::Refused);
         };
         let view = self.view();
