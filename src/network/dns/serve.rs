@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// Questions of one container that wait for other resolvers at once, as with Docker. More are refused.
@@ -60,6 +61,7 @@ pub fn serve(resolver: Resolver, namespace: Arc<OwnedFd>, names: Arc<Names>, vie
 #[derive(Debug)]
 pub struct Serving {
     view: Shown,
+    /// Whatever they have begun ends with them: a socket or a descriptor of theirs would keep the container's namespace.
     tasks: [tokio::task::AbortHandle; 2],
 }
 
@@ -120,7 +122,9 @@ impl Client {
 
 async fn serve_udp(socket: Arc<UdpSocket>, client: Arc<Client>) {
     let mut buffer = [0; LARGEST_QUESTION];
+    let mut forwarding = JoinSet::new();
     loop {
+        while forwarding.try_join_next().is_some() {}
         let Ok((length, peer)) = socket.recv_from(&mut buffer).await else {
             tokio::time::sleep(BACK_OFF).await;
             continue;
@@ -138,7 +142,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, client: Arc<Client>) {
         }
         let (socket, client) = (socket.clone(), client.clone());
         let raw = buffer[..length].to_vec();
-        tokio::spawn(async move {
+        forwarding.spawn(async move {
             let answer = client.forward(&query, &raw, Transport::Udp).await;
             let _ = socket.send_to(&answer, peer).await;
         });
@@ -150,7 +154,9 @@ async fn serve_tcp(listener: TcpListener, client: Arc<Client>) {
     const DESCRIPTORS: usize = 2;
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let share = descriptors::of_resolvers().share();
+    let mut conversations = JoinSet::new();
     loop {
+        while conversations.try_join_next().is_some() {}
         let Ok(own) = room.clone().acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(BACK_OFF).await;
@@ -158,7 +164,7 @@ async fn serve_tcp(listener: TcpListener, client: Arc<Client>) {
         };
         let taken = share.wait(DESCRIPTORS).await;
         let client = client.clone();
-        tokio::spawn(async move {
+        conversations.spawn(async move {
             let _ = converse(stream, &client).await;
             drop((own, taken));
         });

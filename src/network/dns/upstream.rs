@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// How long one resolver may take.
@@ -43,6 +44,8 @@ pub(super) struct Upstreams {
     sockets: Mutex<HashMap<SocketAddr, Weak<Shared>>>,
     /// Held while a socket is opened: many questions at once open one.
     opening: tokio::sync::Mutex<()>,
+    /// Those that receive; they end with this.
+    receiving: Mutex<JoinSet<()>>,
 }
 
 /// A connected socket, and who waits for what at it.
@@ -153,7 +156,9 @@ impl Upstreams {
         let mut sockets = locked(&self.sockets);
         sockets.retain(|_, shared| shared.strong_count() > 0);
         sockets.insert(server, Arc::downgrade(&shared));
-        tokio::spawn(receive(shared.clone()));
+        let mut receiving = locked(&self.receiving);
+        while receiving.try_join_next().is_some() {}
+        receiving.spawn(receive(shared.clone()));
         Ok(shared)
     }
 
