@@ -14,15 +14,21 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 
 /// How long a request's head may take, and a connection may be idle; Docker's.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// The largest head of a request; more is answered with 431. Of an answer, so much is kept for a client that does not read.
 const MOST_BUFFERED: usize = 64 * 1024;
+
+/// Clients that are told at once that there are too many; others see their connection close.
+static REFUSALS: Semaphore = Semaphore::const_new(64);
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves until the task is aborted. `count` is how many connections are open.
 pub async fn serve(engine: Arc<Engine>, listener: UnixListener, count: Arc<watch::Sender<usize>>) {
@@ -38,11 +44,24 @@ pub async fn serve(engine: Arc<Engine>, listener: UnixListener, count: Arc<watch
             }
         };
         let Some(entry) = connections.enter() else {
-            let _ = stream.try_write(TOO_MANY.as_bytes());
+            if let Ok(place) = REFUSALS.try_acquire() {
+                tokio::spawn(async move {
+                    let _ = timeout(REFUSAL_TIMEOUT, refuse(stream)).await;
+                    drop(place);
+                });
+            }
             continue;
         };
         tokio::spawn(converse(engine.clone(), stream, entry));
     }
+}
+
+/// Says that there are too many connections, once the client has asked: what comes before that is no answer to it.
+async fn refuse(stream: UnixStream) -> io::Result<()> {
+    stream.readable().await?;
+    let _ = stream.try_read(&mut [0; MOST_BUFFERED]);
+    stream.writable().await?;
+    stream.try_write(TOO_MANY.as_bytes()).map(drop)
 }
 
 const TOO_MANY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: 72\r\n\r\n\
@@ -201,4 +220,24 @@ fn info(engine: &Engine) -> serde_json::Value {
         "SecurityOptions": ["name=seccomp,profile=builtin"],
         "Warnings": engine.warnings(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn who_is_one_too_many_is_told_so() {
+        let (ours, mut theirs) = UnixStream::pair().expect("sockets");
+        let refusing = tokio::spawn(refuse(ours));
+        theirs.write_all(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("ask");
+        let mut answer = String::new();
+        theirs.read_to_string(&mut answer).await.expect("answer");
+        refusing.await.expect("task").expect("written");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("head");
+        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+        assert!(head.ends_with(&format!("Content-Length: {}", body.len())), "{answer}");
+        assert!(serde_json::from_str::<serde_json::Value>(body).expect("JSON")["message"].is_string());
+    }
 }
