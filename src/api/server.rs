@@ -91,13 +91,28 @@ async fn answer(engine: Arc<Engine>, request: Request<Incoming>, busy: Busy) -> 
             (reply::error(&error), None)
         }
     };
-    for warning in warnings {
-        let text: String = warning.chars().filter(|c| !c.is_control()).collect();
-        if let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) {
-            response.headers_mut().append(WARNING_HEADER, value);
-        }
+    for value in warning_headers(&warnings) {
+        response.headers_mut().append(WARNING_HEADER, value);
     }
     Ok(connections::until_sent(response, busy.with(stream)))
+}
+
+/// Warnings as headers of an answer. A client takes a hundred headers at most, and a head of limited size.
+fn warning_headers(warnings: &[String]) -> Vec<HeaderValue> {
+    const MOST: usize = 10;
+    const LONGEST: usize = 1024;
+    let header = |text: &str| {
+        let mut text: String = text.chars().filter(|c| !c.is_control()).collect();
+        if text.len() > LONGEST {
+            let cut = (0..=LONGEST - 3).rev().find(|at| text.is_char_boundary(*at));
+            text.truncate(cut.unwrap_or(0));
+            text.push_str("...");
+        }
+        HeaderValue::from_bytes(text.as_bytes()).ok()
+    };
+    let more = warnings.len().saturating_sub(MOST);
+    let last = (more > 0).then(|| format!("and {more} more: `wharf system check`"));
+    warnings.iter().take(MOST).chain(&last).filter_map(|text| header(text)).collect()
 }
 
 /// What may go on as long as the client listens.
@@ -226,6 +241,16 @@ fn info(engine: &Engine) -> serde_json::Value {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[test]
+    fn warnings_fit_into_an_answer() {
+        let warnings = |number| vec!["\u{e4}\n".repeat(1000); number];
+        let headers = warning_headers(&warnings(1));
+        assert_eq!((headers.len(), headers[0].len()), (1, 1023), "cut between two characters");
+        let headers = warning_headers(&warnings(300));
+        assert_eq!((headers.len(), headers[10].to_str().ok()), (11, Some("and 290 more: `wharf system check`")));
+        assert_eq!(warning_headers(&["short".into()]), ["short"]);
+    }
 
     #[tokio::test]
     async fn who_is_one_too_many_is_told_so() {
