@@ -301,15 +301,14 @@ impl Engine {
             }
         };
         drop(ended);
-        // What it had written by then is in the pipes.
+        // What it had written by then is in the pipes, which a container may have made larger, and may go on to fill.
         for pipe in [&output, &error] {
             let mut left = PIPE;
-            while let Ok(n @ 1..) = pipe.try_read(&mut out) {
+            while left > 0
+                && let Ok(n @ 1..) = pipe.try_read(&mut out)
+            {
                 excerpt.push(&out[..n]);
                 left = left.saturating_sub(n);
-                if left == 0 {
-                    break;
-                }
             }
         }
         Some((code.unwrap_or(137), excerpt.text()))
@@ -328,9 +327,9 @@ impl Engine {
     }
 }
 
-/// Bytes that are read of a pipe at once, and that it holds by default.
+/// Bytes that are read of a pipe at once, and that it holds at most (`fs.pipe-max-size`).
 const READ: usize = 8 * 1024;
-const PIPE: usize = 64 * 1024;
+const PIPE: usize = 1024 * 1024;
 
 /// What is kept of the output of a command that the engine itself runs, which may write without end.
 #[derive(Debug)]
