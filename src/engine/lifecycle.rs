@@ -154,6 +154,7 @@ impl Engine {
         }
         let (journal, found) = super::Journal::open(&config.data_root.join("state.journal"))?;
         let name = instance_name(&config.run_root);
+        let firewall = Arc::new(Firewall::new(&name).map_err(crate::network::NetworkError::Firewall)?);
         Ok(Engine {
             images: Arc::new(Store::open(&config.data_root.join("images"))?),
             registry: Registry::new()?,
@@ -163,8 +164,8 @@ impl Engine {
             recovery: super::recovery::Recovery::of(&found),
             cgroups,
             scope,
-            firewall: Arc::new(Firewall::new(&name).map_err(crate::network::NetworkError::Firewall)?),
-            flows: Arc::default(),
+            flows: super::networks::Flows::new(firewall.clone()),
+            firewall,
             names: Arc::default(),
             containers: Default::default(),
             networks: Default::default(),

@@ -27,7 +27,7 @@ const BATCH: usize = 256;
 pub struct Changes {
     /// Ports of UDP that lead to a container now.
     pub published: HashSet<Forward>,
-    /// Ports of UDP that do no longer.
+    /// Ports that do no longer, of whatever protocol.
     pub withdrawn: HashSet<Forward>,
     /// Addresses that no container has any more.
     pub released: HashSet<IpAddr>,

@@ -276,8 +276,8 @@ pub enum Expression {
     },
     /// `ct direction original`.
     OriginalDirection,
-    /// `ADDRESS daddr . meta l4proto . th dport != @NAME`.
-    DestinationNotAmong(&'static str),
+    /// `ADDRESS daddr . meta l4proto . th dport @NAME`.
+    DestinationAmong(&'static str),
     /// `fib daddr type local`.
     DestinationIsLocal,
     /// `dnat to meta l4proto . th dport map @NAME`.
@@ -461,9 +461,9 @@ impl Expression {
                 const CT_DIRECTION: u32 = 1;
                 vec![expr("ct", |m| m.be32(1, R0).be32(2, CT_DIRECTION)), compare(R0, true, vec![0])]
             }
-            Expression::DestinationNotAmong(set) => {
+            Expression::DestinationAmong(set) => {
                 let mut parts = destination(family);
-                parts.push(is_in(set, false));
+                parts.push(is_in(set, true));
                 parts
             }
             Expression::DestinationIsLocal => {

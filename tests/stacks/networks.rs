@@ -430,6 +430,21 @@ fn a_neighbour_reaches_nothing_but_what_is_published_for_him() {
     ] {
         assert_eq!(get(&host.outside, to, "1"), "", "a neighbour reaches {to}");
     }
+    // What the host's own rules lead to a container comes there.
+    let rules = format!(
+        "add table ip own; add chain ip own pre {{ type nat hook prerouting priority -90; }}; add rule ip own pre tcp dport 8181 dnat to {web}:81"
+    );
+    assert!(host.run(&host.name, "nft", &[&rules]).status.success());
+    assert_eq!(get(&host.outside, "10.222.0.1:8181", "5"), "secret\n");
+    // Where a port led is closed to them only until the kernel has forgotten the flows to there.
+    host.wharf(&stack, &["rm", "-sf", "other"]);
+    let is_closed = || {
+        let sets = String::from_utf8_lossy(&host.run(&host.name, "nft", &["list", "sets"]).stdout).into_owned();
+        let mut of_that_name = sets.split("set withdrawn").skip(1).peekable();
+        assert!(of_that_name.peek().is_some(), "{sets}");
+        of_that_name.any(|set| set.split('}').next().is_some_and(|set| set.contains("elements")))
+    };
+    eventually("nothing is closed any more", 5, || !is_closed());
     host.wharf(&stack, &["down"]);
     stack.wharf(&["engine", "stop"]).ok();
 }

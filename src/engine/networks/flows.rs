@@ -1,12 +1,13 @@
 //! Flows that a change of published ports or addresses has made wrong are forgotten by the kernel, beside what is going on.
 //!
-//! Nothing waits for it: that what is led to a port that is published no longer reaches nobody is the firewall's part. Reading the
-//! kernel's table takes some 30 ms where that is large, so changes are gathered.
+//! Nothing waits for it: until then the firewall drops what is led to a port that is published no longer. Reading the kernel's table
+//! takes some 30 ms where that is large, so changes are gathered.
 
 use crate::network::conntrack::{self, Changes};
-use crate::network::firewall::Forward;
+use crate::network::firewall::{Firewall, Forward};
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,9 +15,11 @@ use std::time::Duration;
 const GATHER: Duration = Duration::from_millis(100);
 
 /// The changes that the kernel has not been told of.
-#[derive(Debug, Default)]
 pub(in crate::engine) struct Flows {
+    firewall: Arc<Firewall>,
     state: Mutex<State>,
+    /// It was said that the kernel has no ctnetlink.
+    said: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +31,10 @@ struct State {
 }
 
 impl Flows {
+    pub(in crate::engine) fn new(firewall: Arc<Firewall>) -> Arc<Self> {
+        Arc::new(Flows { firewall, state: Mutex::default(), said: AtomicBool::new(false) })
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -39,10 +46,10 @@ impl Flows {
             state.changes.released.remove(&address);
             state.taken.insert(address);
         }
-        for forward in forwards.iter().filter(|forward| is_udp(forward)) {
+        for forward in forwards {
             state.changes.withdrawn.remove(forward);
-            state.changes.published.insert(forward.clone());
         }
+        state.changes.published.extend(forwards.iter().filter(|forward| is_udp(forward)).cloned());
         self.begin(state);
     }
 
@@ -50,7 +57,7 @@ impl Flows {
     pub(super) fn given_back(self: &Arc<Self>, forwards: &[Forward], addresses: impl Iterator<Item = IpAddr>) {
         let mut state = self.state();
         state.changes.released.extend(addresses);
-        for forward in forwards.iter().filter(|forward| is_udp(forward)) {
+        for forward in forwards {
             state.changes.published.remove(forward);
             state.changes.withdrawn.insert(forward.clone());
         }
@@ -93,10 +100,18 @@ impl Flows {
             let state = self.state();
             changes.released.retain(|address| !state.taken.contains(address));
         };
+        let withdrawn = changes.withdrawn.clone();
         match conntrack::forget(changes, &local_addresses(), review) {
-            Ok(0) => {}
-            Ok(number) => tracing::debug!("{number} flows are forgotten"),
-            Err(error) => tracing::warn!("flows of UDP may go on to where they were led before: no ctnetlink: {error}"),
+            Ok(number) => {
+                tracing::debug!("{number} flows are forgotten");
+                if let Err(error) = self.firewall.forgotten(withdrawn.iter()) {
+                    tracing::error!("letting through what others lead to where a port led: {error}");
+                }
+            }
+            Err(error) if !self.said.swap(true, Ordering::Relaxed) => {
+                tracing::warn!("flows of UDP may go on to where they were led before: no ctnetlink: {error}");
+            }
+            Err(_) => {}
         }
     }
 }

@@ -66,6 +66,8 @@ struct State {
     netlink: Netlink,
     walls: Vec<Wall>,
     forwards: Vec<Forward>,
+    /// Those of the set of that name, one for each target.
+    withdrawn: Vec<Forward>,
     senders: Vec<Sender>,
     written: bool,
     /// There is a table of the family `bridge`.
@@ -76,8 +78,8 @@ struct State {
 
 const ANY_ADDRESS: &str = "ports";
 const ONE_ADDRESS: &str = "ports_on";
-/// Where published ports lead: `daddr . meta l4proto . th dport` of containers.
-const TARGETS: &str = "targets";
+/// Where ports lead no longer, as long as the kernel may know flows to there: `daddr . meta l4proto . th dport`.
+const WITHDRAWN: &str = "withdrawn";
 const BOTH: [Family; 2] = [Family::Ip, Family::Ip6];
 
 impl Firewall {
@@ -90,6 +92,7 @@ impl Firewall {
             netlink: Netlink::netfilter()?,
             walls: Vec::new(),
             forwards: Vec::new(),
+            withdrawn: Vec::new(),
             senders: Vec::new(),
             written: false,
             guarded: false,
@@ -113,12 +116,17 @@ impl Firewall {
             change.turn_to(family);
             if concerns(&walls) {
                 compose(&mut change, family, &walls);
-                state.forwards.iter().filter(|forward| forward.family() == family).for_each(|forward| add(&mut change, forward));
+                let of_family = |forward: &&Forward| forward.family() == family;
+                state.forwards.iter().filter(of_family).for_each(|forward| add(&mut change, forward));
+                for forward in state.withdrawn.iter().filter(of_family) {
+                    change.add_element(WITHDRAWN, &forward.target(), None);
+                }
             } else if concerns(&state.walls) || !state.written {
                 change.delete_table();
             }
         }
         change.apply(&state.netlink)?;
+        state.withdrawn.retain(|forward| walls.iter().any(|wall| wall.subnet(forward.family()).is_some()));
         others::let_through(&state.netlink, &self.table, &walls, Anew::Yes)?;
         if state.guarded == walls.is_empty() && !state.unguardable {
             self.guard(&mut state, !walls.is_empty());
@@ -161,6 +169,11 @@ impl Firewall {
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
         let mut change = Transaction::new(Family::Ip, &self.table);
         forwards.iter().for_each(|forward| add(&mut change, forward));
+        let again = |withdrawn: &Forward| forwards.iter().any(|forward| forward.target() == withdrawn.target());
+        for forward in state.withdrawn.iter().filter(|withdrawn| again(withdrawn)) {
+            change.turn_to(forward.family());
+            change.delete_element(WITHDRAWN, &forward.target());
+        }
         if state.guarded {
             change.turn_to(Family::Bridge);
             senders.iter().for_each(|sender| neighbours::change(&mut change, sender, true));
@@ -168,27 +181,30 @@ impl Firewall {
         if !change.is_empty() {
             change.apply(&state.netlink)?;
         }
+        state.withdrawn.retain(|withdrawn| !again(withdrawn));
         state.forwards.extend_from_slice(forwards);
         state.senders.extend_from_slice(senders);
         Ok(())
     }
 
-    /// Takes back what was admitted.
+    /// Takes back what was admitted. What goes on to a container by a port that led there is dropped until [`Firewall::forgotten`].
     ///
     /// # Errors
     /// The kernel's.
     pub fn dismiss(&self, forwards: &[Forward], senders: &[Sender]) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
         let mut change = Transaction::new(Family::Ip, &self.table);
-        let mut targets = HashSet::new();
+        let mut withdrawn: Vec<Forward> = Vec::new();
         for forward in forwards.iter().filter(|f| state.forwards.contains(f)) {
             let (set, key, _) = element(forward);
             change.turn_to(forward.family());
             change.delete_element(set, &key);
             // Another of the host's ports may lead there still.
             let others = state.forwards.iter().any(|f| f.target() == forward.target() && !forwards.contains(f));
-            if !others && targets.insert(forward.target()) {
-                change.delete_element(TARGETS, &forward.target());
+            let known = state.withdrawn.iter().chain(&withdrawn).any(|f| f.target() == forward.target());
+            if !others && !known {
+                change.add_element(WITHDRAWN, &forward.target(), None);
+                withdrawn.push(forward.clone());
             }
         }
         if state.guarded {
@@ -201,9 +217,31 @@ impl Firewall {
         if !change.is_empty() {
             change.apply(&state.netlink)?;
         }
+        state.withdrawn.append(&mut withdrawn);
         state.forwards.retain(|f| !forwards.contains(f));
         state.senders.retain(|s| !senders.contains(s));
         Ok(())
+    }
+
+    /// The kernel knows no flow by these ports any more: whoever else leads something to where they led may do so.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn forgotten<'a>(&self, forwards: impl Iterator<Item = &'a Forward>) -> io::Result<()> {
+        let targets: HashSet<Vec<u8>> = forwards.map(Forward::target).collect();
+        let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
+        let (over, kept): (Vec<_>, _) =
+            std::mem::take(&mut state.withdrawn).into_iter().partition(|f| targets.contains(&f.target()));
+        state.withdrawn = kept;
+        if over.is_empty() {
+            return Ok(());
+        }
+        let mut change = Transaction::new(Family::Ip, &self.table);
+        for forward in &over {
+            change.turn_to(forward.family());
+            change.delete_element(WITHDRAWN, &forward.target());
+        }
+        change.apply(&state.netlink)
     }
 
     /// Deletes the tables, at the engine's end.
@@ -217,6 +255,7 @@ impl Firewall {
         state.written = false;
         state.guarded = false;
         state.walls.clear();
+        state.withdrawn.clear();
     }
 }
 
@@ -255,7 +294,6 @@ fn add(change: &mut Transaction, forward: &Forward) {
     let (set, key, data) = element(forward);
     change.turn_to(forward.family());
     change.add_element(set, &key, Some(&data));
-    change.add_element(TARGETS, &forward.target(), None);
 }
 
 fn compose(change: &mut Transaction, family: Family, walls: &[Wall]) {
@@ -264,7 +302,7 @@ fn compose(change: &mut Transaction, family: Family, walls: &[Wall]) {
     change.replace_table();
     change.port_map(ANY_ADDRESS, port_key, 8);
     change.port_map(ONE_ADDRESS, family.address_type() << 12 | port_key, address_bytes + 8);
-    change.set(TARGETS, family.address_type() << 12 | port_key, address_bytes + 8);
+    change.set(WITHDRAWN, family.address_type() << 12 | port_key, address_bytes + 8);
     change.chain("guard", &Hook { kind: "filter", number: nft::PREROUTING, priority: -300 });
     change.chain("prerouting", &Hook { kind: "nat", number: nft::PREROUTING, priority: -100 });
     change.chain("output", &Hook { kind: "nat", number: nft::OUTPUT, priority: -100 });
@@ -317,10 +355,10 @@ fn compose(change: &mut Transaction, family: Family, walls: &[Wall]) {
     }
     for (wall, _) in &walls {
         let to = || E::Interface { meta: nft::OIFNAME, name: wall.bridge.clone(), equal: true };
-        // A connection that was led to a port that is published no longer: the kernel goes on translating it, and its address may
-        // be another container's now.
+        // A connection that was led to a port that is published no longer: the kernel goes on translating it until it has forgotten
+        // it, and its address may be another container's now. What others than wharf lead to a container is theirs to take back.
         // oifname "br" ct status dnat ct direction original ct state new,established
-        //   ip daddr . meta l4proto . th dport != @targets drop
+        //   ip daddr . meta l4proto . th dport @withdrawn drop
         change.rule(
             "forward",
             &[
@@ -328,7 +366,7 @@ fn compose(change: &mut Transaction, family: Family, walls: &[Wall]) {
                 E::Conntrack { key: nft::CT_STATUS, bits: nft::DNAT },
                 E::OriginalDirection,
                 E::Conntrack { key: nft::CT_STATE, bits: nft::OF_CONNECTION },
-                E::DestinationNotAmong(TARGETS),
+                E::DestinationAmong(WITHDRAWN),
                 E::Drop,
             ],
         );
