@@ -94,6 +94,11 @@ fn question(id: u16, name: &str) -> Vec<u8> {
     bytes
 }
 
+/// A number of the test's own, for its subnet.
+fn unique(stack: &Stack) -> u32 {
+    stack.project.bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 250
+}
+
 fn resolver() -> SocketAddr {
     "127.0.0.11:53".parse().expect("address")
 }
@@ -101,25 +106,52 @@ fn resolver() -> SocketAddr {
 #[test]
 fn connections_to_a_published_port_leave_descriptors_to_others() {
     let stack = Stack::new("nothing");
+    let unique = unique(&stack);
     let web = "mkdir /www; echo six > /www/index.html; exec httpd -f -p 80 -h /www";
+    let web = format!("image: 'busybox:local', command: [sh, -c, '{web}'], stop_signal: SIGKILL, ports: ['80']");
     up_with_few_descriptors(
         &stack,
         &format!(
-            "services:\n  app: {{{APP}}}\n  web: {{image: 'busybox:local', command: [sh, -c, '{web}'], stop_signal: SIGKILL, ports: ['80']}}\n"
+            "services:\n  app: {{{APP}, dns: 10.216.{unique}.9}}\n  names: {{{APP}, networks: {{default: {{ipv4_address: 10.216.{unique}.9}}}}}}\n  web: {{{web}}}\n  another: {{{web}}}\nnetworks: {{default: {{ipam: {{config: [{{subnet: 10.216.{unique}.0/24}}]}}}}}}\n"
         ),
     );
-    let port: u16 = stack.wharf(&["port", "web", "80"]).ok().trim().rsplit(':').next().expect("port").parse().expect("number");
-    let get = || {
+    let port = |service: &str| -> u16 {
+        let text = stack.wharf(&["port", service, "80"]).ok();
+        text.trim().rsplit(':').next().expect("port").parse().expect("number")
+    };
+    let (port, another) = (port("web"), port("another"));
+    let get = |port: u16| {
         let url = format!("http://[::1]:{port}/");
         let out = Command::new("curl").args(["-sg", "--max-time", "2", &url]).output().expect("curl");
         String::from_utf8_lossy(&out.stdout).into_owned()
     };
-    eventually("the port answers", 20, || get() == "six\n");
+    eventually("the port answers", 20, || get(port) == "six\n");
+    let names = inside(&stack, "names", || UdpSocket::bind("0.0.0.0:53").expect("bind"));
+    names.set_read_timeout(Some(Duration::from_secs(60))).expect("timeout");
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, from)) = names.recv_from(&mut buffer) {
+            // The question with the bit of an answer.
+            buffer[2] |= 0x80;
+            names.send_to(&buffer[..length], from).expect("answer");
+        }
+    });
     let held = connections(format!("[::1]:{port}").parse().expect("address"), 1100);
     assert!(held.len() > 1000, "{} connections", held.len());
     answers(&stack, "connections to a published port");
+    // They have a share: other ports are led on, and names outside are asked for.
+    eventually("another port answers", 10, || get(another) == "six\n");
+    let code = inside(&stack, "app", || {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        socket.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+        socket.send_to(&question(9, "example.org"), resolver()).expect("ask");
+        let mut buffer = [0; 512];
+        socket.recv(&mut buffer).expect("answer");
+        buffer[3] & 0xf
+    });
+    assert_eq!(code, 0, "no error");
     drop(held);
-    eventually("the port answers again", 20, || get() == "six\n");
+    eventually("the port answers again", 20, || get(port) == "six\n");
 }
 
 #[test]
@@ -146,7 +178,7 @@ fn connections_to_the_resolver_leave_descriptors_to_others() {
 #[test]
 fn questions_to_a_silent_resolver_are_bounded() {
     let stack = Stack::new("nothing");
-    let unique = stack.project.bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 250;
+    let unique = unique(&stack);
     up_with_few_descriptors(
         &stack,
         &format!(
@@ -179,7 +211,19 @@ fn questions_to_a_silent_resolver_are_bounded() {
         asked.send_to(&question(0xabcd, "app"), resolver()).expect("ask");
         let mut buffer = [0; 512];
         while asked.recv(&mut buffer).expect("answer") < 12 || buffer[..2] != [0xab, 0xcd] || buffer[7] != 1 {}
+        // One more waits when the container ends.
+        asked.send_to(&question(1, "example.org"), resolver()).expect("ask");
     });
+    // Its interface's other end, by number, goes with the namespace, for which no socket of the resolver stays.
+    let other_end = stack.sh("bad", "cat /sys/class/net/eth0/iflink");
+    let is_there = || {
+        let interfaces = std::fs::read_dir("/sys/class/net").expect("interfaces").flatten();
+        let numbers = interfaces.filter_map(|interface| std::fs::read_to_string(interface.path().join("ifindex")).ok());
+        numbers.into_iter().any(|number| number.trim() == other_end.trim())
+    };
+    assert!(is_there());
+    stack.wharf(&["stop", "bad"]).ok();
+    eventually("the interface goes with the container", 2, || !is_there());
     drop(silent);
 }
 
@@ -219,6 +263,24 @@ fn clients_of_the_api_keep_each_other_out_of_nothing() {
     assert_eq!(refused, 200 - OPEN_FILES / 8);
     drop(followers);
     eventually("others may follow now", 10, || status(&ask(&stack, events)) == "200");
+    // Where all connections are busy, the next client is told so.
+    let unfinished = "POST /containers/create HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n";
+    let ping = "GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut busy = Vec::new();
+    eventually("all connections are busy", 10, || {
+        while busy.len() < OPEN_FILES / 4 {
+            let stream = ask(&stack, unfinished);
+            // The engine waits for the body now.
+            if status(&stream) != "100" {
+                return false;
+            }
+            busy.push(stream);
+        }
+        true
+    });
+    assert_eq!(status(&ask(&stack, ping)), "503");
+    drop(busy);
+    eventually("others are answered again", 10, || status(&ask(&stack, ping)) == "200");
     // What is too large is refused, with the status that says so.
     let head = format!("GET /_ping HTTP/1.1\r\nHost: x\r\nX-Large: {}\r\n\r\n", "x".repeat(200_000));
     assert_eq!(status(&ask(&stack, &head)), "431");
