@@ -72,12 +72,21 @@ impl HeldBlobs {
         HeldBlob { digest: digest.clone(), all: self.0.clone() }
     }
 
-    pub fn all(&self) -> Vec<Digest> {
-        self.0.lock().unwrap_or_else(|e| e.into_inner()).keys().cloned().collect()
+    /// Removes a blob's file, unless the blob is held. Nobody can begin to hold it meanwhile: whoever holds a blob and then finds
+    /// its file keeps it. `false` when it is held.
+    ///
+    /// # Errors
+    /// Those of `remove`.
+    pub fn remove_unless_held(&self, digest: &Digest, remove: impl FnOnce() -> io::Result<()>) -> io::Result<bool> {
+        let all = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        if all.contains_key(digest) {
+            return Ok(false);
+        }
+        remove().map(|()| true)
     }
 }
 
-/// While it is there, its blob is not pruned.
+/// While it is there, its blob is not removed.
 #[derive(Debug)]
 pub struct HeldBlob {
     digest: Digest,
@@ -111,6 +120,7 @@ impl Store {
     /// The disk's, or a blob that is not what the configuration says. One that a power cut has torn is removed and is not here.
     pub fn layer_of_kept_blob(&self, expected: &Expected) -> Result<Option<Arrived>, ImageError> {
         let Some(blob) = &expected.blob else { return Ok(None) };
+        let _held = self.hold_blob(blob);
         let Some((path, _)) = self.find_blob(blob) else { return Ok(None) };
         let failed = ImageError::store(format!("reading {}", path.display()));
         let file = File::open(&path).map_err(&failed)?;

@@ -53,7 +53,7 @@ impl Store {
             present_blobs.extend(list(&self.blobs_directory(algorithm))?.into_iter().map(|path| (algorithm, path)));
         }
         let mut layers: HashSet<ChainId> = used.clone();
-        let mut blobs: HashSet<Digest> = self.held_blobs().into_iter().collect();
+        let mut blobs: HashSet<Digest> = HashSet::new();
         for (_, image) in self.list()? {
             blobs.extend(self.manifest(&image)?.named_blobs().cloned());
             blobs.extend([image.manifest, image.id]);
@@ -84,11 +84,17 @@ impl Store {
             pruned.layers += 1;
             self.discard_layer(layer).map_err(&failed)?;
         }
-        let is_needed = |algorithm, path: &Path| named(path, algorithm).is_some_and(|digest| blobs.contains(&digest));
-        for (_, blob) in present_blobs.iter().filter(|(algorithm, path)| !is_needed(*algorithm, path)) {
-            pruned.bytes += fs::metadata(blob).map_or(0, |file| file.len());
-            pruned.blobs += 1;
-            fs::remove_file(blob).map_err(&failed)?;
+        for (algorithm, path) in &present_blobs {
+            let bytes = fs::metadata(path).map_or(0, |file| file.len());
+            let is_removed = match named(path, *algorithm) {
+                Some(digest) if blobs.contains(&digest) => false,
+                Some(digest) => self.discard_blob(&digest).map_err(&failed)?,
+                None => fs::remove_file(path).map(|()| true).map_err(&failed)?,
+            };
+            if is_removed {
+                pruned.bytes += bytes;
+                pruned.blobs += 1;
+            }
         }
         Ok(pruned)
     }

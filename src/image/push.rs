@@ -2,6 +2,7 @@
 //! from the unpacked layer, once.
 
 use super::answers::{self, MAX_ERROR};
+use super::arrival::HeldBlob;
 use super::attest::{Attested, Blob, OCI_INDEX};
 use super::digest::{ChainId, DiffId, Digest, Hashing};
 use super::manifest::{Descriptor, Manifest};
@@ -26,6 +27,7 @@ struct Sent {
     size: u64,
     kind: String,
     file: PathBuf,
+    _held: HeldBlob,
 }
 
 impl Registry {
@@ -101,8 +103,10 @@ impl Registry {
         (chain, diff_id): (&ChainId, &DiffId),
         report: Report,
     ) -> Result<Sent, ImageError> {
+        // From here on: removing another image that has the blob must not take it away meanwhile.
+        let held = store.hold_blob(&digest);
         let sent = match store.find_blob(&digest) {
-            Some((file, size)) => Sent { digest, size, kind, file },
+            Some((file, size)) => Sent { digest, size, kind, file, _held: held },
             None => {
                 report(Progress::Layer { id: digest.short(), status: "Preparing", current: 0, total: 0 });
                 let (store, chain, diff_id) = (store.clone(), chain.clone(), diff_id.clone());
@@ -260,11 +264,12 @@ fn chunks(file: tokio::fs::File, sending: Sending) -> impl futures::Stream<Item 
 /// Compresses an unpacked layer, and keeps the blob. Its tar must be the one that the configuration names.
 fn compress(store: &Store, chain: &ChainId, diff_id: &DiffId) -> Result<Sent, ImageError> {
     let known = store.build_cache().join(format!("gzip-{}", diff_id.hex()));
-    if let Some(digest) = std::fs::read_to_string(&known).ok().and_then(|text| text.parse::<Digest>().ok())
-        && let Some((file, size)) = store.find_blob(&digest)
-    {
-        store.note_seen(chain, &digest).map_err(ImageError::store("compressing a layer".into()))?;
-        return Ok(Sent { digest, size, kind: OCI_GZIP.into(), file });
+    if let Some(digest) = std::fs::read_to_string(&known).ok().and_then(|text| text.parse::<Digest>().ok()) {
+        let held = store.hold_blob(&digest);
+        if let Some((file, size)) = store.find_blob(&digest) {
+            store.note_seen(chain, &digest).map_err(ImageError::store("compressing a layer".into()))?;
+            return Ok(Sent { digest, size, kind: OCI_GZIP.into(), file, _held: held });
+        }
     }
     let draft = store.blob_draft()?;
     let failed = ImageError::store("compressing a layer".into());
@@ -284,11 +289,11 @@ fn compress(store: &Store, chain: &ChainId, diff_id: &DiffId) -> Result<Sent, Im
     let (mut writer, digest) = gzip.finish().map_err(&failed)?.finish();
     writer.flush().map_err(&failed)?;
     let size = std::fs::metadata(draft.path()).map_err(&failed)?.len();
-    let _held = store.hold_blob(&digest);
+    let held = store.hold_blob(&digest);
     store.keep_blob(draft, &digest)?;
     // So that what is pulled again is not fetched.
     store.note_seen(chain, &digest).map_err(&failed)?;
     std::fs::write(&known, digest.as_str()).map_err(&failed)?;
     let (file, _) = store.find_blob(&digest).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-    Ok(Sent { digest, size, kind: OCI_GZIP.into(), file })
+    Ok(Sent { digest, size, kind: OCI_GZIP.into(), file, _held: held })
 }

@@ -204,13 +204,14 @@ impl Store {
         self.pending().keys().cloned().collect()
     }
 
-    /// Keeps a blob from being pruned until its image has a name, or is given up.
+    /// Keeps a blob from being removed until its image has a name, or is given up. Who looks for the blob holds it first.
     pub fn hold_blob(&self, digest: &Digest) -> HeldBlob {
         self.held.hold(digest)
     }
 
-    pub(super) fn held_blobs(&self) -> Vec<Digest> {
-        self.held.all()
+    /// Removes a blob's file, unless somebody holds the blob. `false` when it stays.
+    pub(super) fn discard_blob(&self, digest: &Digest) -> io::Result<bool> {
+        self.held.remove_unless_held(digest, || fs::remove_file(self.blob(digest)))
     }
 
     fn pending(&self) -> MutexGuard<'_, HashMap<ChainId, u64>> {
@@ -407,8 +408,8 @@ impl Store {
 
     /// Makes an image known: its layers, its configuration and manifest, then its name.
     ///
-    /// `arrived` are its layers, the lowest first. A layer whose content is not what the configuration says is refused before
-    /// anything is renamed.
+    /// `arrived` are its layers, the lowest first. A configuration that is not the manifest's, and a layer that is not the
+    /// configuration's, are refused before anything is renamed.
     ///
     /// # Errors
     /// A wrong digest, or the disk's.
@@ -585,10 +586,10 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub fn forget_refused(&self, name: &ImageRef) -> Result<bool, ImageError> {
+        let _names = self.hold_names();
         if !matches!(self.find(name), Err(ImageError::Malformed { .. } | ImageError::Digest(_))) {
             return Ok(false);
         }
-        let _names = self.hold_names();
         self.change_index(|index| index.manifests.retain(|e| e.annotations.get(REF_NAME) != Some(&name.to_string())))
             .map_err(ImageError::store(format!("removing {}", name.familiar())))?;
         Ok(true)
@@ -599,8 +600,8 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub fn remove(&self, name: &ImageRef, used_layers: &dyn Fn(&ChainId) -> bool) -> Result<(), ImageError> {
-        let Some(image) = self.find(name)? else { return Ok(()) };
         let _names = self.hold_names();
+        let Some(image) = self.find(name)? else { return Ok(()) };
         self.cache().remove(&image.manifest);
         self.change_index(|index| index.manifests.retain(|e| e.annotations.get(REF_NAME) != Some(&name.to_string())))
             .map_err(ImageError::store(format!("removing {}", name.familiar())))?;
@@ -613,7 +614,8 @@ impl Store {
         };
         let kept: Vec<Digest> = rest.iter().flat_map(|(_, image)| blobs(image)).collect();
         for blob in blobs(&image).iter().filter(|blob| !kept.contains(blob)) {
-            let _ = fs::remove_file(self.blob(blob));
+            // One that a pull holds is pruned later, if that pull fails.
+            let _ = self.discard_blob(blob);
         }
         if !rest.iter().any(|(_, i)| i.id == image.id) {
             let _ = fs::remove_file(self.blob(&image.id));

@@ -231,23 +231,58 @@ async fn what_a_broken_pull_has_fetched_is_pruned() {
     let layers = [json!({"digest": Digest::of(&layer), "size": layer.len()}), json!({"digest": other, "size": 9})];
     let manifest =
         json!({"config": {"digest": Digest::of(&config), "size": config.len()}, "layers": layers}).to_string().into_bytes();
+    let root = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::open(root.path()).unwrap());
+    let first = (store.clone(), Digest::of(&layer));
     let host = serve(move |_, path, stream| match path.rsplit('/').next().unwrap_or_default() {
         "latest" => whole(stream, &manifest),
         digest if digest == Digest::of(&config).as_str() => whole(stream, &config),
         digest if digest == Digest::of(&layer).as_str() => whole(stream, &layer),
-        // After the first has come.
         _ => {
-            std::thread::sleep(Duration::from_millis(200));
+            let (store, first) = &first;
+            assert!(eventually(|| store.find_blob(first).is_some()), "the first layer's blob is kept");
             drop(stream.write_all(b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"));
         }
     });
-    let root = tempfile::tempdir().unwrap();
-    let store = Arc::new(Store::open(root.path()).unwrap());
     let name: ImageRef = format!("{host}/x").parse().unwrap();
-    let pulled = Registry::with(SHORT).unwrap().pull(&store, &name, Arc::new(|_| {})).await;
+    let patient = Patience { answer: Duration::from_secs(20), ..SHORT };
+    let pulled = Registry::with(patient).unwrap().pull(&store, &name, Arc::new(|_| {})).await;
     assert!(pulled.unwrap_err().to_string().contains("does not exist"));
-    assert!(store.held_blobs().is_empty());
     assert_eq!(store.prune(&Default::default()).unwrap().blobs, 1, "the first had come");
+}
+
+/// Polls, for 10 s at most.
+fn eventually(mut condition: impl FnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(10) {
+        if condition() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    false
+}
+
+/// A pull that has found a blob here does not fetch it: it must be here when the image is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pull_has_found_is_not_removed_with_another_image() {
+    let (root, pulled) = pull(&with_layer(1000, |layer, stream| whole(stream, layer))).await.expect("an image");
+    let store = Store::open(root.path()).unwrap();
+    let (name, _) = store.list().unwrap().remove(0);
+    let manifest = store.manifest(&pulled).unwrap();
+    let blob = manifest.layers[0].digest.clone();
+    let (config, manifest_bytes) = (store.configuration(&pulled).unwrap(), store.manifest_bytes(&pulled).unwrap());
+    let expected = Expected::all(&manifest, &Configuration::parse(&config).unwrap()).unwrap();
+    let used = |_: &super::super::ChainId| true;
+
+    let known = store.known_layer(&expected[0]).expect("it was seen");
+    store.remove(&name, &used).unwrap();
+    assert!(store.find_blob(&blob).is_some(), "held by the second pull");
+    assert_eq!(store.prune(&pulled.layers.iter().cloned().collect()).unwrap().blobs, 0);
+    store.commit(&name, &config, &manifest_bytes, vec![Arrived::Here(known)]).unwrap();
+    assert!(store.find_blob(&blob).is_some(), "what the image names");
+    store.remove(&name, &used).unwrap();
+    assert!(store.find_blob(&blob).is_none(), "held by nobody");
 }
 
 /// An image of [`image`] in a store, under a name of a registry.
