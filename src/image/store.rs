@@ -415,6 +415,11 @@ impl Store {
     /// A wrong digest, or the disk's.
     pub fn commit(&self, name: &ImageRef, config: &[u8], manifest: &[u8], arrived: Vec<Arrived>) -> Result<Image, ImageError> {
         let parsed = Manifest::parse(manifest)?;
+        parsed
+            .config
+            .digest
+            .matches(config)
+            .map_err(|got| ImageError::wrong_digest("configuration", &parsed.config.digest, &got))?;
         let configuration = Configuration::parse(config)?;
         let diff_ids = &configuration.diff_ids;
         if diff_ids.len() != arrived.len() || diff_ids.len() != parsed.layers.len() {
@@ -463,11 +468,6 @@ impl Store {
                 self.note_seen(chain, blob).map_err(context("storing the layers of"))?;
             }
         }
-        parsed
-            .config
-            .digest
-            .matches(config)
-            .map_err(|got| ImageError::wrong_digest("configuration", &parsed.config.digest, &got))?;
         let manifest_digest = Digest::of(manifest);
         for (digest, bytes) in [(&parsed.config.digest, config), (&manifest_digest, manifest)] {
             write_durably(&self.blob(digest), bytes).map_err(context("storing"))?;

@@ -285,6 +285,21 @@ async fn what_a_pull_has_found_is_not_removed_with_another_image() {
     assert!(store.find_blob(&blob).is_none(), "held by nobody");
 }
 
+/// Nothing of an image is kept when one of its documents is not what the other names.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_of_another_image_changes_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    let (manifest, config, layer) = image(1000);
+    let mut other: Value = serde_json::from_slice(&config).unwrap();
+    other["author"] = json!("somebody");
+    let staged = store.stage(&layer[..]).unwrap();
+    let name: ImageRef = "x".parse().unwrap();
+    let refused = store.commit(&name, other.to_string().as_bytes(), &manifest, vec![Arrived::Staged(staged)]).unwrap_err();
+    assert!(matches!(refused, ImageError::WrongDigest { .. }), "{refused}");
+    assert_eq!(std::fs::read_dir(root.path().join("layers")).unwrap().count(), 0);
+}
+
 /// An image of [`image`] in a store, under a name of a registry.
 async fn pushed(host: &str, bytes: usize) -> Result<(Digest, usize), ImageError> {
     let (root, image) = pull(&with_layer(bytes, |layer, stream| whole(stream, layer))).await.expect("an image");
