@@ -42,6 +42,8 @@ pub enum ImageError {
     WrongDigest { what: String, expected: Digest, got: Digest },
     #[error("the image's {what} cannot be understood: {why}")]
     Malformed { what: &'static str, why: String },
+    #[error("the blob {digest} of the image store is damaged ({why}): pull, load or build the image again, or remove it")]
+    Damaged { digest: Digest, why: String },
     #[error("the image {image} does not exist on {host}: check the name and the tag, or whether it needs a login")]
     NotFound { image: String, host: String },
     #[error("the image {image} is not for this machine: it has {has}, and this is {wants}")]

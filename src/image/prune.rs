@@ -54,7 +54,14 @@ impl Store {
         }
         let mut layers: HashSet<ChainId> = used.clone();
         let mut blobs: HashSet<Digest> = HashSet::new();
-        for (_, image) in self.list()? {
+        let listed = self.listed()?;
+        if let Some(name) = listed.damaged.first() {
+            return Err(ImageError::Change(format!(
+                "no layer was pruned: the image {0} is damaged, and it is not known which layers it needs; pull, load or build it again, or remove it with `wharf image rm {0}`",
+                name.familiar()
+            )));
+        }
+        for (_, image) in listed.images {
             blobs.extend(self.manifest(&image)?.named_blobs().cloned());
             blobs.extend([image.manifest, image.id]);
             layers.extend(image.layers);

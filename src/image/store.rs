@@ -4,21 +4,23 @@
 //! is written last. So a power cut or a full disk leaves the old images and no half one.
 
 mod built;
+mod listing;
 
+use super::ImageError;
 use super::arrival::{Arrived, HeldBlob, HeldBlobs, KnownLayer};
 use super::build::files::Tree;
 use super::digest::{Algorithm, ChainId, DiffId, Digest, Hashing};
 use super::drafts::BlobDraft;
 pub use super::drafts::{Draft, remove_files};
-use super::manifest::{Configuration, MAX_DOCUMENT, Manifest};
+use super::manifest::{Configuration, Manifest};
 use super::reference::ImageRef;
-use super::{ImageError, manifest};
 use crate::runtime::sys::removal::remove_tree;
+use listing::{LeftOut, Listed};
 use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -68,6 +70,8 @@ pub struct Store {
     next: AtomicU64,
     /// Images by their manifest's digest: what a digest names never changes.
     loaded: Mutex<HashMap<Digest, Image>>,
+    /// Images that no list has, by their manifest's digest. Each is reported once.
+    left_out: Mutex<HashMap<Digest, LeftOut>>,
     /// Layers that are in their place and not yet synced, with the bytes of their files.
     pending: Mutex<HashMap<ChainId, u64>>,
     /// Blobs whose image has no name yet.
@@ -148,6 +152,7 @@ impl Store {
             index: Mutex::default(),
             next: AtomicU64::new(0),
             loaded: Mutex::default(),
+            left_out: Mutex::default(),
             pending: Mutex::default(),
             held: HeldBlobs::default(),
             confirming: Mutex::default(),
@@ -472,6 +477,7 @@ impl Store {
         for (digest, bytes) in [(&parsed.config.digest, config), (&manifest_digest, manifest)] {
             write_durably(&self.blob(digest), bytes).map_err(context("storing"))?;
         }
+        self.look_again();
         let entry = Entry {
             media_type: parsed.media_type.clone().unwrap_or_else(|| OCI_MANIFEST.into()),
             digest: manifest_digest,
@@ -537,64 +543,6 @@ impl Store {
         if self.blob(digest).exists() { self.load(digest).ok() } else { None }
     }
 
-    /// Every reference with its image. An image that an earlier version took and that is refused today is left out: no container
-    /// can be made of it, and nothing of it is to be kept.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn list(&self) -> Result<Vec<(ImageRef, Image)>, ImageError> {
-        let entries = self.lock().manifests.clone();
-        let named = entries.into_iter().filter_map(|e| Some((e.annotations.get(REF_NAME)?.parse::<ImageRef>().ok()?, e.digest)));
-        let loaded = named.filter_map(|(name, digest)| match self.load(&digest) {
-            Err(error @ (ImageError::Malformed { .. } | ImageError::Digest(_))) => {
-                tracing::warn!("the image {} is left out: {error}", name.familiar());
-                None
-            }
-            other => Some(other.map(|image| (name, image))),
-        });
-        loaded.collect()
-    }
-
-    fn load(&self, manifest_digest: &Digest) -> Result<Image, ImageError> {
-        if let Some(image) = self.cache().get(manifest_digest) {
-            return Ok(image.clone());
-        }
-        let read = |digest: &Digest| {
-            let failed = ImageError::store(format!("reading the blob {digest} (pull the image again)"));
-            let mut bytes = Vec::new();
-            let file = File::open(self.blob(digest)).map_err(&failed)?;
-            // A digest from the API may be that of a layer.
-            file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).map_err(&failed)?;
-            Ok::<_, ImageError>(bytes)
-        };
-        let id = Manifest::parse(&read(manifest_digest)?)?.config.digest;
-        let bytes = read(&id)?;
-        let configuration = Configuration::parse(&bytes)?;
-        let layers = configuration.chain_ids();
-        let size = layers.iter().filter_map(|layer| self.has_layer(layer)).sum();
-        let raw: serde_json::Value = manifest::read("configuration", &bytes)?;
-        let healthcheck = raw.get("config").and_then(|c| c.get("Healthcheck")).cloned();
-        let Configuration { parsed: config, diff_ids } = configuration;
-        let image = Image { id, manifest: manifest_digest.clone(), config, layers, diff_ids, size, healthcheck };
-        self.cache().insert(manifest_digest.clone(), image.clone());
-        Ok(image)
-    }
-
-    /// Takes the name from an image that an earlier version took and that is refused today. What is left of it goes when the store
-    /// is pruned.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn forget_refused(&self, name: &ImageRef) -> Result<bool, ImageError> {
-        let _names = self.hold_names();
-        if !matches!(self.find(name), Err(ImageError::Malformed { .. } | ImageError::Digest(_))) {
-            return Ok(false);
-        }
-        self.change_index(|index| index.manifests.retain(|e| e.annotations.get(REF_NAME) != Some(&name.to_string())))
-            .map_err(ImageError::store(format!("removing {}", name.familiar())))?;
-        Ok(true)
-    }
-
     /// Takes a name from its image; the image's content goes where no other name and no container needs it.
     ///
     /// # Errors
@@ -605,7 +553,11 @@ impl Store {
         self.cache().remove(&image.manifest);
         self.change_index(|index| index.manifests.retain(|e| e.annotations.get(REF_NAME) != Some(&name.to_string())))
             .map_err(ImageError::store(format!("removing {}", name.familiar())))?;
-        let rest = self.list()?;
+        let Listed { images: rest, damaged } = self.listed()?;
+        if !damaged.is_empty() {
+            // Which layers and blobs the damaged images need is not known: all stay until the store is pruned.
+            return Ok(());
+        }
         for layer in image.layers.iter().filter(|l| !used_layers(l) && !rest.iter().any(|(_, i)| i.layers.contains(l))) {
             self.discard_layer(&self.layer_place(layer)).map_err(ImageError::store(format!("removing {}", name.familiar())))?;
         }

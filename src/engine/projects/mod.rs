@@ -423,7 +423,7 @@ impl Engine {
     /// When it is not here, or is the last name of what a container uses.
     pub fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
         if let Ok(name) = reference.parse::<ImageRef>()
-            && self.images.forget_refused(&name)?
+            && self.images.forget_left_out(&name)?
         {
             self.emit("image", "delete", &name.familiar(), IndexMap::new());
             return Ok(());

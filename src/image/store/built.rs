@@ -117,10 +117,12 @@ impl Store {
         let failed = ImageError::store("storing an image".into());
         let said = said.iter().map(|said| (&said.digest, said.bytes.as_slice()));
         for (digest, bytes) in [(&config_digest, config), (&manifest_digest, &manifest)].into_iter().chain(said) {
-            if !self.blob(digest).exists() {
+            // One that is damaged is written anew.
+            if !fs::read(self.blob(digest)).is_ok_and(|here| here == bytes) {
                 write_durably(&self.blob(digest), bytes).map_err(&failed)?;
             }
         }
+        self.look_again();
         self.name_manifest(names, OCI_MANIFEST, &manifest_digest, manifest.len() as u64)?;
         Ok(Built { id: config_digest, manifest: manifest_digest })
     }
@@ -215,10 +217,55 @@ mod tests {
         let store = Store::open(root.path()).unwrap();
         assert_eq!(store.list().unwrap().into_iter().map(|(name, _)| name).collect::<Vec<_>>(), std::slice::from_ref(&good));
         assert!(store.find(&evil).unwrap_err().to_string().contains("is not a digest"));
-        assert_eq!((store.forget_refused(&good).unwrap(), store.forget_refused(&evil).unwrap()), (false, true));
+        assert_eq!((store.forget_left_out(&good).unwrap(), store.forget_left_out(&evil).unwrap()), (false, true));
         assert!(store.find(&evil).unwrap().is_none() && store.find(&good).unwrap().is_some());
         let pruned = store.prune(&Default::default()).unwrap();
         assert_eq!((pruned.layers, pruned.blobs), (0, 2));
+    }
+
+    /// A bad sector in a configuration costs no layer.
+    #[test]
+    fn layers_of_a_damaged_image_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let layer = kept(&store, "good");
+        let config = |author: &str| {
+            let rootfs = serde_json::json!({"type": "layers", "diff_ids": [layer.diff_id]});
+            serde_json::json!({"architecture": "amd64", "os": "linux", "author": author, "rootfs": rootfs}).to_string()
+        };
+        let (damaged, other): (ImageRef, ImageRef) = ("damaged".parse().unwrap(), "other".parse().unwrap());
+        let tag = |store: &Store, name: &ImageRef| {
+            let config = config(name.path.as_str());
+            store.tag_built(std::slice::from_ref(name), config.as_bytes(), std::slice::from_ref(&layer), &[]).unwrap()
+        };
+        let names = |store: &Store| store.list().unwrap().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        let blobs = |store: &Store| [&damaged, &other].map(|name| tag(store, name)).map(|built| [built.id, built.manifest]);
+        let [[id, manifest], _] = blobs(&store);
+        type Damage = fn(&Path);
+        let ways: [Damage; 3] = [
+            |blob| fs::write(blob, vec![0; 100]).unwrap(),
+            |blob| fs::remove_file(blob).unwrap(),
+            // Still JSON.
+            |blob| fs::write(blob, fs::read_to_string(blob).unwrap().replace("linux", "lunix").replace('2', "3")).unwrap(),
+        ];
+        for (blob, damage) in [&id, &manifest].into_iter().flat_map(|blob| ways.map(|damage| (blob, damage))) {
+            damage(&store.blob(blob));
+            let store = Store::open(root.path()).unwrap();
+            assert_eq!((names(&store), names(&store)), (vec![other.clone()], vec![other.clone()]));
+            assert_eq!(store.left_out.lock().unwrap().len(), 1, "reported once");
+            let refused = store.prune(&Default::default()).unwrap_err().to_string();
+            assert!(refused.contains("the image damaged:latest is damaged"), "{refused}");
+            store.remove(&other, &|_| false).unwrap();
+            assert!(store.has_layer(&layer.chain).is_some());
+            blobs(&store);
+            assert_eq!(names(&store).len(), 2, "built again, it is whole");
+            assert_eq!(store.prune(&Default::default()).unwrap().layers, 0);
+        }
+        fs::remove_file(store.blob(&id)).unwrap();
+        let store = Store::open(root.path()).unwrap();
+        assert!(store.forget_left_out(&damaged).unwrap());
+        store.prune(&Default::default()).unwrap();
+        assert_eq!(names(&store), [other]);
     }
 
     #[test]
