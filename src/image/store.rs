@@ -117,8 +117,8 @@ impl StagedLayer {
 
 /// Beside a layer's files: the digests of the blobs that were seen to be this layer, one a line.
 const BLOBS: &str = "blobs";
-/// Bytes of such a file. A layer has one blob, or a few where others have compressed it; there is no end to what can be made.
-const MAX_BLOBS: u64 = 16 << 10;
+/// Lines of such a file. A layer has one blob, or a few where others have compressed it; there is no end to what can be made.
+const MAX_SEEN: usize = 100;
 
 /// A layer in its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -272,22 +272,33 @@ impl Store {
         fs::read_to_string(self.layer_place(chain_id).join("size")).ok()?.trim().parse().ok()
     }
 
-    /// Whether a blob was seen to be a layer's. A line that a power cut has torn is no digest.
-    pub(super) fn has_seen(&self, chain_id: &ChainId, blob: &Digest) -> bool {
+    /// The blobs that were seen to be a layer, the oldest first. A line that a power cut has torn is no digest.
+    fn seen(&self, chain_id: &ChainId) -> Vec<Digest> {
         let seen = fs::read_to_string(self.layer_place(chain_id).join(BLOBS)).unwrap_or_default();
-        seen.lines().any(|line| line == blob.as_str())
+        seen.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
-    /// Remembers that a blob is a layer's. It is not synced: what is lost is found out again.
+    /// Whether a blob was seen to be a layer's.
+    pub(super) fn has_seen(&self, chain_id: &ChainId, blob: &Digest) -> bool {
+        self.seen(chain_id).contains(blob)
+    }
+
+    /// Remembers that a blob is a layer's, in place of the oldest when there are too many: others' compressions of a shared layer
+    /// must not keep out the next one. It is not synced: what is lost is found out again.
     pub(super) fn note_seen(&self, chain_id: &ChainId, blob: &Digest) -> io::Result<()> {
-        if self.has_seen(chain_id, blob) {
+        let seen = self.seen(chain_id);
+        if seen.contains(blob) {
             return Ok(());
         }
-        let mut file = File::options().append(true).create(true).open(self.layer_place(chain_id).join(BLOBS))?;
-        if file.metadata()?.len() > MAX_BLOBS {
-            return Ok(());
+        let path = self.layer_place(chain_id).join(BLOBS);
+        if seen.len() < MAX_SEEN {
+            let mut file = File::options().append(true).create(true).open(path)?;
+            return file.write_all(format!("\n{blob}\n").as_bytes());
         }
-        file.write_all(format!("\n{blob}\n").as_bytes())
+        let newest = seen.iter().skip(seen.len() + 1 - MAX_SEEN).chain([blob]);
+        let lines: String = newest.map(|digest| format!("{digest}\n")).collect();
+        let next = self.staging().join(format!("blobs-{}", self.next.fetch_add(1, Ordering::Relaxed)));
+        fs::write(&next, lines).and_then(|()| fs::rename(&next, path)).inspect_err(|_| drop(fs::remove_file(&next)))
     }
 
     /// Whether a layer's files are there, whether or not they are durable yet.

@@ -269,6 +269,20 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_blobs_of_a_layer_are_remembered() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let chain = kept(&store, "shared").chain;
+        let blob = |i: usize| Digest::of(&i.to_le_bytes());
+        for i in 0..MAX_SEEN + 50 {
+            store.note_seen(&chain, &blob(i)).unwrap();
+            assert!(store.has_seen(&chain, &blob(i)), "{i}");
+        }
+        assert!(!store.has_seen(&chain, &blob(49)) && store.has_seen(&chain, &blob(50)));
+        assert_eq!(store.seen(&chain).len(), MAX_SEEN);
+    }
+
+    #[test]
     fn builds_beside_each_other_confirm_all_of_their_layers() {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(root.path()).unwrap();
