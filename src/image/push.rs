@@ -184,6 +184,8 @@ impl Registry {
             return Err(failed(format!("it wants the upload on another host, {}", url.host_str().unwrap_or_default())));
         }
         url.query_pairs_mut().append_pair("digest", digest.as_str());
+        // A body that is held whole can follow a redirect (307, 308), a stream cannot.
+        let is_small = size <= PIECE as u64;
         let (progress, sent) = tokio::sync::watch::channel(0);
         let progress = Arc::new(progress);
         let put = || {
@@ -192,6 +194,17 @@ impl Registry {
                 let request =
                     request.header(header::CONTENT_TYPE, "application/octet-stream").header(header::CONTENT_LENGTH, size);
                 Ok(match body {
+                    Body::Bytes(bytes) if is_small => {
+                        progress.send_replace(size);
+                        request.body(bytes)
+                    }
+                    Body::File(path, shown) if is_small => {
+                        let bytes =
+                            tokio::fs::read(&path).await.map_err(ImageError::store(format!("reading {}", path.display())))?;
+                        progress.send_replace(size);
+                        shown(size);
+                        request.body(bytes)
+                    }
                     Body::Bytes(bytes) => {
                         let pieces: Vec<_> = bytes.chunks(PIECE).map(|piece| Ok::<_, io::Error>(piece.to_vec())).collect();
                         let mut count = 0;

@@ -355,3 +355,19 @@ async fn uploads_end_as_well() {
         assert!(pushed(&host, 1000).await.is_err());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_uploads_follow_redirects() {
+    let host = serve(|method, path, stream| {
+        let (status, place) = match (method, path) {
+            ("HEAD", _) => ("404 Not Found", ""),
+            ("POST", _) => ("202 Accepted", "Location: /upload\r\n"),
+            (_, path) if path.starts_with("/upload") => ("307 Temporary Redirect", "Location: /elsewhere\r\n"),
+            _ => ("201 Created", ""),
+        };
+        let head = format!("HTTP/1.1 {status}\r\n{place}Connection: close\r\nContent-Length: 0\r\n\r\n");
+        let _ = stream.write_all(head.as_bytes());
+        hold(stream);
+    });
+    pushed(&host, 1000).await.expect("the layer and the configuration go elsewhere");
+}
