@@ -21,8 +21,10 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vn
     application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
 /// Docker fetches three layers of an image at once as well.
 const LAYERS_AT_ONCE: usize = 3;
-/// How often a download is begun: with [`Patience::again`] 7.5 s of waiting in all.
+/// How often a download is begun that does not come on: with [`Patience::again`] 7.5 s of waiting in all.
 const TRIES: u32 = 5;
+/// Bytes that a download must have come on by, for its tries to be counted anew.
+const PROGRESS: u64 = 1 << 20;
 /// Chunks that wait for the unpacking; each is at most some ten kilobytes.
 const CHUNKS_AHEAD: usize = 8;
 
@@ -266,12 +268,15 @@ impl Registry {
             let failed = |source| ImageError::Layer { layer, image, source: Box::new(source) };
             store.arrive(reader, &expected, Keep::Blob).map_err(failed)
         });
-        let (mut current, mut failures) = (0, 0);
+        let (mut current, mut failures, mut counted_from) = (0, 0, 0);
         let fetched = loop {
             let failed = match self.fetch(name, digest, &mut current, size, &sender, &report).await {
                 Ok(()) => break Ok(()),
                 Err(error) => error,
             };
+            if current >= counted_from + PROGRESS {
+                (failures, counted_from) = (0, current);
+            }
             failures += 1;
             let again = matches!(failed, ImageError::Registry { .. }) && failures < TRIES && !sender.is_closed();
             if !again {

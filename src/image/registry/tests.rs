@@ -371,3 +371,17 @@ async fn small_uploads_follow_redirects() {
     });
     pushed(&host, 1000).await.expect("the layer and the configuration go elsewhere");
 }
+
+/// A line that breaks again and again brings a large layer in the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_that_comes_on_is_taken_up_again_without_end() {
+    let tries = std::sync::atomic::AtomicUsize::new(0);
+    let breaks = move |layer: &[u8], stream: &mut TcpStream| {
+        let tries = tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", layer.len());
+        let _ = stream.write_all(head.as_bytes());
+        let sent = layer.len().min(tries * (PROGRESS as usize + (64 << 10)));
+        let _ = stream.write_all(&layer[..sent]);
+    };
+    pull(&with_layer((TRIES as usize + 2) << 20, breaks)).await.expect("each try comes on");
+}
