@@ -77,19 +77,26 @@ impl Registry {
             Scheme::Https => Ok((self.client.clone(), format!("https://{name}"))),
             Scheme::Http => Ok((self.client.clone(), format!("http://{name}"))),
             Scheme::Insecure => {
-                let known = self.has_https.lock().await.get(host).copied();
-                let https = match known {
-                    Some(https) => https,
-                    None => {
-                        let https =
-                            answers::send(self.lax.get(format!("https://{name}/v2/")), self.patience.answer).await.is_ok();
-                        self.has_https.lock().await.insert(host.to_string(), https);
-                        https
-                    }
-                };
-                Ok((self.lax.clone(), format!("{}://{name}", if https { "https" } else { "http" })))
+                let scheme = if self.has_https(name).await { "https" } else { "http" };
+                Ok((self.lax.clone(), format!("{scheme}://{name}")))
             }
         }
+    }
+
+    /// Whether an insecure registry has HTTPS. Only what has answered is remembered: a registry that could not be reached now may
+    /// be reached later.
+    async fn has_https(&self, name: &str) -> bool {
+        if let Some(known) = self.has_https.lock().await.get(name) {
+            return *known;
+        }
+        let ask = |scheme: &str| answers::send(self.lax.get(format!("{scheme}://{name}/v2/")), self.patience.answer);
+        let https = ask("https").await.is_ok();
+        // A server of HTTPS answers plain HTTP as well, with an error.
+        let is_registry = |answer: Response| matches!(answer.status(), StatusCode::OK | StatusCode::UNAUTHORIZED);
+        if https || ask("http").await.is_ok_and(is_registry) {
+            self.has_https.lock().await.insert(name.to_string(), https);
+        }
+        https
     }
 
     /// The client for a token server: the registry's own certificate may be one that does not hold, another host's must.

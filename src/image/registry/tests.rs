@@ -385,3 +385,19 @@ async fn a_download_that_comes_on_is_taken_up_again_without_end() {
     };
     pull(&with_layer((TRIES as usize + 2) << 20, breaks)).await.expect("each try comes on");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_was_not_reached_is_asked_again() {
+    let is_up = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let up = is_up.clone();
+    let host = serve(
+        move |_, _, stream| {
+            if up.load(std::sync::atomic::Ordering::Relaxed) { whole(stream, b"{}") } else { hold(stream) }
+        },
+    );
+    let registry = Registry::with(SHORT).unwrap();
+    assert!(!registry.has_https(&host).await && registry.has_https.lock().await.is_empty());
+    is_up.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(!registry.has_https(&host).await);
+    assert_eq!(registry.has_https.lock().await.get(&host), Some(&false), "it has answered as plain HTTP");
+}
