@@ -2,7 +2,7 @@
 
 use super::error::EngineError;
 use super::link::MonitorLink;
-use super::record::{Status, Transition, Verdict, verdict};
+use super::record::{ContainerRecord, Status, Transition, Verdict, verdict};
 use super::{Container, Engine, locked};
 use crate::runtime::control::Event;
 use crate::runtime::launch::Exit;
@@ -132,23 +132,32 @@ impl Engine {
         }
         self.execs.container_ended(&container.id);
         let going_down = self.going_down.load(Ordering::Acquire);
-        // Its ports are free before anybody can see that it has ended.
-        let stays_placed = |verdict| matches!(verdict, Verdict::Restart { .. });
-        if !stays_placed(container.with_record(|record| verdict(record, exit, going_down))) {
-            self.unplace(container);
-        }
-        // Somebody may have stopped it just now.
-        let verdict = self.update(container, |record| {
-            let verdict = verdict(record, exit, going_down);
-            record.apply(&Transition::Ended { exit, verdict });
-            verdict
-        });
+        let decide = |record: &ContainerRecord| verdict(record, exit, going_down);
+        let mut placed = true;
+        let verdict = loop {
+            let verdict = container.with_record(decide);
+            // Its ports are free before anybody can see that it has ended. From then on its place may be that of the next start.
+            if placed && !matches!(verdict, Verdict::Restart { .. }) {
+                self.unplace(container);
+                placed = false;
+            }
+            let noted = self.update(container, |record| {
+                // Somebody may have stopped it just now.
+                let stands = decide(record) == verdict;
+                if stands {
+                    record.apply(&Transition::Ended { exit, verdict });
+                }
+                stands
+            });
+            if noted {
+                break verdict;
+            }
+        };
         container.dismiss_parting();
         self.emit_transition(container, &Transition::Ended { exit, verdict });
         match verdict {
             Verdict::Restart { after, .. } if !going_down => self.restart_after(container, after),
-            Verdict::Restart { .. } => {}
-            Verdict::Stay => self.unplace(container),
+            Verdict::Restart { .. } | Verdict::Stay => {}
             Verdict::Remove => self.clone().remove_ended(container.clone()),
         }
     }

@@ -129,3 +129,26 @@ fn what_ends_by_itself_is_stopped_and_removed_as_well() {
         assert_eq!(states(&stack), []);
     }
 }
+
+#[test]
+fn a_restart_keeps_its_network() {
+    let stack = Stack::new("nothing");
+    let serves = "image: busybox:local, command: ['httpd', '-f', '-p', '80'], stop_signal: KILL";
+    let other = sleeping("");
+    stack.write(
+        "compose.yaml",
+        &format!("services: {{web: {{{serves}, ports: ['127.0.0.1::80', '127.0.0.1::81']}}, other: {{{other}}}}}"),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    let name = format!("{}-web-1", stack.project);
+    for _ in 0..15 {
+        stack.wharf(&["container", "restart", &name]).ok();
+        let ports = stack.wharf(&["port", "web", "80"]).ok();
+        let answers = || std::net::TcpStream::connect(ports.trim()).is_ok();
+        eventually("its port is published", 5, answers);
+        assert_eq!(stack.sh("web", "nslookup other >/dev/null && echo known").trim(), "known");
+        // Whatever takes it away late has had the time for it.
+        assert!(answers(), "the port is withdrawn again");
+    }
+    stack.wharf(&["down", "-t", "0"]).ok();
+}
