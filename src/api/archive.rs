@@ -83,15 +83,19 @@ pub async fn commit(engine: &Arc<Engine>, query: &Query) -> Reply {
     let pause = query.get("pause") != Some("0")
         && query.get("pause") != Some("false")
         && container.status() == crate::engine::record::Status::Running;
-    if pause {
-        engine.pause(&container, true).await?;
-    }
-    let (worker, committed) = (engine.clone(), container.clone());
-    let made = tokio::task::spawn_blocking(move || worker.commit(&committed, &commit)).await;
-    if pause {
-        engine.pause(&container, false).await?;
-    }
-    let image = made.map_err(|e| EngineError::Invalid(e.to_string()))??;
+    let engine = engine.clone();
+    let image = reply::to_its_end(async move {
+        if pause {
+            engine.pause(&container, true).await?;
+        }
+        let (worker, committed) = (engine.clone(), container.clone());
+        let made = tokio::task::spawn_blocking(move || worker.commit(&committed, &commit)).await;
+        if pause {
+            engine.pause(&container, false).await?;
+        }
+        made.map_err(|e| EngineError::Invalid(e.to_string()))?
+    })
+    .await?;
     reply::json(201, &json!({"Id": image.id}))
 }
 

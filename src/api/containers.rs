@@ -361,7 +361,8 @@ pub async fn remove(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
         engine.remove_unknown(&unknown)?;
         return reply::empty(204);
     }
-    engine.remove(&container?, query.flag("force"), query.flag("v")).await?;
+    let (engine, container, force, volumes) = (engine.clone(), container?, query.flag("force"), query.flag("v"));
+    reply::to_its_end(async move { engine.remove(&container, force, volumes).await }).await?;
     reply::empty(204)
 }
 
@@ -373,35 +374,44 @@ pub async fn act(engine: &Arc<Engine>, id: &str, action: &str, query: &Query) ->
         parse_signal(text).ok_or_else(|| EngineError::Invalid(format!("`{text}` is not a signal; signal(7) lists them")))
     };
     let given = query.get("signal").filter(|text| !text.is_empty());
+    // For what goes on without the client.
+    let (worker, subject) = (engine.clone(), container.clone());
     match action {
         "start" => {
             if container.status() == Status::Running {
                 return reply::empty(304);
             }
-            engine.start(&container).await?;
+            reply::to_its_end(async move { worker.start(&subject).await }).await?;
         }
         "stop" => {
             if !container.status().is_alive() {
                 return reply::empty(304);
             }
-            engine.stop(&container, timeout, given.map(signal).transpose()?).await?;
+            let signal = given.map(signal).transpose()?;
+            reply::to_its_end(async move { worker.stop(&subject, timeout, signal).await }).await?;
         }
-        "restart" => engine.restart(&container, timeout, given.map(signal).transpose()?).await?,
+        "restart" => {
+            let signal = given.map(signal).transpose()?;
+            reply::to_its_end(async move { worker.restart(&subject, timeout, signal).await }).await?;
+        }
         "kill" => {
             engine.kill(&container, signal(given.unwrap_or("SIGKILL"))?)?;
         }
         "rename" => {
             let name = query.get("name").filter(|name| !name.is_empty());
             let name = name.ok_or_else(|| EngineError::Invalid("the new name is missing".into()))?;
-            engine.rename_container(&container, name).await?;
+            let name = name.to_string();
+            reply::to_its_end(async move { worker.rename_container(&subject, &name).await }).await?;
         }
         "resize" => {
             if let (Some(rows), Some(columns)) = (query.number("h"), query.number("w")) {
                 engine.resize(&container, rows, columns);
             }
         }
-        "pause" => engine.pause(&container, true).await?,
-        "unpause" => engine.pause(&container, false).await?,
+        "pause" | "unpause" => {
+            let pause = action == "pause";
+            reply::to_its_end(async move { worker.pause(&subject, pause).await }).await?;
+        }
         "wait" => {
             let mut code = 0;
             let condition = query.get("condition").unwrap_or("not-running").to_string();
@@ -432,7 +442,8 @@ pub async fn prune(engine: &Arc<Engine>, query: &Query) -> Reply {
         let labelled = reply::labelled(&record.spec.labels, &filters);
         if labelled && matches!(record.state.status(), Status::Created | Status::Exited) {
             bytes += crate::engine::usage::disk_usage(&engine.written_by(&container.id));
-            engine.remove(&container, false, false).await?;
+            let worker = engine.clone();
+            reply::to_its_end(async move { worker.remove(&container, false, false).await }).await?;
             removed.push(record.id);
         }
     }

@@ -26,13 +26,10 @@ pub(super) async fn start(engine: &Arc<Engine>, id: &str, mut request: Request<I
     let upgrades = request.headers().contains_key(header::UPGRADE);
     let upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
     let body: Value = reply::json_body(request).await?;
-    let streams = match engine.start_exec(&exec).await {
-        Ok(streams) => streams,
-        Err(error) => {
-            engine.forget_exec(&exec);
-            return Err(error);
-        }
-    };
+    let (starter, started) = (engine.clone(), exec.clone());
+    let streams =
+        reply::to_its_end(async move { starter.start_exec(&started).await.inspect_err(|_| starter.forget_exec(&started)) })
+            .await?;
     let Some(upgrade) = upgrade else {
         if body["Detach"].as_bool() == Some(true) {
             return reply::empty(200);

@@ -35,10 +35,12 @@ pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], quer
         ("POST", [name, action @ ("connect" | "disconnect")]) => {
             let body: Value = reply::json_body(request).await?;
             let container = engine.container(body["Container"].as_str().unwrap_or_default())?;
+            let (engine, name) = (engine.clone(), (*name).to_string());
             if *action == "connect" {
-                engine.connect(&container, name, super::spec::endpoint(name, &body["EndpointConfig"])).await?;
+                let endpoint = super::spec::endpoint(&name, &body["EndpointConfig"]);
+                reply::to_its_end(async move { engine.connect(&container, &name, endpoint).await }).await?;
             } else {
-                engine.disconnect(&container, name).await?;
+                reply::to_its_end(async move { engine.disconnect(&container, &name).await }).await?;
             }
             reply::empty(200)
         }

@@ -16,6 +16,18 @@ use std::time::Duration;
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 pub type Reply = Result<Response<Body>, EngineError>;
 
+/// Does something to its end, whether or not the client waits for it: nothing stays half done because somebody left.
+///
+/// # Errors
+/// The operation's own.
+pub async fn to_its_end<T: Send + 'static>(
+    operation: impl Future<Output = Result<T, EngineError>> + Send + 'static,
+) -> Result<T, EngineError> {
+    tokio::spawn(operation)
+        .await
+        .unwrap_or_else(|e| Err(EngineError::Invalid(format!("the request could not be completed: {e}"))))
+}
+
 /// The parameters behind the question mark.
 pub struct Query(HashMap<String, Vec<String>>);
 

@@ -1,5 +1,6 @@
 //! A container's life: created, started, stopped, removed.
 
+use super::container::Turn;
 use super::directories::{Draft, Removal, manifest_of, write_manifest};
 use super::error::{EngineError, state_error};
 use super::journal::Room;
@@ -268,8 +269,19 @@ impl Engine {
         signal: Option<i32>,
     ) -> Result<(), EngineError> {
         let _turn = container.turn().await?;
-        self.change(container, |record| record.stopped_by_user = true)?;
-        self.stop_locked(container, timeout, signal).await
+        let was_stopped = self.change(container, |record| record.stop_requested(false))?;
+        let stopped = self.stop_locked(container, timeout, signal).await;
+        stopped.inspect_err(|_| self.take_back_stop(container, was_stopped))
+    }
+
+    /// A container could not be stopped: as long as it runs, it is restarted as before.
+    fn take_back_stop(&self, container: &Container, was_stopped: bool) {
+        self.update(container, |record| {
+            record.restart_begun = false;
+            if record.state.status().is_alive() {
+                record.stopped_by_user = was_stopped;
+            }
+        });
     }
 
     pub(super) async fn stop_locked(
@@ -411,10 +423,14 @@ impl Engine {
     /// # Errors
     /// As [`Engine::signal`].
     pub fn kill(&self, container: &Container, signal: i32) -> Result<(), EngineError> {
-        if matches!(signal, libc::SIGKILL | libc::SIGTERM | libc::SIGINT | libc::SIGQUIT) {
-            self.change(container, |record| record.stopped_by_user = true)?;
+        let ends = matches!(signal, libc::SIGKILL | libc::SIGTERM | libc::SIGINT | libc::SIGQUIT);
+        let was_stopped = if ends { Some(self.change(container, |record| record.stop_requested(false))?) } else { None };
+        if let Err(error) = self.signal(container, signal) {
+            if let Some(was_stopped) = was_stopped {
+                self.take_back_stop(container, was_stopped);
+            }
+            return Err(error);
         }
-        self.signal(container, signal)?;
         self.emit_container(container, "kill", &[("signal", signal.to_string())]);
         Ok(())
     }
@@ -429,12 +445,21 @@ impl Engine {
         timeout: Option<u64>,
         signal: Option<i32>,
     ) -> Result<(), EngineError> {
-        let _turn = container.turn().await?;
-        self.change(container, |record| (record.stopped_by_user, record.restart_begun) = (true, true))?;
-        if let Err(error) = self.stop_locked(container, timeout, signal).await {
-            self.update(container, |record| record.restart_begun = false);
-            return Err(error);
-        }
+        let turn = container.turn().await?;
+        self.restart_in_turn(container, &turn, timeout, signal).await
+    }
+
+    /// Restarts a container whose turn the caller has.
+    pub(super) async fn restart_in_turn(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        _turn: &Turn<'_>,
+        timeout: Option<u64>,
+        signal: Option<i32>,
+    ) -> Result<(), EngineError> {
+        let was_stopped = self.change(container, |record| record.stop_requested(true))?;
+        let stopped = self.stop_locked(container, timeout, signal).await;
+        stopped.inspect_err(|_| self.take_back_stop(container, was_stopped))?;
         self.update(container, ContainerRecord::start_requested);
         let started = self.start_locked(container).await;
         container.dismiss_parting();
@@ -475,8 +500,9 @@ impl Engine {
                     container.name()
                 )));
             }
-            self.note_removal(container)?;
-            self.stop_locked(container, Some(0), None).await?;
+            let was_stopped = self.note_removal(container)?;
+            let stopped = self.stop_locked(container, Some(0), None).await;
+            stopped.inspect_err(|_| self.take_back_stop(container, was_stopped))?;
         }
         self.remove_locked(container, volumes)
     }
@@ -493,19 +519,19 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let _turn = container.turn().await?;
         if container.status().is_alive() {
-            self.note_removal(container)?;
-            self.stop_locked(container, timeout, None).await?;
+            let was_stopped = self.note_removal(container)?;
+            let stopped = self.stop_locked(container, timeout, None).await;
+            stopped.inspect_err(|_| self.take_back_stop(container, was_stopped))?;
         }
         self.remove_locked(container, volumes)
     }
 
     /// A container that runs is about to be removed. Where the disk takes nothing any more, it is not stopped either; where it is
-    /// full to the last byte, the removal itself is all that is written.
-    fn note_removal(&self, container: &Container) -> Result<(), EngineError> {
-        match self.change_within(container, Room::Removal, |record| record.stopped_by_user = true) {
+    /// full to the last byte, the removal itself is all that is written. Tells whether the user had stopped it before.
+    fn note_removal(&self, container: &Container) -> Result<bool, EngineError> {
+        match self.change_within(container, Room::Removal, |record| record.stop_requested(false)) {
             Err(EngineError::Io { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull => {
-                self.update(container, |record| record.stopped_by_user = true);
-                Ok(())
+                Ok(self.update(container, |record| record.stop_requested(false)))
             }
             other => other,
         }

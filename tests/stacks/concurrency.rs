@@ -152,3 +152,18 @@ fn a_restart_keeps_its_network() {
     }
     stack.wharf(&["down", "-t", "0"]).ok();
 }
+
+#[test]
+fn a_restart_goes_on_without_its_client() {
+    let stack = Stack::new("nothing");
+    let deaf = "trap '' TERM; while :; do sleep 1; done";
+    stack.wharf(&["container", "run", "-d", "--name", "app", "busybox:local", "sh", "-c", deaf]).ok();
+    let before = stack.pid("app");
+    let mut restart = stack.command(&["container", "restart", "-t", "2", "app"]).stdout(Stdio::null()).spawn().expect("restart");
+    let journal = || std::fs::read_to_string(stack.data_root().join("state.journal")).expect("journal");
+    eventually("it has begun", 5, || journal().contains(r#""restart_begun":true"#));
+    restart.kill().expect("kill");
+    restart.wait().expect("wait");
+    eventually("it runs again", 20, || ![0, before].contains(&stack.pid("app")));
+    stack.wharf(&["container", "rm", "-f", "app"]).ok();
+}

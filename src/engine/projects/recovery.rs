@@ -15,7 +15,15 @@ impl Engine {
         for container in self.containers().into_iter().filter(|c| c.with_record(|record| record.restart_begun)) {
             let engine = self.clone();
             tokio::spawn(async move {
-                if let Err(error) = engine.restart(&container, None, None).await {
+                let ended = async {
+                    let turn = container.turn().await?;
+                    // Somebody may have stopped it meanwhile.
+                    if !container.with_record(|record| record.restart_begun) {
+                        return Ok(());
+                    }
+                    engine.restart_in_turn(&container, &turn, None, None).await
+                };
+                if let Err(error) = ended.await {
                     tracing::error!("ending the restart of {}: {error}", container.name());
                 }
             });

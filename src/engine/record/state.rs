@@ -182,6 +182,12 @@ impl ContainerRecord {
         };
     }
 
+    /// The user stops it, for good or in order to start it again: restart policies leave it alone. Tells whether they did before.
+    pub fn stop_requested(&mut self, restart: bool) -> bool {
+        self.restart_begun = restart;
+        std::mem::replace(&mut self.stopped_by_user, true)
+    }
+
     /// The user starts it: what was counted of its restarts is over.
     pub fn start_requested(&mut self) {
         self.stopped_by_user = false;
