@@ -6,6 +6,7 @@ use super::exec::{Excerpt, NewExec};
 use super::record::{ContainerRecord, ContainerSpec, FileSpec, HealthSpec, HookSpec, PreStartSpec, RestartPolicy};
 use super::{Container, Engine};
 use crate::logs::reader::{Reader, Selection};
+use std::future::pending;
 use std::sync::Arc;
 
 /// Docker Compose's labels of the container of a hook.
@@ -75,17 +76,24 @@ impl Engine {
         let key = [LABEL_PROJECT, LABEL_SERVICE].map(|key| label(&record, key).unwrap_or_default()).join("\n");
         let _turn = self.preparing.take(&key).await;
         if !self.containers().iter().any(|other| other.with_record(same)) {
-            self.pre_start(container, false).await?;
+            self.pre_start(container, false, pending()).await?;
         }
-        self.pre_start(container, true).await
+        self.pre_start(container, true, pending()).await
     }
 
     /// Runs those of a container's `pre_start` hooks that are for every replica, or those that are for the service, each in a
-    /// container of its own with the service's volumes and networks. One that fails is kept, to be looked at.
+    /// container of its own with the service's volumes and networks. One that fails is kept, to be looked at. When `given_up`
+    /// ends, the hook that runs then is stopped and removed.
     ///
     /// # Errors
-    /// The first that does not end with 0, with its last words.
-    pub(super) async fn pre_start(self: &Arc<Self>, container: &Arc<Container>, per_replica: bool) -> Result<(), EngineError> {
+    /// The first that does not end with 0, with its last words; that of `given_up`.
+    pub(super) async fn pre_start(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        per_replica: bool,
+        given_up: impl Future<Output = EngineError>,
+    ) -> Result<(), EngineError> {
+        tokio::pin!(given_up);
         let record = container.record();
         for (index, hook) in record.spec.pre_start.iter().enumerate().filter(|(_, hook)| hook.per_replica == per_replica) {
             let (name, spec) = self.hook_container(&record, index, hook);
@@ -97,7 +105,14 @@ impl Engine {
             let started = self.start_locked(&runner).await;
             drop(turn);
             if started.is_ok() {
-                runner.wait_until(|record| !record.state.status().is_alive()).await;
+                // Only the wait is given up: a start or a removal that is dropped half-way leaves a process that nobody knows.
+                tokio::select! {
+                    () = runner.wait_until(|record| !record.state.status().is_alive()) => {}
+                    error = &mut given_up => {
+                        self.remove(&runner, true, true).await?;
+                        return Err(error);
+                    }
+                }
             }
             let code = runner.with_record(|record| record.state.exit_code);
             if started.is_ok() && code == 0 {

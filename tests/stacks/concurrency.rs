@@ -167,3 +167,20 @@ fn a_restart_goes_on_without_its_client() {
     eventually("it runs again", 20, || ![0, before].contains(&stack.pid("app")));
     stack.wharf(&["container", "rm", "-f", "app"]).ok();
 }
+
+#[test]
+fn down_stops_the_hook_that_up_waits_for() {
+    let stack = Stack::new("nothing");
+    let web = sleeping("pre_start: [{command: ['sleep', '1000']}]");
+    stack.write("compose.yaml", &format!("services: {{web: {{{web}}}}}"));
+    for _ in 0..5 {
+        let up = stack.command(&["up", "-d"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("up");
+        // While the container of the hook is made and started as well as later.
+        eventually("the hook has a container", 10, || stack.container_directories() == 2);
+        stack.wharf(&["down", "-t", "0"]).ok();
+        assert!(!up.wait_with_output().expect("up ends").status.success());
+        assert_eq!(stack.container_directories(), 0);
+        let runs = std::fs::read_dir(stack.run_root().join("containers")).expect("run directories").count();
+        assert_eq!(runs, 0, "a monitor is left");
+    }
+}

@@ -153,7 +153,7 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
         Operation::PreStart { name, per_replica, .. } => {
             context.step(&object, "Preparing", false);
             let container = engine.container(name)?;
-            unless_superseded(context, &object, engine.pre_start(&container, *per_replica)).await?;
+            engine.pre_start(&container, *per_replica, superseded(context, &object)).await?;
             context.step(&object, "Prepared", true);
         }
         Operation::StartContainer { name, .. } => {
@@ -168,7 +168,10 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
             context.step(&object, "Started", true);
         }
         Operation::Await { service, condition } => {
-            unless_superseded(context, &object, await_condition(context, service, *condition)).await?
+            tokio::select! {
+                result = await_condition(context, service, *condition) => result?,
+                error = superseded(context, &object) => return Err(error),
+            }
         }
         Operation::RemoveContainer { id, .. } => {
             let container = engine.container(id)?;
@@ -198,19 +201,14 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
     Ok(())
 }
 
-/// Waits for what may never come, such as a health check that never succeeds, as long as nobody else needs the project.
-async fn unless_superseded(
-    context: &Context,
-    object: &str,
-    waiting: impl Future<Output = Result<(), EngineError>>,
-) -> Result<(), EngineError> {
-    tokio::select! {
-        result = waiting => result,
-        () = context.turn.superseded(&context.progress) => Err(EngineError::Conflict(format!(
-            "{object} is not waited for any longer: another command for the project {} wants to go on",
-            context.project.name
-        ))),
-    }
+/// Ends when nobody should wait any longer for what may never come, such as a health check that never succeeds, since somebody
+/// else needs the project.
+async fn superseded(context: &Context, object: &str) -> EngineError {
+    context.turn.superseded(&context.progress).await;
+    EngineError::Conflict(format!(
+        "{object} is not waited for any longer: another command for the project {} wants to go on",
+        context.project.name
+    ))
 }
 
 fn service_spec(context: &Context, service: &str, number: u32) -> Result<ContainerSpec, EngineError> {
