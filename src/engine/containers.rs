@@ -73,20 +73,21 @@ impl Engine {
                 spec.mounts.push(MountSpec { kind: MountKind::Volume, target, anonymous: true, ..MountSpec::default() });
             }
         }
+        // Until the container is known, nobody else could tell that it needs them.
+        let mut announced = Vec::new();
         for mount in spec.mounts.iter_mut().filter(|m| m.anonymous && m.source.is_empty()) {
             let earlier = inherit_from.and_then(|old| old.spec.mounts.iter().find(|m| m.anonymous && m.target == mount.target));
             mount.source = match earlier {
                 Some(earlier) => earlier.source.clone(),
                 None => {
                     let id = new_id().map_err(EngineError::io("making an id"))?;
+                    announced.push(self.volume_uses.announce(&id));
                     let mut labels = mount.labels.clone();
                     labels.insert("com.docker.volume.anonymous".into(), String::new());
                     self.create_volume(NewVolume { name: id, labels, anonymous: true, ..NewVolume::default() })?.name
                 }
             };
         }
-        // Until the container is known, nobody else could tell that it needs them.
-        let mut announced = Vec::new();
         for mount in spec.mounts.iter().filter(|m| m.kind == MountKind::Volume) {
             announced.push(self.volume_uses.announce(&mount.source));
             if !mount.anonymous {

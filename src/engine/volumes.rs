@@ -108,13 +108,14 @@ impl Engine {
             self.refuse_unknown(Kind::Volume, name)?;
             return Err(EngineError::NoSuch { what: "volume", name: name.into() });
         }
+        // Before the containers are: a use ends when its container is known, so that one of the two is seen.
+        if self.volume_uses.are_announced(name) {
+            return Err(EngineError::Conflict(format!("the volume {name} is in use by a container that is being made")));
+        }
         let user =
             self.containers().into_iter().find(|c| c.with_record(|record| record.spec.mounts.iter().any(|m| m.source == name)));
         if let Some(user) = user {
             return Err(EngineError::Conflict(format!("the volume {name} is in use by the container {}", user.name())));
-        }
-        if self.volume_uses.are_announced(name) {
-            return Err(EngineError::Conflict(format!("the volume {name} is in use by a container that is being made")));
         }
         self.refuse_use_by_unknown("volume", &[name])?;
         let doing = || EngineError::io(format!("removing the volume {name}"));

@@ -401,9 +401,10 @@ impl Engine {
     /// Removes a network that no container is configured for, whether or not it runs; tells whether it did.
     pub fn remove_unused_network(&self, name: &str) -> bool {
         let uses = |record: &ContainerRecord| record.spec.networks.iter().any(|endpoint| endpoint.network == name);
-        let user = |_: &NetworkRecord| match self.containers().iter().find(|container| container.with_record(uses)) {
-            Some(container) => Some(container.name()),
-            None => self.network_uses.are_announced(name).then(|| "that is being made".to_string()),
+        // Announced uses first: one ends when its container is known, so that one of the two is seen.
+        let user = |_: &NetworkRecord| match self.network_uses.are_announced(name) {
+            true => Some("that is being made".to_string()),
+            false => self.containers().iter().find(|container| container.with_record(uses)).map(|container| container.name()),
         };
         self.remove_network_unless(name, user).is_ok()
     }
