@@ -4,7 +4,7 @@ use super::error::EngineError;
 use super::link::MonitorLink;
 use super::record::{ContainerRecord, Status, Transition, Verdict, verdict};
 use super::{Container, Engine, locked};
-use crate::runtime::control::Event;
+use crate::runtime::control::{Event, Request};
 use crate::runtime::launch::Exit;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -94,13 +94,18 @@ impl Engine {
                     }
                 }
                 Event::ExecStarted { id, .. } | Event::ExecFailed { id, .. } | Event::ExecExited { id, .. } => {
-                    let mut live = locked(&container.live);
-                    let over = !matches!(event, Event::ExecStarted { .. });
-                    if let Some(sender) = live.execs.get(&id) {
-                        let _ = sender.send(event);
-                    }
-                    if over {
-                        live.execs.remove(&id);
+                    let started = matches!(event, Event::ExecStarted { .. });
+                    let awaited = {
+                        let mut live = locked(&container.live);
+                        let awaited = live.execs.get(&id).is_some_and(|sender| sender.send(event).is_ok());
+                        if !started {
+                            live.execs.remove(&id);
+                        }
+                        awaited
+                    };
+                    // Whoever wanted it has given up, such as a health check whose time is over.
+                    if started && !awaited {
+                        let _ = link.send(&Request::SignalExec { id, signal: libc::SIGKILL }, &[]);
                     }
                 }
             }
