@@ -416,6 +416,9 @@ impl Engine {
     pub async fn rename_container(&self, container: &Container, name: &str) -> Result<(), EngineError> {
         check_name(name)?;
         let _turn = container.turn().await?;
+        if container.name() == name {
+            return Err(EngineError::Invalid(format!("the container is called {name} already")));
+        }
         self.rename(container, name, |_| {})
     }
 
