@@ -33,8 +33,9 @@ impl Engine {
         futures::future::join_all(adoptions).await;
         self.recover_restarts();
         // With something missing, nothing is removed.
-        if !self.is_incomplete() {
-            self.recover_replacements().await;
+        let may_remove = !self.is_incomplete();
+        self.recover_replacements(may_remove).await;
+        if may_remove {
             self.remove_build_steps().await;
         }
     }

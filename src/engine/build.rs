@@ -268,6 +268,7 @@ impl Engine {
             restart_count: 0,
             prepared: false,
             restart_begun: false,
+            start_owed: false,
             replaces: None,
         };
         let name = self.containers.reserve(&record.name)?;

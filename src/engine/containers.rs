@@ -120,6 +120,7 @@ impl Engine {
             restart_count: 0,
             prepared: false,
             restart_begun: false,
+            start_owed: false,
             replaces,
         };
         let container = self.keep_record(record, reserved, || format!("making the container {name}"))?;

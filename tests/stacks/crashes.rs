@@ -156,10 +156,14 @@ fn a_recreation_that_was_broken_off_is_ended_by_the_next_engine() {
         let names = || names_and_states(&stack).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
         let temporary = || names().iter().any(|name| name.contains('_'));
         eventually("no temporary name is left", 10, || !temporary());
-        let states = names_and_states(&stack);
+        let runs = |name: &str| {
+            let wanted = (format!("{}-{name}", stack.project), "running".to_string());
+            names_and_states(&stack).contains(&wanted)
+        };
+        eventually(&format!("what ran runs again, killed at line {line}"), 10, || runs("a-1") && runs("b-1"));
         let up = stack.wharf(&["up", "-d"]);
-        assert_eq!(up.code, 0, "killed at line {line}, then {states:?}: {}", up.stderr);
-        assert_eq!(names_and_states(&stack), wanted, "killed at line {line}, then {states:?}");
+        assert_eq!(up.code, 0, "killed at line {line}: {}", up.stderr);
+        assert_eq!(names_and_states(&stack), wanted, "killed at line {line}");
         let shares = stack.wharf(&["exec", "-T", "s", "true"]);
         assert_eq!(shares.code, 0, "killed at line {line}: {}", shares.stderr);
         if !killed {

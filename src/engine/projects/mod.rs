@@ -204,6 +204,8 @@ impl Engine {
         let changed = !plan.is_empty();
         let context = Arc::new(context);
         let result = execute(context.clone(), plan).await;
+        // What it has not started, it was not to, or could not.
+        self.project_containers(&context.project.name).iter().for_each(|container| self.owe_no_start(container));
         if changed {
             self.sync().await?;
         }

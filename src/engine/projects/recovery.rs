@@ -4,6 +4,7 @@ use super::queue::Change;
 use crate::engine::convert::LABEL_PROJECT;
 use crate::engine::error::EngineError;
 use crate::engine::record::Replacement;
+use crate::engine::recovery::Kind;
 use crate::engine::{Container, Engine};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,22 +31,31 @@ impl Engine {
         }
     }
 
-    /// Ends every recreation that the journal has begun. The projects have their turns taken when this returns, so that a command
+    /// Ends every recreation that the journal has begun; with `remove` off, those for which nothing has to be removed. The projects have their turns taken when this returns, so that a command
     /// which comes next plans by the end of it; the rest, which may have to wait for a container to stop, is done beside that.
-    pub(in crate::engine) async fn recover_replacements(self: &Arc<Self>) {
-        let mut half_done: HashMap<String, Vec<(Arc<Container>, Replacement)>> = HashMap::new();
+    pub(in crate::engine) async fn recover_replacements(self: &Arc<Self>, remove: bool) {
+        let mut half_done: HashMap<String, Vec<Arc<Container>>> = HashMap::new();
         for container in self.containers() {
-            let Some(replacement) = container.with_record(|record| record.replaces.clone()) else { continue };
+            let (replacement, start_owed) = container.with_record(|record| (record.replaces.clone(), record.start_owed));
+            // What is not understood may be the old one.
+            let old = replacement.as_ref().map(|replacement| &replacement.id);
+            let removes = old.is_some_and(|id| self.containers.contains(id) || self.find_unknown(Kind::Container, id).is_some());
+            if (replacement.is_none() && !start_owed) || (removes && !remove) {
+                continue;
+            }
             let project = container.with_record(|record| record.spec.labels.get(LABEL_PROJECT).cloned());
-            half_done.entry(project.unwrap_or_default()).or_default().push((container, replacement));
+            half_done.entry(project.unwrap_or_default()).or_default().push(container);
         }
         // Nobody is told: there is no client yet.
         let (progress, _nobody) = unbounded_channel();
-        for (project, replacements) in half_done {
+        for (project, containers) in half_done {
             let Ok(turn) = self.projects.take(&project, Change::Recovery, &progress).await else { continue };
             let engine = self.clone();
             tokio::spawn(async move {
-                let ends = replacements.iter().map(|(new, replacement)| engine.end_replacement(new, replacement));
+                let ends = containers.iter().map(async |new| match new.with_record(|record| record.replaces.clone()) {
+                    Some(replacement) => engine.end_replacement(new, &replacement).await,
+                    None => engine.start_owed(new).await,
+                });
                 for result in futures::future::join_all(ends).await {
                     if let Err(error) = result.map_err(|error| format!("ending a recreation in the project {project}: {error}")) {
                         tracing::error!("{error}");
@@ -65,14 +75,34 @@ impl Engine {
                     self.stop_and_remove(&old, None, replacement.renew_volumes).await?;
                 }
                 self.take_place(new, &replacement.name).await?;
-                if replacement.start { self.start(new).await } else { Ok(()) }
+                self.start_owed(new).await
             }
         }
     }
 
-    /// Gives a new container the name of the one that it replaces, which is gone.
+    /// Starts a container that has taken the place of one that ran, once: one that cannot be started is not tried again.
+    async fn start_owed(self: &Arc<Self>, new: &Arc<Container>) -> Result<(), EngineError> {
+        if !new.with_record(|record| record.start_owed) {
+            return Ok(());
+        }
+        let started = self.start(new).await;
+        started.inspect_err(|_| self.owe_no_start(new))
+    }
+
+    /// Whoever was to start it has, or has failed.
+    pub(super) fn owe_no_start(&self, container: &Container) {
+        if container.with_record(|record| record.start_owed) {
+            self.update(container, |record| record.start_owed = false);
+        }
+    }
+
+    /// Gives a new container the name of the one that it replaces, which is gone. Where that ran, its start is owed from then on:
+    /// hooks and health checks of others may come first.
     pub(super) async fn take_place(&self, new: &Container, name: &str) -> Result<(), EngineError> {
         let _turn = new.turn().await?;
-        self.rename(new, name, |record| record.replaces = None)
+        self.rename(new, name, |record| {
+            let ran = record.replaces.take().is_some_and(|replaced| replaced.start);
+            record.start_owed = ran && !record.state.status().is_alive();
+        })
     }
 }

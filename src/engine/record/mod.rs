@@ -64,6 +64,9 @@ pub struct ContainerRecord {
     /// It is being stopped in order to be started again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restart_begun: bool,
+    /// It has taken the place of a container that ran, and is to be started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub start_owed: bool,
     /// It is about to take another container's place. Absent once it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<Replacement>,

@@ -144,7 +144,7 @@ impl ContainerRecord {
                 state.output_since = Some(ended.map_or(noticed, |ended| ended.max(noticed)));
                 state.error.clear();
                 state.oom_killed = false;
-                self.restart_begun = false;
+                (self.restart_begun, self.start_owed) = (false, false);
                 Status::Running
             }
             Transition::Found { pid, started_at, paused } => {
@@ -174,7 +174,7 @@ impl ContainerRecord {
             Transition::StartFailed { message, code } => {
                 state.error = message.to_string();
                 state.exit_code = code;
-                self.restart_begun = false;
+                (self.restart_begun, self.start_owed) = (false, false);
                 if state.status.is_alive() { Status::Exited } else { state.status }
             }
             Transition::RestartCancelled => Status::Exited,
@@ -184,7 +184,7 @@ impl ContainerRecord {
 
     /// The user stops it, for good or in order to start it again: restart policies leave it alone. Tells whether they did before.
     pub fn stop_requested(&mut self, restart: bool) -> bool {
-        self.restart_begun = restart;
+        (self.restart_begun, self.start_owed) = (restart, false);
         std::mem::replace(&mut self.stopped_by_user, true)
     }
 
