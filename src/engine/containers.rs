@@ -206,22 +206,28 @@ impl Engine {
     }
 
     async fn try_start(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), EngineError> {
-        let _turn = self.starting.acquire().await;
+        let mut slot = self.starting.acquire().await;
         let record = container.record();
         let placed = self.place(container).await?;
         let mut record = ContainerRecord { endpoints: container.record().endpoints, ..record };
         let (this, started) = (self.clone(), container.clone());
         let mut joined: Vec<(Join, Arc<OwnedFd>)> = placed.namespace.clone().map(|fd| (Join::Network, fd)).into_iter().collect();
         joined.extend(self.shared_namespaces(&record)?);
-        // Held until it runs: the next one finds the file systems that it has mounted.
         let mut turns = Vec::new();
-        for name in self.own_file_systems(&record) {
-            turns.push(self.mounting.take(&name).await);
-        }
         let mut shared = Vec::new();
-        for mount in self.shared_mounts(&record).await? {
-            joined.extend([(Join::MountNamespace, mount.namespace), (Join::Mount, mount.mount)]);
-            shared.push(mount.destination);
+        let volumes = self.own_file_systems(&record);
+        if !volumes.is_empty() || record.spec.ipc.container().is_some() {
+            // Others may keep it waiting for seconds, and must not keep all starts waiting.
+            drop(slot);
+            // Held until it runs: the next one finds the file systems that it has mounted.
+            for name in volumes {
+                turns.push(self.mounting.take(&name).await);
+            }
+            for mount in self.shared_mounts(&record).await? {
+                joined.extend([(Join::MountNamespace, mount.namespace), (Join::Mount, mount.mount)]);
+                shared.push(mount.destination);
+            }
+            slot = self.starting.acquire().await;
         }
         // Files, a fork and an exec: off the threads that answer requests.
         let spawned = tokio::task::spawn_blocking(move || -> Result<_, EngineError> {
@@ -257,7 +263,9 @@ impl Engine {
         });
         let (socket, monitor, _scope) = spawned.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
         let link = Arc::new(MonitorLink::new(socket, monitor).map_err(EngineError::io("talking to the monitor"))?);
-        self.follow_new(container, link).await
+        let followed = self.follow_new(container, link).await;
+        drop(slot);
+        followed
     }
 
     /// Stops a container: its stop signal, or another, its grace period in seconds, SIGKILL.
