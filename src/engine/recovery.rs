@@ -6,7 +6,7 @@ use super::error::{EngineError, state_error};
 use super::journal::{Found, Room};
 use super::link::MonitorLink;
 use super::networks::DEFAULT_NETWORK;
-use super::record::{ContainerRecord, NetworkRecord, Transition, Verdict, VolumeRecord};
+use super::record::{ContainerRecord, NetworkRecord, Transition, VolumeRecord, verdict};
 use super::{Engine, locked};
 use crate::image::store::remove_files;
 use crate::runtime::launch::Exit;
@@ -474,10 +474,12 @@ impl Engine {
                 return None;
             }
         };
-        // One that runs is seen to when it is adopted. Of another, nobody knows whether it was to be restarted.
+        // One that runs is seen to when it is adopted. Of another, nobody knows whether it was stopped: its policy decides, as after
+        // the end of a host that it ran on.
         if self.exit_file(id).exists() {
             let exit = self.recorded_exit(id).unwrap_or_else(|| Exit::now(255));
-            record.apply(&Transition::Ended { exit: &exit, verdict: Verdict::Stay });
+            let verdict = verdict(&record, &exit, true);
+            record.apply(&Transition::Ended { exit: &exit, verdict });
         }
         self.keep_found(Kind::Container, id, &record.name, &record);
         Some(record)
