@@ -359,10 +359,15 @@ pub async fn remove(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
         && let Some(unknown) = engine.find_unknown(Kind::Container, id)
     {
         engine.remove_unknown(&unknown)?;
+        engine.sync().await?;
         return reply::empty(204);
     }
     let (engine, container, force, volumes) = (engine.clone(), container?, query.flag("force"), query.flag("v"));
-    reply::to_its_end(async move { engine.remove(&container, force, volumes).await }).await?;
+    reply::to_its_end(async move {
+        engine.remove(&container, force, volumes).await?;
+        engine.sync().await
+    })
+    .await?;
     reply::empty(204)
 }
 
@@ -389,6 +394,7 @@ pub async fn act(engine: &Arc<Engine>, id: &str, action: &str, query: &Query) ->
             }
             let signal = given.map(signal).transpose()?;
             reply::to_its_end(async move { worker.stop(&subject, timeout, signal).await }).await?;
+            engine.sync().await?;
         }
         "restart" => {
             let signal = given.map(signal).transpose()?;
@@ -402,6 +408,7 @@ pub async fn act(engine: &Arc<Engine>, id: &str, action: &str, query: &Query) ->
             let name = name.ok_or_else(|| EngineError::Invalid("the new name is missing".into()))?;
             let name = name.to_string();
             reply::to_its_end(async move { worker.rename_container(&subject, &name).await }).await?;
+            engine.sync().await?;
         }
         "resize" => {
             if let (Some(rows), Some(columns)) = (query.number("h"), query.number("w")) {
@@ -447,6 +454,7 @@ pub async fn prune(engine: &Arc<Engine>, query: &Query) -> Reply {
             removed.push(record.id);
         }
     }
+    engine.sync().await?;
     reply::json(200, &json!({"ContainersDeleted": removed, "SpaceReclaimed": bytes}))
 }
 
@@ -475,6 +483,7 @@ pub async fn update(engine: &Arc<Engine>, id: &str, request: Request<Incoming>) 
         limits.cpuset_mems = text("CpusetMems").or(limits.cpuset_mems.take());
         spec.restart = policy.unwrap_or(spec.restart);
     })?;
+    engine.sync().await?;
     reply::json(200, &json!({"Warnings": []}))
 }
 
@@ -485,5 +494,6 @@ pub async fn create(engine: &Arc<Engine>, query: &Query, request: Request<Incomi
     let name = query.get("name").map(str::to_string);
     let name = name.unwrap_or_else(|| format!("wharf-{}", Timestamp::now().as_nanosecond()));
     let container = engine.create(&name, spec)?;
+    engine.sync().await?;
     reply::json(201, &json!({"Id": container.id, "Warnings": []}))
 }

@@ -30,6 +30,7 @@ pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], quer
             let names: Vec<String> = removable.map(|n| n.name).collect();
             // One that is in use stays.
             let removed: Vec<&String> = names.iter().filter(|name| engine.remove_unused_network(name)).collect();
+            engine.sync().await?;
             reply::json(200, &json!({"NetworksDeleted": removed}))
         }
         ("POST", [name, action @ ("connect" | "disconnect")]) => {
@@ -55,16 +56,18 @@ pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], quer
         ("POST", ["create"]) => {
             let body: Value = reply::json_body(request).await?;
             let new = super::spec::network(&body)?;
-            let engine = engine.clone();
-            let made = tokio::task::spawn_blocking(move || engine.create_network(&new)).await;
+            let worker = engine.clone();
+            let made = tokio::task::spawn_blocking(move || worker.create_network(&new)).await;
             let record = made.map_err(|e| EngineError::Invalid(e.to_string()))??;
+            engine.sync().await?;
             reply::json(201, &json!({"Id": record.id, "Warning": ""}))
         }
         ("GET", [name]) => reply::json(200, &network(engine, &engine.network(name)?)),
         ("DELETE", [name]) => {
-            let (engine, name) = (engine.clone(), (*name).to_string());
-            let removed = tokio::task::spawn_blocking(move || engine.remove_network(&name)).await;
+            let (worker, name) = (engine.clone(), (*name).to_string());
+            let removed = tokio::task::spawn_blocking(move || worker.remove_network(&name)).await;
             removed.map_err(|e| EngineError::Invalid(e.to_string()))??;
+            engine.sync().await?;
             reply::empty(204)
         }
         _ => super::server::not_found(method, request.uri().path()),
@@ -133,6 +136,7 @@ pub async fn volumes(engine: &Arc<Engine>, method: &Method, rest: &[&str], query
                     removed.push(volume.name);
                 }
             }
+            engine.sync().await?;
             reply::json(200, &json!({"VolumesDeleted": removed, "SpaceReclaimed": bytes}))
         }
         ("GET", []) => {
@@ -148,6 +152,7 @@ pub async fn volumes(engine: &Arc<Engine>, method: &Method, rest: &[&str], query
             let name = body["Name"].as_str().ok_or_else(|| EngineError::Invalid("the volume needs a name".into()))?;
             let (labels, options) = (labels(&body["Labels"]), labels(&body["DriverOpts"]));
             let record = engine.create_volume(NewVolume { name: name.into(), labels, options, anonymous: false })?;
+            engine.sync().await?;
             reply::json(201, &volume(engine, &record))
         }
         ("GET", [name]) => {
@@ -157,6 +162,7 @@ pub async fn volumes(engine: &Arc<Engine>, method: &Method, rest: &[&str], query
         }
         ("DELETE", [name]) => {
             engine.remove_volume(name)?;
+            engine.sync().await?;
             reply::empty(204)
         }
         _ => super::server::not_found(method, request.uri().path()),

@@ -207,7 +207,7 @@ impl Engine {
         // What it has not started, it was not to, or could not.
         self.project_containers(&context.project.name).iter().for_each(|container| self.owe_no_start(container));
         if changed {
-            self.sync().await?;
+            self.sync_and_trim().await?;
         }
         result
     }
@@ -244,7 +244,7 @@ impl Engine {
         (spec.stdin_open, spec.stdin_once) = (stdin, stdin);
         (spec.auto_remove, spec.client_removes) = (auto_remove, client_removes);
         let container = self.create(&name, spec)?;
-        self.sync().await?;
+        self.sync_and_trim().await?;
         let _ = context.progress.send(Progress::Created(container.id.clone()));
         Ok(())
     }
@@ -295,20 +295,25 @@ impl Engine {
         if result.is_ok() && options.services.is_empty() {
             self.journal.delete(&format!("project/{name}")).map_err(state_error)?;
         }
-        self.sync().await?;
+        self.sync_and_trim().await?;
         result
     }
 
-    async fn sync(self: &Arc<Self>) -> Result<(), EngineError> {
+    /// Waits until what has been done is on the disk: a request that has been answered is not undone by a loss of power.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn sync(self: &Arc<Self>) -> Result<(), EngineError> {
         let engine = self.clone();
-        let synced = tokio::task::spawn_blocking(move || {
-            let result = engine.journal.sync();
-            // A plan's graph, its records and its progress are gone by now.
-            crate::runtime::sys::trim_memory();
-            result
-        })
-        .await;
+        let synced = tokio::task::spawn_blocking(move || engine.journal.sync()).await;
         synced.map_err(|e| EngineError::Invalid(e.to_string()))?.map_err(state_error)
+    }
+
+    async fn sync_and_trim(self: &Arc<Self>) -> Result<(), EngineError> {
+        let synced = self.sync().await;
+        // A plan's graph, its records and its progress are gone by now.
+        let _trimmed = tokio::task::spawn_blocking(crate::runtime::sys::trim_memory).await;
+        synced
     }
 
     /// Pulls an image; two who want the same one wait for each other.
