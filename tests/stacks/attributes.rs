@@ -1,6 +1,6 @@
 //! Attributes that no story needs, each seen where it takes effect: in the container, in the kernel's files, in what happens.
 
-use crate::support::{Stack, eventually, sleeping};
+use crate::support::{Stack, eventually, inside, sleeping};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -216,8 +216,8 @@ networks: {{n: {{ipam: {{config: [{{subnet: 10.219.7.0/24, gateway: 10.219.7.9}}
     assert!(later == "later" || later.contains("No such file"), "{later}");
     assert_eq!(stack.sh("app", "echo $FROM_FILE,$BOTH; hostname; hostname -f"), "one,service\nbox\nbox.example.net");
     assert_eq!(stack.sh("app", "tr '\\0' ' ' < /proc/1/cmdline"), "sh -c sleep 1000; true");
-    // The server that the service names is asked, by the engine.
-    let server = std::net::UdpSocket::bind("127.91.2.3:53").expect("port 53 of an address of our own");
+    // The engine asks the server that the service names, from the container's network: its loopback is the container's.
+    let server = inside(&stack, "app", || std::net::UdpSocket::bind("127.91.2.3:53").expect("bind"));
     std::thread::spawn(move || {
         let mut buffer = [0; 512];
         while let Ok((length, from)) = server.recv_from(&mut buffer) {

@@ -1,6 +1,6 @@
 //! Networks beyond the plain bridge: options, both families, other drivers, other protocols.
 
-use crate::support::{Stack, eventually, sleeping};
+use crate::support::{Stack, eventually, inside, sleeping};
 
 #[test]
 fn networks_have_dockers_options() {
@@ -513,17 +513,6 @@ fn question(id: u16, name: &str) -> Vec<u8> {
     }
     bytes.extend([0, 0, 1, 0, 1]);
     bytes
-}
-
-/// Does something in the network namespace of a service's first container.
-fn inside<T: Send + 'static>(stack: &Stack, service: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
-    let pid = stack.pid(&format!("{}-{service}-1", stack.project));
-    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("namespace");
-    let thread = std::thread::spawn(move || {
-        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");
-        work()
-    });
-    thread.join().expect("thread")
 }
 
 const RESOLVER: &str = "127.0.0.11:53";

@@ -2,7 +2,7 @@
 //! commands are answered meanwhile.
 
 use super::APP;
-use crate::support::{Stack, eventually};
+use crate::support::{Stack, eventually, inside};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
@@ -46,17 +46,6 @@ fn peak_memory(pid: i32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("number") << 10
-}
-
-/// Does something in the network namespace of a container.
-fn inside<T: Send + 'static>(stack: &Stack, service: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
-    let pid = stack.pid(&format!("{}-{service}-1", stack.project));
-    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("namespace");
-    let thread = std::thread::spawn(move || {
-        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");
-        work()
-    });
-    thread.join().expect("thread")
 }
 
 /// Connections that are begun; each hundred has a moment to be taken, since only so many wait for a listener.

@@ -52,6 +52,17 @@ pub fn eventually(what: &str, seconds: u64, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Does something in the network namespace of a service's first container.
+pub fn inside<T: Send + 'static>(stack: &Stack, service: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let pid = stack.pid(&format!("{}-{service}-1", stack.project));
+    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("namespace");
+    let thread = std::thread::spawn(move || {
+        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");
+        work()
+    });
+    thread.join().expect("thread")
+}
+
 /// A tar of a root file system with busybox alone, made once.
 pub fn busybox_tar() -> &'static Path {
     static TAR: OnceLock<tempfile::NamedTempFile> = OnceLock::new();
