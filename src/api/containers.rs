@@ -358,7 +358,7 @@ pub async fn remove(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
         && query.flag("force")
         && let Some(unknown) = engine.find_unknown(Kind::Container, id)
     {
-        engine.remove_unknown(&unknown)?;
+        engine.remove_unknown(&unknown).await?;
         engine.sync().await?;
         return reply::empty(204);
     }

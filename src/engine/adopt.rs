@@ -1,14 +1,15 @@
 //! Taking over what an earlier engine left: containers that run, those that ended meanwhile, those that a reboot ended.
 
-use super::link::MonitorLink;
+use super::link::{MonitorLink, Reached};
 use super::record::{ContainerRecord, Status, Transition};
 use super::{Container, Engine, locked};
 use crate::network::sandbox;
 use crate::runtime::control::{Event, Request};
 use crate::runtime::launch::Exit;
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A monitor answers at once; one that is stopped does not.
 const MONITOR_MAY_TAKE: Duration = Duration::from_secs(5);
@@ -45,12 +46,12 @@ impl Engine {
             self.update(&container, |record| record.spec.auto_remove = true);
         }
         let record = container.record();
-        match MonitorLink::connect(&self.run_directory(&container.id)) {
-            Ok(link) => self.adopt_running(&container, Arc::new(link)).await,
-            Err(_) if record.state.status().is_alive() => self.adopt_ended(&container, &record).await,
+        match reach(&self.run_directory(&container.id)).await {
+            Some(link) => self.adopt_running(&container, Arc::new(link)).await,
+            None if record.state.status().is_alive() => self.adopt_ended(&container, &record).await,
             // Whoever has made it to be removed after its run has died with the engine, or has lost it.
-            Err(_) if record.spec.auto_remove => self.clone().remove_ended(container),
-            Err(_) => {}
+            None if record.spec.auto_remove => self.clone().remove_ended(container),
+            None => {}
         }
     }
 
@@ -136,5 +137,22 @@ impl Engine {
         }
         // A reboot, or a monitor that was killed: nobody knows the exit code.
         self.ended(container, &self.recorded_exit(&container.id).unwrap_or_else(|| Exit::now(255)));
+    }
+}
+
+/// The monitor of a run directory; `None` when it is gone. One that takes no connection for long is ended: it must not go on
+/// beside the next.
+async fn reach(run_directory: &Path) -> Option<MonitorLink> {
+    let given_up = Instant::now() + MONITOR_MAY_TAKE;
+    loop {
+        match MonitorLink::reach(run_directory) {
+            Reached::Monitor(link) => return Some(link),
+            Reached::Nobody => return None,
+            Reached::Silent if Instant::now() >= given_up => {
+                MonitorLink::kill_silent(run_directory);
+                return None;
+            }
+            Reached::Silent => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
     }
 }

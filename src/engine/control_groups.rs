@@ -55,9 +55,14 @@ impl Engine {
         }
     }
 
+    /// Where a container's group may be of which nobody knows that.
+    pub(super) fn stray_groups(&self, id: &str) -> impl Iterator<Item = String> + use<> {
+        [Some(id.to_string()), self.scope.as_ref().map(|scope| scope.group_of(id))].into_iter().flatten()
+    }
+
     /// Ends and removes what is left of a container that nobody knows any more.
     pub(super) fn remove_stray_groups(&self, id: &str) {
-        for group in [Some(id.to_string()), self.scope.as_ref().map(|scope| scope.group_of(id))].into_iter().flatten() {
+        for group in self.stray_groups(id) {
             for _ in 0..TRIES {
                 if self.cgroups.remove(&group) {
                     break;

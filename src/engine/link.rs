@@ -6,6 +6,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
@@ -36,20 +37,38 @@ impl MonitorLink {
     }
 
     /// Connects to a monitor that an earlier engine started.
-    ///
-    /// # Errors
-    /// ECONNREFUSED or ENOENT when the monitor is gone.
-    pub fn connect(run_directory: &Path) -> io::Result<Self> {
-        let socket = connect_to(run_directory)?;
-        // Of whoever listens there.
-        let peer = getsockopt(&socket, PeerCredentials)?;
-        Self::new(socket, peer.pid())
+    pub fn reach(run_directory: &Path) -> Reached {
+        let linked = connect_to(run_directory).and_then(|socket| {
+            // Of whoever listens there.
+            let peer = getsockopt(&socket, PeerCredentials)?;
+            Self::new(socket, peer.pid())
+        });
+        match linked {
+            Ok(link) => Reached::Monitor(link),
+            Err(error) if is_absence(&error) => Reached::Nobody,
+            Err(_) => Reached::Silent,
+        }
     }
 
-    /// Whether a monitor listens in a run directory. An engine that is connected to it loses its
+    /// Whether there is a monitor in a run directory. An engine that is connected to it loses its
     /// link, so nobody asks while one runs.
-    pub fn is_answered(run_directory: &Path) -> bool {
-        connect_to(run_directory).is_ok()
+    pub fn is_there(run_directory: &Path) -> bool {
+        !connect_to(run_directory).is_err_and(|error| is_absence(&error))
+    }
+
+    /// Ends the monitor of a run directory that takes no connection: its working directory tells which it is.
+    pub fn kill_silent(run_directory: &Path) {
+        let identity = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+        let Some(directory) = identity(run_directory) else { return };
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            if let Ok(process) = sys::pidfd_open(pid)
+                && is_monitor(pid)
+                && identity(&entry.path().join("cwd")) == Some(directory)
+            {
+                sys::pidfd_signal(process.as_fd(), libc::SIGKILL);
+            }
+        }
     }
 
     /// Sends a request, with descriptors where it needs them.
@@ -64,8 +83,7 @@ impl MonitorLink {
     pub fn kill_monitor(&self) {
         let Ok(process) = sys::pidfd_open(self.pid) else { return };
         // What was opened is a monitor, and not another process that has got its id since.
-        let line = std::fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
-        if line.split(|byte| *byte == 0).nth(1) == Some(b"monitor") {
+        if is_monitor(self.pid) {
             sys::pidfd_signal(process.as_fd(), libc::SIGKILL);
         }
     }
@@ -80,14 +98,54 @@ impl MonitorLink {
     }
 }
 
-/// A monitor's control socket.
+/// What is at the control socket of a run directory.
+#[derive(Debug)]
+pub enum Reached {
+    Monitor(MonitorLink),
+    /// A monitor that takes no connection: it is stopped, or waits for its disk.
+    Silent,
+    Nobody,
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::ConnectionRefused)
+}
+
+fn is_monitor(pid: i32) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).nth(1) == Some(b"monitor")
+}
+
+/// A monitor's control socket. Nobody waits for one that is stopped, whose queue of connections may be full.
 fn connect_to(run_directory: &Path) -> io::Result<OwnedFd> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
     use std::os::fd::AsRawFd;
     // Through the directory's descriptor, since a socket's path may have only 107 bytes.
     let directory = std::fs::File::open(run_directory)?;
     let path = format!("/proc/self/fd/{}/control", directory.as_raw_fd());
-    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
     connect(fd.as_raw_fd(), &UnixAddr::new(path.as_str())?)?;
     Ok(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+    use std::os::fd::AsRawFd;
+
+    #[tokio::test]
+    async fn a_monitor_that_takes_no_connection_is_there_and_is_not_waited_for() {
+        let directory = tempfile::tempdir().expect("directory");
+        assert!(matches!(MonitorLink::reach(directory.path()), Reached::Nobody) && !MonitorLink::is_there(directory.path()));
+        let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).expect("socket");
+        bind(listener.as_raw_fd(), &UnixAddr::new(&directory.path().join("control")).expect("address")).expect("bind");
+        listen(&listener, Backlog::new(4).expect("backlog")).expect("listen");
+        // A connection that is closed stays in the queue.
+        let reached = (0..100).find(|_| !matches!(MonitorLink::reach(directory.path()), Reached::Monitor(_)));
+        assert!(reached.is_some_and(|n| n > 0));
+        assert!(matches!(MonitorLink::reach(directory.path()), Reached::Silent) && MonitorLink::is_there(directory.path()));
+        drop(listener);
+        assert!(matches!(MonitorLink::reach(directory.path()), Reached::Nobody) && !MonitorLink::is_there(directory.path()));
+    }
 }

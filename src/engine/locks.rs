@@ -3,8 +3,10 @@
 use super::link::MonitorLink;
 use super::{Config, EngineError};
 use nix::fcntl::{Flock, FlockArg};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -63,8 +65,8 @@ impl Locks {
             )));
         }
         // For whoever comes while this engine runs. Without it, on a full disk, the lock is one as well.
-        let text = format!("{} {}\n", std::process::id(), config.run_root.display());
-        if let Err(error) = data_root.write_all_at(text.as_bytes(), 0).and_then(|()| data_root.set_len(text.len() as u64)) {
+        let text = [format!("{} ", std::process::id()).as_bytes(), config.run_root.as_os_str().as_bytes(), b"\n"].concat();
+        if let Err(error) = data_root.write_all_at(&text, 0).and_then(|()| data_root.set_len(text.len() as u64)) {
             tracing::warn!("writing {}: {error}", path.display());
         }
         Ok(Locks { _run_root: run_root, _data_root: data_root })
@@ -125,16 +127,37 @@ fn is_held_by_root(inode: u64) -> bool {
 
 impl Owner {
     fn read(file: &File) -> Option<Self> {
-        let mut text = String::new();
-        file.take(8192).read_to_string(&mut text).ok()?;
-        let (pid, run_root) = text.strip_suffix('\n')?.split_once(' ')?;
-        Some(Owner { pid: pid.into(), run_root: run_root.into() })
+        let mut text = Vec::new();
+        file.take(8192).read_to_end(&mut text).ok()?;
+        Self::parse(&text)
+    }
+
+    /// The first line. After it may be the end of a longer one, where a crash came before that was cut off.
+    fn parse(text: &[u8]) -> Option<Self> {
+        let line = text.split_inclusive(|byte| *byte == b'\n').next()?.strip_suffix(b"\n")?;
+        let space = line.iter().position(|byte| *byte == b' ')?;
+        let pid = std::str::from_utf8(&line[..space]).ok()?;
+        Some(Owner { pid: pid.into(), run_root: OsStr::from_bytes(&line[space + 1..]).into() })
     }
 }
 
-/// A container whose monitor answers below a run root.
+/// A container that has a monitor below a run root.
 fn running_container(run_root: &Path) -> Option<String> {
     let containers = fs::read_dir(run_root.join("containers")).ok()?;
-    let mut running = containers.flatten().filter(|entry| MonitorLink::is_answered(&entry.path()));
+    let mut running = containers.flatten().filter(|entry| MonitorLink::is_there(&entry.path()));
     running.next().map(|entry| entry.file_name().to_string_lossy().chars().take(12).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_is_the_first_line() {
+        let run_root = |text: &[u8]| Owner::parse(text).map(|owner| owner.run_root);
+        assert_eq!(run_root(b"12 /run/wharf\n"), Some("/run/wharf".into()));
+        assert_eq!(run_root(b"12 /run/a b\nlonger\n"), Some("/run/a b".into()));
+        assert_eq!(run_root(b"12 /run/\xff\n"), Some(OsStr::from_bytes(b"/run/\xff").into()));
+        assert_eq!([&b""[..], b"12 /run/wh", b"\n", b"12\n"].map(run_root), [None, None, None, None]);
+    }
 }

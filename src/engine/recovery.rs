@@ -4,11 +4,12 @@
 use super::directories::{self, Entry, manifest_of, read_manifest, write_manifest};
 use super::error::{EngineError, state_error};
 use super::journal::{Found, Room};
-use super::link::MonitorLink;
+use super::link::{MonitorLink, Reached};
 use super::networks::DEFAULT_NETWORK;
 use super::record::{ContainerRecord, NetworkRecord, Transition, VolumeRecord, verdict};
 use super::{Engine, locked};
 use crate::image::store::remove_files;
+use crate::runtime::control::{Event, Request};
 use crate::runtime::launch::Exit;
 use indexmap::IndexMap;
 use serde::Serialize;
@@ -18,6 +19,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// What was found wrong with the state, for the life of this engine.
 #[derive(Default)]
@@ -63,18 +65,69 @@ pub struct Unknown {
     pub record: Value,
     why: String,
     /// Of a container that runs: its monitor brings no other engine back while it has this one.
-    link: Option<MonitorLink>,
+    monitor: Mutex<Monitor>,
+    /// Somebody removes it.
+    removing: AtomicBool,
+}
+
+/// The monitor of a container that is not understood.
+#[derive(Clone)]
+enum Monitor {
+    Linked(Arc<MonitorLink>),
+    /// It is there, and has not taken a connection yet.
+    Silent,
+    Gone,
+}
+
+/// How often a monitor that takes no connection is asked again.
+const ASKED_AGAIN: Duration = Duration::from_secs(5);
+
+impl From<Reached> for Monitor {
+    fn from(reached: Reached) -> Self {
+        match reached {
+            Reached::Monitor(link) => Monitor::Linked(Arc::new(link)),
+            Reached::Silent => Monitor::Silent,
+            Reached::Nobody => Monitor::Gone,
+        }
+    }
 }
 
 impl Unknown {
     fn new(kind: Kind, id: String, text: Option<&str>, why: String) -> Self {
         let record: Value = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let name = record["name"].as_str().map_or_else(|| id.chars().take(12).collect(), str::to_string);
-        Unknown { kind, id, name, record, why, link: None }
+        Unknown { kind, id, name, record, why, monitor: Mutex::new(Monitor::Gone), removing: AtomicBool::new(false) }
     }
 
     pub fn runs(&self) -> bool {
-        self.link.is_some()
+        !matches!(*locked(&self.monitor), Monitor::Gone)
+    }
+
+    /// Waits for the end of a container.
+    async fn watch(&self, run_directory: &Path) {
+        loop {
+            let monitor = locked(&self.monitor).clone();
+            let next = match monitor {
+                Monitor::Gone => return,
+                Monitor::Silent => {
+                    tokio::time::sleep(ASKED_AGAIN).await;
+                    MonitorLink::reach(run_directory).into()
+                }
+                Monitor::Linked(link) => {
+                    // One whose container has ended before says so.
+                    let _ = link.send(&Request::Status, &[]);
+                    while let Ok(Some((event, _))) = link.receive().await {
+                        if matches!(event, Event::Exited(_) | Event::Failed { .. }) {
+                            // How it ended is written down, for the version that knows it.
+                            let _ = link.send(&Request::Goodbye, &[]);
+                            break;
+                        }
+                    }
+                    Monitor::Gone
+                }
+            };
+            *locked(&self.monitor) = next;
+        }
     }
 
     fn is_called(&self, name: &str) -> bool {
@@ -131,9 +184,9 @@ impl Recovery {
         self.warn(warning);
     }
 
-    fn add(&self, unknown: Unknown) {
+    fn add(&self, unknown: Arc<Unknown>) {
         self.warn(format!("the {} {} is unknown: {}", unknown.kind.as_str(), unknown.name, unknown.why));
-        locked(&self.unknown).push(Arc::new(unknown));
+        locked(&self.unknown).push(unknown);
     }
 
     fn tell_what_was_found(&self) {
@@ -229,20 +282,54 @@ impl Engine {
 
     /// The monitors of containers that are not understood need not bring an engine back.
     pub(super) fn leave_unknown(&self) {
-        for link in locked(&self.recovery.unknown).iter().filter_map(|unknown| unknown.link.as_ref()) {
-            let _ = link.send(&crate::runtime::control::Request::Goodbye, &[]);
+        for unknown in locked(&self.recovery.unknown).iter() {
+            if let Monitor::Linked(link) = &*locked(&unknown.monitor) {
+                let _ = link.send(&Request::Goodbye, &[]);
+            }
         }
     }
 
-    /// Removes a container that is not understood: its processes, its files and its record.
+    /// Keeps a container that is not understood, and notices its end.
+    fn add_unknown_container(&self, unknown: Unknown, reached: Reached) {
+        let run_directory = self.run_directory(&unknown.id);
+        *locked(&unknown.monitor) = reached.into();
+        let unknown = Arc::new(unknown);
+        self.recovery.add(unknown.clone());
+        if unknown.runs() {
+            tokio::spawn(async move { unknown.watch(&run_directory).await });
+        }
+    }
+
+    /// Removes a container that is not understood: its processes, its files and its record. It runs to its end, also when its
+    /// client goes.
     ///
     /// # Errors
-    /// The disk's; it is there then.
-    pub fn remove_unknown(&self, unknown: &Unknown) -> Result<(), EngineError> {
-        self.remove_stray_groups(&unknown.id);
-        if let Some(group) = unknown.record["control_group"].as_str() {
-            self.cgroups.kill(group);
-            self.cgroups.remove(group);
+    /// The disk's, or processes that do not end; it is there then.
+    pub async fn remove_unknown(self: &Arc<Self>, unknown: &Arc<Unknown>) -> Result<(), EngineError> {
+        if unknown.removing.swap(true, Ordering::AcqRel) {
+            return Err(EngineError::Conflict(format!("the container {} is being removed already", unknown.name)));
+        }
+        let (engine, unknown) = (self.clone(), unknown.clone());
+        let name = unknown.name.clone();
+        let removal = tokio::spawn(async move {
+            let result = engine.remove_all_of(&unknown).await;
+            unknown.removing.store(result.is_ok(), Ordering::Release);
+            result
+        });
+        removal.await.map_err(|error| EngineError::io(format!("removing {name}"))(std::io::Error::other(error)))?
+    }
+
+    async fn remove_all_of(&self, unknown: &Unknown) -> Result<(), EngineError> {
+        let own = unknown.record["control_group"].as_str().map(str::to_string);
+        for group in own.into_iter().chain(self.stray_groups(&unknown.id)) {
+            self.end_group(&group).await;
+            // What is left would go on writing to files that are being removed.
+            if !self.cgroups.remove(&group) {
+                return Err(EngineError::Conflict(format!(
+                    "the container {} has processes that were killed and have not ended: remove it when they have",
+                    unknown.name
+                )));
+            }
         }
         let doing = || EngineError::io(format!("removing the files of {}", unknown.name));
         let removal = directories::Removal::begin(&self.container_directory(&unknown.id)).map_err(doing())?;
@@ -305,11 +392,14 @@ impl Engine {
                 Ok(record) => drop(records.insert(key, record)),
                 Err(text) => {
                     let why = "its record in the journal was written by another version".to_string();
-                    let mut unknown = Unknown::new(kind, key, Some(&text), why);
-                    if kind == Kind::Container {
-                        unknown.link = MonitorLink::connect(&self.run_directory(&unknown.id)).ok();
+                    let unknown = Unknown::new(kind, key, Some(&text), why);
+                    match kind {
+                        Kind::Container => {
+                            let reached = MonitorLink::reach(&self.run_directory(&unknown.id));
+                            self.add_unknown_container(unknown, reached);
+                        }
+                        Kind::Network | Kind::Volume => self.recovery.add(Arc::new(unknown)),
                     }
-                    self.recovery.add(unknown);
                 }
             }
         }
@@ -467,10 +557,9 @@ impl Engine {
             other => {
                 let error = other.err().map_or_else(|| "it is another's".to_string(), |error| error.to_string());
                 let why = format!("the journal does not have it, and what it was made with cannot be read: {error}");
-                let mut unknown = Unknown::new(Kind::Container, id.to_string(), None, why);
-                unknown.link = MonitorLink::connect(&self.run_directory(id)).ok();
                 self.recovery.incomplete.store(true, Ordering::Release);
-                self.recovery.add(unknown);
+                let reached = MonitorLink::reach(&self.run_directory(id));
+                self.add_unknown_container(Unknown::new(Kind::Container, id.to_string(), None, why), reached);
                 return None;
             }
         };
@@ -497,9 +586,10 @@ impl Engine {
             if containers.contains_key(&id) || self.recovery.has(Kind::Container, &id) || !is_id(&id) {
                 continue;
             }
-            if let Ok(link) = MonitorLink::connect(&entry.path()) {
+            let reached = MonitorLink::reach(&entry.path());
+            if !matches!(reached, Reached::Nobody) {
                 let why = "it runs, and nothing else is left of it".to_string();
-                self.recovery.add(Unknown { link: Some(link), ..Unknown::new(Kind::Container, id, None, why) });
+                self.add_unknown_container(Unknown::new(Kind::Container, id, None, why), reached);
             } else if !self.is_incomplete() {
                 self.remove_stray_groups(&id);
                 let _ = remove_files(&entry.path());
