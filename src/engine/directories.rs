@@ -6,12 +6,14 @@
 //! lost the record.
 
 use crate::image::store::remove_files;
+use crate::runtime::quota;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// Names of containers, networks and volumes begin with a letter or a digit.
 const NEW: &str = ".new-";
@@ -40,6 +42,8 @@ pub fn is_marked(parent: &Path) -> bool {
 pub struct Draft {
     path: PathBuf,
     finished: PathBuf,
+    /// What has a limit of its size, which is given back as well.
+    limited: Option<PathBuf>,
 }
 
 impl Draft {
@@ -49,24 +53,39 @@ impl Draft {
         let (path, finished) = (parent.join(format!("{NEW}{name}")), parent.join(name));
         remove_files(&path)?;
         DirBuilder::new().mode(0o755).create(&path)?;
-        Ok(Draft { path, finished })
+        Ok(Draft { path, finished, limited: None })
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
 
+    /// Keeps a directory in it to a size.
+    ///
+    /// # Errors
+    /// The file system's, or that it has no quotas.
+    pub fn limit(&mut self, directory: &Path, bytes: u64) -> io::Result<()> {
+        quota::limit(&[directory], bytes)?;
+        self.limited = Some(directory.to_path_buf());
+        Ok(())
+    }
+
     /// Gives it its name. The journal has its record by then: should this be as far as it comes, the next engine does it.
     ///
     /// # Errors
     /// The disk's; nothing is left then.
-    pub fn finish(self) -> io::Result<()> {
-        fs::rename(&self.path, &self.finished)
+    pub fn finish(mut self) -> io::Result<()> {
+        fs::rename(&self.path, &self.finished)?;
+        self.limited = None;
+        Ok(())
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
+        if let Some(limited) = &self.limited {
+            quota::release(limited);
+        }
         // Once it is finished, there is nothing of this name.
         let _ = remove_files(&self.path);
     }
@@ -75,22 +94,38 @@ impl Drop for Draft {
 /// A directory that is being removed. Dropped, it is left for the next engine to remove.
 pub struct Removal {
     path: PathBuf,
-    whole: PathBuf,
+    /// Its name until then, unless there was no such directory.
+    whole: Option<PathBuf>,
+}
+
+/// How many removals of the same name may be unfinished.
+const LEFT_OVER: u32 = 100;
+
+/// The names of a directory that is being removed: the first that is free is taken. No container's or volume's name has a `~`.
+fn names_of_removals(name: &str) -> impl Iterator<Item = String> + use<'_> {
+    (0..LEFT_OVER).map(move |n| if n == 0 { format!("{REMOVING}{name}") } else { format!("{REMOVING}{name}~{n}") })
 }
 
 impl Removal {
-    /// Takes a directory's name away; that it does not exist is fine.
+    /// Takes a directory's name away; that it does not exist is fine. What an earlier removal has left is not touched, so it
+    /// takes no time.
     ///
     /// # Errors
     /// The disk's.
     pub fn begin(directory: &Path) -> io::Result<Self> {
         let name = directory.file_name().unwrap_or_default().to_string_lossy();
-        let path = directory.with_file_name(format!("{REMOVING}{name}"));
-        if directory.exists() {
-            remove_files(&path)?;
-            fs::rename(directory, &path)?;
+        let mut taken = io::Error::from(io::ErrorKind::AlreadyExists);
+        for path in names_of_removals(&name).map(|name| directory.with_file_name(name)) {
+            match fs::rename(directory, &path) {
+                Ok(()) => return Ok(Removal { path, whole: Some(directory.to_path_buf()) }),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Removal { path, whole: None }),
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST | libc::ENOTDIR)) => {
+                    taken = error
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok(Removal { path, whole: directory.to_path_buf() })
+        Err(taken)
     }
 
     pub fn path(&self) -> &Path {
@@ -99,17 +134,20 @@ impl Removal {
 
     /// It stays.
     pub fn undo(self) {
-        if let Err(error) = fs::rename(&self.path, &self.whole)
-            && error.kind() != io::ErrorKind::NotFound
+        if let Some(whole) = &self.whole
+            && let Err(error) = fs::rename(&self.path, whole)
         {
             tracing::error!("giving {} its name again: {error}", self.path.display());
         }
     }
 
+    /// Removes what is in it. The engine's threads do other things meanwhile.
+    ///
     /// # Errors
     /// The disk's.
     pub fn finish(self) -> io::Result<()> {
-        remove_files(&self.path)
+        let is_engines = Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
+        if is_engines { tokio::task::block_in_place(|| remove_files(&self.path)) } else { remove_files(&self.path) }
     }
 }
 
@@ -138,6 +176,7 @@ pub fn entries(parent: &Path) -> io::Result<Vec<Entry>> {
         if let Some(name) = name.strip_prefix(NEW) {
             found.push(Entry::New(name.into()));
         } else if let Some(name) = name.strip_prefix(REMOVING) {
+            let name = name.split_once('~').map_or(name, |(name, _)| name);
             found.push(Entry::Removing(name.into()));
         } else if name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
             found.push(Entry::Whole(name));
@@ -159,8 +198,8 @@ pub fn finish_making(parent: &Path, name: &str) -> io::Result<()> {
 /// # Errors
 /// The disk's.
 pub fn remove_unfinished(parent: &Path, name: &str) -> io::Result<()> {
-    [NEW, REMOVING].iter().try_for_each(|prefix| {
-        let path = parent.join(format!("{prefix}{name}"));
+    std::iter::once(format!("{NEW}{name}")).chain(names_of_removals(name)).try_for_each(|name| {
+        let path = parent.join(name);
         match fs::remove_file(&path) {
             Err(e) if e.kind() == io::ErrorKind::IsADirectory || e.raw_os_error() == Some(libc::EPERM) => remove_files(&path),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -225,9 +264,19 @@ mod tests {
         removal.undo();
         assert_eq!(entries(&parent).expect("entries"), [Entry::Whole("a".into())]);
         drop(Removal::begin(&parent.join("a")).expect("removal"));
+        // Another of the same name, while what is left of the first is there: neither is in the other's way.
+        fs::create_dir_all(parent.join("a/below")).expect("again");
+        let second = Removal::begin(&parent.join("a")).expect("removal");
+        assert!(parent.join(".removing-a/file").exists() && second.path().join("below").exists());
+        assert_eq!(entries(&parent).expect("entries"), [Entry::Removing("a".into()), Entry::Removing("a".into())]);
+        drop(second);
         remove_unfinished(&parent, "a").expect("remove");
         assert_eq!(entries(&parent).expect("entries"), []);
         Removal::begin(&parent.join("never")).expect("removal").finish().expect("nothing to remove");
+        // What was not there does not come back, whatever an earlier removal has left.
+        fs::create_dir(parent.join(".removing-never")).expect("left");
+        Removal::begin(&parent.join("never")).expect("removal").undo();
+        assert!(!parent.join("never").exists());
         assert!(is_marked(&parent) && !is_marked(dir.path()));
     }
 }

@@ -77,10 +77,10 @@ impl Engine {
         }
         self.refuse_unknown(Kind::Volume, name)?;
         let doing = || EngineError::io(format!("making the volume {name}"));
-        let draft = Draft::new(&self.config.data_root.join("volumes"), name).map_err(doing())?;
+        let mut draft = Draft::new(&self.config.data_root.join("volumes"), name).map_err(doing())?;
         let data = draft.path().join("_data");
         std::fs::create_dir(&data).map_err(doing())?;
-        if let Some(error) = size.and_then(|size| quota::limit(&[&data], size).err()) {
+        if let Some(error) = size.and_then(|size| draft.limit(&data, size).err()) {
             return Err(EngineError::Invalid(format!(
                 "the volume {name} cannot have a size in {}: {error}",
                 self.config.data_root.display()
