@@ -126,6 +126,12 @@ impl Container {
         }
     }
 
+    /// It is about to be removed, so its end is no reason to start it again. That is not written: what the disk has left is for
+    /// the removal itself. Tells whether the user had stopped it before.
+    pub(super) fn mark_stopped(&self) -> bool {
+        locked(&self.record).stop_requested(false)
+    }
+
     /// Tells its monitors that the engine leaves on purpose.
     pub(super) fn say_goodbye(&self) {
         let (link, parting) = {

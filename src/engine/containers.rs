@@ -3,7 +3,6 @@
 use super::container::Turn;
 use super::directories::{Draft, Removal, manifest_of, write_manifest};
 use super::error::{EngineError, state_error};
-use super::journal::Room;
 use super::link::MonitorLink;
 use super::networks::DEFAULT_NETWORK;
 use super::record::{
@@ -513,7 +512,7 @@ impl Engine {
                     container.name()
                 )));
             }
-            let was_stopped = self.note_removal(container)?;
+            let was_stopped = container.mark_stopped();
             let stopped = self.stop_locked(container, Some(0), None).await;
             stopped.inspect_err(|_| self.take_back_stop(container, was_stopped))?;
         }
@@ -532,22 +531,11 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let _turn = container.turn().await?;
         if container.status().is_alive() {
-            let was_stopped = self.note_removal(container)?;
+            let was_stopped = container.mark_stopped();
             let stopped = self.stop_locked(container, timeout, None).await;
             stopped.inspect_err(|_| self.take_back_stop(container, was_stopped))?;
         }
         self.remove_locked(container, volumes)
-    }
-
-    /// A container that runs is about to be removed. Where the disk takes nothing any more, it is not stopped either; where it is
-    /// full to the last byte, the removal itself is all that is written. Tells whether the user had stopped it before.
-    fn note_removal(&self, container: &Container) -> Result<bool, EngineError> {
-        match self.change_within(container, Room::Removal, |record| record.stop_requested(false)) {
-            Err(EngineError::Io { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull => {
-                Ok(self.update(container, |record| record.stop_requested(false)))
-            }
-            other => other,
-        }
     }
 
     fn remove_locked(&self, container: &Container, volumes: bool) -> Result<(), EngineError> {

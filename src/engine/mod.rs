@@ -229,15 +229,6 @@ impl Engine {
     /// # Errors
     /// The disk's, or that it was removed meanwhile; nothing is changed then.
     fn change<T>(&self, container: &Container, change: impl FnOnce(&mut ContainerRecord) -> T) -> Result<T, EngineError> {
-        self.change_within(container, Room::Ending, change)
-    }
-
-    fn change_within<T>(
-        &self,
-        container: &Container,
-        room: Room,
-        change: impl FnOnce(&mut ContainerRecord) -> T,
-    ) -> Result<T, EngineError> {
         let result = {
             let mut record = locked(&container.record);
             if record.state.status() == Status::Removing {
@@ -245,7 +236,9 @@ impl Engine {
             }
             let mut changed = record.clone();
             let result = change(&mut changed);
-            self.journal.put_within(&format!("container/{}", container.id), &changed, room).map_err(error::state_error)?;
+            self.journal
+                .put_within(&format!("container/{}", container.id), &changed, Room::Ending)
+                .map_err(error::state_error)?;
             *record = changed;
             result
         };
