@@ -145,7 +145,7 @@ impl Monitor {
             let fd = sys::inherited(fd).ok_or_else(|| StepFailed::because("starting", "a namespace to join is missing"))?;
             joined.set(*join, fd);
         }
-        let alone = lock_run_directory()?;
+        let alone = lock_run_directory(&brief.log.path)?;
         let log = Writer::open(brief.log.path.clone(), brief.log.max_size, brief.log.max_files)
             .doing(format_args!("opening the log {}", brief.log.path.display()))?
             .at_once(brief.terminal || brief.stdin);
@@ -657,9 +657,11 @@ const OTHER_TROUBLE_SECONDS: u32 = 5;
 const ALONE_SECONDS: u32 = 60;
 /// A monitor that has just told an exit may hold the lock for so long.
 const LOCK_TRIES: u32 = 100;
+/// A disk with no more than this takes no lines.
+const NEARLY_FULL: u64 = 64 << 10;
 
 /// One monitor at a time runs a container. The container's processes have the lock as well until their programs run.
-fn lock_run_directory() -> Result<Flock<File>, StepFailed> {
+fn lock_run_directory(log: &Path) -> Result<Flock<File>, StepFailed> {
     let mut directory = File::open(".").doing("opening the run directory")?;
     for _ in 0..LOCK_TRIES {
         match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
@@ -669,10 +671,14 @@ fn lock_run_directory() -> Result<Flock<File>, StepFailed> {
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    Err(StepFailed::because(
-        "opening the log",
-        "another monitor runs the container, or No space left on device: the last lines of its last run wait for room on the disk; make room, and start it again",
-    ))
+    let disk = log.parent().and_then(|directory| nix::sys::statvfs::statvfs(directory).ok());
+    let is_full = disk.is_some_and(|disk| disk.blocks_available() * disk.fragment_size() < NEARLY_FULL);
+    let why = if is_full {
+        "No space left on device: the last lines of its last run wait for room on the disk; make room, and start it again"
+    } else {
+        "the monitor of its last run has not ended yet: it is stopped, or waits for its disk; start it again once it has ended"
+    };
+    Err(StepFailed::because("opening the log", why))
 }
 
 /// Whether the other side of a socket is gone.
