@@ -25,9 +25,11 @@ impl Engine {
                 tracing::error!("{error}");
             }
         }
-        if !networks.is_empty()
-            && let Err(error) = self.write_walls(&networks)
-        {
+        if !self.is_incomplete() {
+            self.drop_stray_bridges(&networks);
+        }
+        // Without networks, too: those of before may have left their rules.
+        if let Err(error) = self.write_walls(&networks) {
             tracing::error!("{error}");
         }
         let adoptions = self.containers().into_iter().map(|container| self.adopt_container(container));

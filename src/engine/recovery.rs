@@ -599,6 +599,6 @@ impl Engine {
 }
 
 /// Whether a name is an id as wharf gives them.
-fn is_id(name: &str) -> bool {
+pub(super) fn is_id(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())
 }

@@ -25,7 +25,7 @@ pub fn prepare(config: &Config) -> Result<(), EngineError> {
 /// # Errors
 /// As [`prepare`].
 pub(super) fn prepare_inside(config: &Config) -> Result<(), EngineError> {
-    for directory in ["containers", "rootfs"] {
+    for directory in ["containers", "networks", "rootfs"] {
         own(&config.run_root.join(directory), 0o700)?;
     }
     sys::spread_directories(own(&config.data_root.join("containers"), 0o710)?);

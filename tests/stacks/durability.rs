@@ -456,3 +456,60 @@ fn a_sync_that_fails_is_not_forgotten() {
     engine.wait().expect("engine");
     assert!(ids(&stack).is_empty());
 }
+
+#[test]
+fn a_stopped_monitor_holds_no_engine_up() {
+    use nix::sys::signal::{Signal, kill};
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    use nix::unistd::Pid;
+    use std::os::fd::AsRawFd;
+    let stack = Stack::new("none");
+    stack.wharf(&["container", "run", "-d", "--name", "c", "--network", "none", "busybox:local", "sleep", "1000"]).ok();
+    let (pid, id) = (stack.pid("c"), ids(&stack)[0].clone());
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+    let monitor: i64 = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)).expect("parent").parse().expect("pid");
+    kill(Pid::from_raw(monitor as i32), Signal::SIGSTOP).expect("stop");
+    kill_engine(&stack);
+    // As many engines as its queue has room for.
+    let directory = std::fs::File::open(stack.run_root().join("containers").join(id)).expect("run directory");
+    let control = UnixAddr::new(format!("/proc/self/fd/{}/control", directory.as_raw_fd()).as_str()).expect("address");
+    let refused = (0..100).find(|_| {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).expect("socket");
+        connect(socket.as_raw_fd(), &control).is_err()
+    });
+    assert!(refused.is_some_and(|n| n > 0));
+    assert_eq!(inspected(&stack, "c", "{{.State.Status}}"), "exited");
+    eventually("neither goes on beside the next", 5, || !alive(pid) && !alive(monitor));
+    stack.wharf(&["container", "start", "c"]).ok();
+    stack.wharf(&["container", "rm", "-f", "c"]).ok();
+}
+
+#[test]
+fn a_bridge_that_no_record_has_goes() {
+    let stack = Stack::new("none");
+    for name in ["stays", "goes"] {
+        stack.wharf(&["network", "create", name]).ok();
+    }
+    let manifests = stack.data_root().join("networks");
+    let id = |name: &str| {
+        let mut files = std::fs::read_dir(&manifests).expect("manifests").map(|entry| entry.expect("entry").path());
+        let is = |path: &PathBuf| std::fs::read_to_string(path).expect("manifest").contains(&format!("\"name\":\"{name}\""));
+        files.find(is).and_then(|path| Some(path.file_stem()?.to_str()?.to_string())).expect("network")
+    };
+    let (stays, goes) = (id("stays"), id("goes"));
+    let has_bridge = |id: &str| Path::new("/sys/class/net").join(format!("br-{}", &id[..12])).exists();
+    assert!(has_bridge(&stays) && has_bridge(&goes));
+    // As a version did that wrote the journal before it asked the kernel, or one that was killed before the journal's line.
+    kill_engine(&stack);
+    std::fs::remove_file(manifests.join(format!("{goes}.json"))).expect("manifest");
+    let deleted = format!(r#"{{"k":"network/{goes}"}}"#);
+    let mut sum = flate2::Crc::new();
+    sum.update(deleted.as_bytes());
+    let mut journal = std::fs::File::options().append(true).open(journal_of(&stack)).expect("journal");
+    journal.write_all(format!("{:08x} {deleted}\n", sum.sum()).as_bytes()).expect("append");
+    assert!(!stack.wharf(&["network", "ls", "-q"]).ok().contains(&goes[..12]));
+    assert!(has_bridge(&stays) && !has_bridge(&goes));
+    stack.wharf(&["network", "rm", "stays"]).ok();
+    assert!(!has_bridge(&stays));
+}

@@ -10,7 +10,7 @@ pub(super) use published::Published;
 
 use super::error::{EngineError, state_error};
 use super::record::{ContainerRecord, NetworkDriver, NetworkRecord};
-use super::recovery::Kind;
+use super::recovery::{Kind, is_id};
 use super::{Container, Engine, locked, new_id};
 use crate::network::address::{self, Pool, Subnet};
 use crate::network::firewall::Wall;
@@ -18,6 +18,7 @@ use crate::network::netlink::Netlink;
 use crate::network::{NetworkError, link};
 use indexmap::IndexMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 /// What a network is made with.
 #[derive(Clone, Debug)]
@@ -275,7 +276,7 @@ impl Engine {
             internal: new.internal,
             labels: new.labels.clone(),
         };
-        self.raise_bridge(&record)?;
+        self.raise_bridge(&record).inspect_err(|_| self.drop_bridge(&record))?;
         networks.insert(record.id.clone(), record.clone());
         let result = self
             .write_walls(&networks)
@@ -303,6 +304,8 @@ impl Engine {
             move |source| NetworkError::Kernel { network, doing, source }
         };
         let netlink = Netlink::route().map_err(failed("opening a netlink socket"))?;
+        // Before there is anything in the kernel, so that an engine which no record tells of the network can remove that.
+        std::fs::write(self.raised().join(&record.id), "").map_err(failed("noting it in the run root"))?;
         let bridge = record.bridge();
         let mac = record.pools().next().map_or([0x02, 0x42, 0, 0, 0, 1], |pool| link::mac_of(pool.gateway));
         let index =
@@ -329,9 +332,36 @@ impl Engine {
         Ok(())
     }
 
+    /// A file for each network that has something in the kernel. A reboot takes both away.
+    fn raised(&self) -> PathBuf {
+        self.config.run_root.join("networks")
+    }
+
     fn drop_bridge(&self, record: &NetworkRecord) {
+        if record.driver == NetworkDriver::Bridge {
+            self.drop_links(&record.id);
+        }
+    }
+
+    /// Removes a network's bridge and what is on it.
+    fn drop_links(&self, id: &str) {
         if let Ok(netlink) = Netlink::route() {
-            let _ = netlink.send(&[link::delete_group(record.group())]);
+            let _ = netlink.send(&[link::delete_group(NetworkRecord::group_of(id))]);
+            let _ = std::fs::remove_file(self.raised().join(id));
+        }
+    }
+
+    /// Removes the bridges of networks that no record has: an engine was killed while it made or removed them.
+    pub(super) fn drop_stray_bridges(&self, networks: &IndexMap<String, NetworkRecord>) {
+        for entry in std::fs::read_dir(self.raised()).into_iter().flatten().flatten() {
+            let id = entry.file_name().to_string_lossy().into_owned();
+            let is_known = networks.contains_key(&id) || self.unknown(Kind::Network).iter().any(|unknown| unknown.id == id);
+            if !is_known && is_id(&id) {
+                tracing::warn!(
+                    "the bridge of the network {id} is removed: an engine was killed before it had made or removed it"
+                );
+                self.drop_links(&id);
+            }
         }
     }
 
@@ -374,16 +404,21 @@ impl Engine {
             return Err(EngineError::Conflict(format!("the network {} is in use by the container {user}", record.name)));
         }
         self.refuse_use_by_unknown("network", &[&record.name, &record.id])?;
-        // In this order: a network without a manifest gets one, and one without a record is found again.
+        let mut others = networks.clone();
+        others.shift_remove(&record.id);
+        // In this order: a network without a bridge or a manifest gets one, and one without a record is found again.
+        let walls = self.write_walls(&others);
+        self.drop_bridge(&record);
         let _ = std::fs::remove_file(self.network_manifest(&record.id));
         if let Err(error) = self.journal.delete(&format!("network/{}", record.id)) {
             self.write_network_manifest(&record);
+            if let Err(error) = self.raise_bridge(&record).and_then(|()| self.write_walls(&networks)) {
+                tracing::error!("the network {} is there without its bridge or its rules: {error}", record.name);
+            }
             return Err(state_error(error));
         }
-        networks.shift_remove(&record.id);
-        let walls = self.write_walls(&networks);
+        *networks = others;
         drop(networks);
-        self.drop_bridge(&record);
         self.names.remove_network(&record.id);
         walls?;
         self.emit("network", "destroy", &record.id, [("name".to_string(), record.name.clone())].into());

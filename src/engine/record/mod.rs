@@ -256,7 +256,12 @@ impl NetworkRecord {
 
     /// The link group of its veth ends; 0 is the kernel's default group.
     pub fn group(&self) -> u32 {
-        u32::from_str_radix(&self.id[..7], 16).unwrap_or(0) | 0x1000_0000
+        Self::group_of(&self.id)
+    }
+
+    /// That of a network's id.
+    pub fn group_of(id: &str) -> u32 {
+        u32::from_str_radix(&id[..7], 16).unwrap_or(0) | 0x1000_0000
     }
 }
 
