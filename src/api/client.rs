@@ -44,9 +44,11 @@ impl Client {
         Client { socket: socket.to_path_buf() }
     }
 
-    /// Whether an engine answers.
+    /// Whether an engine answers. It is asked, since the socket of one that was killed takes connections until its last thread
+    /// has ended.
     pub async fn is_alive(&self) -> bool {
-        self.connect().await.is_ok()
+        let Ok(ping) = Self::request(Method::GET, "/_ping", Self::empty_body()) else { return false };
+        matches!(self.send(ping).await, Ok(_) | Err(ClientError::Refused { .. }))
     }
 
     async fn connect(&self) -> Result<UnixStream, ClientError> {

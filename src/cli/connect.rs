@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// How long an engine that another process has just started may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long after a start that was refused another is tried.
+const AGAIN: Duration = Duration::from_millis(200);
+
 /// A client of a running engine.
 ///
 /// # Errors
@@ -21,15 +24,20 @@ pub async fn engine(global: &Global) -> Result<Client, Failure> {
     if client.is_alive().await {
         return Ok(client);
     }
-    let why = start(global)?;
-    // Somebody else may be starting one: theirs is as good.
+    let mut why = start(global)?;
+    // Somebody else may be starting one: theirs is as good. One that was killed may hold its lock for a moment yet.
     let begun = Instant::now();
+    let mut tried = begun;
     while !client.is_alive().await {
         if begun.elapsed() > PATIENCE || why.is_some() && begun.elapsed() > PATIENCE / 5 {
             let why = why.unwrap_or_else(|| "it does not answer".into());
             return Err(Failure::Message(format!("the engine cannot be started: {why}")));
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
+        if why.is_some() && tried.elapsed() > AGAIN {
+            why = start(global)?;
+            tried = Instant::now();
+        }
     }
     Ok(client)
 }

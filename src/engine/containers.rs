@@ -284,7 +284,7 @@ impl Engine {
     }
 
     /// A container could not be stopped: as long as it runs, it is restarted as before.
-    fn take_back_stop(&self, container: &Container, was_stopped: bool) {
+    pub(super) fn take_back_stop(&self, container: &Container, was_stopped: bool) {
         self.update(container, |record| {
             record.restart_begun = false;
             if record.state.status().is_alive() {

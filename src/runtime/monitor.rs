@@ -676,7 +676,7 @@ fn lock_run_directory(log: &Path) -> Result<Flock<File>, StepFailed> {
     let why = if is_full {
         "No space left on device: the last lines of its last run wait for room on the disk; make room, and start it again"
     } else {
-        "the monitor of its last run has not ended yet: it is stopped, or waits for its disk; start it again once it has ended"
+        "another monitor runs the container: that of its last run has not ended, since it is stopped or waits for its disk; start it again once it has"
     };
     Err(StepFailed::because("opening the log", why))
 }

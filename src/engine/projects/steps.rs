@@ -243,9 +243,12 @@ async fn recreate(
         if start_first {
             engine.start(&new).await?;
         }
+        // Before it is touched: an engine that finds it ended must know that it was to go.
+        engine.change(old, |record| record.stop_requested(false))?;
         engine.stop_and_remove(old, context.timeout, context.renew_anonymous).await
     };
     if let Err(error) = replaced.await {
+        engine.take_back_stop(old, before.stopped_by_user);
         let _ = engine.remove(&new, true, false).await;
         return Err(error);
     }
