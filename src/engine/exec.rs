@@ -301,11 +301,12 @@ impl Engine {
             }
         };
         drop(ended);
-        // What it had written by then is in the pipes, which a container may have made larger, and may go on to fill.
+        // What it had written by then is in the pipes, which a container may have made larger, and may go on to fill. The pipe
+        // itself is read: tokio's `try_read` does not ask the kernel until it has heard that something is there.
         for pipe in [&output, &error] {
             let mut left = PIPE;
             while left > 0
-                && let Ok(n @ 1..) = pipe.try_read(&mut out)
+                && let Ok(n @ 1..) = nix::unistd::read(pipe, &mut out)
             {
                 excerpt.push(&out[..n]);
                 left = left.saturating_sub(n);
