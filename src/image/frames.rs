@@ -194,11 +194,13 @@ mod tests {
         Ok(plain)
     }
 
-    const SMALL: Windows = Windows::new(128 << 20, Duration::from_millis(50));
+    fn small() -> Windows {
+        Windows::new(128 << 20, Duration::from_millis(50))
+    }
 
     #[test]
     fn frames_follow_each_other_whatever_their_windows() {
-        let windows = SMALL;
+        let windows = small();
         // Frames shorter than a header can be, a skippable one, one of known size, and windows that grow and shrink.
         let mut skippable = vec![0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0];
         skippable.extend(b"xyz");
@@ -217,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_large_window_waits_for_the_others() {
-        let windows = SMALL;
+        let windows = small();
         let begun = |log: u8| {
             let header: &'static [u8] = Box::leak(Box::new(claim(log)));
             let mut frames = Frames::within(&windows, header).unwrap();
