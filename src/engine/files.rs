@@ -13,6 +13,7 @@ use crate::image::unpack::UnpackError;
 use crate::image::{Image, ImageRef, is_full};
 use crate::runtime::sys::regular::open_regular_at;
 use crate::runtime::sys::removal;
+use crate::runtime::targets::clean;
 use crate::runtime::{overlay, user};
 use nix::fcntl::{AtFlags, OFlag, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, major, minor};
@@ -22,7 +23,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use tar::{Builder, EntryType, Header};
 use xattr::FileExt;
 
@@ -292,19 +293,6 @@ fn missing(container: &Container, path: &str, error: &io::Error) -> EngineError 
         Some(libc::EROFS) => EngineError::Conflict(format!("{path} in {} is read-only", container.name())),
         _ => EngineError::Invalid(format!("{path} in {}: {error}", container.name())),
     }
-}
-
-/// A path without its root, `.` and `..`.
-fn clean(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::Normal(name) => clean.push(name),
-            Component::ParentDir => drop(clean.pop()),
-            _ => {}
-        }
-    }
-    clean
 }
 
 /// What is at a path; a symlink at its end is the symlink itself, unless it is to be followed.

@@ -1,6 +1,6 @@
 //! Networks beyond the plain bridge: options, both families, other drivers, other protocols.
 
-use crate::support::{Stack, eventually, inside, sleeping};
+use crate::support::{Stack, eventually, inside, question, sleeping};
 
 #[test]
 fn networks_have_dockers_options() {
@@ -501,18 +501,6 @@ fn flows_of_udp_follow_what_is_published() {
     eventually("the flow comes to the new container", 5, || ask().is_some_and(|said| said.contains("two")));
     host.wharf(&stack, &["down"]);
     stack.wharf(&["engine", "stop"]).ok();
-}
-
-/// A question of DNS for a name's IPv4 address.
-fn question(id: u16, name: &str) -> Vec<u8> {
-    let mut bytes = id.to_be_bytes().to_vec();
-    bytes.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    for label in name.split('.') {
-        bytes.push(label.len() as u8);
-        bytes.extend(label.as_bytes());
-    }
-    bytes.extend([0, 0, 1, 0, 1]);
-    bytes
 }
 
 const RESOLVER: &str = "127.0.0.11:53";

@@ -2,7 +2,7 @@
 //! commands are answered meanwhile.
 
 use super::APP;
-use crate::support::{Stack, eventually, inside};
+use crate::support::{Stack, eventually, inside, question};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
@@ -69,18 +69,6 @@ fn connections(to: SocketAddr, number: usize) -> Vec<socket2::Socket> {
         all.extend(some);
     }
     all
-}
-
-/// A question of DNS for a name's IPv4 address.
-fn question(id: u16, name: &str) -> Vec<u8> {
-    let mut bytes = id.to_be_bytes().to_vec();
-    bytes.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    for label in name.split('.') {
-        bytes.push(label.len() as u8);
-        bytes.extend(label.as_bytes());
-    }
-    bytes.extend([0, 0, 1, 0, 1]);
-    bytes
 }
 
 /// A number of the test's own, for its subnet.

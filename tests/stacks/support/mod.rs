@@ -63,6 +63,18 @@ pub fn inside<T: Send + 'static>(stack: &Stack, service: &str, work: impl FnOnce
     thread.join().expect("thread")
 }
 
+/// A question of DNS for a name's IPv4 address.
+pub fn question(id: u16, name: &str) -> Vec<u8> {
+    let mut bytes = id.to_be_bytes().to_vec();
+    bytes.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    for label in name.split('.') {
+        bytes.push(label.len() as u8);
+        bytes.extend(label.as_bytes());
+    }
+    bytes.extend([0, 0, 1, 0, 1]);
+    bytes
+}
+
 /// A tar of a root file system with busybox alone, made once.
 pub fn busybox_tar() -> &'static Path {
     static TAR: OnceLock<tempfile::NamedTempFile> = OnceLock::new();
