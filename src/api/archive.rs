@@ -1,7 +1,7 @@
 //! A container's files as archives: `/archive` both ways, `/export`, `/changes`, `/commit`.
 
 use super::reply::{self, Query, Reply};
-use crate::engine::files::{ChangeKind, Commit, PathStat};
+use crate::engine::containers::files::{ChangeKind, Commit, PathStat};
 use crate::engine::{Engine, EngineError};
 use crate::image::ImageError;
 use base64::Engine as _;

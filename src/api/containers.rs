@@ -448,7 +448,7 @@ pub async fn prune(engine: &Arc<Engine>, query: &Query) -> Reply {
         let record = container.record();
         let labelled = reply::labelled(&record.spec.labels, &filters);
         if labelled && matches!(record.state.status(), Status::Created | Status::Exited) {
-            bytes += crate::engine::usage::disk_usage(&engine.written_by(&container.id));
+            bytes += crate::engine::containers::usage::disk_usage(&engine.written_by(&container.id));
             let worker = engine.clone();
             reply::to_its_end(async move { worker.remove(&container, false, false).await }).await?;
             removed.push(record.id);

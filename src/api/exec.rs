@@ -2,7 +2,7 @@
 
 use super::connections::Stream;
 use super::reply::{self, Query, Reply};
-use crate::engine::exec::{Exec, Streams};
+use crate::engine::containers::exec::{Exec, Streams};
 use crate::engine::{Engine, EngineError};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode, header};

@@ -130,7 +130,7 @@ pub async fn volumes(engine: &Arc<Engine>, method: &Method, rest: &[&str], query
             let all = filters.get("all").is_some_and(|values| values.iter().any(|v| v == "true" || v == "1"));
             let (mut removed, mut bytes) = (Vec::new(), 0);
             for volume in engine.volumes().into_iter().filter(|v| (all || v.anonymous) && labelled(&v.labels, &filters)) {
-                let size = crate::engine::usage::disk_usage(&engine.volume_data(&volume.name));
+                let size = crate::engine::containers::usage::disk_usage(&engine.volume_data(&volume.name));
                 if engine.remove_volume(&volume.name).is_ok() {
                     bytes += size;
                     removed.push(volume.name);

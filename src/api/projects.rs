@@ -1,7 +1,7 @@
 //! `/projects`: `up` and `down` as one request each, whose answer is the progress, a JSON object a line.
 
 use super::reply::{self, Reply};
-use crate::engine::convert::LABEL_PROJECT;
+use crate::engine::projects::convert::LABEL_PROJECT;
 use crate::engine::projects::{Progress, ProgressSender, RunRequest, UpRequest};
 use crate::engine::{Engine, EngineError};
 use crate::plan::DownOptions;

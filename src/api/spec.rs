@@ -1,12 +1,13 @@
 //! Docker's forms of what is to be made (the bodies of `POST /containers/create`, `/networks/create` and `/exec`) as the engine's.
 
-use crate::engine::exec::NewExec;
+use crate::engine::containers::exec::NewExec;
+use crate::engine::launch::devices;
 use crate::engine::networks::{NewNetwork, NewPool};
 use crate::engine::record::{
     BlkioSpec, ContainerRecord, ContainerSpec, DeviceSpec, EndpointSpec, HealthSpec, LogSpec, MountKind, MountSpec, NetworkMode,
     PortSpec, ResourceSpec, RestartPolicy, Sharing, volumes_from,
 };
-use crate::engine::{EngineError, devices, networks};
+use crate::engine::{EngineError, networks};
 use serde_json::Value;
 
 /// wharf's own addition to Docker's `HostConfig`: [`ContainerSpec::client_removes`].

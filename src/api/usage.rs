@@ -1,7 +1,7 @@
 //! `top`, `stats` and `/system/df`: what containers, images and volumes use.
 
 use super::reply::{self, Query, Reply};
-use crate::engine::usage::{Usage, disk_usage};
+use crate::engine::containers::usage::{Usage, disk_usage};
 use crate::engine::{Container, Engine, EngineError};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 /// `GET /containers/{id}/top`: the columns of `ps -ef`.
 pub fn top(engine: &Engine, id: &str) -> Reply {
     let container = engine.container(id)?;
-    let row = |p: crate::engine::usage::Process| {
+    let row = |p: crate::engine::containers::usage::Process| {
         json!([p.user, p.pid.to_string(), p.ppid.to_string(), p.cpu.to_string(), p.started, p.tty, p.time, p.command])
     };
     let rows: Vec<Value> = engine.processes(&container)?.into_iter().map(row).collect();

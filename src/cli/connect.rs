@@ -2,9 +2,9 @@
 
 use super::{Failure, Global};
 use crate::api::client::Client;
-use crate::engine::lifecycle::socket_path;
-use crate::engine::revival::log_path;
-use crate::engine::roots::prepare_run_root;
+use crate::engine::process::lifecycle::socket_path;
+use crate::engine::process::revival::log_path;
+use crate::engine::process::roots::prepare_run_root;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

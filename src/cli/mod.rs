@@ -1,42 +1,18 @@
 //! The command line: arguments, the project, requests to the engine, output.
 //!
-//! A file a command; [`connect`] finds or starts the engine, [`project`] loads the Compose files, [`output`] draws.
+//! A file a command: [`project`] has those of a project and loads the Compose files, [`objects`] those of containers, images,
+//! networks and volumes by name; [`connect`] finds or starts the engine, [`output`] draws.
 
 #[macro_use]
-mod stdout;
-
-mod attach;
-mod build;
-mod check;
-mod config;
-mod connect;
-mod container;
-mod cp;
-mod down;
-mod engine;
-mod events;
-mod exec;
-mod export;
-mod format;
-mod graph;
-mod images;
-mod lifecycle;
-mod login;
-mod logs;
-mod network;
 mod output;
+
+mod connect;
+mod objects;
 mod project;
-mod ps;
-mod push;
-mod run;
-mod system;
-mod template;
-mod terminal;
-mod up;
-mod usage;
-mod watch;
 
 use clap::{Args, Parser, Subcommand};
+use objects::{container, engine, images, login, network, system};
+use project::{attach, build, config, cp, down, events, exec, export, graph, lifecycle, logs, ps, push, run, up, usage, watch};
 use std::path::PathBuf;
 use std::process::ExitCode;
 

@@ -28,7 +28,7 @@ pub enum EngineError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
-    Journal(#[from] super::journal::JournalError),
+    Journal(#[from] crate::engine::state::journal::JournalError),
     #[error("{doing}: {source}")]
     Io { doing: String, source: std::io::Error },
     /// The container's process could not be started; the code is the one that Docker gives.

@@ -1,47 +1,26 @@
 //! The engine: owns every decision and all state.
 //!
-//! [`record`] is what is known, [`journal`] how it survives; [`registry`] finds and names; [`containers`] starts,
-//! stops and removes; [`supervise`] follows what monitors say and restarts; [`health`] probes; [`projects`] executes plans;
-//! [`adopt`] takes over what an earlier engine left; [`lifecycle`] is the process itself, [`revival`] how it begins again.
+//! [`record`] is what is known, [`state`] how it survives; [`containers`] finds, starts, supervises and removes them, [`launch`]
+//! makes what a monitor starts from; [`projects`] executes plans; [`recovery`] takes over what an earlier engine left;
+//! [`process`] is the process itself.
 //!
 //! Locks are taken in this order: a project's turn, a container's turn, networks, the registry of containers, a container's record,
 //! what lives beside it, the journal.
 
-pub mod adopt;
-pub mod build;
-mod cdi;
-mod container;
 pub mod containers;
-mod control_groups;
-pub mod convert;
-pub mod devices;
-mod directories;
 pub mod error;
-mod etc;
 pub mod events;
-pub mod exec;
-pub mod files;
-mod health;
-mod hooks;
-mod journal;
-mod launching;
-pub mod lifecycle;
-mod link;
-mod locks;
+mod images;
+pub mod launch;
 pub mod networks;
+pub mod process;
 pub mod projects;
 pub mod record;
 pub mod recovery;
-mod registry;
-pub mod revival;
-pub mod roots;
-mod sharing;
-mod shutdown;
-mod supervise;
-pub mod usage;
+mod state;
 pub mod volumes;
 
-pub use container::Container;
+pub use containers::container::Container;
 pub use error::EngineError;
 pub use events::Event;
 
@@ -53,8 +32,8 @@ use crate::network::firewall::Firewall;
 use crate::runtime::cgroup::Hierarchy;
 use crate::runtime::scope::Scope;
 use indexmap::IndexMap;
-use journal::{Journal, Room};
 use record::{ContainerRecord, NetworkRecord, Status, Transition, VolumeRecord};
+use state::journal::{Journal, Room};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -83,17 +62,17 @@ pub struct Engine {
     firewall: Arc<Firewall>,
     flows: Arc<networks::Flows>,
     names: Arc<Names>,
-    containers: registry::Containers,
+    containers: containers::registry::Containers,
     networks: Mutex<IndexMap<String, NetworkRecord>>,
     volumes: Mutex<IndexMap<String, VolumeRecord>>,
     /// Names of volumes that are being made or removed.
-    volume_names: registry::Reservations,
+    volume_names: containers::registry::Reservations,
     /// Names of volumes and networks that a container which is being made is about to have.
-    volume_uses: registry::Uses,
-    network_uses: registry::Uses,
+    volume_uses: containers::registry::Uses,
+    network_uses: containers::registry::Uses,
     /// Who changes which project.
     projects: projects::Queues,
-    execs: exec::Execs,
+    execs: containers::exec::Execs,
     pub events: events::Events,
     /// This program, from a read-only mount of its own: what monitors and, in them, containers' first processes run.
     program: OwnedFd,

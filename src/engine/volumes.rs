@@ -1,10 +1,10 @@
 //! Named and anonymous volumes: directories below the data root.
 
-use super::directories::{Draft, Removal, manifest_of, write_manifest};
 use super::error::{EngineError, state_error};
 use super::record::VolumeRecord;
 use super::recovery::Kind;
 use super::{Engine, locked};
+use crate::engine::state::directories::{Draft, Removal, manifest_of, write_manifest};
 use crate::runtime::quota;
 use crate::units;
 use indexmap::IndexMap;

@@ -304,7 +304,7 @@ class Compaction(Rename):
 
     def prepare(self, lab):
         lab.ok("container", "create", "--name", "one", "--label", f"large={'x' * 110_000}", IMAGE, "true")
-        # The journal is written anew when it has 4 MiB more than twice what is live (src/engine/journal.rs); the rename after
+        # The journal is written anew when it has 4 MiB more than twice what is live (src/engine/state/journal/); the rename after
         # these does it.
         limit, path = (4 << 20) + 2 * 111_000, f"{lab.data}/state.journal"
         names = ["one", "three"]

@@ -188,7 +188,7 @@ impl Engine {
 
     /// Who of wharf's containers has a port.
     fn owner_of(&self, own_id: &str, port: u16, protocol: &str) -> Option<String> {
-        use crate::engine::convert::{LABEL_PROJECT, LABEL_SERVICE};
+        use crate::engine::projects::convert::{LABEL_PROJECT, LABEL_SERVICE};
         let owner = self.containers().into_iter().filter(|c| c.id != own_id && c.status().is_alive()).find(|c| {
             c.with_record(|record| record.bound_ports.iter().any(|(_, p, _, number)| *number == port && p == protocol))
         })?;

@@ -1,5 +1,7 @@
 //! Projects: observed, planned, and brought to where they are wanted, with as much at once as the plan allows.
 
+pub mod convert;
+
 mod queue;
 mod recovery;
 mod steps;
@@ -7,13 +9,13 @@ mod steps;
 use queue::Change;
 pub(super) use queue::Queues;
 
-use super::convert::{self, Origin, Shared};
 use super::error::{EngineError, state_error};
 use super::record::{self, ContainerRecord, ContainerSpec, NetworkMode, ProjectRecord};
 use super::{Container, Engine};
 use crate::compose::model::Project;
 use crate::image::{ImageRef, Progress as PullProgress};
 use crate::plan::{self, DownOptions, Observed, ObservedContainer, ObservedNetwork, Operation, Plan, UpOptions};
+use convert::{Origin, Shared};
 use indexmap::IndexMap;
 use queue::ProjectTurn;
 use serde::{Deserialize, Serialize};

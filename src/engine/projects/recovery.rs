@@ -1,8 +1,8 @@
 //! Ending what an earlier engine has left half done: restarts and recreations of containers.
 
 use super::queue::Change;
-use crate::engine::convert::LABEL_PROJECT;
 use crate::engine::error::EngineError;
+use crate::engine::projects::convert::LABEL_PROJECT;
 use crate::engine::record::Replacement;
 use crate::engine::recovery::Kind;
 use crate::engine::{Container, Engine};

@@ -3,9 +3,9 @@
 use super::{Context, Progress, is_one_off};
 use crate::compose::model::Condition;
 use crate::engine::Container;
-use crate::engine::convert;
 use crate::engine::error::EngineError;
 use crate::engine::networks::NewNetwork;
+use crate::engine::projects::convert;
 use crate::engine::record::{ContainerRecord, ContainerSpec, HealthStatus, Replacement, Status};
 use crate::engine::volumes::NewVolume;
 use crate::plan::{Operation, Plan};

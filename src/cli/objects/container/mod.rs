@@ -1,0 +1,441 @@
+//! `wharf container`: single containers, by name or id, as `docker container` has them. [`new`] is what one is made with,
+//! [`limits`] a part of it.
+
+mod limits;
+mod new;
+
+use super::network;
+use super::network::{confirmed, delete_each, inspect};
+use crate::api::client::{Client, ClientError};
+use crate::api::reply::escape;
+use crate::cli::output::bytes;
+use crate::cli::output::format::{Column, Listing};
+use crate::cli::project::ps::Listed;
+use crate::cli::project::{attach, cp, exec, export, logs, usage};
+use crate::cli::{Failure, Global, Outcome, connect};
+use futures::future::try_join_all;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+#[derive(clap::Subcommand, Debug)]
+pub enum Container {
+    /// Join the terminal to a running container.
+    Attach {
+        #[command(flatten)]
+        how: attach::How,
+        container: String,
+    },
+    /// Make an image of a container.
+    Commit {
+        #[command(flatten)]
+        how: export::CommitHow,
+        container: String,
+        reference: String,
+    },
+    /// Copy files between a container (NAME:PATH) and this machine.
+    Cp {
+        #[command(flatten)]
+        how: cp::How,
+        source: String,
+        destination: String,
+    },
+    /// Create a container without starting it.
+    Create(Box<new::Create>),
+    /// Show which files a container has added (A), changed (C) and deleted (D).
+    Diff { container: String },
+    /// Run a command in a running container.
+    Exec(Box<Exec>),
+    /// Write a container's files as a tar archive.
+    Export {
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        container: String,
+    },
+    /// Print what is known of containers, in JSON.
+    Inspect {
+        /// A template, such as '{{.State.Status}}'; json is on one line.
+        #[arg(short, long, value_name = "TEMPLATE")]
+        format: Option<String>,
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Send a signal to containers.
+    Kill {
+        #[arg(short, long, default_value = "SIGKILL")]
+        signal: String,
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Show the output of a container.
+    Logs {
+        #[command(flatten)]
+        how: logs::How,
+        container: String,
+    },
+    /// List containers.
+    #[command(alias = "list", alias = "ps")]
+    Ls {
+        /// Those that do not run as well.
+        #[arg(short, long)]
+        all: bool,
+        #[command(flatten)]
+        listing: Listing,
+        /// The newest ones, whatever their state.
+        #[arg(short = 'n', long, value_name = "NUMBER")]
+        last: Option<usize>,
+        /// The newest one, whatever its state.
+        #[arg(short, long)]
+        latest: bool,
+        /// Those that fulfil a condition: id=, name=, label=, network=, volume=, ancestor=, exited= or status=; may be repeated.
+        #[arg(short, long, value_name = "KEY=VALUE", value_parser = filter)]
+        filter: Vec<(String, String)>,
+    },
+    /// Freeze containers.
+    Pause {
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Show the published ports of a container.
+    Port { container: String },
+    /// Remove containers that do not run.
+    Prune {
+        /// Do not ask.
+        #[arg(short, long)]
+        force: bool,
+        /// Those with a label alone, label=NAME[=VALUE]; may be repeated.
+        #[arg(long, value_name = "KEY=VALUE", value_parser = crate::cli::objects::network::label_filter)]
+        filter: Vec<(String, String)>,
+    },
+    /// Give a container another name.
+    Rename { container: String, name: String },
+    /// Stop and start containers.
+    Restart {
+        #[command(flatten)]
+        how: StopHow,
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Remove containers.
+    #[command(alias = "remove")]
+    Rm {
+        /// Running ones as well.
+        #[arg(short, long)]
+        force: bool,
+        /// Their anonymous volumes as well.
+        #[arg(short, long)]
+        volumes: bool,
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Create a container and start it.
+    Run(Box<new::Run>),
+    /// Start containers that exist.
+    Start {
+        /// Show its output, and pass signals on: of one container.
+        #[arg(short, long)]
+        attach: bool,
+        /// Give it this standard input, too.
+        #[arg(short, long)]
+        interactive: bool,
+        #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
+        detach_keys: String,
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Show what containers use.
+    Stats {
+        #[command(flatten)]
+        how: usage::StatsHow,
+        /// By default all that run.
+        containers: Vec<String>,
+    },
+    /// Stop containers.
+    Stop {
+        #[command(flatten)]
+        how: StopHow,
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Show the processes of a container.
+    Top { container: String },
+    /// Thaw containers.
+    Unpause {
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Change the limits or the restart policy of containers.
+    Update {
+        /// Bytes of memory, such as 512m.
+        #[arg(short, long)]
+        memory: Option<String>,
+        /// Bytes of memory and swap together.
+        #[arg(long)]
+        memory_swap: Option<String>,
+        /// Number of processors, such as 1.5.
+        #[arg(long)]
+        cpus: Option<f64>,
+        #[arg(short, long)]
+        cpu_shares: Option<u64>,
+        #[arg(long)]
+        cpuset_cpus: Option<String>,
+        /// Memory nodes, such as 0-1.
+        #[arg(long)]
+        cpuset_mems: Option<String>,
+        /// Microseconds.
+        #[arg(long)]
+        cpu_period: Option<u64>,
+        /// Microseconds.
+        #[arg(long)]
+        cpu_quota: Option<i64>,
+        /// Bytes of memory that it keeps when others need it.
+        #[arg(long)]
+        memory_reservation: Option<String>,
+        /// 10 to 1000.
+        #[arg(long)]
+        blkio_weight: Option<u16>,
+        #[arg(long)]
+        pids_limit: Option<i64>,
+        #[arg(long, value_name = "POLICY")]
+        restart: Option<String>,
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Wait until containers have ended, and print their exit codes.
+    Wait {
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Exec {
+    #[arg(short, long)]
+    detach: bool,
+    #[arg(short, long)]
+    env: Vec<String>,
+    /// File with variables; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    #[arg(short, long)]
+    interactive: bool,
+    #[arg(short, long)]
+    tty: bool,
+    #[arg(long)]
+    privileged: bool,
+    #[arg(short, long)]
+    user: Option<String>,
+    #[arg(short, long)]
+    workdir: Option<String>,
+    #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
+    detach_keys: String,
+    container: String,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    command: Vec<String>,
+}
+
+/// Does something to several containers at once, and prints the names of those it was done to.
+async fn each(client: &Client, containers: &[String], action: &str) -> Outcome {
+    let asked = containers.iter().map(|name| async move {
+        client.post::<Value>(&format!("/containers/{}/{action}", escape(name)), &Value::Null).await?;
+        println!("{name}");
+        Ok::<_, ClientError>(())
+    });
+    try_join_all(asked).await?;
+    Ok(())
+}
+
+/// A condition of `--filter`.
+fn filter(text: &str) -> Result<(String, String), String> {
+    network::condition(text, &["id", "name", "label", "network", "volume", "ancestor", "exited", "status"])
+}
+
+async fn listed(client: &Client, all: bool, filters: &[(String, String)]) -> Result<Vec<Listed>, Failure> {
+    let filters = network::filters(filters);
+    Ok(client.get(&format!("/containers/json?all={}&filters={filters}", u8::from(all))).await?)
+}
+
+/// How containers are stopped.
+#[derive(clap::Args, Debug)]
+pub struct StopHow {
+    /// Between the signal and SIGKILL; -1 is without end.
+    #[arg(short, long, alias = "timeout", value_name = "SECONDS", allow_hyphen_values = true)]
+    time: Option<i64>,
+    /// Another signal than the container's own.
+    #[arg(short, long)]
+    signal: Option<String>,
+}
+
+impl StopHow {
+    fn action(&self, action: &str) -> String {
+        let time = self.time.map(|seconds| format!("t={seconds}"));
+        let signal = self.signal.as_ref().map(|signal| format!("signal={}", escape(signal)));
+        let query: Vec<String> = time.into_iter().chain(signal).collect();
+        format!("{action}?{}", query.join("&"))
+    }
+}
+
+const COLUMNS: [Column; 7] = [
+    ("ID", "CONTAINER ID"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("RunningFor", "CREATED"),
+    ("Status", "STATUS"),
+    ("Ports", "PORTS"),
+    ("Names", "NAMES"),
+];
+
+pub async fn container(global: &Global, command: Container) -> Outcome {
+    let client = connect::engine(global).await?;
+    let of = |name: &str, what: &str| format!("/containers/{}/{what}", escape(name));
+    match command {
+        Container::Attach { how, container } => attach::to_container(&client, &escape(&container), &how).await?,
+        Container::Commit { how, container, reference } => {
+            export::commit_container(&client, &escape(&container), &reference, &how).await?;
+        }
+        Container::Cp { how, source, destination } => {
+            let place = cp::place(&source).or(cp::place(&destination));
+            let (name, _) =
+                place.ok_or_else(|| Failure::Message("one of the two must be in a container: write NAME:PATH".into()))?;
+            cp::copy(&client, &escape(name), &source, &destination, how).await?;
+        }
+        Container::Create(command) => println!("{}", new::create(&client, &command).await?),
+        Container::Diff { container } => {
+            let changes: Vec<Value> = client.get(&of(&container, "changes")).await?;
+            for change in changes {
+                let kind = ["C", "A", "D"].get(change["Kind"].as_u64().unwrap_or(0) as usize).copied().unwrap_or("C");
+                println!("{kind} {}", change["Path"].as_str().unwrap_or_default());
+            }
+        }
+        Container::Exec(command) => {
+            let request = exec::Request {
+                command: command.command,
+                env: new::variables(&command.env_file, &command.env)?,
+                user: command.user,
+                workdir: command.workdir,
+                privileged: command.privileged,
+                tty: command.tty,
+                stdin: command.interactive,
+            };
+            exec::in_container(&client, &escape(&command.container), request, command.detach, &command.detach_keys).await?;
+        }
+        Container::Export { output, container } => export::export_container(&client, &escape(&container), output).await?,
+        Container::Inspect { format, containers } => {
+            inspect(&client, format.as_deref(), containers.iter().map(|name| of(name, "json"))).await?;
+        }
+        Container::Kill { signal, containers } => {
+            each(&client, &containers, &format!("kill?signal={}", escape(&signal))).await?;
+        }
+        Container::Logs { how, container } => logs::of_container(&client, &container, &how).await?,
+        Container::Ls { all, listing: Listing { quiet, no_trunc, format }, last, latest, filter } => {
+            let newest = if latest { Some(1) } else { last };
+            let mut list = listed(&client, all || newest.is_some(), &filter).await?;
+            if let Some(newest) = newest {
+                list.sort_by_key(|container| std::cmp::Reverse(container.created));
+                list.truncate(newest);
+            }
+            let id = |c: &Listed| if no_trunc { c.id.clone() } else { c.id[..12].to_string() };
+            if quiet {
+                list.iter().for_each(|c| println!("{}", id(c)));
+                return Ok(());
+            }
+            let rows: Vec<Value> = list.iter().map(|container| container.described(!no_trunc)).collect();
+            format.print(&COLUMNS, &rows)?;
+        }
+        Container::Pause { containers } => each(&client, &containers, "pause").await?,
+        Container::Port { container } => {
+            let found: Value = client.get(&of(&container, "json")).await?;
+            for (port, bindings) in found["NetworkSettings"]["Ports"].as_object().into_iter().flatten() {
+                for binding in bindings.as_array().into_iter().flatten() {
+                    let text = |key: &str| binding[key].as_str().unwrap_or_default().to_string();
+                    println!("{port} -> {}:{}", text("HostIp"), text("HostPort"));
+                }
+            }
+        }
+        Container::Prune { force, filter } => {
+            if confirmed("This removes all containers that do not run.", force)? {
+                let pruned: Value =
+                    client.post(&format!("/containers/prune?filters={}", network::filters(&filter)), &Value::Null).await?;
+                let removed = pruned["ContainersDeleted"].as_array();
+                removed.into_iter().flatten().for_each(|id| println!("{}", id.as_str().unwrap_or_default()));
+                println!("Total reclaimed space: {}", bytes(pruned["SpaceReclaimed"].as_u64().unwrap_or(0)));
+            }
+        }
+        Container::Rename { container, name } => {
+            client.post::<Value>(&of(&container, &format!("rename?name={}", escape(&name))), &Value::Null).await?;
+        }
+        Container::Restart { how, containers } => each(&client, &containers, &how.action("restart")).await?,
+        Container::Rm { force, volumes, containers } => {
+            let query = format!("?force={}&v={}", u8::from(force), u8::from(volumes));
+            delete_each(&client, &containers, |name| format!("/containers/{}{query}", escape(name))).await?;
+        }
+        Container::Run(command) => new::run(&client, *command).await?,
+        Container::Start { attach, interactive, detach_keys, containers } => match containers.as_slice() {
+            [one] if attach || interactive => {
+                let known: Value = client.get(&of(one, "json")).await?;
+                let id = known["Id"].as_str().unwrap_or_default();
+                let stay = attach::Stay {
+                    keep: true,
+                    which: attach::Which::output(interactive),
+                    detach_keys,
+                    ..attach::Stay::default()
+                };
+                attach::start_and_stay(&client, id, stay).await?;
+            }
+            _ if attach || interactive => {
+                return Err(Failure::Message("only one container can be attached to at once".into()));
+            }
+            _ => each(&client, &containers, "start").await?,
+        },
+        Container::Stats { how, containers } => {
+            let list = || async {
+                let mut list = listed(&client, how.all || !containers.is_empty(), &[]).await?;
+                list.retain(|c| containers.is_empty() || containers.iter().any(|n| n == c.name() || c.id.starts_with(n)));
+                Ok(list)
+            };
+            usage::show(&client, &how, list).await?;
+        }
+        Container::Stop { how, containers } => each(&client, &containers, &how.action("stop")).await?,
+        Container::Top { container } => println!("{}", usage::processes(&client, &escape(&container)).await?),
+        Container::Unpause { containers } => each(&client, &containers, "unpause").await?,
+        Container::Update {
+            memory,
+            memory_swap,
+            memory_reservation,
+            cpus,
+            cpu_shares,
+            cpu_period,
+            cpu_quota,
+            cpuset_cpus,
+            cpuset_mems,
+            blkio_weight,
+            pids_limit,
+            restart,
+            containers,
+        } => {
+            let body = json!({
+                "Memory": limits::size(memory.as_ref())?,
+                "MemorySwap": limits::size(memory_swap.as_ref())?,
+                "MemoryReservation": limits::size(memory_reservation.as_ref())?,
+                "CpuPeriod": cpu_period,
+                "CpuQuota": cpu_quota,
+                "BlkioWeight": blkio_weight,
+                "NanoCpus": cpus.map(|cpus| (cpus * 1e9) as i64),
+                "CpuShares": cpu_shares,
+                "CpusetCpus": cpuset_cpus,
+                "CpusetMems": cpuset_mems,
+                "PidsLimit": pids_limit,
+                "RestartPolicy": restart.as_deref().map(new::restart_policy).transpose()?,
+            });
+            for name in &containers {
+                client.post::<Value>(&of(name, "update"), &body).await?;
+                println!("{name}");
+            }
+        }
+        Container::Wait { containers } => {
+            for name in &containers {
+                println!("{}", attach::exit_code(&client, &escape(name)).await?);
+            }
+        }
+    }
+    Ok(())
+}

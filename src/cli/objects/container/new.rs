@@ -1,0 +1,570 @@
+//! What a container is made with: the options of `docker run`, as the body of `POST /containers/create`.
+
+use super::limits::{Limits, size};
+use crate::api::client::Client;
+use crate::api::reply::escape;
+use crate::api::spec::CLIENT_REMOVES;
+use crate::cli::objects::images;
+use crate::cli::objects::network::pairs;
+use crate::cli::output::Steps;
+use crate::cli::project::attach;
+use crate::cli::{Failure, Outcome};
+use crate::compose::model::ServiceVolume;
+use crate::compose::short;
+use serde_json::{Map, Value, json};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// `container run`.
+#[derive(clap::Args, Debug)]
+pub struct Run {
+    /// Leave it running in the background, and print its id.
+    #[arg(short, long)]
+    detach: bool,
+    /// Remove it, and its anonymous volumes, when it has ended.
+    #[arg(long)]
+    rm: bool,
+    /// Keys that leave it running, typed at a terminal.
+    #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
+    detach_keys: String,
+    /// Join this stream alone: stdin, stdout or stderr; may be repeated.
+    #[arg(short, long, value_name = "STREAM", value_parser = ["stdin", "stdout", "stderr"], ignore_case = true)]
+    attach: Vec<String>,
+    /// Pass signals on to the container.
+    #[arg(
+        long,
+        default_value_t = true,
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        default_missing_value = "true",
+        require_equals = true,
+        value_name = "BOOL"
+    )]
+    sig_proxy: bool,
+    #[command(flatten)]
+    new: New,
+}
+
+/// `container create`.
+#[derive(clap::Args, Debug)]
+pub struct Create {
+    /// Remove it, and its anonymous volumes, when it has ended.
+    #[arg(long)]
+    rm: bool,
+    #[command(flatten)]
+    new: New,
+}
+
+#[derive(clap::Args, Debug)]
+struct New {
+    #[arg(long)]
+    name: Option<String>,
+    /// Variable, NAME=VALUE, or NAME of this process's; may be repeated.
+    #[arg(short, long)]
+    env: Vec<String>,
+    /// File with variables; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Volume, [SOURCE:]TARGET[:ro]; may be repeated.
+    #[arg(short, long)]
+    volume: Vec<String>,
+    /// Mount: type=bind|volume|tmpfs|image,source=...,target=...[,readonly]; may be repeated.
+    #[arg(long)]
+    mount: Vec<String>,
+    /// File system in memory, PATH[:OPTIONS]; may be repeated.
+    #[arg(long)]
+    tmpfs: Vec<String>,
+    /// Container whose volumes it mounts, NAME[:ro]; may be repeated.
+    #[arg(long, value_name = "CONTAINER")]
+    volumes_from: Vec<String>,
+    /// Port to publish, [HOST:]CONTAINER; may be repeated.
+    #[arg(short, long)]
+    publish: Vec<String>,
+    /// Publish every port that the image exposes, or --expose, on one that is free.
+    #[arg(short = 'P', long)]
+    publish_all: bool,
+    /// Port that others may use; may be repeated.
+    #[arg(long, value_name = "PORT")]
+    expose: Vec<String>,
+    /// Label; may be repeated.
+    #[arg(short, long)]
+    label: Vec<String>,
+    /// File with labels; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    label_file: Vec<PathBuf>,
+    /// Annotation; may be repeated.
+    #[arg(long)]
+    annotation: Vec<String>,
+    /// Network, or host, none, container:NAME; may be repeated.
+    #[arg(long, alias = "net")]
+    network: Vec<String>,
+    /// Its address on the first network.
+    #[arg(long)]
+    ip: Option<String>,
+    /// Its IPv6 address on the first network.
+    #[arg(long)]
+    ip6: Option<String>,
+    /// Further name on the first network; may be repeated.
+    #[arg(long, alias = "net-alias")]
+    network_alias: Vec<String>,
+    /// Link-local address on the first network; may be repeated.
+    #[arg(long)]
+    link_local_ip: Vec<String>,
+    #[arg(long)]
+    mac_address: Option<String>,
+    /// Name of another container, NAME[:ALIAS]; may be repeated.
+    #[arg(long)]
+    link: Vec<String>,
+    #[arg(short, long)]
+    user: Option<String>,
+    /// Further group; may be repeated.
+    #[arg(long)]
+    group_add: Vec<String>,
+    #[arg(short, long)]
+    workdir: Option<String>,
+    #[arg(long)]
+    entrypoint: Option<String>,
+    #[arg(long)]
+    hostname: Option<String>,
+    #[arg(long)]
+    domainname: Option<String>,
+    /// no, always, unless-stopped, on-failure[:TIMES].
+    #[arg(long, default_value = "no")]
+    restart: String,
+    /// Keep standard input open.
+    #[arg(short, long)]
+    interactive: bool,
+    /// A terminal.
+    #[arg(short, long)]
+    tty: bool,
+    /// An init as process 1.
+    #[arg(long)]
+    init: bool,
+    /// OCI runtime to run it, by its name in PATH or its path; wharf's own by default.
+    #[arg(long, value_name = "RUNTIME")]
+    runtime: Option<String>,
+    #[arg(long)]
+    privileged: bool,
+    #[arg(long)]
+    read_only: bool,
+    #[arg(long)]
+    cap_add: Vec<String>,
+    #[arg(long)]
+    cap_drop: Vec<String>,
+    #[arg(long)]
+    security_opt: Vec<String>,
+    /// Device, PATH[:TARGET[:rwm]], or a CDI name; may be repeated.
+    #[arg(long)]
+    device: Vec<String>,
+    /// Rule of the devices controller; may be repeated.
+    #[arg(long, value_name = "RULE")]
+    device_cgroup_rule: Vec<String>,
+    /// GPUs: all, a number, or device=ID.
+    #[arg(long)]
+    gpus: Option<String>,
+    /// NAME:ADDRESS; may be repeated.
+    #[arg(long)]
+    add_host: Vec<String>,
+    #[arg(long)]
+    dns: Vec<String>,
+    #[arg(long, alias = "dns-opt")]
+    dns_option: Vec<String>,
+    #[arg(long)]
+    dns_search: Vec<String>,
+    /// host, or container:NAME.
+    #[arg(long)]
+    pid: Option<String>,
+    /// host, none, shareable, private or container:NAME.
+    #[arg(long)]
+    ipc: Option<String>,
+    /// host.
+    #[arg(long)]
+    uts: Option<String>,
+    /// host, which it is in any case.
+    #[arg(long, value_parser = ["host"])]
+    userns: Option<String>,
+    /// host or private.
+    #[arg(long, value_parser = ["host", "private"])]
+    cgroupns: Option<String>,
+    #[arg(long)]
+    cgroup_parent: Option<String>,
+    #[command(flatten)]
+    limits: Limits,
+    #[arg(long)]
+    stop_signal: Option<String>,
+    /// Seconds.
+    #[arg(long)]
+    stop_timeout: Option<u64>,
+    /// Command that tells whether it is healthy.
+    #[arg(long)]
+    health_cmd: Option<String>,
+    #[arg(long, value_parser = nanoseconds)]
+    health_interval: Option<u64>,
+    #[arg(long, value_parser = nanoseconds)]
+    health_timeout: Option<u64>,
+    #[arg(long, value_parser = nanoseconds)]
+    health_start_period: Option<u64>,
+    #[arg(long, value_parser = nanoseconds)]
+    health_start_interval: Option<u64>,
+    #[arg(long)]
+    health_retries: Option<u32>,
+    /// Not even the image's.
+    #[arg(long, conflicts_with = "health_cmd")]
+    no_healthcheck: bool,
+    /// none keeps no log.
+    #[arg(long)]
+    log_driver: Option<String>,
+    /// max-size=10m, max-file=3; may be repeated.
+    #[arg(long)]
+    log_opt: Vec<String>,
+    /// Write its id to a file, which must not be there yet.
+    #[arg(long, value_name = "FILE")]
+    cidfile: Option<PathBuf>,
+    /// os/architecture; this machine's is the only one that can run.
+    #[arg(long)]
+    platform: Option<String>,
+    /// Pull the image before: always, missing, never.
+    #[arg(long, default_value = "missing", value_parser = ["always", "missing", "never"])]
+    pull: String,
+    /// Show no progress of that.
+    #[arg(short, long)]
+    quiet: bool,
+    image: String,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+pub(super) fn wrong(option: &str, text: &str, what: &str) -> Failure {
+    Failure::Message(format!("--{option} {text}: write {what}"))
+}
+
+fn nanoseconds(text: &str) -> Result<u64, String> {
+    crate::units::duration(text).ok_or_else(|| format!("`{text}` is not a duration such as 30s"))
+}
+
+/// `on-failure:3` in Docker's form.
+pub fn restart_policy(text: &str) -> Result<Value, Failure> {
+    let (name, retries) = text.split_once(':').unwrap_or((text, "0"));
+    let retries: u32 = retries.parse().map_err(|_| wrong("restart", text, "on-failure:TIMES"))?;
+    Ok(json!({"Name": name, "MaximumRetryCount": retries}))
+}
+
+/// Variables of files, and then those that are named: a name alone is this process's variable, if that is set.
+pub fn variables(files: &[PathBuf], named: &[String]) -> Result<Vec<String>, Failure> {
+    let mut lines = file_lines(files)?;
+    lines.extend(named.iter().cloned());
+    let variable = |text: String| match text.contains('=') {
+        true => Some(text),
+        false => std::env::var(&text).ok().map(|value| format!("{text}={value}")),
+    };
+    Ok(lines.into_iter().filter_map(variable).collect())
+}
+
+/// The lines of files, without comments, as Docker reads them: nothing is unquoted.
+fn file_lines(files: &[PathBuf]) -> Result<Vec<String>, Failure> {
+    let mut lines = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(file).map_err(|e| Failure::Message(format!("reading {}: {e}", file.display())))?;
+        let useful = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        lines.extend(useful.map(str::to_string));
+    }
+    Ok(lines)
+}
+
+/// A volume of `--volume` as one of Docker's `Mounts`.
+fn volume_mount(volume: &ServiceVolume) -> Value {
+    let bind =
+        volume.bind.as_ref().map(|bind| json!({"Propagation": bind.propagation, "CreateMountpoint": bind.create_host_path}));
+    json!({
+        "Type": volume.kind,
+        "Source": volume.source,
+        "Target": volume.target,
+        "ReadOnly": volume.read_only,
+        "BindOptions": bind,
+        "VolumeOptions": volume.volume.as_ref().map(|options| json!({"NoCopy": options.nocopy})),
+    })
+}
+
+/// A mount of `--mount`, in the words of Docker's command line.
+fn mount(text: &str, here: &Path) -> Result<Value, Failure> {
+    let mut mount = json!({"Type": "volume"});
+    for field in text.split(',') {
+        let (key, value) = field.split_once('=').unwrap_or((field, "true"));
+        let flag = || {
+            value
+                .parse::<bool>()
+                .or_else(|_| value.parse::<u8>().map(|n| n != 0))
+                .map_err(|_| wrong("mount", text, "true or false"))
+        };
+        match key {
+            "type" => mount["Type"] = json!(value),
+            "source" | "src" => mount["Source"] = json!(value),
+            "target" | "dst" | "destination" => mount["Target"] = json!(value),
+            "readonly" | "ro" => mount["ReadOnly"] = json!(flag()?),
+            "bind-propagation" => mount["BindOptions"]["Propagation"] = json!(value),
+            "bind-nonrecursive" => mount["BindOptions"]["NonRecursive"] = json!(flag()?),
+            "bind-recursive" => mount["BindOptions"]["NonRecursive"] = json!(value == "disabled"),
+            "volume-nocopy" => mount["VolumeOptions"]["NoCopy"] = json!(flag()?),
+            "volume-subpath" => mount["VolumeOptions"]["Subpath"] = json!(value),
+            "image-subpath" => mount["ImageOptions"]["Subpath"] = json!(value),
+            "tmpfs-size" => mount["TmpfsOptions"]["SizeBytes"] = json!(size(Some(&value.to_string()))?),
+            "tmpfs-mode" => {
+                let mode = u32::from_str_radix(value, 8).map_err(|_| wrong("mount", text, "tmpfs-mode=MODE in octal"))?;
+                mount["TmpfsOptions"]["Mode"] = json!(mode);
+            }
+            "consistency" => {}
+            _ => {
+                return Err(wrong(
+                    "mount",
+                    text,
+                    "type, source, target, readonly, bind-propagation, volume-nocopy, volume-subpath, image-subpath, tmpfs-size or tmpfs-mode",
+                ));
+            }
+        }
+    }
+    if mount["Type"] == "bind" {
+        let source = mount["Source"].as_str().ok_or_else(|| wrong("mount", text, "source=PATH with type=bind"))?;
+        mount["Source"] = json!(here.join(source));
+    }
+    Ok(mount)
+}
+
+/// `all`, a number, or `device=0,1` of `--gpus`.
+fn gpus(text: &str) -> Result<Value, Failure> {
+    let text = text.trim_matches('"');
+    let request =
+        |count: i64, ids: Vec<&str>| json!([{"Driver": "", "Count": count, "DeviceIDs": ids, "Capabilities": [["gpu"]]}]);
+    match (text, text.parse::<i64>(), text.strip_prefix("device=")) {
+        ("all", ..) => Ok(request(-1, Vec::new())),
+        (_, Ok(count), _) => Ok(request(count, Vec::new())),
+        (_, _, Some(ids)) => Ok(request(0, ids.split(',').collect())),
+        _ => Err(wrong("gpus", text, "all, a number, or device=ID")),
+    }
+}
+
+impl New {
+    fn bindings(&self, image: &Value) -> Result<Value, Failure> {
+        let mut bindings = Map::new();
+        for text in &self.publish {
+            let ports = short::port(text).map_err(|why| Failure::Message(format!("--publish: {why}")))?;
+            for port in ports {
+                let list = bindings.entry(format!("{}/{}", port.target, port.protocol)).or_insert_with(|| json!([]));
+                if let Some(list) = list.as_array_mut() {
+                    list.push(json!({"HostIp": port.host_ip, "HostPort": port.published.unwrap_or_default()}));
+                }
+            }
+        }
+        if self.publish_all {
+            let exposed = image["Config"]["ExposedPorts"].as_object().into_iter().flatten().map(|(port, _)| port.clone());
+            for port in exposed.chain(self.expose.iter().cloned()) {
+                let port = if port.contains('/') { port } else { format!("{port}/tcp") };
+                bindings.entry(port).or_insert_with(|| json!([{"HostIp": "", "HostPort": ""}]));
+            }
+        }
+        Ok(Value::Object(bindings))
+    }
+
+    /// Its places on networks; the first has the addresses and names that are given.
+    fn endpoints(&self) -> Value {
+        let mut endpoints = Map::new();
+        for (n, network) in self.network.iter().enumerate() {
+            let no_network =
+                matches!(network.as_str(), "default" | "bridge" | "host" | "none") || network.starts_with("container:");
+            if no_network {
+                continue;
+            }
+            let mut endpoint = json!({});
+            if n == 0 {
+                endpoint = json!({
+                    "Aliases": self.network_alias,
+                    "MacAddress": self.mac_address,
+                    "IPAMConfig": {"IPv4Address": self.ip, "IPv6Address": self.ip6, "LinkLocalIPs": self.link_local_ip},
+                });
+            }
+            endpoints.insert(network.clone(), endpoint);
+        }
+        Value::Object(endpoints)
+    }
+
+    fn health(&self) -> Value {
+        let test = match &self.health_cmd {
+            Some(command) => json!(["CMD-SHELL", command]),
+            None if self.no_healthcheck => json!(["NONE"]),
+            None => return Value::Null,
+        };
+        json!({
+            "Test": test,
+            "Interval": self.health_interval,
+            "Timeout": self.health_timeout,
+            "StartPeriod": self.health_start_period,
+            "StartInterval": self.health_start_interval,
+            "Retries": self.health_retries,
+        })
+    }
+
+    fn mounts(&self) -> Result<Vec<Value>, Failure> {
+        let here = std::env::current_dir().map_err(|e| Failure::Message(format!("finding the working directory: {e}")))?;
+        let volume = |text: &String| {
+            let volume = short::volume(text, &here).map_err(|why| Failure::Message(format!("--volume: {why}")))?;
+            Ok(volume_mount(&volume))
+        };
+        self.volume.iter().map(volume).chain(self.mount.iter().map(|text| mount(text, &here))).collect()
+    }
+
+    fn host(&self, image: &Value) -> Result<Value, Failure> {
+        let device = |text: &String| {
+            // A vendor's name has `=`, and no path.
+            let mut parts = if text.starts_with('/') { text.split(':') } else { text.split('\0') };
+            let path = parts.next().unwrap_or_default();
+            json!({"PathOnHost": path, "PathInContainer": parts.next(), "CgroupPermissions": parts.next()})
+        };
+        let tmpfs = self.tmpfs.iter().map(|text| text.split_once(':').unwrap_or((text, "")));
+        let mut host = json!({
+            "Mounts": self.mounts()?,
+            "Tmpfs": tmpfs.map(|(path, options)| (path.to_string(), json!(options))).collect::<Map<_, _>>(),
+            "VolumesFrom": self.volumes_from,
+            "PortBindings": self.bindings(image)?,
+            "NetworkMode": self.network.first().map_or("default", String::as_str),
+            "Links": self.link,
+            "RestartPolicy": restart_policy(&self.restart)?,
+            "Init": self.init,
+            "Runtime": self.runtime,
+            "Privileged": self.privileged,
+            "ReadonlyRootfs": self.read_only,
+            "CapAdd": self.cap_add,
+            "CapDrop": self.cap_drop,
+            "SecurityOpt": self.security_opt,
+            "GroupAdd": self.group_add,
+            "Devices": self.device.iter().map(device).collect::<Vec<_>>(),
+            "DeviceCgroupRules": self.device_cgroup_rule,
+            "DeviceRequests": self.gpus.as_deref().map(gpus).transpose()?,
+            "ExtraHosts": self.add_host,
+            "Dns": self.dns,
+            "DnsOptions": self.dns_option,
+            "DnsSearch": self.dns_search,
+            "PidMode": self.pid,
+            "IpcMode": self.ipc,
+            "UTSMode": self.uts,
+            "CgroupnsMode": self.cgroupns,
+            "CgroupParent": self.cgroup_parent,
+            "Annotations": pairs(&self.annotation),
+            "LogConfig": {"Type": self.log_driver, "Config": pairs(&self.log_opt)},
+        });
+        if let (Value::Object(host), Value::Object(limits)) = (&mut host, self.limits.body()?) {
+            host.extend(limits);
+        }
+        Ok(host)
+    }
+
+    /// The container in Docker's form.
+    fn body(&self, image: &Value, stdin: bool, removal: Removal) -> Result<Value, Failure> {
+        let entrypoint = self.entrypoint.as_deref().map(shell_words::split).transpose();
+        let entrypoint = entrypoint.map_err(|e| Failure::Message(format!("--entrypoint: {e}")))?;
+        let mut labels = file_lines(&self.label_file)?;
+        labels.extend(self.label.iter().cloned());
+        let mut host = self.host(image)?;
+        match removal {
+            Removal::Nobody => {}
+            Removal::Engine => host["AutoRemove"] = json!(true),
+            Removal::Client => host[CLIENT_REMOVES] = json!(true),
+        }
+        Ok(json!({
+            "Image": self.image,
+            "Cmd": self.command,
+            "Entrypoint": entrypoint,
+            "Env": variables(&self.env_file, &self.env)?,
+            "Labels": pairs(&labels),
+            "User": self.user,
+            "WorkingDir": self.workdir,
+            "Hostname": self.hostname,
+            "Domainname": self.domainname,
+            "StopSignal": self.stop_signal,
+            "StopTimeout": self.stop_timeout,
+            "Healthcheck": self.health(),
+            "Tty": self.tty,
+            "OpenStdin": stdin,
+            "StdinOnce": stdin,
+            "HostConfig": host,
+            "NetworkingConfig": {"EndpointsConfig": self.endpoints()},
+        }))
+    }
+
+    /// Makes the container; gives its id.
+    async fn create(&self, client: &Client, stdin: bool, removal: Removal) -> Result<String, Failure> {
+        let failed = |e: std::io::Error, path: &Path| Failure::Message(format!("writing {}: {e}", path.display()));
+        // Before anything is made: an id that cannot be written would be lost.
+        let id_file = self.cidfile.as_ref().map(|path| {
+            let file = std::fs::File::options().write(true).create_new(true).open(path);
+            file.map(|file| (file, path)).map_err(|e| failed(e, path))
+        });
+        let id_file = id_file.transpose()?;
+        let look = async || client.get::<Value>(&format!("/images/{}/json", escape(&self.image))).await;
+        let mut image = look().await;
+        if self.pull == "always" || image.is_err() && self.pull == "missing" {
+            images::pull_one(client, &self.image, &mut Steps::new(self.quiet)).await?;
+            image = look().await;
+        }
+        let image = image.unwrap_or_default();
+        if let Some(wanted) = &self.platform {
+            let own = ["Os", "Architecture"].map(|key| image[key].as_str().unwrap_or_default());
+            let mut parts = wanted.split('/');
+            if parts.next() != Some(own[0]) || parts.next().is_some_and(|architecture| architecture != own[1]) {
+                let own = own.join("/");
+                return Err(Failure::Message(format!("--platform {wanted}: the image {} is one of {own}", self.image)));
+            }
+        }
+        let name = self.name.as_ref().map(|name| format!("?name={}", escape(name))).unwrap_or_default();
+        let body = self.body(&image, stdin, removal)?;
+        let made = client.post::<Value>(&format!("/containers/create{name}"), &body).await;
+        if let (Err(_), Some((_, path))) = (&made, &id_file) {
+            let _ = std::fs::remove_file(path);
+        }
+        let made = made?;
+        let id = made["Id"].as_str().unwrap_or_default().to_string();
+        if let Some((mut file, path)) = id_file {
+            file.write_all(id.as_bytes()).map_err(|e| failed(e, path))?;
+        }
+        Ok(id)
+    }
+}
+
+/// Who removes a container that has ended.
+#[derive(Clone, Copy)]
+enum Removal {
+    Nobody,
+    Engine,
+    Client,
+}
+
+/// Makes a container; gives its id.
+///
+/// # Errors
+/// What of it is not understood, or why it cannot be made.
+pub async fn create(client: &Client, command: &Create) -> Result<String, Failure> {
+    let removal = if command.rm { Removal::Engine } else { Removal::Nobody };
+    command.new.create(client, command.new.interactive, removal).await
+}
+
+/// Makes a container, starts it, and stays with it unless it is to be left.
+///
+/// # Errors
+/// As [`create`], and the container's exit code.
+pub async fn run(client: &Client, command: Run) -> Outcome {
+    let Run { detach, rm, detach_keys, attach, sig_proxy, new } = command;
+    if detach && !attach.is_empty() {
+        return Err(Failure::Message("--attach and --detach do not go together: leave one out".into()));
+    }
+    // Who stays removes it when he has read to its end; who leaves leaves that to the engine.
+    let removal = match (rm, detach) {
+        (false, _) => Removal::Nobody,
+        (true, true) => Removal::Engine,
+        (true, false) => Removal::Client,
+    };
+    let id = new.create(client, new.interactive, removal).await?;
+    let joined = |stream: &str| attach.iter().any(|wanted| wanted.eq_ignore_ascii_case(stream));
+    let which = match attach.is_empty() {
+        true => attach::Which::output(new.interactive),
+        false => attach::Which { stdin: new.interactive && joined("stdin"), stdout: joined("stdout"), stderr: joined("stderr") },
+    };
+    attach::start_and_stay(client, &id, attach::Stay { detach, which, sig_proxy, rm, detach_keys, keep: false }).await
+}

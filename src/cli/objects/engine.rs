@@ -1,0 +1,101 @@
+//! `wharf engine`: the engine itself.
+
+use crate::api::client::{Client, ClientError};
+use crate::cli::{Failure, Global, Outcome};
+use crate::engine::process::lifecycle::{self, WhenIdle};
+use crate::engine::process::revival;
+use crate::engine::{Config, REVIVED};
+use crate::runtime::sys;
+use std::io::Write;
+use std::os::fd::AsFd;
+
+#[derive(clap::Args, Debug)]
+pub struct EngineCommand {
+    #[command(subcommand)]
+    action: Option<Action>,
+    /// Stop an engine that runs already, and go on in its place: what a service manager starts. Containers notice nothing.
+    #[arg(long)]
+    replace: bool,
+    /// Leave the terminal, and end when idle; say `ready` on standard output when listening.
+    #[arg(long, hide = true)]
+    background: bool,
+    /// Started by a monitor, since the engine before has died.
+    #[arg(long, hide = true)]
+    revived: bool,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Action {
+    /// Stop the engine; containers go on running, and the next command starts an engine again.
+    Stop {
+        /// Stop the containers first, as for a shutdown of the host: the next engine starts those that are to be restarted.
+        #[arg(long)]
+        containers: bool,
+    },
+}
+
+pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
+    if let Some(Action::Stop { containers }) = command.action {
+        return stop(global, containers);
+    }
+    if command.revived {
+        let error = revival::take_over(&global.run_root, REVIVED);
+        // An engine with an empty environment is better than none.
+        eprintln!("taking over how the engine was started: {error}");
+    }
+    let filter = tracing_subscriber::EnvFilter::try_from_env("WHARF_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let absolute = |path: &std::path::Path| std::path::absolute(path).map_err(|e| Failure::Message(e.to_string()));
+    let config = Config { data_root: absolute(&global.data_root)?, run_root: absolute(&global.run_root)? };
+    if command.replace {
+        stop(global, false)?;
+    }
+    if command.background {
+        let _ = nix::unistd::setsid();
+    }
+    let _ = nix::unistd::chdir("/");
+    let background = command.background;
+    let ready = move || {
+        if background {
+            let mut output = std::io::stdout();
+            let _ = output.write_all(b"ready\n").and_then(|()| output.flush());
+            // Whoever started us waits for the end of this pipe.
+            if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
+                let _ = nix::unistd::dup2_stdout(null.as_fd());
+            }
+        }
+    };
+    let when_idle = if background { WhenIdle::Leave } else { WhenIdle::Stay };
+    lifecycle::run(config, when_idle, ready).map_err(|error| {
+        if background {
+            println!("{error}");
+        }
+        Failure::Message(error.to_string())
+    })
+}
+
+/// Asks the engine to end and waits until it has. Another that somebody starts meanwhile is not waited for.
+fn stop(global: &Global, containers: bool) -> Outcome {
+    use nix::poll::{PollFd, PollFlags, PollTimeout};
+    let socket = lifecycle::socket_path(&global.run_root);
+    // No engine, and none to end.
+    let Ok(peer) = std::os::unix::net::UnixStream::connect(&socket) else { return Ok(()) };
+    let failed = |e: std::io::Error| Failure::Message(format!("looking at the engine of {}: {e}", socket.display()));
+    let credentials = nix::sys::socket::getsockopt(&peer, nix::sys::socket::sockopt::PeerCredentials);
+    let process = sys::pidfd_open(credentials.map_err(|e| failed(e.into()))?.pid()).map_err(failed)?;
+    drop(peer);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let path = if containers { "/engine/stop?containers=1" } else { "/engine/stop" };
+    match runtime.block_on(Client::new(&socket).post::<serde_json::Value>(path, &serde_json::Value::Null)) {
+        Ok(_) | Err(ClientError::Connect { .. }) => {}
+        // The engine may be gone before its answer is read.
+        Err(error) => tracing::debug!("{error}"),
+    }
+    let mut ended = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    loop {
+        match nix::poll::poll(&mut ended, PollTimeout::NONE) {
+            Err(nix::errno::Errno::EINTR) => {}
+            result => return result.map(drop).map_err(|e| failed(e.into())),
+        }
+    }
+}

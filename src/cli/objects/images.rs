@@ -1,0 +1,415 @@
+//! `wharf pull`, `wharf images` and `wharf image`.
+
+use super::network;
+use crate::api::client::Client;
+use crate::api::reply::escape;
+use crate::cli::output::format::{Column, LABEL, Listing};
+use crate::cli::output::{Steps, bytes, table};
+use crate::cli::project::ps;
+use crate::cli::{Failure, Global, Outcome, connect, project};
+use crate::engine::projects::Progress;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+#[derive(clap::Args, Debug)]
+pub struct Pull {
+    /// Services whose images to pull; all by default.
+    services: Vec<String>,
+    /// Print no progress.
+    #[arg(short, long)]
+    quiet: bool,
+    /// Go on when an image cannot be pulled.
+    #[arg(long)]
+    ignore_pull_failures: bool,
+    /// Leave out images that can be built.
+    #[arg(long)]
+    ignore_buildable: bool,
+    /// The images of what the services depend on as well.
+    #[arg(long)]
+    include_deps: bool,
+    /// Pull images: always, missing (those that are not here).
+    #[arg(long, value_name = "POLICY", value_parser = ["always", "missing"])]
+    policy: Option<String>,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Images {
+    /// Services to list; all by default.
+    services: Vec<String>,
+    /// Ids alone.
+    #[arg(short, long)]
+    quiet: bool,
+    /// table or json.
+    #[arg(long, default_value = "table", value_parser = ["table", "json"])]
+    format: String,
+}
+
+#[derive(clap::Subcommand, Debug)]
+pub enum Image {
+    /// Build an image from a Dockerfile.
+    Build(Box<crate::cli::project::build::ImageBuild>),
+    /// Show the steps that made an image.
+    History { reference: String },
+    /// Push an image to a registry.
+    Push {
+        reference: String,
+        /// Show nothing but errors.
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Remove layers and blobs that nothing needs.
+    Prune {
+        /// Remove images that no container uses, too.
+        #[arg(short, long)]
+        all: bool,
+        /// Forget what builds remember, too.
+        #[arg(long)]
+        build_cache: bool,
+        /// Docker's: nothing is asked in any case.
+        #[arg(short, long, hide = true)]
+        force: bool,
+    },
+    /// Write images to an archive that `docker load` reads, and that is an OCI layout.
+    Save {
+        #[arg(required = true)]
+        references: Vec<String>,
+        /// The archive; standard output by default.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Give an image another name.
+    Tag { source: String, target: String },
+    /// Make an image of a root file system in a tar archive.
+    Import {
+        /// The archive, plain, gzip or zstd; `-` is standard input.
+        file: PathBuf,
+        /// The image's name.
+        reference: String,
+        /// A Dockerfile instruction to apply, such as 'CMD ["sh"]'; may be repeated.
+        #[arg(short, long, value_name = "INSTRUCTION")]
+        change: Vec<String>,
+    },
+    /// Load images from a `docker save` archive or an OCI layout in a tar.
+    Load {
+        /// The archive; standard input by default.
+        #[arg(short, long)]
+        input: Option<PathBuf>,
+        /// The archive.
+        #[arg(conflicts_with = "input")]
+        file: Option<PathBuf>,
+    },
+    /// Pull an image from a registry.
+    Pull {
+        /// Print no progress.
+        #[arg(short, long)]
+        quiet: bool,
+        /// The image.
+        reference: String,
+    },
+    /// List images.
+    #[command(alias = "list")]
+    Ls {
+        #[command(flatten)]
+        listing: Listing,
+        /// Docker's, for images that have no name.
+        #[arg(short, long, hide = true)]
+        all: bool,
+        /// Their digests as well.
+        #[arg(long)]
+        digests: bool,
+        /// Those that fulfil a condition: label=, reference=PATTERN, before=IMAGE, since=IMAGE or dangling=; may be repeated.
+        #[arg(short, long, value_name = "KEY=VALUE", value_parser = filter)]
+        filter: Vec<(String, String)>,
+        /// Of this name, with or without a tag.
+        name: Option<String>,
+    },
+    /// Remove images.
+    #[command(alias = "remove")]
+    Rm {
+        /// Docker's: an image that a container uses is kept in any case.
+        #[arg(short, long)]
+        force: bool,
+        #[arg(required = true)]
+        references: Vec<String>,
+    },
+    /// Print what is known of images, in JSON.
+    Inspect {
+        /// A template, such as '{{.Id}}'; json is on one line.
+        #[arg(short, long, value_name = "TEMPLATE")]
+        format: Option<String>,
+        #[arg(required = true)]
+        references: Vec<String>,
+    },
+}
+
+pub async fn pull(global: &Global, command: Pull) -> Outcome {
+    let loaded = project::load(global, &command.services)?;
+    ps::check_services(Some(&loaded), &command.services)?;
+    let mut services = command.services.clone();
+    if command.include_deps {
+        services = crate::cli::project::up::with_dependencies(&loaded, services);
+    }
+    let client = connect::engine(global).await?;
+    let mut wanted: Vec<String> = loaded
+        .project
+        .services
+        .iter()
+        .filter(|(name, _)| services.is_empty() || services.contains(name))
+        .filter(|(_, service)| !command.ignore_buildable || service.build.is_none())
+        .filter_map(|(_, service)| service.image.clone())
+        .collect();
+    wanted.sort();
+    wanted.dedup();
+    if command.policy.as_deref() == Some("missing") {
+        let mut missing = Vec::new();
+        for image in wanted {
+            if client.get::<Value>(&format!("/images/{}/json", escape(&image))).await.is_err() {
+                missing.push(image);
+            }
+        }
+        wanted = missing;
+    }
+    if global.dry_run {
+        wanted.iter().for_each(|image| println!("image {image}: Pulled"));
+        return Ok(());
+    }
+    let mut steps = Steps::new(command.quiet);
+    each_image(wanted.iter(), command.ignore_pull_failures, async |image| pull_one(&client, image, &mut steps).await).await
+}
+
+/// Does something to one image after the other, to the others too where one fails and that is to be ignored.
+///
+/// # Errors
+/// The first failure; exit code 1 where failures were ignored.
+pub async fn each_image<'a>(
+    images: impl Iterator<Item = &'a String>,
+    ignore_failures: bool,
+    mut one: impl AsyncFnMut(&'a str) -> Outcome,
+) -> Outcome {
+    let mut failed = false;
+    for image in images {
+        if let Err(failure) = one(image).await {
+            if !ignore_failures {
+                return Err(failure);
+            }
+            eprintln!("{failure}");
+            failed = true;
+        }
+    }
+    if failed { Err(Failure::Code(1)) } else { Ok(()) }
+}
+
+/// Pulls an image and shows how.
+///
+/// # Errors
+/// Why it is not here.
+pub async fn pull_one(client: &Client, image: &str, steps: &mut Steps) -> Outcome {
+    let object = format!("Image {image}");
+    steps.show(&Progress::Step { object: object.clone(), status: "Pulling".into(), done: false });
+    let mut lines = client.post_lines(&format!("/images/create?fromImage={}", escape(image)), &Value::Null).await?;
+    while let Some(line) = lines.next::<Value>().await? {
+        if let Some(layer) = layer_progress(image, &line)? {
+            steps.show(&layer);
+        }
+    }
+    steps.show(&Progress::Step { object, status: "Pulled".into(), done: true });
+    Ok(())
+}
+
+/// What a line of a pull or a push says of a layer.
+///
+/// # Errors
+/// When the line says why it failed.
+pub fn layer_progress(image: &str, line: &Value) -> Result<Option<Progress>, Failure> {
+    if let Some(error) = line["error"].as_str() {
+        return Err(Failure::Message(error.to_string()));
+    }
+    let number = |key: &str| line["progressDetail"][key].as_u64().unwrap_or(0);
+    Ok(line["id"].as_str().map(|id| Progress::Layer {
+        image: image.into(),
+        id: id.into(),
+        status: line["status"].as_str().unwrap_or_default().to_string(),
+        current: number("current"),
+        total: number("total"),
+    }))
+}
+
+pub async fn list(global: &Global, command: Images) -> Outcome {
+    let (name, loaded) = project::name(global)?;
+    ps::check_services(loaded.as_ref(), &command.services)?;
+    let Some(client) = connect::engine_if_any(global).await? else { return Ok(()) };
+    let containers = ps::containers(&client, &name, &command.services, true).await?;
+    let images: Vec<Value> = client.get("/images/json").await?;
+    let size = |id: &str| images.iter().find(|i| i["Id"] == id).and_then(|i| i["Size"].as_u64()).unwrap_or(0);
+    let short = |id: &str| id.trim_start_matches("sha256:").chars().take(12).collect::<String>();
+    if command.quiet {
+        let mut ids: Vec<&str> = containers.iter().map(|c| c.image_id.as_str()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids.iter().for_each(|id| println!("{}", id.trim_start_matches("sha256:")));
+        return Ok(());
+    }
+    let named = |image: &str| match image.parse::<crate::image::ImageRef>() {
+        Ok(r) => (r.familiar_name(), r.version().to_string()),
+        Err(_) => (image.to_string(), String::new()),
+    };
+    if command.format == "json" {
+        let values: Vec<Value> = containers
+            .iter()
+            .map(|c| {
+                let (repository, tag) = named(&c.image);
+                json!({"ID": c.image_id, "ContainerName": c.name(), "Repository": repository, "Tag": tag, "Size": size(&c.image_id)})
+            })
+            .collect();
+        println!("{}", Value::Array(values));
+        return Ok(());
+    }
+    let rows = containers.iter().map(|c| {
+        let (repository, tag) = named(&c.image);
+        vec![c.name().to_string(), repository, tag, short(&c.image_id), bytes(size(&c.image_id))]
+    });
+    println!("{}", table(&["CONTAINER", "REPOSITORY", "TAG", "IMAGE ID", "SIZE"], rows.collect()));
+    Ok(())
+}
+
+const COLUMNS: [Column; 5] =
+    [("Repository", "REPOSITORY"), ("Tag", "TAG"), ("ID", "IMAGE ID"), ("CreatedSince", "CREATED"), ("Size", "SIZE")];
+
+/// An image under one of its names, as tables and templates have it.
+fn image_row(image: &Value, id: &str, repository: &str, tag: &str) -> Value {
+    let now = jiff::Timestamp::now().as_second();
+    let created = image["Created"].as_i64().unwrap_or(now);
+    json!({
+        "Repository": repository,
+        "Tag": tag,
+        "ID": id,
+        "CreatedSince": format!("{} ago", crate::units::time_text(now - created)),
+        "CreatedAt": jiff::Timestamp::from_second(created).map(|time| time.to_string()).unwrap_or_default(),
+        "Size": bytes(image["Size"].as_u64().unwrap_or(0)),
+        "Digest": image["RepoDigests"][0].as_str().and_then(|name| Some(name.split_once('@')?.1)).unwrap_or("<none>"),
+        LABEL: image["Labels"],
+    })
+}
+
+/// A condition of `--filter`.
+fn filter(text: &str) -> Result<(String, String), String> {
+    network::condition(text, &["label", "reference", "before", "since", "dangling"])
+}
+
+pub async fn image(global: &Global, command: Image) -> Outcome {
+    if let Image::Build(command) = command {
+        return crate::cli::project::build::image_build(global, *command).await;
+    }
+    let client = connect::engine(global).await?;
+    match command {
+        Image::Build(_) => {}
+        Image::Push { reference, quiet } => crate::cli::project::push::push_one(&client, &reference, quiet).await?,
+        Image::Tag { source, target } => {
+            let path = format!("/images/{}/tag?repo={}", escape(&source), escape(&target));
+            client.post_nothing(&path).await?;
+        }
+        Image::Save { references, output } => {
+            let names: Vec<String> = references.iter().map(|name| format!("names={}", escape(name))).collect();
+            let to: Box<dyn std::io::Write> = match &output {
+                Some(path) => Box::new(
+                    std::fs::File::create(path).map_err(|e| Failure::Message(format!("making {}: {e}", path.display())))?,
+                ),
+                None if std::io::IsTerminal::is_terminal(&std::io::stdout()) => {
+                    return Err(Failure::Message("an archive is nothing for a terminal: write it to a file with -o FILE".into()));
+                }
+                None => Box::new(crate::cli::output::stdout::Stdout),
+            };
+            client.download(&format!("/images/get?{}", names.join("&")), to).await?;
+        }
+        Image::Prune { all, build_cache, .. } => {
+            let filters = if all { "&filters=%7B%22dangling%22%3A%5B%22false%22%5D%7D" } else { "" };
+            let path = format!("/images/prune?builds={build_cache}{filters}");
+            let answer: Value = client.post(&path, &Value::Null).await?;
+            for image in answer["ImagesDeleted"].as_array().into_iter().flatten() {
+                println!("Untagged: {}", image["Untagged"].as_str().unwrap_or_default());
+            }
+            println!("Total reclaimed space: {}", bytes(answer["SpaceReclaimed"].as_u64().unwrap_or(0)));
+        }
+        Image::History { reference } => {
+            let steps: Vec<Value> = client.get(&format!("/images/{}/history", escape(&reference))).await?;
+            let rows = steps.iter().map(|step| {
+                let text = |key: &str| step[key].as_str().unwrap_or_default().to_string();
+                let id = text("Id").trim_start_matches("sha256:").chars().take(12).collect::<String>();
+                let by: String = text("CreatedBy").chars().take(60).collect();
+                vec![id, by, bytes(step["Size"].as_u64().unwrap_or(0)), text("Comment")]
+            });
+            println!("{}", table(&["IMAGE", "CREATED BY", "SIZE", "COMMENT"], rows.collect()));
+        }
+        Image::Import { file, reference, change } => {
+            let changes: String = change.iter().map(|c| format!("&changes={}", escape(c))).collect();
+            let path = format!("/images/create?fromSrc=-&repo={}{changes}", escape(&reference));
+            let answer = upload(&client, &path, Some(file)).await?;
+            let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
+            println!("{}", answer["status"].as_str().unwrap_or_default());
+        }
+        Image::Load { input, file } => {
+            let answer = upload(&client, "/images/load", input.or(file)).await?;
+            for line in answer.lines() {
+                let line: Value = serde_json::from_str(line).unwrap_or_default();
+                print!("{}", line["stream"].as_str().unwrap_or_default());
+            }
+        }
+        Image::Pull { reference, quiet } => {
+            pull_one(&client, &reference, &mut Steps::new(quiet)).await?;
+            if quiet {
+                println!("{reference}");
+            }
+        }
+        Image::Ls { listing: Listing { quiet, no_trunc, format }, name, digests, filter, .. } => {
+            let images: Vec<Value> = client.get(&format!("/images/json?filters={}", network::filters(&filter))).await?;
+            let id = |i: &Value| {
+                let id = i["Id"].as_str().unwrap_or_default();
+                if no_trunc { id.to_string() } else { id.trim_start_matches("sha256:").chars().take(12).collect() }
+            };
+            let mut rows = Vec::new();
+            for image in &images {
+                let tags: Vec<&str> = image["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+                for tag in if tags.is_empty() { vec!["<none>:<none>"] } else { tags } {
+                    let (repository, version) = tag.rsplit_once(':').unwrap_or((tag, ""));
+                    if name.as_ref().is_none_or(|name| name == tag || name == repository) {
+                        rows.push(image_row(image, &id(image), repository, version));
+                    }
+                }
+            }
+            if quiet {
+                let mut ids: Vec<&str> = rows.iter().filter_map(|row| row["ID"].as_str()).collect();
+                ids.dedup();
+                ids.iter().for_each(|id| println!("{id}"));
+                return Ok(());
+            }
+            let mut columns = COLUMNS.to_vec();
+            if digests {
+                columns.insert(2, ("Digest", "DIGEST"));
+            }
+            format.print(&columns, &rows)?;
+        }
+        Image::Rm { references, .. } => {
+            for reference in references {
+                client.delete(&format!("/images/{}", escape(&reference))).await?;
+                println!("Untagged: {reference}");
+            }
+        }
+        Image::Inspect { format, references } => {
+            let paths = references.iter().map(|reference| format!("/images/{}/json", escape(reference)));
+            super::network::inspect(&client, format.as_deref(), paths).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Sends a file, or standard input, as a request's body.
+async fn upload(client: &Client, path: &str, file: Option<PathBuf>) -> Result<String, Failure> {
+    match file.filter(|f| f != std::path::Path::new("-")) {
+        Some(file) => {
+            let opened =
+                tokio::fs::File::open(&file).await.map_err(|e| Failure::Message(format!("opening {}: {e}", file.display())))?;
+            Ok(client.post_stream(path, opened).await?)
+        }
+        None => Ok(client.post_stream(path, tokio::io::stdin()).await?),
+    }
+}

@@ -1,0 +1,347 @@
+//! `wharf network` and `wharf volume`.
+
+use crate::api::client::Client;
+use crate::api::reply::escape;
+use crate::cli::output::format::{self, Column, Format, LABEL, Listing};
+use crate::cli::{Failure, Global, Outcome, connect};
+use serde_json::{Value, json};
+use std::io::Write;
+
+#[derive(clap::Subcommand, Debug)]
+pub enum Network {
+    /// List networks.
+    #[command(alias = "list")]
+    Ls {
+        #[command(flatten)]
+        listing: Listing,
+        /// Those that fulfil a condition: name= or label=; may be repeated.
+        #[arg(short, long, value_name = "KEY=VALUE", value_parser = filter)]
+        filter: Vec<(String, String)>,
+    },
+    /// Print what is known of networks, in JSON.
+    Inspect {
+        /// A template, such as '{{.Driver}}'; json is on one line.
+        #[arg(short, long, value_name = "TEMPLATE")]
+        format: Option<String>,
+        /// Docker's, for swarms.
+        #[arg(short, long, hide = true)]
+        verbose: bool,
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Make a network.
+    Create {
+        /// bridge, macvlan or ipvlan.
+        #[arg(short, long, default_value = "bridge")]
+        driver: String,
+        /// Subnet, such as 10.5.0.0/24 or fd00:5::/64; chosen where it is absent. One of each family.
+        #[arg(long)]
+        subnet: Vec<String>,
+        /// The gateway's address; one of each family.
+        #[arg(long)]
+        gateway: Vec<String>,
+        /// Part of the subnet out of which addresses are given; one of each family.
+        #[arg(long)]
+        ip_range: Vec<String>,
+        /// Addresses of IPv4 (on unless it is `--ipv4=false`).
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = clap::ArgAction::Set)]
+        ipv4: bool,
+        /// Addresses of IPv6, too.
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set)]
+        ipv6: bool,
+        /// Address of another on the network, NAME=ADDRESS; may be repeated.
+        #[arg(long, value_name = "NAME=ADDRESS")]
+        aux_address: Vec<String>,
+        /// No way out.
+        #[arg(long)]
+        internal: bool,
+        /// Label, NAME=VALUE; may be repeated.
+        #[arg(long, value_name = "NAME=VALUE")]
+        label: Vec<String>,
+        /// Option of the driver, NAME=VALUE; may be repeated.
+        #[arg(short, long, value_name = "NAME=VALUE")]
+        opt: Vec<String>,
+        name: String,
+    },
+    /// Put a container on one more network.
+    Connect {
+        /// Further name of the container there; may be repeated.
+        #[arg(long)]
+        alias: Vec<String>,
+        /// Its address there.
+        #[arg(long)]
+        ip: Option<String>,
+        /// Its IPv6 address there.
+        #[arg(long)]
+        ip6: Option<String>,
+        network: String,
+        container: String,
+    },
+    /// Take a container off a network.
+    Disconnect {
+        #[arg(short, long, hide = true)]
+        force: bool,
+        network: String,
+        container: String,
+    },
+    /// Remove networks.
+    #[command(alias = "remove")]
+    Rm {
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Remove networks that no container is on.
+    Prune {
+        /// Do not ask.
+        #[arg(short, long)]
+        force: bool,
+        /// Those with a label alone, label=NAME[=VALUE]; may be repeated.
+        #[arg(long, value_name = "KEY=VALUE", value_parser = label_filter)]
+        filter: Vec<(String, String)>,
+    },
+}
+
+#[derive(clap::Subcommand, Debug)]
+pub enum Volume {
+    /// List volumes.
+    #[command(alias = "list")]
+    Ls {
+        /// Names alone.
+        #[arg(short, long)]
+        quiet: bool,
+        /// table, json, or a template such as '{{.ID}}'.
+        #[arg(long, default_value = "table")]
+        format: Format,
+        /// Those that fulfil a condition: name= or label=; may be repeated.
+        #[arg(short, long, value_name = "KEY=VALUE", value_parser = filter)]
+        filter: Vec<(String, String)>,
+    },
+    /// Print what is known of volumes, in JSON.
+    Inspect {
+        /// A template, such as '{{.Mountpoint}}'; json is on one line.
+        #[arg(short, long, value_name = "TEMPLATE")]
+        format: Option<String>,
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Make a volume.
+    Create {
+        /// local.
+        #[arg(short, long, default_value = "local", value_parser = ["local"])]
+        driver: String,
+        /// Label, NAME=VALUE; may be repeated.
+        #[arg(long, value_name = "NAME=VALUE")]
+        label: Vec<String>,
+        /// type=, o= or device=, as mount(8) has them; may be repeated.
+        #[arg(short, long, value_name = "NAME=VALUE")]
+        opt: Vec<String>,
+        name: String,
+    },
+    /// Remove volumes with their data.
+    #[command(alias = "remove")]
+    Rm {
+        #[arg(short, long, hide = true)]
+        force: bool,
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Remove volumes that no container uses: anonymous ones, with --all the others, too.
+    Prune {
+        #[arg(short, long)]
+        all: bool,
+        /// Do not ask.
+        #[arg(short, long)]
+        force: bool,
+        /// Those with a label alone, label=NAME[=VALUE]; may be repeated.
+        #[arg(long, value_name = "KEY=VALUE", value_parser = label_filter)]
+        filter: Vec<(String, String)>,
+    },
+}
+
+/// `NAME=VALUE`s as a mapping.
+pub fn pairs(list: &[String]) -> Value {
+    list.iter().map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (k.to_string(), json!(v))).collect()
+}
+
+/// Asks whether to go on.
+pub fn confirmed(question: &str, force: bool) -> Result<bool, Failure> {
+    if force {
+        return Ok(true);
+    }
+    answered_yes(&format!("{question}\nAre you sure you want to continue? [y/N] "))
+}
+
+/// Asks with a prompt; anything but `y` means no.
+pub fn answered_yes(prompt: &str) -> Result<bool, Failure> {
+    eprint!("{prompt}");
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(|e| Failure::Message(e.to_string()))?;
+    Ok(answer.trim().eq_ignore_ascii_case("y"))
+}
+
+/// Prints the answers to several questions as one list.
+///
+/// # Errors
+/// The first that has no answer.
+pub async fn inspect(client: &Client, format: Option<&str>, paths: impl Iterator<Item = String>) -> Outcome {
+    let mut all: Vec<Value> = Vec::new();
+    for path in paths {
+        all.push(client.get(&path).await?);
+    }
+    format::inspected(format, &all)
+}
+
+/// Deletes several things, goes on when one cannot be, and says which were.
+///
+/// # Errors
+/// With exit code 1 when any could not be deleted.
+pub async fn delete_each(client: &Client, names: &[String], path: impl Fn(&str) -> String) -> Outcome {
+    let mut failed = false;
+    for name in names {
+        match client.delete(&path(name)).await {
+            Ok(()) => println!("{name}"),
+            Err(error) => {
+                eprintln!("error: {error}");
+                failed = true;
+            }
+        }
+    }
+    if failed { Err(Failure::Code(1)) } else { Ok(()) }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_string()
+}
+
+pub async fn network(global: &Global, command: Network) -> Outcome {
+    let client = connect::engine(global).await?;
+    let of = |name: &str| format!("/networks/{}", escape(name));
+    match command {
+        Network::Ls { listing: Listing { quiet, no_trunc, format }, filter } => {
+            let list: Vec<Value> = client.get(&format!("/networks?filters={}", filters(&filter))).await?;
+            let id = |n: &Value| text(&n["Id"]).chars().take(if no_trunc { usize::MAX } else { 12 }).collect::<String>();
+            if quiet {
+                list.iter().for_each(|n| println!("{}", id(n)));
+                return Ok(());
+            }
+            let row = |n: &Value| {
+                json!({
+                    "ID": id(n), "Name": n["Name"], "Driver": n["Driver"], "Scope": n["Scope"], "Subnet": text(&n["IPAM"]["Config"][0]["Subnet"]),
+                    "Internal": n["Internal"].to_string(), "IPv6": n["EnableIPv6"].to_string(), "CreatedAt": n["Created"], "Labels": labels(&n["Labels"]),
+                    LABEL: n["Labels"],
+                })
+            };
+            const COLUMNS: [Column; 5] =
+                [("ID", "NETWORK ID"), ("Name", "NAME"), ("Driver", "DRIVER"), ("Scope", "SCOPE"), ("Subnet", "SUBNET")];
+            format.print(&COLUMNS, &list.iter().map(row).collect::<Vec<_>>())?;
+        }
+        Network::Inspect { format, names, .. } => inspect(&client, format.as_deref(), names.iter().map(|name| of(name))).await?,
+        Network::Create { driver, subnet, gateway, ip_range, ipv4, ipv6, aux_address, internal, label, opt, name } => {
+            let config = |is_ipv6: bool| {
+                let of_family = |list: &[String]| list.iter().find(|text| text.contains(':') == is_ipv6).cloned();
+                let aux: Vec<String> = aux_address.iter().filter(|pair| pair.contains(':') == is_ipv6).cloned().collect();
+                let (subnet, gateway) = (of_family(&subnet), of_family(&gateway));
+                json!({
+                    "Subnet": subnet, "Gateway": gateway, "IPRange": of_family(&ip_range), "AuxiliaryAddresses": pairs(&aux),
+                })
+            };
+            let body = json!({
+                "Name": name, "Driver": driver, "Internal": internal, "Labels": pairs(&label), "Options": pairs(&opt),
+                "EnableIPv4": ipv4, "EnableIPv6": ipv6, "IPAM": {"Config": [config(false), config(true)]},
+            });
+            let made: Value = client.post("/networks/create", &body).await?;
+            println!("{}", text(&made["Id"]));
+        }
+        Network::Connect { alias, ip, ip6, network, container } => {
+            let endpoint = json!({"Aliases": alias, "IPAMConfig": {"IPv4Address": ip, "IPv6Address": ip6}});
+            let body = json!({"Container": container, "EndpointConfig": endpoint});
+            client.post::<Value>(&format!("{}/connect", of(&network)), &body).await?;
+        }
+        Network::Disconnect { network, container, .. } => {
+            client.post::<Value>(&format!("{}/disconnect", of(&network)), &json!({"Container": container})).await?;
+        }
+        Network::Rm { names } => delete_each(&client, &names, of).await?,
+        Network::Prune { force, filter } => {
+            if confirmed("This removes all networks that no container is on.", force)? {
+                let pruned: Value = client.post(&format!("/networks/prune?filters={}", filters(&filter)), &Value::Null).await?;
+                pruned["NetworksDeleted"].as_array().into_iter().flatten().for_each(|name| println!("{}", text(name)));
+            }
+        }
+    }
+    Ok(())
+}
+
+pub async fn volume(global: &Global, command: Volume) -> Outcome {
+    let client = connect::engine(global).await?;
+    let of = |name: &str| format!("/volumes/{}", escape(name));
+    match command {
+        Volume::Ls { quiet, format, filter } => show_volumes(&client, &filters(&filter), quiet, &format).await?,
+        Volume::Inspect { format, names } => inspect(&client, format.as_deref(), names.iter().map(|name| of(name))).await?,
+        Volume::Create { driver, label, opt, name } => {
+            let body = json!({"Name": name, "Driver": driver, "Labels": pairs(&label), "DriverOpts": pairs(&opt)});
+            let made: Value = client.post("/volumes/create", &body).await?;
+            println!("{}", text(&made["Name"]));
+        }
+        Volume::Rm { names, .. } => delete_each(&client, &names, of).await?,
+        Volume::Prune { all, force, mut filter } => {
+            let which = if all { "all" } else { "all anonymous" };
+            if confirmed(&format!("This removes {which} volumes that no container uses, with their data."), force)? {
+                filter.extend(all.then(|| ("all".to_string(), "true".to_string())));
+                let pruned: Value = client.post(&format!("/volumes/prune?filters={}", filters(&filter)), &Value::Null).await?;
+                pruned["VolumesDeleted"].as_array().into_iter().flatten().for_each(|name| println!("{}", text(name)));
+                println!("Total reclaimed space: {}", crate::cli::output::bytes(pruned["SpaceReclaimed"].as_u64().unwrap_or(0)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Prints volumes; the filters are a query's, escaped.
+///
+/// # Errors
+/// A broken connection, or a field that there is not.
+pub async fn show_volumes(client: &Client, filters: &str, quiet: bool, format: &Format) -> Outcome {
+    const COLUMNS: [Column; 2] = [("Driver", "DRIVER"), ("Name", "VOLUME NAME")];
+    let answer: Value = client.get(&format!("/volumes?filters={filters}")).await?;
+    let list: Vec<&Value> = answer["Volumes"].as_array().into_iter().flatten().collect();
+    if quiet {
+        list.iter().for_each(|v| println!("{}", text(&v["Name"])));
+        return Ok(());
+    }
+    let row = |v: &&Value| json!({"Driver": v["Driver"], "Name": v["Name"], "Scope": "local", "Mountpoint": v["Mountpoint"], "Labels": labels(&v["Labels"]), LABEL: v["Labels"]});
+    format.print(&COLUMNS, &list.iter().map(row).collect::<Vec<_>>())
+}
+
+/// Labels as tables show them: `a=b,c=d`.
+fn labels(value: &Value) -> String {
+    let pairs = value.as_object().into_iter().flatten().map(|(key, value)| format!("{key}={}", text(value)));
+    pairs.collect::<Vec<_>>().join(",")
+}
+
+/// A condition of `--filter`.
+fn filter(text: &str) -> Result<(String, String), String> {
+    condition(text, &["name", "label"])
+}
+
+/// A condition of the `--filter` of a prune.
+pub fn label_filter(text: &str) -> Result<(String, String), String> {
+    condition(text, &["label"])
+}
+
+/// A condition, `KEY=VALUE`, with one of these keys.
+pub fn condition(text: &str, keys: &[&str]) -> Result<(String, String), String> {
+    let known = text.split_once('=').filter(|(key, _)| keys.contains(key));
+    let known = known.map(|(key, value)| (key.to_string(), value.to_string()));
+    known.ok_or_else(|| format!("a filter is one of {}, with a value: `{}=...`", keys.join(", "), keys[keys.len() - 1]))
+}
+
+/// Conditions as a query's, escaped.
+pub fn filters(conditions: &[(String, String)]) -> String {
+    let mut named: serde_json::Map<String, Value> = serde_json::Map::new();
+    for (key, value) in conditions {
+        let values = named.entry(key.clone()).or_insert_with(|| json!([]));
+        values.as_array_mut().into_iter().for_each(|values| values.push(json!(value)));
+    }
+    escape(&Value::Object(named).to_string())
+}

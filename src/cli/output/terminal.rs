@@ -1,0 +1,251 @@
+//! The user's terminal or pipes as the streams of a process elsewhere: `exec`, `attach`, `run`.
+
+use crate::api::client::{Client, take_frame};
+use crate::cli::{Failure, Outcome};
+use bytes::BytesMut;
+use hyper_util::rt::TokioIo;
+use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use serde_json::Value;
+use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+/// How the streams are joined.
+#[derive(Clone, Debug, Default)]
+pub struct Joined {
+    /// A terminal at the other end.
+    pub tty: bool,
+    /// Standard input is sent.
+    pub stdin: bool,
+    /// Where a change of the terminal's size is told, without its query.
+    pub resize: String,
+    /// Where signals go that this process gets; without it they do what they do.
+    pub signals: Option<String>,
+    /// Typed at a terminal, these bytes leave the process running; empty for none.
+    pub detach_keys: Vec<u8>,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The process has.
+    Closed,
+    /// The user has left it.
+    Detached,
+}
+
+/// Whether both ends of this process are a terminal.
+pub fn is_terminal() -> bool {
+    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
+}
+
+/// The terminal's rows and columns.
+pub fn size() -> Option<(u16, u16)> {
+    crate::runtime::sys::window_size(std::io::stdin().as_fd())
+}
+
+/// Reads `ctrl-p,ctrl-q`, as Docker writes detach keys.
+///
+/// # Errors
+/// A key that is not understood.
+pub fn detach_keys(text: &str) -> Result<Vec<u8>, Failure> {
+    let wrong =
+        |key: &str| Failure::Message(format!("`{key}` is not a key: write a letter, or ctrl- and one of a-z @ [ \\ ] ^ _"));
+    let key = |key: &str| match (key.strip_prefix("ctrl-"), key.as_bytes()) {
+        (Some(rest), _) => match rest.as_bytes() {
+            [c @ b'a'..=b'z'] => Ok(c - b'a' + 1),
+            [c @ (b'@' | b'[' | b'\\' | b']' | b'^' | b'_')] => Ok(c - b'@'),
+            _ => Err(wrong(key)),
+        },
+        (None, [c]) => Ok(*c),
+        _ => Err(wrong(key)),
+    };
+    text.split(',').filter(|part| !part.is_empty()).map(key).collect()
+}
+
+/// Joins this process's streams to a connection until the other end closes it, or the user leaves.
+///
+/// # Errors
+/// When this end cannot be written.
+pub async fn join(client: &Client, stream: TokioIo<hyper::upgrade::Upgraded>, joined: &Joined) -> Result<Ended, Failure> {
+    let (mut from, mut to) = tokio::io::split(stream);
+    let raw = if joined.tty && joined.stdin && is_terminal() { Some(RawTerminal::enter()?) } else { None };
+    let (left, mut leaving) = mpsc::channel::<()>(1);
+    let mut typed = read_input(joined.stdin, if raw.is_some() { joined.detach_keys.clone() } else { Vec::new() }, left);
+    let (open, sends) = (joined.stdin, joined.tty);
+    let feeding = tokio::spawn(async move {
+        while let Some(bytes) = typed.recv().await {
+            if to.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+        // A terminal has no end of file: the other end would hang up.
+        if open && !sends {
+            let _ = to.shutdown().await;
+        }
+        std::future::pending::<()>().await;
+    });
+    let resizing = tokio::spawn(follow_size(client.clone(), joined.resize.clone(), raw.is_some()));
+    let signalling = tokio::spawn(pass_signals(client.clone(), joined.signals.clone()));
+    let mut buffer = BytesMut::with_capacity(1 << 16);
+    let ended = loop {
+        let read = tokio::select! {
+            read = from.read_buf(&mut buffer) => read.unwrap_or(0),
+            Some(()) = leaving.recv() => break Ended::Detached,
+        };
+        if joined.tty {
+            write(1, &buffer.split())?;
+        }
+        while let Some((stream, bytes)) = take_frame(&mut buffer).filter(|_| !joined.tty) {
+            write(stream, &bytes)?;
+        }
+        if read == 0 {
+            break Ended::Closed;
+        }
+    };
+    feeding.abort();
+    resizing.abort();
+    signalling.abort();
+    drop(raw);
+    Ok(ended)
+}
+
+/// A thread reads standard input: its blocking read cannot be given up, and must not keep the command from ending.
+fn read_input(wanted: bool, keys: Vec<u8>, left: mpsc::Sender<()>) -> mpsc::Receiver<Vec<u8>> {
+    let (sender, typed) = mpsc::channel::<Vec<u8>>(8);
+    if wanted {
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; 16 * 1024];
+            let mut keys = DetachKeys { keys, matched: 0 };
+            while let Ok(n @ 1..) = nix::unistd::read(std::io::stdin(), &mut buffer) {
+                let (bytes, leave) = keys.filter(&buffer[..n]);
+                if sender.blocking_send(bytes).is_err() {
+                    return;
+                }
+                if leave {
+                    let _ = left.blocking_send(());
+                    return;
+                }
+            }
+        });
+    }
+    typed
+}
+
+/// Finds the keys in what is typed. A beginning of them is held back until it is clear whether the rest comes.
+struct DetachKeys {
+    keys: Vec<u8>,
+    matched: usize,
+}
+
+impl DetachKeys {
+    fn filter(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
+        let mut out = Vec::with_capacity(typed.len());
+        for &byte in typed {
+            if self.keys.get(self.matched) == Some(&byte) {
+                self.matched += 1;
+                if self.matched == self.keys.len() {
+                    return (out, true);
+                }
+                continue;
+            }
+            out.extend_from_slice(&self.keys[..self.matched]);
+            self.matched = usize::from(self.keys.first() == Some(&byte));
+            if self.matched == 0 {
+                out.push(byte);
+            }
+        }
+        (out, false)
+    }
+}
+
+fn write(stream: u8, bytes: &[u8]) -> Outcome {
+    let result = if stream == 2 {
+        super::stdout::Stderr.write_all(bytes)
+    } else {
+        super::stdout::Stdout.write_all(bytes).and_then(|()| super::stdout::Stdout.flush())
+    };
+    result.map_err(|e| Failure::Message(format!("writing the command's output: {e}")))
+}
+
+/// Tells the other end the terminal's size, now and when it changes.
+async fn follow_size(client: Client, path: String, tty: bool) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut changes) = signal(SignalKind::window_change()) else { return };
+    if !tty {
+        return;
+    }
+    loop {
+        if let Some((rows, columns)) = size() {
+            let _: Result<Value, _> = client.post(&format!("{path}?h={rows}&w={columns}"), &Value::Null).await;
+        }
+        if changes.recv().await.is_none() {
+            return;
+        }
+    }
+}
+
+async fn pass_signals(client: Client, path: Option<String>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Some(path) = path else { return std::future::pending().await };
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()];
+    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup), Ok(mut quit)] = kinds.map(signal) else { return };
+    loop {
+        let name = tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+            _ = hangup.recv() => "SIGHUP",
+            _ = quit.recv() => "SIGQUIT",
+        };
+        let _: Result<Value, _> = client.post(&format!("{path}?signal={name}"), &Value::Null).await;
+    }
+}
+
+/// The user's terminal without its own editing, until this is dropped.
+struct RawTerminal(Termios);
+
+impl RawTerminal {
+    fn enter() -> Result<Self, Failure> {
+        let failed = |e: nix::Error| Failure::Message(format!("preparing the terminal: {e}"));
+        let before = tcgetattr(std::io::stdin()).map_err(failed)?;
+        let mut raw = before.clone();
+        cfmakeraw(&mut raw);
+        tcsetattr(std::io::stdin(), SetArg::TCSANOW, &raw).map_err(failed)?;
+        Ok(RawTerminal(before))
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, &self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detach_keys_are_found_and_nothing_else_is_lost() {
+        let default = detach_keys("ctrl-p,ctrl-q").expect("keys");
+        assert_eq!(default, [16, 17]);
+        assert!(detach_keys("ctrl-1").is_err() && detach_keys("ab").is_err());
+        let run = |parts: &[&[u8]]| {
+            let mut keys = DetachKeys { keys: default.clone(), matched: 0 };
+            let mut out = Vec::new();
+            for part in parts {
+                let (bytes, leave) = keys.filter(part);
+                out.extend(bytes);
+                if leave {
+                    return (out, true);
+                }
+            }
+            (out, false)
+        };
+        assert_eq!(run(&[b"ls\n"]), (b"ls\n".to_vec(), false));
+        assert_eq!(run(&[b"a\x10", b"\x11b"]), (b"a".to_vec(), true));
+        assert_eq!(run(&[b"\x10\x10\x11"]), (b"\x10".to_vec(), true));
+        assert_eq!(run(&[b"\x10x\x11"]), (b"\x10x\x11".to_vec(), false));
+    }
+}

@@ -1,0 +1,251 @@
+//! `wharf config`.
+
+use crate::api::reply::escape;
+use crate::cli::{Failure, Global, Outcome, connect, project};
+use crate::compose::diagnostic::{Diagnostic, Sources};
+use crate::compose::model::Service;
+use crate::compose::node::{Node, Value};
+use crate::compose::render::{self, Format};
+use crate::compose::{self, Loaded, Skip};
+use crate::plan::config_hash;
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+#[derive(clap::Args, Debug)]
+pub struct Config {
+    /// Services to print, with what they depend on; all by default.
+    services_named: Vec<String>,
+    /// yaml or json; with json, errors and warnings are a JSON object a line on standard error, for editors.
+    #[arg(long, default_value = "yaml", value_parser = ["yaml", "json"])]
+    format: String,
+    /// Check the files and print nothing.
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    print: Print,
+    #[command(flatten)]
+    skip: SkipFlags,
+    /// Give every image the digest that its tag has in the registry now.
+    #[arg(long)]
+    resolve_image_digests: bool,
+    /// Print a file of nothing but the images' digests, to be laid on top with -f.
+    #[arg(long)]
+    lock_image_digests: bool,
+    /// Write to a file instead of standard output.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// What to print instead of the project.
+#[derive(clap::Args, Debug)]
+#[group(multiple = false)]
+struct Print {
+    /// Names of services, one a line.
+    #[arg(long)]
+    services: bool,
+    /// Names of volumes.
+    #[arg(long)]
+    volumes: bool,
+    /// Names of networks.
+    #[arg(long)]
+    networks: bool,
+    /// Names of models.
+    #[arg(long)]
+    models: bool,
+    /// Names of images.
+    #[arg(long)]
+    images: bool,
+    /// Names of profiles.
+    #[arg(long)]
+    profiles: bool,
+    /// The hash by which a change is noticed: of one service, or `*` for all.
+    #[arg(long, value_name = "SERVICE")]
+    hash: Option<String>,
+    /// The variables that the files use, and their defaults.
+    #[arg(long)]
+    variables: bool,
+    /// The environment that interpolation sees.
+    #[arg(long)]
+    environment: bool,
+}
+
+#[derive(clap::Args, Debug)]
+struct SkipFlags {
+    /// Leave variables as they are.
+    #[arg(long)]
+    no_interpolate: bool,
+    /// Add no implied networks, names and dependencies.
+    #[arg(long)]
+    no_normalize: bool,
+    /// Leave paths relative.
+    #[arg(long)]
+    no_path_resolution: bool,
+    /// Do not check that what services refer to exists.
+    #[arg(long)]
+    no_consistency: bool,
+    /// Do not read env files.
+    #[arg(long)]
+    no_env_resolution: bool,
+}
+
+pub async fn run(global: &Global, command: Config) -> Outcome {
+    let mut options = project::options(global);
+    options.services.clone_from(&command.services_named);
+    options.skip = Skip {
+        interpolation: command.skip.no_interpolate,
+        normalisation: command.skip.no_normalize,
+        paths: command.skip.no_path_resolution,
+        consistency: command.skip.no_consistency,
+        environment: command.skip.no_env_resolution,
+    };
+    options.list_variables = command.print.variables;
+    let json = command.format == "json";
+    let mut loaded = match compose::load(&options) {
+        Ok(loaded) => loaded,
+        Err(error) if json => {
+            print_json_lines(&error.diagnostics, &error.sources);
+            return Err(Failure::Code(1));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if json {
+        print_json_lines(&loaded.warnings, &loaded.sources);
+    } else {
+        project::show_warnings(&loaded.warnings, &loaded.sources);
+    }
+    if !command.services_named.is_empty() {
+        super::ps::check_services(Some(&loaded), &command.services_named)?;
+        keep_named(&mut loaded, &command.services_named);
+    }
+    if command.resolve_image_digests || command.lock_image_digests {
+        resolve_digests(global, &mut loaded.root).await?;
+    }
+    if command.quiet {
+        // The process ends here: there is no need to take a large project apart first.
+        std::mem::forget(loaded);
+        return Ok(());
+    }
+    let text = match listed(&command, &loaded)? {
+        Some(lines) => lines.iter().map(|line| format!("{line}\n")).collect(),
+        None => model(&command, &loaded)?,
+    };
+    match command.output {
+        Some(path) => std::fs::write(&path, text).map_err(|e| Failure::Message(format!("writing {}: {e}", path.display()))),
+        None => {
+            print!("{text}");
+            Ok(())
+        }
+    }
+}
+
+fn print_json_lines(diagnostics: &[Diagnostic], sources: &Sources) {
+    for diagnostic in diagnostics {
+        eprintln!("{}", diagnostic.to_json(sources));
+    }
+}
+
+/// Leaves the named services and what they depend on.
+pub fn keep_named(loaded: &mut Loaded, named: &[String]) {
+    let mut wanted = named.to_vec();
+    let mut kept: Vec<String> = Vec::new();
+    while let Some(name) = wanted.pop() {
+        if !kept.contains(&name) {
+            wanted.extend(loaded.project.services.get(&name).into_iter().flat_map(|s| s.depends_on.keys().cloned()));
+            kept.push(name);
+        }
+    }
+    if let Some(services) = loaded.root.get_mut("services").and_then(Node::as_map_mut) {
+        services.retain(|name, _| kept.contains(name));
+    }
+    loaded.project.services.retain(|name, _| kept.contains(name));
+    compose::defaults::drop_unused(&mut loaded.root);
+}
+
+/// The lines of a flag that prints names; `None` where the project itself is wanted.
+fn listed(command: &Config, loaded: &Loaded) -> Result<Option<Vec<String>>, Failure> {
+    let print = &command.print;
+    let keys = |section: &str| -> Vec<String> {
+        loaded.root.get(section).and_then(Node::as_map).map(|map| map.keys().cloned().collect()).unwrap_or_default()
+    };
+    let services = &loaded.project.services;
+    Ok(Some(if print.services {
+        keys("services")
+    } else if print.volumes {
+        keys("volumes")
+    } else if print.networks {
+        keys("networks")
+    } else if print.models {
+        keys("models")
+    } else if print.images {
+        services.iter().map(|(name, service)| image(&loaded.project.name, name, service)).collect()
+    } else if print.profiles {
+        let active = services.values().flat_map(|service| service.profiles.clone());
+        let mut names: Vec<String> = active.chain(loaded.inactive.values().flatten().cloned()).collect();
+        names.sort();
+        names.dedup();
+        names
+    } else if let Some(wanted) = &print.hash {
+        if wanted != "*" && !services.contains_key(wanted) {
+            super::ps::check_services(Some(loaded), std::slice::from_ref(wanted))?;
+        }
+        let chosen = services.iter().filter(|(name, _)| wanted == "*" || *name == wanted);
+        chosen.map(|(name, service)| format!("{name} {}", config_hash(&loaded.project, service))).collect()
+    } else if print.variables {
+        variables(loaded)
+    } else if print.environment {
+        loaded.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()
+    } else {
+        return Ok(None);
+    }))
+}
+
+fn image(project: &str, name: &str, service: &Service) -> String {
+    service.image.clone().unwrap_or_else(|| format!("{project}-{name}"))
+}
+
+fn variables(loaded: &Loaded) -> Vec<String> {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING);
+    table.set_header(["NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"]);
+    for (name, variable) in &loaded.variables {
+        table.add_row([name, &variable.required.to_string(), &variable.default, &variable.alternate]);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 3));
+    }
+    table.lines().map(|line| line.trim_end().to_string()).collect()
+}
+
+fn model(command: &Config, loaded: &Loaded) -> Result<String, Failure> {
+    let format = if command.format == "json" { Format::Json } else { Format::Yaml };
+    let mut value = render::render(&loaded.root, format, command.skip.no_interpolate);
+    if command.lock_image_digests {
+        let services = value["services"].as_object().into_iter().flatten();
+        let images: BTreeMap<&String, Json> =
+            services.map(|(name, service)| (name, serde_json::json!({"image": service["image"]}))).collect();
+        value = serde_json::json!({"services": images});
+    }
+    let text = match format {
+        Format::Json => serde_json::to_string_pretty(&value).map(|text| format!("{text}\n")).map_err(|e| e.to_string()),
+        Format::Yaml => serde_yaml::to_string(&value).map_err(|e| e.to_string()),
+    };
+    text.map_err(Failure::Message)
+}
+
+/// Asks the registries, by way of the engine, for the digests that the images' tags have now.
+async fn resolve_digests(global: &Global, root: &mut Node) -> Outcome {
+    let client = connect::engine(global).await?;
+    for entry in root.get_mut("services").and_then(Node::as_map_mut).into_iter().flat_map(|map| map.values_mut()) {
+        let Some(image) = entry.node.get_mut("image") else { continue };
+        let name = image.as_str().unwrap_or_default().to_string();
+        if name.contains('@') {
+            continue;
+        }
+        let found: Json = client.get(&format!("/distribution/{}/json", escape(&name))).await?;
+        if let Some(digest) = found["Descriptor"]["digest"].as_str() {
+            image.value = Value::String(format!("{name}@{digest}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,328 @@
+//! `wharf cp`: files between a container and this machine.
+
+use super::ps;
+use crate::api::client::{Client, ClientError};
+use crate::api::reply::escape;
+use crate::cli::{Failure, Global, Outcome, connect, project};
+use crate::image::unpack::{XATTR, extended_attributes};
+use base64::Engine as _;
+use serde_json::Value;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args, Debug)]
+pub struct Cp {
+    #[command(flatten)]
+    how: How,
+    /// Containers of `run` as well.
+    #[arg(long)]
+    all: bool,
+    /// Which container of a service, where it has several.
+    #[arg(long, value_name = "N")]
+    index: Option<u32>,
+    /// SERVICE:PATH, or a path of this machine; `-` is a tar archive on standard input.
+    source: String,
+    /// SERVICE:PATH, or a path of this machine; `-` is a tar archive on standard output.
+    destination: String,
+}
+
+/// What `cp` of a service and of a container have in common.
+#[derive(clap::Args, Debug, Clone, Copy)]
+pub struct How {
+    /// Keep owners: into a container, the files are its user's.
+    #[arg(short, long)]
+    archive: bool,
+    /// Copy what a symlink leads to, and not the symlink.
+    #[arg(short = 'L', long)]
+    follow_link: bool,
+}
+
+pub async fn run(global: &Global, command: Cp) -> Outcome {
+    let (project, loaded) = project::name(global)?;
+    let client = connect::engine(global).await?;
+    let (service, into) = match (place(&command.source), place(&command.destination)) {
+        (None, Some((service, _))) => (service, true),
+        (Some((service, _)), None) => (service, false),
+        (Some(_), Some(_)) => return Err(Failure::Message("copy out of one container first, then into the other".into())),
+        (None, None) => return Err(Failure::Message("one of the two must be in a container: write SERVICE:PATH".into())),
+    };
+    ps::check_services(loaded.as_ref(), &[service.to_string()])?;
+    let mut list = ps::containers(&client, &project, &[service.to_string()], true).await?;
+    list.retain(|c| command.index.is_none_or(|n| c.number() == n) && (command.all || !c.is_one_off()));
+    // Into all containers of a service, out of the first.
+    list.truncate(if into { list.len() } else { 1 });
+    if list.is_empty() {
+        return Err(Failure::Message(format!("the service `{service}` has no container; `wharf up -d {service}` makes it")));
+    }
+    for container in &list {
+        copy(&client, &container.id, &command.source, &command.destination, command.how).await?;
+    }
+    Ok(())
+}
+
+/// `NAME:PATH`; `None` for a path of this machine.
+pub fn place(text: &str) -> Option<(&str, &str)> {
+    if text.starts_with(['/', '.']) || text == "-" {
+        return None;
+    }
+    text.split_once(':').filter(|(name, _)| !name.is_empty() && !name.contains('/'))
+}
+
+/// Copies between a container and this machine, whichever of the two names is in the container.
+///
+/// # Errors
+/// When the source is not there, or the destination cannot be written.
+pub async fn copy(client: &Client, id: &str, source: &str, destination: &str, how: How) -> Outcome {
+    match (place(source), place(destination)) {
+        (Some((_, path)), _) => out_of(client, id, path, destination, how).await,
+        (_, Some((_, path))) => into(client, id, source, path, how).await,
+        _ => Err(Failure::Message("one of the two must be in a container: write NAME:PATH".into())),
+    }
+}
+
+/// What is at a path of a container.
+struct Stat {
+    directory: bool,
+    link: Option<String>,
+}
+
+async fn stat(client: &Client, id: &str, path: &str) -> Result<Option<Stat>, Failure> {
+    const DIRECTORY: u64 = 1 << 31;
+    const SYMLINK: u64 = 1 << 27;
+    let header =
+        match client.head(&format!("/containers/{id}/archive?path={}", escape(path)), "x-docker-container-path-stat").await {
+            Err(ClientError::Refused { status: 404, .. }) => return Ok(None),
+            other => other?,
+        };
+    let decoded = base64::engine::general_purpose::STANDARD.decode(header.unwrap_or_default()).unwrap_or_default();
+    let value: Value = serde_json::from_slice(&decoded).unwrap_or_default();
+    let mode = value["mode"].as_u64().unwrap_or(0);
+    let link = value["linkTarget"].as_str().filter(|_| mode & SYMLINK != 0).map(str::to_string);
+    Ok(Some(Stat { directory: mode & DIRECTORY != 0, link }))
+}
+
+/// A path of a container with the symlink at its end followed once.
+async fn followed(client: &Client, id: &str, path: &str) -> Result<String, Failure> {
+    let Some(Stat { link: Some(target), .. }) = stat(client, id, path).await? else { return Ok(path.to_string()) };
+    let parent = Path::new(path).parent().unwrap_or(Path::new("/"));
+    Ok(parent.join(target).to_string_lossy().into_owned())
+}
+
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') { path.to_string() } else { format!("/{path}") }
+}
+
+async fn out_of(client: &Client, id: &str, path: &str, destination: &str, how: How) -> Outcome {
+    let mut path = absolute(path);
+    if how.follow_link {
+        path = followed(client, id, &path).await?;
+    }
+    let request = format!("/containers/{id}/archive?path={}", escape(&path));
+    if destination == "-" {
+        return Ok(client.download(&request, crate::cli::output::stdout::Stdout).await?);
+    }
+    let to = Path::new(destination);
+    let target = if to.is_dir() {
+        to.to_path_buf()
+    } else {
+        if destination.ends_with('/') {
+            return Err(Failure::Message(format!("there is no directory {destination}")));
+        }
+        to.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new(".")).to_path_buf()
+    };
+    if !target.is_dir() {
+        return Err(Failure::Message(format!("there is no directory {}", target.display())));
+    }
+    // Under another name: the first part of every entry is replaced.
+    let rename = if to.is_dir() { None } else { to.file_name().map(PathBuf::from) };
+    let Some(found) = stat(client, id, &path).await? else {
+        return Err(Failure::Message(format!("there is no {path} in the container")));
+    };
+    let content = path.ends_with("/.") && found.directory && rename.is_some();
+    if content && let Some(name) = &rename {
+        std::fs::create_dir_all(target.join(name)).map_err(|e| Failure::Message(format!("making {destination}: {e}")))?;
+    }
+    let owner = (!how.archive).then(own_ids);
+    let shown = destination.to_string();
+    let received = received(client, &request, move |reader| {
+        let failed = |e: &dyn std::fmt::Display| format!("writing {shown}: {e}");
+        let directory = std::fs::File::open(&target).map_err(|e| failed(&e))?;
+        match rename {
+            None => unpack(reader, &directory, owner).map_err(|e| failed(&e)),
+            Some(name) => {
+                let (renamed, to) = io::pipe().map_err(|e| failed(&e))?;
+                let renaming = std::thread::spawn(move || rename_entries(reader, to, &name, content));
+                let unpacked = unpack(renamed, &directory, owner).map_err(|e| failed(&e));
+                renaming.join().map_err(|_| "renaming failed".to_string())?.map_err(|e| failed(&e))?;
+                unpacked
+            }
+        }
+    });
+    received.await
+}
+
+/// Has `unpack` read what the engine sends, on a thread of its own. What it says of a failure is told before the connection's.
+async fn received(
+    client: &Client,
+    path: &str,
+    unpack: impl FnOnce(io::PipeReader) -> Result<(), String> + Send + 'static,
+) -> Outcome {
+    let (reader, writer) = io::pipe().map_err(|e| Failure::Message(format!("making a pipe: {e}")))?;
+    let unpacking = std::thread::spawn(move || unpack(reader));
+    let loaded = client.download(path, writer).await;
+    let unpacked = unpacking.join().map_err(|_| Failure::Message("unpacking failed".into()))?;
+    unpacked.map_err(Failure::Message)?;
+    Ok(loaded?)
+}
+
+/// Whose what is unpacked here is, where nothing else is asked for.
+fn own_ids() -> (u32, u32) {
+    (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
+}
+
+/// Unpacks an archive that the engine sends into a directory here; what is in it is then who calls' own.
+///
+/// # Errors
+/// The disk's, or a broken connection.
+pub async fn download_into(client: &Client, path: &str, directory: &Path) -> Outcome {
+    let shown = directory.display().to_string();
+    let target = std::fs::File::open(directory).map_err(|e| Failure::Message(format!("writing {shown}: {e}")))?;
+    let unpack = move |reader| unpack(reader, &target, Some(own_ids())).map_err(|e| format!("writing {shown}: {e}"));
+    received(client, path, unpack).await
+}
+
+fn unpack(
+    reader: impl Read,
+    directory: &std::fs::File,
+    owner: Option<(u32, u32)>,
+) -> Result<(), crate::image::unpack::UnpackError> {
+    let mut reader = reader;
+    let result = crate::image::unpack::merge(&mut reader, directory.as_fd(), owner).map(drop);
+    // The other end must not be cut off while it sends the archive's padding.
+    let _ = io::copy(&mut reader, &mut io::sink());
+    result
+}
+
+/// An archive with another name in the place of each entry's first part; of a directory's `content`, before each.
+fn rename_entries(reader: impl Read, writer: impl Write, name: &Path, content: bool) -> io::Result<()> {
+    let mut archive = tar::Archive::new(reader);
+    let mut builder = tar::Builder::new(writer);
+    let renamed = |path: &Path| {
+        let mut parts = path.components();
+        if !content {
+            parts.next();
+        }
+        let rest: PathBuf = parts.filter(|part| *part != std::path::Component::CurDir).collect();
+        if rest == Path::new("") { name.to_path_buf() } else { name.join(rest) }
+    };
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let path = renamed(&entry.path()?);
+        let mut header = entry.header().clone();
+        match header.entry_type() {
+            tar::EntryType::Link => {
+                let target = entry.link_name()?.map(|target| renamed(&target)).unwrap_or_default();
+                builder.append_link(&mut header, path, target)?;
+            }
+            tar::EntryType::Symlink => {
+                let target = entry.link_name()?.map(|target| target.into_owned()).unwrap_or_default();
+                builder.append_link(&mut header, path, target)?;
+            }
+            _ => {
+                let extended = extended_attributes(&mut entry)?;
+                if !extended.is_empty() {
+                    builder.append_pax_extensions(extended.iter().map(|(key, value)| (key.as_str(), value.as_slice())))?;
+                }
+                builder.append_data(&mut header, path, &mut entry)?;
+            }
+        }
+    }
+    builder.into_inner()?.flush()?;
+    // What follows the end of the archive, for the other end's sake.
+    let mut rest = archive.into_inner();
+    io::copy(&mut rest, &mut io::sink()).map(drop)
+}
+
+async fn into(client: &Client, id: &str, source: &str, path: &str, how: How) -> Outcome {
+    let mut path = absolute(path);
+    let mut found = stat(client, id, &path).await?;
+    if let Some(Stat { link: Some(_), .. }) = found {
+        // Into what the symlink leads to, as `cp` does.
+        path = followed(client, id, &path).await?;
+        found = stat(client, id, &path).await?;
+    }
+    let flags = if how.archive { "&copyUIDGID=1" } else { "" };
+    let put = |directory: &str| format!("/containers/{id}/archive?path={}&noOverwriteDirNonDir=1{flags}", escape(directory));
+    if source == "-" {
+        if !found.is_some_and(|found| found.directory) {
+            return Err(Failure::Message(format!("{path} in the container is not a directory")));
+        }
+        return Ok(client.put_stream(&put(&path), tokio::io::stdin()).await?);
+    }
+    let from = PathBuf::from(source);
+    let failed = |e: io::Error| Failure::Message(format!("reading {source}: {e}"));
+    let metadata =
+        if how.follow_link || source.ends_with('/') { from.metadata() } else { from.symlink_metadata() }.map_err(failed)?;
+    let content = source.ends_with("/.") || source == ".";
+    let base = from.canonicalize().ok().and_then(|p| p.file_name().map(PathBuf::from)).unwrap_or_default();
+    let base = if content { PathBuf::new() } else { from.file_name().map_or(base, PathBuf::from) };
+    let (directory, name) = match &found {
+        Some(found) if found.directory => (path.clone(), base),
+        Some(_) if metadata.is_dir() => {
+            return Err(Failure::Message(format!("{path} in the container is a file, and {source} is a directory")));
+        }
+        _ => {
+            if path.ends_with('/') && !metadata.is_dir() {
+                return Err(Failure::Message(format!("there is no directory {path} in the container")));
+            }
+            let to = Path::new(path.trim_end_matches('/'));
+            let parent = to.parent().map_or_else(|| "/".into(), |parent| parent.to_string_lossy().into_owned());
+            (parent, PathBuf::from(to.file_name().unwrap_or_default()))
+        }
+    };
+    let follow = how.follow_link;
+    let request = put(&directory);
+    let packed = client.put_written(&request, move |writer| {
+        let mut builder = tar::Builder::new(io::BufWriter::with_capacity(1 << 18, writer));
+        builder.follow_symlinks(follow);
+        if metadata.is_dir() {
+            append_directory(&mut builder, &from, &name)?;
+        } else {
+            append_file(&mut builder, &from, &name, follow)?;
+        }
+        builder.into_inner()?.flush()
+    });
+    packed.await?.map_err(failed)
+}
+
+/// A directory with all below it; a tar's own walk would leave out what `.` itself is.
+fn append_directory(builder: &mut tar::Builder<impl Write>, directory: &Path, name: &Path) -> io::Result<()> {
+    if name != Path::new("") {
+        builder.append_dir(name, directory)?;
+    }
+    let mut entries: Vec<_> = std::fs::read_dir(directory)?.collect::<Result<_, _>>()?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let (path, inner) = (entry.path(), name.join(entry.file_name()));
+        let metadata = path.symlink_metadata()?;
+        if metadata.is_dir() {
+            append_directory(builder, &path, &inner)?;
+        } else if metadata.mode() & libc::S_IFMT != libc::S_IFSOCK {
+            append_file(builder, &path, &inner, false)?;
+        }
+    }
+    Ok(())
+}
+
+/// Anything but a directory, with what a program may do by its file (capabilities(7)), as Docker sends it.
+fn append_file(builder: &mut tar::Builder<impl Write>, path: &Path, name: &Path, follow: bool) -> io::Result<()> {
+    const CAPABILITIES: &str = "security.capability";
+    // A file system without such attributes has none.
+    let found = if follow { xattr::get_deref(path, CAPABILITIES) } else { xattr::get(path, CAPABILITIES) };
+    if let Ok(Some(value)) = found {
+        builder.append_pax_extensions([(format!("{XATTR}{CAPABILITIES}").as_str(), value.as_slice())])?;
+    }
+    builder.append_path_with_name(path, name)
+}

@@ -1,0 +1,48 @@
+//! `wharf down`.
+
+use super::up;
+use crate::api::reply::escape;
+use crate::cli::{Global, Outcome, connect, project};
+use crate::plan::DownOptions;
+
+#[derive(clap::Args, Debug)]
+pub struct Down {
+    /// Services to stop and remove; all, with the networks, by default.
+    services: Vec<String>,
+    /// Remove volumes as well: those of the file and anonymous ones.
+    #[arg(short, long)]
+    volumes: bool,
+    /// Remove the images of services: all, or local (those without a custom tag).
+    #[arg(long, value_name = "TYPE", value_parser = ["all", "local"])]
+    rmi: Option<String>,
+    /// Seconds to wait for containers to stop.
+    #[arg(short, long, value_name = "SECONDS")]
+    timeout: Option<u32>,
+    /// Remove containers of services that the project does not have.
+    #[arg(long)]
+    remove_orphans: bool,
+}
+
+/// Takes the whole project down, as `down` without flags does.
+///
+/// # Errors
+/// As `down`.
+pub async fn project(global: &Global) -> Outcome {
+    let whole = Down { services: Vec::new(), volumes: false, rmi: None, timeout: None, remove_orphans: false };
+    run(global, whole).await
+}
+
+pub async fn run(global: &Global, command: Down) -> Outcome {
+    let (name, loaded) = project::name(global)?;
+    let client = connect::engine(global).await?;
+    let options = DownOptions {
+        volumes: command.volumes,
+        rmi: command.rmi,
+        timeout: command.timeout,
+        remove_orphans: command.remove_orphans,
+        services: command.services,
+        plan_only: global.dry_run,
+        ..up::down_options(loaded.as_ref())
+    };
+    up::follow(&client, &format!("/projects/{}/down", escape(&name)), &options, false).await
+}

@@ -1,0 +1,118 @@
+//! `wharf exec`.
+
+use super::ps;
+use crate::api::client::{Client, ClientError};
+use crate::cli::output::terminal::{self, Ended, Joined};
+use crate::cli::{Failure, Global, Outcome, connect, project};
+use serde_json::{Value, json};
+
+#[derive(clap::Args, Debug)]
+pub struct Exec {
+    /// Leave the command running in the background.
+    #[arg(short, long)]
+    detach: bool,
+    /// Variable for the command; may be repeated.
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// Which container of a service, where it has several.
+    #[arg(long, value_name = "N")]
+    index: Option<u32>,
+    /// No terminal; the default where standard input is none.
+    #[arg(short = 'T', long = "no-TTY", alias = "no-tty")]
+    no_tty: bool,
+    /// Give the command every privilege.
+    #[arg(long)]
+    privileged: bool,
+    /// User to run as.
+    #[arg(short, long, value_name = "USER")]
+    user: Option<String>,
+    /// Working directory of the command.
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Keep standard input open; always so.
+    #[arg(short, long, hide = true)]
+    interactive: bool,
+    /// A terminal; the default where standard input is one.
+    #[arg(short, long, hide = true)]
+    tty: bool,
+    /// Keys that leave the command running, typed at a terminal.
+    #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
+    detach_keys: String,
+    /// The service.
+    service: String,
+    /// The command and its arguments.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    command: Vec<String>,
+}
+
+pub async fn run(global: &Global, command: Exec) -> Outcome {
+    let (project, loaded) = project::name(global)?;
+    ps::check_services(loaded.as_ref(), std::slice::from_ref(&command.service))?;
+    let client = connect::engine(global).await?;
+    let container = ps::one(&client, &project, &command.service, command.index).await?;
+    let tty = !command.no_tty && !command.detach && terminal::is_terminal();
+    let request = Request {
+        command: command.command,
+        env: command.env,
+        user: command.user,
+        workdir: command.workdir,
+        privileged: command.privileged,
+        tty,
+        stdin: !command.detach,
+    };
+    in_container(&client, &container.id, request, command.detach, &command.detach_keys).await
+}
+
+/// A command that is to run in a container.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    pub command: Vec<String>,
+    pub env: Vec<String>,
+    pub user: Option<String>,
+    pub workdir: Option<String>,
+    pub privileged: bool,
+    pub tty: bool,
+    pub stdin: bool,
+}
+
+/// Runs a command in a container, with this process's streams; its exit code is ours.
+///
+/// # Errors
+/// Why it cannot run, or its exit code.
+pub async fn in_container(client: &Client, container: &str, request: Request, detach: bool, keys: &str) -> Outcome {
+    let size = if request.tty { terminal::size() } else { None };
+    let body = json!({
+        "Cmd": request.command,
+        "Env": request.env,
+        "User": request.user,
+        "WorkingDir": request.workdir,
+        "Privileged": request.privileged,
+        "Tty": request.tty,
+        "AttachStdin": request.stdin,
+        "AttachStdout": true,
+        "AttachStderr": true,
+        "ConsoleSize": size.map(|(rows, columns)| [rows, columns]),
+    });
+    let created: Value = client.post(&format!("/containers/{container}/exec"), &body).await?;
+    let id = created["Id"].as_str().unwrap_or_default().to_string();
+    if detach {
+        return Ok(client.post::<Value>(&format!("/exec/{id}/start"), &json!({"Detach": true})).await.map(drop)?);
+    }
+    let stream = client.hijack(&format!("/exec/{id}/start"), &json!({"Detach": false, "Tty": request.tty})).await?;
+    let joined = Joined {
+        tty: request.tty,
+        stdin: request.stdin,
+        resize: format!("/exec/{id}/resize"),
+        signals: None,
+        detach_keys: terminal::detach_keys(keys)?,
+    };
+    if terminal::join(client, stream, &joined).await? == Ended::Detached {
+        return Ok(());
+    }
+    let state: Value = client.get(&format!("/exec/{id}/json")).await?;
+    match state["ExitCode"].as_i64() {
+        Some(0) => Ok(()),
+        Some(code) => Err(Failure::Code(code as u8)),
+        None => Err(Failure::Client(ClientError::Protocol("the connection ended before the command did".into()))),
+    }
+}

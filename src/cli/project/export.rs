@@ -1,0 +1,104 @@
+//! `wharf export` and `wharf commit`: a container's files as an archive, and as an image.
+
+use super::ps;
+use crate::api::client::Client;
+use crate::api::reply::escape;
+use crate::cli::{Failure, Global, Outcome, connect, project};
+use serde_json::Value;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+#[derive(clap::Args, Debug)]
+pub struct Export {
+    /// The archive; standard output by default.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Which container of a service, where it has several.
+    #[arg(long, value_name = "N")]
+    index: Option<u32>,
+    service: String,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Commit {
+    #[command(flatten)]
+    how: CommitHow,
+    /// Which container of a service, where it has several.
+    #[arg(long, value_name = "N")]
+    index: Option<u32>,
+    service: String,
+    /// The image's name.
+    reference: String,
+}
+
+/// What `commit` of a service and of a container have in common.
+#[derive(clap::Args, Debug)]
+pub struct CommitHow {
+    /// Who has made it.
+    #[arg(short, long, default_value = "")]
+    author: String,
+    /// A Dockerfile instruction to apply; may be repeated.
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    change: Vec<String>,
+    /// What it is for.
+    #[arg(short, long, default_value = "")]
+    message: String,
+    /// Pause the container meanwhile.
+    #[arg(short, long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pause: bool,
+}
+
+async fn container(global: &Global, service: &str, index: Option<u32>) -> Result<(Client, String), Failure> {
+    let (project, loaded) = project::name(global)?;
+    ps::check_services(loaded.as_ref(), &[service.to_string()])?;
+    let client = connect::engine(global).await?;
+    let list = ps::containers(&client, &project, &[service.to_string()], true).await?;
+    let found = list.into_iter().find(|c| index.is_none_or(|n| c.number() == n) && !c.is_one_off());
+    let found = found.ok_or_else(|| Failure::Message(format!("the service `{service}` has no container")))?;
+    Ok((client, found.id))
+}
+
+pub async fn export(global: &Global, command: Export) -> Outcome {
+    let (client, id) = container(global, &command.service, command.index).await?;
+    export_container(&client, &id, command.output).await
+}
+
+/// Writes a container's root file system as a tar.
+///
+/// # Errors
+/// When the file cannot be written.
+pub async fn export_container(client: &Client, id: &str, output: Option<PathBuf>) -> Outcome {
+    let to: Box<dyn std::io::Write> = match &output {
+        Some(path) => {
+            Box::new(std::fs::File::create(path).map_err(|e| Failure::Message(format!("making {}: {e}", path.display())))?)
+        }
+        None if std::io::stdout().is_terminal() => {
+            return Err(Failure::Message("an archive is nothing for a terminal: write it to a file with -o FILE".into()));
+        }
+        None => Box::new(crate::cli::output::stdout::Stdout),
+    };
+    Ok(client.download(&format!("/containers/{id}/export"), to).await?)
+}
+
+pub async fn commit(global: &Global, command: Commit) -> Outcome {
+    let (client, id) = container(global, &command.service, command.index).await?;
+    commit_container(&client, &id, &command.reference, &command.how).await
+}
+
+/// Makes an image of a container, and prints its id.
+///
+/// # Errors
+/// A change that is not understood, or the disk's.
+pub async fn commit_container(client: &Client, id: &str, reference: &str, how: &CommitHow) -> Outcome {
+    let changes: String = how.change.iter().map(|change| format!("&changes={}", escape(change))).collect();
+    let path = format!(
+        "/commit?container={id}&repo={}&author={}&comment={}&pause={}{changes}",
+        escape(reference),
+        escape(&how.author),
+        escape(&how.message),
+        u8::from(how.pause)
+    );
+    let made: Value = client.post(&path, &Value::Null).await?;
+    println!("{}", made["Id"].as_str().unwrap_or_default());
+    Ok(())
+}

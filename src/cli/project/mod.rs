@@ -1,0 +1,139 @@
+//! The project of the command line: its files loaded, its warnings shown.
+
+pub mod attach;
+pub mod build;
+pub mod config;
+pub mod cp;
+pub mod down;
+pub mod events;
+pub mod exec;
+pub mod export;
+pub mod graph;
+pub mod lifecycle;
+pub mod logs;
+pub mod ps;
+pub mod push;
+pub mod run;
+pub mod up;
+pub mod usage;
+pub mod watch;
+
+use super::{Failure, Global};
+use crate::compose::diagnostic::{Diagnostic, Sources, render};
+use crate::compose::model::{FileMount, FileObject, Project, Service, ServiceVolume};
+use crate::compose::{self, Loaded, Options, Skip};
+use crate::engine::process::lifecycle::socket_path;
+
+/// What `-f`, `-p`, ... and the surroundings say.
+pub fn options(global: &Global) -> Options {
+    Options {
+        files: global.files.clone(),
+        project_name: global.project_name.clone(),
+        project_directory: global.project_directory.clone(),
+        env_files: global.env_files.clone(),
+        profiles: global.profiles.clone(),
+        environment: std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect(),
+        directory: std::env::current_dir().unwrap_or_else(|_| "/".into()),
+        services: Vec::new(),
+        skip: Skip::default(),
+        list_variables: false,
+    }
+}
+
+/// Loads the project and shows its warnings. Services named on the command line are active whatever their profiles.
+///
+/// # Errors
+/// Everything that is wrong with the files.
+pub fn load(global: &Global, services: &[String]) -> Result<Loaded, Failure> {
+    let mut loaded = load_quietly(global, services)?;
+    show_warnings(&std::mem::take(&mut loaded.warnings), &loaded.sources);
+    Ok(loaded)
+}
+
+/// The project as the engine gets it: with the contents of configs and secrets that are in this process's environment, and
+/// names for the images that are built.
+///
+/// # Errors
+/// When a service needs a config or a secret of a variable that is not set.
+pub fn for_engine(global: &Global, loaded: &Loaded) -> Result<Project, Failure> {
+    let mut project = loaded.project.clone();
+    crate::cli::project::build::name_images(&mut project);
+    lend_api(global, &mut project);
+    let services = &loaded.project.services;
+    let configs = project.configs.iter_mut().map(|(name, object)| ("config", name, object));
+    let secrets = project.secrets.iter_mut().map(|(name, object)| ("secret", name, object));
+    for (what, name, object) in configs.chain(secrets) {
+        let Some(variable) = object.environment.clone() else { continue };
+        let mounts = |service: &Service| {
+            let list = if what == "config" { &service.configs } else { &service.secrets };
+            list.iter().any(|mount| mount.source == *name)
+        };
+        object.content = loaded.environment.get(&variable).cloned();
+        if object.content.is_none()
+            && let Some((service, _)) = services.iter().find(|(_, service)| mounts(service))
+        {
+            return Err(Failure::Message(format!(
+                "the {what} `{name}` of `services.{service}` is the variable `{variable}`, which is not set; set it, or put it into .env"
+            )));
+        }
+    }
+    for option in project.services.values_mut().flat_map(|service| &mut service.security_opt) {
+        let file = option.strip_prefix("seccomp").and_then(|rest| rest.strip_prefix([':', '='])).filter(|f| *f != "unconfined");
+        if let Some(file) = file {
+            *option = format!("seccomp:{}", loaded.directory.join(file).display());
+        }
+    }
+    Ok(project)
+}
+
+/// Gives the services with `use_api_socket` the engine's socket and the user's logins, where Docker's clients look for them.
+fn lend_api(global: &Global, project: &mut Project) {
+    const LOGINS: &str = "#apisocket";
+    const DIRECTORY: &str = "/run/secrets/docker";
+    let mut lent = false;
+    for service in project.services.values_mut().filter(|service| service.use_api_socket) {
+        lent = true;
+        service.volumes.push(ServiceVolume {
+            kind: "bind".into(),
+            source: Some(socket_path(&global.run_root).display().to_string()),
+            target: "/var/run/docker.sock".into(),
+            ..ServiceVolume::default()
+        });
+        service.environment.entry("DOCKER_CONFIG".into()).or_insert_with(|| Some(DIRECTORY.into()));
+        let target = Some(format!("{DIRECTORY}/config.json"));
+        service.configs.push(FileMount { source: LOGINS.into(), target, ..FileMount::default() });
+    }
+    if lent {
+        let content = Some(crate::image::credentials::all().to_string());
+        project.configs.insert(LOGINS.into(), FileObject { content, ..FileObject::default() });
+    }
+}
+
+/// Loads without showing warnings: for commands that only look.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_quietly(global: &Global, services: &[String]) -> Result<Loaded, Failure> {
+    let mut options = options(global);
+    options.services = services.to_vec();
+    Ok(compose::load(&options)?)
+}
+
+pub fn show_warnings(warnings: &[Diagnostic], sources: &Sources) {
+    for warning in warnings {
+        eprintln!("{}", render(warning, sources));
+    }
+}
+
+/// The project's name alone. Commands that act on what exists work without a Compose file where `-p` names the project.
+///
+/// # Errors
+/// When there is neither.
+pub fn name(global: &Global) -> Result<(String, Option<Loaded>), Failure> {
+    let explicit = global.project_name.clone().or_else(|| std::env::var("COMPOSE_PROJECT_NAME").ok()).filter(|n| !n.is_empty());
+    match (load_quietly(global, &[]), explicit) {
+        (Ok(loaded), _) => Ok((loaded.project.name.clone(), Some(loaded))),
+        (Err(_), Some(name)) if global.files.is_empty() => Ok((name, None)),
+        (Err(failure), _) => Err(failure),
+    }
+}

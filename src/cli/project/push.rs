@@ -1,0 +1,64 @@
+//! `wharf push` and `wharf image push`.
+
+use crate::api::client::Client;
+use crate::api::reply::escape;
+use crate::cli::objects::images::{each_image, layer_progress};
+use crate::cli::output::Steps;
+use crate::cli::{Global, Outcome, connect, project};
+use crate::engine::projects::Progress;
+use serde_json::Value;
+
+#[derive(clap::Args, Debug)]
+pub struct Push {
+    /// Services whose images to push; by default all that are built.
+    services: Vec<String>,
+    /// Go on when an image cannot be pushed.
+    #[arg(long)]
+    ignore_push_failures: bool,
+    /// Show nothing but errors.
+    #[arg(short, long)]
+    quiet: bool,
+    /// The images of what the services depend on as well.
+    #[arg(long)]
+    include_deps: bool,
+}
+
+pub async fn run(global: &Global, command: Push) -> Outcome {
+    let loaded = project::load(global, &command.services)?;
+    super::ps::check_services(Some(&loaded), &command.services)?;
+    let mut services = command.services.clone();
+    if command.include_deps {
+        services = super::up::with_dependencies(&loaded, services);
+    }
+    let client = connect::engine(global).await?;
+    let named = |name: &String| services.is_empty() || services.contains(name);
+    let built = loaded.project.services.iter().filter(|(name, service)| service.build.is_some() && named(name));
+    let images = built.filter_map(|(name, service)| {
+        if service.image.is_none() {
+            eprintln!("warning: `services.{name}` has no `image`, which says where to push it: it is left out");
+        }
+        service.image.as_ref()
+    });
+    if global.dry_run {
+        images.for_each(|image| println!("image {image}: Pushed"));
+        return Ok(());
+    }
+    each_image(images, command.ignore_push_failures, async |image| push_one(&client, image, command.quiet).await).await
+}
+
+/// Pushes an image and shows how.
+///
+/// # Errors
+/// Why it is not there.
+pub async fn push_one(client: &Client, image: &str, quiet: bool) -> Outcome {
+    let mut steps = Steps::new(quiet);
+    let mut lines = client.post_lines(&format!("/images/{}/push", escape(image)), &Value::Null).await?;
+    while let Some(line) = lines.next::<Value>().await? {
+        if let Some(layer) = layer_progress(image, &line)? {
+            steps.show(&layer);
+        } else if let Some(digest) = line["aux"]["Digest"].as_str() {
+            steps.show(&Progress::Step { object: format!("Image {image} {digest}"), status: "Pushed".into(), done: true });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! `wharf run`: a container of its own for one command of a service.
+
+use super::{attach, ps, up};
+use crate::cli::output::terminal;
+use crate::cli::{Failure, Global, Outcome, connect, project};
+use crate::compose::model::Service;
+use crate::compose::short;
+use crate::engine::projects::{Progress, RunRequest};
+use std::path::PathBuf;
+
+#[derive(clap::Args, Debug)]
+pub struct Run {
+    /// Build the image before.
+    #[arg(long)]
+    build: bool,
+    /// Add a capability; may be repeated.
+    #[arg(long, value_name = "CAPABILITY")]
+    cap_add: Vec<String>,
+    /// Take a capability away; may be repeated.
+    #[arg(long, value_name = "CAPABILITY")]
+    cap_drop: Vec<String>,
+    /// Leave the container running in the background, and print its id.
+    #[arg(short, long)]
+    detach: bool,
+    /// The program instead of the image's.
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// Variable for the command; may be repeated.
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// File with variables for the command; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    env_from_file: Vec<PathBuf>,
+    /// Keep standard input open; `--interactive=false` does not.
+    #[arg(short, long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    interactive: bool,
+    /// Label of the container; may be repeated.
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    label: Vec<String>,
+    /// The container's name.
+    #[arg(long)]
+    name: Option<String>,
+    /// No terminal; the default where standard input or output is none.
+    #[arg(short = 'T', long = "no-TTY", alias = "no-tty")]
+    no_tty: bool,
+    /// Leave out what the service depends on.
+    #[arg(long)]
+    no_deps: bool,
+    /// Publish a port, [HOST:]CONTAINER; may be repeated.
+    #[arg(short, long, value_name = "PORT")]
+    publish: Vec<String>,
+    /// Pull the image before: always, missing, never.
+    #[arg(long, value_name = "POLICY", value_parser = ["always", "missing", "never"])]
+    pull: Option<String>,
+    /// Print no progress.
+    #[arg(short, long, alias = "quiet-pull", alias = "quiet-build")]
+    quiet: bool,
+    /// Remove containers of services that the project does not have.
+    #[arg(long)]
+    remove_orphans: bool,
+    /// Remove the container when it has ended.
+    #[arg(long)]
+    rm: bool,
+    /// Publish the service's ports.
+    #[arg(short = 'P', long)]
+    service_ports: bool,
+    /// Be found by the service's names on its networks.
+    #[arg(long)]
+    use_aliases: bool,
+    /// User to run as.
+    #[arg(short, long, value_name = "USER")]
+    user: Option<String>,
+    /// Mount a volume, SOURCE:TARGET[:ro]; may be repeated.
+    #[arg(short, long, value_name = "VOLUME")]
+    volume: Vec<String>,
+    /// Working directory of the command.
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    service: String,
+    /// The command and its arguments, instead of the service's.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+pub async fn run(global: &Global, command: Run) -> Outcome {
+    let loaded = project::load(global, std::slice::from_ref(&command.service))?;
+    ps::check_services(Some(&loaded), std::slice::from_ref(&command.service))?;
+    let client = connect::engine(global).await?;
+    let mut starting = vec![command.service.clone()];
+    if !command.no_deps {
+        starting = up::with_dependencies(&loaded, starting);
+    }
+    let build = if command.build { std::slice::from_ref(&command.service) } else { &[] };
+    up::build_what_is_missing(&client, &loaded, &starting, command.pull.as_deref(), build).await?;
+    let how = up::How {
+        no_deps: command.no_deps,
+        remove_orphans: command.remove_orphans,
+        pull: command.pull.clone(),
+        ..up::How::default()
+    };
+    let mut request = up::request(global, &loaded, Vec::new(), how, false)?;
+    let tty = !command.no_tty && !command.detach && terminal::is_terminal();
+    let service = request
+        .project
+        .services
+        .get_mut(&command.service)
+        .ok_or_else(|| Failure::Message(format!("the service `{}` is not active", command.service)))?;
+    change(service, &command, tty, &loaded.directory)?;
+    // Without random numbers the clock is unlike enough: a name that is taken is refused.
+    let slug = crate::random::hex::<6>().unwrap_or_else(|_| format!("{:x}", jiff::Timestamp::now().as_nanosecond()));
+    let name = command.name.clone().unwrap_or_else(|| format!("{}-{}-run-{slug}", loaded.project.name, command.service));
+    let pair = |text: &String| {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        (key.to_string(), value.to_string())
+    };
+    let stdin = command.interactive && !command.detach;
+    let request = RunRequest {
+        up: request,
+        service: command.service.clone(),
+        name,
+        use_aliases: command.use_aliases,
+        stdin: stdin || tty,
+        labels: command.label.iter().map(pair).collect(),
+        auto_remove: command.rm && command.detach,
+        client_removes: command.rm && !command.detach,
+    };
+    let mut lines = client.post_lines(&up::path(&loaded, "run"), &request).await?;
+    let mut steps = crate::cli::output::Steps::new(command.quiet);
+    let mut id = None;
+    while let Some(progress) = lines.next::<Progress>().await? {
+        if let Progress::Created(created) = &progress {
+            id = Some(created.clone());
+        }
+        if steps.show(&progress) == Some(false) {
+            return Err(Failure::Code(1));
+        }
+    }
+    let id = id.ok_or_else(|| Failure::Message("the engine left before the container was made; run the command again".into()))?;
+    attach::start_and_stay(
+        &client,
+        &id,
+        attach::Stay { detach: command.detach, which: attach::Which::output(stdin), rm: command.rm, ..attach::Stay::default() },
+    )
+    .await
+}
+
+/// The service as the command wants it, for one container.
+fn change(service: &mut Service, command: &Run, tty: bool, directory: &std::path::Path) -> Outcome {
+    service.container_name = None;
+    service.restart = Some("no".into());
+    service.deploy = service.deploy.take().map(|mut deploy| {
+        deploy.restart_policy = None;
+        deploy
+    });
+    service.scale = Some(1);
+    service.tty = tty;
+    if !command.command.is_empty() {
+        service.command = Some(command.command.clone());
+    }
+    if let Some(entrypoint) = &command.entrypoint {
+        let words =
+            shell_words::split(entrypoint).map_err(|e| Failure::Message(format!("the entrypoint `{entrypoint}`: {e}")))?;
+        service.entrypoint = Some(words);
+        if command.command.is_empty() {
+            service.command = None;
+        }
+    }
+    for file in &command.env_from_file {
+        let text = std::fs::read_to_string(file).map_err(|e| Failure::Message(format!("reading {}: {e}", file.display())))?;
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let (name, value) = line.split_once('=').map_or((line, std::env::var(line).ok()), |(n, v)| (n, Some(v.to_string())));
+            service.environment.insert(name.to_string(), value);
+        }
+    }
+    for variable in &command.env {
+        let (name, value) =
+            variable.split_once('=').map_or((variable.as_str(), std::env::var(variable).ok()), |(n, v)| (n, Some(v.to_string())));
+        service.environment.insert(name.to_string(), value);
+    }
+    service.user = command.user.clone().or(service.user.take());
+    service.working_dir = command.workdir.clone().or(service.working_dir.take());
+    service.cap_add.extend(command.cap_add.iter().cloned());
+    service.cap_drop.extend(command.cap_drop.iter().cloned());
+    if !command.service_ports {
+        service.ports.clear();
+    }
+    for port in &command.publish {
+        service.ports.extend(short::port(port).map_err(|why| Failure::Message(format!("--publish: {why}")))?);
+    }
+    for text in &command.volume {
+        let volume = short::volume(text, directory).map_err(|why| Failure::Message(format!("--volume: {why}")))?;
+        service.volumes.retain(|known| known.target != volume.target);
+        service.volumes.push(volume);
+    }
+    Ok(())
+}

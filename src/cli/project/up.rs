@@ -1,0 +1,417 @@
+//! `wharf up` and `wharf plan`.
+
+use super::{logs, ps};
+use crate::api::client::Client;
+use crate::api::reply::escape;
+use crate::cli::output::Steps;
+use crate::cli::{Failure, Global, Outcome, connect, project};
+use crate::compose::Loaded;
+use crate::engine::projects::{Progress, UpRequest};
+use crate::plan::{DownOptions, UpOptions};
+use std::io::IsTerminal;
+use tokio::sync::mpsc;
+
+#[derive(clap::Args, Debug, Default)]
+pub struct Up {
+    /// Services to bring up, with what they depend on; all by default.
+    services: Vec<String>,
+    /// Start in the background.
+    #[arg(short, long)]
+    detach: bool,
+    /// Wait until services run, or are healthy where they have a health check; implies --detach.
+    #[arg(long)]
+    wait: bool,
+    /// Seconds that --wait waits.
+    #[arg(long, value_name = "SECONDS")]
+    wait_timeout: Option<u64>,
+    #[command(flatten)]
+    how: How,
+    /// Build images before starting, whether or not they are there.
+    #[arg(long)]
+    build: bool,
+    /// Never build, even when an image is missing.
+    #[arg(long, conflicts_with = "build")]
+    no_build: bool,
+    /// Do not show log prefixes.
+    #[arg(long)]
+    no_log_prefix: bool,
+    /// Prefixes without colour.
+    #[arg(long)]
+    no_color: bool,
+    /// Show the output of these services alone; may be repeated.
+    #[arg(long, value_name = "SERVICE", conflicts_with = "detach")]
+    attach: Vec<String>,
+    /// Show no output of these services; may be repeated.
+    #[arg(long, value_name = "SERVICE")]
+    no_attach: Vec<String>,
+    /// Show the output of what the named services depend on, too.
+    #[arg(long)]
+    attach_dependencies: bool,
+    /// Stop all containers when one of them ends, and exit with its code.
+    #[arg(long, conflicts_with = "detach")]
+    abort_on_container_exit: bool,
+    /// Stop all containers when one of them ends with another code than 0, and exit with that.
+    #[arg(long, conflicts_with = "detach")]
+    abort_on_container_failure: bool,
+    /// Stop all containers when one of them ends, and exit with the code of this service's.
+    #[arg(long, value_name = "SERVICE", conflicts_with = "detach")]
+    exit_code_from: Option<String>,
+    /// Show the time of each line.
+    #[arg(long)]
+    timestamps: bool,
+    /// Have changed files take effect, as `watch` does.
+    #[arg(short, long, conflicts_with = "detach")]
+    watch: bool,
+}
+
+/// What `up` and `plan` have in common.
+#[derive(clap::Args, Debug, Default)]
+pub struct How {
+    /// Recreate containers even when nothing has changed.
+    #[arg(long, conflicts_with = "no_recreate")]
+    pub force_recreate: bool,
+    /// Recreate what the named services depend on, even when nothing has changed.
+    #[arg(long, conflicts_with = "no_recreate")]
+    pub always_recreate_deps: bool,
+    /// Leave containers that exist as they are.
+    #[arg(long)]
+    pub no_recreate: bool,
+    /// Leave out what the named services depend on.
+    #[arg(long)]
+    pub no_deps: bool,
+    /// Create containers without starting them.
+    #[arg(long)]
+    pub no_start: bool,
+    /// Remove containers of services that the project does not have.
+    #[arg(long)]
+    pub remove_orphans: bool,
+    /// Number of containers of a service; may be repeated.
+    #[arg(long, value_name = "SERVICE=N", value_parser = scale)]
+    pub scale: Vec<(String, u32)>,
+    /// Seconds to wait for containers that are stopped.
+    #[arg(short, long, value_name = "SECONDS")]
+    pub timeout: Option<u32>,
+    /// Pull images: always, missing, never.
+    #[arg(long, value_name = "POLICY", value_parser = ["always", "missing", "never"])]
+    pub pull: Option<String>,
+    /// New anonymous volumes instead of the replaced container's.
+    #[arg(short = 'V', long)]
+    pub renew_anon_volumes: bool,
+    /// Print no progress.
+    #[arg(long)]
+    pub quiet_pull: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct PlanCommand {
+    /// Services to plan for, with what they depend on; all by default.
+    services: Vec<String>,
+    #[command(flatten)]
+    how: How,
+}
+
+fn scale(text: &str) -> Result<(String, u32), String> {
+    let (service, count) = text.split_once('=').ok_or("write SERVICE=N, such as web=3")?;
+    Ok((service.into(), count.parse().map_err(|_| format!("`{count}` is not a number"))?))
+}
+
+/// What the engine is asked for.
+///
+/// # Errors
+/// As [`project::for_engine`].
+pub fn request(global: &Global, loaded: &Loaded, services: Vec<String>, how: How, wait: bool) -> Result<UpRequest, Failure> {
+    let files: Vec<String> = loaded.files.iter().map(|f| f.display().to_string()).collect();
+    Ok(UpRequest {
+        project: project::for_engine(global, loaded)?,
+        options: UpOptions {
+            services,
+            force_recreate: how.force_recreate,
+            always_recreate_deps: how.always_recreate_deps,
+            no_recreate: how.no_recreate,
+            no_deps: how.no_deps,
+            no_start: how.no_start,
+            remove_orphans: how.remove_orphans,
+            wait,
+            scale: how.scale.into_iter().collect(),
+            timeout: how.timeout,
+            pull: how.pull,
+            renew_anon_volumes: how.renew_anon_volumes,
+        },
+        config_files: files.join(","),
+        working_dir: loaded.directory.display().to_string(),
+        inactive: loaded.inactive.keys().cloned().collect(),
+        plan_only: false,
+    })
+}
+
+pub async fn plan(global: &Global, command: PlanCommand) -> Outcome {
+    let loaded = project::load(global, &command.services)?;
+    let client = connect::engine(global).await?;
+    let request = UpRequest { plan_only: true, ..request(global, &loaded, command.services, command.how, false)? };
+    let mut lines = client.post_lines(&path(&loaded, "up"), &request).await?;
+    let mut steps = Steps::new(true);
+    let mut any = false;
+    while let Some(progress) = lines.next::<Progress>().await? {
+        any |= matches!(progress, Progress::Plan(_));
+        if let Some(ok) = steps.show(&progress) {
+            if ok && !any {
+                println!("nothing to do: everything is as the project wants it");
+            }
+            return if ok { Ok(()) } else { Err(Failure::Code(1)) };
+        }
+    }
+    Err(Failure::Message("the engine left before the plan was told".into()))
+}
+
+pub fn path(loaded: &Loaded, action: &str) -> String {
+    format!("/projects/{}/{action}", escape(&loaded.project.name))
+}
+
+/// Sends a request whose answer is progress, and shows it.
+///
+/// # Errors
+/// When a step has failed, with exit code 1.
+pub async fn follow(client: &Client, path: &str, body: &impl serde::Serialize, quiet: bool) -> Outcome {
+    let mut lines = client.post_lines(path, body).await?;
+    let mut steps = Steps::new(quiet);
+    while let Some(progress) = lines.next::<Progress>().await? {
+        if let Some(ok) = steps.show(&progress) {
+            return if ok { Ok(()) } else { Err(Failure::Code(1)) };
+        }
+    }
+    Err(Failure::Message("the engine left before it was done; run the command again".into()))
+}
+
+/// Services and, through any number of others, what they depend on.
+pub fn with_dependencies(loaded: &Loaded, mut services: Vec<String>) -> Vec<String> {
+    let all = &loaded.project.services;
+    let mut next = 0;
+    while let Some(name) = services.get(next).cloned() {
+        next += 1;
+        for dependency in all.get(&name).into_iter().flat_map(|service| service.depends_on.keys()) {
+            if !services.contains(dependency) && all.contains_key(dependency) {
+                services.push(dependency.clone());
+            }
+        }
+    }
+    services
+}
+
+/// Builds the images of services that are to start: those of `build`, and of the others those that are not there. A
+/// `pull_policy` that pulls is tried first, as the specification says.
+///
+/// # Errors
+/// The first build that failed.
+pub async fn build_what_is_missing(
+    client: &Client,
+    loaded: &Loaded,
+    starting: &[String],
+    pull: Option<&str>,
+    build: &[String],
+) -> Outcome {
+    let mut wanted = Vec::new();
+    let services = loaded.project.services.iter().filter(|(name, service)| service.build.is_some() && starting.contains(name));
+    for (name, service) in services {
+        let image = super::build::image_name(&loaded.project, name);
+        let policy = pull.or(service.pull_policy.as_deref()).unwrap_or_default();
+        let missing = if build.contains(name) || policy == "build" {
+            true
+        } else {
+            let is_here = || async { client.get::<serde_json::Value>(&format!("/images/{}/json", escape(&image))).await.is_ok() };
+            match policy {
+                "always" => {
+                    crate::cli::objects::images::pull_one(client, &image, &mut Steps::new(true)).await.is_err()
+                        && !is_here().await
+                }
+                "missing" => {
+                    !is_here().await
+                        && crate::cli::objects::images::pull_one(client, &image, &mut Steps::new(true)).await.is_err()
+                }
+                _ => !is_here().await,
+            }
+        };
+        if missing {
+            wanted.push(name.clone());
+        }
+    }
+    super::build::build_services(client, loaded, &wanted, &super::build::BuildFlags::default()).await
+}
+
+/// The services that a command starts: the named ones, all where none is named, with what they depend on.
+fn starting(loaded: &Loaded, named: &[String], no_deps: bool) -> Vec<String> {
+    match named {
+        [] => loaded.project.services.keys().cloned().collect(),
+        named if no_deps => named.to_vec(),
+        named => with_dependencies(loaded, named.to_vec()),
+    }
+}
+
+/// The services whose output `up` shows; empty for every container of the project, `None` where there is none to show.
+fn shown(loaded: &Loaded, command: &Up) -> Option<Vec<String>> {
+    let named = &command.services;
+    let candidates = match (&command.attach[..], named.is_empty() || command.attach_dependencies) {
+        ([], true) => starting(loaded, named, false),
+        ([], false) => named.clone(),
+        (attach, _) => return Some(attach.to_vec()),
+    };
+    let quiet = |name: &&String| {
+        let service = loaded.project.services.get(*name);
+        command.no_attach.contains(name) || service.is_some_and(|service| service.attach == Some(false))
+    };
+    if named.is_empty() && !candidates.iter().any(|name| quiet(&name)) {
+        return Some(Vec::new());
+    }
+    let shown: Vec<String> = candidates.iter().filter(|name| !quiet(name)).cloned().collect();
+    (!shown.is_empty()).then_some(shown)
+}
+
+pub async fn run(global: &Global, command: Up) -> Outcome {
+    let loaded = project::load(global, &command.services)?;
+    ps::check_services(Some(&loaded), command.exit_code_from.as_slice())?;
+    if global.dry_run {
+        return plan(global, PlanCommand { services: command.services, how: command.how }).await;
+    }
+    let client = connect::engine(global).await?;
+    if !command.no_build {
+        let starting = starting(&loaded, &command.services, command.how.no_deps);
+        let build = if command.build { &starting[..] } else { &[] };
+        build_what_is_missing(&client, &loaded, &starting, command.how.pull.as_deref(), build).await?;
+    }
+    let detach = command.detach || command.wait || command.how.no_start;
+    let named = command.services.clone();
+    let shown = shown(&loaded, &command);
+    let request = request(global, &loaded, command.services, command.how, command.wait)?;
+    let up_path = path(&loaded, "up");
+    let up = follow(&client, &up_path, &request, false);
+    match command.wait_timeout.filter(|_| command.wait) {
+        Some(seconds) => tokio::time::timeout(std::time::Duration::from_secs(seconds), up)
+            .await
+            .map_err(|_| Failure::Message(format!("the services were not ready within {seconds} s")))??,
+        None if detach => up.await?,
+        None => tokio::select! {
+            result = up => result?,
+            _ = tokio::signal::ctrl_c() => {
+                stop(&client, &loaded, None).await?;
+                return Err(Failure::Code(130));
+            }
+        },
+    }
+    let Some(shown) = shown.filter(|_| !detach) else { return Ok(()) };
+    let view = logs::View {
+        follow: true,
+        prefix: !command.no_log_prefix,
+        coloured: crate::cli::output::coloured(std::io::stdout().is_terminal()) && !command.no_color,
+        since_start: true,
+        timestamps: command.timestamps,
+        // As with Docker Compose.
+        errors_apart: true,
+        ..logs::View::default()
+    };
+    let (sender, mut exits) = mpsc::unbounded_channel();
+    let mut attached = std::pin::pin!(logs::attach(&client, &loaded.project.name, &shown, &view, Some(sender)));
+    let watching = async {
+        match command.watch {
+            true => super::watch::beside_up(global, &client, &loaded, &named).await,
+            false => std::future::pending().await,
+        }
+    };
+    let mut codes: Vec<i32> = Vec::new();
+    let aborts = |code: &i32| {
+        let any = command.abort_on_container_exit || command.exit_code_from.is_some();
+        any || (command.abort_on_container_failure && *code != 0)
+    };
+    let aborting = async {
+        while let Some(code) = exits.recv().await {
+            codes.push(code);
+            if aborts(&code) {
+                return;
+            }
+        }
+        std::future::pending().await
+    };
+    let ended = tokio::select! {
+        () = aborting => None,
+        ended = &mut attached => Some(ended),
+        ended = watching => return ended,
+        _ = tokio::signal::ctrl_c() => {
+            eprintln!("\nGracefully stopping... (press Ctrl+C again to force)");
+            // The containers' last words are shown; the output ends with the last container.
+            let (stopped, shown) = tokio::join!(stop(&client, &loaded, None), attached);
+            shown?;
+            stopped?;
+            return Err(Failure::Code(130));
+        }
+    };
+    match ended {
+        Some(ended) => ended?,
+        None => {
+            eprintln!("Aborting on container exit...");
+            let (stopped, shown) = tokio::join!(stop(&client, &loaded, None), attached);
+            shown?;
+            stopped?;
+        }
+    }
+    codes.extend(std::iter::from_fn(|| exits.try_recv().ok()));
+    let code = match &command.exit_code_from {
+        // Of a container that is not shown nobody may have heard yet.
+        Some(service) => {
+            let ended = ps::containers(&client, &loaded.project.name, std::slice::from_ref(service), true).await?;
+            ended.iter().map(|container| container.exit_code).find(|code| *code != 0).unwrap_or(0)
+        }
+        None => codes.into_iter().find(aborts).unwrap_or(0),
+    };
+    if code == 0 { Ok(()) } else { Err(Failure::Code(code as u8)) }
+}
+
+/// `wharf create`: everything but the start.
+#[derive(clap::Args, Debug)]
+pub struct Create {
+    /// Services to create containers of, with what they depend on; all by default.
+    services: Vec<String>,
+    /// Build images before, whether or not they are there.
+    #[arg(long)]
+    build: bool,
+    /// Never build, even when an image is missing.
+    #[arg(long, conflicts_with = "build")]
+    no_build: bool,
+    #[command(flatten)]
+    how: How,
+}
+
+pub async fn create(global: &Global, command: Create) -> Outcome {
+    let how = How { no_start: true, ..command.how };
+    let Create { services, build, no_build, .. } = command;
+    run(global, Up { services, build, no_build, how, detach: true, ..Up::default() }).await
+}
+
+/// `wharf scale`.
+#[derive(clap::Args, Debug)]
+pub struct Scale {
+    /// Number of containers of a service.
+    #[arg(required = true, value_name = "SERVICE=N", value_parser = scale)]
+    scale: Vec<(String, u32)>,
+    /// Leave out what the services depend on.
+    #[arg(long)]
+    no_deps: bool,
+}
+
+pub async fn scale_services(global: &Global, command: Scale) -> Outcome {
+    let services = command.scale.iter().map(|(service, _)| service.clone()).collect();
+    let how = How { scale: command.scale, no_deps: command.no_deps, no_recreate: true, ..How::default() };
+    run(global, Up { services, how, detach: true, ..Up::default() }).await
+}
+
+/// Stops the project; a second Ctrl-C kills it.
+async fn stop(client: &Client, loaded: &Loaded, timeout: Option<u32>) -> Outcome {
+    let stopping = super::lifecycle::stop_project(client, &loaded.project.name, &[], timeout.map(u64::from));
+    tokio::select! {
+        result = stopping => result,
+        _ = tokio::signal::ctrl_c() => super::lifecycle::kill_project(client, &loaded.project.name, &[], "SIGKILL").await,
+    }
+}
+
+/// The options of a `down` that knows the file's services.
+pub fn down_options(loaded: Option<&Loaded>) -> DownOptions {
+    let known = loaded.map(|l| l.project.services.keys().chain(l.inactive.keys()).cloned().collect());
+    DownOptions { known_services: known, ..DownOptions::default() }
+}

@@ -1,0 +1,180 @@
+//! A container as this engine knows it: its record, what lives beside it, and whose turn it is.
+
+use super::exec;
+use super::link::MonitorLink;
+use crate::engine::error::EngineError;
+use crate::engine::locked;
+use crate::engine::networks::Published;
+use crate::engine::record::{ContainerRecord, Status};
+use crate::network::dns::Serving;
+use crate::runtime::control::Request;
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot, watch};
+
+/// A container, and what of it lives in this engine.
+pub struct Container {
+    pub id: String,
+    pub(in crate::engine) record: Mutex<ContainerRecord>,
+    /// Held by whoever starts, stops or removes it.
+    operation: tokio::sync::Mutex<()>,
+    pub(in crate::engine) live: Mutex<Live>,
+    /// Counts the changes of the record.
+    pub(in crate::engine) changed: watch::Sender<u64>,
+    /// Whenever its monitor has sent something.
+    pub(in crate::engine) heard: Notify,
+}
+
+#[derive(Default)]
+pub(in crate::engine) struct Live {
+    pub link: Option<Arc<MonitorLink>>,
+    /// The monitor of the last run, which stays until it is told that its end is dealt with: until the next run, where there is one.
+    pub parting: Option<Arc<MonitorLink>>,
+    /// Keeps the network namespace over restarts.
+    pub namespace: Option<Arc<OwnedFd>>,
+    pub resolver: Option<Serving>,
+    pub published: Published,
+    pub execs: exec::Running,
+    /// Whether the monitor hands out the container's mounts: one of an earlier version does not.
+    pub keeps_mounts: bool,
+    /// Who waits for such a mount, in the order of the requests.
+    pub mounts: VecDeque<oneshot::Sender<Vec<OwnedFd>>>,
+    pub input: Vec<oneshot::Sender<Option<OwnedFd>>>,
+    pub health: Option<tokio::task::AbortHandle>,
+    pub restart: Option<tokio::task::AbortHandle>,
+    /// It has its addresses, running or about to: its networks stay.
+    pub on_networks: bool,
+}
+
+/// The right to start, stop or remove a container, which exists.
+pub(in crate::engine) struct Turn<'a> {
+    _guard: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl Container {
+    pub(in crate::engine) fn new(record: ContainerRecord) -> Arc<Self> {
+        Arc::new(Container {
+            id: record.id.clone(),
+            record: Mutex::new(record),
+            operation: tokio::sync::Mutex::new(()),
+            live: Mutex::default(),
+            changed: watch::Sender::new(0),
+            heard: Notify::new(),
+        })
+    }
+
+    /// Waits for the right to start, stop or remove it.
+    ///
+    /// # Errors
+    /// When it was removed meanwhile.
+    pub(in crate::engine) async fn turn(&self) -> Result<Turn<'_>, EngineError> {
+        let guard = self.operation.lock().await;
+        if self.status() == Status::Removing {
+            return Err(EngineError::no_container(&self.name()));
+        }
+        Ok(Turn { _guard: guard })
+    }
+
+    /// Its control group.
+    pub(in crate::engine) fn group(&self) -> String {
+        self.with_record(ContainerRecord::group)
+    }
+
+    /// A copy of what is known of it.
+    pub fn record(&self) -> ContainerRecord {
+        locked(&self.record).clone()
+    }
+
+    /// Looks at what is known of it, without a copy: for questions that are asked of every container.
+    pub(in crate::engine) fn with_record<T>(&self, look: impl FnOnce(&ContainerRecord) -> T) -> T {
+        look(&locked(&self.record))
+    }
+
+    pub(in crate::engine) fn has_label(&self, key: &str, value: &str) -> bool {
+        self.with_record(|record| record.spec.labels.get(key).is_some_and(|label| label == value))
+    }
+
+    pub fn status(&self) -> Status {
+        locked(&self.record).state.status()
+    }
+
+    pub fn name(&self) -> String {
+        locked(&self.record).name.clone()
+    }
+
+    pub(in crate::engine) fn link(&self) -> Option<Arc<MonitorLink>> {
+        locked(&self.live).link.clone()
+    }
+
+    /// Keeps the monitor of a run that has ended; an earlier one may go.
+    pub(in crate::engine) fn keep_parting(&self, link: Arc<MonitorLink>) {
+        let earlier = {
+            let mut live = locked(&self.live);
+            live.link = None;
+            live.parting.replace(link)
+        };
+        dismiss(earlier);
+    }
+
+    /// Lets the monitor of the last run go, unless the container waits for its restart.
+    pub(in crate::engine) fn dismiss_parting(&self) {
+        if self.status() != Status::Restarting {
+            let parting = locked(&self.live).parting.take();
+            dismiss(parting);
+        }
+    }
+
+    /// It is about to be removed, so its end is no reason to start it again. That is not written: what the disk has left is for
+    /// the removal itself. Tells whether the user had stopped it before.
+    pub(in crate::engine) fn mark_stopped(&self) -> bool {
+        locked(&self.record).stop_requested(false)
+    }
+
+    /// Tells its monitors that the engine leaves on purpose.
+    pub(in crate::engine) fn say_goodbye(&self) {
+        let (link, parting) = {
+            let live = locked(&self.live);
+            (live.link.clone(), live.parting.clone())
+        };
+        dismiss(link);
+        dismiss(parting);
+    }
+
+    /// Sends its monitor a request.
+    ///
+    /// # Errors
+    /// [`EngineError::NotRunning`] when it has no monitor, or one that has just gone: its end is about to be noticed.
+    pub(in crate::engine) fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), EngineError> {
+        let gone = || EngineError::NotRunning { name: self.name() };
+        self.link().ok_or_else(gone)?.send(request, fds).map_err(|error| match error.kind() {
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::NotConnected => gone(),
+            ErrorKind::WouldBlock => EngineError::Unresponsive { name: self.name() },
+            _ => EngineError::Io { doing: format!("asking the monitor of {}", self.name()), source: error },
+        })
+    }
+
+    /// Whether its monitor sends anything within a time, when it is asked to.
+    pub(in crate::engine) async fn monitor_answers(&self, within: Duration) -> bool {
+        let heard = self.heard.notified();
+        self.ask(&Request::Status, &[]).is_ok() && tokio::time::timeout(within, heard).await.is_ok()
+    }
+
+    /// Waits until the record fulfils a condition.
+    pub async fn wait_until(&self, mut fulfilled: impl FnMut(&ContainerRecord) -> bool) {
+        let mut changes = self.changed.subscribe();
+        loop {
+            changes.borrow_and_update();
+            if fulfilled(&locked(&self.record)) || changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn dismiss(link: Option<Arc<MonitorLink>>) {
+    // One that is gone needs no goodbye.
+    link.iter().for_each(|link| drop(link.send(&Request::Goodbye, &[])));
+}

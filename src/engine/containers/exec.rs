@@ -1,0 +1,439 @@
+//! Further processes in running containers, for users (`exec`) and for health checks.
+
+use crate::engine::error::EngineError;
+use crate::engine::record::Status;
+use crate::engine::{Container, Engine, locked, new_id};
+use crate::runtime::control::{self, Event, Request};
+use crate::runtime::launch::ExecSpec;
+use nix::fcntl::OFlag;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::pipe2;
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::{mpsc, watch};
+
+/// What a user asks to run.
+#[derive(Clone, Debug, Default)]
+pub struct NewExec {
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+    pub cwd: Option<String>,
+    pub user: Option<String>,
+    pub tty: bool,
+    pub privileged: bool,
+    pub stdin: bool,
+    pub size: Option<(u16, u16)>,
+}
+
+/// A process that was asked for, is running, or has ended.
+pub struct Exec {
+    pub id: String,
+    pub container: Arc<Container>,
+    pub new: NewExec,
+    number: u64,
+    pub state: watch::Sender<ExecState>,
+    terminal: Mutex<Option<OwnedFd>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExecState {
+    pub pid: i32,
+    pub running: bool,
+    pub exit_code: Option<i32>,
+}
+
+/// Where the events of execs that run in a container go, by the number of each.
+pub(in crate::engine) type Running = HashMap<u64, mpsc::UnboundedSender<Event>>;
+
+/// Who asks how an exec has ended does so soon. Docker keeps them for some minutes as well.
+const KEPT_FOR: Duration = Duration::from_secs(300);
+const KEPT_AT_MOST: usize = 1000;
+/// A monitor that has not started an exec by then is asked whether it is there.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// One that has not answered by then hangs.
+pub(in crate::engine) const SILENCE: Duration = Duration::from_secs(5);
+
+/// Execs by id.
+#[derive(Default)]
+pub(in crate::engine) struct Execs(Mutex<KnownExecs>);
+
+#[derive(Default)]
+struct KnownExecs {
+    by_id: HashMap<String, Arc<Exec>>,
+    /// Those that have ended or never will begin, the longest ago first.
+    over: VecDeque<(Instant, String)>,
+}
+
+impl Execs {
+    fn insert(&self, exec: Arc<Exec>) {
+        let mut known = locked(&self.0);
+        known.expire(Instant::now());
+        known.by_id.insert(exec.id.clone(), exec);
+    }
+
+    fn get(&self, id: &str) -> Option<Arc<Exec>> {
+        locked(&self.0).by_id.get(id).cloned()
+    }
+
+    fn forget(&self, id: &str) {
+        locked(&self.0).by_id.remove(id);
+    }
+
+    fn ended(&self, id: &str) {
+        let mut known = locked(&self.0);
+        if known.by_id.contains_key(id) {
+            known.over.push_back((Instant::now(), id.to_string()));
+        }
+        known.expire(Instant::now());
+    }
+
+    /// Execs that were never started in a container that has ended never will be.
+    pub(in crate::engine) fn container_ended(&self, container: &str) {
+        let mut known = locked(&self.0);
+        let unstarted = |exec: &&Arc<Exec>| exec.container.id == container && *exec.state.borrow() == ExecState::default();
+        let unstarted: Vec<String> = known.by_id.values().filter(unstarted).map(|exec| exec.id.clone()).collect();
+        let now = Instant::now();
+        known.over.extend(unstarted.into_iter().map(|id| (now, id)));
+    }
+}
+
+impl KnownExecs {
+    fn expire(&mut self, now: Instant) {
+        while let Some((since, _)) = self.over.front()
+            && (now.duration_since(*since) > KEPT_FOR || self.over.len() > KEPT_AT_MOST)
+            && let Some((_, id)) = self.over.pop_front()
+        {
+            self.by_id.remove(&id);
+        }
+    }
+}
+
+/// An exec that a monitor was asked for; its events go nowhere when it is not started.
+struct Unstarted<'a> {
+    container: &'a Container,
+    number: u64,
+}
+
+impl Unstarted<'_> {
+    fn started(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Unstarted<'_> {
+    fn drop(&mut self) {
+        locked(&self.container.live).execs.remove(&self.number);
+    }
+}
+
+/// The first event about an exec; `None` when the container ends before.
+///
+/// # Errors
+/// When the monitor hangs.
+async fn first_event(container: &Container, events: &mut mpsc::UnboundedReceiver<Event>) -> Result<Option<Event>, EngineError> {
+    loop {
+        if let Ok(event) = tokio::time::timeout(PATIENCE, events.recv()).await {
+            return Ok(event);
+        }
+        // It may answer with the event itself.
+        if !container.monitor_answers(SILENCE).await {
+            return match events.try_recv() {
+                Ok(event) => Ok(Some(event)),
+                Err(TryRecvError::Disconnected) => Ok(None),
+                Err(TryRecvError::Empty) => Err(EngineError::Unresponsive { name: container.name() }),
+            };
+        }
+    }
+}
+
+/// The engine's ends of a process's streams.
+pub enum Streams {
+    Pipes { input: Option<pipe::Sender>, output: pipe::Receiver, error: pipe::Receiver },
+    Terminal(OwnedFd),
+}
+
+impl Engine {
+    /// Notes a process to run; nothing is started yet.
+    ///
+    /// # Errors
+    /// When the container does not run.
+    pub fn create_exec(&self, container: &Arc<Container>, new: NewExec) -> Result<Arc<Exec>, EngineError> {
+        if container.status() != Status::Running {
+            return Err(EngineError::Conflict(format!("the container {} is {}", container.name(), container.status().as_str())));
+        }
+        if new.args.is_empty() {
+            return Err(EngineError::Invalid("there is no command to run".into()));
+        }
+        let exec = Arc::new(Exec {
+            id: new_id().map_err(EngineError::io("making an id"))?,
+            container: container.clone(),
+            new,
+            number: self.next_number.fetch_add(1, Ordering::Relaxed),
+            state: watch::Sender::new(ExecState::default()),
+            terminal: Mutex::new(None),
+        });
+        self.execs.insert(exec.clone());
+        Ok(exec)
+    }
+
+    /// # Errors
+    /// When there is none of that id.
+    pub fn exec(&self, id: &str) -> Result<Arc<Exec>, EngineError> {
+        self.execs.get(id).ok_or_else(|| EngineError::NoSuch { what: "exec", name: id.into() })
+    }
+
+    /// Starts the process, and follows it to its end.
+    ///
+    /// # Errors
+    /// Why it cannot run: code 127 where the program is missing, 126 where it cannot be executed.
+    pub async fn start_exec(self: &Arc<Self>, exec: &Arc<Exec>) -> Result<Streams, EngineError> {
+        let container = &exec.container;
+        let record = container.record();
+        let doing = || EngineError::io("making a pipe");
+        let config = &record.image;
+        let hostname = self.host_name(&record);
+        let env = [record.spec.env.clone(), exec.new.env.clone()].concat();
+        let spec = ExecSpec {
+            id: exec.number,
+            args: exec.new.args.clone(),
+            env: crate::engine::launch::environment(&config.env, &env, &hostname, exec.new.tty),
+            cwd: exec.new.cwd.clone().or_else(|| record.spec.working_dir.clone()).unwrap_or_else(|| config.working_dir.clone()),
+            user: exec.new.user.clone().unwrap_or_default(),
+            tty: exec.new.tty,
+            privileged: exec.new.privileged,
+            size: exec.new.size,
+        };
+        let (sender, mut events) = mpsc::unbounded_channel();
+        locked(&container.live).execs.insert(exec.number, sender);
+        let number = exec.number;
+        // Nobody waits for it any more if this is dropped or fails.
+        let unstarted = Unstarted { container, number };
+        let pending = if exec.new.tty {
+            let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(|e| doing()(e.into()))?;
+            container.ask(&Request::Exec(spec), &[theirs.as_fd()])?;
+            Pending::Terminal(ours)
+        } else {
+            let (output, output_child) = pipe2(OFlag::O_CLOEXEC).map_err(|e| doing()(e.into()))?;
+            let (error, error_child) = pipe2(OFlag::O_CLOEXEC).map_err(|e| doing()(e.into()))?;
+            let (input_child, input) = if exec.new.stdin {
+                let (child, ours) = pipe2(OFlag::O_CLOEXEC).map_err(|e| doing()(e.into()))?;
+                (child, Some(ours))
+            } else {
+                (std::fs::File::open("/dev/null").map_err(doing())?.into(), None)
+            };
+            container.ask(&Request::Exec(spec), &[input_child.as_fd(), output_child.as_fd(), error_child.as_fd()])?;
+            Pending::Pipes { input, output, error }
+        };
+        let name = || format!("{} in {}", exec.new.args[0], record.name);
+        match first_event(container, &mut events).await? {
+            Some(Event::ExecStarted { pid, .. }) => {
+                exec.state.send_modify(|state| *state = ExecState { pid, running: true, exit_code: None })
+            }
+            Some(Event::ExecFailed { message, code, .. }) => {
+                exec.state.send_modify(|state| state.exit_code = Some(code));
+                return Err(EngineError::Start { name: name(), message, code });
+            }
+            _ => return Err(EngineError::Conflict(format!("the container {} has stopped", record.name))),
+        }
+        unstarted.started();
+        let (engine, ended) = (self.clone(), exec.clone());
+        tokio::spawn(async move {
+            let code = match events.recv().await {
+                Some(Event::ExecExited { code, .. }) => code,
+                _ => 137,
+            };
+            ended.state.send_modify(|state| *state = ExecState { running: false, exit_code: Some(code), ..*state });
+            engine.execs.ended(&ended.id);
+        });
+        Ok(match pending {
+            Pending::Terminal(socket) => {
+                let mut buffer = Vec::new();
+                let received =
+                    control::receive::<()>(socket.as_fd(), &mut buffer).map_err(EngineError::io("taking the terminal"))?;
+                let master = received.and_then(|((), fds)| fds.into_iter().next());
+                let master = master.ok_or_else(|| EngineError::Conflict("the process has no terminal".into()))?;
+                *locked(&exec.terminal) = master.try_clone().ok();
+                Streams::Terminal(master)
+            }
+            Pending::Pipes { input, output, error } => Streams::Pipes {
+                input: input.map(pipe::Sender::from_owned_fd).transpose().map_err(doing())?,
+                output: pipe::Receiver::from_owned_fd(output).map_err(doing())?,
+                error: pipe::Receiver::from_owned_fd(error).map_err(doing())?,
+            },
+        })
+    }
+
+    /// Runs a command to its end and returns its exit code and what `excerpt` keeps of its output, standard error with it; `None`
+    /// when the container is gone. Both streams are read all the time, so that no command waits for a reader. A process that the
+    /// command has left behind may hold them open: the exit of the command is the end.
+    pub(in crate::engine) async fn exec_to_end(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        new: NewExec,
+        mut excerpt: Excerpt,
+    ) -> Option<(i32, String)> {
+        let exec = self.create_exec(container, new).ok()?;
+        let ended = EndExec { engine: self, exec: &exec };
+        let (mut output, mut error) = match self.start_exec(&exec).await {
+            Ok(Streams::Pipes { output, error, .. }) => (output, error),
+            Ok(Streams::Terminal(_)) => return None,
+            Err(EngineError::Start { message, code, .. }) => return Some((code, message)),
+            Err(error @ EngineError::Unresponsive { .. }) => return Some((-1, error.to_string())),
+            Err(_) => return None,
+        };
+        let mut state = exec.state.subscribe();
+        let exited = state.wait_for(|state| state.exit_code.is_some());
+        tokio::pin!(exited);
+        let (mut out, mut err) = (vec![0; READ], vec![0; READ]);
+        let (mut out_open, mut err_open) = (true, true);
+        let code = loop {
+            tokio::select! {
+                n = output.read(&mut out), if out_open => out_open = excerpt.take(&out, n),
+                n = error.read(&mut err), if err_open => err_open = excerpt.take(&err, n),
+                state = &mut exited => break state.ok()?.exit_code,
+            }
+        };
+        drop(ended);
+        // What it had written by then is in the pipes, which a container may have made larger, and may go on to fill. The pipe
+        // itself is read: tokio's `try_read` does not ask the kernel until it has heard that something is there.
+        for pipe in [&output, &error] {
+            let mut left = PIPE;
+            while left > 0
+                && let Ok(n @ 1..) = nix::unistd::read(pipe, &mut out)
+            {
+                excerpt.push(&out[..n]);
+                left = left.saturating_sub(n);
+            }
+        }
+        Some((code.unwrap_or(137), excerpt.text()))
+    }
+
+    /// Sets the size of a process's terminal.
+    pub fn resize_exec(&self, exec: &Exec, rows: u16, columns: u16) {
+        if let Some(terminal) = &*locked(&exec.terminal) {
+            let _ = crate::runtime::sys::set_window_size(terminal.as_fd(), rows, columns);
+        }
+    }
+
+    /// Forgets a process that has ended.
+    pub fn forget_exec(&self, exec: &Exec) {
+        self.execs.forget(&exec.id);
+    }
+}
+
+/// Bytes that are read of a pipe at once, and that it holds at most (`fs.pipe-max-size`).
+const READ: usize = 8 * 1024;
+const PIPE: usize = 1024 * 1024;
+
+/// What is kept of the output of a command that the engine itself runs, which may write without end.
+#[derive(Debug)]
+pub(in crate::engine) struct Excerpt {
+    limit: usize,
+    end: End,
+    bytes: Vec<u8>,
+    cut: bool,
+}
+
+/// Which end of the output is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    First,
+    Last,
+}
+
+impl Excerpt {
+    /// The first bytes, followed by `...` where there were more.
+    pub(in crate::engine) fn first(limit: usize) -> Self {
+        Excerpt { limit, end: End::First, bytes: Vec::new(), cut: false }
+    }
+
+    /// The last bytes, after `...` where there were more.
+    pub(in crate::engine) fn last(limit: usize) -> Self {
+        Excerpt { limit, end: End::Last, bytes: Vec::new(), cut: false }
+    }
+
+    /// Takes what a read has given; whether the stream is still open.
+    fn take(&mut self, buffer: &[u8], read: std::io::Result<usize>) -> bool {
+        let n = read.unwrap_or(0);
+        self.push(&buffer[..n]);
+        n > 0
+    }
+
+    pub(in crate::engine) fn push(&mut self, bytes: &[u8]) {
+        match self.end {
+            End::First => {
+                let room = self.limit - self.bytes.len();
+                self.cut |= bytes.len() > room;
+                self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            }
+            End::Last => {
+                self.cut |= self.bytes.len() + bytes.len() > self.limit;
+                let bytes = &bytes[bytes.len().saturating_sub(self.limit)..];
+                let excess = (self.bytes.len() + bytes.len()).saturating_sub(self.limit);
+                self.bytes.drain(..excess);
+                self.bytes.extend_from_slice(bytes);
+            }
+        }
+    }
+
+    pub(in crate::engine) fn text(&self) -> String {
+        let text = String::from_utf8_lossy(&self.bytes);
+        match (self.cut, self.end) {
+            (false, _) => text.into_owned(),
+            (true, End::First) => format!("{text}..."),
+            (true, End::Last) => format!("...{text}"),
+        }
+    }
+}
+
+enum Pending {
+    Pipes { input: Option<OwnedFd>, output: OwnedFd, error: OwnedFd },
+    Terminal(OwnedFd),
+}
+
+/// Ends a health check's process when its time is over: the future that waits for it is dropped then.
+struct EndExec<'a> {
+    engine: &'a Engine,
+    exec: &'a Arc<Exec>,
+}
+
+impl Drop for EndExec<'_> {
+    fn drop(&mut self) {
+        if self.exec.state.borrow().running {
+            let _ = self.exec.container.ask(&Request::SignalExec { id: self.exec.number, signal: libc::SIGKILL }, &[]);
+        }
+        self.engine.forget_exec(self.exec);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_keeps_no_more_than_its_limit() {
+        let all = |mut excerpt: Excerpt| {
+            for _ in 0..1000 {
+                excerpt.push(b"abcdefghij");
+                assert!(excerpt.bytes.len() <= excerpt.limit);
+            }
+            excerpt.push(b"the end");
+            excerpt.text()
+        };
+        assert_eq!(all(Excerpt::first(12)), "abcdefghijab...");
+        assert_eq!(all(Excerpt::last(12)), "...fghijthe end");
+        let mut short = Excerpt::first(12);
+        short.push(b"abc");
+        assert_eq!(short.text(), "abc");
+        let mut long = Excerpt::last(4);
+        long.push(b"a long piece");
+        assert_eq!(long.text(), "...iece");
+    }
+}

@@ -1,0 +1,402 @@
+//! A container's files from outside: `cp` both ways, `export`, `commit`, `diff`.
+//!
+//! Every path is resolved beneath the container's root by openat2, so that no link in the container leads to the host's files
+//! (CVE-2018-15664, CVE-2019-14271), and nothing of the container is ever executed.
+
+use crate::engine::error::EngineError;
+use crate::engine::record::{ContainerRecord, MountKind};
+use crate::engine::{Container, Engine};
+use crate::image::build::files::{Found, Tree};
+use crate::image::build::ignore::Patterns;
+use crate::image::build::tarball::{self, extended_attributes};
+use crate::image::unpack::UnpackError;
+use crate::image::{Image, ImageRef, is_full};
+use crate::runtime::sys::regular::open_regular_at;
+use crate::runtime::sys::removal;
+use crate::runtime::targets::clean;
+use crate::runtime::{overlay, user};
+use nix::fcntl::{AtFlags, OFlag, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, major, minor};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use tar::{Builder, EntryType, Header};
+use xattr::FileExt;
+
+/// A file in a container.
+#[derive(Clone, Debug)]
+pub struct PathStat {
+    pub name: String,
+    pub size: u64,
+    /// As the kernel has it, type included.
+    pub mode: u32,
+    pub modified: jiff::Timestamp,
+    /// Where a symlink leads.
+    pub link: String,
+}
+
+/// A file that `diff` tells of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub path: String,
+    pub kind: ChangeKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    Modified,
+    Added,
+    Deleted,
+}
+
+impl Engine {
+    /// The tree in which a path of a container is, and the path in it. Of a running container it is its own mount namespace's; of
+    /// another one its layers, or the volume that is mounted above the path.
+    fn tree_of(&self, container: &Container, path: &Path, writable: bool) -> Result<(Tree, PathBuf), EngineError> {
+        let record = container.record();
+        let path = clean(path);
+        if record.state.pid > 0 {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let root = nix::fcntl::open(format!("/proc/{}/root", record.state.pid).as_str(), flags, Mode::empty());
+            // The process is the container's as long as the record says so after its root was opened.
+            if let Ok(root) = root
+                && container.record().state.pid == record.state.pid
+            {
+                return Ok((Tree::of(root), path));
+            }
+        }
+        let doing = || EngineError::io(format!("opening the files of {}", record.name));
+        let mounted = record.spec.mounts.iter().filter(|m| m.kind != MountKind::Image);
+        let above = mounted.filter_map(|mount| Some((mount, path.strip_prefix(mount.target.trim_start_matches('/')).ok()?)));
+        if let Some((mount, rest)) = above.min_by_key(|(_, rest)| rest.as_os_str().len()) {
+            if writable && mount.read_only {
+                return Err(EngineError::Conflict(format!("{} is mounted read-only on {}", mount.source, mount.target)));
+            }
+            let source = match mount.kind {
+                MountKind::Bind => PathBuf::from(&mount.source),
+                _ => self.volume_data(&mount.source),
+            };
+            if source.is_dir() {
+                return Ok((Tree::directory(&source).map_err(doing())?, rest.to_path_buf()));
+            }
+            let directory = source.parent().unwrap_or(Path::new("/")).to_path_buf();
+            return Ok((Tree::directory(&directory).map_err(doing())?, source.file_name().unwrap_or_default().into()));
+        }
+        if writable && record.spec.read_only {
+            return Err(EngineError::Conflict(format!("the container {} is read-only", record.name)));
+        }
+        let root = if writable { self.writable_root(&record) } else { self.readable_root(&record) };
+        Ok((Tree::of(root.map_err(doing())?), path))
+    }
+
+    /// The layers of a container that does not run, with its own for what is written.
+    fn writable_root(&self, record: &ContainerRecord) -> io::Result<OwnedFd> {
+        let directory = self.container_directory(&record.id);
+        let (upper, work) = (directory.join("upper"), directory.join("work"));
+        overlay::mount_inert(&self.lower_layers(record), Some((&upper, &work)))
+    }
+
+    /// The same read-only, whether or not it runs.
+    fn readable_root(&self, record: &ContainerRecord) -> io::Result<OwnedFd> {
+        let mut layers = self.lower_layers(record);
+        layers.push(self.container_directory(&record.id).join("upper"));
+        overlay::mount_inert(&layers, None)
+    }
+
+    /// The lowest first, with the one below every image.
+    fn lower_layers(&self, record: &ContainerRecord) -> Vec<PathBuf> {
+        [self.base_layer()].into_iter().chain(record.layers.iter().map(|layer| self.images.layer(layer))).collect()
+    }
+
+    /// What is at a path of a container; a symlink at its end is not followed.
+    ///
+    /// # Errors
+    /// When there is nothing.
+    pub fn stat_path(&self, container: &Container, path: &str) -> Result<PathStat, EngineError> {
+        let (tree, inside) = self.tree_of(container, Path::new(path), false)?;
+        let found = find(&tree, &inside, follows(path)).map_err(|e| missing(container, path, &e))?;
+        let link = match found.kind() {
+            SFlag::S_IFLNK => tree.link_target(&found.path).unwrap_or_default().to_string_lossy().into_owned(),
+            _ => String::new(),
+        };
+        let name = clean(Path::new(path)).file_name().map_or_else(|| "/".into(), |name| name.to_string_lossy().into_owned());
+        let modified = jiff::Timestamp::new(found.stat.st_mtime, found.stat.st_mtime_nsec as i32).unwrap_or_default();
+        Ok(PathStat { name, size: found.stat.st_size.max(0) as u64, mode: found.stat.st_mode, modified, link })
+    }
+
+    /// Writes what is at a path as a tar whose entries begin with the path's last part.
+    ///
+    /// # Errors
+    /// When there is nothing, or the writer's.
+    pub fn read_archive(&self, container: &Container, path: &str, out: impl Write) -> Result<(), EngineError> {
+        let (tree, inside) = self.tree_of(container, Path::new(path), false)?;
+        let found = find(&tree, &inside, follows(path)).map_err(|e| missing(container, path, &e))?;
+        let name = match Path::new(path).file_name() {
+            // `DIR/.` is the directory's content.
+            Some(name) if !path.ends_with("/.") => PathBuf::from(name),
+            _ => PathBuf::from("."),
+        };
+        pack(&tree, &found, &name, out).map_err(EngineError::io(format!("copying {path} of {}", container.name())))
+    }
+
+    /// Takes a tar apart in a directory of a container. With `owner`, everything is the container's user's.
+    ///
+    /// # Errors
+    /// When the directory is not there or read-only, or the archive is not one; what was written by then stays.
+    pub fn write_archive(&self, container: &Container, path: &str, tar: impl Read, own: bool) -> Result<(), EngineError> {
+        let (tree, inside) = self.tree_of(container, Path::new(path), true)?;
+        let directory = tree.open(&inside, libc::O_RDONLY | libc::O_DIRECTORY).map_err(|e| missing(container, path, &e))?;
+        let owner = if own {
+            let record = container.record();
+            let user = record.spec.user.clone().unwrap_or_else(|| record.image.user.clone());
+            let read = |name: &str| tree.read_text(Path::new(name), user::MAX_FILE).unwrap_or_default();
+            let found = user::resolve_in(&read("etc/passwd"), &read("etc/group"), &user);
+            Some(found.map_err(EngineError::Invalid)?)
+        } else {
+            None
+        };
+        crate::image::unpack::merge(tar, directory.as_fd(), owner).map(drop).map_err(|error| match error {
+            UnpackError::Write { path, source } if is_full(&source) => container.with_record(|record| {
+                let name = &record.name;
+                EngineError::Invalid(match record.spec.storage_opt.get("size") {
+                    Some(size) => format!("copying {path} into {name}: {source}; `storage_opt` gives its layer {size}"),
+                    None => format!("copying {path} into {name}: {source}; free some space"),
+                })
+            }),
+            other => EngineError::Image(other.into()),
+        })
+    }
+
+    /// Removes what is at a path of a container, with all below it.
+    ///
+    /// # Errors
+    /// When there is nothing, or it cannot be removed.
+    pub fn remove_path(&self, container: &Container, path: &str) -> Result<(), EngineError> {
+        let (tree, inside) = self.tree_of(container, Path::new(path), true)?;
+        let failed = |e: io::Error| missing(container, path, &e);
+        let name = inside.file_name().ok_or_else(|| EngineError::Invalid("the root itself stays".into()))?;
+        let parent = inside.parent().unwrap_or(Path::new(""));
+        let parent = tree.open(parent, libc::O_RDONLY | libc::O_DIRECTORY).map_err(failed)?;
+        fstatat(&parent, Path::new(name), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|e| failed(e.into()))?;
+        removal::remove(&parent, name).map_err(failed)
+    }
+
+    /// Writes a container's whole root file system as a tar, without what is mounted in it.
+    ///
+    /// # Errors
+    /// The disk's or the writer's.
+    pub fn export(&self, container: &Container, out: impl Write) -> Result<(), EngineError> {
+        let doing = || EngineError::io(format!("exporting {}", container.name()));
+        let tree = Tree::of(self.readable_root(&container.record()).map_err(doing())?);
+        pack_all(&tree, out).map_err(doing())
+    }
+
+    /// Writes an image's files as a tar, and nothing else.
+    ///
+    /// # Errors
+    /// The disk's or the writer's.
+    pub fn image_files(&self, image: &Image, out: impl Write) -> Result<(), EngineError> {
+        let doing = || EngineError::io("writing the files of an image");
+        let layers: Vec<PathBuf> = image.layers.iter().map(|layer| self.images.layer(layer)).collect();
+        let tree = self.images.tree(&layers).map_err(doing())?;
+        pack_all(&tree, out).map_err(doing())
+    }
+
+    /// What a container has changed of its image.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn changes(&self, container: &Container) -> Result<Vec<Change>, EngineError> {
+        let doing = || EngineError::io(format!("comparing {} with its image", container.name()));
+        let record = container.record();
+        let upper = Tree::directory(&self.container_directory(&record.id).join("upper")).map_err(doing())?;
+        let image = Tree::of(overlay::mount_inert(&self.lower_layers(&record), None).map_err(doing())?);
+        let none = Patterns::default();
+        let found = upper.walk(Path::new(""), &none).map_err(doing())?;
+        let change = |found: io::Result<Found>| {
+            let found = found.map_err(doing())?;
+            let kind = match found.kind() {
+                SFlag::S_IFCHR if found.stat.st_rdev == 0 => ChangeKind::Deleted,
+                _ if find(&image, &found.path, false).is_ok() => ChangeKind::Modified,
+                _ => ChangeKind::Added,
+            };
+            Ok(Change { path: format!("/{}", found.path.display()), kind })
+        };
+        found.map(change).collect()
+    }
+
+    /// Makes an image of a container: its own image's layers, and what it has written as one more.
+    ///
+    /// # Errors
+    /// A change that is not understood, or the disk's.
+    pub fn commit(&self, container: &Container, commit: &Commit) -> Result<Image, EngineError> {
+        let record = container.record();
+        let spec = &record.spec;
+        let doing = || EngineError::io(format!("committing {}", record.name));
+        let base = self.images.list()?.into_iter().map(|(_, image)| image).find(|image| image.id.as_str() == record.image_id);
+        let base = base.ok_or_else(|| EngineError::NoSuch { what: "image", name: record.image_id.clone() })?;
+        // The archive is a file for the time: its digest is known when it has been written.
+        let draft = self.images.blob_draft()?;
+        let file = File::create(draft.path()).map_err(doing())?;
+        let upper = self.container_directory(&record.id).join("upper");
+        tarball::write(&upper, io::BufWriter::with_capacity(1 << 18, file)).map_err(doing())?;
+        let mut config: serde_json::Value = serde_json::from_slice(&self.images.configuration(&base)?)
+            .map_err(|e| EngineError::Invalid(format!("the image of {} is damaged: {e}", record.name)))?;
+        let own = &mut config["config"];
+        if !own.is_object() {
+            *own = serde_json::json!({});
+        }
+        if let Some(command) = &spec.command {
+            own["Cmd"] = serde_json::json!(command);
+        }
+        if let Some(entrypoint) = &spec.entrypoint {
+            own["Entrypoint"] = serde_json::json!(entrypoint);
+        }
+        if let Some(user) = &spec.user {
+            own["User"] = serde_json::json!(user);
+        }
+        if let Some(directory) = &spec.working_dir {
+            own["WorkingDir"] = serde_json::json!(directory);
+        }
+        own["Env"] = serde_json::json!(crate::engine::launch::merged(&record.image.env, &spec.env));
+        if !commit.author.is_empty() {
+            config["author"] = serde_json::json!(commit.author);
+        }
+        let step = crate::image::archive::Added { archive: draft.path(), comment: &commit.comment, changes: &commit.changes };
+        Ok(crate::image::archive::add_layer(&self.images, &commit.name, &base, config, &step)?)
+    }
+}
+
+/// What `commit` is asked for.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    pub name: ImageRef,
+    pub author: String,
+    pub comment: String,
+    /// Dockerfile instructions.
+    pub changes: Vec<String>,
+}
+
+/// Whether a path means what a symlink at its end leads to.
+fn follows(path: &str) -> bool {
+    path.ends_with('/') || path.ends_with("/.")
+}
+
+fn missing(container: &Container, path: &str, error: &io::Error) -> EngineError {
+    match error.raw_os_error() {
+        Some(libc::ENOENT) => EngineError::NoSuch { what: "file", name: format!("{path} in {}", container.name()) },
+        Some(libc::ENOTDIR) => EngineError::Invalid(format!("{path} in {} is not a directory", container.name())),
+        Some(libc::EROFS) => EngineError::Conflict(format!("{path} in {} is read-only", container.name())),
+        _ => EngineError::Invalid(format!("{path} in {}: {error}", container.name())),
+    }
+}
+
+/// What is at a path; a symlink at its end is the symlink itself, unless it is to be followed.
+fn find(tree: &Tree, path: &Path, follow: bool) -> io::Result<Found> {
+    let Some(name) = path.file_name().filter(|_| !follow) else {
+        let path = if path == Path::new("") { Path::new(".") } else { path };
+        return tree.find(path);
+    };
+    let parent = tree.open(path.parent().unwrap_or(Path::new("")), libc::O_PATH | libc::O_DIRECTORY)?;
+    let stat = fstatat(&parent, Path::new(name), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    Ok(Found { path: path.to_path_buf(), stat })
+}
+
+/// A tree from its root, as a tar.
+fn pack_all(tree: &Tree, out: impl Write) -> io::Result<()> {
+    let root = tree.find(Path::new("."))?;
+    pack(tree, &Found { path: PathBuf::new(), ..root }, Path::new(""), out)
+}
+
+/// Writes a file, or a directory with all below it, as a tar. Names begin with `name` in the place of the path's.
+fn pack(tree: &Tree, top: &Found, name: &Path, out: impl Write) -> io::Result<()> {
+    let mut builder = Builder::new(out);
+    let mut links: HashMap<(u64, u64), PathBuf> = HashMap::new();
+    if name != Path::new("") {
+        let above = tree.open(top.path.parent().unwrap_or(Path::new("")), libc::O_PATH | libc::O_DIRECTORY)?;
+        let own = Path::new(top.path.file_name().unwrap_or(OsStr::new(".")));
+        entry((above.as_fd(), own), &top.stat, name, &mut builder, &mut links)?;
+    }
+    if top.is_directory() {
+        let none = Patterns::default();
+        let mut walk = tree.walk(&top.path, &none)?;
+        while let Some(found) = walk.next().transpose()? {
+            let rest = found.path.strip_prefix(&top.path).unwrap_or(&found.path);
+            match entry(walk.place(&found)?, &found.stat, &name.join(rest), &mut builder, &mut links) {
+                // It was there a moment ago: the container goes on meanwhile.
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {}
+                other => other?,
+            }
+        }
+    }
+    builder.into_inner()?.flush()
+}
+
+/// Writes one file, which has a name in a directory.
+fn entry(
+    (directory, own): (BorrowedFd<'_>, &Path),
+    stat: &FileStat,
+    name: &Path,
+    builder: &mut Builder<impl Write>,
+    links: &mut HashMap<(u64, u64), PathBuf>,
+) -> io::Result<()> {
+    let mut header = Header::new_gnu();
+    header.set_mode(stat.st_mode & 0o7777);
+    header.set_uid(u64::from(stat.st_uid));
+    header.set_gid(u64::from(stat.st_gid));
+    header.set_mtime(stat.st_mtime.max(0) as u64);
+    header.set_size(0);
+    match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+        SFlag::S_IFDIR => {
+            header.set_entry_type(EntryType::Directory);
+            let mut directory = name.as_os_str().to_owned();
+            if !name.as_os_str().as_bytes().ends_with(b"/") {
+                directory.push("/");
+            }
+            builder.append_data(&mut header, Path::new(&directory), io::empty())
+        }
+        SFlag::S_IFLNK => {
+            header.set_entry_type(EntryType::Symlink);
+            let target = readlinkat(directory, own)?;
+            // As it is, where it fits: the crate's own way makes `//` of `/`.
+            match header.set_link_name_literal(target.as_bytes()) {
+                Ok(()) => builder.append_data(&mut header, name, io::empty()),
+                Err(_) => builder.append_link(&mut header, name, Path::new(&target)),
+            }
+        }
+        SFlag::S_IFREG => {
+            if stat.st_nlink > 1 {
+                if let Some(first) = links.get(&(stat.st_dev, stat.st_ino)) {
+                    header.set_entry_type(EntryType::Link);
+                    return builder.append_link(&mut header, name, first);
+                }
+                links.insert((stat.st_dev, stat.st_ino), name.to_path_buf());
+            }
+            let file = open_regular_at(directory, own)?;
+            // As long as it is now: a file that grows meanwhile must not break the archive, nor one that shrinks.
+            let size = file.metadata()?.len();
+            header.set_entry_type(EntryType::Regular);
+            header.set_size(size);
+            let extended = extended_attributes(file.list_xattr(), |name| file.get_xattr(name))?;
+            if !extended.is_empty() {
+                builder.append_pax_extensions(extended.iter().map(|(name, value)| (name.as_str(), value.as_slice())))?;
+            }
+            builder.append_data(&mut header, name, file.chain(io::repeat(0)).take(size))
+        }
+        SFlag::S_IFSOCK => Ok(()),
+        kind => {
+            header.set_entry_type(match kind {
+                SFlag::S_IFCHR => EntryType::Char,
+                SFlag::S_IFBLK => EntryType::Block,
+                _ => EntryType::Fifo,
+            });
+            header.set_device_major(major(stat.st_rdev) as u32)?;
+            header.set_device_minor(minor(stat.st_rdev) as u32)?;
+            builder.append_data(&mut header, name, io::empty())
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Health checks: a command in the container, at Docker's times and with Docker's states.
+
+use super::exec::{Excerpt, NewExec};
+use crate::engine::record::{ContainerRecord, Health, HealthSpec, HealthStatus, Probe, Status};
+use crate::engine::{Container, Engine, locked};
+use jiff::Timestamp;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Docker's defaults.
+const INTERVAL: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
+const START_INTERVAL: Duration = Duration::from_secs(5);
+const RETRIES: u32 = 3;
+const KEPT_PROBES: usize = 5;
+/// Bytes that are kept of a probe's output, as Docker does; the rest is read and dropped.
+const KEPT_OUTPUT: usize = 4096;
+
+impl Engine {
+    /// The check of a container: its own over the image's, attribute by attribute. `None` where there is none.
+    pub(in crate::engine) fn health_spec(record: &ContainerRecord) -> Option<HealthSpec> {
+        let mut spec = record.spec.health.clone().unwrap_or_default();
+        if spec.test.is_empty() {
+            let of_image = record.image.health.clone()?;
+            let or = |own: u64, image: u64| if own == 0 { image } else { own };
+            spec = HealthSpec {
+                test: of_image.test,
+                interval: or(spec.interval, of_image.interval),
+                timeout: or(spec.timeout, of_image.timeout),
+                start_period: or(spec.start_period, of_image.start_period),
+                start_interval: or(spec.start_interval, of_image.start_interval),
+                retries: if spec.retries == 0 { of_image.retries } else { spec.retries },
+            };
+        }
+        (spec.test.first().is_some_and(|first| first != "NONE")).then_some(spec)
+    }
+
+    /// Begins to probe a container that has just started.
+    pub(in crate::engine) fn watch_health(self: &Arc<Self>, container: &Arc<Container>) {
+        let Some(spec) = Self::health_spec(&container.record()) else {
+            if container.record().state.health.is_some() {
+                self.update(container, |record| record.state.health = None);
+            }
+            return;
+        };
+        self.update(container, |record| record.state.health = Some(Health::default()));
+        let (this, watched) = (self.clone(), container.clone());
+        let task = tokio::spawn(async move { this.probe_forever(&watched, &spec).await });
+        if let Some(old) = locked(&container.live).health.replace(task.abort_handle()) {
+            old.abort();
+        }
+    }
+
+    async fn probe_forever(self: &Arc<Self>, container: &Arc<Container>, spec: &HealthSpec) {
+        let or = |nanos: u64, default: Duration| if nanos == 0 { default } else { Duration::from_nanos(nanos) };
+        let (interval, timeout) = (or(spec.interval, INTERVAL), or(spec.timeout, TIMEOUT));
+        let start_period = Duration::from_nanos(spec.start_period);
+        let start_interval = or(spec.start_interval, START_INTERVAL);
+        let retries = if spec.retries == 0 { RETRIES } else { spec.retries };
+        let begun = Instant::now();
+        loop {
+            let health = container.record().state.health.unwrap_or_default();
+            let starting = health.status == HealthStatus::Starting && begun.elapsed() < start_period;
+            tokio::time::sleep(if starting { start_interval.min(interval) } else { interval }).await;
+            if container.status() == Status::Paused {
+                continue;
+            }
+            let start = Timestamp::now();
+            let (exit_code, output) = match tokio::time::timeout(timeout, self.probe(container, &spec.test)).await {
+                Ok(Some(result)) => result,
+                Ok(None) => return,
+                Err(_) => (-1, format!("the health check took longer than its timeout of {} s", timeout.as_secs_f64())),
+            };
+            let probe = Probe { start, end: Timestamp::now(), exit_code, output };
+            let in_start_period = health.status == HealthStatus::Starting && begun.elapsed() < start_period;
+            let changed = self
+                .update(container, |record| judge(record.state.health.get_or_insert_default(), probe, retries, in_start_period));
+            if let Some(status) = changed {
+                self.emit_container(container, &format!("health_status: {}", status.as_str()), &[]);
+            }
+        }
+    }
+
+    /// Runs the check once; `None` when the container is gone.
+    async fn probe(self: &Arc<Self>, container: &Arc<Container>, test: &[String]) -> Option<(i32, String)> {
+        let args = match test.split_first() {
+            Some((kind, rest)) if kind == "CMD" => rest.to_vec(),
+            Some((kind, rest)) if kind == "CMD-SHELL" => vec!["/bin/sh".into(), "-c".into(), rest.join(" ")],
+            _ => test.to_vec(),
+        };
+        self.exec_to_end(container, NewExec { args, ..NewExec::default() }, Excerpt::first(KEPT_OUTPUT)).await
+    }
+}
+
+/// Notes a probe, and returns the status when it is another one.
+fn judge(health: &mut Health, probe: Probe, retries: u32, in_start_period: bool) -> Option<HealthStatus> {
+    let before = health.status;
+    if probe.exit_code == 0 {
+        health.failing_streak = 0;
+        health.status = HealthStatus::Healthy;
+    } else if !in_start_period {
+        health.failing_streak += 1;
+        if health.failing_streak >= retries {
+            health.status = HealthStatus::Unhealthy;
+        }
+    }
+    health.log.push(probe);
+    if health.log.len() > KEPT_PROBES {
+        health.log.remove(0);
+    }
+    (health.status != before).then_some(health.status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_follow_dockers_rules() {
+        let mut health = Health::default();
+        let probe =
+            |exit_code| Probe { start: Timestamp::UNIX_EPOCH, end: Timestamp::UNIX_EPOCH, exit_code, output: String::new() };
+        assert_eq!(judge(&mut health, probe(1), 2, true), None, "failures in the start period do not count");
+        assert_eq!(health.failing_streak, 0);
+        assert_eq!(judge(&mut health, probe(1), 2, false), None);
+        assert_eq!(judge(&mut health, probe(1), 2, false), Some(HealthStatus::Unhealthy));
+        assert_eq!(judge(&mut health, probe(0), 2, false), Some(HealthStatus::Healthy));
+        assert_eq!(judge(&mut health, probe(1), 2, false), None, "one failure does not make it unhealthy");
+        for _ in 0..10 {
+            judge(&mut health, probe(0), 2, false);
+        }
+        assert_eq!(health.log.len(), KEPT_PROBES);
+    }
+}

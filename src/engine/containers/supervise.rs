@@ -1,0 +1,201 @@
+//! Following what monitors say, and Docker's restart policies.
+
+use super::link::MonitorLink;
+use crate::engine::error::EngineError;
+use crate::engine::record::{ContainerRecord, Status, Transition, Verdict, verdict};
+use crate::engine::{Container, Engine, locked};
+use crate::runtime::control::{Event, Request};
+use crate::runtime::launch::Exit;
+use jiff::Timestamp;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+impl Engine {
+    /// Waits until a new monitor has started its container, and follows it from then on.
+    pub(in crate::engine) async fn follow_new(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        link: Arc<MonitorLink>,
+    ) -> Result<(), EngineError> {
+        let (sender, started) = oneshot::channel();
+        locked(&container.live).link = Some(link.clone());
+        self.clone().spawn_follower(container.clone(), link, Some(sender));
+        match started.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err((message, code))) => Err(EngineError::Start { name: container.name(), message, code }),
+            Err(_) => Err(EngineError::Start { name: container.name(), message: "its monitor was killed".into(), code: 128 }),
+        }
+    }
+
+    pub(in crate::engine) fn spawn_follower(
+        self: Arc<Self>,
+        container: Arc<Container>,
+        link: Arc<MonitorLink>,
+        started: Option<oneshot::Sender<Result<(), (String, i32)>>>,
+    ) {
+        tokio::spawn(async move { self.follow(container, link, started).await });
+    }
+
+    async fn follow(
+        self: Arc<Self>,
+        container: Arc<Container>,
+        link: Arc<MonitorLink>,
+        mut started: Option<oneshot::Sender<Result<(), (String, i32)>>>,
+    ) {
+        loop {
+            let received = link.receive().await;
+            container.heard.notify_waiters();
+            let (event, fds) = match received {
+                Ok(Some(received)) => received,
+                Ok(None) | Err(_) => {
+                    locked(&container.live).link = None;
+                    // EOF without an exit: the monitor was killed, and its container ends with it.
+                    self.end_group(&container.group()).await;
+                    if started.is_none() {
+                        let exit = self.recorded_exit(&container.id).unwrap_or_else(|| Exit::now(137));
+                        self.ended(&container, &exit);
+                    }
+                    return;
+                }
+            };
+            match event {
+                Event::Started { pid, at, keeps_mounts } => {
+                    locked(&container.live).keeps_mounts = keeps_mounts;
+                    self.on_started(&container, pid, at);
+                    if let Some(sender) = started.take() {
+                        let _ = sender.send(Ok(()));
+                    }
+                }
+                Event::Failed { message, code } => {
+                    container.keep_parting(link);
+                    match started.take() {
+                        Some(sender) => drop(sender.send(Err((message, code)))),
+                        None => self.ended(&container, &Exit::now(code)),
+                    }
+                    return;
+                }
+                Event::Exited(exit) => {
+                    container.keep_parting(link);
+                    self.ended(&container, &exit);
+                    return;
+                }
+                // An answer to the question whether it is there.
+                Event::Status { .. } => {}
+                Event::Input => {
+                    let waiting = std::mem::take(&mut locked(&container.live).input);
+                    let mut fd = fds.into_iter().next();
+                    waiting.into_iter().for_each(|sender| drop(sender.send(fd.take())));
+                }
+                Event::Mount => {
+                    if let Some(sender) = locked(&container.live).mounts.pop_front() {
+                        let _ = sender.send(fds);
+                    }
+                }
+                Event::ExecStarted { id, .. } | Event::ExecFailed { id, .. } | Event::ExecExited { id, .. } => {
+                    let started = matches!(event, Event::ExecStarted { .. });
+                    let awaited = {
+                        let mut live = locked(&container.live);
+                        let awaited = live.execs.get(&id).is_some_and(|sender| sender.send(event).is_ok());
+                        if !started {
+                            live.execs.remove(&id);
+                        }
+                        awaited
+                    };
+                    // Whoever wanted it has given up, such as a health check whose time is over.
+                    if started && !awaited {
+                        let _ = link.send(&Request::SignalExec { id, signal: libc::SIGKILL }, &[]);
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_started(self: &Arc<Self>, container: &Arc<Container>, pid: i32, at: Timestamp) {
+        self.transition(container, &Transition::Started { pid, at });
+        container.dismiss_parting();
+        self.watch_health(container);
+    }
+
+    /// What a monitor has written about the end of a container.
+    pub(in crate::engine) fn recorded_exit(&self, id: &str) -> Option<Exit> {
+        Exit::read(&self.exit_file(id))
+    }
+
+    /// What happens when a container exits, however that became known: its execs, its health check and, unless it is started
+    /// again, its place on the networks end; the exit is noted and told; then what [`verdict`] says is done.
+    pub(in crate::engine) fn ended(self: &Arc<Self>, container: &Arc<Container>, exit: &Exit) {
+        {
+            let mut live = locked(&container.live);
+            live.execs.clear();
+            live.input.clear();
+            live.mounts.clear();
+            if let Some(health) = live.health.take() {
+                health.abort();
+            }
+        }
+        self.execs.container_ended(&container.id);
+        let going_down = self.going_down.load(Ordering::Acquire);
+        let decide = |record: &ContainerRecord| verdict(record, exit, going_down);
+        let mut placed = true;
+        let verdict = loop {
+            let verdict = container.with_record(decide);
+            // Its ports are free before anybody can see that it has ended. From then on its place may be that of the next start.
+            if placed && !matches!(verdict, Verdict::Restart { .. }) {
+                self.unplace(container);
+                placed = false;
+            }
+            let noted = self.update(container, |record| {
+                // Somebody may have stopped it just now.
+                let stands = decide(record) == verdict;
+                if stands {
+                    record.apply(&Transition::Ended { exit, verdict });
+                }
+                stands
+            });
+            if noted {
+                break verdict;
+            }
+        };
+        container.dismiss_parting();
+        self.emit_transition(container, &Transition::Ended { exit, verdict });
+        match verdict {
+            Verdict::Restart { after, .. } if !going_down => self.restart_after(container, after),
+            Verdict::Restart { .. } | Verdict::Stay => {}
+            Verdict::Remove => self.clone().remove_ended(container.clone()),
+        }
+    }
+
+    /// Removes a container that has ended and is not to be kept.
+    pub(in crate::engine) fn remove_ended(self: Arc<Self>, container: Arc<Container>) {
+        tokio::spawn(async move {
+            match self.remove(&container, false, true).await {
+                // Somebody else has removed it, or has started it again.
+                Ok(()) | Err(EngineError::NoSuch { .. } | EngineError::Conflict(_)) => {}
+                Err(error) => tracing::error!("{error}"),
+            }
+        });
+    }
+
+    /// Starts a container again when its delay is over, unless somebody has stopped or started it meanwhile.
+    pub(in crate::engine) fn restart_after(self: &Arc<Self>, container: &Arc<Container>, delay: Duration) {
+        let (this, again) = (self.clone(), container.clone());
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            // From here on nobody may abort the task half-way: it does not listen to its handle any more.
+            locked(&again.live).restart = None;
+            tokio::spawn(async move {
+                let Ok(_turn) = again.turn().await else { return };
+                if again.status() != Status::Restarting || this.going_down.load(Ordering::Acquire) {
+                    return;
+                }
+                if let Err(error) = this.start_locked(&again).await {
+                    tracing::warn!("restarting {}: {error}", again.name());
+                    this.ended(&again, &Exit::now(128));
+                }
+            });
+        });
+        locked(&container.live).restart = Some(task.abort_handle());
+    }
+}

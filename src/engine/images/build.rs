@@ -1,0 +1,279 @@
+//! What a build needs of the engine: images, and containers that run one command and leave their files.
+
+use crate::engine::error::EngineError;
+use crate::engine::networks::NewNetwork;
+use crate::engine::record::{
+    ContainerRecord, ContainerSpec, EndpointSpec, ImageConfig, MountKind, MountSpec, NetworkMode, State,
+};
+use crate::engine::{Container, Engine, locked, new_id};
+use crate::image::build::mounts::Mounted;
+use crate::image::build::{Host, Later, Ran, Report, Request, Run, files::Contents, solve};
+use crate::image::prune::Pruned;
+use crate::image::turns::Turns;
+use crate::image::{ChainId, Image, ImageError, ImageRef, Store};
+use crate::logs::reader::{Reader, Selection};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Marks the container of a build's step: it is in no list, and a new engine removes what an old one has left.
+pub const LABEL_BUILD: &str = "dev.wharf.build";
+
+/// The network of every RUN that names no other. It is there as long as a build uses it.
+const NETWORK: &str = "wharf-build";
+
+impl Engine {
+    /// Builds an image.
+    ///
+    /// # Errors
+    /// What is wrong with the Dockerfile, or the step that failed.
+    pub async fn build(self: &Arc<Self>, request: Request, report: Report) -> Result<solve::Built, EngineError> {
+        let host = Arc::new(BuildHost { engine: self.clone() });
+        Ok(solve::build(host, request, report).await?)
+    }
+
+    /// Whether a container is a build's step.
+    pub fn is_build_step(container: &Container) -> bool {
+        container.with_record(|record| record.spec.labels.contains_key(LABEL_BUILD))
+    }
+
+    /// Removes the steps of builds that died with an earlier engine.
+    pub(in crate::engine) async fn remove_build_steps(self: &Arc<Self>) {
+        for container in self.containers().into_iter().filter(|container| Engine::is_build_step(container)) {
+            if let Err(error) = self.remove(&container, true, true).await {
+                tracing::warn!("removing the step of a build: {error}");
+            }
+        }
+        let _ = self.remove_network(NETWORK);
+    }
+
+    /// Removes what no image and no container needs; with `all`, the images that no container uses; with `builds`, what builds
+    /// remember.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn prune_images(self: &Arc<Self>, all: bool, builds: bool) -> Result<(Vec<String>, Pruned), EngineError> {
+        self.check_prunable()?;
+        let mut removed = Vec::new();
+        let (mut used_images, mut used_layers) = (HashSet::new(), HashSet::new());
+        for container in self.containers() {
+            container.with_record(|record| {
+                used_images.insert(record.image_id.clone());
+                used_layers.extend(record.all_layers().cloned());
+            });
+        }
+        for (name, image) in self.images.list()? {
+            if all && !used_images.contains(image.id.as_str()) {
+                self.images.remove(&name, &|layer| used_layers.contains(layer))?;
+                removed.push(name.familiar());
+            }
+        }
+        let store = self.images.clone();
+        let pruned = tokio::task::spawn_blocking(move || {
+            if builds {
+                store.forget_builds()?;
+            }
+            store.prune(&used_layers)
+        });
+        Ok((removed, pruned.await.map_err(|e| EngineError::Invalid(e.to_string()))??))
+    }
+
+    /// Counts a user of the builds' network in, and makes it for the first.
+    fn enter_build_network(self: &Arc<Self>) -> Result<NetworkUse, EngineError> {
+        let mut users = locked(&self.build_network_users);
+        if *users == 0 && self.network(NETWORK).is_err() {
+            self.create_network(&NewNetwork { name: NETWORK.into(), ..NewNetwork::default() })?;
+        }
+        *users += 1;
+        Ok(NetworkUse { engine: self.clone() })
+    }
+}
+
+/// The builds' network is removed with its last user.
+struct NetworkUse {
+    engine: Arc<Engine>,
+}
+
+impl Drop for NetworkUse {
+    fn drop(&mut self) {
+        let mut users = locked(&self.engine.build_network_users);
+        *users -= 1;
+        if *users == 0 {
+            let _ = self.engine.remove_network(NETWORK);
+        }
+    }
+}
+
+/// Bytes of one line of a step's output. What is longer is several: the log has it in parts of 16 KiB at most, and the last of them
+/// is on top of this.
+const MAX_LINE: usize = 16 << 10;
+
+struct BuildHost {
+    engine: Arc<Engine>,
+}
+
+impl Host for BuildHost {
+    fn store(&self) -> Arc<Store> {
+        self.engine.images.clone()
+    }
+
+    fn contents(&self) -> &Contents {
+        &self.engine.contents
+    }
+
+    fn turns(&self) -> &Turns {
+        &self.engine.steps
+    }
+
+    fn image<'a>(&'a self, name: &'a ImageRef, newest: bool) -> Later<'a, Image> {
+        Box::pin(async move {
+            if !newest && let Some((_, image)) = self.engine.images.find_loosely(&name.familiar())? {
+                return Ok(image);
+            }
+            let (sender, _ignored) = tokio::sync::mpsc::unbounded_channel();
+            match self.engine.pull(&name.familiar(), sender).await {
+                Ok(()) => {}
+                // What is here serves where the registry does not answer.
+                Err(error) => match self.engine.images.find(name)? {
+                    Some(image) => return Ok(image),
+                    None => return Err(ImageError::Build(error.to_string())),
+                },
+            }
+            self.engine
+                .images
+                .find(name)?
+                .ok_or_else(|| ImageError::Build(format!("the image {} is gone again", name.familiar())))
+        })
+    }
+
+    fn run<'a>(&'a self, step: Run) -> Later<'a, Ran> {
+        Box::pin(async move { self.engine.run_step(step).await.map_err(|e| ImageError::Build(e.to_string())) })
+    }
+}
+
+/// Stops and removes a step's container when its build is given up.
+struct StepGuard {
+    engine: Arc<Engine>,
+    container: Arc<Container>,
+    network: Option<NetworkUse>,
+}
+
+impl Drop for StepGuard {
+    fn drop(&mut self) {
+        let (engine, container, network) = (self.engine.clone(), self.container.clone(), self.network.take());
+        tokio::spawn(async move {
+            let _ = engine.remove(&container, true, true).await;
+            drop(network);
+        });
+    }
+}
+
+impl Engine {
+    async fn run_step(self: &Arc<Self>, step: Run) -> Result<Ran, EngineError> {
+        let network_mode = match step.network.as_deref() {
+            Some("host") => NetworkMode::Host,
+            Some("none") => NetworkMode::None,
+            _ => NetworkMode::Bridge,
+        };
+        let network = (network_mode == NetworkMode::Bridge).then(|| self.enter_build_network()).transpose()?;
+        let mut spec = ContainerSpec {
+            command: Some(step.args),
+            env: step.env,
+            user: Some(step.user),
+            working_dir: Some(step.working_dir),
+            hostname: Some("wharf-build".into()),
+            labels: [(LABEL_BUILD.to_string(), "1".to_string())].into(),
+            extra_hosts: step.extra_hosts,
+            shm_size: step.shm_size,
+            ulimits: step.ulimits,
+            privileged: step.privileged,
+            network_mode,
+            ..ContainerSpec::default()
+        };
+        if network.is_some() {
+            spec.networks.push(EndpointSpec { network: NETWORK.into(), ..EndpointSpec::default() });
+        }
+        for mount in step.mounts {
+            match mount {
+                Mounted::Bind { source, target, read_only } => spec.mounts.push(MountSpec {
+                    kind: MountKind::Bind,
+                    source: source.to_string_lossy().into_owned(),
+                    target,
+                    read_only,
+                    ..MountSpec::default()
+                }),
+                Mounted::Tmpfs { target, options } => spec.tmpfs.push((target, options)),
+                Mounted::Layers { layers, target } => {
+                    spec.mounts.push(MountSpec {
+                        kind: MountKind::Image,
+                        layers,
+                        target,
+                        read_only: true,
+                        ..MountSpec::default()
+                    });
+                }
+            }
+        }
+        let container = self.create_step(spec, step.layers)?;
+        let guard = StepGuard { engine: self.clone(), container: container.clone(), network };
+        let log = self.log_path(&container.id);
+        let directory = log.parent().unwrap_or(&log).to_path_buf();
+        let watch = self.watch_log(&directory).map_err(|e| EngineError::Invalid(format!("watching a log: {e}")))?;
+        let mut reader = Reader::open(&log, &Selection::default()).map_err(EngineError::io("reading a step's output"))?;
+        self.start(&container).await?;
+        let mut changes = container.changed.subscribe();
+        let mut partial = String::new();
+        loop {
+            let grown = watch.changed.notified();
+            let ended = !container.status().is_alive();
+            while let Some(line) = reader.next_line().map_err(EngineError::io("reading a step's output"))? {
+                partial.push_str(&String::from_utf8_lossy(line.text));
+                if line.complete || partial.len() >= MAX_LINE {
+                    (step.output)(&std::mem::take(&mut partial));
+                }
+            }
+            if ended {
+                break;
+            }
+            tokio::select! {
+                () = grown => {}
+                _ = changes.changed() => {}
+            }
+        }
+        if !partial.is_empty() {
+            (step.output)(&partial);
+        }
+        let code = container.record().state.exit_code;
+        let draft = self.images.draft()?;
+        draft.take(&self.container_directory(&container.id).join("upper")).map_err(EngineError::io("taking a step's files"))?;
+        drop(watch);
+        drop(guard);
+        Ok(Ran { code, draft })
+    }
+
+    /// The container of a step: on layers that need not be an image's.
+    fn create_step(self: &Arc<Self>, spec: ContainerSpec, layers: Vec<ChainId>) -> Result<Arc<Container>, EngineError> {
+        let id = new_id().map_err(EngineError::io("making an id"))?;
+        let record = ContainerRecord {
+            name: format!("wharf-build-{}", &id[..12]),
+            id,
+            created_at: jiff::Timestamp::now(),
+            image: ImageConfig::default(),
+            image_id: String::new(),
+            layers,
+            spec,
+            endpoints: indexmap::IndexMap::new(),
+            interfaces: indexmap::IndexMap::new(),
+            bound_ports: Vec::new(),
+            control_group: None,
+            state: State::default(),
+            stopped_by_user: false,
+            restart_count: 0,
+            prepared: false,
+            restart_begun: false,
+            start_owed: false,
+            replaces: None,
+        };
+        let name = self.containers.reserve(&record.name)?;
+        self.keep_record(record, name, || "making the container of a step".into())
+    }
+}

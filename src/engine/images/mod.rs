@@ -1,0 +1,3 @@
+//! What the engine does with images.
+
+pub(super) mod build;

@@ -1,0 +1,200 @@
+//! Devices of the host that a container may have: nodes, rules of the devices controller, limits.
+
+use super::cdi;
+use crate::engine::record::{BlkioSpec, ContainerSpec, DeviceSpec};
+use crate::runtime::spec::{Device, DeviceRule};
+use nix::sys::stat::{SFlag, major, minor};
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+/// What of the host's /dev is not a device of its own: the container has another one of it.
+const NOT_SHOWN: [&str; 8] = ["pts", "shm", "fd", "mqueue", "console", "ptmx", "log", ".udev"];
+
+/// The devices that a container asks for; all of the host's where it is privileged.
+///
+/// # Errors
+/// A sentence: which path is no device.
+pub fn of(spec: &ContainerSpec) -> Result<Vec<Device>, String> {
+    let mut devices = Vec::new();
+    if spec.privileged {
+        collect(Path::new("/dev"), "/dev", "rwm", &mut devices).map_err(|e| format!("listing the host's devices: {e}"))?;
+    }
+    for wanted in spec.devices.iter().filter(|wanted| !cdi::is_name(&wanted.source)) {
+        if let Some(wrong) = wanted.permissions.chars().find(|c| !matches!(c, 'r' | 'w' | 'm')) {
+            return Err(format!("the device {} has the permission `{wrong}`; they are `r`, `w` and `m`", wanted.source));
+        }
+        let path = Path::new(&wanted.source);
+        if path.is_dir() {
+            collect(path, &wanted.target, &wanted.permissions, &mut devices)
+                .map_err(|e| format!("listing the devices in {}: {e}", wanted.source))?;
+            continue;
+        }
+        let device = at(path, &wanted.target, &wanted.permissions)?;
+        devices.retain(|known: &Device| known.path != device.path);
+        devices.push(device);
+    }
+    Ok(devices)
+}
+
+/// The device at a path, as it is to be in a container.
+///
+/// # Errors
+/// A sentence: there is none.
+pub fn at(path: &Path, target: &str, access: &str) -> Result<Device, String> {
+    let metadata = fs::metadata(path).map_err(|e| format!("the device {}: {e}", path.display()))?;
+    device(&metadata, target, access)
+        .ok_or_else(|| format!("{} is not a device; a file or directory is mounted under `volumes`", path.display()))
+}
+
+fn device(metadata: &fs::Metadata, target: &str, access: &str) -> Option<Device> {
+    let kind = metadata.file_type();
+    let kind = match () {
+        () if kind.is_char_device() => "c",
+        () if kind.is_block_device() => "b",
+        () => return None,
+    };
+    let number = metadata.rdev();
+    Some(Device {
+        path: target.to_string(),
+        kind,
+        major: major(number) as i64,
+        minor: minor(number) as i64,
+        mode: metadata.mode() & !SFlag::S_IFMT.bits(),
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        access: access.to_string(),
+    })
+}
+
+fn collect(directory: &Path, target: &str, access: &str, into: &mut Vec<Device>) -> std::io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if directory == Path::new("/dev") && NOT_SHOWN.contains(&name.as_str()) {
+            continue;
+        }
+        // Links are to devices that are listed themselves.
+        let Ok(metadata) = fs::symlink_metadata(entry.path()) else { continue };
+        let place = format!("{}/{name}", target.trim_end_matches('/'));
+        if metadata.is_dir() {
+            collect(&entry.path(), &place, access, into)?;
+        } else if let Some(device) = device(&metadata, &place, access) {
+            into.push(device);
+        }
+    }
+    Ok(())
+}
+
+/// Reads `TYPE MAJOR:MINOR ACCESS`.
+///
+/// # Errors
+/// A sentence with the rule that is not understood.
+pub fn rules(texts: &[String]) -> Result<Vec<DeviceRule>, String> {
+    let rule = |text: &String| {
+        let wrong = || format!("the device rule `{text}` is not understood: write `c 1:3 rwm`, with `*` for any number");
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let [kind @ ("a" | "b" | "c"), numbers, access] = words[..] else { return Err(wrong()) };
+        let number = |text: &str| match text {
+            "*" => Ok(None),
+            text => text.parse::<u32>().map(|n| Some(i64::from(n))).map_err(|_| wrong()),
+        };
+        let (major, minor) = numbers.split_once(':').ok_or_else(wrong)?;
+        if access.is_empty() || !access.chars().all(|c| matches!(c, 'r' | 'w' | 'm')) {
+            return Err(wrong());
+        }
+        Ok(DeviceRule { kind: kind.into(), major: number(major)?, minor: number(minor)?, access: access.into() })
+    };
+    texts.iter().map(rule).collect()
+}
+
+/// Limits of block devices in OCI's form; null where there are none.
+///
+/// # Errors
+/// A sentence: which path is no block device.
+pub fn block_io(spec: &BlkioSpec) -> Result<Value, String> {
+    if *spec == BlkioSpec::default() {
+        return Ok(Value::Null);
+    }
+    let numbers = |path: &str| -> Result<(i64, i64), String> {
+        let metadata = fs::metadata(path).map_err(|e| format!("`blkio_config` names the device {path}: {e}"))?;
+        let device = device(&metadata, path, "").filter(|device| device.kind == "b");
+        device.map(|d| (d.major, d.minor)).ok_or_else(|| format!("`blkio_config` names {path}, which is not a block device"))
+    };
+    let throttles = |list: &[(String, u64)]| -> Result<Vec<Value>, String> {
+        let one = |(path, rate): &(String, u64)| {
+            let (major, minor) = numbers(path)?;
+            Ok(json!({"major": major, "minor": minor, "rate": rate}))
+        };
+        list.iter().map(one).collect()
+    };
+    let weights = spec.weight_device.iter().map(|(path, weight)| {
+        let (major, minor) = numbers(path)?;
+        Ok(json!({"major": major, "minor": minor, "weight": weight}))
+    });
+    Ok(json!({
+        "weight": spec.weight,
+        "weightDevice": weights.collect::<Result<Vec<_>, String>>()?,
+        "throttleReadBpsDevice": throttles(&spec.read_bps)?,
+        "throttleWriteBpsDevice": throttles(&spec.write_bps)?,
+        "throttleReadIOPSDevice": throttles(&spec.read_iops)?,
+        "throttleWriteIOPSDevice": throttles(&spec.write_iops)?,
+    }))
+}
+
+/// Devices that are asked for by what they can do, as CDI's names: those of the driver `cdi` themselves, GPUs as the vendor's
+/// specification on this host calls them.
+///
+/// # Errors
+/// What is asked for and is not here, as the rest of a sentence.
+pub fn requested(driver: &str, capabilities: &[String], ids: &[String], count: Option<i64>) -> Result<Vec<DeviceSpec>, String> {
+    const GPUS: &str = "nvidia.com/gpu";
+    let is_gpu = capabilities.iter().any(|capability| capability == "gpu");
+    let names = match driver {
+        "cdi" => ids.to_vec(),
+        "" | "nvidia" if is_gpu && super::cdi::knows(GPUS) => match count {
+            _ if !ids.is_empty() => ids.iter().map(|id| format!("{GPUS}={id}")).collect(),
+            Some(count) if count >= 0 => (0..count).map(|n| format!("{GPUS}={n}")).collect(),
+            _ => vec![format!("{GPUS}=all")],
+        },
+        _ => {
+            let driver = if driver.is_empty() { "any driver" } else { driver };
+            return Err(format!(
+                "asks for devices with the capabilities [{}] of {driver}, and this host has no CDI specification of them (in /etc/cdi or /var/run/cdi); name the devices themselves under `devices`",
+                capabilities.join(", ")
+            ));
+        }
+    };
+    let device = |source: String| DeviceSpec { target: source.clone(), permissions: "rwm".into(), source };
+    Ok(names.into_iter().map(device).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_read_or_refused() {
+        let text = |t: &str| rules(&[t.to_string()]);
+        let rule = DeviceRule { kind: "c".into(), major: Some(1), minor: None, access: "rw".into() };
+        assert_eq!(text("c 1:* rw"), Ok(vec![rule]));
+        for bad in ["", "c 1:3", "x 1:3 rwm", "c 1-3 rwm", "c 1:3 x", "c -1:3 r"] {
+            assert!(text(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_no_device() {
+        let device = |source: &str| crate::engine::record::DeviceSpec {
+            source: source.into(),
+            target: "/dev/x".into(),
+            permissions: "rwm".into(),
+        };
+        let spec = |source: &str| ContainerSpec { devices: vec![device(source)], ..ContainerSpec::default() };
+        assert_eq!(of(&spec("/dev/null")).expect("a device")[0].minor, 3);
+        assert!(of(&spec("/etc/passwd")).expect_err("a file").contains("not a device"));
+        assert!(of(&spec("vendor/x")).expect_err("neither a path nor a vendor's name").contains("the device vendor/x"));
+        assert!(of(&spec("vendor.com/class=x")).expect("a vendor's name is not looked up here").is_empty());
+    }
+}

@@ -1,0 +1,7 @@
+//! The engine as a process: its start and end, its roots, its locks.
+
+pub mod lifecycle;
+pub(super) mod locks;
+pub mod revival;
+pub mod roots;
+pub(super) mod shutdown;

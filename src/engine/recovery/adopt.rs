@@ -1,0 +1,160 @@
+//! Taking over what an earlier engine left: containers that run, those that ended meanwhile, those that a reboot ended.
+
+use crate::engine::containers::link::{MonitorLink, Reached};
+use crate::engine::record::{ContainerRecord, Status, Transition};
+use crate::engine::{Container, Engine, locked};
+use crate::network::sandbox;
+use crate::runtime::control::{Event, Request};
+use crate::runtime::launch::Exit;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A monitor answers at once; one that is stopped does not.
+const MONITOR_MAY_TAKE: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// Reads the state and takes every container over. Containers that must run and do not are started in the background.
+    pub(in crate::engine) async fn adopt(self: &Arc<Self>) {
+        self.load().into_iter().for_each(|record| self.containers.restore(Container::new(record)));
+        let networks = locked(&self.networks).clone();
+        for network in networks.values() {
+            self.names.set_network(&network.id, &network.name, network.internal);
+            if let Err(error) = self.raise_bridge(network) {
+                tracing::error!("{error}");
+            }
+        }
+        if !self.is_incomplete() {
+            self.drop_stray_bridges(&networks);
+        }
+        // Without networks, too: those of before may have left their rules.
+        if let Err(error) = self.write_walls(&networks) {
+            tracing::error!("{error}");
+        }
+        let adoptions = self.containers().into_iter().map(|container| self.adopt_container(container));
+        futures::future::join_all(adoptions).await;
+        self.recover_restarts();
+        // With something missing, nothing is removed.
+        let may_remove = !self.is_incomplete();
+        self.recover_replacements(may_remove).await;
+        if may_remove {
+            self.remove_build_steps().await;
+        }
+    }
+
+    async fn adopt_container(self: &Arc<Self>, container: Arc<Container>) {
+        if container.with_record(|record| record.spec.client_removes && !record.spec.auto_remove) {
+            self.update(&container, |record| record.spec.auto_remove = true);
+        }
+        let record = container.record();
+        match reach(&self.run_directory(&container.id)).await {
+            Some(link) => self.adopt_running(&container, Arc::new(link)).await,
+            None if record.state.status().is_alive() => self.adopt_ended(&container, &record).await,
+            // Whoever has made it to be removed after its run has died with the engine, or has lost it.
+            None if record.spec.auto_remove => self.clone().remove_ended(container),
+            None => {}
+        }
+    }
+
+    async fn adopt_running(self: &Arc<Self>, container: &Arc<Container>, link: Arc<MonitorLink>) {
+        locked(&container.live).link = Some(link.clone());
+        let status = async {
+            link.send(&Request::Status, &[]).ok()?;
+            loop {
+                let event = link.receive().await.ok()??.0;
+                if matches!(event, Event::Status { .. } | Event::Exited(_) | Event::Failed { .. }) {
+                    return Some(event);
+                }
+            }
+        };
+        let known = tokio::time::timeout(MONITOR_MAY_TAKE, status).await;
+        let (pid, started_at, paused) = match known {
+            Ok(Some(Event::Status { pid, started_at, paused, keeps_mounts })) => {
+                locked(&container.live).keeps_mounts = keeps_mounts;
+                (pid, started_at, paused)
+            }
+            other => {
+                match other {
+                    // It has ended meanwhile, and its monitor stays until that is dealt with.
+                    Ok(Some(_)) => container.keep_parting(link),
+                    Ok(None) => locked(&container.live).link = None,
+                    // It must not go on beside the next.
+                    Err(_) => {
+                        locked(&container.live).link = None;
+                        link.kill_monitor();
+                    }
+                }
+                let record = container.record();
+                if record.state.status().is_alive() {
+                    self.adopt_ended(container, &record).await;
+                }
+                container.dismiss_parting();
+                return;
+            }
+        };
+        self.transition(container, &Transition::Found { pid, started_at, paused });
+        let record = container.record();
+        let places = self.places(&record);
+        if !places.is_empty() {
+            let name = record.name.clone();
+            let namespace = File::open(format!("/proc/{pid}/ns/net"));
+            let adopted = tokio::task::spawn_blocking(move || {
+                sandbox::adopt(
+                    &name,
+                    namespace
+                        .map_err(|source| crate::network::NetworkError::Sandbox {
+                            container: name.clone(),
+                            doing: "opening the network namespace",
+                            source,
+                        })?
+                        .into(),
+                )
+            });
+            match adopted.await {
+                Ok(Ok(sandbox)) => {
+                    if let Err(error) = self.settle(container, sandbox, &places) {
+                        tracing::error!("{error}");
+                    }
+                    if let Err(error) = self.publish(container, &places) {
+                        tracing::error!("publishing the ports of {} again: {error}", record.name);
+                    }
+                }
+                Ok(Err(error)) => tracing::error!("{error}"),
+                Err(error) => tracing::error!("{error}"),
+            }
+        }
+        self.clone().spawn_follower(container.clone(), link, None);
+        self.watch_health(container);
+    }
+
+    /// A container that had a process when the last engine saw it, and has none now.
+    async fn adopt_ended(self: &Arc<Self>, container: &Arc<Container>, record: &ContainerRecord) {
+        self.end_group(&container.group()).await;
+        if let Some(ended) = record.state.finished_at.filter(|_| record.state.status() == Status::Restarting) {
+            // It has ended before, and waited. When the host went down meanwhile, that was long ago.
+            let waited = jiff::Timestamp::now().duration_since(ended).try_into().unwrap_or_default();
+            self.restart_after(container, record.state.backoff.unwrap_or_default().saturating_sub(waited));
+            return;
+        }
+        // A reboot, or a monitor that was killed: nobody knows the exit code.
+        self.ended(container, &self.recorded_exit(&container.id).unwrap_or_else(|| Exit::now(255)));
+    }
+}
+
+/// The monitor of a run directory; `None` when it is gone. One that takes no connection for long is ended: it must not go on
+/// beside the next.
+async fn reach(run_directory: &Path) -> Option<MonitorLink> {
+    let given_up = Instant::now() + MONITOR_MAY_TAKE;
+    loop {
+        match MonitorLink::reach(run_directory) {
+            Reached::Monitor(link) => return Some(link),
+            Reached::Nobody => return None,
+            Reached::Silent if Instant::now() >= given_up => {
+                MonitorLink::kill_silent(run_directory);
+                return None;
+            }
+            Reached::Silent => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
