@@ -11,8 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long changes are gathered before the table is read.
+/// Changes are gathered until there was none for this long, before the table is read.
 const GATHER: Duration = Duration::from_millis(100);
+
+/// How often that is waited for: a change waits at most this many times [`GATHER`].
+const GATHERINGS: u32 = 5;
 
 /// The changes that the kernel has not been told of.
 pub(in crate::engine) struct Flows {
@@ -27,6 +30,8 @@ struct State {
     changes: Changes,
     /// Addresses that containers have got while the table was read.
     taken: HashSet<IpAddr>,
+    /// Changes so far.
+    made: u64,
     running: bool,
 }
 
@@ -66,6 +71,7 @@ impl Flows {
 
     /// Tells the kernel, after a while, of what there is by then.
     fn begin(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        state.made += 1;
         if state.running || state.changes.is_empty() {
             return;
         }
@@ -74,7 +80,7 @@ impl Flows {
         let flows = self.clone();
         runtime.spawn(async move {
             loop {
-                tokio::time::sleep(GATHER).await;
+                flows.gather().await;
                 let worker = flows.clone();
                 let _ = tokio::task::spawn_blocking(move || worker.forget()).await;
                 let mut state = flows.state();
@@ -84,6 +90,17 @@ impl Flows {
                 }
             }
         });
+    }
+
+    /// Waits until no more changes come, as in the middle of the end of many containers.
+    async fn gather(&self) {
+        for _ in 0..GATHERINGS {
+            let before = self.state().made;
+            tokio::time::sleep(GATHER).await;
+            if self.state().made == before {
+                return;
+            }
+        }
     }
 
     /// Tells the kernel now.

@@ -13,7 +13,6 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// Names of containers, networks and volumes begin with a letter or a digit.
 const NEW: &str = ".new-";
@@ -141,13 +140,12 @@ impl Removal {
         }
     }
 
-    /// Removes what is in it. The engine's threads do other things meanwhile.
+    /// Removes what is in it. Where that is much, the engine's threads do other things meanwhile.
     ///
     /// # Errors
     /// The disk's.
     pub fn finish(self) -> io::Result<()> {
-        let is_engines = Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
-        if is_engines { tokio::task::block_in_place(|| remove_files(&self.path)) } else { remove_files(&self.path) }
+        remove_files(&self.path)
     }
 }
 

@@ -4,7 +4,7 @@
 //! Everything is done by descriptors, and no symlink is followed. A directory that lies deeper than [`MAX_OPEN`] is moved up into
 //! the topmost one, where it is removed in its turn.
 
-use nix::dir::Dir;
+use nix::dir::{Dir, Type};
 use nix::fcntl::{OFlag, RenameFlags, openat, renameat2};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -36,11 +36,17 @@ pub struct Removal {
     done: bool,
 }
 
+/// A name that was read, and whether it was a directory's then: what is known to be one costs no attempt to unlink it.
+struct Pending {
+    name: OsString,
+    directory: bool,
+}
+
 struct Level {
     directory: Dir,
     /// In the level above.
     name: OsString,
-    pending: Vec<OsString>,
+    pending: Vec<Pending>,
     /// The pending names were the last.
     read: bool,
     rounds: u32,
@@ -53,7 +59,7 @@ impl Level {
     }
 
     /// The next name, from the directory itself where none is pending.
-    fn next(&mut self) -> nix::Result<Option<OsString>> {
+    fn next(&mut self) -> nix::Result<Option<Pending>> {
         if self.pending.is_empty() && !self.read {
             self.read = true;
             for entry in self.directory.iter() {
@@ -62,7 +68,8 @@ impl Level {
                 if matches!(name, b"." | b"..") {
                     continue;
                 }
-                self.pending.push(OsStr::from_bytes(name).to_owned());
+                let directory = entry.file_type() == Some(Type::Directory);
+                self.pending.push(Pending { name: OsStr::from_bytes(name).to_owned(), directory });
                 if self.pending.len() == BATCH {
                     self.read = false;
                     break;
@@ -126,11 +133,14 @@ impl Removal {
             return Ok(());
         };
         match level.next()? {
-            Some(name) => match unlinkat(&level.directory, name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
-                Ok(()) | Err(nix::Error::ENOENT) => Ok(()),
-                Err(nix::Error::EISDIR) => self.descend(name),
-                Err(e) => Err(e.into()),
-            },
+            Some(Pending { name, directory: true }) => self.descend(name),
+            Some(Pending { name, directory: false }) => {
+                match unlinkat(&level.directory, name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
+                    Ok(()) | Err(nix::Error::ENOENT) => Ok(()),
+                    Err(nix::Error::EISDIR) => self.descend(name),
+                    Err(e) => Err(e.into()),
+                }
+            }
             None => self.ascend(),
         }
     }
