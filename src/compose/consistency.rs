@@ -1,4 +1,4 @@
-//! What must fit together: names that are used are defined, attributes that exclude each other, circles.
+//! What must fit together: names that are used are defined, attributes that exclude each other, cycles.
 
 use super::check::{boolean, float, integer};
 use super::diagnostic::{Diagnostic, nearest};
@@ -280,7 +280,7 @@ fn cycles(root: &Node, found: &mut Vec<Diagnostic>) {
         }
         // The message begins with the service that the file has first.
         let first = component.iter().copied().min_by_key(|name| services.get_index_of(*name)).unwrap_or(component[0]);
-        // Walk the circle within the component, so that the message can name it in order.
+        // Walk the cycle within the component, so that the message can name it in order.
         let mut path = vec![first];
         while let Some(next) = path.last().and_then(|last| graph.neighbors(last).find(|n| component.contains(n))) {
             if let Some(start) = path.iter().position(|n| *n == next) {
@@ -292,7 +292,7 @@ fn cycles(root: &Node, found: &mut Vec<Diagnostic>) {
         }
         let at = services.get(path[0]).and_then(|e| e.node.get("depends_on")).map_or(&root.at, |n| &n.at);
         found.push(
-            Diagnostic::error(at, format!("`depends_on` goes in a circle: {}", path.join(" -> ")))
+            Diagnostic::error(at, format!("`depends_on` has a cycle: {}", path.join(" -> ")))
                 .help("remove one of these dependencies: no order can start these services"),
         );
     }

@@ -11,9 +11,6 @@ pub trait ReadFile {
     fn read(&mut self, path: &Path, asked_at: &Node) -> Result<Node, Vec<Diagnostic>>;
 }
 
-/// compose-spec, "extends", "Restrictions": these would bring services that the extending file may not have.
-const NOT_INHERITED: [&str; 2] = ["depends_on", "volumes_from"];
-
 /// Resolves every `extends` of a file's services. `file` is the file's own path, by which cycles are seen; paths of other
 /// files are relative to `directory`.
 pub fn resolve(root: &mut Node, file: &Path, directory: &Path, reader: &mut dyn ReadFile, found: &mut Vec<Diagnostic>) {
@@ -32,8 +29,8 @@ pub fn resolve(root: &mut Node, file: &Path, directory: &Path, reader: &mut dyn 
             }
             Ok(None) => {}
             Err(diagnostics) => {
-                let circle = diagnostics.iter().any(|d| d.message.starts_with(CIRCLE));
-                if !(circle && found.iter().any(|d| d.message.starts_with(CIRCLE))) {
+                let cycle = diagnostics.iter().any(|d| d.message.starts_with(CYCLE));
+                if !(cycle && found.iter().any(|d| d.message.starts_with(CYCLE))) {
                     found.extend(diagnostics);
                 }
             }
@@ -41,8 +38,8 @@ pub fn resolve(root: &mut Node, file: &Path, directory: &Path, reader: &mut dyn 
     }
 }
 
-/// How the message about a circle begins. A circle is one error, whichever of its services it is found from.
-const CIRCLE: &str = "`extends` goes in a circle";
+/// How the message about a cycle begins. A cycle is one error, whichever of its services it is found from.
+const CYCLE: &str = "`extends` has a cycle";
 
 struct Resolver<'a> {
     reader: &'a mut dyn ReadFile,
@@ -63,7 +60,7 @@ impl Resolver<'_> {
         let here = (file.to_path_buf(), name.to_string());
         if chain.contains(&here) {
             let path: Vec<&str> = chain.iter().map(|(_, n)| n.as_str()).chain([name]).collect();
-            let message = format!("{CIRCLE}: {}", path.join(" -> "));
+            let message = format!("{CYCLE}: {}", path.join(" -> "));
             return Err(vec![
                 Diagnostic::error(&extends.at, message).help("remove one of these `extends`: a service cannot be made of itself"),
             ]);
@@ -102,9 +99,9 @@ impl Resolver<'_> {
             _ => return Ok(Some(service.clone())),
         };
         let mut over = service.clone();
-        for (node, keys) in [(&mut base, &["extends", NOT_INHERITED[0], NOT_INHERITED[1]][..]), (&mut over, &["extends"][..])] {
+        for node in [&mut base, &mut over] {
             if let Value::Map(map) = &mut node.value {
-                map.retain(|key, _| !keys.contains(&key.as_str()));
+                map.shift_remove("extends");
             }
         }
         merge::merge(&mut base, over, &schema::SERVICE);

@@ -277,6 +277,9 @@ impl<'a> Loader<'a> {
                     found.extend(more);
                     continue;
                 }
+                if let Some(base) = &mut merged {
+                    merge::apply_tags(base, &document);
+                }
                 let mut reader = Reader { loader: self, variables: &scope.variables };
                 extends::resolve(&mut document, &file.path, &scope.directory, &mut reader, &mut found);
                 for wanted in include::take(&mut document, &scope.directory, &mut found) {
@@ -316,8 +319,8 @@ impl<'a> Loader<'a> {
     fn include(&mut self, wanted: Include, outer: &Scope, chain: &mut Vec<PathBuf>) -> Result<Node, Found> {
         let at = wanted.at.at;
         if let Some(start) = chain.iter().position(|path| *path == wanted.files[0]) {
-            let circle = chain[start..].iter().chain([&wanted.files[0]]).map(|path| self.shown(path));
-            let message = format!("`include` goes in a circle: {}", circle.collect::<Vec<_>>().join(" -> "));
+            let cycle = chain[start..].iter().chain([&wanted.files[0]]).map(|path| self.shown(path));
+            let message = format!("`include` has a cycle: {}", cycle.collect::<Vec<_>>().join(" -> "));
             return Err(vec![Diagnostic::error(&at, message).help("remove one of these includes")]);
         }
         let mut variables = outer.variables.clone();

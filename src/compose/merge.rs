@@ -169,6 +169,24 @@ pub fn drop_reset(node: &mut Node) {
     }
 }
 
+/// Removes from `base` what `!reset` and `!override` mark in a file that is about to be merged on it. [`super::extends`]
+/// consumes the tags of a service that extends another, and they are about the earlier files as well.
+pub fn apply_tags(base: &mut Node, over: &Node) {
+    let (Value::Map(map), Value::Map(other)) = (&mut base.value, &over.value) else { return };
+    for (name, entry) in other {
+        match entry.node.tag {
+            MergeTag::None => {
+                if let Some(existing) = map.get_mut(name) {
+                    apply_tags(&mut existing.node, &entry.node);
+                }
+            }
+            MergeTag::Reset | MergeTag::Override => {
+                map.shift_remove(name);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

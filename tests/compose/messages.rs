@@ -122,7 +122,7 @@ fn references() {
     attribute("undefined_secret", "secrets: [token]");
     attribute("depends_on_itself", "depends_on: [web]");
     check(
-        "circle",
+        "cycle",
         &[(
             "compose.yaml",
             "services:\n  a: {image: x, depends_on: [b]}\n  b: {image: x, depends_on: [c]}\n  c: {image: x, depends_on: [a]}\n",
@@ -172,7 +172,7 @@ fn variables() {
 #[test]
 fn other_files() {
     attribute("extends_undefined", "extends: {service: bse}");
-    check("extends_circle", &[("compose.yaml", "services:\n  a: {image: x, extends: b}\n  b: {image: x, extends: a}\n")]);
+    check("extends_cycle", &[("compose.yaml", "services:\n  a: {image: x, extends: b}\n  b: {image: x, extends: a}\n")]);
     attribute("extends_missing_file", "extends: {service: a, file: base.yaml}");
     check(
         "extends_wrong_in_the_other_file",
@@ -197,7 +197,7 @@ fn other_files() {
         ],
     );
     check(
-        "include_circle",
+        "include_cycle",
         &[
             ("compose.yaml", &format!("include: [other.yaml]\n{OK}")),
             ("other.yaml", "include: [compose.yaml]\nservices:\n  db: {image: x}\n"),

@@ -146,7 +146,7 @@ fn extended_services_keep_the_directory_of_their_file() {
     let files = Files::new(&[
         (
             "compose.yaml",
-            "services:\n  web:\n    extends: {service: base, file: common/base.yaml}\n    environment: {A: own}\n    volumes: ['./web:/web']\n",
+            "services:\n  web:\n    extends: {service: base, file: common/base.yaml}\n    environment: {A: own}\n    volumes: ['./web:/web']\n  other: {image: z}\n",
         ),
         (
             "common/base.yaml",
@@ -158,7 +158,40 @@ fn extended_services_keep_the_directory_of_their_file() {
     assert_eq!(web["environment"], json!({"A": "own", "B": "base"}));
     let sources: Vec<&Value> = web["volumes"].as_array().expect("volumes").iter().map(|v| &v["source"]).collect();
     assert_eq!(sources, [&json!("DIR/common/data"), &json!("DIR/web")]);
-    assert_eq!(web["depends_on"], Value::Null, "dependencies are not inherited");
+    assert_eq!(web["depends_on"]["other"]["condition"], "service_started");
+}
+
+#[test]
+fn extended_services_keep_what_their_base_waits_for() {
+    let base = "services:\n  base:\n    image: x\n    depends_on: {db: {condition: service_healthy}}\n    volumes_from: [data]\n    links: [db]\n    network_mode: service:db\n    ipc: service:db\n";
+    let others = "  db: {image: x}\n  data: {image: x}\n  cache: {image: x}\n";
+    let own = "  web:\n    extends: EXTENDS\n    depends_on: [cache]\n    volumes_from: [cache:ro]\n";
+    for (extends, in_the_same_file) in [("base", true), ("{service: base, file: base.yaml}", false)] {
+        let own = own.replace("EXTENDS", extends);
+        let text = if in_the_same_file { format!("{base}{others}{own}") } else { format!("services:\n{others}{own}") };
+        let files = Files::new(&[("compose.yaml", &text), ("base.yaml", base)]);
+        let web = &files.model(&files.options())["services"]["web"];
+        let waits: Vec<_> = web["depends_on"].as_object().expect("dependencies").keys().cloned().collect();
+        assert_eq!(waits, ["cache", "data", "db"], "{extends}");
+        assert_eq!(web["depends_on"]["db"]["condition"], "service_healthy");
+        assert_eq!(web["volumes_from"], json!(["data", "cache:ro"]));
+        assert_eq!((&web["network_mode"], &web["ipc"]), (&json!("service:db"), &json!("service:db")));
+    }
+}
+
+#[test]
+fn a_reset_beside_extends_reaches_the_earlier_file_too() {
+    let files = Files::new(&[
+        ("compose.yaml", "services:\n  web: {image: x, ports: ['80:80'], environment: {A: 1, B: 2}}\n"),
+        (
+            "over.yaml",
+            "services:\n  base: {image: y, ports: ['81:81'], environment: {A: 3}}\n  web:\n    extends: base\n    ports: !reset {}\n    environment: {A: !reset null}\n",
+        ),
+    ]);
+    let mut options = files.options();
+    options.files.push("over.yaml".into());
+    let web = &files.model(&options)["services"]["web"];
+    assert_eq!((&web["ports"], &web["environment"]), (&Value::Null, &json!({"B": "2"})));
 }
 
 #[test]

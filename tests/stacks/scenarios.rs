@@ -614,7 +614,7 @@ fn bad_files_change_nothing_and_say_where() {
             "services:\n  web:\n    image: x\n    depend_on: [db]\n",
             &["compose.yaml:4:5", "depend_on", "did you mean `depends_on`?", "^^^^^^^^^"],
         ),
-        ("services:\n  a: {image: x, depends_on: [b]}\n  b: {image: x, depends_on: [a]}\n", &["goes in a circle", "a -> b -> a"]),
+        ("services:\n  a: {image: x, depends_on: [b]}\n  b: {image: x, depends_on: [a]}\n", &["has a cycle", "a -> b -> a"]),
         ("services:\n  a: {image: x, restart: alway}\n", &["did you mean `always`?"]),
         ("services:\n  a: {image: x, ports: ['80:x']}\n", &["`80:x` is not a port mapping"]),
         ("services:\n  a: {image: x, networks: [frnt]}\nnetworks: {front: }\n", &["did you mean `front`?"]),

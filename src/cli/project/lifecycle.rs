@@ -92,7 +92,7 @@ fn rounds(mut list: Vec<Listed>) -> Vec<Vec<Listed>> {
         };
         let (later, now): (Vec<Listed>, Vec<Listed>) = list.into_iter().partition(waits);
         if now.is_empty() {
-            // Labels of different versions of a file may go in a circle.
+            // Labels of different versions of a file may have a cycle.
             rounds.push(later);
             break;
         }

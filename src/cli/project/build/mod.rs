@@ -454,7 +454,7 @@ fn with_bases(project: &Project, names: &[String]) -> Result<Vec<(String, Vec<St
 
 fn find_bases(project: &Project, name: &str, path: &mut Vec<String>, found: &mut Vec<(String, Vec<String>)>) -> Outcome {
     if path.iter().any(|above| above == name) {
-        return Err(Failure::Message(format!("the builds go in a circle: {} -> {name}", path.join(" -> "))));
+        return Err(Failure::Message(format!("the builds depend on each other in a cycle: {} -> {name}", path.join(" -> "))));
     }
     if found.iter().any(|(known, _)| known == name) {
         return Ok(());
