@@ -1,6 +1,7 @@
 //! What holds for every input.
 
 use proptest::prelude::*;
+use serde::Deserialize;
 use wharf::compose::check::Check;
 use wharf::compose::node::Node;
 use wharf::compose::{canonical, dotenv, interpolate, merge, schema, settle, yaml};
@@ -149,4 +150,44 @@ fn memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
     let line = status.lines().find(|line| line.starts_with("VmHWM")).expect("VmHWM");
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") << 10
+}
+
+/// The tree of a text by libyaml, which go-yaml is a port of: the outer error says whether it is YAML at all.
+fn by_libyaml(text: &str) -> Result<Option<Vec<serde_json::Value>>, serde_yaml::Error> {
+    let mut documents = Vec::new();
+    for document in serde_yaml::Deserializer::from_str(text) {
+        match serde_yaml::Value::deserialize(document) {
+            Ok(value) => documents.push(serde_json::to_value(&value).ok()),
+            // What is YAML and no tree of JSON's: keys that are twice there.
+            Err(error) if error.to_string().contains("duplicate entry") => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(documents.into_iter().collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn texts_of_yaml_are_the_trees_that_libyaml_sees(pieces in proptest::collection::vec(proptest::sample::select(vec![
+        "x", "y z", "k: ", "l:", "- ", "\n", "\n", "\n  ", "\n    ", "\n  - ", "\nm: ", " ", "\t", "[", "]", "{", "}", ", ", ": ", "'q'", "\"r\"",
+        "'", "\"", "''", "\\n", "\\", "|", ">", "|-", "# c", "#", ":", "-", "? ", "!!str ", "é", "---\n",
+    ]), 0..14)) {
+        let text = pieces.concat();
+        let ours = wharf::compose::yaml::parse(0, &text);
+        match (by_libyaml(&text), ours) {
+            (Ok(Some(theirs)), Ok(ours)) => {
+                let ours: Vec<_> = ours.iter().map(wharf::compose::node::Node::to_json).collect();
+                // Without a document libyaml's reader sees one that is nothing.
+                prop_assert!(ours == theirs || (ours.is_empty() && theirs == [serde_json::Value::Null]), "{text:?}: {ours:?}, not {theirs:?}");
+            }
+            (Ok(None), _) => {}
+            (Ok(_), Err(error)) => {
+                prop_assert!(error.message.contains("a key must be") || error.message.contains("already set"), "{text:?}: {}", error.message);
+            }
+            (Err(error), Ok(ours)) => prop_assert!(false, "{text:?} is not YAML: {error}; read as {ours:?}"),
+            _ => {}
+        }
+    }
 }

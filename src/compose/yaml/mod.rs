@@ -1,9 +1,14 @@
 //! YAML text to positioned nodes: anchors, aliases, merge keys, tags and the scalars that Docker Compose sees.
+//!
+//! [`scanner`] makes tokens, [`scalars`] their texts; here they become trees, and [`resolve`] says what a plain scalar is.
+
+mod resolve;
+mod scalars;
+mod scanner;
 
 use super::diagnostic::Diagnostic;
 use super::node::{At, Entry, FileId, Map, MergeTag, Node, Value};
-use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
-use std::borrow::Cow;
+use scanner::{HELP_INDENTATION, Kind, Malformed, Mark, Scanner, Style, Token, malformed};
 use std::collections::HashMap;
 
 /// Aliases may multiply a document up to this many nodes; beyond it is an alias bomb, not a Compose file.
@@ -13,173 +18,426 @@ const TEXT_PER_NODE: usize = 64;
 /// Compose files nest about ten deep; the bound keeps the recursion within any stack.
 const MAX_DEPTH: usize = 100;
 
+const HELP_ITEMS: &str = "close the bracket, and part its items by commas";
+
 /// Parses every document of a file. An empty file has none.
 pub fn parse(file: FileId, text: &str) -> Result<Vec<Node>, Diagnostic> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut builder = Builder { file, text, events: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0 };
-    let mut documents = Vec::new();
-    loop {
-        let (event, span) = builder.next()?;
-        match event {
-            Event::StreamEnd => return Ok(documents),
-            Event::DocumentStart(_) => {
-                let (event, span) = builder.next()?;
-                documents.push(builder.node(event, span, 0)?);
-            }
-            Event::StreamStart | Event::DocumentEnd | Event::Nothing => {}
-            _ => return Err(Diagnostic::error(&builder.at(span), "unexpected content after the end of the document")),
-        }
+    let malformed = |malformed: Malformed| {
+        let message = format!("this is not valid YAML: {}", malformed.what);
+        Diagnostic::error(&clamped(file, text, malformed.at), message).help(malformed.help)
+    };
+    let tokens = Scanner::new(text).map_err(malformed)?;
+    let mut builder = Builder { file, tokens, anchors: HashMap::new(), open: Vec::new(), nodes: 0 };
+    builder.documents().map_err(|failure| match failure {
+        Failure::Malformed(what) => malformed(what),
+        Failure::Refused(diagnostic) => *diagnostic,
+    })
+}
+
+/// A position of the text; what is behind the last line that holds something is that line's end.
+fn clamped(file: FileId, text: &str, mark: Mark) -> At {
+    let at = |line: usize, column: usize| At { file, line: line as u32, column: column as u32, len: 1 };
+    match text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()).last() {
+        Some((last, text)) if mark.line as usize > last => at(last + 1, text.trim_end().chars().count() + 1),
+        _ => at(mark.line as usize + 1, mark.column as usize + 1),
     }
 }
 
-struct Builder<'input> {
+/// From one position to another on the same line.
+fn place(file: FileId, start: Mark, end: Mark) -> At {
+    let len = if start.line == end.line { end.column.saturating_sub(start.column) } else { 1 };
+    let len = len.clamp(1, u32::from(u16::MAX)) as u16;
+    At { file, line: start.line + 1, column: start.column + 1, len }
+}
+
+/// Why a text has no tree.
+enum Failure {
+    Malformed(Malformed),
+    /// It is YAML, and not of the kind that a Compose file is.
+    Refused(Box<Diagnostic>),
+}
+
+impl From<Malformed> for Failure {
+    fn from(what: Malformed) -> Self {
+        Failure::Malformed(what)
+    }
+}
+
+impl From<Diagnostic> for Failure {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Failure::Refused(Box::new(diagnostic))
+    }
+}
+
+type Built<T> = Result<T, Failure>;
+
+struct Builder<'t> {
     file: FileId,
-    text: &'input str,
-    events: Parser<'input, saphyr_parser::StrInput<'input>>,
-    anchors: HashMap<usize, (Node, usize)>,
+    tokens: Scanner<'t>,
+    /// What an anchor marks, and how many nodes that is.
+    anchors: HashMap<&'t str, (Node, usize)>,
+    /// The anchors of the nodes that are being read.
+    open: Vec<&'t str>,
     nodes: usize,
 }
 
-impl<'input> Builder<'input> {
-    fn next(&mut self) -> Result<(Event<'input>, Span), Diagnostic> {
-        match self.events.next_event() {
-            Some(Ok(next)) => Ok(next),
-            None => Ok((Event::StreamEnd, Span::default())),
-            Some(Err(error)) => {
-                let mark = error.marker();
-                let at = self.clamped(mark.line().max(1), mark.col() + 1);
-                let info = error.info().to_string();
-                let help = if info.contains("tab") {
-                    "YAML is indented with spaces, never with tabs"
-                } else if info.contains("mapping values are not allowed") {
-                    "quote the value if it holds `: `, or check the indentation of this line and the one above"
-                } else if info.contains("anchor") || info.contains("alias") {
-                    "mark the value that is meant with `&name`, above this line"
-                } else if info.contains("quote") || info.contains("end of stream") || info.contains("end of file") {
-                    "close the quote or the bracket that was opened"
-                } else if info.contains("',' or ']'") || info.contains("',' or '}'") || info.contains("flow") {
-                    "close the bracket, and part its items by commas"
-                } else {
-                    "check the indentation, and quote values that hold special characters"
-                };
-                Err(Diagnostic::error(&at, format!("this is not valid YAML: {info}")).help(help))
+/// Which blocks a node may be, where it stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Context {
+    /// Within brackets.
+    Flow,
+    Block,
+    /// A mapping's key or value: a list there needs no deeper indentation.
+    Entry,
+}
+
+impl<'t> Builder<'t> {
+    fn documents(&mut self) -> Built<Vec<Node>> {
+        let mut documents = Vec::new();
+        let mut explicit = true;
+        loop {
+            match self.tokens.peek()?.kind {
+                Kind::StreamEnd => return Ok(documents),
+                Kind::DocumentEnd | Kind::Directive => {
+                    self.tokens.next()?;
+                    explicit = true;
+                }
+                Kind::DocumentStart => {
+                    let start = self.tokens.next()?;
+                    self.anchors.clear();
+                    documents.push(match self.tokens.peek()?.kind {
+                        Kind::Directive | Kind::DocumentStart | Kind::DocumentEnd | Kind::StreamEnd => self.nothing(start.end),
+                        _ => self.node(Context::Block, 0)?,
+                    });
+                    explicit = false;
+                }
+                _ if explicit => {
+                    documents.push(self.node(Context::Block, 0)?);
+                    explicit = false;
+                }
+                _ => {
+                    let what = "unexpected content after the end of the document";
+                    return Err(malformed(self.tokens.peek()?.start, what, HELP_INDENTATION).into());
+                }
             }
         }
     }
 
-    /// A place of the text: what the parser reports behind the end is the end of the last line that holds something.
-    fn clamped(&self, line: usize, column: usize) -> At {
-        let at = |line: usize, column: usize| At { file: self.file, line: line as u32, column: column as u32, len: 1 };
-        match self.text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()).last() {
-            Some((last, text)) if line > last + 1 => at(last + 1, text.trim_end().chars().count() + 1),
-            _ => at(line, column),
-        }
+    fn at(&self, start: Mark, end: Mark) -> At {
+        place(self.file, start, end)
     }
 
-    fn at(&self, span: Span) -> At {
-        let len = if span.start.line() == span.end.line() { span.end.col().saturating_sub(span.start.col()) } else { 1 };
-        At {
-            file: self.file,
-            line: span.start.line().max(1) as u32,
-            column: span.start.col() as u32 + 1,
-            len: len.clamp(1, usize::from(u16::MAX)) as u16,
-        }
+    fn nothing(&self, mark: Mark) -> Node {
+        Node::new(Value::Null, self.at(mark, mark))
     }
 
-    fn count(&mut self, at: &At, nodes: usize) -> Result<(), Diagnostic> {
+    /// Nothing, where the next token begins.
+    fn nothing_here(&mut self) -> Built<Node> {
+        let mark = self.tokens.peek()?.start;
+        Ok(self.nothing(mark))
+    }
+
+    fn count(&mut self, at: &At, nodes: usize) -> Built<()> {
         self.nodes += nodes;
         if self.nodes > MAX_NODES {
-            return Err(Diagnostic::error(at, format!("the document grows past {MAX_NODES} values by its aliases"))
-                .help("an alias that repeats aliases multiplies: write the values out"));
+            let message = format!("the document grows past {MAX_NODES} values by its aliases");
+            let help = "an alias that repeats aliases multiplies: write the values out";
+            return Err(Diagnostic::error(at, message).help(help).into());
         }
         Ok(())
     }
 
-    fn node(&mut self, event: Event<'input>, span: Span, depth: usize) -> Result<Node, Diagnostic> {
-        let at = self.at(span);
+    fn node(&mut self, context: Context, depth: usize) -> Built<Node> {
+        let first = self.tokens.peek()?;
+        let (start, end) = (first.start, first.end);
+        let at = self.at(start, end);
         if depth > MAX_DEPTH {
-            return Err(Diagnostic::error(&at, format!("nested more than {MAX_DEPTH} levels deep"))
-                .help("a Compose file needs about ten: a bracket or an indentation is wrong"));
+            let help = "a Compose file needs about ten: a bracket or an indentation is wrong";
+            return Err(Diagnostic::error(&at, format!("nested more than {MAX_DEPTH} levels deep")).help(help).into());
         }
         let before = self.nodes;
         self.count(&at, 1)?;
-        let (anchor, node) = match event {
-            Event::Alias(id) => {
-                let Some((node, size)) = self.anchors.get(&id).cloned() else {
-                    return Err(Diagnostic::error(&at, "this alias refers to the value that it is part of"));
-                };
-                self.count(&at, size)?;
-                return Ok(node);
-            }
-            Event::Scalar(text, style, anchor, tag) => {
-                // A long text weighs as many short ones, should aliases repeat it.
-                self.count(&at, text.len() / TEXT_PER_NODE)?;
-                let value = scalar(&text, style, tag.as_deref());
-                (anchor, Node { value, at, tag: merge_tag(tag.as_ref()) })
-            }
-            Event::SequenceStart(anchor, tag) => {
-                let mut list = Vec::new();
-                loop {
-                    match self.next()? {
-                        (Event::SequenceEnd, _) => break,
-                        (event, span) => list.push(self.node(event, span, depth + 1)?),
-                    }
+        let (mut anchor, mut tag, mut end) = (None, None, start);
+        loop {
+            match self.tokens.peek()?.kind {
+                Kind::Alias(name) if anchor.is_none() && tag.is_none() => {
+                    self.tokens.next()?;
+                    return self.alias(name, at);
                 }
-                (anchor, Node { value: Value::List(list), at, tag: merge_tag(tag.as_ref()) })
+                Kind::Anchor(name) if anchor.is_none() => anchor = Some(name),
+                Kind::Tag(text) if tag.is_none() => tag = Some(text),
+                _ => break,
             }
-            Event::MappingStart(anchor, tag) => {
-                let map = self.mapping(depth)?;
-                (anchor, Node { value: Value::Map(map), at, tag: merge_tag(tag.as_ref()) })
-            }
-            Event::StreamEnd | Event::DocumentEnd => return Ok(Node::new(Value::Null, at)),
-            _ => return Err(Diagnostic::error(&at, "unexpected YAML structure")),
-        };
-        if anchor > 0 {
+            end = self.tokens.next()?.end;
+        }
+        self.open.extend(anchor);
+        let value = self.content(context, tag, anchor.is_some() || tag.is_some(), end, depth)?;
+        let mut node = Node { tag: merge_tag(tag), ..value };
+        if node.tag == MergeTag::Reset {
+            // What is reset has no value, whatever is written.
+            node.value = Value::Null;
+        }
+        if let Some(anchor) = anchor {
+            self.open.retain(|open| *open != anchor);
             self.anchors.insert(anchor, (node.clone(), self.nodes - before));
         }
         Ok(node)
     }
 
-    fn mapping(&mut self, depth: usize) -> Result<Map, Diagnostic> {
-        let mut map = Map::default();
-        let mut merged: Vec<Node> = Vec::new();
-        loop {
-            let (event, span) = self.next()?;
-            if matches!(event, Event::MappingEnd) {
-                break;
-            }
-            let plain = matches!(&event, Event::Scalar(_, ScalarStyle::Plain, _, _));
-            let key = self.node(event, span, depth + 1)?;
-            let key_at = key.at;
-            let (event, span) = self.next()?;
-            let node = self.node(event, span, depth + 1)?;
-            let Value::String(name) = &key.value else {
-                let help = match key.scalar_text() {
-                    Some(text) if !text.is_empty() => format!("quote it: `\"{text}\":`"),
-                    _ => "write `name: value`".to_string(),
-                };
-                return Err(Diagnostic::error(&key_at, format!("a key must be a string, and this is {}", key.kind())).help(help));
-            };
-            let name = name.clone();
-            if name == "<<" && plain {
-                match node.value {
-                    Value::List(list) => merged.extend(list),
-                    _ => merged.push(node),
-                }
-                continue;
-            }
-            if let Some(earlier) = map.get(&name) {
-                let line = earlier.key_at.line;
-                return Err(Diagnostic::error(&key_at, format!("the key `{name}` is already set on line {line}"))
-                    .help("keep one of the two; YAML would silently forget the other"));
-            }
-            map.insert(name, Entry { key_at, node });
+    fn alias(&mut self, name: &str, at: At) -> Built<Node> {
+        if self.open.contains(&name) {
+            return Err(Diagnostic::error(&at, "this alias refers to the value that it is part of").into());
         }
-        for node in merged {
+        let Some((node, size)) = self.anchors.get(name).cloned() else {
+            let message = format!("this is not valid YAML: no anchor `&{name}` is above this alias");
+            return Err(Diagnostic::error(&at, message)
+                .help("mark the value that is meant with `&name`, above this line")
+                .into());
+        };
+        self.count(&at, size)?;
+        Ok(node)
+    }
+
+    /// What a node holds, after its anchor and tag.
+    fn content(&mut self, context: Context, tag: Option<&str>, marked: bool, end: Mark, depth: usize) -> Built<Node> {
+        let file = self.file;
+        let Token { kind, start, end: token_end } = self.tokens.peek()?;
+        let start = *start;
+        let at = place(file, start, *token_end);
+        let value = match kind {
+            Kind::BlockEntry if context == Context::Entry => Value::List(self.block_sequence(true, depth)?),
+            Kind::Scalar(..) => {
+                let Kind::Scalar(text, style) = self.tokens.next()?.kind else { return Ok(self.nothing(start)) };
+                // A long text weighs as many short ones, should aliases repeat it.
+                self.count(&at, text.len() / TEXT_PER_NODE)?;
+                scalar(&text, style, tag)
+            }
+            Kind::FlowSequence => Value::List(self.flow_sequence(depth)?),
+            Kind::FlowMapping => Value::Map(self.flow_mapping(depth)?),
+            Kind::BlockSequence if context != Context::Flow => {
+                self.tokens.next()?;
+                Value::List(self.block_sequence(false, depth)?)
+            }
+            Kind::BlockMapping if context != Context::Flow => Value::Map(self.block_mapping(depth)?),
+            _ if marked => return Ok(Node { value: scalar("", Style::Plain, tag), ..self.nothing(end) }),
+            kind => return Err(unexpected(kind, start).into()),
+        };
+        Ok(Node::new(value, at))
+    }
+
+    /// `- item` lines. A list that is not indented deeper than its key has no token at its end.
+    fn block_sequence(&mut self, indentless: bool, depth: usize) -> Built<Vec<Node>> {
+        let mut list = Vec::new();
+        loop {
+            let token = self.tokens.peek()?;
+            match token.kind {
+                Kind::BlockEntry => {
+                    let dash = self.tokens.next()?.start;
+                    let item = match self.tokens.peek()?.kind {
+                        Kind::BlockEntry | Kind::BlockEnd => self.nothing(dash),
+                        Kind::Key | Kind::Value if indentless => self.nothing(dash),
+                        _ => self.node(Context::Block, depth + 1)?,
+                    };
+                    push(&mut list, item);
+                }
+                _ if indentless => return Ok(list),
+                Kind::BlockEnd => {
+                    self.tokens.next()?;
+                    return Ok(list);
+                }
+                _ => {
+                    return Err(malformed(token.start, "did not find the expected `- ` of a list's item", HELP_INDENTATION).into());
+                }
+            }
+        }
+    }
+
+    fn block_mapping(&mut self, depth: usize) -> Built<Map> {
+        self.tokens.next()?;
+        let mut map = Mapping::default();
+        loop {
+            let token = self.tokens.peek()?;
+            match token.kind {
+                Kind::Key => {
+                    let mark = self.tokens.next()?.start;
+                    let key = self.entry_part(mark, depth)?;
+                    let value = match self.tokens.peek()?.kind {
+                        Kind::Value => {
+                            let colon = self.tokens.next()?.start;
+                            self.entry_part(colon, depth)?.0
+                        }
+                        _ => self.nothing_here()?,
+                    };
+                    map.insert(key, value)?;
+                }
+                Kind::BlockEnd => {
+                    self.tokens.next()?;
+                    return Ok(map.finish()?);
+                }
+                _ => {
+                    let what = "while parsing a block mapping, did not find expected key";
+                    return Err(malformed(token.start, what, HELP_INDENTATION).into());
+                }
+            }
+        }
+    }
+
+    /// A key or a value of a block mapping, and whether it is a plain scalar.
+    fn entry_part(&mut self, mark: Mark, depth: usize) -> Built<(Node, bool)> {
+        match self.tokens.peek()?.kind {
+            Kind::Key | Kind::Value | Kind::BlockEnd => Ok((self.nothing(mark), false)),
+            Kind::Scalar(_, Style::Plain) => Ok((self.node(Context::Entry, depth + 1)?, true)),
+            _ => Ok((self.node(Context::Entry, depth + 1)?, false)),
+        }
+    }
+
+    fn flow_sequence(&mut self, depth: usize) -> Built<Vec<Node>> {
+        self.tokens.next()?;
+        let mut list = Vec::new();
+        loop {
+            let token = self.tokens.peek()?;
+            let (start, end) = (token.start, token.end);
+            match token.kind {
+                Kind::FlowSequenceEnd => break,
+                // `[key: value]` is a list of one mapping.
+                Kind::Key => {
+                    let at = self.at(start, end);
+                    let mut map = Mapping::default();
+                    let (key, value) = self.flow_pair(depth + 1)?;
+                    map.insert(key, value)?;
+                    push(&mut list, Node::new(Value::Map(map.finish()?), at));
+                }
+                _ => {
+                    let item = self.node(Context::Flow, depth + 1)?;
+                    push(&mut list, item);
+                }
+            }
+            let token = self.tokens.peek()?;
+            match token.kind {
+                Kind::FlowEntry => drop(self.tokens.next()?),
+                Kind::FlowSequenceEnd => break,
+                _ => {
+                    let what = "while parsing a flow sequence, did not find expected ',' or ']'";
+                    return Err(malformed(token.start, what, HELP_ITEMS).into());
+                }
+            }
+        }
+        self.tokens.next()?;
+        Ok(list)
+    }
+
+    fn flow_mapping(&mut self, depth: usize) -> Built<Map> {
+        self.tokens.next()?;
+        let mut map = Mapping::default();
+        loop {
+            match self.tokens.peek()?.kind {
+                Kind::FlowMappingEnd => break,
+                Kind::Key => {
+                    let (key, value) = self.flow_pair(depth + 1)?;
+                    map.insert(key, value)?;
+                }
+                // `{name}` is a key without a value.
+                _ => {
+                    let key = self.node(Context::Flow, depth + 1)?;
+                    let value = self.nothing_here()?;
+                    map.insert((key, false), value)?;
+                }
+            }
+            let token = self.tokens.peek()?;
+            match token.kind {
+                Kind::FlowEntry => drop(self.tokens.next()?),
+                Kind::FlowMappingEnd => break,
+                _ => {
+                    let what = "while parsing a flow mapping, did not find expected ',' or '}'";
+                    return Err(malformed(token.start, what, HELP_ITEMS).into());
+                }
+            }
+        }
+        self.tokens.next()?;
+        Ok(map.finish()?)
+    }
+
+    /// `key: value` within brackets; the key comes with whether it is a plain scalar.
+    fn flow_pair(&mut self, depth: usize) -> Built<((Node, bool), Node)> {
+        let mark = self.tokens.next()?.start;
+        let plain = matches!(self.tokens.peek()?.kind, Kind::Scalar(_, Style::Plain));
+        let key = self.flow_part(mark, depth)?;
+        let value = match self.tokens.peek()?.kind {
+            Kind::Value => {
+                let colon = self.tokens.next()?.start;
+                self.flow_part(colon, depth)?
+            }
+            _ => self.nothing_here()?,
+        };
+        Ok(((key, plain), value))
+    }
+
+    fn flow_part(&mut self, mark: Mark, depth: usize) -> Built<Node> {
+        match self.tokens.peek()?.kind {
+            Kind::Value | Kind::FlowEntry | Kind::FlowSequenceEnd | Kind::FlowMappingEnd => Ok(self.nothing(mark)),
+            _ => self.node(Context::Flow, depth),
+        }
+    }
+}
+
+/// An item that `!reset` marks is none.
+fn push(list: &mut Vec<Node>, item: Node) {
+    if item.tag != MergeTag::Reset {
+        list.push(item);
+    }
+}
+
+fn unexpected(kind: &Kind<'_>, at: Mark) -> Malformed {
+    let what = match kind {
+        Kind::StreamEnd => "found unexpected end of stream",
+        Kind::FlowEntry => "found a comma where a value is expected",
+        Kind::FlowSequenceEnd | Kind::FlowMappingEnd => "found a closing bracket that nothing has opened",
+        Kind::BlockEntry => "found a list's `- ` where it cannot begin",
+        _ => "did not find the expected value",
+    };
+    malformed(at, what, HELP_INDENTATION)
+}
+
+/// The entries of a mapping, and what its merge keys add in the end.
+#[derive(Default)]
+struct Mapping {
+    map: Map,
+    merged: Vec<Node>,
+}
+
+impl Mapping {
+    fn insert(&mut self, (key, plain): (Node, bool), node: Node) -> Result<(), Diagnostic> {
+        let key_at = key.at;
+        let Value::String(name) = key.value else {
+            let help = match key.scalar_text() {
+                Some(text) if !text.is_empty() => format!("quote it: `\"{text}\":`"),
+                _ => "write `name: value`".to_string(),
+            };
+            return Err(Diagnostic::error(&key_at, format!("a key must be a string, and this is {}", key.kind())).help(help));
+        };
+        if name == "<<" && plain {
+            match node.value {
+                Value::List(list) => self.merged.extend(list),
+                _ => self.merged.push(node),
+            }
+            return Ok(());
+        }
+        if let Some(earlier) = self.map.get(&name) {
+            let line = earlier.key_at.line;
+            return Err(Diagnostic::error(&key_at, format!("the key `{name}` is already set on line {line}"))
+                .help("keep one of the two; YAML would silently forget the other"));
+        }
+        self.map.insert(name, Entry { key_at, node });
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Map, Diagnostic> {
+        for node in self.merged {
             match node.value {
                 Value::Map(other) => {
                     for (key, entry) in other {
-                        map.entry(key).or_insert(entry);
+                        self.map.entry(key).or_insert(entry);
                     }
                 }
                 Value::Null => {}
@@ -189,79 +447,30 @@ impl<'input> Builder<'input> {
                 }
             }
         }
-        Ok(map)
+        Ok(self.map)
     }
 }
 
-fn merge_tag(tag: Option<&Cow<'_, Tag>>) -> MergeTag {
+fn merge_tag(tag: Option<&str>) -> MergeTag {
     match tag {
-        Some(tag) if tag.handle == "!" && tag.suffix == "reset" => MergeTag::Reset,
-        Some(tag) if tag.handle == "!" && tag.suffix == "override" => MergeTag::Override,
+        Some("!reset") => MergeTag::Reset,
+        Some("!override") => MergeTag::Override,
         _ => MergeTag::None,
     }
 }
 
-/// Resolves a scalar as Go's yaml.v3 does, since that is what Docker Compose reads files with.
-fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Value {
-    if let Some(tag) = tag
-        && (tag.is_yaml_core_schema() && tag.suffix == "str" || tag.handle == "!" && tag.suffix.is_empty())
-    {
-        return Value::String(text.to_string());
+/// Resolves a scalar by its tag, its quotes and its text.
+fn scalar(text: &str, style: Style, tag: Option<&str>) -> Value {
+    let core = tag.and_then(|tag| {
+        let verbatim = tag.strip_prefix("!<tag:yaml.org,2002:").and_then(|name| name.strip_suffix('>'));
+        tag.strip_prefix("!!").or(verbatim)
+    });
+    match core {
+        Some("int" | "float" | "bool" | "null") => resolve::plain(text),
+        Some(_) => Value::String(text.to_string()),
+        None if style != Style::Plain || tag == Some("!") => Value::String(text.to_string()),
+        None => resolve::plain(text),
     }
-    if style != ScalarStyle::Plain {
-        return Value::String(text.to_string());
-    }
-    plain(text)
-}
-
-fn plain(text: &str) -> Value {
-    match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
-        "true" | "True" | "TRUE" => return Value::Bool(true),
-        "false" | "False" | "FALSE" => return Value::Bool(false),
-        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => return Value::Float(f64::INFINITY),
-        "-.inf" | "-.Inf" | "-.INF" => return Value::Float(f64::NEG_INFINITY),
-        ".nan" | ".NaN" | ".NAN" => return Value::Float(f64::NAN),
-        _ => {}
-    }
-    if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
-        return Value::String(text.to_string());
-    }
-    if let Some(int) = go_integer(&text.replace('_', "")) {
-        return Value::Int(int);
-    }
-    let digits = text.replace('_', "");
-    let is_float = digits.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E'))
-        && digits.bytes().any(|b| b.is_ascii_digit());
-    match digits.parse::<f64>() {
-        Ok(float) if is_float => Value::Float(float),
-        _ => Value::String(text.to_string()),
-    }
-}
-
-/// Go's `strconv.ParseInt(text, 0, 64)`, with the `0o` octals of YAML 1.2.
-fn go_integer(text: &str) -> Option<i64> {
-    let (negative, digits) = match text.as_bytes().first()? {
-        b'-' => (true, &text[1..]),
-        b'+' => (false, &text[1..]),
-        _ => (false, text),
-    };
-    let (radix, digits) = if let Some(rest) = digits.strip_prefix("0x").or(digits.strip_prefix("0X")) {
-        (16, rest)
-    } else if let Some(rest) = digits.strip_prefix("0b").or(digits.strip_prefix("0B")) {
-        (2, rest)
-    } else if let Some(rest) = digits.strip_prefix("0o").or(digits.strip_prefix("0O")) {
-        (8, rest)
-    } else if digits.len() > 1 && digits.starts_with('0') {
-        (8, &digits[1..])
-    } else {
-        (10, digits)
-    };
-    if digits.starts_with(['+', '-']) {
-        return None;
-    }
-    let value = i64::from_str_radix(digits, radix).ok()?;
-    Some(if negative { -value } else { value })
 }
 
 #[cfg(test)]
@@ -323,5 +532,82 @@ mod tests {
         // Few aliases of a long text are many bytes as well.
         let long = format!("a: &a {}\nb: [{}]", "x".repeat(1 << 20), vec!["*a"; 1000].join(","));
         assert!(parse(0, &long).is_err());
+    }
+
+    #[test]
+    fn texts_are_read_as_go_yaml_reads_them() {
+        let table = [
+            // Brackets and quotes: indentation does not count within.
+            ("a:\n  b: [\n    x,\n  ]\n  c: 1", r#"{"a":{"b":["x"],"c":1}}"#),
+            ("a:\n  b: [\n    x\n]\n  c: 1", r#"{"a":{"b":["x"],"c":1}}"#),
+            ("a:\n  b: {x: 1,\ny: 2\n}\nc: 1", r#"{"a":{"b":{"x":1,"y":2}},"c":1}"#),
+            ("a:\n  b: \"one\ntwo\"\n  c: 1", r#"{"a":{"b":"one two","c":1}}"#),
+            ("a:\n  b: 'one\n\n two'", r#"{"a":{"b":"one\ntwo"}}"#),
+            ("a: \"x \\\n   y\"", r#"{"a":"x y"}"#),
+            ("a: [b, 'c''d', \"e\\tf\\u00e9\"]", r#"{"a":["b","c'd","e\tfé"]}"#),
+            // Tabs.
+            ("a:\tb\nc:\t- x", r#"{"a":"b","c":"- x"}"#),
+            ("a:\t\n  b: [\t1,\n\t2]\t# c", r#"{"a":{"b":[1,2]}}"#),
+            ("- \ta", r#"["a"]"#),
+            // Lists that are not indented, and nothing.
+            ("a:\n- x\n- y: 1\n  z: 2\n-\nb:", r#"{"a":["x",{"y":1,"z":2},null],"b":null}"#),
+            ("- - a\n  - b\n- c", r#"[["a","b"],"c"]"#),
+            ("? a\n: b\n? c", r#"{"a":"b","c":null}"#),
+            // Plain texts.
+            ("a: b c\n   d\n\n   e # no\nf: g#h", r#"{"a":"b c d\ne","f":"g#h"}"#),
+            ("a: x:y\nb: -c\nd: :e\nf: ?g", r#"{"a":"x:y","b":"-c","d":":e","f":"?g"}"#),
+            ("[a b: c, {d: e, f}, g: , http://x:80]", r#"[{"a b":"c"},{"d":"e","f":null},{"g":null},"http://x:80"]"#),
+            ("{a: , b: {c}, 'd': x, \"e\":1}", r#"{"a":null,"b":{"c":null},"d":"x","e":1}"#),
+            ("[a, :b, -c, ]", r#"["a",":b","-c"]"#),
+            // Blocks.
+            ("a: |\n  x\n   y\n\n  z\n\nb: 1", r#"{"a":"x\n y\n\nz\n","b":1}"#),
+            ("a: >-\n  x\n  y\n\n  z\n   w\n  v\n", r#"{"a":"x y\nz\n w\nv"}"#),
+            ("a: |+\n  x\n\nb: |2-\n   y\nc: |", r#"{"a":"x\n\n","b":" y","c":""}"#),
+            ("a:\n  - |\n    x\n  - y", r#"{"a":["x\n","y"]}"#),
+            ("a: | # c\n    x\n\n    # y\n", r##"{"a":"x\n\n# y\n"}"##),
+            ("a: |\n\n\n   x", r#"{"a":"\n\nx"}"#),
+            // Tags, anchors, comments, ends of lines.
+            ("a: !reset {}\nb: !reset [x]\nc: [!reset x, y]", r#"{"a":null,"b":null,"c":["y"]}"#),
+            ("a: &x\n  b: 1\nc: *x\nd: {<<: *x, e: *x }", r#"{"a":{"b":1},"c":{"b":1},"d":{"e":{"b":1},"b":1}}"#),
+            ("a: !!str 12\nb: !!int '12'\nc: ! 12\nd: &y", r#"{"a":"12","b":12,"c":"12","d":null}"#),
+            ("&a a: b\n*a : c", r#"{"a":"c"}"#),
+            ("# c\r\na: b\r\n\r\nc: 'd\r\n  e'\r\n", r#"{"a":"b","c":"d e"}"#),
+            ("%YAML 1.1\n---\na: 1\n...\n", r#"{"a":1}"#),
+            ("é: [ü, 'ö']", r#"{"é":["ü","ö"]}"#),
+        ];
+        for (text, expected) in table {
+            let read = parse(0, text).unwrap_or_else(|error| panic!("{text}: {}", error.message));
+            assert_eq!(read[0].to_json().to_string(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_yaml_is_refused_where_it_is() {
+        let table = [
+            ("a: b: c", (1, 5)),
+            ("a:\n\tb: 1", (2, 1)),
+            ("a: [b", (1, 6)),
+            ("a: b]\nc: ]", (2, 4)),
+            ("a: {b: c]", (1, 9)),
+            ("a: 'b", (1, 4)),
+            ("a:\n   b: 1\n  c: 2", (3, 3)),
+            ("- a\nb: 1", (2, 1)),
+            ("a: 1\n- b", (2, 1)),
+            ("a: \"\\q\"", (1, 5)),
+            ("a: @b", (1, 4)),
+            ("a: |x", (1, 5)),
+            ("a: &", (1, 4)),
+            ("a: b\nc", (2, 1)),
+            ("a: 1\u{1}", (1, 5)),
+            ("a: &x [*x]", (1, 8)),
+            ("'a'\n'b'", (2, 1)),
+        ];
+        for (text, place) in table {
+            let error = parse(0, text).expect_err(text);
+            let at = error.at.unwrap_or_else(|| panic!("{text}: no place"));
+            assert_eq!((at.line, at.column), place, "{text}: {}", error.message);
+        }
+        assert_eq!(parse(0, "a: 1\n---\nb: 2\n---\n# c\n").expect("documents").len(), 3);
+        assert!(parse(0, "").expect("nothing").is_empty() && parse(0, "# c\n\n").expect("nothing").is_empty());
     }
 }
