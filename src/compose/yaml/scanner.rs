@@ -114,7 +114,7 @@ impl<'t> Scanner<'t> {
             ended: false,
         };
         let control = |b: &u8| (*b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r')) || *b == 0x7f;
-        if let Some(at) = text.as_bytes().iter().position(|b| control(b)) {
+        if let Some(at) = text.as_bytes().iter().position(control) {
             while let Some(end) = text[scanner.mark.index..at].find(['\n', '\r']) {
                 scanner.advance(end);
                 scanner.skip_break();
