@@ -3,6 +3,7 @@
 use super::diagnostic::Diagnostic;
 use super::node::{At, Entry, Map, Node, Value};
 use super::schema::{T, find};
+use super::words;
 
 /// Why a short form cannot be read, and what would be right.
 #[derive(Debug)]
@@ -128,19 +129,39 @@ impl Canonical<'_> {
 
     fn command(&mut self, node: &mut Node) {
         match &mut node.value {
-            Value::String(text) => match shell_words::split(text) {
-                Ok(words) => {
-                    let words = words.into_iter().map(|word| Node::string(word, &node.at)).collect();
-                    node.value = Value::List(words);
+            Value::String(text) => match words::split(text) {
+                Ok(split) => {
+                    self.warn_of_shell(&node.at, &split);
+                    node.value = Value::List(split.words.into_iter().map(|word| Node::string(word, &node.at)).collect());
                 }
                 Err(_) if self.raw => {}
-                Err(_) => self.found.push(
-                    Diagnostic::error(&node.at, format!("`{text}` has a quote that is not closed"))
-                        .help("close the quote, or write the command as a list: `[\"sh\", \"-c\", \"...\"]`"),
-                ),
+                Err(words::Unbalanced(open)) => {
+                    let message = match open {
+                        '(' | ')' => format!("`{text}` has a bracket that is a shell's"),
+                        '\\' => format!("`{text}` ends with a backslash"),
+                        _ => format!("`{text}` has a quote that is not closed"),
+                    };
+                    let help = "close the quote, or write the command as a list: `[\"sh\", \"-c\", \"...\"]`";
+                    self.found.push(Diagnostic::error(&node.at, message).help(help));
+                }
             },
             Value::List(list) => list.iter_mut().for_each(stringify),
             _ => {}
+        }
+    }
+
+    /// What a command says that nobody means: there is no shell that would do it.
+    fn warn_of_shell(&mut self, at: &At, split: &words::Words) {
+        if let Some(dropped) = &split.dropped {
+            let message = format!("`{dropped}` is left out: no shell runs this command, and it ends at the operator");
+            let help = "write the command as a list: `[\"sh\", \"-c\", \"...\"]`, or quote the operator";
+            self.found.push(Diagnostic::warning(at, message).help(help));
+        }
+        if split.escaped_break {
+            let message = "a backslash at the end of a line makes the line break a part of an argument";
+            self.found.push(
+                Diagnostic::warning(at, message).help("leave the backslash out: a line break parts arguments as a space does"),
+            );
         }
     }
 

@@ -31,12 +31,36 @@ pub fn fill(root: &mut Node) {
     });
 }
 
+/// What may be left empty, with and without [`normalise`]: no services, no networks, a resource of which nothing is said.
+pub fn fill_empty(root: &mut Node, project: &str) {
+    let at = root.at;
+    if root.get("services").is_none_or(Node::is_null) {
+        root.set("services", empty(&at));
+    }
+    let drop_empty_networks = |node: &mut Node| {
+        if let Some(map) = node.as_map_mut().filter(|map| map.get("networks").is_some_and(|entry| entry.node.is_null())) {
+            map.shift_remove("networks");
+        }
+    };
+    drop_empty_networks(root);
+    each(root, "services", |_, service| drop_empty_networks(service));
+    for section in ["networks", "volumes", "configs", "secrets"] {
+        each(root, section, |_, node| {
+            if node.is_null() {
+                *node = empty(&node.at);
+            }
+        });
+    }
+    root.set("name", Node::string(project, &at));
+    if let Some(map) = root.as_map_mut() {
+        map.shift_remove("version");
+        map.shift_remove("include");
+    }
+}
+
 /// The defaults of the whole project, once every file is merged: the default network, names, implied dependencies.
 pub fn normalise(root: &mut Node, project: &str) {
     let at = root.at;
-    if root.get("services").is_none_or(Node::is_null) {
-        root.set("services", Node::new(Value::Map(super::node::Map::default()), at));
-    }
     let mut uses_default = false;
     each(root, "services", |_, service| {
         uses_default |= join_default(service);
@@ -44,7 +68,7 @@ pub fn normalise(root: &mut Node, project: &str) {
         implied_dependencies(service);
     });
     if uses_default {
-        if root.get("networks").is_none_or(Node::is_null) {
+        if root.get("networks").is_none() {
             root.set("networks", empty(&at));
         }
         if let Some(networks) = root.get_mut("networks").filter(|networks| networks.get("default").is_none()) {
@@ -53,11 +77,6 @@ pub fn normalise(root: &mut Node, project: &str) {
     }
     for section in ["networks", "volumes", "configs", "secrets"] {
         each(root, section, |name, node| resource_name(name, node, project));
-    }
-    root.set("name", Node::string(project, &at));
-    if let Some(map) = root.as_map_mut() {
-        map.shift_remove("version");
-        map.shift_remove("include");
     }
 }
 
@@ -145,9 +164,6 @@ fn implied_dependencies(service: &mut Node) {
 /// What has no name of its own is named after the project; what is external has the name that the file uses.
 fn resource_name(name: &str, node: &mut Node, project: &str) {
     let at = node.at;
-    if node.is_null() {
-        *node = empty(&at);
-    }
     if node.get("name").is_none_or(Node::is_null) {
         let external = node.get("external").and_then(super::check::boolean).unwrap_or_default();
         node.set("name", Node::string(if external { name.to_string() } else { format!("{project}_{name}") }, &at));

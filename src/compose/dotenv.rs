@@ -85,7 +85,7 @@ fn value<'a>(text: &'a str, earlier: &IndexMap<String, String>, outer: &dyn Vari
                 })
                 .map(|(i, _)| i)
                 .ok_or_else(|| format!("the value begins with {quote} and is not closed"))?;
-            let after = body[end + 1..].split_once('\n').map_or("", |(_, after)| after);
+            let after = after_quote(&body[end + 1..])?;
             let value = if quote == '\'' { body[..end].replace("\\'", "'") } else { expand(&unescape(&body[..end]))? };
             Ok((value, after))
         }
@@ -96,6 +96,18 @@ fn value<'a>(text: &'a str, earlier: &IndexMap<String, String>, outer: &dyn Vari
             Ok((expand(raw)?, after))
         }
     }
+}
+
+/// What follows a closing quote: a comment, or another variable, as Docker Compose has it. It forgets any other text; nobody
+/// means that.
+fn after_quote(text: &str) -> Result<&str, String> {
+    let line = text.split_once('\n').map_or(text, |(line, _)| line).trim();
+    let name = line.split_once('=').map(|(name, _)| name.trim());
+    let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | '-'));
+    if line.is_empty() || line.starts_with('#') || name.is_some_and(is_name) {
+        return Ok(text);
+    }
+    Err(format!("`{line}` follows the closing quote: put it inside of the quotes, or make it a comment with ` #`"))
 }
 
 /// The escapes of a double-quoted value; `\$` stays a plain dollar sign through interpolation.
@@ -161,6 +173,17 @@ mod tests {
             ("L", "A\x07"),
         ];
         assert_eq!(values.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn what_follows_a_closing_quote() {
+        let none = |_: &str| None;
+        let values = parse("A='x' # c\nB=\"y\"#c\nC='z' D=\"w\"\nE='v'\t\n", &none).expect("valid");
+        let values: Vec<_> = values.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(values, ["A=x", "B=y", "C=z", "D=w", "E=v"]);
+        for (text, line) in [("A='x'y\n", 1), ("A=1\nB=\"x\" y\n", 2), ("A='a'b'\n", 1), ("\nA='x\ny' z", 2)] {
+            assert_eq!(parse(text, &none).expect_err(text).line, line, "{text}");
+        }
     }
 
     #[test]

@@ -6,10 +6,10 @@ use super::include::Include;
 use super::interpolate::{self, Unset, Variable};
 use super::node::{Node, Value};
 use super::{
-    Loaded, Options, canonical, consistency, defaults, dotenv, environment, extends, files, include, merge, model, paths,
-    profiles, schema, settle, yaml,
+    Contents, Loaded, Options, canonical, consistency, defaults, dotenv, environment, extends, files, include, merge, model,
+    paths, profiles, schema, settle, yaml,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// Set for interpolation: the project's name, as far as it is known.
@@ -24,6 +24,8 @@ pub struct Loader<'a> {
     check: Check,
     unset: Unset,
     variables: BTreeMap<String, Variable>,
+    /// See [`Loaded::contents`].
+    contents: Contents,
     warnings: Vec<Diagnostic>,
 }
 
@@ -47,6 +49,7 @@ impl<'a> Loader<'a> {
             check: Check::new(options.skip.interpolation),
             unset: Unset::new(),
             variables: BTreeMap::new(),
+            contents: Contents::new(),
             warnings: Vec::new(),
         }
     }
@@ -97,6 +100,7 @@ impl<'a> Loader<'a> {
         variables.insert(PROJECT_NAME.into(), name.clone());
         let scope = Scope { directory: located.directory.clone(), variables };
         let mut root = self.model(parsed, &scope, &mut Vec::new())?;
+        defaults::fill_empty(&mut root, &name);
         if !skip.normalisation {
             defaults::normalise(&mut root, &name);
         }
@@ -119,6 +123,7 @@ impl<'a> Loader<'a> {
             inactive,
             environment: scope.variables.into_iter().collect(),
             variables: std::mem::take(&mut self.variables),
+            contents: std::mem::take(&mut self.contents),
         })
     }
 
@@ -134,18 +139,19 @@ impl<'a> Loader<'a> {
         if skip.interpolation {
             return Ok(indexmap::IndexMap::new());
         }
-        let mut selected = self.options.profiles.clone();
-        if selected.is_empty() {
+        let mut active = self.options.profiles.clone();
+        if active.is_empty() {
             let listed = scope.variables.get("COMPOSE_PROFILES").map(String::as_str).unwrap_or_default();
-            selected = listed.split(',').map(str::trim).filter(|p| !p.is_empty()).map(str::to_string).collect();
+            active = listed.split(',').map(str::trim).filter(|p| !p.is_empty()).map(str::to_string).collect();
         }
-        let left_out = profiles::select(root, &selected, &self.options.services);
+        let left_out = profiles::select(root, &active, &self.options.services);
         if !skip.consistency {
             let disabled: Vec<String> = left_out.keys().cloned().collect();
             consistency::services(root, &disabled, found);
             defaults::replicas_follow_scale(root);
         }
         if !skip.environment {
+            let selected = selected(root, &self.options.services);
             let variables = &scope.variables;
             let directory = &scope.directory;
             let mut read = |path: &Path| match std::fs::read_to_string(directory.join(path)) {
@@ -153,6 +159,9 @@ impl<'a> Loader<'a> {
                 result => Some(result),
             };
             canonical::each(root, "services", |name, service| {
+                let mut of_others = Found::new();
+                let found =
+                    if selected.as_ref().is_none_or(|selected| selected.contains(name)) { &mut *found } else { &mut of_others };
                 environment::resolve(name, service, &|key: &str| variables.get(key).cloned(), &mut read, found);
             });
         }
@@ -307,6 +316,15 @@ impl<'a> Loader<'a> {
         if !self.options.skip.paths {
             paths::resolve(&mut root, &scope.directory);
         }
+        for section in ["configs", "secrets"] {
+            for (name, entry) in root.get(section).and_then(Node::as_map).into_iter().flatten() {
+                let variable = entry.node.get("environment").and_then(Node::as_str);
+                if let Some(content) = variable.and_then(|variable| scope.variables.get(variable)) {
+                    // An included file was here before: its variables count for what it defines.
+                    self.contents.entry((section, name.clone())).or_insert_with(|| content.clone());
+                }
+            }
+        }
         if !self.options.skip.interpolation {
             let variables = &scope.variables;
             canonical::each(&mut root, "services", |_, service| {
@@ -410,6 +428,20 @@ impl<'a> Loader<'a> {
         }
         self.judge(&mut found)
     }
+}
+
+/// The services that a command names and what they depend on; `None` where it names none, and means all.
+fn selected(root: &Node, named: &[String]) -> Option<HashSet<String>> {
+    let mut wanted: Vec<&str> = named.iter().map(String::as_str).collect();
+    let mut selected = HashSet::new();
+    while let Some(name) = wanted.pop() {
+        if selected.insert(name.to_string()) {
+            let service = root.get("services").and_then(|services| services.get(name));
+            let dependencies = service.and_then(|service| service.get("depends_on")).and_then(Node::as_map);
+            wanted.extend(dependencies.into_iter().flat_map(|map| map.keys().map(String::as_str)));
+        }
+    }
+    (!named.is_empty()).then_some(selected)
 }
 
 /// Reads the files that services extend.

@@ -31,6 +31,7 @@ pub mod schema;
 pub mod settle;
 pub mod short;
 pub use crate::units;
+pub mod words;
 pub mod yaml;
 
 use diagnostic::{Diagnostic, LoadError, Sources};
@@ -54,7 +55,7 @@ pub struct Options {
     pub env_files: Vec<PathBuf>,
     /// `--profile`; `*` is every profile. Empty: COMPOSE_PROFILES.
     pub profiles: Vec<String>,
-    /// Services that the command line names: active whatever their profiles.
+    /// Services that the command line names: active whatever their profiles. Env files of others may be missing.
     pub services: Vec<String>,
     /// The process environment.
     pub environment: HashMap<String, String>,
@@ -80,6 +81,8 @@ pub struct Skip {
     pub environment: bool,
 }
 
+pub type Contents = HashMap<(&'static str, String), String>;
+
 /// A loaded project.
 #[derive(Debug)]
 pub struct Loaded {
@@ -94,6 +97,8 @@ pub struct Loaded {
     pub inactive: IndexMap<String, Vec<String>>,
     /// What interpolation sees: the process environment over the env files.
     pub environment: BTreeMap<String, String>,
+    /// What configs and secrets of `environment` hold, by section and name: an included file has variables of its own.
+    pub contents: Contents,
     /// The variables of the files, with what each says about its absence.
     pub variables: BTreeMap<String, Variable>,
 }

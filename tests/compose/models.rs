@@ -2,6 +2,8 @@
 
 use super::support::Files;
 use serde_json::{Value, json};
+use wharf::compose::render::{Format, render as print};
+use wharf::compose::{self, Options};
 
 /// The canonical form of one attribute of a service.
 fn attribute(line: &str) -> Value {
@@ -275,4 +277,94 @@ fn stages_can_be_left_out() {
     options.environment.insert("P".into(), "/p".into());
     let web = &files.model(&options)["services"]["web"];
     assert_eq!((&web["volumes"][0]["source"], &web["networks"]), (&json!("./d"), &Value::Null));
+}
+
+#[test]
+fn a_command_ends_at_a_shells_operator_and_says_so() {
+    let text = "services:\n  web:\n    image: x\n    command: npm ci && npm start\n    entrypoint: sh -c 'a && b'\n  job:\n    image: x\n    command: |\n      a \\\n      b\n";
+    let files = Files::new(&[("compose.yaml", text)]);
+    let model = files.model(&files.options());
+    assert_eq!(model["services"]["web"]["command"], json!(["npm", "ci"]));
+    assert_eq!(model["services"]["web"]["entrypoint"], json!(["sh", "-c", "a && b"]));
+    assert_eq!(model["services"]["job"]["command"], json!(["a", "\nb"]));
+    let warnings = files.warnings(&compose::load(&files.options()).expect("loads"));
+    assert!(warnings.contains("compose.yaml:4:14: warning: `&& npm start` is left out"), "{warnings}");
+    assert!(warnings.contains("compose.yaml:8:14: warning: a backslash at the end of a line"), "{warnings}");
+}
+
+#[test]
+fn what_is_not_selected_is_not_checked() {
+    let files = Files::new(&[(
+        "compose.yaml",
+        "services:\n  a: {image: x, depends_on: [b]}\n  b: {image: x}\n  c: {image: x, env_file: nowhere.env, label_file: nowhere.labels}\n  d: {image: x, depends_on: [c]}\n",
+    )]);
+    let load = |services: &[&str]| {
+        let options = Options { services: services.iter().map(ToString::to_string).collect(), ..files.options() };
+        compose::load(&options).map(|loaded| loaded.project.services.len()).map_err(|error| error.to_string())
+    };
+    assert_eq!((load(&["a"]), load(&["b"])), (Ok(4), Ok(4)));
+    for services in [&[][..], &["c"], &["d"], &["a", "d"]] {
+        assert!(load(services).expect_err("a missing file").contains("nowhere.env"), "{services:?}");
+    }
+}
+
+#[test]
+fn secrets_of_an_included_file_have_its_variables() {
+    let files = Files::new(&[
+        (
+            "compose.yaml",
+            "include:\n  - {path: db/compose.yaml, env_file: db.env}\nservices:\n  web: {image: x, secrets: [own]}\nsecrets:\n  own: {environment: TOKEN}\n",
+        ),
+        (
+            "db/compose.yaml",
+            "services:\n  db: {image: x, secrets: [password, given], configs: [c]}\nsecrets:\n  password: {environment: PASSWORD}\n  given: {environment: SET}\nconfigs:\n  c: {environment: PASSWORD}\n",
+        ),
+        ("db.env", "PASSWORD=of-db\nSET=not this\n"),
+        (".env", "TOKEN=of-web\n"),
+    ]);
+    let loaded = compose::load(&files.options()).expect("loads");
+    let mut contents: Vec<_> = loaded.contents.iter().map(|((section, name), text)| format!("{section}.{name}={text}")).collect();
+    contents.sort();
+    assert_eq!(contents, ["configs.c=of-db", "secrets.given=value", "secrets.own=of-web", "secrets.password=of-db"]);
+}
+
+#[test]
+fn empty_values_without_normalisation() {
+    let files = Files::new(&[(
+        "compose.yaml",
+        "services:\n  web: {image: x, networks: {front: }, volumes: ['data:/d'], environment: {A: , B: ''}, deploy: {}}\n  job: {image: x, networks: }\nnetworks: {front: }\nvolumes: {data: }\n",
+    )]);
+    let mut options = files.options();
+    options.skip.normalisation = true;
+    let model = files.model(&options);
+    assert_eq!((&model["name"], &model["networks"]), (&json!("test"), &json!({"front": {"ipam": {}}})));
+    assert_eq!((&model["volumes"], &model["services"]["job"]["networks"]), (&json!({"data": {}}), &Value::Null));
+    assert_eq!(model["services"]["web"]["environment"], json!({"A": null, "B": ""}));
+}
+
+#[test]
+fn the_printed_yaml_is_in_docker_composes_order_and_the_same_project_again() {
+    let text = "x-own: {a: 'yes'}\nvolumes: {data: }\nconfigs: {c: {content: 'a: b'}}\nservices:\n  web:\n    image: x\n    environment: {Y: 'yes', P: '22:22', N: '1_000', D: '2020-01-02', E: '', M: \"a\\nb\\n\", S: '$$x', W10: a, W9: b}\n    volumes: [data:/v]\n    configs: [c]\n";
+    let files = Files::new(&[("compose.yaml", text)]);
+    let loaded = compose::load(&files.options()).expect("loads");
+    let printed = wharf::compose::render::yaml::text(&print(&loaded.root, Format::Yaml, false));
+    let sections: Vec<&str> = printed.lines().filter(|line| !line.starts_with(' ')).collect();
+    assert_eq!(sections, ["name: test", "services:", "networks:", "volumes:", "configs:", "x-own:"]);
+    for line in [
+        "Y: \"yes\"",
+        "P: \"22:22\"",
+        "N: \"1_000\"",
+        "D: \"2020-01-02\"",
+        "E: \"\"",
+        "M: |",
+        "S: $$x",
+        "a: \"yes\"",
+        "content: 'a: b'",
+    ] {
+        assert!(printed.lines().any(|printed| printed.trim() == line), "{line} in {printed}");
+    }
+    assert!(printed.find("W9:") < printed.find("W10:"));
+    let again = Files::new(&[("compose.yaml", &printed)]);
+    let second = compose::load(&again.options()).expect("loads again");
+    assert_eq!(wharf::compose::render::yaml::text(&print(&second.root, Format::Yaml, false)), printed);
 }

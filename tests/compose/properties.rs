@@ -167,7 +167,7 @@ fn by_libyaml(text: &str) -> Result<Option<Vec<serde_json::Value>>, serde_yaml::
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn texts_of_yaml_are_the_trees_that_libyaml_sees(pieces in proptest::collection::vec(proptest::sample::select(vec![
@@ -186,6 +186,8 @@ proptest! {
             (Ok(_), Err(error)) => {
                 prop_assert!(error.message.contains("a key must be") || error.message.contains("already set"), "{text:?}: {}", error.message);
             }
+            // go-yaml has one escape more.
+            (Err(error), Ok(_)) if error.to_string().contains("unknown escape") && text.contains("\\'") => {}
             (Err(error), Ok(ours)) => prop_assert!(false, "{text:?} is not YAML: {error}; read as {ours:?}"),
             _ => {}
         }

@@ -3,6 +3,7 @@
 use crate::api::reply::escape;
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::compose::diagnostic::{Diagnostic, Sources};
+use crate::compose::interpolate::Variable;
 use crate::compose::model::Service;
 use crate::compose::node::{Node, Value};
 use crate::compose::render::{self, Format};
@@ -17,8 +18,8 @@ pub struct Config {
     /// Services to print, with what they depend on; all by default.
     services_named: Vec<String>,
     /// yaml or json; with json, errors and warnings are a JSON object a line on standard error, for editors.
-    #[arg(long, default_value = "yaml", value_parser = ["yaml", "json"])]
-    format: String,
+    #[arg(long, value_parser = ["", "yaml", "json"])]
+    format: Option<String>,
     /// Check the files and print nothing.
     #[arg(short, long)]
     quiet: bool,
@@ -37,9 +38,8 @@ pub struct Config {
     output: Option<PathBuf>,
 }
 
-/// What to print instead of the project.
+/// What to print instead of the project. Of several, the first in this order counts.
 #[derive(clap::Args, Debug)]
-#[group(multiple = false)]
 struct Print {
     /// Names of services, one a line.
     #[arg(long)]
@@ -68,6 +68,13 @@ struct Print {
     /// The environment that interpolation sees.
     #[arg(long)]
     environment: bool,
+}
+
+impl Print {
+    /// Names need no env file.
+    fn names_alone(&self) -> bool {
+        self.services || self.volumes || self.networks || self.models || self.images || self.profiles
+    }
 }
 
 #[derive(clap::Args, Debug)]
@@ -99,8 +106,14 @@ pub async fn run(global: &Global, command: Config) -> Outcome {
         consistency: command.skip.no_consistency,
         environment: command.skip.no_env_resolution,
     };
-    options.list_variables = command.print.variables;
-    let json = command.format == "json";
+    if command.print.variables {
+        options.list_variables = true;
+        options.skip = Skip { interpolation: true, consistency: true, environment: true, ..options.skip };
+    }
+    if command.print.names_alone() {
+        options.skip.environment = true;
+    }
+    let json = command.format.as_deref() == Some("json");
     let mut loaded = match compose::load(&options) {
         Ok(loaded) => loaded,
         Err(error) if json => {
@@ -192,7 +205,7 @@ fn listed(command: &Config, loaded: &Loaded) -> Result<Option<Vec<String>>, Fail
         let chosen = services.iter().filter(|(name, _)| wanted == "*" || *name == wanted);
         chosen.map(|(name, service)| format!("{name} {}", config_hash(&loaded.project, service))).collect()
     } else if print.variables {
-        variables(loaded)
+        variables(loaded, command.format.as_deref())
     } else if print.environment {
         loaded.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()
     } else {
@@ -204,7 +217,13 @@ fn image(project: &str, name: &str, service: &Service) -> String {
     service.image.clone().unwrap_or_else(|| format!("{project}-{name}"))
 }
 
-fn variables(loaded: &Loaded) -> Vec<String> {
+fn variables(loaded: &Loaded, format: Option<&str>) -> Vec<String> {
+    if let Some("json" | "yaml") = format {
+        let all: serde_json::Map<String, Json> =
+            loaded.variables.iter().map(|(name, variable)| (name.clone(), described(name, variable))).collect();
+        let text = if format == Some("json") { Json::Object(all).to_string() } else { render::yaml::text(&lower_case(all)) };
+        return text.lines().map(str::to_string).collect();
+    }
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::NOTHING);
     table.set_header(["NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"]);
@@ -217,8 +236,27 @@ fn variables(loaded: &Loaded) -> Vec<String> {
     table.lines().map(|line| line.trim_end().to_string()).collect()
 }
 
+/// A variable with Docker Compose's names.
+fn described(name: &str, variable: &Variable) -> Json {
+    serde_json::json!({
+        "Name": name,
+        "DefaultValue": variable.default,
+        "PresenceValue": variable.alternate,
+        "Required": variable.required,
+    })
+}
+
+/// The same as Go's YAML has it: the names of fields in lower case.
+fn lower_case(all: serde_json::Map<String, Json>) -> Json {
+    let lower = |value: Json| match value {
+        Json::Object(fields) => fields.into_iter().map(|(field, value)| (field.to_lowercase(), value)).collect(),
+        value => value,
+    };
+    all.into_iter().map(|(name, value)| (name, lower(value))).collect()
+}
+
 fn model(command: &Config, loaded: &Loaded) -> Result<String, Failure> {
-    let format = if command.format == "json" { Format::Json } else { Format::Yaml };
+    let format = if command.format.as_deref() == Some("json") { Format::Json } else { Format::Yaml };
     let mut value = render::render(&loaded.root, format, command.skip.no_interpolate);
     if command.lock_image_digests {
         let services = value["services"].as_object().into_iter().flatten();
@@ -228,7 +266,7 @@ fn model(command: &Config, loaded: &Loaded) -> Result<String, Failure> {
     }
     let text = match format {
         Format::Json => serde_json::to_string_pretty(&value).map(|text| format!("{text}\n")).map_err(|e| e.to_string()),
-        Format::Yaml => serde_yaml::to_string(&value).map_err(|e| e.to_string()),
+        Format::Yaml => Ok(render::yaml::text(&value)),
     };
     text.map_err(Failure::Message)
 }

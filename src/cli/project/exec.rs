@@ -51,9 +51,10 @@ pub async fn run(global: &Global, command: Exec) -> Outcome {
     let client = connect::engine(global).await?;
     let container = ps::one(&client, &project, &command.service, command.index).await?;
     let tty = !command.no_tty && !command.detach && terminal::is_terminal();
+    let env = super::variables(&command.env, loaded.as_ref());
     let request = Request {
         command: command.command,
-        env: command.env,
+        env: env.into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
         user: command.user,
         workdir: command.workdir,
         privileged: command.privileged,

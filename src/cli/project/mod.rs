@@ -23,6 +23,7 @@ use crate::compose::diagnostic::{Diagnostic, Sources, render};
 use crate::compose::model::{FileMount, FileObject, Project, Service, ServiceVolume};
 use crate::compose::{self, Loaded, Options, Skip};
 use crate::engine::process::lifecycle::socket_path;
+use indexmap::IndexMap;
 
 /// What `-f`, `-p`, ... and the surroundings say.
 pub fn options(global: &Global) -> Options {
@@ -54,23 +55,24 @@ pub fn load(global: &Global, services: &[String]) -> Result<Loaded, Failure> {
 /// names for the images that are built.
 ///
 /// # Errors
-/// When a service needs a config or a secret of a variable that is not set.
-pub fn for_engine(global: &Global, loaded: &Loaded) -> Result<Project, Failure> {
+/// When a named service, or one that it depends on, needs a config or a secret of a variable that is not set.
+pub fn for_engine(global: &Global, loaded: &Loaded, named: &[String]) -> Result<Project, Failure> {
     let mut project = loaded.project.clone();
     crate::cli::project::build::name_images(&mut project);
     lend_api(global, &mut project);
-    let services = &loaded.project.services;
-    let configs = project.configs.iter_mut().map(|(name, object)| ("config", name, object));
-    let secrets = project.secrets.iter_mut().map(|(name, object)| ("secret", name, object));
-    for (what, name, object) in configs.chain(secrets) {
+    let starting = if named.is_empty() { Vec::new() } else { up::with_dependencies(loaded, named.to_vec()) };
+    let services = loaded.project.services.iter().filter(|(name, _)| named.is_empty() || starting.contains(name));
+    let configs = project.configs.iter_mut().map(|(name, object)| ("config", "configs", name, object));
+    let secrets = project.secrets.iter_mut().map(|(name, object)| ("secret", "secrets", name, object));
+    for (what, section, name, object) in configs.chain(secrets) {
         let Some(variable) = object.environment.clone() else { continue };
         let mounts = |service: &Service| {
             let list = if what == "config" { &service.configs } else { &service.secrets };
             list.iter().any(|mount| mount.source == *name)
         };
-        object.content = loaded.environment.get(&variable).cloned();
+        object.content = loaded.contents.get(&(section, name.clone())).cloned();
         if object.content.is_none()
-            && let Some((service, _)) = services.iter().find(|(_, service)| mounts(service))
+            && let Some((service, _)) = services.clone().find(|(_, service)| mounts(service))
         {
             return Err(Failure::Message(format!(
                 "the {what} `{name}` of `services.{service}` is the variable `{variable}`, which is not set; set it, or put it into .env"
@@ -119,6 +121,20 @@ pub fn load_quietly(global: &Global, services: &[String]) -> Result<Loaded, Fail
     Ok(compose::load(&options)?)
 }
 
+/// Variables of a command line, `NAME=VALUE` or `NAME`. A name alone takes its value from the project's environment (this
+/// process's, `.env`, `--env-file`), and says nothing where that has none.
+pub fn variables(given: &[String], loaded: Option<&Loaded>) -> IndexMap<String, String> {
+    let outer = |name: &str| match loaded {
+        Some(loaded) => loaded.environment.get(name).cloned(),
+        None => std::env::var(name).ok(),
+    };
+    let pair = |text: &String| match text.split_once('=') {
+        Some((name, value)) => Some((name.to_string(), value.to_string())),
+        None => Some((text.clone(), outer(text)?)),
+    };
+    given.iter().filter_map(pair).collect()
+}
+
 pub fn show_warnings(warnings: &[Diagnostic], sources: &Sources) {
     for warning in warnings {
         eprintln!("{}", render(warning, sources));
@@ -131,7 +147,10 @@ pub fn show_warnings(warnings: &[Diagnostic], sources: &Sources) {
 /// When there is neither.
 pub fn name(global: &Global) -> Result<(String, Option<Loaded>), Failure> {
     let explicit = global.project_name.clone().or_else(|| std::env::var("COMPOSE_PROJECT_NAME").ok()).filter(|n| !n.is_empty());
-    match (load_quietly(global, &[]), explicit) {
+    // What containers have is in the engine: their env files may be gone.
+    let mut options = options(global);
+    options.skip.environment = true;
+    match (compose::load(&options).map_err(Failure::from), explicit) {
         (Ok(loaded), _) => Ok((loaded.project.name.clone(), Some(loaded))),
         (Err(_), Some(name)) if global.files.is_empty() => Ok((name, None)),
         (Err(failure), _) => Err(failure),

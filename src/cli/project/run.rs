@@ -4,8 +4,9 @@ use super::{attach, ps, up};
 use crate::cli::output::terminal;
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::compose::model::Service;
-use crate::compose::short;
+use crate::compose::{Loaded, dotenv, short, words};
 use crate::engine::projects::{Progress, RunRequest};
+use indexmap::IndexMap;
 use std::path::PathBuf;
 
 #[derive(clap::Args, Debug)]
@@ -34,6 +35,9 @@ pub struct Run {
     /// Keep standard input open; `--interactive=false` does not.
     #[arg(short, long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     interactive: bool,
+    /// A terminal, where standard input and output are one; `--tty=false` is none.
+    #[arg(short, long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    tty: bool,
     /// Label of the container; may be repeated.
     #[arg(short, long, value_name = "NAME=VALUE")]
     label: Vec<String>,
@@ -98,14 +102,15 @@ pub async fn run(global: &Global, command: Run) -> Outcome {
         pull: command.pull.clone(),
         ..up::How::default()
     };
-    let mut request = up::request(global, &loaded, Vec::new(), how, false)?;
-    let tty = !command.no_tty && !command.detach && terminal::is_terminal();
+    let mut request = up::request(global, &loaded, vec![command.service.clone()], how, false)?;
+    request.options.services.clear();
+    let tty = command.tty && !command.no_tty && !command.detach && terminal::is_terminal();
     let service = request
         .project
         .services
         .get_mut(&command.service)
         .ok_or_else(|| Failure::Message(format!("the service `{}` is not active", command.service)))?;
-    change(service, &command, tty, &loaded.directory)?;
+    change(service, &command, tty, &loaded)?;
     // Without random numbers the clock is unlike enough: a name that is taken is refused.
     let slug = crate::random::hex::<6>().unwrap_or_else(|_| format!("{:x}", jiff::Timestamp::now().as_nanosecond()));
     let name = command.name.clone().unwrap_or_else(|| format!("{}-{}-run-{slug}", loaded.project.name, command.service));
@@ -145,7 +150,7 @@ pub async fn run(global: &Global, command: Run) -> Outcome {
 }
 
 /// The service as the command wants it, for one container.
-fn change(service: &mut Service, command: &Run, tty: bool, directory: &std::path::Path) -> Outcome {
+fn change(service: &mut Service, command: &Run, tty: bool, loaded: &Loaded) -> Outcome {
     service.container_name = None;
     service.restart = Some("no".into());
     service.deploy = service.deploy.take().map(|mut deploy| {
@@ -158,25 +163,14 @@ fn change(service: &mut Service, command: &Run, tty: bool, directory: &std::path
         service.command = Some(command.command.clone());
     }
     if let Some(entrypoint) = &command.entrypoint {
-        let words =
-            shell_words::split(entrypoint).map_err(|e| Failure::Message(format!("the entrypoint `{entrypoint}`: {e}")))?;
-        service.entrypoint = Some(words);
+        let words = words::split(entrypoint)
+            .map_err(|_| Failure::Message(format!("the entrypoint `{entrypoint}` has a quote that is not closed")))?;
+        service.entrypoint = Some(words.words);
         if command.command.is_empty() {
             service.command = None;
         }
     }
-    for file in &command.env_from_file {
-        let text = std::fs::read_to_string(file).map_err(|e| Failure::Message(format!("reading {}: {e}", file.display())))?;
-        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            let (name, value) = line.split_once('=').map_or((line, std::env::var(line).ok()), |(n, v)| (n, Some(v.to_string())));
-            service.environment.insert(name.to_string(), value);
-        }
-    }
-    for variable in &command.env {
-        let (name, value) =
-            variable.split_once('=').map_or((variable.as_str(), std::env::var(variable).ok()), |(n, v)| (n, Some(v.to_string())));
-        service.environment.insert(name.to_string(), value);
-    }
+    service.environment.extend(environment(command, loaded)?.into_iter().map(|(name, value)| (name, Some(value))));
     service.user = command.user.clone().or(service.user.take());
     service.working_dir = command.workdir.clone().or(service.working_dir.take());
     service.cap_add.extend(command.cap_add.iter().cloned());
@@ -188,9 +182,24 @@ fn change(service: &mut Service, command: &Run, tty: bool, directory: &std::path
         service.ports.extend(short::port(port).map_err(|why| Failure::Message(format!("--publish: {why}")))?);
     }
     for text in &command.volume {
-        let volume = short::volume(text, directory).map_err(|why| Failure::Message(format!("--volume: {why}")))?;
+        let volume = short::volume(text, &loaded.directory).map_err(|why| Failure::Message(format!("--volume: {why}")))?;
         service.volumes.retain(|known| known.target != volume.target);
         service.volumes.push(volume);
     }
     Ok(())
+}
+
+/// `--env-from-file`, and `--env` over it. A name alone is the project's variable; without one, the service's value stays.
+fn environment(command: &Run, loaded: &Loaded) -> Result<IndexMap<String, String>, Failure> {
+    let given = super::variables(&command.env, Some(loaded));
+    let mut all = IndexMap::new();
+    for file in &command.env_from_file {
+        let text = std::fs::read_to_string(file).map_err(|e| Failure::Message(format!("reading {}: {e}", file.display())))?;
+        let outer = |name: &str| given.get(name).or_else(|| loaded.environment.get(name)).cloned();
+        let values = dotenv::parse(&text, &outer)
+            .map_err(|wrong| Failure::Message(format!("{}:{}: {}", file.display(), wrong.line, wrong.why)))?;
+        all.extend(values);
+    }
+    all.extend(given);
+    Ok(all)
 }

@@ -122,7 +122,7 @@ fn scale(text: &str) -> Result<(String, u32), String> {
 pub fn request(global: &Global, loaded: &Loaded, services: Vec<String>, how: How, wait: bool) -> Result<UpRequest, Failure> {
     let files: Vec<String> = loaded.files.iter().map(|f| f.display().to_string()).collect();
     Ok(UpRequest {
-        project: project::for_engine(global, loaded)?,
+        project: project::for_engine(global, loaded, &services)?,
         options: UpOptions {
             services,
             force_recreate: how.force_recreate,

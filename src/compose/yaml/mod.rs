@@ -6,6 +6,8 @@ mod resolve;
 mod scalars;
 mod scanner;
 
+pub use resolve::plain;
+
 use super::diagnostic::Diagnostic;
 use super::node::{At, Entry, FileId, Map, MergeTag, Node, Value};
 use scanner::{HELP_INDENTATION, Kind, Malformed, Mark, Scanner, Style, Token, malformed};

@@ -1,9 +1,12 @@
 //! The canonical tree as Docker Compose prints it: names in order, dollars doubled so that the output is a Compose file
 //! again.
 
+pub mod yaml;
+
 use super::node::{Map, Node, Value};
 use super::schema::{self, T};
 use serde_json::{Map as Object, Value as Json};
+use std::cmp::Ordering;
 
 /// The two shapes of `docker compose config`, which differ in more than their syntax.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +54,11 @@ impl Render {
     /// A mapping with names of the user's choice.
     fn mapping(&self, node: &Node, t: Option<&T>) -> Json {
         let entries = node.as_map().into_iter().flatten();
-        sorted(entries.map(|(name, entry)| (self.text(name), self.value(&entry.node, t.and_then(|t| t.child(name))))))
+        let entries = entries.map(|(name, entry)| (self.text(name), self.value(&entry.node, t.and_then(|t| t.child(name)))));
+        match self.format {
+            Format::Yaml => in_order(entries, yaml::natural),
+            Format::Json => in_order(entries, str::cmp),
+        }
     }
 
     fn object(&self, node: &Node, t: &T, top: bool) -> Json {
@@ -80,7 +87,10 @@ impl Render {
                 object.insert(key.name.to_string(), empty);
             }
         }
-        sorted(object)
+        match self.format {
+            Format::Yaml if top => in_order(object, |a, b| section(a).cmp(&section(b)).then_with(|| a.cmp(b))),
+            _ => in_order(object, str::cmp),
+        }
     }
 
     fn text(&self, text: &str) -> String {
@@ -109,8 +119,14 @@ fn blkio_name(t: &T, name: &str) -> String {
     }
 }
 
-fn sorted(entries: impl IntoIterator<Item = (String, Json)>) -> Json {
+fn in_order(entries: impl IntoIterator<Item = (String, Json)>, order: impl Fn(&str, &str) -> Ordering) -> Json {
     let mut entries: Vec<(String, Json)> = entries.into_iter().collect();
-    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+    entries.sort_by(|(a, _), (b, _)| order(a, b));
     Json::Object(entries.into_iter().collect())
+}
+
+/// Where a section stands in Docker Compose's YAML.
+fn section(name: &str) -> usize {
+    const SECTIONS: [&str; 8] = ["name", "services", "networks", "volumes", "secrets", "configs", "models", "jobs"];
+    SECTIONS.iter().position(|section| *section == name).unwrap_or(SECTIONS.len())
 }
