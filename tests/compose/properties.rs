@@ -167,7 +167,7 @@ fn by_libyaml(text: &str) -> Result<Option<Vec<serde_json::Value>>, serde_yaml::
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn texts_of_yaml_are_the_trees_that_libyaml_sees(pieces in proptest::collection::vec(proptest::sample::select(vec![
