@@ -351,7 +351,7 @@ fn the_printed_yaml_is_in_docker_composes_order_and_the_same_project_again() {
     let sections: Vec<&str> = printed.lines().filter(|line| !line.starts_with(' ')).collect();
     assert_eq!(sections, ["name: test", "services:", "networks:", "volumes:", "configs:", "x-own:"]);
     for line in [
-        "Y: \"yes\"",
+        "\"YES\": \"yes\"",
         "P: \"22:22\"",
         "NUM: \"1_000\"",
         "D: \"2020-01-02\"",

@@ -188,6 +188,8 @@ proptest! {
             }
             // go-yaml has one escape more.
             (Err(error), Ok(_)) if error.to_string().contains("unknown escape") && text.contains("\\'") => {}
+            // go-yaml takes `[a:]` for a list of the text `a:`.
+            (Err(error), Ok(_)) if error.to_string().contains("unexpected ':'") => {}
             (Err(error), Ok(ours)) => prop_assert!(false, "{text:?} is not YAML: {error}; read as {ours:?}"),
             _ => {}
         }
