@@ -6,6 +6,7 @@ use crate::engine::process::lifecycle::socket_path;
 use crate::engine::process::revival::log_path;
 use crate::engine::process::roots::prepare_run_root;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -72,6 +73,7 @@ fn start(global: &Global) -> Result<Option<String>, Failure> {
     let log_path = log_path(&global.run_root);
     let log = std::fs::File::options().create(true).append(true).open(&log_path).map_err(failed)?;
     let mut child = Command::new("/proc/self/exe")
+        .arg0("wharf")
         .arg("--data-root")
         .arg(std::path::absolute(&global.data_root).map_err(failed)?)
         .arg("--run-root")

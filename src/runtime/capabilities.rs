@@ -76,6 +76,12 @@ impl Capabilities {
         Capabilities((1 << NAMES.len()) - 1)
     }
 
+    /// Those that this process can give.
+    pub fn held() -> Self {
+        let has = |number: &u32| super::sys::bounding_capability(*number) == Some(true);
+        Capabilities((0..NAMES.len() as u32).filter(has).fold(0, |set, number| set | 1 << number))
+    }
+
     pub fn has(self, name: &str) -> bool {
         bit(name).is_some_and(|bit| self.0 & bit != 0)
     }

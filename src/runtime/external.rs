@@ -3,6 +3,7 @@
 //!
 //! The commands and their options are those that runc has and its like share: `create`, `start`, `exec`, `kill`, `delete`.
 
+use super::capabilities::Capabilities;
 use super::control::{self, Handed};
 use super::error::{Doing, StepFailed};
 use super::exec::PID_MARK;
@@ -15,7 +16,6 @@ use super::{DEFAULT_PATH, user};
 use nix::cmsg_space;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use nix::sys::wait::{WaitStatus, waitpid};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -53,7 +53,7 @@ impl Runtime<'_> {
     fn run(&self, command: &[&str]) -> io::Result<i32> {
         let program = CString::new(self.program.as_os_str().as_bytes())?;
         let pid = sys::spawn(&program, &self.arguments(command), &[])?;
-        Ok(exit_code(pid))
+        Ok(sys::wait_for(pid).unwrap_or(128))
     }
 
     /// Becomes a command of the runtime's. Returns only a failure.
@@ -80,18 +80,6 @@ impl Runtime<'_> {
         let text = std::fs::read_to_string(LOG).unwrap_or_default();
         let message = |line: &str| Some(serde_json::from_str::<Value>(line).ok()?["msg"].as_str()?.to_string());
         text.lines().rev().find_map(message).unwrap_or_else(|| text.trim().to_string())
-    }
-}
-
-/// Waits for a child.
-fn exit_code(pid: i32) -> i32 {
-    loop {
-        match waitpid(nix::unistd::Pid::from_raw(pid), None) {
-            Ok(WaitStatus::Exited(_, code)) => return code,
-            Ok(WaitStatus::Signaled(_, signal, _)) => return 128 + signal as i32,
-            Err(nix::Error::EINTR) | Ok(_) => {}
-            Err(_) => return 128,
-        }
     }
 }
 
@@ -147,7 +135,7 @@ fn create(launch: &Launch, runtime: Runtime<'_>, inherited: Inherited) -> Result
         }
     };
     drop((telling, stdio));
-    let code = exit_code(helper);
+    let code = sys::wait_for(helper).unwrap_or(128);
     let mut text = String::new();
     let _ = io::Read::read_to_string(&mut std::fs::File::from(said), &mut text);
     if let Ok((code, message)) = serde_json::from_str::<(i32, String)>(&text) {
@@ -231,8 +219,15 @@ fn refuse_special_files(root: BorrowedFd<'_>) -> Result<(), StepFailed> {
     Ok(())
 }
 
-/// User, groups and home of a process.
+/// User, groups, home and capabilities of a process. Inside a container of somebody else's the engine may have less than all
+/// capabilities, and a runtime gives up over one that it cannot give.
 fn describe(process: &mut Value, identity: &user::Identity) {
+    let held = Capabilities::held().names();
+    for set in process["capabilities"].as_object_mut().into_iter().flat_map(|sets| sets.values_mut()) {
+        if let Some(names) = set.as_array_mut() {
+            names.retain(|name| held.iter().any(|held| name == held));
+        }
+    }
     process["user"] = json!({"uid": identity.uid, "gid": identity.gid, "additionalGids": identity.groups, "umask": 0o022});
     if let Some(env) = process["env"].as_array_mut()
         && !env.iter().any(|variable| variable.as_str().is_some_and(|text| text.starts_with("HOME=")))
@@ -353,7 +348,7 @@ fn exec_in_child(
         Forked::Child => sys::exit_now(runtime.become_command(&command).code),
         Forked::Parent(child) => child,
     };
-    let code = exit_code(child);
+    let code = sys::wait_for(child).unwrap_or(128);
     let pid = read_pid(&pid_file);
     let _ = (std::fs::remove_file(&file), std::fs::remove_file(&pid_file));
     let (Some(pid), 0) = (pid, code) else {

@@ -225,7 +225,7 @@ impl Program {
                 super::tiny_init::run(child);
             }
             let _ = nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0));
-            let _ = nix::unistd::tcsetpgrp(std::io::stdin(), nix::unistd::getpgrp());
+            sys::take_foreground(std::io::stdin().as_fd());
         }
         let error = sys::exec(&path, &args, &env);
         let code = match error.raw_os_error() {

@@ -10,7 +10,7 @@ use super::error::{Doing, StepFailed};
 use super::external::{self, Runtime};
 use super::init::Inherited;
 use super::launch::{ExecSpec, Exit, Join, Joined, Launch, LogTarget};
-use super::sys::{self, Forked};
+use super::sys::{self, Ended, Forked};
 use super::{exec, init};
 use crate::logs::{Stream, writer::Writer};
 use nix::errno::Errno;
@@ -21,7 +21,6 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socket, socketpair};
 use nix::sys::stat::Mode;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{pipe2, read};
 use serde::Deserialize;
 use std::ffi::CString;
@@ -65,6 +64,7 @@ pub fn main(run_directory: &Path) -> i32 {
 
 fn run(directory: &Path) -> Result<(), StepFailed> {
     let Some(engine) = sys::inherited(ENGINE_FD) else { return Err(StepFailed::because("starting", "there is no engine")) };
+    sys::set_process_name();
     sys::prctl(libc::PR_SET_DUMPABLE, 0, 0).doing("hiding the process")?;
     // The kernel shall rather kill the container than the one who tells why it died.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
@@ -391,13 +391,7 @@ impl Monitor {
     fn reap(&mut self) -> Option<i32> {
         while let Ok(Some(_)) = self.signals.read_signal() {}
         let mut ended = None;
-        loop {
-            let (pid, code) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid.as_raw(), code),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid.as_raw(), 128 + signal as i32),
-                Ok(WaitStatus::StillAlive) | Err(_) => return ended,
-                Ok(_) => continue,
-            };
+        while let Some(Ended { pid, code }) = sys::reap() {
             if pid == self.init {
                 ended = Some(code);
             } else if let Some(at) = self.execs.iter().position(|e| e.pid == Some(pid) && e.status.is_none()) {
@@ -407,6 +401,7 @@ impl Monitor {
                 self.unmatched.push((pid, code));
             }
         }
+        ended
     }
 
     fn accept(&mut self) {

@@ -1,13 +1,16 @@
 //! The kernel calls of the runtime that neither std nor nix wraps. All `unsafe` of this room is in this file and below it.
 
 pub mod node;
+mod process;
 pub mod procfs;
 pub mod quota;
 pub mod regular;
 pub mod removal;
 
+pub use process::*;
+
 use nix::errno::Errno;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -26,29 +29,6 @@ fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     let fd = check(result)? as RawFd;
     // SAFETY: the kernel has just returned this descriptor and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// What `fork` returns.
-pub enum Forked {
-    Child,
-    Parent(i32),
-}
-
-/// `clone(2)` without a new stack: like fork, into new namespaces. `flags` are CLONE_NEW* and CLONE_PARENT.
-///
-/// # Errors
-/// The kernel's: EPERM without privilege, EAGAIN or ENOSPC at a limit.
-pub fn fork_into(flags: u64) -> io::Result<Forked> {
-    // SAFETY: with a null stack the child runs on a copy of the caller's, as after fork. The callers of this module are
-    // single-threaded processes (monitors), so no lock can be held by a thread that the child does not have.
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags | libc::SIGCHLD as u64, 0, 0, 0, 0) })?;
-    Ok(if pid == 0 { Forked::Child } else { Forked::Parent(pid as i32) })
-}
-
-/// Leaves the process without running destructors or exit handlers, as a forked child must.
-pub fn exit_now(code: i32) -> ! {
-    // SAFETY: _exit has no preconditions.
-    unsafe { libc::_exit(code) }
 }
 
 /// How `openat2` resolves a path.
@@ -222,22 +202,6 @@ pub fn make_writable(mount: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Joins all of a process's namespaces named by `flags` in one call (Linux 5.8).
-///
-/// # Errors
-/// The kernel's; ESRCH when the process is gone.
-pub fn join_namespaces(pidfd: BorrowedFd<'_>, flags: i32) -> io::Result<()> {
-    // SAFETY: plain integers and a borrowed descriptor.
-    check(unsafe { libc::syscall(libc::SYS_setns, pidfd.as_raw_fd(), flags) }).map(drop)
-}
-
-/// # Errors
-/// ESRCH when there is no such process.
-pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
-    // SAFETY: plain integers.
-    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
-}
-
 /// Marks every descriptor from `first` on close-on-exec, so that none can leak into a container.
 ///
 /// # Errors
@@ -332,80 +296,6 @@ pub fn install_seccomp(program: &[BpfInstruction]) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) }).map(drop)
 }
 
-/// `execve(2)`. Returns only on failure.
-pub fn exec(path: &Path, args: &[CString], env: &[CString]) -> io::Error {
-    let Ok(path) = cstr(path.as_os_str().as_bytes()) else { return io::Error::from_raw_os_error(libc::EINVAL) };
-    let pointers = |list: &[CString]| list.iter().map(|t| t.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>();
-    let (args, env) = (pointers(args), pointers(env));
-    // SAFETY: both arrays end with null and point to NUL-terminated strings that outlive the call.
-    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
-    io::Error::last_os_error()
-}
-
-/// Starts a program in a session of its own, with descriptor `3 + i` being `fds[i]` and standard streams on /dev/null.
-/// Uses posix_spawn, which does not copy the address space of a large parent.
-///
-/// # Errors
-/// The kernel's.
-pub fn spawn(program: &CStr, args: &[CString], fds: &[BorrowedFd<'_>]) -> io::Result<i32> {
-    // dup2 onto 3.. must not meet a source that lies there: move the sources out of the way first.
-    let floor = 3 + fds.len() as i32 + 8;
-    let sources: Vec<OwnedFd> = fds
-        .iter()
-        // SAFETY: F_DUPFD_CLOEXEC returns a new descriptor or -1.
-        .map(|fd| owned(libc::c_long::from(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, floor) })))
-        .collect::<io::Result<_>>()?;
-    let argv: Vec<_> = args.iter().map(|a| a.as_ptr().cast_mut()).chain([std::ptr::null_mut()]).collect();
-    let envp: [*mut libc::c_char; 1] = [std::ptr::null_mut()];
-    let mut actions = MaybeUninit::uninit();
-    let mut attributes = MaybeUninit::uninit();
-    let mut pid = 0;
-    // SAFETY: actions and attributes are initialised before use and destroyed after; argv and envp end with null and point
-    // to NUL-terminated strings; all outlive the call.
-    let result = unsafe {
-        libc::posix_spawn_file_actions_init(actions.as_mut_ptr());
-        libc::posix_spawnattr_init(attributes.as_mut_ptr());
-        for fd in 0..3 {
-            libc::posix_spawn_file_actions_addopen(actions.as_mut_ptr(), fd, c"/dev/null".as_ptr(), libc::O_RDWR, 0);
-        }
-        for (i, fd) in sources.iter().enumerate() {
-            libc::posix_spawn_file_actions_adddup2(actions.as_mut_ptr(), fd.as_raw_fd(), 3 + i as i32);
-        }
-        let mut none = MaybeUninit::uninit();
-        libc::sigemptyset(none.as_mut_ptr());
-        libc::posix_spawnattr_setsigmask(attributes.as_mut_ptr(), none.as_ptr());
-        let mut all = MaybeUninit::uninit();
-        libc::sigfillset(all.as_mut_ptr());
-        libc::posix_spawnattr_setsigdefault(attributes.as_mut_ptr(), all.as_ptr());
-        const POSIX_SPAWN_SETSID: i16 = 0x80;
-        let flags = POSIX_SPAWN_SETSID | (libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF) as i16;
-        libc::posix_spawnattr_setflags(attributes.as_mut_ptr(), flags);
-        let result = libc::posix_spawn(
-            &raw mut pid,
-            program.as_ptr(),
-            actions.as_ptr(),
-            attributes.as_ptr(),
-            argv.as_ptr(),
-            envp.as_ptr(),
-        );
-        libc::posix_spawn_file_actions_destroy(actions.as_mut_ptr());
-        libc::posix_spawnattr_destroy(attributes.as_mut_ptr());
-        result
-    };
-    if result == 0 { Ok(pid) } else { Err(io::Error::from_raw_os_error(result)) }
-}
-
-/// A descriptor that this process was given at its start. May be called once for each number.
-pub fn inherited(fd: RawFd) -> Option<OwnedFd> {
-    // SAFETY: fcntl tells whether the number is open; the caller has just been executed, so nobody else owns it.
-    unsafe {
-        if libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) < 0 {
-            return None;
-        }
-        Some(OwnedFd::from_raw_fd(fd))
-    }
-}
-
 /// Makes a terminal the controlling terminal of this session (TIOCSCTTY).
 ///
 /// # Errors
@@ -470,27 +360,6 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     Ok(())
 }
 
-/// Restores the default action of every signal and unblocks all: what a container's first process expects.
-pub fn reset_signals() {
-    // SAFETY: SIG_DFL is valid for every signal; failures (SIGKILL, SIGSTOP) are of no consequence.
-    unsafe {
-        for signal in 1..=64 {
-            libc::signal(signal, libc::SIG_DFL);
-        }
-        let mut none = MaybeUninit::uninit();
-        libc::sigemptyset(none.as_mut_ptr());
-        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
-    }
-}
-
-/// Ends the process as SIGPIPE does by default.
-pub fn end_by_sigpipe() -> ! {
-    reset_signals();
-    // The signal ends the process before `raise` returns.
-    let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGPIPE);
-    std::process::exit(128 + libc::SIGPIPE)
-}
-
 /// Sets the size of a pipe's buffer, in bytes; a refusal keeps the kernel's default.
 pub fn set_pipe_size(pipe: impl AsFd, bytes: i32) {
     // SAFETY: F_SETPIPE_SZ takes an integer.
@@ -546,12 +415,6 @@ pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: &[u64]) -> io::Res
         };
         check(libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attach, size_of::<Attach>())).map(drop)
     }
-}
-
-/// Sends a signal to the process of a pidfd; false when it is gone.
-pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> bool {
-    // SAFETY: a null siginfo asks for the default one.
-    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<u8>(), 0) == 0 }
 }
 
 /// The errno of an error, for messages that decide by it.

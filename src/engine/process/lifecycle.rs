@@ -55,6 +55,7 @@ pub fn socket_path(run_root: &Path) -> std::path::PathBuf {
 /// # Errors
 /// When another engine has one of the roots, or what it needs cannot be set up.
 pub fn run(config: Config, when_idle: WhenIdle, ready: impl FnOnce()) -> Result<(), EngineError> {
+    sys::set_process_name();
     if !nix::unistd::geteuid().is_root() {
         return Err(EngineError::Invalid("the engine needs root: run it with sudo, or as a systemd service".into()));
     }
