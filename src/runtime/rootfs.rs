@@ -7,7 +7,7 @@
 use super::error::{Doing, StepFailed};
 use super::launch::{ImageMount, Launch, Rootfs};
 use super::sys::{self, Beneath, Recursive};
-use super::targets::{Target, open_or_make, open_ordinary_directory, open_target};
+use super::targets::{Target, clean, open_or_make, open_ordinary_directory, open_target};
 use super::user::{self, Identity};
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -54,24 +54,28 @@ pub fn enter(launch: &Launch, shared: &Shared, remote: &Shared) -> Result<Entere
             None => attach_mount(root.as_fd(), entry, launch, remote)?,
         };
         kept.add(entry, mount);
-        if entry.destination() == Path::new("/dev") {
+        if is_dev(entry) && !is_bind(entry) {
             null = Some(populate_dev(root.as_fd())?);
         }
     }
+    let own_dev = null.is_some();
     for mount in &launch.images {
         attach_image(root.as_fd(), mount, launch)?;
     }
-    for device in linux.and_then(|l| l.devices().as_ref()).into_iter().flatten() {
+    // In a directory of the host's, nodes would be made on the host; it has its own.
+    for device in linux.and_then(|l| l.devices().as_ref()).into_iter().flatten().filter(|_| own_dev) {
         make_device(root.as_fd(), device)?;
     }
     let console = match launch.oci.process().as_ref().and_then(|p| p.terminal()) {
         Some(true) => Some(open_terminal(root.as_fd())?),
         _ => None,
     };
-    if let Some(null) = &null {
-        for path in linux.and_then(|l| l.masked_paths().as_ref()).into_iter().flatten() {
-            mask(root.as_fd(), Path::new(path), null.as_fd())?;
-        }
+    let null = match null {
+        Some(own) => own,
+        None => open("/dev/null", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing("opening /dev/null")?,
+    };
+    for path in linux.and_then(|l| l.masked_paths().as_ref()).into_iter().flatten() {
+        mask(root.as_fd(), Path::new(path), null.as_fd())?;
     }
     for path in linux.and_then(|l| l.readonly_paths().as_ref()).into_iter().flatten() {
         make_readonly(root.as_fd(), Path::new(path))?;
@@ -80,6 +84,15 @@ pub fn enter(launch: &Launch, shared: &Shared, remote: &Shared) -> Result<Entere
     let identity = user::lookup(root.as_fd(), &launch.user, &launch.group_add)?;
     pivot(root.as_fd())?;
     Ok(Entered { identity, console, kept: kept.finish()? })
+}
+
+/// Whether a mount is the container's /dev.
+fn is_dev(entry: &Mount) -> bool {
+    clean(entry.destination()) == Path::new("dev")
+}
+
+fn is_bind(entry: &Mount) -> bool {
+    entry.options().iter().flatten().any(|option| option == "bind" || option == "rbind")
 }
 
 /// Mounts that others may share, by their descriptors: no container can put anything else in the place of one.
@@ -157,7 +170,7 @@ pub fn stage(launch: &Launch, mut shared: Shared) -> Result<Staged, StepFailed> 
     for entry in launch.oci.mounts().iter().flatten() {
         let destination = entry.destination();
         let options = entry.options().clone().unwrap_or_default();
-        let bind = options.iter().any(|o| o == "bind" || o == "rbind");
+        let bind = is_bind(entry);
         let made = match shared.iter().position(|(shared, _)| destination == shared) {
             Some(at) => Some(shared.swap_remove(at).1),
             None if !bind && launch.kept.contains(destination) => {
@@ -411,7 +424,7 @@ fn attach_mount(root: BorrowedFd<'_>, entry: &Mount, launch: &Launch, remote: &S
     if fstype == "cgroup" {
         return mount_cgroups(root, destination, attributes, launch).map(|()| None);
     }
-    let bind = options.iter().any(|o| o == "bind" || o == "rbind");
+    let bind = is_bind(entry);
     let (mounted, recursive, kind) = if bind {
         let (tree, recursive) = bind_tree(entry, launch)?;
         let directory = is_directory(tree.as_fd()).doing(doing())?;

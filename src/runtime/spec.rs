@@ -1,6 +1,7 @@
 //! Docker's defaults as an OCI runtime configuration.
 
 use super::capabilities::Capabilities;
+use super::targets::clean;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -252,11 +253,21 @@ fn mounts(settings: &Settings) -> Vec<Value> {
     }
     // A mount below another must come after it, whatever order they were written in.
     users.sort_by_key(|(depth, _)| *depth);
-    // A mount of the user's takes the place of a default one.
-    let taken: Vec<&str> = users.iter().filter_map(|(_, m)| m["destination"].as_str()).collect();
-    list.retain(|m| !m["destination"].as_str().is_some_and(|d| d != "/dev" && taken.contains(&d)));
-    list.extend(users.into_iter().map(|(_, m)| m));
-    list
+    // A mount of the user's takes the place of a default one. A directory of the host's for
+    // /dev has all that belongs there, but for the container's own shared memory.
+    let taken: Vec<PathBuf> = users.iter().filter_map(|(_, m)| m["destination"].as_str()).map(|d| clean(Path::new(d))).collect();
+    let theirs = settings.mounts.iter().any(|mount| clean(Path::new(&mount.destination)) == Path::new("dev"));
+    list.retain(|m| {
+        let destination = clean(Path::new(m["destination"].as_str().unwrap_or_default()));
+        let of_theirs = theirs && destination.starts_with("dev") && destination != Path::new("dev/shm");
+        !(taken.contains(&destination) || of_theirs)
+    });
+    // A tmpfs for /dev is there before what every container has in it.
+    let (dev, users): (Vec<_>, Vec<_>) = users
+        .into_iter()
+        .map(|(_, m)| m)
+        .partition(|m| m["destination"].as_str().map(Path::new).map(clean) == Some("dev".into()));
+    dev.into_iter().chain(list).chain(users).collect()
 }
 
 /// Limits alone, in OCI's form.

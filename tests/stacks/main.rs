@@ -14,5 +14,6 @@ mod networks;
 mod scenarios;
 mod services;
 mod sources;
+mod starting;
 mod support;
 mod wordpress;
