@@ -72,7 +72,7 @@ class Scenario:
         """What is broken off. Returns what ran."""
 
     def after_crash(self, lab):
-        """What must hold at once: a complaint or None."""
+        """What must hold before anything else is done: a complaint or None."""
 
     def wrong(self, lab):
         """What differs from the state that is wanted: a complaint or None."""
@@ -338,7 +338,8 @@ def attempt(lab, scenario, k, action):
             back = lab("container", "ls")
             if back.code != 0:
                 raise Violation(f"the next command: {back!r}")
-            complaint = scenario.after_crash(lab)
+            # What was half done is ended beside other commands.
+            complaint = eventually(lambda: scenario.after_crash(lab), 10)
             if complaint:
                 raise Violation(f"after the crash: {complaint}")
         else:

@@ -17,6 +17,7 @@ use crate::network::firewall::Wall;
 use crate::network::netlink::Netlink;
 use crate::network::{NetworkError, link};
 use indexmap::IndexMap;
+use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -276,7 +277,7 @@ impl Engine {
             internal: new.internal,
             labels: new.labels.clone(),
         };
-        self.raise_bridge(&record).inspect_err(|_| self.drop_bridge(&record))?;
+        self.raise_bridge(&record).inspect_err(|_| self.drop_half_made(&record))?;
         networks.insert(record.id.clone(), record.clone());
         let result = self
             .write_walls(&networks)
@@ -286,7 +287,7 @@ impl Engine {
         }
         if let Err(error) = result {
             networks.shift_remove(&record.id);
-            self.drop_bridge(&record);
+            self.drop_half_made(&record);
             return Err(error);
         }
         self.names.set_network(&record.id, &record.name, record.internal);
@@ -337,18 +338,30 @@ impl Engine {
         self.config.run_root.join("networks")
     }
 
-    fn drop_bridge(&self, record: &NetworkRecord) {
-        if record.driver == NetworkDriver::Bridge {
-            self.drop_links(&record.id);
+    fn drop_bridge(&self, record: &NetworkRecord) -> Result<(), EngineError> {
+        if record.driver != NetworkDriver::Bridge {
+            return Ok(());
+        }
+        let failed = |source| NetworkError::Kernel { network: record.name.clone(), doing: "removing its bridge", source };
+        Ok(self.drop_links(&record.id).map_err(failed)?)
+    }
+
+    /// As [`Engine::drop_bridge`] for a network that is not known yet: what cannot be removed is left to the next engine.
+    fn drop_half_made(&self, record: &NetworkRecord) {
+        if let Err(error) = self.drop_bridge(record) {
+            tracing::error!("{error}");
         }
     }
 
-    /// Removes a network's bridge and what is on it.
-    fn drop_links(&self, id: &str) {
-        if let Ok(netlink) = Netlink::route() {
-            let _ = netlink.send(&[link::delete_group(NetworkRecord::group_of(id))]);
-            let _ = std::fs::remove_file(self.raised().join(id));
+    /// Removes a network's bridge and what is on it; that there is none is fine.
+    fn drop_links(&self, id: &str) -> io::Result<()> {
+        match Netlink::route()?.send(&[link::delete_group(NetworkRecord::group_of(id))]) {
+            Err((_, error)) if error.raw_os_error() != Some(libc::ENODEV) => return Err(error),
+            _ => {}
         }
+        // What stays behind names a bridge that is gone: the next engine removes it again, which does nothing.
+        let _ = std::fs::remove_file(self.raised().join(id));
+        Ok(())
     }
 
     /// Removes the bridges of networks that no record has: an engine was killed while it made or removed them.
@@ -360,7 +373,9 @@ impl Engine {
                 tracing::warn!(
                     "the bridge of the network {id} is removed: an engine was killed before it had made or removed it"
                 );
-                self.drop_links(&id);
+                if let Err(error) = self.drop_links(&id) {
+                    tracing::error!("removing the bridge of the network {id}: {error}");
+                }
             }
         }
     }
@@ -407,20 +422,20 @@ impl Engine {
         let mut others = networks.clone();
         others.shift_remove(&record.id);
         // In this order: a network without a bridge or a manifest gets one, and one without a record is found again.
-        let walls = self.write_walls(&others);
-        self.drop_bridge(&record);
-        let _ = std::fs::remove_file(self.network_manifest(&record.id));
-        if let Err(error) = self.journal.delete(&format!("network/{}", record.id)) {
+        let removed = self.write_walls(&others).and_then(|()| self.drop_bridge(&record)).and_then(|()| {
+            self.remove_network_manifest(&record.id)?;
+            self.journal.delete(&format!("network/{}", record.id)).map_err(state_error)
+        });
+        if let Err(error) = removed {
             self.write_network_manifest(&record);
             if let Err(error) = self.raise_bridge(&record).and_then(|()| self.write_walls(&networks)) {
                 tracing::error!("the network {} is there without its bridge or its rules: {error}", record.name);
             }
-            return Err(state_error(error));
+            return Err(error);
         }
         *networks = others;
         drop(networks);
         self.names.remove_network(&record.id);
-        walls?;
         self.emit("network", "destroy", &record.id, [("name".to_string(), record.name.clone())].into());
         Ok(())
     }

@@ -455,6 +455,19 @@ impl Engine {
         }
     }
 
+    /// Forgets what a network was made with: with it the network would be found again.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(super) fn remove_network_manifest(&self, id: &str) -> Result<(), EngineError> {
+        match std::fs::remove_file(self.network_manifest(id)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(EngineError::io("removing a network's manifest")(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Compares the records of a kind with the directories that there are.
     fn find_directories<T: Serialize>(
         &self,
