@@ -1,6 +1,7 @@
 //! `/containers`: Docker's calls about containers.
 
 use super::reply::{self, Query, Reply};
+use super::types::{ContainerCreate, HostConfig};
 use crate::engine::containers::parse_signal;
 use crate::engine::record::{ContainerRecord, DeviceSpec, MountKind, MountSpec, NetworkMode, RestartPolicy, Sharing, Status};
 use crate::engine::recovery::{Kind, Unknown};
@@ -461,26 +462,13 @@ pub async fn prune(engine: &Arc<Engine>, query: &Query) -> Reply {
 /// `POST /containers/{id}/update`: limits and the restart policy, of what the body names.
 pub async fn update(engine: &Arc<Engine>, id: &str, request: Request<Incoming>) -> Reply {
     let container = engine.container(id)?;
-    let body: Value = reply::json_body(request).await?;
-    let policy = match body["RestartPolicy"]["Name"].as_str().filter(|name| !name.is_empty()) {
-        Some(_) => Some(super::spec::restart_policy(&body)?),
-        None => None,
-    };
+    let body: HostConfig = reply::json_body(request).await?;
+    let named = !body.restart_policy.name.is_empty();
+    let policy = named.then(|| super::spec::restart_policy(&body.restart_policy)).transpose()?;
+    let mut resources = container.record().spec.resources;
+    super::spec::update(&mut resources, &body)?;
     engine.update_limits(&container, |spec| {
-        let number = |key: &str| body[key].as_i64().filter(|n| *n != 0);
-        let limits = &mut spec.resources;
-        limits.memory = number("Memory").or(limits.memory);
-        limits.memory_reservation = number("MemoryReservation").or(limits.memory_reservation);
-        limits.memory_swap = number("MemorySwap").or(limits.memory_swap);
-        limits.cpus = number("NanoCpus").map(|n| n as f64 / 1e9).or(limits.cpus);
-        limits.cpu_shares = number("CpuShares").map(|n| n as u64).or(limits.cpu_shares);
-        limits.cpu_quota = number("CpuQuota").or(limits.cpu_quota);
-        limits.cpu_period = number("CpuPeriod").map(|n| n as u64).or(limits.cpu_period);
-        limits.pids = number("PidsLimit").or(limits.pids);
-        limits.blkio.weight = number("BlkioWeight").map(|n| n as u16).or(limits.blkio.weight);
-        let text = |key: &str| body[key].as_str().filter(|t| !t.is_empty()).map(str::to_string);
-        limits.cpuset = text("CpusetCpus").or(limits.cpuset.take());
-        limits.cpuset_mems = text("CpusetMems").or(limits.cpuset_mems.take());
+        spec.resources = resources;
         spec.restart = policy.unwrap_or(spec.restart);
     })?;
     engine.sync().await?;
@@ -489,8 +477,12 @@ pub async fn update(engine: &Arc<Engine>, id: &str, request: Request<Incoming>) 
 
 /// `POST /containers/create`, with the settings that wharf acts on.
 pub async fn create(engine: &Arc<Engine>, query: &Query, request: Request<Incoming>) -> Reply {
-    let body: Value = reply::json_body(request).await?;
-    let spec = super::spec::of(&|name| Ok(engine.container(name)?.record()), &body)?;
+    let body: ContainerCreate = reply::json_body(request).await?;
+    let volumes = super::spec::volumes_to_make(&body);
+    let spec = super::spec::of(|name| Ok(engine.container(name)?.record()), body)?;
+    for volume in volumes {
+        engine.create_volume(volume)?;
+    }
     let name = query.get("name").map(str::to_string);
     let name = name.unwrap_or_else(|| format!("wharf-{}", Timestamp::now().as_nanosecond()));
     let container = engine.create(&name, spec)?;

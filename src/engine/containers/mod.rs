@@ -106,8 +106,13 @@ impl Engine {
         }
         announced.push(self.network_uses.announce(DEFAULT_NETWORK));
         if spec.network_mode == NetworkMode::Bridge && spec.networks.is_empty() {
-            self.make_default_network()?;
             spec.networks.push(EndpointSpec { network: DEFAULT_NETWORK.into(), ..EndpointSpec::default() });
+        }
+        if spec.networks.iter().any(|endpoint| endpoint.network == DEFAULT_NETWORK) {
+            self.make_default_network()?;
+        }
+        if spec.as_created.publish_all_ports {
+            spec.publish_exposed(&image.facts().exposed_ports);
         }
         for mount in spec.mounts.iter_mut().filter(|m| m.kind == MountKind::Image) {
             mount.layers = self.image(&mount.source)?.1.layers;
@@ -667,6 +672,7 @@ impl Image {
                 start_interval: number("StartInterval"),
                 retries: number("Retries") as u32,
             }),
+            exposed_ports: config.exposed_ports().clone().unwrap_or_default(),
         }
     }
 }

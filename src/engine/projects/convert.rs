@@ -1,5 +1,13 @@
 //! A Compose service as the specification of a container, with Docker Compose's labels.
 
+<<<<<<< HEAD:src/engine/projects/convert.rs
+=======
+use super::networks::{NewPool, interface_sysctls};
+use super::record::{
+    AsCreated, BlkioSpec, ContainerSpec, DeviceSpec, EndpointSpec, FileSpec, HealthSpec, HookSpec, LogSpec, MountKind, MountSpec,
+    NetworkMode, PortSpec, PreStartSpec, ResourceSpec, RestartPolicy, Sharing,
+};
+>>>>>>> 4946e4a (Docker's request bodies are types, converted section by section):src/engine/convert.rs
 use crate::compose::model::{
     FileMount, FileObject, Hook, IpamConfig, Project, Service, ServiceNetwork, ServiceVolume, Throttle, Ulimit,
 };
@@ -168,6 +176,7 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
     let nanos = |text: Option<&String>| text.and_then(|text| units::duration(text)).filter(|nanos| *nanos > 0);
     let grace = service.stop_grace_period.as_deref().and_then(units::duration);
     Ok(ContainerSpec {
+        as_created: AsCreated::default(),
         image: service.image.clone().unwrap_or_default(),
         entrypoint: service.entrypoint.clone(),
         command: service.command.clone(),

@@ -25,6 +25,8 @@ pub struct ImageConfig {
     pub working_dir: String,
     pub stop_signal: Option<String>,
     pub health: Option<HealthSpec>,
+    /// `80/tcp`.
+    pub exposed_ports: Vec<String>,
 }
 
 /// A container.
