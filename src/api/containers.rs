@@ -3,7 +3,9 @@
 use super::reply::{self, Query, Reply};
 use super::types::{ContainerCreate, HostConfig};
 use crate::engine::containers::parse_signal;
-use crate::engine::record::{ContainerRecord, DeviceSpec, MountKind, MountSpec, NetworkMode, RestartPolicy, Sharing, Status};
+use crate::engine::record::{
+    ContainerRecord, ContainerSpec, DeviceSpec, MountKind, MountSpec, NetworkMode, RestartPolicy, Sharing, Status,
+};
 use crate::engine::recovery::{Kind, Unknown};
 use crate::engine::{Engine, EngineError};
 use crate::network::link::mac_of;
@@ -280,7 +282,7 @@ pub fn inspect(engine: &Engine, id: &str) -> Reply {
             "StopSignal": spec.stop_signal,
             "StopTimeout": spec.stop_timeout,
         },
-        "HostConfig": host_config(&record, &bindings),
+        "HostConfig": host_config(&record),
         "Mounts": mounts(engine, &record),
         "NetworkSettings": {"Ports": bindings, "Networks": endpoints(engine, &record)},
     });
@@ -288,7 +290,7 @@ pub fn inspect(engine: &Engine, id: &str) -> Reply {
 }
 
 /// What of a container is about its host.
-fn host_config(record: &ContainerRecord, bindings: &serde_json::Map<String, Value>) -> Value {
+fn host_config(record: &ContainerRecord) -> Value {
     let spec = &record.spec;
     let retries = if let RestartPolicy::OnFailure { max } = spec.restart { max } else { 0 };
     let mut config = json!({
@@ -331,12 +333,28 @@ fn host_config(record: &ContainerRecord, bindings: &serde_json::Map<String, Valu
         "BlkioWeight": spec.resources.blkio.weight.unwrap_or(0),
         "DeviceCgroupRules": spec.device_cgroup_rules,
         "Devices": spec.devices.iter().map(device).collect::<Vec<_>>(),
-        "PortBindings": bindings,
+        "PortBindings": asked_bindings(spec),
     });
     if let (Some(config), Value::Object(limits)) = (config.as_object_mut(), limits) {
         config.extend(limits);
     }
     config
+}
+
+/// The bindings that were asked for, whatever is bound.
+fn asked_bindings(spec: &ContainerSpec) -> Value {
+    let mut bindings: IndexMap<String, Vec<Value>> = IndexMap::new();
+    for port in &spec.ports {
+        let published = match port.published {
+            (0, 0) => String::new(),
+            (first, last) if first == last => first.to_string(),
+            (first, last) => format!("{first}-{last}"),
+        };
+        let host_ip = port.host_ip.map(|ip| ip.to_string()).unwrap_or_default();
+        let list = bindings.entry(format!("{}/{}", port.target, port.protocol)).or_default();
+        list.push(json!({"HostIp": host_ip, "HostPort": published}));
+    }
+    json!(bindings)
 }
 
 fn sharing(sharing: &Sharing, own: &str) -> String {

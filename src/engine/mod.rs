@@ -257,6 +257,6 @@ impl Engine {
 }
 
 /// 256 random bits in hexadecimal: an id of a container or a network.
-fn new_id() -> std::io::Result<String> {
+pub(crate) fn new_id() -> std::io::Result<String> {
     crate::random::hex::<32>()
 }

@@ -18,7 +18,9 @@ pub(super) fn of(check: &HealthConfig) -> Result<Option<HealthSpec>, EngineError
     let retries = u32::try_from(check.retries).map_err(|_| invalid("Retries in Healthcheck cannot be negative"))?;
     match check.test.first().map(String::as_str) {
         None | Some("") | Some("NONE" | "CMD" | "CMD-SHELL") => {}
-        Some(other) => return Err(invalid(format!("unknown type of test in Healthcheck: `{other}`: write CMD, CMD-SHELL or NONE"))),
+        Some(other) => {
+            return Err(invalid(format!("unknown type of test in Healthcheck: `{other}`: write CMD, CMD-SHELL or NONE")));
+        }
     }
     let spec = HealthSpec {
         test: check.test.iter().filter(|word| !(check.test.len() == 1 && word.is_empty())).cloned().collect(),

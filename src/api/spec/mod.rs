@@ -264,9 +264,7 @@ pub fn restart_policy(policy: &RestartPolicyConfig) -> Result<RestartPolicy, Eng
 /// A path from the root of the control groups.
 fn cgroup_parent(parent: &str) -> Result<Option<String>, EngineError> {
     match parent.split('/').any(|part| part == "..") {
-        true => Err(invalid(format!(
-            "the cgroup parent `{parent}` is a path from the root of the control groups, without `..`"
-        ))),
+        true => Err(invalid(format!("the cgroup parent `{parent}` is a path from the root of the control groups, without `..`"))),
         false => Ok(text(parent)),
     }
 }
@@ -367,7 +365,8 @@ mod tests {
     fn unmasked_paths_are_an_option_of_security() {
         let spec = spec_of(json!({"HostConfig": {"MaskedPaths": [], "ReadonlyPaths": []}})).expect("a body");
         assert_eq!(spec.security_opt, ["systempaths=unconfined"]);
-        let spec = spec_of(json!({"HostConfig": {"MaskedPaths": ["/proc/kcore"], "ReadonlyPaths": ["/proc/sys"]}})).expect("a body");
+        let spec =
+            spec_of(json!({"HostConfig": {"MaskedPaths": ["/proc/kcore"], "ReadonlyPaths": ["/proc/sys"]}})).expect("a body");
         assert!(spec.security_opt.is_empty());
     }
 }

@@ -240,7 +240,8 @@ pub fn volumes_to_make(create: &ContainerCreate) -> Vec<NewVolume> {
         let options = mount.volume_options.as_ref()?;
         let driver_options = options.driver_config.as_ref().map(|driver| driver.options.clone()).unwrap_or_default();
         let named = !mount.source.is_empty() && matches!(mount.kind.as_str(), "" | "volume");
-        let new = NewVolume { name: mount.source.clone(), labels: options.labels.clone(), options: driver_options, anonymous: false };
+        let new =
+            NewVolume { name: mount.source.clone(), labels: options.labels.clone(), options: driver_options, anonymous: false };
         (named && !(new.labels.is_empty() && new.options.is_empty())).then_some(new)
     };
     create.host_config.mounts.iter().filter_map(described).collect()
@@ -256,18 +257,24 @@ mod tests {
     fn binds_are_read() {
         let spec = spec_of(json!({"HostConfig": {"Binds": [
             "/tmp:/a:ro,rshared", "data:/b/../c/:nocopy,z", "/anonymous", "/x:/y"
-        ]}})).expect("a body");
+        ]}}))
+        .expect("a body");
         let seen: Vec<_> = spec
             .mounts
             .iter()
-            .map(|m| (m.kind, m.source.as_str(), m.target.as_str(), m.read_only, m.propagation.as_deref(), m.no_copy, m.anonymous))
+            .map(|m| {
+                (m.kind, m.source.as_str(), m.target.as_str(), m.read_only, m.propagation.as_deref(), m.no_copy, m.anonymous)
+            })
             .collect();
-        assert_eq!(seen, [
-            (MountKind::Bind, "/tmp", "/a", true, Some("rshared"), false, false),
-            (MountKind::Volume, "data", "/c", false, None, true, false),
-            (MountKind::Volume, "", "/anonymous", false, None, false, true),
-            (MountKind::Bind, "/x", "/y", false, None, false, false),
-        ]);
+        assert_eq!(
+            seen,
+            [
+                (MountKind::Bind, "/tmp", "/a", true, Some("rshared"), false, false),
+                (MountKind::Volume, "data", "/c", false, None, true, false),
+                (MountKind::Volume, "", "/anonymous", false, None, false, true),
+                (MountKind::Bind, "/x", "/y", false, None, false, false),
+            ]
+        );
     }
 
     #[test]
@@ -284,7 +291,8 @@ mod tests {
             {"Type": "volume", "Target": "/b", "VolumeOptions": {"Labels": {"k": "v"}}},
             {"Type": "volume", "Source": "v", "Target": "/c", "VolumeOptions": {"Subpath": "s"}},
             {"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"SizeBytes": 4096, "Mode": 0o700}},
-        ]}})).expect("a body");
+        ]}}))
+        .expect("a body");
         assert_eq!((spec.mounts[0].propagation.as_deref(), spec.mounts[0].not_recursive), (Some("rslave"), true));
         assert_eq!((spec.mounts[1].anonymous, spec.mounts[1].labels.len()), (true, 1));
         assert_eq!(spec.mounts[2].subpath.as_deref(), Some("s"));
@@ -307,12 +315,18 @@ mod tests {
             (json!({"HostConfig": {"Binds": ["/a:/x", "/b:/x/"]}}), "Duplicate mount point: /x"),
             (json!({"Volumes": {"a": {}}}), "invalid volume specification: 'a'"),
             (json!({"HostConfig": {"Tmpfs": {"run": ""}}}), "must be absolute"),
-            (mount(json!({"Type": "bind", "Source": "/no/such/path", "Target": "/a"})), "bind source path does not exist: /no/such/path"),
+            (
+                mount(json!({"Type": "bind", "Source": "/no/such/path", "Target": "/a"})),
+                "bind source path does not exist: /no/such/path",
+            ),
             (mount(json!({"Type": "bind", "Target": "/a"})), "field Source must not be empty"),
             (mount(json!({"Type": "volume", "Source": "v"})), "field Target must not be empty"),
             (mount(json!({"Type": "volume", "Target": "/a", "TmpfsOptions": {}})), "TmpfsOptions must not be specified"),
             (mount(json!({"Type": "npipe", "Source": "v", "Target": "/a"})), "mount type unknown: \"npipe\""),
-            (mount(json!({"Type": "bind", "Source": "/tmp", "Target": "/a", "BindOptions": {"Propagation": "x"}})), "invalid propagation"),
+            (
+                mount(json!({"Type": "bind", "Source": "/tmp", "Target": "/a", "BindOptions": {"Propagation": "x"}})),
+                "invalid propagation",
+            ),
         ]);
     }
 }

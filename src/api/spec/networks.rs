@@ -168,10 +168,9 @@ mod tests {
 
     #[test]
     fn addresses_are_read_or_refused() {
-        let of = |settings: Value| {
-            json!({"HostConfig": {"NetworkMode": "n"}, "NetworkingConfig": {"EndpointsConfig": {"n": settings}}})
-        };
-        let spec = spec_of(of(json!({"MacAddress": "02:00:00:00:00:01", "IPAMConfig": {"IPv4Address": "10.0.0.2"}}))).expect("a body");
+        let of = |settings: Value| json!({"HostConfig": {"NetworkMode": "n"}, "NetworkingConfig": {"EndpointsConfig": {"n": settings}}});
+        let spec =
+            spec_of(of(json!({"MacAddress": "02:00:00:00:00:01", "IPAMConfig": {"IPv4Address": "10.0.0.2"}}))).expect("a body");
         assert_eq!(spec.networks[0].mac_address, Some([2, 0, 0, 0, 0, 1]));
         assert_eq!(spec.networks[0].ipv4_address.map(|a| a.to_string()).as_deref(), Some("10.0.0.2"));
         let spec = spec_of(json!({"MacAddress": "02-00-00-00-00-02"})).expect("the older place");

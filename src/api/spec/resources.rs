@@ -74,9 +74,7 @@ fn check(host: &HostConfig, unlimited: bool) -> Result<(), EngineError> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from) as i64;
     let refused = match () {
         () if memory != 0 && memory < LEAST_MEMORY => "Minimum memory limit allowed is 6MB",
-        () if memory > 0 && swap > 0 && swap < memory => {
-            "Minimum memoryswap limit should be larger than memory limit, see usage"
-        }
+        () if memory > 0 && swap > 0 && swap < memory => "Minimum memoryswap limit should be larger than memory limit, see usage",
         () if unlimited && swap > 0 => "You should always set the Memory limit when using Memoryswap limit, see usage",
         () if reservation > 0 && reservation < LEAST_MEMORY => "Minimum memory reservation allowed is 6MB",
         () if memory > 0 && reservation > 0 && memory < reservation => {
@@ -118,9 +116,7 @@ pub(super) fn shm_size(host: &HostConfig) -> Result<Option<u64>, EngineError> {
 
 pub(super) fn oom_score_adj(host: &HostConfig) -> Result<i32, EngineError> {
     let adjustment = i32::try_from(host.oom_score_adj).ok().filter(|n| (-1000..=1000).contains(n));
-    adjustment.ok_or_else(|| {
-        invalid(format!("Invalid value {}, range for oom score adj is [-1000, 1000]", host.oom_score_adj))
-    })
+    adjustment.ok_or_else(|| invalid(format!("Invalid value {}, range for oom score adj is [-1000, 1000]", host.oom_score_adj)))
 }
 
 pub(super) fn devices(host: &HostConfig) -> Result<Vec<DeviceSpec>, EngineError> {
@@ -166,7 +162,8 @@ mod tests {
 
     #[test]
     fn an_update_changes_what_it_names() {
-        let mut resources = ResourceSpec { memory: Some(64 << 20), pids: Some(5), cpu_shares: Some(7), ..ResourceSpec::default() };
+        let mut resources =
+            ResourceSpec { memory: Some(64 << 20), pids: Some(5), cpu_shares: Some(7), ..ResourceSpec::default() };
         let host = HostConfig { pids_limit: Some(0), cpu_shares: 9, memory_swap: 128 << 20, ..HostConfig::default() };
         update(&mut resources, &host).expect("an update");
         assert_eq!((resources.memory, resources.pids, resources.cpu_shares), (Some(64 << 20), None, Some(9)));

@@ -113,7 +113,8 @@ mod tests {
 
     #[test]
     fn null_is_the_default_and_unknown_fields_are_ignored() {
-        let body = br#"{"Image": "a", "Env": null, "HostConfig": {"Memory": null, "Binds": null, "Later": [1]}, "Volumes": {"/v": {}}}"#;
+        let body =
+            br#"{"Image": "a", "Env": null, "HostConfig": {"Memory": null, "Binds": null, "Later": [1]}, "Volumes": {"/v": {}}}"#;
         let create: ContainerCreate = parse(body).expect("a body");
         assert_eq!((create.image.as_str(), create.host_config.memory, create.env.len()), ("a", 0, 0));
         assert!(create.volumes.contains_key("/v"));
@@ -126,10 +127,16 @@ mod tests {
         let cases: [(&str, &[&str]); 9] = [
             (r#"{"HostConfig": {"Memory": "64m"}}"#, &["HostConfig.Memory", "\"64m\""]),
             (r#"{"HostConfig": {"Binds": "/a:/b"}}"#, &["HostConfig.Binds"]),
-            (r#"{"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": 80}]}}}"#, &["HostConfig.PortBindings.80/tcp[0].HostPort"]),
+            (
+                r#"{"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": 80}]}}}"#,
+                &["HostConfig.PortBindings.80/tcp[0].HostPort"],
+            ),
             (r#"{"Cmd": 5}"#, &["Cmd", "a string or a list of strings"]),
             (r#"{"Env": ["A=1", 2]}"#, &["Env[1]"]),
-            (r#"{"NetworkingConfig": {"EndpointsConfig": {"n": {"IPAMConfig": {"IPv4Address": 1}}}}}"#, &["EndpointsConfig.n.IPAMConfig.IPv4Address"]),
+            (
+                r#"{"NetworkingConfig": {"EndpointsConfig": {"n": {"IPAMConfig": {"IPv4Address": 1}}}}}"#,
+                &["EndpointsConfig.n.IPAMConfig.IPv4Address"],
+            ),
             ("{\"Cmd\"", &["invalid JSON"]),
             ("{} {}", &["after JSON"]),
             ("", &["EOF"]),

@@ -1,20 +1,12 @@
 //! A Compose service as the specification of a container, with Docker Compose's labels.
 
-<<<<<<< HEAD:src/engine/projects/convert.rs
-=======
-use super::networks::{NewPool, interface_sysctls};
-use super::record::{
-    AsCreated, BlkioSpec, ContainerSpec, DeviceSpec, EndpointSpec, FileSpec, HealthSpec, HookSpec, LogSpec, MountKind, MountSpec,
-    NetworkMode, PortSpec, PreStartSpec, ResourceSpec, RestartPolicy, Sharing,
-};
->>>>>>> 4946e4a (Docker's request bodies are types, converted section by section):src/engine/convert.rs
 use crate::compose::model::{
     FileMount, FileObject, Hook, IpamConfig, Project, Service, ServiceNetwork, ServiceVolume, Throttle, Ulimit,
 };
 use crate::compose::units;
 use crate::engine::networks::{NewPool, interface_sysctls};
 use crate::engine::record::{
-    BlkioSpec, ContainerSpec, DeviceSpec, EndpointSpec, FileSpec, HealthSpec, HookSpec, LogSpec, MountKind, MountSpec,
+    AsCreated, BlkioSpec, ContainerSpec, DeviceSpec, EndpointSpec, FileSpec, HealthSpec, HookSpec, LogSpec, MountKind, MountSpec,
     NetworkMode, PortSpec, PreStartSpec, ResourceSpec, RestartPolicy, Sharing,
 };
 use crate::plan::config_hash;
