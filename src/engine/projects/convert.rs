@@ -52,7 +52,8 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
         let policy = service.deploy.as_ref().and_then(|d| d.restart_policy.as_ref());
         let most = policy.and_then(|p| p.max_attempts).map(|most| format!(":{most}")).unwrap_or_default();
         match policy.and_then(|p| p.condition.as_deref()) {
-            Some("any") => "always".into(),
+            Some("any" | "always") => "always".into(),
+            Some("unless-stopped") => "unless-stopped".into(),
             Some("on-failure") => format!("on-failure{most}"),
             _ => "no".into(),
         }
