@@ -243,6 +243,10 @@ impl Engine {
     }
 
     fn emit(&self, kind: &'static str, action: impl Into<String>, id: &str, attributes: IndexMap<String, String>) {
+        // Containers and the network of builds are nobody's business.
+        if images::build::is_build_id(id) || attributes.get("container").is_some_and(|id| images::build::is_build_id(id)) {
+            return;
+        }
         self.events.tell(Event::now(kind, action.into(), id, attributes));
     }
 

@@ -114,6 +114,7 @@ pub fn network(create: NetworkCreate) -> Result<NewNetwork, EngineError> {
         return Err(invalid(format!("could not find plugin {} for ipam: wharf has the driver `default`", ipam.driver)));
     }
     Ok(NewNetwork {
+        of_builds: false,
         name: create.name,
         pools: ipam.config.into_iter().map(pool).collect(),
         ipv4: create.enable_ipv4.unwrap_or(true),

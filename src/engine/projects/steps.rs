@@ -107,6 +107,7 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
             let mut labels = network.labels.clone();
             labels.extend(context.labels(convert::LABEL_NETWORK, key));
             let new = NewNetwork {
+                of_builds: false,
                 name: network.name.clone(),
                 pools: network.ipam.config.iter().map(convert::pool).collect(),
                 ipv4: network.enable_ipv4.unwrap_or(true),

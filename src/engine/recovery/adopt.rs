@@ -38,9 +38,7 @@ impl Engine {
         // With something missing, nothing is removed.
         let may_remove = !self.is_incomplete();
         self.recover_replacements(may_remove).await;
-        if may_remove {
-            self.remove_build_steps().await;
-        }
+        self.remove_build_steps().await;
     }
 
     async fn adopt_container(self: &Arc<Self>, container: Arc<Container>) {
