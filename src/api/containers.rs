@@ -116,12 +116,7 @@ fn summary(engine: &Engine, record: &ContainerRecord) -> Value {
 }
 
 fn command(record: &ContainerRecord) -> Vec<String> {
-    let entrypoint = record.spec.entrypoint.clone().unwrap_or_else(|| record.image.entrypoint.clone());
-    let command = match (&record.spec.command, &record.spec.entrypoint) {
-        (Some(command), _) => command.clone(),
-        (None, Some(_)) => Vec::new(),
-        (None, None) => record.image.command.clone(),
-    };
+    let (entrypoint, command) = record.entrypoint_and_command();
     [entrypoint, command].concat()
 }
 
@@ -255,6 +250,7 @@ pub fn inspect(engine: &Engine, id: &str) -> Reply {
             .collect();
         state["Health"] = json!({"Status": health.status.as_str(), "FailingStreak": health.failing_streak, "Log": log});
     }
+    let (entrypoint, command) = record.entrypoint_and_command();
     let value = json!({
         "Id": record.id,
         "Created": record.created_at.to_string(),
@@ -274,8 +270,8 @@ pub fn inspect(engine: &Engine, id: &str) -> Reply {
             "Tty": spec.tty,
             "OpenStdin": spec.stdin_open,
             "Env": record.image.env.iter().chain(&spec.env).collect::<Vec<_>>(),
-            "Cmd": spec.command.clone().or_else(|| spec.entrypoint.is_none().then(|| record.image.command.clone())),
-            "Entrypoint": spec.entrypoint.clone().unwrap_or_else(|| record.image.entrypoint.clone()),
+            "Cmd": command,
+            "Entrypoint": entrypoint,
             "Image": spec.image,
             "WorkingDir": spec.working_dir.clone().unwrap_or_else(|| record.image.working_dir.clone()),
             "Labels": spec.labels,
