@@ -4,7 +4,7 @@ use super::reply::{self, Reply};
 use crate::engine::projects::convert::LABEL_PROJECT;
 use crate::engine::projects::{Progress, ProgressSender, RunRequest, UpRequest};
 use crate::engine::{Engine, EngineError};
-use crate::plan::DownOptions;
+use crate::plan::{DownOptions, Lifecycle, LifecycleOptions};
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
@@ -31,6 +31,12 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], request
             let (engine, name) = (engine.clone(), (*name).to_string());
             run(async move |progress| engine.down(&name, options, progress).await)
         }
+        ("POST", [name, command]) if Lifecycle::parse(command).is_some() => {
+            let Some(command) = Lifecycle::parse(command) else { return super::server::not_found(method, request.uri().path()) };
+            let options: LifecycleOptions = reply::project_body(request).await?;
+            let (engine, name) = (engine.clone(), (*name).to_string());
+            run(async move |progress| engine.lifecycle(&name, command, options, progress).await)
+        }
         _ => super::server::not_found(method, request.uri().path()),
     }
 }
@@ -52,7 +58,8 @@ fn list(engine: &Engine) -> Reply {
     reply::json(200, &projects.into_iter().map(value).collect::<Vec<_>>())
 }
 
-/// Runs an operation to its end, whether the client listens to it or not: nothing stays half done because somebody left.
+/// Runs an operation. Each of its steps is done to its end, whether the client listens to it or not; those that have not begun
+/// when the client leaves do not begin.
 fn run<F>(operation: impl FnOnce(ProgressSender) -> F + Send + 'static) -> Reply
 where
     F: Future<Output = Result<(), EngineError>> + Send + 'static,

@@ -1,79 +1,79 @@
 //! The plan of `down`: containers in the reverse order of their dependencies, then what only they used.
 
-use super::{Observed, ObservedContainer, Operation, Plan};
+use super::lifecycle::Relations;
+use super::{Before, DownOptions, Observed, ObservedContainer, Operation, Outline, Plan, RemoveImages};
 use petgraph::graph::NodeIndex;
-use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-/// What `down` was asked for.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DownOptions {
-    /// Named and anonymous volumes as well.
-    pub volumes: bool,
-    /// `all` or `local`.
-    pub rmi: Option<String>,
-    pub timeout: Option<u32>,
-    pub remove_orphans: bool,
-    /// Empty: every service, networks and all.
-    pub services: Vec<String>,
-    /// Services that the Compose file has; others are orphans. Unknown where there is no file.
-    pub known_services: Option<Vec<String>>,
-    /// Networks and volumes that are the project's own: names.
-    pub own_networks: Vec<String>,
-    pub own_volumes: Vec<String>,
-    pub images: Vec<String>,
-    /// Tell the plan, and do nothing.
-    pub plan_only: bool,
-}
-
-/// Plans `down`.
-pub fn down(observed: &Observed, options: &DownOptions) -> Plan {
+/// Plans `down` of a project. `outline` is the file's, or what is known of the last `up`.
+pub fn down(project: &str, observed: &Observed, outline: Option<&Outline>, options: &DownOptions) -> Plan {
     let mut plan = Plan::default();
+    let relations = Relations::new(observed, outline);
+    let known = |service: &str| options.outline.as_ref().is_none_or(|outline| outline.knows(service));
     let mut doomed: Vec<&ObservedContainer> = Vec::new();
+    let mut orphans: Vec<&ObservedContainer> = Vec::new();
     for container in &observed.containers {
-        let known = options.known_services.as_ref().is_none_or(|known| known.contains(&container.service));
-        let asked = options.services.is_empty() || options.services.contains(&container.service);
-        match (known, asked) {
-            (true, true) => doomed.push(container),
-            (false, _) if options.remove_orphans => doomed.push(container),
-            (false, _) => plan.orphans.push(container.name.clone()),
-            (true, false) => {}
-        }
-    }
-    // A container goes after those that depend on it.
-    let mut nodes: HashMap<&str, Vec<NodeIndex>> = HashMap::new();
-    for container in &doomed {
-        let operation = Operation::RemoveContainer { id: container.id.clone(), name: container.name.clone() };
-        let node = plan.add(operation, "down", &[]);
-        nodes.entry(container.service.as_str()).or_default().push(node);
-    }
-    for (container, index) in doomed.iter().zip(plan.graph.node_indices().collect::<Vec<_>>()) {
-        for dependency in container.depends_on.iter().filter_map(|name| nodes.get(name.as_str())).flatten() {
-            if *dependency != index {
-                plan.graph.update_edge(index, *dependency, ());
+        let is_asked = options.services.is_empty() || options.services.contains(&container.service);
+        let is_own = known(&container.service) && (!container.one_off || options.remove_orphans);
+        if is_own && is_asked {
+            doomed.push(container);
+        } else if container.is_orphan(known) {
+            match options.remove_orphans {
+                true => orphans.push(container),
+                false => plan.orphans.push(container.name.clone()),
             }
         }
     }
-    if !options.services.is_empty() {
-        return plan;
+    let mut steps: HashMap<&str, Vec<NodeIndex>> = HashMap::new();
+    for container in doomed {
+        let step = plan.add(remove(container, options.volumes), "down", &Before::default());
+        steps.entry(&container.service).or_default().push(step);
     }
-    let all: Vec<NodeIndex> = plan.graph.node_indices().collect();
-    for name in options.own_networks.iter().filter(|name| observed.networks.contains_key(*name)) {
-        let still_used = observed.containers.iter().any(|c| c.networks.contains(name) && !doomed.iter().any(|d| d.id == c.id));
-        if !still_used {
-            plan.add(Operation::RemoveNetwork { name: name.clone() }, "down", &all);
-        }
+    relations.dependents_first(&mut plan, &steps);
+    for container in orphans {
+        plan.add(remove(container, false), "it is of no service", &Before::default());
     }
-    if options.volumes {
-        for name in options.own_volumes.iter().filter(|name| observed.volumes.contains(*name)) {
-            plan.add(Operation::RemoveVolume { name: name.clone() }, "down --volumes", &all);
-        }
-    }
-    if options.rmi.as_deref() == Some("all") {
-        for image in options.images.iter().filter(|image| observed.images.contains_key(*image)) {
-            plan.add(Operation::RemoveImage { image: image.clone() }, "down --rmi all", &all);
-        }
+    if options.services.is_empty() {
+        resources(&mut plan, project, observed, outline, options);
     }
     plan
+}
+
+fn remove(container: &ObservedContainer, volumes: bool) -> Operation {
+    Operation::RemoveContainer { id: container.id.clone(), name: container.name.clone(), stop: true, volumes }
+}
+
+/// Networks, volumes and images, once all containers are gone.
+fn resources(plan: &mut Plan, project: &str, observed: &Observed, outline: Option<&Outline>, options: &DownOptions) {
+    let all = Before::needs(&plan.graph.node_indices().collect::<Vec<NodeIndex>>());
+    let is_own = |label: &Option<String>| label.as_deref() == Some(project);
+    let networks: BTreeSet<&String> =
+        observed.networks.iter().filter(|(_, network)| is_own(&network.project)).map(|(name, _)| name).collect();
+    for name in networks {
+        plan.add(Operation::RemoveNetwork { name: name.clone(), unless_used: true }, "down", &all);
+    }
+    if options.volumes {
+        // A volume that is no longer in the file keeps its data.
+        let in_file = |name: &String| options.outline.as_ref().is_none_or(|outline| outline.volumes.contains(name));
+        let own = observed.volumes.iter().filter(|(name, volume)| is_own(&volume.project) && in_file(name));
+        let volumes: BTreeSet<&String> = own.map(|(name, _)| name).collect();
+        for name in volumes {
+            plan.add(Operation::RemoveVolume { name: name.clone(), unless_used: true }, "down --volumes", &all);
+        }
+    }
+    let Some(which) = options.rmi else { return };
+    let services = || outline.into_iter().flat_map(|outline| &outline.services);
+    let named = services().filter(|(_, service)| which == RemoveImages::All || service.unnamed);
+    let mut images: BTreeSet<&String> =
+        named.filter_map(|(_, service)| service.image.as_ref()).filter(|image| observed.images.contains_key(*image)).collect();
+    let is_known = |service: &Option<String>| match (service, outline) {
+        (Some(service), Some(outline)) => outline.services.contains_key(service),
+        _ => true,
+    };
+    let built = observed.built.iter().filter(|(_, service)| options.remove_orphans || is_known(service));
+    images.extend(built.map(|(image, _)| image));
+    let cause = if which == RemoveImages::All { "down --rmi all" } else { "down --rmi local" };
+    for image in images {
+        plan.add(Operation::RemoveImage { image: image.clone() }, cause, &all);
+    }
 }

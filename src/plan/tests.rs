@@ -1,5 +1,7 @@
 use super::*;
-use crate::compose::model::{Project, Service};
+use crate::compose::model::{Condition, Dependency, Project, Service};
+use indexmap::IndexMap;
+use std::collections::HashMap;
 
 fn project(yaml: &str) -> Project {
     let mut project: Project = serde_yaml::from_str(yaml).expect("project");
@@ -24,21 +26,31 @@ fn running(project: &Project, service: &str, number: u32) -> ObservedContainer {
         number,
         config_hash: project.services.get(service).map(|s| config_hash(project, s)).unwrap_or_default(),
         image_id: format!("sha256:{service}"),
-        running: true,
-        prepared: false,
-        depends_on: project.services.get(service).map(|s| s.depends_on.keys().cloned().collect()).unwrap_or_default(),
+        state: ContainerState::Running,
+        depends_on: project.services.get(service).map(|s| s.depends_on.clone()).unwrap_or_default(),
         networks: vec!["p_default".into()],
-        lost: None,
+        volumes: if service == "db" { vec!["p_data".into()] } else { Vec::new() },
+        ..ObservedContainer::default()
     }
+}
+
+fn own_network(project: &Project) -> ObservedNetwork {
+    let hash = project.networks.get("default").map(network_hash);
+    ObservedNetwork { project: Some("p".into()), key: Some("default".into()), hash }
+}
+
+fn own_volume(project: &Project) -> ObservedVolume {
+    ObservedVolume { project: Some("p".into()), hash: project.volumes.get("data").map(volume_hash) }
 }
 
 fn observed(project: &Project, services: &[(&str, u32)]) -> Observed {
     Observed {
         containers: services.iter().map(|(s, n)| running(project, s, *n)).collect(),
-        networks: HashMap::from([("p_default".into(), ObservedNetwork { project: Some("p".into()) })]),
-        volumes: HashSet::from(["p_data".into()]),
+        networks: HashMap::from([("p_default".into(), own_network(project))]),
+        volumes: HashMap::from([("p_data".into(), own_volume(project))]),
         images: HashMap::from([("web".into(), "sha256:web".into()), ("db".into(), "sha256:db".into())]),
         image_ages: HashMap::from([("db".into(), 3 * 24 * 3600)]),
+        built: Vec::new(),
     }
 }
 
@@ -51,13 +63,13 @@ fn from_nothing() {
     let p = project(WEB_DB);
     let got = lines(&p, &Observed::default(), &UpOptions::default());
     let expected = [
-        "[] -> #1 pull image db: not found",
-        "[] -> #2 create network default: not found",
-        "[] -> #3 create volume data: not found",
+        "[] -> #1 create network default: not found",
+        "[] -> #2 create volume data: not found",
+        "[] -> #3 pull image db: not found",
         "[1 2 3] -> #4 create container p-db-1: not found",
         "[4] -> #5 start container p-db-1: created",
         "[] -> #6 pull image web: not found",
-        "[2 6] -> #7 create container p-web-1: not found",
+        "[1 6] -> #7 create container p-web-1: not found",
         "[5] -> #8 wait for db (service_healthy): depended on",
         "[7 8] -> #9 start container p-web-1: created",
     ];
@@ -119,7 +131,7 @@ fn what_cannot_be_planned() {
     let mut p = project(WEB_DB);
     let options = UpOptions { services: vec!["wbe".into()], ..UpOptions::default() };
     let error = up(&p, &Observed::default(), &options).expect_err("no such service");
-    assert_eq!(error.to_string(), "there is no service `wbe` in the project; did you mean `web`?");
+    assert_eq!(error.to_string(), "no such service: wbe\ndid you mean `web`?");
     p.services["web"] = Service { container_name: Some("x".into()), scale: Some(2), ..p.services["web"].clone() };
     assert!(matches!(up(&p, &Observed::default(), &UpOptions::default()), Err(PlanError::NamedAndScaled { .. })));
 }
@@ -128,19 +140,14 @@ fn what_cannot_be_planned() {
 fn down_goes_against_the_dependencies() {
     let p = project(WEB_DB);
     let state = observed(&p, &[("db", 1), ("web", 1)]);
-    let options = DownOptions {
-        own_networks: vec!["p_default".into()],
-        own_volumes: vec!["p_data".into()],
-        volumes: true,
-        ..DownOptions::default()
-    };
+    let options = DownOptions { volumes: true, ..DownOptions::default() };
     let expected = [
         "[2] -> #1 stop and remove container p-db-1: down",
         "[] -> #2 stop and remove container p-web-1: down",
         "[1 2] -> #3 remove network p_default: down",
         "[1 2] -> #4 remove volume p_data: down --volumes",
     ];
-    assert_eq!(down(&state, &options).lines(), expected);
+    assert_eq!(down("p", &state, None, &options).lines(), expected);
 }
 
 #[test]
@@ -168,7 +175,7 @@ fn a_number_is_one_containers() {
     let removed = "[] -> #1 stop and remove container 0123_p-web-1: p-web-1 is the container 1 of web";
     assert_eq!(lines(&p, &state, &UpOptions::default()), [removed]);
     // Of those the one that runs stays, where none has the name.
-    (state.containers[1].running, state.containers[1].name) = (false, "4567_p-web-1".into());
+    (state.containers[1].state, state.containers[1].name) = (ContainerState::Exited, "4567_p-web-1".into());
     let got = lines(&p, &state, &UpOptions::default());
     assert_eq!(got, ["[] -> #1 stop and remove container 4567_p-web-1: 0123_p-web-1 is the container 1 of web"]);
     let got = lines(&p, &state, &UpOptions { force_recreate: true, ..UpOptions::default() });
@@ -184,7 +191,7 @@ fn containers_wait_for_their_networks() {
     let p = project(WEB_DB);
     let mut state = observed(&p, &[("db", 1), ("web", 1)]);
     state.networks.clear();
-    state.containers.iter_mut().for_each(|c| c.running = false);
+    state.containers.iter_mut().for_each(|c| c.state = ContainerState::Exited);
     let expected = [
         "[] -> #1 create network default: not found",
         "[1] -> #2 start container p-db-1: not running",
@@ -197,4 +204,215 @@ fn containers_wait_for_their_networks() {
     state.containers[1].lost = Some("a network that it is on is gone".into());
     let got = lines(&p, &state, &UpOptions::default());
     assert_eq!(got[0], "[] -> #1 recreate container p-web-1: a network that it is on is gone");
+}
+
+/// What changes of a network or a volume, and what follows.
+#[test]
+fn changed_networks_and_volumes_are_made_anew() {
+    let old = project(WEB_DB);
+    let state = observed(&old, &[("db", 1), ("web", 1)]);
+    let mut p = project(WEB_DB);
+    p.networks["default"].internal = true;
+    let expected = [
+        "[] -> #1 stop container p-db-1: the definition of network p_default has changed",
+        "[] -> #2 stop container p-web-1: the definition of network p_default has changed",
+        "[1 2] -> #3 remove network p_default: the definition of network p_default has changed",
+        "[3] -> #4 create network default: the definition of network p_default has changed",
+        "[1 4] -> #5 start container p-db-1: a network that it is on is made anew",
+        "[5] -> #6 wait for db (service_healthy): depended on",
+        "[2 4 6] -> #7 start container p-web-1: a network that it is on is made anew",
+    ];
+    assert_eq!(lines(&p, &state, &UpOptions::default()), expected);
+    // A service that is left alone is on it, too.
+    let only_db = UpOptions { services: vec!["db".into()], ..UpOptions::default() };
+    let got = lines(&p, &state, &only_db);
+    assert!(got.contains(&"[2 4] -> #6 start container p-web-1: a network that it is on is made anew".to_string()), "{got:?}");
+
+    let mut p = project(WEB_DB);
+    p.networks["default"].name = "p_other".into();
+    let got = lines(&p, &state, &UpOptions::default()).join("\n");
+    for part in [
+        "#1 create network default: p_default is renamed",
+        "recreate container p-db-1: it is not on the network p_other",
+        "remove network p_default: it is renamed",
+    ] {
+        assert!(got.contains(part), "no {part} in {got}");
+    }
+
+    let mut p = project(WEB_DB);
+    p.volumes["data"].labels.insert("a".into(), "b".into());
+    let plan = up(&p, &state, &UpOptions::default()).expect("plan");
+    assert!(plan.is_empty() && plan.warnings.iter().any(|w| w.contains("doesn't match configuration")), "{:?}", plan.warnings);
+    let ask = UpOptions { changed_volumes: ChangedVolumes::Ask, ..UpOptions::default() };
+    assert_eq!(up(&p, &state, &ask).expect("plan").changed_volumes, ["p_data"]);
+    let yes = UpOptions { changed_volumes: ChangedVolumes::Recreate(vec!["p_data".into()]), ..UpOptions::default() };
+    let got = lines(&p, &state, &yes);
+    let expected = [
+        "[] -> #1 stop and remove container p-db-1: the definition of volume p_data has changed",
+        "[1] -> #2 remove volume p_data: the definition of volume p_data has changed",
+        "[2] -> #3 create volume data: the definition of volume p_data has changed",
+        "[3] -> #4 create container p-db-1: not found",
+        "[4] -> #5 start container p-db-1: created",
+    ];
+    assert_eq!(got, expected);
+    // Its data is not taken from under a container that is left alone.
+    let mut state = observed(&old, &[("db", 1), ("web", 1)]);
+    state.containers[0].one_off = true;
+    let plan = up(&p, &state, &yes).expect("plan");
+    assert!(plan.warnings.iter().any(|w| w.contains("p-db-1 uses it")), "{:?}", plan.warnings);
+
+    let mut p = project(WEB_DB);
+    p.volumes["data"].name = "p_other".into();
+    let got = lines(&p, &observed(&old, &[("db", 1), ("web", 1)]), &UpOptions::default());
+    assert!(got[1].contains("recreate container p-db-1: it does not have the volume p_other"), "{got:?}");
+}
+
+#[test]
+fn a_network_of_others_is_not_used_in_silence() {
+    let p = project(WEB_DB);
+    for (owner, text) in [(Some("q"), "was not created for project \"p\""), (None, "was not created by compose")] {
+        let mut state = observed(&p, &[("db", 1), ("web", 1)]);
+        let owner = owner.map(str::to_string);
+        state.networks.insert("p_default".into(), ObservedNetwork { project: owner.clone(), ..ObservedNetwork::default() });
+        state.volumes.insert("p_data".into(), ObservedVolume { project: owner, hash: Some("x".into()) });
+        let plan = up(&p, &state, &UpOptions::default()).expect("plan");
+        assert!(plan.is_empty(), "{:?}", plan.lines());
+        assert!(plan.warnings.iter().any(|w| w.contains(text)), "{:?}", plan.warnings);
+        assert!(plan.warnings.iter().any(|w| w.starts_with("volume \"p_data\" already exists but was")), "{:?}", plan.warnings);
+    }
+}
+
+#[test]
+fn anonymous_volumes_go_with_down_volumes_alone() {
+    let p = project(WEB_DB);
+    let state = observed(&p, &[("db", 1), ("web", 1), ("web", 2), ("old", 1)]);
+    let removed = |plan: &Plan| -> Vec<(String, bool)> {
+        let one = |step: &Step| match &step.operation {
+            Operation::RemoveContainer { name, volumes, .. } => Some((name.clone(), *volumes)),
+            _ => None,
+        };
+        plan.graph.node_weights().filter_map(one).collect()
+    };
+    let scale = UpOptions { scale: [("web".to_string(), 1)].into(), remove_orphans: true, ..UpOptions::default() };
+    let plan = up(&p, &state, &scale).expect("plan");
+    assert_eq!(removed(&plan), [("p-web-2".into(), false), ("p-old-1".into(), false)]);
+    let outline = Some(Outline::of(&p, Vec::new()));
+    for volumes in [false, true] {
+        let options = DownOptions { volumes, remove_orphans: true, outline: outline.clone(), ..DownOptions::default() };
+        let got = removed(&down("p", &state, outline.as_ref(), &options));
+        assert!(got.iter().all(|(name, with)| *with == (volumes && name != "p-old-1")) && got.len() == 4, "{got:?}");
+    }
+}
+
+#[test]
+fn an_optional_dependency_holds_nothing_back() {
+    for (condition, required, order) in [
+        (Condition::ServiceStarted, true, Order::Needs),
+        (Condition::ServiceStarted, false, Order::After),
+        (Condition::ServiceHealthy, true, Order::Needs),
+        (Condition::ServiceHealthy, false, Order::After),
+        (Condition::ServiceCompletedSuccessfully, false, Order::After),
+    ] {
+        let mut p = project(WEB_DB);
+        p.services["web"].depends_on = [("db".to_string(), Dependency { condition, required, restart: false })].into();
+        let plan = up(&p, &Observed::default(), &UpOptions::default()).expect("plan");
+        let step = |text: &str| plan.graph.node_indices().find(|n| plan.graph[*n].operation.to_string() == text).expect("step");
+        let db = step("start container p-db-1");
+        // Who waits for a condition waits for a step that ends in any case.
+        let after = if condition == Condition::ServiceStarted {
+            step("start container p-web-1")
+        } else {
+            step(&format!("wait for db ({})", condition.as_str()))
+        };
+        let edge = plan.graph.find_edge(db, after).expect("an edge");
+        assert_eq!(plan.graph[edge], order, "{condition:?} {required}");
+    }
+}
+
+#[test]
+fn scaling_down_drops_outdated_containers_first() {
+    let p = project(WEB_DB);
+    let mut state = observed(&p, &[("web", 1), ("web", 2), ("web", 3), ("db", 1)]);
+    state.containers[0].config_hash = "older".into();
+    let options = UpOptions { scale: [("web".to_string(), 2)].into(), ..UpOptions::default() };
+    assert_eq!(lines(&p, &state, &options), ["[] -> #1 stop and remove container p-web-1: web is scaled to 2"]);
+}
+
+#[test]
+fn a_donor_must_be_there() {
+    let mut p = project(WEB_DB);
+    p.services["web"].network_mode = Some("service:db".into());
+    p.services["web"].networks = IndexMap::new();
+    let options = UpOptions { services: vec!["web".into()], no_deps: true, ..UpOptions::default() };
+    let error = up(&p, &Observed::default(), &options).expect_err("no donor");
+    assert!(error.to_string().starts_with("cannot share network namespace with service db: container missing"), "{error}");
+    assert!(up(&p, &observed(&p, &[("db", 1)]), &options).is_ok());
+}
+
+/// A command, what it is asked, and its steps. `x` is another service, of no file; `run` has made the last container of web.
+#[test]
+fn lifecycle_commands() {
+    let p = project(WEB_DB);
+    let act = |command: &str, states: [ContainerState; 2], options: LifecycleOptions| -> Result<Vec<String>, PlanError> {
+        let mut state = observed(&p, &[("web", 1), ("db", 1), ("x", 1), ("web", 9)]);
+        (state.containers[0].state, state.containers[1].state) = (states[0], states[1]);
+        state.containers[3].one_off = true;
+        let outline = Outline::of(&p, Vec::new());
+        let options = LifecycleOptions { outline: Some(outline.clone()), ..options };
+        let command = Lifecycle::parse(command).expect("a command");
+        Ok(lifecycle(command, &state, Some(&outline), &options)?.lines())
+    };
+    let (up, down) = ([ContainerState::Running; 2], [ContainerState::Exited; 2]);
+    let all = LifecycleOptions::default;
+    let of = |service: &str| LifecycleOptions { services: vec![service.into()], ..all() };
+    let start = [
+        "[] -> #1 start container p-db-1: not running",
+        "[1] -> #2 wait for db (service_healthy): depended on",
+        "[2] -> #3 start container p-web-1: not running",
+    ];
+    assert_eq!(act("start", down, all()).expect("plan"), start);
+    assert_eq!(act("start", down, of("web")).expect("plan"), start, "what it depends on is started first");
+    assert_eq!(act("start", down, of("db")).expect("plan"), start[..1]);
+    assert!(act("start", up, all()).expect("plan").is_empty());
+    let stop = ["[] -> #1 stop container p-web-1: asked for", "[1] -> #2 stop container p-db-1: asked for"];
+    assert_eq!(act("stop", up, all()).expect("plan"), stop);
+    assert!(act("stop", down, all()).expect("plan").is_empty());
+    let restart = [
+        "[] -> #1 restart container p-db-1: restart",
+        "[1] -> #2 wait for db (service_healthy): depended on",
+        "[2] -> #3 restart container p-web-1: restart",
+    ];
+    assert_eq!(act("restart", up, all()).expect("plan"), restart);
+    assert_eq!(act("restart", up, of("db")).expect("plan"), restart[..1], "no `restart: true`");
+    assert_eq!(act("pause", up, of("db")).expect("plan"), ["[] -> #1 pause container p-db-1: asked for"]);
+    assert!(act("unpause", up, all()).expect("plan").is_empty());
+    assert!(act("rm", up, all()).expect("plan").is_empty());
+    assert_eq!(act("rm", down, of("db")).expect("plan"), ["[] -> #1 remove container p-db-1: asked for"]);
+    let killed = act("kill", up, all()).expect("plan");
+    assert_eq!(killed.len(), 3, "containers of `run` as well: {killed:?}");
+    assert_eq!(act("stop", up, of("x")), Err(PlanError::NoSuchService { name: "x".into(), nearest: None }));
+    let nothing = lifecycle(Lifecycle::Start, &Observed::default(), Some(&Outline::of(&p, Vec::new())), &all());
+    assert_eq!(nothing.expect_err("nothing"), PlanError::NothingToStart { service: "db".into() });
+}
+
+#[test]
+fn images_that_down_removes() {
+    let mut p = project(WEB_DB);
+    p.services["web"].build = Some(crate::compose::model::Build::default());
+    p.services["web"].image = Some("p-web".into());
+    let outline = Outline::of(&p, Vec::new());
+    let state = Observed {
+        images: HashMap::from([("p-web".into(), "1".into()), ("db".into(), "2".into())]),
+        built: vec![("own:latest".into(), Some("db".into())), ("gone:latest".into(), Some("gone".into()))],
+        ..Observed::default()
+    };
+    for (rmi, expected) in
+        [(RemoveImages::Local, vec!["own:latest", "p-web"]), (RemoveImages::All, vec!["db", "own:latest", "p-web"])]
+    {
+        let options = DownOptions { rmi: Some(rmi), outline: Some(outline.clone()), ..DownOptions::default() };
+        let plan = down("p", &state, Some(&outline), &options);
+        let images: Vec<String> =
+            plan.graph.node_weights().map(|step| step.operation.to_string().replace("remove image ", "")).collect();
+        assert_eq!(images, expected, "{rmi:?}");
+    }
 }

@@ -1,36 +1,11 @@
 //! The plan of `up`: networks, volumes and images first and at once, then containers along their dependencies.
 
-use super::{Observed, ObservedContainer, Operation, Plan, PlanError, config_hash};
+use super::{Before, Observed, ObservedContainer, Operation, Plan, PlanError, UpOptions, config_hash};
 use crate::compose::diagnostic::nearest;
 use crate::compose::model::{Condition, Project, Service};
-use indexmap::{IndexMap, IndexSet};
+use indexmap::IndexSet;
 use petgraph::graph::NodeIndex;
-use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
-
-/// What `up` was asked for.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct UpOptions {
-    /// Empty: every service.
-    pub services: Vec<String>,
-    pub force_recreate: bool,
-    /// The same for what the named services depend on.
-    pub always_recreate_deps: bool,
-    pub no_recreate: bool,
-    pub no_deps: bool,
-    pub no_start: bool,
-    pub remove_orphans: bool,
-    /// Wait until services run, and are healthy where they have a health check.
-    pub wait: bool,
-    pub scale: IndexMap<String, u32>,
-    /// Seconds to wait for a container that is stopped; its own grace period otherwise.
-    pub timeout: Option<u32>,
-    /// Instead of each service's `pull_policy`.
-    pub pull: Option<String>,
-    /// New anonymous volumes instead of the ones of the container that is replaced.
-    pub renew_anon_volumes: bool,
-}
+use std::collections::{HashMap, HashSet};
 
 /// Plans `up`.
 ///
@@ -39,9 +14,13 @@ pub struct UpOptions {
 pub fn up(project: &Project, observed: &Observed, options: &UpOptions) -> Result<Plan, PlanError> {
     let selected = select(project, options)?;
     let mut planner = Planner::new(project, observed, options);
+    planner.selected = selected.iter().cloned().collect();
+    planner.resources(selected.iter().map(String::as_str))?;
     for name in order(project, &selected) {
         planner.service(&name)?;
     }
+    planner.bystanders();
+    planner.earlier_networks();
     planner.orphans();
     if options.wait && !options.no_start {
         for name in &selected {
@@ -64,13 +43,16 @@ pub fn one_off(project: &Project, observed: &Observed, options: &UpOptions, name
             service.depends_on.keys().filter(|d| project.services.contains_key(*d)).cloned().collect();
         if !dependencies.is_empty() {
             let selected = select(project, &UpOptions { services: dependencies, ..UpOptions::default() })?;
+            planner.selected = selected.iter().cloned().collect();
+            planner.resources(selected.iter().map(String::as_str))?;
             for dependency in order(project, &selected) {
                 planner.service(&dependency)?;
             }
         }
-        planner.dependencies(service);
+        planner.dependencies(name, service);
     }
-    planner.prepare(name, service, &mut false, &mut Vec::new())?;
+    planner.prepare(name, service, &mut None)?;
+    planner.bystanders();
     planner.orphans();
     Ok(planner.plan)
 }
@@ -119,27 +101,54 @@ fn order(project: &Project, selected: &IndexSet<String>) -> Vec<String> {
     done.into_iter().collect()
 }
 
-struct Planner<'a> {
-    project: &'a Project,
-    observed: &'a Observed,
-    options: &'a UpOptions,
-    plan: Plan,
-    networks: HashMap<String, Option<NodeIndex>>,
-    volumes: HashMap<String, Option<NodeIndex>>,
-    images: HashMap<String, Option<NodeIndex>>,
-    services: HashMap<String, ServiceSteps>,
+/// The plan while it is made.
+pub(super) struct Planner<'a> {
+    pub(super) project: &'a Project,
+    pub(super) observed: &'a Observed,
+    pub(super) options: &'a UpOptions,
+    pub(super) plan: Plan,
+    /// The services that are acted on.
+    pub(super) selected: HashSet<String>,
+    pub(super) networks: HashMap<String, Option<NodeIndex>>,
+    pub(super) volumes: HashMap<String, Option<NodeIndex>>,
+    pub(super) images: HashMap<String, Option<NodeIndex>>,
+    pub(super) services: HashMap<String, ServiceSteps>,
+    /// Containers that are stopped and removed for the sake of a network or a volume, by their ids.
+    pub(super) stopped: HashMap<String, NodeIndex>,
+    pub(super) removed: HashMap<String, NodeIndex>,
+    /// Networks that have other names now.
+    pub(super) renamed_networks: Vec<String>,
 }
 
+/// What is done for a service.
 #[derive(Default)]
-struct ServiceSteps {
+pub(super) struct ServiceSteps {
     /// The last step of each container that is started, restarted or removed.
-    starts: Vec<NodeIndex>,
-    awaits: HashMap<&'static str, NodeIndex>,
-    recreated: bool,
+    pub(super) starts: Vec<NodeIndex>,
+    awaits: HashMap<(&'static str, bool), NodeIndex>,
+    pub(super) recreated: bool,
+    /// A container that stays is stopped and started.
+    pub(super) restarted: bool,
     /// The run of its `pre_start` hooks.
     pre_start: Option<NodeIndex>,
     /// A container stays whose service's hooks have been run.
     prepared: bool,
+}
+
+/// The containers of a service that are compared with its definition.
+struct Compared<'a> {
+    name: &'a str,
+    service: &'a Service,
+    hash: String,
+    existing: Vec<&'a ObservedContainer>,
+    /// Removals of further containers of a number.
+    doubles: HashMap<u32, Vec<NodeIndex>>,
+    needs: Option<Before>,
+    replaced: Vec<NodeIndex>,
+}
+
+fn remove(container: &ObservedContainer) -> Operation {
+    Operation::RemoveContainer { id: container.id.clone(), name: container.name.clone(), stop: true, volumes: false }
 }
 
 impl<'a> Planner<'a> {
@@ -149,105 +158,160 @@ impl<'a> Planner<'a> {
             observed,
             options,
             plan: Plan::default(),
+            selected: HashSet::new(),
             networks: HashMap::new(),
             volumes: HashMap::new(),
             images: HashMap::new(),
             services: HashMap::new(),
+            stopped: HashMap::new(),
+            removed: HashMap::new(),
+            renamed_networks: Vec::new(),
         }
     }
-}
 
-impl Planner<'_> {
     fn service(&mut self, name: &str) -> Result<(), PlanError> {
-        let service = &self.project.services[name];
+        let (name, service) = self.project.services.get_key_value(name).unwrap_or_else(|| unreachable!("{name} is selected"));
         let replicas = self.options.scale.get(name).copied().unwrap_or_else(|| service.replicas());
         if let Some(container_name) = service.container_name.as_ref().filter(|_| replicas > 1) {
-            return Err(PlanError::NamedAndScaled { service: name.into(), name: container_name.clone(), replicas });
+            return Err(PlanError::NamedAndScaled { service: name.clone(), name: container_name.clone(), replicas });
         }
-        let mut existing: Vec<&ObservedContainer> = self.observed.containers.iter().filter(|c| c.service == name).collect();
-        existing.sort_by_key(|c| c.number);
-        let hash = config_hash(self.project, service);
-        let update = service.deploy.as_ref().and_then(|d| d.update_config.as_ref());
-        // So many are replaced at once; 0 is all.
-        let parallelism = update.and_then(|u| u.parallelism).map_or(0, |n| n as usize);
-        let mut replaced: Vec<NodeIndex> = Vec::new();
+        let own = |c: &&ObservedContainer| c.service == *name && !c.one_off && !self.removed.contains_key(&c.id);
+        let mut compared = Compared {
+            name,
+            service,
+            hash: config_hash(self.project, service),
+            existing: self.observed.containers.iter().filter(own).collect(),
+            doubles: HashMap::new(),
+            needs: None,
+            replaced: Vec::new(),
+        };
         let mut steps = ServiceSteps::default();
-        let remove =
-            |container: &ObservedContainer| Operation::RemoveContainer { id: container.id.clone(), name: container.name.clone() };
-        // A number is one container's: the one that has its name, else one that runs, else the oldest.
-        let mut doubles: HashMap<u32, Vec<NodeIndex>> = HashMap::new();
-        let canonical = |number: u32| service.container_name.clone().unwrap_or_else(|| self.name(name, number));
-        existing.sort_by_key(|c| (c.number, c.name != canonical(c.number), !c.running));
+        let is_own = |c: &&ObservedContainer| c.service == *name && !c.one_off;
+        steps.recreated = self.observed.containers.iter().filter(is_own).any(|c| self.removed.contains_key(&c.id));
+        self.remove_doubles(&mut compared, &mut steps);
+        self.scale_down(&mut compared, replicas as usize, &mut steps);
+        let stays = |c: &ObservedContainer| c.prepared && self.recreate_cause(name, service, c, &compared.hash).is_none();
+        steps.prepared = compared.existing.iter().any(|c| stays(c));
+        for container in compared.existing.clone() {
+            self.container(&mut compared, container, &mut steps)?;
+        }
+        let taken: Vec<u32> = compared.existing.iter().map(|c| c.number).collect();
+        let free = (1..).filter(|n| !taken.contains(n));
+        for number in free.take((replicas as usize).saturating_sub(taken.len())) {
+            let needs = self.prepare(name, service, &mut compared.needs)?;
+            let container_name = self.container_name(name, service, number);
+            let operation = Operation::CreateContainer { service: name.clone(), number, name: container_name.clone() };
+            let created = self.plan.add(operation, "not found", &needs);
+            self.start(name, service, container_name, "created", created, &mut steps);
+        }
+        self.services.insert(name.clone(), steps);
+        Ok(())
+    }
+
+    /// A number is one container's: the one that has its name, else one that runs, else the oldest.
+    fn remove_doubles(&mut self, compared: &mut Compared<'_>, steps: &mut ServiceSteps) {
+        let Compared { name, service, existing, doubles, .. } = compared;
+        existing.sort_by_key(|c| (c.number, c.name != self.container_name(name, service, c.number), !c.state.is_alive()));
         for pair in (1..existing.len()).rev() {
             let number = existing[pair].number;
             if existing[pair - 1].number == number {
                 let double = existing.remove(pair);
                 let first = existing.iter().find(|c| c.number == number).map_or("another", |c| c.name.as_str());
                 let cause = format!("{first} is the container {number} of {name}");
-                let step = self.plan.add(remove(double), cause, &[]);
+                let step = self.plan.add(remove(double), cause, &Before::default());
                 doubles.entry(number).or_default().push(step);
                 steps.starts.push(step);
             }
         }
-        let surplus = existing.split_off(existing.len().min(replicas as usize));
-        for container in surplus {
-            steps.starts.push(self.plan.add(remove(container), format!("{name} is scaled to {replicas}"), &[]));
+    }
+
+    /// Removes what is too many: first what would be replaced anyway, then the highest numbers.
+    fn scale_down(&mut self, compared: &mut Compared<'_>, replicas: usize, steps: &mut ServiceSteps) {
+        let Compared { name, service, hash, existing, .. } = compared;
+        existing.sort_by_key(|c| (self.recreate_cause(name, service, c, hash).is_some(), c.number));
+        for container in existing.split_off(existing.len().min(replicas)) {
+            steps.starts.push(self.plan.add(remove(container), format!("{name} is scaled to {replicas}"), &Before::default()));
         }
-        steps.prepared = existing.iter().any(|c| c.prepared && self.recreate_cause(name, service, c, &hash).is_none());
-        let mut needs = Vec::new();
-        let mut prepared = false;
-        for container in existing.iter().copied() {
-            let cause = self.recreate_cause(name, service, container, &hash);
-            let container_name = service.container_name.clone().unwrap_or_else(|| self.name(name, container.number));
-            if let Some(cause) = cause {
-                self.prepare(name, service, &mut prepared, &mut needs)?;
-                steps.recreated = true;
-                let operation = Operation::RecreateContainer {
-                    service: name.into(),
-                    number: container.number,
-                    name: container_name.clone(),
-                    replaces: container.id.clone(),
-                    start_first: service.pre_start.is_empty()
-                        && update.is_some_and(|u| u.order.as_deref() == Some("start-first"))
-                        && !self.options.no_start,
-                };
-                let earlier = replaced.len().checked_sub(parallelism).filter(|_| parallelism > 0).map(|n| replaced[n]);
-                let freed = doubles.get(&container.number).into_iter().flatten().copied();
-                let after: Vec<NodeIndex> = needs.iter().copied().chain(earlier).chain(freed).collect();
-                let created = self.plan.add(operation, cause, &after);
-                self.start(name, service, container_name, "created", created, &mut steps);
-                replaced.extend(steps.starts.last());
-            } else if !container.running && !self.options.no_start {
-                let mut after = self.dependencies(service);
-                for key in service.networks.keys() {
-                    after.extend(self.network(key)?);
-                }
-                if !container.prepared {
-                    self.pre_start(name, service, &container.name, &mut after, &mut steps);
-                }
-                let operation = Operation::StartContainer { service: name.into(), name: container.name.clone() };
-                steps.starts.push(self.plan.add(operation, "not running", &after));
-            } else if let Some(dependency) = self.restarting_dependency(service) {
-                let after = self.dependencies(service);
-                let operation = Operation::RestartContainer { id: container.id.clone(), name: container.name.clone() };
-                steps.starts.push(self.plan.add(operation, format!("{dependency} is recreated, and `restart: true`"), &after));
+        existing.sort_by_key(|c| c.number);
+    }
+
+    /// Replaces, starts or restarts one container, or leaves it alone.
+    fn container(
+        &mut self,
+        compared: &mut Compared<'_>,
+        container: &ObservedContainer,
+        steps: &mut ServiceSteps,
+    ) -> Result<(), PlanError> {
+        let (name, service) = (compared.name, compared.service);
+        let stopped = self.stopped.get(&container.id).copied();
+        if let Some(cause) = self.recreate_cause(name, service, container, &compared.hash) {
+            return self.recreate(compared, container, cause, stopped, steps);
+        }
+        if self.options.no_start {
+            return Ok(());
+        }
+        let restart_cause = self.restart_cause(service);
+        if !container.state.is_alive() || stopped.is_some() {
+            let mut before = self.dependencies(name, service);
+            for key in service.networks.keys() {
+                before.need(self.network(key)?);
             }
+            before.need(stopped);
+            if !container.prepared {
+                self.pre_start(name, service, &container.name, &mut before, steps);
+            }
+            steps.restarted |= stopped.is_some();
+            let operation = Operation::StartContainer { service: name.into(), name: container.name.clone() };
+            let cause = stopped.map_or("not running", |_| "a network that it is on is made anew");
+            steps.starts.push(self.plan.add(operation, cause, &before));
+        } else if let Some(cause) = restart_cause {
+            let mut before = self.dependencies(name, service);
+            for other in service.shares_with() {
+                before.need(self.services.get(other).iter().flat_map(|steps| steps.starts.iter().copied()));
+            }
+            steps.restarted = true;
+            let operation = Operation::RestartContainer { id: container.id.clone(), name: container.name.clone() };
+            steps.starts.push(self.plan.add(operation, cause, &before));
         }
-        let taken: Vec<u32> = existing.iter().map(|c| c.number).collect();
-        let free = (1..).filter(|n| !taken.contains(n));
-        for number in free.take((replicas as usize).saturating_sub(existing.len())) {
-            self.prepare(name, service, &mut prepared, &mut needs)?;
-            let container_name = service.container_name.clone().unwrap_or_else(|| self.name(name, number));
-            let operation = Operation::CreateContainer { service: name.into(), number, name: container_name.clone() };
-            let created = self.plan.add(operation, "not found", &needs);
-            self.start(name, service, container_name, "created", created, &mut steps);
-        }
-        self.services.insert(name.into(), steps);
         Ok(())
     }
 
-    fn name(&self, service: &str, number: u32) -> String {
-        format!("{}-{service}-{number}", self.project.name)
+    fn recreate(
+        &mut self,
+        compared: &mut Compared<'_>,
+        container: &ObservedContainer,
+        cause: String,
+        stopped: Option<NodeIndex>,
+        steps: &mut ServiceSteps,
+    ) -> Result<(), PlanError> {
+        let (name, service) = (compared.name, compared.service);
+        let mut before = self.prepare(name, service, &mut compared.needs)?;
+        steps.recreated = true;
+        let update = service.deploy.as_ref().and_then(|d| d.update_config.as_ref());
+        let container_name = self.container_name(name, service, container.number);
+        let operation = Operation::RecreateContainer {
+            service: name.into(),
+            number: container.number,
+            name: container_name.clone(),
+            replaces: container.id.clone(),
+            start_first: service.pre_start.is_empty()
+                && update.is_some_and(|u| u.order.as_deref() == Some("start-first"))
+                && !self.options.no_start,
+        };
+        // So many are replaced at once; 0 is all.
+        let parallelism = update.and_then(|u| u.parallelism).map_or(0, |n| n as usize);
+        let replaced = &mut compared.replaced;
+        before.need(replaced.len().checked_sub(parallelism).filter(|_| parallelism > 0).map(|n| replaced[n]));
+        before.need(compared.doubles.get(&container.number).into_iter().flatten().copied());
+        before.need(stopped);
+        let created = self.plan.add(operation, cause, &before);
+        self.start(name, service, container_name, "created", created, steps);
+        compared.replaced.extend(steps.starts.last());
+        Ok(())
+    }
+
+    fn container_name(&self, name: &str, service: &Service, number: u32) -> String {
+        service.container_name.clone().unwrap_or_else(|| format!("{}-{name}-{number}", self.project.name))
     }
 
     fn start(
@@ -263,211 +327,115 @@ impl Planner<'_> {
             steps.starts.push(created);
             return;
         }
-        let mut after = self.dependencies(service);
-        after.push(created);
-        self.pre_start(service_name, service, &name, &mut after, steps);
+        let mut before = self.dependencies(service_name, service);
+        before.need([created]);
+        self.pre_start(service_name, service, &name, &mut before, steps);
         let operation = Operation::StartContainer { service: service_name.into(), name };
-        steps.starts.push(self.plan.add(operation, cause, &after));
+        steps.starts.push(self.plan.add(operation, cause, &before));
     }
 
     /// Has the service's `pre_start` hooks run before a container's start: once for the service, unless a container is there for
     /// which they have been run, and those with `per_replica` for each.
-    fn pre_start(
-        &mut self,
-        service_name: &str,
-        service: &Service,
-        name: &str,
-        after: &mut Vec<NodeIndex>,
-        steps: &mut ServiceSteps,
-    ) {
+    fn pre_start(&mut self, service_name: &str, service: &Service, name: &str, before: &mut Before, steps: &mut ServiceSteps) {
         let operation = |per_replica| Operation::PreStart { service: service_name.into(), name: name.into(), per_replica };
         let shared = service.pre_start.iter().any(|hook| !hook.per_replica);
         if shared && !steps.prepared && steps.pre_start.is_none() {
-            steps.pre_start = Some(self.plan.add(operation(false), "pre_start", after));
+            steps.pre_start = Some(self.plan.add(operation(false), "pre_start", before));
         }
-        after.extend(steps.pre_start);
+        before.need(steps.pre_start);
         if service.pre_start.iter().any(|hook| hook.per_replica) {
-            let step = self.plan.add(operation(true), "pre_start, per_replica", after);
-            after.push(step);
+            let step = self.plan.add(operation(true), "pre_start, per_replica", before);
+            before.need([step]);
         }
-    }
-
-    /// Why a container must be replaced; `None` where it may stay.
-    fn recreate_cause(&self, name: &str, service: &Service, container: &ObservedContainer, hash: &str) -> Option<String> {
-        if self.options.no_recreate {
-            return None;
-        }
-        let named = self.options.services.is_empty() || self.options.services.iter().any(|s| s == name);
-        if self.options.force_recreate && named {
-            return Some("--force-recreate".into());
-        }
-        if self.options.always_recreate_deps && !named {
-            return Some("--always-recreate-deps".into());
-        }
-        if container.lost.is_some() {
-            return container.lost.clone();
-        }
-        if container.config_hash != hash {
-            return Some("its configuration has changed".into());
-        }
-        if let Some(image) = &service.image
-            && let Some(id) = self.observed.images.get(image).filter(|id| **id != container.image_id)
-        {
-            let short: String = id.trim_start_matches("sha256:").chars().take(12).collect();
-            return Some(format!("the image {image} is now {short}"));
-        }
-        let recreated = |other: &&str| self.services.get(*other).is_some_and(|s| s.recreated);
-        let shared =
-            service.shares_with().find(recreated).map(|other| format!("it shares a namespace of {other}, which is recreated"));
-        shared.or_else(|| {
-            service.takes_volumes_of().find(recreated).map(|other| format!("it has the volumes of {other}, which is recreated"))
-        })
-    }
-
-    fn restarting_dependency(&self, service: &Service) -> Option<String> {
-        let recreated = |name: &str| self.services.get(name).is_some_and(|s| s.recreated);
-        service.depends_on.iter().find(|(name, dependency)| dependency.restart && recreated(name)).map(|(name, _)| name.clone())
-    }
-
-    /// The steps for what a new container of the service needs: image, networks, volumes.
-    fn prepare(
-        &mut self,
-        name: &str,
-        service: &Service,
-        prepared: &mut bool,
-        needs: &mut Vec<NodeIndex>,
-    ) -> Result<(), PlanError> {
-        if std::mem::replace(prepared, true) {
-            return Ok(());
-        }
-        if let Some(provider) = &service.provider {
-            return Err(PlanError::Provider { service: name.into(), kind: provider.kind.clone() });
-        }
-        let Some(image) = &service.image else { return Err(PlanError::NoImage { service: name.into() }) };
-        needs.extend(self.image(image, service));
-        for other in service.pre_start.iter().filter_map(|hook| hook.image.as_ref()) {
-            needs.extend(self.image(other, &Service::default()));
-        }
-        for key in service.networks.keys() {
-            needs.extend(self.network(key)?);
-        }
-        for key in service.volumes.iter().filter(|v| v.kind == "volume").filter_map(|v| v.source.as_ref()) {
-            needs.extend(self.volume(key)?);
-        }
-        for other in service.volumes.iter().filter(|v| v.kind == "image").filter_map(|v| v.source.as_ref()) {
-            needs.extend(self.image(other, &Service::default()));
-        }
-        for other in service.shares_with().chain(service.takes_volumes_of()) {
-            needs.extend(self.services.get(other).iter().flat_map(|steps| &steps.starts));
-        }
-        Ok(())
-    }
-
-    fn image(&mut self, image: &str, service: &Service) -> Option<NodeIndex> {
-        if let Some(step) = self.images.get(image) {
-            return *step;
-        }
-        let policy = self.options.pull.as_deref().or(service.pull_policy.as_deref()).unwrap_or("missing");
-        let here = self.observed.images.contains_key(image);
-        // compose-spec, "pull_policy": how old an image may be before its registry is asked again.
-        let bound = match policy {
-            "daily" => Some(24 * 3600),
-            "weekly" => Some(7 * 24 * 3600),
-            "refresh" => {
-                let after = service.pull_refresh_after.as_deref().and_then(crate::units::duration);
-                Some(after.map_or(0, |nanos| nanos / 1_000_000_000))
-            }
-            _ => policy.strip_prefix("every_").and_then(crate::units::duration).map(|nanos| nanos / 1_000_000_000),
-        };
-        let old = bound.is_some_and(|bound| self.observed.image_ages.get(image).is_none_or(|age| *age >= bound));
-        let cause = match policy {
-            // Whoever builds has seen to it already.
-            _ if here && service.build.is_some() => None,
-            "always" => Some("pull_policy is always"),
-            _ if here && old => Some("it was pulled too long ago"),
-            "never" | "build" => None,
-            _ if here => None,
-            _ => Some("not found"),
-        };
-        let step = cause.map(|cause| self.plan.add(Operation::PullImage { image: image.into() }, cause, &[]));
-        self.images.insert(image.into(), step);
-        step
-    }
-
-    fn network(&mut self, key: &str) -> Result<Option<NodeIndex>, PlanError> {
-        if let Some(step) = self.networks.get(key) {
-            return Ok(*step);
-        }
-        let Some(network) = self.project.networks.get(key) else { return Ok(None) };
-        // Docker's own networks of these names are modes, not networks.
-        let here = self.observed.networks.contains_key(&network.name) || matches!(network.name.as_str(), "host" | "none");
-        if network.external && !here {
-            return Err(PlanError::MissingNetwork { name: network.name.clone() });
-        }
-        let step = (!here).then(|| self.plan.add(Operation::CreateNetwork { key: key.into() }, "not found", &[]));
-        self.networks.insert(key.into(), step);
-        Ok(step)
-    }
-
-    fn volume(&mut self, key: &str) -> Result<Option<NodeIndex>, PlanError> {
-        if let Some(step) = self.volumes.get(key) {
-            return Ok(*step);
-        }
-        let Some(volume) = self.project.volumes.get(key) else { return Ok(None) };
-        let here = self.observed.volumes.contains(&volume.name);
-        if volume.external && !here {
-            return Err(PlanError::MissingVolume { name: volume.name.clone() });
-        }
-        let step = (!here).then(|| self.plan.add(Operation::CreateVolume { key: key.into() }, "not found", &[]));
-        self.volumes.insert(key.into(), step);
-        Ok(step)
     }
 
     /// The steps after which a container of the service may start.
-    fn dependencies(&mut self, service: &Service) -> Vec<NodeIndex> {
-        let mut after = Vec::new();
+    fn dependencies(&mut self, dependent: &str, service: &Service) -> Before {
+        let mut before = Before::default();
         for (name, dependency) in &service.depends_on {
             let Some(steps) = self.services.get(name) else { continue };
-            if dependency.condition == Condition::ServiceStarted {
-                after.extend(&steps.starts);
-            } else {
-                after.push(self.await_condition(name, dependency.condition));
+            match (dependency.condition, dependency.required) {
+                (Condition::ServiceStarted, true) => before.need(steps.starts.clone()),
+                (Condition::ServiceStarted, false) => before.follow(steps.starts.clone()),
+                (condition, required) => before.need([self.await_condition(name, condition, Some(dependent), required)]),
             }
         }
-        after
+        before
     }
 
-    fn await_condition(&mut self, name: &str, condition: Condition) -> NodeIndex {
+    fn await_condition(&mut self, name: &str, condition: Condition, dependent: Option<&str>, required: bool) -> NodeIndex {
+        let key = (condition.as_str(), required);
         let (known, starts) = match self.services.get(name) {
-            Some(steps) => (steps.awaits.get(condition.as_str()).copied(), steps.starts.clone()),
+            Some(steps) => (steps.awaits.get(&key).copied(), steps.starts.clone()),
             None => (None, Vec::new()),
         };
         known.unwrap_or_else(|| {
-            let operation = Operation::Await { service: name.into(), condition };
-            let node = self.plan.add(operation, "depended on", &starts);
+            let dependent = dependent.map(str::to_string);
+            let operation = Operation::Await { service: name.into(), condition, dependent, required };
+            let mut before = Before::default();
+            if required {
+                before.need(starts)
+            } else {
+                before.follow(starts)
+            }
+            let node = self.plan.add(operation, "depended on", &before);
             if let Some(steps) = self.services.get_mut(name) {
-                steps.awaits.insert(condition.as_str(), node);
+                steps.awaits.insert(key, node);
             }
             node
         })
     }
 
+    /// `--wait`: a job that others wait for is to end, anything else is to run.
     fn wait(&mut self, name: &str) {
         let service = &self.project.services[name];
-        let healthy = service
-            .healthcheck
-            .as_ref()
-            .is_some_and(|h| !h.disable && h.test.as_ref().is_some_and(|t| t.first().is_some_and(|f| f != "NONE")));
-        self.await_condition(name, if healthy { Condition::ServiceHealthy } else { Condition::ServiceStarted });
+        let mut dependents = self.project.services.values().filter_map(|other| other.depends_on.get(name));
+        let is_job = dependents.any(|dependency| dependency.condition == Condition::ServiceCompletedSuccessfully);
+        let condition = match (is_job, service.has_health_check()) {
+            (true, _) => Condition::ServiceCompletedSuccessfully,
+            (false, true) => Condition::ServiceHealthy,
+            (false, false) => Condition::ServiceStarted,
+        };
+        self.await_condition(name, condition, None, true);
+    }
+
+    /// Starts the containers that were stopped for a network, and that are of services which are left alone otherwise.
+    fn bystanders(&mut self) {
+        let observed = self.observed;
+        let other = |c: &&ObservedContainer| c.one_off || !self.selected.contains(&c.service);
+        let bystanders: Vec<_> =
+            observed.containers.iter().filter(other).filter_map(|c| Some((c, *self.stopped.get(&c.id)?))).collect();
+        for (container, stop) in bystanders {
+            let mut before = Before::needs(&[stop]);
+            let keys = self.project.networks.iter().filter(|(_, network)| container.networks.contains(&network.name));
+            before.need(keys.filter_map(|(key, _)| self.networks.get(key).copied().flatten()));
+            let operation = Operation::StartContainer { service: container.service.clone(), name: container.name.clone() };
+            self.plan.add(operation, "a network that it is on is made anew", &before);
+        }
+    }
+
+    /// Removes networks that have other names now, once nobody is on them.
+    fn earlier_networks(&mut self) {
+        for name in std::mem::take(&mut self.renamed_networks) {
+            let leaves = |node: &NodeIndex| matches!(self.plan.graph[*node].operation, Operation::RecreateContainer { .. });
+            let mut before = Before::default();
+            before.follow(self.plan.graph.node_indices().filter(leaves).collect::<Vec<_>>());
+            let operation = Operation::RemoveNetwork { name, unless_used: true };
+            self.plan.add(operation, "it is renamed", &before);
+        }
     }
 
     fn orphans(&mut self) {
-        let orphans: Vec<&ObservedContainer> =
-            self.observed.containers.iter().filter(|c| !self.project.services.contains_key(&c.service)).collect();
-        for container in orphans {
+        let inactive = |service: &str| self.options.inactive.iter().any(|name| name == service);
+        let known = |service: &str| self.project.services.contains_key(service) || inactive(service);
+        let observed = self.observed;
+        for container in observed.containers.iter().filter(|c| c.is_orphan(known)) {
             if self.options.remove_orphans {
-                let operation = Operation::RemoveContainer { id: container.id.clone(), name: container.name.clone() };
-                self.plan.add(operation, format!("the project has no service {}", container.service), &[]);
+                let cause = match container.one_off {
+                    true => "it was made by `run`, and has ended".into(),
+                    false => format!("the project has no service {}", container.service),
+                };
+                self.plan.add(remove(container), cause, &Before::default());
             } else {
                 self.plan.orphans.push(container.name.clone());
             }

@@ -1,6 +1,5 @@
 //! Real stacks on real containers, driven by the real binary. Root, and what `make test-packages` installs, are needed.
 
-mod api;
 mod attributes;
 mod builds;
 mod commands;
@@ -11,6 +10,7 @@ mod examples;
 mod forms;
 mod hostile;
 mod images;
+mod lifecycle;
 mod networks;
 mod scenarios;
 mod services;

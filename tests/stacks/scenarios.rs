@@ -169,7 +169,7 @@ fn services_start_in_the_order_of_health() {
     let started = |service: &str| stack.sh(service, "stat -c %Y.%y /proc/1 | cut -c1-50");
     assert!(stack.sh("db", "test -f /ready && echo yes") == "yes" && !started("web").is_empty());
     stack.write("compose.yaml", "services: {web: {image: 'busybox:local', command: sleep 9, depends_on: {job: {condition: service_completed_successfully}}}, job: {image: 'busybox:local', command: sh -c 'exit 4'}}");
-    stack.wharf(&["up", "-d", "--remove-orphans"]).fails(1, &["did not complete", "code 4"]);
+    stack.wharf(&["up", "-d", "--remove-orphans"]).fails(1, &["didn't complete successfully: exit 4"]);
     assert_ne!(stack.state("web"), "running");
 }
 
@@ -540,7 +540,7 @@ fn up_in_the_foreground_tells_who_ended_and_may_end_with_them() {
     assert_eq!(stack.state("two"), "exited");
     assert_eq!(up(&["--abort-on-container-exit"]).code, 0, "`fine` ends first");
     assert_eq!(up(&["--exit-code-from", "two", "--attach", "one"]).code, 5);
-    up(&["--exit-code-from", "tow"]).fails(1, &["`tow`", "did you mean `two`?"]);
+    up(&["--exit-code-from", "tow"]).fails(1, &["no such service: tow", "did you mean `two`?"]);
     let timed = up(&["--timestamps", "--no-log-prefix", "one"]).stdout;
     assert!(timed.starts_with("20") && timed.contains("Z out\n"), "{timed}");
 }
@@ -654,7 +654,7 @@ fn bad_stacks_fail_clearly_and_leave_nothing_half_made() {
     up("services: {a: {image: 'busybox:local', sysctls: {kernel.hostname: x}}}").fails(1, &["would change the host"]);
     up("services: {a: {image: 'busybox:local', networks: {n: {ipv4_address: 10.99.0.9}}}}\nnetworks: {n: {ipam: {config: [{subnet: 10.98.0.0/24}]}}}").fails(1, &["10.99.0.9", "not in the subnet"]);
     up("services: {a: {image: 'busybox:local'}}\nnetworks: {default: {external: true, name: nowhere}}")
-        .fails(1, &["nowhere", "does not exist"]);
+        .fails(1, &["network nowhere declared as external, but could not be found"]);
     assert!(stack.ps().iter().all(|c| c["State"] != "running"));
     stack.wharf(&["exec", "-T", "a", "true"]).fails(1, &["no running container"]);
 }

@@ -89,7 +89,7 @@ impl Steps {
             }
             Progress::Warning(text) => self.line(&format!("warning: {text}")),
             Progress::Plan(line) => println!("{line}"),
-            Progress::Created(_) => {}
+            Progress::Created(_) | Progress::ChangedVolumes(_) => {}
             Progress::Error { object, message } => {
                 self.failed = true;
                 if let Some(bar) = self.by_object.get(object) {
@@ -109,7 +109,7 @@ impl Steps {
     fn step(&mut self, object: &str, status: &str, done: bool) {
         self.any |= done;
         let Some(bars) = &self.bars else {
-            if done && !self.quiet {
+            if !self.quiet {
                 let _ = writeln!(std::io::stderr(), " {object}  {status}");
             }
             return;

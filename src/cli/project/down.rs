@@ -3,7 +3,7 @@
 use super::up;
 use crate::api::reply::escape;
 use crate::cli::{Global, Outcome, connect, project};
-use crate::plan::DownOptions;
+use crate::plan::{DownOptions, RemoveImages};
 
 #[derive(clap::Args, Debug)]
 pub struct Down {
@@ -13,14 +13,20 @@ pub struct Down {
     #[arg(short, long)]
     volumes: bool,
     /// Remove the images of services: all, or local (those without a custom tag).
-    #[arg(long, value_name = "TYPE", value_parser = ["all", "local"])]
-    rmi: Option<String>,
+    #[arg(long, value_name = "TYPE")]
+    rmi: Option<Rmi>,
     /// Seconds to wait for containers to stop.
     #[arg(short, long, value_name = "SECONDS")]
     timeout: Option<u32>,
     /// Remove containers of services that the project does not have.
     #[arg(long)]
     remove_orphans: bool,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum Rmi {
+    All,
+    Local,
 }
 
 /// Takes the whole project down, as `down` without flags does.
@@ -37,12 +43,15 @@ pub async fn run(global: &Global, command: Down) -> Outcome {
     let client = connect::engine(global).await?;
     let options = DownOptions {
         volumes: command.volumes,
-        rmi: command.rmi,
+        rmi: command.rmi.map(|which| match which {
+            Rmi::All => RemoveImages::All,
+            Rmi::Local => RemoveImages::Local,
+        }),
         timeout: command.timeout,
-        remove_orphans: command.remove_orphans,
+        remove_orphans: command.remove_orphans || up::is_set("COMPOSE_REMOVE_ORPHANS"),
         services: command.services,
         plan_only: global.dry_run,
-        ..up::down_options(loaded.as_ref())
+        outline: loaded.as_ref().map(up::outline),
     };
     up::follow(&client, &format!("/projects/{}/down", escape(&name)), &options, false).await
 }

@@ -182,17 +182,6 @@ fn is_orphan(loaded: &crate::compose::Loaded, container: &Listed) -> bool {
     !known(container.service()) && !container.is_one_off()
 }
 
-/// Containers of services that the project does not have.
-///
-/// # Errors
-/// A broken connection.
-pub async fn orphans(client: &Client, project: &str, loaded: Option<&crate::compose::Loaded>) -> Result<Vec<Listed>, Failure> {
-    let Some(loaded) = loaded else { return Ok(Vec::new()) };
-    let mut list = containers(client, project, &[], true).await?;
-    list.retain(|container| is_orphan(loaded, container));
-    Ok(list)
-}
-
 /// A running container of a service.
 ///
 /// # Errors
@@ -215,8 +204,8 @@ pub fn check_services(loaded: Option<&crate::compose::Loaded>, services: &[Strin
     let known: Vec<&str> = loaded.project.services.keys().chain(loaded.inactive.keys()).map(String::as_str).collect();
     for name in services {
         if !known.contains(&name.as_str()) {
-            let hint = crate::compose::diagnostic::nearest(name, known.iter().copied()).map(|n| format!("; did you mean `{n}`?"));
-            return Err(Failure::Message(format!("there is no service `{name}` in the project{}", hint.unwrap_or_default())));
+            let hint = crate::compose::diagnostic::nearest(name, known.iter().copied()).map(|n| format!("\ndid you mean `{n}`?"));
+            return Err(Failure::Message(format!("no such service: {name}{}", hint.unwrap_or_default())));
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use crate::cli::output::Steps;
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::compose::Loaded;
 use crate::engine::projects::{Progress, UpRequest};
-use crate::plan::{DownOptions, UpOptions};
+use crate::plan::{ChangedVolumes, LifecycleOptions, Outline, UpOptions};
 use std::io::IsTerminal;
 use tokio::sync::mpsc;
 
@@ -92,7 +92,7 @@ pub struct How {
     #[arg(short, long, value_name = "SECONDS")]
     pub timeout: Option<u32>,
     /// Pull images: always, missing, never.
-    #[arg(long, value_name = "POLICY", value_parser = ["always", "missing", "never"])]
+    #[arg(long, value_name = "POLICY", value_parser = ["always", "missing", "never", "build"])]
     pub pull: Option<String>,
     /// New anonymous volumes instead of the replaced container's.
     #[arg(short = 'V', long)]
@@ -100,6 +100,9 @@ pub struct How {
     /// Print no progress.
     #[arg(long)]
     pub quiet_pull: bool,
+    /// Answer yes to every question.
+    #[arg(short, long)]
+    pub yes: bool,
 }
 
 #[derive(clap::Args, Debug)]
@@ -130,12 +133,14 @@ pub fn request(global: &Global, loaded: &Loaded, services: Vec<String>, how: How
             no_recreate: how.no_recreate,
             no_deps: how.no_deps,
             no_start: how.no_start,
-            remove_orphans: how.remove_orphans,
+            remove_orphans: how.remove_orphans || is_set("COMPOSE_REMOVE_ORPHANS"),
             wait,
             scale: how.scale.into_iter().collect(),
             timeout: how.timeout,
-            pull: how.pull,
+            pull: how.pull.map(|policy| policy.parse().map_err(Failure::Message)).transpose()?,
             renew_anon_volumes: how.renew_anon_volumes,
+            changed_volumes: if how.yes { ChangedVolumes::RecreateAll } else { ChangedVolumes::Keep },
+            inactive: Vec::new(),
         },
         config_files: files.join(","),
         working_dir: loaded.directory.display().to_string(),
@@ -180,6 +185,55 @@ pub async fn follow(client: &Client, path: &str, body: &impl serde::Serialize, q
         }
     }
     Err(Failure::Message("the engine left before it was done; run the command again".into()))
+}
+
+/// As [`follow`], of an `up`; it asks before a volume whose definition has changed loses its data.
+///
+/// # Errors
+/// As [`follow`].
+async fn bring_up(client: &Client, path: &str, mut request: UpRequest) -> Outcome {
+    if request.options.changed_volumes == ChangedVolumes::Keep && std::io::stdin().is_terminal() {
+        request.options.changed_volumes = ChangedVolumes::Ask;
+    }
+    let mut lines = client.post_lines(path, &request).await?;
+    let mut steps = Steps::new(false);
+    while let Some(progress) = lines.next::<Progress>().await? {
+        if let Progress::ChangedVolumes(names) = &progress {
+            let mut agreed = Vec::new();
+            for name in names {
+                let question = format!(
+                    "Volume \"{name}\" exists but doesn't match configuration in compose file. Recreate (data will be lost)? [yN] "
+                );
+                if crate::cli::objects::network::answered_yes(&question)? {
+                    agreed.push(name.clone());
+                }
+            }
+            request.options.changed_volumes = ChangedVolumes::Recreate(agreed);
+            return follow(client, path, &request, false).await;
+        }
+        if let Some(ok) = steps.show(&progress) {
+            return if ok { Ok(()) } else { Err(Failure::Code(1)) };
+        }
+    }
+    Err(Failure::Message("the engine left before it was done; run the command again".into()))
+}
+
+/// Whether a variable of the environment says yes.
+pub fn is_set(variable: &str) -> bool {
+    std::env::var(variable).is_ok_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "t" | "true" | "y" | "yes"))
+}
+
+/// Ends at Ctrl-C, and when the process is told to end.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminated) = signal(SignalKind::terminate()) else {
+        let _ = tokio::signal::ctrl_c().await;
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminated.recv() => {}
+    }
 }
 
 /// Services and, through any number of others, what they depend on.
@@ -279,19 +333,25 @@ pub async fn run(global: &Global, command: Up) -> Outcome {
     }
     let detach = command.detach || command.wait || command.how.no_start;
     let named = command.services.clone();
+    let timeout = command.how.timeout;
     let shown = shown(&loaded, &command);
+    // What ends with this command: what was named, and what its output is shown of.
+    let mut own = named.clone();
+    if !own.is_empty() {
+        own.extend(shown.iter().flatten().filter(|service| !named.contains(service)).cloned());
+    }
     let request = request(global, &loaded, command.services, command.how, command.wait)?;
     let up_path = path(&loaded, "up");
-    let up = follow(&client, &up_path, &request, false);
+    let up = bring_up(&client, &up_path, request);
     match command.wait_timeout.filter(|_| command.wait) {
         Some(seconds) => tokio::time::timeout(std::time::Duration::from_secs(seconds), up)
             .await
-            .map_err(|_| Failure::Message(format!("the services were not ready within {seconds} s")))??,
+            .map_err(|_| Failure::Message(format!("application not healthy after {}", go_seconds(seconds))))??,
         None if detach => up.await?,
         None => tokio::select! {
             result = up => result?,
-            _ = tokio::signal::ctrl_c() => {
-                stop(&client, &loaded, None).await?;
+            () = interrupted() => {
+                stop(&client, &loaded, &own, timeout).await?;
                 return Err(Failure::Code(130));
             }
         },
@@ -333,10 +393,10 @@ pub async fn run(global: &Global, command: Up) -> Outcome {
         () = aborting => None,
         ended = &mut attached => Some(ended),
         ended = watching => return ended,
-        _ = tokio::signal::ctrl_c() => {
+        () = interrupted() => {
             eprintln!("\nGracefully stopping... (press Ctrl+C again to force)");
             // The containers' last words are shown; the output ends with the last container.
-            let (stopped, shown) = tokio::join!(stop(&client, &loaded, None), attached);
+            let (stopped, shown) = tokio::join!(stop(&client, &loaded, &own, timeout), attached);
             shown?;
             stopped?;
             return Err(Failure::Code(130));
@@ -346,7 +406,7 @@ pub async fn run(global: &Global, command: Up) -> Outcome {
         Some(ended) => ended?,
         None => {
             eprintln!("Aborting on container exit...");
-            let (stopped, shown) = tokio::join!(stop(&client, &loaded, None), attached);
+            let (stopped, shown) = tokio::join!(stop(&client, &loaded, &own, timeout), attached);
             shown?;
             stopped?;
         }
@@ -401,17 +461,27 @@ pub async fn scale_services(global: &Global, command: Scale) -> Outcome {
     run(global, Up { services, how, detach: true, ..Up::default() }).await
 }
 
-/// Stops the project; a second Ctrl-C kills it.
-async fn stop(client: &Client, loaded: &Loaded, timeout: Option<u32>) -> Outcome {
-    let stopping = super::lifecycle::stop_project(client, &loaded.project.name, &[], timeout.map(u64::from));
+/// Stops services; a second Ctrl-C kills them.
+async fn stop(client: &Client, loaded: &Loaded, services: &[String], timeout: Option<u32>) -> Outcome {
+    let outline = Some(outline(loaded));
+    let options = LifecycleOptions { services: services.to_vec(), timeout, outline, ..LifecycleOptions::default() };
+    let (stop, kill) = (path(loaded, "stop"), path(loaded, "kill"));
     tokio::select! {
-        result = stopping => result,
-        _ = tokio::signal::ctrl_c() => super::lifecycle::kill_project(client, &loaded.project.name, &[], "SIGKILL").await,
+        result = follow(client, &stop, &options, false) => result,
+        () = interrupted() => follow(client, &kill, &options, false).await,
     }
 }
 
-/// The options of a `down` that knows the file's services.
-pub fn down_options(loaded: Option<&Loaded>) -> DownOptions {
-    let known = loaded.map(|l| l.project.services.keys().chain(l.inactive.keys()).cloned().collect());
-    DownOptions { known_services: known, ..DownOptions::default() }
+/// Seconds as Go writes durations: `1m30s`.
+pub fn go_seconds(seconds: u64) -> String {
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s}s"),
+        (0, m, s) => format!("{m}m{s}s"),
+        (h, m, s) => format!("{h}h{m}m{s}s"),
+    }
+}
+
+/// What commands for existing containers need of the file.
+pub fn outline(loaded: &Loaded) -> Outline {
+    Outline::of(&loaded.project, loaded.inactive.keys().cloned().collect())
 }

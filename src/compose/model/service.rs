@@ -482,8 +482,22 @@ impl Service {
 
     /// The images that its containers need: their own, those that are mounted, and those of its `pre_start` hooks.
     pub fn images(&self) -> impl Iterator<Item = &str> {
-        let mounted = self.volumes.iter().filter(|v| v.kind == "image").filter_map(|v| v.source.as_deref());
         let hooks = self.pre_start.iter().filter_map(|hook| hook.image.as_deref());
-        self.image.as_deref().into_iter().chain(mounted).chain(hooks)
+        self.image.as_deref().into_iter().chain(self.mounted_images()).chain(hooks)
+    }
+
+    pub fn mounted_images(&self) -> impl Iterator<Item = &str> {
+        self.volumes.iter().filter(|v| v.kind == "image").filter_map(|v| v.source.as_deref())
+    }
+
+    /// The keys of the project's volumes that it mounts.
+    pub fn volume_keys(&self) -> impl Iterator<Item = &String> {
+        self.volumes.iter().filter(|v| v.kind == "volume").filter_map(|v| v.source.as_ref())
+    }
+
+    /// Whether the file gives it a health check; the image may have one in any case.
+    pub fn has_health_check(&self) -> bool {
+        let tests = |test: &Vec<String>| test.first().is_some_and(|first| first != "NONE");
+        self.healthcheck.as_ref().is_some_and(|check| !check.disable && check.test.as_ref().is_some_and(tests))
     }
 }

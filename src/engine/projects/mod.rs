@@ -2,26 +2,31 @@
 
 pub mod convert;
 
+mod condition;
+mod execute;
+mod images;
+mod observe;
 mod queue;
 mod recovery;
+mod spec;
 mod steps;
 
 use queue::Change;
 pub(super) use queue::Queues;
 
 use super::error::{EngineError, state_error};
-use super::record::{self, ContainerRecord, ContainerSpec, NetworkMode, ProjectRecord};
+use super::record::ProjectRecord;
 use super::{Container, Engine};
 use crate::compose::model::Project;
-use crate::image::{ImageRef, Progress as PullProgress};
-use crate::plan::{self, DownOptions, Observed, ObservedContainer, ObservedNetwork, Operation, Plan, UpOptions};
-use convert::{Origin, Shared};
+use crate::image::ImageRef;
+use crate::plan::{self, DownOptions, Lifecycle, LifecycleOptions, ObservedContainer, Outline, Plan, UpOptions};
+use convert::Origin;
+use execute::execute;
 use indexmap::IndexMap;
 use queue::ProjectTurn;
 use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
-use steps::execute;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// What the CLI sends to bring a project up.
@@ -82,6 +87,8 @@ pub enum Progress {
     /// A container of `run`, which is not started yet, by its id.
     Created(String),
     Warning(String),
+    /// Volumes whose definition has changed: nothing was done, since the user is to be asked first.
+    ChangedVolumes(Vec<String>),
     /// A line of the plan.
     Plan(String),
     Error {
@@ -104,104 +111,61 @@ struct Context {
     origin: Origin,
     timeout: Option<u64>,
     renew_anonymous: bool,
-    remove_volumes: bool,
     progress: ProgressSender,
-    turn: ProjectTurn,
+    /// The right to change the project, where the command needs it.
+    turn: Option<ProjectTurn>,
+}
+
+impl Context {
+    fn new(engine: &Arc<Engine>, project: Project, progress: ProgressSender, turn: Option<ProjectTurn>) -> Self {
+        let origin = Origin::default();
+        Context { engine: engine.clone(), project, origin, timeout: None, renew_anonymous: false, progress, turn }
+    }
 }
 
 impl Engine {
-    /// What exists of a project; with `one_offs`, the containers of `run` as well.
-    ///
-    /// # Errors
-    /// When the image store is damaged.
-    pub fn observe(&self, project: &str, images: impl Iterator<Item = String>, one_offs: bool) -> Result<Observed, EngineError> {
-        let network_names: HashMap<String, String> = self.networks().into_iter().map(|n| (n.id, n.name)).collect();
-        let containers = self.project_containers(project).into_iter().filter(|c| one_offs || !is_one_off(c));
-        let observe = |record: &ContainerRecord| ObservedContainer {
-            lost: self.lost_by(record, &network_names),
-            ..observe_container(record, &network_names)
-        };
-        let containers = containers.map(|c| observe(&c.record())).collect();
-        let networks = self
-            .networks()
-            .into_iter()
-            .map(|n| (n.name, ObservedNetwork { project: n.labels.get(convert::LABEL_PROJECT).cloned() }))
-            .collect();
-        let volumes = self.volumes().into_iter().map(|v| v.name).collect();
-        let (mut known, mut image_ages) = (HashMap::new(), HashMap::new());
-        let now = jiff::Timestamp::now();
-        for image in images {
-            if let Some((name, found)) = self.images.find_loosely(&image)? {
-                let age = self.images.pulled_at(&name).map(|then| now.duration_since(then).as_secs());
-                image_ages.extend(age.and_then(|age| u64::try_from(age).ok()).map(|age| (image.clone(), age)));
-                known.insert(image, found.id.to_string());
-            }
-        }
-        Ok(Observed { containers, networks, volumes, images: known, image_ages })
-    }
-
-    /// What a container has that is gone: a network that it runs on, or a container whose namespace it shares.
-    fn lost_by(&self, record: &ContainerRecord, networks: &HashMap<String, String>) -> Option<String> {
-        if record.state.status().is_alive() && record.endpoints.keys().any(|id| !networks.contains_key(id)) {
-            return Some("a network that it is on is gone".into());
-        }
-        let network = if let NetworkMode::Container(id) = &record.spec.network_mode { Some(id.as_str()) } else { None };
-        let shared = [network, record.spec.ipc.container(), record.spec.pid.container()];
-        let gone = shared.into_iter().flatten().any(|id| !self.containers.contains(id));
-        gone.then(|| "a container whose namespace it shares is gone".into())
-    }
-
-    /// The containers with a project's label.
-    pub fn project_containers(&self, project: &str) -> Vec<Arc<Container>> {
-        self.containers().into_iter().filter(|c| c.has_label(convert::LABEL_PROJECT, project)).collect()
-    }
-
     /// Brings a project up, telling what is done as it is done.
     ///
     /// # Errors
     /// What could not be planned; failures of steps are told and counted.
     pub async fn up(self: &Arc<Self>, request: UpRequest, progress: ProgressSender) -> Result<(), EngineError> {
-        let UpRequest { project, options, config_files, working_dir, inactive, plan_only } = request;
+        let UpRequest { project, mut options, config_files, working_dir, inactive, plan_only } = request;
+        options.inactive = inactive;
         let images: HashSet<String> = project.services.values().flat_map(|s| s.images()).map(str::to_string).collect();
         for image in &images {
             image.parse::<ImageRef>().map_err(crate::image::ImageError::from)?;
         }
         // A plan is made of what is there when its turn has come.
         let turn = if plan_only { None } else { Some(self.projects.take(&project.name, Change::Up, &progress).await?) };
-        let mut observed = self.observe(&project.name, images.into_iter(), false)?;
-        observed.containers.retain(|c| !inactive.contains(&c.service));
+        let observed = self.observe(&project.name, images.into_iter())?;
         let plan = plan::up(&project, &observed, &options)?;
         let Some(turn) = turn else {
             plan.lines().into_iter().for_each(|line| drop(progress.send(Progress::Plan(line))));
-            warn_of_orphans(&plan, &progress);
+            warn(&plan, &progress);
             return Ok(());
         };
-        warn_of_orphans(&plan, &progress);
+        if !plan.changed_volumes.is_empty() {
+            let _ = progress.send(Progress::ChangedVolumes(plan.changed_volumes));
+            return Ok(());
+        }
+        warn(&plan, &progress);
         let mut record =
             ProjectRecord { project: project.clone(), config_files: config_files.clone(), working_dir: working_dir.clone() };
         // The state must not hold what is secret.
         record.project.secrets.values_mut().chain(record.project.configs.values_mut()).for_each(|o| o.content = None);
         self.journal.put(&format!("project/{}", project.name), &record).map_err(state_error)?;
-        for container in observed.containers.iter().filter(|c| c.running && project.services.contains_key(&c.service)) {
-            let untouched =
-                !plan.graph.node_weights().any(|step| names_container(&step.operation, &container.id, &container.name));
-            if untouched {
-                let _ = progress.send(Progress::Step {
-                    object: format!("Container {}", container.name),
-                    status: "Running".into(),
-                    done: true,
-                });
+        let own = |c: &&ObservedContainer| c.state.is_alive() && !c.one_off && project.services.contains_key(&c.service);
+        for container in observed.containers.iter().filter(own) {
+            if !plan.graph.node_weights().any(|step| step.operation.touches(&container.id, &container.name)) {
+                let object = format!("Container {}", container.name);
+                let _ = progress.send(Progress::Step { object, status: "Running".into(), done: true });
             }
         }
         let context = Context {
-            engine: self.clone(),
-            project,
             origin: Origin { config_files, working_dir },
             timeout: options.timeout.map(u64::from),
             renew_anonymous: options.renew_anon_volumes,
-            remove_volumes: true,
-            progress,
-            turn,
+            ..Context::new(self, project, progress, Some(turn))
         };
         let changed = !plan.is_empty();
         let context = Arc::new(context);
@@ -219,21 +183,16 @@ impl Engine {
     /// # Errors
     /// As [`Engine::up`].
     pub async fn run(self: &Arc<Self>, request: RunRequest, progress: ProgressSender) -> Result<(), EngineError> {
-        let RunRequest { up, service, name, use_aliases, stdin, labels, auto_remove, client_removes } = request;
+        let RunRequest { mut up, service, name, use_aliases, stdin, labels, auto_remove, client_removes } = request;
         let images: HashSet<String> = up.project.services.values().flat_map(|s| s.images()).map(str::to_string).collect();
+        up.options.inactive = up.inactive;
         let turn = self.projects.take(&up.project.name, Change::Run, &progress).await?;
-        let mut observed = self.observe(&up.project.name, images.into_iter(), false)?;
-        observed.containers.retain(|c| !up.inactive.contains(&c.service));
+        let observed = self.observe(&up.project.name, images.into_iter())?;
         let plan = plan::one_off(&up.project, &observed, &up.options, &service)?;
+        warn(&plan, &progress);
         let context = Arc::new(Context {
-            engine: self.clone(),
-            project: up.project,
             origin: Origin { config_files: up.config_files, working_dir: up.working_dir },
-            timeout: None,
-            renew_anonymous: false,
-            remove_volumes: true,
-            progress,
-            turn,
+            ..Context::new(self, up.project, progress, Some(turn))
         });
         execute(context.clone(), plan).await?;
         let mut spec = self.service_spec(&context.project, &service, 1, &context.origin)?;
@@ -255,50 +214,68 @@ impl Engine {
     ///
     /// # Errors
     /// Failures of steps are told and counted.
-    pub async fn down(
-        self: &Arc<Self>,
-        name: &str,
-        mut options: DownOptions,
-        progress: ProgressSender,
-    ) -> Result<(), EngineError> {
+    pub async fn down(self: &Arc<Self>, name: &str, options: DownOptions, progress: ProgressSender) -> Result<(), EngineError> {
         let turn = if options.plan_only { None } else { Some(self.projects.take(name, Change::Down, &progress).await?) };
-        let record: Option<ProjectRecord> = self.journal.get(&format!("project/{name}"));
-        let own = |labels: &IndexMap<String, String>| labels.get(convert::LABEL_PROJECT).is_some_and(|p| p == name);
-        options.own_networks = self.networks().into_iter().filter(|n| own(&n.labels)).map(|n| n.name).collect();
-        options.own_volumes = self.volumes().into_iter().filter(|v| own(&v.labels)).map(|v| v.name).collect();
-        if options.rmi.as_deref() == Some("all") {
-            let services = record.iter().flat_map(|r| r.project.services.values());
-            options.images = services.filter_map(|s| s.image.clone()).collect();
-            options.images.sort();
-            options.images.dedup();
+        let outline = options.outline.clone().or_else(|| self.outline(name));
+        let images = outline.iter().filter(|_| options.rmi.is_some()).flat_map(|outline| outline.services.values());
+        let mut observed = self.observe(name, images.filter_map(|service| service.image.clone()))?;
+        if options.rmi.is_some() {
+            observed.built = self.images_built_for(name)?;
         }
-        let observed = self.observe(name, options.images.iter().cloned(), true)?;
-        let plan = plan::down(&observed, &options);
-        if options.plan_only {
-            plan.lines().into_iter().for_each(|line| drop(progress.send(Progress::Plan(line))));
-        }
-        warn_of_orphans(&plan, &progress);
+        let plan = plan::down(name, &observed, outline.as_ref(), &options);
+        warn(&plan, &progress);
         if plan.is_empty() {
-            let _ = progress.send(Progress::Warning(format!("there is nothing of the project {name} to remove")));
+            let _ = progress.send(Progress::Warning(format!("No resource found to remove for project \"{name}\".")));
         }
-        let Some(turn) = turn else { return Ok(()) };
-        let context = Context {
-            engine: self.clone(),
-            project: Project { name: name.into(), ..Project::default() },
-            origin: Origin::default(),
-            timeout: options.timeout.map(u64::from),
-            renew_anonymous: false,
-            remove_volumes: true,
-            progress,
-            turn,
+        let Some(turn) = turn else {
+            plan.lines().into_iter().for_each(|line| drop(progress.send(Progress::Plan(line))));
+            return Ok(());
         };
-        let context = Arc::new(context);
-        let result = execute(context.clone(), plan).await;
+        let project = Project { name: name.into(), ..Project::default() };
+        let context = Context { timeout: options.timeout.map(u64::from), ..Context::new(self, project, progress, Some(turn)) };
+        let result = execute(Arc::new(context), plan).await;
         if result.is_ok() && options.services.is_empty() {
             self.journal.delete(&format!("project/{name}")).map_err(state_error)?;
         }
         self.sync_and_trim().await?;
         result
+    }
+
+    /// Starts, stops, restarts, kills, pauses or removes containers of a project.
+    ///
+    /// # Errors
+    /// As [`Engine::up`].
+    pub async fn lifecycle(
+        self: &Arc<Self>,
+        name: &str,
+        command: Lifecycle,
+        options: LifecycleOptions,
+        progress: ProgressSender,
+    ) -> Result<(), EngineError> {
+        // A signal waits for nobody.
+        let at_once = options.plan_only || matches!(command, Lifecycle::Kill | Lifecycle::Pause | Lifecycle::Unpause);
+        let turn = if at_once { None } else { Some(self.projects.take(name, Change::Lifecycle(command), &progress).await?) };
+        let outline = options.outline.clone().or_else(|| self.outline(name));
+        let observed = self.observe(name, std::iter::empty())?;
+        let plan = plan::lifecycle(command, &observed, outline.as_ref(), &options)?;
+        if options.plan_only {
+            plan.lines().into_iter().for_each(|line| drop(progress.send(Progress::Plan(line))));
+            return Ok(());
+        }
+        if plan.is_empty() {
+            return Ok(());
+        }
+        let project = Project { name: name.into(), ..Project::default() };
+        let context = Context { timeout: options.timeout.map(u64::from), ..Context::new(self, project, progress, turn) };
+        let result = execute(Arc::new(context), plan).await;
+        self.sync().await?;
+        result
+    }
+
+    /// What the last `up` of a project has told of it.
+    fn outline(&self, project: &str) -> Option<Outline> {
+        let record: Option<ProjectRecord> = self.journal.get(&format!("project/{project}"));
+        record.map(|record| Outline::of(&record.project, Vec::new()))
     }
 
     /// Waits until what has been done is on the disk: a request that has been answered is not undone by a loss of power.
@@ -317,146 +294,22 @@ impl Engine {
         let _trimmed = tokio::task::spawn_blocking(crate::runtime::sys::trim_memory).await;
         synced
     }
-
-    /// Pulls an image; two who want the same one wait for each other.
-    ///
-    /// # Errors
-    /// The registry's or the disk's.
-    pub async fn pull(self: &Arc<Self>, image: &str, progress: ProgressSender) -> Result<(), EngineError> {
-        let name: ImageRef = image.parse().map_err(crate::image::ImageError::from)?;
-        let _turn = self.pulls.take(&name.to_string()).await;
-        let shown = image.to_string();
-        let report = Arc::new(move |event: PullProgress| {
-            let PullProgress::Layer { id, status, current, total } = event;
-            let _ = progress.send(Progress::Layer { image: shown.clone(), id, status: status.into(), current, total });
-        });
-        self.registry.pull(&self.images, &name, report).await?;
-        self.emit("image", "pull", &name.familiar(), IndexMap::new());
-        Ok(())
-    }
 }
 
-fn warn_of_orphans(plan: &Plan, progress: &ProgressSender) {
+/// Warns of what the plan leaves as it is.
+fn warn(plan: &Plan, progress: &ProgressSender) {
+    for warning in &plan.warnings {
+        let _ = progress.send(Progress::Warning(warning.clone()));
+    }
     if !plan.orphans.is_empty() {
         let _ = progress.send(Progress::Warning(format!(
-            "found containers of services that the project does not have: {}; --remove-orphans removes them",
-            plan.orphans.join(", ")
+            "Found orphan containers ([{}]) for this project. If you removed or renamed this service in your compose file, you can run this command with the --remove-orphans flag to clean it up.",
+            plan.orphans.join(" ")
         )));
-    }
-}
-
-fn names_container(operation: &Operation, id: &str, name: &str) -> bool {
-    match operation {
-        Operation::RecreateContainer { replaces, .. } => replaces == id,
-        Operation::StartContainer { name: n, .. } => n == name,
-        Operation::RemoveContainer { id: i, .. } | Operation::RestartContainer { id: i, .. } => i == id,
-        _ => false,
-    }
-}
-
-fn observe_container(record: &ContainerRecord, networks: &HashMap<String, String>) -> ObservedContainer {
-    let label = |key: &str| record.spec.labels.get(key).cloned().unwrap_or_default();
-    let depends_on = label(convert::LABEL_DEPENDS_ON);
-    ObservedContainer {
-        id: record.id.clone(),
-        name: record.name.clone(),
-        service: label(convert::LABEL_SERVICE),
-        number: label(convert::LABEL_NUMBER).parse().unwrap_or(1),
-        config_hash: label(convert::LABEL_HASH),
-        image_id: record.image_id.clone(),
-        running: record.state.status().is_alive(),
-        prepared: record.prepared,
-        depends_on: depends_on
-            .split(',')
-            .filter_map(|d| d.split(':').next())
-            .filter(|d| !d.is_empty())
-            .map(str::to_string)
-            .collect(),
-        networks: record.endpoints.keys().filter_map(|id| networks.get(id).cloned()).collect(),
-        lost: None,
-    }
-}
-
-impl Engine {
-    /// The specification of a service's container, with what it shares with others' containers.
-    ///
-    /// # Errors
-    /// When one of those does not exist, or an attribute cannot be meant.
-    pub(super) fn service_spec(
-        &self,
-        project: &Project,
-        service: &str,
-        number: u32,
-        origin: &Origin,
-    ) -> Result<ContainerSpec, EngineError> {
-        let definition = &project.services[service];
-        let other = |what: &str, mode: &str| -> Result<Option<Arc<Container>>, EngineError> {
-            if let Some(name) = mode.strip_prefix("container:") {
-                return self.container(name).map(Some);
-            }
-            let Some(other) = mode.strip_prefix("service:") else { return Ok(None) };
-            let mut containers = self.project_containers(&project.name).into_iter();
-            let found = containers.find(|c| c.has_label(convert::LABEL_SERVICE, other) && !is_one_off(c));
-            found.map(Some).ok_or_else(|| {
-                EngineError::Invalid(format!("the service `{service}` shares the {what} of `{other}`, which has no container"))
-            })
-        };
-        let id = |what: &str, mode: &Option<String>| -> Result<Option<String>, EngineError> {
-            Ok(other(what, mode.as_deref().unwrap_or_default())?.map(|container| container.id.clone()))
-        };
-        let shared = Shared {
-            network: id("network", &definition.network_mode)?,
-            ipc: id("IPC namespace", &definition.ipc)?,
-            pid: id("processes", &definition.pid)?,
-        };
-        let mut spec = convert::container(project, service, number, origin, shared).map_err(EngineError::Invalid)?;
-        for from in &definition.volumes_from {
-            let (from, read_only) = record::volumes_from(from);
-            let mode = if from.starts_with("container:") { from.to_string() } else { format!("service:{from}") };
-            let Some(source) = other("volumes", &mode)? else { continue };
-            spec.take_mounts_of(&source.record(), read_only);
-        }
-        Ok(spec)
     }
 }
 
 /// Whether a container was made by `run`: it is none of its service's own.
 pub(super) fn is_one_off(container: &Container) -> bool {
     container.has_label(convert::LABEL_ONEOFF, "True")
-}
-
-impl Engine {
-    /// Removes an image's name, and its content where nothing else needs it.
-    ///
-    /// # Errors
-    /// When it is not here, or is the last name of what a container uses.
-    pub fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
-        if let Ok(name) = reference.parse::<ImageRef>()
-            && self.images.forget_left_out(&name)?
-        {
-            self.emit("image", "delete", &name.familiar(), IndexMap::new());
-            return Ok(());
-        }
-        let (name, image) = self.image(reference)?;
-        let uses = |record: &ContainerRecord| {
-            record.image_id == image.id.as_str()
-                || record.spec.mounts.iter().any(|m| !m.layers.is_empty() && m.layers == image.layers)
-        };
-        let user = self.containers().into_iter().find(|c| c.with_record(uses));
-        if let Some(user) = user
-            && !self.images.list()?.iter().any(|(other, known)| known.id == image.id && *other != name)
-        {
-            return Err(EngineError::Conflict(format!("the image {reference} is in use by the container {}", user.name())));
-        }
-        let layers: HashSet<crate::image::ChainId> = self
-            .containers()
-            .iter()
-            .flat_map(|c| c.with_record(|record| record.all_layers().cloned().collect::<Vec<_>>()))
-            .collect();
-        // Where it cannot be told what needs them, every layer stays.
-        let uncertain = self.check_prunable().is_err();
-        self.images.remove(&name, &|layer| uncertain || layers.contains(layer))?;
-        self.emit("image", "delete", &name.familiar(), IndexMap::new());
-        Ok(())
-    }
 }

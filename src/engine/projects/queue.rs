@@ -3,6 +3,7 @@
 use super::{Progress, ProgressSender};
 use crate::engine::error::EngineError;
 use crate::engine::locked;
+use crate::plan::Lifecycle;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, Weak};
@@ -14,18 +15,27 @@ pub(in crate::engine) enum Change {
     Up,
     Run,
     Down,
+    Lifecycle(Lifecycle),
     /// An earlier engine has died within a change, and this one ends it.
     Recovery,
 }
 
+impl Change {
+    /// Whether others should not wait for what may never come while it waits for them.
+    fn ends_waits(self) -> bool {
+        matches!(self, Change::Down | Change::Lifecycle(Lifecycle::Stop | Lifecycle::Rm))
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Change::Up => "`up`",
-            Change::Run => "`run`",
-            Change::Down => "`down`",
-            Change::Recovery => "the recovery from a crash",
-        })
+        match self {
+            Change::Up => f.write_str("`up`"),
+            Change::Run => f.write_str("`run`"),
+            Change::Down => f.write_str("`down`"),
+            Change::Lifecycle(command) => command.fmt(f),
+            Change::Recovery => f.write_str("the recovery from a crash"),
+        }
     }
 }
 
@@ -50,7 +60,7 @@ struct Waiting {
 impl Waiting {
     fn count(&mut self, change: Change, by: isize) {
         self.all = self.all.saturating_add_signed(by);
-        if change == Change::Down {
+        if change.ends_waits() {
             self.downs = self.downs.saturating_add_signed(by);
         }
     }

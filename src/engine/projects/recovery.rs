@@ -72,7 +72,7 @@ impl Engine {
             Ok(old) if !old.with_record(|record| record.stopped_by_user) => self.remove(new, true, false).await,
             old => {
                 if let Ok(old) = old {
-                    self.stop_and_remove(&old, None, replacement.renew_volumes).await?;
+                    self.stop_and_remove(&old, None, false).await?;
                 }
                 self.take_place(new, &replacement.name).await?;
                 self.start_owed(new).await

@@ -1,0 +1,128 @@
+//! Waiting for the containers of a service to fulfil a condition.
+
+use super::steps::superseded;
+use super::{Context, Progress, convert, is_one_off};
+use crate::compose::model::Condition;
+use crate::engine::Container;
+use crate::engine::error::EngineError;
+use crate::engine::record::{ContainerRecord, HealthStatus, Status};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A container that cannot become healthy, since it has no health check, may still end: Docker Compose looks for the first time
+/// after so long.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
+
+/// What is waited for.
+pub(super) struct Awaited<'a> {
+    pub service: &'a str,
+    pub condition: Condition,
+    /// The service that waits; the command itself otherwise.
+    pub dependent: Option<&'a str>,
+    pub required: bool,
+}
+
+/// What a container is, as far as a condition goes.
+#[derive(Debug, PartialEq)]
+enum Judged {
+    /// It fulfils the condition, and is so.
+    Fulfilled(&'static str),
+    /// It never will.
+    Failed(String),
+    /// It has no health check.
+    Unchecked,
+    NotYet,
+}
+
+/// Waits for every container of a service.
+///
+/// # Errors
+/// Of one that cannot fulfil the condition any more; an optional dependency is warned of instead.
+pub(super) async fn await_condition(context: &Context, awaited: &Awaited<'_>) -> Result<(), EngineError> {
+    let is_own = |c: &Arc<Container>| c.has_label(convert::LABEL_SERVICE, awaited.service) && !is_one_off(c);
+    let containers = context.engine.project_containers(&context.project.name).into_iter().filter(is_own);
+    for container in containers {
+        let object = format!("Container {}", container.name());
+        let waiting = async {
+            if awaited.dependent.is_some() {
+                context.step(&object, "Waiting", false);
+            }
+            one(&container, awaited).await
+        };
+        let outcome = tokio::select! {
+            outcome = waiting => outcome,
+            error = superseded(context, &object) => return Err(error),
+        };
+        match outcome {
+            Ok(status) => context.step(&object, status, true),
+            Err(why) if !awaited.required => {
+                let text = format!("optional dependency \"{}\" failed to start: {why}", awaited.service);
+                let _ = context.progress.send(Progress::Warning(text));
+                context.step(&object, "Skipped", true);
+                return Ok(());
+            }
+            Err(why) => return Err(EngineError::Conflict(why)),
+        }
+    }
+    Ok(())
+}
+
+/// Waits for one container; tells how it is, or why it never will fulfil the condition.
+async fn one(container: &Container, awaited: &Awaited<'_>) -> Result<&'static str, String> {
+    let mut judged = Judged::NotYet;
+    container
+        .wait_until(|record| {
+            judged = judge(record, awaited);
+            judged != Judged::NotYet
+        })
+        .await;
+    if judged == Judged::Unchecked {
+        let ends = container.wait_until(|record| {
+            judged = judge(record, awaited);
+            judged != Judged::Unchecked
+        });
+        let _in_time = tokio::time::timeout(FIRST_LOOK, ends).await;
+    }
+    let prefix = match (awaited.dependent, awaited.condition) {
+        (Some(_), Condition::ServiceHealthy | Condition::ServiceStarted) => "dependency failed to start: ",
+        _ => "",
+    };
+    match judged {
+        Judged::Fulfilled(status) => Ok(status),
+        Judged::Failed(why) => Err(format!("{prefix}{why}")),
+        Judged::Unchecked => Err(format!(
+            "{prefix}container {} has no healthcheck configured\ngive it a `healthcheck`, or depend on it with `condition: service_started`",
+            container.name()
+        )),
+        Judged::NotYet => Err(EngineError::no_container(&container.name()).to_string()),
+    }
+}
+
+fn judge(record: &ContainerRecord, awaited: &Awaited<'_>) -> Judged {
+    let state = &record.state;
+    let name = &record.name;
+    // One that could not be started has an error, and stays as it was.
+    let ended = matches!(state.status(), Status::Exited | Status::Removing)
+        || (state.status() == Status::Created && !state.error.is_empty());
+    let exited = || Judged::Failed(format!("container {name} exited ({})", state.exit_code));
+    match (awaited.condition, &state.health) {
+        (Condition::ServiceCompletedSuccessfully, _) if ended && state.exit_code == 0 => Judged::Fulfilled("Exited"),
+        (Condition::ServiceCompletedSuccessfully, _) if ended => Judged::Failed(format!(
+            "service \"{}\" didn't complete successfully: exit {}\n`wharf logs {}` may tell why",
+            awaited.service, state.exit_code, awaited.service
+        )),
+        (Condition::ServiceCompletedSuccessfully, _) => Judged::NotYet,
+        _ if ended => exited(),
+        (_, Some(health)) if health.status == HealthStatus::Healthy => Judged::Fulfilled("Healthy"),
+        (_, Some(health)) if health.status == HealthStatus::Unhealthy => {
+            let last = health.log.last().map(|probe| probe.output.trim()).filter(|text| !text.is_empty());
+            let check = last.map(|text| format!("\nits check says: {text}")).unwrap_or_default();
+            Judged::Failed(format!("container {name} is unhealthy{check}"))
+        }
+        (_, Some(_)) => Judged::NotYet,
+        (_, None) if state.status() != Status::Running => Judged::NotYet,
+        // Only a command awaits a mere start.
+        (Condition::ServiceStarted, None) => Judged::Fulfilled("Started"),
+        (_, None) => Judged::Unchecked,
+    }
+}

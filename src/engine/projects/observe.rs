@@ -1,0 +1,104 @@
+//! What exists of a project, as plans compare it with what is wanted.
+
+use super::convert::{LABEL_DEPENDS_ON, LABEL_HASH, LABEL_NETWORK, LABEL_NUMBER, LABEL_PROJECT, LABEL_SERVICE};
+use super::is_one_off;
+use crate::engine::error::EngineError;
+use crate::engine::record::{ContainerRecord, MountKind, NetworkMode, Status};
+use crate::engine::{Container, Engine};
+use crate::plan::{ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, depends_on_label};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+impl Engine {
+    /// What exists of a project, its images among these.
+    ///
+    /// # Errors
+    /// When the image store is damaged.
+    pub fn observe(&self, project: &str, images: impl Iterator<Item = String>) -> Result<Observed, EngineError> {
+        let networks = self.networks();
+        let names: HashMap<&str, &str> = networks.iter().map(|n| (n.id.as_str(), n.name.as_str())).collect();
+        let observe = |container: Arc<Container>| {
+            let record = container.record();
+            ObservedContainer {
+                lost: self.lost_by(&record, &names),
+                one_off: is_one_off(&container),
+                ..observe_container(&record)
+            }
+        };
+        let mut observed =
+            Observed { containers: self.project_containers(project).into_iter().map(observe).collect(), ..Observed::default() };
+        for network in &networks {
+            let label = |key: &str| network.labels.get(key).cloned();
+            let found = ObservedNetwork { project: label(LABEL_PROJECT), key: label(LABEL_NETWORK), hash: label(LABEL_HASH) };
+            observed.networks.insert(network.name.clone(), found);
+        }
+        for volume in self.volumes() {
+            let label = |key: &str| volume.labels.get(key).cloned();
+            let found = ObservedVolume { project: label(LABEL_PROJECT), hash: label(LABEL_HASH) };
+            observed.volumes.insert(volume.name, found);
+        }
+        let now = jiff::Timestamp::now();
+        for image in images {
+            if let Some((name, found)) = self.images.find_loosely(&image)? {
+                let age = self.images.pulled_at(&name).map(|then| now.duration_since(then).as_secs());
+                observed.image_ages.extend(age.and_then(|age| u64::try_from(age).ok()).map(|age| (image.clone(), age)));
+                observed.images.insert(image, found.id.to_string());
+            }
+        }
+        Ok(observed)
+    }
+
+    /// The images that were built for a project, by their labels, each with its service.
+    pub(super) fn images_built_for(&self, project: &str) -> Result<Vec<(String, Option<String>)>, EngineError> {
+        let mut built = Vec::new();
+        for (name, image) in self.images.list()? {
+            let Some(labels) = image.config.config().as_ref().and_then(|config| config.labels().clone()) else { continue };
+            if labels.get(LABEL_PROJECT).is_some_and(|label| label == project) {
+                built.push((name.familiar(), labels.get(LABEL_SERVICE).cloned()));
+            }
+        }
+        Ok(built)
+    }
+
+    /// What a container has that is gone: a network that it runs on, or a container whose namespace it shares.
+    fn lost_by(&self, record: &ContainerRecord, networks: &HashMap<&str, &str>) -> Option<String> {
+        if record.state.status().is_alive() && record.endpoints.keys().any(|id| !networks.contains_key(id.as_str())) {
+            return Some("a network that it is on is gone".into());
+        }
+        let network = if let NetworkMode::Container(id) = &record.spec.network_mode { Some(id.as_str()) } else { None };
+        let shared = [network, record.spec.ipc.container(), record.spec.pid.container()];
+        let gone = shared.into_iter().flatten().any(|id| !self.containers.contains(id));
+        gone.then(|| "a container whose namespace it shares is gone".into())
+    }
+
+    /// The containers with a project's label.
+    pub fn project_containers(&self, project: &str) -> Vec<Arc<Container>> {
+        self.containers().into_iter().filter(|c| c.has_label(LABEL_PROJECT, project)).collect()
+    }
+}
+
+fn observe_container(record: &ContainerRecord) -> ObservedContainer {
+    let label = |key: &str| record.spec.labels.get(key).cloned().unwrap_or_default();
+    let mounts = record.spec.mounts.iter().filter(|mount| mount.kind == MountKind::Volume && !mount.anonymous);
+    ObservedContainer {
+        id: record.id.clone(),
+        name: record.name.clone(),
+        service: label(LABEL_SERVICE),
+        number: label(LABEL_NUMBER).parse().unwrap_or(1),
+        config_hash: label(LABEL_HASH),
+        image_id: record.image_id.clone(),
+        state: match record.state.status() {
+            Status::Created => ContainerState::Created,
+            Status::Running => ContainerState::Running,
+            Status::Paused => ContainerState::Paused,
+            Status::Restarting => ContainerState::Restarting,
+            Status::Exited | Status::Removing => ContainerState::Exited,
+        },
+        prepared: record.prepared,
+        depends_on: depends_on_label(&label(LABEL_DEPENDS_ON)),
+        networks: record.spec.networks.iter().map(|endpoint| endpoint.network.clone()).collect(),
+        volumes: mounts.map(|mount| mount.source.clone()).collect(),
+        one_off: false,
+        lost: None,
+    }
+}

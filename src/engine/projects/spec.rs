@@ -1,0 +1,52 @@
+//! The specification of a service's container, with what it shares with others' containers.
+
+use super::convert::{self, Origin, Shared};
+use super::is_one_off;
+use crate::compose::model::Project;
+use crate::engine::error::EngineError;
+use crate::engine::record::{self, ContainerSpec};
+use crate::engine::{Container, Engine};
+use std::sync::Arc;
+
+impl Engine {
+    /// The specification of a service's container, with what it shares with others' containers.
+    ///
+    /// # Errors
+    /// When one of those does not exist, or an attribute cannot be meant.
+    pub(in crate::engine) fn service_spec(
+        &self,
+        project: &Project,
+        service: &str,
+        number: u32,
+        origin: &Origin,
+    ) -> Result<ContainerSpec, EngineError> {
+        let definition = &project.services[service];
+        let other = |what: &str, mode: &str| -> Result<Option<Arc<Container>>, EngineError> {
+            if let Some(name) = mode.strip_prefix("container:") {
+                return self.container(name).map(Some);
+            }
+            let Some(other) = mode.strip_prefix("service:") else { return Ok(None) };
+            let mut containers = self.project_containers(&project.name).into_iter();
+            let found = containers.find(|c| c.has_label(convert::LABEL_SERVICE, other) && !is_one_off(c));
+            found.map(Some).ok_or_else(|| {
+                EngineError::Invalid(format!("the service `{service}` shares the {what} of `{other}`, which has no container"))
+            })
+        };
+        let id = |what: &str, mode: &Option<String>| -> Result<Option<String>, EngineError> {
+            Ok(other(what, mode.as_deref().unwrap_or_default())?.map(|container| container.id.clone()))
+        };
+        let shared = Shared {
+            network: id("network", &definition.network_mode)?,
+            ipc: id("IPC namespace", &definition.ipc)?,
+            pid: id("processes", &definition.pid)?,
+        };
+        let mut spec = convert::container(project, service, number, origin, shared).map_err(EngineError::Invalid)?;
+        for from in &definition.volumes_from {
+            let (from, read_only) = record::volumes_from(from);
+            let mode = if from.starts_with("container:") { from.to_string() } else { format!("service:{from}") };
+            let Some(source) = other("volumes", &mode)? else { continue };
+            spec.take_mounts_of(&source.record(), read_only);
+        }
+        Ok(spec)
+    }
+}

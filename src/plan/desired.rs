@@ -1,0 +1,183 @@
+//! What the user wants: the options of commands, and what they need of a Compose file.
+
+use crate::compose::model::{Dependency, Project};
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use std::str::FromStr;
+
+/// What `up` was asked for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpOptions {
+    /// Empty: every service.
+    pub services: Vec<String>,
+    pub force_recreate: bool,
+    /// The same for what the named services depend on.
+    pub always_recreate_deps: bool,
+    pub no_recreate: bool,
+    pub no_deps: bool,
+    pub no_start: bool,
+    pub remove_orphans: bool,
+    /// Wait until services run, and are healthy where they have a health check.
+    pub wait: bool,
+    pub scale: IndexMap<String, u32>,
+    /// Seconds to wait for a container that is stopped; its own grace period otherwise.
+    pub timeout: Option<u32>,
+    /// Instead of each service's `pull_policy`.
+    pub pull: Option<PullPolicy>,
+    /// New anonymous volumes instead of the ones of the container that is replaced.
+    pub renew_anon_volumes: bool,
+    pub changed_volumes: ChangedVolumes,
+    /// Services of inactive profiles: their containers are no orphans.
+    pub inactive: Vec<String>,
+}
+
+/// What becomes of a volume whose definition has changed: its data is lost when it is made anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangedVolumes {
+    /// It stays as it is, with a warning.
+    #[default]
+    Keep,
+    /// Nothing is done before the user has been asked.
+    Ask,
+    /// Those of these names are made anew, the others stay.
+    Recreate(Vec<String>),
+    RecreateAll,
+}
+
+/// compose-spec, "pull_policy".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PullPolicy {
+    Always,
+    Never,
+    #[default]
+    Missing,
+    /// The image is built, not pulled.
+    Build,
+    /// Pulled again when the last pull is so many seconds ago.
+    Older(u64),
+    /// As `Older`, by the service's `pull_refresh_after`.
+    Refresh,
+}
+
+impl FromStr for PullPolicy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const DAY: u64 = 24 * 3600;
+        Ok(match text {
+            "always" => PullPolicy::Always,
+            "never" => PullPolicy::Never,
+            "missing" | "if_not_present" => PullPolicy::Missing,
+            "build" => PullPolicy::Build,
+            "daily" => PullPolicy::Older(DAY),
+            "weekly" => PullPolicy::Older(7 * DAY),
+            "refresh" => PullPolicy::Refresh,
+            other => {
+                let every = other.strip_prefix("every_").and_then(crate::units::duration);
+                let nanos = every.ok_or_else(|| {
+                    format!("`{text}` is not a pull policy: write always, never, missing, build, daily, weekly or every_DURATION")
+                })?;
+                PullPolicy::Older(nanos / 1_000_000_000)
+            }
+        })
+    }
+}
+
+/// `down --rmi`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RemoveImages {
+    /// Every image of a service.
+    All,
+    /// Those that were built for the project, and those without a name of their own.
+    Local,
+}
+
+/// What `down` was asked for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DownOptions {
+    /// Named and anonymous volumes as well.
+    pub volumes: bool,
+    pub rmi: Option<RemoveImages>,
+    pub timeout: Option<u32>,
+    pub remove_orphans: bool,
+    /// Empty: every service, networks and all.
+    pub services: Vec<String>,
+    /// Absent where there is no file.
+    pub outline: Option<Outline>,
+    /// Tell the plan, and do nothing.
+    pub plan_only: bool,
+}
+
+/// What `start`, `stop`, ... were asked for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LifecycleOptions {
+    /// Empty: every service.
+    pub services: Vec<String>,
+    /// Seconds to wait for a container that is stopped; its own grace period otherwise.
+    pub timeout: Option<u32>,
+    /// Of `restart`: leave out who depends on the named services with `restart: true`.
+    pub no_deps: bool,
+    /// Of `kill`.
+    pub signal: Option<String>,
+    /// Of `kill`: containers of services that the file does not have are removed.
+    pub remove_orphans: bool,
+    /// Of `rm`: running containers are stopped first.
+    pub stop: bool,
+    /// Of `rm`: anonymous volumes as well.
+    pub volumes: bool,
+    /// Of `start`: wait until services run, and are healthy where they have a health check.
+    pub wait: bool,
+    /// Absent where there is no file.
+    pub outline: Option<Outline>,
+    /// Tell the plan, and do nothing.
+    pub plan_only: bool,
+}
+
+/// What commands for containers that exist need of a Compose file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Outline {
+    pub services: IndexMap<String, OutlineService>,
+    /// Services of inactive profiles: their containers are no orphans.
+    pub inactive: Vec<String>,
+    /// Names of the project's own volumes.
+    pub volumes: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OutlineService {
+    pub replicas: u32,
+    pub depends_on: IndexMap<String, Dependency>,
+    pub image: Option<String>,
+    /// The image's name is the one that wharf gives to what it builds.
+    pub unnamed: bool,
+}
+
+impl Outline {
+    pub fn of(project: &Project, inactive: Vec<String>) -> Self {
+        let service = |(name, service): (&String, &crate::compose::model::Service)| {
+            let default = format!("{}-{name}", project.name);
+            let unnamed = service.image.as_ref().is_none_or(|image| *image == default && service.build.is_some());
+            let image = service.image.clone().or_else(|| service.build.as_ref().map(|_| default));
+            let depends_on = service.depends_on.clone();
+            (name.clone(), OutlineService { replicas: service.replicas(), depends_on, image, unnamed })
+        };
+        Outline {
+            services: project.services.iter().map(service).collect(),
+            inactive,
+            volumes: project.volumes.values().filter(|volume| !volume.external).map(|volume| volume.name.clone()).collect(),
+        }
+    }
+
+    /// Whether the file has a service, active or not.
+    pub fn knows(&self, service: &str) -> bool {
+        self.services.contains_key(service) || self.inactive.iter().any(|name| name == service)
+    }
+}

@@ -1,0 +1,160 @@
+//! The operations that plans are made of.
+
+use crate::compose::model::Condition;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// One operation. Each carries what it needs and no more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "snake_case")]
+pub enum Operation {
+    /// A network of the project, by its key in the file.
+    CreateNetwork {
+        key: String,
+    },
+    CreateVolume {
+        key: String,
+    },
+    PullImage {
+        image: String,
+    },
+    CreateContainer {
+        service: String,
+        number: u32,
+        name: String,
+    },
+    /// Creates the new container beside the old one, then stops and removes the old one and gives its name to the new one.
+    RecreateContainer {
+        service: String,
+        number: u32,
+        name: String,
+        replaces: String,
+        /// `deploy.update_config.order: start-first`: the new one is started before the old one is stopped.
+        start_first: bool,
+    },
+    /// Runs the `pre_start` hooks of a service, or those of one of its containers.
+    PreStart {
+        service: String,
+        /// The container before whose start they run.
+        name: String,
+        per_replica: bool,
+    },
+    StartContainer {
+        service: String,
+        name: String,
+    },
+    StopContainer {
+        id: String,
+        name: String,
+    },
+    RestartContainer {
+        id: String,
+        name: String,
+    },
+    KillContainer {
+        id: String,
+        name: String,
+        signal: String,
+    },
+    PauseContainer {
+        id: String,
+        name: String,
+    },
+    UnpauseContainer {
+        id: String,
+        name: String,
+    },
+    /// Waits until every container of a service fulfils the condition.
+    Await {
+        service: String,
+        condition: Condition,
+        /// Who waits; otherwise the command does, for a service that runs, and is healthy where it has a health check.
+        dependent: Option<String>,
+        /// An optional dependency that fails is warned of.
+        required: bool,
+    },
+    /// Removes a container.
+    RemoveContainer {
+        id: String,
+        name: String,
+        /// One that runs is stopped before; otherwise it is an error.
+        stop: bool,
+        /// Its anonymous volumes as well.
+        volumes: bool,
+    },
+    RemoveNetwork {
+        name: String,
+        /// One that is in use stays, with a warning.
+        unless_used: bool,
+    },
+    RemoveVolume {
+        name: String,
+        unless_used: bool,
+    },
+    /// One that is in use stays, with a warning.
+    RemoveImage {
+        image: String,
+    },
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Operation::CreateNetwork { key } => write!(f, "create network {key}"),
+            Operation::CreateVolume { key } => write!(f, "create volume {key}"),
+            Operation::PullImage { image } => write!(f, "pull image {image}"),
+            Operation::CreateContainer { name, .. } => write!(f, "create container {name}"),
+            Operation::RecreateContainer { name, .. } => write!(f, "recreate container {name}"),
+            Operation::PreStart { name, .. } => write!(f, "run what is to run before {name}"),
+            Operation::StartContainer { name, .. } => write!(f, "start container {name}"),
+            Operation::StopContainer { name, .. } => write!(f, "stop container {name}"),
+            Operation::RestartContainer { name, .. } => write!(f, "restart container {name}"),
+            Operation::KillContainer { name, signal, .. } => write!(f, "send {signal} to container {name}"),
+            Operation::PauseContainer { name, .. } => write!(f, "pause container {name}"),
+            Operation::UnpauseContainer { name, .. } => write!(f, "unpause container {name}"),
+            Operation::Await { service, condition, .. } => write!(f, "wait for {service} ({})", condition.as_str()),
+            Operation::RemoveContainer { name, stop: true, .. } => write!(f, "stop and remove container {name}"),
+            Operation::RemoveContainer { name, .. } => write!(f, "remove container {name}"),
+            Operation::RemoveNetwork { name, .. } => write!(f, "remove network {name}"),
+            Operation::RemoveVolume { name, .. } => write!(f, "remove volume {name}"),
+            Operation::RemoveImage { image } => write!(f, "remove image {image}"),
+        }
+    }
+}
+
+impl Operation {
+    /// What it acts on, as progress shows it.
+    pub fn object(&self) -> String {
+        match self {
+            Operation::CreateNetwork { key: name } | Operation::RemoveNetwork { name, .. } => format!("Network {name}"),
+            Operation::CreateVolume { key: name } | Operation::RemoveVolume { name, .. } => format!("Volume {name}"),
+            Operation::PullImage { image } | Operation::RemoveImage { image } => format!("Image {image}"),
+            Operation::Await { service, .. } => format!("Service {service}"),
+            Operation::CreateContainer { name, .. }
+            | Operation::RecreateContainer { name, .. }
+            | Operation::PreStart { name, .. }
+            | Operation::StartContainer { name, .. }
+            | Operation::StopContainer { name, .. }
+            | Operation::RestartContainer { name, .. }
+            | Operation::KillContainer { name, .. }
+            | Operation::PauseContainer { name, .. }
+            | Operation::UnpauseContainer { name, .. }
+            | Operation::RemoveContainer { name, .. } => format!("Container {name}"),
+        }
+    }
+
+    /// Whether it acts on an existing container.
+    pub fn touches(&self, id: &str, name: &str) -> bool {
+        match self {
+            Operation::RecreateContainer { replaces, .. } => replaces == id,
+            Operation::StartContainer { name: own, .. } => own == name,
+            Operation::StopContainer { id: own, .. }
+            | Operation::RestartContainer { id: own, .. }
+            | Operation::KillContainer { id: own, .. }
+            | Operation::PauseContainer { id: own, .. }
+            | Operation::UnpauseContainer { id: own, .. }
+            | Operation::RemoveContainer { id: own, .. } => own == id,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Containers that exist, as whole projects: changed definitions, orders and conditions of `start` and `stop`, what is kept.
+
+use crate::support::{Stack, eventually, sleeping};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::process::Stdio;
+
+/// A service that runs until it is stopped, and is at once.
+fn service(rest: &str) -> String {
+    format!("{{{}}}", sleeping(rest))
+}
+
+fn volumes(stack: &Stack) -> Vec<String> {
+    stack.wharf(&["volume", "ls", "-q"]).ok().lines().map(str::to_string).collect()
+}
+
+#[test]
+fn anonymous_volumes_are_kept_unless_asked() {
+    let stack = Stack::new("none");
+    let web = service("volumes: [/data]");
+    let file = |services: &str| stack.write("compose.yaml", &format!("services:\n  web: {web}\n{services}"));
+    file(&format!("  gone: {web}\n"));
+    stack.wharf(&["up", "-d", "--scale", "web=2"]).ok();
+    let all = volumes(&stack);
+    assert_eq!(all.len(), 3, "{all:?}");
+    stack.wharf(&["up", "-d", "--scale", "web=1"]).ok();
+    file("");
+    stack.wharf(&["up", "-d", "--remove-orphans"]).ok();
+    // The new container has new ones, the old ones are nobody's.
+    let (before, id) = (stack.id("web"), |stack: &Stack| stack.id("web"));
+    stack.wharf(&["up", "-d", "-V"]).ok();
+    assert_ne!(id(&stack), before, "-V alone recreates");
+    assert!(all.iter().all(|name| volumes(&stack).contains(name)), "{:?} of {all:?}", volumes(&stack));
+    stack.wharf(&["down"]).ok();
+    assert_eq!(volumes(&stack).len(), 4);
+    stack.wharf(&["up", "-d"]).ok();
+    stack.wharf(&["down", "-v"]).ok();
+    assert_eq!(volumes(&stack).len(), 4, "those of the container alone");
+}
+
+#[test]
+fn changed_definitions_of_networks_and_volumes_take_effect() {
+    let stack = Stack::new("none");
+    let file = |network: &str, volume: &str, own: &str| {
+        let web = service(&format!("networks: [net], volumes: ['vol:/data'], {own}"));
+        let other = service("networks: [net]");
+        let text =
+            format!("services:\n  web: {web}\n  other: {other}\nnetworks: {{net: {network}}}\nvolumes: {{vol: {volume}}}\n");
+        stack.write("compose.yaml", &text);
+    };
+    let subnet = |third: u8| format!("{{ipam: {{config: [{{subnet: 10.213.{third}.0/24}}]}}}}");
+    let address = || stack.sh("web", "ip -4 -o addr show eth0 | awk '{print $4}'");
+    file(&subnet(77), "{}", "");
+    stack.wharf(&["up", "-d"]).ok();
+    let ids = || (stack.id("web"), stack.id("other"));
+    let before = ids();
+    assert!(address().starts_with("10.213.77."));
+    // Only one service is named, and both are on the network.
+    file(&subnet(78), "{}", "");
+    stack.wharf(&["up", "-d", "web"]).ok();
+    assert!(address().starts_with("10.213.78."), "{}", address());
+    assert_eq!(ids(), before, "the containers are the same");
+    assert_eq!((stack.state("web"), stack.state("other")), ("running".into(), "running".into()));
+    assert_eq!(stack.wharf(&["plan"]).ok().trim(), "nothing to do: everything is as the project wants it");
+
+    stack.sh("web", "echo kept > /data/file");
+    let labelled = "{labels: {a: b}}";
+    file(&subnet(78), labelled, "");
+    let kept = stack.wharf(&["up", "-d"]);
+    assert!(kept.stderr.contains("exists but doesn't match configuration in compose file"), "{}", kept.stderr);
+    assert_eq!(stack.sh("web", "cat /data/file"), "kept");
+    stack.wharf(&["up", "-d", "--yes"]).ok();
+    assert_eq!(stack.sh("web", "ls /data"), "");
+
+    // Other names, and what a container is told of itself.
+    for (network, volume, own) in [
+        ("{name: net-of-%, ipam: {config: [{subnet: 10.213.79.0/24}]}}", labelled, ""),
+        ("{name: net-of-%, ipam: {config: [{subnet: 10.213.79.0/24}]}}", "{name: vol-of-%}", ""),
+        ("{name: net-of-%, ipam: {config: [{subnet: 10.213.79.0/24}]}}", "{name: vol-of-%}", "annotations: {a: b}"),
+        ("{name: net-of-%, ipam: {config: [{subnet: 10.213.79.0/24}]}}", "{name: vol-of-%}", "environment: {A: ''}"),
+    ] {
+        let before = stack.id("web");
+        file(&network.replace('%', &stack.project), &volume.replace('%', &stack.project), own);
+        stack.wharf(&["up", "-d"]).ok();
+        assert_ne!(stack.id("web"), before, "{network} {volume} {own}");
+    }
+    let networks = stack.wharf(&["network", "ls"]).ok();
+    assert!(!networks.contains(&format!("{}_net", stack.project)), "the network of before is gone: {networks}");
+
+    // Taken off a network by hand, it is put back.
+    stack.wharf(&["network", "disconnect", &format!("net-of-{}", stack.project), &format!("{}-web-1", stack.project)]).ok();
+    stack.wharf(&["up", "-d"]).ok();
+    assert!(address().starts_with("10.213.79."), "{}", address());
+    stack.wharf(&["down", "-v"]).ok();
+}
+
+#[test]
+fn networks_and_volumes_of_others_are_named() {
+    let stack = Stack::new("none");
+    let file = |project: &str, rest: &str| {
+        let web = service("networks: [net], volumes: ['vol:/data']");
+        stack.write("compose.yaml", &format!("name: {project}\nservices:\n  web: {web}\nnetworks: {{net: {{name: shared-{0}, {rest}}}}}\nvolumes: {{vol: {{name: shared-{0}}}}}\n", stack.project));
+    };
+    file("one", "");
+    stack.wharf(&["up", "-d"]).ok();
+    let other = format!("{}x", stack.project);
+    let of_other = |args: &[&str]| {
+        let command = stack.command(&["ls"]);
+        let output = std::process::Command::new(command.get_program())
+            .envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))))
+            .current_dir(command.get_current_dir().expect("directory"))
+            .args(["-p", &other])
+            .args(args)
+            .stdin(Stdio::null())
+            .output();
+        let output = output.expect("wharf runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, stderr) = of_other(&["up", "-d"]);
+    for part in ["exists but was not created for project", "already exists but was created for project"] {
+        assert!(code == Some(0) && stderr.contains(part), "{code:?} {stderr}");
+    }
+    assert_eq!(of_other(&["down", "-v"]).0, Some(0));
+    assert_eq!(stack.state("web"), "running");
+    assert_eq!(volumes(&stack), [format!("shared-{}", stack.project)]);
+    file("one", "external: true");
+    stack.wharf(&["down", "-v"]).ok();
+    let missing = format!("network shared-{} declared as external, but could not be found", stack.project);
+    stack.wharf(&["up", "-d"]).fails(1, &[&missing, &format!("wharf network create shared-{}", stack.project)]);
+    stack.wharf(&["volume", "prune", "-a", "-f"]);
+}
+
+#[test]
+fn start_stop_and_restart_keep_the_order_and_the_conditions() {
+    let stack = Stack::new("none");
+    let check = "healthcheck: {test: 'test -e /tmp/up', interval: 50ms, retries: 1000}";
+    let db = format!(
+        "{{image: 'busybox:local', stop_signal: SIGKILL, command: 'sh -c \"rm -f /tmp/up; sleep 0.5; touch /tmp/up; sleep 1000\"', {check}}}"
+    );
+    let web = service("depends_on: {db: {condition: service_healthy, restart: true}}");
+    let job = "{image: 'busybox:local', command: 'sh -c \"test ! -e /v/fails\"', volumes: ['vv:/v'], depends_on: [web]}";
+    let last = service("depends_on: {job: {condition: service_completed_successfully}}, volumes: ['vv:/v']");
+    stack.write(
+        "compose.yaml",
+        &format!("services:\n  last: {last}\n  job: {job}\n  web: {web}\n  db: {db}\nvolumes: {{vv: {{}}}}\n"),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    let started = |service: &str| {
+        let name = format!("{}-{service}-1", stack.project);
+        stack
+            .wharf(&["container", "inspect", "-f", "{{.State.StartedAt}}", &name])
+            .ok()
+            .trim()
+            .parse::<jiff::Timestamp>()
+            .expect("a time")
+    };
+    let waited = |what: &str| {
+        let apart = started("web").duration_since(started("db"));
+        assert!(apart.as_millis() >= 500, "{what}: web has started {apart:?} after db");
+        assert!(started("last") > started("job") && started("job") > started("web"), "{what}");
+    };
+    waited("up");
+    let one_off = stack.wharf(&["run", "-d", "--no-deps", "job", "sleep", "1000"]).ok().trim().to_string();
+    stack.wharf(&["stop"]).ok();
+    let states = || ["db", "web", "last"].map(|service| stack.state(service));
+    assert_eq!(states(), ["exited", "exited", "exited"].map(str::to_string));
+    let of_one_off = stack.wharf(&["container", "inspect", "-f", "{{.State.Status}}", &one_off]).ok();
+    assert_eq!(of_one_off.trim(), "running", "a container of `run` is left alone");
+    stack.wharf(&["start", "web"]).ok();
+    assert_eq!(states(), ["running", "running", "exited"].map(str::to_string), "what web depends on comes first");
+    stack.wharf(&["stop"]).ok();
+    stack.wharf(&["start"]).ok();
+    waited("start");
+    stack.wharf(&["restart"]).ok();
+    waited("restart");
+    stack.wharf(&["restart", "db"]).ok();
+    assert!(started("web").duration_since(started("db")).as_millis() >= 500, "`restart: true` waits as well");
+    // A job that fails holds back who needs it.
+    stack.sh("last", "touch /v/fails");
+    stack.wharf(&["stop"]).ok();
+    let failed = stack.wharf(&["start"]).fails(1, &["service \"job\" didn't complete successfully: exit 1"]);
+    assert_eq!(stack.state("last"), "exited", "{failed:?}");
+    stack.wharf(&["container", "rm", "-f", &one_off]).ok();
+}
+
+#[test]
+fn nothing_to_do_is_no_failure() {
+    let stack = Stack::new("none");
+    stack.write("compose.yaml", &format!("services:\n  web: {}\n", service("")));
+    for args in [&["stop"][..], &["kill"], &["restart"], &["pause"], &["unpause"], &["rm", "-f"], &["down"]] {
+        stack.wharf(args).ok();
+    }
+    stack.wharf(&["start"]).fails(1, &["service \"web\" has no container to start"]);
+    stack.wharf(&["stop", "nope"]).fails(1, &["no such service: nope"]);
+    stack.wharf(&["up", "-d"]).ok();
+    for args in
+        [&["start"][..], &["unpause"], &["rm", "-f"], &["pause"], &["pause"], &["unpause"], &["kill"], &["kill"], &["stop"]]
+    {
+        stack.wharf(args).ok();
+    }
+    assert_eq!(stack.wharf(&["rm", "-f"]).ok(), format!("Going to remove {}-web-1\n", stack.project));
+    assert!(stack.ps().is_empty());
+}
+
+#[test]
+fn a_foreground_up_ends_what_is_its_own() {
+    let stack = Stack::new("none");
+    let dep = service("");
+    let web = service("depends_on: [dep]");
+    stack.write("compose.yaml", &format!("services:\n  web: {web}\n  dep: {dep}\n  other: {dep}\n"));
+    stack.wharf(&["up", "-d", "other"]).ok();
+    for (args, signal, rest) in
+        [(&["up", "web"][..], Signal::SIGINT, ["running", "running"]), (&["up"], Signal::SIGTERM, ["exited", "exited"])]
+    {
+        let mut up = stack.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("up");
+        eventually("web runs", 10, || stack.ps().iter().any(|c| c["Service"] == "web" && c["State"] == "running"));
+        // It has to listen for signals; that it is attached it does not say.
+        eventually("it is attached", 10, || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", up.id())).expect("status");
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("SigCgt").trim();
+            u64::from_str_radix(caught, 16).expect("hexadecimal") & (1 << (signal as u32 - 1)) != 0
+        });
+        kill(Pid::from_raw(up.id() as i32), signal).expect("kill");
+        assert_eq!(up.wait().expect("wait").code(), Some(130), "{args:?}");
+        assert_eq!(
+            (stack.state("web"), [stack.state("dep"), stack.state("other")]),
+            ("exited".into(), rest.map(str::to_string)),
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
+fn optional_dependencies_and_conditions_that_cannot_hold() {
+    let stack = Stack::new("none");
+    let web = |condition: &str, required: bool| {
+        service(&format!("depends_on: {{dep: {{condition: {condition}, required: {required}}}}}"))
+    };
+    let exits = |code: u8| format!("{{image: 'busybox:local', command: 'sh -c \"sleep 0.1; exit {code}\"'}}");
+    let sick = service("healthcheck: {test: 'false', interval: 20ms, retries: 1}");
+    // A dependency, the condition, and what is said of it.
+    for (dep, condition, text) in [
+        (exits(3), "service_healthy", "dependency failed to start: container %-dep-1 exited (3)"),
+        (service(""), "service_healthy", "dependency failed to start: container %-dep-1 has no healthcheck configured"),
+        (sick, "service_healthy", "dependency failed to start: container %-dep-1 is unhealthy"),
+        (exits(4), "service_completed_successfully", "service \"dep\" didn't complete successfully: exit 4"),
+    ] {
+        for required in [true, false] {
+            stack.write("compose.yaml", &format!("services:\n  dep: {dep}\n  web: {}\n", web(condition, required)));
+            let up = stack.wharf(&["up", "-d"]);
+            let text = text.replace('%', &stack.project);
+            let text = if required { text } else { text.replace("dependency failed to start: ", "") };
+            assert!(up.stderr.contains(&text), "no `{text}` in {}", up.stderr);
+            assert_eq!((up.code, stack.state("web").as_str()), if required { (1, "created") } else { (0, "running") }, "{text}");
+            stack.wharf(&["down", "-t", "0"]).ok();
+        }
+    }
+    // One that cannot even be started.
+    stack.write(
+        "compose.yaml",
+        &format!("services:\n  dep: {{image: 'busybox:local', command: /no/such}}\n  web: {}\n", web("service_started", false)),
+    );
+    assert_eq!(stack.wharf(&["up", "-d"]).code, 1);
+    assert_eq!(stack.state("web"), "running");
+}
