@@ -1,8 +1,11 @@
 //! `/containers`: Docker's calls about containers.
 
 use super::reply::{self, Query, Reply};
+use super::types::{ContainerCreate, HostConfig};
 use crate::engine::containers::parse_signal;
-use crate::engine::record::{ContainerRecord, DeviceSpec, MountKind, MountSpec, NetworkMode, RestartPolicy, Sharing, Status};
+use crate::engine::record::{
+    ContainerRecord, ContainerSpec, DeviceSpec, MountKind, MountSpec, NetworkMode, RestartPolicy, Sharing, Status,
+};
 use crate::engine::recovery::{Kind, Unknown};
 use crate::engine::{Engine, EngineError};
 use crate::network::link::mac_of;
@@ -113,12 +116,7 @@ fn summary(engine: &Engine, record: &ContainerRecord) -> Value {
 }
 
 fn command(record: &ContainerRecord) -> Vec<String> {
-    let entrypoint = record.spec.entrypoint.clone().unwrap_or_else(|| record.image.entrypoint.clone());
-    let command = match (&record.spec.command, &record.spec.entrypoint) {
-        (Some(command), _) => command.clone(),
-        (None, Some(_)) => Vec::new(),
-        (None, None) => record.image.command.clone(),
-    };
+    let (entrypoint, command) = record.entrypoint_and_command();
     [entrypoint, command].concat()
 }
 
@@ -252,6 +250,7 @@ pub fn inspect(engine: &Engine, id: &str) -> Reply {
             .collect();
         state["Health"] = json!({"Status": health.status.as_str(), "FailingStreak": health.failing_streak, "Log": log});
     }
+    let (entrypoint, command) = record.entrypoint_and_command();
     let value = json!({
         "Id": record.id,
         "Created": record.created_at.to_string(),
@@ -271,15 +270,15 @@ pub fn inspect(engine: &Engine, id: &str) -> Reply {
             "Tty": spec.tty,
             "OpenStdin": spec.stdin_open,
             "Env": record.image.env.iter().chain(&spec.env).collect::<Vec<_>>(),
-            "Cmd": spec.command.clone().or_else(|| spec.entrypoint.is_none().then(|| record.image.command.clone())),
-            "Entrypoint": spec.entrypoint.clone().unwrap_or_else(|| record.image.entrypoint.clone()),
+            "Cmd": command,
+            "Entrypoint": entrypoint,
             "Image": spec.image,
             "WorkingDir": spec.working_dir.clone().unwrap_or_else(|| record.image.working_dir.clone()),
             "Labels": spec.labels,
             "StopSignal": spec.stop_signal,
             "StopTimeout": spec.stop_timeout,
         },
-        "HostConfig": host_config(&record, &bindings),
+        "HostConfig": host_config(&record),
         "Mounts": mounts(engine, &record),
         "NetworkSettings": {"Ports": bindings, "Networks": endpoints(engine, &record)},
     });
@@ -287,7 +286,7 @@ pub fn inspect(engine: &Engine, id: &str) -> Reply {
 }
 
 /// What of a container is about its host.
-fn host_config(record: &ContainerRecord, bindings: &serde_json::Map<String, Value>) -> Value {
+fn host_config(record: &ContainerRecord) -> Value {
     let spec = &record.spec;
     let retries = if let RestartPolicy::OnFailure { max } = spec.restart { max } else { 0 };
     let mut config = json!({
@@ -330,12 +329,28 @@ fn host_config(record: &ContainerRecord, bindings: &serde_json::Map<String, Valu
         "BlkioWeight": spec.resources.blkio.weight.unwrap_or(0),
         "DeviceCgroupRules": spec.device_cgroup_rules,
         "Devices": spec.devices.iter().map(device).collect::<Vec<_>>(),
-        "PortBindings": bindings,
+        "PortBindings": asked_bindings(spec),
     });
     if let (Some(config), Value::Object(limits)) = (config.as_object_mut(), limits) {
         config.extend(limits);
     }
     config
+}
+
+/// The bindings that were asked for, whatever is bound.
+fn asked_bindings(spec: &ContainerSpec) -> Value {
+    let mut bindings: IndexMap<String, Vec<Value>> = IndexMap::new();
+    for port in &spec.ports {
+        let published = match port.published {
+            (0, 0) => String::new(),
+            (first, last) if first == last => first.to_string(),
+            (first, last) => format!("{first}-{last}"),
+        };
+        let host_ip = port.host_ip.map(|ip| ip.to_string()).unwrap_or_default();
+        let list = bindings.entry(format!("{}/{}", port.target, port.protocol)).or_default();
+        list.push(json!({"HostIp": host_ip, "HostPort": published}));
+    }
+    json!(bindings)
 }
 
 fn sharing(sharing: &Sharing, own: &str) -> String {
@@ -461,26 +476,13 @@ pub async fn prune(engine: &Arc<Engine>, query: &Query) -> Reply {
 /// `POST /containers/{id}/update`: limits and the restart policy, of what the body names.
 pub async fn update(engine: &Arc<Engine>, id: &str, request: Request<Incoming>) -> Reply {
     let container = engine.container(id)?;
-    let body: Value = reply::json_body(request).await?;
-    let policy = match body["RestartPolicy"]["Name"].as_str().filter(|name| !name.is_empty()) {
-        Some(_) => Some(super::spec::restart_policy(&body)?),
-        None => None,
-    };
+    let body: HostConfig = reply::json_body(request).await?;
+    let named = !body.restart_policy.name.is_empty();
+    let policy = named.then(|| super::spec::restart_policy(&body.restart_policy)).transpose()?;
+    let mut resources = container.record().spec.resources;
+    super::spec::update(&mut resources, &body)?;
     engine.update_limits(&container, |spec| {
-        let number = |key: &str| body[key].as_i64().filter(|n| *n != 0);
-        let limits = &mut spec.resources;
-        limits.memory = number("Memory").or(limits.memory);
-        limits.memory_reservation = number("MemoryReservation").or(limits.memory_reservation);
-        limits.memory_swap = number("MemorySwap").or(limits.memory_swap);
-        limits.cpus = number("NanoCpus").map(|n| n as f64 / 1e9).or(limits.cpus);
-        limits.cpu_shares = number("CpuShares").map(|n| n as u64).or(limits.cpu_shares);
-        limits.cpu_quota = number("CpuQuota").or(limits.cpu_quota);
-        limits.cpu_period = number("CpuPeriod").map(|n| n as u64).or(limits.cpu_period);
-        limits.pids = number("PidsLimit").or(limits.pids);
-        limits.blkio.weight = number("BlkioWeight").map(|n| n as u16).or(limits.blkio.weight);
-        let text = |key: &str| body[key].as_str().filter(|t| !t.is_empty()).map(str::to_string);
-        limits.cpuset = text("CpusetCpus").or(limits.cpuset.take());
-        limits.cpuset_mems = text("CpusetMems").or(limits.cpuset_mems.take());
+        spec.resources = resources;
         spec.restart = policy.unwrap_or(spec.restart);
     })?;
     engine.sync().await?;
@@ -489,8 +491,12 @@ pub async fn update(engine: &Arc<Engine>, id: &str, request: Request<Incoming>) 
 
 /// `POST /containers/create`, with the settings that wharf acts on.
 pub async fn create(engine: &Arc<Engine>, query: &Query, request: Request<Incoming>) -> Reply {
-    let body: Value = reply::json_body(request).await?;
-    let spec = super::spec::of(&|name| Ok(engine.container(name)?.record()), &body)?;
+    let body: ContainerCreate = reply::json_body(request).await?;
+    let volumes = super::spec::volumes_to_make(&body);
+    let spec = super::spec::of(|name| Ok(engine.container(name)?.record()), body)?;
+    for volume in volumes {
+        engine.create_volume(volume)?;
+    }
     let name = query.get("name").map(str::to_string);
     let name = name.unwrap_or_else(|| format!("wharf-{}", Timestamp::now().as_nanosecond()));
     let container = engine.create(&name, spec)?;

@@ -2,12 +2,13 @@
 
 use super::connections::Stream;
 use super::reply::{self, Query, Reply};
+use super::types::{ExecCreate, ExecStart};
 use crate::engine::containers::exec::{Exec, Streams};
 use crate::engine::{Engine, EngineError};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe;
@@ -15,8 +16,8 @@ use tokio::net::unix::pipe;
 /// `POST /containers/{id}/exec`.
 pub async fn create(engine: &Engine, id: &str, request: Request<Incoming>) -> Reply {
     let container = engine.container(id)?;
-    let body: Value = reply::json_body(request).await?;
-    let exec = engine.create_exec(&container, super::spec::exec(&body))?;
+    let body: ExecCreate = reply::json_body(request).await?;
+    let exec = engine.create_exec(&container, body.try_into()?)?;
     reply::json(201, &json!({"Id": exec.id}))
 }
 
@@ -25,13 +26,13 @@ pub(super) async fn start(engine: &Arc<Engine>, id: &str, mut request: Request<I
     let exec = engine.exec(id)?;
     let upgrades = request.headers().contains_key(header::UPGRADE);
     let upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
-    let body: Value = reply::json_body(request).await?;
+    let body: ExecStart = reply::optional_body(request).await?;
     let (starter, started) = (engine.clone(), exec.clone());
     let streams =
         reply::to_its_end(async move { starter.start_exec(&started).await.inspect_err(|_| starter.forget_exec(&started)) })
             .await?;
     let Some(upgrade) = upgrade else {
-        if body["Detach"].as_bool() == Some(true) {
+        if body.detach {
             return reply::empty(200);
         }
         return Err(no_upgrade());

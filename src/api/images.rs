@@ -99,6 +99,9 @@ fn inspect(engine: &Engine, name: &str) -> Reply {
         .into_iter()
         .chain(others.map(|(other, found)| (other, found.manifest)))
         .collect();
+    // As the image has it: what Docker has beside OCI's fields as well, such as Healthcheck and Shell.
+    let whole: Value = serde_json::from_slice(&engine.images.configuration(&image)?)
+        .map_err(|e| EngineError::Invalid(format!("the configuration of {} is damaged: {e}", image.id)))?;
     reply::json(
         200,
         &json!({
@@ -109,7 +112,9 @@ fn inspect(engine: &Engine, name: &str) -> Reply {
             "Architecture": image.config.architecture(),
             "Os": image.config.os(),
             "Size": image.size,
-            "Config": image.config.config(),
+            "Config": whole["config"],
+            "Author": whole["author"].as_str().unwrap_or_default(),
+            "Variant": whole["variant"],
             "RootFS": {"Type": "layers", "Layers": image.diff_ids},
             // wharf's own: what a push will say of it.
             "Attestations": engine.images.predicates(&image)?,

@@ -18,6 +18,7 @@ mod projects;
 pub mod reply;
 pub mod server;
 pub mod spec;
+pub mod types;
 mod usage;
 
 /// The version of Docker's API that is spoken.

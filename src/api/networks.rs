@@ -1,6 +1,7 @@
 //! `/networks` and `/volumes`.
 
 use super::reply::{self, Filters, Query, Reply, labelled};
+use super::types::{NetworkConnect, NetworkDisconnect, VolumeCreate};
 use crate::engine::record::{NetworkDriver, NetworkRecord, VolumeRecord};
 use crate::engine::recovery::Kind;
 use crate::engine::volumes::NewVolume;
@@ -8,13 +9,8 @@ use crate::engine::{Engine, EngineError};
 use crate::network::address::Pool;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
-use indexmap::IndexMap;
 use serde_json::{Value, json};
 use std::sync::Arc;
-
-pub(super) fn labels(value: &Value) -> IndexMap<String, String> {
-    value.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_string())).collect()
-}
 
 /// Whether a name fulfils the filter `name`.
 fn named(name: &str, filters: &Filters) -> bool {
@@ -34,13 +30,15 @@ pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], quer
             reply::json(200, &json!({"NetworksDeleted": removed}))
         }
         ("POST", [name, action @ ("connect" | "disconnect")]) => {
-            let body: Value = reply::json_body(request).await?;
-            let container = engine.container(body["Container"].as_str().unwrap_or_default())?;
             let (engine, name) = (engine.clone(), (*name).to_string());
             if *action == "connect" {
-                let endpoint = super::spec::endpoint(&name, &body["EndpointConfig"]);
+                let body: NetworkConnect = reply::json_body(request).await?;
+                let container = engine.container(&body.container)?;
+                let endpoint = super::spec::endpoint(&name, &body.endpoint_config.unwrap_or_default())?;
                 reply::to_its_end(async move { engine.connect(&container, &name, endpoint).await }).await?;
             } else {
+                let body: NetworkDisconnect = reply::json_body(request).await?;
+                let container = engine.container(&body.container)?;
                 reply::to_its_end(async move { engine.disconnect(&container, &name).await }).await?;
             }
             reply::empty(200)
@@ -54,8 +52,7 @@ pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], quer
             reply::json(200, &list.iter().map(|n| network(engine, n)).chain(unknown).collect::<Vec<_>>())
         }
         ("POST", ["create"]) => {
-            let body: Value = reply::json_body(request).await?;
-            let new = super::spec::network(&body)?;
+            let new = super::spec::network(reply::json_body(request).await?)?;
             let worker = engine.clone();
             let made = tokio::task::spawn_blocking(move || worker.create_network(&new)).await;
             let record = made.map_err(|e| EngineError::Invalid(e.to_string()))??;
@@ -148,10 +145,8 @@ pub async fn volumes(engine: &Arc<Engine>, method: &Method, rest: &[&str], query
             reply::json(200, &json!({"Volumes": list, "Warnings": engine.warnings()}))
         }
         ("POST", ["create"]) => {
-            let body: Value = reply::json_body(request).await?;
-            let name = body["Name"].as_str().ok_or_else(|| EngineError::Invalid("the volume needs a name".into()))?;
-            let (labels, options) = (labels(&body["Labels"]), labels(&body["DriverOpts"]));
-            let record = engine.create_volume(NewVolume { name: name.into(), labels, options, anonymous: false })?;
+            let body: VolumeCreate = reply::optional_body(request).await?;
+            let record = engine.create_volume(new_volume(body)?)?;
             engine.sync().await?;
             reply::json(201, &volume(engine, &record))
         }
@@ -167,6 +162,20 @@ pub async fn volumes(engine: &Arc<Engine>, method: &Method, rest: &[&str], query
         }
         _ => super::server::not_found(method, request.uri().path()),
     }
+}
+
+/// A volume without a name gets one, and counts as anonymous.
+fn new_volume(create: VolumeCreate) -> Result<NewVolume, EngineError> {
+    if !matches!(create.driver.as_str(), "" | "local") {
+        return Err(EngineError::NoSuch { what: "volume plugin", name: create.driver });
+    }
+    let VolumeCreate { name, mut labels, driver_opts: options, .. } = create;
+    let anonymous = name.is_empty();
+    if anonymous {
+        labels.insert("com.docker.volume.anonymous".into(), String::new());
+    }
+    let name = if anonymous { crate::engine::new_id().map_err(EngineError::io("making an id"))? } else { name };
+    Ok(NewVolume { name, labels, options, anonymous })
 }
 
 fn volume(engine: &Engine, record: &VolumeRecord) -> Value {

@@ -1,5 +1,6 @@
 //! Requests taken apart, and answers put together.
 
+use super::types;
 use crate::engine::EngineError;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -122,12 +123,20 @@ const MOST_OF_BODY: usize = 1 << 20;
 /// How long such a body may take to come.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The whole body as JSON; an empty one is `null`.
+/// The whole body as JSON.
 ///
 /// # Errors
-/// When it is not JSON, too large, or takes too long.
+/// When it is empty, not JSON, has a value of the wrong type, is too large, or takes too long.
 pub async fn json_body<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T, EngineError> {
-    parse_body(&read_body(request, MOST_OF_BODY).await?)
+    types::parse(&read_body(request, MOST_OF_BODY).await?)
+}
+
+/// The same of a body that may be empty: the default then.
+///
+/// # Errors
+/// As [`json_body`].
+pub async fn optional_body<T: serde::de::DeserializeOwned + Default>(request: Request<Incoming>) -> Result<T, EngineError> {
+    types::parse_optional(&read_body(request, MOST_OF_BODY).await?)
 }
 
 /// The same of a project.
@@ -135,16 +144,7 @@ pub async fn json_body<T: serde::de::DeserializeOwned>(request: Request<Incoming
 /// # Errors
 /// As [`json_body`].
 pub async fn project_body<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T, EngineError> {
-    parse_body(&read_body(request, MOST_OF_PROJECT).await?)
-}
-
-/// Reads JSON; nothing is `null`.
-///
-/// # Errors
-/// When it is not what is expected.
-pub fn parse_body<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, EngineError> {
-    let bytes: &[u8] = if bytes.is_empty() { b"null" } else { bytes };
-    serde_json::from_slice(bytes).map_err(|e| EngineError::Invalid(format!("the request's body is not what is expected: {e}")))
+    types::parse(&read_body(request, MOST_OF_PROJECT).await?)
 }
 
 async fn read_body(request: Request<Incoming>, most: usize) -> Result<Bytes, EngineError> {

@@ -82,6 +82,11 @@ fn long(node: &mut Node) -> Expanded {
             });
         }
     }
+    if let Some(protocol) = node.get_mut("protocol")
+        && let Value::String(text) = &mut protocol.value
+    {
+        text.make_ascii_lowercase();
+    }
     if let Some(protocol) = node.get("protocol").and_then(Node::as_str).filter(|p| !["tcp", "udp", "sctp"].contains(p)) {
         return Err(Refused {
             message: format!("`{protocol}` is not a protocol of a port"),

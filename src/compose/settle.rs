@@ -71,7 +71,14 @@ impl Settle<'_> {
             T::Short(short) => match (&short.long, &node.value) {
                 // A limit that is one number for both.
                 (T::Obj(_), Value::Int(_) | Value::String(_)) => {
-                    node.value = integer(node).map_or_else(|| node.value.clone(), Value::Int);
+                    node.value = match integer(node) {
+                        // Docker Compose's model has no place for a single 0.
+                        Some(0) => {
+                            let none = || Node::new(Value::Int(0), node.at);
+                            Value::Map(super::canonical::map_of([("soft", none()), ("hard", none())]))
+                        }
+                        number => number.map_or_else(|| node.value.clone(), Value::Int),
+                    };
                 }
                 _ => self.walk(node, &short.long, path),
             },

@@ -17,6 +17,9 @@ pub enum EngineError {
     /// It is stopped (SIGSTOP), or waits for a disk.
     #[error("the monitor of the container {name} does not answer; `wharf container stop {name}` ends both")]
     Unresponsive { name: String },
+    /// It needs what this engine is not: a member of a swarm.
+    #[error("{0}")]
+    Unavailable(String),
     #[error("the request's body is larger than {0} bytes")]
     TooLarge(usize),
     #[error("too many clients follow logs, events, statistics or processes at once; end some of them")]
@@ -58,7 +61,7 @@ impl EngineError {
             EngineError::Conflict(_) | EngineError::NotRunning { .. } => 409,
             EngineError::Invalid(_) | EngineError::Plan(_) | EngineError::Image(ImageError::Reference(_)) => 400,
             EngineError::TooLarge(_) => 413,
-            EngineError::TooManyStreams => 503,
+            EngineError::TooManyStreams | EngineError::Unavailable(_) => 503,
             EngineError::Start { code: 126 | 127, .. } => 400,
             _ => 500,
         }

@@ -243,6 +243,10 @@ impl Engine {
     }
 
     fn emit(&self, kind: &'static str, action: impl Into<String>, id: &str, attributes: IndexMap<String, String>) {
+        // Containers and the network of builds are nobody's business.
+        if images::build::is_build_id(id) || attributes.get("container").is_some_and(|id| images::build::is_build_id(id)) {
+            return;
+        }
         self.events.tell(Event::now(kind, action.into(), id, attributes));
     }
 
@@ -257,6 +261,6 @@ impl Engine {
 }
 
 /// 256 random bits in hexadecimal: an id of a container or a network.
-fn new_id() -> std::io::Result<String> {
+pub(crate) fn new_id() -> std::io::Result<String> {
     crate::random::hex::<32>()
 }

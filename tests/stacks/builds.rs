@@ -286,3 +286,162 @@ fn what_is_built_goes_where_it_is_wanted() {
     build(&["-o", "/proc/nothing/here"]).fails(1, &["/proc/nothing/here"]);
     assert_eq!(images().lines().count(), 2, "what was taken away has left no name");
 }
+
+/// What a Dockerfile's line gives at its edges, in one image each: the script prints what the case says.
+#[test]
+fn lines_of_dockerfiles_at_their_edges() {
+    let stack = Stack::new("none");
+    for directory in ["over/lib/deep", "over/new", "logs/sub", "kept/in", "par/ents/x", "par/other/x"] {
+        std::fs::create_dir_all(stack.path(directory)).expect("directory");
+    }
+    for file in
+        ["over/lib/a", "over/lib/deep/b", "over/new/c", "logs/one.txt", "logs/sub/two", "top.log", "kept/in/back", "kept/in/out"]
+    {
+        stack.write(file, file);
+    }
+    for file in ["par/ents/x/f", "par/other/x/f", "a.json", "kept/gone"] {
+        stack.write(file, file);
+    }
+    stack.write("logs/sub/deep.log", "no");
+    let mode = |path: &str, mode: u32| {
+        std::fs::set_permissions(stack.path(path), std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("mode");
+    };
+    mode("kept", 0o750);
+    mode("kept/in", 0o711);
+    stack.write(".dockerignore", "logs/**\n**.log\nkept\n!kept/in/back\n");
+    let merged =
+        "FROM busybox:local\nRUN mkdir -p /usr/lib/deep && ln -s usr/lib /lib && ln -s nowhere /dangling && chmod 711 /usr/lib\n";
+    let table = [
+        // A directory goes where the symlink in its place leads, and the symlink stays.
+        (
+            format!("{merged}COPY over/ /"),
+            "readlink /lib; cat /usr/lib/a /lib/deep/b /new/c; stat -c %a /usr/lib",
+            "usr/lib\nover/lib/aover/lib/deep/bover/new/c711",
+        ),
+        (
+            "FROM busybox:local\nUSER app\nWORKDIR /srv/app/deep".into(),
+            "stat -c %u:%g /srv /srv/app /srv/app/deep",
+            "1000:1000\n1000:1000\n1000:1000",
+        ),
+        ("FROM busybox:local\nWORKDIR /srv/app".into(), "stat -c %u /srv/app", "0"),
+        ("FROM busybox:local\nCOPY a.json yarn.lock* .npmrc* /x/".into(), "ls -A /x", "a.json"),
+        ("FROM busybox:local\nCOPY yarn.lock* /x/".into(), "ls -A /x 2>/dev/null; echo end", "end"),
+        (
+            "FROM busybox:local\nCOPY . /c".into(),
+            "cd /c; ls -A logs; find . -name '*.log'; find kept; stat -c %a kept kept/in",
+            "kept\nkept/in\nkept/in/back\n750\n711",
+        ),
+        ("FROM busybox:local\nCOPY kep* /c/".into(), "find /c", "/c\n/c/in\n/c/in/back"),
+        (
+            "FROM busybox:local\nCOPY --parents par/./ents/x/f par/./oth*/x /c/".into(),
+            "cd /c; find . -type f | sort",
+            "./ents/x/f\n./other/x/f",
+        ),
+        ("FROM busybox:local\nCOPY --parents ./par/*/./x /c/".into(), "cd /c; find . -type f | sort", "./x/f"),
+    ];
+    let services: String = (0..table.len())
+        .map(|n| {
+            let script = serde_json::to_string(&table[n].1.replace('$', "$$")).expect("JSON");
+            format!("  s{n}: {{build: {{context: ., dockerfile: D{n}}}, user: root, network_mode: none, command: [sh, -c, {script}]}}\n")
+        })
+        .collect();
+    for (n, (dockerfile, ..)) in table.iter().enumerate() {
+        stack.write(&format!("D{n}"), dockerfile);
+    }
+    stack.write("compose.yaml", &format!("services:\n{services}"));
+    stack.wharf(&["up", "-d"]).ok();
+    eventually("all have run", 10, || stack.ps().iter().all(|container| container["State"] == "exited"));
+    for (n, (dockerfile, _, expected)) in table.iter().enumerate() {
+        let shown = stack.wharf(&["logs", "--no-log-prefix", &format!("s{n}")]).ok();
+        let shown: Vec<&str> = shown.lines().filter(|line| !line.starts_with("./D") && !line.contains("compose.yaml")).collect();
+        assert_eq!(shown.join("\n"), *expected, "{dockerfile}");
+    }
+}
+
+/// An image's facts are those of its containers, as Docker merges them.
+#[test]
+fn containers_have_their_images_labels_and_commands() {
+    let stack = Stack::new("none");
+    stack.write(
+        "Dockerfile",
+        "FROM busybox:local\nLABEL own=image both=image com.docker.compose.service=other\nENTRYPOINT [\"echo\", \"entry\"]\nCMD [\"echo\", \"command\"]\n\
+         HEALTHCHECK --interval=7s CMD true\nSHELL [\"/bin/sh\", \"-ec\"]\n",
+    );
+    let services = [
+        ("a", "entrypoint: []", "command"),
+        ("b", "entrypoint: [], command: [echo, given]", "given"),
+        ("c", "command: []", "entry echo command"),
+        ("d", "entrypoint: [echo, mine]", "mine"),
+        ("e", "", "entry echo command"),
+    ];
+    let yaml = services.map(|(name, rest, _)| {
+        format!(
+            "  {name}: {{image: 'app:1', build: ., network_mode: none, labels: {{both: service}}{}{rest}}}\n",
+            if rest.is_empty() { "" } else { ", " }
+        )
+    });
+    stack.write("compose.yaml", &format!("services:\n{}", yaml.concat()));
+    stack.wharf(&["up", "-d"]).ok();
+    eventually("all have run", 10, || stack.ps().iter().all(|container| container["State"] == "exited"));
+    for (name, rest, expected) in services {
+        assert_eq!(stack.wharf(&["logs", "--no-log-prefix", name]).ok().trim(), expected, "{rest}");
+    }
+    let container: serde_json::Value =
+        serde_json::from_str(&stack.wharf(&["container", "inspect", &stack.id("a")]).ok()).expect("JSON");
+    let labels = &container[0]["Config"]["Labels"];
+    assert_eq!([&labels["own"], &labels["both"], &labels["com.docker.compose.service"]], ["image", "service", "a"]);
+    assert_eq!(
+        (&container[0]["Config"]["Cmd"][1], container[0]["Config"]["Entrypoint"].as_array().map(Vec::len)),
+        (&"command".into(), Some(0))
+    );
+    let image: serde_json::Value = serde_json::from_str(&stack.wharf(&["image", "inspect", "app:1"]).ok()).expect("JSON");
+    let config = &image[0]["Config"];
+    assert_eq!((&config["Healthcheck"]["Interval"], &config["Shell"][1]), (&7_000_000_000_u64.into(), &"-ec".into()));
+}
+
+/// A build's containers and their network are in no list and in no event, and go with their engine, whatever is left of their
+/// records.
+#[test]
+fn steps_of_builds_are_nobodys_business() {
+    let stack = Stack::new("none");
+    stack.write("Dockerfile", "FROM busybox:local\nRUN sleep 1000\n");
+    stack.write("compose.yaml", "services: {web: {image: 'busybox:local', command: sleep 1000, stop_signal: SIGKILL}}");
+    stack.wharf(&["up", "-d"]).ok();
+    let mut client = stack.command(&["image", "build", "."]).stderr(Stdio::null()).spawn().expect("wharf");
+    let steps = || {
+        let all = std::fs::read_dir(stack.data_root().join("containers")).into_iter().flatten().flatten();
+        let names = all.map(|entry| entry.path()).filter(|path| path.to_string_lossy().ends_with("77686172662d6275696c6400"));
+        names.collect::<Vec<_>>()
+    };
+    let monitor_of =
+        |step: &std::path::Path| stack.run_root().join("containers").join(step.file_name().expect("id")).join("control");
+    eventually("the step runs", 10, || steps().first().is_some_and(|step| monitor_of(step).exists()));
+    let lists = || {
+        let containers = stack.wharf(&["container", "ls", "-aq"]).ok().lines().count();
+        let networks = stack.wharf(&["network", "ls"]).ok();
+        (containers, networks.contains("build"))
+    };
+    assert_eq!(lists(), (1, false));
+    // The power fails: the journal has not heard of the step, and its manifest is empty.
+    let step = steps().pop().expect("a step");
+    let engine = nix::unistd::Pid::from_raw(stack.engine_pid().expect("an engine"));
+    nix::sys::signal::kill(engine, nix::sys::signal::Signal::SIGSTOP).expect("stop");
+    for entry in
+        std::fs::read_dir(&step).expect("step").flatten().filter(|entry| entry.path().extension().is_some_and(|e| e == "json"))
+    {
+        std::fs::write(entry.path(), "").expect("manifest");
+    }
+    let journal = stack.data_root().join("state.journal");
+    let text = std::fs::read_to_string(&journal).expect("journal");
+    let id = step.file_name().expect("id").to_string_lossy().into_owned();
+    let kept: Vec<&str> = text.lines().filter(|line| !line.contains(&id)).collect();
+    assert!(kept.len() < text.lines().count(), "the journal has had it");
+    std::fs::write(&journal, kept.join("\n") + "\n").expect("journal");
+    let _ = std::fs::remove_file(stack.run_root().join("containers").join(&id).join("record.json"));
+    nix::sys::signal::kill(engine, nix::sys::signal::Signal::SIGKILL).expect("kill");
+    let _ = client.wait();
+    eventually("another engine answers", 10, || stack.wharf(&["ps"]).code == 0);
+    eventually("the step is gone", 10, || steps().is_empty());
+    assert_eq!(lists(), (1, false));
+    assert_eq!(stack.state("web"), "running");
+}

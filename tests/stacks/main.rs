@@ -1,5 +1,6 @@
 //! Real stacks on real containers, driven by the real binary. Root, and what `make test-packages` installs, are needed.
 
+mod api;
 mod attributes;
 mod builds;
 mod commands;

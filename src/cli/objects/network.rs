@@ -2,6 +2,7 @@
 
 use crate::api::client::Client;
 use crate::api::reply::escape;
+use crate::api::types::StringMap;
 use crate::cli::output::format::{self, Column, Format, LABEL, Listing};
 use crate::cli::{Failure, Global, Outcome, connect};
 use serde_json::{Value, json};
@@ -159,8 +160,8 @@ pub enum Volume {
 }
 
 /// `NAME=VALUE`s as a mapping.
-pub fn pairs(list: &[String]) -> Value {
-    list.iter().map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (k.to_string(), json!(v))).collect()
+pub fn pairs(list: &[String]) -> StringMap {
+    list.iter().map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (k.to_string(), v.to_string())).collect()
 }
 
 /// Asks whether to go on.

@@ -176,7 +176,8 @@ const DEPENDS_ON: T = T::Short(&Short {
     expand: canonical::depends_on,
 });
 
-const RESTART_CONDITIONS: T = OneOf(&["none", "on-failure", "any"]);
+/// The first three are the specification's; Docker Compose takes those of `restart` as well.
+const RESTART_CONDITIONS: T = OneOf(&["none", "on-failure", "any", "always", "unless-stopped", "no"]);
 
 const DEPLOY: &[Key] = &[
     k("endpoint_mode", Str).elsewhere(),
@@ -371,7 +372,7 @@ const PORT: T = T::Short(&Short {
 });
 
 const ULIMIT: T = T::Short(&Short {
-    long: Obj(&[k("hard", Int).required(), k("soft", Int).required()]),
+    long: Obj(&[k("hard", Int).keep().required(), k("soft", Int).keep().required()]),
     accepts: &[Shape::Int, Shape::Str],
     expected: "a number, or `{soft: N, hard: N}`",
     expand: canonical::unchanged,

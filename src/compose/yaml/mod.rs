@@ -291,7 +291,7 @@ impl<'t> Builder<'t> {
     fn entry_part(&mut self, mark: Mark, depth: usize) -> Built<(Node, bool)> {
         match self.tokens.peek()?.kind {
             Kind::Key | Kind::Value | Kind::BlockEnd => Ok((self.nothing(mark), false)),
-            Kind::Scalar(_, Style::Plain) => Ok((self.node(Context::Entry, depth + 1)?, true)),
+            Kind::Scalar(_, Style::Plain) | Kind::Tag("!!merge") => Ok((self.node(Context::Entry, depth + 1)?, true)),
             _ => Ok((self.node(Context::Entry, depth + 1)?, false)),
         }
     }
@@ -365,7 +365,7 @@ impl<'t> Builder<'t> {
     /// `key: value` within brackets; the key comes with whether it is a plain scalar.
     fn flow_pair(&mut self, depth: usize) -> Built<((Node, bool), Node)> {
         let mark = self.tokens.next()?.start;
-        let plain = matches!(self.tokens.peek()?.kind, Kind::Scalar(_, Style::Plain));
+        let plain = matches!(self.tokens.peek()?.kind, Kind::Scalar(_, Style::Plain) | Kind::Tag("!!merge"));
         let key = self.flow_part(mark, depth)?;
         let value = match self.tokens.peek()?.kind {
             Kind::Value => {
@@ -575,6 +575,7 @@ mod tests {
             ("a: !!str 12\nb: !!int '12'\nc: ! 12\nd: &y", r#"{"a":"12","b":12,"c":"12","d":null}"#),
             ("# c\r\na: b\r\n\r\nc: 'd\r\n  e'\r\n", r#"{"a":"b","c":"d e"}"#),
             ("%YAML 1.1\n---\na: 1\n...\n", r#"{"a":1}"#),
+            ("a: &x {b: 1}\nc:\n  !!merge <<: *x\n  d: 2", r#"{"a":{"b":1},"c":{"d":2,"b":1}}"#),
             ("é: [ü, 'ö']", r#"{"é":["ü","ö"]}"#),
         ];
         for (text, expected) in table {

@@ -106,12 +106,18 @@ impl Engine {
         }
         announced.push(self.network_uses.announce(DEFAULT_NETWORK));
         if spec.network_mode == NetworkMode::Bridge && spec.networks.is_empty() {
-            self.make_default_network()?;
             spec.networks.push(EndpointSpec { network: DEFAULT_NETWORK.into(), ..EndpointSpec::default() });
+        }
+        if spec.networks.iter().any(|endpoint| endpoint.network == DEFAULT_NETWORK) {
+            self.make_default_network()?;
+        }
+        if spec.as_created.publish_all_ports {
+            spec.publish_exposed(&image.facts().exposed_ports);
         }
         for mount in spec.mounts.iter_mut().filter(|m| m.kind == MountKind::Image) {
             mount.layers = self.image(&mount.source)?.1.layers;
         }
+        inherit_labels(&mut spec, &image);
         let id = new_id().map_err(EngineError::io("making an id"))?;
         let record = ContainerRecord {
             id,
@@ -618,6 +624,16 @@ impl Engine {
 }
 
 /// Refuses what cannot be a container's name.
+/// The image's labels are the container's, under its own. Those by which a project knows its containers are not the image's to give.
+fn inherit_labels(spec: &mut ContainerSpec, image: &Image) {
+    let labels = image.config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
+    let is_ours = |name: &str| name.starts_with("com.docker.compose.") || name.starts_with("dev.wharf.");
+    let mut labels: Vec<_> = labels.into_iter().filter(|(name, _)| !is_ours(name)).collect();
+    labels.sort_unstable();
+    let own = std::mem::replace(&mut spec.labels, labels.into_iter().collect());
+    spec.labels.extend(own);
+}
+
 fn check_name(name: &str) -> Result<(), EngineError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(allowed) {
@@ -667,6 +683,7 @@ impl Image {
                 start_interval: number("StartInterval"),
                 retries: number("Retries") as u32,
             }),
+            exposed_ports: config.exposed_ports().clone().unwrap_or_default(),
         }
     }
 }

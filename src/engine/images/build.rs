@@ -5,7 +5,7 @@ use crate::engine::networks::NewNetwork;
 use crate::engine::record::{
     ContainerRecord, ContainerSpec, EndpointSpec, ImageConfig, MountKind, MountSpec, NetworkMode, State,
 };
-use crate::engine::{Container, Engine, locked, new_id};
+use crate::engine::{Container, Engine, locked};
 use crate::image::build::mounts::Mounted;
 use crate::image::build::{Host, Later, Ran, Report, Request, Run, files::Contents, solve};
 use crate::image::prune::Pruned;
@@ -15,11 +15,22 @@ use crate::logs::reader::{Reader, Selection};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Marks the container of a build's step: it is in no list, and a new engine removes what an old one has left.
-pub const LABEL_BUILD: &str = "dev.wharf.build";
+/// The end of the ids of builds' containers and of their network (`wharf-build` and a zero). These are in no list and in no event,
+/// and a new engine removes what an old one has left: their directories' own names tell it, whatever else is lost.
+const ID_END: &str = "77686172662d6275696c6400";
 
-/// The network of every RUN that names no other. It is there as long as a build uses it.
-const NETWORK: &str = "wharf-build";
+/// The network of every RUN that names no other. It is there as long as a build uses it. Nobody else's begins with a dot.
+const NETWORK: &str = ".wharf-build";
+
+/// Whether an id is that of a build's container or network.
+pub fn is_build_id(id: &str) -> bool {
+    id.len() == 64 && id.ends_with(ID_END)
+}
+
+/// A new id of a build's container or network.
+pub(in crate::engine) fn new_build_id() -> std::io::Result<String> {
+    Ok(crate::random::hex::<20>()? + ID_END)
+}
 
 impl Engine {
     /// Builds an image.
@@ -33,7 +44,7 @@ impl Engine {
 
     /// Whether a container is a build's step.
     pub fn is_build_step(container: &Container) -> bool {
-        container.with_record(|record| record.spec.labels.contains_key(LABEL_BUILD))
+        is_build_id(&container.id)
     }
 
     /// Removes the steps of builds that died with an earlier engine.
@@ -81,7 +92,7 @@ impl Engine {
     fn enter_build_network(self: &Arc<Self>) -> Result<NetworkUse, EngineError> {
         let mut users = locked(&self.build_network_users);
         if *users == 0 && self.network(NETWORK).is_err() {
-            self.create_network(&NewNetwork { name: NETWORK.into(), ..NewNetwork::default() })?;
+            self.create_network(&NewNetwork { name: NETWORK.into(), of_builds: true, ..NewNetwork::default() })?;
         }
         *users += 1;
         Ok(NetworkUse { engine: self.clone() })
@@ -181,7 +192,6 @@ impl Engine {
             user: Some(step.user),
             working_dir: Some(step.working_dir),
             hostname: Some("wharf-build".into()),
-            labels: [(LABEL_BUILD.to_string(), "1".to_string())].into(),
             extra_hosts: step.extra_hosts,
             shm_size: step.shm_size,
             ulimits: step.ulimits,
@@ -252,7 +262,7 @@ impl Engine {
 
     /// The container of a step: on layers that need not be an image's.
     fn create_step(self: &Arc<Self>, spec: ContainerSpec, layers: Vec<ChainId>) -> Result<Arc<Container>, EngineError> {
-        let id = new_id().map_err(EngineError::io("making an id"))?;
+        let id = new_build_id().map_err(EngineError::io("making an id"))?;
         let record = ContainerRecord {
             name: format!("wharf-build-{}", &id[..12]),
             id,

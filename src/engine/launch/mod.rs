@@ -89,11 +89,8 @@ impl Engine {
         }
         let image = &record.image;
         let hostname = self.host_name(record);
-        let args = match (&spec.entrypoint, &spec.command) {
-            (Some(entrypoint), command) => [entrypoint.clone(), command.clone().unwrap_or_default()].concat(),
-            (None, Some(command)) => [image.entrypoint.clone(), command.clone()].concat(),
-            (None, None) => [image.entrypoint.clone(), image.command.clone()].concat(),
-        };
+        let (entrypoint, command) = record.entrypoint_and_command();
+        let args = [entrypoint, command].concat();
         let user = spec.user.clone().unwrap_or_else(|| image.user.clone());
         let cwd = spec
             .working_dir
@@ -363,14 +360,17 @@ impl Engine {
                 }
                 MountKind::Volume if self.volume(&mount.source).is_some_and(|volume| volume.has_device()) => {
                     let options = self.volume(&mount.source).map(|volume| volume.options).unwrap_or_default();
-                    all.binds.push(driver_mount(&mount.source, &options, mount)?);
+                    let mounted = driver_mount(&mount.source, &options, mount)?;
+                    if mounted.fstype.is_none() && takes_content(mount, &mounted.source) {
+                        all.copy_up.push(mount.target.clone());
+                    }
+                    all.binds.push(mounted);
                     continue;
                 }
                 MountKind::Volume => {
                     let data = self.volume_data(&mount.source);
                     fs::create_dir_all(&data).map_err(EngineError::io(format!("making the volume {}", mount.source)))?;
-                    let empty = fs::read_dir(&data).is_ok_and(|mut entries| entries.next().is_none());
-                    if empty && !mount.no_copy && mount.subpath.is_none() {
+                    if takes_content(mount, &data) {
                         all.copy_up.push(mount.target.clone());
                     }
                     data
@@ -423,6 +423,12 @@ struct Mounts {
     copy_up: Vec<String>,
     images: Vec<ImageMount>,
     subpaths: HashMap<String, std::path::PathBuf>,
+}
+
+/// Whether a volume is to be filled with what the image has in its place: it is empty, and nobody has said otherwise.
+fn takes_content(mount: &super::record::MountSpec, directory: &Path) -> bool {
+    let is_empty = fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none());
+    is_empty && !mount.no_copy && mount.subpath.is_none()
 }
 
 /// A volume of the driver `local` with options: what mount(8) would do with them, in the container's own mount namespace.

@@ -9,6 +9,7 @@ pub(super) use flows::Flows;
 pub(super) use published::Published;
 
 use super::error::{EngineError, state_error};
+use super::images::build::{is_build_id, new_build_id};
 use super::record::{ContainerRecord, NetworkDriver, NetworkRecord};
 use super::recovery::{Kind, is_id};
 use super::{Container, Engine, locked, new_id};
@@ -34,6 +35,8 @@ pub struct NewNetwork {
     /// `bridge` where it is empty.
     pub driver: String,
     pub options: IndexMap<String, String>,
+    /// That of builds, which is in no list.
+    pub of_builds: bool,
 }
 
 impl Default for NewNetwork {
@@ -46,6 +49,7 @@ impl Default for NewNetwork {
             internal: false,
             labels: IndexMap::new(),
             driver: String::new(),
+            of_builds: false,
             options: IndexMap::new(),
         }
     }
@@ -206,7 +210,7 @@ fn find(networks: &IndexMap<String, NetworkRecord>, name: &str) -> Result<Networ
 
 impl Engine {
     pub fn networks(&self) -> Vec<NetworkRecord> {
-        locked(&self.networks).values().cloned().collect()
+        locked(&self.networks).values().filter(|network| !is_build_id(&network.id)).cloned().collect()
     }
 
     /// A network by name, id, or the beginning of its id.
@@ -265,7 +269,7 @@ impl Engine {
         if driver == NetworkDriver::Bridge {
             used.extend(host_routes().into_iter().map(|s| (s, "a route of the host".to_string())));
         }
-        let id = new_id().map_err(EngineError::io("making an id"))?;
+        let id = if new.of_builds { new_build_id() } else { new_id() }.map_err(EngineError::io("making an id"))?;
         let record = NetworkRecord {
             ipv4: new.ipv4.then(|| choose_pool(new, false, &used, &id)).transpose()?,
             ipv6: new.ipv6.then(|| choose_pool(new, true, &used, &id)).transpose()?,

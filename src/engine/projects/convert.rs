@@ -6,7 +6,7 @@ use crate::compose::model::{
 use crate::compose::units;
 use crate::engine::networks::{NewPool, interface_sysctls};
 use crate::engine::record::{
-    BlkioSpec, ContainerSpec, DeviceSpec, EndpointSpec, FileSpec, HealthSpec, HookSpec, LogSpec, MountKind, MountSpec,
+    AsCreated, BlkioSpec, ContainerSpec, DeviceSpec, EndpointSpec, FileSpec, HealthSpec, HookSpec, LogSpec, MountKind, MountSpec,
     NetworkMode, PortSpec, PreStartSpec, ResourceSpec, RestartPolicy, Sharing,
 };
 use crate::plan::config_hash;
@@ -52,7 +52,8 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
         let policy = service.deploy.as_ref().and_then(|d| d.restart_policy.as_ref());
         let most = policy.and_then(|p| p.max_attempts).map(|most| format!(":{most}")).unwrap_or_default();
         match policy.and_then(|p| p.condition.as_deref()) {
-            Some("any") => "always".into(),
+            Some("any" | "always") => "always".into(),
+            Some("unless-stopped") => "unless-stopped".into(),
             Some("on-failure") => format!("on-failure{most}"),
             _ => "no".into(),
         }
@@ -168,6 +169,7 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
     let nanos = |text: Option<&String>| text.and_then(|text| units::duration(text)).filter(|nanos| *nanos > 0);
     let grace = service.stop_grace_period.as_deref().and_then(units::duration);
     Ok(ContainerSpec {
+        as_created: AsCreated::default(),
         image: service.image.clone().unwrap_or_default(),
         entrypoint: service.entrypoint.clone(),
         command: service.command.clone(),

@@ -169,6 +169,7 @@ async fn create_network(context: &Context, key: &str) -> Result<(), EngineError>
     let mut labels = network.labels.clone();
     labels.extend(context.labels(convert::LABEL_NETWORK, key, network_hash(network)));
     let new = NewNetwork {
+        of_builds: false,
         name: network.name.clone(),
         pools: network.ipam.config.iter().map(convert::pool).collect(),
         ipv4: network.enable_ipv4.unwrap_or(true),

@@ -85,6 +85,23 @@ pub struct ContainerSpec {
     /// The client that runs it in the foreground removes it when it has read to its end. When that client has lost its engine,
     /// the next engine does.
     pub client_removes: bool,
+    pub as_created: AsCreated,
+}
+
+/// Settings of the request that made a container which nothing acts on afterwards: clients read them again, often to make
+/// another one like it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AsCreated {
+    /// `80/tcp`, besides the image's.
+    pub exposed_ports: Vec<String>,
+    pub publish_all_ports: bool,
+    pub attach_stdin: bool,
+    pub attach_stdout: bool,
+    pub attach_stderr: bool,
+    pub volumes_from: Vec<String>,
+    pub log_options: IndexMap<String, String>,
+    pub container_id_file: String,
 }
 
 /// Whose namespace a container has.
@@ -385,6 +402,22 @@ impl ContainerSpec {
             if !self.mounts.iter().any(|own| own.target == mount.target) {
                 let read_only = read_only || mount.read_only;
                 self.mounts.push(MountSpec { read_only, anonymous: false, ..mount.clone() });
+            }
+        }
+    }
+}
+
+impl ContainerSpec {
+    /// Publishes every exposed port that is not published yet, on any free port of the host.
+    pub fn publish_exposed(&mut self, of_image: &[String]) {
+        let parse = |text: &String| {
+            let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+            Some((port.parse::<u16>().ok()?, protocol.to_string()))
+        };
+        let exposed: Vec<(u16, String)> = self.as_created.exposed_ports.iter().chain(of_image).filter_map(parse).collect();
+        for (target, protocol) in exposed {
+            if !self.ports.iter().any(|port| port.target == target && port.protocol == protocol) {
+                self.ports.push(PortSpec { target, protocol, host_ip: None, published: (0, 0) });
             }
         }
     }

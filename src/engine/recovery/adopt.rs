@@ -38,9 +38,7 @@ impl Engine {
         // With something missing, nothing is removed.
         let may_remove = !self.is_incomplete();
         self.recover_replacements(may_remove).await;
-        if may_remove {
-            self.remove_build_steps().await;
-        }
+        self.remove_build_steps().await;
     }
 
     async fn adopt_container(self: &Arc<Self>, container: Arc<Container>) {
@@ -75,6 +73,7 @@ impl Engine {
                 (pid, started_at, paused)
             }
             other => {
+                let has_ended = matches!(other, Ok(Some(Event::Exited(_))));
                 match other {
                     // It has ended meanwhile, and its monitor stays until that is dealt with.
                     Ok(Some(_)) => container.keep_parting(link),
@@ -86,8 +85,12 @@ impl Engine {
                     }
                 }
                 let record = container.record();
-                if record.state.status().is_alive() {
-                    self.adopt_ended(container, &record).await;
+                match record.state.status() {
+                    status if status.is_alive() => self.adopt_ended(container, &record).await,
+                    // The last engine was killed before it had noted that the container runs.
+                    Status::Created if has_ended => self.adopt_ended(container, &record).await,
+                    _ if record.spec.auto_remove => self.clone().remove_ended(container.clone()),
+                    _ => {}
                 }
                 container.dismiss_parting();
                 return;

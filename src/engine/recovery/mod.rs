@@ -4,6 +4,7 @@
 pub(super) mod adopt;
 
 use super::error::{EngineError, state_error};
+use super::images::build::is_build_id;
 use super::networks::DEFAULT_NETWORK;
 use super::record::{ContainerRecord, NetworkRecord, Transition, VolumeRecord, verdict};
 use super::{Engine, locked};
@@ -435,6 +436,7 @@ impl Engine {
                             records.insert(id.to_string(), record);
                         }
                         // Without its record nothing is left of a network that could be used.
+                        _ if is_build_id(id) => drop(std::fs::remove_file(parent.join(&file))),
                         _ => self.recovery.lost(format!("what the network {id} was cannot be read in {}", parent.display())),
                     }
                 }
@@ -565,6 +567,16 @@ impl Engine {
     /// A container that the journal has lost: as it was at its last start, if it runs, or as it was made.
     fn find_container(&self, id: &str) -> Option<ContainerRecord> {
         let directory = self.container_directory(id);
+        if is_build_id(id) {
+            // Its build has died with the engine.
+            MonitorLink::kill_silent(&self.run_directory(id));
+            self.remove_stray_groups(id);
+            let _ = remove_files(&self.run_directory(id));
+            if let Err(error) = remove_files(&directory) {
+                tracing::warn!("removing the step of a build: {error}");
+            }
+            return None;
+        }
         let at_start = read_manifest::<ContainerRecord>(&self.start_record(id));
         let found = at_start.or_else(|_| read_manifest::<ContainerRecord>(&manifest_of(&directory)));
         let mut record = match found {
@@ -601,8 +613,11 @@ impl Engine {
             if containers.contains_key(&id) || self.recovery.has(Kind::Container, &id) || !is_id(&id) {
                 continue;
             }
+            if is_build_id(&id) {
+                MonitorLink::kill_silent(&entry.path());
+            }
             let reached = MonitorLink::reach(&entry.path());
-            if !matches!(reached, Reached::Nobody) {
+            if !matches!(reached, Reached::Nobody) && !is_build_id(&id) {
                 let why = "it runs, and nothing else is left of it".to_string();
                 self.add_unknown_container(Unknown::new(Kind::Container, id, None, why), reached);
             } else if !self.is_incomplete() {

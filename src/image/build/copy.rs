@@ -141,21 +141,36 @@ pub fn select(copy: &Copy, tree: &Tree, ignored: &Patterns) -> Result<Vec<Select
     let excluded = Patterns::of(&copy.exclude);
     let mut all = Vec::new();
     for source in &copy.sources {
-        let bases = matching(source, tree, ignored)?;
-        if bases.is_empty() {
+        // `--parents` keeps what is behind `/./`.
+        let (left_out, source) = match source.split_once("/./").filter(|_| copy.parents) {
+            Some((left_out, kept)) => (inside(left_out).components().count(), format!("{left_out}/{kept}")),
+            None => (0, source.clone()),
+        };
+        let bases = matching(&source, tree, ignored)?;
+        // A pattern may match nothing, as with Docker.
+        if bases.is_empty() && !ignore::is_pattern(&source) {
             return Err(ImageError::Build(format!(
                 "`{source}` matches nothing in the build context{}",
                 if ignored.is_empty() { "" } else { " (or .dockerignore leaves it out)" }
             )));
         }
         for base in bases {
-            all.push(select_one(copy, tree, &base, ignored, &excluded)?);
+            let name = if copy.parents { base.components().skip(left_out).collect() } else { PathBuf::new() };
+            all.push(select_one(copy, tree, &base, &name, ignored, &excluded)?);
         }
     }
     Ok(all)
 }
 
-fn select_one(copy: &Copy, tree: &Tree, base: &Path, ignored: &Patterns, excluded: &Patterns) -> Result<Selected, ImageError> {
+/// What one path brings; `kept_name` is what `--parents` keeps of it.
+fn select_one(
+    copy: &Copy,
+    tree: &Tree,
+    base: &Path,
+    kept_name: &Path,
+    ignored: &Patterns,
+    excluded: &Patterns,
+) -> Result<Selected, ImageError> {
     let real = tree.resolve(base).map_err(reading(base))?;
     let found = tree.find(&real).map_err(reading(base))?;
     let kept = |path: &Path, from: &Path| {
@@ -163,19 +178,19 @@ fn select_one(copy: &Copy, tree: &Tree, base: &Path, ignored: &Patterns, exclude
         excluded.is_empty() || !excluded.excludes(relative)
     };
     if found.is_directory() {
-        let mut items = vec![Item { found: found.clone(), name: if copy.parents { base.to_path_buf() } else { PathBuf::new() } }];
+        let mut items = vec![Item { found: found.clone(), name: kept_name.to_path_buf() }];
         for below in tree.walk(&real, ignored).map_err(reading(base))? {
             let below = below.map_err(reading(base))?;
             let relative = below.path.strip_prefix(&real).unwrap_or(&below.path).to_path_buf();
             if kept(&below.path, &real) {
-                let name = if copy.parents { base.join(&relative) } else { relative };
+                let name = kept_name.join(&relative);
                 items.push(Item { found: below, name });
             }
         }
         return Ok(Selected { items, directory: true, archive: false });
     }
     let archive = copy.extract && found.kind() == SFlag::S_IFREG && is_archive(tree, &found).map_err(reading(base))?;
-    let name = if copy.parents { base.to_path_buf() } else { PathBuf::from(base.file_name().unwrap_or_default()) };
+    let name = if copy.parents { kept_name.to_path_buf() } else { PathBuf::from(base.file_name().unwrap_or_default()) };
     let items = if kept(base, Path::new("")) { vec![Item { found, name }] } else { Vec::new() };
     Ok(Selected { items, directory: false, archive })
 }
@@ -256,10 +271,13 @@ pub fn digest(copy: &Copy, selected: &[Selected], tree: &Tree, contents: &Conten
 /// The disk's, or a destination that is a file where a directory is needed.
 pub fn apply(copy: &Copy, selected: &[Selected], tree: &Tree, root: BorrowedFd<'_>) -> Result<(), ImageError> {
     let wanted = Path::new(&copy.destination);
-    let is_directory = || sys::open_beneath(root, relative(wanted), libc::O_PATH | libc::O_DIRECTORY, 0, Beneath::AsRoot).is_ok();
-    let several = copy.sources.len() > 1 || selected.len() > 1;
-    let into = copy.destination.ends_with('/') || copy.destination.ends_with("/.") || several || copy.parents || is_directory();
     let writer = Writer { copy, tree, root };
+    let several = copy.sources.len() > 1 || selected.len() > 1;
+    let into = copy.destination.ends_with('/')
+        || copy.destination.ends_with("/.")
+        || several
+        || copy.parents
+        || writer.is_directory(wanted);
     for selection in selected {
         let result =
             if selection.archive { writer.extract(selection, wanted) } else { writer.selection(selection, wanted, into) };
@@ -307,9 +325,18 @@ impl Writer<'_> {
         for (place, item) in directories.iter().rev() {
             let (parent, name) = self.parent_of(place)?;
             let time = TimeSpec::new(item.found.stat.st_mtime, item.found.stat.st_mtime_nsec);
-            futimens(openat(&parent, &name, DIRECTORY, Mode::empty())?, &time, &time)?;
+            match openat(&parent, &name, DIRECTORY, Mode::empty()) {
+                // A symlink that stayed.
+                Err(nix::Error::ELOOP | nix::Error::ENOTDIR) => {}
+                made => futimens(made?, &time, &time)?,
+            }
         }
         Ok(())
+    }
+
+    /// Whether there is a directory in the image, symlinks followed.
+    fn is_directory(&self, path: &Path) -> bool {
+        sys::open_beneath(self.root, relative(path), libc::O_PATH | libc::O_DIRECTORY, 0, Beneath::AsRoot).is_ok()
     }
 
     /// The directory of a path and its name in it; what is missing of the directory is made.
@@ -326,6 +353,10 @@ impl Writer<'_> {
             .map(|s| SFlag::from_bits_truncate(s.st_mode) & SFlag::S_IFMT);
         let directory = item.found.is_directory();
         let keeps = directory && existing == Some(SFlag::S_IFDIR);
+        // What goes into a directory goes where a symlink in its place leads (/lib of a merged /usr), which stays as it is.
+        if directory && existing == Some(SFlag::S_IFLNK) && self.is_directory(place) {
+            return Ok(());
+        }
         match existing {
             Some(SFlag::S_IFDIR) if !directory => return Err(io::Error::from_raw_os_error(libc::EISDIR)),
             Some(kind) if kind != SFlag::S_IFDIR => unlinkat(&parent, &name, UnlinkatFlags::NoRemoveDir)?,

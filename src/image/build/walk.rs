@@ -6,6 +6,7 @@ use super::ignore::Patterns;
 use crate::runtime::sys::{self, Beneath};
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
+use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,10 +24,14 @@ pub struct Walk<'a> {
     levels: Vec<Level>,
     /// A directory that was given out and is to be entered next.
     next: Option<PathBuf>,
+    /// What is to be given out before anything else.
+    queue: VecDeque<Found>,
 }
 
 struct Level {
     path: PathBuf,
+    /// The directory itself, where it is left out but for something in it that has not been met yet.
+    withheld: Option<Found>,
     directory: Option<OwnedFd>,
     /// The last one first.
     names: Vec<OsString>,
@@ -39,18 +44,19 @@ impl<'a> Walk<'a> {
     /// When it cannot be opened.
     pub fn new(root: BorrowedFd<'a>, top: &Path, excluded: &'a Patterns) -> io::Result<Self> {
         let directory = sys::open_beneath(root, top, libc::O_RDONLY | libc::O_DIRECTORY, 0, Beneath::AsRoot)?;
-        let top = Level { path: top.to_path_buf(), names: names(&directory)?, directory: Some(directory) };
-        Ok(Walk { root, excluded, levels: vec![top], next: None })
+        let top = Level { path: top.to_path_buf(), withheld: None, names: names(&directory)?, directory: Some(directory) };
+        Ok(Walk { root, excluded, levels: vec![top], next: None, queue: VecDeque::new() })
     }
 
     /// The directory in which what was given out last is, and its name there.
     pub fn place<'b>(&'b self, found: &'b Found) -> io::Result<(BorrowedFd<'b>, &'b Path)> {
-        let level = self.levels.last().and_then(|level| level.directory.as_ref());
+        let parent = found.path.parent().unwrap_or(Path::new(""));
+        let level = self.levels.iter().rev().find(|level| level.path == parent).and_then(|level| level.directory.as_ref());
         let directory = level.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
         Ok((directory.as_fd(), Path::new(found.path.file_name().unwrap_or_default())))
     }
 
-    fn enter(&mut self, path: PathBuf) -> io::Result<()> {
+    fn enter(&mut self, path: PathBuf, withheld: Option<Found>) -> io::Result<()> {
         let Some(above) = self.levels.last().and_then(|level| level.directory.as_ref()) else { return Ok(()) };
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let directory = match openat(above, path.file_name().unwrap_or_default(), flags, Mode::empty()) {
@@ -58,7 +64,7 @@ impl<'a> Walk<'a> {
             Err(nix::Error::ENOENT | nix::Error::ENOTDIR | nix::Error::ELOOP) => return Ok(()),
             other => other?,
         };
-        let level = Level { path, names: names(&directory)?, directory: Some(directory) };
+        let level = Level { path, withheld, names: names(&directory)?, directory: Some(directory) };
         self.levels.push(level);
         if let Some(far) = self.levels.len().checked_sub(MAX_OPEN + 1) {
             self.levels[far].directory = None;
@@ -67,8 +73,11 @@ impl<'a> Walk<'a> {
     }
 
     fn step(&mut self) -> io::Result<Option<Found>> {
+        if let Some(found) = self.queue.pop_front() {
+            return Ok(Some(found));
+        }
         if let Some(path) = self.next.take() {
-            self.enter(path)?;
+            self.enter(path, None)?;
         }
         loop {
             let Some(level) = self.levels.last_mut() else { return Ok(None) };
@@ -102,13 +111,16 @@ impl<'a> Walk<'a> {
             let out = !self.excluded.is_empty() && self.excluded.excludes(&found.path);
             if found.is_directory() && (!out || self.excluded.may_take_back_below(&found.path)) {
                 if out {
-                    self.enter(found.path)?;
+                    self.enter(found.path.clone(), Some(found))?;
                     continue;
                 }
                 self.next = Some(found.path.clone());
             }
             if !out {
-                return Ok(Some(found));
+                // What is taken back brings the directories that it is in, with their modes.
+                self.queue.extend(self.levels.iter_mut().filter_map(|level| level.withheld.take()));
+                self.queue.push_back(found);
+                return Ok(self.queue.pop_front());
             }
         }
     }
@@ -123,6 +135,7 @@ impl Iterator for Walk<'_> {
             // An error is the end.
             self.levels.clear();
             self.next = None;
+            self.queue.clear();
         }
         found
     }
@@ -163,7 +176,7 @@ mod tests {
         std::os::unix::fs::symlink("b", root.path().join("link")).unwrap();
         assert_eq!(paths(root.path(), "", ""), ["a", "b", "b/d", "b/d/e", "b/z", "b-", "c", "link"]);
         assert_eq!(paths(root.path(), "b", ""), ["b/d", "b/d/e", "b/z"]);
-        assert_eq!(paths(root.path(), "", "b\n!b/d/e\nc"), ["a", "b/d/e", "b-", "link"]);
+        assert_eq!(paths(root.path(), "", "b\n!b/d/e\nc"), ["a", "b", "b/d", "b/d/e", "b-", "link"]);
     }
 
     #[test]

@@ -194,6 +194,21 @@ impl Stack {
         }
     }
 
+    /// A request to the engine's socket as Docker's clients make it: the status and the answer, as JSON where it is JSON.
+    pub fn api(&self, method: &str, path: &str, body: Option<&serde_json::Value>) -> (u16, serde_json::Value) {
+        let socket = self.run_root().join("engine.sock");
+        let mut command = Command::new("curl");
+        command.args(["-s", "--max-time", "30", "-X", method, "-w", "\n%{http_code}", "--unix-socket"]).arg(socket);
+        if let Some(body) = body {
+            command.args(["-H", "Content-Type: application/json", "-d", &body.to_string()]);
+        }
+        let output = command.arg(format!("http://docker{path}")).output().expect("curl");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (answer, status) = text.rsplit_once('\n').unwrap_or_else(|| panic!("no answer to {method} {path}: {output:?}"));
+        let value = serde_json::from_str(answer).unwrap_or_else(|_| serde_json::Value::String(answer.to_string()));
+        (status.parse().expect("a status"), value)
+    }
+
     /// The output of a shell command in a service's container, without the last newline.
     pub fn sh(&self, service: &str, script: &str) -> String {
         self.wharf(&["exec", "-T", service, "sh", "-c", script]).ok().trim_end().to_string()

@@ -1,10 +1,10 @@
 //! The limits of a container, as options of `docker run`.
 
 use super::new::wrong;
+use crate::api::types::{HostConfig, ThrottleDevice, UlimitConfig, WeightDevice};
 use crate::cli::Failure;
 use crate::cli::objects::network::pairs;
 use crate::cli::project::build;
-use serde_json::{Value, json};
 
 #[derive(clap::Args, Debug)]
 pub struct Limits {
@@ -91,50 +91,62 @@ pub fn size(text: Option<&String>) -> Result<Option<i64>, Failure> {
 }
 
 /// `PATH:VALUE` pairs of a block device option.
-fn of_devices(option: &str, list: &[String], key: &str) -> Result<Value, Failure> {
+fn of_devices<T>(option: &str, what: &str, list: &[String], make: impl Fn(String, i64) -> Option<T>) -> Result<Vec<T>, Failure> {
     let one = |text: &String| {
-        let what = if key == "Weight" { "PATH:WEIGHT" } else { "PATH:NUMBER, such as /dev/sda:1mb" };
         let (path, value) = text.rsplit_once(':').ok_or_else(|| wrong(option, text, what))?;
         let number = crate::units::bytes(value).ok_or_else(|| wrong(option, text, what))?;
-        Ok(json!({"Path": path, key: number}))
+        make(path.to_string(), number).ok_or_else(|| wrong(option, text, what))
     };
     list.iter().map(one).collect()
 }
 
-fn ulimit(text: &str) -> Result<Value, Failure> {
+fn throttles(option: &str, list: &[String]) -> Result<Vec<ThrottleDevice>, Failure> {
+    let make = |path, rate| Some(ThrottleDevice { path, rate: u64::try_from(rate).ok()? });
+    of_devices(option, "PATH:NUMBER, such as /dev/sda:1mb", list, make)
+}
+
+fn ulimit(text: &str) -> Result<UlimitConfig, Failure> {
     let (name, soft, hard) = build::ulimit(text)?;
-    Ok(json!({"Name": name, "Soft": soft, "Hard": hard}))
+    Ok(UlimitConfig { name, soft, hard })
+}
+
+/// Docker has signed numbers; what does not fit is as good as the largest.
+pub fn signed(number: Option<u64>) -> i64 {
+    i64::try_from(number.unwrap_or(0)).unwrap_or(i64::MAX)
 }
 
 impl Limits {
-    /// Their part of Docker's `HostConfig`.
-    pub fn body(&self) -> Result<Value, Failure> {
-        Ok(json!({
-            "Memory": size(self.memory.as_ref())?,
-            "MemorySwap": size(self.memory_swap.as_ref())?,
-            "MemoryReservation": size(self.memory_reservation.as_ref())?,
-            "MemorySwappiness": self.memory_swappiness,
-            "OomKillDisable": self.oom_kill_disable,
-            "OomScoreAdj": self.oom_score_adj,
-            "NanoCpus": self.cpus.map(|cpus| (cpus * 1e9) as i64),
-            "CpuShares": self.cpu_shares,
-            "CpuPeriod": self.cpu_period,
-            "CpuQuota": self.cpu_quota,
-            "CpuRealtimePeriod": self.cpu_rt_period,
-            "CpuRealtimeRuntime": self.cpu_rt_runtime,
-            "CpusetCpus": self.cpuset_cpus,
-            "CpusetMems": self.cpuset_mems,
-            "PidsLimit": self.pids_limit,
-            "BlkioWeight": self.blkio_weight,
-            "BlkioWeightDevice": of_devices("blkio-weight-device", &self.blkio_weight_device, "Weight")?,
-            "BlkioDeviceReadBps": of_devices("device-read-bps", &self.device_read_bps, "Rate")?,
-            "BlkioDeviceWriteBps": of_devices("device-write-bps", &self.device_write_bps, "Rate")?,
-            "BlkioDeviceReadIOps": of_devices("device-read-iops", &self.device_read_iops, "Rate")?,
-            "BlkioDeviceWriteIOps": of_devices("device-write-iops", &self.device_write_iops, "Rate")?,
-            "StorageOpt": pairs(&self.storage_opt),
-            "ShmSize": size(self.shm_size.as_ref())?,
-            "Ulimits": self.ulimit.iter().map(|text| ulimit(text)).collect::<Result<Vec<_>, _>>()?,
-            "Sysctls": pairs(&self.sysctl),
-        }))
+    /// A `HostConfig` with the limits alone.
+    pub fn host_config(&self) -> Result<HostConfig, Failure> {
+        let bytes = |text: &Option<String>| Ok::<_, Failure>(size(text.as_ref())?.unwrap_or(0));
+        let weight = |path, weight| Some(WeightDevice { path, weight: u16::try_from(weight).ok()? });
+        Ok(HostConfig {
+            memory: bytes(&self.memory)?,
+            memory_swap: bytes(&self.memory_swap)?,
+            memory_reservation: bytes(&self.memory_reservation)?,
+            memory_swappiness: self.memory_swappiness.map(|n| signed(Some(n))),
+            oom_kill_disable: Some(self.oom_kill_disable),
+            oom_score_adj: self.oom_score_adj.unwrap_or(0),
+            nano_cpus: self.cpus.map_or(0, |cpus| (cpus * 1e9) as i64),
+            cpu_shares: signed(self.cpu_shares),
+            cpu_period: signed(self.cpu_period),
+            cpu_quota: self.cpu_quota.unwrap_or(0),
+            cpu_realtime_period: signed(self.cpu_rt_period),
+            cpu_realtime_runtime: self.cpu_rt_runtime.unwrap_or(0),
+            cpuset_cpus: self.cpuset_cpus.clone().unwrap_or_default(),
+            cpuset_mems: self.cpuset_mems.clone().unwrap_or_default(),
+            pids_limit: self.pids_limit,
+            blkio_weight: self.blkio_weight.unwrap_or(0),
+            blkio_weight_device: of_devices("blkio-weight-device", "PATH:WEIGHT", &self.blkio_weight_device, weight)?,
+            blkio_device_read_bps: throttles("device-read-bps", &self.device_read_bps)?,
+            blkio_device_write_bps: throttles("device-write-bps", &self.device_write_bps)?,
+            blkio_device_read_iops: throttles("device-read-iops", &self.device_read_iops)?,
+            blkio_device_write_iops: throttles("device-write-iops", &self.device_write_iops)?,
+            storage_opt: pairs(&self.storage_opt),
+            shm_size: bytes(&self.shm_size)?,
+            ulimits: self.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
+            sysctls: pairs(&self.sysctl),
+            ..HostConfig::default()
+        })
     }
 }

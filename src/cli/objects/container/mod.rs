@@ -8,13 +8,14 @@ use super::network;
 use super::network::{confirmed, delete_each, inspect};
 use crate::api::client::{Client, ClientError};
 use crate::api::reply::escape;
+use crate::api::types::HostConfig;
 use crate::cli::output::bytes;
 use crate::cli::output::format::{Column, Listing};
 use crate::cli::project::ps::Listed;
 use crate::cli::project::{attach, cp, exec, export, logs, usage};
 use crate::cli::{Failure, Global, Outcome, connect};
 use futures::future::try_join_all;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::path::PathBuf;
 
 #[derive(clap::Subcommand, Debug)]
@@ -412,20 +413,22 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
             restart,
             containers,
         } => {
-            let body = json!({
-                "Memory": limits::size(memory.as_ref())?,
-                "MemorySwap": limits::size(memory_swap.as_ref())?,
-                "MemoryReservation": limits::size(memory_reservation.as_ref())?,
-                "CpuPeriod": cpu_period,
-                "CpuQuota": cpu_quota,
-                "BlkioWeight": blkio_weight,
-                "NanoCpus": cpus.map(|cpus| (cpus * 1e9) as i64),
-                "CpuShares": cpu_shares,
-                "CpusetCpus": cpuset_cpus,
-                "CpusetMems": cpuset_mems,
-                "PidsLimit": pids_limit,
-                "RestartPolicy": restart.as_deref().map(new::restart_policy).transpose()?,
-            });
+            let bytes = |text: &Option<String>| Ok::<_, Failure>(limits::size(text.as_ref())?.unwrap_or(0));
+            let body = HostConfig {
+                memory: bytes(&memory)?,
+                memory_swap: bytes(&memory_swap)?,
+                memory_reservation: bytes(&memory_reservation)?,
+                cpu_period: limits::signed(cpu_period),
+                cpu_quota: cpu_quota.unwrap_or(0),
+                blkio_weight: blkio_weight.unwrap_or(0),
+                nano_cpus: cpus.map_or(0, |cpus| (cpus * 1e9) as i64),
+                cpu_shares: limits::signed(cpu_shares),
+                cpuset_cpus: cpuset_cpus.unwrap_or_default(),
+                cpuset_mems: cpuset_mems.unwrap_or_default(),
+                pids_limit,
+                restart_policy: restart.as_deref().map(new::restart_policy).transpose()?.unwrap_or_default(),
+                ..HostConfig::default()
+            };
             for name in &containers {
                 client.post::<Value>(&of(name, "update"), &body).await?;
                 println!("{name}");

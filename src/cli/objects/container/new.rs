@@ -3,7 +3,10 @@
 use super::limits::{Limits, size};
 use crate::api::client::Client;
 use crate::api::reply::escape;
-use crate::api::spec::CLIENT_REMOVES;
+use crate::api::types::{
+    BindOptions, CommandLine, ContainerCreate, DeviceMapping, DeviceRequest, Empty, EndpointIpam, EndpointSettings, HealthConfig,
+    HostConfig, ImageOptions, LogConfig, Mount, NetworkingConfig, PortBinding, RestartPolicyConfig, TmpfsOptions, VolumeOptions,
+};
 use crate::cli::objects::images;
 use crate::cli::objects::network::pairs;
 use crate::cli::output::Steps;
@@ -11,7 +14,8 @@ use crate::cli::project::attach;
 use crate::cli::{Failure, Outcome};
 use crate::compose::model::ServiceVolume;
 use crate::compose::short;
-use serde_json::{Map, Value, json};
+use indexmap::IndexMap;
+use serde_json::Value;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -243,10 +247,10 @@ fn nanoseconds(text: &str) -> Result<u64, String> {
 }
 
 /// `on-failure:3` in Docker's form.
-pub fn restart_policy(text: &str) -> Result<Value, Failure> {
+pub fn restart_policy(text: &str) -> Result<RestartPolicyConfig, Failure> {
     let (name, retries) = text.split_once(':').unwrap_or((text, "0"));
     let retries: u32 = retries.parse().map_err(|_| wrong("restart", text, "on-failure:TIMES"))?;
-    Ok(json!({"Name": name, "MaximumRetryCount": retries}))
+    Ok(RestartPolicyConfig { name: name.into(), maximum_retry_count: i64::from(retries) })
 }
 
 /// Variables of files, and then those that are named: a name alone is this process's variable, if that is set.
@@ -272,22 +276,31 @@ fn file_lines(files: &[PathBuf]) -> Result<Vec<String>, Failure> {
 }
 
 /// A volume of `--volume` as one of Docker's `Mounts`.
-fn volume_mount(volume: &ServiceVolume) -> Value {
-    let bind =
-        volume.bind.as_ref().map(|bind| json!({"Propagation": bind.propagation, "CreateMountpoint": bind.create_host_path}));
-    json!({
-        "Type": volume.kind,
-        "Source": volume.source,
-        "Target": volume.target,
-        "ReadOnly": volume.read_only,
-        "BindOptions": bind,
-        "VolumeOptions": volume.volume.as_ref().map(|options| json!({"NoCopy": options.nocopy})),
-    })
+fn volume_mount(volume: &ServiceVolume) -> Mount {
+    let bind = |bind: &crate::compose::model::BindOptions| BindOptions {
+        propagation: bind.propagation.clone().unwrap_or_default(),
+        create_mountpoint: bind.create_host_path,
+        ..BindOptions::default()
+    };
+    Mount {
+        kind: volume.kind.clone(),
+        source: volume.source.clone().unwrap_or_default(),
+        target: volume.target.clone(),
+        read_only: volume.read_only,
+        bind_options: volume.bind.as_ref().filter(|_| volume.kind == "bind").map(bind),
+        volume_options: volume
+            .volume
+            .as_ref()
+            .filter(|_| volume.kind == "volume")
+            .map(|options| VolumeOptions { no_copy: options.nocopy, ..VolumeOptions::default() }),
+        ..Mount::default()
+    }
 }
 
 /// A mount of `--mount`, in the words of Docker's command line.
-fn mount(text: &str, here: &Path) -> Result<Value, Failure> {
-    let mut mount = json!({"Type": "volume"});
+fn mount(text: &str, here: &Path) -> Result<Mount, Failure> {
+    const KEYS: &str = "type, source, target, readonly, bind-propagation, volume-nocopy, volume-subpath, image-subpath, tmpfs-size or tmpfs-mode";
+    let mut mount = Mount { kind: "volume".into(), ..Mount::default() };
     for field in text.split(',') {
         let (key, value) = field.split_once('=').unwrap_or((field, "true"));
         let flag = || {
@@ -296,113 +309,126 @@ fn mount(text: &str, here: &Path) -> Result<Value, Failure> {
                 .or_else(|_| value.parse::<u8>().map(|n| n != 0))
                 .map_err(|_| wrong("mount", text, "true or false"))
         };
+        let owned = || value.to_string();
         match key {
-            "type" => mount["Type"] = json!(value),
-            "source" | "src" => mount["Source"] = json!(value),
-            "target" | "dst" | "destination" => mount["Target"] = json!(value),
-            "readonly" | "ro" => mount["ReadOnly"] = json!(flag()?),
-            "bind-propagation" => mount["BindOptions"]["Propagation"] = json!(value),
-            "bind-nonrecursive" => mount["BindOptions"]["NonRecursive"] = json!(flag()?),
-            "bind-recursive" => mount["BindOptions"]["NonRecursive"] = json!(value == "disabled"),
-            "volume-nocopy" => mount["VolumeOptions"]["NoCopy"] = json!(flag()?),
-            "volume-subpath" => mount["VolumeOptions"]["Subpath"] = json!(value),
-            "image-subpath" => mount["ImageOptions"]["Subpath"] = json!(value),
-            "tmpfs-size" => mount["TmpfsOptions"]["SizeBytes"] = json!(size(Some(&value.to_string()))?),
+            "type" => mount.kind = owned(),
+            "source" | "src" => mount.source = owned(),
+            "target" | "dst" | "destination" => mount.target = owned(),
+            "readonly" | "ro" => mount.read_only = flag()?,
+            "bind-propagation" => mount.bind_options.get_or_insert_default().propagation = owned(),
+            "bind-nonrecursive" => mount.bind_options.get_or_insert_default().non_recursive = flag()?,
+            "bind-recursive" => mount.bind_options.get_or_insert_default().non_recursive = value == "disabled",
+            "volume-nocopy" => mount.volume_options.get_or_insert_default().no_copy = flag()?,
+            "volume-subpath" => mount.volume_options.get_or_insert_default().subpath = owned(),
+            "image-subpath" => mount.image_options = Some(ImageOptions { subpath: owned() }),
+            "tmpfs-size" => tmpfs(&mut mount).size_bytes = size(Some(&owned()))?.unwrap_or(0),
             "tmpfs-mode" => {
                 let mode = u32::from_str_radix(value, 8).map_err(|_| wrong("mount", text, "tmpfs-mode=MODE in octal"))?;
-                mount["TmpfsOptions"]["Mode"] = json!(mode);
+                tmpfs(&mut mount).mode = mode;
             }
             "consistency" => {}
-            _ => {
-                return Err(wrong(
-                    "mount",
-                    text,
-                    "type, source, target, readonly, bind-propagation, volume-nocopy, volume-subpath, image-subpath, tmpfs-size or tmpfs-mode",
-                ));
-            }
+            _ => return Err(wrong("mount", text, KEYS)),
         }
     }
-    if mount["Type"] == "bind" {
-        let source = mount["Source"].as_str().ok_or_else(|| wrong("mount", text, "source=PATH with type=bind"))?;
-        mount["Source"] = json!(here.join(source));
+    if mount.kind == "bind" {
+        if mount.source.is_empty() {
+            return Err(wrong("mount", text, "source=PATH with type=bind"));
+        }
+        mount.source = here.join(&mount.source).to_string_lossy().into_owned();
     }
     Ok(mount)
 }
 
+fn tmpfs(mount: &mut Mount) -> &mut TmpfsOptions {
+    mount.tmpfs_options.get_or_insert_default()
+}
+
 /// `all`, a number, or `device=0,1` of `--gpus`.
-fn gpus(text: &str) -> Result<Value, Failure> {
+fn gpus(text: &str) -> Result<DeviceRequest, Failure> {
     let text = text.trim_matches('"');
-    let request =
-        |count: i64, ids: Vec<&str>| json!([{"Driver": "", "Count": count, "DeviceIDs": ids, "Capabilities": [["gpu"]]}]);
+    let request = |count: i64, ids: Vec<String>| DeviceRequest {
+        count,
+        device_ids: ids,
+        capabilities: vec![vec!["gpu".into()]],
+        ..DeviceRequest::default()
+    };
     match (text, text.parse::<i64>(), text.strip_prefix("device=")) {
         ("all", ..) => Ok(request(-1, Vec::new())),
         (_, Ok(count), _) => Ok(request(count, Vec::new())),
-        (_, _, Some(ids)) => Ok(request(0, ids.split(',').collect())),
+        (_, _, Some(ids)) => Ok(request(0, ids.split(',').map(str::to_string).collect())),
         _ => Err(wrong("gpus", text, "all, a number, or device=ID")),
     }
 }
 
+fn device(text: &str) -> DeviceMapping {
+    // A vendor's name has `=`, and no path.
+    let mut parts = if text.starts_with('/') { text.split(':') } else { text.split('\0') }.map(str::to_string);
+    DeviceMapping {
+        path_on_host: parts.next().unwrap_or_default(),
+        path_in_container: parts.next().unwrap_or_default(),
+        cgroup_permissions: parts.next().unwrap_or_default(),
+    }
+}
+
 impl New {
-    fn bindings(&self, image: &Value) -> Result<Value, Failure> {
-        let mut bindings = Map::new();
+    fn bindings(&self) -> Result<IndexMap<String, Option<Vec<PortBinding>>>, Failure> {
+        let mut bindings: IndexMap<String, Option<Vec<PortBinding>>> = IndexMap::new();
         for text in &self.publish {
             let ports = short::port(text).map_err(|why| Failure::Message(format!("--publish: {why}")))?;
             for port in ports {
-                let list = bindings.entry(format!("{}/{}", port.target, port.protocol)).or_insert_with(|| json!([]));
-                if let Some(list) = list.as_array_mut() {
-                    list.push(json!({"HostIp": port.host_ip, "HostPort": port.published.unwrap_or_default()}));
-                }
+                let list = bindings.entry(format!("{}/{}", port.target, port.protocol)).or_default();
+                let binding = PortBinding {
+                    host_ip: port.host_ip.clone().unwrap_or_default(),
+                    host_port: port.published.clone().unwrap_or_default(),
+                };
+                list.get_or_insert_default().push(binding);
             }
         }
-        if self.publish_all {
-            let exposed = image["Config"]["ExposedPorts"].as_object().into_iter().flatten().map(|(port, _)| port.clone());
-            for port in exposed.chain(self.expose.iter().cloned()) {
-                let port = if port.contains('/') { port } else { format!("{port}/tcp") };
-                bindings.entry(port).or_insert_with(|| json!([{"HostIp": "", "HostPort": ""}]));
-            }
-        }
-        Ok(Value::Object(bindings))
+        Ok(bindings)
     }
 
     /// Its places on networks; the first has the addresses and names that are given.
-    fn endpoints(&self) -> Value {
-        let mut endpoints = Map::new();
+    fn endpoints(&self) -> NetworkingConfig {
+        let mut endpoints = IndexMap::new();
         for (n, network) in self.network.iter().enumerate() {
             let no_network =
                 matches!(network.as_str(), "default" | "bridge" | "host" | "none") || network.starts_with("container:");
             if no_network {
                 continue;
             }
-            let mut endpoint = json!({});
+            let mut endpoint = EndpointSettings::default();
             if n == 0 {
-                endpoint = json!({
-                    "Aliases": self.network_alias,
-                    "MacAddress": self.mac_address,
-                    "IPAMConfig": {"IPv4Address": self.ip, "IPv6Address": self.ip6, "LinkLocalIPs": self.link_local_ip},
+                endpoint.aliases = self.network_alias.clone();
+                endpoint.mac_address = self.mac_address.clone().unwrap_or_default();
+                endpoint.ipam_config = Some(EndpointIpam {
+                    ipv4_address: self.ip.clone().unwrap_or_default(),
+                    ipv6_address: self.ip6.clone().unwrap_or_default(),
+                    link_local_ips: self.link_local_ip.clone(),
                 });
             }
-            endpoints.insert(network.clone(), endpoint);
+            endpoints.insert(network.clone(), Some(endpoint));
         }
-        Value::Object(endpoints)
+        NetworkingConfig { endpoints_config: endpoints }
     }
 
-    fn health(&self) -> Value {
-        let test = match &self.health_cmd {
-            Some(command) => json!(["CMD-SHELL", command]),
-            None if self.no_healthcheck => json!(["NONE"]),
-            None => return Value::Null,
+    fn health(&self) -> Option<HealthConfig> {
+        let test: Vec<String> = match &self.health_cmd {
+            Some(command) => vec!["CMD-SHELL".into(), command.clone()],
+            None if self.no_healthcheck => vec!["NONE".into()],
+            None => return None,
         };
-        json!({
-            "Test": test,
-            "Interval": self.health_interval,
-            "Timeout": self.health_timeout,
-            "StartPeriod": self.health_start_period,
-            "StartInterval": self.health_start_interval,
-            "Retries": self.health_retries,
+        let nanoseconds = |value: Option<u64>| i64::try_from(value.unwrap_or(0)).unwrap_or(i64::MAX);
+        Some(HealthConfig {
+            test,
+            interval: nanoseconds(self.health_interval),
+            timeout: nanoseconds(self.health_timeout),
+            start_period: nanoseconds(self.health_start_period),
+            start_interval: nanoseconds(self.health_start_interval),
+            retries: i64::from(self.health_retries.unwrap_or(0)),
         })
     }
 
-    fn mounts(&self) -> Result<Vec<Value>, Failure> {
+    fn mounts(&self) -> Result<Vec<Mount>, Failure> {
         let here = std::env::current_dir().map_err(|e| Failure::Message(format!("finding the working directory: {e}")))?;
         let volume = |text: &String| {
             let volume = short::volume(text, &here).map_err(|why| Failure::Message(format!("--volume: {why}")))?;
@@ -411,82 +437,75 @@ impl New {
         self.volume.iter().map(volume).chain(self.mount.iter().map(|text| mount(text, &here))).collect()
     }
 
-    fn host(&self, image: &Value) -> Result<Value, Failure> {
-        let device = |text: &String| {
-            // A vendor's name has `=`, and no path.
-            let mut parts = if text.starts_with('/') { text.split(':') } else { text.split('\0') };
-            let path = parts.next().unwrap_or_default();
-            json!({"PathOnHost": path, "PathInContainer": parts.next(), "CgroupPermissions": parts.next()})
-        };
+    fn host(&self, removal: Removal) -> Result<HostConfig, Failure> {
         let tmpfs = self.tmpfs.iter().map(|text| text.split_once(':').unwrap_or((text, "")));
-        let mut host = json!({
-            "Mounts": self.mounts()?,
-            "Tmpfs": tmpfs.map(|(path, options)| (path.to_string(), json!(options))).collect::<Map<_, _>>(),
-            "VolumesFrom": self.volumes_from,
-            "PortBindings": self.bindings(image)?,
-            "NetworkMode": self.network.first().map_or("default", String::as_str),
-            "Links": self.link,
-            "RestartPolicy": restart_policy(&self.restart)?,
-            "Init": self.init,
-            "Runtime": self.runtime,
-            "Privileged": self.privileged,
-            "ReadonlyRootfs": self.read_only,
-            "CapAdd": self.cap_add,
-            "CapDrop": self.cap_drop,
-            "SecurityOpt": self.security_opt,
-            "GroupAdd": self.group_add,
-            "Devices": self.device.iter().map(device).collect::<Vec<_>>(),
-            "DeviceCgroupRules": self.device_cgroup_rule,
-            "DeviceRequests": self.gpus.as_deref().map(gpus).transpose()?,
-            "ExtraHosts": self.add_host,
-            "Dns": self.dns,
-            "DnsOptions": self.dns_option,
-            "DnsSearch": self.dns_search,
-            "PidMode": self.pid,
-            "IpcMode": self.ipc,
-            "UTSMode": self.uts,
-            "CgroupnsMode": self.cgroupns,
-            "CgroupParent": self.cgroup_parent,
-            "Annotations": pairs(&self.annotation),
-            "LogConfig": {"Type": self.log_driver, "Config": pairs(&self.log_opt)},
-        });
-        if let (Value::Object(host), Value::Object(limits)) = (&mut host, self.limits.body()?) {
-            host.extend(limits);
-        }
-        Ok(host)
+        let some = |text: &Option<String>| text.clone().unwrap_or_default();
+        Ok(HostConfig {
+            mounts: self.mounts()?,
+            tmpfs: tmpfs.map(|(path, options)| (path.to_string(), options.to_string())).collect(),
+            volumes_from: self.volumes_from.clone(),
+            port_bindings: self.bindings()?,
+            publish_all_ports: self.publish_all,
+            network_mode: self.network.first().cloned().unwrap_or_else(|| "default".into()),
+            links: self.link.clone(),
+            restart_policy: restart_policy(&self.restart)?,
+            init: Some(self.init),
+            runtime: some(&self.runtime),
+            privileged: self.privileged,
+            readonly_rootfs: self.read_only,
+            cap_add: self.cap_add.clone(),
+            cap_drop: self.cap_drop.clone(),
+            security_opt: self.security_opt.clone(),
+            group_add: self.group_add.clone(),
+            devices: self.device.iter().map(|text| device(text)).collect(),
+            device_cgroup_rules: self.device_cgroup_rule.clone(),
+            device_requests: self.gpus.as_deref().map(gpus).transpose()?.into_iter().collect(),
+            extra_hosts: self.add_host.clone(),
+            dns: self.dns.clone(),
+            dns_options: self.dns_option.clone(),
+            dns_search: self.dns_search.clone(),
+            pid_mode: some(&self.pid),
+            ipc_mode: some(&self.ipc),
+            uts_mode: some(&self.uts),
+            cgroupns_mode: some(&self.cgroupns),
+            cgroup_parent: some(&self.cgroup_parent),
+            annotations: pairs(&self.annotation),
+            log_config: LogConfig { kind: some(&self.log_driver), config: pairs(&self.log_opt) },
+            auto_remove: matches!(removal, Removal::Engine),
+            client_removes: matches!(removal, Removal::Client),
+            ..self.limits.host_config()?
+        })
     }
 
     /// The container in Docker's form.
-    fn body(&self, image: &Value, stdin: bool, removal: Removal) -> Result<Value, Failure> {
+    fn body(&self, stdin: bool, removal: Removal) -> Result<ContainerCreate, Failure> {
         let entrypoint = self.entrypoint.as_deref().map(shell_words::split).transpose();
         let entrypoint = entrypoint.map_err(|e| Failure::Message(format!("--entrypoint: {e}")))?;
         let mut labels = file_lines(&self.label_file)?;
         labels.extend(self.label.iter().cloned());
-        let mut host = self.host(image)?;
-        match removal {
-            Removal::Nobody => {}
-            Removal::Engine => host["AutoRemove"] = json!(true),
-            Removal::Client => host[CLIENT_REMOVES] = json!(true),
-        }
-        Ok(json!({
-            "Image": self.image,
-            "Cmd": self.command,
-            "Entrypoint": entrypoint,
-            "Env": variables(&self.env_file, &self.env)?,
-            "Labels": pairs(&labels),
-            "User": self.user,
-            "WorkingDir": self.workdir,
-            "Hostname": self.hostname,
-            "Domainname": self.domainname,
-            "StopSignal": self.stop_signal,
-            "StopTimeout": self.stop_timeout,
-            "Healthcheck": self.health(),
-            "Tty": self.tty,
-            "OpenStdin": stdin,
-            "StdinOnce": stdin,
-            "HostConfig": host,
-            "NetworkingConfig": {"EndpointsConfig": self.endpoints()},
-        }))
+        let some = |text: &Option<String>| text.clone().unwrap_or_default();
+        Ok(ContainerCreate {
+            image: self.image.clone(),
+            cmd: Some(CommandLine(self.command.clone())),
+            // No word at all takes the image's away.
+            entrypoint: entrypoint.map(|words| CommandLine(if words.is_empty() { vec![String::new()] } else { words })),
+            env: variables(&self.env_file, &self.env)?,
+            labels: pairs(&labels),
+            user: some(&self.user),
+            working_dir: some(&self.workdir),
+            hostname: some(&self.hostname),
+            domainname: some(&self.domainname),
+            stop_signal: some(&self.stop_signal),
+            stop_timeout: self.stop_timeout.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
+            exposed_ports: self.expose.iter().map(|port| (port.clone(), Some(Empty {}))).collect(),
+            healthcheck: self.health(),
+            tty: self.tty,
+            open_stdin: stdin,
+            stdin_once: stdin,
+            host_config: self.host(removal)?,
+            networking_config: self.endpoints(),
+            ..ContainerCreate::default()
+        })
     }
 
     /// Makes the container; gives its id.
@@ -514,7 +533,7 @@ impl New {
             }
         }
         let name = self.name.as_ref().map(|name| format!("?name={}", escape(name))).unwrap_or_default();
-        let body = self.body(&image, stdin, removal)?;
+        let body = self.body(stdin, removal)?;
         let made = client.post::<Value>(&format!("/containers/create{name}"), &body).await;
         if let (Err(_), Some((_, path))) = (&made, &id_file) {
             let _ = std::fs::remove_file(path);

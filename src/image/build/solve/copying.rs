@@ -185,7 +185,7 @@ impl Solver {
     }
 
     /// `--chown=user[:group]`, names as the image's own files have them.
-    async fn owner(&self, state: &State, step: &Step<'_>, text: &str) -> Result<(u32, u32), ImageError> {
+    pub(super) async fn owner(&self, state: &State, step: &Step<'_>, text: &str) -> Result<(u32, u32), ImageError> {
         let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
         if let (Ok(uid), Ok(gid)) = (user.parse(), group.map_or_else(|| user.parse(), str::parse)) {
             return Ok((uid, gid));

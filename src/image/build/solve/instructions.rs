@@ -163,11 +163,18 @@ impl Solver {
         let wanted = self.expand(step, state, &step.instruction.rest)?;
         let path = absolute(&wanted, &state.config.working_dir());
         state.config.set("WorkingDir", json!(path));
-        let key = cache::key(&state.key, &["WORKDIR", &path]);
+        // It is the user's who is to work in it.
+        let owner = match state.config.text("User") {
+            user if user.is_empty() => (0, 0),
+            user => self.owner(state, step, &user).await?,
+        };
+        let owned = format!("{}:{}", owner.0, owner.1);
+        let parts = ["WORKDIR", &path, &owned];
+        let key = cache::key(&state.key, if owner == (0, 0) { &parts[..2] } else { &parts });
         let directory = PathBuf::from(path);
         let made = self
             .make(state, &key, move |root, _| {
-                copy::make_directory(root.as_fd(), &directory, (0, 0))
+                copy::make_directory(root.as_fd(), &directory, owner)
                     .map(drop)
                     .map_err(ImageError::store(format!("making the directory {}", directory.display())))
             })
