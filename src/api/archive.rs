@@ -74,7 +74,7 @@ pub async fn commit(engine: &Arc<Engine>, query: &Query) -> Reply {
     let (repository, tag) = (text("repo"), text("tag"));
     let name = if tag.is_empty() { repository } else { format!("{repository}:{tag}") };
     let commit = Commit {
-        name: name.parse().map_err(ImageError::from)?,
+        name: (!name.is_empty()).then(|| name.parse()).transpose().map_err(ImageError::from)?,
         author: text("author"),
         comment: text("comment"),
         changes: query.all("changes").iter().flat_map(|c| c.lines()).map(str::to_string).collect(),

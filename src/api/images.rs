@@ -54,11 +54,11 @@ fn created(image: &Image) -> i64 {
 fn list(engine: &Engine, query: &Query) -> Reply {
     let filters = query.filters();
     let wanted = wanted_images(engine, &filters)?;
-    let value = |(name, image): &(ImageRef, Image)| {
+    let value = |(name, image): &(Option<ImageRef>, Image)| {
         json!({
             "Id": image.id,
-            "RepoTags": [name.familiar()],
-            "RepoDigests": [format!("{}@{}", name.familiar_name(), image.manifest)],
+            "RepoTags": name.iter().map(ImageRef::familiar).collect::<Vec<_>>(),
+            "RepoDigests": name.iter().map(|name| format!("{}@{}", name.familiar_name(), image.manifest)).collect::<Vec<_>>(),
             "Created": created(image),
             "Size": image.size,
             "Labels": image.config.config().as_ref().and_then(|c| c.labels().clone()),
@@ -66,27 +66,31 @@ fn list(engine: &Engine, query: &Query) -> Reply {
             "SharedSize": -1,
         })
     };
-    reply::json(200, &engine.images.list()?.iter().filter(|one| wanted(one)).map(value).collect::<Vec<Value>>())
+    let named = engine.images.list()?.into_iter().map(|(name, image)| (Some(name), image));
+    let all: Vec<_> = named.chain(engine.images.unnamed()?.into_iter().map(|image| (None, image))).collect();
+    reply::json(200, &all.iter().filter(|one| wanted(one)).map(value).collect::<Vec<Value>>())
 }
 
-/// Docker's filters of images. Each that has a name is one that `dangling=true` does not mean.
-fn wanted_images(engine: &Engine, filters: &Filters) -> Result<impl Fn(&(ImageRef, Image)) -> bool, EngineError> {
+/// Docker's filters of images. Those without a name are what `dangling=true` means.
+fn wanted_images(engine: &Engine, filters: &Filters) -> Result<impl Fn(&(Option<ImageRef>, Image)) -> bool, EngineError> {
     let moment = |key: &str| -> Result<Option<i64>, EngineError> {
         let name = filters.get(key).and_then(|names| names.first());
         name.map(|name| Ok(created(&engine.image(name)?.1))).transpose()
     };
     let (before, since) = (moment("before")?, moment("since")?);
-    Ok(move |(name, image): &(ImageRef, Image)| {
+    Ok(move |(name, image): &(Option<ImageRef>, Image)| {
         let labels = image.config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
         let fits = |pattern: &String| {
             let pattern = crate::image::build::ignore::Pattern::parse(pattern);
             let fits = |text: &str| pattern.as_ref().is_some_and(|pattern| pattern.matches(std::path::Path::new(text)));
-            fits(&name.familiar()) || fits(&name.familiar_name())
+            name.as_ref().is_some_and(|name| fits(&name.familiar()) || fits(&name.familiar_name()))
         };
         before.is_none_or(|before| created(image) < before)
             && since.is_none_or(|since| created(image) > since)
             && filters.get("reference").is_none_or(|patterns| patterns.iter().any(fits))
-            && filters.get("dangling").is_none_or(|values| values.iter().all(|value| value == "false" || value == "0"))
+            && filters
+                .get("dangling")
+                .is_none_or(|values| values.iter().all(|value| (value == "false" || value == "0") == name.is_some()))
             && reply::labelled(&labels.into_iter().collect(), filters)
     })
 }
@@ -94,9 +98,11 @@ fn wanted_images(engine: &Engine, filters: &Filters) -> Result<impl Fn(&(ImageRe
 fn inspect(engine: &Engine, name: &str) -> Reply {
     let (reference, image) = engine.image(name)?;
     // The one that was asked for first, then the image's others.
-    let others = engine.images.list()?.into_iter().filter(|(other, found)| found.id == image.id && *other != reference);
-    let names: Vec<(ImageRef, Digest)> = [(reference.clone(), image.manifest.clone())]
-        .into_iter()
+    let others =
+        engine.images.list()?.into_iter().filter(|(other, found)| found.id == image.id && Some(other) != reference.as_ref());
+    let names: Vec<(ImageRef, Digest)> = reference
+        .iter()
+        .map(|reference| (reference.clone(), image.manifest.clone()))
         .chain(others.map(|(other, found)| (other, found.manifest)))
         .collect();
     // As the image has it: what Docker has beside OCI's fields as well, such as Healthcheck and Shell.
@@ -142,7 +148,7 @@ fn save(engine: &Arc<Engine>, names: &[String], query: &Query) -> Reply {
     let one = |name: &String| -> Result<(Vec<ImageRef>, Image), EngineError> {
         match &others {
             Some(others) => Ok((others.clone(), named(engine, name)?)),
-            None => engine.image(name).map(|(own, image)| (vec![own], image)),
+            None => engine.image(name).map(|(own, image)| (own.into_iter().collect(), image)),
         }
     };
     let images: Vec<(Vec<ImageRef>, Image)> = names.iter().map(one).collect::<Result<_, _>>()?;
@@ -183,7 +189,7 @@ fn history(engine: &Engine, name: &str) -> Reply {
     }
     if let Some(last) = steps.last_mut() {
         last["Id"] = json!(image.id);
-        last["Tags"] = json!([reference.familiar()]);
+        last["Tags"] = json!(reference.iter().map(ImageRef::familiar).collect::<Vec<_>>());
     }
     steps.reverse();
     reply::json(200, &steps)

@@ -118,13 +118,14 @@ fn count(engine: &Engine) -> Result<Value, EngineError> {
     let records: Vec<_> = engine.containers().iter().filter(|c| !Engine::is_build_step(c)).map(|c| c.record()).collect();
     let mut layers: std::collections::BTreeMap<crate::image::ChainId, u64> = std::collections::BTreeMap::new();
     let mut images = Vec::new();
-    for (name, image) in engine.images.list()? {
+    let named = engine.images.list()?.into_iter().map(|(name, image)| (vec![name.familiar()], image));
+    for (names, image) in named.chain(engine.images.unnamed()?.into_iter().map(|image| (Vec::new(), image))) {
         for layer in &image.layers {
             layers.entry(layer.clone()).or_insert_with(|| engine.images.has_layer(layer).unwrap_or(0));
         }
         let users = records.iter().filter(|record| record.image_id == image.id.as_str()).count();
         images.push(json!({
-            "Id": image.id, "RepoTags": [name.familiar()], "Size": image.size, "SharedSize": -1, "Containers": users,
+            "Id": image.id, "RepoTags": names, "Size": image.size, "SharedSize": -1, "Containers": users,
         }));
     }
     let containers: Vec<Value> = records

@@ -151,7 +151,7 @@ pub struct Added<'a> {
 /// A change that is not understood, or the disk's.
 pub fn add_layer(
     store: &Store,
-    name: &ImageRef,
+    name: Option<&ImageRef>,
     base: &Image,
     mut config: serde_json::Value,
     added: &Added<'_>,
@@ -184,7 +184,7 @@ pub fn add_layer(
     });
     manifest["mediaType"] = json!("application/vnd.oci.image.manifest.v1+json");
     let layers = base.known_layers().chain([Arrived::Staged(staged)]).collect();
-    store.commit(name, config.as_bytes(), manifest.to_string().as_bytes(), layers)
+    store.commit_as(name, config.as_bytes(), manifest.to_string().as_bytes(), layers)
 }
 
 fn push(list: &mut serde_json::Value, entry: serde_json::Value) {

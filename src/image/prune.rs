@@ -58,10 +58,10 @@ impl Store {
         if let Some(name) = listed.damaged.first() {
             return Err(ImageError::Change(format!(
                 "no layer was pruned: the image {0} is damaged, and it is not known which layers it needs; pull, load or build it again, or remove it with `wharf image rm {0}`",
-                name.familiar()
+                name
             )));
         }
-        for (_, image) in listed.images {
+        for image in listed.images.into_iter().map(|(_, image)| image).chain(listed.unnamed) {
             blobs.extend(self.manifest(&image)?.named_blobs().cloned());
             blobs.extend([image.manifest, image.id]);
             layers.extend(image.layers);

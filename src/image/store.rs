@@ -6,6 +6,8 @@
 mod built;
 mod listing;
 
+pub use built::Keep;
+
 use super::ImageError;
 use super::arrival::{Arrived, HeldBlob, HeldBlobs, KnownLayer};
 use super::build::files::Tree;
@@ -48,6 +50,30 @@ struct Index {
     #[serde(rename = "schemaVersion")]
     schema_version: u32,
     manifests: Vec<Entry>,
+}
+
+impl Index {
+    /// Adds an image. One that had its name before stays without, as long as it has no other.
+    fn put(&mut self, new: Entry) {
+        let name = new.annotations.get(REF_NAME).cloned();
+        // The image is no longer without a name.
+        self.manifests.retain(|entry| entry.digest != new.digest || entry.name().is_some());
+        if let Some(name) = &name {
+            let moved = self.manifests.iter().position(|entry| entry.name() == Some(name));
+            let mut old = moved.map(|at| self.manifests.remove(at)).filter(|old| old.digest != new.digest);
+            if let Some(mut old) = old.take().filter(|old| self.manifests.iter().all(|entry| entry.digest != old.digest)) {
+                old.annotations.remove(REF_NAME);
+                self.manifests.push(old);
+            }
+        }
+        self.manifests.push(new);
+    }
+}
+
+impl Entry {
+    fn name(&self) -> Option<&String> {
+        self.annotations.get(REF_NAME)
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -387,8 +413,7 @@ impl Store {
         }
         self.change_index(|index| {
             for name in names {
-                index.manifests.retain(|e| e.annotations.get(REF_NAME) != Some(&name.to_string()));
-                index.manifests.push(Entry {
+                index.put(Entry {
                     media_type: kind.into(),
                     digest: digest.clone(),
                     size,
@@ -397,6 +422,15 @@ impl Store {
             }
         })
         .map_err(ImageError::store("naming an image".into()))
+    }
+
+    /// Keeps an image that has no name, until it is removed by its id or pruned.
+    fn keep_unnamed(&self, kind: &str, digest: &Digest, size: u64) -> Result<(), ImageError> {
+        if self.lock().manifests.iter().any(|entry| entry.digest == *digest) {
+            return Ok(());
+        }
+        let entry = Entry { media_type: kind.into(), digest: digest.clone(), size, annotations: BTreeMap::new() };
+        self.change_index(|index| index.put(entry)).map_err(ImageError::store("storing an image".into()))
     }
 
     /// Gives an image that is here another name.
@@ -430,6 +464,20 @@ impl Store {
     /// # Errors
     /// A wrong digest, or the disk's.
     pub fn commit(&self, name: &ImageRef, config: &[u8], manifest: &[u8], arrived: Vec<Arrived>) -> Result<Image, ImageError> {
+        self.commit_as(Some(name), config, manifest, arrived)
+    }
+
+    /// As [`Store::commit`]; an image may be without a name.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn commit_as(
+        &self,
+        name: Option<&ImageRef>,
+        config: &[u8],
+        manifest: &[u8],
+        arrived: Vec<Arrived>,
+    ) -> Result<Image, ImageError> {
         let parsed = Manifest::parse(manifest)?;
         parsed
             .config
@@ -456,7 +504,8 @@ impl Store {
                 _ => {}
             }
         }
-        let context = |doing: &str| ImageError::store(format!("{doing} {}", name.familiar()));
+        let shown = name.map_or_else(|| parsed.config.digest.to_string(), ImageRef::familiar);
+        let context = |doing: &str| ImageError::store(format!("{doing} {shown}"));
         if arrived.iter().any(|layer| matches!(layer, Arrived::Staged(_))) {
             // One sync for all layers: without it a power cut could leave files without content under a valid name.
             let root = File::open(&self.root).map_err(context("storing the layers of"))?;
@@ -489,20 +538,18 @@ impl Store {
             write_durably(&self.blob(digest), bytes).map_err(context("storing"))?;
         }
         self.look_again();
-        let entry = Entry {
+        let mut entry = Entry {
             media_type: parsed.media_type.clone().unwrap_or_else(|| OCI_MANIFEST.into()),
-            digest: manifest_digest,
+            digest: manifest_digest.clone(),
             size: manifest.len() as u64,
-            annotations: BTreeMap::from([
-                (REF_NAME.to_string(), name.to_string()),
-                (PULLED.to_string(), jiff::Timestamp::now().to_string()),
-            ]),
+            annotations: BTreeMap::from([(PULLED.to_string(), jiff::Timestamp::now().to_string())]),
         };
-        self.change_index(|index| {
-            index.manifests.retain(|e| e.annotations.get(REF_NAME) != Some(&name.to_string()));
-            index.manifests.push(entry);
-        })
-        .map_err(context("storing"))?;
+        let Some(name) = name else {
+            self.keep_unnamed(&entry.media_type, &entry.digest, entry.size)?;
+            return self.load(&manifest_digest);
+        };
+        entry.annotations.insert(REF_NAME.to_string(), name.to_string());
+        self.change_index(|index| index.put(entry)).map_err(context("storing"))?;
         self.find(name)?.ok_or_else(|| ImageError::Malformed { what: "image", why: "it vanished while it was stored".into() })
     }
 
@@ -538,15 +585,20 @@ impl Store {
     ///
     /// # Errors
     /// When the store is damaged.
-    pub fn find_loosely(&self, text: &str) -> Result<Option<(ImageRef, Image)>, ImageError> {
+    pub fn find_loosely(&self, text: &str) -> Result<Option<(Option<ImageRef>, Image)>, ImageError> {
         if let Ok(name) = text.parse::<ImageRef>()
             && let Some(image) = self.find(&name)?
         {
-            return Ok(Some((name, image)));
+            return Ok(Some((Some(name), image)));
         }
         let hex = text.trim_start_matches("sha256:");
-        let found = self.list()?.into_iter().find(|(_, image)| hex.len() >= 4 && image.id.hex().starts_with(hex));
-        Ok(found)
+        if hex.len() < 4 {
+            return Ok(None);
+        }
+        let Listed { images, unnamed, .. } = self.listed()?;
+        let all =
+            images.into_iter().map(|(name, image)| (Some(name), image)).chain(unnamed.into_iter().map(|image| (None, image)));
+        Ok(all.into_iter().find(|(_, image)| image.id.hex().starts_with(hex)))
     }
 
     /// An image by its manifest's digest. It need not have a name, as long as nothing is pruned.
@@ -561,29 +613,50 @@ impl Store {
     pub fn remove(&self, name: &ImageRef, used_layers: &dyn Fn(&ChainId) -> bool) -> Result<(), ImageError> {
         let _names = self.hold_names();
         let Some(image) = self.find(name)? else { return Ok(()) };
+        let name = name.to_string();
+        self.remove_entries(&image, |entry| entry.name() == Some(&name), used_layers)
+    }
+
+    /// Removes an image that has no name, as [`Store::remove`] does.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn remove_unnamed(&self, image: &Image, used_layers: &dyn Fn(&ChainId) -> bool) -> Result<(), ImageError> {
+        let _names = self.hold_names();
+        self.remove_entries(image, |entry| entry.digest == image.manifest && entry.name().is_none(), used_layers)
+    }
+
+    /// Takes entries of an image from the index, and what nothing needs any more from the disk.
+    fn remove_entries(
+        &self,
+        image: &Image,
+        is_one: impl Fn(&Entry) -> bool,
+        used_layers: &dyn Fn(&ChainId) -> bool,
+    ) -> Result<(), ImageError> {
+        let removing = || ImageError::store(format!("removing {}", image.id));
         self.cache().remove(&image.manifest);
-        self.change_index(|index| index.manifests.retain(|e| e.annotations.get(REF_NAME) != Some(&name.to_string())))
-            .map_err(ImageError::store(format!("removing {}", name.familiar())))?;
-        let Listed { images: rest, damaged } = self.listed()?;
+        self.change_index(|index| index.manifests.retain(|entry| !is_one(entry))).map_err(removing())?;
+        let Listed { images, unnamed, damaged } = self.listed()?;
+        let rest: Vec<Image> = images.into_iter().map(|(_, image)| image).chain(unnamed).collect();
         if !damaged.is_empty() {
             // Which layers and blobs the damaged images need is not known: all stay until the store is pruned.
             return Ok(());
         }
-        for layer in image.layers.iter().filter(|l| !used_layers(l) && !rest.iter().any(|(_, i)| i.layers.contains(l))) {
-            self.discard_layer(&self.layer_place(layer)).map_err(ImageError::store(format!("removing {}", name.familiar())))?;
+        for layer in image.layers.iter().filter(|l| !used_layers(l) && !rest.iter().any(|i| i.layers.contains(l))) {
+            self.discard_layer(&self.layer_place(layer)).map_err(removing())?;
         }
         let blobs = |image: &Image| -> Vec<Digest> {
             self.manifest(image).map(|manifest| manifest.named_blobs().cloned().collect()).unwrap_or_default()
         };
-        let kept: Vec<Digest> = rest.iter().flat_map(|(_, image)| blobs(image)).collect();
-        for blob in blobs(&image).iter().filter(|blob| !kept.contains(blob)) {
+        let kept: Vec<Digest> = rest.iter().flat_map(&blobs).collect();
+        for blob in blobs(image).iter().filter(|blob| !kept.contains(blob)) {
             // One that a pull holds is pruned later, if that pull fails.
             let _ = self.discard_blob(blob);
         }
-        if !rest.iter().any(|(_, i)| i.id == image.id) {
+        if !rest.iter().any(|i| i.id == image.id) {
             let _ = fs::remove_file(self.blob(&image.id));
         }
-        if !rest.iter().any(|(_, i)| i.manifest == image.manifest) {
+        if !rest.iter().any(|i| i.manifest == image.manifest) {
             let _ = fs::remove_file(self.blob(&image.manifest));
         }
         Ok(())

@@ -555,3 +555,61 @@ fn layers_are_fetched_once() {
     stack.wharf(&["image", "pull", &images[1]]).fails(1, &["does not exist"]);
     assert!(!torn.exists());
 }
+
+/// Images without a name: built or committed without one, or their name has moved to another. They are listed, found by their id,
+/// used by containers, named, pruned and removed.
+#[test]
+fn images_without_a_name_stay() {
+    let stack = Stack::new("none");
+    let build = |text: &str, tags: &[&str]| {
+        stack.write("Dockerfile", &format!("FROM busybox:local\nRUN echo {text} > /text\nCMD [\"cat\", \"/text\"]\n"));
+        let args = [&["image", "build", "-q"], tags, &["."]].concat();
+        stack.wharf(&args).ok().trim().to_string()
+    };
+    let short = |id: &str| id.trim_start_matches("sha256:")[..12].to_string();
+    let run = |image: &str| stack.wharf(&["container", "run", "--rm", "--network", "none", image]).ok().trim().to_string();
+    let listed = |filter: &[&str]| {
+        let lines = stack.wharf(&[&["image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"], filter].concat()).ok();
+        let mut lines: Vec<String> = lines.lines().map(str::to_string).collect();
+        lines.sort();
+        lines
+    };
+    let none = |id: &str| format!("<none>:<none> {}", short(id));
+    let built = build("built", &[]);
+    assert_eq!(run(&short(&built)), "built");
+    let moved = build("old", &["-t", "app:1"]);
+    let new = build("new", &["-t", "app:1"]);
+    assert_eq!([run(&moved), run("app:1")], ["old", "new"]);
+    stack.wharf(&["container", "create", "--name", "keeps", "--network", "none", &moved]).ok();
+    let committed = stack.wharf(&["container", "commit", "keeps"]).ok().trim().to_string();
+    let mut expected = vec![none(&built), none(&moved), none(&committed)];
+    expected.sort();
+    assert_eq!(listed(&["-f", "dangling=true"]), expected);
+    expected.extend([format!("app:1 {}", short(&new)), listed(&["busybox:local"]).remove(0)]);
+    expected.sort();
+    assert_eq!(listed(&[]), expected);
+    assert_eq!(listed(&["-f", "dangling=false"]).len(), 2);
+    let inspected: serde_json::Value =
+        serde_json::from_str(&stack.wharf(&["image", "inspect", &short(&moved)]).ok()).expect("JSON");
+    assert_eq!((&inspected[0]["Id"], inspected[0]["RepoTags"].as_array().map(Vec::len)), (&moved.clone().into(), Some(0)));
+    // A build for files alone leaves none.
+    stack.wharf(&["image", "build", "-q", "-o", "out", "."]).ok();
+    assert_eq!(listed(&["-f", "dangling=true"]).len(), 3);
+    // One gets a name, and loses it with another's coming, twice the same image.
+    stack.wharf(&["image", "tag", &built, "named:1"]).ok();
+    assert_eq!(listed(&["-f", "dangling=true"]).len(), 2);
+    stack.wharf(&["image", "tag", "app:1", "named:1"]).ok();
+    assert_eq!(build("new", &["-t", "app:1"]), new);
+    assert_eq!(listed(&["-f", "dangling=true"]).len(), 3);
+    // What a container uses stays.
+    stack.wharf(&["image", "rm", &short(&moved)]).fails(1, &["in use by the container keeps"]);
+    stack.wharf(&["image", "rm", &short(&committed)]).ok();
+    stack.wharf(&["image", "prune", "-f"]).ok();
+    assert_eq!(listed(&["-f", "dangling=true"]), [none(&moved)]);
+    stack.wharf(&["container", "rm", "keeps"]).ok();
+    stack.wharf(&["engine", "stop"]).ok();
+    assert_eq!(run(&moved), "old", "a new engine knows it");
+    stack.wharf(&["image", "prune", "-f"]).ok();
+    stack.wharf(&["image", "inspect", &moved]).fails(1, &[&moved]);
+    assert_eq!(run("app:1"), "new");
+}

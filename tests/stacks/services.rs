@@ -749,3 +749,28 @@ fn a_profile_of_ones_own_decides_about_system_calls() {
     stack.write("profile.json", r#"{"defaultAction": "SCMP_ACT_NONSENSE"}"#);
     stack.wharf(&["up", "-d", "--force-recreate"]).fails(1, &["profile.json", "SCMP_ACT_NONSENSE"]);
 }
+
+/// Volumes that are directories of the host are filled from the image as others are.
+#[test]
+fn a_volume_that_is_a_directory_is_filled_from_the_image() {
+    let stack = Stack::new("none");
+    for directory in ["empty", "full"] {
+        std::fs::create_dir(stack.path(directory)).expect("directory");
+    }
+    stack.write("full/own", "own");
+    let volume = |name: &str| {
+        format!("  {name}: {{driver: local, driver_opts: {{type: none, o: bind, device: '{}'}}}}\n", stack.path(name).display())
+    };
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:\n  web:\n    build: {{dockerfile_inline: \"FROM busybox:local\\nRUN mkdir -p /data/sub && echo image > /data/sub/file && chown -R 1000 /data\"}}\n    \
+             command: sleep 1000\n    stop_signal: SIGKILL\n    volumes: ['empty:/data', 'full:/data2']\nvolumes:\n{}{}",
+            volume("empty"),
+            volume("full")
+        ),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(stack.sh("web", "cat /data/sub/file; stat -c %u /data; ls /data2"), "image\n1000\nown");
+    assert_eq!(std::fs::read_to_string(stack.path("empty/sub/file")).expect("file"), "image\n");
+}

@@ -27,7 +27,8 @@ pub struct Commit {
     #[arg(long, value_name = "N")]
     index: Option<u32>,
     service: String,
-    /// The image's name.
+    /// The image's name; without one, it is found by its id.
+    #[arg(default_value = "", hide_default_value = true)]
     reference: String,
 }
 

@@ -237,8 +237,7 @@ impl Engine {
         let record = container.record();
         let spec = &record.spec;
         let doing = || EngineError::io(format!("committing {}", record.name));
-        let base = self.images.list()?.into_iter().map(|(_, image)| image).find(|image| image.id.as_str() == record.image_id);
-        let base = base.ok_or_else(|| EngineError::NoSuch { what: "image", name: record.image_id.clone() })?;
+        let (_, base) = self.image(&record.image_id)?;
         // The archive is a file for the time: its digest is known when it has been written.
         let draft = self.images.blob_draft()?;
         let file = File::create(draft.path()).map_err(doing())?;
@@ -267,14 +266,14 @@ impl Engine {
             config["author"] = serde_json::json!(commit.author);
         }
         let step = crate::image::archive::Added { archive: draft.path(), comment: &commit.comment, changes: &commit.changes };
-        Ok(crate::image::archive::add_layer(&self.images, &commit.name, &base, config, &step)?)
+        Ok(crate::image::archive::add_layer(&self.images, commit.name.as_ref(), &base, config, &step)?)
     }
 }
 
 /// What `commit` is asked for.
 #[derive(Clone, Debug)]
 pub struct Commit {
-    pub name: ImageRef,
+    pub name: Option<ImageRef>,
     pub author: String,
     pub comment: String,
     /// Dockerfile instructions.

@@ -48,7 +48,7 @@ impl Engine {
     ///
     /// # Errors
     /// When it is not here.
-    pub fn image(&self, reference: &str) -> Result<(ImageRef, Image), EngineError> {
+    pub fn image(&self, reference: &str) -> Result<(Option<ImageRef>, Image), EngineError> {
         self.images.find_loosely(reference)?.ok_or_else(|| EngineError::NoSuch { what: "image", name: reference.into() })
     }
 

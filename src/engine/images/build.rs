@@ -78,6 +78,10 @@ impl Engine {
                 removed.push(name.familiar());
             }
         }
+        for image in self.images.unnamed()?.iter().filter(|image| !used_images.contains(image.id.as_str())) {
+            self.images.remove_unnamed(image, &|layer| used_layers.contains(layer))?;
+            removed.push(image.id.to_string());
+        }
         let store = self.images.clone();
         let pruned = tokio::task::spawn_blocking(move || {
             if builds {

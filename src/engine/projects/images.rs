@@ -45,7 +45,7 @@ impl Engine {
         };
         let user = self.containers().into_iter().find(|c| c.with_record(uses));
         if let Some(user) = user
-            && !self.images.list()?.iter().any(|(other, known)| known.id == image.id && *other != name)
+            && !self.images.list()?.iter().any(|(other, known)| known.id == image.id && Some(other) != name.as_ref())
         {
             return Err(EngineError::Conflict(format!("the image {reference} is in use by the container {}", user.name())));
         }
@@ -56,8 +56,12 @@ impl Engine {
             .collect();
         // Where it cannot be told what needs them, every layer stays.
         let uncertain = self.check_prunable().is_err();
-        self.images.remove(&name, &|layer| uncertain || layers.contains(layer))?;
-        self.emit("image", "delete", &name.familiar(), IndexMap::new());
+        let is_used = |layer: &crate::image::ChainId| uncertain || layers.contains(layer);
+        match &name {
+            Some(name) => self.images.remove(name, &is_used)?,
+            None => self.images.remove_unnamed(&image, &is_used)?,
+        }
+        self.emit("image", "delete", &name.map_or_else(|| image.id.to_string(), |name| name.familiar()), IndexMap::new());
         Ok(())
     }
 }

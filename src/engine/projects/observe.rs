@@ -40,7 +40,7 @@ impl Engine {
         let now = jiff::Timestamp::now();
         for image in images {
             if let Some((name, found)) = self.images.find_loosely(&image)? {
-                let age = self.images.pulled_at(&name).map(|then| now.duration_since(then).as_secs());
+                let age = name.and_then(|name| self.images.pulled_at(&name)).map(|then| now.duration_since(then).as_secs());
                 observed.image_ages.extend(age.and_then(|age| u64::try_from(age).ok()).map(|age| (image.clone(), age)));
                 observed.images.insert(image, found.id.to_string());
             }

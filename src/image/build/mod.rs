@@ -46,6 +46,9 @@ pub struct Request {
     pub labels: BTreeMap<String, String>,
     /// The image's names.
     pub tags: Vec<String>,
+    /// The image is made for its files alone, and is in no list.
+    #[serde(default)]
+    pub passing: bool,
     pub no_cache: bool,
     /// Ask the registries for newer bases.
     pub pull: bool,

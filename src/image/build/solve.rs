@@ -10,7 +10,7 @@ use super::git::GitRef;
 use super::ignore::{self, Patterns};
 use super::stages::{self, Stages};
 use super::{Event, Host, Report, Request};
-use crate::image::store::{Draft, Layer};
+use crate::image::store::{Draft, Keep, Layer};
 use crate::image::{ChainId, Digest, Image, ImageError, ImageRef, is_native};
 use futures::future::{BoxFuture, FutureExt, try_join_all};
 use serde::{Deserialize, Serialize};
@@ -128,7 +128,8 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
     }
     let (bytes, layers) = (config.to_bytes(), finished.layers.clone());
     let tagged = names.clone();
-    let built = blocking(move || store.tag_built(&tagged, &bytes, &layers, &said)).await?;
+    let keep = if solver.request.passing { Keep::Passing } else { Keep::Listed };
+    let built = blocking(move || store.tag_built(&tagged, &bytes, &layers, &said, keep)).await?;
     let names: Vec<String> = names.iter().map(ImageRef::familiar).collect();
     (solver.report)(Event::Built { id: built.id.clone(), names, manifest: built.manifest.clone() });
     Ok(built)

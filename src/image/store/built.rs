@@ -4,6 +4,13 @@ use super::*;
 use crate::image::attest::{self, Blob, Predicate};
 use crate::image::build::solve::Built;
 
+/// Whether an image without a name is in the list of images, or has been made for its files alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    Listed,
+    Passing,
+}
+
 impl Store {
     /// An empty directory for a layer that is being made, and one for overlayfs's own use.
     ///
@@ -91,6 +98,7 @@ impl Store {
         config: &[u8],
         layers: &[Layer],
         said: &[Predicate],
+        keep: Keep,
     ) -> Result<Built, ImageError> {
         self.confirm()?;
         let _names = self.hold_names();
@@ -123,7 +131,10 @@ impl Store {
             }
         }
         self.look_again();
-        self.name_manifest(names, OCI_MANIFEST, &manifest_digest, manifest.len() as u64)?;
+        match keep {
+            Keep::Listed if names.is_empty() => self.keep_unnamed(OCI_MANIFEST, &manifest_digest, manifest.len() as u64)?,
+            _ => self.name_manifest(names, OCI_MANIFEST, &manifest_digest, manifest.len() as u64)?,
+        }
         Ok(Built { id: config_digest, manifest: manifest_digest })
     }
 
@@ -211,7 +222,7 @@ mod tests {
         store.name_manifest(std::slice::from_ref(&evil), OCI_MANIFEST, &Digest::of(&manifest), 1).unwrap();
         let layer = kept(&store, "good");
         let config = serde_json::json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]}});
-        store.tag_built(std::slice::from_ref(&good), config.to_string().as_bytes(), &[layer], &[]).unwrap();
+        store.tag_built(std::slice::from_ref(&good), config.to_string().as_bytes(), &[layer], &[], Keep::Listed).unwrap();
         drop(store);
 
         let store = Store::open(root.path()).unwrap();
@@ -236,7 +247,9 @@ mod tests {
         let (damaged, other): (ImageRef, ImageRef) = ("damaged".parse().unwrap(), "other".parse().unwrap());
         let tag = |store: &Store, name: &ImageRef| {
             let config = config(name.path.as_str());
-            store.tag_built(std::slice::from_ref(name), config.as_bytes(), std::slice::from_ref(&layer), &[]).unwrap()
+            store
+                .tag_built(std::slice::from_ref(name), config.as_bytes(), std::slice::from_ref(&layer), &[], Keep::Listed)
+                .unwrap()
         };
         let names = |store: &Store| store.list().unwrap().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
         let blobs = |store: &Store| [&damaged, &other].map(|name| tag(store, name)).map(|built| [built.id, built.manifest]);

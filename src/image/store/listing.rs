@@ -28,8 +28,9 @@ impl LeftOut {
 #[derive(Debug, Default)]
 pub(in crate::image) struct Listed {
     pub images: Vec<(ImageRef, Image)>,
+    pub unnamed: Vec<Image>,
     /// Names of images of which it is not known which layers and blobs they need.
-    pub damaged: Vec<ImageRef>,
+    pub damaged: Vec<String>,
 }
 
 impl Store {
@@ -42,7 +43,15 @@ impl Store {
         Ok(self.listed()?.images)
     }
 
-    /// As [`Store::list`], with the names of what is damaged.
+    /// Images without a name: none was given, or another image has it now.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn unnamed(&self) -> Result<Vec<Image>, ImageError> {
+        Ok(self.listed()?.unnamed)
+    }
+
+    /// As [`Store::list`], with images that have no name and the names of what is damaged.
     ///
     /// # Errors
     /// The disk's.
@@ -50,18 +59,25 @@ impl Store {
         let entries = self.lock().manifests.clone();
         let mut listed = Listed::default();
         for entry in entries {
-            let Some(name) = entry.annotations.get(REF_NAME).and_then(|name| name.parse::<ImageRef>().ok()) else { continue };
-            match self.load_or_leave_out(&name, &entry.digest)? {
-                Ok(image) => listed.images.push((name, image)),
-                Err(LeftOut::Damaged) => listed.damaged.push(name),
-                Err(LeftOut::Refused) => {}
+            let name = match entry.name().map(|name| name.parse::<ImageRef>()) {
+                Some(Ok(name)) => Some(name),
+                Some(Err(_)) => continue,
+                None => None,
+            };
+            let shown = name.as_ref().map_or_else(|| entry.digest.to_string(), ImageRef::familiar);
+            match (self.load_or_leave_out(&shown, &entry.digest)?, name) {
+                (Ok(image), Some(name)) => listed.images.push((name, image)),
+                (Ok(image), None) => listed.unnamed.push(image),
+                (Err(LeftOut::Damaged), Some(_)) => listed.damaged.push(shown),
+                // Without a name, nobody can want it back; containers keep their own layers.
+                (Err(_), _) => {}
             }
         }
         Ok(listed)
     }
 
     /// Reads an image, once where that fails.
-    fn load_or_leave_out(&self, name: &ImageRef, digest: &Digest) -> Result<Result<Image, LeftOut>, ImageError> {
+    fn load_or_leave_out(&self, name: &str, digest: &Digest) -> Result<Result<Image, LeftOut>, ImageError> {
         // In this order: an image that was pulled again is in the cache.
         if let Some(image) = self.cache().get(digest) {
             return Ok(Ok(image.clone()));
@@ -75,7 +91,7 @@ impl Store {
         };
         let Some(left_out) = LeftOut::of(&error) else { return Err(error) };
         if self.left_out().insert(digest.clone(), left_out).is_none() {
-            tracing::warn!("the image {} is left out: {error}", name.familiar());
+            tracing::warn!("the image {name} is left out: {error}");
         }
         Ok(Err(left_out))
     }

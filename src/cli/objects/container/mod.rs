@@ -31,6 +31,7 @@ pub enum Container {
         #[command(flatten)]
         how: export::CommitHow,
         container: String,
+        #[arg(default_value = "", hide_default_value = true)]
         reference: String,
     },
     /// Copy files between a container (NAME:PATH) and this machine.

@@ -206,6 +206,7 @@ pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
         args: arguments(&command.flags.build_args),
         labels: split(&command.labels, "the label")?,
         tags: if away { Vec::new() } else { tags.clone() },
+        passing: away,
         no_cache: command.flags.no_cache,
         pull: command.flags.pull,
         network: command.network,
@@ -537,6 +538,7 @@ fn request(loaded: &Loaded, name: &str, service: &Service, build: &Build, flags:
     labels.insert("com.docker.compose.project".into(), loaded.project.name.clone());
     labels.insert("com.docker.compose.service".into(), name.into());
     Ok(Request {
+        passing: false,
         unpacked: false,
         context: if git.is_some() { PathBuf::new() } else { loaded.directory.join(context) },
         git,
