@@ -14,7 +14,7 @@ use std::sync::Arc;
 const STAT: &str = "x-docker-container-path-stat";
 
 pub async fn archive(engine: &Arc<Engine>, id: &str, query: &Query, request: Request<Incoming>) -> Reply {
-    let container = engine.container(id)?;
+    let container = engine.containers.find(id)?;
     let path = query.get("path").filter(|path| !path.is_empty());
     let path = path.ok_or_else(|| EngineError::Invalid("the path is missing".into()))?.to_string();
     let method = request.method().clone();
@@ -22,23 +22,23 @@ pub async fn archive(engine: &Arc<Engine>, id: &str, query: &Query, request: Req
         let (engine, own) = (engine.clone(), query.flag("copyUIDGID"));
         let taken = super::images::with_body(request, move |body| {
             let plain = crate::image::compression::plain(body).map_err(ImageError::store("reading the archive".into()))?;
-            Ok(engine.write_archive(&container, &path, plain, own))
+            Ok(engine.files.write(&container, &path, plain, own))
         });
         taken.await??;
         return reply::empty(200);
     }
     if method == Method::DELETE {
         let engine = engine.clone();
-        let removed = tokio::task::spawn_blocking(move || engine.remove_path(&container, &path));
+        let removed = tokio::task::spawn_blocking(move || engine.files.remove(&container, &path));
         removed.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
         return reply::empty(204);
     }
-    let stat = engine.stat_path(&container, &path)?;
+    let stat = engine.files.stat(&container, &path)?;
     let mut response = if method == Method::HEAD {
         reply::empty(200)?
     } else {
         let engine = engine.clone();
-        reply::written("application/x-tar", move |out| engine.read_archive(&container, &path, out))?
+        reply::written("application/x-tar", move |out| engine.files.read(&container, &path, out))?
     };
     let encoded = base64::engine::general_purpose::STANDARD.encode(described(&stat).to_string());
     if let Ok(value) = hyper::header::HeaderValue::from_str(&encoded) {
@@ -48,15 +48,15 @@ pub async fn archive(engine: &Arc<Engine>, id: &str, query: &Query, request: Req
 }
 
 pub fn export(engine: &Arc<Engine>, id: &str) -> Reply {
-    let container = engine.container(id)?;
+    let container = engine.containers.find(id)?;
     let engine = engine.clone();
-    reply::written("application/x-tar", move |out| engine.export(&container, out))
+    reply::written("application/x-tar", move |out| engine.files.export(&container, out))
 }
 
 pub async fn changes(engine: &Arc<Engine>, id: &str) -> Reply {
-    let container = engine.container(id)?;
+    let container = engine.containers.find(id)?;
     let worker = engine.clone();
-    let found = tokio::task::spawn_blocking(move || worker.changes(&container)).await;
+    let found = tokio::task::spawn_blocking(move || worker.files.changes(&container)).await;
     let found = found.map_err(|e| EngineError::Invalid(e.to_string()))??;
     let kind = |kind| match kind {
         ChangeKind::Modified => 0,
@@ -69,7 +69,7 @@ pub async fn changes(engine: &Arc<Engine>, id: &str) -> Reply {
 
 /// `POST /commit`.
 pub async fn commit(engine: &Arc<Engine>, query: &Query) -> Reply {
-    let container = engine.container(query.get("container").unwrap_or_default())?;
+    let container = engine.containers.find(query.get("container").unwrap_or_default())?;
     let text = |key: &str| query.get(key).unwrap_or_default().to_string();
     let (repository, tag) = (text("repo"), text("tag"));
     let name = if tag.is_empty() { repository } else { format!("{repository}:{tag}") };
@@ -86,12 +86,12 @@ pub async fn commit(engine: &Arc<Engine>, query: &Query) -> Reply {
     let engine = engine.clone();
     let image = reply::to_its_end(async move {
         if pause {
-            engine.pause(&container, true).await?;
+            engine.containers.pause(&container, true).await?;
         }
         let (worker, committed) = (engine.clone(), container.clone());
-        let made = tokio::task::spawn_blocking(move || worker.commit(&committed, &commit)).await;
+        let made = tokio::task::spawn_blocking(move || worker.files.commit(&committed, &commit)).await;
         if pause {
-            engine.pause(&container, false).await?;
+            engine.containers.pause(&container, false).await?;
         }
         made.map_err(|e| EngineError::Invalid(e.to_string()))?
     })

@@ -22,7 +22,7 @@ pub(super) async fn attach(
     mut request: Request<Incoming>,
     place: Option<Stream>,
 ) -> Reply {
-    let container = engine.container(id)?;
+    let container = engine.containers.find(id)?;
     let record = container.record();
     if !request.headers().contains_key(header::UPGRADE) {
         return Err(super::exec::no_upgrade());
@@ -71,25 +71,25 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
     } else {
         Selection { tail: Some(0), ..Selection::default() }
     };
-    let path = engine.output_path(&container.record());
+    let path = engine.config.output_path(&container.record());
     let (reader, width) = match logs::open(&path, selection).await {
         Ok(opened) => opened,
         Err(error) => return tracing::warn!("attaching to {}: reading its log: {error}", container.name()),
     };
     // One that has ended already has its last words, and takes none.
     let input = match wanted.input && container.status().is_alive() {
-        true => engine.input(container).await.unwrap_or_default(),
+        true => container.input().await.unwrap_or_default(),
         false => None,
     };
     let input = input.and_then(|fd| pipe::Sender::from_owned_fd_unchecked(fd).ok());
     let (mut from_client, mut to_client) = tokio::io::split(stream);
-    let (feeder, fed) = (engine.clone(), container.clone());
+    let fed = container.clone();
     let feeding = tokio::spawn(async move {
         let Some(mut input) = input else { return };
         let _ = tokio::io::copy(&mut from_client, &mut input).await;
         drop(input);
         if fed.record().spec.stdin_once {
-            feeder.close_input(&fed);
+            fed.close_input();
         }
     });
     let (sender, mut chunks) = mpsc::channel::<Bytes>(1);

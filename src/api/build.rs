@@ -28,7 +28,7 @@ pub async fn build(engine: &Arc<Engine>, query: &Query, request: hyper::Request<
         Some(wanted) => wanted,
         None => of_docker(query)?,
     };
-    let draft = engine.images.draft()?;
+    let draft = engine.images.store.draft()?;
     let place = draft.diff();
     let target = place.clone();
     super::images::with_body(request, move |body| {

@@ -2,7 +2,7 @@
 
 use super::reply::{self, Query, Reply};
 use super::types::{ContainerCreate, HostConfig};
-use crate::engine::containers::parse_signal;
+use crate::engine::containers::signals::parse_signal;
 use crate::engine::record::{
     ContainerRecord, ContainerSpec, DeviceSpec, MountKind, MountSpec, NetworkMode, RestartPolicy, Sharing, Status,
 };
@@ -21,8 +21,8 @@ pub fn list(engine: &Engine, query: &Query) -> Reply {
     let filters = query.filters();
     let all = query.flag("all");
     let wanted = |key: &str| filters.get(key).map_or(&[][..], Vec::as_slice);
-    let shown = engine.containers();
-    let mut list: Vec<ContainerRecord> = shown.iter().filter(|c| !Engine::is_build_step(c)).map(|c| c.record()).collect();
+    let shown = engine.containers.all();
+    let mut list: Vec<ContainerRecord> = shown.iter().filter(|c| !c.is_build_step()).map(|c| c.record()).collect();
     list.reverse();
     list.retain(|record| {
         let statuses = wanted("status");
@@ -51,6 +51,7 @@ pub fn list(engine: &Engine, query: &Query) -> Reply {
     let asked = filters.keys().all(|key| matches!(key.as_str(), "status" | "name" | "id" | "label"));
     values.extend(
         engine
+            .state
             .unknown(Kind::Container)
             .iter()
             .filter(|_| asked)
@@ -161,7 +162,7 @@ fn ports(record: &ContainerRecord) -> Vec<Value> {
 }
 
 fn endpoints(engine: &Engine, record: &ContainerRecord) -> Value {
-    let networks = engine.networks();
+    let networks = engine.networks.all();
     let mut map = serde_json::Map::new();
     for (id, addresses) in &record.endpoints {
         let Some(network) = networks.iter().find(|n| n.id == *id) else { continue };
@@ -197,7 +198,7 @@ fn mounts(engine: &Engine, record: &ContainerRecord) -> Vec<Value> {
             json!({"Type": "bind", "Source": m.source, "Destination": m.target, "Mode": "", "RW": !m.read_only, "Propagation": "rprivate"})
         }
         MountKind::Volume => json!({
-            "Type": "volume", "Name": m.source, "Source": engine.volume_data(&m.source), "Destination": m.target,
+            "Type": "volume", "Name": m.source, "Source": engine.config.volume_data(&m.source), "Destination": m.target,
             "Driver": "local", "Mode": "z", "RW": !m.read_only, "Propagation": "",
         }),
         MountKind::Image => {
@@ -209,12 +210,12 @@ fn mounts(engine: &Engine, record: &ContainerRecord) -> Vec<Value> {
 
 /// `GET /containers/{id}/json`.
 pub fn inspect(engine: &Engine, id: &str) -> Reply {
-    if let (Err(_), Some(unknown)) = (engine.container(id), engine.find_unknown(Kind::Container, id)) {
+    if let (Err(_), Some(unknown)) = (engine.containers.find(id), engine.state.find_unknown(Kind::Container, id)) {
         let state = json!({"Status": UNKNOWN, "Running": unknown.runs(), "ExitCode": 0});
         let name = format!("/{}", unknown.name);
         return reply::json(200, &json!({"Id": unknown.id, "Name": name, "State": state, "Record": unknown.record}));
     }
-    let record = engine.container(id)?.record();
+    let record = engine.containers.find(id)?.record();
     let spec = &record.spec;
     let time = |t: Option<Timestamp>| t.map_or_else(|| "0001-01-01T00:00:00Z".to_string(), |t| t.to_string());
     let argv = command(&record);
@@ -262,7 +263,7 @@ pub fn inspect(engine: &Engine, id: &str) -> Reply {
         "RestartCount": record.restart_count,
         "Driver": "overlay",
         "Platform": "linux",
-        "LogPath": engine.log_path(&record.id),
+        "LogPath": engine.config.log_path(&record.id),
         "Config": {
             "Hostname": spec.hostname.clone().unwrap_or_else(|| record.id[..12].to_string()),
             "Domainname": spec.domainname.clone().unwrap_or_default(),
@@ -368,19 +369,19 @@ fn device(device: &DeviceSpec) -> Value {
 
 /// `DELETE /containers/{id}`.
 pub async fn remove(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
-    let container = engine.container(id);
+    let container = engine.containers.find(id);
     if container.is_err()
         && query.flag("force")
-        && let Some(unknown) = engine.find_unknown(Kind::Container, id)
+        && let Some(unknown) = engine.state.find_unknown(Kind::Container, id)
     {
         engine.remove_unknown(&unknown).await?;
-        engine.sync().await?;
+        engine.state.sync().await?;
         return reply::empty(204);
     }
     let (engine, container, force, volumes) = (engine.clone(), container?, query.flag("force"), query.flag("v"));
     reply::to_its_end(async move {
         engine.remove(&container, force, volumes).await?;
-        engine.sync().await
+        engine.state.sync().await
     })
     .await?;
     reply::empty(204)
@@ -388,7 +389,7 @@ pub async fn remove(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
 
 /// `POST /containers/{id}/{action}`.
 pub async fn act(engine: &Arc<Engine>, id: &str, action: &str, query: &Query) -> Reply {
-    let container = engine.container(id)?;
+    let container = engine.containers.find(id)?;
     let timeout = query.number::<i64>("t").map(|t| if t < 0 { u64::from(u32::MAX) } else { t as u64 });
     let signal = |text: &str| {
         parse_signal(text).ok_or_else(|| EngineError::Invalid(format!("`{text}` is not a signal; signal(7) lists them")))
@@ -409,30 +410,30 @@ pub async fn act(engine: &Arc<Engine>, id: &str, action: &str, query: &Query) ->
             }
             let signal = given.map(signal).transpose()?;
             reply::to_its_end(async move { worker.stop(&subject, timeout, signal).await }).await?;
-            engine.sync().await?;
+            engine.state.sync().await?;
         }
         "restart" => {
             let signal = given.map(signal).transpose()?;
             reply::to_its_end(async move { worker.restart(&subject, timeout, signal).await }).await?;
         }
         "kill" => {
-            engine.kill(&container, signal(given.unwrap_or("SIGKILL"))?)?;
+            engine.containers.kill(&container, signal(given.unwrap_or("SIGKILL"))?)?;
         }
         "rename" => {
             let name = query.get("name").filter(|name| !name.is_empty());
             let name = name.ok_or_else(|| EngineError::Invalid("the new name is missing".into()))?;
             let name = name.to_string();
             reply::to_its_end(async move { worker.rename_container(&subject, &name).await }).await?;
-            engine.sync().await?;
+            engine.state.sync().await?;
         }
         "resize" => {
             if let (Some(rows), Some(columns)) = (query.number("h"), query.number("w")) {
-                engine.resize(&container, rows, columns);
+                container.resize(rows, columns);
             }
         }
         "pause" | "unpause" => {
             let pause = action == "pause";
-            reply::to_its_end(async move { worker.pause(&subject, pause).await }).await?;
+            reply::to_its_end(async move { worker.containers.pause(&subject, pause).await }).await?;
         }
         "wait" => {
             let mut code = 0;
@@ -459,23 +460,23 @@ pub async fn act(engine: &Arc<Engine>, id: &str, action: &str, query: &Query) ->
 pub async fn prune(engine: &Arc<Engine>, query: &Query) -> Reply {
     let filters = query.filters();
     let (mut removed, mut bytes) = (Vec::new(), 0);
-    for container in engine.containers().into_iter().filter(|c| !Engine::is_build_step(c)) {
+    for container in engine.containers.all().into_iter().filter(|c| !c.is_build_step()) {
         let record = container.record();
         let labelled = reply::labelled(&record.spec.labels, &filters);
         if labelled && matches!(record.state.status(), Status::Created | Status::Exited) {
-            bytes += crate::engine::containers::usage::disk_usage(&engine.written_by(&container.id));
+            bytes += crate::engine::containers::usage::disk_usage(&engine.config.written_by(&container.id));
             let worker = engine.clone();
             reply::to_its_end(async move { worker.remove(&container, false, false).await }).await?;
             removed.push(record.id);
         }
     }
-    engine.sync().await?;
+    engine.state.sync().await?;
     reply::json(200, &json!({"ContainersDeleted": removed, "SpaceReclaimed": bytes}))
 }
 
 /// `POST /containers/{id}/update`: limits and the restart policy, of what the body names.
 pub async fn update(engine: &Arc<Engine>, id: &str, request: Request<Incoming>) -> Reply {
-    let container = engine.container(id)?;
+    let container = engine.containers.find(id)?;
     let body: HostConfig = reply::json_body(request).await?;
     let named = !body.restart_policy.name.is_empty();
     let policy = named.then(|| super::spec::restart_policy(&body.restart_policy)).transpose()?;
@@ -485,7 +486,7 @@ pub async fn update(engine: &Arc<Engine>, id: &str, request: Request<Incoming>) 
         spec.resources = resources;
         spec.restart = policy.unwrap_or(spec.restart);
     })?;
-    engine.sync().await?;
+    engine.state.sync().await?;
     reply::json(200, &json!({"Warnings": []}))
 }
 
@@ -493,13 +494,13 @@ pub async fn update(engine: &Arc<Engine>, id: &str, request: Request<Incoming>) 
 pub async fn create(engine: &Arc<Engine>, query: &Query, request: Request<Incoming>) -> Reply {
     let body: ContainerCreate = reply::json_body(request).await?;
     let volumes = super::spec::volumes_to_make(&body);
-    let spec = super::spec::of(|name| Ok(engine.container(name)?.record()), body)?;
+    let spec = super::spec::of(|name| Ok(engine.containers.find(name)?.record()), body)?;
     for volume in volumes {
-        engine.create_volume(volume)?;
+        engine.volumes.create(volume)?;
     }
     let name = query.get("name").map(str::to_string);
     let name = name.unwrap_or_else(|| format!("wharf-{}", Timestamp::now().as_nanosecond()));
     let container = engine.create(&name, spec)?;
-    engine.sync().await?;
+    engine.state.sync().await?;
     reply::json(201, &json!({"Id": container.id, "Warnings": []}))
 }

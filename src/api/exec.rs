@@ -15,21 +15,21 @@ use tokio::net::unix::pipe;
 
 /// `POST /containers/{id}/exec`.
 pub async fn create(engine: &Engine, id: &str, request: Request<Incoming>) -> Reply {
-    let container = engine.container(id)?;
+    let container = engine.containers.find(id)?;
     let body: ExecCreate = reply::json_body(request).await?;
-    let exec = engine.create_exec(&container, body.try_into()?)?;
+    let exec = engine.execs.create(&container, body.try_into()?)?;
     reply::json(201, &json!({"Id": exec.id}))
 }
 
 /// `POST /exec/{id}/start`.
 pub(super) async fn start(engine: &Arc<Engine>, id: &str, mut request: Request<Incoming>, place: Option<Stream>) -> Reply {
-    let exec = engine.exec(id)?;
+    let exec = engine.execs.find(id)?;
     let upgrades = request.headers().contains_key(header::UPGRADE);
     let upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
     let body: ExecStart = reply::optional_body(request).await?;
     let (starter, started) = (engine.clone(), exec.clone());
     let streams =
-        reply::to_its_end(async move { starter.start_exec(&started).await.inspect_err(|_| starter.forget_exec(&started)) })
+        reply::to_its_end(async move { starter.execs.start(&started).await.inspect_err(|_| starter.execs.forget(&started)) })
             .await?;
     let Some(upgrade) = upgrade else {
         if body.detach {
@@ -67,7 +67,7 @@ pub(super) fn upgraded(tty: bool) -> Reply {
 
 /// `GET /exec/{id}/json`.
 pub fn inspect(engine: &Engine, id: &str) -> Reply {
-    let exec = engine.exec(id)?;
+    let exec = engine.execs.find(id)?;
     let state = *exec.state.borrow();
     reply::json(
         200,
@@ -77,9 +77,9 @@ pub fn inspect(engine: &Engine, id: &str) -> Reply {
 
 /// `POST /exec/{id}/resize?h=&w=`.
 pub fn resize(engine: &Engine, id: &str, query: &Query) -> Reply {
-    let exec = engine.exec(id)?;
+    let exec = engine.execs.find(id)?;
     if let (Some(rows), Some(columns)) = (query.number("h"), query.number("w")) {
-        engine.resize_exec(&exec, rows, columns);
+        engine.execs.resize(&exec, rows, columns);
     }
     reply::empty(200)
 }

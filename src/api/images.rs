@@ -36,11 +36,11 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
                 .filter(|tag| !tag.is_empty())
                 .map_or_else(|| repository.to_string(), |tag| format!("{repository}:{tag}"));
             let image = named(engine, &name.join("/"))?;
-            engine.images.tag(&image, &text.parse().map_err(ImageError::from)?)?;
+            engine.images.store.tag(&image, &text.parse().map_err(ImageError::from)?)?;
             reply::empty(201)
         }
         ("DELETE", name) if !name.is_empty() => {
-            engine.remove_image(&name.join("/"))?;
+            engine.images.remove(&name.join("/"))?;
             reply::json(200, &json!([{"Untagged": name.join("/")}]))
         }
         _ => super::server::not_found(method, request.uri().path()),
@@ -66,8 +66,8 @@ fn list(engine: &Engine, query: &Query) -> Reply {
             "SharedSize": -1,
         })
     };
-    let named = engine.images.list()?.into_iter().map(|(name, image)| (Some(name), image));
-    let all: Vec<_> = named.chain(engine.images.unnamed()?.into_iter().map(|image| (None, image))).collect();
+    let named = engine.images.store.list()?.into_iter().map(|(name, image)| (Some(name), image));
+    let all: Vec<_> = named.chain(engine.images.store.unnamed()?.into_iter().map(|image| (None, image))).collect();
     reply::json(200, &all.iter().filter(|one| wanted(one)).map(value).collect::<Vec<Value>>())
 }
 
@@ -75,7 +75,7 @@ fn list(engine: &Engine, query: &Query) -> Reply {
 fn wanted_images(engine: &Engine, filters: &Filters) -> Result<impl Fn(&(Option<ImageRef>, Image)) -> bool, EngineError> {
     let moment = |key: &str| -> Result<Option<i64>, EngineError> {
         let name = filters.get(key).and_then(|names| names.first());
-        name.map(|name| Ok(created(&engine.image(name)?.1))).transpose()
+        name.map(|name| Ok(created(&engine.images.find(name)?.1))).transpose()
     };
     let (before, since) = (moment("before")?, moment("since")?);
     Ok(move |(name, image): &(Option<ImageRef>, Image)| {
@@ -96,17 +96,21 @@ fn wanted_images(engine: &Engine, filters: &Filters) -> Result<impl Fn(&(Option<
 }
 
 fn inspect(engine: &Engine, name: &str) -> Reply {
-    let (reference, image) = engine.image(name)?;
+    let (reference, image) = engine.images.find(name)?;
     // The one that was asked for first, then the image's others.
-    let others =
-        engine.images.list()?.into_iter().filter(|(other, found)| found.id == image.id && Some(other) != reference.as_ref());
+    let others = engine
+        .images
+        .store
+        .list()?
+        .into_iter()
+        .filter(|(other, found)| found.id == image.id && Some(other) != reference.as_ref());
     let names: Vec<(ImageRef, Digest)> = reference
         .iter()
         .map(|reference| (reference.clone(), image.manifest.clone()))
         .chain(others.map(|(other, found)| (other, found.manifest)))
         .collect();
     // As the image has it: what Docker has beside OCI's fields as well, such as Healthcheck and Shell.
-    let whole: Value = serde_json::from_slice(&engine.images.configuration(&image)?)
+    let whole: Value = serde_json::from_slice(&engine.images.store.configuration(&image)?)
         .map_err(|e| EngineError::Invalid(format!("the configuration of {} is damaged: {e}", image.id)))?;
     reply::json(
         200,
@@ -123,7 +127,7 @@ fn inspect(engine: &Engine, name: &str) -> Reply {
             "Variant": whole["variant"],
             "RootFS": {"Type": "layers", "Layers": image.diff_ids},
             // wharf's own: what a push will say of it.
-            "Attestations": engine.images.predicates(&image)?,
+            "Attestations": engine.images.store.predicates(&image)?,
         }),
     )
 }
@@ -131,7 +135,7 @@ fn inspect(engine: &Engine, name: &str) -> Reply {
 /// Removes what nothing needs. Docker's filter `dangling=false` stands for images that no container uses as well.
 async fn prune(engine: &Arc<Engine>, query: &Query) -> Reply {
     let all = query.filters().get("dangling").is_some_and(|values| values.iter().any(|value| value == "false" || value == "0"));
-    let (removed, pruned) = engine.prune_images(all, query.flag("builds")).await?;
+    let (removed, pruned) = engine.images.prune(all, query.flag("builds")).await?;
     let removed: Vec<Value> = removed.iter().map(|name| json!({"Untagged": name})).collect();
     reply::json(
         200,
@@ -148,11 +152,11 @@ fn save(engine: &Arc<Engine>, names: &[String], query: &Query) -> Reply {
     let one = |name: &String| -> Result<(Vec<ImageRef>, Image), EngineError> {
         match &others {
             Some(others) => Ok((others.clone(), named(engine, name)?)),
-            None => engine.image(name).map(|(own, image)| (own.into_iter().collect(), image)),
+            None => engine.images.find(name).map(|(own, image)| (own.into_iter().collect(), image)),
         }
     };
     let images: Vec<(Vec<ImageRef>, Image)> = names.iter().map(one).collect::<Result<_, _>>()?;
-    let store = engine.images.clone();
+    let store = engine.images.store.clone();
     reply::written("application/x-tar", move |out| archive::save(&store, &images, out))
 }
 
@@ -160,19 +164,19 @@ fn save(engine: &Arc<Engine>, names: &[String], query: &Query) -> Reply {
 fn files(engine: &Arc<Engine>, name: &str) -> Reply {
     let image = named(engine, name)?;
     let engine = engine.clone();
-    reply::written("application/x-tar", move |out| engine.image_files(&image, out))
+    reply::written("application/x-tar", move |out| engine.files.export_image(&image, out))
 }
 
 /// An image by its name or id, or by the digest of its manifest, as one has it that was built without a name.
 fn named(engine: &Engine, name: &str) -> Result<Image, EngineError> {
-    let by_manifest = || engine.images.by_manifest(&name.parse::<Digest>().ok()?);
-    engine.image(name).map(|(_, image)| image).or_else(|error| by_manifest().ok_or(error))
+    let by_manifest = || engine.images.store.by_manifest(&name.parse::<Digest>().ok()?);
+    engine.images.find(name).map(|(_, image)| image).or_else(|error| by_manifest().ok_or(error))
 }
 
 /// The steps that made an image, the last first.
 fn history(engine: &Engine, name: &str) -> Reply {
-    let (reference, image) = engine.image(name)?;
-    let config: Value = serde_json::from_slice(&engine.images.configuration(&image)?).unwrap_or_default();
+    let (reference, image) = engine.images.find(name)?;
+    let config: Value = serde_json::from_slice(&engine.images.store.configuration(&image)?).unwrap_or_default();
     let mut layers = image.layers.iter();
     let mut steps = Vec::new();
     for entry in config["history"].as_array().into_iter().flatten() {
@@ -183,7 +187,7 @@ fn history(engine: &Engine, name: &str) -> Reply {
             "Created": created,
             "CreatedBy": entry["created_by"].as_str().unwrap_or_default(),
             "Comment": entry["comment"].as_str().unwrap_or_default(),
-            "Size": layer.and_then(|layer| engine.images.has_layer(layer)).unwrap_or(0),
+            "Size": layer.and_then(|layer| engine.images.store.has_layer(layer)).unwrap_or(0),
             "Tags": null,
         }));
     }
@@ -202,14 +206,14 @@ pub async fn login(engine: &Engine, request: Request<Incoming>) -> Reply {
     let host = text("serveraddress");
     let host = host.trim_start_matches("https://").trim_start_matches("http://").split('/').next().unwrap_or_default();
     let host = if matches!(host, "" | "index.docker.io") { "docker.io" } else { host };
-    engine.registry.check_login(host, &text("username"), &text("password")).await?;
+    engine.images.registry.check_login(host, &text("username"), &text("password")).await?;
     reply::json(200, &json!({"Status": "Login Succeeded", "IdentityToken": ""}))
 }
 
 /// `/distribution/NAME/json`: what a registry has under a tag now.
 pub async fn distribution(engine: &Engine, name: &str) -> Reply {
     let reference: ImageRef = name.parse().map_err(ImageError::from)?;
-    let (digest, kind, size) = engine.registry.resolve(&reference).await?;
+    let (digest, kind, size) = engine.images.registry.resolve(&reference).await?;
     reply::json(200, &json!({"Descriptor": {"digest": digest, "mediaType": kind, "size": size}, "Platforms": []}))
 }
 
@@ -225,7 +229,7 @@ fn pull(engine: &Arc<Engine>, image: &str, query: &Query) -> Reply {
     let engine = engine.clone();
     tokio::spawn(async move {
         let (progress, mut steps) = mpsc::unbounded_channel();
-        let pulling = tokio::spawn(async move { engine.pull(&image, progress).await.map(|()| image) });
+        let pulling = tokio::spawn(async move { engine.images.pull(&image, progress).await.map(|()| image) });
         let line = |value: Value| Bytes::from(format!("{value}\n"));
         while let Some(step) = steps.recv().await {
             if let Progress::Layer { id, status, current, total, .. } = step {
@@ -247,13 +251,14 @@ fn pull(engine: &Arc<Engine>, image: &str, query: &Query) -> Reply {
 fn push(engine: &Arc<Engine>, name: &str, query: &Query) -> Reply {
     let text = query.get("tag").filter(|tag| !tag.is_empty()).map_or_else(|| name.to_string(), |tag| format!("{name}:{tag}"));
     let reference: ImageRef = text.parse().map_err(ImageError::from)?;
-    let image = engine.images.find(&reference)?.ok_or_else(|| EngineError::NoSuch { what: "image", name: text.clone() })?;
+    let image = engine.images.store.find(&reference)?.ok_or_else(|| EngineError::NoSuch { what: "image", name: text.clone() })?;
     let (sender, receiver) = mpsc::channel::<Bytes>(64);
     let engine = engine.clone();
     tokio::spawn(async move {
         let (progress, mut steps) = mpsc::unbounded_channel();
         let report: crate::image::Report = Arc::new(move |step| drop(progress.send(step)));
-        let pushing = tokio::spawn(async move { engine.registry.push(&engine.images, &reference, &image, report).await });
+        let pushing =
+            tokio::spawn(async move { engine.images.registry.push(&engine.images.store, &reference, &image, report).await });
         let line = |value: Value| Bytes::from(format!("{value}\n"));
         while let Some(crate::image::Progress::Layer { id, status, current, total }) = steps.recv().await {
             let value = json!({"id": id, "status": status, "progressDetail": {"current": current, "total": total}});
@@ -276,15 +281,16 @@ async fn import(engine: &Arc<Engine>, query: &Query, request: Request<Incoming>)
     let name: ImageRef = text.parse().map_err(ImageError::from)?;
     let changes = query.all("changes").to_vec();
     let engine = engine.clone();
-    let image = with_body(request, move |body| archive::import(&engine.images, body, &name, &changes)).await?;
+    let image = with_body(request, move |body| archive::import(&engine.images.store, body, &name, &changes)).await?;
     reply::json(200, &json!({"status": image.id}))
 }
 
 async fn load(engine: &Arc<Engine>, request: Request<Incoming>) -> Reply {
     let engine = engine.clone();
-    let loaded =
-        with_body(request, move |body| archive::load(&engine.images, body, &engine.config.data_root.join("images/staging")))
-            .await?;
+    let loaded = with_body(request, move |body| {
+        archive::load(&engine.images.store, body, &engine.config.data_root.join("images/staging"))
+    })
+    .await?;
     let lines: Vec<String> =
         loaded.iter().map(|(name, _)| json!({"stream": format!("Loaded image: {}\n", name.familiar())}).to_string()).collect();
     reply::text(200, lines.join("\n"))

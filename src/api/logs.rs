@@ -43,7 +43,7 @@ pub(super) async fn open(path: &Path, selection: Selection) -> std::io::Result<(
 /// `GET /containers/{id}/logs`. With `multiplexed=1`, which Docker has not, what a terminal has said comes in frames as well: only
 /// so can be told where one piece ends and the next begins with its time.
 pub async fn of_container(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
-    let container = engine.container(id)?;
+    let container = engine.containers.find(id)?;
     let options = Options {
         follow: query.flag("follow"),
         timestamps: query.flag("timestamps"),
@@ -56,7 +56,7 @@ pub async fn of_container(engine: &Arc<Engine>, id: &str, query: &Query) -> Repl
     }
     let time = |key: &str| query.get(key).filter(|t| !t.is_empty() && *t != "0").map(log_time).transpose();
     let selection = Selection { tail: query.number("tail"), since: time("since")?, until: time("until")? };
-    let path = engine.log_path(&container.id);
+    let path = engine.config.log_path(&container.id);
     let opened = open(&path, selection).await;
     let (reader, width) = opened.map_err(EngineError::io(format!("reading the log of {}", container.name())))?;
     // One batch waits while the next is made; a client that does not read holds up both.
@@ -104,7 +104,7 @@ pub(super) async fn send_log(
     sender: mpsc::Sender<Bytes>,
 ) {
     let directory = path.parent().unwrap_or(&path).to_path_buf();
-    let watch = if options.follow { engine.watch_log(&directory).ok() } else { None };
+    let watch = if options.follow { engine.events.logs.watch(&directory).ok() } else { None };
     let mut inside = false;
     let size = width.bytes();
     loop {

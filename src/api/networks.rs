@@ -21,32 +21,33 @@ pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], quer
     let filters = query.filters();
     match (method.as_str(), rest) {
         ("POST", ["prune"]) => {
-            engine.check_prunable()?;
-            let removable = engine.networks().into_iter().filter(|n| labelled(&n.labels, &filters));
+            engine.state.check_prunable()?;
+            let removable = engine.networks.all().into_iter().filter(|n| labelled(&n.labels, &filters));
             let names: Vec<String> = removable.map(|n| n.name).collect();
             // One that is in use stays.
-            let removed: Vec<&String> = names.iter().filter(|name| engine.remove_unused_network(name)).collect();
-            engine.sync().await?;
+            let removed: Vec<&String> = names.iter().filter(|name| engine.networks.remove_unused(name)).collect();
+            engine.state.sync().await?;
             reply::json(200, &json!({"NetworksDeleted": removed}))
         }
         ("POST", [name, action @ ("connect" | "disconnect")]) => {
             let (engine, name) = (engine.clone(), (*name).to_string());
             if *action == "connect" {
                 let body: NetworkConnect = reply::json_body(request).await?;
-                let container = engine.container(&body.container)?;
+                let container = engine.containers.find(&body.container)?;
                 let endpoint = super::spec::endpoint(&name, &body.endpoint_config.unwrap_or_default())?;
-                reply::to_its_end(async move { engine.connect(&container, &name, endpoint).await }).await?;
+                reply::to_its_end(async move { engine.networks.connect(&container, &name, endpoint).await }).await?;
             } else {
                 let body: NetworkDisconnect = reply::json_body(request).await?;
-                let container = engine.container(&body.container)?;
-                reply::to_its_end(async move { engine.disconnect(&container, &name).await }).await?;
+                let container = engine.containers.find(&body.container)?;
+                reply::to_its_end(async move { engine.networks.disconnect(&container, &name).await }).await?;
             }
             reply::empty(200)
         }
         ("GET", []) => {
-            let mut list = engine.networks();
+            let mut list = engine.networks.all();
             list.retain(|n| labelled(&n.labels, &filters) && named(&n.name, &filters));
-            let unknown = engine.unknown(Kind::Network).into_iter().filter(|n| filters.is_empty() || named(&n.name, &filters));
+            let unknown =
+                engine.state.unknown(Kind::Network).into_iter().filter(|n| filters.is_empty() || named(&n.name, &filters));
             let unknown =
                 unknown.map(|n| json!({"Name": n.name, "Id": n.id, "Driver": "unknown", "Scope": "local", "Labels": {}}));
             reply::json(200, &list.iter().map(|n| network(engine, n)).chain(unknown).collect::<Vec<_>>())
@@ -54,17 +55,17 @@ pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], quer
         ("POST", ["create"]) => {
             let new = super::spec::network(reply::json_body(request).await?)?;
             let worker = engine.clone();
-            let made = tokio::task::spawn_blocking(move || worker.create_network(&new)).await;
+            let made = tokio::task::spawn_blocking(move || worker.networks.create(&new)).await;
             let record = made.map_err(|e| EngineError::Invalid(e.to_string()))??;
-            engine.sync().await?;
+            engine.state.sync().await?;
             reply::json(201, &json!({"Id": record.id, "Warning": ""}))
         }
-        ("GET", [name]) => reply::json(200, &network(engine, &engine.network(name)?)),
+        ("GET", [name]) => reply::json(200, &network(engine, &engine.networks.find(name)?)),
         ("DELETE", [name]) => {
             let (worker, name) = (engine.clone(), (*name).to_string());
-            let removed = tokio::task::spawn_blocking(move || worker.remove_network(&name)).await;
+            let removed = tokio::task::spawn_blocking(move || worker.networks.remove(&name)).await;
             removed.map_err(|e| EngineError::Invalid(e.to_string()))??;
-            engine.sync().await?;
+            engine.state.sync().await?;
             reply::empty(204)
         }
         _ => super::server::not_found(method, request.uri().path()),
@@ -73,7 +74,7 @@ pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], quer
 
 fn network(engine: &Engine, record: &NetworkRecord) -> Value {
     let mut members = serde_json::Map::new();
-    for container in engine.containers().iter().filter(|c| c.status().is_alive()) {
+    for container in engine.containers.all().iter().filter(|c| c.status().is_alive()) {
         let container = container.record();
         if let Some(addresses) = container.endpoints.get(&record.id) {
             let with_prefix = |ipv6| {
@@ -122,42 +123,43 @@ pub async fn volumes(engine: &Arc<Engine>, method: &Method, rest: &[&str], query
     let filters = query.filters();
     match (method.as_str(), rest) {
         ("POST", ["prune"]) => {
-            engine.check_prunable()?;
+            engine.state.check_prunable()?;
             // Docker's filter `all` stands for volumes that have a name as well.
             let all = filters.get("all").is_some_and(|values| values.iter().any(|v| v == "true" || v == "1"));
             let (mut removed, mut bytes) = (Vec::new(), 0);
-            for volume in engine.volumes().into_iter().filter(|v| (all || v.anonymous) && labelled(&v.labels, &filters)) {
-                let size = crate::engine::containers::usage::disk_usage(&engine.volume_data(&volume.name));
-                if engine.remove_volume(&volume.name).is_ok() {
+            for volume in engine.volumes.all().into_iter().filter(|v| (all || v.anonymous) && labelled(&v.labels, &filters)) {
+                let size = crate::engine::containers::usage::disk_usage(&engine.config.volume_data(&volume.name));
+                if engine.volumes.remove(&volume.name).is_ok() {
                     bytes += size;
                     removed.push(volume.name);
                 }
             }
-            engine.sync().await?;
+            engine.state.sync().await?;
             reply::json(200, &json!({"VolumesDeleted": removed, "SpaceReclaimed": bytes}))
         }
         ("GET", []) => {
-            let mut list = engine.volumes();
+            let mut list = engine.volumes.all();
             list.retain(|v| labelled(&v.labels, &filters) && named(&v.name, &filters));
-            let unknown = engine.unknown(Kind::Volume).into_iter().filter(|v| filters.is_empty() || named(&v.name, &filters));
+            let unknown =
+                engine.state.unknown(Kind::Volume).into_iter().filter(|v| filters.is_empty() || named(&v.name, &filters));
             let unknown = unknown.map(|v| json!({"Name": v.name, "Driver": "unknown", "Scope": "local", "Labels": {}}));
             let list: Vec<Value> = list.iter().map(|v| volume(engine, v)).chain(unknown).collect();
-            reply::json(200, &json!({"Volumes": list, "Warnings": engine.warnings()}))
+            reply::json(200, &json!({"Volumes": list, "Warnings": engine.state.warnings()}))
         }
         ("POST", ["create"]) => {
             let body: VolumeCreate = reply::optional_body(request).await?;
-            let record = engine.create_volume(new_volume(body)?)?;
-            engine.sync().await?;
+            let record = engine.volumes.create(new_volume(body)?)?;
+            engine.state.sync().await?;
             reply::json(201, &volume(engine, &record))
         }
         ("GET", [name]) => {
-            let found = engine.volumes().into_iter().find(|v| v.name == *name);
+            let found = engine.volumes.all().into_iter().find(|v| v.name == *name);
             let record = found.ok_or_else(|| EngineError::NoSuch { what: "volume", name: (*name).into() })?;
             reply::json(200, &volume(engine, &record))
         }
         ("DELETE", [name]) => {
-            engine.remove_volume(name)?;
-            engine.sync().await?;
+            engine.volumes.remove(name)?;
+            engine.state.sync().await?;
             reply::empty(204)
         }
         _ => super::server::not_found(method, request.uri().path()),
@@ -182,7 +184,7 @@ fn volume(engine: &Engine, record: &VolumeRecord) -> Value {
     json!({
         "Name": record.name,
         "Driver": "local",
-        "Mountpoint": engine.volume_data(&record.name),
+        "Mountpoint": engine.config.volume_data(&record.name),
         "CreatedAt": record.created_at.to_string(),
         "Labels": record.labels,
         "Scope": "local",

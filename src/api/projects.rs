@@ -44,7 +44,7 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], request
 /// Every project with the states of its containers.
 fn list(engine: &Engine) -> Reply {
     let mut projects: BTreeMap<String, (BTreeMap<&'static str, usize>, String)> = BTreeMap::new();
-    for container in engine.containers() {
+    for container in engine.containers.all() {
         let record = container.record();
         let Some(project) = record.spec.labels.get(LABEL_PROJECT) else { continue };
         let files = record.spec.labels.get("com.docker.compose.project.config_files").cloned().unwrap_or_default();

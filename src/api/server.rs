@@ -83,7 +83,7 @@ async fn converse(engine: Arc<Engine>, stream: UnixStream, entry: Entry) {
 async fn answer(engine: Arc<Engine>, request: Request<Incoming>, busy: Busy) -> Result<Response<Body>, Infallible> {
     let what = format!("{} {}", request.method(), request.uri().path());
     // Only wharf's own commands show them.
-    let warnings = if request.headers().contains_key(WARNING_HEADER) { engine.unreported_warnings() } else { Vec::new() };
+    let warnings = if request.headers().contains_key(WARNING_HEADER) { engine.state.unreported_warnings() } else { Vec::new() };
     let (mut response, stream) = match route(engine, request).await {
         Ok((response, stream)) => (response, stream),
         Err(error) => {
@@ -181,7 +181,7 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Respo
                 if containers {
                     engine.stop_everything().await;
                 }
-                engine.request_stop();
+                engine.shutdown.request();
             });
             let _ended = stopping.await;
             reply::empty(204)
@@ -218,7 +218,7 @@ fn version() -> serde_json::Value {
 }
 
 fn info(engine: &Engine) -> serde_json::Value {
-    let containers = engine.containers();
+    let containers = engine.containers.all();
     let running = containers.iter().filter(|c| c.status().is_alive()).count();
     json!({
         "Name": nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
@@ -226,14 +226,14 @@ fn info(engine: &Engine) -> serde_json::Value {
         "Containers": containers.len(),
         "ContainersRunning": running,
         "ContainersStopped": containers.len() - running,
-        "Images": engine.images.list().map_or(0, |l| l.len()),
+        "Images": engine.images.store.list().map_or(0, |l| l.len()),
         "Driver": "overlay",
         "DockerRootDir": engine.config.data_root,
         "OSType": "linux",
         "Architecture": std::env::consts::ARCH,
         "NCPU": std::thread::available_parallelism().map_or(1, usize::from),
         "SecurityOptions": ["name=seccomp,profile=builtin"],
-        "Warnings": engine.warnings(),
+        "Warnings": engine.state.warnings(),
     })
 }
 

@@ -11,17 +11,17 @@ use tokio::sync::mpsc;
 
 /// `GET /containers/{id}/top`: the columns of `ps -ef`.
 pub fn top(engine: &Engine, id: &str) -> Reply {
-    let container = engine.container(id)?;
+    let container = engine.containers.find(id)?;
     let row = |p: crate::engine::containers::usage::Process| {
         json!([p.user, p.pid.to_string(), p.ppid.to_string(), p.cpu.to_string(), p.started, p.tty, p.time, p.command])
     };
-    let rows: Vec<Value> = engine.processes(&container)?.into_iter().map(row).collect();
+    let rows: Vec<Value> = engine.launcher.groups.processes(&container)?.into_iter().map(row).collect();
     reply::json(200, &json!({"Titles": ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"], "Processes": rows}))
 }
 
 /// `GET /containers/{id}/stats`: once, or every second.
 pub fn stats(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
-    let container = engine.container(id)?;
+    let container = engine.containers.find(id)?;
     let one_shot = query.flag("one-shot");
     if query.get("stream").is_some_and(|value| matches!(value, "0" | "false" | "False")) {
         let (engine, container) = (engine.clone(), container);
@@ -29,10 +29,10 @@ pub fn stats(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
         tokio::spawn(async move {
             let mut before = None;
             if !one_shot {
-                before = Some(engine.usage(&container));
+                before = Some(engine.launcher.groups.usage(&container));
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            let now = engine.usage(&container);
+            let now = engine.launcher.groups.usage(&container);
             let _ = sender.send(line(&container, &now, before.as_ref())).await;
         });
         return reply::stream("application/json", reply::receiver_stream(receiver));
@@ -44,7 +44,7 @@ pub fn stats(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         while sender.send(Bytes::new()).await.is_ok() {
             ticks.tick().await;
-            let now = engine.usage(&container);
+            let now = engine.launcher.groups.usage(&container);
             if sender.send(line(&container, &now, before.as_ref())).await.is_err() {
                 return;
             }
@@ -115,13 +115,13 @@ pub async fn df(engine: &Arc<Engine>) -> Reply {
 }
 
 fn count(engine: &Engine) -> Result<Value, EngineError> {
-    let records: Vec<_> = engine.containers().iter().filter(|c| !Engine::is_build_step(c)).map(|c| c.record()).collect();
+    let records: Vec<_> = engine.containers.all().iter().filter(|c| !c.is_build_step()).map(|c| c.record()).collect();
     let mut layers: std::collections::BTreeMap<crate::image::ChainId, u64> = std::collections::BTreeMap::new();
     let mut images = Vec::new();
-    let named = engine.images.list()?.into_iter().map(|(name, image)| (vec![name.familiar()], image));
-    for (names, image) in named.chain(engine.images.unnamed()?.into_iter().map(|image| (Vec::new(), image))) {
+    let named = engine.images.store.list()?.into_iter().map(|(name, image)| (vec![name.familiar()], image));
+    for (names, image) in named.chain(engine.images.store.unnamed()?.into_iter().map(|image| (Vec::new(), image))) {
         for layer in &image.layers {
-            layers.entry(layer.clone()).or_insert_with(|| engine.images.has_layer(layer).unwrap_or(0));
+            layers.entry(layer.clone()).or_insert_with(|| engine.images.store.has_layer(layer).unwrap_or(0));
         }
         let users = records.iter().filter(|record| record.image_id == image.id.as_str()).count();
         images.push(json!({
@@ -133,23 +133,24 @@ fn count(engine: &Engine) -> Result<Value, EngineError> {
         .map(|record| {
             json!({
                 "Id": record.id, "Names": [format!("/{}", record.name)], "Image": record.spec.image,
-                "State": record.state.status().as_str(), "SizeRw": disk_usage(&engine.written_by(&record.id)),
+                "State": record.state.status().as_str(), "SizeRw": disk_usage(&engine.config.written_by(&record.id)),
             })
         })
         .collect();
     let volumes: Vec<Value> = engine
-        .volumes()
+        .volumes
+        .all()
         .iter()
         .map(|volume| {
             let users =
                 records.iter().filter(|record| record.spec.mounts.iter().any(|mount| mount.source == volume.name)).count();
             json!({
                 "Name": volume.name, "Driver": "local", "Labels": volume.labels,
-                "UsageData": {"Size": disk_usage(&engine.volume_data(&volume.name)), "RefCount": users},
+                "UsageData": {"Size": disk_usage(&engine.config.volume_data(&volume.name)), "RefCount": users},
             })
         })
         .collect();
-    let cache = disk_usage(&engine.images.build_cache());
+    let cache = disk_usage(&engine.images.store.build_cache());
     Ok(json!({
         "LayersSize": layers.values().sum::<u64>(),
         "Images": images,

@@ -1,5 +1,6 @@
 //! What happens, told as it happens: Docker's events, and the news that a log has grown.
 
+use super::images::build::is_build_id;
 use indexmap::IndexMap;
 use serde::Serialize;
 use std::collections::{HashMap, VecDeque};
@@ -38,16 +39,26 @@ const KEPT: usize = 256;
 pub struct Events {
     listeners: broadcast::Sender<Arc<Event>>,
     last: Mutex<VecDeque<Arc<Event>>>,
+    /// Whoever follows a log waits for its growth here.
+    pub logs: LogWatcher,
 }
 
 impl Default for Events {
     fn default() -> Self {
-        Events { listeners: broadcast::Sender::new(1024), last: Mutex::default() }
+        Events { listeners: broadcast::Sender::new(1024), last: Mutex::default(), logs: LogWatcher::default() }
     }
 }
 
 impl Events {
-    pub(super) fn tell(&self, event: Event) {
+    pub(super) fn emit(&self, kind: &'static str, action: impl Into<String>, id: &str, attributes: IndexMap<String, String>) {
+        // Containers and the network of builds are nobody's business.
+        if is_build_id(id) || attributes.get("container").is_some_and(|id| is_build_id(id)) {
+            return;
+        }
+        self.tell(Event::now(kind, action.into(), id, attributes));
+    }
+
+    fn tell(&self, event: Event) {
         let event = Arc::new(event);
         let mut last = super::locked(&self.last);
         if last.len() == KEPT {
@@ -62,16 +73,6 @@ impl Events {
     pub fn subscribe(&self) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
         let last = super::locked(&self.last);
         (last.iter().cloned().collect(), self.listeners.subscribe())
-    }
-}
-
-impl super::Engine {
-    /// Tells when the files of a container's directory change.
-    ///
-    /// # Errors
-    /// When inotify has no watches left.
-    pub fn watch_log(&self, directory: &Path) -> notify::Result<Watch<'_>> {
-        self.watcher.watch(directory)
     }
 }
 

@@ -3,12 +3,14 @@
 use super::error::{EngineError, state_error};
 use super::record::VolumeRecord;
 use super::recovery::Kind;
-use super::{Engine, locked};
+use super::{Config, Events, StateStore, locked};
+use crate::engine::containers::registry::{Containers, Reservations, Uses};
 use crate::engine::state::directories::{Draft, Removal, manifest_of, write_manifest};
+use crate::image::turns::Turns;
 use crate::runtime::quota;
 use crate::units;
 use indexmap::IndexMap;
-use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 /// What a volume is made with.
 #[derive(Clone, Debug, Default)]
@@ -20,33 +22,61 @@ pub struct NewVolume {
     pub anonymous: bool,
 }
 
-impl Engine {
-    /// The directory that containers see.
-    pub fn volume_data(&self, name: &str) -> PathBuf {
-        self.config.data_root.join("volumes").join(name).join("_data")
+/// The volumes, and who is about to use them.
+pub struct Volumes {
+    config: Arc<Config>,
+    state: Arc<StateStore>,
+    events: Arc<Events>,
+    pub(super) containers: Arc<Containers>,
+    /// Volumes that are being made or removed: taken before the records.
+    names: Reservations,
+    records: Mutex<IndexMap<String, VolumeRecord>>,
+    /// Those that a container which is being made is about to have.
+    pub(super) uses: Uses,
+    /// Held by whoever mounts a volume that is a file system of its own.
+    pub(super) mounting: Turns,
+}
+
+impl Volumes {
+    pub(super) fn new(state: Arc<StateStore>, events: Arc<Events>, containers: Arc<Containers>) -> Self {
+        Volumes {
+            config: state.config.clone(),
+            state,
+            events,
+            containers,
+            names: Reservations::default(),
+            records: Mutex::default(),
+            uses: Uses::default(),
+            mounting: Turns::default(),
+        }
     }
 
-    pub fn volumes(&self) -> Vec<VolumeRecord> {
-        locked(&self.volumes).values().cloned().collect()
+    /// Takes over what an earlier engine has left.
+    pub(super) fn restore(&self, records: IndexMap<String, VolumeRecord>) {
+        *locked(&self.records) = records;
+    }
+
+    pub fn all(&self) -> Vec<VolumeRecord> {
+        locked(&self.records).values().cloned().collect()
     }
 
     /// A volume by its name.
-    pub fn volume(&self, name: &str) -> Option<VolumeRecord> {
-        locked(&self.volumes).get(name).cloned()
+    pub fn get(&self, name: &str) -> Option<VolumeRecord> {
+        locked(&self.records).get(name).cloned()
     }
 
     /// Whether a volume is a file system that the driver `local` mounts, such as a tmpfs: not a directory of wharf's, nor a
     /// bind mount of the host's.
     pub(super) fn is_file_system(&self, name: &str) -> bool {
         let is_bind = |options: &str| options.split(',').any(|option| option == "bind" || option == "rbind");
-        self.volume(name).is_some_and(|v| v.options.contains_key("type") && !v.options.get("o").is_some_and(|o| is_bind(o)))
+        self.get(name).is_some_and(|v| v.options.contains_key("type") && !v.options.get("o").is_some_and(|o| is_bind(o)))
     }
 
     /// Makes a volume; one of that name that exists is returned as it is.
     ///
     /// # Errors
     /// A name that is no file name, options that are not understood, or the disk's.
-    pub fn create_volume(&self, new: NewVolume) -> Result<VolumeRecord, EngineError> {
+    pub fn create(&self, new: NewVolume) -> Result<VolumeRecord, EngineError> {
         let NewVolume { name, labels, options, anonymous } = new;
         let name = name.as_str();
         if let Some(driver) = options.keys().find(|key| !matches!(key.as_str(), "type" | "o" | "device" | "size")) {
@@ -71,11 +101,11 @@ impl Engine {
                 "`{name}` cannot be a volume's name: it has letters, digits, `_`, `.` and `-`"
             )));
         }
-        let _reserved = self.volume_names.reserve(name);
-        if let Some(known) = locked(&self.volumes).get(name) {
+        let _reserved = self.names.reserve(name);
+        if let Some(known) = locked(&self.records).get(name) {
             return Ok(known.clone());
         }
-        self.refuse_unknown(Kind::Volume, name)?;
+        self.state.refuse_unknown(Kind::Volume, name)?;
         let doing = || EngineError::io(format!("making the volume {name}"));
         let mut draft = Draft::new(&self.config.data_root.join("volumes"), name).map_err(doing())?;
         let data = draft.path().join("_data");
@@ -88,13 +118,13 @@ impl Engine {
         }
         let record = VolumeRecord { name: name.into(), created_at: jiff::Timestamp::now(), labels, anonymous, options };
         write_manifest(&manifest_of(draft.path()), &record).map_err(doing())?;
-        self.journal.put(&format!("volume/{name}"), &record).map_err(state_error)?;
+        self.state.journal.put(&format!("volume/{name}"), &record).map_err(state_error)?;
         if let Err(error) = draft.finish() {
-            let _ = self.journal.delete(&format!("volume/{name}"));
+            let _ = self.state.journal.delete(&format!("volume/{name}"));
             return Err(doing()(error));
         }
-        locked(&self.volumes).insert(name.into(), record.clone());
-        self.emit("volume", "create", name, IndexMap::new());
+        locked(&self.records).insert(name.into(), record.clone());
+        self.events.emit("volume", "create", name, IndexMap::new());
         Ok(record)
     }
 
@@ -102,34 +132,37 @@ impl Engine {
     ///
     /// # Errors
     /// When a container uses it: the message names it.
-    pub fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
-        let _reserved = self.volume_names.reserve(name);
-        if !locked(&self.volumes).contains_key(name) {
-            self.refuse_unknown(Kind::Volume, name)?;
+    pub fn remove(&self, name: &str) -> Result<(), EngineError> {
+        let _reserved = self.names.reserve(name);
+        if !locked(&self.records).contains_key(name) {
+            self.state.refuse_unknown(Kind::Volume, name)?;
             return Err(EngineError::NoSuch { what: "volume", name: name.into() });
         }
         // Before the containers are: a use ends when its container is known, so that one of the two is seen.
-        if self.volume_uses.are_announced(name) {
+        if self.uses.are_announced(name) {
             return Err(EngineError::Conflict(format!("the volume {name} is in use by a container that is being made")));
         }
-        let user =
-            self.containers().into_iter().find(|c| c.with_record(|record| record.spec.mounts.iter().any(|m| m.source == name)));
+        let user = self
+            .containers
+            .all()
+            .into_iter()
+            .find(|c| c.with_record(|record| record.spec.mounts.iter().any(|m| m.source == name)));
         if let Some(user) = user {
             return Err(EngineError::Conflict(format!("the volume {name} is in use by the container {}", user.name())));
         }
-        self.refuse_use_by_unknown("volume", &[name])?;
+        self.state.refuse_use_by_unknown("volume", &[name])?;
         let doing = || EngineError::io(format!("removing the volume {name}"));
         let removal = Removal::begin(&self.config.data_root.join("volumes").join(name)).map_err(doing())?;
-        if let Err(error) = self.journal.delete(&format!("volume/{name}")) {
+        if let Err(error) = self.state.journal.delete(&format!("volume/{name}")) {
             removal.undo();
             return Err(state_error(error));
         }
-        let known = locked(&self.volumes).shift_remove(name);
+        let known = locked(&self.records).shift_remove(name);
         if known.is_some_and(|volume| volume.options.contains_key("size")) {
             quota::release(&removal.path().join("_data"));
         }
         removal.finish().map_err(doing())?;
-        self.emit("volume", "destroy", name, IndexMap::new());
+        self.events.emit("volume", "destroy", name, IndexMap::new());
         Ok(())
     }
 }

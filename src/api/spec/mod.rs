@@ -16,7 +16,7 @@ use crate::engine::containers::exec::NewExec;
 use crate::engine::record::{
     AsCreated, ContainerRecord, ContainerSpec, LogSpec, NetworkMode, RestartPolicy, Sharing, volumes_from,
 };
-use crate::engine::{EngineError, containers::parse_signal};
+use crate::engine::{EngineError, containers::signals::parse_signal};
 
 fn invalid(message: impl Into<String>) -> EngineError {
     EngineError::Invalid(message.into())

@@ -3,6 +3,7 @@
 use super::exec;
 use super::link::MonitorLink;
 use crate::engine::error::EngineError;
+use crate::engine::images::build::is_build_id;
 use crate::engine::locked;
 use crate::engine::networks::Published;
 use crate::engine::record::{ContainerRecord, Status};
@@ -154,6 +155,40 @@ impl Container {
             ErrorKind::WouldBlock => EngineError::Unresponsive { name: self.name() },
             _ => EngineError::Io { doing: format!("asking the monitor of {}", self.name()), source: error },
         })
+    }
+
+    /// Whether it is a build's step.
+    pub fn is_build_step(&self) -> bool {
+        is_build_id(&self.id)
+    }
+
+    /// Sends a signal to a container's first process.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, signal: i32) -> Result<(), EngineError> {
+        self.ask(&Request::Signal(signal), &[])
+    }
+
+    /// The writing end of a container's standard input, or its terminal; `None` where it has neither.
+    ///
+    /// # Errors
+    /// When the container does not run.
+    pub async fn input(&self) -> Result<Option<OwnedFd>, EngineError> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        locked(&self.live).input.push(sender);
+        self.ask(&Request::Input, &[])?;
+        receiver.await.map_err(|_| EngineError::NotRunning { name: self.name() })
+    }
+
+    /// Ends a container's standard input.
+    pub fn close_input(&self) {
+        let _ = self.ask(&Request::CloseInput, &[]);
+    }
+
+    /// Sets the size of a container's terminal.
+    pub fn resize(&self, rows: u16, columns: u16) {
+        let _ = self.ask(&Request::Resize { rows, columns }, &[]);
     }
 
     /// Whether its monitor sends anything within a time, when it is asked to.

@@ -1,8 +1,10 @@
 //! Further processes in running containers, for users (`exec`) and for health checks.
 
+use super::registry::Containers;
 use crate::engine::error::EngineError;
+use crate::engine::numbers::Numbers;
 use crate::engine::record::Status;
-use crate::engine::{Container, Engine, locked, new_id};
+use crate::engine::{Container, locked, new_id};
 use crate::runtime::control::{self, Event, Request};
 use crate::runtime::launch::ExecSpec;
 use nix::fcntl::OFlag;
@@ -10,7 +12,6 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::pipe2;
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
@@ -60,8 +61,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(in crate::engine) const SILENCE: Duration = Duration::from_secs(5);
 
 /// Execs by id.
-#[derive(Default)]
-pub(in crate::engine) struct Execs(Mutex<KnownExecs>);
+pub struct Execs {
+    pub(super) containers: Arc<Containers>,
+    numbers: Arc<Numbers>,
+    known: Mutex<KnownExecs>,
+}
 
 #[derive(Default)]
 struct KnownExecs {
@@ -71,22 +75,26 @@ struct KnownExecs {
 }
 
 impl Execs {
+    pub(in crate::engine) fn new(containers: Arc<Containers>, numbers: Arc<Numbers>) -> Self {
+        Execs { containers, numbers, known: Mutex::default() }
+    }
+
     fn insert(&self, exec: Arc<Exec>) {
-        let mut known = locked(&self.0);
+        let mut known = locked(&self.known);
         known.expire(Instant::now());
         known.by_id.insert(exec.id.clone(), exec);
     }
 
     fn get(&self, id: &str) -> Option<Arc<Exec>> {
-        locked(&self.0).by_id.get(id).cloned()
+        locked(&self.known).by_id.get(id).cloned()
     }
 
-    fn forget(&self, id: &str) {
-        locked(&self.0).by_id.remove(id);
+    fn forget_id(&self, id: &str) {
+        locked(&self.known).by_id.remove(id);
     }
 
     fn ended(&self, id: &str) {
-        let mut known = locked(&self.0);
+        let mut known = locked(&self.known);
         if known.by_id.contains_key(id) {
             known.over.push_back((Instant::now(), id.to_string()));
         }
@@ -95,7 +103,7 @@ impl Execs {
 
     /// Execs that were never started in a container that has ended never will be.
     pub(in crate::engine) fn container_ended(&self, container: &str) {
-        let mut known = locked(&self.0);
+        let mut known = locked(&self.known);
         let unstarted = |exec: &&Arc<Exec>| exec.container.id == container && *exec.state.borrow() == ExecState::default();
         let unstarted: Vec<String> = known.by_id.values().filter(unstarted).map(|exec| exec.id.clone()).collect();
         let now = Instant::now();
@@ -158,12 +166,12 @@ pub enum Streams {
     Terminal(OwnedFd),
 }
 
-impl Engine {
+impl Execs {
     /// Notes a process to run; nothing is started yet.
     ///
     /// # Errors
     /// When the container does not run.
-    pub fn create_exec(&self, container: &Arc<Container>, new: NewExec) -> Result<Arc<Exec>, EngineError> {
+    pub fn create(&self, container: &Arc<Container>, new: NewExec) -> Result<Arc<Exec>, EngineError> {
         if container.status() != Status::Running {
             return Err(EngineError::Conflict(format!("the container {} is {}", container.name(), container.status().as_str())));
         }
@@ -174,30 +182,30 @@ impl Engine {
             id: new_id().map_err(EngineError::io("making an id"))?,
             container: container.clone(),
             new,
-            number: self.next_number.fetch_add(1, Ordering::Relaxed),
+            number: self.numbers.next(),
             state: watch::Sender::new(ExecState::default()),
             terminal: Mutex::new(None),
         });
-        self.execs.insert(exec.clone());
+        self.insert(exec.clone());
         Ok(exec)
     }
 
     /// # Errors
     /// When there is none of that id.
-    pub fn exec(&self, id: &str) -> Result<Arc<Exec>, EngineError> {
-        self.execs.get(id).ok_or_else(|| EngineError::NoSuch { what: "exec", name: id.into() })
+    pub fn find(&self, id: &str) -> Result<Arc<Exec>, EngineError> {
+        self.get(id).ok_or_else(|| EngineError::NoSuch { what: "exec", name: id.into() })
     }
 
     /// Starts the process, and follows it to its end.
     ///
     /// # Errors
     /// Why it cannot run: code 127 where the program is missing, 126 where it cannot be executed.
-    pub async fn start_exec(self: &Arc<Self>, exec: &Arc<Exec>) -> Result<Streams, EngineError> {
+    pub async fn start(self: &Arc<Self>, exec: &Arc<Exec>) -> Result<Streams, EngineError> {
         let container = &exec.container;
         let record = container.record();
         let doing = || EngineError::io("making a pipe");
         let config = &record.image;
-        let hostname = self.host_name(&record);
+        let hostname = self.containers.host_name(&record);
         let env = [record.spec.env.clone(), exec.new.env.clone()].concat();
         let spec = ExecSpec {
             id: exec.number,
@@ -243,14 +251,14 @@ impl Engine {
             _ => return Err(EngineError::Conflict(format!("the container {} has stopped", record.name))),
         }
         unstarted.started();
-        let (engine, ended) = (self.clone(), exec.clone());
+        let (execs, ended) = (self.clone(), exec.clone());
         tokio::spawn(async move {
             let code = match events.recv().await {
                 Some(Event::ExecExited { code, .. }) => code,
                 _ => 137,
             };
             ended.state.send_modify(|state| *state = ExecState { running: false, exit_code: Some(code), ..*state });
-            engine.execs.ended(&ended.id);
+            execs.ended(&ended.id);
         });
         Ok(match pending {
             Pending::Terminal(socket) => {
@@ -273,15 +281,15 @@ impl Engine {
     /// Runs a command to its end and returns its exit code and what `excerpt` keeps of its output, standard error with it; `None`
     /// when the container is gone. Both streams are read all the time, so that no command waits for a reader. A process that the
     /// command has left behind may hold them open: the exit of the command is the end.
-    pub(in crate::engine) async fn exec_to_end(
+    pub(in crate::engine) async fn run(
         self: &Arc<Self>,
         container: &Arc<Container>,
         new: NewExec,
         mut excerpt: Excerpt,
     ) -> Option<(i32, String)> {
-        let exec = self.create_exec(container, new).ok()?;
-        let ended = EndExec { engine: self, exec: &exec };
-        let (mut output, mut error) = match self.start_exec(&exec).await {
+        let exec = self.create(container, new).ok()?;
+        let ended = EndExec { execs: self, exec: &exec };
+        let (mut output, mut error) = match self.start(&exec).await {
             Ok(Streams::Pipes { output, error, .. }) => (output, error),
             Ok(Streams::Terminal(_)) => return None,
             Err(EngineError::Start { message, code, .. }) => return Some((code, message)),
@@ -316,15 +324,15 @@ impl Engine {
     }
 
     /// Sets the size of a process's terminal.
-    pub fn resize_exec(&self, exec: &Exec, rows: u16, columns: u16) {
+    pub fn resize(&self, exec: &Exec, rows: u16, columns: u16) {
         if let Some(terminal) = &*locked(&exec.terminal) {
             let _ = crate::runtime::sys::set_window_size(terminal.as_fd(), rows, columns);
         }
     }
 
     /// Forgets a process that has ended.
-    pub fn forget_exec(&self, exec: &Exec) {
-        self.execs.forget(&exec.id);
+    pub fn forget(&self, exec: &Exec) {
+        self.forget_id(&exec.id);
     }
 }
 
@@ -400,7 +408,7 @@ enum Pending {
 
 /// Ends a health check's process when its time is over: the future that waits for it is dropped then.
 struct EndExec<'a> {
-    engine: &'a Engine,
+    execs: &'a Execs,
     exec: &'a Arc<Exec>,
 }
 
@@ -409,7 +417,7 @@ impl Drop for EndExec<'_> {
         if self.exec.state.borrow().running {
             let _ = self.exec.container.ask(&Request::SignalExec { id: self.exec.number, signal: libc::SIGKILL }, &[]);
         }
-        self.engine.forget_exec(self.exec);
+        self.execs.forget(self.exec);
     }
 }
 

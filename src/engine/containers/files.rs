@@ -5,7 +5,8 @@
 
 use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, MountKind};
-use crate::engine::{Container, Engine};
+use crate::engine::{Config, Container};
+use crate::image::Store;
 use crate::image::build::files::{Found, Tree};
 use crate::image::build::ignore::Patterns;
 use crate::image::build::tarball::{self, extended_attributes};
@@ -24,6 +25,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tar::{Builder, EntryType, Header};
 use xattr::FileExt;
 
@@ -53,7 +55,17 @@ pub enum ChangeKind {
     Deleted,
 }
 
-impl Engine {
+/// Containers' files, from outside.
+pub struct Files {
+    config: Arc<Config>,
+    store: Arc<Store>,
+}
+
+impl Files {
+    pub(in crate::engine) fn new(config: Arc<Config>, store: Arc<Store>) -> Self {
+        Files { config, store }
+    }
+
     /// The tree in which a path of a container is, and the path in it. Of a running container it is its own mount namespace's; of
     /// another one its layers, or the volume that is mounted above the path.
     fn tree_of(&self, container: &Container, path: &Path, writable: bool) -> Result<(Tree, PathBuf), EngineError> {
@@ -78,7 +90,7 @@ impl Engine {
             }
             let source = match mount.kind {
                 MountKind::Bind => PathBuf::from(&mount.source),
-                _ => self.volume_data(&mount.source),
+                _ => self.config.volume_data(&mount.source),
             };
             if source.is_dir() {
                 return Ok((Tree::directory(&source).map_err(doing())?, rest.to_path_buf()));
@@ -95,7 +107,7 @@ impl Engine {
 
     /// The layers of a container that does not run, with its own for what is written.
     fn writable_root(&self, record: &ContainerRecord) -> io::Result<OwnedFd> {
-        let directory = self.container_directory(&record.id);
+        let directory = self.config.container_directory(&record.id);
         let (upper, work) = (directory.join("upper"), directory.join("work"));
         overlay::mount_inert(&self.lower_layers(record), Some((&upper, &work)))
     }
@@ -103,20 +115,20 @@ impl Engine {
     /// The same read-only, whether or not it runs.
     fn readable_root(&self, record: &ContainerRecord) -> io::Result<OwnedFd> {
         let mut layers = self.lower_layers(record);
-        layers.push(self.container_directory(&record.id).join("upper"));
+        layers.push(self.config.container_directory(&record.id).join("upper"));
         overlay::mount_inert(&layers, None)
     }
 
     /// The lowest first, with the one below every image.
     fn lower_layers(&self, record: &ContainerRecord) -> Vec<PathBuf> {
-        [self.base_layer()].into_iter().chain(record.layers.iter().map(|layer| self.images.layer(layer))).collect()
+        [self.config.base_layer()].into_iter().chain(record.layers.iter().map(|layer| self.store.layer(layer))).collect()
     }
 
     /// What is at a path of a container; a symlink at its end is not followed.
     ///
     /// # Errors
     /// When there is nothing.
-    pub fn stat_path(&self, container: &Container, path: &str) -> Result<PathStat, EngineError> {
+    pub fn stat(&self, container: &Container, path: &str) -> Result<PathStat, EngineError> {
         let (tree, inside) = self.tree_of(container, Path::new(path), false)?;
         let found = find(&tree, &inside, follows(path)).map_err(|e| missing(container, path, &e))?;
         let link = match found.kind() {
@@ -132,7 +144,7 @@ impl Engine {
     ///
     /// # Errors
     /// When there is nothing, or the writer's.
-    pub fn read_archive(&self, container: &Container, path: &str, out: impl Write) -> Result<(), EngineError> {
+    pub fn read(&self, container: &Container, path: &str, out: impl Write) -> Result<(), EngineError> {
         let (tree, inside) = self.tree_of(container, Path::new(path), false)?;
         let found = find(&tree, &inside, follows(path)).map_err(|e| missing(container, path, &e))?;
         let name = match Path::new(path).file_name() {
@@ -147,7 +159,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the directory is not there or read-only, or the archive is not one; what was written by then stays.
-    pub fn write_archive(&self, container: &Container, path: &str, tar: impl Read, own: bool) -> Result<(), EngineError> {
+    pub fn write(&self, container: &Container, path: &str, tar: impl Read, own: bool) -> Result<(), EngineError> {
         let (tree, inside) = self.tree_of(container, Path::new(path), true)?;
         let directory = tree.open(&inside, libc::O_RDONLY | libc::O_DIRECTORY).map_err(|e| missing(container, path, &e))?;
         let owner = if own {
@@ -175,7 +187,7 @@ impl Engine {
     ///
     /// # Errors
     /// When there is nothing, or it cannot be removed.
-    pub fn remove_path(&self, container: &Container, path: &str) -> Result<(), EngineError> {
+    pub fn remove(&self, container: &Container, path: &str) -> Result<(), EngineError> {
         let (tree, inside) = self.tree_of(container, Path::new(path), true)?;
         let failed = |e: io::Error| missing(container, path, &e);
         let name = inside.file_name().ok_or_else(|| EngineError::Invalid("the root itself stays".into()))?;
@@ -199,10 +211,10 @@ impl Engine {
     ///
     /// # Errors
     /// The disk's or the writer's.
-    pub fn image_files(&self, image: &Image, out: impl Write) -> Result<(), EngineError> {
+    pub fn export_image(&self, image: &Image, out: impl Write) -> Result<(), EngineError> {
         let doing = || EngineError::io("writing the files of an image");
-        let layers: Vec<PathBuf> = image.layers.iter().map(|layer| self.images.layer(layer)).collect();
-        let tree = self.images.tree(&layers).map_err(doing())?;
+        let layers: Vec<PathBuf> = image.layers.iter().map(|layer| self.store.layer(layer)).collect();
+        let tree = self.store.tree(&layers).map_err(doing())?;
         pack_all(&tree, out).map_err(doing())
     }
 
@@ -213,7 +225,7 @@ impl Engine {
     pub fn changes(&self, container: &Container) -> Result<Vec<Change>, EngineError> {
         let doing = || EngineError::io(format!("comparing {} with its image", container.name()));
         let record = container.record();
-        let upper = Tree::directory(&self.container_directory(&record.id).join("upper")).map_err(doing())?;
+        let upper = Tree::directory(&self.config.container_directory(&record.id).join("upper")).map_err(doing())?;
         let image = Tree::of(overlay::mount_inert(&self.lower_layers(&record), None).map_err(doing())?);
         let none = Patterns::default();
         let found = upper.walk(Path::new(""), &none).map_err(doing())?;
@@ -237,13 +249,14 @@ impl Engine {
         let record = container.record();
         let spec = &record.spec;
         let doing = || EngineError::io(format!("committing {}", record.name));
-        let (_, base) = self.image(&record.image_id)?;
+        let base = self.store.find_loosely(&record.image_id)?.map(|(_, image)| image);
+        let base = base.ok_or_else(|| EngineError::NoSuch { what: "image", name: record.image_id.clone() })?;
         // The archive is a file for the time: its digest is known when it has been written.
-        let draft = self.images.blob_draft()?;
+        let draft = self.store.blob_draft()?;
         let file = File::create(draft.path()).map_err(doing())?;
-        let upper = self.container_directory(&record.id).join("upper");
+        let upper = self.config.container_directory(&record.id).join("upper");
         tarball::write(&upper, io::BufWriter::with_capacity(1 << 18, file)).map_err(doing())?;
-        let mut config: serde_json::Value = serde_json::from_slice(&self.images.configuration(&base)?)
+        let mut config: serde_json::Value = serde_json::from_slice(&self.store.configuration(&base)?)
             .map_err(|e| EngineError::Invalid(format!("the image of {} is damaged: {e}", record.name)))?;
         let own = &mut config["config"];
         if !own.is_object() {
@@ -266,7 +279,7 @@ impl Engine {
             config["author"] = serde_json::json!(commit.author);
         }
         let step = crate::image::archive::Added { archive: draft.path(), comment: &commit.comment, changes: &commit.changes };
-        Ok(crate::image::archive::add_layer(&self.images, commit.name.as_ref(), &base, config, &step)?)
+        Ok(crate::image::archive::add_layer(&self.store, commit.name.as_ref(), &base, config, &step)?)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Health checks: a command in the container, at Docker's times and with Docker's states.
 
-use super::exec::{Excerpt, NewExec};
+use super::exec::{Excerpt, Execs, NewExec};
 use crate::engine::record::{ContainerRecord, Health, HealthSpec, HealthStatus, Probe, Status};
-use crate::engine::{Container, Engine, locked};
+use crate::engine::{Container, locked};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,34 +16,34 @@ const KEPT_PROBES: usize = 5;
 /// Bytes that are kept of a probe's output, as Docker does; the rest is read and dropped.
 const KEPT_OUTPUT: usize = 4096;
 
-impl Engine {
-    /// The check of a container: its own over the image's, attribute by attribute. `None` where there is none.
-    pub(in crate::engine) fn health_spec(record: &ContainerRecord) -> Option<HealthSpec> {
-        let mut spec = record.spec.health.clone().unwrap_or_default();
-        if spec.test.is_empty() {
-            let of_image = record.image.health.clone()?;
-            let or = |own: u64, image: u64| if own == 0 { image } else { own };
-            spec = HealthSpec {
-                test: of_image.test,
-                interval: or(spec.interval, of_image.interval),
-                timeout: or(spec.timeout, of_image.timeout),
-                start_period: or(spec.start_period, of_image.start_period),
-                start_interval: or(spec.start_interval, of_image.start_interval),
-                retries: if spec.retries == 0 { of_image.retries } else { spec.retries },
-            };
-        }
-        (spec.test.first().is_some_and(|first| first != "NONE")).then_some(spec)
+/// The check of a container: its own over the image's, attribute by attribute. `None` where there is none.
+pub(in crate::engine) fn health_spec(record: &ContainerRecord) -> Option<HealthSpec> {
+    let mut spec = record.spec.health.clone().unwrap_or_default();
+    if spec.test.is_empty() {
+        let of_image = record.image.health.clone()?;
+        let or = |own: u64, image: u64| if own == 0 { image } else { own };
+        spec = HealthSpec {
+            test: of_image.test,
+            interval: or(spec.interval, of_image.interval),
+            timeout: or(spec.timeout, of_image.timeout),
+            start_period: or(spec.start_period, of_image.start_period),
+            start_interval: or(spec.start_interval, of_image.start_interval),
+            retries: if spec.retries == 0 { of_image.retries } else { spec.retries },
+        };
     }
+    (spec.test.first().is_some_and(|first| first != "NONE")).then_some(spec)
+}
 
+impl Execs {
     /// Begins to probe a container that has just started.
     pub(in crate::engine) fn watch_health(self: &Arc<Self>, container: &Arc<Container>) {
-        let Some(spec) = Self::health_spec(&container.record()) else {
+        let Some(spec) = health_spec(&container.record()) else {
             if container.record().state.health.is_some() {
-                self.update(container, |record| record.state.health = None);
+                self.containers.update(container, |record| record.state.health = None);
             }
             return;
         };
-        self.update(container, |record| record.state.health = Some(Health::default()));
+        self.containers.update(container, |record| record.state.health = Some(Health::default()));
         let (this, watched) = (self.clone(), container.clone());
         let task = tokio::spawn(async move { this.probe_forever(&watched, &spec).await });
         if let Some(old) = locked(&container.live).health.replace(task.abort_handle()) {
@@ -74,9 +74,10 @@ impl Engine {
             let probe = Probe { start, end: Timestamp::now(), exit_code, output };
             let in_start_period = health.status == HealthStatus::Starting && begun.elapsed() < start_period;
             let changed = self
+                .containers
                 .update(container, |record| judge(record.state.health.get_or_insert_default(), probe, retries, in_start_period));
             if let Some(status) = changed {
-                self.emit_container(container, &format!("health_status: {}", status.as_str()), &[]);
+                self.containers.emit(container, &format!("health_status: {}", status.as_str()), &[]);
             }
         }
     }
@@ -88,7 +89,7 @@ impl Engine {
             Some((kind, rest)) if kind == "CMD-SHELL" => vec!["/bin/sh".into(), "-c".into(), rest.join(" ")],
             _ => test.to_vec(),
         };
-        self.exec_to_end(container, NewExec { args, ..NewExec::default() }, Excerpt::first(KEPT_OUTPUT)).await
+        self.run(container, NewExec { args, ..NewExec::default() }, Excerpt::first(KEPT_OUTPUT)).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! Hooks: commands in a container after its start and before its stop, and containers that run before a service's.
 
-use super::exec::{Excerpt, NewExec};
+use super::exec::{Excerpt, Execs, NewExec};
 use crate::engine::error::EngineError;
 use crate::engine::projects::convert::{LABEL_HASH, LABEL_NUMBER, LABEL_ONEOFF, LABEL_PROJECT, LABEL_SERVICE};
 use crate::engine::record::{ContainerRecord, ContainerSpec, FileSpec, HealthSpec, HookSpec, PreStartSpec, RestartPolicy};
@@ -17,7 +17,7 @@ const LAST_LINES: usize = 10;
 /// Bytes that are kept of the end of a hook's output, for the error.
 const KEPT_OUTPUT: usize = 4096;
 
-impl Engine {
+impl Execs {
     /// Runs a container's hooks one after the other.
     ///
     /// # Errors
@@ -38,7 +38,7 @@ impl Engine {
                 privileged: hook.privileged,
                 ..NewExec::default()
             };
-            match self.exec_to_end(container, new, Excerpt::last(KEPT_OUTPUT)).await {
+            match self.run(container, new, Excerpt::last(KEPT_OUTPUT)).await {
                 Some((0, _)) => {}
                 Some((code, output)) => {
                     let said = output.trim();
@@ -56,7 +56,9 @@ impl Engine {
         }
         Ok(())
     }
+}
 
+impl Engine {
     /// Runs the `pre_start` hooks of a container that nobody has run yet: those of its service once, for whichever of its
     /// containers is first, and those with `per_replica` for each.
     ///
@@ -74,8 +76,8 @@ impl Engine {
         };
         // One container of a service at a time: the next finds it done.
         let key = [LABEL_PROJECT, LABEL_SERVICE].map(|key| label(&record, key).unwrap_or_default()).join("\n");
-        let _turn = self.preparing.take(&key).await;
-        if !self.containers().iter().any(|other| other.with_record(same)) {
+        let _turn = self.containers.preparing.take(&key).await;
+        if !self.containers.all().iter().any(|other| other.with_record(same)) {
             self.pre_start(container, false, pending()).await?;
         }
         self.pre_start(container, true, pending()).await
@@ -97,7 +99,7 @@ impl Engine {
         let record = container.record();
         for (index, hook) in record.spec.pre_start.iter().enumerate().filter(|(_, hook)| hook.per_replica == per_replica) {
             let (name, spec) = self.hook_container(&record, index, hook);
-            if let Ok(earlier) = self.container(&name) {
+            if let Ok(earlier) = self.containers.find(&name) {
                 self.remove(&earlier, true, true).await?;
             }
             let runner = self.create(&name, spec)?;
@@ -131,7 +133,7 @@ impl Engine {
             )));
         }
         if per_replica || !record.spec.pre_start.iter().any(|hook| hook.per_replica) {
-            self.update(container, |record| record.prepared = true);
+            self.containers.update(container, |record| record.prepared = true);
         }
         Ok(())
     }
@@ -160,7 +162,7 @@ impl Engine {
         }
         // The volumes are the service's; none of them goes with the hook's container.
         spec.mounts.iter_mut().for_each(|mount| mount.anonymous = false);
-        let own_files = self.container_directory(&record.id).join("files");
+        let own_files = self.config.container_directory(&record.id).join("files");
         for (n, file) in spec.files.iter_mut().enumerate() {
             let copy = || own_files.join(n.to_string()).display().to_string();
             let source = Some(file.source.clone().unwrap_or_else(copy));
@@ -184,7 +186,7 @@ impl Engine {
     fn last_words(&self, container: &Container) -> String {
         let selection = Selection { tail: Some(LAST_LINES), ..Selection::default() };
         let mut excerpt = Excerpt::last(KEPT_OUTPUT);
-        if let Ok(mut reader) = Reader::open(&self.log_path(&container.id), &selection) {
+        if let Ok(mut reader) = Reader::open(&self.config.log_path(&container.id), &selection) {
             while let Ok(Some(line)) = reader.next_line() {
                 excerpt.push(line.text);
                 excerpt.push(if line.complete { b"\n" } else { b"" });

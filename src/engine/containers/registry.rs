@@ -1,15 +1,26 @@
 //! Which containers there are, by id and by name, and what nobody may remove since somebody is about to use it.
 
 use super::container::Container;
-use crate::engine::error::EngineError;
+use crate::engine::error::{EngineError, state_error};
+use crate::engine::events::Events;
 use crate::engine::locked;
+use crate::engine::record::{ContainerRecord, Status, Transition};
+use crate::engine::recovery::Kind;
+use crate::engine::state::StateStore;
+use crate::engine::state::journal::Room;
+use crate::image::turns::Turns;
 use indexmap::IndexMap;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex};
 
-/// Every container, oldest first. A name belongs to one container, or to one that is being made.
-#[derive(Default)]
-pub(in crate::engine) struct Containers(Mutex<Known>);
+/// Every container, oldest first, and every change of a record. A name belongs to one container, or to one that is being made.
+pub struct Containers {
+    pub(super) state: Arc<StateStore>,
+    events: Arc<Events>,
+    known: Mutex<Known>,
+    /// Held by whoever runs the `pre_start` hooks of a service.
+    pub(in crate::engine) preparing: Turns,
+}
 
 #[derive(Default)]
 struct Known {
@@ -32,7 +43,7 @@ pub(in crate::engine) struct NameReservation<'a> {
 
 impl Drop for NameReservation<'_> {
     fn drop(&mut self) {
-        let mut known = locked(&self.containers.0);
+        let mut known = locked(&self.containers.known);
         if known.by_name.get(&self.name) == Some(&Holder::Reserved) {
             known.by_name.remove(&self.name);
         }
@@ -40,12 +51,16 @@ impl Drop for NameReservation<'_> {
 }
 
 impl Containers {
-    pub fn all(&self) -> Vec<Arc<Container>> {
-        locked(&self.0).by_id.values().cloned().collect()
+    pub(in crate::engine) fn new(state: Arc<StateStore>, events: Arc<Events>) -> Self {
+        Containers { state, events, known: Mutex::default(), preparing: Turns::default() }
     }
 
-    pub fn contains(&self, id: &str) -> bool {
-        locked(&self.0).by_id.contains_key(id)
+    pub fn all(&self) -> Vec<Arc<Container>> {
+        locked(&self.known).by_id.values().cloned().collect()
+    }
+
+    pub(in crate::engine) fn contains(&self, id: &str) -> bool {
+        locked(&self.known).by_id.contains_key(id)
     }
 
     /// A container by its name, its id or the beginning of its id.
@@ -53,7 +68,15 @@ impl Containers {
     /// # Errors
     /// When there is none, or an abbreviation means several.
     pub fn find(&self, name: &str) -> Result<Arc<Container>, EngineError> {
-        let known = locked(&self.0);
+        let name = name.trim_start_matches('/');
+        self.find_known(name).or_else(|error| {
+            self.state.refuse_unknown(Kind::Container, name)?;
+            Err(error)
+        })
+    }
+
+    fn find_known(&self, name: &str) -> Result<Arc<Container>, EngineError> {
+        let known = locked(&self.known);
         if let Some(container) = known.by_id.get(name) {
             return Ok(container.clone());
         }
@@ -74,8 +97,8 @@ impl Containers {
     ///
     /// # Errors
     /// When another has it.
-    pub fn reserve(&self, name: &str) -> Result<NameReservation<'_>, EngineError> {
-        let mut known = locked(&self.0);
+    pub(in crate::engine) fn reserve(&self, name: &str) -> Result<NameReservation<'_>, EngineError> {
+        let mut known = locked(&self.known);
         match known.by_name.get(name) {
             Some(Holder::Container(id)) => {
                 Err(EngineError::Conflict(format!("the name {name} is taken by the container {}", &id[..12.min(id.len())])))
@@ -91,23 +114,23 @@ impl Containers {
     }
 
     /// Makes a new container known, by the name that it has reserved.
-    pub fn insert(&self, container: Arc<Container>, name: NameReservation<'_>) {
-        let mut known = locked(&self.0);
+    pub(in crate::engine) fn insert(&self, container: Arc<Container>, name: NameReservation<'_>) {
+        let mut known = locked(&self.known);
         known.by_name.insert(name.name.clone(), Holder::Container(container.id.clone()));
         known.by_id.insert(container.id.clone(), container);
     }
 
     /// Makes a container of an earlier engine known. Of two of one name, which an older version could make, the first has it.
-    pub fn restore(&self, container: Arc<Container>) {
+    pub(in crate::engine) fn restore(&self, container: Arc<Container>) {
         let name = container.name();
-        let mut known = locked(&self.0);
+        let mut known = locked(&self.known);
         known.by_name.entry(name).or_insert_with(|| Holder::Container(container.id.clone()));
         known.by_id.insert(container.id.clone(), container);
     }
 
     /// Gives a container the name that was reserved for it, and frees its old one.
-    pub fn rename(&self, container: &Container, old: &str, name: NameReservation<'_>) {
-        let mut known = locked(&self.0);
+    pub(in crate::engine) fn rename(&self, container: &Container, old: &str, name: NameReservation<'_>) {
+        let mut known = locked(&self.known);
         let holder = Holder::Container(container.id.clone());
         if known.by_name.get(old) == Some(&holder) {
             known.by_name.remove(old);
@@ -116,13 +139,95 @@ impl Containers {
     }
 
     /// Forgets a container, and frees its name.
-    pub fn remove(&self, container: &Container) {
+    pub(in crate::engine) fn remove(&self, container: &Container) {
         let name = container.name();
-        let mut known = locked(&self.0);
+        let mut known = locked(&self.known);
         known.by_id.shift_remove(&container.id);
         if known.by_name.get(&name) == Some(&Holder::Container(container.id.clone())) {
             known.by_name.remove(&name);
         }
+    }
+}
+
+impl Containers {
+    /// Keeps a record of what has happened already. Where the disk is full, it is in memory until there is room.
+    fn keep_what_happened(&self, record: &ContainerRecord, room: Room) {
+        if let Err(error) = self.state.journal.put_anyway(&format!("container/{}", record.id), record, room) {
+            tracing::error!("writing the state of container {}: {error}; it is written when that can be", record.name);
+            self.state.owing.notify_one();
+        }
+    }
+
+    /// Changes a container's record, keeps it, and wakes whoever waits for it. What was removed is not kept. On a full disk the
+    /// end of a container is written, and everything else is in memory until there is room.
+    pub(in crate::engine) fn update<T>(&self, container: &Container, change: impl FnOnce(&mut ContainerRecord) -> T) -> T {
+        let result = {
+            let mut record = locked(&container.record);
+            let was_alive = record.state.status().is_alive();
+            let result = change(&mut record);
+            let ends = was_alive && !record.state.status().is_alive();
+            if record.state.status() != Status::Removing {
+                self.keep_what_happened(&record, if ends { Room::Ending } else { Room::Ordinary });
+            }
+            result
+        };
+        container.changed.send_modify(|count| *count += 1);
+        result
+    }
+
+    /// Notes what has happened to a container, and emits Docker's events of it.
+    pub(in crate::engine) fn transition(&self, container: &Container, transition: &Transition<'_>) {
+        self.update(container, |record| record.apply(transition));
+        self.emit_transition(container, transition);
+    }
+
+    pub(in crate::engine) fn emit_transition(&self, container: &Container, transition: &Transition<'_>) {
+        for (action, attributes) in transition.events() {
+            self.emit(container, action, &attributes);
+        }
+    }
+
+    /// A container could not be stopped: as long as it runs, it is restarted as before.
+    pub(in crate::engine) fn take_back_stop(&self, container: &Container, was_stopped: bool) {
+        self.update(container, |record| {
+            record.restart_begun = false;
+            if record.state.status().is_alive() {
+                record.stopped_by_user = was_stopped;
+            }
+        });
+    }
+
+    /// Changes a container's record as a user has asked for, and wakes whoever waits for it.
+    ///
+    /// # Errors
+    /// The disk's, or that it was removed meanwhile; nothing is changed then.
+    pub(in crate::engine) fn change<T>(
+        &self,
+        container: &Container,
+        change: impl FnOnce(&mut ContainerRecord) -> T,
+    ) -> Result<T, EngineError> {
+        let result = {
+            let mut record = locked(&container.record);
+            if record.state.status() == Status::Removing {
+                return Err(EngineError::no_container(&record.name));
+            }
+            let mut changed = record.clone();
+            let result = change(&mut changed);
+            self.state.journal.put_within(&format!("container/{}", container.id), &changed, Room::Ending).map_err(state_error)?;
+            *record = changed;
+            result
+        };
+        container.changed.send_modify(|count| *count += 1);
+        Ok(result)
+    }
+
+    pub(in crate::engine) fn emit(&self, container: &Container, action: &str, extra: &[(&str, String)]) {
+        let record = locked(&container.record);
+        let mut attributes = record.spec.labels.clone();
+        attributes.insert("image".into(), record.spec.image.clone());
+        attributes.insert("name".into(), record.name.clone());
+        attributes.extend(extra.iter().map(|(k, v)| ((*k).to_string(), v.clone())));
+        self.events.emit("container", action, &record.id, attributes);
     }
 }
 
@@ -197,9 +302,15 @@ mod tests {
         Container::new(serde_json::from_str(&text).expect("record"))
     }
 
+    fn registry(directory: &std::path::Path) -> Containers {
+        let config = crate::engine::Config { data_root: directory.into(), run_root: directory.into() };
+        Containers::new(Arc::new(StateStore::open(Arc::new(config)).expect("journal")), Arc::default())
+    }
+
     #[test]
     fn a_name_has_one_holder() {
-        let containers = Containers::default();
+        let directory = tempfile::tempdir().expect("directory");
+        let containers = registry(directory.path());
         let reserved = containers.reserve("a").expect("free");
         assert!(matches!(containers.reserve("a"), Err(EngineError::Conflict(_))));
         assert!(containers.find("a").is_err(), "there is no container yet");
@@ -220,7 +331,8 @@ mod tests {
 
     #[test]
     fn of_two_with_one_name_the_first_has_it() {
-        let containers = Containers::default();
+        let directory = tempfile::tempdir().expect("directory");
+        let containers = registry(directory.path());
         containers.restore(container("one", "same"));
         containers.restore(container("two", "same"));
         assert_eq!(containers.find("same").expect("container").id, "one");

@@ -1,8 +1,10 @@
 //! What a container shares with others that run: namespaces, and volumes that one of them has mounted.
 
+use super::registry::Containers;
 use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, MountKind, MountSpec, Sharing};
-use crate::engine::{Container, Engine, locked};
+use crate::engine::volumes::Volumes;
+use crate::engine::{Container, locked};
 use crate::runtime::control::Request;
 use crate::runtime::launch::Join;
 use std::collections::BTreeSet;
@@ -27,7 +29,7 @@ pub(in crate::engine) struct SharedMount {
     pub mount: Arc<OwnedFd>,
 }
 
-impl Engine {
+impl Volumes {
     /// Volumes of a container that are file systems of their own, which the first who uses them mounts. In order, so that two
     /// containers never wait for each other.
     pub(in crate::engine) fn own_file_systems(&self, record: &ContainerRecord) -> BTreeSet<String> {
@@ -54,8 +56,8 @@ impl Engine {
     pub(in crate::engine) async fn shared_mounts(&self, record: &ContainerRecord) -> Result<Vec<SharedMount>, EngineError> {
         let mut shared = Vec::new();
         if let Some(id) = record.spec.ipc.container() {
-            let other = self.container(id)?;
-            let found = self.mount_of(record, &other, Path::new(SHM), PathBuf::from(SHM)).await;
+            let other = self.containers.find(id)?;
+            let found = mount_of(record, &other, Path::new(SHM), PathBuf::from(SHM)).await;
             shared.push(found.map_err(|error| match error {
                 EngineError::NotRunning { name: other } => EngineError::Start {
                     name: record.name.clone(),
@@ -73,9 +75,9 @@ impl Engine {
                 let runs = other.id != record.id && other.state.pid != 0 && other.state.status().is_alive();
                 runs.then(|| PathBuf::from(&theirs.target))
             };
-            let candidates = self.containers().into_iter();
+            let candidates = self.containers.all().into_iter();
             for (other, theirs) in candidates.filter_map(|other| other.with_record(has).map(|theirs| (other, theirs))) {
-                match self.mount_of(record, &other, &theirs, PathBuf::from(&mount.target)).await {
+                match mount_of(record, &other, &theirs, PathBuf::from(&mount.target)).await {
                     Ok(found) => {
                         shared.push(found);
                         break;
@@ -89,51 +91,52 @@ impl Engine {
         }
         Ok(shared)
     }
+}
 
-    /// A mount of another container, as its monitor keeps it. It is not looked up in the other's mount namespace, where a symlink
-    /// could be in its place.
-    async fn mount_of(
-        &self,
-        record: &ContainerRecord,
-        other: &Container,
-        theirs: &Path,
-        destination: PathBuf,
-    ) -> Result<SharedMount, EngineError> {
-        let failed = |why: &str| EngineError::Start {
-            name: record.name.clone(),
-            message: format!("it shares {} with {}, which {why}", theirs.display(), other.name()),
-            code: 128,
-        };
-        let gone = EngineError::NotRunning { name: other.name() };
-        let Some(link) = other.link() else { return Err(gone) };
-        let (sender, receiver) = oneshot::channel();
-        {
-            // Requests and those who wait for the answers are in the same order.
-            let mut live = locked(&other.live);
-            if !live.keeps_mounts {
-                return Err(failed("an earlier version of wharf has started: restart it"));
-            }
-            if link.send(&Request::Mount(theirs.to_path_buf()), &[]).is_err() {
-                return Err(gone);
-            }
-            live.mounts.push_back(sender);
+/// A mount of another container, as its monitor keeps it. It is not looked up in the other's mount namespace, where a symlink
+/// could be in its place.
+async fn mount_of(
+    record: &ContainerRecord,
+    other: &Container,
+    theirs: &Path,
+    destination: PathBuf,
+) -> Result<SharedMount, EngineError> {
+    let failed = |why: &str| EngineError::Start {
+        name: record.name.clone(),
+        message: format!("it shares {} with {}, which {why}", theirs.display(), other.name()),
+        code: 128,
+    };
+    let gone = EngineError::NotRunning { name: other.name() };
+    let Some(link) = other.link() else { return Err(gone) };
+    let (sender, receiver) = oneshot::channel();
+    {
+        // Requests and those who wait for the answers are in the same order.
+        let mut live = locked(&other.live);
+        if !live.keeps_mounts {
+            return Err(failed("an earlier version of wharf has started: restart it"));
         }
-        let answer = tokio::time::timeout(MONITOR_TIMEOUT, receiver).await.map_err(|_| failed("does not answer"))?;
-        // Its end has ended the question.
-        let Ok(answer) = answer else { return Err(gone) };
-        let fds: [OwnedFd; 2] = match answer.try_into() {
-            Ok(fds) => fds,
-            // A container that is ending has no mount namespace any more.
-            Err(_) => {
-                let ended = other.wait_until(|record| !record.state.status().has_process());
-                let ends = tokio::time::timeout(END_MAY_TAKE, ended).await.is_ok();
-                return Err(if ends { gone } else { failed("has it no more") });
-            }
-        };
-        let [namespace, mount] = fds.map(Arc::new);
-        Ok(SharedMount { destination, namespace, mount })
+        if link.send(&Request::Mount(theirs.to_path_buf()), &[]).is_err() {
+            return Err(gone);
+        }
+        live.mounts.push_back(sender);
     }
+    let answer = tokio::time::timeout(MONITOR_TIMEOUT, receiver).await.map_err(|_| failed("does not answer"))?;
+    // Its end has ended the question.
+    let Ok(answer) = answer else { return Err(gone) };
+    let fds: [OwnedFd; 2] = match answer.try_into() {
+        Ok(fds) => fds,
+        // A container that is ending has no mount namespace any more.
+        Err(_) => {
+            let ended = other.wait_until(|record| !record.state.status().has_process());
+            let ends = tokio::time::timeout(END_MAY_TAKE, ended).await.is_ok();
+            return Err(if ends { gone } else { failed("has it no more") });
+        }
+    };
+    let [namespace, mount] = fds.map(Arc::new);
+    Ok(SharedMount { destination, namespace, mount })
+}
 
+impl Containers {
     /// Opens what a container shares of others: they must run.
     pub(in crate::engine) fn shared_namespaces(
         &self,
@@ -143,7 +146,7 @@ impl Engine {
         for (sharing, what, join) in [(&record.spec.ipc, "IPC namespace", Join::Ipc), (&record.spec.pid, "processes", Join::Pid)]
         {
             let Some(id) = sharing.container() else { continue };
-            let other = self.container(id)?;
+            let other = self.find(id)?;
             let failed = |message: String| EngineError::Start { name: record.name.clone(), message, code: 128 };
             let gone = || failed(format!("it shares the {what} of {}, which is not running", other.name()));
             let pid_now = || other.with_record(|record| record.state.pid);

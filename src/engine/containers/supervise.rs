@@ -8,7 +8,6 @@ use crate::runtime::control::{Event, Request};
 use crate::runtime::launch::Exit;
 use jiff::Timestamp;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -52,9 +51,9 @@ impl Engine {
                 Ok(None) | Err(_) => {
                     locked(&container.live).link = None;
                     // EOF without an exit: the monitor was killed, and its container ends with it.
-                    self.end_group(&container.group()).await;
+                    self.launcher.groups.end(&container.group()).await;
                     if started.is_none() {
-                        let exit = self.recorded_exit(&container.id).unwrap_or_else(|| Exit::now(137));
+                        let exit = self.config.recorded_exit(&container.id).unwrap_or_else(|| Exit::now(137));
                         self.ended(&container, &exit);
                     }
                     return;
@@ -113,14 +112,9 @@ impl Engine {
     }
 
     fn on_started(self: &Arc<Self>, container: &Arc<Container>, pid: i32, at: Timestamp) {
-        self.transition(container, &Transition::Started { pid, at });
+        self.containers.transition(container, &Transition::Started { pid, at });
         container.dismiss_parting();
-        self.watch_health(container);
-    }
-
-    /// What a monitor has written about the end of a container.
-    pub(in crate::engine) fn recorded_exit(&self, id: &str) -> Option<Exit> {
-        Exit::read(&self.exit_file(id))
+        self.execs.watch_health(container);
     }
 
     /// What happens when a container exits, however that became known: its execs, its health check and, unless it is started
@@ -136,17 +130,17 @@ impl Engine {
             }
         }
         self.execs.container_ended(&container.id);
-        let going_down = self.going_down.load(Ordering::Acquire);
+        let going_down = self.shutdown.host_goes_down();
         let decide = |record: &ContainerRecord| verdict(record, exit, going_down);
         let mut placed = true;
         let verdict = loop {
             let verdict = container.with_record(decide);
             // Its ports are free before anybody can see that it has ended. From then on its place may be that of the next start.
             if placed && !matches!(verdict, Verdict::Restart { .. }) {
-                self.unplace(container);
+                self.networks.unplace(container);
                 placed = false;
             }
-            let noted = self.update(container, |record| {
+            let noted = self.containers.update(container, |record| {
                 // Somebody may have stopped it just now.
                 let stands = decide(record) == verdict;
                 if stands {
@@ -159,7 +153,7 @@ impl Engine {
             }
         };
         container.dismiss_parting();
-        self.emit_transition(container, &Transition::Ended { exit, verdict });
+        self.containers.emit_transition(container, &Transition::Ended { exit, verdict });
         match verdict {
             Verdict::Restart { after, .. } if !going_down => self.restart_after(container, after),
             Verdict::Restart { .. } | Verdict::Stay => {}
@@ -187,7 +181,7 @@ impl Engine {
             locked(&again.live).restart = None;
             tokio::spawn(async move {
                 let Ok(_turn) = again.turn().await else { return };
-                if again.status() != Status::Restarting || this.going_down.load(Ordering::Acquire) {
+                if again.status() != Status::Restarting || this.shutdown.host_goes_down() {
                     return;
                 }
                 if let Err(error) = this.start_locked(&again).await {

@@ -1,8 +1,9 @@
 //! What a container uses, from the kernel's own files: its processes (`top`) and its resources (`stats`).
 
+use crate::engine::Container;
 use crate::engine::error::EngineError;
+use crate::engine::launch::control_groups::Groups;
 use crate::engine::record::Status;
-use crate::engine::{Container, Engine};
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
@@ -60,7 +61,7 @@ pub struct Traffic {
     pub tx_dropped: u64,
 }
 
-impl Engine {
+impl Groups {
     /// The processes of a running container.
     ///
     /// # Errors
@@ -71,14 +72,14 @@ impl Engine {
         }
         let users = names_of_users();
         let booted = booted_at();
-        Ok(self.cgroups.processes(&container.group()).into_iter().filter_map(|pid| process(pid, &users, booted)).collect())
+        Ok(self.hierarchy.processes(&container.group()).into_iter().filter_map(|pid| process(pid, &users, booted)).collect())
     }
 
     /// What a container uses now; nothing for one that does not run.
     pub fn usage(&self, container: &Container) -> Usage {
         let group = container.group();
         let file = |controller: &str, name: &str| {
-            let path = self.cgroups.directory(controller, &group).map(|directory| directory.join(name));
+            let path = self.hierarchy.directory(controller, &group).map(|directory| directory.join(name));
             path.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default()
         };
         let number = |controller: &str, name: &str| -> u64 { file(controller, name).trim().parse().unwrap_or(0) };
@@ -92,11 +93,11 @@ impl Engine {
             processors: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
             processes: number("pids", "pids.current"),
             processes_limit: number("pids", "pids.max"),
-            networks: self.traffic(container),
+            networks: traffic_of(container),
             ..Usage::default()
         };
         let limit;
-        if self.cgroups.is_v2() {
+        if self.hierarchy.is_v2() {
             let cpu = file("", "cpu.stat");
             usage.cpu_total = keyed(&cpu, "usage_usec") * 1000;
             usage.cpu_user = keyed(&cpu, "user_usec") * 1000;
@@ -119,14 +120,14 @@ impl Engine {
         usage.memory_limit = if limit == 0 { host_memory } else { limit.min(host_memory) };
         usage
     }
+}
 
-    fn traffic(&self, container: &Container) -> Vec<(String, Traffic)> {
-        let (pid, own) = container.with_record(|record| (record.state.pid, record.spec.network_mode.has_own_namespace()));
-        if pid == 0 || !own {
-            return Vec::new();
-        }
-        traffic(&fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default())
+fn traffic_of(container: &Container) -> Vec<(String, Traffic)> {
+    let (pid, own) = container.with_record(|record| (record.state.pid, record.spec.network_mode.has_own_namespace()));
+    if pid == 0 || !own {
+        return Vec::new();
     }
+    traffic(&fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default())
 }
 
 fn names_of_users() -> HashMap<u32, String> {

@@ -8,12 +8,10 @@ use crate::engine::record::{
 use crate::engine::{Container, Engine, locked};
 use crate::image::build::mounts::Mounted;
 use crate::image::build::{Host, Later, Ran, Report, Request, Run, files::Contents, solve};
-use crate::image::prune::Pruned;
 use crate::image::turns::Turns;
 use crate::image::{ChainId, Image, ImageError, ImageRef, Store};
 use crate::logs::reader::{Reader, Selection};
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// The end of the ids of builds' containers and of their network (`wharf-build` and a zero). These are in no list and in no event,
 /// and a new engine removes what an old one has left: their directories' own names tell it, whatever else is lost.
@@ -32,6 +30,17 @@ pub(in crate::engine) fn new_build_id() -> std::io::Result<String> {
     Ok(crate::random::hex::<20>()? + ID_END)
 }
 
+/// What builds share.
+#[derive(Default)]
+pub(super) struct Builds {
+    /// Held by whoever makes a step that another build may want as well.
+    steps: Turns,
+    /// Digests of what builds have copied.
+    contents: Contents,
+    /// How many steps are on the builds' network.
+    network_users: Mutex<usize>,
+}
+
 impl Engine {
     /// Builds an image.
     ///
@@ -42,61 +51,21 @@ impl Engine {
         Ok(solve::build(host, request, report).await?)
     }
 
-    /// Whether a container is a build's step.
-    pub fn is_build_step(container: &Container) -> bool {
-        is_build_id(&container.id)
-    }
-
     /// Removes the steps of builds that died with an earlier engine.
     pub(in crate::engine) async fn remove_build_steps(self: &Arc<Self>) {
-        for container in self.containers().into_iter().filter(|container| Engine::is_build_step(container)) {
+        for container in self.containers.all().into_iter().filter(|container| container.is_build_step()) {
             if let Err(error) = self.remove(&container, true, true).await {
                 tracing::warn!("removing the step of a build: {error}");
             }
         }
-        let _ = self.remove_network(NETWORK);
-    }
-
-    /// Removes what no image and no container needs; with `all`, the images that no container uses; with `builds`, what builds
-    /// remember.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub async fn prune_images(self: &Arc<Self>, all: bool, builds: bool) -> Result<(Vec<String>, Pruned), EngineError> {
-        self.check_prunable()?;
-        let mut removed = Vec::new();
-        let (mut used_images, mut used_layers) = (HashSet::new(), HashSet::new());
-        for container in self.containers() {
-            container.with_record(|record| {
-                used_images.insert(record.image_id.clone());
-                used_layers.extend(record.all_layers().cloned());
-            });
-        }
-        for (name, image) in self.images.list()? {
-            if all && !used_images.contains(image.id.as_str()) {
-                self.images.remove(&name, &|layer| used_layers.contains(layer))?;
-                removed.push(name.familiar());
-            }
-        }
-        for image in self.images.unnamed()?.iter().filter(|image| !used_images.contains(image.id.as_str())) {
-            self.images.remove_unnamed(image, &|layer| used_layers.contains(layer))?;
-            removed.push(image.id.to_string());
-        }
-        let store = self.images.clone();
-        let pruned = tokio::task::spawn_blocking(move || {
-            if builds {
-                store.forget_builds()?;
-            }
-            store.prune(&used_layers)
-        });
-        Ok((removed, pruned.await.map_err(|e| EngineError::Invalid(e.to_string()))??))
+        let _ = self.networks.remove(NETWORK);
     }
 
     /// Counts a user of the builds' network in, and makes it for the first.
     fn enter_build_network(self: &Arc<Self>) -> Result<NetworkUse, EngineError> {
-        let mut users = locked(&self.build_network_users);
-        if *users == 0 && self.network(NETWORK).is_err() {
-            self.create_network(&NewNetwork { name: NETWORK.into(), of_builds: true, ..NewNetwork::default() })?;
+        let mut users = locked(&self.images.builds.network_users);
+        if *users == 0 && self.networks.find(NETWORK).is_err() {
+            self.networks.create(&NewNetwork { name: NETWORK.into(), of_builds: true, ..NewNetwork::default() })?;
         }
         *users += 1;
         Ok(NetworkUse { engine: self.clone() })
@@ -110,10 +79,10 @@ struct NetworkUse {
 
 impl Drop for NetworkUse {
     fn drop(&mut self) {
-        let mut users = locked(&self.engine.build_network_users);
+        let mut users = locked(&self.engine.images.builds.network_users);
         *users -= 1;
         if *users == 0 {
-            let _ = self.engine.remove_network(NETWORK);
+            let _ = self.engine.networks.remove(NETWORK);
         }
     }
 }
@@ -128,33 +97,34 @@ struct BuildHost {
 
 impl Host for BuildHost {
     fn store(&self) -> Arc<Store> {
-        self.engine.images.clone()
+        self.engine.images.store.clone()
     }
 
     fn contents(&self) -> &Contents {
-        &self.engine.contents
+        &self.engine.images.builds.contents
     }
 
     fn turns(&self) -> &Turns {
-        &self.engine.steps
+        &self.engine.images.builds.steps
     }
 
     fn image<'a>(&'a self, name: &'a ImageRef, newest: bool) -> Later<'a, Image> {
         Box::pin(async move {
-            if !newest && let Some((_, image)) = self.engine.images.find_loosely(&name.familiar())? {
+            if !newest && let Some((_, image)) = self.engine.images.store.find_loosely(&name.familiar())? {
                 return Ok(image);
             }
             let (sender, _ignored) = tokio::sync::mpsc::unbounded_channel();
-            match self.engine.pull(&name.familiar(), sender).await {
+            match self.engine.images.pull(&name.familiar(), sender).await {
                 Ok(()) => {}
                 // What is here serves where the registry does not answer.
-                Err(error) => match self.engine.images.find(name)? {
+                Err(error) => match self.engine.images.store.find(name)? {
                     Some(image) => return Ok(image),
                     None => return Err(ImageError::Build(error.to_string())),
                 },
             }
             self.engine
                 .images
+                .store
                 .find(name)?
                 .ok_or_else(|| ImageError::Build(format!("the image {} is gone again", name.familiar())))
         })
@@ -229,9 +199,9 @@ impl Engine {
         }
         let container = self.create_step(spec, step.layers)?;
         let guard = StepGuard { engine: self.clone(), container: container.clone(), network };
-        let log = self.log_path(&container.id);
+        let log = self.config.log_path(&container.id);
         let directory = log.parent().unwrap_or(&log).to_path_buf();
-        let watch = self.watch_log(&directory).map_err(|e| EngineError::Invalid(format!("watching a log: {e}")))?;
+        let watch = self.events.logs.watch(&directory).map_err(|e| EngineError::Invalid(format!("watching a log: {e}")))?;
         let mut reader = Reader::open(&log, &Selection::default()).map_err(EngineError::io("reading a step's output"))?;
         self.start(&container).await?;
         let mut changes = container.changed.subscribe();
@@ -257,8 +227,10 @@ impl Engine {
             (step.output)(&partial);
         }
         let code = container.record().state.exit_code;
-        let draft = self.images.draft()?;
-        draft.take(&self.container_directory(&container.id).join("upper")).map_err(EngineError::io("taking a step's files"))?;
+        let draft = self.images.store.draft()?;
+        draft
+            .take(&self.config.container_directory(&container.id).join("upper"))
+            .map_err(EngineError::io("taking a step's files"))?;
         drop(watch);
         drop(guard);
         Ok(Ran { code, draft })
@@ -288,6 +260,6 @@ impl Engine {
             replaces: None,
         };
         let name = self.containers.reserve(&record.name)?;
-        self.keep_record(record, name, || "making the container of a step".into())
+        self.containers.keep(record, name, || "making the container of a step".into())
     }
 }

@@ -1,3 +1,147 @@
-//! What the engine does with images.
+//! The images of the engine: pulled, removed, pruned. What a build needs of it: [`build`].
 
 pub(super) mod build;
+
+use super::containers::registry::Containers;
+use super::error::EngineError;
+use super::events::Events;
+use super::projects::{Progress, ProgressSender};
+use super::record::ContainerRecord;
+use super::state::StateStore;
+use crate::image::prune::Pruned;
+use crate::image::registry::Registry;
+use crate::image::turns::Turns;
+use crate::image::{ChainId, Image, ImageError, ImageRef, Progress as PullProgress, Store};
+use build::Builds;
+use indexmap::IndexMap;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// The store of images, and the way to registries.
+pub struct Images {
+    pub store: Arc<Store>,
+    pub registry: Registry,
+    state: Arc<StateStore>,
+    events: Arc<Events>,
+    containers: Arc<Containers>,
+    /// Held by whoever pulls an image: another who wants the same one waits, and finds it there.
+    pulls: Turns,
+    builds: Builds,
+}
+
+impl Images {
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(super) fn open(state: Arc<StateStore>, events: Arc<Events>, containers: Arc<Containers>) -> Result<Self, EngineError> {
+        Ok(Images {
+            store: Arc::new(Store::open(&state.config.data_root.join("images"))?),
+            registry: Registry::new()?,
+            state,
+            events,
+            containers,
+            pulls: Turns::default(),
+            builds: Builds::default(),
+        })
+    }
+
+    /// The image that a reference means here.
+    ///
+    /// # Errors
+    /// When it is not here.
+    pub fn find(&self, reference: &str) -> Result<(Option<ImageRef>, Image), EngineError> {
+        self.store.find_loosely(reference)?.ok_or_else(|| EngineError::NoSuch { what: "image", name: reference.into() })
+    }
+
+    /// Pulls an image; two who want the same one wait for each other.
+    ///
+    /// # Errors
+    /// The registry's or the disk's.
+    pub async fn pull(&self, image: &str, progress: ProgressSender) -> Result<(), EngineError> {
+        let name: ImageRef = image.parse().map_err(ImageError::from)?;
+        let _turn = self.pulls.take(&name.to_string()).await;
+        let shown = image.to_string();
+        let report = Arc::new(move |event: PullProgress| {
+            let PullProgress::Layer { id, status, current, total } = event;
+            let _ = progress.send(Progress::Layer { image: shown.clone(), id, status: status.into(), current, total });
+        });
+        self.registry.pull(&self.store, &name, report).await?;
+        self.events.emit("image", "pull", &name.familiar(), IndexMap::new());
+        Ok(())
+    }
+
+    /// Removes an image's name, and its content where nothing else needs it.
+    ///
+    /// # Errors
+    /// When it is not here, or is the last name of what a container uses.
+    pub fn remove(&self, reference: &str) -> Result<(), EngineError> {
+        if let Ok(name) = reference.parse::<ImageRef>()
+            && self.store.forget_left_out(&name)?
+        {
+            self.events.emit("image", "delete", &name.familiar(), IndexMap::new());
+            return Ok(());
+        }
+        let (name, image) = self.find(reference)?;
+        let uses = |record: &ContainerRecord| {
+            record.image_id == image.id.as_str()
+                || record.spec.mounts.iter().any(|m| !m.layers.is_empty() && m.layers == image.layers)
+        };
+        let user = self.containers.all().into_iter().find(|c| c.with_record(uses));
+        if let Some(user) = user
+            && !self.store.list()?.iter().any(|(other, known)| known.id == image.id && Some(other) != name.as_ref())
+        {
+            return Err(EngineError::Conflict(format!("the image {reference} is in use by the container {}", user.name())));
+        }
+        let layers: HashSet<ChainId> = self
+            .containers
+            .all()
+            .iter()
+            .flat_map(|c| c.with_record(|record| record.all_layers().cloned().collect::<Vec<_>>()))
+            .collect();
+        // Where it cannot be told what needs them, every layer stays.
+        let uncertain = self.state.check_prunable().is_err();
+        let is_used = |layer: &ChainId| uncertain || layers.contains(layer);
+        match &name {
+            Some(name) => self.store.remove(name, &is_used)?,
+            None => self.store.remove_unnamed(&image, &is_used)?,
+        }
+        self.events.emit("image", "delete", &name.map_or_else(|| image.id.to_string(), |name| name.familiar()), IndexMap::new());
+        Ok(())
+    }
+
+    /// Removes what no image and no container needs; with `all`, the images that no container uses; with `builds`, what builds
+    /// remember.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn prune(&self, all: bool, builds: bool) -> Result<(Vec<String>, Pruned), EngineError> {
+        self.state.check_prunable()?;
+        let mut removed = Vec::new();
+        let (mut used_images, mut used_layers) = (HashSet::new(), HashSet::new());
+        for container in self.containers.all() {
+            container.with_record(|record| {
+                used_images.insert(record.image_id.clone());
+                used_layers.extend(record.all_layers().cloned());
+            });
+        }
+        for (name, image) in self.store.list()? {
+            if all && !used_images.contains(image.id.as_str()) {
+                self.store.remove(&name, &|layer| used_layers.contains(layer))?;
+                removed.push(name.familiar());
+            }
+        }
+        for image in self.store.unnamed()?.iter().filter(|image| !used_images.contains(image.id.as_str())) {
+            self.store.remove_unnamed(image, &|layer| used_layers.contains(layer))?;
+            removed.push(image.id.to_string());
+        }
+        let store = self.store.clone();
+        let pruned = tokio::task::spawn_blocking(move || {
+            if builds {
+                store.forget_builds()?;
+            }
+            store.prune(&used_layers)
+        });
+        Ok((removed, pruned.await.map_err(|e| EngineError::Invalid(e.to_string()))??))
+    }
+}

@@ -1,17 +1,17 @@
 //! Where a container's control group is: below `/wharf`, in the scope that systemd has delegated, or where its service says.
 
-use crate::engine::Engine;
 use crate::engine::error::EngineError;
+use crate::engine::numbers::Numbers;
 use crate::engine::process::lifecycle::WhenIdle;
 use crate::engine::record::ContainerRecord;
 use crate::runtime::cgroup::{Frozen, Hierarchy};
 use crate::runtime::scope::Scope;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An engine's part of the control groups, where systemd wants it to have one. An engine that a command has started goes there
 /// itself: in its user's session it would end with that. One that systemd has started stays in its service.
-pub(in crate::engine) fn delegated(cgroups: &Hierarchy, name: &str, when_idle: WhenIdle) -> Option<Scope> {
+fn delegated(cgroups: &Hierarchy, name: &str, when_idle: WhenIdle) -> Option<Scope> {
     let opened = Scope::open(cgroups, name).and_then(|mut scope| {
         if let Some(scope) = scope.as_mut().filter(|_| when_idle == WhenIdle::Leave) {
             scope.enter()?;
@@ -33,19 +33,37 @@ fn is_slice(parent: &str) -> bool {
 const TRIES: u32 = 400;
 const PAUSE: Duration = Duration::from_millis(5);
 
-impl Engine {
+/// The control groups of an engine's containers.
+pub(crate) struct Groups {
+    pub(in crate::engine) hierarchy: Hierarchy,
+    /// The part of it that systemd has delegated, where it does.
+    pub(in crate::engine) scope: Option<Scope>,
+    numbers: Arc<Numbers>,
+}
+
+impl Groups {
+    /// Finds the hierarchy, and asks systemd for a part of it.
+    ///
+    /// # Errors
+    /// When there is none that can be written.
+    pub(in crate::engine) fn open(name: &str, when_idle: WhenIdle, numbers: Arc<Numbers>) -> Result<Self, EngineError> {
+        let hierarchy = Hierarchy::find().map_err(EngineError::io("finding the control groups"))?;
+        let scope = delegated(&hierarchy, name, when_idle);
+        if scope.is_none() {
+            hierarchy.make_parents().map_err(|e| EngineError::Invalid(e.to_string()))?;
+        }
+        Ok(Groups { hierarchy, scope, numbers })
+    }
+
     /// The control group of a container that is about to start: `None` for the one that its id and its service say. With it
     /// comes the scope that it has alone, in a slice; that has to be held until the container runs.
-    pub(in crate::engine) fn choose_control_group(
-        &self,
-        record: &ContainerRecord,
-    ) -> Result<(Option<String>, Option<Scope>), EngineError> {
-        let (Some(shared), Hierarchy::V2(point)) = (&self.scope, &self.cgroups) else { return Ok((None, None)) };
+    pub(in crate::engine) fn choose(&self, record: &ContainerRecord) -> Result<(Option<String>, Option<Scope>), EngineError> {
+        let (Some(shared), Hierarchy::V2(point)) = (&self.scope, &self.hierarchy) else { return Ok((None, None)) };
         match record.spec.cgroup_parent.as_deref().map(|parent| parent.trim_matches('/')) {
             None => Ok((Some(shared.group_of(&record.id)), None)),
             Some(slice) if is_slice(slice) => {
                 // An earlier one of the same container may not have ended yet.
-                let turn = self.next_number.fetch_add(1, Ordering::Relaxed);
+                let turn = self.numbers.next();
                 let unit = format!("wharf-{}-{turn:x}.scope", &record.id[..12]);
                 let own = Scope::request(point, slice, &unit).map_err(|error| EngineError::Start {
                     name: record.name.clone(),
@@ -59,35 +77,35 @@ impl Engine {
     }
 
     /// Where a container's group may be of which nobody knows that.
-    pub(in crate::engine) fn stray_groups(&self, id: &str) -> impl Iterator<Item = String> + use<> {
+    pub(in crate::engine) fn strays(&self, id: &str) -> impl Iterator<Item = String> + use<> {
         [Some(id.to_string()), self.scope.as_ref().map(|scope| scope.group_of(id))].into_iter().flatten()
     }
 
     /// Ends and removes what is left of a container that nobody knows any more.
-    pub(in crate::engine) fn remove_stray_groups(&self, id: &str) {
-        for group in self.stray_groups(id) {
+    pub(in crate::engine) fn remove_strays(&self, id: &str) {
+        for group in self.strays(id) {
             for _ in 0..TRIES {
-                if self.cgroups.remove(&group) {
+                if self.hierarchy.remove(&group) {
                     break;
                 }
-                let _ = self.cgroups.set_frozen(&group, Frozen::No);
-                self.cgroups.kill(&group);
+                let _ = self.hierarchy.set_frozen(&group, Frozen::No);
+                self.hierarchy.kill(&group);
                 std::thread::sleep(PAUSE);
             }
         }
     }
 
     /// Kills what is left in a container's group, and removes that: a process that was killed takes a moment to be gone.
-    pub(in crate::engine) async fn end_group(&self, group: &str) {
-        if self.cgroups.remove(group) {
+    pub(in crate::engine) async fn end(&self, group: &str) {
+        if self.hierarchy.remove(group) {
             return;
         }
         // What is frozen does not die.
-        let _ = self.cgroups.set_frozen(group, Frozen::No);
+        let _ = self.hierarchy.set_frozen(group, Frozen::No);
         for _ in 0..TRIES {
-            self.cgroups.kill(group);
+            self.hierarchy.kill(group);
             tokio::time::sleep(PAUSE).await;
-            if self.cgroups.remove(group) {
+            if self.hierarchy.remove(group) {
                 return;
             }
         }

@@ -4,16 +4,16 @@ pub(super) mod cdi;
 pub(super) mod control_groups;
 pub mod devices;
 pub(super) mod etc;
+pub(super) mod launcher;
 
+use super::Engine;
 use super::error::EngineError;
 use super::record::{ContainerRecord, MountKind, NetworkMode, Sharing};
-use super::{Engine, locked};
 use crate::runtime::DEFAULT_PATH;
-use crate::runtime::capabilities::Capabilities;
 use crate::runtime::launch::{ImageMount, Launch, LogTarget, Rootfs};
 use crate::runtime::scope::Scope;
 use crate::runtime::spec::{BindMount, Ipc, Resources, Settings};
-use crate::runtime::{pack, seccomp, seccomp_file, spec, targets};
+use crate::runtime::{pack, seccomp_file, spec, targets};
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -46,7 +46,7 @@ impl Engine {
         let mut no_new_privileges = false;
         let mut system_paths = spec.privileged;
         let mut custom = None;
-        let mut apparmor = if spec.privileged { None } else { self.apparmor_profile() };
+        let mut apparmor = if spec.privileged { None } else { self.launcher.apparmor_profile() };
         for option in &spec.security_opt {
             match option.replacen('=', ":", 1).as_str() {
                 "seccomp:unconfined" => unconfined = true,
@@ -88,7 +88,7 @@ impl Engine {
             sysctls.push((name.clone(), value.clone()));
         }
         let image = &record.image;
-        let hostname = self.host_name(record);
+        let hostname = self.containers.host_name(record);
         let (entrypoint, command) = record.entrypoint_and_command();
         let args = [entrypoint, command].concat();
         let user = spec.user.clone().unwrap_or_else(|| image.user.clone());
@@ -165,13 +165,13 @@ impl Engine {
             };
         }
         let oci = serde_json::from_value(oci).map_err(|e| invalid(format!("its configuration is no valid OCI one: {e}")))?;
-        let directory = self.container_directory(&record.id);
+        let directory = self.config.container_directory(&record.id);
         let seccomp = match custom {
             _ if unconfined => Vec::new(),
             Some(path) => {
                 seccomp_file::compile(Path::new(&path), capabilities).map_err(&invalid)?.into_iter().map(pack).collect()
             }
-            None => self.seccomp_program(capabilities),
+            None => self.launcher.seccomp_program(capabilities),
         };
         let mut namespaces = libc::CLONE_NEWNS;
         for (own, flag) in [
@@ -187,14 +187,20 @@ impl Engine {
             clone_flags: namespaces as u64,
             joins: Vec::new(),
             // As Docker has it: the host's with cgroup v1, and for the privileged.
-            cgroup_namespace: spec.cgroup_private.unwrap_or(self.cgroups.is_v2() && !spec.privileged),
+            cgroup_namespace: spec.cgroup_private.unwrap_or(self.launcher.groups.hierarchy.is_v2() && !spec.privileged),
             terminal: spec.tty,
-            cgroup: self.cgroups.clone(),
+            cgroup: self.launcher.groups.hierarchy.clone(),
             group: record.group(),
-            monitors: self.scope.as_ref().map(Scope::monitors),
+            monitors: self.launcher.groups.scope.as_ref().map(Scope::monitors),
             oci,
             rootfs: Rootfs {
-                lower: record.layers.iter().rev().map(|layer| self.images.layer(layer)).chain([self.base_layer()]).collect(),
+                lower: record
+                    .layers
+                    .iter()
+                    .rev()
+                    .map(|layer| self.images.store.layer(layer))
+                    .chain([self.config.base_layer()])
+                    .collect(),
                 upper: directory.join("upper"),
                 work: directory.join("work"),
                 // Each container mounts its own there, in its own mount namespace.
@@ -206,18 +212,18 @@ impl Engine {
             images: mounted.images,
             subpaths: mounted.subpaths,
             shared: Vec::new(),
-            kept: self.kept_mounts(record),
+            kept: self.volumes.kept_mounts(record),
             init: spec.init,
             apparmor,
             seccomp,
             log: LogTarget {
-                path: self.output_path(record),
+                path: self.config.output_path(record),
                 max_size: if spec.log.none { UNKEPT_OUTPUT } else { spec.log.max_size },
                 max_files: if spec.log.none { 2 } else { spec.log.max_files },
             },
             stdin: spec.stdin_open,
-            exit_file: self.exit_file(&record.id),
-            revive: self.revive_arguments(),
+            exit_file: self.config.exit_file(&record.id),
+            revive: self.config.revive_arguments(),
             revive_lock: self.config.run_root.join("revive.lock"),
         })
     }
@@ -228,60 +234,9 @@ impl Engine {
         spec::limits(&resources).map_err(|e| EngineError::Invalid(format!("the limits are not valid: {e}")))
     }
 
-    /// The profile of containers that name none, loaded when the first needs it. Docker's serves where ours cannot be loaded.
-    fn apparmor_profile(&self) -> Option<String> {
-        use crate::runtime::apparmor::{DEFAULT, is_enabled, is_loaded, load_default};
-        let found = || {
-            if !is_enabled() {
-                return None;
-            }
-            match load_default() {
-                Ok(()) => Some(DEFAULT.to_string()),
-                Err(_) if is_loaded(DEFAULT) => Some(DEFAULT.to_string()),
-                Err(error) => {
-                    let other = is_loaded("docker-default").then(|| "docker-default".to_string());
-                    tracing::warn!(
-                        "the AppArmor profile {DEFAULT} cannot be loaded: {error}; containers have {}",
-                        other.as_deref().unwrap_or("none")
-                    );
-                    other
-                }
-            }
-        };
-        self.apparmor.get_or_init(found).clone()
-    }
-
-    /// The layer below every image: empty directories and files where wharf mounts something. Images have most of them, but
-    /// what one lacks would have to be made in each container's own layer, on disk.
-    pub(super) fn base_layer(&self) -> std::path::PathBuf {
-        self.config.data_root.join("base")
-    }
-
-    /// Makes the layer below every image.
-    pub(super) fn make_base_layer(&self) -> Result<(), EngineError> {
-        let base = self.base_layer();
-        let doing = || EngineError::io(format!("making {}", base.display()));
-        for directory in ["dev", "etc", "proc", "sys"] {
-            fs::create_dir_all(base.join(directory)).map_err(doing())?;
-        }
-        for file in ["etc/hostname", "etc/hosts", "etc/resolv.conf"] {
-            fs::File::options().create(true).append(true).open(base.join(file)).map_err(doing())?;
-        }
-        for path in ["", "dev", "etc", "proc", "sys"] {
-            fs::set_permissions(base.join(path), fs::Permissions::from_mode(0o755)).map_err(doing())?;
-        }
-        Ok(())
-    }
-
-    /// The seccomp program for a set of capabilities: compiled once, since almost all containers have the same set.
-    fn seccomp_program(&self, capabilities: Capabilities) -> Vec<[u32; 2]> {
-        let compile = || seccomp::compile(capabilities).into_iter().map(pack).collect();
-        locked(&self.seccomp).entry(capabilities.0).or_insert_with(compile).clone()
-    }
-
     fn rlimits(&self, record: &ContainerRecord) -> Result<Vec<(String, u64, u64)>, EngineError> {
         // The engine raises its own limit of open files; a container gets the one that the engine was started with.
-        let mut limits = vec![("RLIMIT_NOFILE".to_string(), self.nofile.0, self.nofile.1)];
+        let mut limits = vec![("RLIMIT_NOFILE".to_string(), self.launcher.nofile.0, self.launcher.nofile.1)];
         for (name, soft, hard) in &record.spec.ulimits {
             let full = format!("RLIMIT_{}", name.to_ascii_uppercase());
             let known: Result<oci_spec::runtime::PosixRlimitType, _> = serde_json::from_value(full.clone().into());
@@ -302,7 +257,7 @@ impl Engine {
     /// Bind mounts of the container: its own files, volumes and the user's directories; and which take the image's content.
     fn mounts(&self, record: &ContainerRecord) -> Result<Mounts, EngineError> {
         let mut all = Mounts::default();
-        let directory = self.etc_directory(&self.named_as(record).id);
+        let directory = self.config.etc_directory(&self.containers.named_as(record).id);
         for file in ["resolv.conf", "hostname", "hosts"] {
             let destination = format!("/etc/{file}");
             if !record.spec.mounts.iter().any(|m| m.target == destination) && directory.join(file).exists() {
@@ -311,7 +266,7 @@ impl Engine {
                 all.binds.push(BindMount { source: directory.join(file), destination, options, fstype: None });
             }
         }
-        let own_files = self.container_directory(&record.id).join("files");
+        let own_files = self.config.container_directory(&record.id).join("files");
         for (n, file) in record.spec.files.iter().enumerate() {
             let source = file.source.as_ref().map_or_else(|| own_files.join(n.to_string()), std::path::PathBuf::from);
             let options = vec!["bind".into(), "ro".into()];
@@ -324,7 +279,7 @@ impl Engine {
                     return Err(EngineError::Invalid(format!("the subpath `{subpath}` must be a relative path without `..`")));
                 }
                 // Others would share the part of who was first for the whole.
-                if mount.kind == MountKind::Volume && self.is_file_system(&mount.source) {
+                if mount.kind == MountKind::Volume && self.volumes.is_file_system(&mount.source) {
                     return Err(EngineError::Invalid(format!(
                         "the volume {} is a file system of its own and has no subpath `{subpath}` for a container: mount it whole",
                         mount.source
@@ -335,8 +290,8 @@ impl Engine {
             let source = match mount.kind {
                 MountKind::Image => {
                     // overlayfs wants two layers at least; these are empty.
-                    let empty = ["proc", "sys"].map(|empty| self.base_layer().join(empty));
-                    let layers = empty.into_iter().chain(mount.layers.iter().map(|layer| self.images.layer(layer)));
+                    let empty = ["proc", "sys"].map(|empty| self.config.base_layer().join(empty));
+                    let layers = empty.into_iter().chain(mount.layers.iter().map(|layer| self.images.store.layer(layer)));
                     all.images.push(ImageMount { destination: mount.target.clone().into(), layers: layers.collect() });
                     continue;
                 }
@@ -358,8 +313,8 @@ impl Engine {
                     }
                     source
                 }
-                MountKind::Volume if self.volume(&mount.source).is_some_and(|volume| volume.has_device()) => {
-                    let options = self.volume(&mount.source).map(|volume| volume.options).unwrap_or_default();
+                MountKind::Volume if self.volumes.get(&mount.source).is_some_and(|volume| volume.has_device()) => {
+                    let options = self.volumes.get(&mount.source).map(|volume| volume.options).unwrap_or_default();
                     let mounted = driver_mount(&mount.source, &options, mount)?;
                     if mounted.fstype.is_none() && takes_content(mount, &mounted.source) {
                         all.copy_up.push(mount.target.clone());
@@ -368,7 +323,7 @@ impl Engine {
                     continue;
                 }
                 MountKind::Volume => {
-                    let data = self.volume_data(&mount.source);
+                    let data = self.config.volume_data(&mount.source);
                     fs::create_dir_all(&data).map_err(EngineError::io(format!("making the volume {}", mount.source)))?;
                     if takes_content(mount, &data) {
                         all.copy_up.push(mount.target.clone());
@@ -383,6 +338,21 @@ impl Engine {
         }
         Ok(all)
     }
+}
+
+/// Makes the layer below every image.
+pub(super) fn make_base_layer(base: &Path) -> Result<(), EngineError> {
+    let doing = || EngineError::io(format!("making {}", base.display()));
+    for directory in ["dev", "etc", "proc", "sys"] {
+        fs::create_dir_all(base.join(directory)).map_err(doing())?;
+    }
+    for file in ["etc/hostname", "etc/hosts", "etc/resolv.conf"] {
+        fs::File::options().create(true).append(true).open(base.join(file)).map_err(doing())?;
+    }
+    for path in ["", "dev", "etc", "proc", "sys"] {
+        fs::set_permissions(base.join(path), fs::Permissions::from_mode(0o755)).map_err(doing())?;
+    }
+    Ok(())
 }
 
 /// The program of a runtime: wharf's own for none, for `wharf`, and for Docker's default where this host does not have that;

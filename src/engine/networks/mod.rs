@@ -5,22 +5,25 @@ mod flows;
 mod places;
 mod published;
 
-pub(super) use flows::Flows;
+use flows::Flows;
 pub(super) use published::Published;
 
 use super::error::{EngineError, state_error};
 use super::images::build::{is_build_id, new_build_id};
 use super::record::{ContainerRecord, NetworkDriver, NetworkRecord};
 use super::recovery::{Kind, is_id};
-use super::{Container, Engine, locked, new_id};
+use super::{Config, Container, Events, StateStore, locked, new_id};
+use crate::engine::containers::registry::{Containers, Uses};
+use crate::engine::numbers::Numbers;
 use crate::network::address::{self, Pool, Subnet};
-use crate::network::firewall::Wall;
+use crate::network::dns::Names;
+use crate::network::firewall::{Firewall, Wall};
 use crate::network::netlink::Netlink;
 use crate::network::{NetworkError, link};
 use indexmap::IndexMap;
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 /// What a network is made with.
 #[derive(Clone, Debug)]
@@ -199,7 +202,7 @@ fn forward_ipv6() -> std::io::Result<()> {
 }
 
 /// A network by name, id, or the beginning of its id.
-fn find(networks: &IndexMap<String, NetworkRecord>, name: &str) -> Result<NetworkRecord, EngineError> {
+fn find_in(networks: &IndexMap<String, NetworkRecord>, name: &str) -> Result<NetworkRecord, EngineError> {
     networks
         .values()
         .find(|n| n.name == name || n.id == name)
@@ -208,18 +211,81 @@ fn find(networks: &IndexMap<String, NetworkRecord>, name: &str) -> Result<Networ
         .ok_or_else(|| EngineError::NoSuch { what: "network", name: name.into() })
 }
 
-impl Engine {
-    pub fn networks(&self) -> Vec<NetworkRecord> {
-        locked(&self.networks).values().filter(|network| !is_build_id(&network.id)).cloned().collect()
+/// The networks: their records, what of them is in the kernel, and the containers' endpoints on them.
+pub struct Networks {
+    config: Arc<Config>,
+    state: Arc<StateStore>,
+    events: Arc<Events>,
+    containers: Arc<Containers>,
+    numbers: Arc<Numbers>,
+    /// Held while an address is chosen and while a network is made or removed; containers' records are looked at under it.
+    records: Mutex<IndexMap<String, NetworkRecord>>,
+    /// Those that a container which is being made is about to be on.
+    pub(super) uses: Uses,
+    pub(super) firewall: Arc<Firewall>,
+    pub(super) flows: Arc<Flows>,
+    pub(super) names: Arc<Names>,
+}
+
+impl Networks {
+    pub(super) fn new(
+        state: Arc<StateStore>,
+        events: Arc<Events>,
+        containers: Arc<Containers>,
+        numbers: Arc<Numbers>,
+        firewall: Arc<Firewall>,
+    ) -> Self {
+        Networks {
+            config: state.config.clone(),
+            state,
+            events,
+            containers,
+            numbers,
+            records: Mutex::default(),
+            uses: Uses::default(),
+            flows: Flows::new(firewall.clone()),
+            firewall,
+            names: Arc::default(),
+        }
+    }
+
+    /// Takes over what an earlier engine has left: bridges, rules, names. Without networks, too: those of before may have left
+    /// their rules.
+    pub(super) fn restore(&self, records: IndexMap<String, NetworkRecord>) {
+        for network in records.values() {
+            self.names.set_network(&network.id, &network.name, network.internal);
+            if let Err(error) = self.raise_bridge(network) {
+                tracing::error!("{error}");
+            }
+        }
+        if !self.state.is_incomplete() {
+            self.drop_stray_bridges(&records);
+        }
+        if let Err(error) = self.write_walls(&records) {
+            tracing::error!("{error}");
+        }
+        *locked(&self.records) = records;
+    }
+
+    /// The engine ends: what no container needs is taken away.
+    pub(super) fn leave(&self) {
+        self.flows.forget();
+        if locked(&self.records).is_empty() {
+            self.firewall.clear();
+        }
+    }
+
+    pub fn all(&self) -> Vec<NetworkRecord> {
+        locked(&self.records).values().filter(|network| !is_build_id(&network.id)).cloned().collect()
     }
 
     /// A network by name, id, or the beginning of its id.
     ///
     /// # Errors
     /// When there is none.
-    pub fn network(&self, name: &str) -> Result<NetworkRecord, EngineError> {
-        find(&locked(&self.networks), name).or_else(|error| {
-            self.refuse_unknown(Kind::Network, name)?;
+    pub fn find(&self, name: &str) -> Result<NetworkRecord, EngineError> {
+        find_in(&locked(&self.records), name).or_else(|error| {
+            self.state.refuse_unknown(Kind::Network, name)?;
             Err(error)
         })
     }
@@ -228,7 +294,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the name or the subnet is taken, or the kernel refuses.
-    pub fn create_network(&self, new: &NewNetwork) -> Result<NetworkRecord, EngineError> {
+    pub fn create(&self, new: &NewNetwork) -> Result<NetworkRecord, EngineError> {
         let driver = match new.driver.as_str() {
             "" | "bridge" | "default" => NetworkDriver::Bridge,
             "macvlan" => NetworkDriver::Macvlan,
@@ -258,11 +324,11 @@ impl Engine {
         let routes_directory = std::fs::File::open("/sys/class/net").map_err(EngineError::io("opening /sys/class/net"))?;
         let _choosing = nix::fcntl::Flock::lock(routes_directory, nix::fcntl::FlockArg::LockExclusive)
             .map_err(|(_, e)| EngineError::Io { doing: "locking the choice of a subnet".into(), source: e.into() })?;
-        let mut networks = locked(&self.networks);
+        let mut networks = locked(&self.records);
         if networks.values().any(|n| n.name == new.name) {
             return Err(EngineError::Conflict(format!("there is a network `{}` already", new.name)));
         }
-        self.refuse_unknown(Kind::Network, &new.name)?;
+        self.state.refuse_unknown(Kind::Network, &new.name)?;
         let taken_by = |n: &NetworkRecord| n.pools().map(|p| (p.subnet, format!("the network {}", n.name))).collect::<Vec<_>>();
         let mut used: Vec<(Subnet, String)> = networks.values().flat_map(taken_by).collect();
         // On an interface of the host's, containers are in the network that the host itself is in.
@@ -285,9 +351,9 @@ impl Engine {
         networks.insert(record.id.clone(), record.clone());
         let result = self
             .write_walls(&networks)
-            .and_then(|()| self.journal.put(&format!("network/{}", record.id), &record).map_err(state_error));
+            .and_then(|()| self.state.journal.put(&format!("network/{}", record.id), &record).map_err(state_error));
         if result.is_ok() {
-            self.write_network_manifest(&record);
+            self.state.write_network_manifest(&record);
         }
         if let Err(error) = result {
             networks.shift_remove(&record.id);
@@ -295,12 +361,12 @@ impl Engine {
             return Err(error);
         }
         self.names.set_network(&record.id, &record.name, record.internal);
-        self.emit("network", "create", &record.id, [("name".to_string(), record.name.clone())].into());
+        self.events.emit("network", "create", &record.id, [("name".to_string(), record.name.clone())].into());
         Ok(record)
     }
 
     /// Makes the bridge; one that is there already is taken as it is.
-    pub(super) fn raise_bridge(&self, record: &NetworkRecord) -> Result<(), EngineError> {
+    fn raise_bridge(&self, record: &NetworkRecord) -> Result<(), EngineError> {
         if record.driver != NetworkDriver::Bridge {
             return parent_of(record).map(drop);
         }
@@ -310,7 +376,7 @@ impl Engine {
         };
         let netlink = Netlink::route().map_err(failed("opening a netlink socket"))?;
         // Before there is anything in the kernel, so that an engine which no record tells of the network can remove that.
-        std::fs::write(self.raised().join(&record.id), "").map_err(failed("noting it in the run root"))?;
+        std::fs::write(self.config.raised_networks().join(&record.id), "").map_err(failed("noting it in the run root"))?;
         let bridge = record.bridge();
         let mac = record.pools().next().map_or([0x02, 0x42, 0, 0, 0, 1], |pool| link::mac_of(pool.gateway));
         let index =
@@ -337,11 +403,6 @@ impl Engine {
         Ok(())
     }
 
-    /// A file for each network that has something in the kernel. A reboot takes both away.
-    fn raised(&self) -> PathBuf {
-        self.config.run_root.join("networks")
-    }
-
     fn drop_bridge(&self, record: &NetworkRecord) -> Result<(), EngineError> {
         if record.driver != NetworkDriver::Bridge {
             return Ok(());
@@ -350,7 +411,7 @@ impl Engine {
         Ok(self.drop_links(&record.id).map_err(failed)?)
     }
 
-    /// As [`Engine::drop_bridge`] for a network that is not known yet: what cannot be removed is left to the next engine.
+    /// As [`Networks::drop_bridge`] for a network that is not known yet: what cannot be removed is left to the next engine.
     fn drop_half_made(&self, record: &NetworkRecord) {
         if let Err(error) = self.drop_bridge(record) {
             tracing::error!("{error}");
@@ -364,15 +425,15 @@ impl Engine {
             _ => {}
         }
         // What stays behind names a bridge that is gone: the next engine removes it again, which does nothing.
-        let _ = std::fs::remove_file(self.raised().join(id));
+        let _ = std::fs::remove_file(self.config.raised_networks().join(id));
         Ok(())
     }
 
     /// Removes the bridges of networks that no record has: an engine was killed while it made or removed them.
-    pub(super) fn drop_stray_bridges(&self, networks: &IndexMap<String, NetworkRecord>) {
-        for entry in std::fs::read_dir(self.raised()).into_iter().flatten().flatten() {
+    fn drop_stray_bridges(&self, networks: &IndexMap<String, NetworkRecord>) {
+        for entry in std::fs::read_dir(self.config.raised_networks()).into_iter().flatten().flatten() {
             let id = entry.file_name().to_string_lossy().into_owned();
-            let is_known = networks.contains_key(&id) || self.unknown(Kind::Network).iter().any(|unknown| unknown.id == id);
+            let is_known = networks.contains_key(&id) || self.state.unknown(Kind::Network).iter().any(|unknown| unknown.id == id);
             if !is_known && is_id(&id) {
                 tracing::warn!(
                     "the bridge of the network {id} is removed: an engine was killed before it had made or removed it"
@@ -384,7 +445,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn write_walls(&self, networks: &IndexMap<String, NetworkRecord>) -> Result<(), EngineError> {
+    fn write_walls(&self, networks: &IndexMap<String, NetworkRecord>) -> Result<(), EngineError> {
         let bridges = networks.values().filter(|n| n.driver == NetworkDriver::Bridge);
         let wall = |n: &NetworkRecord| Wall {
             bridge: n.bridge(),
@@ -401,37 +462,37 @@ impl Engine {
     ///
     /// # Errors
     /// When a container is on it: the message names it.
-    pub fn remove_network(&self, name: &str) -> Result<(), EngineError> {
-        self.remove_network_unless(name, |record| {
+    pub fn remove(&self, name: &str) -> Result<(), EngineError> {
+        self.remove_unless(name, |record| {
             let uses = |user: &ContainerRecord| user.endpoints.contains_key(&record.id) && user.state.status().is_alive();
             // One that is being started has its addresses already.
             let starts = |user: &Container| {
                 user.with_record(|user| user.endpoints.contains_key(&record.id)) && locked(&user.live).on_networks
             };
-            self.containers().into_iter().find(|user| user.with_record(uses) || starts(user)).map(|user| user.name())
+            self.containers.all().into_iter().find(|user| user.with_record(uses) || starts(user)).map(|user| user.name())
         })
     }
 
     /// Removes a network unless somebody uses it: `user` tells who, while no container can get an address on it.
-    fn remove_network_unless(&self, name: &str, user: impl FnOnce(&NetworkRecord) -> Option<String>) -> Result<(), EngineError> {
-        let mut networks = locked(&self.networks);
-        let record = find(&networks, name).or_else(|error| {
-            self.refuse_unknown(Kind::Network, name)?;
+    fn remove_unless(&self, name: &str, user: impl FnOnce(&NetworkRecord) -> Option<String>) -> Result<(), EngineError> {
+        let mut networks = locked(&self.records);
+        let record = find_in(&networks, name).or_else(|error| {
+            self.state.refuse_unknown(Kind::Network, name)?;
             Err(error)
         })?;
         if let Some(user) = user(&record) {
             return Err(EngineError::Conflict(format!("the network {} is in use by the container {user}", record.name)));
         }
-        self.refuse_use_by_unknown("network", &[&record.name, &record.id])?;
+        self.state.refuse_use_by_unknown("network", &[&record.name, &record.id])?;
         let mut others = networks.clone();
         others.shift_remove(&record.id);
         // In this order: a network without a bridge or a manifest gets one, and one without a record is found again.
         let removed = self.write_walls(&others).and_then(|()| self.drop_bridge(&record)).and_then(|()| {
-            self.remove_network_manifest(&record.id)?;
-            self.journal.delete(&format!("network/{}", record.id)).map_err(state_error)
+            self.state.remove_network_manifest(&record.id)?;
+            self.state.journal.delete(&format!("network/{}", record.id)).map_err(state_error)
         });
         if let Err(error) = removed {
-            self.write_network_manifest(&record);
+            self.state.write_network_manifest(&record);
             if let Err(error) = self.raise_bridge(&record).and_then(|()| self.write_walls(&networks)) {
                 tracing::error!("the network {} is there without its bridge or its rules: {error}", record.name);
             }
@@ -440,33 +501,33 @@ impl Engine {
         *networks = others;
         drop(networks);
         self.names.remove_network(&record.id);
-        self.emit("network", "destroy", &record.id, [("name".to_string(), record.name.clone())].into());
+        self.events.emit("network", "destroy", &record.id, [("name".to_string(), record.name.clone())].into());
         Ok(())
     }
 
     /// Makes the network of containers that name none, unless it is there.
-    pub(super) fn make_default_network(&self) -> Result<(), EngineError> {
-        match self.create_network(&NewNetwork { name: DEFAULT_NETWORK.into(), ..NewNetwork::default() }) {
+    pub(super) fn make_default(&self) -> Result<(), EngineError> {
+        match self.create(&NewNetwork { name: DEFAULT_NETWORK.into(), ..NewNetwork::default() }) {
             Err(EngineError::Conflict(_)) => Ok(()),
             other => other.map(drop),
         }
     }
 
     /// Removes a network that no container is configured for, whether or not it runs; tells whether it did.
-    pub fn remove_unused_network(&self, name: &str) -> bool {
+    pub fn remove_unused(&self, name: &str) -> bool {
         let uses = |record: &ContainerRecord| record.spec.networks.iter().any(|endpoint| endpoint.network == name);
         // Announced uses first: one ends when its container is known, so that one of the two is seen.
-        let user = |_: &NetworkRecord| match self.network_uses.are_announced(name) {
+        let user = |_: &NetworkRecord| match self.uses.are_announced(name) {
             true => Some("that is being made".to_string()),
-            false => self.containers().iter().find(|container| container.with_record(uses)).map(|container| container.name()),
+            false => self.containers.all().iter().find(|container| container.with_record(uses)).map(|container| container.name()),
         };
-        self.remove_network_unless(name, user).is_ok()
+        self.remove_unless(name, user).is_ok()
     }
 
     /// The address by which a container reaches the host.
     pub(super) fn host_gateway(&self, record: &ContainerRecord) -> Option<IpAddr> {
         let first = record.spec.networks.first()?;
-        let networks = locked(&self.networks);
+        let networks = locked(&self.records);
         let network = networks.values().find(|n| n.name == first.network)?;
         network.pools().next().map(|pool| pool.gateway)
     }

@@ -1,9 +1,9 @@
 //! A container's place on its networks: addresses, namespace, names.
 
-use super::parent_of;
+use super::{Networks, parent_of};
 use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, EndpointSpec, NetworkDriver, NetworkMode, NetworkRecord};
-use crate::engine::{Container, Engine, locked};
+use crate::engine::{Container, locked};
 use crate::network::address::{self, Addresses};
 use crate::network::dns::{self, View};
 use crate::network::firewall::Sender;
@@ -14,7 +14,6 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// A network, and a container's addresses there.
 pub(in crate::engine) type Place = (NetworkRecord, Addresses);
@@ -87,15 +86,15 @@ pub(super) fn sender(record: &ContainerRecord, (network, addresses): &Place) -> 
     Some(Sender { interface: interface.clone(), addresses: addresses.iter().chain(link_local).collect() })
 }
 
-impl Engine {
+impl Networks {
     /// Gives a container its addresses on each of its networks. Those that it has already stay.
     fn assign_addresses(&self, container: &Container) -> Result<Vec<Place>, EngineError> {
         let record = container.record();
         // The lock of the networks makes looking, choosing and noting an address one step for all containers.
-        let networks = locked(&self.networks);
+        let networks = locked(&self.records);
         locked(&container.live).on_networks = true;
         let mut others: HashSet<(String, IpAddr)> = HashSet::new();
-        for other in self.containers().iter().filter(|c| c.id != container.id) {
+        for other in self.containers.all().iter().filter(|c| c.id != container.id) {
             let other = locked(&other.record);
             others.extend(other.endpoints.iter().flat_map(|(id, addresses)| addresses.iter().map(|a| (id.clone(), a))));
         }
@@ -111,7 +110,7 @@ impl Engine {
         }
         let endpoints: IndexMap<String, Addresses> = places.iter().map(|(n, a)| (n.id.clone(), *a)).collect();
         if endpoints != record.endpoints {
-            self.update(container, |record| record.endpoints = endpoints);
+            self.containers.update(container, |record| record.endpoints = endpoints);
         }
         Ok(places)
     }
@@ -120,12 +119,12 @@ impl Engine {
     ///
     /// # Errors
     /// The step that failed; nothing of it is left.
-    pub(in crate::engine) async fn place(self: &Arc<Self>, container: &Arc<Container>) -> Result<Placed, EngineError> {
+    pub(in crate::engine) async fn place(&self, container: &Arc<Container>) -> Result<Placed, EngineError> {
         let record = container.record();
         match &record.spec.network_mode {
             NetworkMode::Host => return Ok(Placed { namespace: None, addresses: Addresses::default() }),
             NetworkMode::Container(id) => {
-                let other = self.container(id)?;
+                let other = self.containers.find(id)?;
                 let namespace = locked(&other.live).namespace.clone();
                 let namespace = namespace.ok_or_else(|| EngineError::Start {
                     name: record.name.clone(),
@@ -231,7 +230,7 @@ impl Engine {
     /// yet, be it this engine's or another's before it.
     fn new_host_end(&self, id: &str, n: usize) -> String {
         loop {
-            let turn = self.next_number.fetch_add(1, Ordering::Relaxed) % 0x1000;
+            let turn = self.numbers.next() % 0x1000;
             let name = format!("wh{}{turn:03x}{}", &id[..8], n % 10);
             if link::index_of(&name).is_err() {
                 return name;
@@ -264,13 +263,13 @@ impl Engine {
     /// # Errors
     /// When it is on it already, or has no network namespace of its own.
     pub async fn connect(
-        self: &Arc<Self>,
+        &self,
         container: &Arc<Container>,
         network: &str,
         mut endpoint: EndpointSpec,
     ) -> Result<(), EngineError> {
         let _turn = container.turn().await?;
-        let network = self.network(network)?;
+        let network = self.find(network)?;
         let before = container.record();
         if before.spec.network_mode != NetworkMode::Bridge {
             return Err(EngineError::Conflict(format!("the container {} has a network mode, and no networks", before.name)));
@@ -283,7 +282,7 @@ impl Engine {
         }
         endpoint.network = network.name.clone();
         let options = endpoint.clone();
-        self.update(container, |record| record.spec.networks.push(endpoint));
+        self.containers.update(container, |record| record.spec.networks.push(endpoint));
         let namespace = locked(&container.live).namespace.clone();
         let Some(namespace) = namespace else { return Ok(()) };
         let connected = async {
@@ -296,7 +295,7 @@ impl Engine {
                 attachment.gateways = network.pools().map(|pool| pool.gateway).collect();
             }
             if let Some(end) = attachment.host_name() {
-                self.update(container, |record| drop(record.interfaces.insert(network.id.clone(), end)));
+                self.containers.update(container, |record| drop(record.interfaces.insert(network.id.clone(), end)));
                 self.admit_sender(container, place)?;
             }
             let name = before.name.clone();
@@ -307,11 +306,11 @@ impl Engine {
         match connected.await {
             Ok(places) => {
                 self.show_networks(container, &places);
-                self.renew_manifest(&container.record());
+                self.state.renew_manifest(&container.record());
             }
             Err(error) => {
                 self.dismiss_sender(container, &network.id);
-                self.update(container, |record| {
+                self.containers.update(container, |record| {
                     record.spec.networks = before.spec.networks;
                     record.endpoints = before.endpoints;
                     record.interfaces = before.interfaces;
@@ -319,7 +318,7 @@ impl Engine {
                 return Err(error);
             }
         }
-        self.emit("network", "connect", &network.id, [("container".to_string(), before.id)].into());
+        self.events.emit("network", "connect", &network.id, [("container".to_string(), before.id)].into());
         Ok(())
     }
 
@@ -327,9 +326,9 @@ impl Engine {
     ///
     /// # Errors
     /// When it is not on it.
-    pub async fn disconnect(self: &Arc<Self>, container: &Arc<Container>, network: &str) -> Result<(), EngineError> {
+    pub async fn disconnect(&self, container: &Arc<Container>, network: &str) -> Result<(), EngineError> {
         let _turn = container.turn().await?;
-        let network = self.network(network)?;
+        let network = self.find(network)?;
         let record = container.record();
         if !record.spec.networks.iter().any(|e| e.network == network.name) {
             return Err(EngineError::Conflict(format!("the container {} is not on the network {}", record.name, network.name)));
@@ -342,15 +341,15 @@ impl Engine {
         }
         self.dismiss_sender(container, &network.id);
         self.flows.given_back(&[], record.endpoints.get(&network.id).into_iter().flat_map(|addresses| addresses.iter()));
-        self.update(container, |record| {
+        self.containers.update(container, |record| {
             record.spec.networks.retain(|e| e.network != network.name);
             record.endpoints.shift_remove(&network.id);
             record.interfaces.shift_remove(&network.id);
         });
-        self.renew_manifest(&container.record());
+        self.state.renew_manifest(&container.record());
         self.names.remove(&network.id, &record.id);
         self.show_networks(container, &self.places(&container.record()));
-        self.emit("network", "disconnect", &network.id, [("container".to_string(), record.id)].into());
+        self.events.emit("network", "disconnect", &network.id, [("container".to_string(), record.id)].into());
         Ok(())
     }
 
@@ -378,7 +377,7 @@ impl Engine {
 
     /// Where a container is on its networks, by its record.
     pub(in crate::engine) fn places(&self, record: &ContainerRecord) -> Vec<Place> {
-        let networks = locked(&self.networks);
+        let networks = locked(&self.records);
         record.endpoints.iter().filter_map(|(id, addresses)| Some((networks.get(id)?.clone(), *addresses))).collect()
     }
 

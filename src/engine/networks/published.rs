@@ -1,9 +1,10 @@
 //! What a container has of the host: ports that lead to it, and what its ends on bridges may say.
 
+use super::Networks;
 use super::places::{Place, sender};
 use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, NetworkRecord, PortSpec};
-use crate::engine::{Container, Engine, locked};
+use crate::engine::{Container, locked};
 use crate::network::NetworkError;
 use crate::network::firewall::{Forward, Sender};
 use crate::network::ports::{self, Reservation};
@@ -93,7 +94,7 @@ impl Published {
     }
 }
 
-impl Engine {
+impl Networks {
     /// Takes the host's ports and leads them to the container; lets its interfaces speak.
     ///
     /// # Errors
@@ -107,7 +108,7 @@ impl Engine {
         let bound = std::mem::take(&mut published.bound);
         locked(&container.live).published = published;
         if record.bound_ports != bound {
-            self.update(container, |record| record.bound_ports = bound);
+            self.containers.update(container, |record| record.bound_ports = bound);
         }
         Ok(())
     }
@@ -189,7 +190,7 @@ impl Engine {
     /// Who of wharf's containers has a port.
     fn owner_of(&self, own_id: &str, port: u16, protocol: &str) -> Option<String> {
         use crate::engine::projects::convert::{LABEL_PROJECT, LABEL_SERVICE};
-        let owner = self.containers().into_iter().filter(|c| c.id != own_id && c.status().is_alive()).find(|c| {
+        let owner = self.containers.all().into_iter().filter(|c| c.id != own_id && c.status().is_alive()).find(|c| {
             c.with_record(|record| record.bound_ports.iter().any(|(_, p, _, number)| *number == port && p == protocol))
         })?;
         let record = owner.record();

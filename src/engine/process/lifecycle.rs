@@ -2,34 +2,33 @@
 
 use super::locks::Locks;
 use super::{revival, roots, shutdown};
-use crate::engine::events::{Events, LogWatcher};
-use crate::engine::launch::control_groups;
-use crate::engine::{Config, Engine, EngineError, locked};
-use crate::image::Store;
-use crate::image::registry::Registry;
+use crate::engine::containers::exec::Execs;
+use crate::engine::containers::files::Files;
+use crate::engine::containers::registry::Containers;
+use crate::engine::events::Events;
+use crate::engine::images::Images;
+use crate::engine::launch::control_groups::Groups;
+use crate::engine::launch::launcher::Launcher;
+use crate::engine::launch::make_base_layer;
+use crate::engine::networks::Networks;
+use crate::engine::numbers::Numbers;
+use crate::engine::state::StateStore;
+use crate::engine::volumes::Volumes;
+use crate::engine::{Config, Engine, EngineError};
 use crate::network::firewall::{Firewall, keep_through};
-use crate::runtime::cgroup::Hierarchy;
-use crate::runtime::sys::{self, Recursive};
-use nix::fcntl::OFlag;
+use crate::runtime::sys;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::stat::Mode;
-use nix::time::{ClockId, clock_gettime};
 use std::fs::{self, File};
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 /// How long an engine without containers waits for another request.
 const IDLE: Duration = Duration::from_secs(60);
-/// Two processors keep about so many starts going; more only wait for each other's locks in the kernel.
-const STARTS_AT_ONCE: usize = 8;
-
 /// An engine that is told to end waits this long for the starts that are under way.
 const STARTS_MAY_TAKE: Duration = Duration::from_secs(10);
 
@@ -86,10 +85,10 @@ async fn serve(config: Config, nofile: (u64, u64), when_idle: WhenIdle, ready: i
     let listener = UnixListener::bind(short).map_err(EngineError::io(format!("listening on {}", socket.display())))?;
     let _ = fs::set_permissions(&socket, fs::Permissions::from_mode(0o600));
     let engine = Arc::new(Engine::open(config, nofile, when_idle)?);
-    engine.make_base_layer()?;
+    make_base_layer(&engine.config.base_layer())?;
     engine.adopt().await;
     let connections = Arc::new(watch::Sender::new(0usize));
-    let firewall = Arc::downgrade(&engine.firewall);
+    let firewall = Arc::downgrade(&engine.networks.firewall);
     let keeping = move || {
         if let Err(error) = keep_through(&firewall) {
             tracing::warn!("changes of others' firewall rules are not noticed: {error}");
@@ -98,15 +97,14 @@ async fn serve(config: Config, nofile: (u64, u64), when_idle: WhenIdle, ready: i
     let thread = std::thread::Builder::new().name("firewall".into()).stack_size(128 * 1024).spawn(keeping);
     thread.map_err(EngineError::io("starting a thread"))?;
     let server = tokio::spawn(crate::api::server::serve(engine.clone(), listener, connections.clone()));
-    engine.clone().reap_monitors()?;
-    tokio::spawn(engine.clone().write_what_is_owed());
+    engine.launcher.reap_monitors()?;
+    tokio::spawn(engine.state.clone().write_what_is_owed());
     ready();
     tracing::info!("the engine listens on {}", socket.display());
     engine.clone().until_done(&connections, when_idle).await;
     server.abort();
     // A monitor that has not been heard of yet would miss the goodbye, and bring an engine back. No other start begins.
-    let starts = engine.starting.acquire_many(STARTS_AT_ONCE as u32);
-    let _none = tokio::time::timeout(STARTS_MAY_TAKE, starts).await;
+    let _late = tokio::time::timeout(STARTS_MAY_TAKE, engine.launcher.no_more_starts()).await;
     engine.leave();
     let _ = fs::remove_file(&socket);
     Ok(())
@@ -119,126 +117,35 @@ fn raise_open_files() -> (u64, u64) {
     (soft, hard)
 }
 
-fn nanoseconds_since_boot() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
-    now.as_nanos() as u64
-}
-
-/// This program on a read-only mount that is attached nowhere: a container that gets hold of /proc/PID/exe of a process
-/// that is still wharf's cannot open it for writing (CVE-2019-5736), and it costs no memory, unlike a sealed copy.
-///
-/// The program is opened through its own magic link and not by a path: the file may have been replaced or removed, and an
-/// engine that a monitor has started runs from such a mount itself, where its path is `/`.
-fn protected_program() -> std::io::Result<OwnedFd> {
-    use nix::fcntl::open;
-    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-    let running = open("/proc/self/exe", flags, Mode::empty())?;
-    match sys::open_tree(running.as_fd(), Path::new(""), Recursive::No) {
-        Ok(tree) => {
-            sys::set_mount_attributes(tree.as_fd(), sys::ATTR_RDONLY, 0, Recursive::No)?;
-            Ok(nix::fcntl::openat(tree.as_fd(), "", flags, Mode::empty()).map_or(tree, |fd| fd))
-        }
-        // Kernels before 6.15 do not clone a mount that is attached nowhere. It is the read-only one of an earlier engine.
-        Err(_) if is_read_only(&running) => Ok(running),
-        Err(error) => Err(error),
-    }
-}
-
-fn is_read_only(file: &OwnedFd) -> bool {
-    nix::sys::statvfs::fstatvfs(file).is_ok_and(|mount| mount.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY))
-}
-
 impl Engine {
     fn open(config: Config, nofile: (u64, u64), when_idle: WhenIdle) -> Result<Self, EngineError> {
-        let cgroups = Hierarchy::find().map_err(EngineError::io("finding the control groups"))?;
-        let scope = control_groups::delegated(&cgroups, &instance_name(&config.run_root), when_idle);
-        if scope.is_none() {
-            cgroups.make_parents().map_err(|e| EngineError::Invalid(e.to_string()))?;
-        }
-        let (journal, found) = crate::engine::Journal::open(&config.data_root.join("state.journal"))?;
+        let config = Arc::new(config);
         let name = instance_name(&config.run_root);
+        let numbers = Arc::new(Numbers::default());
+        let groups = Groups::open(&name, when_idle, numbers.clone())?;
+        let state = Arc::new(StateStore::open(config.clone())?);
         let firewall = Arc::new(Firewall::new(&name).map_err(crate::network::NetworkError::Firewall)?);
+        let events = Arc::new(Events::default());
+        let containers = Arc::new(Containers::new(state.clone(), events.clone()));
+        let images = Images::open(state.clone(), events.clone(), containers.clone())?;
         Ok(Engine {
-            images: Arc::new(Store::open(&config.data_root.join("images"))?),
-            registry: Registry::new()?,
-            build_network_users: std::sync::Mutex::new(0),
-            contents: crate::image::build::files::Contents::default(),
-            journal,
-            recovery: crate::engine::recovery::Recovery::of(&found),
-            cgroups,
-            scope,
-            flows: crate::engine::networks::Flows::new(firewall.clone()),
-            firewall,
-            names: Arc::default(),
-            containers: Default::default(),
-            networks: Default::default(),
-            volumes: Default::default(),
-            volume_names: Default::default(),
-            volume_uses: Default::default(),
-            network_uses: Default::default(),
+            execs: Arc::new(Execs::new(containers.clone(), numbers.clone())),
+            files: Files::new(config.clone(), images.store.clone()),
+            volumes: Volumes::new(state.clone(), events.clone(), containers.clone()),
+            networks: Networks::new(state.clone(), events.clone(), containers.clone(), numbers, firewall),
+            launcher: Launcher::new(groups, nofile)?,
             projects: Default::default(),
-            execs: Default::default(),
-            events: Events::default(),
-            program: protected_program().map_err(EngineError::io("opening wharf's own program"))?,
-            apparmor: Default::default(),
-            seccomp: Default::default(),
-            nofile,
-            next_number: AtomicU64::new(nanoseconds_since_boot()),
-            monitors: Default::default(),
-            starting: Semaphore::new(STARTS_AT_ONCE),
-            pulls: Default::default(),
-            preparing: Default::default(),
-            mounting: Default::default(),
-            steps: Default::default(),
-            stopping: watch::Sender::new(false),
-            owing: Default::default(),
-            going_down: Default::default(),
-            watcher: LogWatcher::default(),
+            shutdown: Default::default(),
             config,
+            events,
+            state,
+            containers,
+            images,
         })
     }
 
-    /// Monitors are this process's children while it lives. Others (git, credential helpers) are left to whoever waits for them.
-    fn reap_monitors(self: Arc<Self>) -> Result<(), EngineError> {
-        use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-        use nix::unistd::Pid;
-        let mut children = signal(SignalKind::child()).map_err(EngineError::io("listening for SIGCHLD"))?;
-        let ended = |status: nix::Result<WaitStatus>| status.ok().and_then(|status| status.pid());
-        tokio::spawn(async move {
-            while children.recv().await.is_some() {
-                let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-                while let Some(pid) = ended(waitid(Id::All, peek)) {
-                    let mut monitors = locked(&self.monitors);
-                    if monitors.remove(&pid.as_raw()) {
-                        let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
-                        continue;
-                    }
-                    // Somebody else's stands before ours, or one of ours that is not noted yet.
-                    monitors.retain(|pid| ended(waitpid(Pid::from_raw(*pid), Some(WaitPidFlag::WNOHANG))).is_none());
-                    break;
-                }
-            }
-        });
-        Ok(())
-    }
-
-    /// Writes what the disk has refused, once it does not any more.
-    async fn write_what_is_owed(self: Arc<Self>) {
-        loop {
-            self.owing.notified().await;
-            while self.journal.write_owed().is_err() {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
-    }
-
-    /// Asks the engine to end; containers go on.
-    pub fn request_stop(&self) {
-        self.stopping.send_replace(true);
-    }
-
     async fn until_done(self: Arc<Self>, connections: &watch::Sender<usize>, when_idle: WhenIdle) {
-        let mut stopping = self.stopping.subscribe();
+        let mut stopping = self.shutdown.requested.subscribe();
         let mut connected = connections.subscribe();
         let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
             return;
@@ -259,8 +166,8 @@ impl Engine {
                 _ = stopping.wait_for(|stop| *stop) => return,
                 () = idle, if when_idle == WhenIdle::Leave => {}
             }
-            let busy = *connections.borrow() > 0 || self.containers().iter().any(|c| c.status().is_alive());
-            let busy = busy || self.has_unknown_running();
+            let busy = *connections.borrow() > 0 || self.containers.all().iter().any(|c| c.status().is_alive());
+            let busy = busy || self.state.has_unknown_running();
             if !busy {
                 return;
             }
@@ -269,18 +176,15 @@ impl Engine {
 
     /// Lets go: monitors are told not to bring an engine back, and what no container needs is taken away.
     fn leave(&self) {
-        for container in self.containers() {
+        for container in self.containers.all() {
             container.say_goodbye();
         }
-        self.leave_unknown();
-        if let Err(error) = self.journal.sync() {
+        self.state.leave_unknown();
+        if let Err(error) = self.state.journal.sync() {
             tracing::error!("writing the state: {error}");
         }
-        self.flows.forget();
-        if locked(&self.networks).is_empty() {
-            self.firewall.clear();
-        }
-        self.cgroups.remove_parents();
+        self.networks.leave();
+        self.launcher.groups.hierarchy.remove_parents();
     }
 }
 

@@ -4,7 +4,6 @@ pub mod convert;
 
 mod condition;
 mod execute;
-mod images;
 mod observe;
 mod queue;
 mod recovery;
@@ -12,7 +11,7 @@ mod spec;
 mod steps;
 
 use queue::Change;
-pub(super) use queue::Queues;
+pub(super) use queue::Queues as Projects;
 
 use super::error::{EngineError, state_error};
 use super::record::ProjectRecord;
@@ -153,7 +152,7 @@ impl Engine {
             ProjectRecord { project: project.clone(), config_files: config_files.clone(), working_dir: working_dir.clone() };
         // The state must not hold what is secret.
         record.project.secrets.values_mut().chain(record.project.configs.values_mut()).for_each(|o| o.content = None);
-        self.journal.put(&format!("project/{}", project.name), &record).map_err(state_error)?;
+        self.state.journal.put(&format!("project/{}", project.name), &record).map_err(state_error)?;
         let own = |c: &&ObservedContainer| c.state.is_alive() && !c.one_off && project.services.contains_key(&c.service);
         for container in observed.containers.iter().filter(own) {
             if !plan.graph.node_weights().any(|step| step.operation.touches(&container.id, &container.name)) {
@@ -235,7 +234,7 @@ impl Engine {
         let context = Context { timeout: options.timeout.map(u64::from), ..Context::new(self, project, progress, Some(turn)) };
         let result = execute(Arc::new(context), plan).await;
         if result.is_ok() && options.services.is_empty() {
-            self.journal.delete(&format!("project/{name}")).map_err(state_error)?;
+            self.state.journal.delete(&format!("project/{name}")).map_err(state_error)?;
         }
         self.sync_and_trim().await?;
         result
@@ -268,28 +267,18 @@ impl Engine {
         let project = Project { name: name.into(), ..Project::default() };
         let context = Context { timeout: options.timeout.map(u64::from), ..Context::new(self, project, progress, turn) };
         let result = execute(Arc::new(context), plan).await;
-        self.sync().await?;
+        self.state.sync().await?;
         result
     }
 
     /// What the last `up` of a project has told of it.
     fn outline(&self, project: &str) -> Option<Outline> {
-        let record: Option<ProjectRecord> = self.journal.get(&format!("project/{project}"));
+        let record: Option<ProjectRecord> = self.state.journal.get(&format!("project/{project}"));
         record.map(|record| Outline::of(&record.project, Vec::new()))
     }
 
-    /// Waits until what has been done is on the disk: a request that has been answered is not undone by a loss of power.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub async fn sync(self: &Arc<Self>) -> Result<(), EngineError> {
-        let engine = self.clone();
-        let synced = tokio::task::spawn_blocking(move || engine.journal.sync()).await;
-        synced.map_err(|e| EngineError::Invalid(e.to_string()))?.map_err(state_error)
-    }
-
     async fn sync_and_trim(self: &Arc<Self>) -> Result<(), EngineError> {
-        let synced = self.sync().await;
+        let synced = self.state.sync().await;
         // A plan's graph, its records and its progress are gone by now.
         let _trimmed = tokio::task::spawn_blocking(crate::runtime::sys::trim_memory).await;
         synced

@@ -15,7 +15,7 @@ impl Engine {
     /// # Errors
     /// When the image store is damaged.
     pub fn observe(&self, project: &str, images: impl Iterator<Item = String>) -> Result<Observed, EngineError> {
-        let networks = self.networks();
+        let networks = self.networks.all();
         let names: HashMap<&str, &str> = networks.iter().map(|n| (n.id.as_str(), n.name.as_str())).collect();
         let observe = |container: Arc<Container>| {
             let record = container.record();
@@ -32,15 +32,15 @@ impl Engine {
             let found = ObservedNetwork { project: label(LABEL_PROJECT), key: label(LABEL_NETWORK), hash: label(LABEL_HASH) };
             observed.networks.insert(network.name.clone(), found);
         }
-        for volume in self.volumes() {
+        for volume in self.volumes.all() {
             let label = |key: &str| volume.labels.get(key).cloned();
             let found = ObservedVolume { project: label(LABEL_PROJECT), hash: label(LABEL_HASH) };
             observed.volumes.insert(volume.name, found);
         }
         let now = jiff::Timestamp::now();
         for image in images {
-            if let Some((name, found)) = self.images.find_loosely(&image)? {
-                let age = name.and_then(|name| self.images.pulled_at(&name)).map(|then| now.duration_since(then).as_secs());
+            if let Some((name, found)) = self.images.store.find_loosely(&image)? {
+                let age = name.and_then(|name| self.images.store.pulled_at(&name)).map(|then| now.duration_since(then).as_secs());
                 observed.image_ages.extend(age.and_then(|age| u64::try_from(age).ok()).map(|age| (image.clone(), age)));
                 observed.images.insert(image, found.id.to_string());
             }
@@ -51,7 +51,7 @@ impl Engine {
     /// The images that were built for a project, by their labels, each with its service.
     pub(super) fn images_built_for(&self, project: &str) -> Result<Vec<(String, Option<String>)>, EngineError> {
         let mut built = Vec::new();
-        for (name, image) in self.images.list()? {
+        for (name, image) in self.images.store.list()? {
             let Some(labels) = image.config.config().as_ref().and_then(|config| config.labels().clone()) else { continue };
             if labels.get(LABEL_PROJECT).is_some_and(|label| label == project) {
                 built.push((name.familiar(), labels.get(LABEL_SERVICE).cloned()));
@@ -73,7 +73,7 @@ impl Engine {
 
     /// The containers with a project's label.
     pub fn project_containers(&self, project: &str) -> Vec<Arc<Container>> {
-        self.containers().into_iter().filter(|c| c.has_label(LABEL_PROJECT, project)).collect()
+        self.containers.all().into_iter().filter(|c| c.has_label(LABEL_PROJECT, project)).collect()
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::unbounded_channel;
 impl Engine {
     /// Ends every restart that a user has begun: what was stopped for it is to run again.
     pub(in crate::engine) fn recover_restarts(self: &Arc<Self>) {
-        for container in self.containers().into_iter().filter(|c| c.with_record(|record| record.restart_begun)) {
+        for container in self.containers.all().into_iter().filter(|c| c.with_record(|record| record.restart_begun)) {
             let engine = self.clone();
             tokio::spawn(async move {
                 let ended = async {
@@ -35,11 +35,12 @@ impl Engine {
     /// which comes next plans by the end of it; the rest, which may have to wait for a container to stop, is done beside that.
     pub(in crate::engine) async fn recover_replacements(self: &Arc<Self>, remove: bool) {
         let mut half_done: HashMap<String, Vec<Arc<Container>>> = HashMap::new();
-        for container in self.containers() {
+        for container in self.containers.all() {
             let (replacement, start_owed) = container.with_record(|record| (record.replaces.clone(), record.start_owed));
             // What is not understood may be the old one.
             let old = replacement.as_ref().map(|replacement| &replacement.id);
-            let removes = old.is_some_and(|id| self.containers.contains(id) || self.find_unknown(Kind::Container, id).is_some());
+            let removes =
+                old.is_some_and(|id| self.containers.contains(id) || self.state.find_unknown(Kind::Container, id).is_some());
             if (replacement.is_none() && !start_owed) || (removes && !remove) {
                 continue;
             }
@@ -68,7 +69,7 @@ impl Engine {
 
     /// Undoes a recreation where nobody has touched the old container yet, and finishes it otherwise.
     async fn end_replacement(self: &Arc<Self>, new: &Arc<Container>, replacement: &Replacement) -> Result<(), EngineError> {
-        match self.container(&replacement.id) {
+        match self.containers.find(&replacement.id) {
             Ok(old) if !old.with_record(|record| record.stopped_by_user) => self.remove(new, true, false).await,
             old => {
                 if let Ok(old) = old {
@@ -92,7 +93,7 @@ impl Engine {
     /// Whoever was to start it has, or has failed.
     pub(super) fn owe_no_start(&self, container: &Container) {
         if container.with_record(|record| record.start_owed) {
-            self.update(container, |record| record.start_owed = false);
+            self.containers.update(container, |record| record.start_owed = false);
         }
     }
 

@@ -23,7 +23,7 @@ impl Engine {
         let definition = &project.services[service];
         let other = |what: &str, mode: &str| -> Result<Option<Arc<Container>>, EngineError> {
             if let Some(name) = mode.strip_prefix("container:") {
-                return self.container(name).map(Some);
+                return self.containers.find(name).map(Some);
             }
             let Some(other) = mode.strip_prefix("service:") else { return Ok(None) };
             let mut containers = self.project_containers(&project.name).into_iter();

@@ -36,7 +36,7 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
         Operation::CreateVolume { key } => create_volume(context, key)?,
         Operation::PullImage { image } => {
             context.step(&object, "Pulling", false);
-            engine.pull(image, context.progress.clone()).await?;
+            engine.images.pull(image, context.progress.clone()).await?;
             context.step(&object, "Pulled", true);
         }
         Operation::CreateContainer { service, number, name } => {
@@ -47,18 +47,18 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
         }
         Operation::RecreateContainer { service, number, name, replaces, start_first } => {
             context.step(&object, "Recreate", false);
-            recreate(context, service, *number, name, &engine.container(replaces)?, *start_first).await?;
+            recreate(context, service, *number, name, &engine.containers.find(replaces)?, *start_first).await?;
             context.step(&object, "Recreated", true);
         }
         Operation::PreStart { name, per_replica, .. } => {
             context.step(&object, "Preparing", false);
-            let container = engine.container(name)?;
+            let container = engine.containers.find(name)?;
             engine.pre_start(&container, *per_replica, superseded(context, &object)).await?;
             context.step(&object, "Prepared", true);
         }
         Operation::StartContainer { name, .. } => {
             context.step(&object, "Starting", false);
-            let container = engine.container(name)?;
+            let container = engine.containers.find(name)?;
             engine.start(&container).await?;
             context.step(&object, "Started", true);
         }
@@ -71,7 +71,7 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
         | Operation::KillContainer { id, .. }
         | Operation::PauseContainer { id, .. }
         | Operation::UnpauseContainer { id, .. }
-        | Operation::RemoveContainer { id, .. } => match engine.container(id) {
+        | Operation::RemoveContainer { id, .. } => match engine.containers.find(id) {
             Ok(container) => change(context, operation, &object, &container).await?,
             // Somebody else has removed it.
             Err(EngineError::NoSuch { .. }) if !matches!(operation, Operation::RestartContainer { .. }) => {}
@@ -79,14 +79,14 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
         },
         Operation::RemoveNetwork { name, unless_used } => {
             let (engine, name) = (engine.clone(), name.clone());
-            let removal = tokio::task::spawn_blocking(move || engine.remove_network(&name));
+            let removal = tokio::task::spawn_blocking(move || engine.networks.remove(&name));
             let removal = async { removal.await.map_err(|e| EngineError::Invalid(e.to_string()))? };
             removed(context, &object, *unless_used, removal).await?;
         }
         Operation::RemoveVolume { name, unless_used } => {
-            removed(context, &object, *unless_used, async { engine.remove_volume(name) }).await?;
+            removed(context, &object, *unless_used, async { engine.volumes.remove(name) }).await?;
         }
-        Operation::RemoveImage { image } => removed(context, &object, true, async { engine.remove_image(image) }).await?,
+        Operation::RemoveImage { image } => removed(context, &object, true, async { engine.images.remove(image) }).await?,
     }
     Ok(())
 }
@@ -126,20 +126,20 @@ async fn change(context: &Context, operation: &Operation, object: &str, containe
         }
         Operation::KillContainer { signal, .. } => {
             context.step(object, "Killing", false);
-            let number = crate::engine::containers::parse_signal(signal)
+            let number = crate::engine::containers::signals::parse_signal(signal)
                 .ok_or_else(|| EngineError::Invalid(format!("Invalid signal: {signal}")))?;
-            match engine.kill(container, number) {
+            match engine.containers.kill(container, number) {
                 // It has ended by itself just now.
                 Ok(()) | Err(EngineError::NotRunning { .. }) => context.step(object, "Killed", true),
                 Err(error) => return Err(error),
             }
         }
         Operation::PauseContainer { .. } => {
-            engine.pause(container, true).await?;
+            engine.containers.pause(container, true).await?;
             context.step(object, "Paused", true);
         }
         Operation::UnpauseContainer { .. } => {
-            engine.pause(container, false).await?;
+            engine.containers.pause(container, false).await?;
             context.step(object, "Unpaused", true);
         }
         Operation::RemoveContainer { stop: true, volumes, .. } => {
@@ -180,7 +180,7 @@ async fn create_network(context: &Context, key: &str) -> Result<(), EngineError>
         options: network.driver_opts.clone(),
     };
     let engine = context.engine.clone();
-    let made = tokio::task::spawn_blocking(move || engine.create_network(&new)).await;
+    let made = tokio::task::spawn_blocking(move || engine.networks.create(&new)).await;
     made.map_err(|e| EngineError::Invalid(e.to_string()))??;
     context.step(&object, "Created", true);
     Ok(())
@@ -196,7 +196,7 @@ fn create_volume(context: &Context, key: &str) -> Result<(), EngineError> {
     let mut labels = volume.labels.clone();
     labels.extend(context.labels(convert::LABEL_VOLUME, key, volume_hash(volume)));
     let options = volume.driver_opts.clone();
-    context.engine.create_volume(NewVolume { name: volume.name.clone(), labels, options, anonymous: false })?;
+    context.engine.volumes.create(NewVolume { name: volume.name.clone(), labels, options, anonymous: false })?;
     context.step(&object, "Created", true);
     Ok(())
 }
@@ -242,11 +242,11 @@ async fn recreate(
             engine.start(&new).await?;
         }
         // Before it is touched: an engine that finds it ended must know that it was to go.
-        engine.change(old, |record| record.stop_requested(false))?;
+        engine.containers.change(old, |record| record.stop_requested(false))?;
         engine.stop_and_remove(old, context.timeout, false).await
     };
     if let Err(error) = replaced.await {
-        engine.take_back_stop(old, before.stopped_by_user);
+        engine.containers.take_back_stop(old, before.stopped_by_user);
         let _ = engine.remove(&new, true, false).await;
         return Err(error);
     }

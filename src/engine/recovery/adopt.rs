@@ -1,5 +1,6 @@
 //! Taking over what an earlier engine left: containers that run, those that ended meanwhile, those that a reboot ended.
 
+use super::load;
 use crate::engine::containers::link::{MonitorLink, Reached};
 use crate::engine::record::{ContainerRecord, Status, Transition};
 use crate::engine::{Container, Engine, locked};
@@ -17,36 +18,25 @@ const MONITOR_MAY_TAKE: Duration = Duration::from_secs(5);
 impl Engine {
     /// Reads the state and takes every container over. Containers that must run and do not are started in the background.
     pub(in crate::engine) async fn adopt(self: &Arc<Self>) {
-        self.load().into_iter().for_each(|record| self.containers.restore(Container::new(record)));
-        let networks = locked(&self.networks).clone();
-        for network in networks.values() {
-            self.names.set_network(&network.id, &network.name, network.internal);
-            if let Err(error) = self.raise_bridge(network) {
-                tracing::error!("{error}");
-            }
-        }
-        if !self.is_incomplete() {
-            self.drop_stray_bridges(&networks);
-        }
-        // Without networks, too: those of before may have left their rules.
-        if let Err(error) = self.write_walls(&networks) {
-            tracing::error!("{error}");
-        }
-        let adoptions = self.containers().into_iter().map(|container| self.adopt_container(container));
+        let found = load::load(&self.state, &self.launcher.groups);
+        self.volumes.restore(found.volumes);
+        found.containers.into_iter().for_each(|record| self.containers.restore(Container::new(record)));
+        self.networks.restore(found.networks);
+        let adoptions = self.containers.all().into_iter().map(|container| self.adopt_container(container));
         futures::future::join_all(adoptions).await;
         self.recover_restarts();
         // With something missing, nothing is removed.
-        let may_remove = !self.is_incomplete();
+        let may_remove = !self.state.is_incomplete();
         self.recover_replacements(may_remove).await;
         self.remove_build_steps().await;
     }
 
     async fn adopt_container(self: &Arc<Self>, container: Arc<Container>) {
         if container.with_record(|record| record.spec.client_removes && !record.spec.auto_remove) {
-            self.update(&container, |record| record.spec.auto_remove = true);
+            self.containers.update(&container, |record| record.spec.auto_remove = true);
         }
         let record = container.record();
-        match reach(&self.run_directory(&container.id)).await {
+        match reach(&self.config.run_directory(&container.id)).await {
             Some(link) => self.adopt_running(&container, Arc::new(link)).await,
             None if record.state.status().is_alive() => self.adopt_ended(&container, &record).await,
             // Whoever has made it to be removed after its run has died with the engine, or has lost it.
@@ -96,9 +86,9 @@ impl Engine {
                 return;
             }
         };
-        self.transition(container, &Transition::Found { pid, started_at, paused });
+        self.containers.transition(container, &Transition::Found { pid, started_at, paused });
         let record = container.record();
-        let places = self.places(&record);
+        let places = self.networks.places(&record);
         if !places.is_empty() {
             let name = record.name.clone();
             let namespace = File::open(format!("/proc/{pid}/ns/net"));
@@ -116,10 +106,10 @@ impl Engine {
             });
             match adopted.await {
                 Ok(Ok(sandbox)) => {
-                    if let Err(error) = self.settle(container, sandbox, &places) {
+                    if let Err(error) = self.networks.settle(container, sandbox, &places) {
                         tracing::error!("{error}");
                     }
-                    if let Err(error) = self.publish(container, &places) {
+                    if let Err(error) = self.networks.publish(container, &places) {
                         tracing::error!("publishing the ports of {} again: {error}", record.name);
                     }
                 }
@@ -128,12 +118,12 @@ impl Engine {
             }
         }
         self.clone().spawn_follower(container.clone(), link, None);
-        self.watch_health(container);
+        self.execs.watch_health(container);
     }
 
     /// A container that had a process when the last engine saw it, and has none now.
     async fn adopt_ended(self: &Arc<Self>, container: &Arc<Container>, record: &ContainerRecord) {
-        self.end_group(&container.group()).await;
+        self.launcher.groups.end(&container.group()).await;
         if let Some(ended) = record.state.finished_at.filter(|_| record.state.status() == Status::Restarting) {
             // It has ended before, and waited. When the host went down meanwhile, that was long ago.
             let waited = jiff::Timestamp::now().duration_since(ended).try_into().unwrap_or_default();
@@ -141,7 +131,7 @@ impl Engine {
             return;
         }
         // A reboot, or a monitor that was killed: nobody knows the exit code.
-        self.ended(container, &self.recorded_exit(&container.id).unwrap_or_else(|| Exit::now(255)));
+        self.ended(container, &self.config.recorded_exit(&container.id).unwrap_or_else(|| Exit::now(255)));
     }
 }
 

@@ -2,24 +2,19 @@
 //! tell. Nothing is removed because nothing is known of it: docs/reliability.md.
 
 pub(super) mod adopt;
+pub(super) mod load;
 
 use super::error::{EngineError, state_error};
-use super::images::build::is_build_id;
 use super::networks::DEFAULT_NETWORK;
-use super::record::{ContainerRecord, NetworkRecord, Transition, VolumeRecord, verdict};
+use super::state::StateStore;
 use super::{Engine, locked};
 use crate::engine::containers::link::{MonitorLink, Reached};
-use crate::engine::state::directories::{self, Entry, manifest_of, read_manifest, write_manifest};
-use crate::engine::state::journal::{Found, Room};
+use crate::engine::state::directories::{self};
+use crate::engine::state::journal::Found;
 use crate::image::store::remove_files;
 use crate::runtime::control::{Event, Request};
-use crate::runtime::launch::Exit;
-use indexmap::IndexMap;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -212,7 +207,7 @@ impl Recovery {
     }
 }
 
-impl Engine {
+impl StateStore {
     /// What is wrong with the state.
     pub fn warnings(&self) -> Vec<String> {
         locked(&self.recovery.warnings).clone()
@@ -294,7 +289,7 @@ impl Engine {
 
     /// Keeps a container that is not understood, and notices its end.
     fn add_unknown_container(&self, unknown: Unknown, reached: Reached) {
-        let run_directory = self.run_directory(&unknown.id);
+        let run_directory = self.config.run_directory(&unknown.id);
         *locked(&unknown.monitor) = reached.into();
         let unknown = Arc::new(unknown);
         self.recovery.add(unknown.clone());
@@ -302,7 +297,9 @@ impl Engine {
             tokio::spawn(async move { unknown.watch(&run_directory).await });
         }
     }
+}
 
+impl Engine {
     /// Removes a container that is not understood: its processes, its files and its record. It runs to its end, also when its
     /// client goes.
     ///
@@ -324,10 +321,10 @@ impl Engine {
 
     async fn remove_all_of(&self, unknown: &Unknown) -> Result<(), EngineError> {
         let own = unknown.record["control_group"].as_str().map(str::to_string);
-        for group in own.into_iter().chain(self.stray_groups(&unknown.id)) {
-            self.end_group(&group).await;
+        for group in own.into_iter().chain(self.launcher.groups.strays(&unknown.id)) {
+            self.launcher.groups.end(&group).await;
             // What is left would go on writing to files that are being removed.
-            if !self.cgroups.remove(&group) {
+            if !self.launcher.groups.hierarchy.remove(&group) {
                 return Err(EngineError::Conflict(format!(
                     "the container {} has processes that were killed and have not ended: remove it when they have",
                     unknown.name
@@ -335,296 +332,16 @@ impl Engine {
             }
         }
         let doing = || EngineError::io(format!("removing the files of {}", unknown.name));
-        let removal = directories::Removal::begin(&self.container_directory(&unknown.id)).map_err(doing())?;
-        if let Err(error) = self.journal.delete(&format!("container/{}", unknown.id)) {
+        let removal = directories::Removal::begin(&self.config.container_directory(&unknown.id)).map_err(doing())?;
+        if let Err(error) = self.state.journal.delete(&format!("container/{}", unknown.id)) {
             removal.undo();
             return Err(state_error(error));
         }
-        locked(&self.recovery.unknown).retain(|known| known.kind != Kind::Container || known.id != unknown.id);
-        let _ = remove_files(&self.run_directory(&unknown.id));
+        locked(&self.state.recovery.unknown).retain(|known| known.kind != Kind::Container || known.id != unknown.id);
+        let _ = remove_files(&self.config.run_directory(&unknown.id));
         removal.finish().map_err(doing())?;
-        self.remove_unused_network(DEFAULT_NETWORK);
+        self.networks.remove_unused(DEFAULT_NETWORK);
         Ok(())
-    }
-
-    /// Where what every network was made with is kept.
-    pub(super) fn network_manifest(&self, id: &str) -> PathBuf {
-        self.network_manifests().join(format!("{id}.json"))
-    }
-
-    fn network_manifests(&self) -> PathBuf {
-        self.config.data_root.join("networks")
-    }
-
-    /// Keeps what a container was made with beside it, when that has changed. It is for when the journal is damaged: that it
-    /// cannot be written is no failure of what is being done.
-    pub(super) fn renew_manifest(&self, record: &ContainerRecord) {
-        let start = self.start_record(&record.id);
-        let known = [Some(manifest_of(&self.container_directory(&record.id))), Some(start).filter(|path| path.exists())];
-        for path in known.iter().flatten() {
-            if let Err(error) = write_manifest(path, record) {
-                tracing::warn!("writing {}: {error}", path.display());
-            }
-        }
-    }
-
-    /// Reads the state. Networks and volumes are known then; the containers are returned, oldest first.
-    pub(super) fn load(&self) -> Vec<ContainerRecord> {
-        let mut networks: IndexMap<String, NetworkRecord> = self.journaled(Kind::Network);
-        self.find_networks(&mut networks);
-        *locked(&self.networks) = networks;
-        let mut volumes: IndexMap<String, VolumeRecord> = self.journaled(Kind::Volume);
-        let parent = self.config.data_root.join("volumes");
-        self.find_directories(Kind::Volume, &parent, &mut volumes, |_| true, |name| self.find_volume(name));
-        *locked(&self.volumes) = volumes;
-        let mut containers: IndexMap<String, ContainerRecord> = self.journaled(Kind::Container);
-        let parent = self.config.data_root.join("containers");
-        self.find_directories(Kind::Container, &parent, &mut containers, is_id, |id| self.find_container(id));
-        self.recovery.tell_what_was_found();
-        self.look_at_run_directories(&containers);
-        let mut records: Vec<ContainerRecord> = containers.into_values().collect();
-        records.sort_by_key(|record| record.created_at);
-        records
-    }
-
-    /// The journal's records of a kind; those that this version does not understand are unknown.
-    fn journaled<T: DeserializeOwned>(&self, kind: Kind) -> IndexMap<String, T> {
-        let mut records = IndexMap::new();
-        for (key, record) in self.journal.all(&kind.prefix()) {
-            match record {
-                Ok(record) => drop(records.insert(key, record)),
-                Err(text) => {
-                    let why = "its record in the journal was written by another version".to_string();
-                    let unknown = Unknown::new(kind, key, Some(&text), why);
-                    match kind {
-                        Kind::Container => {
-                            let reached = MonitorLink::reach(&self.run_directory(&unknown.id));
-                            self.add_unknown_container(unknown, reached);
-                        }
-                        Kind::Network | Kind::Volume => self.recovery.add(Arc::new(unknown)),
-                    }
-                }
-            }
-        }
-        records
-    }
-
-    /// Writes down what was found again.
-    fn keep_found(&self, kind: Kind, id: &str, name: &str, record: &impl Serialize) {
-        locked(&self.recovery.found_again).push((kind, name.to_string()));
-        if self.journal.put_anyway(&format!("{}{id}", kind.prefix()), record, Room::Ending).is_err() {
-            self.owing.notify_one();
-        }
-    }
-
-    fn find_networks(&self, records: &mut IndexMap<String, NetworkRecord>) {
-        let parent = self.network_manifests();
-        let entries = directories::entries(&parent).unwrap_or_else(|error| {
-            self.recovery.warn(format!("reading {}: {error}", parent.display()));
-            Vec::new()
-        });
-        for entry in entries {
-            match entry {
-                Entry::Whole(file) => {
-                    let Some(id) = file.strip_suffix(".json").filter(|id| is_id(id)) else { continue };
-                    if records.contains_key(id) || self.recovery.has(Kind::Network, id) {
-                        continue;
-                    }
-                    match read_manifest::<NetworkRecord>(&parent.join(&file)) {
-                        Ok(record) if record.id == id => {
-                            self.keep_found(Kind::Network, id, &record.name, &record);
-                            records.insert(id.to_string(), record);
-                        }
-                        // Without its record nothing is left of a network that could be used.
-                        _ if is_build_id(id) => drop(std::fs::remove_file(parent.join(&file))),
-                        _ => self.recovery.lost(format!("what the network {id} was cannot be read in {}", parent.display())),
-                    }
-                }
-                Entry::New(name) | Entry::Removing(name) => drop(directories::remove_unfinished(&parent, &name)),
-            }
-        }
-        for record in records.values().filter(|record| !self.network_manifest(&record.id).exists()) {
-            self.write_network_manifest(record);
-        }
-    }
-
-    /// Keeps what a network was made with. It is for when the journal is damaged: that it cannot be written is no failure of
-    /// what is being done.
-    pub(super) fn write_network_manifest(&self, record: &NetworkRecord) {
-        let path = self.network_manifest(&record.id);
-        if let Err(error) = std::fs::create_dir_all(self.network_manifests()).and_then(|()| write_manifest(&path, record)) {
-            tracing::warn!("writing {}: {error}", path.display());
-        }
-    }
-
-    /// Forgets what a network was made with: with it the network would be found again.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub(super) fn remove_network_manifest(&self, id: &str) -> Result<(), EngineError> {
-        match std::fs::remove_file(self.network_manifest(id)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(EngineError::io("removing a network's manifest")(error))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Compares the records of a kind with the directories that there are.
-    fn find_directories<T: Serialize>(
-        &self,
-        kind: Kind,
-        parent: &Path,
-        records: &mut IndexMap<String, T>,
-        is_name: impl Fn(&str) -> bool,
-        find: impl Fn(&str) -> Option<T>,
-    ) {
-        let entries = match directories::entries(parent) {
-            Ok(entries) => entries,
-            Err(error) => return self.recovery.lost(format!("reading {}: {error}", parent.display())),
-        };
-        let mut whole: HashSet<String> = HashSet::new();
-        for name in entries.iter().filter_map(|entry| if let Entry::Whole(name) = entry { Some(name) } else { None }) {
-            whole.insert(name.clone());
-            if is_name(name) && !records.contains_key(name) && !self.recovery.has(kind, name) {
-                records.extend(find(name).map(|record| (name.clone(), record)));
-            }
-        }
-        for entry in &entries {
-            let (Entry::New(name) | Entry::Removing(name)) = entry else { continue };
-            if matches!(entry, Entry::New(_)) && records.contains_key(name) && !whole.contains(name) {
-                match directories::finish_making(parent, name) {
-                    Ok(()) => drop(whole.insert(name.clone())),
-                    Err(error) => self.recovery.warn(format!("making the {} {name}: {error}", kind.as_str())),
-                }
-                continue;
-            }
-            if matches!(entry, Entry::Removing(_)) && records.contains_key(name) && !whole.contains(name) {
-                // The journal was about to hear of it.
-                if let Err(error) = self.journal.delete(&format!("{}{name}", kind.prefix())) {
-                    self.recovery.warn(format!("removing the {} {name}: {error}", kind.as_str()));
-                    continue;
-                }
-                records.shift_remove(name);
-            }
-            if kind == Kind::Container {
-                self.remove_stray_groups(name);
-                let _ = remove_files(&self.run_directory(name));
-            }
-            if let Err(error) = directories::remove_unfinished(parent, name) {
-                tracing::warn!("removing what is left of the {} {name}: {error}", kind.as_str());
-            }
-        }
-        let missing: Vec<String> = records.keys().filter(|name| !whole.contains(*name)).cloned().collect();
-        for name in &missing {
-            if !directories::is_marked(parent) {
-                self.recovery.lost(format!(
-                    "the directory of the {} {name} is missing in {}: is the disk with it mounted?",
-                    kind.as_str(),
-                    parent.display()
-                ));
-            } else if self.journal.delete(&format!("{}{name}", kind.prefix())).is_ok() {
-                // Its removal is on the disk, and the journal's line of it was lost in a power cut.
-                tracing::warn!("the {} {name} has no files any more, and is forgotten", kind.as_str());
-                records.shift_remove(name);
-            }
-        }
-        if missing.is_empty()
-            && let Err(error) = directories::mark(parent)
-        {
-            tracing::warn!("writing in {}: {error}", parent.display());
-        }
-        for (name, record) in records {
-            let manifest = manifest_of(&parent.join(name));
-            if !manifest.exists()
-                && let Err(error) = write_manifest(&manifest, record)
-            {
-                tracing::warn!("writing {}: {error}", manifest.display());
-            }
-        }
-    }
-
-    /// A volume that the journal has lost.
-    fn find_volume(&self, name: &str) -> Option<VolumeRecord> {
-        let directory = self.config.data_root.join("volumes").join(name);
-        let record = read_manifest::<VolumeRecord>(&manifest_of(&directory)).ok().filter(|record| record.name == name);
-        // Its files are what matters; what it was called for is not known.
-        let record = record.or_else(|| {
-            let created_at = std::fs::metadata(directory.join("_data")).and_then(|data| data.modified()).ok()?;
-            let created_at = jiff::Timestamp::try_from(created_at).unwrap_or_default();
-            Some(VolumeRecord {
-                name: name.into(),
-                created_at,
-                labels: IndexMap::new(),
-                anonymous: false,
-                options: IndexMap::new(),
-            })
-        })?;
-        self.keep_found(Kind::Volume, name, name, &record);
-        Some(record)
-    }
-
-    /// A container that the journal has lost: as it was at its last start, if it runs, or as it was made.
-    fn find_container(&self, id: &str) -> Option<ContainerRecord> {
-        let directory = self.container_directory(id);
-        if is_build_id(id) {
-            // Its build has died with the engine.
-            MonitorLink::kill_silent(&self.run_directory(id));
-            self.remove_stray_groups(id);
-            let _ = remove_files(&self.run_directory(id));
-            if let Err(error) = remove_files(&directory) {
-                tracing::warn!("removing the step of a build: {error}");
-            }
-            return None;
-        }
-        let at_start = read_manifest::<ContainerRecord>(&self.start_record(id));
-        let found = at_start.or_else(|_| read_manifest::<ContainerRecord>(&manifest_of(&directory)));
-        let mut record = match found {
-            Ok(record) if record.id == id => record,
-            other => {
-                let error = other.err().map_or_else(|| "it is another's".to_string(), |error| error.to_string());
-                let why = format!("the journal does not have it, and what it was made with cannot be read: {error}");
-                self.recovery.incomplete.store(true, Ordering::Release);
-                let reached = MonitorLink::reach(&self.run_directory(id));
-                self.add_unknown_container(Unknown::new(Kind::Container, id.to_string(), None, why), reached);
-                return None;
-            }
-        };
-        // One that runs is seen to when it is adopted. Of another, nobody knows whether it was stopped: its policy decides, as after
-        // the end of a host that it ran on.
-        if self.exit_file(id).exists() {
-            let exit = self.recorded_exit(id).unwrap_or_else(|| Exit::now(255));
-            let verdict = verdict(&record, &exit, true);
-            record.apply(&Transition::Ended { exit: &exit, verdict });
-        }
-        self.keep_found(Kind::Container, id, &record.name, &record);
-        Some(record)
-    }
-
-    /// What a container was at its last start, while the host is up.
-    pub(super) fn start_record(&self, id: &str) -> PathBuf {
-        self.run_directory(id).join("record.json")
-    }
-
-    /// Run directories of containers that have nothing else: they were about to be removed, unless something still runs.
-    fn look_at_run_directories(&self, containers: &IndexMap<String, ContainerRecord>) {
-        for entry in std::fs::read_dir(self.config.run_root.join("containers")).into_iter().flatten().flatten() {
-            let id = entry.file_name().to_string_lossy().into_owned();
-            if containers.contains_key(&id) || self.recovery.has(Kind::Container, &id) || !is_id(&id) {
-                continue;
-            }
-            if is_build_id(&id) {
-                MonitorLink::kill_silent(&entry.path());
-            }
-            let reached = MonitorLink::reach(&entry.path());
-            if !matches!(reached, Reached::Nobody) && !is_build_id(&id) {
-                let why = "it runs, and nothing else is left of it".to_string();
-                self.add_unknown_container(Unknown::new(Kind::Container, id, None, why), reached);
-            } else if !self.is_incomplete() {
-                self.remove_stray_groups(&id);
-                let _ = remove_files(&entry.path());
-            }
-        }
     }
 }
 

@@ -1,0 +1,103 @@
+//! Where an engine keeps its things.
+
+use super::record::ContainerRecord;
+use crate::runtime::launch::Exit;
+use std::path::PathBuf;
+
+/// The directories of an engine. Two engines with different ones know nothing of each other.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Images, volumes, containers, state: survives a reboot. `/var/lib/wharf` by default.
+    pub data_root: PathBuf,
+    /// Sockets and locks: `/run/wharf` by default.
+    pub run_root: PathBuf,
+}
+
+/// The flag of an engine that a monitor starts.
+pub const REVIVED: &str = "--revived";
+
+impl Config {
+    pub(super) fn container_directory(&self, id: &str) -> PathBuf {
+        self.data_root.join("containers").join(id)
+    }
+
+    /// A container's /etc/hosts, /etc/hostname and /etc/resolv.conf. It may write them, so they are where its layer is, and limited
+    /// with it: a tmpfs of the host's could be filled.
+    pub(super) fn etc_directory(&self, id: &str) -> PathBuf {
+        self.container_directory(id).join("etc")
+    }
+
+    /// A container's own layer: what it has written.
+    pub fn written_by(&self, id: &str) -> PathBuf {
+        self.container_directory(id).join("upper")
+    }
+
+    /// What a container's monitor writes at its end.
+    pub(super) fn exit_file(&self, id: &str) -> PathBuf {
+        self.container_directory(id).join("exit.json")
+    }
+
+    /// What a monitor has written about the end of a container.
+    pub(super) fn recorded_exit(&self, id: &str) -> Option<Exit> {
+        Exit::read(&self.exit_file(id))
+    }
+
+    pub(super) fn run_directory(&self, id: &str) -> PathBuf {
+        self.run_root.join("containers").join(id)
+    }
+
+    /// What a container was at its last start, while the host is up.
+    pub(super) fn start_record(&self, id: &str) -> PathBuf {
+        self.run_directory(id).join("record.json")
+    }
+
+    pub fn log_path(&self, id: &str) -> PathBuf {
+        self.container_directory(id).join("log")
+    }
+
+    /// Where a container's output can be read as it comes: its log or, with the driver `none`, the last of it in memory (the
+    /// run root is a tmpfs), for who attaches.
+    pub fn output_path(&self, record: &ContainerRecord) -> PathBuf {
+        if record.spec.log.none { self.run_directory(&record.id).join("output/log") } else { self.log_path(&record.id) }
+    }
+
+    /// The directory of a volume that containers see.
+    pub fn volume_data(&self, name: &str) -> PathBuf {
+        self.data_root.join("volumes").join(name).join("_data")
+    }
+
+    pub(super) fn network_manifests(&self) -> PathBuf {
+        self.data_root.join("networks")
+    }
+
+    /// What a network was made with.
+    pub(super) fn network_manifest(&self, id: &str) -> PathBuf {
+        self.network_manifests().join(format!("{id}.json"))
+    }
+
+    /// A file for each network that has something in the kernel. A reboot takes both away.
+    pub(super) fn raised_networks(&self) -> PathBuf {
+        self.run_root.join("networks")
+    }
+
+    /// The layer below every image: empty directories and files where wharf mounts something. Images have most of them, but
+    /// what one lacks would have to be made in each container's own layer, on disk.
+    pub(super) fn base_layer(&self) -> PathBuf {
+        self.data_root.join("base")
+    }
+
+    /// How a monitor brings an engine back: this program with this engine's roots.
+    pub(super) fn revive_arguments(&self) -> Vec<String> {
+        let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+        vec![
+            "wharf".into(),
+            "--data-root".into(),
+            text(&self.data_root),
+            "--run-root".into(),
+            text(&self.run_root),
+            "engine".into(),
+            "--background".into(),
+            REVIVED.into(),
+        ]
+    }
+}

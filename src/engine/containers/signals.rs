@@ -1,0 +1,79 @@
+//! Signals to containers, and freezing them.
+
+use super::registry::Containers;
+use crate::engine::Container;
+use crate::engine::error::EngineError;
+use crate::engine::record::{Status, Transition};
+use crate::runtime::control::Request;
+use std::sync::Arc;
+
+impl Containers {
+    /// Sends a signal on the user's behalf: SIGKILL and SIGTERM count as stopping, so that it is not restarted.
+    ///
+    /// # Errors
+    /// As [`Container::signal`].
+    pub fn kill(&self, container: &Container, signal: i32) -> Result<(), EngineError> {
+        let ends = matches!(signal, libc::SIGKILL | libc::SIGTERM | libc::SIGINT | libc::SIGQUIT);
+        let was_stopped = if ends { Some(self.change(container, |record| record.stop_requested(false))?) } else { None };
+        if let Err(error) = container.signal(signal) {
+            if let Some(was_stopped) = was_stopped {
+                self.take_back_stop(container, was_stopped);
+            }
+            return Err(error);
+        }
+        self.emit(container, "kill", &[("signal", signal.to_string())]);
+        Ok(())
+    }
+
+    /// Freezes or thaws a container.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn pause(&self, container: &Arc<Container>, pause: bool) -> Result<(), EngineError> {
+        let _turn = container.turn().await?;
+        let wanted = if pause { Status::Running } else { Status::Paused };
+        if container.status() != wanted {
+            return Err(EngineError::Conflict(format!("the container {} is {}", container.name(), container.status().as_str())));
+        }
+        self.pause_locked(container, pause)
+    }
+
+    pub(in crate::engine) fn pause_locked(&self, container: &Container, pause: bool) -> Result<(), EngineError> {
+        container.ask(&Request::Pause(pause), &[])?;
+        self.transition(container, &Transition::Paused(pause));
+        Ok(())
+    }
+}
+
+/// `SIGTERM`, `TERM` or `15`; images say it as well.
+pub fn parse_signal(text: &str) -> Option<i32> {
+    use nix::sys::signal::Signal;
+    let upper = text.trim().to_ascii_uppercase();
+    if let Ok(number) = upper.parse::<i32>() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+    if let Some(offset) = name.strip_prefix("SIGRTMIN") {
+        // The C library keeps the first two real-time signals for itself.
+        let offset = if offset.is_empty() { 0 } else { offset.strip_prefix('+')?.parse::<i32>().ok()? };
+        return Some(offset).filter(|offset| (0..=30).contains(offset)).map(|offset| 34 + offset);
+    }
+    name.parse::<Signal>().ok().map(|signal| signal as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_signal;
+
+    #[test]
+    fn signals_are_signals() {
+        for (text, signal) in
+            [("SIGTERM", Some(15)), ("term", Some(15)), ("9", Some(9)), ("SIGRTMIN", Some(34)), ("RTMIN+3", Some(37))]
+        {
+            assert_eq!(parse_signal(text), signal, "{text}");
+        }
+        for wrong in ["0", "-9", "65", "", "SIGRTMIN-30", "SIGRTMIN+31", "SIGRTMIN+2147483647", "SIGRTMINx", "SIGRTMIN+-4"] {
+            assert_eq!(parse_signal(wrong), None, "{wrong}");
+        }
+    }
+}
