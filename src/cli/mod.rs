@@ -6,11 +6,12 @@
 #[macro_use]
 mod output;
 
+mod arguments;
 mod connect;
 mod objects;
 mod project;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use objects::{container, engine, images, login, network, system};
 use project::{attach, build, config, cp, down, events, exec, export, graph, lifecycle, logs, ps, push, run, up, usage, watch};
 use std::path::PathBuf;
@@ -18,7 +19,14 @@ use std::process::ExitCode;
 
 /// Runs Docker Compose stacks on Linux with a container runtime of its own.
 #[derive(Parser, Debug)]
-#[command(name = "wharf", version, max_term_width = 110, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "wharf",
+    version,
+    disable_version_flag = true,
+    max_term_width = 110,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -71,6 +79,24 @@ pub struct Global {
     /// Docker Compose's, for names of its version 1.
     #[arg(long, hide = true)]
     pub compatibility: bool,
+    /// Keep networks, volumes, configs and secrets that no service uses.
+    #[arg(long)]
+    pub all_resources: bool,
+    /// Print the version.
+    #[arg(short = 'v', short_alias = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+    /// Docker Compose's older name of `--project-directory`.
+    #[arg(long, hide = true, value_name = "DIR", conflicts_with = "project_directory")]
+    pub workdir: Option<PathBuf>,
+    /// Docker Compose's older name of `--ansi never`.
+    #[arg(long, hide = true)]
+    pub no_ansi: bool,
+    /// Docker Compose's, for its own tracing.
+    #[arg(long, hide = true)]
+    pub verbose: bool,
+    /// Docker Compose's, for its tests.
+    #[arg(long, hide = true, value_name = "REGISTRY")]
+    pub insecure_registry: Vec<String>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -138,6 +164,7 @@ enum Command {
     /// List the images of the project's containers.
     Images(images::Images),
     /// Check the Compose files and print the canonical project.
+    #[command(alias = "convert")]
     Config(config::Config),
     /// Draw which service waits for which.
     Graph(graph::Graph),
@@ -194,9 +221,23 @@ impl Failure {
 
 pub type Outcome = Result<(), Failure>;
 
+/// Every command with its options.
+pub fn command() -> clap::Command {
+    let mut command = Cli::command();
+    command.build();
+    command
+}
+
 /// The command line's `main`.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut command = command();
+    let given = arguments::rewritten(&command, std::env::args_os().collect());
+    let words = given.clone();
+    let parsed = command.try_get_matches_from_mut(given).and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error.format(&mut command), &command, &words),
+    };
     if let Command::Engine(command) = &cli.command {
         return finish(engine::run(&cli.global, command));
     }
@@ -205,6 +246,18 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime.block_on(run(cli)),
         Err(error) => Err(Failure::Message(format!("starting: {error}"))),
     })
+}
+
+/// Prints help, the version, or what is wrong with a command line. The exit code of the latter is Docker Compose's, and the
+/// docker command's for commands about single objects.
+fn usage(error: &clap::Error, command: &clap::Command, words: &[std::ffi::OsString]) -> ExitCode {
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    let word = words.iter().skip(1).find_map(|word| command.find_subcommand(word));
+    let of_docker = word.is_some_and(|word| matches!(word.get_name(), "container" | "image" | "network" | "volume" | "system"));
+    ExitCode::from(if of_docker { 125 } else { 1 })
 }
 
 fn finish(outcome: Outcome) -> ExitCode {
@@ -222,7 +275,15 @@ fn finish(outcome: Outcome) -> ExitCode {
 
 async fn run(cli: Cli) -> Outcome {
     let global = &cli.global;
-    output::set_style(global.ansi, global.progress);
+    output::set_style(if global.no_ansi { output::Ansi::Never } else { global.ansi }, global.progress);
+    if global.verbose {
+        eprintln!("warning: --verbose has no effect: `wharf engine` in the foreground with RUST_LOG=debug tells more");
+    }
+    if !global.insecure_registry.is_empty() {
+        eprintln!(
+            "warning: --insecure-registry has no effect: the engine's settings say which registries are reached without TLS"
+        );
+    }
     if global.compatibility {
         eprintln!("warning: --compatibility has no effect: containers are called PROJECT-SERVICE-NUMBER");
     }

@@ -166,7 +166,9 @@ impl<'a> Loader<'a> {
             });
         }
         self.judge(found)?;
-        defaults::drop_unused(root);
+        if !self.options.all_resources {
+            defaults::drop_unused(root);
+        }
         logging_drivers(root, &mut self.warnings);
         Ok(left_out.into_iter().map(|(name, entry)| (name, profiles::of(&entry.node))).collect())
     }

@@ -62,6 +62,8 @@ pub struct Options {
     /// The working directory.
     pub directory: PathBuf,
     pub skip: Skip,
+    /// `--all-resources`: keep what no service uses.
+    pub all_resources: bool,
     /// Fill [`Loaded::variables`].
     pub list_variables: bool,
 }

@@ -3,4 +3,5 @@
 mod messages;
 mod models;
 mod properties;
+mod reference;
 mod support;

@@ -30,6 +30,12 @@ pub struct Pull {
     /// Pull images: always, missing (those that are not here).
     #[arg(long, value_name = "POLICY", value_parser = ["always", "missing"])]
     policy: Option<String>,
+    /// Docker Compose's; images are always pulled at the same time.
+    #[arg(long, hide = true)]
+    parallel: bool,
+    /// Docker Compose's, without effect there, too.
+    #[arg(long, hide = true)]
+    no_parallel: bool,
 }
 
 #[derive(clap::Args, Debug)]

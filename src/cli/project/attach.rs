@@ -26,7 +26,7 @@ pub struct How {
     #[arg(long)]
     no_stdin: bool,
     /// Pass signals on to the container.
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
     sig_proxy: bool,
 }
 

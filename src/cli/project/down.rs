@@ -19,7 +19,7 @@ pub struct Down {
     #[arg(short, long, value_name = "SECONDS")]
     timeout: Option<u32>,
     /// Remove containers of services that the project does not have.
-    #[arg(long)]
+    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", hide_env = true)]
     remove_orphans: bool,
 }
 

@@ -38,22 +38,21 @@ pub struct Exec {
     /// Keys that leave the command running, typed at a terminal.
     #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
     detach_keys: String,
-    /// The service.
-    service: String,
-    /// The command and its arguments.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
-    command: Vec<String>,
+    /// The service, and the command with its arguments: options after the service are the command's.
+    #[arg(trailing_var_arg = true, required = true, num_args = 2.., value_name = "SERVICE COMMAND")]
+    words: Vec<String>,
 }
 
 pub async fn run(global: &Global, command: Exec) -> Outcome {
+    let Some((service, words)) = command.words.split_first() else { return Ok(()) };
     let (project, loaded) = project::name(global)?;
-    ps::check_services(loaded.as_ref(), std::slice::from_ref(&command.service))?;
+    ps::check_services(loaded.as_ref(), std::slice::from_ref(service))?;
     let client = connect::engine(global).await?;
-    let container = ps::one(&client, &project, &command.service, command.index).await?;
+    let container = ps::one(&client, &project, service, command.index).await?;
     let tty = !command.no_tty && !command.detach && terminal::is_terminal();
     let env = super::variables(&command.env, loaded.as_ref());
     let request = Request {
-        command: command.command,
+        command: words.to_vec(),
         env: env.into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
         user: command.user,
         workdir: command.workdir,

@@ -45,7 +45,7 @@ pub struct CommitHow {
     #[arg(short, long, default_value = "")]
     message: String,
     /// Pause the container meanwhile.
-    #[arg(short, long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    #[arg(short, long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
     pause: bool,
 }
 

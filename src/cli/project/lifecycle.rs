@@ -65,6 +65,9 @@ pub struct Rm {
     /// Remove anonymous volumes as well.
     #[arg(short, long)]
     volumes: bool,
+    /// Docker Compose's, without effect there, too.
+    #[arg(short, long, hide = true)]
+    all: bool,
 }
 
 #[derive(clap::Args, Debug)]

@@ -30,7 +30,7 @@ pub fn options(global: &Global) -> Options {
     Options {
         files: global.files.clone(),
         project_name: global.project_name.clone(),
-        project_directory: global.project_directory.clone(),
+        project_directory: global.project_directory.clone().or_else(|| global.workdir.clone()),
         env_files: global.env_files.clone(),
         profiles: global.profiles.clone(),
         environment: std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect(),
@@ -38,6 +38,7 @@ pub fn options(global: &Global) -> Options {
         services: Vec::new(),
         skip: Skip::default(),
         list_variables: false,
+        all_resources: global.all_resources,
     }
 }
 

@@ -57,10 +57,13 @@ pub struct Run {
     #[arg(long, value_name = "POLICY", value_parser = ["always", "missing", "never"])]
     pull: Option<String>,
     /// Print no progress.
-    #[arg(short, long, alias = "quiet-pull", alias = "quiet-build")]
+    #[arg(short, long, alias = "quiet-pull")]
     quiet: bool,
-    /// Remove containers of services that the project does not have.
+    /// Print no output of builds.
     #[arg(long)]
+    quiet_build: bool,
+    /// Remove containers of services that the project does not have.
+    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", hide_env = true)]
     remove_orphans: bool,
     /// Remove the container when it has ended.
     #[arg(long)]
@@ -80,13 +83,19 @@ pub struct Run {
     /// Working directory of the command.
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
+    /// The service, and a command instead of its own: options after the service are the command's.
+    #[arg(trailing_var_arg = true, required = true, value_name = "SERVICE [COMMAND]")]
+    words: Vec<String>,
+    #[arg(skip)]
     service: String,
-    /// The command and its arguments, instead of the service's.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(skip)]
     command: Vec<String>,
 }
 
-pub async fn run(global: &Global, command: Run) -> Outcome {
+pub async fn run(global: &Global, mut command: Run) -> Outcome {
+    let mut words = std::mem::take(&mut command.words);
+    command.command = words.split_off(1);
+    command.service = words.swap_remove(0);
     let loaded = project::load(global, std::slice::from_ref(&command.service))?;
     ps::check_services(Some(&loaded), std::slice::from_ref(&command.service))?;
     let client = connect::engine(global).await?;
@@ -95,7 +104,8 @@ pub async fn run(global: &Global, command: Run) -> Outcome {
         starting = up::with_dependencies(&loaded, starting);
     }
     let build = if command.build { std::slice::from_ref(&command.service) } else { &[] };
-    up::build_what_is_missing(&client, &loaded, &starting, command.pull.as_deref(), build).await?;
+    up::build_what_is_missing(&client, &loaded, &starting, command.pull.as_deref(), build, command.quiet_build || command.quiet)
+        .await?;
     let how = up::How {
         no_deps: command.no_deps,
         remove_orphans: command.remove_orphans,

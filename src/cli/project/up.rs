@@ -62,6 +62,9 @@ pub struct Up {
     /// Have changed files take effect, as `watch` does.
     #[arg(short, long, conflicts_with = "detach")]
     watch: bool,
+    /// Docker Compose's line of keys at the bottom, which wharf does not draw.
+    #[arg(long, hide = true, env = "COMPOSE_MENU", hide_env = true)]
+    menu: bool,
 }
 
 /// What `up` and `plan` have in common.
@@ -83,7 +86,7 @@ pub struct How {
     #[arg(long)]
     pub no_start: bool,
     /// Remove containers of services that the project does not have.
-    #[arg(long)]
+    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", hide_env = true)]
     pub remove_orphans: bool,
     /// Number of containers of a service; may be repeated.
     #[arg(long, value_name = "SERVICE=N", value_parser = scale)]
@@ -100,6 +103,9 @@ pub struct How {
     /// Print no progress.
     #[arg(long)]
     pub quiet_pull: bool,
+    /// Print no output of builds.
+    #[arg(long)]
+    pub quiet_build: bool,
     /// Answer yes to every question.
     #[arg(short, long)]
     pub yes: bool,
@@ -262,6 +268,7 @@ pub async fn build_what_is_missing(
     starting: &[String],
     pull: Option<&str>,
     build: &[String],
+    quiet: bool,
 ) -> Outcome {
     let mut wanted = Vec::new();
     let services = loaded.project.services.iter().filter(|(name, service)| service.build.is_some() && starting.contains(name));
@@ -288,7 +295,7 @@ pub async fn build_what_is_missing(
             wanted.push(name.clone());
         }
     }
-    super::build::build_services(client, loaded, &wanted, &super::build::BuildFlags::default()).await
+    super::build::build_services(client, loaded, &wanted, &super::build::BuildFlags::quiet(quiet)).await
 }
 
 /// The services that a command starts: the named ones, all where none is named, with what they depend on.
@@ -321,6 +328,9 @@ fn shown(loaded: &Loaded, command: &Up) -> Option<Vec<String>> {
 
 pub async fn run(global: &Global, command: Up) -> Outcome {
     let loaded = project::load(global, &command.services)?;
+    if command.menu {
+        eprintln!("warning: --menu has no effect: Ctrl-C stops the services, `wharf watch` follows changes");
+    }
     ps::check_services(Some(&loaded), command.exit_code_from.as_slice())?;
     if global.dry_run {
         return plan(global, PlanCommand { services: command.services, how: command.how }).await;
@@ -329,7 +339,7 @@ pub async fn run(global: &Global, command: Up) -> Outcome {
     if !command.no_build {
         let starting = starting(&loaded, &command.services, command.how.no_deps);
         let build = if command.build { &starting[..] } else { &[] };
-        build_what_is_missing(&client, &loaded, &starting, command.how.pull.as_deref(), build).await?;
+        build_what_is_missing(&client, &loaded, &starting, command.how.pull.as_deref(), build, command.how.quiet_build).await?;
     }
     let detach = command.detach || command.wait || command.how.no_start;
     let named = command.services.clone();

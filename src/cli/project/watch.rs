@@ -30,6 +30,9 @@ pub struct Watch {
     /// Leave the layers that a rebuild has made useless.
     #[arg(long)]
     no_prune: bool,
+    /// Remove the images that rebuilds leave without a name; `--prune=false` does not.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    prune: bool,
     /// Print no build output.
     #[arg(long)]
     quiet: bool,
@@ -102,11 +105,18 @@ pub async fn run(global: &Global, command: Watch) -> Outcome {
     if !command.no_up {
         let services: Vec<String> = watched.iter().map(|w| w.service.clone()).collect::<BTreeSet<_>>().into_iter().collect();
         let starting = up::with_dependencies(&loaded, services.clone());
-        up::build_what_is_missing(&client, &loaded, &starting, None, &services).await?;
+        up::build_what_is_missing(&client, &loaded, &starting, None, &services, command.quiet).await?;
         let request = up::request(global, &loaded, services, up::How::default(), false)?;
         up::follow(&client, &up::path(&loaded, "up"), &request, command.quiet).await?;
     }
-    let session = Session { global, client: &client, loaded: &loaded, watched, quiet: command.quiet, prune: !command.no_prune };
+    let session = Session {
+        global,
+        client: &client,
+        loaded: &loaded,
+        watched,
+        quiet: command.quiet,
+        prune: command.prune && !command.no_prune,
+    };
     tokio::select! {
         result = session.follow() => result,
         _ = tokio::signal::ctrl_c() => Err(Failure::Code(130)),

@@ -230,9 +230,9 @@ pub struct Exec {
     workdir: Option<String>,
     #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
     detach_keys: String,
-    container: String,
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
-    command: Vec<String>,
+    /// The container, and the command with its arguments: options after the container are the command's.
+    #[arg(trailing_var_arg = true, required = true, num_args = 2.., value_name = "CONTAINER COMMAND")]
+    words: Vec<String>,
 }
 
 /// Does something to several containers at once, and prints the names of those it was done to.
@@ -308,9 +308,10 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
                 println!("{kind} {}", change["Path"].as_str().unwrap_or_default());
             }
         }
-        Container::Exec(command) => {
+        Container::Exec(mut command) => {
+            let words = command.words.split_off(1);
             let request = exec::Request {
-                command: command.command,
+                command: words,
                 env: new::variables(&command.env_file, &command.env)?,
                 user: command.user,
                 workdir: command.workdir,
@@ -318,7 +319,7 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
                 tty: command.tty,
                 stdin: command.interactive,
             };
-            exec::in_container(&client, &escape(&command.container), request, command.detach, &command.detach_keys).await?;
+            exec::in_container(&client, &escape(&command.words[0]), request, command.detach, &command.detach_keys).await?;
         }
         Container::Export { output, container } => export::export_container(&client, &escape(&container), output).await?,
         Container::Inspect { format, containers } => {

@@ -233,9 +233,9 @@ struct New {
     /// Show no progress of that.
     #[arg(short, long)]
     quiet: bool,
-    image: String,
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
+    /// The image, and a command instead of its own: options after the image are the command's.
+    #[arg(trailing_var_arg = true, required = true, value_name = "IMAGE [COMMAND]")]
+    words: Vec<String>,
 }
 
 pub(super) fn wrong(option: &str, text: &str, what: &str) -> Failure {
@@ -477,6 +477,10 @@ impl New {
         })
     }
 
+    fn image(&self) -> &str {
+        self.words.first().map_or("", String::as_str)
+    }
+
     /// The container in Docker's form.
     fn body(&self, stdin: bool, removal: Removal) -> Result<ContainerCreate, Failure> {
         let entrypoint = self.entrypoint.as_deref().map(shell_words::split).transpose();
@@ -485,8 +489,8 @@ impl New {
         labels.extend(self.label.iter().cloned());
         let some = |text: &Option<String>| text.clone().unwrap_or_default();
         Ok(ContainerCreate {
-            image: self.image.clone(),
-            cmd: Some(CommandLine(self.command.clone())),
+            image: self.image().to_string(),
+            cmd: Some(CommandLine(self.words[1..].to_vec())),
             // No word at all takes the image's away.
             entrypoint: entrypoint.map(|words| CommandLine(if words.is_empty() { vec![String::new()] } else { words })),
             env: variables(&self.env_file, &self.env)?,
@@ -517,10 +521,10 @@ impl New {
             file.map(|file| (file, path)).map_err(|e| failed(e, path))
         });
         let id_file = id_file.transpose()?;
-        let look = async || client.get::<Value>(&format!("/images/{}/json", escape(&self.image))).await;
+        let look = async || client.get::<Value>(&format!("/images/{}/json", escape(self.image()))).await;
         let mut image = look().await;
         if self.pull == "always" || image.is_err() && self.pull == "missing" {
-            images::pull_one(client, &self.image, &mut Steps::new(self.quiet)).await?;
+            images::pull_one(client, self.image(), &mut Steps::new(self.quiet)).await?;
             image = look().await;
         }
         let image = image.unwrap_or_default();
@@ -529,7 +533,7 @@ impl New {
             let mut parts = wanted.split('/');
             if parts.next() != Some(own[0]) || parts.next().is_some_and(|architecture| architecture != own[1]) {
                 let own = own.join("/");
-                return Err(Failure::Message(format!("--platform {wanted}: the image {} is one of {own}", self.image)));
+                return Err(Failure::Message(format!("--platform {wanted}: the image {} is one of {own}", self.image())));
             }
         }
         let name = self.name.as_ref().map(|name| format!("?name={}", escape(name))).unwrap_or_default();

@@ -79,6 +79,15 @@ pub struct BuildCommand {
     /// Docker Compose's, which has no effect there either.
     #[arg(short, long, hide = true)]
     memory: Option<String>,
+    /// Docker Compose's, all without effect there, too.
+    #[arg(long, hide = true)]
+    compress: bool,
+    #[arg(long, hide = true)]
+    force_rm: bool,
+    #[arg(long, hide = true)]
+    no_rm: bool,
+    #[arg(long, hide = true)]
+    parallel: bool,
 }
 
 #[derive(clap::Args, Debug)]
