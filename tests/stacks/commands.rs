@@ -904,3 +904,47 @@ fn images_are_found_by_what_they_are() {
     let digests = stack.wharf(&["image", "ls", "--digests", "team/two"]).ok();
     assert!(digests.contains("DIGEST") && digests.contains(digest.trim().split('@').nth(1).expect("a digest")), "{digests}");
 }
+
+#[test]
+fn options_after_a_name_belong_to_the_command() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", &format!("services: {{web: {{{APP}, environment: {{KEPT: file, TAKEN: file}}}}}}"));
+    stack.write(".env", "TAKEN=of-env-file\n");
+    let said = |arguments: &[&str]| stack.wharf(arguments).ok().trim().to_string();
+    // What looks like an option of wharf's is the command's.
+    assert_eq!(
+        said(&["run", "--rm", "-T", "web", "echo", "-v", "-e", "A=b", "--help", "--rm=false", "--data-root"]),
+        "-v -e A=b --help --rm=false --data-root"
+    );
+    assert_eq!(said(&["container", "run", "--rm", "busybox:local", "echo", "-c", "--help"]), "-c --help");
+    assert_eq!(said(&["container", "run", "--rm", "--entrypoint", "echo", "busybox:local", "--cpus", "-it"]), "--cpus -it");
+    let id = said(&["container", "create", "busybox:local", "sleep", "--help"]);
+    let made: serde_json::Value = serde_json::from_str(&said(&["container", "inspect", &id])).expect("JSON");
+    assert_eq!(made[0]["Config"]["Cmd"], serde_json::json!(["sleep", "--help"]));
+    said(&["container", "rm", &id]);
+    // Docker's letters where no terminal is, and Go's switches.
+    assert_eq!(
+        said(&["run", "--rm=true", "-it", "-e", "KEPT", "-e", "TAKEN", "web", "sh", "-c", "echo $KEPT $TAKEN"]),
+        "file of-env-file"
+    );
+    said(&["compose", "up", "--detach=true", "--yes"]);
+    assert_eq!(
+        said(&["exec", "-T", "-e", "KEPT", "-e", "TAKEN", "-e", "N=1", "web", "sh", "-c", "echo $KEPT $TAKEN $N"]),
+        "file of-env-file 1"
+    );
+    assert_eq!(said(&["compose", "exec", "-it", "web", "echo", "-T", "--index=2"]), "-T --index=2");
+    let name = stack.ps()[0]["Name"].as_str().expect("a name").to_string();
+    assert_eq!(said(&["container", "exec", &name, "echo", "-u", "x"]), "-u x");
+    // A wrong option is Docker's exit code.
+    assert_eq!(stack.wharf(&["up", "--no-such-option"]).code, 1);
+    assert_eq!(stack.wharf(&["container", "run", "--no-such-option", "busybox:local"]).code, 125);
+    // Exit codes of what runs.
+    for (script, code) in [("exit 3", 3), ("kill -INT $$", 130), ("kill -KILL $$", 137), ("kill -TERM $$", 143)] {
+        assert_eq!(stack.wharf(&["exec", "-T", "web", "sh", "-c", script]).code, code, "{script}");
+    }
+    for (program, code) in [("/no-such", 127), ("/etc", 126)] {
+        assert_eq!(stack.wharf(&["container", "run", "--rm", "busybox:local", program]).code, code, "{program}");
+    }
+    said(&["start", "--wait"]);
+    said(&["down"]);
+}
