@@ -186,23 +186,21 @@ pub async fn pull(global: &Global, command: Pull) -> Outcome {
 /// Does something to one image after the other, to the others too where one fails and that is to be ignored.
 ///
 /// # Errors
-/// The first failure; exit code 1 where failures were ignored.
+/// The first failure, unless failures are ignored.
 pub async fn each_image<'a>(
     images: impl Iterator<Item = &'a String>,
     ignore_failures: bool,
     mut one: impl AsyncFnMut(&'a str) -> Outcome,
 ) -> Outcome {
-    let mut failed = false;
     for image in images {
         if let Err(failure) = one(image).await {
             if !ignore_failures {
                 return Err(failure);
             }
             eprintln!("{failure}");
-            failed = true;
         }
     }
-    if failed { Err(Failure::Code(1)) } else { Ok(()) }
+    Ok(())
 }
 
 /// Pulls an image and shows how.

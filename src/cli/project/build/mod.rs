@@ -426,16 +426,37 @@ pub async fn build_services(client: &Client, loaded: &Loaded, names: &[String], 
     let mut waiting = with_bases(&loaded.project, names)?;
     let mut done: Vec<String> = Vec::new();
     let mut running = FuturesUnordered::new();
+    let mut begun: Vec<String> = Vec::new();
+    // Services of the same image and configuration, each with the one that is built for all.
+    let mut alike: Vec<(String, String)> = Vec::new();
     loop {
         let (ready, rest) = waiting.into_iter().partition(|(_, bases)| bases.iter().all(|base| done.contains(base)));
         waiting = rest;
         let ready: Vec<(String, Vec<String>)> = ready;
-        running.extend(ready.into_iter().map(|(name, _)| build_service(client, loaded, name, flags)));
+        for (name, _) in ready {
+            match begun.iter().find(|known| builds_the_same(&loaded.project, known, &name)) {
+                Some(known) => alike.push((name, known.clone())),
+                None => {
+                    begun.push(name.clone());
+                    running.push(build_service(client, loaded, name, flags));
+                }
+            }
+        }
         match running.next().await {
-            Some(name) => done.push(name?),
+            Some(name) => {
+                let name = name?;
+                done.extend(alike.iter().filter(|(_, first)| *first == name).map(|(other, _)| other.clone()));
+                done.push(name);
+            }
             None => return Ok(()),
         }
     }
+}
+
+/// Whether one build makes the images of two services.
+fn builds_the_same(project: &Project, one: &str, other: &str) -> bool {
+    let service = |name: &str| project.services.get(name).map(|service| (&service.build, &service.platform));
+    service(one) == service(other) && image_name(project, one) == image_name(project, other)
 }
 
 async fn build_service(client: &Client, loaded: &Loaded, name: String, flags: &BuildFlags) -> Result<String, Failure> {
@@ -545,7 +566,11 @@ fn request(loaded: &Loaded, name: &str, service: &Service, build: &Build, flags:
     tags.extend(build.tags.iter().cloned());
     let mut labels: BTreeMap<String, String> = build.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
     labels.insert("com.docker.compose.project".into(), loaded.project.name.clone());
-    labels.insert("com.docker.compose.service".into(), name.into());
+    let others = loaded.project.services.iter().filter(|(other, service)| *other != name && service.build.is_some());
+    // A label of one service would make the image of all another one, with each build.
+    if !others.map(|(other, _)| image_name(&loaded.project, other)).any(|image| image == tags[0]) {
+        labels.insert("com.docker.compose.service".into(), name.into());
+    }
     Ok(Request {
         passing: false,
         unpacked: false,
