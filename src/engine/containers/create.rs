@@ -5,7 +5,7 @@ use crate::engine::error::EngineError;
 use crate::engine::networks::DEFAULT_NETWORK;
 use crate::engine::record::{
     ContainerRecord, ContainerSpec, EndpointSpec, FileSpec, HealthSpec, ImageConfig, MountKind, MountSpec, NetworkMode,
-    Replacement, State,
+    Replacement, State, clean_target,
 };
 use crate::engine::recovery::Kind;
 use crate::engine::state::directories::{Draft, manifest_of, write_manifest};
@@ -44,16 +44,13 @@ impl Engine {
         let (_, image) = self.images.find(&spec.image)?;
         inherit_labels(&mut spec, &image);
         let volumes = image.config.config().as_ref().and_then(|c| c.volumes().clone()).unwrap_or_default();
-        for target in volumes {
-            let covered = spec.mounts.iter().any(|m| m.target == target) || spec.tmpfs.iter().any(|(path, _)| *path == target);
-            if !covered {
-                spec.mounts.push(MountSpec { kind: MountKind::Volume, target, anonymous: true, ..MountSpec::default() });
-            }
-        }
+        spec.clean_targets();
+        spec.mount_volumes_of_image(&volumes);
         // Until the container is known, nobody else could tell that it needs them.
         let mut announced = Vec::new();
         for mount in spec.mounts.iter_mut().filter(|m| m.anonymous && m.source.is_empty()) {
-            let earlier = inherit_from.and_then(|old| old.spec.mounts.iter().find(|m| m.anonymous && m.target == mount.target));
+            let same = |old: &&MountSpec| old.anonymous && clean_target(&old.target) == mount.target;
+            let earlier = inherit_from.and_then(|old| old.spec.mounts.iter().find(same));
             mount.source = match earlier {
                 Some(earlier) => earlier.source.clone(),
                 None => {

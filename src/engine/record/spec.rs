@@ -395,11 +395,44 @@ pub fn volumes_from(text: &str) -> (&str, bool) {
     }
 }
 
+/// A path in a container without doubled or trailing slashes, `.` and `..`.
+pub fn clean_target(path: &str) -> String {
+    format!("/{}", crate::runtime::targets::clean(std::path::Path::new(path)).display())
+}
+
 impl ContainerSpec {
+    /// Makes the paths of mounts comparable. Of two mounts on one path the later one holds.
+    pub fn clean_targets(&mut self) {
+        let mut mounts: IndexMap<String, MountSpec> = IndexMap::new();
+        for mount in std::mem::take(&mut self.mounts) {
+            let target = clean_target(&mount.target);
+            mounts.insert(target.clone(), MountSpec { target, ..mount });
+        }
+        self.mounts = mounts.into_values().collect();
+        self.tmpfs.iter_mut().for_each(|(target, _)| *target = clean_target(target));
+        self.files.iter_mut().for_each(|file| file.target = clean_target(&file.target));
+    }
+
+    /// Mounts an anonymous volume on each of an image's paths where nothing else is mounted.
+    pub fn mount_volumes_of_image(&mut self, targets: &[String]) {
+        for target in targets.iter().map(|target| clean_target(target)) {
+            if !self.is_mounted(&target) {
+                self.mounts.push(MountSpec { kind: MountKind::Volume, target, anonymous: true, ..MountSpec::default() });
+            }
+        }
+    }
+
+    fn is_mounted(&self, target: &str) -> bool {
+        self.mounts.iter().any(|mount| mount.target == target) || self.tmpfs.iter().any(|(path, _)| path == target)
+    }
+
     /// Mounts what another container has, where nothing of its own is.
     pub fn take_mounts_of(&mut self, other: &ContainerRecord, read_only: bool) {
-        for mount in &other.spec.mounts {
-            if !self.mounts.iter().any(|own| own.target == mount.target) {
+        self.clean_targets();
+        let mut other = other.spec.clone();
+        other.clean_targets();
+        for mount in &other.mounts {
+            if !self.is_mounted(&mount.target) {
                 let read_only = read_only || mount.read_only;
                 self.mounts.push(MountSpec { read_only, anonymous: false, ..mount.clone() });
             }
@@ -439,5 +472,31 @@ impl LogSpec {
             options.get("max-file").map(|t| t.parse::<u32>().map_err(|_| format!("max-file`: `{t}` is not a number")));
         let (max_size, max_files) = (max_size.transpose()?.unwrap_or(0) as u64, max_files.transpose()?.unwrap_or(1));
         Ok(LogSpec { none: false, max_size, max_files })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_compared_by_clean_paths() {
+        let mount =
+            |target: &str, source: &str| MountSpec { target: target.into(), source: source.into(), ..MountSpec::default() };
+        let mut spec = ContainerSpec {
+            mounts: vec![mount("/data", "named"), mount("/a/./b//", "one"), mount("/a/x/../b", "two")],
+            tmpfs: vec![("/t/".into(), Vec::new())],
+            ..ContainerSpec::default()
+        };
+        spec.clean_targets();
+        spec.mount_volumes_of_image(&["/data/".into(), "/t".into(), "/x/../y".into()]);
+        let got: Vec<_> = spec.mounts.iter().map(|m| (m.target.as_str(), m.source.as_str())).collect();
+        assert_eq!(got, [("/data", "named"), ("/a/b", "two"), ("/y", "")]);
+        assert_eq!(spec.tmpfs[0].0, "/t");
+        let older = r#"{"id": "i", "name": "n", "created_at": "2026-01-01T00:00:00Z", "image_id": "", "layers": [],
+            "spec": {"mounts": [{"kind": "volume", "source": "v", "target": "/data/"}, {"kind": "volume", "source": "w", "target": "/w/"}]}, "state": {}}"#;
+        spec.take_mounts_of(&serde_json::from_str(older).expect("a record"), false);
+        let last = spec.mounts.last().expect("a mount");
+        assert_eq!((spec.mounts.len(), last.target.as_str(), last.source.as_str()), (4, "/w", "w"));
     }
 }
