@@ -263,3 +263,73 @@ fn optional_dependencies_and_conditions_that_cannot_hold() {
     assert_eq!(stack.wharf(&["up", "-d"]).code, 1);
     assert_eq!(stack.state("web"), "running");
 }
+
+#[test]
+fn services_of_one_build_are_built_once_and_stay() {
+    let stack = Stack::new("none");
+    stack.write("Dockerfile", "FROM busybox:local\nRUN echo built > /built\n");
+    let app = "{image: 'app:1', build: ., command: sleep 1000, stop_signal: SIGKILL}";
+    stack.write("compose.yaml", &format!("x-app: &app {app}\nservices:\n  a: *app\n  b: *app\n  c: *app\n"));
+    let first = stack.wharf(&["up", "-d", "--build"]);
+    assert_eq!(first.code, 0, "{first:?}");
+    let ids = || ["a", "b", "c"].map(|service| stack.id(service));
+    let before = ids();
+    for _ in 0..3 {
+        stack.wharf(&["up", "-d", "--build"]).ok();
+        assert_eq!(ids(), before);
+    }
+}
+
+#[test]
+fn mounts_are_found_whatever_way_their_paths_are_written() {
+    let stack = Stack::new("none");
+    let tar = crate::support::busybox_tar().to_str().expect("path");
+    stack.wharf(&["image", "import", tar, "volumes:local", "--change", "VOLUME [\"/data/\", \"/t/./u/\"]"]).ok();
+    std::fs::create_dir(stack.path("src")).expect("directory");
+    stack.write(
+        "compose.yaml",
+        "services:
+  a: {image: 'volumes:local', command: sleep 1000, stop_signal: SIGKILL, volumes: ['/app/modules', './src:/app/', 'named:/data'], tmpfs: ['/t/u']}
+  b: {image: 'volumes:local', command: sleep 1000, stop_signal: SIGKILL, volumes_from: [a]}
+volumes: {named: {}}
+",
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    stack.sh("a", "echo kept > /data/file; echo module > /app/modules/file");
+    assert_eq!(stack.sh("a", "grep -c ' /data ' /proc/self/mountinfo"), "1");
+    assert_eq!(stack.sh("b", "cat /data/file; cat /app/modules/file"), "kept\nmodule");
+    let targets = stack
+        .wharf(&["container", "inspect", "-f", "{{range .Mounts}}{{.Destination}} {{end}}", &format!("{}-a-1", stack.project)])
+        .ok();
+    assert_eq!(targets.trim(), "/app/modules /app /data");
+    stack
+        .wharf(&[
+            "container",
+            "run",
+            "-d",
+            "--name",
+            "single",
+            "--stop-signal",
+            "KILL",
+            "-v",
+            "own:/data/../data/",
+            "volumes:local",
+            "sleep",
+            "1000",
+        ])
+        .ok();
+    let count = stack.wharf(&["container", "exec", "single", "grep", "-c", " /data ", "/proc/self/mountinfo"]).ok();
+    assert_eq!(count.trim(), "1");
+    stack.wharf(&["container", "rm", "-f", "single"]).ok();
+}
+
+#[test]
+fn a_port_that_another_replica_takes_names_it() {
+    let stack = Stack::new("none");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+    stack
+        .write("compose.yaml", &format!("services:\n  web: {}\n", service(&format!("scale: 3, ports: ['127.0.0.1:{port}:80']"))));
+    let up =
+        stack.wharf(&["up", "-d"]).fails(1, &[&port.to_string(), &format!("in use by the container {}-web-", stack.project)]);
+    assert!(!up.stderr.contains("by the process"), "{}", up.stderr);
+}

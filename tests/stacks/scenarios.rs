@@ -127,7 +127,7 @@ fn a_port_that_is_taken_names_its_owner() {
     drop(listener);
     stack.wharf(&["up", "-d"]).ok();
     stack.write("compose.yaml", &format!("services: {{other: {{image: 'busybox:local', command: sleep 9, ports: ['127.0.0.1:{port}:80']}}, web: {{image: 'busybox:local', command: sleep 9, stop_signal: SIGKILL, ports: ['127.0.0.1:{port}:80']}}}}"));
-    stack.wharf(&["up", "-d", "--no-recreate"]).fails(1, &["the service `web` of the project"]);
+    stack.wharf(&["up", "-d", "--no-recreate"]).fails(1, &["-web-1 (service `web` of the project"]);
 }
 
 #[test]

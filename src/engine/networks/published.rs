@@ -11,6 +11,7 @@ use crate::network::ports::{self, Reservation};
 use crate::network::proxy::{self, Proxy};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 /// A running container's ports. They are the host's again when this is dropped and its rules are taken back.
 #[derive(Debug, Default)]
@@ -190,13 +191,23 @@ impl Networks {
     /// Who of wharf's containers has a port.
     fn owner_of(&self, own_id: &str, port: u16, protocol: &str) -> Option<String> {
         use crate::engine::projects::convert::{LABEL_PROJECT, LABEL_SERVICE};
-        let owner = self.containers.all().into_iter().filter(|c| c.id != own_id && c.status().is_alive()).find(|c| {
+        let has = |c: &&Arc<Container>| {
             c.with_record(|record| record.bound_ports.iter().any(|(_, p, _, number)| *number == port && p == protocol))
-        })?;
+        };
+        // One that is being started has taken its ports before they are noted.
+        let takes = |c: &&Arc<Container>| {
+            let asks = |spec: &PortSpec| (spec.published.0..=spec.published.1).contains(&port) && spec.protocol == protocol;
+            locked(&c.live).on_networks && c.with_record(|record| record.spec.ports.iter().any(asks))
+        };
+        let mut others = self.containers.all();
+        others.retain(|c| c.id != own_id);
+        let owner = others.iter().filter(|c| c.status().is_alive()).find(has).or_else(|| others.iter().find(takes))?;
         let record = owner.record();
         let label = |key: &str| record.spec.labels.get(key).cloned();
         Some(match (label(LABEL_PROJECT), label(LABEL_SERVICE)) {
-            (Some(project), Some(service)) => format!("the service `{service}` of the project `{project}`"),
+            (Some(project), Some(service)) => {
+                format!("the container {} (service `{service}` of the project `{project}`)", record.name)
+            }
             _ => format!("the container {}", record.name),
         })
     }

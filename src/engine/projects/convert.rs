@@ -48,16 +48,6 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
     let wrong = |attribute: &str, value: &str, expected: &str| {
         format!("`services.{name}.{attribute}` is `{value}`, and must be {expected}")
     };
-    let restart = service.restart.clone().unwrap_or_else(|| {
-        let policy = service.deploy.as_ref().and_then(|d| d.restart_policy.as_ref());
-        let most = policy.and_then(|p| p.max_attempts).map(|most| format!(":{most}")).unwrap_or_default();
-        match policy.and_then(|p| p.condition.as_deref()) {
-            Some("any" | "always") => "always".into(),
-            Some("unless-stopped") => "unless-stopped".into(),
-            Some("on-failure") => format!("on-failure{most}"),
-            _ => "no".into(),
-        }
-    });
     // `networks: {x: {name: host, external: true}}` is the older way to say `network_mode: host`.
     let named: Vec<&str> = service.networks.keys().filter_map(|key| project.networks.get(key)).map(|n| n.name.as_str()).collect();
     let of_networks = if let ["host" | "none"] = named[..] { named.first().copied() } else { None };
@@ -184,7 +174,7 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
         stdin_open: service.stdin_open,
         stop_signal: service.stop_signal.clone(),
         stop_timeout: grace.map(|nanos| nanos.div_ceil(1_000_000_000)),
-        health: health(service),
+        health: health(name, service)?,
         init: service.init.unwrap_or(false),
         privileged: service.privileged,
         cap_add: service.cap_add.clone(),
@@ -200,7 +190,7 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
         dns_search: service.dns_search.clone(),
         dns_opt: service.dns_opt.clone(),
         extra_hosts: service.extra_hosts.clone(),
-        restart: RestartPolicy::parse(&restart).ok_or_else(|| wrong("restart", &restart, "a restart policy"))?,
+        restart: restart_policy(name, service)?,
         resources: resources(service),
         ulimits: service
             .ulimits
@@ -437,17 +427,37 @@ fn ports(name: &str, service: &Service) -> Result<Vec<PortSpec>, String> {
     Ok(ports)
 }
 
-fn health(service: &Service) -> Option<HealthSpec> {
-    let check = service.healthcheck.as_ref()?;
+/// The restart policy: `deploy.restart_policy` before `restart`, as Docker Compose has it.
+fn restart_policy(name: &str, service: &Service) -> Result<RestartPolicy, String> {
+    let deployed = service.deploy.as_ref().and_then(|d| d.restart_policy.as_ref());
+    let wrong =
+        |attribute: &str, value: &str| format!("`services.{name}.{attribute}` is `{value}`, and must be a restart policy");
+    Ok(match deployed.and_then(|policy| Some((policy, policy.condition.as_deref()?))) {
+        Some((_, "none")) => RestartPolicy::No,
+        Some((_, "any")) => RestartPolicy::Always,
+        Some((policy, "on-failure")) => RestartPolicy::OnFailure { max: policy.max_attempts.unwrap_or(0) },
+        Some((_, other)) => RestartPolicy::parse(other).ok_or_else(|| wrong("deploy.restart_policy.condition", other))?,
+        None => match service.restart.as_deref() {
+            Some(text) => RestartPolicy::parse(text).ok_or_else(|| wrong("restart", text))?,
+            None => RestartPolicy::No,
+        },
+    })
+}
+
+fn health(name: &str, service: &Service) -> Result<Option<HealthSpec>, String> {
+    let Some(check) = service.healthcheck.as_ref() else { return Ok(None) };
+    if check.start_interval.is_some() && check.start_period.is_none() && !check.disable {
+        return Err(format!("`services.{name}`: healthcheck.start_interval requires healthcheck.start_period to be set"));
+    }
     let nanos = |text: &Option<String>| text.as_deref().and_then(units::duration).unwrap_or(0);
-    Some(HealthSpec {
+    Ok(Some(HealthSpec {
         test: if check.disable { vec!["NONE".into()] } else { check.test.clone().unwrap_or_default() },
         interval: nanos(&check.interval),
         timeout: nanos(&check.timeout),
         start_period: nanos(&check.start_period),
         start_interval: nanos(&check.start_interval),
         retries: check.retries.unwrap_or(0),
-    })
+    }))
 }
 
 fn resources(service: &Service) -> ResourceSpec {
@@ -486,4 +496,43 @@ fn resources(service: &Service) -> ResourceSpec {
 fn log(name: &str, service: &Service) -> Result<LogSpec, String> {
     let Some(logging) = &service.logging else { return Ok(LogSpec::default()) };
     LogSpec::of(logging.driver.as_deref(), &logging.options).map_err(|why| format!("`services.{name}.logging.options.{why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restart_policies_are_composes() {
+        use RestartPolicy::{Always, No, OnFailure, UnlessStopped};
+        let table = [
+            ("{}", Ok(No)),
+            ("{restart: unless-stopped}", Ok(UnlessStopped)),
+            ("{restart: 'on-failure:3'}", Ok(OnFailure { max: 3 })),
+            ("{deploy: {restart_policy: {condition: any}}}", Ok(Always)),
+            ("{deploy: {restart_policy: {condition: always}}}", Ok(Always)),
+            ("{deploy: {restart_policy: {condition: unless-stopped}}}", Ok(UnlessStopped)),
+            ("{deploy: {restart_policy: {condition: on-failure, max_attempts: 2}}}", Ok(OnFailure { max: 2 })),
+            ("{restart: always, deploy: {restart_policy: {condition: none}}}", Ok(No)),
+            ("{restart: always, deploy: {restart_policy: {delay: 5s}}}", Ok(Always)),
+            ("{deploy: {restart_policy: {condition: sometimes}}}", Err(())),
+            ("{restart: sometimes}", Err(())),
+        ];
+        for (yaml, expected) in table {
+            let service: Service = serde_yaml::from_str(yaml).expect("service");
+            assert_eq!(restart_policy("a", &service).map_err(drop), expected, "{yaml}");
+        }
+    }
+
+    #[test]
+    fn start_interval_needs_start_period() {
+        for (yaml, fits) in [
+            ("{healthcheck: {test: [CMD, 'true'], start_interval: 1s}}", false),
+            ("{healthcheck: {test: [CMD, 'true'], start_interval: 1s, start_period: 5s}}", true),
+            ("{healthcheck: {test: [CMD, 'true']}}", true),
+        ] {
+            let service: Service = serde_yaml::from_str(yaml).expect("service");
+            assert_eq!(health("a", &service).is_ok(), fits, "{yaml}");
+        }
+    }
 }
