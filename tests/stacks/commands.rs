@@ -948,3 +948,64 @@ fn options_after_a_name_belong_to_the_command() {
     said(&["start", "--wait"]);
     said(&["down"]);
 }
+
+/// The keys of an object in JSON, each with the letter of its type.
+fn shape(value: &serde_json::Value) -> String {
+    let kind = |value: &serde_json::Value| match value {
+        serde_json::Value::String(_) => "s",
+        serde_json::Value::Number(_) => "n",
+        serde_json::Value::Array(_) => "a",
+        serde_json::Value::Object(_) => "o",
+        serde_json::Value::Bool(_) => "b",
+        serde_json::Value::Null => "-",
+    };
+    let fields = value.as_object().into_iter().flatten().map(|(key, value)| format!("{key}:{}", kind(value)));
+    fields.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn what_scripts_read_has_dockers_keys_and_types() {
+    let stack = Stack::new("nothing");
+    let app = format!("{APP}, labels: {{a: b}}, ports: ['127.0.0.1::80'], volumes: ['data:/data']");
+    stack.write("compose.yaml", &format!("services: {{web: {{{app}}}}}\nvolumes: {{data: }}\n"));
+    stack.wharf(&["up", "-d"]).ok();
+    let container = "Command:s CreatedAt:s ExitCode:n Health:s ID:s Image:s Labels:s LocalVolumes:s Mounts:s Name:s Names:s Networks:s Ports:s Project:s Publishers:a RunningFor:s Service:s Size:s State:s Status:s";
+    let of_docker = "Command:s CreatedAt:s ID:s Image:s Labels:s LocalVolumes:s Mounts:s Names:s Networks:s Ports:s RunningFor:s Size:s State:s Status:s";
+    let image = "ID:s ContainerName:s Repository:s Tag:s Platform:s Size:n Created:s";
+    // A line of objects, or a list of them, as Docker prints each.
+    let table: [(&[&str], bool, &str); 7] = [
+        (&["ps", "--format", "json"], false, container),
+        (&["ps", "--format", "json", "--no-trunc"], false, container),
+        (&["container", "ls", "--format", "json"], false, of_docker),
+        (&["images", "--format", "json"], true, image),
+        (&["ls", "--format", "json"], true, "Name:s Status:s ConfigFiles:s"),
+        (&["version", "--format", "json"], false, "version:s"),
+        (&["config", "--variables", "--format", "json"], false, ""),
+    ];
+    for (arguments, list, expected) in table {
+        let text = stack.wharf(arguments).ok();
+        let value: serde_json::Value = serde_json::from_str(text.trim()).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {text}"));
+        assert_eq!(value.is_array(), list, "{arguments:?}: {text}");
+        assert_eq!(shape(if list { &value[0] } else { &value }), expected, "{arguments:?}");
+    }
+    let row: serde_json::Value = serde_json::from_str(&stack.wharf(&["ps", "--format", "json"]).ok()).expect("JSON");
+    assert_eq!(row["ID"].as_str().map(str::len), Some(12));
+    assert!(row["Labels"].as_str().is_some_and(|labels| labels.split(',').any(|label| label == "a=b")), "{row}");
+    assert_eq!(shape(&row["Publishers"][0]), "URL:s TargetPort:n PublishedPort:n Protocol:s");
+    assert_eq!((&row["LocalVolumes"], row["Networks"].as_str().is_some_and(|n| n.ends_with("_default"))), (&"1".into(), true));
+    assert!(row["CreatedAt"].as_str().is_some_and(|time| time.split(' ').count() == 4), "{row}");
+    let port = row["Publishers"][0]["PublishedPort"].to_string();
+    assert_eq!(stack.wharf(&["port", "web", "80"]).ok().trim(), format!("127.0.0.1:{port}"));
+    let hash = stack.wharf(&["config", "--hash", "*"]).ok();
+    let (name, digits) = hash.trim().split_once(' ').expect("a name and its hash");
+    assert_eq!((name, digits.len(), digits.bytes().all(|b| b.is_ascii_hexdigit())), ("web", 64, true), "{hash}");
+    let until = jiff::Timestamp::now().as_second() + 1;
+    let events = stack.wharf(&["events", "--json", "--since", "10m", "--until", &until.to_string()]).ok();
+    let event: serde_json::Value = serde_json::from_str(events.lines().next().expect("an event")).expect("JSON");
+    assert_eq!(shape(&event), "action:s attributes:o id:s service:s time:s type:s");
+    for since in ["2020-01-02", "2020-01-02T03:04", "10m", "1577934245.5"] {
+        stack.wharf(&["logs", "--since", since]).ok();
+    }
+    stack.wharf(&["logs", "--since", "yesterday"]).fails(1, &["is no time", "10m"]);
+    stack.wharf(&["down", "-v"]).ok();
+}

@@ -262,17 +262,28 @@ pub async fn list(global: &Global, command: Images) -> Outcome {
             .iter()
             .map(|c| {
                 let (repository, tag) = named(&c.image);
-                json!({"ID": c.image_id, "ContainerName": c.name(), "Repository": repository, "Tag": tag, "Size": size(&c.image_id)})
+                let image = images.iter().find(|image| image["Id"] == c.image_id.as_str());
+                let created = image.and_then(|image| image["Created"].as_i64()).unwrap_or_default();
+                json!({
+                    "ID": c.image_id, "ContainerName": c.name(), "Repository": repository, "Tag": tag,
+                    "Platform": format!("linux/{}", crate::image::architecture()), "Size": size(&c.image_id),
+                    "Created": jiff::Timestamp::from_second(created).map(|time| time.to_string()).unwrap_or_default(),
+                })
             })
             .collect();
         println!("{}", Value::Array(values));
         return Ok(());
     }
+    let now = jiff::Timestamp::now().as_second();
     let rows = containers.iter().map(|c| {
         let (repository, tag) = named(&c.image);
-        vec![c.name().to_string(), repository, tag, short(&c.image_id), bytes(size(&c.image_id))]
+        let created = images.iter().find(|image| image["Id"] == c.image_id.as_str()).and_then(|image| image["Created"].as_i64());
+        let created = created.map_or_else(|| "N/A".into(), |time| format!("{} ago", crate::units::time_text(now - time)));
+        let platform = format!("linux/{}", crate::image::architecture());
+        vec![c.name().to_string(), repository, tag, platform, short(&c.image_id), bytes(size(&c.image_id)), created]
     });
-    println!("{}", table(&["CONTAINER", "REPOSITORY", "TAG", "IMAGE ID", "SIZE"], rows.collect()));
+    let titles = ["CONTAINER", "REPOSITORY", "TAG", "PLATFORM", "IMAGE ID", "SIZE", "CREATED"];
+    println!("{}", table(&titles, rows.collect()));
     Ok(())
 }
 

@@ -310,7 +310,7 @@ pub async fn show_volumes(client: &Client, filters: &str, quiet: bool, format: &
         list.iter().for_each(|v| println!("{}", text(&v["Name"])));
         return Ok(());
     }
-    let row = |v: &&Value| json!({"Driver": v["Driver"], "Name": v["Name"], "Scope": "local", "Mountpoint": v["Mountpoint"], "Labels": labels(&v["Labels"]), LABEL: v["Labels"]});
+    let row = |v: &&Value| json!({"Driver": v["Driver"], "Name": v["Name"], "Scope": "local", "Mountpoint": v["Mountpoint"], "Availability": "N/A", "Group": "N/A", "Links": "N/A", "Size": "N/A", "Status": "N/A", "Labels": labels(&v["Labels"]), LABEL: v["Labels"]});
     format.print(&COLUMNS, &list.iter().map(row).collect::<Vec<_>>())
 }
 

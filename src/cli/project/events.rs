@@ -1,6 +1,7 @@
 //! `wharf events`, and those of the whole engine.
 
-use super::{logs, ps};
+use super::moment::moment;
+use super::ps;
 use crate::api::client::Client;
 use crate::api::reply::escape;
 use crate::cli::objects::network;
@@ -102,7 +103,7 @@ async fn follow(
     let mut path = format!("/events?filters={}", network::filters(filters));
     for (key, time) in [("since", &span.since), ("until", &span.until)] {
         if let Some(time) = time {
-            path.push_str(&format!("&{key}={}", escape(&logs::moment(time)?)));
+            path.push_str(&format!("&{key}={}", escape(&moment(time)?)));
         }
     }
     let mut events = client.get_lines(&path).await?;

@@ -1,5 +1,6 @@
 //! `wharf logs`, and the attached output of `wharf up`.
 
+use super::moment::moment;
 use super::ps::{self, Listed};
 use crate::api::client::{Client, ClientError, Frames};
 use crate::api::reply::escape;
@@ -126,15 +127,6 @@ pub async fn of_container(client: &Client, name: &str, how: &How) -> Outcome {
         }
         source = read;
     }
-}
-
-/// A time, or a duration that lies in the past.
-pub fn moment(text: &str) -> Result<String, Failure> {
-    if let Some(nanos) = crate::compose::units::duration(text).filter(|_| text.ends_with(|c: char| c.is_ascii_alphabetic())) {
-        let past = jiff::Timestamp::now().as_nanosecond() - i128::from(nanos);
-        return Ok(jiff::Timestamp::from_nanosecond(past).map(|t| t.to_string()).unwrap_or_default());
-    }
-    Ok(text.to_string())
 }
 
 /// One container's log on its way.

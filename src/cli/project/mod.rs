@@ -11,6 +11,7 @@ pub mod export;
 pub mod graph;
 pub mod lifecycle;
 pub mod logs;
+pub mod moment;
 pub mod ps;
 pub mod push;
 pub mod run;

@@ -74,10 +74,15 @@ pub struct Listed {
     #[serde(default)]
     pub health: String,
     pub ports: Vec<Port>,
+    #[serde(default)]
+    mounts: Vec<Value>,
+    #[serde(default)]
+    network_settings: Value,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+/// A port that is published, or, without an address, only exposed.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
 pub struct Port {
     #[serde(rename = "IP")]
     pub ip: String,
@@ -118,7 +123,11 @@ impl Listed {
     /// Its fields in templates and tables: those of `docker ps` and of `docker compose ps`.
     pub fn described(&self, shortened: bool) -> Value {
         let now = jiff::Timestamp::now().as_second();
-        let created = jiff::Timestamp::from_second(self.created).map(|time| time.to_string()).unwrap_or_default();
+        let mounts = self.mounts.iter().filter_map(|mount| {
+            let name = ["Name", "Source"].into_iter().filter_map(|key| mount[key].as_str()).find(|name| !name.is_empty())?;
+            Some(if shortened { self::shortened(name, 15) } else { name.to_string() })
+        });
+        let networks = self.network_settings["Networks"].as_object().into_iter().flat_map(|networks| networks.keys().cloned());
         let command = if shortened { self::shortened(&self.command, 20) } else { self.command.clone() };
         let mut labels: Vec<String> = self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         labels.sort();
@@ -129,8 +138,8 @@ impl Listed {
             "Service": self.service(),
             "Project": self.label(LABEL_PROJECT),
             "Image": self.image,
-            "Command": format!("\"{command}\""),
-            "CreatedAt": created,
+            "Command": quoted(&command),
+            "CreatedAt": go_time(self.created),
             "RunningFor": format!("{} ago", crate::units::time_text(now - self.created)),
             "State": self.state,
             "Status": self.status,
@@ -138,6 +147,10 @@ impl Listed {
             "ExitCode": self.exit_code,
             "Ports": self.ports_text(),
             "Labels": labels.join(","),
+            "LocalVolumes": self.mounts.iter().filter(|mount| mount["Type"] == "volume").count().to_string(),
+            "Mounts": mounts.collect::<Vec<_>>().join(","),
+            "Networks": networks.collect::<Vec<_>>().join(","),
+            "Size": "0B",
             LABEL: self.labels,
         })
     }
@@ -146,16 +159,15 @@ impl Listed {
     fn in_json(&self, mut described: Value) -> Value {
         let port =
             |p: &Port| json!({"URL": p.ip, "TargetPort": p.private_port, "PublishedPort": p.public_port, "Protocol": p.protocol});
-        described["ID"] = json!(self.id);
-        described["Command"] = json!(format!("\"{}\"", self.command));
-        described["CreatedAt"] = json!(self.created);
         described["Publishers"] = self.ports.iter().map(port).collect();
-        described["Labels"] = json!(self.labels);
-        without_methods(described)
+        in_order(described)
     }
 
     pub fn ports_text(&self) -> String {
         let port = |p: &Port| {
+            if p.ip.is_empty() {
+                return format!("{}/{}", p.private_port, p.protocol);
+            }
             let ip = if p.ip.contains(':') { format!("[{}]", p.ip) } else { p.ip.clone() };
             format!("{ip}:{}->{}/{}", p.public_port, p.private_port, p.protocol)
         };
@@ -238,7 +250,6 @@ pub async fn run(global: &Global, command: Ps) -> Outcome {
     } else {
         let rows: Vec<Value> = list.iter().map(|container| container.described(!command.no_trunc)).collect();
         if let Format::Json = command.format {
-            // Docker Compose's, which has whole commands and times.
             list.iter().zip(rows).for_each(|(container, row)| println!("{}", container.in_json(row)));
         } else {
             command.format.print(&COLUMNS, &rows)?;
@@ -256,6 +267,44 @@ const COLUMNS: [Column; 7] = [
     ("Status", "STATUS"),
     ("Ports", "PORTS"),
 ];
+
+/// A row as JSON, its keys in order.
+fn in_order(row: Value) -> Value {
+    let Value::Object(fields) = without_methods(row) else { return Value::Null };
+    let mut fields: Vec<(String, Value)> = fields.into_iter().collect();
+    fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Value::Object(fields.into_iter().collect())
+}
+
+/// What `docker container ls` has of a row.
+pub fn of_docker(mut row: Value) -> Value {
+    for key in ["Name", "Service", "Project", "Health", "ExitCode"] {
+        row.as_object_mut().and_then(|row| row.shift_remove(key));
+    }
+    in_order(row)
+}
+
+/// A time as Go prints it, in this machine's zone: `2026-01-02 15:04:05 +0000 UTC`.
+pub fn go_time(seconds: i64) -> String {
+    let time = jiff::Timestamp::from_second(seconds).map(|time| time.to_zoned(jiff::tz::TimeZone::system()));
+    time.map(|time| time.strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string()).unwrap_or_default()
+}
+
+/// A text in double quotes, as Go writes one.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            '\r' => out.push_str("\\r"),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
 
 /// A text of at most so many characters.
 pub fn shortened(text: &str, most: usize) -> String {

@@ -10,9 +10,9 @@ use crate::api::client::{Client, ClientError};
 use crate::api::reply::escape;
 use crate::api::types::HostConfig;
 use crate::cli::output::bytes;
-use crate::cli::output::format::{Column, Listing};
+use crate::cli::output::format::{Column, Format, Listing};
 use crate::cli::project::ps::Listed;
-use crate::cli::project::{attach, cp, exec, export, logs, usage};
+use crate::cli::project::{attach, cp, exec, export, logs, ps, usage};
 use crate::cli::{Failure, Global, Outcome, connect};
 use futures::future::try_join_all;
 use serde_json::Value;
@@ -341,7 +341,11 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
                 list.iter().for_each(|c| println!("{}", id(c)));
                 return Ok(());
             }
-            let rows: Vec<Value> = list.iter().map(|container| container.described(!no_trunc)).collect();
+            let rows = list.iter().map(|container| container.described(!no_trunc));
+            let rows: Vec<Value> = match format {
+                Format::Json => rows.map(ps::of_docker).collect(),
+                _ => rows.collect(),
+            };
             format.print(&COLUMNS, &rows)?;
         }
         Container::Pause { containers } => each(&client, &containers, "pause").await?,
