@@ -333,3 +333,25 @@ fn a_port_that_another_replica_takes_names_it() {
         stack.wharf(&["up", "-d"]).fails(1, &[&port.to_string(), &format!("in use by the container {}-web-", stack.project)]);
     assert!(!up.stderr.contains("by the process"), "{}", up.stderr);
 }
+
+#[test]
+fn hooks_that_fail_fail_the_command_and_a_restart_runs_them() {
+    let stack = Stack::new("none");
+    let hook = |script: &str| format!("[{{command: [sh, -c, '{script}']}}]");
+    let web = service(&format!(
+        "post_start: {}, pre_stop: {}, volumes: ['out:/out']",
+        hook("echo after >> /out/log"),
+        hook("echo no luck; exit 3")
+    ));
+    stack.write("compose.yaml", &format!("services:\n  web: {web}\nvolumes: {{out: {{}}}}\n"));
+    stack.wharf(&["up", "-d"]).ok();
+    stack.wharf(&["restart"]).fails(1, &["pre_stop hook", "exit code 3", "no luck"]);
+    assert_eq!((stack.state("web").as_str(), stack.sh("web", "cat /out/log").as_str()), ("running", "after\nafter"));
+    stack.wharf(&["down"]).fails(1, &["pre_stop hook", "exit code 3"]);
+    assert!(stack.ps().is_empty(), "it is gone all the same");
+    let networks = stack.wharf(&["network", "ls"]).ok();
+    assert!(!networks.contains(&stack.project), "{networks}");
+    stack.wharf(&["up", "-d"]).ok();
+    stack.wharf(&["kill"]).ok();
+    eventually("it has ended", 10, || stack.state("web") == "exited");
+}

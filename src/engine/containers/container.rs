@@ -48,6 +48,8 @@ pub(in crate::engine) struct Live {
     pub restart: Option<tokio::task::AbortHandle>,
     /// It has its addresses, running or about to: its networks stay.
     pub on_networks: bool,
+    /// What went wrong with the hooks of its last stop, for whoever has asked for that.
+    pub pre_stop_failure: Option<String>,
 }
 
 /// The right to start, stop or remove a container, which exists.
@@ -56,6 +58,11 @@ pub(in crate::engine) struct Turn<'a> {
 }
 
 impl Container {
+    /// What went wrong with the hooks of its last stop; told once.
+    pub(in crate::engine) fn take_pre_stop_failure(&self) -> Option<String> {
+        locked(&self.live).pre_stop_failure.take()
+    }
+
     pub(in crate::engine) fn new(record: ContainerRecord) -> Arc<Self> {
         Arc::new(Container {
             id: record.id.clone(),

@@ -174,11 +174,12 @@ impl Engine {
         if !record.spec.pre_stop.is_empty() {
             // What a hook cannot do, or not in the container's grace period, must not keep it from being stopped.
             let hooks = self.execs.run_hooks(container, |spec| &spec.pre_stop, "pre_stop");
-            match tokio::time::timeout(Duration::from_secs(seconds), hooks).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!("{error}"),
-                Err(_) => tracing::warn!("the pre_stop hooks of {} took longer than {seconds} s", record.name),
-            }
+            let failure = match tokio::time::timeout(Duration::from_secs(seconds), hooks).await {
+                Ok(ran) => ran.err().map(|error| error.to_string()),
+                Err(_) => Some(format!("the pre_stop hooks of {} took longer than {seconds} s", record.name)),
+            };
+            failure.iter().for_each(|why| tracing::warn!("{why}"));
+            locked(&container.live).pre_stop_failure = failure;
         }
         let signal = signal.unwrap_or_else(|| Self::stop_signal(&record));
         // At a shutdown it is about to be restarted then, by another engine.
@@ -288,7 +289,7 @@ impl Engine {
         container.dismiss_parting();
         started?;
         self.containers.emit(container, "restart", &[]);
-        Ok(())
+        self.execs.run_hooks(container, |spec| &spec.post_start, "post_start").await
     }
 
     /// Removes a container, and its anonymous volumes where `volumes`.

@@ -113,6 +113,8 @@ async fn removed(
 /// Does something to a container that exists.
 async fn change(context: &Context, operation: &Operation, object: &str, container: &Arc<Container>) -> Result<(), EngineError> {
     let engine = &context.engine;
+    // That of an earlier stop, which nobody has asked for.
+    drop(container.take_pre_stop_failure());
     match operation {
         Operation::StopContainer { .. } => {
             context.step(object, "Stopping", false);
@@ -158,6 +160,10 @@ async fn change(context: &Context, operation: &Operation, object: &str, containe
             context.step(object, "Removed", true);
         }
         _ => {}
+    }
+    // The container is stopped in any case, and what comes after goes on; the command fails.
+    if let Some(message) = container.take_pre_stop_failure() {
+        let _ = context.progress.send(Progress::Error { object: object.into(), message });
     }
     Ok(())
 }
