@@ -30,7 +30,7 @@ pub async fn archive(engine: &Arc<Engine>, id: &str, query: &Query, request: Req
     if method == Method::DELETE {
         let engine = engine.clone();
         let removed = tokio::task::spawn_blocking(move || engine.files.remove(&container, &path));
-        removed.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
+        removed.await.map_err(EngineError::from)??;
         return reply::empty(204);
     }
     let stat = engine.files.stat(&container, &path)?;
@@ -57,7 +57,7 @@ pub async fn changes(engine: &Arc<Engine>, id: &str) -> Reply {
     let container = engine.containers.find(id)?;
     let worker = engine.clone();
     let found = tokio::task::spawn_blocking(move || worker.files.changes(&container)).await;
-    let found = found.map_err(|e| EngineError::Invalid(e.to_string()))??;
+    let found = found.map_err(EngineError::from)??;
     let kind = |kind| match kind {
         ChangeKind::Modified => 0,
         ChangeKind::Added => 1,
@@ -93,7 +93,7 @@ pub async fn commit(engine: &Arc<Engine>, query: &Query) -> Reply {
         if pause {
             engine.containers.pause(&container, false).await?;
         }
-        made.map_err(|e| EngineError::Invalid(e.to_string()))?
+        made.map_err(EngineError::from)?
     })
     .await?;
     reply::json(201, &json!({"Id": image.id}))

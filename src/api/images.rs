@@ -320,5 +320,5 @@ pub(super) async fn with_body<T: Send + 'static>(
         }
     }
     drop(sender);
-    Ok(working.await.map_err(|e| EngineError::Invalid(e.to_string()))??)
+    Ok(working.await.map_err(EngineError::from)??)
 }

@@ -56,7 +56,7 @@ pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], quer
             let new = super::spec::network(reply::json_body(request).await?)?;
             let worker = engine.clone();
             let made = tokio::task::spawn_blocking(move || worker.networks.create(&new)).await;
-            let record = made.map_err(|e| EngineError::Invalid(e.to_string()))??;
+            let record = made.map_err(EngineError::from)??;
             engine.state.sync().await?;
             reply::json(201, &json!({"Id": record.id, "Warning": ""}))
         }
@@ -64,7 +64,7 @@ pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], quer
         ("DELETE", [name]) => {
             let (worker, name) = (engine.clone(), (*name).to_string());
             let removed = tokio::task::spawn_blocking(move || worker.networks.remove(&name)).await;
-            removed.map_err(|e| EngineError::Invalid(e.to_string()))??;
+            removed.map_err(EngineError::from)??;
             engine.state.sync().await?;
             reply::empty(204)
         }

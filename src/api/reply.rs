@@ -158,7 +158,7 @@ async fn read_body(request: Request<Incoming>, most: usize) -> Result<Bytes, Eng
 }
 
 pub fn json(status: u16, value: &impl serde::Serialize) -> Reply {
-    let bytes = serde_json::to_vec(value).map_err(|e| EngineError::Invalid(e.to_string()))?;
+    let bytes = serde_json::to_vec(value).map_err(|e| EngineError::Internal(format!("writing an answer: {e}")))?;
     Ok(with_body(status, "application/json", whole(bytes)))
 }
 

@@ -111,7 +111,7 @@ fn line(container: &Container, now: &Usage, before: Option<&Usage>) -> Bytes {
 pub async fn df(engine: &Arc<Engine>) -> Reply {
     let engine = engine.clone();
     let counted = tokio::task::spawn_blocking(move || count(&engine)).await;
-    reply::json(200, &counted.map_err(|e| EngineError::Invalid(e.to_string()))??)
+    reply::json(200, &counted.map_err(EngineError::from)??)
 }
 
 fn count(engine: &Engine) -> Result<Value, EngineError> {

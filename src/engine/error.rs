@@ -14,6 +14,9 @@ pub enum EngineError {
     Invalid(String),
     #[error("the container {name} is not running")]
     NotRunning { name: String },
+    /// A fault of wharf's own: a task that has panicked, an answer that cannot be written.
+    #[error("a fault of wharf's own: {0}; the engine's log has more")]
+    Internal(String),
     /// It is stopped (SIGSTOP), or waits for a disk.
     #[error("the monitor of the container {name} does not answer; `wharf container stop {name}` ends both")]
     Unresponsive { name: String },
@@ -40,6 +43,12 @@ pub enum EngineError {
     /// Some of a project's steps have failed; each with the object it was about.
     #[error("{}", .0.join("\n"))]
     Several(Vec<String>),
+}
+
+impl From<tokio::task::JoinError> for EngineError {
+    fn from(error: tokio::task::JoinError) -> Self {
+        EngineError::Internal(error.to_string())
+    }
 }
 
 impl EngineError {
@@ -71,4 +80,19 @@ impl EngineError {
 /// Journal and run files: what their failure means to the user.
 pub fn state_error(source: std::io::Error) -> EngineError {
     EngineError::Io { doing: "writing the engine's state".into(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is wharf's fault is no fault of the request.
+    #[tokio::test]
+    async fn a_panic_is_no_bad_request() {
+        let panicked = tokio::spawn(async { std::panic::resume_unwind(Box::new("boom")) }).await;
+        let error = EngineError::from(panicked.expect_err("panic"));
+        assert_eq!(error.status(), 500, "{error}");
+        let not_running = EngineError::NotRunning { name: "a".into() };
+        assert_eq!((not_running.status(), not_running.to_string().contains("is not running")), (409, true));
+    }
 }

@@ -172,8 +172,12 @@ impl Execs {
     /// # Errors
     /// When the container does not run.
     pub fn create(&self, container: &Arc<Container>, new: NewExec) -> Result<Arc<Exec>, EngineError> {
-        if container.status() != Status::Running {
-            return Err(EngineError::Conflict(format!("the container {} is {}", container.name(), container.status().as_str())));
+        match container.status() {
+            Status::Running => {}
+            Status::Paused => {
+                return Err(EngineError::Conflict(format!("the container {} is paused: unpause it first", container.name())));
+            }
+            _ => return Err(EngineError::NotRunning { name: container.name() }),
         }
         if new.args.is_empty() {
             return Err(EngineError::Invalid("there is no command to run".into()));
@@ -204,14 +208,12 @@ impl Execs {
         let container = &exec.container;
         let record = container.record();
         let doing = || EngineError::io("making a pipe");
-        let config = &record.image;
         let hostname = self.containers.host_name(&record);
-        let env = [record.spec.env.clone(), exec.new.env.clone()].concat();
         let spec = ExecSpec {
             id: exec.number,
             args: exec.new.args.clone(),
-            env: crate::engine::launch::environment(&config.env, &env, &hostname, exec.new.tty),
-            cwd: exec.new.cwd.clone().or_else(|| record.spec.working_dir.clone()).unwrap_or_else(|| config.working_dir.clone()),
+            env: record.process_env(&exec.new.env, &hostname, exec.new.tty),
+            cwd: exec.new.cwd.clone().unwrap_or_else(|| record.working_dir().to_string()),
             user: exec.new.user.clone().unwrap_or_default(),
             tty: exec.new.tty,
             privileged: exec.new.privileged,
@@ -248,7 +250,7 @@ impl Execs {
                 exec.state.send_modify(|state| state.exit_code = Some(code));
                 return Err(EngineError::Start { name: name(), message, code });
             }
-            _ => return Err(EngineError::Conflict(format!("the container {} has stopped", record.name))),
+            _ => return Err(EngineError::NotRunning { name: record.name.clone() }),
         }
         unstarted.started();
         let (execs, ended) = (self.clone(), exec.clone());

@@ -164,9 +164,9 @@ impl Files {
         let directory = tree.open(&inside, libc::O_RDONLY | libc::O_DIRECTORY).map_err(|e| missing(container, path, &e))?;
         let owner = if own {
             let record = container.record();
-            let user = record.spec.user.clone().unwrap_or_else(|| record.image.user.clone());
+            let user = record.user();
             let read = |name: &str| tree.read_text(Path::new(name), user::MAX_FILE).unwrap_or_default();
-            let found = user::resolve_in(&read("etc/passwd"), &read("etc/group"), &user);
+            let found = user::resolve_in(&read("etc/passwd"), &read("etc/group"), user);
             Some(found.map_err(EngineError::Invalid)?)
         } else {
             None
@@ -274,7 +274,7 @@ impl Files {
         if let Some(directory) = &spec.working_dir {
             own["WorkingDir"] = serde_json::json!(directory);
         }
-        own["Env"] = serde_json::json!(crate::engine::launch::merged(&record.image.env, &spec.env));
+        own["Env"] = serde_json::json!(record.env());
         if !commit.author.is_empty() {
             config["author"] = serde_json::json!(commit.author);
         }

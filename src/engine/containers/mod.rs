@@ -125,7 +125,7 @@ impl Engine {
             let monitor = this.launcher.spawn(&run, &fds)?;
             Ok((ours, monitor, scope))
         });
-        let (socket, monitor, _scope) = spawned.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
+        let (socket, monitor, _scope) = spawned.await.map_err(EngineError::from)??;
         let link = Arc::new(MonitorLink::new(socket, monitor).map_err(EngineError::io("talking to the monitor"))?);
         let followed = self.follow_new(container, link).await;
         drop(slot);
@@ -221,8 +221,7 @@ impl Engine {
     }
 
     fn stop_signal(record: &ContainerRecord) -> i32 {
-        let name = record.spec.stop_signal.clone().or_else(|| record.image.stop_signal.clone());
-        name.and_then(|name| signals::parse_signal(&name)).unwrap_or(libc::SIGTERM)
+        record.stop_signal().and_then(signals::parse_signal).unwrap_or(libc::SIGTERM)
     }
 
     /// Changes the limits and the restart policy of a container, of a running one at once.

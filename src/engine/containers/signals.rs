@@ -31,9 +31,13 @@ impl Containers {
     /// When it does not run.
     pub async fn pause(&self, container: &Arc<Container>, pause: bool) -> Result<(), EngineError> {
         let _turn = container.turn().await?;
-        let wanted = if pause { Status::Running } else { Status::Paused };
-        if container.status() != wanted {
-            return Err(EngineError::Conflict(format!("the container {} is {}", container.name(), container.status().as_str())));
+        match (container.status(), pause) {
+            (Status::Running, true) | (Status::Paused, false) => {}
+            (Status::Running | Status::Paused, _) => {
+                let already = if pause { "paused already" } else { "not paused" };
+                return Err(EngineError::Conflict(format!("the container {} is {already}", container.name())));
+            }
+            _ => return Err(EngineError::NotRunning { name: container.name() }),
         }
         self.pause_locked(container, pause)
     }

@@ -68,7 +68,7 @@ impl Groups {
     /// When it does not run.
     pub fn processes(&self, container: &Container) -> Result<Vec<Process>, EngineError> {
         if !matches!(container.status(), Status::Running | Status::Paused) {
-            return Err(EngineError::Conflict(format!("the container {} is not running", container.name())));
+            return Err(EngineError::NotRunning { name: container.name() });
         }
         let users = names_of_users();
         let booted = booted_at();

@@ -142,6 +142,6 @@ impl Images {
             }
             store.prune(&used_layers)
         });
-        Ok((removed, pruned.await.map_err(|e| EngineError::Invalid(e.to_string()))??))
+        Ok((removed, pruned.await.map_err(EngineError::from)??))
     }
 }

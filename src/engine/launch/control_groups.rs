@@ -50,7 +50,7 @@ impl Groups {
         let hierarchy = Hierarchy::find().map_err(EngineError::io("finding the control groups"))?;
         let scope = delegated(&hierarchy, name, when_idle);
         if scope.is_none() {
-            hierarchy.make_parents().map_err(|e| EngineError::Invalid(e.to_string()))?;
+            hierarchy.make_parents().map_err(|failed| EngineError::Io { doing: failed.doing, source: failed.source })?;
         }
         Ok(Groups { hierarchy, scope, numbers })
     }

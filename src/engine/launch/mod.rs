@@ -87,20 +87,14 @@ impl Engine {
             sysctls.retain(|(known, _)| known != name);
             sysctls.push((name.clone(), value.clone()));
         }
-        let image = &record.image;
         let hostname = self.containers.host_name(record);
         let (entrypoint, command) = record.entrypoint_and_command();
         let args = [entrypoint, command].concat();
-        let user = spec.user.clone().unwrap_or_else(|| image.user.clone());
-        let cwd = spec
-            .working_dir
-            .clone()
-            .or_else(|| Some(image.working_dir.clone()))
-            .filter(|d| !d.is_empty())
-            .unwrap_or_else(|| "/".into());
+        let user = record.user().to_string();
+        let cwd = Some(record.working_dir()).filter(|directory| !directory.is_empty()).unwrap_or("/").to_string();
         let names = spec.devices.iter().map(|device| device.source.as_str());
         let edits = cdi::resolve(names.filter(|name| cdi::is_name(name))).map_err(&invalid)?;
-        let mut env = environment(&image.env, &spec.env, &hostname, spec.tty);
+        let mut env = record.process_env(&[], &hostname, spec.tty);
         env.extend(edits.env);
         let settings = Settings {
             args,
@@ -424,39 +418,6 @@ fn driver_mount(
     }
     let destination = mount.target.clone();
     Ok(BindMount { source: device.into(), destination, options: words, fstype: (!is_bind).then(|| fstype.to_string()) })
-}
-
-/// The image's environment under the user's, with Docker's defaults; HOME is set by the container's first process, which
-/// knows the user.
-pub(super) fn environment(image: &[String], own: &[String], hostname: &str, tty: bool) -> Vec<String> {
-    let mut env = vec![format!("PATH={DEFAULT_PATH}"), format!("HOSTNAME={hostname}")];
-    if tty {
-        env.push("TERM=xterm".into());
-    }
-    merge_into(&mut env, image);
-    merge_into(&mut env, own);
-    env
-}
-
-/// The image's environment under the user's.
-pub(super) fn merged(image: &[String], own: &[String]) -> Vec<String> {
-    let mut env = image.to_vec();
-    merge_into(&mut env, own);
-    env
-}
-
-fn merge_into(env: &mut Vec<String>, variables: &[String]) {
-    for variable in variables {
-        let name = variable.split('=').next().unwrap_or_default();
-        let prefix = format!("{name}=");
-        let place = env.iter().position(|known| known.starts_with(&prefix));
-        match (place, variable.contains('=')) {
-            (Some(at), true) => env[at] = variable.clone(),
-            (None, true) => env.push(variable.clone()),
-            (Some(at), false) => drop(env.remove(at)),
-            (None, false) => {}
-        }
-    }
 }
 
 fn resources(record: &ContainerRecord) -> Result<Resources, String> {

@@ -148,7 +148,7 @@ impl Networks {
         locked(&container.record).interfaces = ends.collect();
         let name = record.name.clone();
         let made = tokio::task::spawn_blocking(move || sandbox::make(&name, &attachments));
-        let sandbox = made.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
+        let sandbox = made.await.map_err(EngineError::from)??;
         let namespace = self.settle(container, sandbox, &places)?;
         if let Err(error) = self.publish(container, &places) {
             self.unplace(container);
@@ -300,7 +300,7 @@ impl Networks {
             }
             let name = before.name.clone();
             let joining = tokio::task::spawn_blocking(move || sandbox::connect(&name, &namespace, &attachment));
-            joining.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
+            joining.await.map_err(EngineError::from)??;
             Ok::<_, EngineError>(places)
         };
         match connected.await {
@@ -337,7 +337,7 @@ impl Networks {
         if let (Some(namespace), Some(address)) = (namespace, record.endpoints.get(&network.id).and_then(|a| a.first())) {
             let name = record.name.clone();
             let leaving = tokio::task::spawn_blocking(move || sandbox::disconnect(&name, &namespace, address));
-            leaving.await.map_err(|e| EngineError::Invalid(e.to_string()))??;
+            leaving.await.map_err(EngineError::from)??;
         }
         self.dismiss_sender(container, &network.id);
         self.flows.given_back(&[], record.endpoints.get(&network.id).into_iter().flat_map(|addresses| addresses.iter()));

@@ -80,7 +80,7 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
         Operation::RemoveNetwork { name, unless_used } => {
             let (engine, name) = (engine.clone(), name.clone());
             let removal = tokio::task::spawn_blocking(move || engine.networks.remove(&name));
-            let removal = async { removal.await.map_err(|e| EngineError::Invalid(e.to_string()))? };
+            let removal = async { removal.await.map_err(EngineError::from)? };
             removed(context, &object, *unless_used, removal).await?;
         }
         Operation::RemoveVolume { name, unless_used } => {
@@ -187,7 +187,7 @@ async fn create_network(context: &Context, key: &str) -> Result<(), EngineError>
     };
     let engine = context.engine.clone();
     let made = tokio::task::spawn_blocking(move || engine.networks.create(&new)).await;
-    made.map_err(|e| EngineError::Invalid(e.to_string()))??;
+    made.map_err(EngineError::from)??;
     context.step(&object, "Created", true);
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What the engine knows of containers, networks and volumes, in the form that the journal keeps. [`spec`] is what a container is
 //! to be, `state` how it changes and what follows; here is what has become of it.
 
+mod merged;
 pub mod spec;
 mod state;
 
@@ -94,21 +95,6 @@ impl ContainerRecord {
             (None, Some(parent)) => format!("/{}/{}", parent.trim_matches('/'), self.id),
             (None, None) => self.id.clone(),
         }
-    }
-
-    /// Its entrypoint and its command, as Docker merges those of the image and its own: the image's command is for a container
-    /// that has neither, or an entrypoint without anything in it.
-    pub fn entrypoint_and_command(&self) -> (Vec<String>, Vec<String>) {
-        let (own, image) = (&self.spec, &self.image);
-        let entrypoint = own.entrypoint.clone().unwrap_or_else(|| image.entrypoint.clone());
-        let empties = own.entrypoint.as_ref().is_none_or(Vec::is_empty);
-        let command = match own.command.as_ref().filter(|command| !command.is_empty()) {
-            Some(own) => own.clone(),
-            None if empties => image.command.clone(),
-            None => Vec::new(),
-        };
-        // `--entrypoint ''` resets the image's.
-        (if entrypoint == [""] { Vec::new() } else { entrypoint }, command)
     }
 
     /// The layers that it needs: its root's and those of mounted images.

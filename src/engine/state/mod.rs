@@ -39,7 +39,7 @@ impl StateStore {
     pub async fn sync(self: &Arc<Self>) -> Result<(), EngineError> {
         let state = self.clone();
         let synced = tokio::task::spawn_blocking(move || state.journal.sync()).await;
-        synced.map_err(|e| EngineError::Invalid(e.to_string()))?.map_err(state_error)
+        synced.map_err(EngineError::from)?.map_err(state_error)
     }
 
     /// Writes what the disk has refused, once it does not any more.
