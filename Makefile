@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 PREFIX ?= /usr/local
+TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
 TEST_PACKAGES = busybox-static nftables iproute2 docker-registry apache2-utils python3-minimal curl gcc libc6-dev git runc
 
 .PHONY: help build demo test lint bench chaos fuzz install test-packages
@@ -9,12 +10,12 @@ TEST_PACKAGES = busybox-static nftables iproute2 docker-registry apache2-utils p
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-build: ## the binary, target/release/wharf
+build: ## the binary, target/release/wharf (or where CARGO_TARGET_DIR says)
 	$(CARGO) build --release
 
 demo: build ## WordPress and its database, on http://127.0.0.1:8000
 	@command -v curl >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends curl; }
-	examples/wordpress-mysql/demo target/release/wharf
+	examples/wordpress-mysql/demo $(TARGET)/release/wharf
 
 test: test-packages ## every test, containers included; as root
 	$(CARGO) test
@@ -25,16 +26,16 @@ lint: ## formatting and clippy
 
 bench: build ## wharf and, where it is set up, Docker Compose (PEER=COMMAND), side by side
 	@command -v wrk >/dev/null && [ -x /bin/busybox ] || { apt-get update -q && apt-get install -y -q --no-install-recommends wrk busybox-static docker-registry gcc libc6-dev; }
-	$(if $(PEER),PEER="$(PEER)") WHARF=$(CURDIR)/target/release/wharf $(CARGO) bench --bench stacks
+	$(if $(PEER),PEER="$(PEER)") WHARF=$(TARGET)/release/wharf $(CARGO) bench --bench stacks
 
 MINUTES ?= 10
 SEED ?= 1
 
 chaos: build test-packages ## crashes, full disks and power cuts against a model; MINUTES=10 SEED=1
-	WHARF=$(CURDIR)/target/release/wharf python3 tests/chaos/run.py minutes=$(MINUTES) seed=$(SEED)
+	WHARF=$(TARGET)/release/wharf python3 tests/chaos/run.py minutes=$(MINUTES) seed=$(SEED)
 
 install: build ## into $(PREFIX)/bin, with a systemd unit
-	install -D -m 755 target/release/wharf $(DESTDIR)$(PREFIX)/bin/wharf
+	install -D -m 755 $(TARGET)/release/wharf $(DESTDIR)$(PREFIX)/bin/wharf
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|/usr/local|$(PREFIX)|' dist/wharf.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/wharf.service
 

@@ -39,10 +39,6 @@ impl Diagnostic {
         Diagnostic::new(Severity::Error, None, message.into())
     }
 
-    pub fn global_warning(message: impl Into<String>) -> Self {
-        Diagnostic::new(Severity::Warning, None, message.into())
-    }
-
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self

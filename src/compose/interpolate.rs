@@ -18,6 +18,9 @@ impl<F: Fn(&str) -> Option<String>> Variables for F {
 /// Names that were used without a value and without a default, so that each is warned of once.
 pub type Unset = BTreeSet<String>;
 
+/// The same with the first place of each.
+pub type UnsetAt = BTreeMap<String, At>;
+
 /// Why a text cannot be interpolated.
 #[derive(Debug, PartialEq)]
 pub enum Failure {
@@ -28,12 +31,18 @@ pub enum Failure {
 }
 
 /// Replaces every variable of the tree's strings; keys are left as they are, as Docker Compose does.
-pub fn interpolate(node: &mut Node, variables: &dyn Variables, unset: &mut Unset, found: &mut Vec<Diagnostic>) {
+pub fn interpolate(node: &mut Node, variables: &dyn Variables, unset: &mut UnsetAt, found: &mut Vec<Diagnostic>) {
     match &mut node.value {
-        Value::String(text) if text.contains('$') => match expand(text, variables, unset) {
-            Ok(expanded) => *text = expanded,
-            Err(failure) => found.push(failure.diagnostic(&node.at, text)),
-        },
+        Value::String(text) if text.contains('$') => {
+            let mut names = Unset::new();
+            match expand(text, variables, &mut names) {
+                Ok(expanded) => *text = expanded,
+                Err(failure) => found.push(failure.diagnostic(&node.at, text)),
+            }
+            for name in names {
+                unset.entry(name).or_insert(node.at);
+            }
+        }
         Value::List(list) => list.iter_mut().for_each(|child| interpolate(child, variables, unset, found)),
         Value::Map(map) => map.values_mut().for_each(|entry| interpolate(&mut entry.node, variables, unset, found)),
         _ => {}

@@ -3,7 +3,7 @@
 use super::check::Check;
 use super::diagnostic::{Diagnostic, LoadError, Severity, Sources};
 use super::include::Include;
-use super::interpolate::{self, Unset, Variable};
+use super::interpolate::{self, Unset, UnsetAt, Variable};
 use super::node::{Node, Value};
 use super::{
     Contents, Loaded, Options, canonical, consistency, defaults, dotenv, environment, extends, files, include, merge, model,
@@ -22,7 +22,7 @@ pub struct Loader<'a> {
     options: &'a Options,
     sources: Sources,
     check: Check,
-    unset: Unset,
+    unset: UnsetAt,
     variables: BTreeMap<String, Variable>,
     /// See [`Loaded::contents`].
     contents: Contents,
@@ -47,7 +47,7 @@ impl<'a> Loader<'a> {
             options,
             sources: Sources::default(),
             check: Check::new(options.skip.interpolation),
-            unset: Unset::new(),
+            unset: UnsetAt::new(),
             variables: BTreeMap::new(),
             contents: Contents::new(),
             warnings: Vec::new(),
@@ -107,10 +107,10 @@ impl<'a> Loader<'a> {
         settle::settle(&mut root, &schema::PROJECT, skip.interpolation, &mut found);
         self.judge(&mut found)?;
         let inactive = self.active_services(&mut root, &scope, &mut found)?;
-        for name in std::mem::take(&mut self.unset) {
-            self.warnings.push(Diagnostic::global_warning(format!(
-                "the variable `{name}` is not set; an empty string is used (`${{{name}:-}}` says so in the file)"
-            )));
+        for (name, at) in std::mem::take(&mut self.unset) {
+            let message = format!("the variable `{name}` is not set: an empty string is used");
+            let help = format!("set it, write `${{{name}:-}}` where nothing is meant, or `$${name}` for a plain dollar sign");
+            self.warnings.push(Diagnostic::warning(&at, message).help(help));
         }
         let project = if skip.interpolation { model::Project::default() } else { model::Project::from_tree(&root)? };
         Ok(Loaded {
