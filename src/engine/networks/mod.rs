@@ -4,9 +4,12 @@
 mod flows;
 mod places;
 mod published;
+mod request;
 
 use flows::Flows;
 pub(super) use published::Published;
+pub use request::{NewNetwork, NewPool};
+use request::{check_options, choose_pool, host_routes};
 
 use super::error::{EngineError, state_error};
 use super::images::build::{is_build_id, new_build_id};
@@ -15,7 +18,7 @@ use super::recovery::{Kind, is_id};
 use super::{Config, Container, Events, StateStore, locked, new_id};
 use crate::engine::containers::registry::{Containers, Uses};
 use crate::engine::numbers::Numbers;
-use crate::network::address::{self, Pool, Subnet};
+use crate::network::address::Subnet;
 use crate::network::dns::Names;
 use crate::network::firewall::{Firewall, Wall};
 use crate::network::netlink::Netlink;
@@ -24,76 +27,6 @@ use indexmap::IndexMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
-
-/// What a network is made with.
-#[derive(Clone, Debug)]
-pub struct NewNetwork {
-    pub name: String,
-    /// Subnets of either family, one of each at most.
-    pub pools: Vec<NewPool>,
-    pub ipv4: bool,
-    pub ipv6: bool,
-    pub internal: bool,
-    pub labels: IndexMap<String, String>,
-    /// `bridge` where it is empty.
-    pub driver: String,
-    pub options: IndexMap<String, String>,
-    /// That of builds, which is in no list.
-    pub of_builds: bool,
-}
-
-impl Default for NewNetwork {
-    fn default() -> Self {
-        NewNetwork {
-            name: String::new(),
-            pools: Vec::new(),
-            ipv4: true,
-            ipv6: false,
-            internal: false,
-            labels: IndexMap::new(),
-            driver: String::new(),
-            of_builds: false,
-            options: IndexMap::new(),
-        }
-    }
-}
-
-/// A pool of addresses as it is asked for: what is absent is chosen.
-#[derive(Clone, Debug, Default)]
-pub struct NewPool {
-    pub subnet: Option<String>,
-    pub gateway: Option<String>,
-    pub ip_range: Option<String>,
-    /// Addresses of others on the network, by any name.
-    pub reserved: IndexMap<String, String>,
-}
-
-impl NewPool {
-    /// Whether anything in it is of IPv6.
-    fn is_ipv6(&self) -> bool {
-        let texts = [&self.subnet, &self.gateway, &self.ip_range];
-        texts.into_iter().flatten().chain(self.reserved.values()).any(|text| text.contains(':'))
-    }
-
-    fn is_empty(&self) -> bool {
-        [&self.subnet, &self.gateway, &self.ip_range].into_iter().all(Option::is_none) && self.reserved.is_empty()
-    }
-
-    /// The pool around a subnet.
-    fn around(&self, network: &str, subnet: Subnet) -> Result<Pool, NetworkError> {
-        let foreign = |text: &str| NetworkError::ForeignAddress {
-            network: network.to_string(),
-            address: text.into(),
-            subnet: subnet.to_string(),
-        };
-        let address = |text: &String| text.parse().ok().filter(|a: &IpAddr| subnet.contains(*a)).ok_or_else(|| foreign(text));
-        let gateway = self.gateway.as_ref().map_or_else(|| Ok(subnet.gateway()), address)?;
-        let within = |text: &String| text.parse().ok().filter(|r: &Subnet| subnet.overlaps(*r)).ok_or_else(|| foreign(text));
-        let range = self.ip_range.as_ref().map(within).transpose()?;
-        let reserved = self.reserved.iter().map(|(name, text)| Ok((name.clone(), address(text)?)));
-        Ok(Pool { subnet, gateway, range, reserved: reserved.collect::<Result<_, NetworkError>>()? })
-    }
-}
 
 /// The network of containers that name none, as Docker calls its own. It is there as long as one of them is.
 pub const DEFAULT_NETWORK: &str = "bridge";
@@ -122,65 +55,6 @@ fn parent_of(network: &NetworkRecord) -> Result<(u32, link::Kind), EngineError> 
         EngineError::Invalid(format!("the network {} is on the interface `{parent}`, which the host does not have", network.name))
     })?;
     Ok((index, kind))
-}
-
-/// Refuses options of the driver that ask for what wharf has not.
-fn check_options(new: &NewNetwork) -> Result<(), EngineError> {
-    let option = |name: &str| new.options.get(&format!("com.docker.network.bridge.{name}")).filter(|value| !value.is_empty());
-    if let Some(name) = option("name").filter(|name| name.len() > 15 || name.contains('/')) {
-        return Err(EngineError::Invalid(format!("`{name}` cannot be a bridge's name: it has 15 characters at most")));
-    }
-    for (name, ipv6) in [("host_binding_ipv4", false), ("host_binding_ipv6", true)] {
-        let fits = |text: &String| text.parse().is_ok_and(|address: IpAddr| address.is_ipv6() == ipv6);
-        if let Some(text) = option(name).filter(|text| !fits(text)) {
-            let family = address::family_name(ipv6);
-            return Err(EngineError::Invalid(format!(
-                "the network {} has the {name} `{text}`, which is no address of {family}",
-                new.name
-            )));
-        }
-    }
-    for name in ["gateway_mode_ipv4", "gateway_mode_ipv6"] {
-        if let Some(mode) = option(name).filter(|mode| *mode != "nat") {
-            return Err(EngineError::Invalid(format!("the network {} has the {name} `{mode}`; wharf has `nat`", new.name)));
-        }
-    }
-    Ok(())
-}
-
-/// The subnets that the host has routes to.
-fn host_routes() -> Vec<Subnet> {
-    let read = |name: &str| std::fs::read_to_string(format!("/proc/net/{name}")).unwrap_or_default();
-    let mut routes = address::routes(&read("route"));
-    routes.extend(address::routes_ipv6(&read("ipv6_route")));
-    routes
-}
-
-/// A new network's pool of one family: the one that is asked for, or one that nobody uses. IPv6's is local to the site
-/// (RFC 4193), of bits that are the network's own.
-fn choose_pool(new: &NewNetwork, ipv6: bool, used: &[(Subnet, String)], id: &str) -> Result<Pool, NetworkError> {
-    let mut wanted = new.pools.iter().filter(|pool| !pool.is_empty() && pool.is_ipv6() == ipv6);
-    let pool = wanted.next().cloned().unwrap_or_default();
-    if wanted.next().is_some() {
-        let family = address::family_name(ipv6);
-        return Err(NetworkError::SecondSubnet { network: new.name.clone(), family });
-    }
-    let Some(text) = &pool.subnet else {
-        let subnet = if ipv6 {
-            let bits = u64::from_str_radix(&id[..14], 16).unwrap_or_default().to_be_bytes();
-            Some(address::unique_local(std::array::from_fn(|i| bits[i + 1])))
-        } else {
-            let taken: Vec<Subnet> = used.iter().map(|(subnet, _)| *subnet).collect();
-            address::choose(&taken)
-        };
-        return pool.around(&new.name, subnet.ok_or_else(|| NetworkError::PoolExhausted { network: new.name.clone() })?);
-    };
-    let subnet: Subnet = text.parse()?;
-    if let Some((with, whose)) = used.iter().find(|(used, _)| used.overlaps(subnet)) {
-        let with = format!("{with} ({whose})");
-        return Err(NetworkError::Overlap { network: new.name.clone(), subnet: text.clone(), with });
-    }
-    pool.around(&new.name, subnet)
 }
 
 /// Has the kernel forward IPv6. A host that forwards believes no router advertisements any more, and would lose its own way

@@ -1,0 +1,136 @@
+//! What a network is asked for with, and the addresses that it gets.
+
+use crate::engine::error::EngineError;
+use crate::network::NetworkError;
+use crate::network::address::{self, Pool, Subnet};
+use indexmap::IndexMap;
+use std::net::IpAddr;
+
+/// What a network is made with.
+#[derive(Clone, Debug)]
+pub struct NewNetwork {
+    pub name: String,
+    /// Subnets of either family, one of each at most.
+    pub pools: Vec<NewPool>,
+    pub ipv4: bool,
+    pub ipv6: bool,
+    pub internal: bool,
+    pub labels: IndexMap<String, String>,
+    /// `bridge` where it is empty.
+    pub driver: String,
+    pub options: IndexMap<String, String>,
+    /// That of builds, which is in no list.
+    pub of_builds: bool,
+}
+
+impl Default for NewNetwork {
+    fn default() -> Self {
+        NewNetwork {
+            name: String::new(),
+            pools: Vec::new(),
+            ipv4: true,
+            ipv6: false,
+            internal: false,
+            labels: IndexMap::new(),
+            driver: String::new(),
+            of_builds: false,
+            options: IndexMap::new(),
+        }
+    }
+}
+
+/// A pool of addresses as it is asked for: what is absent is chosen.
+#[derive(Clone, Debug, Default)]
+pub struct NewPool {
+    pub subnet: Option<String>,
+    pub gateway: Option<String>,
+    pub ip_range: Option<String>,
+    /// Addresses of others on the network, by any name.
+    pub reserved: IndexMap<String, String>,
+}
+
+impl NewPool {
+    /// Whether anything in it is of IPv6.
+    fn is_ipv6(&self) -> bool {
+        let texts = [&self.subnet, &self.gateway, &self.ip_range];
+        texts.into_iter().flatten().chain(self.reserved.values()).any(|text| text.contains(':'))
+    }
+
+    fn is_empty(&self) -> bool {
+        [&self.subnet, &self.gateway, &self.ip_range].into_iter().all(Option::is_none) && self.reserved.is_empty()
+    }
+
+    /// The pool around a subnet.
+    fn around(&self, network: &str, subnet: Subnet) -> Result<Pool, NetworkError> {
+        let foreign = |text: &str| NetworkError::ForeignAddress {
+            network: network.to_string(),
+            address: text.into(),
+            subnet: subnet.to_string(),
+        };
+        let address = |text: &String| text.parse().ok().filter(|a: &IpAddr| subnet.contains(*a)).ok_or_else(|| foreign(text));
+        let gateway = self.gateway.as_ref().map_or_else(|| Ok(subnet.gateway()), address)?;
+        let within = |text: &String| text.parse().ok().filter(|r: &Subnet| subnet.overlaps(*r)).ok_or_else(|| foreign(text));
+        let range = self.ip_range.as_ref().map(within).transpose()?;
+        let reserved = self.reserved.iter().map(|(name, text)| Ok((name.clone(), address(text)?)));
+        Ok(Pool { subnet, gateway, range, reserved: reserved.collect::<Result<_, NetworkError>>()? })
+    }
+}
+
+/// Refuses options of the driver that ask for what wharf has not.
+pub(super) fn check_options(new: &NewNetwork) -> Result<(), EngineError> {
+    let option = |name: &str| new.options.get(&format!("com.docker.network.bridge.{name}")).filter(|value| !value.is_empty());
+    if let Some(name) = option("name").filter(|name| name.len() > 15 || name.contains('/')) {
+        return Err(EngineError::Invalid(format!("`{name}` cannot be a bridge's name: it has 15 characters at most")));
+    }
+    for (name, ipv6) in [("host_binding_ipv4", false), ("host_binding_ipv6", true)] {
+        let fits = |text: &String| text.parse().is_ok_and(|address: IpAddr| address.is_ipv6() == ipv6);
+        if let Some(text) = option(name).filter(|text| !fits(text)) {
+            let family = address::family_name(ipv6);
+            return Err(EngineError::Invalid(format!(
+                "the network {} has the {name} `{text}`, which is no address of {family}",
+                new.name
+            )));
+        }
+    }
+    for name in ["gateway_mode_ipv4", "gateway_mode_ipv6"] {
+        if let Some(mode) = option(name).filter(|mode| *mode != "nat") {
+            return Err(EngineError::Invalid(format!("the network {} has the {name} `{mode}`; wharf has `nat`", new.name)));
+        }
+    }
+    Ok(())
+}
+
+/// The subnets that the host has routes to.
+pub(super) fn host_routes() -> Vec<Subnet> {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/net/{name}")).unwrap_or_default();
+    let mut routes = address::routes(&read("route"));
+    routes.extend(address::routes_ipv6(&read("ipv6_route")));
+    routes
+}
+
+/// A new network's pool of one family: the one that is asked for, or one that nobody uses. IPv6's is local to the site
+/// (RFC 4193), of bits that are the network's own.
+pub(super) fn choose_pool(new: &NewNetwork, ipv6: bool, used: &[(Subnet, String)], id: &str) -> Result<Pool, NetworkError> {
+    let mut wanted = new.pools.iter().filter(|pool| !pool.is_empty() && pool.is_ipv6() == ipv6);
+    let pool = wanted.next().cloned().unwrap_or_default();
+    if wanted.next().is_some() {
+        let family = address::family_name(ipv6);
+        return Err(NetworkError::SecondSubnet { network: new.name.clone(), family });
+    }
+    let Some(text) = &pool.subnet else {
+        let subnet = if ipv6 {
+            let bits = u64::from_str_radix(&id[..14], 16).unwrap_or_default().to_be_bytes();
+            Some(address::unique_local(std::array::from_fn(|i| bits[i + 1])))
+        } else {
+            let taken: Vec<Subnet> = used.iter().map(|(subnet, _)| *subnet).collect();
+            address::choose(&taken)
+        };
+        return pool.around(&new.name, subnet.ok_or_else(|| NetworkError::PoolExhausted { network: new.name.clone() })?);
+    };
+    let subnet: Subnet = text.parse()?;
+    if let Some((with, whose)) = used.iter().find(|(used, _)| used.overlaps(subnet)) {
+        let with = format!("{with} ({whose})");
+        return Err(NetworkError::Overlap { network: new.name.clone(), subnet: text.clone(), with });
+    }
+    pool.around(&new.name, subnet)
+}
