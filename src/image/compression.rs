@@ -30,7 +30,7 @@ pub fn plain_of_any<'a>(stream: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>
     let mut stream = BufReader::with_capacity(1 << 17, stream);
     let head = stream.fill_buf()?;
     if head.starts_with(b"BZh") {
-        return Ok(Box::new(bzip2_rs::DecoderReader::new(stream)));
+        return Ok(Box::new(bzip2::bufread::MultiBzDecoder::new(stream)));
     }
     if head.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) {
         return Ok(Box::new(lzma_rust2::XzReader::new_mem_limit(stream, true, XZ_MEMORY)));
@@ -56,5 +56,19 @@ mod tests {
         claimed.extend([0; 64]);
         let refused = io::copy(&mut plain_of_any(&claimed[..]).unwrap(), &mut io::sink()).unwrap_err();
         assert!(refused.to_string().contains("mem"), "{refused}");
+    }
+
+    /// What pbzip2 writes: a stream for each piece.
+    #[test]
+    fn every_stream_of_a_bzip2_file_is_read() {
+        let two: &[u8] =
+            b"\x42\x5a\x68\x39\x31\x41\x59\x26\x53\x59\x78\x13\xc0\x82\x00\x00\x01\xc1\x00\x00\x10\x02\x01\xa0\x00\x21\x9a\x68\
+            \x33\x4d\x0c\xbc\x5d\xc9\x14\xe1\x42\x41\xe0\x4f\x02\x08\x42\x5a\x68\x39\x31\x41\x59\x26\x53\x59\x2e\xb7\x1a\xd7\
+            \x00\x00\x01\x41\x80\x00\x10\x00\x00\x84\x80\x20\x00\x21\x9a\x68\x33\x4d\x07\x3c\x5d\xc9\x14\xe1\x42\x40\xba\xdc\
+            \x6b\x5c";
+        let mut text = String::new();
+        plain_of_any(two).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "one\ntwo\n");
+        assert!(plain_of_any(&two[..two.len() - 4]).unwrap().read_to_string(&mut text).is_err());
     }
 }
