@@ -386,7 +386,7 @@ secrets: {token: {file: ./secret}}
     let labels = stack.wharf(&["image", "inspect", "also:2"]).ok();
     assert!(labels.contains(r#""made.by": "test""#), "{labels}");
     let again = stack.wharf(&["build"]);
-    assert!(again.code == 0 && !again.stderr.contains("CACHED [first"), "no_cache: {}", again.stderr);
+    assert!(again.code == 0 && !again.stdout.contains("CACHED [first"), "no_cache: {}", again.stdout);
     // What a build may do beyond a container's rights, it says in the file.
     let yaml = |more: &str| {
         format!(

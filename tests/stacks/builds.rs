@@ -31,13 +31,13 @@ fn a_stack_is_built_when_it_has_to_be() {
         "services:\n  web:\n    build: {context: ., additional_contexts: {base: 'service:base'}, args: {UNUSED: }}\n  base:\n    build: {dockerfile_inline: 'FROM busybox:local\n\n        RUN echo base > /base\n\n        '}\n    command: 'true'\n",
     );
     let first = stack.wharf(&["up", "-d"]);
-    assert!(first.code == 0 && first.stderr.contains("RUN echo base"), "{}", first.stderr);
+    assert!(first.code == 0 && first.stdout.contains("RUN echo base"), "{}", first.stdout);
     assert_eq!(stack.sh("web", "cat /page /base"), "onebase");
     let again = stack.wharf(&["up", "-d"]);
-    assert!(!again.stderr.contains("RUN"), "what is there is not built again: {}", again.stderr);
+    assert!(!again.stdout.contains("RUN"), "what is there is not built again: {}", again.stdout);
     let before = stack.container("web");
     let cached = stack.wharf(&["up", "-d", "--build"]);
-    assert!(cached.code == 0 && cached.stderr.contains("CACHED"), "{}", cached.stderr);
+    assert!(cached.code == 0 && cached.stdout.contains("CACHED"), "{}", cached.stdout);
     assert_eq!(stack.container("web")["ID"], before["ID"], "the same image, the same container");
     stack.write("page", "two");
     stack.wharf(&["up", "-d", "--build"]).ok();
@@ -62,8 +62,8 @@ fn services_are_built_beside_each_other_and_a_shared_step_once() {
     let built = stack.wharf(&["build"]);
     assert!(built.code == 0, "{}", built.stderr);
     assert!(begun.elapsed().as_secs() < 9, "four steps of 3 s take {:?}: they run one after another", begun.elapsed());
-    let made = built.stderr.lines().filter(|line| line.ends_with(" shared step") && !line.contains("RUN")).count();
-    assert_eq!(made, 1, "one build makes it, the others wait for it:\n{}", built.stderr);
+    let made = built.stdout.lines().filter(|line| line.ends_with(" shared step") && !line.contains("RUN")).count();
+    assert_eq!(made, 1, "one build makes it, the others wait for it:\n{}", built.stdout);
     stack.write(
         "compose.yaml",
         &format!("services:\n{services}  e: {{build: {{dockerfile_inline: 'FROM busybox:local\n\n        RUM x'}}}}\n"),
@@ -444,4 +444,86 @@ fn steps_of_builds_are_nobodys_business() {
     eventually("the step is gone", 10, || steps().is_empty());
     assert_eq!(lists(), (1, false));
     assert_eq!(stack.state("web"), "running");
+}
+
+/// Services of one image and one configuration are built once, and the image is no service's own: another `up --build` finds what
+/// the first has made. Without a terminal, the output is on standard output and ends with what was built.
+#[test]
+fn services_that_share_an_image_are_built_once() {
+    let stack = Stack::new("none");
+    stack.write("Dockerfile", "FROM busybox:local\nRUN echo made once\nCMD [\"sleep\", \"1000\"]\nSTOPSIGNAL SIGKILL\n");
+    let shared = |name: &str| format!("  {name}: {{image: 'app:1', build: .}}\n");
+    let services: String = ["web", "worker", "beat"].map(shared).concat();
+    stack.write("compose.yaml", &format!("services:\n{services}  own: {{build: {{context: ., args: {{A: b}}}}}}\n"));
+    let built = stack.wharf(&["build"]);
+    assert_eq!((built.code, built.stderr.as_str()), (0, ""), "{}", built.stdout);
+    assert_eq!(
+        built.stdout.lines().filter(|line| line.ends_with("made once") && !line.contains("RUN")).count(),
+        1,
+        "{}",
+        built.stdout
+    );
+    let own = format!("{}-own", stack.project);
+    let last: Vec<&str> = built.stdout.lines().rev().take(2).collect();
+    assert_eq!(last, [format!(" Image {own}  Built"), " Image app:1  Built".into()]);
+    let labels = |image: &str| {
+        let value: serde_json::Value = serde_json::from_str(&stack.wharf(&["image", "inspect", image]).ok()).expect("JSON");
+        value[0]["Config"]["Labels"]["com.docker.compose.service"].clone()
+    };
+    assert_eq!((labels("app:1"), labels(&own)), (serde_json::Value::Null, "own".into()));
+    stack.wharf(&["up", "-d"]).ok();
+    let ids = || ["web", "worker", "beat", "own"].map(|service| stack.id(service));
+    let before = ids();
+    for services in [&[][..], &["worker"], &["beat", "web"]] {
+        stack.wharf(&[&["up", "-d", "--build"], services].concat()).ok();
+    }
+    assert_eq!(ids(), before, "none is made anew");
+    for quiet in [&["build", "-q"][..], &["--progress", "quiet", "build"]] {
+        let ran = stack.wharf(quiet);
+        assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (0, "", ""), "{quiet:?}");
+    }
+}
+
+/// On a terminal each step is one line, cut to the width, and one that writes nothing shows its seconds.
+#[test]
+fn a_build_on_a_terminal_is_a_line_for_each_step() {
+    let stack = Stack::new("none");
+    let long = "x".repeat(300);
+    stack.write("Dockerfile", &format!("FROM busybox:local\nRUN echo {long}; sleep 0.8\nRUN sleep 1 # {long}\n"));
+    let shown = |global: &[&str], variable: (&str, &str)| {
+        let mut terminal = crate::support::Terminal::start(
+            stack.command(&[global, &["image", "build", "--no-cache", "-t", "x", "."]].concat()).env(variable.0, variable.1),
+            24,
+            60,
+        );
+        assert_eq!(terminal.wait(30), Some(0));
+        eventually("all is read", 2, || terminal.shown().contains("built "));
+        terminal.shown()
+    };
+    let plain_of = |text: &str| {
+        let mut plain = String::new();
+        let mut rest = text.chars();
+        while let Some(c) = rest.next() {
+            match c {
+                // What moves the cursor begins another line.
+                '\x1b' => plain.extend(rest.by_ref().find(|c| c.is_ascii_alphabetic()).filter(|c| *c != 'm').map(|_| '\n')),
+                c => plain.push(c),
+            }
+        }
+        plain
+    };
+    let drawn = shown(&[], ("TERM", "xterm"));
+    let plain = plain_of(&drawn);
+    // A line that fills the width has none after it: the terminal begins the next.
+    let lines: Vec<Vec<char>> = plain.split(['\r', '\n']).map(|line| line.chars().collect()).collect();
+    for row in lines.iter().flat_map(|line| line.chunks(60)).map(|row| row.iter().collect::<String>()) {
+        let begins = row.trim().is_empty() || row.chars().take(4).collect::<String>().contains("=>") || row.starts_with("built");
+        assert!(begins, "a line goes on in the next: {row:?} of {plain}");
+    }
+    assert!(plain.contains(" 0.7s") && plain.contains("…") && drawn.contains("\x1b[3"), "{drawn:?}");
+    assert!(!shown(&[], ("NO_COLOR", "1")).contains("\x1b[3"));
+    for global in [&["--ansi", "never"][..], &["--progress", "plain"]] {
+        let lines = shown(global, ("TERM", "xterm"));
+        assert!(lines.contains("#2 ") && lines.contains("DONE") && !lines.contains('\x1b'), "{global:?}: {lines:?}");
+    }
 }

@@ -34,7 +34,7 @@ fn flask_counts_in_redis() {
     assert_eq!(get("http://127.0.0.1:18081/"), "You are visitor 1.\n");
     stack.wharf(&["down"]).ok();
     let again = stack.wharf(&["up", "-d", "--wait", "--build"]);
-    assert!(again.code == 0 && again.stderr.contains("CACHED") && !again.stderr.contains("Unpacking"), "{}", again.stderr);
+    assert!(again.code == 0 && again.stdout.contains("CACHED") && !again.stdout.contains("Unpacking"), "{}", again.stdout);
     assert_eq!(get("http://127.0.0.1:18081/"), "You are visitor 2.\n", "the volume is kept");
     stack.wharf(&["down", "-v"]).ok();
 }

@@ -178,11 +178,11 @@ fn steps_are_taken_from_an_image_of_another_machine() {
         std::fs::copy(stack.path(name), other.path(name)).expect("copy");
     }
     let second = other.wharf(&["build"]);
-    assert_eq!((second.code, second.stderr.matches("CACHED").count()), (0, 3), "{}", second.stderr);
+    assert_eq!((second.code, second.stdout.matches("CACHED").count()), (0, 3), "{}", second.stdout);
     assert_eq!(other.wharf(&["run", "--rm", "-T", "app"]).ok(), made);
     other.write("input", "another");
     let third = other.wharf(&["build"]);
-    assert!(third.code == 0 && !third.stderr.contains("CACHED"), "{}", third.stderr);
+    assert!(third.code == 0 && !third.stdout.contains("CACHED"), "{}", third.stdout);
 }
 
 #[test]
@@ -279,9 +279,9 @@ fn images_tell_what_they_were_made_of() {
     };
     compose("provenance: 'builder-id=https://ci.example/7', sbom: 'generator=scanner:1'");
     let built = stack.wharf(&["build", "--progress", "plain"]);
-    assert!(built.code == 0 && built.stderr.contains("scanned once more"), "{}", built.stderr);
+    assert!(built.code == 0 && built.stdout.contains("scanned once more"), "{}", built.stdout);
     let again = stack.wharf(&["build", "--progress", "plain"]);
-    assert!(again.code == 0 && !again.stderr.contains("scanned once more"), "{}", again.stderr);
+    assert!(again.code == 0 && !again.stdout.contains("scanned once more"), "{}", again.stdout);
     stack.wharf(&["image", "prune", "-f"]).ok();
     assert_eq!(stack.wharf(&["image", "inspect", "-f", "{{len .Attestations}}", &name]).ok().trim(), "3");
     stack.wharf(&["push"]).ok();

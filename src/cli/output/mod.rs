@@ -48,6 +48,20 @@ pub fn coloured(terminal: bool) -> bool {
     }
 }
 
+/// Whether progress is drawn in place on a stream that is a terminal, or is not.
+pub fn in_place(terminal: bool) -> bool {
+    match STYLE.get().copied().unwrap_or_default() {
+        (_, ProgressType::Tty) => true,
+        (ansi, ProgressType::Auto) => ansi != Ansi::Never && terminal,
+        (_, ProgressType::Plain | ProgressType::Quiet) => false,
+    }
+}
+
+/// Whether no progress is shown.
+pub fn is_quiet() -> bool {
+    STYLE.get().is_some_and(|style| style.1 == ProgressType::Quiet)
+}
+
 /// Shows the progress of an operation: on a terminal in place, into a pipe a line for each step that is done.
 pub struct Steps {
     bars: Option<MultiProgress>,
@@ -60,14 +74,8 @@ pub struct Steps {
 
 impl Steps {
     pub fn new(quiet: bool) -> Self {
-        let (ansi, progress) = STYLE.get().copied().unwrap_or_default();
-        let quiet = quiet || progress == ProgressType::Quiet;
-        let in_place = match progress {
-            ProgressType::Tty => true,
-            ProgressType::Auto => ansi != Ansi::Never && std::io::stderr().is_terminal(),
-            ProgressType::Plain | ProgressType::Quiet => false,
-        };
-        let bars = (!quiet && in_place).then(MultiProgress::new);
+        let quiet = quiet || is_quiet();
+        let bars = (!quiet && in_place(std::io::stderr().is_terminal())).then(MultiProgress::new);
         Steps { bars, by_object: HashMap::new(), failed: false, quiet, any: false }
     }
 
@@ -134,7 +142,8 @@ impl Steps {
     }
 }
 
-fn paint(colour: u8, text: &str) -> String {
+/// A text in a colour, where there are any.
+pub fn paint(colour: u8, text: &str) -> String {
     if !coloured(true) {
         return text.to_string();
     }

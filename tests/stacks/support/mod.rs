@@ -420,6 +420,11 @@ impl Terminal {
         }
     }
 
+    /// What has been shown since the last that was waited for.
+    pub fn shown(&self) -> String {
+        self.said.lock().expect("lock").clone()
+    }
+
     /// Its exit code.
     ///
     /// # Panics

@@ -433,8 +433,10 @@ pub async fn build_services(client: &Client, loaded: &Loaded, names: &[String], 
         let (ready, rest) = waiting.into_iter().partition(|(_, bases)| bases.iter().all(|base| done.contains(base)));
         waiting = rest;
         let ready: Vec<(String, Vec<String>)> = ready;
+        let known_before = done.len();
         for (name, _) in ready {
             match begun.iter().find(|known| builds_the_same(&loaded.project, known, &name)) {
+                Some(known) if done.contains(known) => done.push(name),
                 Some(known) => alike.push((name, known.clone())),
                 None => {
                     begun.push(name.clone());
@@ -442,15 +444,24 @@ pub async fn build_services(client: &Client, loaded: &Loaded, names: &[String], 
                 }
             }
         }
+        if done.len() > known_before {
+            continue;
+        }
         match running.next().await {
             Some(name) => {
                 let name = name?;
                 done.extend(alike.iter().filter(|(_, first)| *first == name).map(|(other, _)| other.clone()));
                 done.push(name);
             }
-            None => return Ok(()),
+            None => break,
         }
     }
+    let quiet = flags.quiet || flags.progress == Progress::Quiet || crate::cli::output::is_quiet();
+    let is_built = |name: &&String| loaded.project.services.get(*name).is_some_and(|service| service.build.is_some());
+    for name in begun.iter().filter(is_built).filter(|_| !quiet) {
+        println!(" Image {}  Built", image_name(&loaded.project, name));
+    }
+    Ok(())
 }
 
 /// Whether one build makes the images of two services.

@@ -2,25 +2,30 @@
 
 use super::{BuildFlags, Progress};
 use crate::cli::Failure;
+use crate::cli::output::{self, paint, terminal};
 use crate::image::build::Event;
 use crate::image::build::solve::Built;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 /// Shows a build as BuildKit does: in place on a terminal, else a line for each thing that happens.
 pub async fn show(mut lines: crate::api::client::Lines, prefix: &str, flags: &BuildFlags) -> Result<Built, Failure> {
-    let quiet = flags.quiet || flags.progress == Progress::Quiet;
+    let quiet = flags.quiet || flags.progress == Progress::Quiet || output::is_quiet();
+    // As Docker Compose has it, the output of services' builds is on standard output; that of `docker build` is not.
+    let service = !prefix.is_empty();
     let terminal = match flags.progress {
         Progress::Tty => true,
         Progress::Plain => false,
-        _ => std::io::stderr().is_terminal(),
+        _ => output::in_place(std::io::stderr().is_terminal() && (!service || std::io::stdout().is_terminal())),
     };
     let mut out = Shown {
         prefix: if prefix.is_empty() { String::new() } else { format!("{prefix} ") },
         quiet,
+        service,
         begun: BTreeMap::new(),
         bars: (terminal && !quiet).then(|| BARS.clone()),
     };
@@ -41,9 +46,37 @@ pub async fn show(mut lines: crate::api::client::Lines, prefix: &str, flags: &Bu
 /// Builds beside each other share the terminal.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
+/// How often the seconds of a step are drawn anew.
+const TICK: Duration = Duration::from_millis(100);
+
+/// One line for each step: what it does, cut to the width, and its seconds at the end.
+fn style() -> ProgressStyle {
+    let seconds = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let _ = write!(out, "{:.1}s", state.elapsed().as_secs_f64());
+    };
+    let style = ProgressStyle::with_template("{spinner} {wide_msg} {seconds}").map(|style| style.with_key("seconds", seconds));
+    style.unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+/// The width of the terminal.
+fn columns() -> usize {
+    terminal::size().map_or(80, |(_, columns)| usize::from(columns)).max(20)
+}
+
+/// The beginning of a text that is to have a line's room, without what would move the cursor.
+fn cut(text: &str, room: usize) -> String {
+    let shown = text.chars().filter(|c| !c.is_control());
+    if text.chars().count() <= room {
+        return shown.collect();
+    }
+    shown.take(room.saturating_sub(1)).chain(['…']).collect()
+}
+
 struct Shown {
     prefix: String,
     quiet: bool,
+    /// It is the build of a project's service.
+    service: bool,
     begun: BTreeMap<u32, Begun>,
     /// On a terminal: a line for each step that is being made, with its last output.
     bars: Option<MultiProgress>,
@@ -75,6 +108,7 @@ impl Shown {
     fn line(&self, text: &str) {
         match &self.bars {
             Some(bars) => drop(bars.println(format!("{}{text}", self.prefix))),
+            None if self.service => println!("{}{text}", self.prefix),
             None => eprintln!("{}{text}", self.prefix),
         }
     }
@@ -93,7 +127,7 @@ impl Shown {
             }
             Event::Done { id, seconds } => format!("#{id} DONE {seconds:.1}s"),
             Event::Failed { id } => format!("#{id} ERROR"),
-            Event::Warning(text) => format!("warning: {text}"),
+            Event::Warning(text) => return eprintln!("{}warning: {text}", self.prefix),
             Event::Built { .. } => return,
         };
         self.line(&text);
@@ -101,42 +135,43 @@ impl Shown {
 
     /// A step that runs has a line of its own, which moves up when it is done.
     fn in_place(&mut self, event: &Event) {
-        let mut end = |id: &u32, mark: &str, tail: String| {
+        let room = columns().saturating_sub(self.prefix.chars().count());
+        let mut end = |id: &u32, mark: (u8, &str), tail: String| {
             let begun = self.begun.remove(id)?;
             if let Some(bar) = begun.bar {
                 bar.finish_and_clear();
             }
-            Some(format!("{mark} {}{tail}", begun.name))
+            let name = cut(&begun.name, room.saturating_sub(mark.1.len() + tail.len() + 2));
+            Some(format!("{} {name} {}", paint(mark.0, mark.1), paint(2, &tail)))
         };
         let ended = match event {
             Event::Step { id, name } => {
-                let style = ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
-                let bar = self.bars.as_ref().map(|bars| bars.add(ProgressBar::new_spinner().with_style(style)));
+                let bar = self.bars.as_ref().map(|bars| bars.add(ProgressBar::new_spinner().with_style(style())));
                 if let Some(bar) = &bar {
-                    bar.set_message(format!("{}\x1b[33m=>\x1b[0m {name}", self.prefix));
-                    bar.tick();
+                    bar.set_message(format!("{}{} {name}", self.prefix, paint(33, "=>")));
+                    // One that writes nothing shows its seconds as well.
+                    bar.enable_steady_tick(TICK);
                 }
                 self.begun.insert(*id, Begun { at: std::time::Instant::now(), name: name.clone(), bar });
                 None
             }
             Event::Output { id, line } => {
-                if let Some(Begun { at, name, bar: Some(bar) }) = self.begun.get(id) {
-                    let seconds = at.elapsed().as_secs_f64();
-                    let last: String = line.chars().filter(|c| !c.is_control()).take(100).collect();
-                    let prefix = &self.prefix;
-                    bar.set_message(format!("{prefix}\x1b[33m=>\x1b[0m {name} {seconds:.1}s\n   \x1b[2m{last}\x1b[0m"));
-                    bar.tick();
+                if let Some(Begun { name, bar: Some(bar), .. }) = self.begun.get(id) {
+                    let room = columns().saturating_sub(self.prefix.chars().count() + 12);
+                    let name = cut(name, room / 2);
+                    let last = cut(line, room.saturating_sub(name.chars().count()));
+                    bar.set_message(format!("{}{} {name} {}", self.prefix, paint(33, "=>"), paint(2, &last)));
                 }
                 None
             }
-            Event::Cached { id } => end(id, "\x1b[34m=> CACHED\x1b[0m", String::new()),
-            Event::Done { id, seconds } => end(id, "\x1b[32m=>\x1b[0m", format!(" \x1b[2m{seconds:.1}s\x1b[0m")),
-            Event::Failed { id } => end(id, "\x1b[31m=> ERROR\x1b[0m", String::new()),
+            Event::Cached { id } => end(id, (34, "=> CACHED"), String::new()),
+            Event::Done { id, seconds } => end(id, (32, "=>"), format!("{seconds:.1}s")),
+            Event::Failed { id } => end(id, (31, "=> ERROR"), String::new()),
             Event::Warning(text) => Some(format!("warning: {text}")),
             Event::Built { .. } => None,
         };
         if let Some(text) = ended {
-            self.line(&text);
+            self.line(text.trim_end());
         }
     }
 
