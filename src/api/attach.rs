@@ -4,12 +4,11 @@ use super::connections::Stream;
 use super::logs::{self, Options};
 use super::reply::{Query, Reply};
 use crate::engine::record::Status;
-use crate::engine::{Container, Engine};
+use crate::engine::{Container, Engine, EngineError};
 use crate::logs::reader::Selection;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Request, header};
-use hyper_util::rt::TokioIo;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe;
@@ -24,10 +23,23 @@ pub(super) async fn attach(
 ) -> Reply {
     let container = engine.containers.find(id)?;
     let record = container.record();
-    if !request.headers().contains_key(header::UPGRADE) {
-        return Err(super::exec::no_upgrade());
+    match record.state.status() {
+        Status::Paused => {
+            return Err(EngineError::Conflict(format!(
+                "container {} is paused, unpause the container before attach",
+                record.name
+            )));
+        }
+        Status::Restarting => {
+            return Err(EngineError::Conflict(format!(
+                "container {} is restarting, wait until the container is running",
+                record.name
+            )));
+        }
+        _ => {}
     }
-    let upgrade = hyper::upgrade::on(&mut request);
+    let upgrades = request.headers().contains_key(header::UPGRADE);
+    let upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
     let options = Options {
         follow: query.flag("stream"),
         timestamps: false,
@@ -37,14 +49,8 @@ pub(super) async fn attach(
     };
     let wanted = Wanted { options, from_start: query.flag("logs"), input: query.flag("stdin") && record.spec.stdin_open };
     let (engine, tty) = (engine.clone(), record.spec.tty);
-    tokio::spawn(async move {
-        match upgrade.await {
-            Ok(upgraded) => serve(&engine, &container, TokioIo::new(upgraded), wanted).await,
-            Err(error) => tracing::debug!("an attached connection was not upgraded: {error}"),
-        }
-        drop(place);
-    });
-    super::exec::upgraded(tty)
+    engine.containers.emit(&container, "attach", &[]);
+    super::exec::serve(upgrade, tty, place, async move |stream| serve(&engine, &container, stream, wanted).await)
 }
 
 /// What a client has asked for.
@@ -63,8 +69,18 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
     stream: S,
     wanted: Wanted,
 ) {
-    let fresh = container.status() == Status::Created;
-    container.wait_until(|record| record.state.status() != Status::Created || !record.state.error.is_empty()).await;
+    // Clients attach before they start a container, whether or not it has run before.
+    let fresh = wanted.options.follow && !wanted.from_start && !container.status().is_alive();
+    if fresh {
+        let before = container.record().state;
+        container
+            .wait_until(|record| {
+                let state = &record.state;
+                let started = state.output_since != before.output_since || state.error != before.error;
+                started || state.status() != before.status()
+            })
+            .await;
+    }
     let started = container.record().state.output_since;
     let selection = if wanted.from_start || fresh {
         Selection { since: started.map(|t| format!("{t:.9}")), ..Selection::default() }

@@ -51,9 +51,10 @@ fn of_docker(query: &Query) -> Result<Request, EngineError> {
     let map = |key: &str| -> Result<BTreeMap<String, String>, EngineError> {
         match query.get(key).filter(|text| !text.is_empty()) {
             Some(text) => {
-                let values: BTreeMap<String, Option<String>> =
+                // Go's clients send `null` for a map without values.
+                let values: Option<BTreeMap<String, Option<String>>> =
                     serde_json::from_str(text).map_err(|e| EngineError::Invalid(format!("`{key}` is not understood: {e}")))?;
-                Ok(values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
+                Ok(values.into_iter().flatten().filter_map(|(name, value)| Some((name, value?))).collect())
             }
             None => Ok(BTreeMap::new()),
         }

@@ -12,7 +12,9 @@ use tokio::sync::mpsc;
 pub fn events(engine: &Arc<Engine>, query: &Query) -> Reply {
     let moment = |key: &str| query.get(key).filter(|text| !text.is_empty()).map(super::logs::moment).transpose();
     let (since, until) = (moment("since")?, moment("until")?);
-    let filters = query.filters();
+    let filters = query.filters(&FILTERS)?;
+    // Fields from before there were other things than containers.
+    let older = query.version < (1, 52);
     let (mut last, mut coming) = engine.events.subscribe();
     let nanos = |time: jiff::Timestamp| i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX);
     let until = until.map(nanos);
@@ -24,7 +26,7 @@ pub fn events(engine: &Arc<Engine>, query: &Query) -> Reply {
     tokio::spawn(async move {
         let in_time = |event: &Event| until.is_none_or(|until| event.time_nano <= until);
         for event in last.iter().filter(|event| in_time(event) && is_wanted(event, &filters)) {
-            if sender.send(line(event)).await.is_err() {
+            if sender.send(line(event, older)).await.is_err() {
                 return;
             }
         }
@@ -50,7 +52,7 @@ pub fn events(engine: &Arc<Engine>, query: &Query) -> Reply {
                 () = &mut end => return,
                 () = sender.closed() => return,
             };
-            if !in_time(&event) || is_wanted(&event, &filters) && sender.send(line(&event)).await.is_err() {
+            if !in_time(&event) || is_wanted(&event, &filters) && sender.send(line(&event, older)).await.is_err() {
                 return;
             }
         }
@@ -58,11 +60,32 @@ pub fn events(engine: &Arc<Engine>, query: &Query) -> Reply {
     reply::stream("application/json", reply::receiver_stream(receiver))
 }
 
-fn line(event: &Event) -> Bytes {
-    let mut line = serde_json::to_vec(event).unwrap_or_default();
-    line.push(b'\n');
-    Bytes::from(line)
+fn line(event: &Event, older: bool) -> Bytes {
+    let mut value = serde_json::to_value(event).unwrap_or_default();
+    if older && event.kind == "container" {
+        value["status"] = event.action.clone().into();
+        value["id"] = event.actor.id.clone().into();
+        value["from"] = event.actor.attributes.get("image").cloned().unwrap_or_default().into();
+    }
+    Bytes::from(format!("{value}\n"))
 }
+
+const FILTERS: [&str; 14] = [
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
+];
 
 /// Docker's filters: of those with one name any has to be fulfilled, of labels all.
 fn is_wanted(event: &Event, filters: &Filters) -> bool {
@@ -71,7 +94,8 @@ fn is_wanted(event: &Event, filters: &Filters) -> bool {
     let is = |kind: &str, wanted: &str| {
         event.kind == kind && (event.actor.id.starts_with(wanted) || attribute("name") == Some(wanted))
     };
-    any("type", &|wanted| event.kind == wanted)
+    any("scope", &|wanted| wanted == "local")
+        && any("type", &|wanted| event.kind == wanted)
         // An action may say more after a colon, as `health_status: healthy` does.
         && any("event", &|wanted| event.action == wanted || event.action.split(':').next() == Some(wanted))
         && any("container", &|wanted| is("container", wanted) || attribute("container") == Some(wanted))

@@ -18,48 +18,128 @@ pub async fn create(engine: &Engine, id: &str, request: Request<Incoming>) -> Re
     let container = engine.containers.find(id)?;
     let body: ExecCreate = reply::json_body(request).await?;
     let exec = engine.execs.create(&container, body.try_into()?)?;
+    emit(engine, &exec, &format!("exec_create: {}", exec.new.args.join(" ")), &[]);
     reply::json(201, &json!({"Id": exec.id}))
 }
 
+fn emit(engine: &Engine, exec: &Exec, action: &str, extra: &[(&str, String)]) {
+    let mut attributes = vec![("execID", exec.id.clone())];
+    attributes.extend(extra.iter().cloned());
+    engine.containers.emit(&exec.container, action, &attributes);
+}
+
+/// Starts the process, and tells of its start and its end.
+async fn begin(engine: &Arc<Engine>, exec: &Arc<Exec>) -> Result<Streams, EngineError> {
+    let (starter, started) = (engine.clone(), exec.clone());
+    reply::to_its_end(async move {
+        let streams = starter.execs.start(&started).await.inspect_err(|_| starter.execs.end_exec(&started))?;
+        emit(&starter, &started, &format!("exec_start: {}", started.new.args.join(" ")), &[]);
+        tokio::spawn(async move {
+            let mut state = started.state.subscribe();
+            let code = state.wait_for(|state| state.exit_code.is_some()).await.map_or(None, |state| state.exit_code);
+            emit(&starter, &started, "exec_die", &[("exitCode", code.unwrap_or(137).to_string())]);
+        });
+        Ok(streams)
+    })
+    .await
+}
+
 /// `POST /exec/{id}/start`.
+///
+/// A connection is upgraded before the process starts, as Docker does: clients read the head and then the stream, and what comes in
+/// one packet with the head would be lost to some. Why a process does not start is in the stream then. wharf's own client reads that
+/// from the status.
 pub(super) async fn start(engine: &Arc<Engine>, id: &str, mut request: Request<Incoming>, place: Option<Stream>) -> Reply {
     let exec = engine.execs.find(id)?;
     let upgrades = request.headers().contains_key(header::UPGRADE);
+    let own = request.headers().contains_key(super::WARNING_HEADER);
     let upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
     let body: ExecStart = reply::optional_body(request).await?;
-    let (starter, started) = (engine.clone(), exec.clone());
-    let streams =
-        reply::to_its_end(async move { starter.execs.start(&started).await.inspect_err(|_| starter.execs.forget(&started)) })
-            .await?;
-    let Some(upgrade) = upgrade else {
-        if body.detach {
-            return reply::empty(200);
-        }
-        return Err(no_upgrade());
-    };
+    if exec.state.borrow().running {
+        return Err(EngineError::Conflict(format!("Exec command {id} is already running")));
+    }
+    if exec.state.borrow().exit_code.is_some() {
+        return Err(EngineError::Conflict(format!("Exec command {id} has already run")));
+    }
+    if !exec.container.status().is_alive() {
+        return Err(EngineError::NotRunning { name: exec.container.name() });
+    }
+    if body.detach {
+        let streams = begin(engine, &exec).await?;
+        tokio::spawn(async move { pump(tokio::io::join(tokio::io::empty(), tokio::io::sink()), streams, &exec).await });
+        return reply::empty(200);
+    }
     let tty = exec.new.tty;
+    let streams = if own { Some(begin(engine, &exec).await?) } else { None };
+    let (engine, exec) = (engine.clone(), exec);
+    serve(upgrade, tty, place, async move |stream| match streams {
+        Some(streams) => pump(stream, streams, &exec).await,
+        None => match begin(&engine, &exec).await {
+            Ok(streams) => pump(stream, streams, &exec).await,
+            Err(error) => say(stream, tty, &error.to_string()).await,
+        },
+    })
+}
+
+/// Tells a client why there is no process, where its output would be.
+async fn say<S: AsyncRead + AsyncWrite>(stream: S, tty: bool, text: &str) {
+    let (_, mut to_client) = tokio::io::split(stream);
+    let line = format!("{text}\r\n");
+    let mut bytes = if tty { Vec::new() } else { frame_header(1, line.len()).to_vec() };
+    bytes.extend(line.as_bytes());
+    let _ = to_client.write_all(&bytes).await;
+    let _ = to_client.shutdown().await;
+}
+
+/// A client's end of a stream: its upgraded connection, or an answer that goes on as long as the stream does.
+pub(super) trait ClientStream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ClientStream for T {}
+
+/// Bytes that wait for a client without an upgraded connection.
+const WAITING: usize = 64 * 1024;
+
+/// Answers, and then serves the stream: as 101 where the client asks for it, else as a body. Then there is no input.
+pub(super) fn serve<F: Future<Output = ()> + Send + 'static>(
+    upgrade: Option<hyper::upgrade::OnUpgrade>,
+    tty: bool,
+    place: Option<Stream>,
+    work: impl FnOnce(Box<dyn ClientStream>) -> F + Send + 'static,
+) -> Reply {
+    let Some(upgrade) = upgrade else {
+        let (ours, theirs) = tokio::io::duplex(WAITING);
+        let (output, mut input) = tokio::io::split(theirs);
+        tokio::spawn(async move {
+            let _ = input.shutdown().await;
+            work(Box::new(ours)).await;
+            drop(place);
+        });
+        let chunks = futures::stream::unfold(output, |mut output| async move {
+            let mut buffer = bytes::BytesMut::with_capacity(CHUNK);
+            let read = output.read_buf(&mut buffer).await.unwrap_or(0);
+            (read > 0).then(|| (buffer.freeze(), output))
+        });
+        return reply::stream(kind(tty), chunks);
+    };
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(upgraded) => pump(TokioIo::new(upgraded), streams, &exec).await,
-            Err(error) => tracing::debug!("an exec's connection was not upgraded: {error}"),
+            Ok(upgraded) => work(Box::new(TokioIo::new(upgraded))).await,
+            Err(error) => tracing::debug!("a connection was not upgraded: {error}"),
         }
         drop(place);
     });
     upgraded(tty)
 }
 
-/// Why a request whose connection is to become a stream is refused.
-pub(super) fn no_upgrade() -> EngineError {
-    EngineError::Invalid("the connection must be upgraded: send `Connection: Upgrade` and `Upgrade: tcp`".into())
+fn kind(tty: bool) -> &'static str {
+    if tty { "application/vnd.docker.raw-stream" } else { "application/vnd.docker.multiplexed-stream" }
 }
 
 /// The answer after which a connection is a stream: of a terminal's bytes, or of frames.
-pub(super) fn upgraded(tty: bool) -> Reply {
+fn upgraded(tty: bool) -> Reply {
     let mut response = Response::new(super::reply::whole(Vec::new()));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
-    let kind = if tty { "application/vnd.docker.raw-stream" } else { "application/vnd.docker.multiplexed-stream" };
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind(tty)));
     headers.insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, header::HeaderValue::from_static("tcp"));
     Ok(response)
@@ -69,18 +149,39 @@ pub(super) fn upgraded(tty: bool) -> Reply {
 pub fn inspect(engine: &Engine, id: &str) -> Reply {
     let exec = engine.execs.find(id)?;
     let state = *exec.state.borrow();
+    let new = &exec.new;
     reply::json(
         200,
-        &json!({"ID": exec.id, "Running": state.running, "ExitCode": state.exit_code, "Pid": state.pid, "ContainerID": exec.container.id}),
+        &json!({
+            "ID": exec.id,
+            "Running": state.running,
+            "ExitCode": state.exit_code,
+            "ProcessConfig": {
+                "tty": new.tty, "entrypoint": new.args.first(), "arguments": new.args.get(1..).unwrap_or_default(),
+                "privileged": new.privileged, "user": new.user.clone().unwrap_or_default(),
+            },
+            "OpenStdin": new.stdin,
+            "OpenStderr": true,
+            "OpenStdout": true,
+            "CanRemove": false,
+            "ContainerID": exec.container.id,
+            "DetachKeys": "",
+            "Pid": state.pid,
+        }),
     )
 }
 
 /// `POST /exec/{id}/resize?h=&w=`.
 pub fn resize(engine: &Engine, id: &str, query: &Query) -> Reply {
     let exec = engine.execs.find(id)?;
-    if let (Some(rows), Some(columns)) = (query.number("h"), query.number("w")) {
-        engine.execs.resize(&exec, rows, columns);
+    let (rows, columns) = super::containers::size(query)?;
+    if !exec.container.status().is_alive() {
+        return Err(EngineError::NotRunning { name: exec.container.name() });
     }
+    if !exec.state.borrow().running {
+        return Err(EngineError::Conflict(format!("exec process {id} is not running")));
+    }
+    engine.execs.resize(&exec, rows, columns);
     reply::empty(200)
 }
 

@@ -18,8 +18,8 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
     match (method.as_str(), rest) {
         ("GET", ["json"]) => list(engine, query),
         ("POST", ["create"]) => match query.get("fromImage") {
-            Some(image) => pull(engine, image, query),
-            None => import(engine, query, request).await,
+            Some(image) if !image.is_empty() => pull(engine, image, query),
+            _ => import(engine, query, request).await,
         },
         ("POST", ["prune"]) => prune(engine, query).await,
         ("POST", ["load"]) => load(engine, request).await,
@@ -36,13 +36,12 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
                 .filter(|tag| !tag.is_empty())
                 .map_or_else(|| repository.to_string(), |tag| format!("{repository}:{tag}"));
             let image = named(engine, &name.join("/"))?;
-            engine.images.store.tag(&image, &text.parse().map_err(ImageError::from)?)?;
+            let target: ImageRef = text.parse().map_err(ImageError::from)?;
+            engine.images.store.tag(&image, &target)?;
+            engine.events.emit_image("tag", &image.id, &target);
             reply::empty(201)
         }
-        ("DELETE", name) if !name.is_empty() => {
-            engine.images.remove(&name.join("/"))?;
-            reply::json(200, &json!([{"Untagged": name.join("/")}]))
-        }
+        ("DELETE", name) if !name.is_empty() => remove(engine, &name.join("/"), query),
         _ => super::server::not_found(method, request.uri().path()),
     }
 }
@@ -51,24 +50,58 @@ fn created(image: &Image) -> i64 {
     image.config.created().as_ref().and_then(|c| c.parse::<jiff::Timestamp>().ok()).map_or(0, |t| t.as_second())
 }
 
+/// An image with all of its names.
+struct Grouped {
+    image: Image,
+    names: Vec<ImageRef>,
+    digests: Vec<String>,
+}
+
+/// Images, each once, the newest first.
+fn grouped(list: impl IntoIterator<Item = (Option<ImageRef>, Image)>) -> Vec<Grouped> {
+    let mut groups: Vec<Grouped> = Vec::new();
+    for (name, image) in list {
+        let digest = name.as_ref().map(|name| format!("{}@{}", name.familiar_name(), image.manifest));
+        let at = groups.iter().position(|group| group.image.id == image.id).unwrap_or_else(|| {
+            groups.push(Grouped { image, names: Vec::new(), digests: Vec::new() });
+            groups.len() - 1
+        });
+        let group = &mut groups[at];
+        group.names.extend(name);
+        group.digests.extend(digest.filter(|digest| !group.digests.contains(digest)));
+    }
+    groups.sort_by_key(|group| std::cmp::Reverse(created(&group.image)));
+    groups
+}
+
 fn list(engine: &Engine, query: &Query) -> Reply {
-    let filters = query.filters();
+    let mut filters = query.filters(&["before", "dangling", "label", "reference", "since", "until"])?;
+    // Before 1.42 there was a parameter instead.
+    if let Some(name) = query.get("filter").filter(|name| !name.is_empty()) {
+        filters.entry("reference".into()).or_default().push(name.to_string());
+    }
     let wanted = wanted_images(engine, &filters)?;
-    let value = |(name, image): &(Option<ImageRef>, Image)| {
+    let count = |id: &Digest| engine.containers.all().iter().filter(|c| c.record().image_id == id.as_str()).count();
+    let counted = query.version >= (1, 51);
+    let value = |group: &Grouped| {
+        let config = group.image.config.config().as_ref();
         json!({
-            "Id": image.id,
-            "RepoTags": name.iter().map(ImageRef::familiar).collect::<Vec<_>>(),
-            "RepoDigests": name.iter().map(|name| format!("{}@{}", name.familiar_name(), image.manifest)).collect::<Vec<_>>(),
-            "Created": created(image),
-            "Size": image.size,
-            "Labels": image.config.config().as_ref().and_then(|c| c.labels().clone()),
-            "Containers": -1,
+            "Id": group.image.id,
+            "ParentId": "",
+            "RepoTags": group.names.iter().map(ImageRef::familiar).collect::<Vec<_>>(),
+            "RepoDigests": group.digests,
+            "Created": created(&group.image),
+            "Size": group.image.size,
+            "VirtualSize": group.image.size,
+            "Labels": config.and_then(|c| c.labels().clone()),
+            "Containers": if counted { json!(count(&group.image.id)) } else { json!(-1) },
             "SharedSize": -1,
         })
     };
     let named = engine.images.store.list()?.into_iter().map(|(name, image)| (Some(name), image));
-    let all: Vec<_> = named.chain(engine.images.store.unnamed()?.into_iter().map(|image| (None, image))).collect();
-    reply::json(200, &all.iter().filter(|one| wanted(one)).map(value).collect::<Vec<Value>>())
+    let unnamed = engine.images.store.unnamed()?.into_iter().map(|image| (None, image));
+    let images = grouped(named.chain(unnamed).filter(|one| wanted(one)));
+    reply::json(200, &images.iter().map(value).collect::<Vec<Value>>())
 }
 
 /// Docker's filters of images. Those without a name are what `dangling=true` means.
@@ -78,6 +111,8 @@ fn wanted_images(engine: &Engine, filters: &Filters) -> Result<impl Fn(&(Option<
         name.map(|name| Ok(created(&engine.images.find(name)?.1))).transpose()
     };
     let (before, since) = (moment("before")?, moment("since")?);
+    let dangling = reply::boolean(filters, "dangling")?;
+    let old_enough = reply::older_than(filters)?;
     Ok(move |(name, image): &(Option<ImageRef>, Image)| {
         let labels = image.config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
         let fits = |pattern: &String| {
@@ -88,11 +123,52 @@ fn wanted_images(engine: &Engine, filters: &Filters) -> Result<impl Fn(&(Option<
         before.is_none_or(|before| created(image) < before)
             && since.is_none_or(|since| created(image) > since)
             && filters.get("reference").is_none_or(|patterns| patterns.iter().any(fits))
-            && filters
-                .get("dangling")
-                .is_none_or(|values| values.iter().all(|value| (value == "false" || value == "0") == name.is_some()))
+            && dangling.is_none_or(|dangling| dangling == name.is_none())
+            && old_enough(jiff::Timestamp::from_second(created(image)).unwrap_or_default())
             && reply::labelled(&labels.into_iter().collect(), filters)
     })
+}
+
+/// Takes a name from an image or, by its id, all of them. The image is deleted with its last name.
+fn remove(engine: &Engine, name: &str, query: &Query) -> Reply {
+    let force = query.flag("force");
+    let found = match engine.images.find(name) {
+        Ok(found) => found,
+        // It may be there and damaged, so that only its name can be taken away.
+        Err(error @ EngineError::NoSuch { .. }) => {
+            return match engine.images.remove(name) {
+                Ok(()) => reply::json(200, &json!([{"Untagged": name}])),
+                Err(_) if force && query.version >= (1, 53) => reply::json(200, &json!([])),
+                Err(_) => Err(error),
+            };
+        }
+        Err(error) => return Err(error),
+    };
+    let (reference, image) = found;
+    let names: Vec<ImageRef> =
+        engine.images.store.list()?.into_iter().filter(|(_, known)| known.id == image.id).map(|(name, _)| name).collect();
+    let by_id = !name.parse::<ImageRef>().is_ok_and(|parsed| Some(&parsed) == reference.as_ref());
+    let mut removed = Vec::new();
+    let going = if by_id { names.clone() } else { reference.into_iter().collect() };
+    let repositories: std::collections::BTreeSet<String> = going.iter().map(ImageRef::familiar_name).collect();
+    if by_id && repositories.len() > 1 && !force {
+        return Err(EngineError::Conflict(format!(
+            "conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories",
+            &image.id.hex()[..12]
+        )));
+    }
+    for name in &going {
+        engine.images.remove(&name.to_string())?;
+        engine.events.emit_image("untag", &image.id, name);
+        removed.push(json!({"Untagged": name.familiar()}));
+    }
+    if names.is_empty() {
+        engine.images.remove(name)?;
+    }
+    if going.len() == names.len() {
+        removed.push(json!({"Deleted": image.id}));
+    }
+    reply::json(200, &removed)
 }
 
 fn inspect(engine: &Engine, name: &str) -> Reply {
@@ -134,13 +210,23 @@ fn inspect(engine: &Engine, name: &str) -> Reply {
 
 /// Removes what nothing needs. Docker's filter `dangling=false` stands for images that no container uses as well.
 async fn prune(engine: &Arc<Engine>, query: &Query) -> Reply {
-    let all = query.filters().get("dangling").is_some_and(|values| values.iter().any(|value| value == "false" || value == "0"));
+    let filters = query.filters(&["dangling", "label", "label!", "until"])?;
+    let all = reply::boolean(&filters, "dangling")? == Some(false);
     let (removed, pruned) = engine.images.prune(all, query.flag("builds")).await?;
     let removed: Vec<Value> = removed.iter().map(|name| json!({"Untagged": name})).collect();
     reply::json(
         200,
-        &json!({"ImagesDeleted": removed, "SpaceReclaimed": pruned.bytes, "Layers": pruned.layers, "Blobs": pruned.blobs}),
+        &json!({"ImagesDeleted": reply::or_null(removed), "SpaceReclaimed": pruned.bytes, "Layers": pruned.layers, "Blobs": pruned.blobs}),
     )
+}
+
+/// `POST /build/prune`: the steps of builds.
+pub async fn prune_builds(engine: &Arc<Engine>, query: &Query) -> Reply {
+    let known = ["until", "id", "parent", "type", "description", "inuse", "shared", "private"];
+    let _: Filters = query.filters(&known)?;
+    let (_, pruned) = engine.images.prune(false, true).await?;
+    engine.events.emit_prune("builder", pruned.bytes);
+    reply::json(200, &json!({"CachesDeleted": null, "SpaceReclaimed": pruned.bytes}))
 }
 
 /// Images as an archive.
@@ -224,25 +310,38 @@ fn pull(engine: &Arc<Engine>, image: &str, query: &Query) -> Reply {
         Some(tag) => format!("{image}:{tag}"),
         None => image.to_string(),
     };
-    let _: ImageRef = image.parse().map_err(ImageError::from)?;
+    let reference: ImageRef = image.parse().map_err(ImageError::from)?;
     let (sender, receiver) = mpsc::channel::<Bytes>(64);
     let engine = engine.clone();
     tokio::spawn(async move {
         let (progress, mut steps) = mpsc::unbounded_channel();
-        let pulling = tokio::spawn(async move { engine.images.pull(&image, progress).await.map(|()| image) });
+        let before = engine.images.store.find(&reference).ok().flatten().map(|image| image.manifest);
         let line = |value: Value| Bytes::from(format!("{value}\n"));
+        let repository = reference.familiar_name();
+        let from = json!({"status": format!("Pulling from {repository}"), "id": reference.version()});
+        let _ = sender.send(line(from)).await;
+        let puller = engine.clone();
+        let pulling = tokio::spawn(async move { puller.images.pull(&image, progress).await });
         while let Some(step) = steps.recv().await {
             if let Progress::Layer { id, status, current, total, .. } = step {
                 let value = json!({"id": id, "status": status, "progressDetail": {"current": current, "total": total}});
                 let _ = sender.send(line(value)).await;
             }
         }
+        let failed = |error: String| vec![json!({"error": error, "errorDetail": {"message": error}})];
         let last = match pulling.await {
-            Ok(Ok(image)) => json!({"status": format!("Status: Downloaded newer image for {image}")}),
-            Ok(Err(error)) => json!({"error": error.to_string(), "errorDetail": {"message": error.to_string()}}),
-            Err(error) => json!({"error": error.to_string(), "errorDetail": {"message": error.to_string()}}),
+            Ok(Ok(())) => {
+                let after = engine.images.store.find(&reference).ok().flatten().map(|image| image.manifest);
+                let what = if after == before { "Image is up to date" } else { "Downloaded newer image" };
+                let digest = after.map(|digest| json!({"status": format!("Digest: {digest}")}));
+                digest.into_iter().chain([json!({"status": format!("Status: {what} for {}", reference.familiar())})]).collect()
+            }
+            Ok(Err(error)) => failed(error.to_string()),
+            Err(error) => failed(error.to_string()),
         };
-        let _ = sender.send(line(last)).await;
+        for value in last {
+            let _ = sender.send(line(value)).await;
+        }
     });
     reply::stream("application/json", reply::receiver_stream(receiver))
 }
@@ -257,6 +356,7 @@ fn push(engine: &Arc<Engine>, name: &str, query: &Query) -> Reply {
     tokio::spawn(async move {
         let (progress, mut steps) = mpsc::unbounded_channel();
         let report: crate::image::Report = Arc::new(move |step| drop(progress.send(step)));
+        let reference_tag = reference.version().to_string();
         let pushing =
             tokio::spawn(async move { engine.images.registry.push(&engine.images.store, &reference, &image, report).await });
         let line = |value: Value| Bytes::from(format!("{value}\n"));
@@ -266,7 +366,11 @@ fn push(engine: &Arc<Engine>, name: &str, query: &Query) -> Reply {
         }
         let failed = |error: String| json!({"error": error, "errorDetail": {"message": error}});
         let last = match pushing.await {
-            Ok(Ok((digest, size))) => json!({"aux": {"Tag": text, "Digest": digest, "Size": size}}),
+            Ok(Ok((digest, size))) => {
+                let tag = reference_tag.as_str();
+                let _ = sender.send(line(json!({"status": format!("{tag}: digest: {digest} size: {size}")}))).await;
+                json!({"progressDetail": {}, "aux": {"Tag": tag, "Digest": digest, "Size": size}})
+            }
             Ok(Err(error)) => failed(error.to_string()),
             Err(error) => failed(error.to_string()),
         };
@@ -275,13 +379,24 @@ fn push(engine: &Arc<Engine>, name: &str, query: &Query) -> Reply {
     reply::stream("application/json", reply::receiver_stream(receiver))
 }
 
+/// `POST /images/create?fromSrc=-`: a root file system as an image. Without a name, the image can be used by its id until images
+/// are pruned.
 async fn import(engine: &Arc<Engine>, query: &Query, request: Request<Incoming>) -> Reply {
-    let repository = query.get("repo").ok_or_else(|| EngineError::Invalid("the image needs a name".into()))?;
-    let text = query.get("tag").map_or_else(|| repository.to_string(), |tag| format!("{repository}:{tag}"));
+    if let Some(source) = query.get("fromSrc").filter(|source| !matches!(*source, "" | "-")) {
+        return Err(EngineError::Invalid(format!("cannot import from {source}: send the archive as the request's body")));
+    }
+    let repository = query.get("repo").unwrap_or_default();
+    let tag = query.get("tag").filter(|tag| !tag.is_empty());
+    let text = tag.map_or_else(|| repository.to_string(), |tag| format!("{repository}:{tag}"));
+    if text.is_empty() {
+        return Err(EngineError::Invalid("the image needs a name: `repo`".into()));
+    }
     let name: ImageRef = text.parse().map_err(ImageError::from)?;
     let changes = query.all("changes").to_vec();
-    let engine = engine.clone();
-    let image = with_body(request, move |body| archive::import(&engine.images.store, body, &name, &changes)).await?;
+    let worker = engine.clone();
+    let target = name.clone();
+    let image = with_body(request, move |body| archive::import(&worker.images.store, body, &target, &changes)).await?;
+    engine.events.emit_image("import", &image.id, &name);
     reply::json(200, &json!({"status": image.id}))
 }
 

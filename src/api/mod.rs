@@ -16,13 +16,15 @@ mod logs;
 mod networks;
 mod projects;
 pub mod reply;
+mod routes;
 pub mod server;
 pub mod spec;
+mod system;
 pub mod types;
 mod usage;
 
 /// The version of Docker's API that is spoken.
-pub const API_VERSION: &str = "1.45";
+pub const API_VERSION: &str = "1.52";
 /// The oldest version whose clients are understood.
 pub const MIN_API_VERSION: &str = "1.24";
 /// Of a request: its sender shows warnings of the engine. Of an answer: one of them.

@@ -1,67 +1,149 @@
 //! `/networks` and `/volumes`.
 
-use super::reply::{self, Filters, Query, Reply, labelled};
-use super::types::{NetworkConnect, NetworkDisconnect, VolumeCreate};
-use crate::engine::record::{NetworkDriver, NetworkRecord, VolumeRecord};
+use super::reply::{self, Filters, Patterns, Query, Reply, labelled};
+use super::types::{self, NetworkConnect, NetworkDisconnect, VolumeCreate};
+use crate::engine::networks::DEFAULT_NETWORK;
+use crate::engine::record::{ContainerRecord, NetworkRecord, VolumeRecord};
 use crate::engine::recovery::Kind;
 use crate::engine::volumes::NewVolume;
 use crate::engine::{Engine, EngineError};
-use crate::network::address::Pool;
+use crate::network::address::{Addresses, Pool};
 use hyper::body::Incoming;
 use hyper::{Method, Request};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Whether a name fulfils the filter `name`.
-fn named(name: &str, filters: &Filters) -> bool {
-    filters.get("name").is_none_or(|list| list.iter().any(|wanted| name.contains(wanted.trim_matches(['^', '$']))))
+/// Networks that always exist: `bridge`, even while nobody is on it, and those that are none.
+const PREDEFINED: [&str; 3] = [DEFAULT_NETWORK, "host", "none"];
+
+/// A predefined network by its name or id; `bridge` only while it has no record.
+fn predefined(engine: &Engine, name: &str) -> Option<&'static str> {
+    let id = |known: &str| engine.config.fixed_id(&format!("network {known}"));
+    PREDEFINED.into_iter().find(|known| *known == name || name.len() >= 12 && id(known).starts_with(name))
+}
+
+/// One that has no record: nothing is to be known of it.
+fn empty_network(engine: &Engine, name: &str) -> Value {
+    let driver = if name == "none" { "null" } else { name };
+    json!({
+        "Name": name, "Id": engine.config.fixed_id(&format!("network {name}")), "Created": "0001-01-01T00:00:00Z", "Scope": "local",
+        "Driver": driver, "EnableIPv4": true, "EnableIPv6": false, "Internal": false, "Attachable": false, "Ingress": false,
+        "IPAM": {"Driver": "default", "Options": null, "Config": []},
+        "ConfigFrom": {"Network": ""}, "ConfigOnly": false, "Containers": {}, "Options": {}, "Labels": {},
+    })
+}
+
+const NETWORK_FILTERS: [&str; 7] = ["dangling", "driver", "id", "label", "name", "scope", "type"];
+
+/// Whether a network in Docker's form fulfils the filters.
+fn network_allowed(network: &Value, filters: &Filters) -> Result<bool, EngineError> {
+    let text = |key: &str| network[key].as_str().unwrap_or_default();
+    let any =
+        |key: &str, has: &dyn Fn(&String) -> bool| filters.get(key).is_none_or(|list| list.is_empty() || list.iter().any(has));
+    for kind in filters.get("type").into_iter().flatten() {
+        if !matches!(kind.as_str(), "builtin" | "custom") {
+            return Err(EngineError::Invalid(format!("invalid filter: 'type'='{kind}'")));
+        }
+    }
+    let builtin = PREDEFINED.contains(&text("Name"));
+    let used = network["Containers"].as_object().is_some_and(|members| !members.is_empty());
+    let labels: indexmap::IndexMap<String, String> = serde_json::from_value(network["Labels"].clone()).unwrap_or_default();
+    let dangling = reply::boolean(filters, "dangling")?;
+    Ok(labelled(&labels, filters)
+        && Patterns::of(filters, "name").allow(&[text("Name")])
+        && any("id", &|id| text("Id").starts_with(id.as_str()))
+        && any("driver", &|driver| text("Driver") == driver)
+        && any("scope", &|scope| text("Scope") == scope)
+        && any("type", &|kind| (kind == "builtin") == builtin)
+        && dangling.is_none_or(|dangling| dangling == (!used && !builtin)))
+}
+
+fn list_networks(engine: &Engine, query: &Query) -> Reply {
+    let filters = query.filters(&NETWORK_FILTERS)?;
+    let mut list: Vec<Value> = engine.networks.all().iter().map(|n| network(engine, n)).collect();
+    for name in PREDEFINED {
+        if !list.iter().any(|known| known["Name"] == name) {
+            list.push(empty_network(engine, name));
+        }
+    }
+    let unknown = engine.state.unknown(Kind::Network).into_iter();
+    list.extend(
+        unknown
+            .map(|n| json!({"Name": n.name, "Id": n.id, "Driver": "unknown", "Scope": "local", "Labels": {}, "Containers": {}})),
+    );
+    let mut allowed = Vec::new();
+    for value in list {
+        if network_allowed(&value, &filters)? {
+            allowed.push(value);
+        }
+    }
+    reply::json(200, &allowed)
+}
+
+async fn prune_networks(engine: &Arc<Engine>, query: &Query) -> Reply {
+    let filters = query.filters(&["label", "label!", "until"])?;
+    let old_enough = reply::older_than(&filters)?;
+    engine.state.check_prunable()?;
+    let meant = |n: &NetworkRecord| n.name != DEFAULT_NETWORK && labelled(&n.labels, &filters) && old_enough(n.created_at);
+    let names: Vec<String> = engine.networks.all().into_iter().filter(meant).map(|n| n.name).collect();
+    // One that is in use stays.
+    let removed: Vec<String> = names.into_iter().filter(|name| engine.networks.remove_unused(name)).collect();
+    engine.state.sync().await?;
+    engine.events.emit_prune("network", 0);
+    reply::json(200, &json!({"NetworksDeleted": reply::or_null(removed)}))
+}
+
+async fn join_network(engine: &Arc<Engine>, name: &str, connect: bool, request: Request<Incoming>) -> Reply {
+    let bytes = reply::body(request).await?;
+    let forbidden =
+        |name: &str| EngineError::Forbidden(format!("container cannot be connected to or disconnected from the network {name}"));
+    match predefined(engine, name) {
+        Some(name @ ("host" | "none")) => return Err(forbidden(name)),
+        // It has a record only while somebody is on it.
+        Some(DEFAULT_NETWORK) if connect => engine.networks.make_default()?,
+        _ => {}
+    }
+    let found = engine.networks.find(name)?;
+    let engine = engine.clone();
+    if connect {
+        let body: NetworkConnect = types::parse(&bytes)?;
+        let container = engine.containers.find(&body.container)?;
+        let endpoint = super::spec::endpoint(&found.name, &body.endpoint_config.unwrap_or_default())?;
+        reply::to_its_end(async move { engine.networks.connect(&container, &found.name, endpoint).await }).await?;
+    } else {
+        let body: NetworkDisconnect = types::parse(&bytes)?;
+        let container = engine.containers.find(&body.container)?;
+        reply::to_its_end(async move { engine.networks.disconnect(&container, &found.name).await }).await?;
+    }
+    reply::empty(200)
 }
 
 pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: &Query, request: Request<Incoming>) -> Reply {
-    let filters = query.filters();
     match (method.as_str(), rest) {
-        ("POST", ["prune"]) => {
-            engine.state.check_prunable()?;
-            let removable = engine.networks.all().into_iter().filter(|n| labelled(&n.labels, &filters));
-            let names: Vec<String> = removable.map(|n| n.name).collect();
-            // One that is in use stays.
-            let removed: Vec<&String> = names.iter().filter(|name| engine.networks.remove_unused(name)).collect();
-            engine.state.sync().await?;
-            reply::json(200, &json!({"NetworksDeleted": removed}))
-        }
-        ("POST", [name, action @ ("connect" | "disconnect")]) => {
-            let (engine, name) = (engine.clone(), (*name).to_string());
-            if *action == "connect" {
-                let body: NetworkConnect = reply::json_body(request).await?;
-                let container = engine.containers.find(&body.container)?;
-                let endpoint = super::spec::endpoint(&name, &body.endpoint_config.unwrap_or_default())?;
-                reply::to_its_end(async move { engine.networks.connect(&container, &name, endpoint).await }).await?;
-            } else {
-                let body: NetworkDisconnect = reply::json_body(request).await?;
-                let container = engine.containers.find(&body.container)?;
-                reply::to_its_end(async move { engine.networks.disconnect(&container, &name).await }).await?;
-            }
-            reply::empty(200)
-        }
-        ("GET", []) => {
-            let mut list = engine.networks.all();
-            list.retain(|n| labelled(&n.labels, &filters) && named(&n.name, &filters));
-            let unknown =
-                engine.state.unknown(Kind::Network).into_iter().filter(|n| filters.is_empty() || named(&n.name, &filters));
-            let unknown =
-                unknown.map(|n| json!({"Name": n.name, "Id": n.id, "Driver": "unknown", "Scope": "local", "Labels": {}}));
-            reply::json(200, &list.iter().map(|n| network(engine, n)).chain(unknown).collect::<Vec<_>>())
-        }
+        ("POST", ["prune"]) => prune_networks(engine, query).await,
+        ("POST", [name, action @ ("connect" | "disconnect")]) => join_network(engine, name, *action == "connect", request).await,
+        ("GET", []) => list_networks(engine, query),
         ("POST", ["create"]) => {
             let new = super::spec::network(reply::json_body(request).await?)?;
+            if PREDEFINED.contains(&new.name.as_str()) || new.name == "default" {
+                return Err(EngineError::Forbidden(format!("operation is not permitted on predefined {} network", new.name)));
+            }
             let worker = engine.clone();
             let made = tokio::task::spawn_blocking(move || worker.networks.create(&new)).await;
             let record = made.map_err(EngineError::from)??;
             engine.state.sync().await?;
             reply::json(201, &json!({"Id": record.id, "Warning": ""}))
         }
-        ("GET", [name]) => reply::json(200, &network(engine, &engine.networks.find(name)?)),
+        ("GET", [name]) => match (engine.networks.find(name), predefined(engine, name)) {
+            (Ok(record), _) => reply::json(200, &network(engine, &record)),
+            (Err(_), Some(name)) => reply::json(200, &empty_network(engine, name)),
+            (Err(error), None) => Err(error),
+        },
         ("DELETE", [name]) => {
+            let known = engine.networks.find(name).map(|record| record.name).unwrap_or_else(|_| (*name).to_string());
+            if let Some(name) = predefined(engine, &known) {
+                return Err(EngineError::Forbidden(format!("{name} is a pre-defined network and cannot be removed")));
+            }
             let (worker, name) = (engine.clone(), (*name).to_string());
             let removed = tokio::task::spawn_blocking(move || worker.networks.remove(&name)).await;
             removed.map_err(EngineError::from)??;
@@ -84,13 +166,10 @@ fn network(engine: &Engine, record: &NetworkRecord) -> Value {
             let with_prefix = |ipv6| with_prefix(ipv6).unwrap_or_default();
             members.insert(
                 container.id.clone(),
-                json!({"Name": container.name, "IPv4Address": with_prefix(false), "IPv6Address": with_prefix(true)}),
+                json!({"Name": container.name, "EndpointID": super::containers::endpoint_id(&container.id, &record.id),
+                    "MacAddress": mac(&container, record, addresses), "IPv4Address": with_prefix(false), "IPv6Address": with_prefix(true)}),
             );
         }
-    }
-    let mut options = record.options.clone();
-    if record.driver == NetworkDriver::Bridge {
-        options.insert("com.docker.network.bridge.name".into(), record.bridge());
     }
     let pool = |pool: &Pool| {
         let mut config = json!({"Subnet": pool.subnet.to_string(), "Gateway": pool.gateway.to_string()});
@@ -112,20 +191,43 @@ fn network(engine: &Engine, record: &NetworkRecord) -> Value {
         "EnableIPv4": record.ipv4.is_some(),
         "EnableIPv6": record.ipv6.is_some(),
         "Internal": record.internal,
-        "IPAM": {"Driver": "default", "Config": pools},
+        "Attachable": false,
+        "Ingress": false,
+        "IPAM": {"Driver": "default", "Options": null, "Config": pools},
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": false,
         "Labels": record.labels,
-        "Options": options,
+        "Options": record.options,
         "Containers": members,
     })
 }
 
+/// A container's address of the second layer on a network.
+fn mac(container: &ContainerRecord, network: &NetworkRecord, addresses: &Addresses) -> String {
+    let asked = container.spec.networks.iter().find(|endpoint| endpoint.network == network.name).and_then(|e| e.mac_address);
+    let mac = asked.or_else(|| addresses.first().map(crate::network::link::mac_of));
+    mac.map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":")).unwrap_or_default()
+}
+
+/// Whether a volume fulfils the filters.
+fn volume_allowed(engine: &Engine, volume: &VolumeRecord, filters: &Filters) -> Result<bool, EngineError> {
+    let any =
+        |key: &str, has: &dyn Fn(&String) -> bool| filters.get(key).is_none_or(|list| list.is_empty() || list.iter().any(has));
+    let used = || engine.containers.all().iter().any(|c| c.record().spec.mounts.iter().any(|mount| mount.source == volume.name));
+    let dangling = reply::boolean(filters, "dangling")?;
+    Ok(labelled(&volume.labels, filters)
+        && Patterns::of(filters, "name").allow(&[volume.name.as_str()])
+        && any("driver", &|driver| driver == "local")
+        && dangling.is_none_or(|dangling| dangling != used()))
+}
+
 pub async fn volumes(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: &Query, request: Request<Incoming>) -> Reply {
-    let filters = query.filters();
     match (method.as_str(), rest) {
         ("POST", ["prune"]) => {
+            let filters = query.filters(&["all", "label", "label!", "until"])?;
             engine.state.check_prunable()?;
-            // Docker's filter `all` stands for volumes that have a name as well.
-            let all = filters.get("all").is_some_and(|values| values.iter().any(|v| v == "true" || v == "1"));
+            // Docker's filter `all` stands for volumes that have a name as well; before 1.42 they were meant in any case.
+            let all = reply::boolean(&filters, "all")?.unwrap_or(query.version < (1, 42));
             let (mut removed, mut bytes) = (Vec::new(), 0);
             for volume in engine.volumes.all().into_iter().filter(|v| (all || v.anonymous) && labelled(&v.labels, &filters)) {
                 let size = crate::engine::containers::usage::disk_usage(&engine.config.volume_data(&volume.name));
@@ -135,13 +237,21 @@ pub async fn volumes(engine: &Arc<Engine>, method: &Method, rest: &[&str], query
                 }
             }
             engine.state.sync().await?;
-            reply::json(200, &json!({"VolumesDeleted": removed, "SpaceReclaimed": bytes}))
+            engine.events.emit_prune("volume", bytes);
+            reply::json(200, &json!({"VolumesDeleted": reply::or_null(removed), "SpaceReclaimed": bytes}))
         }
         ("GET", []) => {
-            let mut list = engine.volumes.all();
-            list.retain(|v| labelled(&v.labels, &filters) && named(&v.name, &filters));
-            let unknown =
-                engine.state.unknown(Kind::Volume).into_iter().filter(|v| filters.is_empty() || named(&v.name, &filters));
+            let filters = query.filters(&["dangling", "driver", "label", "name"])?;
+            let _valid = reply::boolean(&filters, "dangling")?;
+            let mut list = Vec::new();
+            for volume in engine.volumes.all() {
+                if volume_allowed(engine, &volume, &filters)? {
+                    list.push(volume);
+                }
+            }
+            let names = Patterns::of(&filters, "name");
+            let asked = filters.keys().all(|key| key == "name");
+            let unknown = engine.state.unknown(Kind::Volume).into_iter().filter(|v| asked && names.allow(&[v.name.as_str()]));
             let unknown = unknown.map(|v| json!({"Name": v.name, "Driver": "unknown", "Scope": "local", "Labels": {}}));
             let list: Vec<Value> = list.iter().map(|v| volume(engine, v)).chain(unknown).collect();
             reply::json(200, &json!({"Volumes": list, "Warnings": engine.state.warnings()}))
@@ -158,7 +268,10 @@ pub async fn volumes(engine: &Arc<Engine>, method: &Method, rest: &[&str], query
             reply::json(200, &volume(engine, &record))
         }
         ("DELETE", [name]) => {
-            engine.volumes.remove(name)?;
+            match engine.volumes.remove(name) {
+                Err(EngineError::NoSuch { what: "volume", .. }) if query.flag("force") => {}
+                removed => removed?,
+            }
             engine.state.sync().await?;
             reply::empty(204)
         }

@@ -29,24 +29,30 @@ pub async fn to_its_end<T: Send + 'static>(
         .unwrap_or_else(|e| Err(EngineError::Invalid(format!("the request could not be completed: {e}"))))
 }
 
-/// The parameters behind the question mark.
-pub struct Query(HashMap<String, Vec<String>>);
+/// The parameters behind the question mark, and the version of the API that the client speaks.
+pub struct Query {
+    values: HashMap<String, Vec<String>>,
+    pub version: Version,
+}
+
+/// Major and minor number of a version of Docker's API.
+pub type Version = (u16, u16);
 
 impl Query {
-    pub fn of(query: Option<&str>) -> Self {
+    pub fn of(query: Option<&str>, version: Version) -> Self {
         let mut map: HashMap<String, Vec<String>> = HashMap::new();
         for (key, value) in url_pairs(query.unwrap_or_default()) {
             map.entry(key).or_default().push(value);
         }
-        Query(map)
+        Query { values: map, version }
     }
 
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key)?.first().map(String::as_str)
+        self.values.get(key)?.first().map(String::as_str)
     }
 
     pub fn all(&self, key: &str) -> &[String] {
-        self.0.get(key).map_or(&[], Vec::as_slice)
+        self.values.get(key).map_or(&[], Vec::as_slice)
     }
 
     /// Docker's booleans: `1`, `true`, `True`; anything else, or nothing, is false.
@@ -59,31 +65,108 @@ impl Query {
     }
 
     /// `filters`: JSON, either `{"label": ["a=b"]}` or the older `{"label": {"a=b": true}}`.
-    pub fn filters(&self) -> Filters {
-        let json: serde_json::Value = self.get("filters").and_then(|f| serde_json::from_str(f).ok()).unwrap_or_default();
+    ///
+    /// # Errors
+    /// When it is not JSON of that form, or has a filter that is not one of `known`.
+    pub fn filters(&self, known: &[&str]) -> Result<Filters, EngineError> {
+        let Some(text) = self.get("filters").filter(|text| !text.is_empty()) else { return Ok(Filters::new()) };
+        let bad = || EngineError::Invalid("invalid filter: write JSON such as {\"label\": [\"a=b\"]}".into());
+        let json: serde_json::Value = serde_json::from_str(text).map_err(|_| bad())?;
         let values = |value: &serde_json::Value| match value {
-            serde_json::Value::Array(list) => list.iter().filter_map(|v| v.as_str().map(str::to_string)).collect(),
-            serde_json::Value::Object(map) => map.keys().cloned().collect(),
-            _ => Vec::new(),
+            serde_json::Value::Array(list) => list.iter().map(|v| v.as_str().map(str::to_string).ok_or_else(bad)).collect(),
+            serde_json::Value::Object(map) => Ok(map.keys().cloned().collect()),
+            serde_json::Value::Null => Ok(Vec::new()),
+            _ => Err(bad()),
         };
-        json.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), values(value))).collect()
+        let mut filters = Filters::new();
+        match json {
+            serde_json::Value::Null => {}
+            serde_json::Value::Object(map) => {
+                for (key, value) in &map {
+                    if !known.contains(&key.as_str()) {
+                        return Err(EngineError::Invalid(format!("invalid filter '{key}'")));
+                    }
+                    filters.insert(key.clone(), values(value)?);
+                }
+            }
+            _ => return Err(bad()),
+        }
+        Ok(filters)
+    }
+}
+
+/// A filter that is true or false; `None` where it is absent.
+///
+/// # Errors
+/// A value that is neither.
+pub fn boolean(filters: &Filters, key: &str) -> Result<Option<bool>, EngineError> {
+    let Some(values) = filters.get(key).filter(|values| !values.is_empty()) else { return Ok(None) };
+    let parse = |value: &String| match value.as_str() {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(EngineError::Invalid(format!("invalid filter '{key}={value}'"))),
+    };
+    let parsed: Vec<bool> = values.iter().map(parse).collect::<Result<_, _>>()?;
+    match parsed.iter().all(|value| *value == parsed[0]) {
+        true => Ok(Some(parsed[0])),
+        false => Err(EngineError::Invalid(format!("invalid filter '{key}': it is true and false"))),
+    }
+}
+
+/// Filters that are regular expressions, as Docker's `name` and `id`: any has to be found.
+pub struct Patterns(Vec<(String, Option<regex::Regex>)>);
+
+impl Patterns {
+    pub fn of(filters: &Filters, key: &str) -> Self {
+        // An expression that is none is compared as it is.
+        let compiled = |text: &String| (text.clone(), regex::RegexBuilder::new(text).size_limit(1 << 20).build().ok());
+        Patterns(filters.get(key).into_iter().flatten().take(100).map(compiled).collect())
+    }
+
+    pub fn allow(&self, texts: &[&str]) -> bool {
+        let found = |(plain, expression): &(String, Option<regex::Regex>)| {
+            texts.iter().any(|text| text == plain || expression.as_ref().is_some_and(|expression| expression.is_match(text)))
+        };
+        self.0.is_empty() || self.0.iter().any(found)
     }
 }
 
 /// What `filters` names, each with its values.
 pub type Filters = HashMap<String, Vec<String>>;
 
-/// Whether labels fulfil the filter `label`: `KEY`s or `KEY=VALUE`s, each of which must be there.
+/// Whether labels fulfil the filters `label` and `label!`: `KEY`s or `KEY=VALUE`s, each of which must be there, or must not.
 pub fn labelled(labels: &IndexMap<String, String>, filters: &Filters) -> bool {
-    filters.get("label").into_iter().flatten().all(|wanted| match wanted.split_once('=') {
+    let has = |wanted: &String| match wanted.split_once('=') {
         Some((key, value)) => labels.get(key).is_some_and(|known| known == value),
         None => labels.contains_key(wanted),
-    })
+    };
+    let of = |key: &str| filters.get(key).into_iter().flatten();
+    of("label").all(has) && !of("label!").any(has)
+}
+
+/// The filter `until` of what may be removed: only what is older.
+///
+/// # Errors
+/// When it is no time.
+pub fn older_than(filters: &Filters) -> Result<impl Fn(jiff::Timestamp) -> bool, EngineError> {
+    let parse = |text: &String| match crate::units::duration(text) {
+        Some(nanos) => jiff::Timestamp::now()
+            .checked_sub(std::time::Duration::from_nanos(nanos))
+            .map_err(|_| EngineError::Invalid(format!("invalid filter 'until={text}'"))),
+        None => super::logs::moment(text),
+    };
+    let until = filters.get("until").and_then(|list| list.first()).map(parse).transpose()?;
+    Ok(move |time: jiff::Timestamp| until.is_none_or(|until| time < until))
 }
 
 fn url_pairs(query: &str) -> Vec<(String, String)> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (unescape(k), unescape(v))).collect()
+}
+
+/// A list in an answer about what was removed: Docker's is null where there is nothing.
+pub fn or_null<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
 }
 
 /// Percent-decoding; `+` is a space.
@@ -129,6 +212,14 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// When it is empty, not JSON, has a value of the wrong type, is too large, or takes too long.
 pub async fn json_body<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T, EngineError> {
     types::parse(&read_body(request, MOST_OF_BODY).await?)
+}
+
+/// The whole body, for who reads it later.
+///
+/// # Errors
+/// When it is too large, or takes too long.
+pub async fn body(request: Request<Incoming>) -> Result<Bytes, EngineError> {
+    read_body(request, MOST_OF_BODY).await
 }
 
 /// The same of a body that may be empty: the default then.
@@ -239,11 +330,28 @@ mod tests {
 
     #[test]
     fn queries_are_decoded() {
-        let query = Query::of(Some("a=1&b=x%2Fy+z&a=2&flag=true&bad=%zz"));
+        let query = Query::of(Some("a=1&b=x%2Fy+z&a=2&flag=true&bad=%zz"), (1, 52));
         assert_eq!(query.all("a"), ["1", "2"]);
         assert_eq!(query.get("b"), Some("x/y z"));
         assert!(query.flag("flag") && !query.flag("a2"));
         assert_eq!(query.get("bad"), Some("%zz"));
         assert_eq!(unescape(&escape("a b/ü&=")), "a b/ü&=");
+    }
+
+    #[test]
+    fn filters_are_read_or_refused() {
+        let read = |text: &str| Query::of(Some(&format!("filters={}", escape(text))), (1, 52)).filters(&["label", "name"]);
+        for good in [r#"{"label": ["a=b"]}"#, r#"{"label": {"a=b": true}}"#] {
+            assert_eq!(read(good).expect(good)["label"], ["a=b"]);
+        }
+        assert!(read("").expect("none").is_empty() && read("null").expect("none").is_empty());
+        for bad in ["x", "[]", r#"{"colour": ["red"]}"#, r#"{"label": "a"}"#, r#"{"label": [1]}"#] {
+            assert_eq!(read(bad).expect_err(bad).status(), 400);
+        }
+        let names = Patterns::of(&read(r#"{"name": ["^/?we", "(x"]}"#).expect("names"), "name");
+        assert!(names.allow(&["web"]) && names.allow(&["/web"]) && names.allow(&["(x"]) && !names.allow(&["two"]));
+        let flags = |value: &str| boolean(&Filters::from([("f".to_string(), vec![value.to_string()])]), "f");
+        assert_eq!((flags("1").expect("true"), flags("false").expect("false")), (Some(true), Some(false)));
+        assert!(flags("maybe").is_err());
     }
 }

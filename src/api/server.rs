@@ -1,10 +1,11 @@
 //! The engine's end: connections, routes, errors.
 
 use super::connections::{self, Busy, Connections, Entry, Kind, Stream};
-use super::reply::{self, Body, Query, Reply};
+use super::reply::{self, Body, Query, Reply, Version};
+use super::routes::{self, Support};
 use super::{
     API_VERSION, MIN_API_VERSION, WARNING_HEADER, archive, attach, containers, events, exec, images, logs, networks, projects,
-    usage,
+    system, usage,
 };
 use crate::engine::{Engine, EngineError};
 use hyper::body::Incoming;
@@ -27,6 +28,11 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 const MOST_BUFFERED: usize = 64 * 1024;
 
 /// Clients that are told at once that there are too many; others see their connection close.
+/// As Docker's: name, version and system.
+const SERVER: &str = concat!("wharf/", env!("CARGO_PKG_VERSION"), " (linux)");
+const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to \
+    swarm and try again.";
+
 static REFUSALS: Semaphore = Semaphore::const_new(64);
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -91,6 +97,11 @@ async fn answer(engine: Arc<Engine>, request: Request<Incoming>, busy: Busy) -> 
             (reply::error(&error), None)
         }
     };
+    let headers = response.headers_mut();
+    headers.insert("Api-Version", HeaderValue::from_static(API_VERSION));
+    headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
+    headers.insert("Ostype", HeaderValue::from_static("linux"));
+    headers.insert(hyper::header::SERVER, HeaderValue::from_static(SERVER));
     for value in warning_headers(&warnings) {
         response.headers_mut().append(WARNING_HEADER, value);
     }
@@ -125,24 +136,28 @@ fn stream_of(parts: &[&str]) -> Option<Kind> {
 }
 
 async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Response<Body>, Option<Stream>), EngineError> {
-    let query = Query::of(request.uri().query());
     let path = request.uri().path().to_string();
     let mut parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).map(reply::unescape).collect();
     let versioned =
         parts.first().is_some_and(|p| p.strip_prefix('v').is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit())));
-    if versioned {
-        parts.remove(0);
-    }
+    let spoken = if versioned { Some(parts.remove(0)) } else { None };
+    let query = Query::of(request.uri().query(), version_of(spoken.as_deref())?);
     let method = request.method().clone();
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let (get, post, delete) = (method == Method::GET || method == Method::HEAD, method == Method::POST, method == Method::DELETE);
     let put = method == Method::PUT;
+    match routes::support(&method, &parts) {
+        Some(Support::Refused) => return refused(&parts).map(|response| (response, None)),
+        Some(Support::Done | Support::Own) => {}
+        None => return not_found(&method, &path).map(|response| (response, None)),
+    }
     let place = |kind| connections::stream(kind).ok_or(EngineError::TooManyStreams);
     let stream = stream_of(&parts).map(place).transpose()?;
     let answered = match parts.as_slice() {
         ["_ping"] if get => ping(),
-        ["version"] if get => reply::json(200, &version()),
-        ["info"] if get => reply::json(200, &info(&engine)),
+        ["version"] if get => reply::json(200, &system::version()),
+        ["info"] if get => reply::json(200, &system::info(&engine)?),
+        ["plugins"] if get => reply::json(200, &json!([])),
         ["events"] if get => events::events(&engine, &query),
         ["containers", rest @ ..] => match rest {
             ["json"] if get => containers::list(&engine, &query),
@@ -158,7 +173,7 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Respo
             [id, "logs"] if get => logs::of_container(&engine, id, &query).await,
             [id, "exec"] if post => exec::create(&engine, id, request).await,
             [id] if delete => containers::remove(&engine, id, &query).await,
-            [id, "json"] if get => containers::inspect(&engine, id),
+            [id, "json"] if get => containers::inspect(&engine, id, &query),
             [id, action] if post => containers::act(&engine, id, action, &query).await,
             _ => not_found(&method, &path),
         },
@@ -167,9 +182,10 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Respo
         ["exec", id, "json"] if get => exec::inspect(&engine, id),
         ["images", rest @ ..] => images::route(&engine, &method, rest, &query, request).await,
         ["commit"] if post => archive::commit(&engine, &query).await,
-        ["system", "df"] if get => usage::df(&engine).await,
+        ["system", "df"] if get => usage::df(&engine, &query).await,
         ["auth"] if post => images::login(&engine, request).await,
         ["build"] if post => super::build::build(&engine, &query, request).await,
+        ["build", "prune"] if post => images::prune_builds(&engine, &query).await,
         ["distribution", name @ .., "json"] if get => images::distribution(&engine, &name.join("/")).await,
         ["networks", rest @ ..] => networks::networks(&engine, &method, rest, &query, request).await,
         ["volumes", rest @ ..] => networks::volumes(&engine, &method, rest, &query, request).await,
@@ -195,52 +211,66 @@ pub(super) fn not_found(method: &Method, path: &str) -> Reply {
     Err(EngineError::NoSuch { what: "API call", name: format!("{method} {path}") })
 }
 
+/// The version of a path's first segment, such as `v1.45`; the newest where there is none.
+fn version_of(segment: Option<&str>) -> Result<Version, EngineError> {
+    let parse = |text: &str| {
+        let (major, minor) = text.split_once('.')?;
+        Some((major.parse::<u16>().ok()?, minor.parse::<u16>().ok()?))
+    };
+    let newest = parse(API_VERSION).unwrap_or_default();
+    let Some(text) = segment.map(|segment| segment.trim_start_matches('v')) else { return Ok(newest) };
+    let bad = |why: String| EngineError::Invalid(why);
+    let version = parse(text).ok_or_else(|| bad(format!("invalid API version: {text}")))?;
+    match version {
+        _ if version > newest => {
+            Err(bad(format!("client version {text} is too new. Maximum supported API version is {API_VERSION}")))
+        }
+        _ if version < parse(MIN_API_VERSION).unwrap_or_default() => Err(bad(format!(
+            "client version {text} is too old. Minimum supported API version is {MIN_API_VERSION}, please upgrade your client to a newer version"
+        ))),
+        _ => Ok(version),
+    }
+}
+
+/// Calls about what wharf does not have.
+fn refused(parts: &[&str]) -> Reply {
+    Err(match parts {
+        ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..] => EngineError::Unavailable(NO_SWARM.into()),
+        ["volumes", _] => EngineError::Unavailable(NO_SWARM.into()),
+        ["plugins", ..] => EngineError::NotImplemented("wharf has no plugins"),
+        [.., "ws"] => EngineError::NotImplemented("wharf does not attach by WebSocket; attach by `POST /containers/{id}/attach`"),
+        ["images", "search"] => EngineError::NotImplemented("wharf does not search registries"),
+        _ => EngineError::NotImplemented("wharf has no checkpoints"),
+    })
+}
+
+/// The head says what clients negotiate with. Builder 1 is the classic one.
 fn ping() -> Reply {
     let mut response = reply::text(200, "OK")?;
     let headers = response.headers_mut();
-    headers.insert("Api-Version", hyper::header::HeaderValue::from_static(API_VERSION));
-    headers.insert("Ostype", hyper::header::HeaderValue::from_static("linux"));
+    headers.insert("Builder-Version", HeaderValue::from_static("1"));
+    headers.insert("Swarm", HeaderValue::from_static("inactive"));
+    headers.insert(hyper::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
+    headers.insert(hyper::header::PRAGMA, HeaderValue::from_static("no-cache"));
     Ok(response)
-}
-
-fn version() -> serde_json::Value {
-    let kernel = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
-    json!({
-        "Platform": {"Name": "wharf"},
-        "Version": env!("CARGO_PKG_VERSION"),
-        "ApiVersion": API_VERSION,
-        "MinAPIVersion": MIN_API_VERSION,
-        "Os": "linux",
-        "Arch": crate::image::architecture(),
-        "KernelVersion": kernel,
-        "Components": [{"Name": "Engine", "Version": env!("CARGO_PKG_VERSION"), "Details": {"ApiVersion": API_VERSION, "Os": "linux"}}],
-    })
-}
-
-fn info(engine: &Engine) -> serde_json::Value {
-    let containers = engine.containers.all();
-    let running = containers.iter().filter(|c| c.status().is_alive()).count();
-    json!({
-        "Name": nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
-        "ServerVersion": env!("CARGO_PKG_VERSION"),
-        "Containers": containers.len(),
-        "ContainersRunning": running,
-        "ContainersStopped": containers.len() - running,
-        "Images": engine.images.store.list().map_or(0, |l| l.len()),
-        "Driver": "overlay",
-        "DockerRootDir": engine.config.data_root,
-        "OSType": "linux",
-        "Architecture": std::env::consts::ARCH,
-        "NCPU": std::thread::available_parallelism().map_or(1, usize::from),
-        "SecurityOptions": ["name=seccomp,profile=builtin"],
-        "Warnings": engine.state.warnings(),
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[test]
+    fn versions_are_negotiated() {
+        assert_eq!(version_of(None).expect("the newest"), (1, 52));
+        assert_eq!(version_of(Some("v1.24")).expect("the oldest"), (1, 24));
+        for (text, words) in
+            [("v1.53", "is too new"), ("v1.23", "is too old"), ("v1.x", "invalid API version"), ("v2", "invalid")]
+        {
+            let error = version_of(Some(text)).expect_err(text);
+            assert!(error.status() == 400 && error.to_string().contains(words), "{text}: {error}");
+        }
+    }
 
     #[test]
     fn warnings_fit_into_an_answer() {

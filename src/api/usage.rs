@@ -108,11 +108,26 @@ fn line(container: &Container, now: &Usage, before: Option<&Usage>) -> Bytes {
 }
 
 /// `GET /system/df`.
-pub async fn df(engine: &Arc<Engine>) -> Reply {
+pub async fn df(engine: &Arc<Engine>, query: &Query) -> Reply {
     let engine = engine.clone();
+    if let Some(kind) = query.all("type").iter().find(|kind| !KINDS.iter().any(|(known, _)| known == kind)) {
+        return Err(EngineError::Invalid(format!("unknown object type: {kind}")));
+    }
+    let kinds = query.all("type").to_vec();
     let counted = tokio::task::spawn_blocking(move || count(&engine)).await;
-    reply::json(200, &counted.map_err(EngineError::from)??)
+    let mut counted = counted.map_err(EngineError::from)??;
+    for (kind, field) in KINDS.iter().filter(|(known, _)| !kinds.is_empty() && !kinds.iter().any(|kind| kind == known)) {
+        counted[*field] = Value::Null;
+        if *kind == "image" {
+            counted["LayersSize"] = json!(0);
+        }
+    }
+    reply::json(200, &counted)
 }
+
+/// What `type` may ask for, and where it is in the answer.
+const KINDS: [(&str, &str); 4] =
+    [("container", "Containers"), ("image", "Images"), ("volume", "Volumes"), ("build-cache", "BuildCache")];
 
 fn count(engine: &Engine) -> Result<Value, EngineError> {
     let records: Vec<_> = engine.containers.all().iter().filter(|c| !c.is_build_step()).map(|c| c.record()).collect();

@@ -17,6 +17,16 @@ pub struct Config {
 pub const REVIVED: &str = "--revived";
 
 impl Config {
+    /// 64 hexadecimal digits of something that this engine has one of, always the same ones.
+    pub fn fixed_id(&self, what: &str) -> String {
+        use sha2::Digest;
+        let mut hash = sha2::Sha256::new();
+        hash.update(self.data_root.as_os_str().as_encoded_bytes());
+        hash.update([0]);
+        hash.update(what.as_bytes());
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     pub(super) fn container_directory(&self, id: &str) -> PathBuf {
         self.data_root.join("containers").join(id)
     }

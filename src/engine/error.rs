@@ -6,7 +6,7 @@ use crate::plan::PlanError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    #[error("there is no {what} `{name}`")]
+    #[error("{}", no_such(.what, .name))]
     NoSuch { what: &'static str, name: String },
     #[error("{0}")]
     Conflict(String),
@@ -23,6 +23,12 @@ pub enum EngineError {
     /// It needs what this engine is not: a member of a swarm.
     #[error("{0}")]
     Unavailable(String),
+    /// What wharf does not have.
+    #[error("{0}")]
+    NotImplemented(&'static str),
+    /// What nobody may do.
+    #[error("{0}")]
+    Forbidden(String),
     #[error("the request's body is larger than {0} bytes")]
     TooLarge(usize),
     #[error("too many clients follow logs, events, statistics or processes at once; end some of them")]
@@ -70,10 +76,27 @@ impl EngineError {
             EngineError::Conflict(_) | EngineError::NotRunning { .. } => 409,
             EngineError::Invalid(_) | EngineError::Plan(_) | EngineError::Image(ImageError::Reference(_)) => 400,
             EngineError::TooLarge(_) => 413,
+            EngineError::NotImplemented(_) => 501,
+            EngineError::Forbidden(_) => 403,
             EngineError::TooManyStreams | EngineError::Unavailable(_) => 503,
             EngineError::Start { code: 126 | 127, .. } => 400,
             _ => 500,
         }
+    }
+}
+
+/// Docker's words: its clients match them.
+fn no_such(what: &str, name: &str) -> String {
+    match what {
+        "container" => format!("No such container: {name}"),
+        "image" => format!("No such image: {name}"),
+        "exec" => format!("No such exec instance: {name}"),
+        "network" => format!("network {name} not found"),
+        "volume" => format!("get {name}: no such volume"),
+        "volume plugin" => format!("error looking up volume plugin {name}: plugin \"{name}\" not found"),
+        "file" => format!("Could not find the file {name}"),
+        "API call" => format!("page not found: {name}"),
+        _ => format!("there is no {what} `{name}`"),
     }
 }
 

@@ -58,6 +58,16 @@ impl Events {
         self.tell(Event::now(kind, action.into(), id, attributes));
     }
 
+    /// That unused things of a kind were removed.
+    pub fn emit_prune(&self, kind: &'static str, bytes: u64) {
+        self.emit(kind, "prune", "", [("reclaimed".to_string(), bytes.to_string())].into());
+    }
+
+    /// What happened to an image under a name.
+    pub fn emit_image(&self, action: &str, id: &crate::image::Digest, name: &crate::image::ImageRef) {
+        self.emit("image", action, id.as_str(), [("name".to_string(), name.familiar())].into());
+    }
+
     fn tell(&self, event: Event) {
         let event = Arc::new(event);
         let mut last = super::locked(&self.last);

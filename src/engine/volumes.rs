@@ -140,7 +140,7 @@ impl Volumes {
         }
         // Before the containers are: a use ends when its container is known, so that one of the two is seen.
         if self.uses.are_announced(name) {
-            return Err(EngineError::Conflict(format!("the volume {name} is in use by a container that is being made")));
+            return Err(EngineError::Conflict(format!("remove {name}: volume is in use by a container that is being made")));
         }
         let user = self
             .containers
@@ -148,7 +148,11 @@ impl Volumes {
             .into_iter()
             .find(|c| c.with_record(|record| record.spec.mounts.iter().any(|m| m.source == name)));
         if let Some(user) = user {
-            return Err(EngineError::Conflict(format!("the volume {name} is in use by the container {}", user.name())));
+            return Err(EngineError::Conflict(format!(
+                "remove {name}: volume is in use - [{}] by the container {}",
+                user.id,
+                user.name()
+            )));
         }
         self.state.refuse_use_by_unknown("volume", &[name])?;
         let doing = || EngineError::io(format!("removing the volume {name}"));

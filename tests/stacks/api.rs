@@ -2,6 +2,7 @@
 
 use crate::support::{Stack, eventually};
 use serde_json::{Value, json};
+use std::io::{Read, Write};
 
 /// Makes a container and gives its id.
 fn created(stack: &Stack, name: &str, body: &Value) -> String {
@@ -63,4 +64,147 @@ fn a_containers_body_takes_effect_or_is_refused() {
     eventually("the anonymous volume goes with it", 5, || {
         stack.api("GET", "/v1.45/volumes", None).1["Volumes"].as_array().is_none_or(Vec::is_empty)
     });
+}
+
+fn message(answer: &Value) -> &str {
+    answer["message"].as_str().unwrap_or_default()
+}
+
+/// The calls and the words that whole clients hang on.
+#[test]
+fn what_clients_begin_with_is_there() {
+    let stack = Stack::new("nothing");
+    let get = |path: &str| stack.api("GET", path, None);
+    assert_eq!(get("/_ping").0, 200);
+    assert_eq!(get("/v1.41/plugins"), (200, json!([])));
+    for (path, status, words) in [
+        ("/v1.99/info", 400, "client version 1.99 is too new. Maximum supported API version is 1.52"),
+        ("/v1.12/info", 400, "client version 1.12 is too old. Minimum supported API version is 1.24"),
+        ("/v1.41/nowhere", 404, "page not found"),
+        ("/v1.41/swarm", 503, "This node is not a swarm manager"),
+        ("/v1.41/services", 503, "This node is not a swarm manager"),
+        ("/v1.41/containers/none/json", 404, "No such container: none"),
+        ("/v1.41/images/none/json", 404, "No such image: none"),
+        ("/v1.41/volumes/none", 404, "no such volume"),
+        ("/v1.41/networks/none-such", 404, "network none-such not found"),
+        ("/v1.41/containers/json?filters=%7B%22colour%22%3A%5B%22red%22%5D%7D", 400, "invalid filter 'colour'"),
+        ("/v1.41/containers/json?filters=%7B%22status%22%3A%5B%22red%22%5D%7D", 400, "invalid filter 'status=red'"),
+        ("/v1.41/images/json?filters=x", 400, "invalid filter"),
+        ("/v1.41/networks?filters=%7B%22type%22%3A%5B%22odd%22%5D%7D", 400, "invalid filter"),
+        ("/v1.41/volumes?filters=%7B%22dangling%22%3A%5B%22perhaps%22%5D%7D", 400, "invalid filter 'dangling=perhaps'"),
+    ] {
+        let (got, answer) = get(path);
+        assert_eq!((got, message(&answer).contains(words)), (status, true), "{path}: {answer}");
+    }
+    let (_, networks) = get("/v1.41/networks");
+    let names: Vec<&str> = networks.as_array().expect("a list").iter().filter_map(|n| n["Name"].as_str()).collect();
+    assert_eq!(names, ["bridge", "host", "none"]);
+    for name in names {
+        assert_eq!(stack.api("DELETE", &format!("/v1.41/networks/{name}"), None).0, 403, "{name}");
+        let (status, answer) = stack.api("POST", "/v1.41/networks/create", Some(&json!({"Name": name})));
+        assert_eq!((status, message(&answer).contains("predefined")), (403, true), "{answer}");
+    }
+    assert_eq!(stack.api("DELETE", "/v1.41/containers/none?force=1", None).0, 204);
+    let (status, volume) = stack.api("POST", "/v1.41/volumes/create", Some(&json!({})));
+    assert_eq!((status, volume["Name"].as_str().map(str::len)), (201, Some(64)), "{volume}");
+    let (status, pruned) = stack.api("POST", "/v1.41/containers/prune", None);
+    assert_eq!((status, &pruned["ContainersDeleted"]), (200, &Value::Null), "{pruned}");
+}
+
+/// `docker run --rm`: waits before it starts, and finds nothing left when the start fails.
+#[test]
+fn a_wait_begins_before_the_container_and_a_failed_start_removes_it() {
+    let stack = Stack::new("nothing");
+    let body = |command: &str| {
+        json!({
+            "Image": "busybox:local", "Cmd": [command], "HostConfig": {"NetworkMode": "default", "AutoRemove": true},
+            "NetworkingConfig": {"EndpointsConfig": {"default": {}}},
+        })
+    };
+    let id = created(&stack, "runs", &body("true"));
+    let mut wait = std::os::unix::net::UnixStream::connect(stack.run_root().join("engine.sock")).expect("the engine");
+    wait.set_read_timeout(Some(std::time::Duration::from_secs(20))).expect("a time");
+    write!(wait, "POST /v1.45/containers/{id}/wait?condition=removed HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .expect("asked");
+    // The head comes while nothing runs yet: the container is started when it has been read.
+    let mut head = [0; 15];
+    wait.read_exact(&mut head).expect("a head");
+    assert_eq!(&head, b"HTTP/1.1 200 OK");
+    assert_eq!(stack.api("POST", &format!("/v1.45/containers/{id}/start"), None).0, 204);
+    let mut rest = String::new();
+    wait.read_to_string(&mut rest).expect("an answer");
+    assert!(rest.contains("{\"StatusCode\":0}"), "{rest}");
+    let id = created(&stack, "fails", &body("/no/such/program"));
+    let (status, answer) = stack.api("POST", &format!("/v1.45/containers/{id}/start"), None);
+    assert_eq!((status, message(&answer).contains("no such file")), (400, true), "{answer}");
+    assert_eq!(stack.api("GET", &format!("/v1.45/containers/{id}/json"), None).0, 404);
+    let (status, answer) = stack.api("POST", "/v1.45/containers/x/wait?condition=someday", None);
+    assert_eq!(status, 404, "{answer}");
+}
+
+/// Names, streams, ends and fields of one container, as clients ask for them.
+#[test]
+fn a_running_container_answers_as_dockers_does() {
+    let stack = Stack::new("nothing");
+    let body = json!({
+        "Image": "busybox:local", "Cmd": ["sh", "-c", "echo said; sleep 1000"], "Env": ["A=b"], "Labels": {"k": "v"},
+        "HostConfig": {"Binds": ["data:/data"], "RestartPolicy": {"Name": "no"}},
+    });
+    let id = created(&stack, "one", &body);
+    let post = |path: &str| stack.api("POST", &format!("/v1.45{path}"), None);
+    let (status, answer) = stack.api("POST", "/v1.45/containers/create?name=one", Some(&body));
+    assert_eq!((status, message(&answer).contains("is already in use by container")), (409, true), "{answer}");
+    let (status, answer) = post(&format!("/containers/{id}/kill"));
+    assert_eq!((status, message(&answer).contains("is not running")), (409, true), "{answer}");
+    assert_eq!(post(&format!("/containers/{id}/start")).0, 204);
+    assert_eq!(post(&format!("/containers/{id}/start")).0, 304);
+    let (status, exec) =
+        stack.api("POST", "/v1.45/containers/one/exec", Some(&json!({"Cmd": ["echo", "out"], "AttachStdout": true})));
+    assert_eq!(status, 201, "{exec}");
+    let exec = exec["Id"].as_str().expect("an id").to_string();
+    // Without `Upgrade`, the output is the body.
+    let (status, output) = stack.api("POST", &format!("/v1.45/exec/{exec}/start"), Some(&json!({"Detach": false})));
+    assert_eq!((status, output.as_str().map(|text| text.ends_with("out\n"))), (200, Some(true)), "{output}");
+    let (_, inspected_exec) = stack.api("GET", &format!("/v1.45/exec/{exec}/json"), None);
+    assert_eq!((&inspected_exec["ExitCode"], &inspected_exec["ProcessConfig"]["entrypoint"]), (&json!(0), &json!("echo")));
+    assert_eq!(stack.api("POST", &format!("/v1.45/exec/{exec}/start"), None).0, 409);
+    assert_eq!(post("/containers/one/resize?h=x&w=1").0, 400);
+    let (_, list) = stack.api("GET", "/v1.52/containers/json?filters=%7B%22name%22%3A%5B%22%5Eone%24%22%5D%7D", None);
+    assert_eq!((&list[0]["Names"], &list[0]["Health"]["Status"]), (&json!(["/one"]), &json!("none")), "{list}");
+    let (_, list) = stack.api("GET", "/v1.45/containers/json", None);
+    assert_eq!(list[0]["Health"], Value::Null, "{list}");
+    let value = inspected(&stack, "one");
+    assert_eq!(value["HostConfig"]["Binds"], json!(["data:/data"]));
+    assert_eq!(value["Config"]["Env"][0], "A=b");
+    assert_ne!(value["NetworkSettings"]["IPAddress"], "");
+    assert_eq!(value["NetworkSettings"]["IPAddress"], value["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]);
+    // What is shown makes another one like it.
+    let mut again = value["Config"].clone();
+    again["HostConfig"] = value["HostConfig"].clone();
+    let twin = inspected(&stack, &created(&stack, "twin", &again));
+    for part in [
+        "/Config/Env",
+        "/Config/Cmd",
+        "/Config/Labels",
+        "/HostConfig/Binds",
+        "/HostConfig/RestartPolicy",
+        "/HostConfig/SecurityOpt",
+    ] {
+        assert_eq!(twin.pointer(part), value.pointer(part), "{part}");
+    }
+    assert_eq!(post("/containers/one/kill").0, 204);
+    assert_eq!(inspected(&stack, "one")["State"]["Running"], false, "SIGKILL is answered after the end");
+    let (status, answer) = stack.api("DELETE", "/v1.45/volumes/data", None);
+    assert_eq!((status, message(&answer).contains("volume is in use")), (409, true), "{answer}");
+    for name in ["one", "twin"] {
+        assert_eq!(stack.api("DELETE", &format!("/v1.45/containers/{name}?v=1"), None).0, 204);
+    }
+    stack.wharf(&["image", "tag", "busybox:local", "other:1"]).ok();
+    let (_, images) = stack.api("GET", "/v1.45/images/json", None);
+    assert_eq!((images.as_array().map(Vec::len), images[0]["RepoTags"].as_array().map(Vec::len)), (Some(1), Some(2)), "{images}");
+    let image = images[0]["Id"].as_str().expect("an id");
+    let (status, answer) = stack.api("DELETE", &format!("/v1.45/images/{image}"), None);
+    assert_eq!((status, message(&answer).contains("must be forced")), (409, true), "{answer}");
+    let (status, answer) = stack.api("DELETE", &format!("/v1.45/images/{image}?force=1"), None);
+    assert_eq!((status, &answer[2]["Deleted"]), (200, &json!(image)), "{answer}");
 }

@@ -331,7 +331,7 @@ fn policies_decide_whether_a_registry_is_asked() {
     };
     with(here, "pull_policy: missing").ok();
     with(here, "pull_policy: never").ok();
-    with("127.0.0.1:1/not-here:1", "pull_policy: never").fails(1, &["there is no image", "not-here"]);
+    with("127.0.0.1:1/not-here:1", "pull_policy: never").fails(1, &["No such image", "not-here"]);
     for policy in ["always", "daily", "every_1h", "refresh, pull_refresh_after: 1h"] {
         with(here, &format!("pull_policy: {policy}")).fails(1, &["127.0.0.1:1"]);
     }

@@ -85,7 +85,12 @@ fn a_name_is_given_once() {
         let create: &[&str] = &["container", "create", "--name", "same", "busybox:local", "true"];
         let all = together(&stack, &[create; 12]);
         assert_eq!(all.iter().filter(|ran| ran.code == 0).count(), 1, "{all:?}");
-        assert!(all.iter().filter(|ran| ran.code != 0).all(|ran| ran.stderr.contains("the name same is taken")), "{all:?}");
+        assert!(
+            all.iter()
+                .filter(|ran| ran.code != 0)
+                .all(|ran| ran.stderr.contains("The container name \"/same\" is already in use by container")),
+            "{all:?}"
+        );
         let known = stack.wharf(&["container", "ls", "-a", "--format", "{{.Names}}"]).ok();
         assert_eq!(known, "same\n");
         // Two names for one, and one name for two.

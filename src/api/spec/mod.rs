@@ -18,6 +18,9 @@ use crate::engine::record::{
 };
 use crate::engine::{EngineError, containers::signals::parse_signal};
 
+/// What `Runtime` says of containers that wharf itself runs.
+pub const OWN_RUNTIME: &str = "wharf";
+
 fn invalid(message: impl Into<String>) -> EngineError {
     EngineError::Invalid(message.into())
 }
@@ -61,8 +64,7 @@ impl TryFrom<ContainerCreate> for ContainerSpec {
         let network_mode = networks::mode(&create);
         let mounts = mounts::of(&create)?;
         let command = |line: &Option<super::types::CommandLine>| line.clone().map(|line| line.0).filter(|line| !line.is_empty());
-        // `[""]` is how clients take the image's entrypoint away.
-        let entrypoint = command(&create.entrypoint).map(|line| if line == [""] { Vec::new() } else { line });
+        let entrypoint = command(&create.entrypoint);
         Ok(ContainerSpec {
             networks: networks::endpoints(&create, &network_mode)?,
             network_mode,
@@ -90,7 +92,7 @@ impl TryFrom<ContainerCreate> for ContainerSpec {
             auto_remove: host.auto_remove,
             client_removes: host.client_removes,
             init: host.init.unwrap_or(false),
-            runtime: text(&host.runtime),
+            runtime: text(&host.runtime).filter(|runtime| runtime != OWN_RUNTIME),
             privileged: host.privileged,
             read_only: host.readonly_rootfs,
             cap_add: host.cap_add.clone(),
@@ -344,7 +346,7 @@ mod tests {
     #[test]
     fn a_command_may_be_a_string_and_an_entrypoint_be_taken_away() {
         let spec = spec_of(json!({"Cmd": "true", "Entrypoint": [""]})).expect("a body");
-        assert_eq!((spec.command, spec.entrypoint), (Some(vec!["true".into()]), Some(vec![])));
+        assert_eq!((spec.command, spec.entrypoint), (Some(vec!["true".into()]), Some(vec![String::new()])));
         let spec = spec_of(json!({"Cmd": [], "Entrypoint": null})).expect("a body");
         assert_eq!((spec.command, spec.entrypoint), (None, None));
     }

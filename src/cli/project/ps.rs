@@ -72,12 +72,19 @@ pub struct Listed {
     pub status: String,
     pub exit_code: i32,
     #[serde(default)]
-    pub health: String,
+    health: Option<HealthSummary>,
     pub ports: Vec<Port>,
     #[serde(default)]
     mounts: Vec<Value>,
     #[serde(default)]
     network_settings: Value,
+}
+
+/// `none` is a container without a health check.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HealthSummary {
+    status: String,
 }
 
 /// A port that is published, or, without an address, only exposed.
@@ -95,6 +102,11 @@ pub struct Port {
 impl Listed {
     pub fn name(&self) -> &str {
         self.names.first().map_or("", |n| n.trim_start_matches('/'))
+    }
+
+    /// Empty without a health check.
+    pub fn health(&self) -> &str {
+        self.health.as_ref().map(|health| health.status.as_str()).filter(|status| *status != "none").unwrap_or_default()
     }
 
     pub fn label(&self, key: &str) -> &str {
@@ -143,7 +155,7 @@ impl Listed {
             "RunningFor": format!("{} ago", crate::units::time_text(now - self.created)),
             "State": self.state,
             "Status": self.status,
-            "Health": self.health,
+            "Health": self.health(),
             "ExitCode": self.exit_code,
             "Ports": self.ports_text(),
             "Labels": labels.join(","),
@@ -329,7 +341,10 @@ pub async fn port(global: &Global, command: PortCommand) -> Outcome {
     check_services(loaded.as_ref(), std::slice::from_ref(&command.service))?;
     let client = connect::engine(global).await?;
     let container = one(&client, &name, &command.service, command.index).await?;
-    let matching = container.ports.iter().find(|p| p.private_port == command.private_port && p.protocol == command.protocol);
+    let matching = container
+        .ports
+        .iter()
+        .find(|p| p.public_port != 0 && p.private_port == command.private_port && p.protocol == command.protocol);
     match matching {
         Some(port) => println!("{}:{}", port.ip, port.public_port),
         None => {

@@ -161,7 +161,7 @@ pub(super) fn check_name(name: &str) -> Result<(), EngineError> {
     if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(allowed) {
         return Ok(());
     }
-    Err(EngineError::Invalid(format!("`{name}` cannot be a container's name: it has letters, digits, `_`, `.` and `-`")))
+    Err(EngineError::Invalid(format!("Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")))
 }
 
 /// The image's labels are the container's, under its own. Those by which a project knows its containers are not the image's to give.

@@ -175,7 +175,10 @@ impl Execs {
         match container.status() {
             Status::Running => {}
             Status::Paused => {
-                return Err(EngineError::Conflict(format!("the container {} is paused: unpause it first", container.name())));
+                return Err(EngineError::Conflict(format!(
+                    "container {} is paused, unpause the container before exec",
+                    container.name()
+                )));
             }
             _ => return Err(EngineError::NotRunning { name: container.name() }),
         }
@@ -330,6 +333,12 @@ impl Execs {
         if let Some(terminal) = &*locked(&exec.terminal) {
             let _ = crate::runtime::sys::set_window_size(terminal.as_fd(), rows, columns);
         }
+    }
+
+    /// A process that could not be started is known for a while, with its exit code.
+    pub fn end_exec(&self, exec: &Exec) {
+        exec.state.send_modify(|state| state.exit_code = state.exit_code.or(Some(126)));
+        self.ended(&exec.id);
     }
 
     /// Forgets a process that has ended.

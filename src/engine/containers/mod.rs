@@ -300,7 +300,7 @@ impl Engine {
         if container.status().is_alive() {
             if !force {
                 return Err(EngineError::Conflict(format!(
-                    "the container {} is running: stop it first, or remove it by force",
+                    "cannot remove container \"/{}\": container is running: stop the container before removing or force remove",
                     container.name()
                 )));
             }

@@ -100,12 +100,12 @@ impl Containers {
     pub(in crate::engine) fn reserve(&self, name: &str) -> Result<NameReservation<'_>, EngineError> {
         let mut known = locked(&self.known);
         match known.by_name.get(name) {
-            Some(Holder::Container(id)) => {
-                Err(EngineError::Conflict(format!("the name {name} is taken by the container {}", &id[..12.min(id.len())])))
-            }
-            Some(Holder::Reserved) => {
-                Err(EngineError::Conflict(format!("the name {name} is taken by a container that is being made")))
-            }
+            Some(Holder::Container(id)) => Err(EngineError::Conflict(format!(
+                "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". You have to remove (or rename) that container to be able to reuse that name."
+            ))),
+            Some(Holder::Reserved) => Err(EngineError::Conflict(format!(
+                "Conflict. The container name \"/{name}\" is already in use by container that is being made or renamed"
+            ))),
             None => {
                 known.by_name.insert(name.to_string(), Holder::Reserved);
                 Ok(NameReservation { containers: self, name: name.to_string() })
@@ -221,7 +221,8 @@ impl Containers {
         Ok(result)
     }
 
-    pub(in crate::engine) fn emit(&self, container: &Container, action: &str, extra: &[(&str, String)]) {
+    /// An event about a container, with its labels and further attributes.
+    pub(crate) fn emit(&self, container: &Container, action: &str, extra: &[(&str, String)]) {
         let record = locked(&container.record);
         let mut attributes = record.spec.labels.clone();
         attributes.insert("image".into(), record.spec.image.clone());

@@ -91,7 +91,12 @@ impl Images {
         if let Some(user) = user
             && !self.store.list()?.iter().any(|(other, known)| known.id == image.id && Some(other) != name.as_ref())
         {
-            return Err(EngineError::Conflict(format!("the image {reference} is in use by the container {}", user.name())));
+            return Err(EngineError::Conflict(format!(
+                "conflict: unable to remove repository reference \"{reference}\" (must force) - container {} is using its referenced image {}: it is in use by the container {}",
+                &user.id[..12],
+                &image.id.hex()[..12],
+                user.name()
+            )));
         }
         let layers: HashSet<ChainId> = self
             .containers

@@ -27,7 +27,7 @@ impl Containers {
     }
 
     /// A container's host name: the host's own where it is in the host's UTS namespace.
-    pub(in crate::engine) fn host_name(&self, record: &ContainerRecord) -> String {
+    pub(crate) fn host_name(&self, record: &ContainerRecord) -> String {
         let named = self.named_as(record);
         if record.spec.uts_host || named.spec.network_mode == NetworkMode::Host && named.spec.hostname.is_none() {
             return nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

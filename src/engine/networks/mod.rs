@@ -200,7 +200,7 @@ impl Networks {
             .map_err(|(_, e)| EngineError::Io { doing: "locking the choice of a subnet".into(), source: e.into() })?;
         let mut networks = locked(&self.records);
         if networks.values().any(|n| n.name == new.name) {
-            return Err(EngineError::Conflict(format!("there is a network `{}` already", new.name)));
+            return Err(EngineError::Conflict(format!("network with name {} already exists", new.name)));
         }
         self.state.refuse_unknown(Kind::Network, &new.name)?;
         let taken_by = |n: &NetworkRecord| n.pools().map(|p| (p.subnet, format!("the network {}", n.name))).collect::<Vec<_>>();
@@ -209,7 +209,12 @@ impl Networks {
         if driver == NetworkDriver::Bridge {
             used.extend(host_routes().into_iter().map(|s| (s, "a route of the host".to_string())));
         }
-        let id = if new.of_builds { new_build_id() } else { new_id() }.map_err(EngineError::io("making an id"))?;
+        let id = match new.name.as_str() {
+            // Clients know it by its id while nobody is on it.
+            DEFAULT_NETWORK => self.config.fixed_id("network bridge"),
+            _ if new.of_builds => new_build_id().map_err(EngineError::io("making an id"))?,
+            _ => new_id().map_err(EngineError::io("making an id"))?,
+        };
         let record = NetworkRecord {
             ipv4: new.ipv4.then(|| choose_pool(new, false, &used, &id)).transpose()?,
             ipv6: new.ipv6.then(|| choose_pool(new, true, &used, &id)).transpose()?,
@@ -355,7 +360,10 @@ impl Networks {
             Err(error)
         })?;
         if let Some(user) = user(&record) {
-            return Err(EngineError::Conflict(format!("the network {} is in use by the container {user}", record.name)));
+            return Err(EngineError::Conflict(format!(
+                "error while removing network: network {} id {} has active endpoints: it is in use by the container {user}",
+                record.name, record.id
+            )));
         }
         self.state.refuse_use_by_unknown("network", &[&record.name, &record.id])?;
         let mut others = networks.clone();
@@ -380,7 +388,10 @@ impl Networks {
     }
 
     /// Makes the network of containers that name none, unless it is there.
-    pub(super) fn make_default(&self) -> Result<(), EngineError> {
+    ///
+    /// # Errors
+    /// As [`Networks::create`].
+    pub fn make_default(&self) -> Result<(), EngineError> {
         match self.create(&NewNetwork { name: DEFAULT_NETWORK.into(), ..NewNetwork::default() }) {
             Err(EngineError::Conflict(_)) => Ok(()),
             other => other.map(drop),

@@ -97,6 +97,22 @@ impl ContainerRecord {
         }
     }
 
+    /// The ports that it, or its image, exposes, or that are published, without repetition.
+    pub fn as_exposed(&self) -> Vec<(u16, String)> {
+        let parse = |text: &String| {
+            let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+            Some((port.parse::<u16>().ok()?, protocol.to_string()))
+        };
+        let listed = self.spec.as_created.exposed_ports.iter().chain(&self.image.exposed_ports).filter_map(parse);
+        let mut ports: Vec<(u16, String)> = Vec::new();
+        for port in listed.chain(self.spec.ports.iter().map(|port| (port.target, port.protocol.clone()))) {
+            if !ports.contains(&port) {
+                ports.push(port);
+            }
+        }
+        ports
+    }
+
     /// The layers that it needs: its root's and those of mounted images.
     pub fn all_layers(&self) -> impl Iterator<Item = &ChainId> {
         self.layers.iter().chain(self.spec.mounts.iter().flat_map(|mount| &mount.layers))

@@ -1,0 +1,144 @@
+//! Parts of a container that both its list and its inspection show.
+
+use crate::engine::Engine;
+use crate::engine::record::{ContainerRecord, EndpointSpec, MountKind, MountSpec, NetworkMode, NetworkRecord};
+use crate::network::link::mac_of;
+use serde_json::{Value, json};
+
+/// What its first process is: entrypoint and command.
+pub(super) fn command_line(record: &ContainerRecord) -> Vec<String> {
+    let (entrypoint, command) = record.entrypoint_and_command();
+    [entrypoint, command].concat()
+}
+
+pub(super) fn network_mode(record: &ContainerRecord) -> String {
+    match &record.spec.network_mode {
+        NetworkMode::Host => "host".into(),
+        NetworkMode::None => "none".into(),
+        NetworkMode::Container(id) => format!("container:{id}"),
+        NetworkMode::Bridge => record.spec.networks.first().map_or_else(|| "bridge".into(), |e| e.network.clone()),
+    }
+}
+
+/// Published ports, and those that are exposed alone, of a container that runs.
+pub(super) fn ports(record: &ContainerRecord) -> Vec<Value> {
+    if !record.state.status().is_alive() {
+        return Vec::new();
+    }
+    let bound = record.bound_ports.iter().map(|(target, protocol, ip, port)| {
+        let ip = ip.map_or_else(|| "0.0.0.0".to_string(), |i| i.to_string());
+        json!({"IP": ip, "PrivatePort": target, "PublicPort": port, "Type": protocol})
+    });
+    let is_bound = |target: u16, protocol: &str| record.bound_ports.iter().any(|(t, p, ..)| *t == target && p == protocol);
+    let exposed = record.as_exposed().into_iter().filter(|(target, protocol)| !is_bound(*target, protocol));
+    bound.chain(exposed.map(|(target, protocol)| json!({"PrivatePort": target, "Type": protocol}))).collect()
+}
+
+/// Endpoints by the names of their networks; of a container that was not started yet, what it asks for.
+pub(super) fn endpoints(networks: &[NetworkRecord], record: &ContainerRecord) -> Value {
+    let mut map = serde_json::Map::new();
+    for endpoint in &record.spec.networks {
+        let network = networks.iter().find(|n| n.name == endpoint.network);
+        map.insert(endpoint.network.clone(), one_endpoint(network, record, endpoint));
+    }
+    for id in record.endpoints.keys() {
+        let Some(network) = networks.iter().find(|n| n.id == *id).filter(|n| !map.contains_key(&n.name)) else { continue };
+        map.insert(network.name.clone(), one_endpoint(Some(network), record, &EndpointSpec::default()));
+    }
+    if let (mode @ (NetworkMode::Host | NetworkMode::None), true) = (&record.spec.network_mode, map.is_empty()) {
+        let name = if *mode == NetworkMode::Host { "host" } else { "none" };
+        map.insert(name.into(), one_endpoint(None, record, &EndpointSpec::default()));
+    }
+    Value::Object(map)
+}
+
+fn one_endpoint(network: Option<&NetworkRecord>, record: &ContainerRecord, asked: &EndpointSpec) -> Value {
+    let alive = record.state.status().is_alive();
+    let addresses = network.and_then(|network| record.endpoints.get(&network.id)).filter(|_| alive);
+    let pool = |ipv6| network.and_then(|network| network.pool(ipv6)).filter(|_| addresses.is_some());
+    let prefix = |ipv6| pool(ipv6).map_or(0, |pool| pool.subnet.prefix());
+    let gateway = |ipv6| pool(ipv6).map(|pool| pool.gateway.to_string()).unwrap_or_default();
+    let address = |ipv6| addresses.and_then(|a| a.of_family(ipv6)).map(|a| a.to_string()).unwrap_or_default();
+    let text = |mac: [u8; 6]| mac.map(|b| format!("{b:02x}")).join(":");
+    let mac = asked.mac_address.or_else(|| addresses.and_then(|a| a.first()).map(mac_of)).filter(|_| alive);
+    let mac = mac.or(asked.mac_address).map(text).unwrap_or_default();
+    let asked_addresses = asked.ipv4_address.is_some() || asked.ipv6_address.is_some() || !asked.link_local_ips.is_empty();
+    let ipam = asked_addresses.then(|| {
+        let mut ipam = serde_json::Map::new();
+        ipam.extend(asked.ipv4_address.map(|ip| ("IPv4Address".to_string(), json!(ip))));
+        ipam.extend(asked.ipv6_address.map(|ip| ("IPv6Address".to_string(), json!(ip))));
+        if !asked.link_local_ips.is_empty() {
+            ipam.insert("LinkLocalIPs".into(), json!(asked.link_local_ips));
+        }
+        Value::Object(ipam)
+    });
+    let mut names = vec![record.name.clone()];
+    for name in asked.aliases.iter().cloned().chain([record.id[..12].to_string()]).chain(record.spec.hostname.clone()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let is_named = network.is_some_and(|network| network.name != crate::engine::networks::DEFAULT_NETWORK);
+    let id = network.filter(|_| addresses.is_some()).map(|network| endpoint_id(&record.id, &network.id)).unwrap_or_default();
+    json!({
+        "IPAMConfig": ipam,
+        "Links": null,
+        "Aliases": (!asked.aliases.is_empty()).then_some(&asked.aliases),
+        "MacAddress": mac,
+        "DriverOpts": null,
+        "GwPriority": asked.gw_priority,
+        "NetworkID": network.map(|network| network.id.as_str()).unwrap_or_default(),
+        "EndpointID": id,
+        "Gateway": gateway(false),
+        "IPAddress": address(false),
+        "IPPrefixLen": prefix(false),
+        "IPv6Gateway": gateway(true),
+        "GlobalIPv6Address": address(true),
+        "GlobalIPv6PrefixLen": prefix(true),
+        "DNSNames": is_named.then_some(names),
+    })
+}
+
+/// An endpoint has no record of its own: its id follows from its container's and its network's.
+pub(in crate::api) fn endpoint_id(container: &str, network: &str) -> String {
+    let digits = container.bytes().zip(network.bytes());
+    digits
+        .map(|(a, b)| {
+            let digit = |byte: u8| (byte as char).to_digit(16).unwrap_or(0);
+            char::from_digit(digit(a) ^ digit(b), 16).unwrap_or('0')
+        })
+        .collect()
+}
+
+pub(super) fn mounts(engine: &Engine, record: &ContainerRecord) -> Vec<Value> {
+    let mount = |m: &MountSpec| match m.kind {
+        MountKind::Bind => {
+            let propagation = m.propagation.as_deref().unwrap_or("rprivate");
+            json!({"Type": "bind", "Source": m.source, "Destination": m.target, "Mode": mode(m), "RW": !m.read_only, "Propagation": propagation})
+        }
+        MountKind::Volume => json!({
+            "Type": "volume", "Name": m.source, "Source": engine.config.volume_data(&m.source), "Destination": m.target,
+            "Driver": "local", "Mode": if m.anonymous { "" } else { "z" }, "RW": !m.read_only, "Propagation": "",
+        }),
+        MountKind::Image => {
+            json!({"Type": "image", "Source": m.source, "Destination": m.target, "Mode": "", "RW": false, "Propagation": ""})
+        }
+    };
+    record.spec.mounts.iter().map(mount).collect()
+}
+
+/// The third part of a bind in Docker's short form.
+pub(super) fn mode(mount: &MountSpec) -> String {
+    let mut options: Vec<&str> = Vec::new();
+    options.extend(mount.read_only.then_some("ro"));
+    options.extend(mount.no_copy.then_some("nocopy"));
+    options.extend(mount.propagation.as_deref());
+    options.join(",")
+}
+
+/// Bytes that a container has written, and those of its whole root.
+pub(super) fn sizes(engine: &Engine, record: &ContainerRecord) -> (u64, u64) {
+    let own = crate::engine::containers::usage::disk_usage(&engine.config.written_by(&record.id));
+    let image: u64 = record.layers.iter().filter_map(|layer| engine.images.store.has_layer(layer)).sum();
+    (own, own + image)
+}
