@@ -403,7 +403,7 @@ fn volumes_containers_and_disk_are_looked_after() {
     stack.wharf(&["stop"]).ok();
     assert_eq!(stack.wharf(&["container", "prune", "-f"]).ok().lines().count(), 2);
     assert!(stack.ps().is_empty());
-    stack.wharf(&["container", "inspect", "other-name"]).fails(1, &["no container `other-name`"]);
+    stack.wharf(&["container", "inspect", "other-name"]).fails(1, &["No such container: other-name"]);
     let check = stack.wharf(&["system", "check"]).ok();
     assert!(check.contains("overlayfs") && check.contains("control groups"), "{check}");
 }
@@ -818,7 +818,7 @@ fn a_container_is_stopped_and_joined_as_it_is_asked_for() {
         "{{.Actor.Attributes.exitCode}}",
     ]);
     assert_eq!(ends.ok(), "3\n3\n");
-    stack.wharf(&["container", "stop", "-s", "NOPE", "one"]).fails(1, &["`NOPE` is not a signal"]);
+    stack.wharf(&["container", "stop", "-s", "NOPE", "one"]).fails(1, &["invalid signal: NOPE"]);
     stack.wharf(&["container", "rm", "-f", "one"]).ok();
     // Of what it writes that alone which is asked for.
     let both = "echo out; echo err >&2";
