@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
 TEST_PACKAGES = busybox-static nftables iproute2 docker-registry apache2-utils python3-minimal curl gcc libc6-dev git runc
 
-.PHONY: help build demo test lint bench chaos fuzz install test-packages
+.PHONY: help build demo test test-clients lint bench chaos fuzz install test-packages
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -19,6 +19,9 @@ demo: build ## WordPress and its database, on http://127.0.0.1:8000
 
 test: test-packages ## every test, containers included; as root
 	$(CARGO) test
+
+test-clients: build test-packages ## Docker's own clients, fetched in pinned versions, against an engine; as root
+	tests/clients/run target/release/wharf
 
 lint: ## formatting and clippy
 	$(CARGO) fmt --check

@@ -408,7 +408,10 @@ async fn load(engine: &Arc<Engine>, request: Request<Incoming>) -> Reply {
     .await?;
     let lines: Vec<String> =
         loaded.iter().map(|(name, _)| json!({"stream": format!("Loaded image: {}\n", name.familiar())}).to_string()).collect();
-    reply::text(200, lines.join("\n"))
+    // The CLI reads lines of JSON by the type of the content.
+    let mut response = reply::text(200, lines.join("\n"))?;
+    response.headers_mut().insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
+    Ok(response)
 }
 
 /// Gives a request's body to blocking work as a reader.
