@@ -17,3 +17,9 @@ pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
 pub fn hex<const N: usize>() -> io::Result<String> {
     Ok(bytes::<N>()?.iter().map(|byte| format!("{byte:02x}")).collect())
 }
+
+/// # Errors
+/// As [`bytes`].
+pub fn number() -> io::Result<u64> {
+    bytes().map(u64::from_ne_bytes)
+}

@@ -1,19 +1,24 @@
 //! `POST /containers/{id}/attach`: a container's output as it comes, and its standard input.
 
 use super::connections::Stream;
-use super::logs::{self, Options};
+use super::follow::{self, Following, Form, Options, SharedLease};
+use super::logs;
 use super::reply::{Query, Reply};
 use crate::engine::record::Status;
 use crate::engine::{Container, Engine, EngineError};
 use crate::logs::reader::Selection;
-use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Request, header};
+use jiff::Timestamp;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
+/// Docker's parameters and, with `multiplexed=1`, wharf's own: frames with wharf's notices, `timestamps`, the selection of `logs`
+/// with `after` (the time of the last line that the client has), `reader` (a number of the client's choice, the same when it
+/// comes back after the engine has died), `next` (what follows the next start) and `patience` (seconds for which the log waits for a client that takes nothing).
 pub(super) async fn attach(
     engine: &Arc<Engine>,
     id: &str,
@@ -23,7 +28,10 @@ pub(super) async fn attach(
 ) -> Reply {
     let container = engine.containers.find(id)?;
     let record = container.record();
+    // `logs -f` and `up` follow what is paused or restarting, too.
+    let own = query.flag("multiplexed");
     match record.state.status() {
+        _ if own && (query.flag("all") || query.get("tail") != Some("0")) => {}
         Status::Paused => {
             return Err(EngineError::Conflict(format!(
                 "container {} is paused, unpause the container before attach",
@@ -42,13 +50,41 @@ pub(super) async fn attach(
     let upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
     let options = Options {
         follow: query.flag("stream"),
-        timestamps: false,
+        timestamps: own && query.flag("timestamps"),
         stdout: query.flag("stdout"),
         stderr: query.flag("stderr"),
-        raw: record.spec.tty,
+        form: match (own, record.spec.tty) {
+            (true, _) => Form::Notices,
+            (false, true) => Form::Raw,
+            (false, false) => Form::Frames,
+        },
     };
-    let wanted = Wanted { options, from_start: query.flag("logs"), input: query.flag("stdin") && record.spec.stdin_open };
-    let (engine, tty) = (engine.clone(), record.spec.tty);
+    let reader = match query.number("reader") {
+        Some(reader) => reader,
+        None => crate::random::number().map_err(EngineError::io("choosing a number"))?,
+    };
+    let wanted = Wanted {
+        options,
+        from: match () {
+            () if own
+                && (query.flag("all")
+                    || query.get("since").is_some()
+                    || query.get("after").is_some()
+                    || query.get("tail").is_some()) =>
+            {
+                From::Log
+            }
+            () if own && query.flag("next") => From::Start { after: Some(record.state.started_at) },
+            () if query.flag("logs") || record.state.status() == Status::Created => From::Start { after: None },
+            () => From::Now,
+        },
+        selection: if own { logs::selection(query)? } else { Selection::default() },
+        input: query.flag("stdin") && record.spec.stdin_open,
+        patience: query.number("patience").map(Duration::from_secs),
+        // Before the answer: a client that has it may start the container.
+        lease: SharedLease::new(container.hold_log(reader).await),
+    };
+    let (engine, tty) = (engine.clone(), record.spec.tty && !own);
     engine.containers.emit(&container, "attach", &[]);
     super::exec::serve(upgrade, tty, place, async move |stream| serve(&engine, &container, stream, wanted).await)
 }
@@ -56,9 +92,22 @@ pub(super) async fn attach(
 /// What a client has asked for.
 struct Wanted {
     options: Options,
-    /// What the container has written since its start as well.
-    from_start: bool,
+    selection: Selection,
+    from: From,
     input: bool,
+    patience: Option<Duration>,
+    lease: SharedLease,
+}
+
+/// Where the output begins that a client gets.
+enum From {
+    /// Where the selection says.
+    Log,
+    /// With the last start, or the first after one.
+    Start {
+        after: Option<Option<Timestamp>>,
+    },
+    Now,
 }
 
 /// Moves bytes both ways until the container has ended, or the client has left. One that was not started yet is waited for:
@@ -69,36 +118,42 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
     stream: S,
     wanted: Wanted,
 ) {
-    // Clients attach before they start a container, whether or not it has run before.
-    let fresh = wanted.options.follow && !wanted.from_start && !container.status().is_alive();
-    if fresh {
-        let before = container.record().state;
-        container
-            .wait_until(|record| {
-                let state = &record.state;
-                let started = state.output_since != before.output_since || state.error != before.error;
-                started || state.status() != before.status()
-            })
-            .await;
-    }
-    let started = container.record().state.output_since;
-    let selection = if wanted.from_start || fresh {
-        Selection { since: started.map(|t| format!("{t:.9}")), ..Selection::default() }
-    } else {
-        Selection { tail: Some(0), ..Selection::default() }
-    };
+    let before = if let From::Start { after } = wanted.from { after } else { None };
+    container
+        .wait_until(|record| {
+            let state = &record.state;
+            match before {
+                Some(before) => state.started_at != before || state.status() == Status::Removing,
+                None => state.status() != Status::Created || !state.error.is_empty(),
+            }
+        })
+        .await;
+    let selection = wanted.selection(container);
+    let (mut from_client, mut to_client) = tokio::io::split(stream);
+    let before = if let From::Start { after } = wanted.from { after } else { None };
+    container
+        .wait_until(|record| {
+            let state = &record.state;
+            match before {
+                Some(before) => state.started_at != before || state.status() == Status::Removing,
+                None => state.status() != Status::Created || !state.error.is_empty(),
+            }
+        })
+        .await;
+    let selection = wanted.selection(container);
     let path = engine.config.output_path(&container.record());
-    let (reader, width) = match logs::open(&path, selection).await {
+    let (reader, width) = match follow::open(&path, selection).await {
         Ok(opened) => opened,
         Err(error) => return tracing::warn!("attaching to {}: reading its log: {error}", container.name()),
     };
+    let lease = wanted.lease;
+    lease.at(reader.file());
     // One that has ended already has its last words, and takes none.
     let input = match wanted.input && container.status().is_alive() {
         true => container.input().await.unwrap_or_default(),
         false => None,
     };
     let input = input.and_then(|fd| pipe::Sender::from_owned_fd_unchecked(fd).ok());
-    let (mut from_client, mut to_client) = tokio::io::split(stream);
     let fed = container.clone();
     let feeding = tokio::spawn(async move {
         let Some(mut input) = input else { return };
@@ -108,13 +163,35 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
             fed.close_input();
         }
     });
-    let (sender, mut chunks) = mpsc::channel::<Bytes>(1);
-    tokio::spawn(logs::send_log(engine.clone(), container.clone(), (reader, path, width), wanted.options, sender));
-    while let Some(chunk) = chunks.recv().await {
-        if to_client.write_all(&chunk).await.is_err() {
+    let (sender, mut batches) = mpsc::channel(1);
+    let following = Following {
+        engine: engine.clone(),
+        container: container.clone(),
+        reader,
+        path,
+        width,
+        options: wanted.options,
+        lease: Some((lease.clone(), wanted.patience)),
+    };
+    tokio::spawn(following.send(sender));
+    while let Some(batch) = batches.recv().await {
+        if to_client.write_all(&batch.bytes).await.is_err() {
             break;
         }
+        // What is in the socket outlives this engine.
+        lease.at(batch.file);
     }
     let _ = to_client.shutdown().await;
     feeding.abort();
+}
+
+impl Wanted {
+    fn selection(&self, container: &Container) -> Selection {
+        let asked = self.selection.clone();
+        match self.from {
+            From::Log => asked,
+            From::Start { .. } => Selection { since: container.record().state.output_since.map(|t| format!("{t:.9}")), ..asked },
+            From::Now => Selection { tail: Some(0), ..asked },
+        }
+    }
 }

@@ -37,11 +37,26 @@ type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
+    /// Starts an engine with a data root and a run root.
+    starter: Option<(fn(&Path, &Path), PathBuf, PathBuf)>,
 }
 
 impl Client {
     pub fn new(socket: &Path) -> Self {
-        Client { socket: socket.to_path_buf() }
+        Client { socket: socket.to_path_buf(), starter: None }
+    }
+
+    /// How [`Client::start_engine`] does it.
+    #[must_use]
+    pub fn with_starter(self, start: fn(&Path, &Path), data_root: &Path, run_root: &Path) -> Self {
+        Client { starter: Some((start, data_root.into(), run_root.into())), ..self }
+    }
+
+    /// Starts an engine in the place of one that has died, unless somebody else does.
+    pub async fn start_engine(&self) {
+        if let Some((start, data_root, run_root)) = self.starter.clone() {
+            let _ = tokio::task::spawn_blocking(move || start(&data_root, &run_root)).await;
+        }
     }
 
     /// Whether an engine answers. It is asked, since the socket of one that was killed takes connections until its last thread

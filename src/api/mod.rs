@@ -11,6 +11,8 @@ mod connections;
 mod containers;
 mod events;
 mod exec;
+pub mod follow;
+pub mod followed;
 mod images;
 mod logs;
 mod networks;

@@ -7,6 +7,7 @@ use crate::engine::process::revival::log_path;
 use crate::engine::process::roots::prepare_run_root;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,12 +17,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long after a start that was refused another is tried.
 const AGAIN: Duration = Duration::from_millis(200);
 
+fn client(global: &Global) -> Client {
+    let again = |data_root: &Path, run_root: &Path| drop(start_in(data_root, run_root));
+    Client::new(&socket_path(&global.run_root)).with_starter(again, &global.data_root, &global.run_root)
+}
+
 /// A client of a running engine.
 ///
 /// # Errors
 /// When none runs and none can be started.
 pub async fn engine(global: &Global) -> Result<Client, Failure> {
-    let client = Client::new(&socket_path(&global.run_root));
+    let client = client(global);
     if client.is_alive().await {
         return Ok(client);
     }
@@ -48,7 +54,7 @@ pub async fn engine(global: &Global) -> Result<Client, Failure> {
 /// # Errors
 /// As [`engine`].
 pub async fn engine_if_any(global: &Global) -> Result<Option<Client>, Failure> {
-    let client = Client::new(&socket_path(&global.run_root));
+    let client = client(global);
     if client.is_alive().await {
         return Ok(Some(client));
     }
@@ -67,17 +73,21 @@ fn require_root() -> Result<(), Failure> {
 
 /// Starts an engine in the background and waits for its word that it listens. Returns its complaint when it does not.
 fn start(global: &Global) -> Result<Option<String>, Failure> {
+    start_in(&global.data_root, &global.run_root)
+}
+
+fn start_in(data_root: &Path, run_root: &Path) -> Result<Option<String>, Failure> {
     require_root()?;
     let failed = |e: std::io::Error| Failure::Message(format!("the engine cannot be started: {e}"));
-    prepare_run_root(&global.run_root).map_err(|error| Failure::Message(error.to_string()))?;
-    let log_path = log_path(&global.run_root);
+    prepare_run_root(run_root).map_err(|error| Failure::Message(error.to_string()))?;
+    let log_path = log_path(run_root);
     let log = std::fs::File::options().create(true).append(true).open(&log_path).map_err(failed)?;
     let mut child = Command::new("/proc/self/exe")
         .arg0("wharf")
         .arg("--data-root")
-        .arg(std::path::absolute(&global.data_root).map_err(failed)?)
+        .arg(std::path::absolute(data_root).map_err(failed)?)
         .arg("--run-root")
-        .arg(std::path::absolute(&global.run_root).map_err(failed)?)
+        .arg(std::path::absolute(run_root).map_err(failed)?)
         .args(["engine", "--background"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

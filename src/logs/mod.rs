@@ -1,8 +1,10 @@
 //! A container's log: CRI's format (`TIME STREAM F|P text`), written by its monitor, read by the engine.
 //!
 //! `F` ends a line; `P` is a part of one, because the line is longer than [`writer::MAX_LINE`] or because the container
-//! ended in the middle of it. Files are `log`, and `log.1`, `log.2`, ... the older ones.
+//! ended in the middle of it. Files are `log`, and `log.1`, `log.2`, ... the older ones. Rotation keeps what a reader needs
+//! ([`holds`]): where that is too much, the writer takes no more output, and the container waits as for a full pipe.
 
+pub mod holds;
 pub mod reader;
 pub mod writer;
 

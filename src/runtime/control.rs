@@ -1,6 +1,7 @@
 //! The words between the engine and a monitor: one JSON message a packet, with descriptors beside it where needed.
 
 use super::launch::{ExecSpec, Exit};
+use crate::logs::holds::Hold;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -30,6 +31,12 @@ pub enum Request {
     CloseInput,
     /// Asks for one of [`super::launch::Launch::kept`] by its destination: answered by `Event::Mount`.
     Mount(PathBuf),
+    /// What a reader of the log still needs: answered by `Event::Held` where it needs every file.
+    Hold(Hold),
+    /// A reader of the log has left.
+    Release {
+        reader: u64,
+    },
     /// Freeze (true) or thaw.
     Pause(bool),
     /// The engine leaves on purpose: do not bring it back.
@@ -49,6 +56,9 @@ pub enum Event {
         /// Whether the monitor answers `Request::Mount`. Those of earlier versions do not.
         #[serde(default)]
         keeps_mounts: bool,
+        /// Whether it keeps the files of the log that readers need, by `Request::Hold`.
+        #[serde(default)]
+        holds_log: bool,
     },
     /// The container could not be started; the code is Docker's (127 not found, 126 not executable, 128 anything else).
     Failed {
@@ -71,6 +81,10 @@ pub enum Event {
     },
     /// With the descriptor, unless the container has no standard input.
     Input,
+    /// No file of the log is removed from now on that the reader has not read.
+    Held {
+        reader: u64,
+    },
     /// With two descriptors: the mount namespace, and the mount in it. Without them where it is not kept.
     Mount,
     Status {
@@ -79,6 +93,8 @@ pub enum Event {
         paused: bool,
         #[serde(default)]
         keeps_mounts: bool,
+        #[serde(default)]
+        holds_log: bool,
     },
 }
 

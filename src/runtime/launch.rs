@@ -1,5 +1,6 @@
 //! What a monitor is told about the container that it shall run.
 
+use crate::logs::holds::Hold;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::File;
@@ -123,6 +124,12 @@ pub struct LogTarget {
     pub max_size: u64,
     /// How many files are kept, the current one included.
     pub max_files: u32,
+    /// What its readers need, from before the start.
+    #[serde(default)]
+    pub holds: Vec<Hold>,
+    /// Readers that are about to come.
+    #[serde(default)]
+    pub expected: Vec<u64>,
 }
 
 /// How a container's first process ended; the content of `exit.json`.

@@ -12,7 +12,7 @@ use super::init::Inherited;
 use super::launch::{ExecSpec, Exit, Join, Joined, Launch, LogTarget};
 use super::sys::{self, Ended, Forked};
 use super::{exec, init};
-use crate::logs::{Stream, writer::Writer};
+use crate::logs::{Stream, holds::ALL, writer::Writer};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -29,6 +29,7 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// The descriptor that the engine gives a monitor: its end of the control socket. After it come those of what is joined.
 pub const ENGINE_FD: i32 = 3;
@@ -146,9 +147,11 @@ impl Monitor {
             joined.set(*join, fd);
         }
         let alone = lock_run_directory(&brief.log.path)?;
-        let log = Writer::open(brief.log.path.clone(), brief.log.max_size, brief.log.max_files)
+        let mut log = Writer::open(brief.log.path.clone(), brief.log.max_size, brief.log.max_files)
             .doing(format_args!("opening the log {}", brief.log.path.display()))?
             .at_once(brief.terminal || brief.stdin);
+        brief.log.holds.iter().for_each(|hold| log.holds.set(*hold));
+        brief.log.expected.iter().for_each(|reader| log.holds.expect(*reader, Instant::now()));
         let cloexec = OFlag::O_CLOEXEC;
         let (status, status_child) = pipe2(cloexec).doing("making a pipe")?;
         let (handing, handing_child) =
@@ -233,6 +236,9 @@ impl Monitor {
             if self.stalled {
                 self.stalled = self.log.flush().is_err();
             }
+            if self.log.is_full() {
+                self.catch_up();
+            }
             if self.brief.terminal {
                 self.take_handed();
             }
@@ -246,15 +252,28 @@ impl Monitor {
             }
             self.accept();
             self.serve();
-            if self.engine.is_none() && !self.goodbye {
-                self.revive();
+            if self.engine.is_none() {
+                // Readers come back by the next engine, or not.
+                self.log.holds.orphan(Instant::now());
+                if !self.goodbye {
+                    self.revive();
+                }
             }
         }
     }
 
-    /// Sleeps until something happens. A stalled log or a missing engine is looked after every second.
+    /// Readers have come further, or have left: the log may go on.
+    fn catch_up(&mut self) {
+        if !self.stalled {
+            self.stalled = self.log.catch_up().is_err();
+        }
+    }
+
+    /// Sleeps until something happens. A stalled log or a missing engine is looked after every second, and a log whose readers
+    /// are behind, in case that one of them does not come back.
     fn wait(&self) -> Result<(), StepFailed> {
-        let outputs = if self.stalled { &[][..] } else { &self.outputs[..] };
+        let waits = self.stalled || self.log.is_full();
+        let outputs = if waits { &[][..] } else { &self.outputs[..] };
         let mut fds: Vec<PollFd<'_>> = [self.signals.as_fd(), self.listener.as_fd()]
             .into_iter()
             .chain([&self.engine, &self.status].into_iter().flatten().map(AsFd::as_fd))
@@ -264,7 +283,7 @@ impl Monitor {
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
         let timeout =
-            if self.stalled || (self.engine.is_none() && !self.goodbye) { PollTimeout::from(1000u16) } else { PollTimeout::NONE };
+            if waits || (self.engine.is_none() && !self.goodbye) { PollTimeout::from(1000u16) } else { PollTimeout::NONE };
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno).doing("waiting"),
@@ -318,7 +337,7 @@ impl Monitor {
         if self.said.is_empty() {
             let at = jiff::Timestamp::now();
             self.started_at = Some(at);
-            self.tell(&Event::Started { pid: self.init, at, keeps_mounts: true });
+            self.tell(&Event::Started { pid: self.init, at, keeps_mounts: true, holds_log: true });
         }
     }
 
@@ -369,7 +388,7 @@ impl Monitor {
     /// Moves what the container has written into the log.
     fn pump(&mut self, chunk: &mut [u8]) {
         let mut i = 0;
-        while i < self.outputs.len() {
+        while i < self.outputs.len() && !self.log.is_full() {
             let output = &self.outputs[i];
             match read(&output.fd, chunk) {
                 Ok(n) if n > 0 => {
@@ -448,6 +467,18 @@ impl Monitor {
                 }
             }
             Request::CloseInput => self.input = None,
+            Request::Hold(hold) => {
+                self.log.holds.set(hold);
+                if hold.file == ALL {
+                    self.tell(&Event::Held { reader: hold.reader });
+                } else {
+                    self.catch_up();
+                }
+            }
+            Request::Release { reader } => {
+                self.log.holds.release(reader);
+                self.catch_up();
+            }
             Request::Mount(destination) => self.answer_mount(&destination),
             Request::Pause(pause) => {
                 let frozen = if pause { Frozen::Yes } else { Frozen::No };
@@ -459,7 +490,13 @@ impl Monitor {
             Request::Status => {
                 self.goodbye = false;
                 let started_at = self.started_at.unwrap_or_default();
-                self.tell(&Event::Status { pid: self.init, started_at, paused: self.paused, keeps_mounts: true });
+                self.tell(&Event::Status {
+                    pid: self.init,
+                    started_at,
+                    paused: self.paused,
+                    keeps_mounts: true,
+                    holds_log: true,
+                });
             }
         }
     }
@@ -584,8 +621,15 @@ impl Monitor {
 
     /// Moves what is left of the output into the log, until the log refuses it.
     fn drain(&mut self, chunk: &mut [u8]) {
+        self.log.end();
+        let mut pumps = 0;
         while !self.stalled && self.outputs.iter().any(|output| readable(&output.fd)) {
             self.pump(chunk);
+            pumps += 1;
+            if pumps == FULL_PIPE {
+                // Processes outside of the container's pid namespace may have outlived the first, and go on writing.
+                self.brief.cgroup.kill(&self.brief.group);
+            }
         }
         if !self.stalled {
             self.stalled = self.log.finish().is_err();
@@ -652,6 +696,8 @@ const OTHER_TROUBLE_SECONDS: u32 = 5;
 const ALONE_SECONDS: u32 = 60;
 /// A monitor that has just told an exit may hold the lock for so long.
 const LOCK_TRIES: u32 = 100;
+/// After so many chunks the largest pipe is empty, unless somebody writes.
+const FULL_PIPE: usize = (1 << 20) / CHUNK;
 /// A disk with no more than this takes no lines.
 const NEARLY_FULL: u64 = 64 << 10;
 

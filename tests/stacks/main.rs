@@ -17,5 +17,6 @@ mod scenarios;
 mod services;
 mod sources;
 mod starting;
+mod streams;
 mod support;
 mod wordpress;

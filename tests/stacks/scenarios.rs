@@ -542,7 +542,7 @@ fn up_in_the_foreground_tells_who_ended_and_may_end_with_them() {
     assert_eq!(up(&["--exit-code-from", "two", "--attach", "one"]).code, 5);
     up(&["--exit-code-from", "tow"]).fails(1, &["no such service: tow", "did you mean `two`?"]);
     let timed = up(&["--timestamps", "--no-log-prefix", "one"]).stdout;
-    assert!(timed.starts_with("20") && timed.contains("Z out\n"), "{timed}");
+    assert!(timed.starts_with("Attaching to one-1\n20") && timed.contains("Z out\n"), "{timed}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The user's terminal or pipes as the streams of a process elsewhere: `exec`, `attach`, `run`.
 
 use crate::api::client::{Client, take_frame};
+use crate::api::followed::{Followed, Piece};
 use crate::cli::{Failure, Outcome};
 use bytes::BytesMut;
 use hyper_util::rt::TokioIo;
@@ -62,6 +63,62 @@ pub fn detach_keys(text: &str) -> Result<Vec<u8>, Failure> {
         _ => Err(wrong(key)),
     };
     text.split(',').filter(|part| !part.is_empty()).map(key).collect()
+}
+
+/// Joins this process's streams to a container's, across a death of the engine, until the container ends or the user leaves.
+/// The exit code is that of the last run, where it is known.
+///
+/// # Errors
+/// When this end cannot be written, or no engine comes back.
+pub async fn follow(
+    client: &Client,
+    mut followed: Followed,
+    joined: &Joined,
+    shown: impl Fn(u8) -> bool,
+) -> Result<(Ended, Option<i32>), Failure> {
+    let raw = if joined.tty && joined.stdin && is_terminal() { Some(RawTerminal::enter()?) } else { None };
+    let (left, mut leaving) = mpsc::channel::<()>(1);
+    let mut typed = read_input(joined.stdin, if raw.is_some() { joined.detach_keys.clone() } else { Vec::new() }, left);
+    let (input, open, tty) = (followed.input(), joined.stdin, joined.tty);
+    let feeding = tokio::spawn(async move {
+        while let Some(bytes) = typed.recv().await {
+            input.send(&bytes).await;
+        }
+        // A terminal has no end of file: the other end would hang up.
+        if open && !tty {
+            input.end().await;
+        }
+        std::future::pending::<()>().await;
+    });
+    let resizing = tokio::spawn(follow_size(client.clone(), joined.resize.clone(), raw.is_some()));
+    let signalling = tokio::spawn(pass_signals(client.clone(), joined.signals.clone()));
+    let mut code = None;
+    let ended = loop {
+        let piece = tokio::select! {
+            piece = followed.next() => piece?,
+            Some(()) = leaving.recv() => break Ended::Detached,
+        };
+        let Some(piece) = piece else { break Ended::Closed };
+        match piece {
+            Piece::Line { stream, line } if shown(stream) => write(if tty { 1 } else { stream }, after_time(&line))?,
+            Piece::Line { .. } => {}
+            Piece::Exited(exited) => code = Some(exited.code),
+            Piece::Lost => eprintln!("{LOST}"),
+        }
+    };
+    feeding.abort();
+    resizing.abort();
+    signalling.abort();
+    drop(raw);
+    Ok((ended, code))
+}
+
+/// What is said of lines that the log no longer had.
+pub const LOST: &str = "warning: lines are missing here: nothing was read for 30 s, and the log was rotated meanwhile";
+
+/// A line without its time.
+fn after_time(line: &[u8]) -> &[u8] {
+    memchr::memchr(b' ', line).map_or(line, |end| &line[end + 1..])
 }
 
 /// Joins this process's streams to a connection until the other end closes it, or the user leaves.

@@ -1,7 +1,8 @@
 //! `wharf attach`, and the running container's streams for `run`.
 
-use super::ps;
+use super::{logs, ps};
 use crate::api::client::{Client, ClientError};
+use crate::api::followed::{Begin, Follow, Followed};
 use crate::cli::output::terminal::{self, Ended, Joined};
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use serde_json::Value;
@@ -44,42 +45,48 @@ pub async fn run(global: &Global, command: Attach) -> Outcome {
 /// When it does not run, or its exit code.
 pub async fn to_container(client: &Client, id: &str, how: &How) -> Outcome {
     let keys = terminal::detach_keys(&how.detach_keys)?;
-    let from_start = false;
-    match streams(client, id, Which::output(!how.no_stdin), how.sig_proxy, from_start, keys).await? {
-        Ended::Detached => Ok(()),
-        Ended::Closed => match exit_code_of_ended(client, id).await? {
-            0 => Ok(()),
-            code => Err(Failure::Code(code)),
-        },
-    }
+    stay(client, open(client, id, Which::output(!how.no_stdin), Begin::Now).await?, how.sig_proxy, keys)
+        .await?
+        .map_or(Ok(()), ended_with)
 }
 
-/// Joins this process's streams to a container's.
-///
-/// # Errors
-/// When the container does not run.
-pub async fn streams(
-    client: &Client,
-    id: &str,
+fn ended_with(code: u8) -> Outcome {
+    if code == 0 { Ok(()) } else { Err(Failure::Code(code)) }
+}
+
+/// A container that is attached to.
+struct Attached {
+    id: String,
+    tty: bool,
     which: Which,
-    signals: bool,
-    from_start: bool,
-    detach_keys: Vec<u8>,
-) -> Result<Ended, Failure> {
+    followed: Followed,
+}
+
+async fn open(client: &Client, id: &str, which: Which, begin: Begin) -> Result<Attached, Failure> {
     let config: Value = client.get(&format!("/containers/{id}/json")).await?;
     let tty = config["Config"]["Tty"].as_bool().unwrap_or(false);
     let stdin = which.stdin && config["Config"]["OpenStdin"].as_bool().unwrap_or(false);
-    let [stdin_flag, stdout, stderr, logs] = [stdin, which.stdout, which.stderr, from_start].map(u8::from);
-    let path = format!("/containers/{id}/attach?stream=1&stdin={stdin_flag}&stdout={stdout}&stderr={stderr}&logs={logs}");
-    let stream = client.hijack(&path, &Value::Null).await?;
+    let follow = Follow { begin, stdin, attached: true, reader: logs::reader()? };
+    let followed = Followed::open(client, id, follow).await?;
+    Ok(Attached { id: id.into(), tty, which: Which { stdin, ..which }, followed })
+}
+
+/// Joins this process's streams to a container's, to its end; its exit code, or nothing where the user has left.
+async fn stay(client: &Client, attached: Attached, signals: bool, detach_keys: Vec<u8>) -> Result<Option<u8>, Failure> {
+    let Attached { id, tty, which, followed } = attached;
     let joined = Joined {
         tty,
-        stdin,
+        stdin: which.stdin,
         resize: format!("/containers/{id}/resize"),
         signals: (signals && !tty).then(|| format!("/containers/{id}/kill")),
         detach_keys,
     };
-    terminal::join(client, stream, &joined).await
+    let shown = |stream| if stream == 2 { which.stderr } else { which.stdout };
+    match terminal::follow(client, followed, &joined, shown).await? {
+        (Ended::Detached, _) => Ok(None),
+        (Ended::Closed, Some(code)) => Ok(Some(code as u8)),
+        (Ended::Closed, None) => exit_code(client, &id).await.map(Some),
+    }
 }
 
 /// Which of a container's streams are joined.
@@ -132,6 +139,12 @@ impl Default for Stay {
 /// Why it cannot be started (it is removed then), or its exit code.
 pub async fn start_and_stay(client: &Client, id: &str, stay: Stay) -> Outcome {
     let removal = format!("/containers/{id}?force=1&v=1");
+    let keys = terminal::detach_keys(&stay.detach_keys)?;
+    // Before the start, so that the log is kept from its first line on.
+    let attached = match stay.detach {
+        true => None,
+        false => Some(open(client, id, stay.which, Begin::NextStart).await?),
+    };
     if let Err(error) = client.post::<Value>(&format!("/containers/{id}/start"), &Value::Null).await {
         // Nobody could do anything with it.
         if !stay.keep {
@@ -139,37 +152,19 @@ pub async fn start_and_stay(client: &Client, id: &str, stay: Stay) -> Outcome {
         }
         return Err(error.into());
     }
-    if stay.detach {
+    let Some(attached) = attached else {
         println!("{id}");
         return Ok(());
-    }
-    let keys = terminal::detach_keys(&stay.detach_keys)?;
-    if streams(client, id, stay.which, stay.sig_proxy, true, keys).await? == Ended::Detached {
-        return Ok(());
-    }
-    let code = exit_code_of_ended(client, id).await?;
+    };
+    let Some(code) = self::stay(client, attached, stay.sig_proxy, keys).await? else { return Ok(()) };
     if stay.rm {
-        client.delete(&removal).await?;
-    }
-    if code == 0 { Ok(()) } else { Err(Failure::Code(code)) }
-}
-
-/// The exit code of a container whose streams have ended.
-///
-/// # Errors
-/// When it goes on: the streams were cut, since the engine has died, and what it has written since is in its log alone.
-async fn exit_code_of_ended(client: &Client, id: &str) -> Result<u8, Failure> {
-    match client.get::<Value>(&format!("/containers/{id}/json")).await {
-        Ok(known) if known["State"]["Running"] != true => exit_code(client, id).await,
-        Err(error @ ClientError::Refused { .. }) => Err(error.into()),
-        // The engine is dying, or another has come.
-        Ok(_) | Err(ClientError::Connect { .. } | ClientError::Protocol(_)) => {
-            let short = &id[..12.min(id.len())];
-            Err(Failure::Message(format!(
-                "the engine died, and the connection to the container with it; the container goes on, and `wharf container logs -f {short}` shows what it writes"
-            )))
+        match client.delete(&removal).await {
+            // The engine removes what a client leaves behind, and so does the next one.
+            Err(ClientError::Refused { status: 404, .. } | ClientError::Connect { .. } | ClientError::Protocol(_)) | Ok(()) => {}
+            Err(error) => return Err(error.into()),
         }
     }
+    ended_with(code)
 }
 
 /// Waits for a container's end, and gives its exit code.

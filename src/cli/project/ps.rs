@@ -121,6 +121,11 @@ impl Listed {
         self.label(LABEL_NUMBER).parse().unwrap_or(1)
     }
 
+    /// Whether it has a process, or is about to have one again.
+    pub fn is_alive(&self) -> bool {
+        matches!(self.state.as_str(), "running" | "paused" | "restarting")
+    }
+
     /// Whether `run` has made it.
     pub fn is_one_off(&self) -> bool {
         self.label(LABEL_ONEOFF) == "True"

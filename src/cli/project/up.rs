@@ -6,10 +6,10 @@ use crate::api::reply::escape;
 use crate::cli::output::Steps;
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::compose::Loaded;
-use crate::engine::projects::{Progress, UpRequest};
+use crate::engine::projects::{Follower, Progress, UpRequest};
 use crate::plan::{ChangedVolumes, LifecycleOptions, Outline, UpOptions};
 use std::io::IsTerminal;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 #[derive(clap::Args, Debug, Default)]
 pub struct Up {
@@ -152,6 +152,7 @@ pub fn request(global: &Global, loaded: &Loaded, services: Vec<String>, how: How
         working_dir: loaded.directory.display().to_string(),
         inactive: loaded.inactive.keys().cloned().collect(),
         plan_only: false,
+        follower: None,
     })
 }
 
@@ -326,7 +327,7 @@ fn shown(loaded: &Loaded, command: &Up) -> Option<Vec<String>> {
     (!shown.is_empty()).then_some(shown)
 }
 
-pub async fn run(global: &Global, command: Up) -> Outcome {
+pub async fn run(global: &Global, mut command: Up) -> Outcome {
     let loaded = project::load(global, &command.services)?;
     if command.menu {
         eprintln!("warning: --menu has no effect: Ctrl-C stops the services, `wharf watch` follows changes");
@@ -350,38 +351,75 @@ pub async fn run(global: &Global, command: Up) -> Outcome {
     if !own.is_empty() {
         own.extend(shown.iter().flatten().filter(|service| !named.contains(service)).cloned());
     }
-    let request = request(global, &loaded, command.services, command.how, command.wait)?;
+    let how = std::mem::take(&mut command.how);
+    let mut request = request(global, &loaded, command.services.clone(), how, command.wait)?;
     let up_path = path(&loaded, "up");
+    let Some(services) = shown.filter(|_| !detach) else {
+        let up = bring_up(&client, &up_path, request);
+        return match command.wait_timeout.filter(|_| command.wait) {
+            Some(seconds) => tokio::time::timeout(std::time::Duration::from_secs(seconds), up)
+                .await
+                .map_err(|_| Failure::Message(format!("application not healthy after {}", go_seconds(seconds))))?,
+            None => up.await,
+        };
+    };
+    let reader = logs::reader()?;
+    let names = container_names(&loaded, &services, &request.options);
+    request.follower = Some(Follower { reader, services: services.clone() });
     let up = bring_up(&client, &up_path, request);
-    match command.wait_timeout.filter(|_| command.wait) {
-        Some(seconds) => tokio::time::timeout(std::time::Duration::from_secs(seconds), up)
-            .await
-            .map_err(|_| Failure::Message(format!("application not healthy after {}", go_seconds(seconds))))??,
-        None if detach => up.await?,
-        None => tokio::select! {
-            result = up => result?,
-            () = interrupted() => {
-                stop(&client, &loaded, &own, timeout).await?;
-                return Err(Failure::Code(130));
-            }
-        },
-    }
-    let Some(shown) = shown.filter(|_| !detach) else { return Ok(()) };
+    let shown = Shown { services, reader, names };
+    attached(global, &client, &loaded, &command, Foreground { shown, own, timeout }, up).await
+}
+
+/// What `up` shows.
+struct Shown {
+    services: Vec<String>,
+    reader: u64,
+    names: Vec<String>,
+}
+
+/// What `up` in the foreground shows, and what ends with it.
+struct Foreground {
+    shown: Shown,
+    own: Vec<String>,
+    timeout: Option<u32>,
+}
+
+/// Shows the output of what is brought up, from its first line on, until it has ended or the user ends it.
+async fn attached(
+    global: &Global,
+    client: &Client,
+    loaded: &Loaded,
+    command: &Up,
+    Foreground { shown, own, timeout }: Foreground,
+    up: impl Future<Output = Outcome> + Send,
+) -> Outcome {
     let view = logs::View {
         follow: true,
         prefix: !command.no_log_prefix,
         coloured: crate::cli::output::coloured(std::io::stdout().is_terminal()) && !command.no_color,
-        since_start: true,
         timestamps: command.timestamps,
         // As with Docker Compose.
         errors_apart: true,
         ..logs::View::default()
     };
     let (sender, mut exits) = mpsc::unbounded_channel();
-    let mut attached = std::pin::pin!(logs::attach(&client, &loaded.project.name, &shown, &view, Some(sender)));
+    let (ready, is_ready) = oneshot::channel();
+    let for_up = logs::ForUp {
+        exits: sender,
+        bringing_up: Box::pin(async {
+            let _ = is_ready.await;
+        }),
+        reader: shown.reader,
+        names: shown.names,
+        endless: command.watch,
+    };
+    let mut attached = std::pin::pin!(logs::attach(client, &loaded.project.name, &shown.services, &view, Some(for_up)));
     let watching = async {
+        up.await?;
+        let _ = ready.send(());
         match command.watch {
-            true => super::watch::beside_up(global, &client, &loaded, &named).await,
+            true => super::watch::beside_up(global, client, loaded, &command.services).await,
             false => std::future::pending().await,
         }
     };
@@ -406,7 +444,7 @@ pub async fn run(global: &Global, command: Up) -> Outcome {
         () = interrupted() => {
             eprintln!("\nGracefully stopping... (press Ctrl+C again to force)");
             // The containers' last words are shown; the output ends with the last container.
-            let (stopped, shown) = tokio::join!(stop(&client, &loaded, &own, timeout), attached);
+            let (stopped, shown) = tokio::join!(stop(client, loaded, &own, timeout), attached);
             shown?;
             stopped?;
             return Err(Failure::Code(130));
@@ -416,7 +454,7 @@ pub async fn run(global: &Global, command: Up) -> Outcome {
         Some(ended) => ended?,
         None => {
             eprintln!("Aborting on container exit...");
-            let (stopped, shown) = tokio::join!(stop(&client, &loaded, &own, timeout), attached);
+            let (stopped, shown) = tokio::join!(stop(client, loaded, &own, timeout), attached);
             shown?;
             stopped?;
         }
@@ -425,12 +463,28 @@ pub async fn run(global: &Global, command: Up) -> Outcome {
     let code = match &command.exit_code_from {
         // Of a container that is not shown nobody may have heard yet.
         Some(service) => {
-            let ended = ps::containers(&client, &loaded.project.name, std::slice::from_ref(service), true).await?;
+            let ended = ps::containers(client, &loaded.project.name, std::slice::from_ref(service), true).await?;
             ended.iter().map(|container| container.exit_code).find(|code| *code != 0).unwrap_or(0)
         }
         None => codes.into_iter().find(aborts).unwrap_or(0),
     };
     if code == 0 { Ok(()) } else { Err(Failure::Code(code as u8)) }
+}
+
+/// The names by which the output of services is shown: `web-1`.
+fn container_names(loaded: &Loaded, services: &[String], options: &UpOptions) -> Vec<String> {
+    let project = &loaded.project;
+    let all = project.services.iter().filter(|(name, _)| services.is_empty() || services.contains(name));
+    let names = all.flat_map(|(name, service)| {
+        let count = options.scale.get(name).copied().unwrap_or_else(|| service.replicas());
+        (1..=count).map(move |number| match &service.container_name {
+            Some(own) => own.clone(),
+            None => format!("{name}-{number}"),
+        })
+    });
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
 }
 
 /// `wharf create`: everything but the start.

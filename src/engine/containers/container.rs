@@ -1,6 +1,7 @@
 //! A container as this engine knows it: its record, what lives beside it, and whose turn it is.
 
 use super::exec;
+use super::followers::Followers;
 use super::link::MonitorLink;
 use crate::engine::error::EngineError;
 use crate::engine::images::build::is_build_id;
@@ -44,6 +45,7 @@ pub(in crate::engine) struct Live {
     /// Who waits for such a mount, in the order of the requests.
     pub mounts: VecDeque<oneshot::Sender<Vec<OwnedFd>>>,
     pub input: Vec<oneshot::Sender<Option<OwnedFd>>>,
+    pub followers: Followers,
     pub health: Option<tokio::task::AbortHandle>,
     pub restart: Option<tokio::task::AbortHandle>,
     /// It has its addresses, running or about to: its networks stay.
@@ -97,7 +99,7 @@ impl Container {
     }
 
     /// Looks at what is known of it, without a copy: for questions that are asked of every container.
-    pub(in crate::engine) fn with_record<T>(&self, look: impl FnOnce(&ContainerRecord) -> T) -> T {
+    pub fn with_record<T>(&self, look: impl FnOnce(&ContainerRecord) -> T) -> T {
         look(&locked(&self.record))
     }
 
@@ -202,6 +204,11 @@ impl Container {
     pub(in crate::engine) async fn monitor_answers(&self, within: Duration) -> bool {
         let heard = self.heard.notified();
         self.ask(&Request::Status, &[]).is_ok() && tokio::time::timeout(within, heard).await.is_ok()
+    }
+
+    /// Tells of every change of the record from now on.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
     }
 
     /// Waits until the record fulfils a condition.

@@ -4,6 +4,7 @@ pub mod container;
 mod create;
 pub mod exec;
 pub mod files;
+pub mod followers;
 pub(super) mod health;
 pub(super) mod hooks;
 pub(super) mod link;
@@ -113,6 +114,7 @@ impl Engine {
             let mut launch = this.launch_file(&record)?;
             launch.joins = joined.iter().map(|(join, _)| *join).collect();
             launch.shared = shared;
+            (launch.log.holds, launch.log.expected) = locked(&started.live).followers.for_launch();
             fs::write(run.join("launch.json"), serde_json::to_vec(&launch).map_err(|e| doing()(e.into()))?).map_err(doing())?;
             // For an engine whose journal has lost it.
             fs::write(this.config.start_record(&record.id), serde_json::to_vec(&record).map_err(|e| doing()(e.into()))?)

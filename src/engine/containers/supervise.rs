@@ -4,6 +4,7 @@ use super::link::MonitorLink;
 use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, Status, Transition, Verdict, verdict};
 use crate::engine::{Container, Engine, locked};
+use crate::logs::holds::GRACE;
 use crate::runtime::control::{Event, Request};
 use crate::runtime::launch::Exit;
 use jiff::Timestamp;
@@ -60,8 +61,13 @@ impl Engine {
                 }
             };
             match event {
-                Event::Started { pid, at, keeps_mounts } => {
-                    locked(&container.live).keeps_mounts = keeps_mounts;
+                Event::Started { pid, at, keeps_mounts, holds_log } => {
+                    let holds = {
+                        let mut live = locked(&container.live);
+                        live.keeps_mounts = keeps_mounts;
+                        live.followers.monitor_knows(holds_log)
+                    };
+                    holds.into_iter().for_each(|hold| drop(link.send(&Request::Hold(hold), &[])));
                     self.on_started(&container, pid, at);
                     if let Some(sender) = started.take() {
                         let _ = sender.send(Ok(()));
@@ -82,6 +88,7 @@ impl Engine {
                 }
                 // An answer to the question whether it is there.
                 Event::Status { .. } => {}
+                Event::Held { reader } => locked(&container.live).followers.held(reader),
                 Event::Input => {
                     let waiting = std::mem::take(&mut locked(&container.live).input);
                     let mut fd = fds.into_iter().next();
@@ -156,14 +163,20 @@ impl Engine {
         self.containers.emit_transition(container, &Transition::Ended { exit, verdict });
         match verdict {
             Verdict::Restart { after, .. } if !going_down => self.restart_after(container, after),
+            Verdict::Stay if container.with_record(|record| record.spec.client_removes) => {
+                self.clone().remove_ended(container.clone())
+            }
             Verdict::Restart { .. } | Verdict::Stay => {}
             Verdict::Remove => self.clone().remove_ended(container.clone()),
         }
     }
 
-    /// Removes a container that has ended and is not to be kept.
+    /// Removes a container that has ended and is not to be kept, once those who follow it have its last lines. A client that
+    /// removes it itself may have died, or may be about to come back after the last engine's death.
     pub(in crate::engine) fn remove_ended(self: Arc<Self>, container: Arc<Container>) {
         tokio::spawn(async move {
+            let for_client = container.with_record(|record| record.spec.client_removes && !record.spec.auto_remove);
+            container.wait_until_unfollowed(if for_client { GRACE } else { Duration::ZERO }).await;
             match self.remove(&container, false, true).await {
                 // Somebody else has removed it, or has started it again.
                 Ok(()) | Err(EngineError::NoSuch { .. } | EngineError::Conflict(_)) => {}

@@ -214,6 +214,8 @@ impl Engine {
                 path: self.config.output_path(record),
                 max_size: if spec.log.none { UNKEPT_OUTPUT } else { spec.log.max_size },
                 max_files: if spec.log.none { 2 } else { spec.log.max_files },
+                holds: Vec::new(),
+                expected: Vec::new(),
             },
             stdin: spec.stdin_open,
             exit_file: self.config.exit_file(&record.id),

@@ -44,6 +44,18 @@ pub struct UpRequest {
     /// Tell the plan and change nothing.
     #[serde(default)]
     pub plan_only: bool,
+    /// Who shows the output of what is started.
+    #[serde(default)]
+    pub follower: Option<Follower>,
+}
+
+/// A client that attaches to containers as they are started.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Follower {
+    /// The number by which their logs know it.
+    pub reader: u64,
+    /// The services whose output it shows; empty for all.
+    pub services: Vec<String>,
 }
 
 /// What the CLI sends for `run`: the project with the service as the command wants it.
@@ -113,12 +125,13 @@ struct Context {
     progress: ProgressSender,
     /// The right to change the project, where the command needs it.
     turn: Option<ProjectTurn>,
+    follower: Option<Follower>,
 }
 
 impl Context {
     fn new(engine: &Arc<Engine>, project: Project, progress: ProgressSender, turn: Option<ProjectTurn>) -> Self {
         let origin = Origin::default();
-        Context { engine: engine.clone(), project, origin, timeout: None, renew_anonymous: false, progress, turn }
+        Context { engine: engine.clone(), project, origin, timeout: None, renew_anonymous: false, progress, turn, follower: None }
     }
 }
 
@@ -128,7 +141,7 @@ impl Engine {
     /// # Errors
     /// What could not be planned; failures of steps are told and counted.
     pub async fn up(self: &Arc<Self>, request: UpRequest, progress: ProgressSender) -> Result<(), EngineError> {
-        let UpRequest { project, mut options, config_files, working_dir, inactive, plan_only } = request;
+        let UpRequest { project, mut options, config_files, working_dir, inactive, plan_only, follower } = request;
         options.inactive = inactive;
         let images: HashSet<String> = project.services.values().flat_map(|s| s.images()).map(str::to_string).collect();
         for image in &images {
@@ -164,6 +177,7 @@ impl Engine {
             origin: Origin { config_files, working_dir },
             timeout: options.timeout.map(u64::from),
             renew_anonymous: options.renew_anon_volumes,
+            follower,
             ..Context::new(self, project, progress, Some(turn))
         };
         let changed = !plan.is_empty();

@@ -16,6 +16,15 @@ impl Context {
         let _ = self.progress.send(Progress::Step { object: object.into(), status: status.into(), done });
     }
 
+    /// The log of what is started is kept from its first line on for the client that shows it.
+    fn expect_follower(&self, container: &Container) {
+        let Some(follower) = &self.follower else { return };
+        let service = container.record().spec.labels.get(convert::LABEL_SERVICE).cloned().unwrap_or_default();
+        if follower.services.is_empty() || follower.services.contains(&service) {
+            container.expect_follower(follower.reader);
+        }
+    }
+
     /// The labels of a network or a volume, by which another `up` finds it and tells whether its definition has changed.
     fn labels(&self, key: &str, name: &str, hash: String) -> IndexMap<String, String> {
         [
@@ -59,6 +68,7 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
         Operation::StartContainer { name, .. } => {
             context.step(&object, "Starting", false);
             let container = engine.containers.find(name)?;
+            context.expect_follower(&container);
             engine.start(&container).await?;
             context.step(&object, "Started", true);
         }
@@ -123,6 +133,7 @@ async fn change(context: &Context, operation: &Operation, object: &str, containe
         }
         Operation::RestartContainer { .. } => {
             context.step(object, "Restarting", false);
+            context.expect_follower(container);
             engine.restart(container, context.timeout, None).await?;
             context.step(object, "Started", true);
         }
@@ -245,6 +256,7 @@ async fn recreate(
     let new = engine.create_in_place(&temporary, spec, inherit_from, Some(replacement))?;
     let replaced = async {
         if start_first {
+            context.expect_follower(&new);
             engine.start(&new).await?;
         }
         // Before it is touched: an engine that finds it ended must know that it was to go.

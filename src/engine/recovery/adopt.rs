@@ -32,15 +32,12 @@ impl Engine {
     }
 
     async fn adopt_container(self: &Arc<Self>, container: Arc<Container>) {
-        if container.with_record(|record| record.spec.client_removes && !record.spec.auto_remove) {
-            self.containers.update(&container, |record| record.spec.auto_remove = true);
-        }
         let record = container.record();
         match reach(&self.config.run_directory(&container.id)).await {
             Some(link) => self.adopt_running(&container, Arc::new(link)).await,
             None if record.state.status().is_alive() => self.adopt_ended(&container, &record).await,
             // Whoever has made it to be removed after its run has died with the engine, or has lost it.
-            None if record.spec.auto_remove => self.clone().remove_ended(container),
+            None if record.spec.auto_remove || record.spec.client_removes => self.clone().remove_ended(container),
             None => {}
         }
     }
@@ -58,8 +55,13 @@ impl Engine {
         };
         let known = tokio::time::timeout(MONITOR_MAY_TAKE, status).await;
         let (pid, started_at, paused) = match known {
-            Ok(Some(Event::Status { pid, started_at, paused, keeps_mounts })) => {
-                locked(&container.live).keeps_mounts = keeps_mounts;
+            Ok(Some(Event::Status { pid, started_at, paused, keeps_mounts, holds_log })) => {
+                let holds = {
+                    let mut live = locked(&container.live);
+                    live.keeps_mounts = keeps_mounts;
+                    live.followers.monitor_knows(holds_log)
+                };
+                holds.into_iter().for_each(|hold| drop(link.send(&Request::Hold(hold), &[])));
                 (pid, started_at, paused)
             }
             other => {

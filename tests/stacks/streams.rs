@@ -1,0 +1,137 @@
+//! What a container writes reaches who is attached to it, whole and in order, whatever its log keeps.
+
+use crate::support::{Stack, eventually};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Stdio};
+
+const LIMITED: &str = "logging: {driver: json-file, options: {max-size: 100k}}";
+const ROTATED: &str = "logging: {driver: local, options: {max-size: 20k, max-file: '3'}}";
+const NONE: &str = "logging: {driver: none}";
+
+/// A stack whose service `web` writes so many numbers, with a log of a kind.
+fn counting(log: &str, lines: u32) -> Stack {
+    let stack = Stack::new("nothing");
+    stack.write(
+        "compose.yaml",
+        &format!("services: {{web: {{image: 'busybox:local', command: seq 1 {lines}, stop_grace_period: 0s, {log}}}}}"),
+    );
+    stack
+}
+
+fn numbers(lines: u32) -> String {
+    (1..=lines).map(|n| format!("{n}\n")).collect()
+}
+
+fn spawn(stack: &Stack, args: &[&str]) -> Child {
+    stack.command(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("spawn")
+}
+
+#[test]
+fn output_is_whole_whatever_the_log_keeps() {
+    const LINES: u32 = 40_000;
+    let expected = numbers(LINES);
+    for log in [LIMITED, ROTATED, NONE] {
+        let stack = counting(log, LINES);
+        let count = LINES.to_string();
+        assert!(stack.wharf(&["run", "--rm", "-T", "web", "seq", "1", &count]).ok() == expected, "run: {log}");
+        let up = stack.wharf(&["up", "--no-log-prefix"]).ok();
+        let shown: String = up.lines().filter(|line| line.parse::<u32>().is_ok()).map(|line| format!("{line}\n")).collect();
+        assert!(shown == expected, "up: {log}: {} of {} bytes", shown.len(), expected.len());
+        assert!(up.starts_with("Attaching to web-1\n") && up.ends_with("web-1 exited with code 0\n"), "{log}");
+        // It counts once somebody is attached.
+        let script = format!("until [ -e /go ]; do echo .; sleep 0.02; done; seq 1 {LINES}");
+        stack.write(
+            "compose.yaml",
+            &format!("services: {{web: {{image: 'busybox:local', command: [sh, -c, '{script}'], {log}}}}}"),
+        );
+        for follower in [&["attach", "web"][..], &["logs", "-f", "--no-log-prefix", "web"]] {
+            if follower[0] == "logs" && log == NONE {
+                continue;
+            }
+            stack.wharf(&["up", "-d", "--force-recreate"]).ok();
+            let mut following = spawn(&stack, follower);
+            let mut out = BufReader::new(following.stdout.take().expect("stdout"));
+            let mut text = String::new();
+            out.read_line(&mut text).expect("line");
+            // It may end before this does.
+            stack.wharf(&["exec", "-T", "web", "touch", "/go"]);
+            out.read_to_string(&mut text).expect("text");
+            assert!(text.trim_start_matches(".\n") == expected, "{follower:?} {log}: {} bytes", text.len());
+            assert!(following.wait().expect("wait").success());
+        }
+    }
+}
+
+#[test]
+fn a_slow_reader_slows_the_container_and_one_that_has_gone_does_not() {
+    const LINES: u32 = 200_000;
+    for log in [LIMITED, NONE] {
+        let stack = counting(log, LINES);
+        let mut slow = spawn(&stack, &["up", "--no-log-prefix"]);
+        let mut out = BufReader::new(slow.stdout.take().expect("stdout"));
+        let mut line = String::new();
+        while line != "1\n" {
+            line.clear();
+            out.read_line(&mut line).expect("line");
+        }
+        // It stands still while nobody reads.
+        let pid = stack.pid(&format!("{}-web-1", stack.project));
+        let waits = || std::fs::read_to_string(format!("/proc/{pid}/wchan")).is_ok_and(|place| place.contains("pipe_write"));
+        let mut still = 0;
+        eventually("the container waits for its reader", 30, || {
+            still = if waits() { still + 1 } else { 0 };
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            still > 50
+        });
+        // The engine dies meanwhile.
+        let engine = stack.engine_pid().expect("engine");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(engine), nix::sys::signal::Signal::SIGKILL).expect("kill");
+        let mut text = String::new();
+        out.read_to_string(&mut text).expect("text");
+        let shown: String = text.lines().filter(|line| line.parse::<u32>().is_ok()).map(|line| format!("{line}\n")).collect();
+        assert!(shown == numbers(LINES)["1\n".len()..], "{log}: {} bytes", shown.len());
+        assert!(slow.wait().expect("wait").success());
+
+        let mut gone = spawn(&stack, &["up"]);
+        let mut out = BufReader::new(gone.stdout.take().expect("stdout"));
+        out.read_line(&mut line).expect("line");
+        gone.kill().expect("kill");
+        gone.wait().expect("wait");
+        eventually("it ends without a reader", 30, || stack.state("web") == "exited");
+    }
+}
+
+#[test]
+fn the_output_of_a_run_survives_engines() {
+    const LINES: u32 = 60_000;
+    let stack = counting(LIMITED, LINES);
+    let count = LINES.to_string();
+    let mut run = spawn(&stack, &["run", "--rm", "-T", "web", "sh", "-c", &format!("seq 1 {count}; exit 3")]);
+    let mut out = BufReader::new(run.stdout.take().expect("stdout"));
+    let mut text = String::new();
+    for at in [1, 20_000, 40_000] {
+        while !format!("\n{}", &text[text.len().saturating_sub(10)..]).ends_with(&format!("\n{at}\n")) {
+            assert!(out.read_line(&mut text).expect("line") > 0, "the output has ended");
+        }
+        if let Some(engine) = stack.engine_pid() {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(engine), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+    out.read_to_string(&mut text).expect("text");
+    assert!(text == numbers(LINES), "{} bytes", text.len());
+    assert_eq!(run.wait().expect("wait").code(), Some(3));
+    assert_eq!(stack.wharf(&["container", "ls", "-aq"]).ok(), "");
+}
+
+#[test]
+fn what_a_killed_client_leaves_is_removed() {
+    let stack = counting(LIMITED, 1);
+    let mut run = spawn(&stack, &["run", "--rm", "-T", "web", "sh", "-c", "echo runs; read x"]);
+    let mut out = BufReader::new(run.stdout.take().expect("stdout"));
+    let mut line = String::new();
+    out.read_line(&mut line).expect("line");
+    run.kill().expect("kill");
+    run.wait().expect("wait");
+    // Its standard input has ended with the client.
+    eventually("it is removed", 30, || stack.wharf(&["container", "ls", "-aq"]).ok().is_empty());
+}
