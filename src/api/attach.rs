@@ -118,17 +118,6 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
     stream: S,
     wanted: Wanted,
 ) {
-    let before = if let From::Start { after } = wanted.from { after } else { None };
-    container
-        .wait_until(|record| {
-            let state = &record.state;
-            match before {
-                Some(before) => state.started_at != before || state.status() == Status::Removing,
-                None => state.status() != Status::Created || !state.error.is_empty(),
-            }
-        })
-        .await;
-    let selection = wanted.selection(container);
     let (mut from_client, mut to_client) = tokio::io::split(stream);
     let before = if let From::Start { after } = wanted.from { after } else { None };
     container

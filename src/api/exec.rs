@@ -8,7 +8,9 @@ use crate::engine::{Engine, EngineError};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::json;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe;
@@ -66,7 +68,7 @@ pub(super) async fn start(engine: &Arc<Engine>, id: &str, mut request: Request<I
     }
     if body.detach {
         let streams = begin(engine, &exec).await?;
-        tokio::spawn(async move { pump(tokio::io::join(tokio::io::empty(), tokio::io::sink()), streams, &exec).await });
+        discard(streams);
         return reply::empty(200);
     }
     let tty = exec.new.tty;
@@ -188,9 +190,57 @@ pub fn resize(engine: &Engine, id: &str, query: &Query) -> Reply {
 /// Bytes of a process's output that are read at once; for a client that does not read, some chunks are kept and the process waits.
 const CHUNK: usize = 16 * 1024;
 
-/// Moves bytes both ways until the process has ended and everything it wrote is sent.
+/// Reads what nobody wants, so that a detached process does not end by SIGPIPE or by its terminal's hangup.
+fn discard(streams: Streams) {
+    let read = |output| async move {
+        let mut output: pipe::Receiver = output;
+        let _ = tokio::io::copy(&mut output, &mut tokio::io::sink()).await;
+    };
+    match streams {
+        Streams::Pipes { output, error, .. } => {
+            tokio::spawn(read(output));
+            tokio::spawn(read(error));
+        }
+        Streams::Terminal(master) => {
+            if let Ok(output) = pipe::Receiver::from_owned_fd_unchecked(master) {
+                tokio::spawn(read(output));
+            }
+        }
+    }
+}
+
+/// The frame of some output, or its bytes alone for a terminal.
+fn framed(stream: Option<u8>, data: &[u8]) -> Vec<u8> {
+    let mut bytes = stream.map_or_else(Vec::new, |stream| frame_header(stream, data.len()).to_vec());
+    bytes.extend_from_slice(data);
+    bytes
+}
+
+/// Sends what is in a pipe or a terminal of a process that has ended. One that it has left behind may go on writing: no more is
+/// read than a pipe holds.
+async fn send_rest(to: &mut (impl AsyncWrite + Unpin), from: &impl AsFd, stream: Option<u8>) {
+    let (mut buffer, mut left) = (vec![0; CHUNK], LARGEST_PIPE);
+    loop {
+        let mut fds = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
+        if left == 0 || !poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0) {
+            return;
+        }
+        match nix::unistd::read(from, &mut buffer) {
+            Ok(n @ 1..) if to.write_all(&framed(stream, &buffer[..n])).await.is_ok() => left = left.saturating_sub(n),
+            _ => return,
+        }
+    }
+}
+
+/// Moves bytes both ways until the process has ended, and sends what it wrote by then. Whoever it has left behind may hold its
+/// output open; as with Docker, they are not waited for.
 async fn pump<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S, streams: Streams, exec: &Arc<Exec>) {
     let (mut from_client, mut to_client) = tokio::io::split(stream);
+    let mut state = exec.state.subscribe();
+    let ended = async move {
+        let _ = state.wait_for(|state| state.exit_code.is_some()).await;
+    };
+    tokio::pin!(ended);
     match streams {
         Streams::Pipes { input, mut output, mut error } => {
             let feeding = tokio::spawn(async move {
@@ -199,24 +249,27 @@ async fn pump<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S, streams: St
                 }
             });
             let (mut out, mut err) = (vec![0; CHUNK], vec![0; CHUNK]);
-            let (mut out_open, mut err_open) = (true, true);
-            while out_open || err_open {
-                let (stream, length) = tokio::select! {
-                    n = output.read(&mut out), if out_open => (1u8, n.unwrap_or(0)),
-                    n = error.read(&mut err), if err_open => (2u8, n.unwrap_or(0)),
-                };
-                match (stream, length) {
-                    (1, 0) => out_open = false,
-                    (_, 0) => err_open = false,
-                    (stream, n) => {
-                        let data = if stream == 1 { &out[..n] } else { &err[..n] };
-                        let mut frame = frame_header(stream, n).to_vec();
-                        frame.extend_from_slice(data);
-                        if to_client.write_all(&frame).await.is_err() {
-                            break;
-                        }
+            let (mut out_open, mut err_open, mut reached) = (true, true, true);
+            while reached && (out_open || err_open) {
+                let bytes = tokio::select! {
+                    n = output.read(&mut out), if out_open => {
+                        let n = n.unwrap_or(0);
+                        out_open = n > 0;
+                        framed(Some(1), &out[..n])
                     }
-                }
+                    n = error.read(&mut err), if err_open => {
+                        let n = n.unwrap_or(0);
+                        err_open = n > 0;
+                        framed(Some(2), &err[..n])
+                    }
+                    () = &mut ended => {
+                        send_rest(&mut to_client, &output, Some(1)).await;
+                        send_rest(&mut to_client, &error, Some(2)).await;
+                        break;
+                    }
+                };
+                // A frame without content stands for an end.
+                reached = bytes.len() == FRAME_HEADER || to_client.write_all(&bytes).await.is_ok();
             }
             feeding.abort();
         }
@@ -228,10 +281,17 @@ async fn pump<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S, streams: St
                 let _ = tokio::io::copy(&mut from_client, &mut input).await;
             });
             let mut buffer = vec![0; CHUNK];
-            // EIO is a terminal's end of file: the last process that had it open is gone.
-            while let Ok(n @ 1..) = output.read(&mut buffer).await {
-                if to_client.write_all(&buffer[..n]).await.is_err() {
-                    break;
+            loop {
+                tokio::select! {
+                    // EIO is a terminal's end of file: the last process that had it open is gone.
+                    n = output.read(&mut buffer) => match n {
+                        Ok(n @ 1..) if to_client.write_all(&buffer[..n]).await.is_ok() => {}
+                        _ => break,
+                    },
+                    () = &mut ended => {
+                        send_rest(&mut to_client, &output, None).await;
+                        break;
+                    }
                 }
             }
             feeding.abort();
@@ -242,6 +302,11 @@ async fn pump<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S, streams: St
     let _ = tokio::time::timeout(std::time::Duration::from_secs(5), state.wait_for(|state| state.exit_code.is_some())).await;
     let _ = to_client.shutdown().await;
 }
+
+/// Bytes of a frame's header.
+const FRAME_HEADER: usize = 8;
+/// What a pipe holds at most (`fs.pipe-max-size`).
+const LARGEST_PIPE: usize = 1 << 20;
 
 /// Docker's header of a frame of a multiplexed stream: 1 is standard output, 2 standard error.
 pub fn frame_header(stream: u8, length: usize) -> [u8; 8] {

@@ -135,3 +135,24 @@ fn what_a_killed_client_leaves_is_removed() {
     // Its standard input has ended with the client.
     eventually("it is removed", 30, || stack.wharf(&["container", "ls", "-aq"]).ok().is_empty());
 }
+
+#[test]
+fn an_exec_ends_with_its_command_and_a_detached_one_lives() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", "services: {web: {image: 'busybox:local', command: sleep 1000, stop_signal: SIGKILL}}");
+    stack.wharf(&["up", "-d"]).ok();
+    // A child holds the output for longer than the test may take.
+    let begun = std::time::Instant::now();
+    let ran = stack.wharf(&["exec", "-T", "web", "sh", "-c", "seq 1 20000; echo err >&2; sleep 100 & exit 3"]);
+    assert_eq!((ran.code, ran.stdout == numbers(20_000), ran.stderr.as_str()), (3, true, "err\n"));
+    let mut terminal = crate::support::Terminal::start(
+        &mut stack.command(&["exec", "web", "sh", "-c", "trap '' HUP; sleep 100 & echo said; exit 4"]),
+        24,
+        80,
+    );
+    terminal.expect("said", 10);
+    assert_eq!(terminal.wait(10), Some(4));
+    assert!(begun.elapsed().as_secs() < 60);
+    stack.wharf(&["exec", "-d", "web", "sh", "-c", "sleep 0.3; seq 1 100000 && echo done >/done"]).ok();
+    eventually("its output does not end it", 20, || stack.wharf(&["exec", "-T", "web", "cat", "/done"]).stdout == "done\n");
+}
