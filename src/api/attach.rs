@@ -66,6 +66,10 @@ pub(super) async fn attach(
     let wanted = Wanted {
         options,
         from: match () {
+            // Clients attach before they start: then all of it is what comes from now on.
+            () if record.state.status() == Status::Created && query.get("after").is_none() && !query.flag("next") => {
+                From::Start { after: None }
+            }
             () if own
                 && (query.flag("all")
                     || query.get("since").is_some()
@@ -75,7 +79,7 @@ pub(super) async fn attach(
                 From::Log
             }
             () if own && query.flag("next") => From::Start { after: Some(record.state.started_at) },
-            () if query.flag("logs") || record.state.status() == Status::Created => From::Start { after: None },
+            () if query.flag("logs") => From::Start { after: None },
             () => From::Now,
         },
         selection: if own { logs::selection(query)? } else { Selection::default() },
@@ -179,7 +183,9 @@ impl Wanted {
         let asked = self.selection.clone();
         match self.from {
             From::Log => asked,
-            From::Start { .. } => Selection { since: container.record().state.output_since.map(|t| format!("{t:.9}")), ..asked },
+            From::Start { .. } => {
+                Selection { since: container.record().state.output_since.map(|t| format!("{t:.9}")), tail: None, ..asked }
+            }
             From::Now => Selection { tail: Some(0), ..asked },
         }
     }

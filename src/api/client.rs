@@ -38,8 +38,10 @@ type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
 pub struct Client {
     socket: PathBuf,
     /// Starts an engine with a data root and a run root.
-    starter: Option<(fn(&Path, &Path), PathBuf, PathBuf)>,
+    starter: Option<(Starter, PathBuf, PathBuf)>,
 }
+
+type Starter = fn(&Path, &Path);
 
 impl Client {
     pub fn new(socket: &Path) -> Self {
