@@ -18,12 +18,11 @@ fn missing() -> BTreeSet<String> {
             if find(&root, other).is_none() {
                 missing.insert(other.to_string());
             }
-        } else if let Some((command, option)) = line.split_once(" --") {
-            if let Some(command) = find(&root, command)
-                && let Err(why) = has(command, option)
-            {
-                missing.insert(why);
-            }
+        } else if let Some((command, option)) = line.split_once(" --")
+            && let Some(command) = find(&root, command)
+            && let Err(why) = has(command, option)
+        {
+            missing.insert(why);
         }
     }
     missing
