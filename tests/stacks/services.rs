@@ -110,7 +110,7 @@ fn namespaces_are_shared_as_they_are_asked_for() {
     stack.wharf(&["restart", "main", "sidecar"]).ok();
     assert_eq!(namespace("main", "ipc"), namespace("sidecar", "ipc"));
     stack.wharf(&["stop", "main"]).ok();
-    stack.wharf(&["restart", "sidecar"]).fails(128, &["shares the", "which is not running"]);
+    stack.wharf(&["restart", "sidecar"]).fails(1, &["shares the", "which is not running"]);
 }
 
 #[test]

@@ -109,10 +109,12 @@ fn links_lead_no_mount_to_the_kernels_files() {
     }
     stack.write(
         "compose.yaml",
-        "services: {app: {image: links, command: cat /proc/self/status, runtime: runc, volumes: ['./mounted:/to-proc']}}\nvolumes: {vol: {}}",
+        "services: {app: {image: links, command: cat /proc/self/status, runtime: runc, volumes: ['./mounted:/to-proc']}}",
     );
     stack.wharf(&["up", "-d"]).fails(1, &["/proc"]);
     stack.wharf(&["down", "-v"]).ok();
+    // No service uses it now, so it is not the project's to remove.
+    stack.wharf(&["volume", "rm", &format!("{}_vol", stack.project)]).ok();
     // A build's mounts, and those of an image's own volumes.
     stack.write("Dockerfile", "FROM links\nRUN --mount=type=cache,target=/to-proc cat /proc/self/status\n");
     stack.wharf(&["image", "build", "."]).fails(1, &refused);
@@ -121,7 +123,8 @@ fn links_lead_no_mount_to_the_kernels_files() {
         stack.wharf(&["image", "build", "-t", "volume", "."]).ok();
         stack.write("compose.yaml", "services: {app: {image: volume, command: sleep 1000}}");
         stack.wharf(&["up", "-d"]).fails(1, &refused);
-        assert_eq!(stack.wharf(&["volume", "ls", "-q"]).ok().lines().count(), 1, "the image's volume");
+        let volumes = stack.wharf(&["volume", "ls", "-q"]).ok().to_string();
+        assert_eq!(volumes.lines().count(), 1, "the image's volume: {volumes}");
         let volumes = std::fs::read_dir(stack.data_root().join("volumes")).expect("volumes").flatten();
         let held: Vec<_> = volumes.filter_map(|v| std::fs::read_dir(v.path().join("_data")).ok()).flatten().flatten().collect();
         assert!(held.is_empty(), "{link}: the kernel's files were copied: {held:?}");

@@ -233,7 +233,10 @@ impl Stack {
     }
 
     pub fn id(&self, service: &str) -> String {
-        self.container(service)["ID"].as_str().expect("id").to_string()
+        // A list shows its first twelve digits.
+        let short = self.container(service)["ID"].as_str().expect("id").to_string();
+        let known: serde_json::Value = serde_json::from_str(&self.wharf(&["container", "inspect", &short]).ok()).expect("JSON");
+        known[0]["Id"].as_str().expect("id").to_string()
     }
 
     /// The first process of a container, by the container's name.
