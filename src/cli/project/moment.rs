@@ -35,7 +35,8 @@ fn seconds(text: &str) -> Option<Timestamp> {
 fn date(text: &str) -> Option<Timestamp> {
     let (text, zone) = zone(text)?;
     let (day, time) = text.split_once('T').unwrap_or((text, ""));
-    let day: civil::Date = day.parse().ok()?;
+    // jiff would take a time after a blank as well, and drop it.
+    let day: civil::Date = day.parse().ok().filter(|_| day.len() == "2026-01-02".len())?;
     let time = match time.split(':').count() {
         _ if time.is_empty() => civil::Time::midnight(),
         1 => civil::Time::new(time.parse().ok()?, 0, 0, 0).ok()?,
