@@ -370,7 +370,7 @@ impl Following<'_> {
     }
 
     fn end_line(&mut self, source: &mut Source) {
-        if std::mem::take(&mut source.open) {
+        if std::mem::take(&mut source.open) && self.printer.unfinished.is_some() {
             self.printer.note("");
         }
     }
@@ -584,11 +584,13 @@ fn time(line: &[u8]) -> &[u8] {
 struct Printer {
     view: View,
     out: Vec<u8>,
+    /// The prefix of whose line has no end yet on the output.
+    unfinished: Option<String>,
 }
 
 impl Printer {
     fn new(view: View) -> Self {
-        Printer { view, out: Vec::with_capacity(1 << 17) }
+        Printer { view, out: Vec::with_capacity(1 << 17), unfinished: None }
     }
 
     fn line(&mut self, open: &mut bool, prefix: &str, stream: u8, line: &[u8]) {
@@ -596,12 +598,18 @@ impl Printer {
         if apart {
             let _ = self.flush();
         }
-        if !*open {
+        // A part of another container's line, a prompt for example, does not swallow this one.
+        if self.unfinished.as_deref().is_some_and(|other| other != prefix) {
+            self.out.push(b'\n');
+            self.unfinished = None;
+        }
+        if self.unfinished.is_none() {
             self.out.extend_from_slice(prefix.as_bytes());
         }
         let text = if self.view.timestamps && !*open { line } else { &line[(time(line).len() + 1).min(line.len())..] };
         self.out.extend_from_slice(text);
         *open = !line.ends_with(b"\n");
+        self.unfinished = open.then(|| prefix.to_string());
         if apart {
             let _ = crate::cli::output::stdout::Stderr.write_all(&self.out);
             self.out.clear();
@@ -610,6 +618,9 @@ impl Printer {
 
     /// A line of wharf's own among those of containers.
     fn note(&mut self, text: &str) {
+        if self.unfinished.take().is_some() && !text.is_empty() {
+            self.out.push(b'\n');
+        }
         self.out.extend_from_slice(text.as_bytes());
         self.out.push(b'\n');
     }
