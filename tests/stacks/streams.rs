@@ -156,3 +156,27 @@ fn an_exec_ends_with_its_command_and_a_detached_one_lives() {
     stack.wharf(&["exec", "-d", "web", "sh", "-c", "sleep 0.3; seq 1 100000 && echo done >/done"]).ok();
     eventually("its output does not end it", 20, || stack.wharf(&["exec", "-T", "web", "cat", "/done"]).stdout == "done\n");
 }
+
+/// A prompt has no end: what another container writes after it is a line of its own, with names before the lines and without.
+#[test]
+fn a_line_that_has_begun_swallows_no_line_of_another() {
+    let stack = Stack::new("nothing");
+    let script = "printf \"ask: \"; until [ -e /go ]; do sleep 0.02; done; echo end; sleep 1000";
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:\n  asks: {{image: 'busybox:local', tty: true, command: [sh, -c, '{script}'], stop_grace_period: 0s}}\n  \
+             tells: {{image: 'busybox:local', command: echo line}}\n"
+        ),
+    );
+    stack.wharf(&["up", "-d", "asks"]).ok();
+    eventually("it has asked", 10, || stack.wharf(&["logs", "--no-log-prefix"]).ok() == "ask: ");
+    stack.wharf(&["up", "-d", "tells"]).ok();
+    eventually("the line is one", 10, || stack.wharf(&["logs", "--no-log-prefix"]).ok() == "ask: \nline\n");
+    stack.wharf(&["exec", "-T", "asks", "touch", "/go"]).ok();
+    eventually("it goes on", 10, || stack.wharf(&["logs", "--no-log-prefix"]).ok() == "ask: \nline\nend\r\n");
+    let named = stack.wharf(&["logs", "--no-color"]).ok();
+    assert_eq!(named, "asks-1   | ask: \ntells-1  | line\nasks-1   | end\r\n");
+    let timed = stack.wharf(&["logs", "--no-log-prefix", "--timestamps"]).ok();
+    assert!(timed.lines().all(|line| line.starts_with("20") && line.contains("Z ")), "{timed}");
+}

@@ -134,7 +134,7 @@ pub async fn of_container(client: &Client, name: &str, how: &How) -> Outcome {
     loop {
         let (mut read, more) = read_more(source).await?;
         while let Some((stream, line)) = read.lines.pop_front() {
-            printer.line(&mut read.open, "", stream, &line);
+            printer.line(&read, stream, &line);
         }
         printer.flush()?;
         if matches!(read.then.take(), Some(Piece::Lost)) {
@@ -166,8 +166,6 @@ struct Source {
     lines: VecDeque<(u8, Bytes)>,
     /// What comes after those.
     then: Option<Piece>,
-    /// The printed line has not ended yet.
-    open: bool,
 }
 
 enum Feed {
@@ -338,11 +336,10 @@ impl Following<'_> {
 
     async fn show(&mut self, mut source: Source, more: bool) -> Outcome {
         while let Some((stream, line)) = source.lines.pop_front() {
-            self.printer.line(&mut source.open, &source.prefix, stream, &line);
+            self.printer.line(&source, stream, &line);
         }
         match source.then.take() {
             Some(Piece::Exited(exited)) if self.exits.is_some() => {
-                self.end_line(&mut source);
                 let restarting = if exited.restarting { " (restarting)" } else { "" };
                 self.printer.note(&format!("{} exited with code {}{restarting}", source.name, exited.code));
                 if let (Some(exits), false) = (&self.exits, exited.restarting) {
@@ -350,7 +347,7 @@ impl Following<'_> {
                 }
             }
             Some(Piece::Lost) => {
-                self.end_line(&mut source);
+                self.printer.end_line();
                 self.printer.flush()?;
                 eprintln!("{LOST}");
             }
@@ -367,12 +364,6 @@ impl Following<'_> {
             self.started(&source.id).await?;
         }
         Ok(())
-    }
-
-    fn end_line(&mut self, source: &mut Source) {
-        if std::mem::take(&mut source.open) && self.printer.unfinished.is_some() {
-            self.printer.note("");
-        }
     }
 
     async fn event(&mut self, event: &Value) -> Outcome {
@@ -499,7 +490,7 @@ async fn open_whole(client: &Client, container: &Listed, view: &View, prefix: St
 impl Source {
     fn new(container: &Listed, prefix: String, feed: Feed) -> Self {
         let (id, name) = (container.id.clone(), container.short_name());
-        Source { id, name, prefix, feed, lines: VecDeque::new(), then: None, open: false }
+        Source { id, name, prefix, feed, lines: VecDeque::new(), then: None }
     }
 }
 
@@ -559,7 +550,7 @@ async fn merge(sources: Vec<Source>, printer: &mut Printer) -> Result<(), Failur
                 break;
             }
             if let Some((stream, line)) = source.lines.pop_front() {
-                printer.line(&mut source.open, &source.prefix, stream, &line);
+                printer.line(source, stream, &line);
             }
         }
         printer.flush_if_full()?;
@@ -584,7 +575,7 @@ fn time(line: &[u8]) -> &[u8] {
 struct Printer {
     view: View,
     out: Vec<u8>,
-    /// The prefix of whose line has no end yet on the output.
+    /// The container whose line has no end yet on the output: a prompt, for example.
     unfinished: Option<String>,
 }
 
@@ -593,34 +584,40 @@ impl Printer {
         Printer { view, out: Vec::with_capacity(1 << 17), unfinished: None }
     }
 
-    fn line(&mut self, open: &mut bool, prefix: &str, stream: u8, line: &[u8]) {
+    /// Prints a line of a container, or a part of one. It does not go on in a line that another container has begun.
+    fn line(&mut self, source: &Source, stream: u8, line: &[u8]) {
         let apart = self.view.errors_apart && stream == 2;
         if apart {
             let _ = self.flush();
         }
-        // A part of another container's line, a prompt for example, does not swallow this one.
-        if self.unfinished.as_deref().is_some_and(|other| other != prefix) {
-            self.out.push(b'\n');
-            self.unfinished = None;
+        let goes_on = self.unfinished.as_ref() == Some(&source.id);
+        if !goes_on {
+            self.end_line();
+            self.out.extend_from_slice(source.prefix.as_bytes());
         }
-        if self.unfinished.is_none() {
-            self.out.extend_from_slice(prefix.as_bytes());
-        }
-        let text = if self.view.timestamps && !*open { line } else { &line[(time(line).len() + 1).min(line.len())..] };
+        let text = if self.view.timestamps && !goes_on { line } else { &line[(time(line).len() + 1).min(line.len())..] };
         self.out.extend_from_slice(text);
-        *open = !line.ends_with(b"\n");
-        self.unfinished = open.then(|| prefix.to_string());
+        match line.ends_with(b"\n") {
+            true => self.unfinished = None,
+            false if !goes_on => self.unfinished = Some(source.id.clone()),
+            false => {}
+        }
         if apart {
             let _ = crate::cli::output::stdout::Stderr.write_all(&self.out);
             self.out.clear();
         }
     }
 
-    /// A line of wharf's own among those of containers.
-    fn note(&mut self, text: &str) {
-        if self.unfinished.take().is_some() && !text.is_empty() {
+    /// Ends the line that a container has begun.
+    fn end_line(&mut self) {
+        if self.unfinished.take().is_some() {
             self.out.push(b'\n');
         }
+    }
+
+    /// A line of wharf's own among those of containers.
+    fn note(&mut self, text: &str) {
+        self.end_line();
         self.out.extend_from_slice(text.as_bytes());
         self.out.push(b'\n');
     }
