@@ -2,6 +2,8 @@
 
 use super::canonical::{Expanded, Refused, map_of};
 use super::node::{Map, Node, Value};
+use super::paths::cleaned;
+use std::path::Path;
 
 /// Turns one entry of `volumes:` into its long form. Sources stay relative; the paths stage resolves them.
 pub fn parse(node: &mut Node) -> Expanded {
@@ -102,22 +104,9 @@ fn long(node: &mut Node) -> Expanded {
     Ok(Vec::new())
 }
 
-/// A path without doubled or trailing slashes, `.` and `..`.
+/// An absolute path without doubled or trailing slashes, `.` and `..`; another is left to the check.
 fn clean(path: &str) -> String {
-    if !path.starts_with('/') {
-        return path.to_string();
-    }
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
+    if path.starts_with('/') { cleaned(Path::new(path)).to_string_lossy().into_owned() } else { path.to_string() }
 }
 
 #[cfg(test)]
