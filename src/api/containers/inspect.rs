@@ -5,7 +5,7 @@ use super::list::UNKNOWN;
 use crate::api::reply::{self, Query, Reply};
 use crate::api::types::{
     BindOptions, CommandLine, ContainerCreate, DeviceMapping, Empty, HealthConfig, HostConfig, ImageOptions, LogConfig, Mount,
-    PortBinding, RestartPolicyConfig, ThrottleDevice, UlimitConfig, VolumeOptions, WeightDevice,
+    PortBinding, RestartPolicyConfig, ThrottleDevice, UlimitConfig, VolumeOptions, WeightDevice, signed,
 };
 use crate::engine::record::{ContainerRecord, ContainerSpec, HealthSpec, MountKind, MountSpec, RestartPolicy, Sharing, Status};
 use crate::engine::recovery::Kind;
@@ -97,13 +97,12 @@ fn without(value: &impl serde::Serialize, fields: &[&str]) -> Result<Value, Engi
 }
 
 fn health_config(check: &HealthSpec) -> HealthConfig {
-    let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     HealthConfig {
         test: check.test.clone(),
-        interval: signed(check.interval),
-        timeout: signed(check.timeout),
-        start_period: signed(check.start_period),
-        start_interval: signed(check.start_interval),
+        interval: signed(Some(check.interval)),
+        timeout: signed(Some(check.timeout)),
+        start_period: signed(Some(check.start_period)),
+        start_interval: signed(Some(check.start_interval)),
         retries: i64::from(check.retries),
     }
 }
@@ -299,7 +298,6 @@ fn log_config(spec: &ContainerSpec) -> LogConfig {
 
 fn limits(spec: &ContainerSpec) -> HostConfig {
     let resources = &spec.resources;
-    let signed = |n: Option<u64>| i64::try_from(n.unwrap_or(0)).unwrap_or(i64::MAX);
     let throttles =
         |list: &[(String, u64)]| list.iter().map(|(path, rate)| ThrottleDevice { path: path.clone(), rate: *rate }).collect();
     let blkio = &resources.blkio;

@@ -40,6 +40,11 @@ pub type Set = IndexMap<String, Option<Empty>>;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Empty {}
 
+/// Docker has signed numbers, and 0 for none; what does not fit is as good as the largest.
+pub fn signed(number: Option<u64>) -> i64 {
+    i64::try_from(number.unwrap_or(0)).unwrap_or(i64::MAX)
+}
+
 fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }

@@ -1,7 +1,7 @@
 //! The limits of a container, as options of `docker run`.
 
 use super::new::wrong;
-use crate::api::types::{HostConfig, ThrottleDevice, UlimitConfig, WeightDevice};
+use crate::api::types::{HostConfig, ThrottleDevice, UlimitConfig, WeightDevice, signed};
 use crate::cli::Failure;
 use crate::cli::objects::network::pairs;
 use crate::cli::project::build;
@@ -108,11 +108,6 @@ fn throttles(option: &str, list: &[String]) -> Result<Vec<ThrottleDevice>, Failu
 fn ulimit(text: &str) -> Result<UlimitConfig, Failure> {
     let (name, soft, hard) = build::ulimit(text)?;
     Ok(UlimitConfig { name, soft, hard })
-}
-
-/// Docker has signed numbers; what does not fit is as good as the largest.
-pub fn signed(number: Option<u64>) -> i64 {
-    i64::try_from(number.unwrap_or(0)).unwrap_or(i64::MAX)
 }
 
 impl Limits {

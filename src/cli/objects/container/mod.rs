@@ -8,7 +8,7 @@ use super::network;
 use super::network::{confirmed, delete_each, inspect};
 use crate::api::client::{Client, ClientError};
 use crate::api::reply::escape;
-use crate::api::types::HostConfig;
+use crate::api::types::{HostConfig, signed};
 use crate::cli::output::bytes;
 use crate::cli::output::format::{Column, Format, Listing};
 use crate::cli::project::ps::Listed;
@@ -424,11 +424,11 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
                 memory: bytes(&memory)?,
                 memory_swap: bytes(&memory_swap)?,
                 memory_reservation: bytes(&memory_reservation)?,
-                cpu_period: limits::signed(cpu_period),
+                cpu_period: signed(cpu_period),
                 cpu_quota: cpu_quota.unwrap_or(0),
                 blkio_weight: blkio_weight.unwrap_or(0),
                 nano_cpus: cpus.map_or(0, |cpus| (cpus * 1e9) as i64),
-                cpu_shares: limits::signed(cpu_shares),
+                cpu_shares: signed(cpu_shares),
                 cpuset_cpus: cpuset_cpus.unwrap_or_default(),
                 cpuset_mems: cpuset_mems.unwrap_or_default(),
                 pids_limit,
