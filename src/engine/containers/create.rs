@@ -5,7 +5,7 @@ use crate::engine::error::EngineError;
 use crate::engine::networks::DEFAULT_NETWORK;
 use crate::engine::record::{
     ContainerRecord, ContainerSpec, EndpointSpec, FileSpec, HealthSpec, ImageConfig, MountKind, MountSpec, NetworkMode,
-    Replacement, State, clean_target,
+    Replacement, clean_target,
 };
 use crate::engine::recovery::Kind;
 use crate::engine::state::directories::{Draft, manifest_of, write_manifest};
@@ -83,24 +83,11 @@ impl Engine {
         }
         let id = new_id().map_err(EngineError::io("making an id"))?;
         let record = ContainerRecord {
-            id,
-            name: name.into(),
-            created_at: jiff::Timestamp::now(),
-            image: image.facts(),
             image_id: image.id.to_string(),
-            layers: image.layers,
-            spec,
             endpoints: inherit_from.map(|old| old.endpoints.clone()).unwrap_or_default(),
-            interfaces: indexmap::IndexMap::new(),
-            bound_ports: Vec::new(),
-            control_group: None,
-            state: State::default(),
-            stopped_by_user: false,
-            restart_count: 0,
-            prepared: false,
-            restart_begun: false,
-            start_owed: false,
             replaces,
+            image: image.facts(),
+            ..ContainerRecord::new(id, name.into(), spec, image.layers)
         };
         let container = self.containers.keep(record, reserved, || format!("making the container {name}"))?;
         self.containers.emit(&container, "create", &[]);

@@ -2,9 +2,7 @@
 
 use crate::engine::error::EngineError;
 use crate::engine::networks::NewNetwork;
-use crate::engine::record::{
-    ContainerRecord, ContainerSpec, EndpointSpec, ImageConfig, MountKind, MountSpec, NetworkMode, State,
-};
+use crate::engine::record::{ContainerRecord, ContainerSpec, EndpointSpec, MountKind, MountSpec, NetworkMode};
 use crate::engine::{Container, Engine, locked};
 use crate::image::build::mounts::Mounted;
 use crate::image::build::{Host, Later, Ran, Report, Request, Run, files::Contents, solve};
@@ -239,26 +237,8 @@ impl Engine {
     /// The container of a step: on layers that need not be an image's.
     fn create_step(self: &Arc<Self>, spec: ContainerSpec, layers: Vec<ChainId>) -> Result<Arc<Container>, EngineError> {
         let id = new_build_id().map_err(EngineError::io("making an id"))?;
-        let record = ContainerRecord {
-            name: format!("wharf-build-{}", &id[..12]),
-            id,
-            created_at: jiff::Timestamp::now(),
-            image: ImageConfig::default(),
-            image_id: String::new(),
-            layers,
-            spec,
-            endpoints: indexmap::IndexMap::new(),
-            interfaces: indexmap::IndexMap::new(),
-            bound_ports: Vec::new(),
-            control_group: None,
-            state: State::default(),
-            stopped_by_user: false,
-            restart_count: 0,
-            prepared: false,
-            restart_begun: false,
-            start_owed: false,
-            replaces: None,
-        };
+        let name = format!("wharf-build-{}", &id[..12]);
+        let record = ContainerRecord::new(id, name, spec, layers);
         let name = self.containers.reserve(&record.name)?;
         self.containers.keep(record, name, || "making the container of a step".into())
     }

@@ -88,6 +88,30 @@ pub struct Replacement {
 }
 
 impl ContainerRecord {
+    /// A container that nothing has happened to yet, made now and of no image.
+    pub fn new(id: String, name: String, spec: ContainerSpec, layers: Vec<ChainId>) -> Self {
+        ContainerRecord {
+            id,
+            name,
+            created_at: Timestamp::now(),
+            image_id: String::new(),
+            image: ImageConfig::default(),
+            layers,
+            spec,
+            endpoints: IndexMap::new(),
+            interfaces: IndexMap::new(),
+            control_group: None,
+            bound_ports: Vec::new(),
+            state: State::default(),
+            stopped_by_user: false,
+            restart_count: 0,
+            prepared: false,
+            restart_begun: false,
+            start_owed: false,
+            replaces: None,
+        }
+    }
+
     /// Its control group: [`crate::runtime::cgroup::Hierarchy::directories`] tells where that is.
     pub fn group(&self) -> String {
         match (&self.control_group, &self.spec.cgroup_parent) {
