@@ -77,12 +77,12 @@ impl Engine {
                     }
                 }
                 let record = container.record();
-                match record.state.status() {
-                    status if status.is_alive() => self.adopt_ended(container, &record).await,
-                    // The last engine was killed before it had noted that the container runs.
-                    Status::Created if has_ended => self.adopt_ended(container, &record).await,
-                    _ if record.spec.auto_remove => self.clone().remove_ended(container.clone()),
-                    _ => {}
+                let status = record.state.status();
+                // The last engine may have been killed before it had noted that the container runs.
+                if status.is_alive() || (status == Status::Created && has_ended) {
+                    self.adopt_ended(container, &record).await;
+                } else if record.spec.auto_remove {
+                    self.clone().remove_ended(container.clone());
                 }
                 container.dismiss_parting();
                 return;
