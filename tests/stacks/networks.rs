@@ -633,3 +633,26 @@ fn a_container_reaches_its_own_published_port() {
     host.wharf(&stack, &["down"]);
     stack.wharf(&["engine", "stop"]).ok();
 }
+
+/// With its manifest a network would be found again: one that cannot be removed whole stays whole, and says so.
+#[test]
+fn a_network_that_cannot_be_removed_stays() {
+    let stack = Stack::bare("none");
+    stack.wharf(&["network", "create", "n"]).ok();
+    let known: serde_json::Value = serde_json::from_str(&stack.wharf(&["network", "inspect", "n"]).ok()).expect("JSON");
+    let id = known[0]["Id"].as_str().expect("an id");
+    let manifest = stack.data_root().join("networks").join(format!("{}.json", id));
+    let bridge = std::path::Path::new("/sys/class/net").join(format!("br-{}", &id[..12]));
+    assert!(bridge.exists());
+    std::fs::remove_file(&manifest).expect("the manifest");
+    std::fs::create_dir(&manifest).expect("what is no file");
+    for _ in 0..2 {
+        stack.wharf(&["network", "rm", "n"]).fails(1, &["manifest"]);
+        assert!(bridge.exists(), "it has its bridge again");
+        assert!(stack.wharf(&["network", "ls", "-q", "--no-trunc"]).ok().contains(id));
+    }
+    std::fs::remove_dir(&manifest).expect("the directory");
+    stack.wharf(&["network", "rm", "n"]).ok();
+    assert!(!bridge.exists());
+    stack.wharf(&["network", "rm", "n"]).fails(1, &["n"]);
+}
