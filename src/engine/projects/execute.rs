@@ -61,9 +61,7 @@ impl Execution<'_> {
         let (context, operation) = (self.context.clone(), self.plan.graph[node].operation.clone());
         // A task of its own, so that steps run on every processor.
         let task = tokio::spawn(async move { perform(&context, &operation).await });
-        self.running.push(Box::pin(async move {
-            (node, task.await.unwrap_or_else(|e| Err(EngineError::Invalid(format!("a step of the plan panicked: {e}")))))
-        }));
+        self.running.push(Box::pin(async move { (node, task.await.unwrap_or_else(|panicked| Err(panicked.into()))) }));
     }
 
     /// Whether it starts a container whose predecessor ran and is gone.
