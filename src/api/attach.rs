@@ -152,7 +152,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
         let Some(mut input) = input else { return };
         let _ = tokio::io::copy(&mut from_client, &mut input).await;
         drop(input);
-        if fed.record().spec.stdin_once {
+        if fed.with_record(|record| record.spec.stdin_once) {
             fed.close_input();
         }
     });

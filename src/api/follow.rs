@@ -198,7 +198,7 @@ impl Following {
 
     /// When the last run that has ended did so.
     fn finished(&self) -> Option<Timestamp> {
-        self.container.record().state.finished_at
+        self.container.with_record(|record| record.state.finished_at)
     }
 
     fn ending(&self) -> (bool, Option<Timestamp>, Exited) {

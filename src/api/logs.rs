@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// so can be told where one piece ends and the next begins with its time.
 pub async fn of_container(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
     let container = engine.containers.find(id)?;
-    let raw = container.record().spec.tty && !query.flag("multiplexed");
+    let raw = container.with_record(|record| record.spec.tty) && !query.flag("multiplexed");
     let options = Options {
         follow: query.flag("follow"),
         timestamps: query.flag("timestamps"),

@@ -213,7 +213,13 @@ fn mac(container: &ContainerRecord, network: &NetworkRecord, addresses: &Address
 fn volume_allowed(engine: &Engine, volume: &VolumeRecord, filters: &Filters) -> Result<bool, EngineError> {
     let any =
         |key: &str, has: &dyn Fn(&String) -> bool| filters.get(key).is_none_or(|list| list.is_empty() || list.iter().any(has));
-    let used = || engine.containers.all().iter().any(|c| c.record().spec.mounts.iter().any(|mount| mount.source == volume.name));
+    let used = || {
+        engine
+            .containers
+            .all()
+            .iter()
+            .any(|c| c.with_record(|record| record.spec.mounts.iter().any(|mount| mount.source == volume.name)))
+    };
     let dangling = reply::boolean(filters, "dangling")?;
     Ok(labelled(&volume.labels, filters)
         && Patterns::of(filters, "name").allow(&[volume.name.as_str()])

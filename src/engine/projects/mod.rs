@@ -152,7 +152,7 @@ impl Engine {
         let observed = self.observe(&project.name, images.into_iter())?;
         let plan = plan::up(&project, &observed, &options)?;
         let Some(turn) = turn else {
-            plan.lines().into_iter().for_each(|line| drop(progress.send(Progress::Plan(line))));
+            show(&plan, &progress);
             warn(&plan, &progress);
             return Ok(());
         };
@@ -241,7 +241,7 @@ impl Engine {
             let _ = progress.send(Progress::Warning(format!("No resource found to remove for project \"{name}\".")));
         }
         let Some(turn) = turn else {
-            plan.lines().into_iter().for_each(|line| drop(progress.send(Progress::Plan(line))));
+            show(&plan, &progress);
             return Ok(());
         };
         let project = Project { name: name.into(), ..Project::default() };
@@ -272,7 +272,7 @@ impl Engine {
         let observed = self.observe(name, std::iter::empty())?;
         let plan = plan::lifecycle(command, &observed, outline.as_ref(), &options)?;
         if options.plan_only {
-            plan.lines().into_iter().for_each(|line| drop(progress.send(Progress::Plan(line))));
+            show(&plan, &progress);
             return Ok(());
         }
         if plan.is_empty() {
@@ -296,6 +296,13 @@ impl Engine {
         // A plan's graph, its records and its progress are gone by now.
         let _trimmed = tokio::task::spawn_blocking(crate::runtime::sys::trim_memory).await;
         synced
+    }
+}
+
+/// Tells what would be done.
+fn show(plan: &Plan, progress: &ProgressSender) {
+    for line in plan.lines() {
+        let _ = progress.send(Progress::Plan(line));
     }
 }
 

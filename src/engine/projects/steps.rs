@@ -19,8 +19,8 @@ impl Context {
     /// The log of what is started is kept from its first line on for the client that shows it.
     fn expect_follower(&self, container: &Container) {
         let Some(follower) = &self.follower else { return };
-        let service = container.record().spec.labels.get(convert::LABEL_SERVICE).cloned().unwrap_or_default();
-        if follower.services.is_empty() || follower.services.contains(&service) {
+        let is_shown = |service: &String| container.has_label(convert::LABEL_SERVICE, service);
+        if follower.services.is_empty() || follower.services.iter().any(is_shown) {
             container.expect_follower(follower.reader);
         }
     }
