@@ -184,11 +184,19 @@ pub fn path(loaded: &Loaded, action: &str) -> String {
 /// # Errors
 /// When a step has failed, with exit code 1.
 pub async fn follow(client: &Client, path: &str, body: &impl serde::Serialize, quiet: bool) -> Outcome {
+    progress(client, path, body, quiet).await.map(drop)
+}
+
+/// As [`follow`]; gives the volumes that the engine asks about before it does anything.
+async fn progress(client: &Client, path: &str, body: &impl serde::Serialize, quiet: bool) -> Result<Vec<String>, Failure> {
     let mut lines = client.post_lines(path, body).await?;
     let mut steps = Steps::new(quiet);
     while let Some(progress) = lines.next::<Progress>().await? {
+        if let Progress::ChangedVolumes(names) = progress {
+            return Ok(names);
+        }
         if let Some(ok) = steps.show(&progress) {
-            return if ok { Ok(()) } else { Err(Failure::Code(1)) };
+            return if ok { Ok(Vec::new()) } else { Err(Failure::Code(1)) };
         }
     }
     Err(Failure::Message("the engine left before it was done; run the command again".into()))
@@ -202,27 +210,21 @@ async fn bring_up(client: &Client, path: &str, mut request: UpRequest) -> Outcom
     if request.options.changed_volumes == ChangedVolumes::Keep && std::io::stdin().is_terminal() {
         request.options.changed_volumes = ChangedVolumes::Ask;
     }
-    let mut lines = client.post_lines(path, &request).await?;
-    let mut steps = Steps::new(false);
-    while let Some(progress) = lines.next::<Progress>().await? {
-        if let Progress::ChangedVolumes(names) = &progress {
-            let mut agreed = Vec::new();
-            for name in names {
-                let question = format!(
-                    "Volume \"{name}\" exists but doesn't match configuration in compose file. Recreate (data will be lost)? [yN] "
-                );
-                if crate::cli::objects::network::answered_yes(&question)? {
-                    agreed.push(name.clone());
-                }
-            }
-            request.options.changed_volumes = ChangedVolumes::Recreate(agreed);
-            return follow(client, path, &request, false).await;
-        }
-        if let Some(ok) = steps.show(&progress) {
-            return if ok { Ok(()) } else { Err(Failure::Code(1)) };
+    let changed = progress(client, path, &request, false).await?;
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let mut agreed = Vec::new();
+    for name in changed {
+        let question = format!(
+            "Volume \"{name}\" exists but doesn't match configuration in compose file. Recreate (data will be lost)? [yN] "
+        );
+        if crate::cli::objects::network::answered_yes(&question)? {
+            agreed.push(name);
         }
     }
-    Err(Failure::Message("the engine left before it was done; run the command again".into()))
+    request.options.changed_volumes = ChangedVolumes::Recreate(agreed);
+    follow(client, path, &request, false).await
 }
 
 /// Whether a variable of the environment says yes.
