@@ -66,7 +66,8 @@ struct State {
     netlink: Netlink,
     walls: Vec<Wall>,
     forwards: Vec<Forward>,
-    /// Those of the set of that name, one for each target.
+    /// Those of the set of that name, one for each target. They outlive the last network: the kernel may still know their flows
+    /// when the next one has its addresses.
     withdrawn: Vec<Forward>,
     senders: Vec<Sender>,
     written: bool,
@@ -112,21 +113,19 @@ impl Firewall {
         }
         let mut change = Transaction::new(Family::Ip, &self.table);
         for family in BOTH {
-            let concerns = |walls: &[Wall]| walls.iter().any(|wall| wall.subnet(family).is_some());
             change.turn_to(family);
-            if concerns(&walls) {
+            if has_table(&walls, family) {
                 compose(&mut change, family, &walls);
                 let of_family = |forward: &&Forward| forward.family() == family;
                 state.forwards.iter().filter(of_family).for_each(|forward| add(&mut change, forward));
                 for forward in state.withdrawn.iter().filter(of_family) {
                     change.add_element(WITHDRAWN, &forward.target(), None);
                 }
-            } else if concerns(&state.walls) || !state.written {
+            } else if has_table(&state.walls, family) || !state.written {
                 change.delete_table();
             }
         }
         change.apply(&state.netlink)?;
-        state.withdrawn.retain(|forward| walls.iter().any(|wall| wall.subnet(forward.family()).is_some()));
         others::let_through(&state.netlink, &self.table, &walls, Anew::Yes)?;
         if state.guarded == walls.is_empty() && !state.unguardable {
             self.guard(&mut state, !walls.is_empty());
@@ -233,15 +232,12 @@ impl Firewall {
         let (over, kept): (Vec<_>, _) =
             std::mem::take(&mut state.withdrawn).into_iter().partition(|f| targets.contains(&f.target()));
         state.withdrawn = kept;
-        if over.is_empty() {
-            return Ok(());
-        }
         let mut change = Transaction::new(Family::Ip, &self.table);
-        for forward in &over {
+        for forward in over.iter().filter(|forward| has_table(&state.walls, forward.family())) {
             change.turn_to(forward.family());
             change.delete_element(WITHDRAWN, &forward.target());
         }
-        change.apply(&state.netlink)
+        if change.is_empty() { Ok(()) } else { change.apply(&state.netlink) }
     }
 
     /// Deletes the tables, at the engine's end.
@@ -257,6 +253,11 @@ impl Firewall {
         state.walls.clear();
         state.withdrawn.clear();
     }
+}
+
+/// A family has a table as long as a network is of it.
+fn has_table(walls: &[Wall], family: Family) -> bool {
+    walls.iter().any(|wall| wall.subnet(family).is_some())
 }
 
 impl Forward {
