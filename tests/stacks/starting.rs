@@ -119,6 +119,22 @@ fn the_child_of_the_init_has_the_terminal() {
     assert_eq!(stack.container("web")["ExitCode"], 9);
 }
 
+/// The client's size of a terminal comes with the container: what runs first, such as an editor, reads it at once.
+#[test]
+fn a_terminal_has_its_size_from_the_first_instruction() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", "services: {web: {image: 'busybox:local', command: [stty, size]}}");
+    for runtime in ["wharf", "runc"] {
+        let run = ["container", "run", "--rm", "-t", "--runtime", runtime, "busybox:local", "stty", "size"];
+        let mut terminal = crate::support::Terminal::start(&mut stack.command(&run), 23, 71);
+        terminal.expect("23 71", 10);
+        assert_eq!(terminal.wait(10), Some(0), "{runtime}");
+    }
+    let mut terminal = crate::support::Terminal::start(&mut stack.command(&["run", "--rm", "web"]), 29, 73);
+    terminal.expect("29 73", 10);
+    assert_eq!(terminal.wait(10), Some(0));
+}
+
 /// nix has no value for real-time signals: whoever waits for a process or for a signal by it fails on one.
 #[test]
 fn real_time_signals_are_signals() {

@@ -249,6 +249,7 @@ fn host_config(record: &ContainerRecord) -> Result<Value, EngineError> {
         annotations: spec.annotations.clone(),
         shm_size: i64::try_from(spec.shm_size.unwrap_or(64 << 20)).unwrap_or(i64::MAX),
         oom_score_adj: i64::from(spec.oom_score_adj),
+        console_size: Some(spec.console_size.unwrap_or_default()),
         ..limits(spec)
     };
     let mut value = serde_json::to_value(&config).map_err(|e| EngineError::Invalid(e.to_string()))?;
@@ -273,7 +274,6 @@ fn host_config(record: &ContainerRecord) -> Result<Value, EngineError> {
                 map.insert(field.into(), Value::Null);
             }
         }
-        map.insert("ConsoleSize".into(), json!([0, 0]));
         // Absent where nothing was asked for: an empty list would unmask the paths of who makes another one of it.
         for field in ["MaskedPaths", "ReadonlyPaths", "Mounts", "Tmpfs", "Sysctls", "StorageOpt", "Annotations"] {
             let empty = |v: &Value| {

@@ -115,6 +115,7 @@ impl TryFrom<ContainerCreate> for ContainerSpec {
             domainname: text(&create.domainname),
             labels: create.labels,
             tty: create.tty,
+            console_size: host.console_size.filter(|size| *size != (0, 0)),
             stdin_open: create.open_stdin,
             stdin_once: create.stdin_once,
             stop_signal: text(&create.stop_signal),

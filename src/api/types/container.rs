@@ -66,6 +66,8 @@ wire! {
         pub client_removes: bool,
         pub links: Vec<String>,
         pub init: Option<bool>,
+        /// Rows and columns of the client's terminal; the container's begins with them.
+        pub console_size: Option<(u16, u16)>,
         pub runtime: String,
         pub privileged: bool,
         pub readonly_rootfs: bool,

@@ -136,6 +136,7 @@ pub async fn run(global: &Global, mut command: Run) -> Outcome {
         use_aliases: command.use_aliases,
         stdin: stdin || tty,
         labels: command.label.iter().map(pair).collect(),
+        console_size: if tty { terminal::size() } else { None },
         auto_remove: command.rm && command.detach,
         client_removes: command.rm && !command.detach,
     };

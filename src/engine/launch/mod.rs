@@ -101,7 +101,7 @@ impl Engine {
             env,
             cwd,
             terminal: spec.tty,
-            console_size: None,
+            console_size: spec.console_size,
             hostname: (!spec.uts_host).then_some(hostname),
             domainname: spec.domainname.clone(),
             capabilities,

@@ -235,6 +235,7 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
         restart_delay: nanos(policy.and_then(|p| p.delay.as_ref())),
         restart_window: nanos(policy.and_then(|p| p.window.as_ref())),
         stdin_once: false,
+        console_size: None,
         auto_remove: false,
         client_removes: false,
     })

@@ -70,6 +70,9 @@ pub struct RunRequest {
     /// Its standard input stays open until the client that attaches to it leaves.
     pub stdin: bool,
     pub labels: IndexMap<String, String>,
+    /// Rows and columns of the client's terminal.
+    #[serde(default)]
+    pub console_size: Option<(u16, u16)>,
     /// The engine removes it when it has ended.
     pub auto_remove: bool,
     /// The client does.
@@ -196,7 +199,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::up`].
     pub async fn run(self: &Arc<Self>, request: RunRequest, progress: ProgressSender) -> Result<(), EngineError> {
-        let RunRequest { mut up, service, name, use_aliases, stdin, labels, auto_remove, client_removes } = request;
+        let RunRequest { mut up, service, name, use_aliases, stdin, labels, console_size, auto_remove, client_removes } = request;
         let images: HashSet<String> = up.project.services.values().flat_map(|s| s.images()).map(str::to_string).collect();
         up.options.inactive = up.inactive;
         let turn = self.projects.take(&up.project.name, Change::Run, &progress).await?;
@@ -217,6 +220,7 @@ impl Engine {
         }
         (spec.stdin_open, spec.stdin_once) = (stdin, stdin);
         (spec.auto_remove, spec.client_removes) = (auto_remove, client_removes);
+        spec.console_size = console_size;
         let container = self.create(&name, spec)?;
         self.sync_and_trim().await?;
         let _ = context.progress.send(Progress::Created(container.id.clone()));

@@ -23,6 +23,9 @@ pub struct ContainerSpec {
     pub domainname: Option<String>,
     pub labels: IndexMap<String, String>,
     pub tty: bool,
+    /// Rows and columns that its terminal has from the start. Default: none, 0 by 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub console_size: Option<(u16, u16)>,
     pub stdin_open: bool,
     pub stop_signal: Option<String>,
     /// Seconds between the stop signal and SIGKILL.

@@ -9,7 +9,7 @@ use crate::api::types::{
 };
 use crate::cli::objects::images;
 use crate::cli::objects::network::pairs;
-use crate::cli::output::Steps;
+use crate::cli::output::{Steps, terminal};
 use crate::cli::project::attach;
 use crate::cli::{Failure, Outcome};
 use crate::compose::model::ServiceVolume;
@@ -471,6 +471,7 @@ impl New {
             cgroup_parent: some(&self.cgroup_parent),
             annotations: pairs(&self.annotation),
             log_config: LogConfig { kind: some(&self.log_driver), config: pairs(&self.log_opt) },
+            console_size: if self.tty { terminal::size() } else { None },
             auto_remove: matches!(removal, Removal::Engine),
             client_removes: matches!(removal, Removal::Client),
             ..self.limits.host_config()?
