@@ -6,7 +6,7 @@ use super::recovery::Kind;
 use super::{Config, Events, StateStore, locked};
 use crate::engine::containers::registry::{Containers, Reservations, Uses};
 use crate::engine::state::directories::{Draft, Removal, manifest_of, write_manifest};
-use crate::image::turns::Turns;
+use crate::image::keyed_mutex::KeyedMutex;
 use crate::runtime::quota;
 use crate::units;
 use indexmap::IndexMap;
@@ -34,7 +34,7 @@ pub struct Volumes {
     /// Those that a container which is being made is about to have.
     pub(super) uses: Uses,
     /// Held by whoever mounts a volume that is a file system of its own.
-    pub(super) mounting: Turns,
+    pub(super) mounting: KeyedMutex,
 }
 
 impl Volumes {
@@ -47,7 +47,7 @@ impl Volumes {
             names: Reservations::default(),
             records: Mutex::default(),
             uses: Uses::default(),
-            mounting: Turns::default(),
+            mounting: KeyedMutex::default(),
         }
     }
 

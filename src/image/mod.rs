@@ -13,13 +13,13 @@ mod drafts;
 pub mod entries;
 mod frames;
 pub mod hosts;
+pub mod keyed_mutex;
 pub mod manifest;
 pub mod prune;
 pub mod push;
 pub mod reference;
 pub mod registry;
 pub mod store;
-pub mod turns;
 pub mod unpack;
 
 pub use digest::{ChainId, DiffId, Digest};

@@ -10,7 +10,7 @@ use serde_json::Value;
 #[derive(clap::Args, Debug)]
 pub struct Attach {
     #[command(flatten)]
-    how: How,
+    how: AttachOptions,
     /// Which container of a service, where it has several.
     #[arg(long, value_name = "N")]
     index: Option<u32>,
@@ -19,7 +19,7 @@ pub struct Attach {
 
 /// What `attach` to a service and to a container have in common.
 #[derive(clap::Args, Debug)]
-pub struct How {
+pub struct AttachOptions {
     /// Keys that leave the container running, typed at a terminal.
     #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
     detach_keys: String,
@@ -43,7 +43,7 @@ pub async fn run(global: &Global, command: Attach) -> Outcome {
 ///
 /// # Errors
 /// When it does not run, or its exit code.
-pub async fn to_container(client: &Client, id: &str, how: &How) -> Outcome {
+pub async fn to_container(client: &Client, id: &str, how: &AttachOptions) -> Outcome {
     let keys = terminal::detach_keys(&how.detach_keys)?;
     stay(client, open(client, id, Which::output(!how.no_stdin), Begin::Now).await?, how.sig_proxy, keys)
         .await?
@@ -104,7 +104,7 @@ impl Which {
     }
 }
 
-/// How a container that has just been made is run.
+/// AttachOptions a container that has just been made is run.
 #[derive(Clone, Debug)]
 pub struct Stay {
     /// Print its id and leave it running.

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 #[derive(clap::Args, Debug)]
 pub struct Cp {
     #[command(flatten)]
-    how: How,
+    how: CopyOptions,
     /// Containers of `run` as well.
     #[arg(long)]
     all: bool,
@@ -30,7 +30,7 @@ pub struct Cp {
 
 /// What `cp` of a service and of a container have in common.
 #[derive(clap::Args, Debug, Clone, Copy)]
-pub struct How {
+pub struct CopyOptions {
     /// Keep owners: into a container, the files are its user's.
     #[arg(short, long)]
     archive: bool,
@@ -74,7 +74,7 @@ pub fn place(text: &str) -> Option<(&str, &str)> {
 ///
 /// # Errors
 /// When the source is not there, or the destination cannot be written.
-pub async fn copy(client: &Client, id: &str, source: &str, destination: &str, how: How) -> Outcome {
+pub async fn copy(client: &Client, id: &str, source: &str, destination: &str, how: CopyOptions) -> Outcome {
     match (place(source), place(destination)) {
         (Some((_, path)), _) => out_of(client, id, path, destination, how).await,
         (_, Some((_, path))) => into(client, id, source, path, how).await,
@@ -114,7 +114,7 @@ fn absolute(path: &str) -> String {
     if path.starts_with('/') { path.to_string() } else { format!("/{path}") }
 }
 
-async fn out_of(client: &Client, id: &str, path: &str, destination: &str, how: How) -> Outcome {
+async fn out_of(client: &Client, id: &str, path: &str, destination: &str, how: CopyOptions) -> Outcome {
     let mut path = absolute(path);
     if how.follow_link {
         path = followed(client, id, &path).await?;
@@ -245,7 +245,7 @@ fn rename_entries(reader: impl Read, writer: impl Write, name: &Path, content: b
     io::copy(&mut rest, &mut io::sink()).map(drop)
 }
 
-async fn into(client: &Client, id: &str, source: &str, path: &str, how: How) -> Outcome {
+async fn into(client: &Client, id: &str, source: &str, path: &str, how: CopyOptions) -> Outcome {
     let mut path = absolute(path);
     let mut found = stat(client, id, &path).await?;
     if let Some(Stat { link: Some(_), .. }) = found {

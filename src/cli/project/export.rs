@@ -22,7 +22,7 @@ pub struct Export {
 #[derive(clap::Args, Debug)]
 pub struct Commit {
     #[command(flatten)]
-    how: CommitHow,
+    how: CommitOptions,
     /// Which container of a service, where it has several.
     #[arg(long, value_name = "N")]
     index: Option<u32>,
@@ -34,7 +34,7 @@ pub struct Commit {
 
 /// What `commit` of a service and of a container have in common.
 #[derive(clap::Args, Debug)]
-pub struct CommitHow {
+pub struct CommitOptions {
     /// Who has made it.
     #[arg(short, long, default_value = "")]
     author: String,
@@ -90,7 +90,7 @@ pub async fn commit(global: &Global, command: Commit) -> Outcome {
 ///
 /// # Errors
 /// A change that is not understood, or the disk's.
-pub async fn commit_container(client: &Client, id: &str, reference: &str, how: &CommitHow) -> Outcome {
+pub async fn commit_container(client: &Client, id: &str, reference: &str, how: &CommitOptions) -> Outcome {
     let changes: String = how.change.iter().map(|change| format!("&changes={}", escape(change))).collect();
     let path = format!(
         "/commit?container={id}&repo={}&author={}&comment={}&pause={}{changes}",

@@ -24,7 +24,7 @@ pub struct Logs {
     /// Services to show; all by default.
     services: Vec<String>,
     #[command(flatten)]
-    how: How,
+    how: LogOptions,
     /// Show no prefixes.
     #[arg(long)]
     no_log_prefix: bool,
@@ -38,7 +38,7 @@ pub struct Logs {
 
 /// What `logs` of a project and of a container have in common.
 #[derive(clap::Args, Debug)]
-pub struct How {
+pub struct LogOptions {
     /// Go on showing what comes.
     #[arg(short, long)]
     follow: bool,
@@ -56,7 +56,7 @@ pub struct How {
     timestamps: bool,
 }
 
-impl How {
+impl LogOptions {
     fn view(&self) -> Result<View, Failure> {
         let tail = match self.tail.as_str() {
             "all" | "" => None,
@@ -75,7 +75,7 @@ impl How {
     }
 }
 
-/// How logs are shown.
+/// LogOptions logs are shown.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     pub follow: bool,
@@ -114,7 +114,7 @@ pub async fn run(global: &Global, command: Logs) -> Outcome {
 ///
 /// # Errors
 /// When there is no such container.
-pub async fn of_container(client: &Client, name: &str, how: &How) -> Outcome {
+pub async fn of_container(client: &Client, name: &str, how: &LogOptions) -> Outcome {
     let view = how.view()?;
     let config: Value = client.get(&format!("/containers/{}/json", escape(name))).await?;
     let id = config["Id"].as_str().unwrap_or_default();
@@ -473,7 +473,7 @@ async fn reconnected(client: &Client, path: &str) -> Result<Lines, ClientError> 
     }
 }
 
-/// How long an engine that has died may take to come back.
+/// LogOptions long an engine that has died may take to come back.
 const ENGINE_RETURNS: Duration = Duration::from_secs(10);
 
 async fn open_whole(client: &Client, container: &Listed, view: &View, prefix: String) -> Result<Source, Failure> {
@@ -494,7 +494,7 @@ impl Source {
     }
 }
 
-/// How many lines are taken along at once.
+/// LogOptions many lines are taken along at once.
 const MOST_LINES: usize = 10_000;
 
 /// Waits for more of a source; false at its end.

@@ -106,11 +106,11 @@ pub async fn run(global: &Global, mut command: Run) -> Outcome {
     let build = if command.build { std::slice::from_ref(&command.service) } else { &[] };
     up::build_what_is_missing(&client, &loaded, &starting, command.pull.as_deref(), build, command.quiet_build || command.quiet)
         .await?;
-    let how = up::How {
+    let how = up::UpOutput {
         no_deps: command.no_deps,
         remove_orphans: command.remove_orphans,
         pull: command.pull.clone(),
-        ..up::How::default()
+        ..up::UpOutput::default()
     };
     let mut request = up::request(global, &loaded, vec![command.service.clone()], how, false)?;
     request.options.services.clear();

@@ -25,7 +25,7 @@ pub struct Up {
     #[arg(long, value_name = "SECONDS")]
     wait_timeout: Option<u64>,
     #[command(flatten)]
-    how: How,
+    how: UpOutput,
     /// Build images before starting, whether or not they are there.
     #[arg(long)]
     build: bool,
@@ -69,7 +69,7 @@ pub struct Up {
 
 /// What `up` and `plan` have in common.
 #[derive(clap::Args, Debug, Default)]
-pub struct How {
+pub struct UpOutput {
     /// Recreate containers even when nothing has changed.
     #[arg(long, conflicts_with = "no_recreate")]
     pub force_recreate: bool,
@@ -116,7 +116,7 @@ pub struct PlanCommand {
     /// Services to plan for, with what they depend on; all by default.
     services: Vec<String>,
     #[command(flatten)]
-    how: How,
+    how: UpOutput,
 }
 
 fn scale(text: &str) -> Result<(String, u32), String> {
@@ -128,7 +128,7 @@ fn scale(text: &str) -> Result<(String, u32), String> {
 ///
 /// # Errors
 /// As [`project::for_engine`].
-pub fn request(global: &Global, loaded: &Loaded, services: Vec<String>, how: How, wait: bool) -> Result<UpRequest, Failure> {
+pub fn request(global: &Global, loaded: &Loaded, services: Vec<String>, how: UpOutput, wait: bool) -> Result<UpRequest, Failure> {
     let files: Vec<String> = loaded.files.iter().map(|f| f.display().to_string()).collect();
     Ok(UpRequest {
         project: project::for_engine(global, loaded, &services)?,
@@ -501,11 +501,11 @@ pub struct Create {
     #[arg(long, conflicts_with = "build")]
     no_build: bool,
     #[command(flatten)]
-    how: How,
+    how: UpOutput,
 }
 
 pub async fn create(global: &Global, command: Create) -> Outcome {
-    let how = How { no_start: true, ..command.how };
+    let how = UpOutput { no_start: true, ..command.how };
     let Create { services, build, no_build, .. } = command;
     run(global, Up { services, build, no_build, how, detach: true, ..Up::default() }).await
 }
@@ -523,7 +523,7 @@ pub struct Scale {
 
 pub async fn scale_services(global: &Global, command: Scale) -> Outcome {
     let services = command.scale.iter().map(|(service, _)| service.clone()).collect();
-    let how = How { scale: command.scale, no_deps: command.no_deps, no_recreate: true, ..How::default() };
+    let how = UpOutput { scale: command.scale, no_deps: command.no_deps, no_recreate: true, ..UpOutput::default() };
     run(global, Up { services, how, detach: true, ..Up::default() }).await
 }
 

@@ -20,12 +20,12 @@ pub struct Stats {
     /// Services; all by default.
     services: Vec<String>,
     #[command(flatten)]
-    how: StatsHow,
+    how: StatsOptions,
 }
 
 /// What `stats` of a project and of containers have in common.
 #[derive(clap::Args, Debug)]
-pub struct StatsHow {
+pub struct StatsOptions {
     /// Containers that do not run as well.
     #[arg(short, long)]
     pub all: bool,
@@ -78,7 +78,7 @@ pub async fn stats(global: &Global, command: Stats) -> Outcome {
 ///
 /// # Errors
 /// A broken connection.
-pub async fn show<F>(client: &Client, how: &StatsHow, list: impl Fn() -> F) -> Outcome
+pub async fn show<F>(client: &Client, how: &StatsOptions, list: impl Fn() -> F) -> Outcome
 where
     F: Future<Output = Result<Vec<Listed>, crate::cli::Failure>>,
 {

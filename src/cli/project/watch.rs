@@ -106,7 +106,7 @@ pub async fn run(global: &Global, command: Watch) -> Outcome {
         let services: Vec<String> = watched.iter().map(|w| w.service.clone()).collect::<BTreeSet<_>>().into_iter().collect();
         let starting = up::with_dependencies(&loaded, services.clone());
         up::build_what_is_missing(&client, &loaded, &starting, None, &services, command.quiet).await?;
-        let request = up::request(global, &loaded, services, up::How::default(), false)?;
+        let request = up::request(global, &loaded, services, up::UpOutput::default(), false)?;
         up::follow(&client, &up::path(&loaded, "up"), &request, command.quiet).await?;
     }
     let session = Session {
@@ -298,7 +298,7 @@ impl Session<'_> {
             let names = [service.to_string()];
             let flags = super::build::BuildFlags::quiet(self.quiet);
             super::build::build_services(self.client, self.loaded, &names, &flags).await?;
-            let how = up::How { no_deps: true, ..up::How::default() };
+            let how = up::UpOutput { no_deps: true, ..up::UpOutput::default() };
             let request = up::request(self.global, self.loaded, names.to_vec(), how, false)?;
             up::follow(self.client, &up::path(self.loaded, "up"), &request, true).await?;
             if self.prune {

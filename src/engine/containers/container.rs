@@ -1,4 +1,4 @@
-//! A container as this engine knows it: its record, what lives beside it, and whose turn it is.
+//! A container as this engine knows it: its record, what lives beside it, and who may operate on it.
 
 use super::exec;
 use super::followers::Followers;
@@ -55,7 +55,7 @@ pub(in crate::engine) struct Live {
 }
 
 /// The right to start, stop or remove a container, which exists.
-pub(in crate::engine) struct Turn<'a> {
+pub(in crate::engine) struct OperationGuard<'a> {
     _guard: tokio::sync::MutexGuard<'a, ()>,
 }
 
@@ -80,12 +80,12 @@ impl Container {
     ///
     /// # Errors
     /// When it was removed meanwhile.
-    pub(in crate::engine) async fn turn(&self) -> Result<Turn<'_>, EngineError> {
+    pub(in crate::engine) async fn begin_operation(&self) -> Result<OperationGuard<'_>, EngineError> {
         let guard = self.operation.lock().await;
         if self.status() == Status::Removing {
             return Err(EngineError::no_container(&self.name()));
         }
-        Ok(Turn { _guard: guard })
+        Ok(OperationGuard { _guard: guard })
     }
 
     /// Its control group.

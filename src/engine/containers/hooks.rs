@@ -76,7 +76,7 @@ impl Engine {
         };
         // One container of a service at a time: the next finds it done.
         let key = [LABEL_PROJECT, LABEL_SERVICE].map(|key| label(&record, key).unwrap_or_default()).join("\n");
-        let _turn = self.containers.preparing.take(&key).await;
+        let _guard = self.containers.preparing.take(&key).await;
         if !self.containers.all().iter().any(|other| other.with_record(same)) {
             self.pre_start(container, false, pending()).await?;
         }
@@ -103,9 +103,9 @@ impl Engine {
                 self.remove(&earlier, true, true).await?;
             }
             let runner = self.create(&name, spec)?;
-            let turn = runner.turn().await?;
+            let guard = runner.begin_operation().await?;
             let started = self.start_locked(&runner).await;
-            drop(turn);
+            drop(guard);
             if started.is_ok() {
                 // Only the wait is given up: a start or a removal that is dropped half-way leaves a process that nobody knows.
                 tokio::select! {

@@ -19,7 +19,7 @@ use super::networks::DEFAULT_NETWORK;
 use super::record::{ContainerRecord, ContainerSpec, Status, Transition};
 use super::recovery::Kind;
 use super::{Container, Engine, locked};
-use crate::engine::containers::container::Turn;
+use crate::engine::containers::container::OperationGuard;
 use crate::engine::containers::link::MonitorLink;
 use crate::engine::launch::etc;
 use crate::engine::state::directories::Removal;
@@ -45,7 +45,7 @@ impl Engine {
     /// # Errors
     /// Why it cannot run; it is as it was then, with the reason in its state.
     pub async fn start(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), EngineError> {
-        let _turn = container.turn().await?;
+        let _guard = container.begin_operation().await?;
         if container.status().has_process() {
             return Ok(());
         }
@@ -64,7 +64,7 @@ impl Engine {
     pub(super) async fn start_locked(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), EngineError> {
         let result = self.try_start(container).await;
         if let Err(error) = &result {
-            self.networks.unplace(container);
+            self.networks.detach(container);
             let code = if let EngineError::Start { code, .. } = error { *code } else { 128 };
             let text = error.to_string();
             self.containers.transition(container, &Transition::StartFailed { message: &text, code });
@@ -75,12 +75,12 @@ impl Engine {
     async fn try_start(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), EngineError> {
         let mut slot = self.launcher.starting.acquire().await;
         let record = container.record();
-        let placed = self.networks.place(container).await?;
+        let placed = self.networks.attach(container).await?;
         let mut record = ContainerRecord { endpoints: container.record().endpoints, ..record };
         let (this, started) = (self.clone(), container.clone());
         let mut joined: Vec<(Join, Arc<OwnedFd>)> = placed.namespace.clone().map(|fd| (Join::Network, fd)).into_iter().collect();
         joined.extend(self.containers.shared_namespaces(&record)?);
-        let mut turns = Vec::new();
+        let mut guards = Vec::new();
         let mut shared = Vec::new();
         let volumes = self.volumes.own_file_systems(&record);
         if !volumes.is_empty() || record.spec.ipc.container().is_some() {
@@ -88,7 +88,7 @@ impl Engine {
             drop(slot);
             // Held until it runs: the next one finds the file systems that it has mounted.
             for name in volumes {
-                turns.push(self.volumes.mounting.take(&name).await);
+                guards.push(self.volumes.mounting.take(&name).await);
             }
             for mount in self.volumes.shared_mounts(&record).await? {
                 joined.extend([(Join::MountNamespace, mount.namespace), (Join::Mount, mount.mount)]);
@@ -144,7 +144,7 @@ impl Engine {
         timeout: Option<u64>,
         signal: Option<i32>,
     ) -> Result<(), EngineError> {
-        let _turn = container.turn().await?;
+        let _guard = container.begin_operation().await?;
         let was_stopped = self.containers.change(container, |record| record.stop_requested(false))?;
         let stopped = self.stop_locked(container, timeout, signal).await;
         stopped.inspect_err(|_| self.containers.take_back_stop(container, was_stopped))
@@ -161,7 +161,7 @@ impl Engine {
         }
         let record = container.record();
         if record.state.status() == Status::Restarting {
-            self.networks.unplace(container);
+            self.networks.detach(container);
             self.containers.transition(container, &Transition::RestartCancelled);
             container.dismiss_parting();
             return Ok(());
@@ -253,7 +253,7 @@ impl Engine {
     /// When the name is taken, or cannot be one.
     pub async fn rename_container(&self, container: &Container, name: &str) -> Result<(), EngineError> {
         create::check_name(name)?;
-        let _turn = container.turn().await?;
+        let _guard = container.begin_operation().await?;
         if container.name() == name {
             return Err(EngineError::Invalid(format!("the container is called {name} already")));
         }
@@ -270,15 +270,15 @@ impl Engine {
         timeout: Option<u64>,
         signal: Option<i32>,
     ) -> Result<(), EngineError> {
-        let turn = container.turn().await?;
-        self.restart_in_turn(container, &turn, timeout, signal).await
+        let guard = container.begin_operation().await?;
+        self.restart_locked_by(container, &guard, timeout, signal).await
     }
 
-    /// Restarts a container whose turn the caller has.
-    pub(super) async fn restart_in_turn(
+    /// Restarts a container whose guard the caller holds.
+    pub(super) async fn restart_locked_by(
         self: &Arc<Self>,
         container: &Arc<Container>,
-        _turn: &Turn<'_>,
+        _guard: &OperationGuard<'_>,
         timeout: Option<u64>,
         signal: Option<i32>,
     ) -> Result<(), EngineError> {
@@ -298,7 +298,7 @@ impl Engine {
     /// # Errors
     /// When it runs and is not to be killed.
     pub async fn remove(self: &Arc<Self>, container: &Arc<Container>, force: bool, volumes: bool) -> Result<(), EngineError> {
-        let _turn = container.turn().await?;
+        let _guard = container.begin_operation().await?;
         if container.status().is_alive() {
             if !force {
                 return Err(EngineError::Conflict(format!(
@@ -323,7 +323,7 @@ impl Engine {
         timeout: Option<u64>,
         volumes: bool,
     ) -> Result<(), EngineError> {
-        let _turn = container.turn().await?;
+        let _guard = container.begin_operation().await?;
         if container.status().is_alive() {
             let was_stopped = container.mark_stopped();
             let stopped = self.stop_locked(container, timeout, None).await;
@@ -333,7 +333,7 @@ impl Engine {
     }
 
     fn remove_locked(&self, container: &Container, volumes: bool) -> Result<(), EngineError> {
-        self.networks.unplace(container);
+        self.networks.detach(container);
         let doing = || EngineError::io(format!("removing the files of {}", container.name()));
         let (record, removal) = {
             // The lock makes it one step: nobody can journal the container again.
@@ -369,7 +369,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives a container another name, in one step with a further change of its record. The caller has its turn.
+    /// Gives a container another name, in one step with a further change of its record. The caller holds its guard.
     ///
     /// # Errors
     /// When another has the name, or the disk refuses; it has its old name then.
@@ -390,11 +390,11 @@ impl Engine {
         self.containers.emit(container, "rename", &[("oldName", old)]);
         if container.status().is_alive() {
             let record = container.record();
-            let places = self.networks.places(&record);
-            for (network, _) in &places {
+            let endpoints = self.networks.endpoints_of(&record);
+            for (network, _) in &endpoints {
                 self.networks.names.remove(&network.id, &record.id);
             }
-            self.networks.enter_names(&record, &places);
+            self.networks.enter_names(&record, &endpoints);
         }
         Ok(())
     }

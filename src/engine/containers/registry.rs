@@ -8,7 +8,7 @@ use crate::engine::record::{ContainerRecord, Status, Transition};
 use crate::engine::recovery::Kind;
 use crate::engine::state::StateStore;
 use crate::engine::state::journal::Room;
-use crate::image::turns::Turns;
+use crate::image::keyed_mutex::KeyedMutex;
 use indexmap::IndexMap;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex};
@@ -19,7 +19,7 @@ pub struct Containers {
     events: Arc<Events>,
     known: Mutex<Known>,
     /// Held by whoever runs the `pre_start` hooks of a service.
-    pub(in crate::engine) preparing: Turns,
+    pub(in crate::engine) preparing: KeyedMutex,
 }
 
 #[derive(Default)]
@@ -52,7 +52,7 @@ impl Drop for NameReservation<'_> {
 
 impl Containers {
     pub(in crate::engine) fn new(state: Arc<StateStore>, events: Arc<Events>) -> Self {
-        Containers { state, events, known: Mutex::default(), preparing: Turns::default() }
+        Containers { state, events, known: Mutex::default(), preparing: KeyedMutex::default() }
     }
 
     pub fn all(&self) -> Vec<Arc<Container>> {

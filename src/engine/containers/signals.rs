@@ -30,7 +30,7 @@ impl Containers {
     /// # Errors
     /// When it does not run.
     pub async fn pause(&self, container: &Arc<Container>, pause: bool) -> Result<(), EngineError> {
-        let _turn = container.turn().await?;
+        let _guard = container.begin_operation().await?;
         match (container.status(), pause) {
             (Status::Running, true) | (Status::Paused, false) => {}
             (Status::Running | Status::Paused, _) => {

@@ -144,7 +144,7 @@ impl Engine {
             let verdict = container.with_record(decide);
             // Its ports are free before anybody can see that it has ended. From then on its place may be that of the next start.
             if placed && !matches!(verdict, Verdict::Restart { .. }) {
-                self.networks.unplace(container);
+                self.networks.detach(container);
                 placed = false;
             }
             let noted = self.containers.update(container, |record| {
@@ -193,7 +193,7 @@ impl Engine {
             // From here on nobody may abort the task half-way: it does not listen to its handle any more.
             locked(&again.live).restart = None;
             tokio::spawn(async move {
-                let Ok(_turn) = again.turn().await else { return };
+                let Ok(_turn) = again.begin_operation().await else { return };
                 if again.status() != Status::Restarting || this.shutdown.host_goes_down() {
                     return;
                 }

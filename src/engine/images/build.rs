@@ -6,7 +6,7 @@ use crate::engine::record::{ContainerRecord, ContainerSpec, EndpointSpec, MountK
 use crate::engine::{Container, Engine, locked};
 use crate::image::build::mounts::Mounted;
 use crate::image::build::{Host, Later, Ran, Report, Request, Run, files::Contents, solve};
-use crate::image::turns::Turns;
+use crate::image::keyed_mutex::KeyedMutex;
 use crate::image::{ChainId, Image, ImageError, ImageRef, Store};
 use crate::logs::reader::{Reader, Selection};
 use std::sync::{Arc, Mutex};
@@ -32,7 +32,7 @@ pub(in crate::engine) fn new_build_id() -> std::io::Result<String> {
 #[derive(Default)]
 pub(super) struct Builds {
     /// Held by whoever makes a step that another build may want as well.
-    steps: Turns,
+    steps: KeyedMutex,
     /// Digests of what builds have copied.
     contents: Contents,
     /// How many steps are on the builds' network.
@@ -102,7 +102,7 @@ impl Host for BuildHost {
         &self.engine.images.builds.contents
     }
 
-    fn turns(&self) -> &Turns {
+    fn keyed_mutex(&self) -> &KeyedMutex {
         &self.engine.images.builds.steps
     }
 

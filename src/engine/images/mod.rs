@@ -8,9 +8,9 @@ use super::events::Events;
 use super::projects::{Progress, ProgressSender};
 use super::record::ContainerRecord;
 use super::state::StateStore;
+use crate::image::keyed_mutex::KeyedMutex;
 use crate::image::prune::Pruned;
 use crate::image::registry::Registry;
-use crate::image::turns::Turns;
 use crate::image::{ChainId, Image, ImageError, ImageRef, Progress as PullProgress, Store};
 use build::Builds;
 use indexmap::IndexMap;
@@ -25,7 +25,7 @@ pub struct Images {
     events: Arc<Events>,
     containers: Arc<Containers>,
     /// Held by whoever pulls an image: another who wants the same one waits, and finds it there.
-    pulls: Turns,
+    pulls: KeyedMutex,
     builds: Builds,
 }
 
@@ -41,7 +41,7 @@ impl Images {
             state,
             events,
             containers,
-            pulls: Turns::default(),
+            pulls: KeyedMutex::default(),
             builds: Builds::default(),
         })
     }
@@ -60,7 +60,7 @@ impl Images {
     /// The registry's or the disk's.
     pub async fn pull(&self, image: &str, progress: ProgressSender) -> Result<(), EngineError> {
         let name: ImageRef = image.parse().map_err(ImageError::from)?;
-        let _turn = self.pulls.take(&name.to_string()).await;
+        let _guard = self.pulls.take(&name.to_string()).await;
         let shown = image.to_string();
         let report = Arc::new(move |event: PullProgress| {
             let PullProgress::Layer { id, status, current, total } = event;

@@ -1,8 +1,8 @@
-//! Networks: made and removed on request. [`places`] is a container's place on them, [`published`] the host's ports, [`flows`]
+//! Networks: made and removed on request. [`endpoints`] is a container's place on them, [`published`] the host's ports, [`flows`]
 //! what the kernel is to forget.
 
+mod endpoints;
 mod flows;
-mod places;
 mod published;
 mod request;
 
@@ -20,7 +20,7 @@ use crate::engine::containers::registry::{Containers, Uses};
 use crate::engine::numbers::Numbers;
 use crate::network::address::Subnet;
 use crate::network::dns::Names;
-use crate::network::firewall::{Firewall, Wall};
+use crate::network::firewall::{Firewall, Isolation};
 use crate::network::netlink::Netlink;
 use crate::network::{NetworkError, link};
 use indexmap::IndexMap;
@@ -135,7 +135,7 @@ impl Networks {
         if !self.state.is_incomplete() {
             self.drop_stray_bridges(&records);
         }
-        if let Err(error) = self.write_walls(&records) {
+        if let Err(error) = self.write_isolation(&records) {
             tracing::error!("{error}");
         }
         *locked(&self.records) = records;
@@ -164,7 +164,7 @@ impl Networks {
         })
     }
 
-    /// Makes a network: its bridge, its walls, its place in the state.
+    /// Makes a network: its bridge, its isolations, its place in the state.
     ///
     /// # Errors
     /// When the name or the subnet is taken, or the kernel refuses.
@@ -229,7 +229,7 @@ impl Networks {
         self.raise_bridge(&record).inspect_err(|_| self.drop_half_made(&record))?;
         networks.insert(record.id.clone(), record.clone());
         let result = self
-            .write_walls(&networks)
+            .write_isolation(&networks)
             .and_then(|()| self.state.journal.put(&format!("network/{}", record.id), &record).map_err(state_error));
         if result.is_ok() {
             self.state.write_network_manifest(&record);
@@ -324,17 +324,17 @@ impl Networks {
         }
     }
 
-    fn write_walls(&self, networks: &IndexMap<String, NetworkRecord>) -> Result<(), EngineError> {
+    fn write_isolation(&self, networks: &IndexMap<String, NetworkRecord>) -> Result<(), EngineError> {
         let bridges = networks.values().filter(|n| n.driver == NetworkDriver::Bridge);
-        let wall = |n: &NetworkRecord| Wall {
+        let isolation = |n: &NetworkRecord| Isolation {
             bridge: n.bridge(),
             subnets: n.pools().map(|pool| pool.subnet).collect(),
             internal: n.internal,
             masquerade: n.is_on("com.docker.network.bridge.enable_ip_masquerade"),
             connected: n.is_on("com.docker.network.bridge.enable_icc"),
         };
-        let walls = bridges.map(wall).collect();
-        Ok(self.firewall.set_walls(walls).map_err(NetworkError::Firewall)?)
+        let isolations = bridges.map(isolation).collect();
+        Ok(self.firewall.set_isolation(isolations).map_err(NetworkError::Firewall)?)
     }
 
     /// Removes a network that no container is on.
@@ -369,13 +369,13 @@ impl Networks {
         let mut others = networks.clone();
         others.shift_remove(&record.id);
         // In this order: a network without a bridge or a manifest gets one, and one without a record is found again.
-        let removed = self.write_walls(&others).and_then(|()| self.drop_bridge(&record)).and_then(|()| {
+        let removed = self.write_isolation(&others).and_then(|()| self.drop_bridge(&record)).and_then(|()| {
             self.state.remove_network_manifest(&record.id)?;
             self.state.journal.delete(&format!("network/{}", record.id)).map_err(state_error)
         });
         if let Err(error) = removed {
             self.state.write_network_manifest(&record);
-            if let Err(error) = self.raise_bridge(&record).and_then(|()| self.write_walls(&networks)) {
+            if let Err(error) = self.raise_bridge(&record).and_then(|()| self.write_isolation(&networks)) {
                 tracing::error!("the network {} is there without its bridge or its rules: {error}", record.name);
             }
             return Err(error);

@@ -1,7 +1,7 @@
 //! What a container has of the host: ports that lead to it, and what its ends on bridges may say.
 
 use super::Networks;
-use super::places::{Place, sender};
+use super::endpoints::{Endpoint, sender};
 use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, NetworkRecord, PortSpec};
 use crate::engine::{Container, locked};
@@ -100,12 +100,12 @@ impl Networks {
     ///
     /// # Errors
     /// When a port is taken: none is published then.
-    pub(in crate::engine) fn publish(&self, container: &Container, places: &[Place]) -> Result<(), EngineError> {
+    pub(in crate::engine) fn publish(&self, container: &Container, endpoints: &[Endpoint]) -> Result<(), EngineError> {
         let record = container.record();
-        let mut published = self.take_ports(&record, places)?;
-        published.senders = places.iter().filter_map(|place| sender(&record, place)).collect();
-        self.firewall.admit(&published.forwards, &published.senders).map_err(NetworkError::Firewall)?;
-        self.flows.taken(&published.forwards, places.iter().flat_map(|(_, addresses)| addresses.iter()));
+        let mut published = self.take_ports(&record, endpoints)?;
+        published.senders = endpoints.iter().filter_map(|endpoint| sender(&record, endpoint)).collect();
+        self.firewall.publish(&published.forwards, &published.senders).map_err(NetworkError::Firewall)?;
+        self.flows.taken(&published.forwards, endpoints.iter().flat_map(|(_, addresses)| addresses.iter()));
         let bound = std::mem::take(&mut published.bound);
         locked(&container.live).published = published;
         if record.bound_ports != bound {
@@ -114,14 +114,14 @@ impl Networks {
         Ok(())
     }
 
-    fn take_ports(&self, record: &ContainerRecord, places: &[Place]) -> Result<Published, EngineError> {
+    fn take_ports(&self, record: &ContainerRecord, endpoints: &[Endpoint]) -> Result<Published, EngineError> {
         let mut published = Published::default();
-        let outer = |ipv6| places.iter().find_map(|(n, a)| Some((n, a.of_family(ipv6).filter(|_| !n.internal)?)));
+        let outer = |ipv6| endpoints.iter().find_map(|(n, a)| Some((n, a.of_family(ipv6).filter(|_| !n.internal)?)));
         let (ipv4, ipv6) = (outer(false), outer(true));
         for port in &record.spec.ports {
             let owner = |number: u16| self.owner_of(&record.id, number, &port.protocol);
-            let on = |place: Option<(&NetworkRecord, IpAddr)>, ipv6| {
-                let asked = port.host_ip.or_else(|| place.and_then(|(network, _)| binding(network, ipv6)));
+            let on = |endpoint: Option<(&NetworkRecord, IpAddr)>, ipv6| {
+                let asked = port.host_ip.or_else(|| endpoint.and_then(|(network, _)| binding(network, ipv6)));
                 asked.filter(|ip| *ip != IpAddr::V4(Ipv4Addr::UNSPECIFIED))
             };
             // A container that is started again keeps the ports that the kernel chose for it.
@@ -131,7 +131,7 @@ impl Networks {
                 };
                 record.bound_ports.iter().find(same).map_or(port.published.0..=port.published.1, |b| b.3..=b.3)
             };
-            let inner = |place: Option<(&NetworkRecord, IpAddr)>| place.map(|(_, address)| (address, port.target));
+            let inner = |endpoint: Option<(&NetworkRecord, IpAddr)>| endpoint.map(|(_, address)| (address, port.target));
             let mut number = None;
             if let Some(to) = inner(ipv4)
                 && !matches!(port.host_ip, Some(IpAddr::V6(_)))
@@ -160,7 +160,7 @@ impl Networks {
     /// Gives the host its ports back.
     pub(super) fn unpublish(&self, container: &Container) {
         let published = std::mem::take(&mut locked(&container.live).published);
-        if let Err(error) = self.firewall.dismiss(&published.forwards, &published.senders) {
+        if let Err(error) = self.firewall.withdraw(&published.forwards, &published.senders) {
             tracing::error!("taking back the ports of {}: {error}", container.name());
         }
         let addresses: Vec<IpAddr> = container.with_record(|record| record.endpoints.values().flat_map(|a| a.iter()).collect());
@@ -168,22 +168,22 @@ impl Networks {
     }
 
     /// Lets a running container's new interface speak.
-    pub(super) fn admit_sender(&self, container: &Container, place: &Place) -> Result<(), EngineError> {
-        if let Some(sender) = sender(&container.record(), place) {
-            self.firewall.admit(&[], std::slice::from_ref(&sender)).map_err(NetworkError::Firewall)?;
+    pub(super) fn allow_sender(&self, container: &Container, endpoint: &Endpoint) -> Result<(), EngineError> {
+        if let Some(sender) = sender(&container.record(), endpoint) {
+            self.firewall.publish(&[], std::slice::from_ref(&sender)).map_err(NetworkError::Firewall)?;
             locked(&container.live).published.senders.push(sender);
         }
         Ok(())
     }
 
     /// Forgets a running container's interface on a network.
-    pub(super) fn dismiss_sender(&self, container: &Container, network: &str) {
+    pub(super) fn revoke_sender(&self, container: &Container, network: &str) {
         let Some(interface) = container.with_record(|record| record.interfaces.get(network).cloned()) else { return };
         let mut live = locked(&container.live);
         let (gone, kept) = std::mem::take(&mut live.published.senders).into_iter().partition(|s| s.interface == interface);
         live.published.senders = kept;
         let gone: Vec<Sender> = gone;
-        if let Err(error) = self.firewall.dismiss(&[], &gone) {
+        if let Err(error) = self.firewall.withdraw(&[], &gone) {
             tracing::error!("forgetting an interface of {}: {error}", container.name());
         }
     }

@@ -37,7 +37,7 @@ impl Engine {
     pub async fn stop_everything(self: &Arc<Self>) {
         self.shutdown.host.store(true, Ordering::Release);
         let stops = self.containers.all().into_iter().map(|container| async move {
-            let Ok(_turn) = container.turn().await else { return };
+            let Ok(_turn) = container.begin_operation().await else { return };
             if container.status().has_process()
                 && let Err(error) = self.stop_locked(&container, None, None).await
             {

@@ -22,7 +22,7 @@ use crate::plan::{self, DownOptions, Lifecycle, LifecycleOptions, ObservedContai
 use convert::Origin;
 use execute::execute;
 use indexmap::IndexMap;
-use queue::ProjectTurn;
+use queue::ProjectGuard;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -127,14 +127,23 @@ struct Context {
     renew_anonymous: bool,
     progress: ProgressSender,
     /// The right to change the project, where the command needs it.
-    turn: Option<ProjectTurn>,
+    guard: Option<ProjectGuard>,
     follower: Option<Follower>,
 }
 
 impl Context {
-    fn new(engine: &Arc<Engine>, project: Project, progress: ProgressSender, turn: Option<ProjectTurn>) -> Self {
+    fn new(engine: &Arc<Engine>, project: Project, progress: ProgressSender, guard: Option<ProjectGuard>) -> Self {
         let origin = Origin::default();
-        Context { engine: engine.clone(), project, origin, timeout: None, renew_anonymous: false, progress, turn, follower: None }
+        Context {
+            engine: engine.clone(),
+            project,
+            origin,
+            timeout: None,
+            renew_anonymous: false,
+            progress,
+            guard,
+            follower: None,
+        }
     }
 }
 
@@ -151,10 +160,10 @@ impl Engine {
             image.parse::<ImageRef>().map_err(crate::image::ImageError::from)?;
         }
         // A plan is made of what is there when its turn has come.
-        let turn = if plan_only { None } else { Some(self.projects.take(&project.name, Change::Up, &progress).await?) };
+        let guard = if plan_only { None } else { Some(self.projects.take(&project.name, Change::Up, &progress).await?) };
         let observed = self.observe(&project.name, images.into_iter())?;
         let plan = plan::up(&project, &observed, &options)?;
-        let Some(turn) = turn else {
+        let Some(guard) = guard else {
             show(&plan, &progress);
             warn(&plan, &progress);
             return Ok(());
@@ -181,7 +190,7 @@ impl Engine {
             timeout: options.timeout.map(u64::from),
             renew_anonymous: options.renew_anon_volumes,
             follower,
-            ..Context::new(self, project, progress, Some(turn))
+            ..Context::new(self, project, progress, Some(guard))
         };
         let changed = !plan.is_empty();
         let context = Arc::new(context);
@@ -202,13 +211,13 @@ impl Engine {
         let RunRequest { mut up, service, name, use_aliases, stdin, labels, console_size, auto_remove, client_removes } = request;
         let images: HashSet<String> = up.project.services.values().flat_map(|s| s.images()).map(str::to_string).collect();
         up.options.inactive = up.inactive;
-        let turn = self.projects.take(&up.project.name, Change::Run, &progress).await?;
+        let guard = self.projects.take(&up.project.name, Change::Run, &progress).await?;
         let observed = self.observe(&up.project.name, images.into_iter())?;
         let plan = plan::one_off(&up.project, &observed, &up.options, &service)?;
         warn(&plan, &progress);
         let context = Arc::new(Context {
             origin: Origin { config_files: up.config_files, working_dir: up.working_dir },
-            ..Context::new(self, up.project, progress, Some(turn))
+            ..Context::new(self, up.project, progress, Some(guard))
         });
         execute(context.clone(), plan).await?;
         let mut spec = self.service_spec(&context.project, &service, 1, &context.origin)?;
@@ -232,7 +241,7 @@ impl Engine {
     /// # Errors
     /// Failures of steps are told and counted.
     pub async fn down(self: &Arc<Self>, name: &str, options: DownOptions, progress: ProgressSender) -> Result<(), EngineError> {
-        let turn = if options.plan_only { None } else { Some(self.projects.take(name, Change::Down, &progress).await?) };
+        let guard = if options.plan_only { None } else { Some(self.projects.take(name, Change::Down, &progress).await?) };
         let outline = options.outline.clone().or_else(|| self.outline(name));
         let images = outline.iter().filter(|_| options.rmi.is_some()).flat_map(|outline| outline.services.values());
         let mut observed = self.observe(name, images.filter_map(|service| service.image.clone()))?;
@@ -244,12 +253,12 @@ impl Engine {
         if plan.is_empty() {
             let _ = progress.send(Progress::Warning(format!("No resource found to remove for project \"{name}\".")));
         }
-        let Some(turn) = turn else {
+        let Some(guard) = guard else {
             show(&plan, &progress);
             return Ok(());
         };
         let project = Project { name: name.into(), ..Project::default() };
-        let context = Context { timeout: options.timeout.map(u64::from), ..Context::new(self, project, progress, Some(turn)) };
+        let context = Context { timeout: options.timeout.map(u64::from), ..Context::new(self, project, progress, Some(guard)) };
         let result = execute(Arc::new(context), plan).await;
         if result.is_ok() && options.services.is_empty() {
             self.state.journal.delete(&format!("project/{name}")).map_err(state_error)?;
@@ -271,7 +280,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         // A signal waits for nobody.
         let at_once = options.plan_only || matches!(command, Lifecycle::Kill | Lifecycle::Pause | Lifecycle::Unpause);
-        let turn = if at_once { None } else { Some(self.projects.take(name, Change::Lifecycle(command), &progress).await?) };
+        let guard = if at_once { None } else { Some(self.projects.take(name, Change::Lifecycle(command), &progress).await?) };
         let outline = options.outline.clone().or_else(|| self.outline(name));
         let observed = self.observe(name, std::iter::empty())?;
         let plan = plan::lifecycle(command, &observed, outline.as_ref(), &options)?;
@@ -283,7 +292,7 @@ impl Engine {
             return Ok(());
         }
         let project = Project { name: name.into(), ..Project::default() };
-        let context = Context { timeout: options.timeout.map(u64::from), ..Context::new(self, project, progress, turn) };
+        let context = Context { timeout: options.timeout.map(u64::from), ..Context::new(self, project, progress, guard) };
         let result = execute(Arc::new(context), plan).await;
         self.state.sync().await?;
         result

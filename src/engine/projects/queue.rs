@@ -45,7 +45,7 @@ pub(in crate::engine) struct Queues(Mutex<HashMap<String, Weak<Queue>>>);
 
 #[derive(Default)]
 struct Queue {
-    turn: Arc<tokio::sync::Mutex<()>>,
+    lock: Arc<tokio::sync::Mutex<()>>,
     /// Who has the turn.
     holder: Mutex<Option<Change>>,
     waiting: watch::Sender<Waiting>,
@@ -67,12 +67,12 @@ impl Waiting {
 }
 
 /// The right to change a project.
-pub(in crate::engine) struct ProjectTurn {
+pub(in crate::engine) struct ProjectGuard {
     queue: Arc<Queue>,
     _guard: OwnedMutexGuard<()>,
 }
 
-impl Drop for ProjectTurn {
+impl Drop for ProjectGuard {
     fn drop(&mut self) {
         *locked(&self.queue.holder) = None;
     }
@@ -92,7 +92,7 @@ impl Queues {
     ///
     /// # Errors
     /// When the client leaves before.
-    pub async fn take(&self, project: &str, change: Change, progress: &ProgressSender) -> Result<ProjectTurn, EngineError> {
+    pub async fn take(&self, project: &str, change: Change, progress: &ProgressSender) -> Result<ProjectGuard, EngineError> {
         let queue = {
             let mut queues = locked(&self.0);
             let known = queues.get(project).and_then(Weak::upgrade);
@@ -103,7 +103,7 @@ impl Queues {
                 queue
             })
         };
-        let guard = match queue.turn.clone().try_lock_owned() {
+        let guard = match queue.lock.clone().try_lock_owned() {
             Ok(guard) => guard,
             Err(_) => {
                 queue.waiting.send_modify(|waiting| waiting.count(change, 1));
@@ -112,7 +112,7 @@ impl Queues {
                 let _ = progress
                     .send(Progress::Warning(format!("{holder} of the project {project} goes first; waiting for its end")));
                 tokio::select! {
-                    guard = queue.turn.clone().lock_owned() => guard,
+                    guard = queue.lock.clone().lock_owned() => guard,
                     () = progress.closed() => {
                         return Err(EngineError::Conflict(format!("{change} of the project {project} was given up while it waited")));
                     }
@@ -120,11 +120,11 @@ impl Queues {
             }
         };
         *locked(&queue.holder) = Some(change);
-        Ok(ProjectTurn { queue, _guard: guard })
+        Ok(ProjectGuard { queue, _guard: guard })
     }
 }
 
-impl ProjectTurn {
+impl ProjectGuard {
     /// Ends when whoever has the turn should no longer wait for something that may never come: `down` waits, or the client has
     /// gone and anybody waits.
     pub async fn superseded(&self, progress: &ProgressSender) {

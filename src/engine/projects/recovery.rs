@@ -17,12 +17,12 @@ impl Engine {
             let engine = self.clone();
             tokio::spawn(async move {
                 let ended = async {
-                    let turn = container.turn().await?;
+                    let guard = container.begin_operation().await?;
                     // Somebody may have stopped it meanwhile.
                     if !container.with_record(|record| record.restart_begun) {
                         return Ok(());
                     }
-                    engine.restart_in_turn(&container, &turn, None, None).await
+                    engine.restart_locked_by(&container, &guard, None, None).await
                 };
                 if let Err(error) = ended.await {
                     tracing::error!("ending the restart of {}: {error}", container.name());
@@ -50,7 +50,7 @@ impl Engine {
         // Nobody is told: there is no client yet.
         let (progress, _nobody) = unbounded_channel();
         for (project, containers) in half_done {
-            let Ok(turn) = self.projects.take(&project, Change::Recovery, &progress).await else { continue };
+            let Ok(guard) = self.projects.take(&project, Change::Recovery, &progress).await else { continue };
             let engine = self.clone();
             tokio::spawn(async move {
                 let ends = containers.iter().map(async |new| match new.with_record(|record| record.replaces.clone()) {
@@ -62,7 +62,7 @@ impl Engine {
                         tracing::error!("{error}");
                     }
                 }
-                drop(turn);
+                drop(guard);
             });
         }
     }
@@ -100,7 +100,7 @@ impl Engine {
     /// Gives a new container the name of the one that it replaces, which is gone. Where that ran, its start is owed from then on:
     /// hooks and health checks of others may come first.
     pub(super) async fn take_place(&self, new: &Container, name: &str) -> Result<(), EngineError> {
-        let _turn = new.turn().await?;
+        let _guard = new.begin_operation().await?;
         self.rename(new, name, |record| {
             let ran = record.replaces.take().is_some_and(|replaced| replaced.start);
             record.start_owed = ran && !record.state.status().is_alive();

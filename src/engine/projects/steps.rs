@@ -221,8 +221,8 @@ fn create_volume(context: &Context, key: &str) -> Result<(), EngineError> {
 /// Ends when nobody should wait any longer for what may never come, such as a health check that never succeeds, since somebody
 /// else needs the project.
 pub(super) async fn superseded(context: &Context, object: &str) -> EngineError {
-    match &context.turn {
-        Some(turn) => turn.superseded(&context.progress).await,
+    match &context.guard {
+        Some(guard) => guard.superseded(&context.progress).await,
         None => std::future::pending().await,
     }
     EngineError::Conflict(format!(

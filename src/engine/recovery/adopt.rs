@@ -90,8 +90,8 @@ impl Engine {
         };
         self.containers.transition(container, &Transition::Found { pid, started_at, paused });
         let record = container.record();
-        let places = self.networks.places(&record);
-        if !places.is_empty() {
+        let endpoints = self.networks.endpoints_of(&record);
+        if !endpoints.is_empty() {
             let name = record.name.clone();
             let namespace = File::open(format!("/proc/{pid}/ns/net"));
             let adopted = tokio::task::spawn_blocking(move || {
@@ -108,10 +108,10 @@ impl Engine {
             });
             match adopted.await {
                 Ok(Ok(sandbox)) => {
-                    if let Err(error) = self.networks.settle(container, sandbox, &places) {
+                    if let Err(error) = self.networks.attach_sandbox(container, sandbox, &endpoints) {
                         tracing::error!("{error}");
                     }
-                    if let Err(error) = self.networks.publish(container, &places) {
+                    if let Err(error) = self.networks.publish(container, &endpoints) {
                         tracing::error!("publishing the ports of {} again: {error}", record.name);
                     }
                 }

@@ -18,7 +18,7 @@ pub mod stages;
 pub mod tarball;
 pub mod walk;
 
-use super::turns::Turns;
+use super::keyed_mutex::KeyedMutex;
 use super::{ChainId, Digest, Image, ImageError, ImageRef, Store};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -156,7 +156,7 @@ pub trait Host: Send + Sync {
     fn contents(&self) -> &files::Contents;
 
     /// Which steps are being made, by any build.
-    fn turns(&self) -> &Turns;
+    fn keyed_mutex(&self) -> &KeyedMutex;
 
     /// An image that is here, or is pulled: always, where `newest` asks for it.
     fn image<'a>(&'a self, name: &'a ImageRef, newest: bool) -> Later<'a, Image>;

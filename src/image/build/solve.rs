@@ -517,7 +517,7 @@ impl Solver {
         work: impl FnOnce(std::os::fd::OwnedFd, &Solver) -> Result<(), ImageError> + Send + 'static,
     ) -> Result<(Made, bool), ImageError> {
         let store = self.host.store();
-        let _turn = self.host.turns().take(key.as_str()).await;
+        let _turn = self.host.keyed_mutex().take(key.as_str()).await;
         if !state.fresh
             && let Some(made) = self.known(key)
         {

@@ -1,19 +1,19 @@
-//! wharf's nftables tables on the host: NAT for what goes out, DNAT for published ports, walls between networks, and what a
+//! wharf's nftables tables on the host: NAT for what goes out, DNAT for published ports, isolation of networks, and what a
 //! container may say of itself on its network.
 //!
-//! [`neighbours`] guards what a container says on its network, [`others`] sees to what others' tables drop.
+//! [`neighbours`] guards what a container says on its network, [`foreign_tables`] sees to what tables of other programs drop.
 //! A change of a network rewrites the tables of `ip` and `ip6` in one transaction; a published port is an element of a map in them.
 
+mod foreign_tables;
 mod neighbours;
-mod others;
 
+pub use foreign_tables::keep_through;
 pub use neighbours::try_guard;
-pub use others::keep_through;
 
 use super::address::{Subnet, octets};
 use super::netlink::Netlink;
 use super::nft::{self, Expression as E, Family, Hook, Side, Transaction};
-use others::Anew;
+use foreign_tables::Anew;
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,7 +21,7 @@ use std::sync::Mutex;
 
 /// A network as the firewall sees it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Wall {
+pub struct Isolation {
     pub bridge: String,
     /// One of each family at most.
     pub subnets: Vec<Subnet>,
@@ -33,7 +33,7 @@ pub struct Wall {
     pub connected: bool,
 }
 
-impl Wall {
+impl Isolation {
     fn subnet(&self, family: Family) -> Option<Subnet> {
         self.subnets.iter().copied().find(|subnet| Family::of(subnet.is_ipv6()) == family)
     }
@@ -64,7 +64,7 @@ pub struct Firewall {
 
 struct State {
     netlink: Netlink,
-    walls: Vec<Wall>,
+    isolations: Vec<Isolation>,
     forwards: Vec<Forward>,
     /// Those of the set of that name, one for each target. They outlive the last network: the kernel may still know their flows
     /// when the next one has its addresses.
@@ -91,7 +91,7 @@ impl Firewall {
     pub fn new(table: &str) -> io::Result<Self> {
         let state = State {
             netlink: Netlink::netfilter()?,
-            walls: Vec::new(),
+            isolations: Vec::new(),
             forwards: Vec::new(),
             withdrawn: Vec::new(),
             senders: Vec::new(),
@@ -106,31 +106,31 @@ impl Firewall {
     ///
     /// # Errors
     /// The kernel's; the rules are as they were then.
-    pub fn set_walls(&self, walls: Vec<Wall>) -> io::Result<()> {
+    pub fn set_isolation(&self, isolations: Vec<Isolation>) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
-        if state.written && state.walls == walls {
+        if state.written && state.isolations == isolations {
             return Ok(());
         }
         let mut change = Transaction::new(Family::Ip, &self.table);
         for family in BOTH {
             change.turn_to(family);
-            if has_table(&walls, family) {
-                compose(&mut change, family, &walls);
+            if has_table(&isolations, family) {
+                compose(&mut change, family, &isolations);
                 let of_family = |forward: &&Forward| forward.family() == family;
                 state.forwards.iter().filter(of_family).for_each(|forward| add(&mut change, forward));
                 for forward in state.withdrawn.iter().filter(of_family) {
                     change.add_element(WITHDRAWN, &forward.target(), None);
                 }
-            } else if has_table(&state.walls, family) || !state.written {
+            } else if has_table(&state.isolations, family) || !state.written {
                 change.delete_table();
             }
         }
         change.apply(&state.netlink)?;
-        others::let_through(&state.netlink, &self.table, &walls, Anew::Yes)?;
-        if state.guarded == walls.is_empty() && !state.unguardable {
-            self.guard(&mut state, !walls.is_empty());
+        foreign_tables::let_through(&state.netlink, &self.table, &isolations, Anew::Yes)?;
+        if state.guarded == isolations.is_empty() && !state.unguardable {
+            self.guard(&mut state, !isolations.is_empty());
         }
-        state.walls = walls;
+        state.isolations = isolations;
         state.written = true;
         Ok(())
     }
@@ -138,7 +138,7 @@ impl Firewall {
     /// Sees to it that what others drop lets wharf's bridges through.
     fn let_through_again(&self) -> io::Result<()> {
         let state = self.state.lock().unwrap_or_else(|e| e.into_inner());
-        others::let_through(&state.netlink, &self.table, &state.walls, Anew::No)
+        foreign_tables::let_through(&state.netlink, &self.table, &state.isolations, Anew::No)
     }
 
     /// Makes or deletes the table that guards the neighbours. A kernel without nftables for bridges has it not: what it guards
@@ -164,7 +164,7 @@ impl Firewall {
     ///
     /// # Errors
     /// The kernel's; nothing has changed then.
-    pub fn admit(&self, forwards: &[Forward], senders: &[Sender]) -> io::Result<()> {
+    pub fn publish(&self, forwards: &[Forward], senders: &[Sender]) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
         let mut change = Transaction::new(Family::Ip, &self.table);
         forwards.iter().for_each(|forward| add(&mut change, forward));
@@ -190,7 +190,7 @@ impl Firewall {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn dismiss(&self, forwards: &[Forward], senders: &[Sender]) -> io::Result<()> {
+    pub fn withdraw(&self, forwards: &[Forward], senders: &[Sender]) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
         let mut change = Transaction::new(Family::Ip, &self.table);
         let mut withdrawn: Vec<Forward> = Vec::new();
@@ -233,7 +233,7 @@ impl Firewall {
             std::mem::take(&mut state.withdrawn).into_iter().partition(|f| targets.contains(&f.target()));
         state.withdrawn = kept;
         let mut change = Transaction::new(Family::Ip, &self.table);
-        for forward in over.iter().filter(|forward| has_table(&state.walls, forward.family())) {
+        for forward in over.iter().filter(|forward| has_table(&state.isolations, forward.family())) {
             change.turn_to(forward.family());
             change.delete_element(WITHDRAWN, &forward.target());
         }
@@ -250,14 +250,14 @@ impl Firewall {
         }
         state.written = false;
         state.guarded = false;
-        state.walls.clear();
+        state.isolations.clear();
         state.withdrawn.clear();
     }
 }
 
 /// A family has a table as long as a network is of it.
-fn has_table(walls: &[Wall], family: Family) -> bool {
-    walls.iter().any(|wall| wall.subnet(family).is_some())
+fn has_table(isolations: &[Isolation], family: Family) -> bool {
+    isolations.iter().any(|isolation| isolation.subnet(family).is_some())
 }
 
 impl Forward {
@@ -297,7 +297,7 @@ fn add(change: &mut Transaction, forward: &Forward) {
     change.add_element(set, &key, Some(&data));
 }
 
-fn compose(change: &mut Transaction, family: Family, walls: &[Wall]) {
+fn compose(change: &mut Transaction, family: Family, isolations: &[Isolation]) {
     let port_key = nft::TYPE_PROTOCOL << 6 | nft::TYPE_PORT;
     let address_bytes = if family == Family::Ip6 { 16 } else { 4 };
     change.replace_table();
@@ -334,17 +334,18 @@ fn compose(change: &mut Transaction, family: Family, walls: &[Wall]) {
         // fib daddr type local dnat to meta l4proto . th dport map @ports
         change.rule(chain, &[E::DestinationIsLocal, E::DnatByPort(ANY_ADDRESS)]);
     }
-    let walls: Vec<(&Wall, Subnet)> = walls.iter().filter_map(|wall| Some((wall, wall.subnet(family)?))).collect();
-    for (wall, subnet) in &walls {
-        let from = |equal| E::Interface { meta: nft::IIFNAME, name: wall.bridge.clone(), equal };
-        let to = |equal| E::Interface { meta: nft::OIFNAME, name: wall.bridge.clone(), equal };
+    let isolations: Vec<(&Isolation, Subnet)> =
+        isolations.iter().filter_map(|isolation| Some((isolation, isolation.subnet(family)?))).collect();
+    for (isolation, subnet) in &isolations {
+        let from = |equal| E::Interface { meta: nft::IIFNAME, name: isolation.bridge.clone(), equal };
+        let to = |equal| E::Interface { meta: nft::OIFNAME, name: isolation.bridge.clone(), equal };
         let inside = || E::Address { side: Side::Source, subnet: *subnet, equal: true };
         // iifname "br" oifname "br" accept
-        change.rule("forward", &[from(true), to(true), if wall.connected { E::Accept } else { E::Drop }]);
-        if wall.internal {
+        change.rule("forward", &[from(true), to(true), if isolation.connected { E::Accept } else { E::Drop }]);
+        if isolation.internal {
             // iifname "br" oifname != "br" drop
             change.rule("forward", &[from(true), to(false), E::Drop]);
-        } else if wall.masquerade {
+        } else if isolation.masquerade {
             // ip saddr SUBNET oifname != "br" masquerade
             change.rule("postrouting", &[inside(), to(false), E::Masquerade]);
         }
@@ -354,8 +355,8 @@ fn compose(change: &mut Transaction, family: Family, walls: &[Wall]) {
         // oifname "br" ip saddr SUBNET ct status dnat masquerade
         change.rule("postrouting", &[to(true), inside(), E::Conntrack { key: nft::CT_STATUS, bits: nft::DNAT }, E::Masquerade]);
     }
-    for (wall, _) in &walls {
-        let to = || E::Interface { meta: nft::OIFNAME, name: wall.bridge.clone(), equal: true };
+    for (isolation, _) in &isolations {
+        let to = || E::Interface { meta: nft::OIFNAME, name: isolation.bridge.clone(), equal: true };
         // A connection that was led to a port that is published no longer: the kernel goes on translating it until it has forgotten
         // it, and its address may be another container's now. What others than wharf lead to a container is theirs to take back.
         // oifname "br" ct status dnat ct direction original ct state new,established
@@ -374,7 +375,7 @@ fn compose(change: &mut Transaction, family: Family, walls: &[Wall]) {
         // Into a network comes what it has asked for and what is published; nothing else, from other networks or elsewhere.
         // oifname "br" ct state established,related accept
         change.rule("forward", &[to(), E::Conntrack { key: nft::CT_STATE, bits: nft::ESTABLISHED }, E::Accept]);
-        if !wall.internal {
+        if !isolation.internal {
             // oifname "br" ct status dnat accept
             change.rule("forward", &[to(), E::Conntrack { key: nft::CT_STATUS, bits: nft::DNAT }, E::Accept]);
         }

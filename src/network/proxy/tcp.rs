@@ -39,7 +39,7 @@ pub(super) async fn serve(listener: TcpListener, to: SocketAddr) {
         let taken = patient(share.wait(DESCRIPTORS)).await;
         tokio::spawn(async move {
             if let Ok(Ok(container)) = timeout(CONNECT_TIMEOUT, TcpStream::connect(to)).await {
-                lead_on(&from, &container).await;
+                forward(&from, &container).await;
             }
             drop(taken);
         });
@@ -58,7 +58,7 @@ async fn patient<T>(room: impl Future<Output = T>) -> T {
 }
 
 /// Passes on what either end sends, until both have ended, one fails, or it is idle where others wait.
-async fn lead_on(from: &TcpStream, container: &TcpStream) {
+async fn forward(from: &TcpStream, container: &TcpStream) {
     for stream in [from, container] {
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4));

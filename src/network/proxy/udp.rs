@@ -62,7 +62,7 @@ pub(super) fn start(socket: std::net::UdpSocket, to: SocketAddr) -> io::Result<P
                 ended.into_iter().for_each(|key| drop(relay.flows.remove(&key)));
             }
             match received {
-                Ok((length, Some(sender))) => relay.lead_on(sender, &buffer[..length]).await,
+                Ok((length, Some(sender))) => relay.forward(sender, &buffer[..length]).await,
                 // A word of an earlier answer's failure (ECONNREFUSED), or a datagram that says not whom it was for.
                 Ok((_, None)) | Err(_) => tokio::task::yield_now().await,
             }
@@ -73,7 +73,7 @@ pub(super) fn start(socket: std::net::UdpSocket, to: SocketAddr) -> io::Result<P
 
 impl Relay {
     /// Sends a datagram to the container, by the sender's socket.
-    async fn lead_on(&mut self, sender: Sender, datagram: &[u8]) {
+    async fn forward(&mut self, sender: Sender, datagram: &[u8]) {
         let key = (sender.0, Ipv6Addr::from(sender.1.ipi6_addr.s6_addr));
         if !self.flows.contains_key(&key) && self.flows.len() < MOST_SENDERS {
             let Some(descriptor) = self.descriptors.take(1) else { return };

@@ -23,13 +23,13 @@ pub enum Container {
     /// Join the terminal to a running container.
     Attach {
         #[command(flatten)]
-        how: attach::How,
+        how: attach::AttachOptions,
         container: String,
     },
     /// Make an image of a container.
     Commit {
         #[command(flatten)]
-        how: export::CommitHow,
+        how: export::CommitOptions,
         container: String,
         #[arg(default_value = "", hide_default_value = true)]
         reference: String,
@@ -37,7 +37,7 @@ pub enum Container {
     /// Copy files between a container (NAME:PATH) and this machine.
     Cp {
         #[command(flatten)]
-        how: cp::How,
+        how: cp::CopyOptions,
         source: String,
         destination: String,
     },
@@ -71,7 +71,7 @@ pub enum Container {
     /// Show the output of a container.
     Logs {
         #[command(flatten)]
-        how: logs::How,
+        how: logs::LogOptions,
         container: String,
     },
     /// List containers.
@@ -113,7 +113,7 @@ pub enum Container {
     /// Stop and start containers.
     Restart {
         #[command(flatten)]
-        how: StopHow,
+        how: StopOptions,
         #[arg(required = true)]
         containers: Vec<String>,
     },
@@ -147,14 +147,14 @@ pub enum Container {
     /// Show what containers use.
     Stats {
         #[command(flatten)]
-        how: usage::StatsHow,
+        how: usage::StatsOptions,
         /// By default all that run.
         containers: Vec<String>,
     },
     /// Stop containers.
     Stop {
         #[command(flatten)]
-        how: StopHow,
+        how: StopOptions,
         #[arg(required = true)]
         containers: Vec<String>,
     },
@@ -258,7 +258,7 @@ async fn listed(client: &Client, all: bool, filters: &[(String, String)]) -> Res
 
 /// How containers are stopped.
 #[derive(clap::Args, Debug)]
-pub struct StopHow {
+pub struct StopOptions {
     /// Between the signal and SIGKILL; -1 is without end.
     #[arg(short, long, alias = "timeout", value_name = "SECONDS", allow_hyphen_values = true)]
     time: Option<i64>,
@@ -267,7 +267,7 @@ pub struct StopHow {
     signal: Option<String>,
 }
 
-impl StopHow {
+impl StopOptions {
     fn action(&self, action: &str) -> String {
         let time = self.time.map(|seconds| format!("t={seconds}"));
         let signal = self.signal.as_ref().map(|signal| format!("signal={}", escape(signal)));

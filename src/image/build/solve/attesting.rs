@@ -178,7 +178,7 @@ impl Solver {
         let key = cache::key(image.id.as_str(), &["SBOM", &json!(keys).to_string()]);
         let id = self.begin(&format!("SBOM by {generator}"));
         let begun = Instant::now();
-        let _turn = self.host.turns().take(key.as_str()).await;
+        let _turn = self.host.keyed_mutex().take(key.as_str()).await;
         // A context has no key of its own.
         let known = if self.request.no_cache || context { None } else { cache::find(&store, &key) };
         let cached = known.is_some();

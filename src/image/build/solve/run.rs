@@ -85,7 +85,7 @@ impl Solver {
         let described = json!([command, env, user, directory, network, prepared.key]).to_string();
         let key = cache::key(&state.key, &["RUN", &described]);
         let store = self.host.store();
-        let _turn = self.host.turns().take(key.as_str()).await;
+        let _turn = self.host.keyed_mutex().take(key.as_str()).await;
         if !state.fresh
             && let Some(made) = self.known(&key)
         {
@@ -104,7 +104,7 @@ impl Solver {
         // In the order of their names, so that no two wait for each other.
         let mut held = Vec::new();
         for cache in &prepared.exclusive {
-            held.push(self.host.turns().take(cache).await);
+            held.push(self.host.keyed_mutex().take(cache).await);
         }
         let stubs = self.missing_targets(state, &prepared.mounts).await?;
         let ran = self

@@ -16,20 +16,20 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// A network, and a container's addresses there.
-pub(in crate::engine) type Place = (NetworkRecord, Addresses);
+pub(in crate::engine) type Endpoint = (NetworkRecord, Addresses);
 
 /// A container's place on its networks, ready to be handed to its monitor.
-pub(in crate::engine) struct Placed {
+pub(in crate::engine) struct Attached {
     pub namespace: Option<Arc<OwnedFd>>,
     /// On its first network.
     pub addresses: Addresses,
 }
 
 /// What a container's resolver shows it.
-fn view(record: &ContainerRecord, places: &[Place]) -> View {
+fn view(record: &ContainerRecord, endpoints: &[Endpoint]) -> View {
     let lower = |(alias, of): &(String, String)| (alias.to_ascii_lowercase(), of.to_ascii_lowercase());
     View {
-        networks: places.iter().map(|(network, _)| network.id.clone()).collect(),
+        networks: endpoints.iter().map(|(network, _)| network.id.clone()).collect(),
         servers: record.spec.dns.iter().filter_map(|server| server.parse().ok()).collect(),
         links: record.spec.links.iter().map(lower).collect(),
     }
@@ -79,7 +79,7 @@ fn administers_network(record: &ContainerRecord) -> bool {
 }
 
 /// What a container may say of itself on a network.
-pub(super) fn sender(record: &ContainerRecord, (network, addresses): &Place) -> Option<Sender> {
+pub(super) fn sender(record: &ContainerRecord, (network, addresses): &Endpoint) -> Option<Sender> {
     let interface = record.interfaces.get(&network.id).filter(|_| !administers_network(record))?;
     let endpoint = record.spec.networks.iter().find(|endpoint| endpoint.network == network.name);
     let link_local = endpoint.into_iter().flat_map(|endpoint| endpoint.link_local_ips.iter().copied());
@@ -88,7 +88,7 @@ pub(super) fn sender(record: &ContainerRecord, (network, addresses): &Place) -> 
 
 impl Networks {
     /// Gives a container its addresses on each of its networks. Those that it has already stay.
-    fn assign_addresses(&self, container: &Container) -> Result<Vec<Place>, EngineError> {
+    fn assign_addresses(&self, container: &Container) -> Result<Vec<Endpoint>, EngineError> {
         let record = container.record();
         // The lock of the networks makes looking, choosing and noting an address one step for all containers.
         let networks = locked(&self.records);
@@ -98,7 +98,7 @@ impl Networks {
             let other = locked(&other.record);
             others.extend(other.endpoints.iter().flat_map(|(id, addresses)| addresses.iter().map(|a| (id.clone(), a))));
         }
-        let mut places = Vec::new();
+        let mut endpoints = Vec::new();
         for endpoint in &record.spec.networks {
             let network = networks
                 .values()
@@ -106,23 +106,23 @@ impl Networks {
                 .ok_or_else(|| EngineError::NoSuch { what: "network", name: endpoint.network.clone() })?;
             let known = record.endpoints.get(&network.id).copied().unwrap_or_default();
             let is_others = |address: IpAddr| others.contains(&(network.id.clone(), address));
-            places.push((network.clone(), choose_addresses(network, endpoint, known, &is_others)?));
+            endpoints.push((network.clone(), choose_addresses(network, endpoint, known, &is_others)?));
         }
-        let endpoints: IndexMap<String, Addresses> = places.iter().map(|(n, a)| (n.id.clone(), *a)).collect();
-        if endpoints != record.endpoints {
-            self.containers.update(container, |record| record.endpoints = endpoints);
+        let addresses: IndexMap<String, Addresses> = endpoints.iter().map(|(n, a)| (n.id.clone(), *a)).collect();
+        if addresses != record.endpoints {
+            self.containers.update(container, |record| record.endpoints = addresses);
         }
-        Ok(places)
+        Ok(endpoints)
     }
 
     /// Puts a container on its networks: namespace, names, ports. A namespace that it still has is kept.
     ///
     /// # Errors
     /// The step that failed; nothing of it is left.
-    pub(in crate::engine) async fn place(&self, container: &Arc<Container>) -> Result<Placed, EngineError> {
+    pub(in crate::engine) async fn attach(&self, container: &Arc<Container>) -> Result<Attached, EngineError> {
         let record = container.record();
         match &record.spec.network_mode {
-            NetworkMode::Host => return Ok(Placed { namespace: None, addresses: Addresses::default() }),
+            NetworkMode::Host => return Ok(Attached { namespace: None, addresses: Addresses::default() }),
             NetworkMode::Container(id) => {
                 let other = self.containers.find(id)?;
                 let namespace = locked(&other.live).namespace.clone();
@@ -132,35 +132,36 @@ impl Networks {
                     code: 128,
                 })?;
                 let addresses = other.record().endpoints.values().next().copied().unwrap_or_default();
-                return Ok(Placed { namespace: Some(namespace), addresses });
+                return Ok(Attached { namespace: Some(namespace), addresses });
             }
             NetworkMode::Bridge | NetworkMode::None => {}
         }
         if let Some(namespace) = locked(&container.live).namespace.clone() {
             let addresses = record.endpoints.values().next().copied().unwrap_or_default();
-            return Ok(Placed { namespace: Some(namespace), addresses });
+            return Ok(Attached { namespace: Some(namespace), addresses });
         }
-        let places = if record.spec.network_mode == NetworkMode::None { Vec::new() } else { self.assign_addresses(container)? };
-        let attachments = self.attachments(&record, &places)?;
+        let endpoints =
+            if record.spec.network_mode == NetworkMode::None { Vec::new() } else { self.assign_addresses(container)? };
+        let attachments = self.attachments(&record, &endpoints)?;
         let ends =
-            places.iter().zip(&attachments).filter_map(|((n, _), attachment)| Some((n.id.clone(), attachment.host_name()?)));
+            endpoints.iter().zip(&attachments).filter_map(|((n, _), attachment)| Some((n.id.clone(), attachment.host_name()?)));
         // Journaled with the start: without that they are nobody's.
         locked(&container.record).interfaces = ends.collect();
         let name = record.name.clone();
         let made = tokio::task::spawn_blocking(move || sandbox::make(&name, &attachments));
         let sandbox = made.await.map_err(EngineError::from)??;
-        let namespace = self.settle(container, sandbox, &places)?;
-        if let Err(error) = self.publish(container, &places) {
-            self.unplace(container);
+        let namespace = self.attach_sandbox(container, sandbox, &endpoints)?;
+        if let Err(error) = self.publish(container, &endpoints) {
+            self.detach(container);
             return Err(error);
         }
-        Ok(Placed { namespace: Some(namespace), addresses: places.first().map(|(_, a)| *a).unwrap_or_default() })
+        Ok(Attached { namespace: Some(namespace), addresses: endpoints.first().map(|(_, a)| *a).unwrap_or_default() })
     }
 
-    fn attachments(&self, record: &ContainerRecord, places: &[Place]) -> Result<Vec<Attachment>, EngineError> {
+    fn attachments(&self, record: &ContainerRecord, endpoints: &[Endpoint]) -> Result<Vec<Attachment>, EngineError> {
         let endpoint = |network: &NetworkRecord| record.spec.networks.iter().find(|e| e.network == network.name);
         let mut attachments = Vec::new();
-        for (i, place) in places.iter().enumerate() {
+        for (i, place) in endpoints.iter().enumerate() {
             let options = endpoint(&place.0).cloned().unwrap_or_default();
             attachments.push(self.attachment(record, i, place, &options)?);
         }
@@ -168,7 +169,7 @@ impl Networks {
         let priority = |network: &NetworkRecord| endpoint(network).map_or(0, |e| e.gw_priority);
         for ipv6 in [false, true] {
             let gateway = |network: &NetworkRecord| network.pool(ipv6).map(|pool| pool.gateway);
-            let ways_out = places.iter().enumerate().filter(|(_, (network, _))| !network.internal);
+            let ways_out = endpoints.iter().enumerate().filter(|(_, (network, _))| !network.internal);
             let ways_out = ways_out.filter_map(|(i, (network, _))| Some((-priority(network), i, gateway(network)?)));
             if let Some((_, i, gateway)) = ways_out.min() {
                 attachments[i].gateways.push(gateway);
@@ -182,7 +183,7 @@ impl Networks {
         &self,
         record: &ContainerRecord,
         n: usize,
-        (network, addresses): &Place,
+        (network, addresses): &Endpoint,
         options: &EndpointSpec,
     ) -> Result<Attachment, EngineError> {
         let to = if network.driver == NetworkDriver::Bridge {
@@ -239,14 +240,14 @@ impl Networks {
     }
 
     /// Takes a sandbox over: its resolver serves, and others find the container by its names.
-    pub(in crate::engine) fn settle(
+    pub(in crate::engine) fn attach_sandbox(
         &self,
         container: &Container,
         sandbox: Sandbox,
-        places: &[Place],
+        endpoints: &[Endpoint],
     ) -> Result<Arc<OwnedFd>, EngineError> {
         let record = container.record();
-        let view = view(&record, places);
+        let view = view(&record, endpoints);
         let namespace = Arc::new(sandbox.namespace);
         let serving = sandbox.resolver.map(|r| dns::serve(r, namespace.clone(), self.names.clone(), view)).transpose();
         let resolver = serving.map_err(EngineError::io(format!("starting the resolver of {}", record.name)))?;
@@ -254,7 +255,7 @@ impl Networks {
         live.namespace = Some(namespace.clone());
         live.resolver = resolver;
         drop(live);
-        self.enter_names(&record, places);
+        self.enter_names(&record, endpoints);
         Ok(namespace)
     }
 
@@ -268,7 +269,7 @@ impl Networks {
         network: &str,
         mut endpoint: EndpointSpec,
     ) -> Result<(), EngineError> {
-        let _turn = container.turn().await?;
+        let _turn = container.begin_operation().await?;
         let network = self.find(network)?;
         let before = container.record();
         if before.spec.network_mode != NetworkMode::Bridge {
@@ -286,30 +287,30 @@ impl Networks {
         let namespace = locked(&container.live).namespace.clone();
         let Some(namespace) = namespace else { return Ok(()) };
         let connected = async {
-            let places = self.assign_addresses(container)?;
-            let Some(place) = places.iter().find(|(n, _)| n.id == network.id) else { return Ok(places) };
+            let endpoints = self.assign_addresses(container)?;
+            let Some(place) = endpoints.iter().find(|(n, _)| n.id == network.id) else { return Ok(endpoints) };
             let mut attachment = self.attachment(&before, before.spec.networks.len(), place, &options)?;
             // Where no network led out before, this one does.
-            let leads_out = self.places(&before).iter().any(|(n, _)| !n.internal);
+            let leads_out = self.endpoints_of(&before).iter().any(|(n, _)| !n.internal);
             if !network.internal && !leads_out {
                 attachment.gateways = network.pools().map(|pool| pool.gateway).collect();
             }
             if let Some(end) = attachment.host_name() {
                 self.containers.update(container, |record| drop(record.interfaces.insert(network.id.clone(), end)));
-                self.admit_sender(container, place)?;
+                self.allow_sender(container, place)?;
             }
             let name = before.name.clone();
             let joining = tokio::task::spawn_blocking(move || sandbox::connect(&name, &namespace, &attachment));
             joining.await.map_err(EngineError::from)??;
-            Ok::<_, EngineError>(places)
+            Ok::<_, EngineError>(endpoints)
         };
         match connected.await {
-            Ok(places) => {
-                self.show_networks(container, &places);
+            Ok(endpoints) => {
+                self.show_networks(container, &endpoints);
                 self.state.renew_manifest(&container.record());
             }
             Err(error) => {
-                self.dismiss_sender(container, &network.id);
+                self.revoke_sender(container, &network.id);
                 self.containers.update(container, |record| {
                     record.spec.networks = before.spec.networks;
                     record.endpoints = before.endpoints;
@@ -327,7 +328,7 @@ impl Networks {
     /// # Errors
     /// When it is not on it.
     pub async fn disconnect(&self, container: &Arc<Container>, network: &str) -> Result<(), EngineError> {
-        let _turn = container.turn().await?;
+        let _turn = container.begin_operation().await?;
         let network = self.find(network)?;
         let record = container.record();
         if !record.spec.networks.iter().any(|e| e.network == network.name) {
@@ -339,7 +340,7 @@ impl Networks {
             let leaving = tokio::task::spawn_blocking(move || sandbox::disconnect(&name, &namespace, address));
             leaving.await.map_err(EngineError::from)??;
         }
-        self.dismiss_sender(container, &network.id);
+        self.revoke_sender(container, &network.id);
         self.flows.given_back(&[], record.endpoints.get(&network.id).into_iter().flat_map(|addresses| addresses.iter()));
         self.containers.update(container, |record| {
             record.spec.networks.retain(|e| e.network != network.name);
@@ -348,22 +349,22 @@ impl Networks {
         });
         self.state.renew_manifest(&container.record());
         self.names.remove(&network.id, &record.id);
-        self.show_networks(container, &self.places(&container.record()));
+        self.show_networks(container, &self.endpoints_of(&container.record()));
         self.events.emit("network", "disconnect", &network.id, [("container".to_string(), record.id)].into());
         Ok(())
     }
 
     /// Has a running container see its networks, and others on them see it.
-    fn show_networks(&self, container: &Container, places: &[Place]) {
+    fn show_networks(&self, container: &Container, endpoints: &[Endpoint]) {
         let record = container.record();
         if let Some(resolver) = &locked(&container.live).resolver {
-            resolver.set_view(view(&record, places));
+            resolver.set_view(view(&record, endpoints));
         }
-        self.enter_names(&record, places);
+        self.enter_names(&record, endpoints);
     }
 
-    pub(in crate::engine) fn enter_names(&self, record: &ContainerRecord, places: &[Place]) {
-        for (network, addresses) in places {
+    pub(in crate::engine) fn enter_names(&self, record: &ContainerRecord, endpoints: &[Endpoint]) {
+        for (network, addresses) in endpoints {
             let mut names = vec![record.name.clone()];
             if let Some(endpoint) = record.spec.networks.iter().find(|e| e.network == network.name) {
                 names.extend(endpoint.aliases.iter().cloned());
@@ -376,13 +377,13 @@ impl Networks {
     }
 
     /// Where a container is on its networks, by its record.
-    pub(in crate::engine) fn places(&self, record: &ContainerRecord) -> Vec<Place> {
+    pub(in crate::engine) fn endpoints_of(&self, record: &ContainerRecord) -> Vec<Endpoint> {
         let networks = locked(&self.records);
         record.endpoints.iter().filter_map(|(id, addresses)| Some((networks.get(id)?.clone(), *addresses))).collect()
     }
 
     /// Takes a container off its networks. The kernel removes the interfaces with the namespace.
-    pub(in crate::engine) fn unplace(&self, container: &Container) {
+    pub(in crate::engine) fn detach(&self, container: &Container) {
         let (namespace, resolver) = {
             let mut live = locked(&container.live);
             live.on_networks = false;

@@ -4,7 +4,7 @@
 
 use super::super::netlink::{self, Netlink};
 use super::super::nft::{self, Expression as E, Family, Transaction};
-use super::{Firewall, Wall};
+use super::{Firewall, Isolation};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use std::io;
@@ -12,7 +12,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Weak;
 use std::time::Duration;
 
-pub struct Place {
+pub struct ForeignChain {
     family: Family,
     pub table: &'static str,
     chain: &'static str,
@@ -20,10 +20,10 @@ pub struct Place {
     by_policy: bool,
 }
 
-pub const PLACES: [Place; 3] = [
-    Place { family: Family::Ip, table: "filter", chain: "FORWARD", by_policy: true },
-    Place { family: Family::Ip6, table: "filter", chain: "FORWARD", by_policy: true },
-    Place { family: Family::Inet, table: "firewalld", chain: "filter_FORWARD", by_policy: false },
+pub const FOREIGN_CHAINS: [ForeignChain; 3] = [
+    ForeignChain { family: Family::Ip, table: "filter", chain: "FORWARD", by_policy: true },
+    ForeignChain { family: Family::Ip6, table: "filter", chain: "FORWARD", by_policy: true },
+    ForeignChain { family: Family::Inet, table: "firewalld", chain: "filter_FORWARD", by_policy: false },
 ];
 
 /// Whether to write what seems to be there already.
@@ -33,22 +33,26 @@ pub enum Anew {
     No,
 }
 
-/// Replaces the rules that carry `owner` by those for the walls.
-pub fn let_through(netlink: &Netlink, owner: &str, walls: &[Wall], anew: Anew) -> io::Result<()> {
-    for Place { family, table, chain, by_policy } in PLACES {
+/// Replaces the rules that carry `owner` by those for the networks.
+pub fn let_through(netlink: &Netlink, owner: &str, isolations: &[Isolation], anew: Anew) -> io::Result<()> {
+    for ForeignChain { family, table, chain, by_policy } in FOREIGN_CHAINS {
         let Some(found) = nft::chain(netlink, family, table, chain) else { continue };
         let wanted = !by_policy || found.drops_by_default;
         let ours = nft::rules_of(netlink, family, table, chain, owner);
-        let concerned = |wall: &&Wall| wanted && (family == Family::Inet || wall.subnet(family).is_some());
-        let bridges: Vec<&Wall> = walls.iter().filter(concerned).collect();
+        let concerned = |isolation: &&Isolation| wanted && (family == Family::Inet || isolation.subnet(family).is_some());
+        let bridges: Vec<&Isolation> = isolations.iter().filter(concerned).collect();
         if ours.len() == bridges.len() * 2 && (anew == Anew::No || ours.is_empty()) {
             continue;
         }
         let mut change = Transaction::new(family, table);
         ours.into_iter().for_each(|handle| change.delete_rule(chain, handle));
-        for wall in bridges {
+        for isolation in bridges {
             for meta in [nft::IIFNAME, nft::OIFNAME] {
-                change.insert_rule(chain, owner, &[E::Interface { meta, name: wall.bridge.clone(), equal: true }, E::Accept]);
+                change.insert_rule(
+                    chain,
+                    owner,
+                    &[E::Interface { meta, name: isolation.bridge.clone(), equal: true }, E::Accept],
+                );
             }
         }
         change.apply(netlink)?;
@@ -66,7 +70,7 @@ pub fn keep_through(firewall: &Weak<Firewall>) -> io::Result<()> {
     const SETTLED: Duration = Duration::from_millis(50);
     let changes = netlink::nftables_changes()?;
     let mut buffer = vec![0; 64 * 1024];
-    let tables = PLACES.map(|place| place.table);
+    let tables = FOREIGN_CHAINS.map(|place| place.table);
     loop {
         let others = match recv(changes.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
             Ok(length) => nft::concerns(&buffer[..length], &tables),
