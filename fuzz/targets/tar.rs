@@ -94,6 +94,6 @@ fuzz_target!(|entries: Vec<Entry<'_>>| {
     }
     let _ = unpack::extract(&bytes[..], directory.as_fd(), Some((0, 0)));
     let _ = unpack::merge(&bytes[..], directory.as_fd(), None);
-    wharf::runtime::sys::removal::remove_tree(&root).expect("removed");
+    wharf::sys::removal::remove_tree(&root).expect("removed");
     assert_eq!(std::fs::read_dir(outer()).expect("directory").count(), 0, "something is beside the root");
 });

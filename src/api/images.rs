@@ -1,10 +1,10 @@
 //! `/images`: Docker's calls about images.
 
 use super::reply::{self, Filters, Query, Reply};
-use crate::engine::projects::Progress;
 use crate::engine::{Engine, EngineError};
 use crate::image::chunks::ChunkReader;
 use crate::image::{Digest, Image, ImageError, ImageRef, archive};
+use crate::wire::Progress;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;

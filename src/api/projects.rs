@@ -1,10 +1,11 @@
 //! `/projects`: `up` and `down` as one request each, whose answer is the progress, a JSON object a line.
 
 use super::reply::{self, Reply};
-use crate::engine::projects::convert::LABEL_PROJECT;
-use crate::engine::projects::{Progress, ProgressSender, RunRequest, UpRequest};
+use crate::engine::projects::ProgressSender;
 use crate::engine::{Engine, EngineError};
+use crate::labels::LABEL_PROJECT;
 use crate::plan::{DownOptions, Lifecycle, LifecycleOptions};
+use crate::wire::{Progress, RunRequest, UpRequest};
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Method, Request};

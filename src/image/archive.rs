@@ -508,7 +508,7 @@ struct Temporary(PathBuf);
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        let _ = crate::runtime::sys::removal::remove_tree(&self.0);
+        let _ = crate::sys::removal::remove_tree(&self.0);
     }
 }
 

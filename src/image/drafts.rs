@@ -1,7 +1,7 @@
 //! What is on its way into the store: it goes away unless it is kept.
 
 use super::ImageError;
-use crate::runtime::sys::removal::{Removal, remove_tree};
+use crate::sys::removal::{Removal, remove_tree};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 use super::digest::{Algorithm, ChainId, Digest};
 use super::store::Store;
 use super::{ImageError, build::cache};
-use crate::runtime::sys::removal::remove_tree;
+use crate::sys::removal::remove_tree;
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};

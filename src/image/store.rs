@@ -16,7 +16,7 @@ use super::drafts::BlobDraft;
 pub use super::drafts::{Draft, remove_files};
 use super::manifest::{Configuration, Manifest};
 use super::reference::ImageRef;
-use crate::runtime::sys::removal::remove_tree;
+use crate::sys::removal::remove_tree;
 use listing::{LeftOut, Listed};
 use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
@@ -194,7 +194,7 @@ impl Store {
         }
         fs::create_dir_all(store.staging()).map_err(context("making the image store"))?;
         if let Ok(staging) = File::open(store.staging()) {
-            crate::runtime::sys::spread_directories(&staging);
+            crate::sys::spread_directories(&staging);
         }
         match fs::read(root.join("index.json")) {
             Ok(bytes) => {

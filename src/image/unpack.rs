@@ -4,9 +4,9 @@
 //! inside. Whiteouts become overlayfs's: a 0:0 character device, or the opaque attribute on a directory.
 
 use super::entries::Entries;
-use crate::runtime::sys::node::Node;
-use crate::runtime::sys::removal::remove;
-use crate::runtime::sys::{self, Beneath};
+use crate::sys::node::Node;
+use crate::sys::removal::remove;
+use crate::sys::{self, Beneath};
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, fstatat, makedev, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;

@@ -1,7 +1,7 @@
 //! AppArmor: the profile of every container that asks for no other, and how a process gets one.
 
 use super::error::{Doing, StepFailed};
-use super::sys::procfs;
+use crate::sys::procfs;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;

@@ -78,7 +78,7 @@ impl Capabilities {
 
     /// Those that this process can give.
     pub fn held() -> Self {
-        let has = |number: &u32| super::sys::bounding_capability(*number) == Some(true);
+        let has = |number: &u32| crate::sys::bounding_capability(*number) == Some(true);
         Capabilities((0..NAMES.len() as u32).filter(has).fold(0, |set, number| set | 1 << number))
     }
 

@@ -157,7 +157,7 @@ pub fn receive_into<T: for<'a> Deserialize<'a>>(
         let mut fds = Vec::new();
         for part in message.cmsgs()? {
             if let ControlMessageOwned::ScmRights(raw) = part {
-                fds.extend(raw.into_iter().map(super::sys::received));
+                fds.extend(raw.into_iter().map(crate::sys::received));
             }
         }
         (message.bytes, fds)

@@ -1,6 +1,6 @@
 //! The image's content at a mount point, copied into a volume that is still empty: names, modes, owners, times, links.
 
-use super::sys::{self, Beneath};
+use crate::sys::{self, Beneath};
 use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, futimens, mkdirat, mknodat, utimensat};

@@ -127,7 +127,7 @@ pub fn apply_v2(path: &Path, resources: &LinuxResources) -> Result<(), StepFaile
     let rules = resources.devices().clone().unwrap_or_default();
     if rules.iter().any(|rule| !rule.allow()) {
         let directory = std::fs::File::open(path).doing(format_args!("opening the cgroup {}", path.display()))?;
-        super::sys::attach_device_program(directory.as_fd(), &device_program(&rules)).doing("loading the device rules (eBPF)")?;
+        crate::sys::attach_device_program(directory.as_fd(), &device_program(&rules)).doing("loading the device rules (eBPF)")?;
     }
     Ok(())
 }

@@ -28,7 +28,6 @@ pub mod seccomp;
 pub mod seccomp_file;
 mod seccomp_profile;
 pub mod spec;
-pub mod sys;
 pub mod targets;
 mod tiny_init;
 pub mod user;

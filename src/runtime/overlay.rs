@@ -1,6 +1,6 @@
 //! Layers as one tree, mounted detached.
 
-use super::sys;
+use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, mkdirat};

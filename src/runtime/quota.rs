@@ -2,7 +2,7 @@
 //!
 //! Nothing of it is in wharf's state. A directory knows its project, and the file system the project's limit.
 
-use super::sys::{self, quota};
+use crate::sys::{self, quota};
 use nix::sys::statfs;
 use std::fs::File;
 use std::io;

@@ -6,9 +6,9 @@
 
 use super::error::{Doing, StepFailed};
 use super::launch::{ImageMount, Launch, Rootfs};
-use super::sys::{self, Beneath, Recursive};
 use super::targets::{Target, clean, open_or_make, open_ordinary_directory, open_target};
 use super::user::{self, Identity};
+use crate::sys::{self, Beneath, Recursive};
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};

@@ -6,7 +6,7 @@
 
 use super::capabilities::Capabilities;
 use super::seccomp_profile::{ALWAYS, WITH_CAPABILITY};
-use super::sys::BpfInstruction;
+use crate::sys::BpfInstruction;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const AUDIT_ARCH_X86_64: u32 = 0xC000_003E;

@@ -7,7 +7,7 @@ use super::capabilities::Capabilities;
 use super::seccomp::{
     AUDIT_ARCH_I386, AUDIT_ARCH_X86_64, JA, JEQ, JGE, JGT, RET_ALLOW, RET_ERRNO, RET_KILL, UNKNOWN, X32_BIT, and, jump, load, ret,
 };
-use super::sys::BpfInstruction;
+use crate::sys::BpfInstruction;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@
 //! What decides is therefore what has been opened, not how it is called (CVE-2019-16884, CVE-2023-27561).
 
 use super::error::{Doing, StepFailed};
-use super::sys::{self, Beneath};
+use crate::sys::{self, Beneath};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, mknodat};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
 use std::io;

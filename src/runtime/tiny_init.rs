@@ -1,6 +1,6 @@
 //! Process 1 of a container with `init: true`: passes signals on to its child and reaps whatever is orphaned.
 
-use super::sys;
+use crate::sys;
 
 /// Runs until the child has ended, and ends as it did.
 pub fn run(child: i32) -> ! {

@@ -1,7 +1,7 @@
 //! Users and groups of the image: `user[:group]` by name or number, looked up in the container's own files.
 
 use super::error::StepFailed;
-use super::sys::regular::read_regular;
+use crate::sys::regular::read_regular;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 

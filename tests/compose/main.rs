@@ -1,5 +1,6 @@
 //! The loader as a user meets it: files on disk, the model or the message that comes back.
 
+mod architecture;
 mod messages;
 mod models;
 mod properties;

@@ -108,7 +108,7 @@ fn overlay() -> Finding {
     };
     if !known() {
         // The kernel loads its module for whoever asks for it.
-        let _ = crate::runtime::sys::new_mount("overlay", "wharf", &[], 0);
+        let _ = crate::sys::new_mount("overlay", "wharf", &[], 0);
     }
     if known() {
         fine("overlayfs", "known to the kernel")

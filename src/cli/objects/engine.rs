@@ -5,7 +5,7 @@ use crate::cli::{Failure, Global, Outcome};
 use crate::engine::process::lifecycle::{self, WhenIdle};
 use crate::engine::process::revival;
 use crate::engine::{Config, REVIVED};
-use crate::runtime::sys;
+use crate::sys;
 use std::io::Write;
 use std::os::fd::AsFd;
 
@@ -66,7 +66,7 @@ pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
         }
     };
     let when_idle = if background { WhenIdle::Leave } else { WhenIdle::Stay };
-    lifecycle::run(config, when_idle, ready).map_err(|error| {
+    lifecycle::run(config, when_idle, crate::api::server::serve, ready).map_err(|error| {
         if background {
             println!("{error}");
         }

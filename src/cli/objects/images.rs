@@ -7,7 +7,7 @@ use crate::cli::output::format::{Column, LABEL, Listing};
 use crate::cli::output::{Steps, bytes, table};
 use crate::cli::project::ps;
 use crate::cli::{Failure, Global, Outcome, connect, project};
-use crate::engine::projects::Progress;
+use crate::wire::Progress;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 

@@ -7,7 +7,7 @@ pub mod format;
 pub mod template;
 pub mod terminal;
 
-use crate::engine::projects::Progress;
+use crate::wire::Progress;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};

@@ -55,7 +55,7 @@ impl Write for Stderr {
 
 fn checked<T>(result: io::Result<T>) -> io::Result<T> {
     if matches!(&result, Err(error) if error.kind() == ErrorKind::BrokenPipe) {
-        crate::runtime::sys::end_by_sigpipe();
+        crate::sys::end_by_sigpipe();
     }
     result
 }

@@ -43,7 +43,7 @@ pub fn is_terminal() -> bool {
 
 /// The terminal's rows and columns.
 pub fn size() -> Option<(u16, u16)> {
-    crate::runtime::sys::window_size(std::io::stdin().as_fd())
+    crate::sys::window_size(std::io::stdin().as_fd())
 }
 
 /// Reads `ctrl-p,ctrl-q`, as Docker writes detach keys.

@@ -7,7 +7,7 @@ use crate::api::reply::escape;
 use crate::cli::objects::network;
 use crate::cli::output::template::Template;
 use crate::cli::{Failure, Global, Outcome, connect, project};
-use crate::engine::projects::convert::{LABEL_PROJECT, LABEL_SERVICE};
+use crate::labels::{LABEL_PROJECT, LABEL_SERVICE};
 use serde_json::{Value, json};
 
 #[derive(clap::Args, Debug)]

@@ -9,7 +9,7 @@ use crate::cli::output::Prefixes;
 use crate::cli::output::stdout::Stdout;
 use crate::cli::output::terminal::LOST;
 use crate::cli::{Failure, Global, Outcome, connect, project};
-use crate::engine::projects::convert::LABEL_PROJECT;
+use crate::labels::LABEL_PROJECT;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};

@@ -5,7 +5,7 @@ use crate::api::reply::escape;
 use crate::cli::output::format::{Column, Format, LABEL, without_methods};
 use crate::cli::output::table;
 use crate::cli::{Failure, Global, Outcome, connect, project};
-use crate::engine::projects::convert::{LABEL_NUMBER, LABEL_ONEOFF, LABEL_PROJECT, LABEL_SERVICE};
+use crate::labels::{LABEL_NUMBER, LABEL_ONEOFF, LABEL_PROJECT, LABEL_SERVICE};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;

@@ -5,7 +5,7 @@ use crate::api::reply::escape;
 use crate::cli::objects::images::{each_image, layer_progress};
 use crate::cli::output::Steps;
 use crate::cli::{Global, Outcome, connect, project};
-use crate::engine::projects::Progress;
+use crate::wire::Progress;
 use serde_json::Value;
 
 #[derive(clap::Args, Debug)]

@@ -5,7 +5,7 @@ use crate::cli::output::terminal;
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::compose::model::Service;
 use crate::compose::{Loaded, dotenv, short, words};
-use crate::engine::projects::{Progress, RunRequest};
+use crate::wire::{Progress, RunRequest};
 use indexmap::IndexMap;
 use std::path::PathBuf;
 

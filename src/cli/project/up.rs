@@ -6,8 +6,9 @@ use crate::api::reply::escape;
 use crate::cli::output::Steps;
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::compose::Loaded;
-use crate::engine::projects::{Follower, Progress, UpRequest};
 use crate::plan::{ChangedVolumes, LifecycleOptions, Outline, UpOptions};
+use crate::wire::Follower;
+use crate::wire::{Progress, UpRequest};
 use std::io::IsTerminal;
 use tokio::sync::{mpsc, oneshot};
 

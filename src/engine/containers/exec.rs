@@ -331,7 +331,7 @@ impl Execs {
     /// Sets the size of a process's terminal.
     pub fn resize(&self, exec: &Exec, rows: u16, columns: u16) {
         if let Some(terminal) = &*locked(&exec.terminal) {
-            let _ = crate::runtime::sys::set_window_size(terminal.as_fd(), rows, columns);
+            let _ = crate::sys::set_window_size(terminal.as_fd(), rows, columns);
         }
     }
 

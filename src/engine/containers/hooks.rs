@@ -2,9 +2,9 @@
 
 use super::exec::{Excerpt, Execs, NewExec};
 use crate::engine::error::EngineError;
-use crate::engine::projects::convert::{LABEL_HASH, LABEL_NUMBER, LABEL_ONEOFF, LABEL_PROJECT, LABEL_SERVICE};
 use crate::engine::record::{ContainerRecord, ContainerSpec, FileSpec, HealthSpec, HookSpec, PreStartSpec, RestartPolicy};
 use crate::engine::{Container, Engine};
+use crate::labels::{LABEL_HASH, LABEL_NUMBER, LABEL_ONEOFF, LABEL_PROJECT, LABEL_SERVICE};
 use crate::logs::reader::{Reader, Selection};
 use std::future::pending;
 use std::sync::Arc;

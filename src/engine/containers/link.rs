@@ -1,7 +1,7 @@
 //! The engine's end of a monitor's control socket.
 
 use crate::runtime::control::{self, Event, Request};
-use crate::runtime::sys;
+use crate::sys;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use std::cell::RefCell;
 use std::io;

@@ -190,7 +190,7 @@ impl Networks {
 
     /// Who of wharf's containers has a port.
     fn owner_of(&self, own_id: &str, port: u16, protocol: &str) -> Option<String> {
-        use crate::engine::projects::convert::{LABEL_PROJECT, LABEL_SERVICE};
+        use crate::labels::{LABEL_PROJECT, LABEL_SERVICE};
         let has = |c: &&Arc<Container>| {
             c.with_record(|record| record.bound_ports.iter().any(|(_, p, _, number)| *number == port && p == protocol))
         };

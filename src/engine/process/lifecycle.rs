@@ -16,7 +16,7 @@ use crate::engine::state::StateStore;
 use crate::engine::volumes::Volumes;
 use crate::engine::{Config, Engine, EngineError};
 use crate::network::firewall::{Firewall, keep_through};
-use crate::runtime::sys;
+use crate::sys;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -49,11 +49,20 @@ pub fn socket_path(run_root: &Path) -> std::path::PathBuf {
     run_root.join("engine.sock")
 }
 
-/// Runs an engine until it is told to stop or, if it is to, has nothing left to watch. `ready` is called when it listens.
+/// Runs an engine until it is told to stop or, if it is to, has nothing left to watch. `serve_api` answers the connections of its
+/// socket, whose number it keeps; `ready` is called when it listens.
 ///
 /// # Errors
 /// When another engine has one of the roots, or what it needs cannot be set up.
-pub fn run(config: Config, when_idle: WhenIdle, ready: impl FnOnce()) -> Result<(), EngineError> {
+pub fn run<F>(
+    config: Config,
+    when_idle: WhenIdle,
+    serve_api: impl FnOnce(Arc<Engine>, UnixListener, Arc<watch::Sender<usize>>) -> F,
+    ready: impl FnOnce(),
+) -> Result<(), EngineError>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     sys::set_process_name();
     if !nix::unistd::geteuid().is_root() {
         return Err(EngineError::Invalid("the engine needs root: run it with sudo, or as a systemd service".into()));
@@ -71,12 +80,21 @@ pub fn run(config: Config, when_idle: WhenIdle, ready: impl FnOnce()) -> Result<
         .enable_all()
         .build()
         .map_err(EngineError::io("starting the async runtime"))?;
-    let result = runtime.block_on(serve(config, nofile, when_idle, ready));
+    let result = runtime.block_on(serve(config, nofile, when_idle, serve_api, ready));
     runtime.shutdown_timeout(Duration::from_millis(200));
     result
 }
 
-async fn serve(config: Config, nofile: (u64, u64), when_idle: WhenIdle, ready: impl FnOnce()) -> Result<(), EngineError> {
+async fn serve<F>(
+    config: Config,
+    nofile: (u64, u64),
+    when_idle: WhenIdle,
+    serve_api: impl FnOnce(Arc<Engine>, UnixListener, Arc<watch::Sender<usize>>) -> F,
+    ready: impl FnOnce(),
+) -> Result<(), EngineError>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let socket = socket_path(&config.run_root);
     let _ = fs::remove_file(&socket);
     let directory = File::open(&config.run_root).map_err(EngineError::io("opening the run root"))?;
@@ -96,7 +114,7 @@ async fn serve(config: Config, nofile: (u64, u64), when_idle: WhenIdle, ready: i
     };
     let thread = std::thread::Builder::new().name("firewall".into()).stack_size(128 * 1024).spawn(keeping);
     thread.map_err(EngineError::io("starting a thread"))?;
-    let server = tokio::spawn(crate::api::server::serve(engine.clone(), listener, connections.clone()));
+    let server = tokio::spawn(serve_api(engine.clone(), listener, connections.clone()));
     engine.launcher.reap_monitors()?;
     tokio::spawn(engine.state.clone().write_what_is_owed());
     ready();

@@ -1,7 +1,7 @@
 //! The two directories of an engine: root's alone, whatever was there before.
 
 use crate::engine::{Config, EngineError};
-use crate::runtime::sys;
+use crate::sys;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fchmod, fstat};
 use std::fs::{self, DirBuilder};

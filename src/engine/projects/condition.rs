@@ -1,11 +1,12 @@
 //! Waiting for the containers of a service to fulfil a condition.
 
 use super::steps::superseded;
-use super::{Context, Progress, convert, is_one_off};
+use super::{Context, is_one_off};
 use crate::compose::model::Condition;
 use crate::engine::Container;
 use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, HealthStatus, Status};
+use crate::wire::Progress;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +40,7 @@ enum Judged {
 /// # Errors
 /// Of one that cannot fulfil the condition any more; an optional dependency is warned of instead.
 pub(super) async fn await_condition(context: &Context, awaited: &Awaited<'_>) -> Result<(), EngineError> {
-    let is_own = |c: &Arc<Container>| c.has_label(convert::LABEL_SERVICE, awaited.service) && !is_one_off(c);
+    let is_own = |c: &Arc<Container>| c.has_label(crate::labels::LABEL_SERVICE, awaited.service) && !is_one_off(c);
     let containers = context.engine.project_containers(&context.project.name).into_iter().filter(is_own);
     for container in containers {
         let object = format!("Container {}", container.name());

@@ -9,20 +9,12 @@ use crate::engine::record::{
     AsCreated, BlkioSpec, ContainerSpec, DeviceSpec, EndpointSpec, FileSpec, HealthSpec, HookSpec, LogSpec, MountKind, MountSpec,
     NetworkMode, PortSpec, PreStartSpec, ResourceSpec, RestartPolicy, Sharing,
 };
+use crate::labels::{
+    LABEL_DEPENDS_ON, LABEL_DIRECTORY, LABEL_FILES, LABEL_HASH, LABEL_NUMBER, LABEL_ONEOFF, LABEL_PROJECT, LABEL_SERVICE,
+    LABEL_VERSION,
+};
 use crate::plan::config_hash;
 use indexmap::IndexMap;
-
-pub const LABEL_PROJECT: &str = "com.docker.compose.project";
-pub const LABEL_SERVICE: &str = "com.docker.compose.service";
-pub const LABEL_NUMBER: &str = "com.docker.compose.container-number";
-pub const LABEL_HASH: &str = "com.docker.compose.config-hash";
-pub const LABEL_DEPENDS_ON: &str = "com.docker.compose.depends_on";
-pub const LABEL_NETWORK: &str = "com.docker.compose.network";
-pub const LABEL_VOLUME: &str = "com.docker.compose.volume";
-pub const LABEL_ONEOFF: &str = "com.docker.compose.oneoff";
-const LABEL_VERSION: &str = "com.docker.compose.version";
-const LABEL_FILES: &str = "com.docker.compose.project.config_files";
-const LABEL_DIRECTORY: &str = "com.docker.compose.project.working_dir";
 
 /// Where a project comes from.
 #[derive(Clone, Debug, Default)]

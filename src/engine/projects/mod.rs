@@ -18,102 +18,14 @@ use super::record::ProjectRecord;
 use super::{Container, Engine};
 use crate::compose::model::Project;
 use crate::image::ImageRef;
-use crate::plan::{self, DownOptions, Lifecycle, LifecycleOptions, ObservedContainer, Outline, Plan, UpOptions};
+use crate::plan::{self, DownOptions, Lifecycle, LifecycleOptions, ObservedContainer, Outline, Plan};
+use crate::wire::{Follower, Progress, RunRequest, UpRequest};
 use convert::Origin;
 use execute::execute;
-use indexmap::IndexMap;
 use queue::ProjectGuard;
-use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
-
-/// What the CLI sends to bring a project up.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct UpRequest {
-    pub project: Project,
-    #[serde(default)]
-    pub options: UpOptions,
-    #[serde(default)]
-    pub config_files: String,
-    #[serde(default)]
-    pub working_dir: String,
-    /// Services of inactive profiles: their containers are no orphans.
-    #[serde(default)]
-    pub inactive: Vec<String>,
-    /// Tell the plan and change nothing.
-    #[serde(default)]
-    pub plan_only: bool,
-    /// Who shows the output of what is started.
-    #[serde(default)]
-    pub follower: Option<Follower>,
-}
-
-/// A client that attaches to containers as they are started.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Follower {
-    /// The number by which their logs know it.
-    pub reader: u64,
-    /// The services whose output it shows; empty for all.
-    pub services: Vec<String>,
-}
-
-/// What the CLI sends for `run`: the project with the service as the command wants it.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct RunRequest {
-    pub up: UpRequest,
-    pub service: String,
-    /// The container's.
-    pub name: String,
-    /// The container is found by its service's names, too.
-    pub use_aliases: bool,
-    /// Its standard input stays open until the client that attaches to it leaves.
-    pub stdin: bool,
-    pub labels: IndexMap<String, String>,
-    /// Rows and columns of the client's terminal.
-    #[serde(default)]
-    pub console_size: Option<(u16, u16)>,
-    /// The engine removes it when it has ended.
-    pub auto_remove: bool,
-    /// The client does.
-    #[serde(default)]
-    pub client_removes: bool,
-}
-
-/// A line of the answer to `up` and `down`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Progress {
-    /// `Container p-web-1` is `Starting`, `Started`, ...
-    Step {
-        object: String,
-        status: String,
-        done: bool,
-    },
-    /// A layer of an image that is pulled.
-    Layer {
-        image: String,
-        id: String,
-        status: String,
-        current: u64,
-        total: u64,
-    },
-    /// A container of `run`, which is not started yet, by its id.
-    Created(String),
-    Warning(String),
-    /// Volumes whose definition has changed: nothing was done, since the user is to be asked first.
-    ChangedVolumes(Vec<String>),
-    /// A line of the plan.
-    Plan(String),
-    Error {
-        object: String,
-        message: String,
-    },
-    /// The last line: everything has been done, or not.
-    Done {
-        ok: bool,
-    },
-}
 
 /// Takes progress; nobody listening is no failure.
 pub type ProgressSender = UnboundedSender<Progress>;
@@ -222,7 +134,7 @@ impl Engine {
         execute(context.clone(), plan).await?;
         let mut spec = self.service_spec(&context.project, &service, 1, &context.origin)?;
         spec.labels.extend(labels);
-        spec.labels.insert(convert::LABEL_ONEOFF.into(), "True".into());
+        spec.labels.insert(crate::labels::LABEL_ONEOFF.into(), "True".into());
         spec.labels.insert("com.docker.compose.slug".into(), name.rsplit('-').next().unwrap_or_default().into());
         if !use_aliases {
             spec.networks.iter_mut().for_each(|endpoint| endpoint.aliases.clear());
@@ -307,7 +219,7 @@ impl Engine {
     async fn sync_and_trim(self: &Arc<Self>) -> Result<(), EngineError> {
         let synced = self.state.sync().await;
         // A plan's graph, its records and its progress are gone by now.
-        let _trimmed = tokio::task::spawn_blocking(crate::runtime::sys::trim_memory).await;
+        let _trimmed = tokio::task::spawn_blocking(crate::sys::trim_memory).await;
         synced
     }
 }
@@ -334,5 +246,5 @@ fn warn(plan: &Plan, progress: &ProgressSender) {
 
 /// Whether a container was made by `run`: it is none of its service's own.
 pub(super) fn is_one_off(container: &Container) -> bool {
-    container.has_label(convert::LABEL_ONEOFF, "True")
+    container.has_label(crate::labels::LABEL_ONEOFF, "True")
 }

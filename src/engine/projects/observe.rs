@@ -1,10 +1,10 @@
 //! What exists of a project, as plans compare it with what is wanted.
 
-use super::convert::{LABEL_DEPENDS_ON, LABEL_HASH, LABEL_NETWORK, LABEL_NUMBER, LABEL_PROJECT, LABEL_SERVICE};
 use super::is_one_off;
 use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, MountKind, NetworkMode, Status};
 use crate::engine::{Container, Engine};
+use crate::labels::{LABEL_DEPENDS_ON, LABEL_HASH, LABEL_NETWORK, LABEL_NUMBER, LABEL_PROJECT, LABEL_SERVICE};
 use crate::plan::{ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, depends_on_label};
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -2,10 +2,10 @@
 
 use super::queue::Change;
 use crate::engine::error::EngineError;
-use crate::engine::projects::convert::LABEL_PROJECT;
 use crate::engine::record::Replacement;
 use crate::engine::recovery::Kind;
 use crate::engine::{Container, Engine};
+use crate::labels::LABEL_PROJECT;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::mpsc::unbounded_channel;

@@ -19,7 +19,7 @@ impl Context {
     /// The log of what is started is kept from its first line on for the client that shows it.
     fn expect_follower(&self, container: &Container) {
         let Some(follower) = &self.follower else { return };
-        let is_shown = |service: &String| container.has_label(convert::LABEL_SERVICE, service);
+        let is_shown = |service: &String| container.has_label(crate::labels::LABEL_SERVICE, service);
         if follower.services.is_empty() || follower.services.iter().any(is_shown) {
             container.expect_follower(follower.reader);
         }
@@ -28,10 +28,10 @@ impl Context {
     /// The labels of a network or a volume, by which another `up` finds it and tells whether its definition has changed.
     fn labels(&self, key: &str, name: &str, hash: String) -> IndexMap<String, String> {
         [
-            (convert::LABEL_PROJECT.to_string(), self.project.name.clone()),
+            (crate::labels::LABEL_PROJECT.to_string(), self.project.name.clone()),
             (key.to_string(), name.to_string()),
             ("com.docker.compose.version".to_string(), env!("CARGO_PKG_VERSION").to_string()),
-            (convert::LABEL_HASH.to_string(), hash),
+            (crate::labels::LABEL_HASH.to_string(), hash),
         ]
         .into()
     }
@@ -184,7 +184,7 @@ async fn create_network(context: &Context, key: &str) -> Result<(), EngineError>
     let object = format!("Network {}", network.name);
     context.step(&object, "Creating", false);
     let mut labels = network.labels.clone();
-    labels.extend(context.labels(convert::LABEL_NETWORK, key, network_hash(network)));
+    labels.extend(context.labels(crate::labels::LABEL_NETWORK, key, network_hash(network)));
     let new = NewNetwork {
         of_builds: false,
         name: network.name.clone(),
@@ -211,7 +211,7 @@ fn create_volume(context: &Context, key: &str) -> Result<(), EngineError> {
         return Err(EngineError::Invalid(format!("the volume {key} has the driver `{driver}`; wharf has `local`")));
     }
     let mut labels = volume.labels.clone();
-    labels.extend(context.labels(convert::LABEL_VOLUME, key, volume_hash(volume)));
+    labels.extend(context.labels(crate::labels::LABEL_VOLUME, key, volume_hash(volume)));
     let options = volume.driver_opts.clone();
     context.engine.volumes.create(NewVolume { name: volume.name.clone(), labels, options, anonymous: false })?;
     context.step(&object, "Created", true);
@@ -233,7 +233,7 @@ pub(super) async fn superseded(context: &Context, object: &str) -> EngineError {
 
 fn service_spec(context: &Context, service: &str, number: u32) -> Result<ContainerSpec, EngineError> {
     let mut spec = context.engine.service_spec(&context.project, service, number, &context.origin)?;
-    spec.labels.insert(convert::LABEL_ONEOFF.into(), "False".into());
+    spec.labels.insert(crate::labels::LABEL_ONEOFF.into(), "False".into());
     Ok(spec)
 }
 

@@ -1,7 +1,7 @@
 //! Contexts and sources from Git, by the host's own `git`: it knows the user's credentials and the servers' peculiarities.
 
 use super::super::ImageError;
-use crate::runtime::sys::removal::remove_tree;
+use crate::sys::removal::remove_tree;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 

@@ -4,7 +4,7 @@ use super::files::Found;
 use super::ignore::Patterns;
 use super::walk::Walk;
 use crate::image::digest::{DiffId, Hashing};
-use crate::runtime::sys::regular::open_regular_at;
+use crate::sys::regular::open_regular_at;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, utimensat};
 use std::collections::HashMap;

@@ -3,7 +3,7 @@
 
 use super::files::Found;
 use super::ignore::Patterns;
-use crate::runtime::sys::{self, Beneath};
+use crate::sys::{self, Beneath};
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
 use std::collections::VecDeque;

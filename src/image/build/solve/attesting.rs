@@ -4,7 +4,7 @@ use super::*;
 use crate::image::attest::{PROVENANCE, Predicate, Provenance, SPDX, purl};
 use crate::image::build::Run;
 use crate::image::build::mounts::Mounted;
-use crate::runtime::sys::regular::read_regular;
+use crate::sys::regular::read_regular;
 use base64::Engine as _;
 use std::sync::atomic::AtomicBool;
 

@@ -354,7 +354,7 @@ impl Solver {
 /// Removes mount points from a layer, where they are still empty. The command may have put symlinks in the place of directories:
 /// none is followed (CVE-2024-23652).
 fn remove_stubs(layer: &Path, stubs: &[PathBuf]) -> std::io::Result<()> {
-    use crate::runtime::sys::{Beneath, open_beneath};
+    use crate::sys::{Beneath, open_beneath};
     use nix::fcntl::AtFlags;
     use nix::sys::stat::{SFlag, fstatat};
     use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -386,7 +386,7 @@ const MAX_SECRET: u64 = 500 << 10;
 /// Reads a secret that the client has named, which may be any regular file of the machine.
 fn read_secret(path: &Path) -> std::io::Result<Vec<u8>> {
     let root = std::fs::File::open("/")?;
-    crate::runtime::sys::regular::read_regular(root.as_fd(), path, MAX_SECRET)
+    crate::sys::regular::read_regular(root.as_fd(), path, MAX_SECRET)
 }
 
 /// Readable by nobody else on the way.

@@ -1,0 +1,93 @@
+//! What the commands of a project say to the engine, and it to them, beside Docker's API: JSON, a line each.
+
+use crate::compose::model::Project;
+use crate::plan::UpOptions;
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+/// What the CLI sends to bring a project up.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct UpRequest {
+    pub project: Project,
+    #[serde(default)]
+    pub options: UpOptions,
+    #[serde(default)]
+    pub config_files: String,
+    #[serde(default)]
+    pub working_dir: String,
+    /// Services of inactive profiles: their containers are no orphans.
+    #[serde(default)]
+    pub inactive: Vec<String>,
+    /// Tell the plan and change nothing.
+    #[serde(default)]
+    pub plan_only: bool,
+    /// Who shows the output of what is started.
+    #[serde(default)]
+    pub follower: Option<Follower>,
+}
+
+/// A client that attaches to containers as they are started.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Follower {
+    /// The number by which their logs know it.
+    pub reader: u64,
+    /// The services whose output it shows; empty for all.
+    pub services: Vec<String>,
+}
+
+/// What the CLI sends for `run`: the project with the service as the command wants it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RunRequest {
+    pub up: UpRequest,
+    pub service: String,
+    /// The container's.
+    pub name: String,
+    /// The container is found by its service's names, too.
+    pub use_aliases: bool,
+    /// Its standard input stays open until the client that attaches to it leaves.
+    pub stdin: bool,
+    pub labels: IndexMap<String, String>,
+    /// Rows and columns of the client's terminal.
+    #[serde(default)]
+    pub console_size: Option<(u16, u16)>,
+    /// The engine removes it when it has ended.
+    pub auto_remove: bool,
+    /// The client does.
+    #[serde(default)]
+    pub client_removes: bool,
+}
+
+/// A line of the answer to `up` and `down`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Progress {
+    /// `Container p-web-1` is `Starting`, `Started`, ...
+    Step {
+        object: String,
+        status: String,
+        done: bool,
+    },
+    /// A layer of an image that is pulled.
+    Layer {
+        image: String,
+        id: String,
+        status: String,
+        current: u64,
+        total: u64,
+    },
+    /// A container of `run`, which is not started yet, by its id.
+    Created(String),
+    Warning(String),
+    /// Volumes whose definition has changed: nothing was done, since the user is to be asked first.
+    ChangedVolumes(Vec<String>),
+    /// A line of the plan.
+    Plan(String),
+    Error {
+        object: String,
+        message: String,
+    },
+    /// The last line: everything has been done, or not.
+    Done {
+        ok: bool,
+    },
+}
