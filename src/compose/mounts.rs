@@ -5,7 +5,7 @@ use super::node::{Map, Node, Value};
 use super::paths::cleaned;
 use std::path::Path;
 
-/// KeyedMutex one entry of `volumes:` into its long form. Sources stay relative; the paths stage resolves them.
+/// Expands one entry of `volumes:` into its long form. Sources stay relative; the paths stage resolves them.
 pub fn parse(node: &mut Node) -> Expanded {
     if let Value::Map(_) = node.value {
         return long(node);

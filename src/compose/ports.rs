@@ -4,7 +4,7 @@ use super::canonical::{Expanded, Refused, map_of};
 use super::node::{Node, Value};
 use std::net::IpAddr;
 
-/// KeyedMutex one entry of `ports:` into its long forms: one for each port of a range.
+/// Expands one entry of `ports:` into its long forms: one for each port of a range.
 pub fn parse(node: &mut Node) -> Expanded {
     if let Value::Map(_) = node.value {
         return long(node);

@@ -265,7 +265,7 @@ fn make_parent(path: &Path, controllers: &[String]) -> Result<(), StepFailed> {
     Ok(())
 }
 
-/// KeyedMutex a v2 group's controllers on for the groups below it.
+/// Enables the controllers of a v2 group for the groups below it.
 pub(super) fn enable_controllers(group: &Path) {
     let available = fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
     for controller in available.split_whitespace().filter(|c| matches!(*c, "cpu" | "cpuset" | "io" | "memory" | "pids")) {

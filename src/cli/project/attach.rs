@@ -104,7 +104,7 @@ impl Which {
     }
 }
 
-/// AttachOptions a container that has just been made is run.
+/// How a container that has just been made is run.
 #[derive(Clone, Debug)]
 pub struct Stay {
     /// Print its id and leave it running.

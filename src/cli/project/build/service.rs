@@ -1,0 +1,150 @@
+//! The `build` of a service as a build request, and which services are built before it.
+
+use super::values::{agents, arguments, check_context, epoch};
+use super::{BuildFlags, image_name};
+use crate::cli::{Failure, Outcome};
+use crate::compose::Loaded;
+use crate::compose::model::{Build, Project, Service, Ulimit};
+use crate::image::attest::Wanted;
+use crate::image::build::git::GitRef;
+use crate::image::build::{Request, Secret, SecretContent};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Services, and those that they are built from, each with the latter's names.
+pub(super) fn with_bases(project: &Project, names: &[String]) -> Result<Vec<(String, Vec<String>)>, Failure> {
+    let mut found: Vec<(String, Vec<String>)> = Vec::new();
+    let mut path: Vec<String> = Vec::new();
+    for name in names {
+        find_bases(project, name, &mut path, &mut found)?;
+    }
+    Ok(found)
+}
+
+fn find_bases(project: &Project, name: &str, path: &mut Vec<String>, found: &mut Vec<(String, Vec<String>)>) -> Outcome {
+    if path.iter().any(|above| above == name) {
+        return Err(Failure::Message(format!("the builds depend on each other in a cycle: {} -> {name}", path.join(" -> "))));
+    }
+    if found.iter().any(|(known, _)| known == name) {
+        return Ok(());
+    }
+    let Some(service) = project.services.get(name) else {
+        let above = path.last().map_or("", String::as_str);
+        return Err(Failure::Message(format!("the build of `{above}` is from the service `{name}`, which is not active")));
+    };
+    let contexts = service.build.iter().flat_map(|build| build.additional_contexts.values());
+    let bases: Vec<String> = contexts.filter_map(|context| context.strip_prefix("service:")).map(str::to_string).collect();
+    path.push(name.to_string());
+    for base in &bases {
+        find_bases(project, base, path, found)?;
+    }
+    path.pop();
+    found.push((name.to_string(), bases));
+    Ok(())
+}
+
+pub(super) fn request(
+    loaded: &Loaded,
+    name: &str,
+    service: &Service,
+    build: &Build,
+    flags: &BuildFlags,
+) -> Result<Request, Failure> {
+    let mut args: BTreeMap<String, String> =
+        build.args.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect();
+    args.extend(arguments(&flags.build_args));
+    let mut contexts = BTreeMap::new();
+    for (context, place) in &build.additional_contexts {
+        let place = match place.strip_prefix("service:") {
+            Some(service) => format!("docker-image://{}", image_name(&loaded.project, service)),
+            None => place.clone(),
+        };
+        contexts.insert(context.clone(), place);
+    }
+    let mut secrets = BTreeMap::new();
+    for secret in &build.secrets {
+        let Some(source) = loaded.project.secrets.get(&secret.source) else { continue };
+        let content = match (&source.file, &source.environment, &source.content) {
+            (Some(file), _, _) => SecretContent::File(loaded.directory.join(file)),
+            (None, Some(variable), _) => SecretContent::Value(loaded.environment.get(variable).cloned().unwrap_or_default()),
+            (None, None, Some(content)) => SecretContent::Value(content.clone()),
+            _ => {
+                return Err(Failure::Message(format!(
+                    "the secret `{}` of `services.{name}.build` is external: wharf keeps none",
+                    secret.source
+                )));
+            }
+        };
+        let number = |what: &str, text: &Option<String>| {
+            let wrong = |text: &String| {
+                let place = format!("services.{name}.build.secrets");
+                Failure::Message(format!("`{what}: {text}` of `{}` in `{place}` is not a number", secret.source))
+            };
+            text.as_ref().map(|text| text.parse::<u32>().map_err(|_| wrong(text))).transpose()
+        };
+        let (uid, gid) = (number("uid", &secret.uid)?, number("gid", &secret.gid)?);
+        let target = secret.target.clone().unwrap_or_else(|| secret.source.clone());
+        secrets.insert(target, Secret { content, uid, gid, mode: secret.mode });
+    }
+    let context = build.context.clone().unwrap_or_default();
+    let git = GitRef::parse(&context).map(|_| context.clone());
+    for context in contexts.values().chain(git.is_none().then_some(&context)) {
+        check_context(context)?;
+    }
+    let given = build.ssh.iter().map(|(id, path)| (id.as_str(), path.as_deref()));
+    let flagged = flags.ssh.iter().map(|text| text.split_once('=').map_or((text.as_str(), None), |(id, path)| (id, Some(path))));
+    let ulimits = build.ulimits.iter().map(|(limit, value)| match value {
+        Ulimit::Both(n) => (limit.clone(), *n, *n),
+        Ulimit::Pair { soft, hard } => (limit.clone(), *soft, *hard),
+    });
+    let mut entitlements = build.entitlements.clone();
+    entitlements.extend(build.privileged.then(|| "security.insecure".to_string()));
+    // Of several platforms the one that this machine can build.
+    let platform = build.platforms.iter().find(|platform| crate::image::is_native(platform)).or(build.platforms.first());
+    if let Some(built) = platform.filter(|_| build.platforms.len() > 1) {
+        eprintln!(
+            "warning: of the platforms of `services.{name}.build` only {built} is built: the others need machines of their own"
+        );
+    }
+    let mut tags = vec![image_name(&loaded.project, name)];
+    tags.extend(build.tags.iter().cloned());
+    let mut labels: BTreeMap<String, String> = build.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    labels.insert("com.docker.compose.project".into(), loaded.project.name.clone());
+    let others = loaded.project.services.iter().filter(|(other, service)| *other != name && service.build.is_some());
+    // A label of one service would make the image of all another one, with each build.
+    if !others.map(|(other, _)| image_name(&loaded.project, other)).any(|image| image == tags[0]) {
+        labels.insert("com.docker.compose.service".into(), name.into());
+    }
+    Ok(Request {
+        passing: false,
+        unpacked: false,
+        context: if git.is_some() { PathBuf::new() } else { loaded.directory.join(context) },
+        git,
+        inline_cache: !build.cache_to.is_empty(),
+        no_cache_filter: build.no_cache_filter.clone(),
+        ssh: agents(given.chain(flagged), &loaded.directory)?,
+        ulimits: ulimits.collect(),
+        entitlements,
+        dockerfile: build.dockerfile.as_ref().map(PathBuf::from),
+        inline: build.dockerfile_inline.clone(),
+        target: build.target.clone(),
+        args,
+        labels,
+        tags,
+        no_cache: build.no_cache || flags.no_cache,
+        pull: build.pull || flags.pull,
+        network: build.network.clone(),
+        extra_hosts: build.extra_hosts.clone(),
+        shm_size: build.shm_size.as_ref().and_then(|size| size.parse().ok()),
+        platform: service.platform.clone().or_else(|| platform.cloned()),
+        contexts,
+        secrets,
+        cache_from: build.cache_from.clone(),
+        epoch: epoch(),
+        attest: Wanted::parse(
+            flags.provenance.as_deref().or(build.provenance.as_deref()),
+            flags.sbom.as_deref().or(build.sbom.as_deref()),
+        )
+        .map_err(|why| Failure::Message(format!("`services.{name}.build`: {why}")))?,
+    })
+}

@@ -1,0 +1,274 @@
+//! `logs -f` and attached `up`: follows the containers of a project, those started later included.
+
+use super::printer::Printer;
+use super::source::{Feed, Source, read_more};
+use super::{ForUp, View, listed};
+use crate::api::client::{Client, ClientError, Lines};
+use crate::api::followed::{Begin, Follow, Followed, Piece, Position};
+use crate::api::reply::escape;
+use crate::cli::Outcome;
+use crate::cli::output::Prefixes;
+use crate::cli::output::terminal::LOST;
+use crate::cli::project::ps::{self, Listed};
+use crate::labels::LABEL_PROJECT;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// What is known of a container that is or was followed.
+enum Known {
+    /// It is followed. Whether it was started meanwhile.
+    Open { again: bool },
+    /// It has ended after this line.
+    Ended(Option<Position>),
+}
+
+/// The output of a project's containers on its way.
+pub(super) struct Following<'a> {
+    client: &'a Client,
+    project: &'a str,
+    services: &'a [String],
+    view: &'a View,
+    reader: u64,
+    exits: Option<UnboundedSender<i32>>,
+    printer: Printer,
+    /// Whether `up` has said what it shows.
+    announced: bool,
+    /// The containers that are shown, in the order of their colours.
+    names: Vec<String>,
+    /// Containers that `up` has found running or has started, shown or not.
+    own: HashSet<String>,
+    /// Of those that are shown.
+    running: HashSet<String>,
+    followed: HashMap<String, Known>,
+    reading: FuturesUnordered<BoxFuture<'static, Result<(Source, bool), ClientError>>>,
+}
+
+impl<'a> Following<'a> {
+    pub(super) fn new(client: &'a Client, project: &'a str, services: &'a [String], view: &'a View, reader: u64) -> Self {
+        Following {
+            client,
+            project,
+            services,
+            view,
+            reader,
+            exits: None,
+            announced: false,
+            printer: Printer::new(view.clone()),
+            names: Vec::new(),
+            own: HashSet::new(),
+            running: HashSet::new(),
+            followed: HashMap::new(),
+            reading: FuturesUnordered::new(),
+        }
+    }
+
+    pub(super) async fn logs(&mut self) -> Outcome {
+        let path = self.events_path();
+        let events = self.client.get_lines(&path).await?;
+        let list = listed(self.client, self.project, self.services, self.view).await?;
+        self.names = list.iter().map(Listed::short_name).collect();
+        for container in list {
+            if container.is_alive() {
+                self.running.insert(container.id.clone());
+            }
+            self.open(&container, self.view.begin()).await?;
+        }
+        self.go_on(events, &path, None, false).await
+    }
+
+    pub(super) async fn up(&mut self, up: ForUp<'_>) -> Outcome {
+        (self.exits, self.names) = (Some(up.exits), up.names);
+        let path = self.events_path();
+        let events = self.client.get_lines(&path).await?;
+        self.go_on(events, &path, Some(up.bringing_up), up.endless).await
+    }
+
+    fn events_path(&self) -> String {
+        let filters = json!({"type": ["container"], "label": [format!("{LABEL_PROJECT}={}", self.project)]});
+        format!("/events?filters={}", escape(&filters.to_string()))
+    }
+
+    async fn go_on(&mut self, events: Lines, path: &str, bringing_up: Option<BoxFuture<'_, ()>>, endless: bool) -> Outcome {
+        let mut events = events;
+        let mut is_ready = bringing_up.is_none();
+        let mut bringing_up = bringing_up.unwrap_or_else(|| Box::pin(std::future::pending()));
+        loop {
+            if is_ready && !endless && self.running.is_empty() && self.reading.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                Some(read) = self.reading.next() => {
+                    let (source, more) = read?;
+                    self.show(source, more).await?;
+                }
+                event = events.next::<Value>() => match event {
+                    Ok(Some(event)) => self.event(&event).await?,
+                    // The engine has died; by the time that the next is there it knows what runs.
+                    Ok(None) | Err(_) => {
+                        events = reconnected(self.client, path).await?;
+                        if is_ready {
+                            self.look_again().await?;
+                        }
+                    }
+                },
+                () = &mut bringing_up, if !is_ready => {
+                    is_ready = true;
+                    self.announce();
+                    self.look_again().await?;
+                }
+            }
+        }
+    }
+
+    /// Says what `up` shows, before the first of it.
+    fn announce(&mut self) {
+        if self.exits.is_some() && !std::mem::replace(&mut self.announced, true) {
+            println!("Attaching to {}", self.names.join(", "));
+        }
+    }
+
+    async fn show(&mut self, mut source: Source, more: bool) -> Outcome {
+        while let Some((stream, line)) = source.lines.pop_front() {
+            self.printer.line(&source, stream, &line);
+        }
+        match source.then.take() {
+            Some(Piece::Exited(exited)) if self.exits.is_some() => {
+                let restarting = if exited.restarting { " (restarting)" } else { "" };
+                self.printer.note(&format!("{} exited with code {}{restarting}", source.name, exited.code));
+                if let (Some(exits), false) = (&self.exits, exited.restarting) {
+                    let _ = exits.send(exited.code);
+                }
+            }
+            Some(Piece::Lost) => {
+                self.printer.end_line();
+                self.printer.flush()?;
+                eprintln!("{LOST}");
+            }
+            _ => {}
+        }
+        self.printer.flush()?;
+        if more {
+            self.reading.push(Box::pin(read_more(source)));
+            return Ok(());
+        }
+        let position = if let Feed::Followed(followed) = &source.feed { followed.position() } else { None };
+        let known = self.followed.insert(source.id.clone(), Known::Ended(position));
+        if matches!(known, Some(Known::Open { again: true })) {
+            self.started(&source.id).await?;
+        }
+        Ok(())
+    }
+
+    async fn event(&mut self, event: &Value) -> Outcome {
+        let attributes = &event["Actor"]["Attributes"];
+        let service = attributes["com.docker.compose.service"].as_str().unwrap_or_default();
+        let id = event["Actor"]["ID"].as_str().unwrap_or_default();
+        if self.exits.is_some() && attributes["com.docker.compose.oneoff"] == "True" {
+            return Ok(());
+        }
+        let shown = self.services.is_empty() || self.services.iter().any(|name| name == service);
+        match event["Action"].as_str().unwrap_or_default() {
+            "die" => {
+                self.running.remove(id);
+                // What is not shown counts. Of what is shown the end is known when all of it was shown.
+                if let Some(exits) = self.exits.as_ref().filter(|_| !shown && self.own.contains(id)) {
+                    let code = attributes["exitCode"].as_str().and_then(|code| code.parse().ok()).unwrap_or_default();
+                    let _ = exits.send(code);
+                }
+            }
+            "start" => {
+                self.own.insert(id.into());
+                if shown {
+                    self.running.insert(id.into());
+                    self.started(id).await?;
+                }
+            }
+            "destroy" => {
+                self.running.remove(id);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A container runs: it is followed from where it was left, or from its start.
+    async fn started(&mut self, id: &str) -> Outcome {
+        let begin = match self.followed.get_mut(id) {
+            Some(Known::Open { again }) => {
+                *again = true;
+                return Ok(());
+            }
+            Some(Known::Ended(Some(position))) => Begin::After(position.clone()),
+            Some(Known::Ended(None)) | None => Begin::Start,
+        };
+        let list = listed(self.client, self.project, self.services, self.view).await?;
+        match list.iter().find(|container| container.id == id) {
+            Some(container) => self.open(container, begin).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn open(&mut self, container: &Listed, begin: Begin) -> Outcome {
+        let how = Follow { begin, stdin: false, attached: self.exits.is_some(), reader: self.reader };
+        let followed = match Followed::open(self.client, &container.id, how).await {
+            Ok(followed) => followed,
+            // It is gone already.
+            Err(ClientError::Refused { status: 404, .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        self.announce();
+        let name = container.short_name();
+        if !self.names.contains(&name) {
+            self.names.push(name.clone());
+        }
+        let n = self.names.iter().position(|known| *known == name).unwrap_or_default();
+        let prefixes = Prefixes::new(self.names.iter().map(String::as_str), self.view.coloured, self.view.prefix);
+        let prefix = prefixes.of(&name, n);
+        self.followed.insert(container.id.clone(), Known::Open { again: false });
+        self.reading.push(Box::pin(read_more(Source::new(container, prefix, Feed::Followed(Box::new(followed))))));
+        Ok(())
+    }
+
+    /// Asks what runs: after the start of a project, and after events may have been missed.
+    async fn look_again(&mut self) -> Outcome {
+        self.running.clear();
+        for container in ps::containers(self.client, self.project, &[], true).await? {
+            if !container.is_alive() || (self.exits.is_some() && container.is_one_off()) {
+                continue;
+            }
+            self.own.insert(container.id.clone());
+            let shown = self.services.is_empty() || self.services.iter().any(|name| name == container.service());
+            if shown && self.view.index.is_none_or(|index| container.number() == index) {
+                self.running.insert(container.id.clone());
+                if !matches!(self.followed.get(&container.id), Some(Known::Open { .. })) {
+                    self.started(&container.id).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Listens to events again, at the next engine.
+async fn reconnected(client: &Client, path: &str) -> Result<Lines, ClientError> {
+    let begun = Instant::now();
+    let mut is_started = false;
+    loop {
+        match client.get_lines(path).await {
+            // Nothing runs any more whose monitor would bring one back.
+            Err(ClientError::Connect { .. }) if !is_started && begun.elapsed() > ENGINE_RETURNS / 10 => {
+                client.start_engine().await;
+                is_started = true;
+            }
+            Err(_) if begun.elapsed() < ENGINE_RETURNS => tokio::time::sleep(Duration::from_millis(10)).await,
+            other => return other,
+        }
+    }
+}
+
+/// How long an engine that has died may take to come back.
+const ENGINE_RETURNS: Duration = Duration::from_secs(10);

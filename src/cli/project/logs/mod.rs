@@ -1,0 +1,207 @@
+//! `wharf logs`, and the attached output of `wharf up`.
+
+mod following;
+mod printer;
+mod source;
+
+use super::moment::moment;
+use super::ps::{self, Listed};
+use crate::api::client::Client;
+use crate::api::followed::{Begin, Follow, Followed, Piece};
+use crate::api::reply::escape;
+use crate::cli::output::Prefixes;
+use crate::cli::output::terminal::LOST;
+use crate::cli::{Failure, Global, Outcome, connect, project};
+use following::Following;
+use futures::future::BoxFuture;
+use printer::{Printer, merge};
+use serde_json::{Value, json};
+use source::{Feed, Source, open_whole, read_more};
+use std::io::IsTerminal;
+use tokio::sync::mpsc::UnboundedSender;
+
+#[derive(clap::Args, Debug)]
+pub struct Logs {
+    /// Services to show; all by default.
+    services: Vec<String>,
+    #[command(flatten)]
+    how: LogOptions,
+    /// Show no prefixes.
+    #[arg(long)]
+    no_log_prefix: bool,
+    /// Prefixes without colour.
+    #[arg(long)]
+    no_color: bool,
+    /// Which container of a service, where it has several.
+    #[arg(long, value_name = "N")]
+    index: Option<u32>,
+}
+
+/// What `logs` of a project and of a container have in common.
+#[derive(clap::Args, Debug)]
+pub struct LogOptions {
+    /// Go on showing what comes.
+    #[arg(short, long)]
+    follow: bool,
+    /// Only the last lines of each container: a number, or all.
+    #[arg(short = 'n', long, default_value = "all", value_name = "LINES")]
+    tail: String,
+    /// Lines from a time on: 2026-01-31T12:00:00Z, or how long ago: 10m.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Lines up to a time.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// Show the time of each line.
+    #[arg(short, long)]
+    timestamps: bool,
+}
+
+impl LogOptions {
+    fn view(&self) -> Result<View, Failure> {
+        let tail = match self.tail.as_str() {
+            "all" | "" => None,
+            number => {
+                Some(number.parse().map_err(|_| Failure::Message(format!("--tail {number}: write a number of lines, or all")))?)
+            }
+        };
+        Ok(View {
+            follow: self.follow,
+            tail,
+            since: self.since.as_deref().map(moment).transpose()?,
+            until: self.until.as_deref().map(moment).transpose()?,
+            timestamps: self.timestamps,
+            ..View::default()
+        })
+    }
+}
+
+/// How logs are shown.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    pub follow: bool,
+    pub tail: Option<usize>,
+    pub since: Option<String>,
+    pub until: Option<String>,
+    pub timestamps: bool,
+    pub prefix: bool,
+    pub coloured: bool,
+    /// The containers of this number alone.
+    pub index: Option<u32>,
+    /// What containers write to their standard error goes to ours.
+    pub errors_apart: bool,
+}
+
+impl View {
+    fn begin(&self) -> Begin {
+        Begin::Log { tail: self.tail, since: self.since.clone(), until: self.until.clone() }
+    }
+}
+
+pub async fn run(global: &Global, command: Logs) -> Outcome {
+    let (name, loaded) = project::name(global)?;
+    ps::check_services(loaded.as_ref(), &command.services)?;
+    let view = View {
+        prefix: !command.no_log_prefix,
+        index: command.index,
+        coloured: crate::cli::output::coloured(std::io::stdout().is_terminal()) && !command.no_color,
+        ..command.how.view()?
+    };
+    let Some(client) = connect::engine_if_any(global).await? else { return Ok(()) };
+    attach(&client, &name, &command.services, &view, None).await
+}
+
+/// Shows the log of one container.
+///
+/// # Errors
+/// When there is no such container.
+pub async fn of_container(client: &Client, name: &str, how: &LogOptions) -> Outcome {
+    let view = how.view()?;
+    let config: Value = client.get(&format!("/containers/{}/json", escape(name))).await?;
+    let id = config["Id"].as_str().unwrap_or_default();
+    let list: Vec<Listed> =
+        client.get(&format!("/containers/json?all=1&filters={}", escape(&json!({"id": [id]}).to_string()))).await?;
+    let Some(container) = list.first() else { return Ok(()) };
+    let mut source = match view.follow {
+        false => open_whole(client, container, &view, String::new()).await?,
+        true => {
+            let how = Follow { begin: view.begin(), stdin: false, attached: false, reader: reader()? };
+            let followed = Followed::open(client, &container.id, how).await?;
+            Source::new(container, String::new(), Feed::Followed(Box::new(followed)))
+        }
+    };
+    // As `docker logs` does, and `docker compose logs` does not.
+    let mut printer = Printer::new(View { errors_apart: true, ..view });
+    loop {
+        let (mut read, more) = read_more(source).await?;
+        while let Some((stream, line)) = read.lines.pop_front() {
+            printer.line(&read, stream, &line);
+        }
+        printer.flush()?;
+        if matches!(read.then.take(), Some(Piece::Lost)) {
+            eprintln!("{LOST}");
+        }
+        if !more {
+            return Ok(());
+        }
+        source = read;
+    }
+}
+
+/// A number by which logs know this client.
+///
+/// # Errors
+/// When the kernel has no random numbers.
+pub fn reader() -> Result<u64, Failure> {
+    crate::random::number().map_err(|e| Failure::Message(format!("choosing a number: {e}")))
+}
+
+/// What `up` wants of the output that it shows.
+pub struct ForUp<'a> {
+    /// Gets the exit code of every container of the project that ends and is not restarted.
+    pub exits: UnboundedSender<i32>,
+    /// Until this comes back, containers may be started that nobody knows yet.
+    pub bringing_up: BoxFuture<'a, ()>,
+    /// As the engine was told.
+    pub reader: u64,
+    /// The containers that are going to be shown.
+    pub names: Vec<String>,
+    /// It goes on when nothing runs: something may be started again.
+    pub endless: bool,
+}
+
+/// Shows the logs of a project's containers, merged by time. Following, it goes on with containers that are started later,
+/// and ends when none runs any more. For `up`, how they end is shown as well.
+///
+/// # Errors
+/// A broken connection.
+pub async fn attach(client: &Client, project: &str, services: &[String], view: &View, up: Option<ForUp<'_>>) -> Outcome {
+    if !view.follow {
+        let list = listed(client, project, services, view).await?;
+        let prefixes = prefixes(&list, view);
+        let mut sources = Vec::new();
+        for (n, container) in list.iter().enumerate() {
+            sources.push(open_whole(client, container, view, prefixes.of(&container.short_name(), n)).await?);
+        }
+        let mut printer = Printer::new(view.clone());
+        merge(sources, &mut printer).await?;
+        return printer.flush();
+    }
+    let reader = if let Some(up) = &up { up.reader } else { reader()? };
+    let mut following = Following::new(client, project, services, view, reader);
+    match up {
+        None => following.logs().await,
+        Some(up) => following.up(up).await,
+    }
+}
+
+async fn listed(client: &Client, project: &str, services: &[String], view: &View) -> Result<Vec<Listed>, Failure> {
+    let mut list = ps::containers(client, project, services, true).await?;
+    list.retain(|container| view.index.is_none_or(|index| container.number() == index));
+    Ok(list)
+}
+
+fn prefixes(list: &[Listed], view: &View) -> Prefixes {
+    let names: Vec<String> = list.iter().map(Listed::short_name).collect();
+    Prefixes::new(names.iter().map(String::as_str), view.coloured, view.prefix)
+}
