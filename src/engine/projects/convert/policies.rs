@@ -1,0 +1,106 @@
+//! Restart policy, health check, hooks and log of a service.
+
+use crate::compose::model::{Hook, Service};
+use crate::compose::units;
+use crate::engine::record::{HealthSpec, HookSpec, LogSpec, PreStartSpec, RestartPolicy};
+
+/// Delay and window of `deploy.restart_policy`, in nanoseconds.
+pub(super) fn restart_times(service: &Service) -> (Option<u64>, Option<u64>) {
+    let policy = service.deploy.as_ref().and_then(|d| d.restart_policy.as_ref());
+    let nanos = |text: Option<&String>| text.and_then(|text| units::duration(text)).filter(|nanos| *nanos > 0);
+    (nanos(policy.and_then(|p| p.delay.as_ref())), nanos(policy.and_then(|p| p.window.as_ref())))
+}
+
+/// `pre_start`: hooks that run in a container of their own.
+pub(super) fn pre_start(service: &Service) -> Vec<PreStartSpec> {
+    let of = |h: &Hook| PreStartSpec { hook: hook(h), image: h.image.clone(), per_replica: h.per_replica };
+    service.pre_start.iter().map(of).collect()
+}
+
+/// The restart policy: `deploy.restart_policy` before `restart`, as Docker Compose has it.
+pub(super) fn restart_policy(name: &str, service: &Service) -> Result<RestartPolicy, String> {
+    let deployed = service.deploy.as_ref().and_then(|d| d.restart_policy.as_ref());
+    let wrong =
+        |attribute: &str, value: &str| format!("`services.{name}.{attribute}` is `{value}`, and must be a restart policy");
+    Ok(match deployed.and_then(|policy| Some((policy, policy.condition.as_deref()?))) {
+        Some((_, "none")) => RestartPolicy::No,
+        Some((_, "any")) => RestartPolicy::Always,
+        Some((policy, "on-failure")) => RestartPolicy::OnFailure { max: policy.max_attempts.unwrap_or(0) },
+        Some((_, other)) => RestartPolicy::parse(other).ok_or_else(|| wrong("deploy.restart_policy.condition", other))?,
+        None => match service.restart.as_deref() {
+            Some(text) => RestartPolicy::parse(text).ok_or_else(|| wrong("restart", text))?,
+            None => RestartPolicy::No,
+        },
+    })
+}
+
+pub(super) fn health(name: &str, service: &Service) -> Result<Option<HealthSpec>, String> {
+    let Some(check) = service.healthcheck.as_ref() else { return Ok(None) };
+    if check.start_interval.is_some() && check.start_period.is_none() && !check.disable {
+        return Err(format!("`services.{name}`: healthcheck.start_interval requires healthcheck.start_period to be set"));
+    }
+    let nanos = |text: &Option<String>| text.as_deref().and_then(units::duration).unwrap_or(0);
+    Ok(Some(HealthSpec {
+        test: if check.disable { vec!["NONE".into()] } else { check.test.clone().unwrap_or_default() },
+        interval: nanos(&check.interval),
+        timeout: nanos(&check.timeout),
+        start_period: nanos(&check.start_period),
+        start_interval: nanos(&check.start_interval),
+        retries: check.retries.unwrap_or(0),
+    }))
+}
+
+pub(super) fn hook(hook: &Hook) -> HookSpec {
+    let variable = |(name, value): (&String, &Option<String>)| Some(format!("{name}={}", value.as_ref()?));
+    HookSpec {
+        command: hook.command.clone().unwrap_or_default(),
+        env: hook.environment.iter().filter_map(variable).collect(),
+        user: hook.user.clone(),
+        working_dir: hook.working_dir.clone(),
+        privileged: hook.privileged,
+    }
+}
+
+pub(super) fn log(name: &str, service: &Service) -> Result<LogSpec, String> {
+    let Some(logging) = &service.logging else { return Ok(LogSpec::default()) };
+    LogSpec::of(logging.driver.as_deref(), &logging.options).map_err(|why| format!("`services.{name}.logging.options.{why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restart_policies_are_composes() {
+        use RestartPolicy::{Always, No, OnFailure, UnlessStopped};
+        let table = [
+            ("{}", Ok(No)),
+            ("{restart: unless-stopped}", Ok(UnlessStopped)),
+            ("{restart: 'on-failure:3'}", Ok(OnFailure { max: 3 })),
+            ("{deploy: {restart_policy: {condition: any}}}", Ok(Always)),
+            ("{deploy: {restart_policy: {condition: always}}}", Ok(Always)),
+            ("{deploy: {restart_policy: {condition: unless-stopped}}}", Ok(UnlessStopped)),
+            ("{deploy: {restart_policy: {condition: on-failure, max_attempts: 2}}}", Ok(OnFailure { max: 2 })),
+            ("{restart: always, deploy: {restart_policy: {condition: none}}}", Ok(No)),
+            ("{restart: always, deploy: {restart_policy: {delay: 5s}}}", Ok(Always)),
+            ("{deploy: {restart_policy: {condition: sometimes}}}", Err(())),
+            ("{restart: sometimes}", Err(())),
+        ];
+        for (yaml, expected) in table {
+            let service: Service = serde_yaml::from_str(yaml).expect("service");
+            assert_eq!(restart_policy("a", &service).map_err(drop), expected, "{yaml}");
+        }
+    }
+
+    #[test]
+    fn start_interval_needs_start_period() {
+        for (yaml, fits) in [
+            ("{healthcheck: {test: [CMD, 'true'], start_interval: 1s}}", false),
+            ("{healthcheck: {test: [CMD, 'true'], start_interval: 1s, start_period: 5s}}", true),
+            ("{healthcheck: {test: [CMD, 'true']}}", true),
+        ] {
+            let service: Service = serde_yaml::from_str(yaml).expect("service");
+            assert_eq!(health("a", &service).is_ok(), fits, "{yaml}");
+        }
+    }
+}
