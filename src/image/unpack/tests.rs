@@ -1,0 +1,173 @@
+use super::*;
+
+fn layer(build: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    build(&mut builder);
+    builder.into_inner().expect("tar")
+}
+
+fn header(kind: EntryType, mode: u32, size: u64) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(size);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(1_000_000);
+    header
+}
+
+/// Writes a name that the tar crate itself would refuse to write.
+fn raw(builder: &mut tar::Builder<Vec<u8>>, mut header: tar::Header, name: &str, link: &str) {
+    let old = header.as_old_mut();
+    old.name[..name.len()].copy_from_slice(name.as_bytes());
+    old.linkname[..link.len()].copy_from_slice(link.as_bytes());
+    header.set_cksum();
+    builder.append(&header, io::empty()).expect("append");
+}
+
+fn unpack(bytes: &[u8]) -> (tempfile::TempDir, Result<Unpacked, UnpackError>) {
+    let outer = tempfile::tempdir().expect("dir");
+    let root = outer.path().join("root");
+    std::fs::create_dir(&root).expect("root");
+    let fd = File::open(&root).expect("open");
+    let result = apply(bytes, fd.as_fd());
+    (outer, result)
+}
+
+#[test]
+fn names_that_lead_out_are_refused() {
+    for name in ["../out", "a/../../out", "/../out"] {
+        let bytes = layer(|b| raw(b, header(EntryType::Regular, 0o644, 0), name, ""));
+        let (outer, result) = unpack(&bytes);
+        assert!(matches!(result, Err(UnpackError::Refused { .. })), "{name}");
+        assert!(!outer.path().join("out").exists());
+    }
+}
+
+#[test]
+fn symlinks_and_links_stay_inside() {
+    let (outer, result) = unpack(&layer(|b| {
+        raw(b, header(EntryType::Symlink, 0o777, 0), "up", "../..");
+        raw(b, header(EntryType::Symlink, 0o777, 0), "abs", "/");
+        raw(b, header(EntryType::Regular, 0o644, 0), "up/through-up", "");
+        raw(b, header(EntryType::Regular, 0o644, 0), "abs/through-abs", "");
+    }));
+    result.expect("unpacks");
+    assert!(outer.path().join("root/through-up").exists());
+    assert!(outer.path().join("root/through-abs").exists());
+    assert!(!outer.path().join("through-up").exists() && !Path::new("/through-abs").exists());
+    let (_, result) = unpack(&layer(|b| raw(b, header(EntryType::Link, 0o644, 0), "passwd", "../../../etc/passwd")));
+    assert!(matches!(result, Err(UnpackError::Refused { .. })));
+}
+
+#[test]
+fn whiteouts_become_overlayfs_ones() {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let (outer, result) = unpack(&layer(|b| {
+        b.append_data(&mut header(EntryType::Regular, 0o644, 0), "d/.wh.gone", io::empty()).expect("append");
+        b.append_data(&mut header(EntryType::Regular, 0o644, 0), "d/.wh..wh..opq", io::empty()).expect("append");
+    }));
+    result.expect("unpacks");
+    let gone = std::fs::symlink_metadata(outer.path().join("root/d/gone")).expect("whiteout");
+    assert!(gone.file_type().is_char_device() && gone.rdev() == 0);
+    let opaque = xattr::get(outer.path().join("root/d"), "trusted.overlay.opaque").expect("xattr");
+    assert_eq!(opaque.as_deref(), Some(&b"y"[..]));
+    let (_, hidden) = unpack(&layer(|b| raw(b, header(EntryType::Char, 0o644, 0), "sly", "")));
+    assert!(matches!(hidden, Err(UnpackError::Refused { .. })));
+}
+
+#[test]
+fn a_bomb_of_zeros_takes_no_place() {
+    use std::os::unix::fs::MetadataExt;
+    const SIZE: u64 = 4 << 30;
+    let mut head = header(EntryType::Regular, 0o644, 0);
+    head.set_path("zeros").expect("path");
+    // Above 8 GiB the field is another; 4 GiB are eleven octal digits.
+    head.set_size(SIZE);
+    head.set_cksum();
+    let outer = tempfile::tempdir().expect("dir");
+    let fd = File::open(outer.path()).expect("open");
+    let stream = head.as_bytes().chain(io::repeat(0).take(SIZE + 1024));
+    let unpacked = apply(io::BufReader::with_capacity(1 << 18, stream), fd.as_fd()).expect("unpacks");
+    let found = std::fs::metadata(outer.path().join("zeros")).expect("file");
+    assert_eq!((unpacked.bytes, found.len()), (SIZE, SIZE));
+    assert!(found.blocks() * 512 < 1 << 20, "{} blocks", found.blocks());
+}
+
+#[test]
+fn holes_are_where_the_zeros_were() {
+    let mut content = vec![7u8; 100_000];
+    content.extend(vec![0; 300_000]);
+    content.extend(b"end");
+    for tail in [&b""[..], &[0; 200_000]] {
+        let whole = [&content[..], tail].concat();
+        let (outer, result) = unpack(&layer(|b| {
+            let mut h = header(EntryType::Regular, 0o644, whole.len() as u64);
+            b.append_data(&mut h, "file", &whole[..]).expect("append");
+        }));
+        result.expect("unpacks");
+        assert!(std::fs::read(outer.path().join("root/file")).expect("file") == whole);
+    }
+}
+
+#[test]
+fn whiteouts_reach_no_parent() {
+    for name in ["d/.wh...", "d/.wh..", ".wh."] {
+        let bytes = layer(|b| raw(b, header(EntryType::Regular, 0o644, 0), name, ""));
+        let (outer, result) = unpack(&bytes);
+        assert!(matches!(result, Err(UnpackError::Refused { .. })), "{name}");
+        assert!(outer.path().join("root").exists());
+    }
+}
+
+#[test]
+fn links_to_links_and_deep_trees_stay_inside() {
+    // A hard link to a symlink that leads out is the symlink, not what it leads to.
+    let (outer, result) = unpack(&layer(|b| {
+        raw(b, header(EntryType::Symlink, 0o777, 0), "out", "/etc/passwd");
+        raw(b, header(EntryType::Link, 0o644, 0), "hard", "out");
+        raw(b, header(EntryType::Regular, 0o644, 0), "hard/../x", "");
+    }));
+    assert!(matches!(result, Err(UnpackError::Refused { .. })), "`..` behind a link");
+    assert!(outer.path().join("root/hard").is_symlink());
+    let name = "n".repeat(255);
+    let deep = "d/".repeat(300);
+    let (outer, result) = unpack(&layer(|b| {
+        b.append_data(&mut header(EntryType::Regular, 0o644, 0), &name, io::empty()).expect("append");
+        b.append_data(&mut header(EntryType::Regular, 0o4755, 1), format!("{deep}f"), &b"x"[..]).expect("append");
+    }));
+    result.expect("names of 255 bytes and paths of many parts are right");
+    assert!(outer.path().join("root").join(&name).exists() && outer.path().join("root").join(&deep).join("f").exists());
+    let long = "n".repeat(256);
+    let (_, result) = unpack(&layer(|b| {
+        b.append_data(&mut header(EntryType::Regular, 0o644, 0), &long, io::empty()).expect("append");
+    }));
+    assert!(matches!(result, Err(UnpackError::Write { .. })), "the kernel refuses 256");
+}
+
+#[test]
+fn a_hundred_thousand_entries_cost_time_alone() {
+    let bytes = layer(|b| {
+        for n in 0..100_000 {
+            let name = format!("d{}/f{n}", n % 50);
+            b.append_data(&mut header(EntryType::Regular, 0o644, 0), name, io::empty()).expect("append");
+        }
+    });
+    let (_outer, result) = unpack(&bytes);
+    assert_eq!(result.expect("unpacks").entries, 100_000);
+}
+
+#[test]
+fn modes_owners_and_times_are_kept() {
+    use std::os::unix::fs::MetadataExt;
+    let (outer, result) = unpack(&layer(|b| {
+        let mut h = header(EntryType::Regular, 0o4755, 3);
+        h.set_uid(33);
+        h.set_gid(44);
+        b.append_data(&mut h, "bin/su", &b"abc"[..]).expect("append");
+    }));
+    assert_eq!(result.expect("unpacks").bytes, 3);
+    let meta = std::fs::metadata(outer.path().join("root/bin/su")).expect("file");
+    assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid(), meta.mtime()), (0o4755, 33, 44, 1_000_000));
+}

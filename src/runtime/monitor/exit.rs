@@ -1,0 +1,128 @@
+//! The end of a container: its last output, its exit record, and the wait until the engine has taken note of it.
+
+use super::{CHUNK, Monitor, readable};
+use crate::runtime::control::{self, Event, Request};
+use crate::runtime::error::{Doing, StepFailed};
+use crate::runtime::launch::Exit;
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+
+impl Monitor {
+    /// Reads the last output, records the exit and leaves nothing behind.
+    pub(super) fn finish(&mut self, code: i32, chunk: &mut [u8]) -> Result<(), StepFailed> {
+        self.read_status();
+        // The mounts are to be gone when the exit is told.
+        (self.kept, self.kept_in) = (Vec::new(), None);
+        self.drain(chunk);
+        let oom_killed = self.brief.cgroup.oom_killed(&self.brief.group);
+        if let Some(runtime) = self.runtime() {
+            runtime.delete();
+        }
+        self.remove_cgroups();
+        let event = if self.started_at.is_none() {
+            let (code, message) = serde_json::from_slice(&self.said)
+                .unwrap_or((code, format!("the container's process ended with code {code} before its program ran")));
+            Event::Failed { message, code }
+        } else {
+            let exit = Exit { code, oom_killed, finished_at: jiff::Timestamp::now(), started_at: self.started_at };
+            Event::Exited(exit)
+        };
+        let recorded = if let Event::Exited(exit) = &event { exit.record(&self.brief.exit_file) } else { Ok(()) };
+        if !self.stalled {
+            self.alone = None;
+        }
+        // The engine is told in any case: it writes down the exit, too.
+        self.tell(&event);
+        if self.stalled {
+            let _ = std::fs::remove_file("control");
+            self.engine = None;
+            self.write_last_lines(chunk);
+        } else {
+            self.part(&event)?;
+        }
+        recorded.doing("recording the exit")
+    }
+
+    /// Stays until the engine has taken note of the end. One that restarts the container does so with the next start: until then
+    /// this is the process that brings an engine back, if no other container has one.
+    fn part(&mut self, event: &Event) -> Result<(), StepFailed> {
+        (self.input, self.terminal, self.handing) = (None, None, None);
+        (self.outputs, self.execs) = (Vec::new(), Vec::new());
+        let mut seconds = 0;
+        // The exit is on the disk: an engine that does not come back, or is of an earlier version, reads it there.
+        while !self.goodbye && seconds < ALONE_SECONDS {
+            if self.engine.is_none() {
+                seconds += 1;
+                self.revive();
+            }
+            self.wait()?;
+            while let Ok(Some(_)) = self.signals.read_signal() {}
+            self.accept();
+            while let Some(engine) = self.engine.as_ref().filter(|engine| readable(engine)) {
+                match control::receive::<Request>(engine.as_fd(), &mut self.message) {
+                    Ok(Some((Request::Goodbye, _))) => self.goodbye = true,
+                    Ok(Some((Request::Status, _))) => self.tell(event),
+                    Ok(Some(_)) => {}
+                    Ok(None) | Err(_) => self.engine = None,
+                }
+            }
+            self.message = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Moves what is left of the output into the log, until the log refuses it.
+    fn drain(&mut self, chunk: &mut [u8]) {
+        self.log.end();
+        let mut pumps = 0;
+        while !self.stalled && self.outputs.iter().any(|output| readable(&output.fd)) {
+            self.pump(chunk);
+            pumps += 1;
+            if pumps == FULL_PIPE {
+                // Processes outside of the container's pid namespace may have outlived the first, and go on writing.
+                self.brief.cgroup.kill(&self.brief.group);
+            }
+        }
+        if !self.stalled {
+            self.stalled = self.log.finish().is_err();
+        }
+    }
+
+    /// The log refuses lines: the exit is known by now, and they are kept until a full disk has room for them, or nobody wants
+    /// them any more since the container was removed. A disk with another trouble is not waited for as long.
+    fn write_last_lines(&mut self, chunk: &mut [u8]) {
+        let mut tries = 0;
+        while self.stalled && self.log.is_wanted() && tries < OTHER_TROUBLE_SECONDS {
+            std::thread::sleep(std::time::Duration::from_secs(1));
+            match self.log.flush() {
+                Ok(()) => {
+                    self.stalled = false;
+                    self.drain(chunk);
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {}
+                Err(_) => tries += 1,
+            }
+        }
+    }
+
+    /// Processes that exec started may take a moment longer to die than the container's first.
+    fn remove_cgroups(&mut self) {
+        for _ in 0..200 {
+            if self.brief.cgroup.remove(&self.brief.group) {
+                return;
+            }
+            self.brief.cgroup.kill(&self.brief.group);
+            self.reap();
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+}
+
+/// How long the last lines of a container wait for a log that fails otherwise than by a full disk.
+const OTHER_TROUBLE_SECONDS: u32 = 5;
+
+/// So long a monitor whose container has ended tries to bring an engine back.
+const ALONE_SECONDS: u32 = 60;
+
+/// After so many chunks the largest pipe is empty, unless somebody writes.
+const FULL_PIPE: usize = (1 << 20) / CHUNK;
