@@ -1,16 +1,18 @@
 //! `wharf up` and `wharf plan`.
 
+mod attached;
+
 use super::{logs, ps};
 use crate::api::client::Client;
 use crate::api::reply::escape;
 use crate::cli::output::Steps;
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::compose::Loaded;
-use crate::plan::{ChangedVolumes, LifecycleOptions, Outline, UpOptions};
+use crate::plan::{ChangedVolumes, Outline, UpOptions};
 use crate::wire::Follower;
 use crate::wire::{Progress, UpRequest};
+use attached::{Foreground, Shown, attached};
 use std::io::IsTerminal;
-use tokio::sync::{mpsc, oneshot};
 
 #[derive(clap::Args, Debug, Default)]
 pub struct Up {
@@ -233,19 +235,6 @@ pub fn is_set(variable: &str) -> bool {
     std::env::var(variable).is_ok_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "t" | "true" | "y" | "yes"))
 }
 
-/// Ends at Ctrl-C, and when the process is told to end.
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminated) = signal(SignalKind::terminate()) else {
-        let _ = tokio::signal::ctrl_c().await;
-        return;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminated.recv() => {}
-    }
-}
-
 /// Services and, through any number of others, what they depend on.
 pub fn with_dependencies(loaded: &Loaded, mut services: Vec<String>) -> Vec<String> {
     let all = &loaded.project.services;
@@ -374,106 +363,6 @@ pub async fn run(global: &Global, mut command: Up) -> Outcome {
     attached(global, &client, &loaded, &command, Foreground { shown, own, timeout }, up).await
 }
 
-/// What `up` shows.
-struct Shown {
-    services: Vec<String>,
-    reader: u64,
-    names: Vec<String>,
-}
-
-/// What `up` in the foreground shows, and what ends with it.
-struct Foreground {
-    shown: Shown,
-    own: Vec<String>,
-    timeout: Option<u32>,
-}
-
-/// Shows the output of what is brought up, from its first line on, until it has ended or the user ends it.
-async fn attached(
-    global: &Global,
-    client: &Client,
-    loaded: &Loaded,
-    command: &Up,
-    Foreground { shown, own, timeout }: Foreground,
-    up: impl Future<Output = Outcome> + Send,
-) -> Outcome {
-    let view = logs::View {
-        follow: true,
-        prefix: !command.no_log_prefix,
-        coloured: crate::cli::output::coloured(std::io::stdout().is_terminal()) && !command.no_color,
-        timestamps: command.timestamps,
-        // As with Docker Compose.
-        errors_apart: true,
-        ..logs::View::default()
-    };
-    let (sender, mut exits) = mpsc::unbounded_channel();
-    let (ready, is_ready) = oneshot::channel();
-    let for_up = logs::ForUp {
-        exits: sender,
-        bringing_up: Box::pin(async {
-            let _ = is_ready.await;
-        }),
-        reader: shown.reader,
-        names: shown.names,
-        endless: command.watch,
-    };
-    let mut attached = std::pin::pin!(logs::attach(client, &loaded.project.name, &shown.services, &view, Some(for_up)));
-    let watching = async {
-        up.await?;
-        let _ = ready.send(());
-        match command.watch {
-            true => super::watch::beside_up(global, client, loaded, &command.services).await,
-            false => std::future::pending().await,
-        }
-    };
-    let mut codes: Vec<i32> = Vec::new();
-    let aborts = |code: &i32| {
-        let any = command.abort_on_container_exit || command.exit_code_from.is_some();
-        any || (command.abort_on_container_failure && *code != 0)
-    };
-    let aborting = async {
-        while let Some(code) = exits.recv().await {
-            codes.push(code);
-            if aborts(&code) {
-                return;
-            }
-        }
-        std::future::pending().await
-    };
-    let ended = tokio::select! {
-        () = aborting => None,
-        ended = &mut attached => Some(ended),
-        ended = watching => return ended,
-        () = interrupted() => {
-            eprintln!("\nGracefully stopping... (press Ctrl+C again to force)");
-            // The containers' last words are shown; the output ends with the last container.
-            let (stopped, shown) = tokio::join!(stop(client, loaded, &own, timeout), attached);
-            shown?;
-            stopped?;
-            return Err(Failure::Code(130));
-        }
-    };
-    match ended {
-        Some(ended) => ended?,
-        None => {
-            eprintln!("Aborting on container exit...");
-            let (stopped, shown) = tokio::join!(stop(client, loaded, &own, timeout), attached);
-            shown?;
-            stopped?;
-        }
-    }
-    codes.extend(std::iter::from_fn(|| exits.try_recv().ok()));
-    let code = match &command.exit_code_from {
-        // Of a container that is not shown nobody may have heard yet.
-        Some(service) => {
-            let ended = ps::containers(client, &loaded.project.name, std::slice::from_ref(service), true).await?;
-            ended.iter().map(|container| container.exit_code).find(|code| *code != 0).unwrap_or(0)
-        }
-        None => codes.into_iter().find(aborts).unwrap_or(0),
-    };
-    if code == 0 { Ok(()) } else { Err(Failure::Code(code as u8)) }
-}
-
 /// The names by which the output of services is shown: `web-1`.
 fn container_names(loaded: &Loaded, services: &[String], options: &UpOptions) -> Vec<String> {
     let project = &loaded.project;
@@ -526,17 +415,6 @@ pub async fn scale_services(global: &Global, command: Scale) -> Outcome {
     let services = command.scale.iter().map(|(service, _)| service.clone()).collect();
     let how = UpOutput { scale: command.scale, no_deps: command.no_deps, no_recreate: true, ..UpOutput::default() };
     run(global, Up { services, how, detach: true, ..Up::default() }).await
-}
-
-/// Stops services; a second Ctrl-C kills them.
-async fn stop(client: &Client, loaded: &Loaded, services: &[String], timeout: Option<u32>) -> Outcome {
-    let outline = Some(outline(loaded));
-    let options = LifecycleOptions { services: services.to_vec(), timeout, outline, ..LifecycleOptions::default() };
-    let (stop, kill) = (path(loaded, "stop"), path(loaded, "kill"));
-    tokio::select! {
-        result = follow(client, &stop, &options, false) => result,
-        () = interrupted() => follow(client, &kill, &options, false).await,
-    }
 }
 
 /// Seconds as Go writes durations: `1m30s`.

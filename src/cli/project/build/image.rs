@@ -1,7 +1,7 @@
 //! `wharf image build`: its flags as a build request, and what becomes of the result.
 
 use super::output::{self, Output};
-use super::values::{agents, arguments, attest, check_context, epoch, secret, ulimit};
+use super::values::{agent_flag, agents, arguments, attest, check_context, epoch, secret, ulimit};
 use super::{BuildFlags, build_one, progress, push_cache};
 use crate::api::reply::escape;
 use crate::cli::{Failure, Global, Outcome, connect};
@@ -82,32 +82,9 @@ pub struct ImageBuild {
 }
 
 pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
-    let here = std::env::current_dir().map_err(|e| Failure::Message(format!("finding the working directory: {e}")))?;
-    let from_input = command.context == "-";
-    let split = |pairs: &[String], what: &str| -> Result<BTreeMap<String, String>, Failure> {
-        let one = |pair: &String| {
-            let (name, value) =
-                pair.split_once('=').ok_or_else(|| Failure::Message(format!("{what} `{pair}` is not NAME=VALUE")))?;
-            Ok((name.to_string(), value.to_string()))
-        };
-        pairs.iter().map(one).collect()
-    };
-    let shm_size = command.shm_size.as_deref().map(|text| {
-        let size = crate::units::bytes(text).and_then(|bytes| u64::try_from(bytes).ok());
-        size.ok_or_else(|| Failure::Message(format!("`{text}` is not a size such as `64m`")))
-    });
-    let mut contexts = split(&command.contexts, "the context")?;
-    for context in contexts.values_mut().filter(|context| !context.contains("://") && GitRef::parse(context).is_none()) {
-        *context = here.join(&*context).to_string_lossy().into_owned();
-    }
-    let git = GitRef::parse(&command.context).map(|_| command.context.clone());
-    let elsewhere = from_input || git.is_some();
-    for context in contexts.values() {
-        check_context(context)?;
-    }
-    // What is only taken away gets no name.
+    // An image whose result is only written to a file or directory gets no name.
     let away = !command.outputs.is_empty() && command.outputs.iter().all(Output::takes_it_away);
-    let mut tags = command.tags;
+    let mut tags = command.tags.clone();
     tags.extend(command.outputs.iter().filter_map(|output| match output {
         Output::Image { name, .. } => name.clone(),
         _ => None,
@@ -118,36 +95,8 @@ pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
             "an image without a name cannot be pushed: give it one with -t, and no other --output".into(),
         ));
     }
-    let request = Request {
-        context: if elsewhere { PathBuf::new() } else { here.join(&command.context) },
-        dockerfile: command.file.map(|file| if elsewhere { file } else { here.join(file) }),
-        git,
-        inline_cache: !command.cache_to.is_empty(),
-        cache_from: command.cache_from,
-        no_cache_filter: command.no_cache_filter,
-        ssh: agents(
-            command.flags.ssh.iter().map(|text| text.split_once('=').map_or((text.as_str(), None), |(i, p)| (i, Some(p)))),
-            &here,
-        )?,
-        ulimits: command.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
-        entitlements: command.allow,
-        target: command.target,
-        args: arguments(&command.flags.build_args),
-        labels: split(&command.labels, "the label")?,
-        tags: if away { Vec::new() } else { tags.clone() },
-        passing: away,
-        no_cache: command.flags.no_cache,
-        pull: command.flags.pull,
-        network: command.network,
-        extra_hosts: command.add_hosts,
-        shm_size: shm_size.transpose()?,
-        platform: command.platform,
-        contexts,
-        secrets: command.secrets.iter().map(|text| secret(text, &here)).collect::<Result<_, _>>()?,
-        epoch: epoch(),
-        attest: attest(&command.flags, &command.attest)?,
-        ..Request::default()
-    };
+    let from_input = command.context == "-";
+    let request = Request { tags: if away { Vec::new() } else { tags.clone() }, passing: away, ..command.request()? };
     let client = connect::engine(global).await?;
     let built = if from_input {
         let query = serde_json::to_string(&request).map_err(|e| Failure::Message(e.to_string()))?;
@@ -173,4 +122,59 @@ pub async fn image_build(global: &Global, command: ImageBuild) -> Outcome {
         println!("{}", built.id);
     }
     Ok(())
+}
+
+impl ImageBuild {
+    /// The request of these flags, without the image's names.
+    fn request(&self) -> Result<Request, Failure> {
+        let here = std::env::current_dir().map_err(|e| Failure::Message(format!("finding the working directory: {e}")))?;
+        let shm_size = self.shm_size.as_deref().map(|text| {
+            let size = crate::units::bytes(text).and_then(|bytes| u64::try_from(bytes).ok());
+            size.ok_or_else(|| Failure::Message(format!("`{text}` is not a size such as `64m`")))
+        });
+        let mut contexts = pairs(&self.contexts, "the context")?;
+        for context in contexts.values_mut().filter(|context| !context.contains("://") && GitRef::parse(context).is_none()) {
+            *context = here.join(&*context).to_string_lossy().into_owned();
+        }
+        for context in contexts.values() {
+            check_context(context)?;
+        }
+        let git = GitRef::parse(&self.context).map(|_| self.context.clone());
+        let elsewhere = self.context == "-" || git.is_some();
+        let dockerfile = self.file.clone().map(|file| if elsewhere { file } else { here.join(file) });
+        Ok(Request {
+            context: if elsewhere { PathBuf::new() } else { here.join(&self.context) },
+            dockerfile,
+            git,
+            inline_cache: !self.cache_to.is_empty(),
+            cache_from: self.cache_from.clone(),
+            no_cache_filter: self.no_cache_filter.clone(),
+            ssh: agents(self.flags.ssh.iter().map(|text| agent_flag(text)), &here)?,
+            ulimits: self.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
+            entitlements: self.allow.clone(),
+            target: self.target.clone(),
+            args: arguments(&self.flags.build_args),
+            labels: pairs(&self.labels, "the label")?,
+            no_cache: self.flags.no_cache,
+            pull: self.flags.pull,
+            network: self.network.clone(),
+            extra_hosts: self.add_hosts.clone(),
+            shm_size: shm_size.transpose()?,
+            platform: self.platform.clone(),
+            contexts,
+            secrets: self.secrets.iter().map(|text| secret(text, &here)).collect::<Result<_, _>>()?,
+            epoch: epoch(),
+            attest: attest(&self.flags, &self.attest)?,
+            ..Request::default()
+        })
+    }
+}
+
+/// `NAME=VALUE` pairs. `what` names the flag in the message about another form.
+fn pairs(given: &[String], what: &str) -> Result<BTreeMap<String, String>, Failure> {
+    let one = |pair: &String| {
+        let (name, value) = pair.split_once('=').ok_or_else(|| Failure::Message(format!("{what} `{pair}` is not NAME=VALUE")))?;
+        Ok((name.to_string(), value.to_string()))
+    };
+    given.iter().map(one).collect()
 }

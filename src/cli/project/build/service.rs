@@ -1,6 +1,6 @@
 //! The `build` of a service as a build request, and which services are built before it.
 
-use super::values::{agents, arguments, check_context, epoch};
+use super::values::{agent_flag, agents, arguments, check_context, epoch};
 use super::{BuildFlags, image_name};
 use crate::cli::{Failure, Outcome};
 use crate::compose::Loaded;
@@ -53,14 +53,71 @@ pub(super) fn request(
     let mut args: BTreeMap<String, String> =
         build.args.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect();
     args.extend(arguments(&flags.build_args));
-    let mut contexts = BTreeMap::new();
-    for (context, place) in &build.additional_contexts {
-        let place = match place.strip_prefix("service:") {
-            Some(service) => format!("docker-image://{}", image_name(&loaded.project, service)),
-            None => place.clone(),
-        };
-        contexts.insert(context.clone(), place);
+    let contexts = contexts(loaded, build);
+    let context = build.context.clone().unwrap_or_default();
+    let git = GitRef::parse(&context).map(|_| context.clone());
+    for context in contexts.values().chain(git.is_none().then_some(&context)) {
+        check_context(context)?;
     }
+    let given = build.ssh.iter().map(|(id, path)| (id.as_str(), path.as_deref()));
+    let flagged = flags.ssh.iter().map(|text| agent_flag(text));
+    let ulimits = build.ulimits.iter().map(|(limit, value)| match value {
+        Ulimit::Both(n) => (limit.clone(), *n, *n),
+        Ulimit::Pair { soft, hard } => (limit.clone(), *soft, *hard),
+    });
+    let mut entitlements = build.entitlements.clone();
+    entitlements.extend(build.privileged.then(|| "security.insecure".to_string()));
+    let platform = platform(name, build);
+    let mut tags = vec![image_name(&loaded.project, name)];
+    tags.extend(build.tags.iter().cloned());
+    Ok(Request {
+        passing: false,
+        unpacked: false,
+        context: if git.is_some() { PathBuf::new() } else { loaded.directory.join(context) },
+        git,
+        inline_cache: !build.cache_to.is_empty(),
+        no_cache_filter: build.no_cache_filter.clone(),
+        ssh: agents(given.chain(flagged), &loaded.directory)?,
+        ulimits: ulimits.collect(),
+        entitlements,
+        dockerfile: build.dockerfile.as_ref().map(PathBuf::from),
+        inline: build.dockerfile_inline.clone(),
+        target: build.target.clone(),
+        args,
+        labels: labels(loaded, name, build),
+        tags,
+        no_cache: build.no_cache || flags.no_cache,
+        pull: build.pull || flags.pull,
+        network: build.network.clone(),
+        extra_hosts: build.extra_hosts.clone(),
+        shm_size: build.shm_size.as_ref().and_then(|size| size.parse().ok()),
+        platform: service.platform.clone().or_else(|| platform.cloned()),
+        contexts,
+        secrets: secrets(loaded, name, build)?,
+        cache_from: build.cache_from.clone(),
+        epoch: epoch(),
+        attest: Wanted::parse(
+            flags.provenance.as_deref().or(build.provenance.as_deref()),
+            flags.sbom.as_deref().or(build.sbom.as_deref()),
+        )
+        .map_err(|why| Failure::Message(format!("`services.{name}.build`: {why}")))?,
+    })
+}
+
+/// `additional_contexts`; `service:` is the image of that service.
+fn contexts(loaded: &Loaded, build: &Build) -> BTreeMap<String, String> {
+    let of = |(context, location): (&String, &String)| {
+        let location = match location.strip_prefix("service:") {
+            Some(service) => format!("docker-image://{}", image_name(&loaded.project, service)),
+            None => location.clone(),
+        };
+        (context.clone(), location)
+    };
+    build.additional_contexts.iter().map(of).collect()
+}
+
+/// The secrets of a build, by their target.
+fn secrets(loaded: &Loaded, name: &str, build: &Build) -> Result<BTreeMap<String, Secret>, Failure> {
     let mut secrets = BTreeMap::new();
     for secret in &build.secrets {
         let Some(source) = loaded.project.secrets.get(&secret.source) else { continue };
@@ -86,65 +143,29 @@ pub(super) fn request(
         let target = secret.target.clone().unwrap_or_else(|| secret.source.clone());
         secrets.insert(target, Secret { content, uid, gid, mode: secret.mode });
     }
-    let context = build.context.clone().unwrap_or_default();
-    let git = GitRef::parse(&context).map(|_| context.clone());
-    for context in contexts.values().chain(git.is_none().then_some(&context)) {
-        check_context(context)?;
+    Ok(secrets)
+}
+
+/// The labels of a service's image.
+fn labels(loaded: &Loaded, name: &str, build: &Build) -> BTreeMap<String, String> {
+    let mut labels: BTreeMap<String, String> = build.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    labels.insert("com.docker.compose.project".into(), loaded.project.name.clone());
+    let own = image_name(&loaded.project, name);
+    let mut others = loaded.project.services.iter().filter(|(other, service)| *other != name && service.build.is_some());
+    // Services that share an image get no label of one of them: the image would change with each build.
+    if !others.any(|(other, _)| image_name(&loaded.project, other) == own) {
+        labels.insert("com.docker.compose.service".into(), name.into());
     }
-    let given = build.ssh.iter().map(|(id, path)| (id.as_str(), path.as_deref()));
-    let flagged = flags.ssh.iter().map(|text| text.split_once('=').map_or((text.as_str(), None), |(id, path)| (id, Some(path))));
-    let ulimits = build.ulimits.iter().map(|(limit, value)| match value {
-        Ulimit::Both(n) => (limit.clone(), *n, *n),
-        Ulimit::Pair { soft, hard } => (limit.clone(), *soft, *hard),
-    });
-    let mut entitlements = build.entitlements.clone();
-    entitlements.extend(build.privileged.then(|| "security.insecure".to_string()));
-    // Of several platforms the one that this machine can build.
+    labels
+}
+
+/// Of several platforms the one that this machine can build.
+fn platform<'a>(name: &str, build: &'a Build) -> Option<&'a String> {
     let platform = build.platforms.iter().find(|platform| crate::image::is_native(platform)).or(build.platforms.first());
     if let Some(built) = platform.filter(|_| build.platforms.len() > 1) {
         eprintln!(
             "warning: of the platforms of `services.{name}.build` only {built} is built: the others need machines of their own"
         );
     }
-    let mut tags = vec![image_name(&loaded.project, name)];
-    tags.extend(build.tags.iter().cloned());
-    let mut labels: BTreeMap<String, String> = build.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-    labels.insert("com.docker.compose.project".into(), loaded.project.name.clone());
-    let others = loaded.project.services.iter().filter(|(other, service)| *other != name && service.build.is_some());
-    // A label of one service would make the image of all another one, with each build.
-    if !others.map(|(other, _)| image_name(&loaded.project, other)).any(|image| image == tags[0]) {
-        labels.insert("com.docker.compose.service".into(), name.into());
-    }
-    Ok(Request {
-        passing: false,
-        unpacked: false,
-        context: if git.is_some() { PathBuf::new() } else { loaded.directory.join(context) },
-        git,
-        inline_cache: !build.cache_to.is_empty(),
-        no_cache_filter: build.no_cache_filter.clone(),
-        ssh: agents(given.chain(flagged), &loaded.directory)?,
-        ulimits: ulimits.collect(),
-        entitlements,
-        dockerfile: build.dockerfile.as_ref().map(PathBuf::from),
-        inline: build.dockerfile_inline.clone(),
-        target: build.target.clone(),
-        args,
-        labels,
-        tags,
-        no_cache: build.no_cache || flags.no_cache,
-        pull: build.pull || flags.pull,
-        network: build.network.clone(),
-        extra_hosts: build.extra_hosts.clone(),
-        shm_size: build.shm_size.as_ref().and_then(|size| size.parse().ok()),
-        platform: service.platform.clone().or_else(|| platform.cloned()),
-        contexts,
-        secrets,
-        cache_from: build.cache_from.clone(),
-        epoch: epoch(),
-        attest: Wanted::parse(
-            flags.provenance.as_deref().or(build.provenance.as_deref()),
-            flags.sbom.as_deref().or(build.sbom.as_deref()),
-        )
-        .map_err(|why| Failure::Message(format!("`services.{name}.build`: {why}")))?,
-    })
+    platform
 }

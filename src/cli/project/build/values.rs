@@ -18,6 +18,11 @@ pub(super) fn check_context(context: &str) -> Outcome {
     }
 }
 
+/// `ID[=SOCKET]`.
+pub(super) fn agent_flag(text: &str) -> (&str, Option<&str>) {
+    text.split_once('=').map_or((text, None), |(id, path)| (id, Some(path)))
+}
+
 /// SSH agents by their ids: this process's, or the one at a path.
 pub(super) fn agents<'a>(
     given: impl Iterator<Item = (&'a str, Option<&'a str>)>,

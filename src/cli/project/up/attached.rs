@@ -1,0 +1,136 @@
+//! `up` in the foreground: shows the output of the containers, and stops them at Ctrl-C or when one of them ends.
+
+use super::{Up, follow, outline, path};
+use crate::api::client::Client;
+use crate::cli::project::{logs, ps};
+use crate::cli::{Failure, Global, Outcome};
+use crate::compose::Loaded;
+use crate::plan::LifecycleOptions;
+use std::io::IsTerminal;
+use tokio::sync::{mpsc, oneshot};
+
+/// What `up` shows.
+pub(super) struct Shown {
+    pub(super) services: Vec<String>,
+    pub(super) reader: u64,
+    pub(super) names: Vec<String>,
+}
+
+/// What `up` in the foreground shows, and what ends with it.
+pub(super) struct Foreground {
+    pub(super) shown: Shown,
+    pub(super) own: Vec<String>,
+    pub(super) timeout: Option<u32>,
+}
+
+/// Shows the output of what is brought up, from its first line on, until it has ended or the user ends it.
+pub(super) async fn attached(
+    global: &Global,
+    client: &Client,
+    loaded: &Loaded,
+    command: &Up,
+    Foreground { shown, own, timeout }: Foreground,
+    up: impl Future<Output = Outcome> + Send,
+) -> Outcome {
+    let view = logs::View {
+        follow: true,
+        prefix: !command.no_log_prefix,
+        coloured: crate::cli::output::coloured(std::io::stdout().is_terminal()) && !command.no_color,
+        timestamps: command.timestamps,
+        // As with Docker Compose.
+        errors_apart: true,
+        ..logs::View::default()
+    };
+    let (sender, mut exits) = mpsc::unbounded_channel();
+    let (ready, is_ready) = oneshot::channel();
+    let for_up = logs::ForUp {
+        exits: sender,
+        bringing_up: Box::pin(async {
+            let _ = is_ready.await;
+        }),
+        reader: shown.reader,
+        names: shown.names,
+        endless: command.watch,
+    };
+    let mut attached = std::pin::pin!(logs::attach(client, &loaded.project.name, &shown.services, &view, Some(for_up)));
+    let watching = async {
+        up.await?;
+        let _ = ready.send(());
+        match command.watch {
+            true => super::super::watch::beside_up(global, client, loaded, &command.services).await,
+            false => std::future::pending().await,
+        }
+    };
+    let mut codes: Vec<i32> = Vec::new();
+    let aborts = |code: &i32| {
+        let any = command.abort_on_container_exit || command.exit_code_from.is_some();
+        any || (command.abort_on_container_failure && *code != 0)
+    };
+    let aborting = async {
+        while let Some(code) = exits.recv().await {
+            codes.push(code);
+            if aborts(&code) {
+                return;
+            }
+        }
+        std::future::pending().await
+    };
+    let ended = tokio::select! {
+        () = aborting => None,
+        ended = &mut attached => Some(ended),
+        ended = watching => return ended,
+        () = interrupted() => {
+            eprintln!("\nGracefully stopping... (press Ctrl+C again to force)");
+            // The containers' last words are shown; the output ends with the last container.
+            let (stopped, shown) = tokio::join!(stop(client, loaded, &own, timeout), attached);
+            shown?;
+            stopped?;
+            return Err(Failure::Code(130));
+        }
+    };
+    match ended {
+        Some(ended) => ended?,
+        None => {
+            eprintln!("Aborting on container exit...");
+            let (stopped, shown) = tokio::join!(stop(client, loaded, &own, timeout), attached);
+            shown?;
+            stopped?;
+        }
+    }
+    codes.extend(std::iter::from_fn(|| exits.try_recv().ok()));
+    let code = match &command.exit_code_from {
+        Some(service) => exit_code_of(client, loaded, service).await?,
+        None => codes.into_iter().find(aborts).unwrap_or(0),
+    };
+    if code == 0 { Ok(()) } else { Err(Failure::Code(code as u8)) }
+}
+
+/// The exit code of a service's containers, shown or not.
+async fn exit_code_of(client: &Client, loaded: &Loaded, service: &String) -> Result<i32, Failure> {
+    let ended = ps::containers(client, &loaded.project.name, std::slice::from_ref(service), true).await?;
+    Ok(ended.iter().map(|container| container.exit_code).find(|code| *code != 0).unwrap_or(0))
+}
+
+/// Stops services; a second Ctrl-C kills them.
+async fn stop(client: &Client, loaded: &Loaded, services: &[String], timeout: Option<u32>) -> Outcome {
+    let outline = Some(outline(loaded));
+    let options = LifecycleOptions { services: services.to_vec(), timeout, outline, ..LifecycleOptions::default() };
+    let (stop, kill) = (path(loaded, "stop"), path(loaded, "kill"));
+    tokio::select! {
+        result = follow(client, &stop, &options, false) => result,
+        () = interrupted() => follow(client, &kill, &options, false).await,
+    }
+}
+
+/// Ends at Ctrl-C, and when the process is told to end.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminated) = signal(SignalKind::terminate()) else {
+        let _ = tokio::signal::ctrl_c().await;
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminated.recv() => {}
+    }
+}
