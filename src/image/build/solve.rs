@@ -1,10 +1,19 @@
 //! A build from its request to its image: stages side by side, each instruction in its turn.
 
+mod attesting;
+mod base;
+mod copying;
+mod dockerfile_source;
+mod instructions;
+mod run;
+mod sources;
+mod variables;
+
 use super::cache::{self, Made};
 use super::config::Config;
 use super::copy::{self, Copy, ModeChange};
 use super::dockerfile::{self, Instruction, Malformed, json_form, pairs, words};
-use super::expand::{self, Unexpandable};
+use super::expand::{self};
 use super::files::Tree;
 use super::git::GitRef;
 use super::ignore::{self, Patterns};
@@ -12,6 +21,8 @@ use super::stages::{self, Stages};
 use super::{Event, Host, Report, Request};
 use crate::image::store::{Draft, Keep, Layer};
 use crate::image::{ChainId, Digest, Image, ImageError, ImageRef, is_native};
+use attesting::Facts;
+use dockerfile_source::{Source, check_out, read_dockerfile};
 use futures::future::{BoxFuture, FutureExt, try_join_all};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -24,8 +35,6 @@ use std::time::Instant;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
-use attesting::Facts;
-
 /// The image of a build.
 #[derive(Debug, Clone)]
 pub struct Built {
@@ -34,20 +43,6 @@ pub struct Built {
     /// The manifest's.
     pub manifest: Digest,
 }
-
-/// Arguments that every build has without declaring them, and that change no cache key.
-const PREDEFINED: [&str; 10] = [
-    "HTTP_PROXY",
-    "http_proxy",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "FTP_PROXY",
-    "ftp_proxy",
-    "NO_PROXY",
-    "no_proxy",
-    "ALL_PROXY",
-    "all_proxy",
-];
 
 /// Builds an image.
 ///
@@ -74,13 +69,7 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
     let source = Source { text, shown };
     let parsed = dockerfile::parse(&source.text).map_err(|m| source.at(m))?;
     let stages = stages::split(parsed).map_err(|m| source.at(m))?;
-    let target = match &request.target {
-        None => stages.stages.len() - 1,
-        Some(name) => stages.find(name).ok_or_else(|| {
-            let known: Vec<&str> = stages.stages.iter().filter_map(|stage| stage.name.as_deref()).collect();
-            ImageError::Build(format!("{} has no stage `{name}`; it has {}", source.shown, known.join(", ")))
-        })?,
-    };
+    let target = target_stage(&request, &stages, &source)?;
     let created = match request.epoch {
         Some(seconds) => jiff::Timestamp::from_second(seconds).unwrap_or_default(),
         None => jiff::Timestamp::now(),
@@ -135,85 +124,13 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
     Ok(built)
 }
 
-/// Checks a Git repository out, where the request names one, and makes it the context. Gives its URL and the commit as well.
-async fn check_out(host: &Arc<dyn Host>, request: &mut Request) -> Result<Option<(Draft, String, String)>, ImageError> {
-    let Some(text) = request.git.take() else { return Ok(None) };
-    let git = GitRef::parse(&text).ok_or_else(|| {
-        ImageError::Build(format!("the context `{text}` is no Git repository: write https://HOST/PATH.git#REF:DIRECTORY"))
-    })?;
-    let draft = host.store().draft()?;
-    let place = draft.diff();
-    let (commit, directory) = blocking(move || git.check_out(&place, false)).await?;
-    request.context = directory;
-    Ok(Some((draft, text, commit)))
-}
-
-/// The Dockerfile's text, its name for messages, and what the context leaves out. A symlink is followed within the context: who
-/// made the context decides where it leads. Only the builder himself, who has a directory of this machine for his context, can
-/// name a Dockerfile beside it.
-fn read_dockerfile(request: &Request, context: &Tree, foreign: bool) -> Result<(String, String, Patterns), ImageError> {
-    let patterns = |tree: &Tree, path: &Path| match tree.read_text(path, ignore::MAX_FILE) {
-        Ok(text) => Ok(Some(Patterns::parse(&text))),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(ImageError::Build(format!("{} cannot be read: {e}", path.display()))),
-    };
-    let general = || patterns(context, Path::new(".dockerignore")).map(Option::unwrap_or_default);
-    if let Some(text) = &request.inline {
-        return Ok((text.clone(), "dockerfile_inline".into(), general()?));
-    }
-    let given = request.dockerfile.as_deref().unwrap_or(Path::new("Dockerfile"));
-    let inside = if foreign { Some(given) } else { beneath(&request.context, given) };
-    let host;
-    let (tree, path) = match inside {
-        Some(path) => (context, path.to_path_buf()),
-        None => {
-            host = Tree::directory(Path::new("/")).map_err(ImageError::store("opening /".into()))?;
-            (&host, request.context.join(given))
-        }
-    };
-    let text = tree.read_text(&path, dockerfile::MAX_FILE).map_err(|e| {
-        let shown = if foreign { path.clone() } else { request.context.join(&path) };
-        let message = format!("the Dockerfile {} cannot be read: {e}; say where it is with `dockerfile:` or -f", shown.display());
-        ImageError::Build(message)
-    })?;
-    let mut own = path.clone().into_os_string();
-    own.push(".dockerignore");
-    let ignored = match patterns(tree, Path::new(&own))? {
-        Some(own) => own,
-        None => general()?,
-    };
-    Ok((text, path.display().to_string(), ignored))
-}
-
-/// The path from the context of a Dockerfile that lies in it; `None` for one that is named by `..` or as another's.
-fn beneath<'a>(context: &Path, dockerfile: &'a Path) -> Option<&'a Path> {
-    let inside = if dockerfile.is_absolute() { dockerfile.strip_prefix(context).ok()? } else { dockerfile };
-    inside.components().all(|part| part != std::path::Component::ParentDir).then_some(inside)
-}
-
-/// Characters of a line that a message shows.
-const SHOWN_COLUMNS: usize = 400;
-
-/// The Dockerfile, for messages.
-struct Source {
-    text: String,
-    shown: String,
-}
-
-impl Source {
-    fn at(&self, malformed: Malformed) -> ImageError {
-        let Malformed { line, message, help } = malformed;
-        let mut text = format!("{}:{line}: {message}", self.shown);
-        if let Some(content) = self.text.lines().nth(line.saturating_sub(1)) {
-            let gutter = " ".repeat(line.to_string().len());
-            let content: String = content.chars().take(SHOWN_COLUMNS).collect();
-            text.push_str(&format!("\n{gutter} |\n{line} | {content}\n{gutter} |"));
-        }
-        if let Some(help) = help {
-            text.push_str(&format!("\n  help: {help}"));
-        }
-        ImageError::Build(text)
-    }
+/// The number of the stage that is built: the named one, or the last.
+fn target_stage(request: &Request, stages: &Stages, source: &Source) -> Result<usize, ImageError> {
+    let Some(name) = &request.target else { return Ok(stages.stages.len() - 1) };
+    stages.find(name).ok_or_else(|| {
+        let known: Vec<&str> = stages.stages.iter().filter_map(|stage| stage.name.as_deref()).collect();
+        ImageError::Build(format!("{} has no stage `{name}`; it has {}", source.shown, known.join(", ")))
+    })
 }
 
 /// Where an image's configuration tells by which steps it was made.
@@ -300,58 +217,6 @@ struct Step<'a> {
 }
 
 impl Solver {
-    /// Evaluates the ARGs before the first FROM.
-    fn with_globals(mut self) -> Result<Self, ImageError> {
-        for instruction in self.stages.global.clone() {
-            for word in words(&instruction.rest, self.stages.escape) {
-                let (name, default) = word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value)));
-                let value = match (self.request.args.get(name), default) {
-                    (Some(given), _) => Some(given.clone()),
-                    (None, Some(default)) => Some(
-                        expand::word(default, self.stages.escape, &|n| self.global_value(n))
-                            .map_err(|e| self.source.at(Malformed::new(instruction.line, e.0)))?,
-                    ),
-                    (None, None) => None,
-                };
-                if let Some(value) = value {
-                    self.keep(value.len()).map_err(|e| self.source.at(Malformed::new(instruction.line, e)))?;
-                    self.global.insert(name.to_string(), value);
-                }
-            }
-        }
-        Ok(self)
-    }
-
-    fn global_value(&self, name: &str) -> Option<String> {
-        self.global.get(name).cloned().or_else(|| platform_argument(name))
-    }
-
-    fn wrong(&self, step: &Step<'_>, message: impl Into<String>) -> ImageError {
-        self.source.at(Malformed::new(step.instruction.line, message))
-    }
-
-    fn expand(&self, step: &Step<'_>, state: &State, text: &str) -> Result<String, ImageError> {
-        let expanded =
-            expand::word(text, step.escape, &|name| state.lookup(name)).map_err(|Unexpandable(why)| self.wrong(step, why))?;
-        self.keep(expanded.len()).map_err(|why| self.wrong(step, why)).map(|()| expanded)
-    }
-
-    /// Counts what is kept for the time of the build.
-    fn keep(&self, bytes: usize) -> Result<(), String> {
-        let before = self.kept.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes > MAX_KEPT {
-            return Err(format!("the variables and stages of this Dockerfile make more than {MAX_KEPT} bytes together"));
-        }
-        Ok(())
-    }
-
-    fn expand_words(&self, step: &Step<'_>, state: &State, text: &str) -> Result<Vec<String>, ImageError> {
-        let expanded =
-            expand::words(text, step.escape, &|name| state.lookup(name)).map_err(|Unexpandable(why)| self.wrong(step, why))?;
-        let bytes = expanded.iter().map(String::len).sum();
-        self.keep(bytes).map_err(|why| self.wrong(step, why)).map(|()| expanded)
-    }
-
     /// A stage's result; built once, whoever needs it. Each stage is a task of its own: in a chain of hundreds, futures inside of
     /// one another would exhaust the stack. The task ends with who waits for it.
     fn stage(self: Arc<Self>, index: usize) -> BoxFuture<'static, Result<Arc<State>, ImageError>> {
@@ -421,94 +286,6 @@ impl Solver {
         id
     }
 
-    /// What a stage begins with.
-    async fn base(self: &Arc<Self>, index: usize) -> Result<State, ImageError> {
-        let stage = &self.stages.stages[index];
-        let wrong = |message: String| self.source.at(Malformed::new(stage.line, message));
-        let name = expand::word(&stage.base, self.stages.escape, &|n| self.global_value(n)).map_err(|e| wrong(e.0))?;
-        if name.is_empty() {
-            return Err(wrong(format!("`{}` is empty: an ARG before the first FROM needs a value", stage.base)));
-        }
-        if let Some(platform) = &stage.platform {
-            let platform = expand::word(platform, self.stages.escape, &|n| self.global_value(n)).map_err(|e| wrong(e.0))?;
-            if !is_native(&platform) {
-                return Err(wrong(format!(
-                    "this machine is linux/{} and cannot build for {platform}",
-                    crate::image::architecture()
-                )));
-            }
-        }
-        if let Some(earlier) = self.stages.find(&name).filter(|i| *i < index && name.parse::<usize>().is_err()) {
-            let state = self.clone().stage(earlier).await?;
-            let args: usize = state.args.iter().map(|(name, value)| name.len() + value.len()).sum();
-            self.keep(args + state.config.to_bytes().len()).map_err(wrong)?;
-            let mut state = State::clone(&state);
-            state.cmd_is_own = false;
-            return Ok(state);
-        }
-        let beginning = jiff::Timestamp::from_second(self.request.epoch.unwrap_or(0)).unwrap_or_default().to_string();
-        let empty = State {
-            key: "scratch".into(),
-            layers: Vec::new(),
-            config: Config::scratch(),
-            args: BTreeMap::new(),
-            cmd_is_own: false,
-            fresh: false,
-            trail: Vec::new(),
-            created: beginning,
-        };
-        if name == "scratch" {
-            return Ok(empty);
-        }
-        let image = self.image(&name).await.map_err(|e| match e {
-            ImageError::Build(_) => e,
-            other => wrong(other.to_string()),
-        })?;
-        let store = self.host.store();
-        let mut config: Value = serde_json::from_slice(&store.configuration(&image)?)
-            .map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
-        let created = config["created"].as_str().and_then(|c| c.parse::<jiff::Timestamp>().ok()).unwrap_or_default().to_string();
-        // Every layer has its line in the history, also where the base's own says nothing.
-        let mut history = config["history"].as_array().cloned().unwrap_or_default();
-        let told = history.iter().filter(|entry| entry["empty_layer"] != json!(true)).count();
-        let untold = image.layers.len().saturating_sub(told);
-        history.extend((0..untold).map(|_| json!({"created": created, "created_by": name})));
-        config["history"] = json!(history);
-        let layers = image.layers.iter().zip(&image.diff_ids).map(|(chain, diff_id)| Layer {
-            chain: chain.clone(),
-            diff_id: diff_id.clone(),
-            bytes: store.has_layer(chain).unwrap_or(0),
-            tar_bytes: 0,
-        });
-        let layers: Vec<Layer> = layers.collect();
-        let key = layers.last().map_or_else(|| "scratch".to_string(), |layer| layer.chain.to_string());
-        let mut config = Config::of(config);
-        if config.env("PATH").is_none() {
-            config.set_env("PATH", crate::runtime::DEFAULT_PATH);
-        }
-        Ok(State { key, layers, config, created, ..empty })
-    }
-
-    /// An image by the name that FROM or --from gives, or that a named context replaces it with.
-    async fn image(&self, name: &str) -> Result<Image, ImageError> {
-        let name = match self.request.contexts.get(name).and_then(|context| context.strip_prefix("docker-image://")) {
-            Some(replaced) => replaced,
-            None => name,
-        };
-        let reference: ImageRef = name.parse().map_err(ImageError::from)?;
-        let id = self.begin(&format!("FROM {}", reference.familiar()));
-        let begun = Instant::now();
-        let result = self.host.image(&reference, self.request.pull).await;
-        match &result {
-            Ok(image) => {
-                self.facts.used_image(&reference, image);
-                (self.report)(Event::Done { id, seconds: begun.elapsed().as_secs_f64() });
-            }
-            Err(_) => (self.report)(Event::Failed { id }),
-        }
-        result
-    }
-
     /// A step that writes into its layer from outside: found in the cache, or made by `work` on the overlay's root.
     async fn make(
         self: &Arc<Self>,
@@ -576,12 +353,6 @@ impl Solver {
     }
 }
 
-mod attesting;
-mod copying;
-mod instructions;
-mod run;
-mod sources;
-
 /// ONBUILD's triggers of a base image, as instructions of the stage.
 fn triggers(config: &mut Config, line: usize, source: &Source) -> Result<Vec<Instruction>, ImageError> {
     let all = config.strings("OnBuild");
@@ -592,17 +363,6 @@ fn triggers(config: &mut Config, line: usize, source: &Source) -> Result<Vec<Ins
 
 fn has_work(keyword: &str) -> bool {
     matches!(keyword, "RUN" | "COPY" | "ADD" | "WORKDIR")
-}
-
-fn platform_argument(name: &str) -> Option<String> {
-    let architecture = crate::image::architecture();
-    Some(match name {
-        "TARGETPLATFORM" | "BUILDPLATFORM" => format!("linux/{architecture}"),
-        "TARGETOS" | "BUILDOS" => "linux".into(),
-        "TARGETARCH" | "BUILDARCH" => architecture.into(),
-        "TARGETVARIANT" | "BUILDVARIANT" => String::new(),
-        _ => return None,
-    })
 }
 
 /// A path of the image: relative ones are below the working directory; `.` and `..` are resolved.

@@ -1,5 +1,6 @@
 //! What a build says of its image: what it was made from, and what is in it.
 
+use super::variables::PREDEFINED;
 use super::*;
 use crate::image::attest::{PROVENANCE, Predicate, Provenance, SPDX, purl};
 use crate::image::build::Run;

@@ -1,5 +1,6 @@
 //! RUN: the command, its environment, its mounts, and the layer that it leaves.
 
+use super::variables::PREDEFINED;
 use super::*;
 use crate::image::build::mounts::{self, Kind, Mount, Mounted};
 use crate::image::build::{Output, Run, Secret, SecretContent};

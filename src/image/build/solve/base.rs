@@ -1,0 +1,103 @@
+//! The base of a stage: another stage, an image, or nothing.
+
+use super::{Solver, State};
+use crate::image::build::Event;
+use crate::image::build::config::Config;
+use crate::image::build::dockerfile::Malformed;
+use crate::image::build::expand::{self};
+use crate::image::store::Layer;
+use crate::image::{Image, ImageError, ImageRef, is_native};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+impl Solver {
+    /// What a stage begins with.
+    pub(super) async fn base(self: &Arc<Self>, index: usize) -> Result<State, ImageError> {
+        let stage = &self.stages.stages[index];
+        let wrong = |message: String| self.source.at(Malformed::new(stage.line, message));
+        let name = expand::word(&stage.base, self.stages.escape, &|n| self.global_value(n)).map_err(|e| wrong(e.0))?;
+        if name.is_empty() {
+            return Err(wrong(format!("`{}` is empty: an ARG before the first FROM needs a value", stage.base)));
+        }
+        if let Some(platform) = &stage.platform {
+            let platform = expand::word(platform, self.stages.escape, &|n| self.global_value(n)).map_err(|e| wrong(e.0))?;
+            if !is_native(&platform) {
+                return Err(wrong(format!(
+                    "this machine is linux/{} and cannot build for {platform}",
+                    crate::image::architecture()
+                )));
+            }
+        }
+        if let Some(earlier) = self.stages.find(&name).filter(|i| *i < index && name.parse::<usize>().is_err()) {
+            let state = self.clone().stage(earlier).await?;
+            let args: usize = state.args.iter().map(|(name, value)| name.len() + value.len()).sum();
+            self.keep(args + state.config.to_bytes().len()).map_err(wrong)?;
+            let mut state = State::clone(&state);
+            state.cmd_is_own = false;
+            return Ok(state);
+        }
+        let beginning = jiff::Timestamp::from_second(self.request.epoch.unwrap_or(0)).unwrap_or_default().to_string();
+        let empty = State {
+            key: "scratch".into(),
+            layers: Vec::new(),
+            config: Config::scratch(),
+            args: BTreeMap::new(),
+            cmd_is_own: false,
+            fresh: false,
+            trail: Vec::new(),
+            created: beginning,
+        };
+        if name == "scratch" {
+            return Ok(empty);
+        }
+        let image = self.image(&name).await.map_err(|e| match e {
+            ImageError::Build(_) => e,
+            other => wrong(other.to_string()),
+        })?;
+        let store = self.host.store();
+        let mut config: Value = serde_json::from_slice(&store.configuration(&image)?)
+            .map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
+        let created = config["created"].as_str().and_then(|c| c.parse::<jiff::Timestamp>().ok()).unwrap_or_default().to_string();
+        // Every layer has its line in the history, also where the base's own says nothing.
+        let mut history = config["history"].as_array().cloned().unwrap_or_default();
+        let told = history.iter().filter(|entry| entry["empty_layer"] != json!(true)).count();
+        let untold = image.layers.len().saturating_sub(told);
+        history.extend((0..untold).map(|_| json!({"created": created, "created_by": name})));
+        config["history"] = json!(history);
+        let layers = image.layers.iter().zip(&image.diff_ids).map(|(chain, diff_id)| Layer {
+            chain: chain.clone(),
+            diff_id: diff_id.clone(),
+            bytes: store.has_layer(chain).unwrap_or(0),
+            tar_bytes: 0,
+        });
+        let layers: Vec<Layer> = layers.collect();
+        let key = layers.last().map_or_else(|| "scratch".to_string(), |layer| layer.chain.to_string());
+        let mut config = Config::of(config);
+        if config.env("PATH").is_none() {
+            config.set_env("PATH", crate::runtime::DEFAULT_PATH);
+        }
+        Ok(State { key, layers, config, created, ..empty })
+    }
+
+    /// An image by the name that FROM or --from gives, or that a named context replaces it with.
+    pub(super) async fn image(&self, name: &str) -> Result<Image, ImageError> {
+        let name = match self.request.contexts.get(name).and_then(|context| context.strip_prefix("docker-image://")) {
+            Some(replaced) => replaced,
+            None => name,
+        };
+        let reference: ImageRef = name.parse().map_err(ImageError::from)?;
+        let id = self.begin(&format!("FROM {}", reference.familiar()));
+        let begun = Instant::now();
+        let result = self.host.image(&reference, self.request.pull).await;
+        match &result {
+            Ok(image) => {
+                self.facts.used_image(&reference, image);
+                (self.report)(Event::Done { id, seconds: begun.elapsed().as_secs_f64() });
+            }
+            Err(_) => (self.report)(Event::Failed { id }),
+        }
+        result
+    }
+}
