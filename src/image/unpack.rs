@@ -242,41 +242,44 @@ impl Applier<'_> {
                 utimensat(parent, name, &time, &time, UtimensatFlags::NoFollowSymlink)?;
                 Ok(0)
             }
-            EntryType::Link => {
-                let target = entry.link_name()?.ok_or_else(|| Placed::Refused("it is a link to nothing".into()))?;
-                let target = inside(&target).ok_or_else(|| Placed::Refused("its link leads out of the layer".into()))?;
-                let file = target.file_name().ok_or_else(|| Placed::Refused("it links to the root".into()))?;
-                let directory = self.existing_directory(target.parent().unwrap_or(Path::new("")))?;
-                linkat(&directory, Path::new(file), parent, name, LinkatFlags::empty()).map_err(|e| match e {
-                    nix::Error::ENOENT => {
-                        Placed::Refused(format!("it links to {}, which the layer does not have", target.display()))
-                    }
-                    e => Placed::Io(e.into()),
-                })?;
-                Ok(0)
-            }
-            EntryType::Char | EntryType::Block | EntryType::Fifo => {
-                let flag = match kind {
-                    EntryType::Char => SFlag::S_IFCHR,
-                    EntryType::Block => SFlag::S_IFBLK,
-                    _ => SFlag::S_IFIFO,
-                };
-                let device = makedev(
-                    u64::from(header.device_major().ok().flatten().unwrap_or(0)),
-                    u64::from(header.device_minor().ok().flatten().unwrap_or(0)),
-                );
-                if flag == SFlag::S_IFCHR && device == 0 {
-                    return Err(Placed::Refused("a 0:0 device would hide files of the layers below".into()));
-                }
-                mknodat(parent, name, flag, Mode::empty(), device)?;
-                let node = Node::made(parent, name, flag, device)?;
-                node.set_owner(owner.0, owner.1)?;
-                node.set_mode(mode)?;
-                node.set_time(time)?;
-                Ok(0)
-            }
+            EntryType::Link => self.hard_link(entry, parent, name).map(|()| 0),
+            EntryType::Char | EntryType::Block | EntryType::Fifo => self.node(header, mode, parent, name).map(|()| 0),
             other => Err(Placed::Refused(format!("its type {other:?} is not one of a file system"))),
         }
+    }
+
+    /// Links to an earlier file of the layer.
+    fn hard_link<R: Read>(&self, entry: &tar::Entry<'_, R>, parent: &OwnedFd, name: &Path) -> Result<(), Placed> {
+        let target = entry.link_name()?.ok_or_else(|| Placed::Refused("it is a link to nothing".into()))?;
+        let target = inside(&target).ok_or_else(|| Placed::Refused("its link leads out of the layer".into()))?;
+        let file = target.file_name().ok_or_else(|| Placed::Refused("it links to the root".into()))?;
+        let directory = self.existing_directory(target.parent().unwrap_or(Path::new("")))?;
+        linkat(&directory, Path::new(file), parent, name, LinkatFlags::empty()).map_err(|e| match e {
+            nix::Error::ENOENT => Placed::Refused(format!("it links to {}, which the layer does not have", target.display())),
+            e => Placed::Io(e.into()),
+        })
+    }
+
+    /// Makes a device node or a FIFO.
+    fn node(&self, header: &tar::Header, mode: Mode, parent: &OwnedFd, name: &Path) -> Result<(), Placed> {
+        let flag = match header.entry_type() {
+            EntryType::Char => SFlag::S_IFCHR,
+            EntryType::Block => SFlag::S_IFBLK,
+            _ => SFlag::S_IFIFO,
+        };
+        let device = makedev(
+            u64::from(header.device_major().ok().flatten().unwrap_or(0)),
+            u64::from(header.device_minor().ok().flatten().unwrap_or(0)),
+        );
+        if flag == SFlag::S_IFCHR && device == 0 {
+            return Err(Placed::Refused("a 0:0 device would hide files of the layers below".into()));
+        }
+        let owner = self.owner_of(header);
+        mknodat(parent, name, flag, Mode::empty(), device)?;
+        let node = Node::made(parent, name, flag, device)?;
+        node.set_owner(owner.0, owner.1)?;
+        node.set_mode(mode)?;
+        Ok(node.set_time(TimeSpec::new(header.mtime().unwrap_or(0) as i64, 0))?)
     }
 
     /// Owner before mode, since a change of owner clears setuid; then extended attributes and the time.
