@@ -1,5 +1,7 @@
 //! `/images`: Docker's calls about images.
 
+pub mod prune;
+
 use super::reply::{self, Filters, Query, Reply};
 use crate::engine::{Engine, EngineError};
 use crate::image::chunks::ChunkReader;
@@ -21,7 +23,7 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
             Some(image) if !image.is_empty() => pull(engine, image, query),
             _ => import(engine, query, request).await,
         },
-        ("POST", ["prune"]) => prune(engine, query).await,
+        ("POST", ["prune"]) => prune::images(engine, query).await,
         ("POST", ["load"]) => load(engine, request).await,
         ("GET", [name @ .., "json"]) => inspect(engine, &name.join("/")),
         ("GET", ["get"]) => save(engine, query.all("names"), query),
@@ -106,11 +108,11 @@ fn list(engine: &Engine, query: &Query) -> Reply {
 
 /// Docker's filters of images. Those without a name are what `dangling=true` means.
 fn wanted_images(engine: &Engine, filters: &Filters) -> Result<impl Fn(&(Option<ImageRef>, Image)) -> bool, EngineError> {
-    let moment = |key: &str| -> Result<Option<i64>, EngineError> {
-        let name = filters.get(key).and_then(|names| names.first());
-        name.map(|name| Ok(created(&engine.images.find(name)?.1))).transpose()
+    let moments = |key: &str| -> Result<Vec<i64>, EngineError> {
+        let names = filters.get(key).into_iter().flatten();
+        names.map(|name| Ok(created(&engine.images.find(name)?.1))).collect()
     };
-    let (before, since) = (moment("before")?, moment("since")?);
+    let (before, since) = (moments("before")?.into_iter().min(), moments("since")?.into_iter().max());
     let dangling = reply::boolean(filters, "dangling")?;
     let old_enough = reply::older_than(filters)?;
     Ok(move |(name, image): &(Option<ImageRef>, Image)| {
@@ -206,27 +208,6 @@ fn inspect(engine: &Engine, name: &str) -> Reply {
             "Attestations": engine.images.store.predicates(&image)?,
         }),
     )
-}
-
-/// Removes what nothing needs. Docker's filter `dangling=false` stands for images that no container uses as well.
-async fn prune(engine: &Arc<Engine>, query: &Query) -> Reply {
-    let filters = query.filters(&["dangling", "label", "label!", "until"])?;
-    let all = reply::boolean(&filters, "dangling")? == Some(false);
-    let (removed, pruned) = engine.images.prune(all, query.flag("builds")).await?;
-    let removed: Vec<Value> = removed.iter().map(|name| json!({"Untagged": name})).collect();
-    reply::json(
-        200,
-        &json!({"ImagesDeleted": reply::or_null(removed), "SpaceReclaimed": pruned.bytes, "Layers": pruned.layers, "Blobs": pruned.blobs}),
-    )
-}
-
-/// `POST /build/prune`: the steps of builds.
-pub async fn prune_builds(engine: &Arc<Engine>, query: &Query) -> Reply {
-    let known = ["until", "id", "parent", "type", "description", "inuse", "shared", "private"];
-    let _: Filters = query.filters(&known)?;
-    let (_, pruned) = engine.images.prune(false, true).await?;
-    engine.events.emit_prune("builder", pruned.bytes);
-    reply::json(200, &json!({"CachesDeleted": null, "SpaceReclaimed": pruned.bytes}))
 }
 
 /// Images as an archive.

@@ -24,6 +24,7 @@ pub mod spec;
 mod system;
 pub mod types;
 mod usage;
+mod volumes;
 
 /// The version of Docker's API that is spoken.
 pub const API_VERSION: &str = "1.52";

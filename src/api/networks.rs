@@ -1,11 +1,10 @@
-//! `/networks` and `/volumes`.
+//! `/networks`.
 
 use super::reply::{self, Filters, Patterns, Query, Reply, labelled};
-use super::types::{self, NetworkConnect, NetworkDisconnect, VolumeCreate};
+use super::types::{self, NetworkConnect, NetworkDisconnect};
 use crate::engine::networks::DEFAULT_NETWORK;
-use crate::engine::record::{ContainerRecord, NetworkRecord, VolumeRecord};
+use crate::engine::record::{ContainerRecord, NetworkRecord};
 use crate::engine::recovery::Kind;
-use crate::engine::volumes::NewVolume;
 use crate::engine::{Engine, EngineError};
 use crate::network::address::{Addresses, Pool};
 use hyper::body::Incoming;
@@ -207,106 +206,4 @@ fn mac(container: &ContainerRecord, network: &NetworkRecord, addresses: &Address
     let asked = container.spec.networks.iter().find(|endpoint| endpoint.network == network.name).and_then(|e| e.mac_address);
     let mac = asked.or_else(|| addresses.first().map(crate::network::link::mac_of));
     mac.map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":")).unwrap_or_default()
-}
-
-/// Whether a volume fulfils the filters.
-fn volume_allowed(engine: &Engine, volume: &VolumeRecord, filters: &Filters) -> Result<bool, EngineError> {
-    let any =
-        |key: &str, has: &dyn Fn(&String) -> bool| filters.get(key).is_none_or(|list| list.is_empty() || list.iter().any(has));
-    let used = || {
-        engine
-            .containers
-            .all()
-            .iter()
-            .any(|c| c.with_record(|record| record.spec.mounts.iter().any(|mount| mount.source == volume.name)))
-    };
-    let dangling = reply::boolean(filters, "dangling")?;
-    Ok(labelled(&volume.labels, filters)
-        && Patterns::of(filters, "name").allow(&[volume.name.as_str()])
-        && any("driver", &|driver| driver == "local")
-        && dangling.is_none_or(|dangling| dangling != used()))
-}
-
-pub async fn volumes(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: &Query, request: Request<Incoming>) -> Reply {
-    match (method.as_str(), rest) {
-        ("POST", ["prune"]) => {
-            let filters = query.filters(&["all", "label", "label!", "until"])?;
-            engine.state.check_prunable()?;
-            // Docker's filter `all` stands for volumes that have a name as well; before 1.42 they were meant in any case.
-            let all = reply::boolean(&filters, "all")?.unwrap_or(query.version < (1, 42));
-            let (mut removed, mut bytes) = (Vec::new(), 0);
-            for volume in engine.volumes.all().into_iter().filter(|v| (all || v.anonymous) && labelled(&v.labels, &filters)) {
-                let size = crate::engine::containers::usage::disk_usage(&engine.config.volume_data(&volume.name));
-                if engine.volumes.remove(&volume.name).is_ok() {
-                    bytes += size;
-                    removed.push(volume.name);
-                }
-            }
-            engine.state.sync().await?;
-            engine.events.emit_prune("volume", bytes);
-            reply::json(200, &json!({"VolumesDeleted": reply::or_null(removed), "SpaceReclaimed": bytes}))
-        }
-        ("GET", []) => {
-            let filters = query.filters(&["dangling", "driver", "label", "name"])?;
-            let _valid = reply::boolean(&filters, "dangling")?;
-            let mut list = Vec::new();
-            for volume in engine.volumes.all() {
-                if volume_allowed(engine, &volume, &filters)? {
-                    list.push(volume);
-                }
-            }
-            let names = Patterns::of(&filters, "name");
-            let asked = filters.keys().all(|key| key == "name");
-            let unknown = engine.state.unknown(Kind::Volume).into_iter().filter(|v| asked && names.allow(&[v.name.as_str()]));
-            let unknown = unknown.map(|v| json!({"Name": v.name, "Driver": "unknown", "Scope": "local", "Labels": {}}));
-            let list: Vec<Value> = list.iter().map(|v| volume(engine, v)).chain(unknown).collect();
-            reply::json(200, &json!({"Volumes": list, "Warnings": engine.state.warnings()}))
-        }
-        ("POST", ["create"]) => {
-            let body: VolumeCreate = reply::optional_body(request).await?;
-            let record = engine.volumes.create(new_volume(body)?)?;
-            engine.state.sync().await?;
-            reply::json(201, &volume(engine, &record))
-        }
-        ("GET", [name]) => {
-            let found = engine.volumes.all().into_iter().find(|v| v.name == *name);
-            let record = found.ok_or_else(|| EngineError::NoSuch { what: "volume", name: (*name).into() })?;
-            reply::json(200, &volume(engine, &record))
-        }
-        ("DELETE", [name]) => {
-            match engine.volumes.remove(name) {
-                Err(EngineError::NoSuch { what: "volume", .. }) if query.flag("force") => {}
-                removed => removed?,
-            }
-            engine.state.sync().await?;
-            reply::empty(204)
-        }
-        _ => super::server::not_found(method, request.uri().path()),
-    }
-}
-
-/// A volume without a name gets one, and counts as anonymous.
-fn new_volume(create: VolumeCreate) -> Result<NewVolume, EngineError> {
-    if !matches!(create.driver.as_str(), "" | "local") {
-        return Err(EngineError::NoSuch { what: "volume plugin", name: create.driver });
-    }
-    let VolumeCreate { name, mut labels, driver_opts: options, .. } = create;
-    let anonymous = name.is_empty();
-    if anonymous {
-        labels.insert("com.docker.volume.anonymous".into(), String::new());
-    }
-    let name = if anonymous { crate::engine::new_id().map_err(EngineError::io("making an id"))? } else { name };
-    Ok(NewVolume { name, labels, options, anonymous })
-}
-
-fn volume(engine: &Engine, record: &VolumeRecord) -> Value {
-    json!({
-        "Name": record.name,
-        "Driver": "local",
-        "Mountpoint": engine.config.volume_data(&record.name),
-        "CreatedAt": record.created_at.to_string(),
-        "Labels": record.labels,
-        "Scope": "local",
-        "Options": record.options,
-    })
 }

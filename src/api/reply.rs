@@ -148,14 +148,19 @@ pub fn labelled(labels: &IndexMap<String, String>, filters: &Filters) -> bool {
 ///
 /// # Errors
 /// When it is no time.
-pub fn older_than(filters: &Filters) -> Result<impl Fn(jiff::Timestamp) -> bool, EngineError> {
+pub fn older_than(filters: &Filters) -> Result<impl Fn(jiff::Timestamp) -> bool + use<>, EngineError> {
     let parse = |text: &String| match crate::units::duration(text) {
         Some(nanos) => jiff::Timestamp::now()
             .checked_sub(std::time::Duration::from_nanos(nanos))
             .map_err(|_| EngineError::Invalid(format!("invalid filter 'until={text}'"))),
         None => super::logs::moment(text),
     };
-    let until = filters.get("until").and_then(|list| list.first()).map(parse).transpose()?;
+    let until = match filters.get("until").map(Vec::as_slice) {
+        None => None,
+        Some([one]) => Some(parse(one)?),
+        Some([]) => return Err(EngineError::Invalid("invalid filter 'until': it has no value".into())),
+        Some(_) => return Err(EngineError::Invalid("more than one until filter specified".into())),
+    };
     Ok(move |time: jiff::Timestamp| until.is_none_or(|until| time < until))
 }
 

@@ -5,7 +5,7 @@ use super::reply::{self, Body, Query, Reply, Version};
 use super::routes::{self, Support};
 use super::{
     API_VERSION, MIN_API_VERSION, WARNING_HEADER, archive, attach, containers, events, exec, images, logs, networks, projects,
-    system, usage,
+    system, usage, volumes,
 };
 use crate::engine::{Engine, EngineError};
 use hyper::body::Incoming;
@@ -185,10 +185,10 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Respo
         ["system", "df"] if get => usage::df(&engine, &query).await,
         ["auth"] if post => images::login(&engine, request).await,
         ["build"] if post => super::build::build(&engine, &query, request).await,
-        ["build", "prune"] if post => images::prune_builds(&engine, &query).await,
+        ["build", "prune"] if post => images::prune::builds(&engine, &query).await,
         ["distribution", name @ .., "json"] if get => images::distribution(&engine, &name.join("/")).await,
         ["networks", rest @ ..] => networks::networks(&engine, &method, rest, &query, request).await,
-        ["volumes", rest @ ..] => networks::volumes(&engine, &method, rest, &query, request).await,
+        ["volumes", rest @ ..] => volumes::route(&engine, &method, rest, &query, request).await,
         ["projects", rest @ ..] => projects::route(&engine, &method, rest, request).await,
         ["engine", "stop"] if post => {
             let containers = query.flag("containers");

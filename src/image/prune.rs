@@ -3,10 +3,12 @@
 use super::digest::{Algorithm, ChainId, Digest};
 use super::store::Store;
 use super::{ImageError, build::cache};
+use crate::sys::disk_usage::disk_usage;
 use crate::sys::removal::remove_tree;
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,7 +19,86 @@ pub struct Pruned {
     pub bytes: u64,
 }
 
+/// Something that builds remember: a step, or the files of a cache mount.
+#[derive(Clone, Debug)]
+pub struct CachedStep {
+    pub id: String,
+    /// BuildKit's word for it.
+    pub kind: &'static str,
+    /// Of its files; of a step, those of its layer.
+    pub bytes: u64,
+    pub created: SystemTime,
+    pub last_used: SystemTime,
+    /// An image has the layer as well.
+    pub shared: bool,
+    path: PathBuf,
+}
+
 impl Store {
+    /// What builds remember.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn cached_steps(&self) -> Result<Vec<CachedStep>, ImageError> {
+        let failed = ImageError::store("reading the build cache".into());
+        let listed = self.listed()?;
+        let images: HashSet<ChainId> =
+            listed.images.into_iter().map(|(_, image)| image).chain(listed.unnamed).flat_map(|image| image.layers).collect();
+        let entries = |path: PathBuf| match fs::read_dir(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            read => read.and_then(Iterator::collect::<Result<Vec<fs::DirEntry>, _>>),
+        };
+        let mut steps = Vec::new();
+        for entry in entries(self.build_cache()).map_err(&failed)? {
+            let Some(made) = cache::read(&entry.path()) else { continue };
+            // One of them may go meanwhile.
+            let Ok(used) = entry.metadata().and_then(|file| file.modified()) else { continue };
+            let created = made.created.parse::<jiff::Timestamp>().map_or(used, SystemTime::from);
+            steps.push(CachedStep {
+                id: entry.file_name().to_string_lossy().into_owned(),
+                kind: "regular",
+                bytes: made.layer.as_ref().map_or(0, |layer| layer.bytes),
+                created,
+                last_used: used,
+                shared: made.layer.as_ref().is_some_and(|layer| images.contains(&layer.chain)),
+                path: entry.path(),
+            });
+        }
+        for entry in entries(self.build_cache().join("mounts")).map_err(&failed)? {
+            let Ok(file) = entry.metadata() else { continue };
+            let used = file.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            steps.push(CachedStep {
+                id: entry.file_name().to_string_lossy().into_owned(),
+                kind: "exec.cachemount",
+                bytes: disk_usage(&entry.path()),
+                created: file.created().unwrap_or(used),
+                last_used: used,
+                shared: false,
+                path: entry.path(),
+            });
+        }
+        Ok(steps)
+    }
+
+    /// Forgets some of what builds remember. Layers that nothing else needs go when the store is pruned.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn forget_steps(&self, steps: &[CachedStep]) -> Result<(), ImageError> {
+        let failed = ImageError::store("emptying the build cache".into());
+        for step in steps {
+            let gone = match step.kind {
+                "regular" => fs::remove_file(&step.path),
+                _ => remove_tree(&step.path),
+            };
+            match gone {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                gone => gone.map_err(&failed)?,
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets what builds remember, their cache mounts included.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod concurrency;
 mod crashes;
 mod durability;
 mod examples;
+mod filters;
 mod forms;
 mod hostile;
 mod images;

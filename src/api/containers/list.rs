@@ -55,15 +55,15 @@ impl<'a> Wanted<'a> {
                 return Err(invalid(key, value));
             }
         }
-        let moment = |key: &str| {
-            list(key).first().map(|name| Ok::<_, EngineError>(engine.containers.find(name)?.record().created_at)).transpose()
+        let moments = |key: &str| -> Result<Vec<Timestamp>, EngineError> {
+            list(key).iter().map(|name| Ok(engine.containers.find(name)?.record().created_at)).collect()
         };
         let ancestor = |name: &String| engine.images.find(name).map_or_else(|_| name.clone(), |(_, image)| image.id.to_string());
         Ok(Wanted {
             names: Patterns::of(filters, "name"),
             ids: Patterns::of(filters, "id"),
-            before: moment("before")?,
-            since: moment("since")?,
+            before: moments("before")?.into_iter().min(),
+            since: moments("since")?.into_iter().max(),
             exited: list("exited")
                 .iter()
                 .map(|code| code.parse().map_err(|_| invalid("exited", code)))
@@ -95,6 +95,8 @@ impl<'a> Wanted<'a> {
             let bounds = first.parse::<u16>().ok().zip(last.parse::<u16>().ok());
             wanted == protocol && bounds.is_some_and(|(first, last)| (first..=last).contains(&target))
         };
+        let published: Vec<(u16, &str)> =
+            record.bound_ports.iter().map(|(_, protocol, _, host)| (*host, protocol.as_str())).collect();
         let exposed = record.as_exposed();
         reply::labelled(&record.spec.labels, self.filters)
             && self.any("status", |wanted| wanted == status.as_str())
@@ -108,7 +110,7 @@ impl<'a> Wanted<'a> {
                 record.endpoints.keys().any(|id| id.starts_with(n)) || record.spec.networks.iter().any(|e| e.network == *n)
             })
             && self.any("volume", |v| record.spec.mounts.iter().any(|m| m.source == *v || m.target == *v))
-            && self.any("publish", |text| record.bound_ports.iter().any(|(target, protocol, ..)| port(text, *target, protocol)))
+            && self.any("publish", |text| published.iter().any(|(host, protocol)| port(text, *host, protocol)))
             && self.any("expose", |text| exposed.iter().any(|(target, protocol)| port(text, *target, protocol)))
             && self.before.is_none_or(|before| record.created_at < before)
             && self.since.is_none_or(|since| record.created_at > since)

@@ -170,10 +170,17 @@ pub async fn prune(engine: &Arc<Engine>, query: &Query) -> Reply {
         let record = container.record();
         let meant = reply::labelled(&record.spec.labels, &filters) && old_enough(record.created_at);
         if meant && matches!(record.state.status(), Status::Created | Status::Exited) {
-            bytes += crate::engine::containers::usage::disk_usage(&engine.config.written_by(&container.id));
+            let size = crate::engine::containers::usage::disk_usage(&engine.config.written_by(&container.id));
+            bytes += size;
             let worker = engine.clone();
-            reply::to_its_end(async move { worker.remove(&container, false, false).await }).await?;
-            removed.push(record.id);
+            match reply::to_its_end(async move { worker.remove(&container, false, false).await }).await {
+                Ok(()) => removed.push(record.id),
+                // It was started or removed meanwhile, or its files cannot be removed: the next ones are not concerned.
+                Err(error) => {
+                    tracing::warn!("pruning the container {}: {error}", record.name);
+                    bytes -= size;
+                }
+            }
         }
     }
     engine.state.sync().await?;

@@ -340,8 +340,8 @@ pub async fn image(global: &Global, command: Image) -> Outcome {
             let filters = if all { "&filters=%7B%22dangling%22%3A%5B%22false%22%5D%7D" } else { "" };
             let path = format!("/images/prune?builds={build_cache}{filters}");
             let answer: Value = client.post(&path, &Value::Null).await?;
-            for image in answer["ImagesDeleted"].as_array().into_iter().flatten() {
-                println!("Untagged: {}", image["Untagged"].as_str().unwrap_or_default());
+            for (what, name) in answer["ImagesDeleted"].as_array().into_iter().flatten().filter_map(Value::as_object).flatten() {
+                println!("{what}: {}", name.as_str().unwrap_or_default());
             }
             println!("Total reclaimed space: {}", bytes(answer["SpaceReclaimed"].as_u64().unwrap_or(0)));
         }

@@ -4,9 +4,9 @@ use crate::engine::Container;
 use crate::engine::error::EngineError;
 use crate::engine::launch::control_groups::Groups;
 use crate::engine::record::Status;
+pub use crate::sys::disk_usage::disk_usage;
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
 
 /// A process, as `ps -ef` shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -247,23 +247,6 @@ fn traffic(text: &str) -> Vec<(String, Traffic)> {
         Some((name.trim().to_string(), traffic))
     };
     text.lines().filter_map(line).filter(|(name, _)| name != "lo").collect()
-}
-
-/// Bytes that a directory takes on disk. A file with several names counts once.
-pub fn disk_usage(directory: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    fn walk(directory: &Path, seen: &mut std::collections::HashSet<(u64, u64)>) -> u64 {
-        let mut total = 0;
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            let Ok(metadata) = entry.path().symlink_metadata() else { continue };
-            if metadata.nlink() > 1 && !metadata.is_dir() && !seen.insert((metadata.dev(), metadata.ino())) {
-                continue;
-            }
-            total += if metadata.is_dir() { walk(&entry.path(), seen) } else { metadata.len() };
-        }
-        total
-    }
-    walk(directory, &mut std::collections::HashSet::new())
 }
 
 #[cfg(test)]

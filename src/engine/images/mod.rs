@@ -9,13 +9,13 @@ use super::projects::ProgressSender;
 use super::record::ContainerRecord;
 use super::state::StateStore;
 use crate::image::keyed_mutex::KeyedMutex;
-use crate::image::prune::Pruned;
+use crate::image::prune::CachedStep;
 use crate::image::registry::Registry;
-use crate::image::{ChainId, Image, ImageError, ImageRef, Progress as PullProgress, Store};
+use crate::image::{ChainId, Digest, Image, ImageError, ImageRef, Progress as PullProgress, Store};
 use crate::wire::Progress;
 use build::Builds;
 use indexmap::IndexMap;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// The store of images, and the way to registries.
@@ -84,11 +84,7 @@ impl Images {
             return Ok(());
         }
         let (name, image) = self.find(reference)?;
-        let uses = |record: &ContainerRecord| {
-            record.image_id == image.id.as_str()
-                || record.spec.mounts.iter().any(|m| !m.layers.is_empty() && m.layers == image.layers)
-        };
-        let user = self.containers.all().into_iter().find(|c| c.with_record(uses));
+        let user = self.containers.all().into_iter().find(|c| c.with_record(|record| uses(record, &image)));
         if let Some(user) = user
             && !self.store.list()?.iter().any(|(other, known)| known.id == image.id && Some(other) != name.as_ref())
         {
@@ -116,38 +112,83 @@ impl Images {
         Ok(())
     }
 
-    /// Removes what no image and no container needs; with `all`, the images that no container uses; with `builds`, what builds
-    /// remember.
+    /// Removes the images that are `meant` and that no container uses, and what no image, container or build step needs then.
     ///
     /// # Errors
     /// The disk's.
-    pub async fn prune(&self, all: bool, builds: bool) -> Result<(Vec<String>, Pruned), EngineError> {
+    pub async fn prune(&self, meant: impl Fn(Option<&ImageRef>, &Image) -> bool, builds: Cache) -> Result<Removed, EngineError> {
         self.state.check_prunable()?;
-        let mut removed = Vec::new();
-        let (mut used_images, mut used_layers) = (HashSet::new(), HashSet::new());
-        for container in self.containers.all() {
-            container.with_record(|record| {
-                used_images.insert(record.image_id.clone());
-                used_layers.extend(record.all_layers().cloned());
-            });
+        let mut used_layers = HashSet::new();
+        let containers = self.containers.all();
+        for container in &containers {
+            container.with_record(|record| used_layers.extend(record.all_layers().cloned()));
         }
-        for (name, image) in self.store.list()? {
-            if all && !used_images.contains(image.id.as_str()) {
-                self.store.remove(&name, &|layer| used_layers.contains(layer))?;
-                removed.push(name.familiar());
+        let is_used = |image: &Image| containers.iter().any(|c| c.with_record(|record| uses(record, image)));
+        let mut removed = Removed::default();
+        let named = self.store.list()?.into_iter().map(|(name, image)| (Some(name), image));
+        let unnamed = self.store.unnamed()?.into_iter().map(|image| (None, image));
+        let going: Vec<(Option<ImageRef>, Image)> =
+            named.chain(unnamed).filter(|(name, image)| meant(name.as_ref(), image) && !is_used(image)).collect();
+        let mut layers: HashMap<ChainId, u64> = HashMap::new();
+        for (name, image) in going {
+            layers.extend(image.layers.iter().map(|layer| (layer.clone(), self.store.has_layer(layer).unwrap_or(0))));
+            match &name {
+                Some(name) => self.store.remove(name, &|layer| used_layers.contains(layer))?,
+                None => self.store.remove_unnamed(&image, &|layer| used_layers.contains(layer))?,
+            }
+            if let Some(name) = name {
+                self.events.emit_image("untag", &image.id, &name);
+                removed.untagged.push(name);
+            }
+            if !removed.deleted.contains(&image.id) {
+                removed.deleted.push(image.id);
             }
         }
-        for image in self.store.unnamed()?.iter().filter(|image| !used_images.contains(image.id.as_str())) {
-            self.store.remove_unnamed(image, &|layer| used_layers.contains(layer))?;
-            removed.push(image.id.to_string());
-        }
+        let (named, unnamed) = (self.store.list()?, self.store.unnamed()?);
+        removed.deleted.retain(|id| !named.iter().map(|(_, image)| image).chain(&unnamed).any(|image| image.id == *id));
+        removed.deleted.iter().for_each(|id| self.events.emit("image", "delete", id.as_str(), name_of(id)));
+        removed.bytes = layers.iter().filter(|(layer, _)| self.store.has_layer(layer).is_none()).map(|(_, bytes)| bytes).sum();
         let store = self.store.clone();
         let pruned = tokio::task::spawn_blocking(move || {
-            if builds {
-                store.forget_builds()?;
+            match builds {
+                Cache::Keep => {}
+                Cache::ForgetAll => store.forget_builds()?,
+                Cache::Forget(steps) => store.forget_steps(&steps)?,
             }
             store.prune(&used_layers)
         });
-        Ok((removed, pruned.await.map_err(EngineError::from)??))
+        let pruned = pruned.await.map_err(EngineError::from)??;
+        removed.bytes += pruned.bytes;
+        (removed.layers, removed.blobs) = (pruned.layers, pruned.blobs);
+        Ok(removed)
     }
+}
+
+/// Whether a container is of an image, or has it mounted.
+fn uses(record: &ContainerRecord, image: &Image) -> bool {
+    record.image_id == image.id.as_str() || record.spec.mounts.iter().any(|m| !m.layers.is_empty() && m.layers == image.layers)
+}
+
+/// The attributes of an event about an image that has no name.
+fn name_of(id: &Digest) -> IndexMap<String, String> {
+    [("name".to_string(), id.to_string())].into()
+}
+
+/// What becomes of what builds remember while images are pruned.
+pub enum Cache {
+    Keep,
+    ForgetAll,
+    Forget(Vec<CachedStep>),
+}
+
+/// What a prune has removed.
+#[derive(Default)]
+pub struct Removed {
+    pub untagged: Vec<ImageRef>,
+    /// Images of which nothing is left.
+    pub deleted: Vec<Digest>,
+    pub layers: u64,
+    pub blobs: u64,
+    /// Of the disk.
+    pub bytes: u64,
 }

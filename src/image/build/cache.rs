@@ -8,6 +8,7 @@ use crate::image::store::{Layer, Store};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// What a step made. `None` is no layer: nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,11 +30,20 @@ pub fn key(parent: &str, parts: &[&str]) -> Digest {
 
 /// Finds a step that was made before, and whose layer is still here.
 pub fn find(store: &Store, key: &Digest) -> Option<Made> {
-    let made = read(&path(store, key))?;
+    let path = path(store, key);
+    let made = read(&path)?;
     match &made.layer {
         Some(layer) if !store.is_usable(&layer.chain) => None,
-        _ => Some(made),
+        _ => {
+            used(&path);
+            Some(made)
+        }
     }
+}
+
+/// The time of a file's last change is that of its last use: who prunes the cache keeps what was used lately.
+pub fn used(path: &Path) {
+    let _ = fs::File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
 }
 
 /// A remembered step.

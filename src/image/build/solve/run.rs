@@ -2,6 +2,7 @@
 
 use super::variables::PREDEFINED;
 use super::*;
+use crate::image::build::cache;
 use crate::image::build::mounts::{self, Kind, Mount, Mounted};
 use crate::image::build::{Output, Run, Secret, SecretContent};
 use std::collections::{BTreeSet, VecDeque};
@@ -219,6 +220,7 @@ impl Solver {
                     std::fs::set_permissions(&place, mode).map_err(failed())?;
                     std::os::unix::fs::chown(&place, mount.uid.or(Some(0)), mount.gid.or(Some(0))).map_err(failed())?;
                 }
+                cache::used(&place);
                 into.key.push(format!("cache {id} {target}"));
                 if mount.exclusive {
                     into.exclusive.insert(format!("cache {id}"));

@@ -1,0 +1,120 @@
+//! `/volumes`.
+
+use super::reply::{self, Filters, Patterns, Query, Reply, labelled};
+use super::types::VolumeCreate;
+use crate::engine::record::VolumeRecord;
+use crate::engine::recovery::Kind;
+use crate::engine::volumes::NewVolume;
+use crate::engine::{Engine, EngineError};
+use hyper::body::Incoming;
+use hyper::{Method, Request};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Whether a volume fulfils the filters.
+fn volume_allowed(engine: &Engine, volume: &VolumeRecord, filters: &Filters) -> Result<bool, EngineError> {
+    let any =
+        |key: &str, has: &dyn Fn(&String) -> bool| filters.get(key).is_none_or(|list| list.is_empty() || list.iter().any(has));
+    let used = || {
+        engine
+            .containers
+            .all()
+            .iter()
+            .any(|c| c.with_record(|record| record.spec.mounts.iter().any(|mount| mount.source == volume.name)))
+    };
+    let dangling = reply::boolean(filters, "dangling")?;
+    Ok(labelled(&volume.labels, filters)
+        && Patterns::of(filters, "name").allow(&[volume.name.as_str()])
+        && any("driver", &|driver| driver == "local")
+        && dangling.is_none_or(|dangling| dangling != used()))
+}
+
+pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: &Query, request: Request<Incoming>) -> Reply {
+    match (method.as_str(), rest) {
+        ("POST", ["prune"]) => prune(engine, query).await,
+        ("GET", []) => {
+            let filters = query.filters(&["dangling", "driver", "label", "name"])?;
+            let _valid = reply::boolean(&filters, "dangling")?;
+            let mut list = Vec::new();
+            for volume in engine.volumes.all() {
+                if volume_allowed(engine, &volume, &filters)? {
+                    list.push(volume);
+                }
+            }
+            let names = Patterns::of(&filters, "name");
+            let asked = filters.keys().all(|key| key == "name");
+            let unknown = engine.state.unknown(Kind::Volume).into_iter().filter(|v| asked && names.allow(&[v.name.as_str()]));
+            let unknown = unknown.map(|v| json!({"Name": v.name, "Driver": "unknown", "Scope": "local", "Labels": {}}));
+            let list: Vec<Value> = list.iter().map(|v| volume(engine, v)).chain(unknown).collect();
+            reply::json(200, &json!({"Volumes": list, "Warnings": engine.state.warnings()}))
+        }
+        ("POST", ["create"]) => {
+            let body: VolumeCreate = reply::optional_body(request).await?;
+            let record = engine.volumes.create(new_volume(body)?)?;
+            engine.state.sync().await?;
+            reply::json(201, &volume(engine, &record))
+        }
+        ("GET", [name]) => {
+            let found = engine.volumes.all().into_iter().find(|v| v.name == *name);
+            let record = found.ok_or_else(|| EngineError::NoSuch { what: "volume", name: (*name).into() })?;
+            reply::json(200, &volume(engine, &record))
+        }
+        ("DELETE", [name]) => {
+            match engine.volumes.remove(name) {
+                Err(EngineError::NoSuch { what: "volume", .. }) if query.flag("force") => {}
+                removed => removed?,
+            }
+            engine.state.sync().await?;
+            reply::empty(204)
+        }
+        _ => super::server::not_found(method, request.uri().path()),
+    }
+}
+
+/// A volume without a name gets one, and counts as anonymous.
+fn new_volume(create: VolumeCreate) -> Result<NewVolume, EngineError> {
+    if !matches!(create.driver.as_str(), "" | "local") {
+        return Err(EngineError::NoSuch { what: "volume plugin", name: create.driver });
+    }
+    let VolumeCreate { name, mut labels, driver_opts: options, .. } = create;
+    let anonymous = name.is_empty();
+    if anonymous {
+        labels.insert("com.docker.volume.anonymous".into(), String::new());
+    }
+    let name = if anonymous { crate::engine::new_id().map_err(EngineError::io("making an id"))? } else { name };
+    Ok(NewVolume { name, labels, options, anonymous })
+}
+
+fn volume(engine: &Engine, record: &VolumeRecord) -> Value {
+    json!({
+        "Name": record.name,
+        "Driver": "local",
+        "Mountpoint": engine.config.volume_data(&record.name),
+        "CreatedAt": record.created_at.to_string(),
+        "Labels": record.labels,
+        "Scope": "local",
+        "Options": record.options,
+    })
+}
+
+/// Removes volumes that no container uses and that have no options: of those that have some, only the definition is here, and nothing
+/// says how their files are to be had again.
+async fn prune(engine: &Arc<Engine>, query: &Query) -> Reply {
+    // Docker's filter `all` stands for volumes that have a name as well; before 1.42 they were meant in any case.
+    let filters = query.filters(&["all", "label", "label!"])?;
+    engine.state.check_prunable()?;
+    let all = reply::boolean(&filters, "all")?.unwrap_or(query.version < (1, 42));
+    let meant =
+        |volume: &VolumeRecord| (all || volume.anonymous) && volume.options.is_empty() && labelled(&volume.labels, &filters);
+    let (mut removed, mut bytes) = (Vec::new(), 0);
+    for volume in engine.volumes.all().into_iter().filter(meant) {
+        let size = crate::engine::containers::usage::disk_usage(&engine.config.volume_data(&volume.name));
+        if engine.volumes.remove(&volume.name).is_ok() {
+            bytes += size;
+            removed.push(volume.name);
+        }
+    }
+    engine.state.sync().await?;
+    engine.events.emit_prune("volume", bytes);
+    reply::json(200, &json!({"VolumesDeleted": reply::or_null(removed), "SpaceReclaimed": bytes}))
+}
