@@ -287,12 +287,12 @@ mod tests {
         let store = Store::open(root.path()).unwrap();
         let chain = kept(&store, "shared").chain;
         let blob = |i: usize| Digest::of(&i.to_le_bytes());
-        for i in 0..MAX_SEEN + 50 {
+        for i in 0..layers::MAX_SEEN + 50 {
             store.note_seen(&chain, &blob(i)).unwrap();
             assert!(store.has_seen(&chain, &blob(i)), "{i}");
         }
         assert!(!store.has_seen(&chain, &blob(49)) && store.has_seen(&chain, &blob(50)));
-        assert_eq!(store.seen(&chain).len(), MAX_SEEN);
+        assert_eq!(store.seen(&chain).len(), layers::MAX_SEEN);
     }
 
     #[test]
