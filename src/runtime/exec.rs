@@ -15,17 +15,18 @@ use std::path::Path;
 /// Begins the helper's word: the process's id follows. A failure is JSON and begins with `[`.
 pub const PID_MARK: u8 = b'P';
 
-/// Starts the process from the monitor, which becomes its parent. Failures are told through `status`.
+/// Starts the process from the monitor, which becomes its parent. Failures are written to `status`. Returns the process id of the
+/// helper that starts it, a child of the monitor as well.
 ///
 /// `streams` are standard input, output and error; with a terminal, one socket on which its master is sent.
 ///
 /// # Errors
 /// When not even the helper can be forked.
-pub fn start(launch: &Launch, init: &OwnedFd, spec: &ExecSpec, streams: &[OwnedFd], status: &OwnedFd) -> std::io::Result<()> {
+pub fn start(launch: &Launch, init: &OwnedFd, spec: &ExecSpec, streams: &[OwnedFd], status: &OwnedFd) -> std::io::Result<i32> {
     // A helper joins the namespaces (a process cannot enter a pid namespace itself, only its children can), and its child
     // is made the monitor's own by CLONE_PARENT.
     match sys::fork_into(0)? {
-        Forked::Parent(_) => Ok(()),
+        Forked::Parent(helper) => Ok(helper),
         Forked::Child => {
             let failed = |failure: &StepFailed| -> ! {
                 init::report(status, failure);

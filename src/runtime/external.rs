@@ -288,8 +288,10 @@ pub fn exec(
     spec: &ExecSpec,
     streams: &[OwnedFd],
     status: &OwnedFd,
-) -> io::Result<()> {
-    let Forked::Child = sys::fork_into(0)? else { return Ok(()) };
+) -> io::Result<i32> {
+    if let Forked::Parent(helper) = sys::fork_into(0)? {
+        return Ok(helper);
+    }
     match exec_in_child(launch, runtime, init_pid, spec, streams) {
         Ok(pid) => {
             let word = [&[PID_MARK][..], &pid.to_ne_bytes()].concat();

@@ -118,6 +118,9 @@ struct Monitor {
     said: Vec<u8>,
     started_at: Option<jiff::Timestamp>,
     execs: Vec<Exec>,
+    /// Helpers that start the processes of `exec`: their ends say nothing.
+    helpers: Vec<i32>,
+    /// Children that ended while a process of `exec` was being started, and their exit codes.
     unmatched: Vec<(i32, i32)>,
     paused: bool,
     goodbye: bool,
@@ -283,7 +286,8 @@ impl Monitor {
                 self.tell(&Event::ExecExited { id, code });
             }
         }
-        if self.execs.is_empty() {
+        // Ids are used again: what is kept longer than the start it belongs to would be taken for another's end.
+        if self.execs.iter().all(|exec| exec.status.is_none()) {
             self.unmatched.clear();
         }
     }
@@ -319,7 +323,9 @@ impl Monitor {
             } else if let Some(at) = self.execs.iter().position(|e| e.pid == Some(pid) && e.status.is_none()) {
                 let exec = self.execs.swap_remove(at);
                 self.tell(&Event::ExecExited { id: exec.id, code });
-            } else if !self.execs.is_empty() {
+            } else if let Some(at) = self.helpers.iter().position(|helper| *helper == pid) {
+                self.helpers.swap_remove(at);
+            } else if self.execs.iter().any(|exec| exec.status.is_some()) {
                 self.unmatched.push((pid, code));
             }
         }
@@ -332,19 +338,22 @@ impl Monitor {
     }
 
     fn exec(&mut self, spec: &ExecSpec, streams: &[OwnedFd]) {
-        let started = (|| -> Result<OwnedFd, StepFailed> {
+        let started = (|| -> Result<(OwnedFd, i32), StepFailed> {
             let (status, child) = pipe2(OFlag::O_CLOEXEC).doing("making a pipe")?;
             let text = std::fs::read("launch.json").doing("reading the launch file")?;
             let launch: Launch = serde_json::from_slice(&text).map_err(std::io::Error::from).doing("reading the launch file")?;
-            match self.runtime() {
+            let helper = match self.runtime() {
                 Some(runtime) => external::exec(&launch, runtime, self.init, spec, streams, &child),
                 None => exec::start(&launch, &self.pidfd, spec, streams, &child),
             }
             .doing("starting the process")?;
-            Ok(status)
+            Ok((status, helper))
         })();
         match started {
-            Ok(status) => self.execs.push(Exec { id: spec.id, pid: None, status: Some(status), said: Vec::new() }),
+            Ok((status, helper)) => {
+                self.helpers.push(helper);
+                self.execs.push(Exec { id: spec.id, pid: None, status: Some(status), said: Vec::new() });
+            }
             Err(failure) => self.tell(&Event::ExecFailed { id: spec.id, message: failure.to_string(), code: failure.code }),
         }
     }

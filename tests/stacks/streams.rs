@@ -180,3 +180,41 @@ fn a_line_that_has_begun_swallows_no_line_of_another() {
     let timed = stack.wharf(&["logs", "--no-log-prefix", "--timestamps"]).ok();
     assert!(timed.lines().all(|line| line.starts_with("20") && line.contains("Z ")), "{timed}");
 }
+
+/// Process ids are used again. Whoever takes the end of an earlier child for a command's says that it has ended, with 0.
+#[test]
+fn a_command_ends_with_its_own_exit_code_whoever_had_its_process_id() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", "services: {web: {image: 'busybox:local', command: sleep 1000, stop_signal: SIGKILL}}");
+    stack.wharf(&["engine", "stop"]);
+    // A namespace of its own, in which the last process id may be set without a word to the host.
+    let engine = stack.command(&["engine"]);
+    let mut inside = std::process::Command::new("unshare");
+    inside.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(engine.get_program()).args(engine.get_args());
+    inside.envs(engine.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut engine = inside.spawn().expect("unshare");
+    eventually("the engine listens", 10, || stack.run_root().join("engine.sock").exists());
+    stack.wharf(&["up", "-d"]).ok();
+    stack.wharf(&["exec", "-d", "web", "sleep", "1000"]).ok();
+    let children = format!("/proc/{0}/task/{0}/children", engine.id());
+    let first = std::fs::read_to_string(children).expect("children").trim().to_string();
+    let last_id = |value: Option<i32>| {
+        let script = value.map_or("cat".into(), |value| format!("echo {value} >"));
+        let script = format!("{script} /proc/sys/kernel/ns_last_pid");
+        let ran = std::process::Command::new("nsenter")
+            .args(["-t", &first, "-p", "-m", "sh", "-c", &script])
+            .output()
+            .expect("nsenter");
+        String::from_utf8_lossy(&ran.stdout).trim().parse::<i32>().unwrap_or_default()
+    };
+    let (before, mut codes) = (last_id(None), Vec::new());
+    for code in 1..=24 {
+        // The ids of this round are those of the round before, one further each time.
+        last_id(Some(before + 20 + code % 6));
+        codes.push(stack.wharf(&["exec", "-T", "web", "sh", "-c", &format!("sleep 0.05; exit {code}")]).code);
+    }
+    assert_eq!(codes, (1..=24).collect::<Vec<_>>());
+    stack.wharf(&["down"]).ok();
+    stack.wharf(&["engine", "stop"]).ok();
+    engine.wait().expect("the engine");
+}

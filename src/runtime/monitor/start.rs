@@ -110,6 +110,7 @@ impl Monitor {
             said: Vec::new(),
             started_at: None,
             execs: Vec::new(),
+            helpers: Vec::new(),
             unmatched: Vec::new(),
             paused: false,
             goodbye: false,
