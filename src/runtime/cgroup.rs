@@ -2,10 +2,12 @@
 //! in the [`super::scope`] that systemd has delegated.
 
 use super::error::{Doing, StepFailed};
+use super::subgroups;
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// The parent of every container's group, in each hierarchy.
@@ -109,14 +111,14 @@ impl Hierarchy {
     /// The step that failed; nothing is removed, the caller does that.
     pub fn enter_new(&self, group: &str, resources: Option<&LinuxResources>) -> Result<(), StepFailed> {
         for (controllers, path) in self.directories(group) {
-            match fs::create_dir(&path) {
+            match make(&path) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
                     match path.parent() {
                         Some(parent) if group.starts_with('/') => make_parent(parent, controllers)?,
                         _ => self.make_parents()?,
                     }
-                    fs::create_dir(&path).doing(format_args!("making the cgroup {}", path.display()))?;
+                    make(&path).doing(format_args!("making the cgroup {}", path.display()))?;
                 }
                 other => other.doing(format_args!("making the cgroup {}", path.display()))?,
             }
@@ -155,7 +157,7 @@ impl Hierarchy {
 
     /// Removes a container's groups; false while a process is left in one.
     pub fn remove(&self, group: &str) -> bool {
-        let removed = self.directories(group).fold(true, |gone, (_, path)| remove_group(&path) && gone);
+        let removed = self.directories(group).fold(true, |gone, (_, path)| subgroups::remove(&path) && gone);
         if let (true, Some((parent, _))) = (removed, group.rsplit_once('/')) {
             for (_, path) in self.directories(parent) {
                 remove_made(&path);
@@ -182,9 +184,7 @@ impl Hierarchy {
         let Some(path) = self.directory("pids", group).or_else(|| self.directory("name=systemd", group)) else {
             return Vec::new();
         };
-        let mut found = Vec::new();
-        processes_below(&path, &mut found);
-        found
+        subgroups::processes(&path)
     }
 
     /// Whether the kernel has killed a process of the group for want of memory.
@@ -219,24 +219,9 @@ pub enum Frozen {
     No,
 }
 
-fn processes_below(path: &Path, found: &mut Vec<i32>) {
-    let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
-    found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
-    subgroups(path).for_each(|below| processes_below(&below, found));
-}
-
-fn subgroups(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path())
-}
-
-/// Removes a group, with those that a container has made in it; false while a process is left.
-fn remove_group(path: &Path) -> bool {
-    match fs::remove_dir(path) {
-        Ok(()) => true,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => true,
-        Err(_) => subgroups(path).all(|below| remove_group(&below)) && fs::remove_dir(path).is_ok(),
-    }
+/// Makes a group that nobody but root may change, whatever the caller's umask: who makes groups in it decides when it goes.
+fn make(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o755).create(path)
 }
 
 /// What marks a parent group that wharf has made: it goes with its last container. One that was there is its maker's.
@@ -245,7 +230,7 @@ const MADE: &str = "trusted.wharf";
 /// Makes a group for containers' groups, with what leads to it, and turns its controllers on for them.
 fn make_parent(path: &Path, controllers: &[String]) -> Result<(), StepFailed> {
     let Some(above) = path.parent() else { return Ok(()) };
-    match fs::create_dir(path) {
+    match make(path) {
         Ok(()) => drop(xattr::set(path, MADE, b"")),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => {

@@ -28,6 +28,7 @@ pub mod seccomp;
 pub mod seccomp_file;
 mod seccomp_profile;
 pub mod spec;
+mod subgroups;
 pub mod targets;
 mod tiny_init;
 pub mod user;

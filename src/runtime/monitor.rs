@@ -358,8 +358,13 @@ impl Monitor {
         }
     }
 
-    /// Starts an engine, unless another monitor is at it.
+    /// Starts an engine, unless another monitor is at it, or the container was removed while this one could not answer: nobody
+    /// needs an engine for it.
     fn revive(&mut self) {
+        if !Path::new("launch.json").exists() {
+            self.goodbye = true;
+            return;
+        }
         if self.reviving.is_none() {
             let options = File::options().create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).clone();
             let Ok(file) = options.open(&self.brief.revive_lock) else { return };

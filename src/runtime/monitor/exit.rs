@@ -54,6 +54,9 @@ impl Monitor {
             if self.engine.is_none() {
                 seconds += 1;
                 self.revive();
+                if self.goodbye {
+                    break;
+                }
             }
             self.wait()?;
             while let Ok(Some(_)) = self.signals.read_signal() {}

@@ -350,3 +350,36 @@ fn special_files_hang_no_start() {
     stack.wharf(&["up", "-d"]).ok();
     assert_eq!(stack.sh("app", "/image/bin/busybox echo runs; head -c 1 /image/etc/group 2>&1; mount | grep ' /image ' | grep -oE 'noexec|nosuid|nodev|ro,'"), "runs\nhead: /image/etc/group: Permission denied\nro,\nnosuid\nnodev");
 }
+
+/// Who can make groups in a container's control group is charged to it, and may nest them until no path reaches the last.
+#[test]
+fn control_groups_are_roots_alone_and_go_however_deep_they_are() {
+    use nix::fcntl::{OFlag, openat};
+    use nix::sys::stat::{Mode, mkdirat};
+    use std::os::unix::fs::PermissionsExt;
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", &format!("services: {{app: {{{}}}}}", sleeping("")));
+    stack.wharf(&["up", "-d"]).ok();
+    let container = format!("{}-app-1", stack.project);
+    let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", stack.pid(&container))).expect("cgroup");
+    let mut seen = 0;
+    for line in groups.lines() {
+        let [_, controllers, path] = line.splitn(3, ':').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let mount = controllers.strip_prefix("name=").unwrap_or(controllers).split(',').next().unwrap_or_default();
+        let Ok(metadata) = std::fs::metadata(format!("/sys/fs/cgroup/{mount}{path}")) else { continue };
+        assert_eq!(metadata.permissions().mode() & 0o7777, 0o755, "{line}");
+        seen += 1;
+    }
+    assert!(seen > 0, "{groups}");
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut here = nix::fcntl::open(&stack.group(&container, "pids"), flags, Mode::empty()).expect("the group");
+    for depth in 0..800 {
+        let made = mkdirat(&here, "nested", Mode::S_IRWXU).and_then(|()| openat(&here, "nested", flags, Mode::empty()));
+        here = made.unwrap_or_else(|e| panic!("{depth} deep: {e}"));
+    }
+    drop(here);
+    assert!(stack.wharf(&["top", "app"]).ok().contains("sleep"));
+    let path = stack.group(&container, "pids");
+    stack.wharf(&["down"]).ok();
+    assert!(!path.exists(), "{} is left", path.display());
+}
