@@ -62,6 +62,39 @@ impl Server {
     }
 }
 
+/// A server that never answers holds up its own build alone, and nothing of the build outlives its client.
+#[test]
+fn a_silent_repository_holds_up_nobody_else() {
+    let stack = Stack::new("nothing");
+    let server = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
+    let port = server.local_addr().expect("address").port();
+    let mut dockerfile = String::new();
+    for n in 0..12 {
+        dockerfile += &format!("FROM scratch AS s{n}\nADD git://127.0.0.1:{port}/r{n} /x\n");
+    }
+    dockerfile += "FROM scratch\n";
+    (0..12).for_each(|n| dockerfile += &format!("COPY --from=s{n} / /\n"));
+    stack.write("Dockerfile", &dockerfile);
+    let mut build = stack.command(&["image", "build", "."]).spawn().expect("build");
+    server.set_nonblocking(true).expect("listener");
+    let mut connected = Vec::new();
+    eventually("four are asked at once", 20, || {
+        connected.extend(server.accept().map(|(connection, _)| connection));
+        connected.len() == 4
+    });
+    assert_eq!(stack.wharf(&["container", "run", "--rm", "busybox:local", "echo", "runs"]).ok(), "runs\n");
+    assert!(server.accept().is_err(), "no more than four");
+    build.kill().expect("kill");
+    build.wait().expect("wait");
+    for connection in &mut connected {
+        connection.set_nonblocking(false).expect("socket");
+        connection.set_read_timeout(Some(std::time::Duration::from_secs(10))).expect("socket");
+        let mut rest = Vec::new();
+        std::io::Read::read_to_end(connection, &mut rest).expect("its git has ended");
+    }
+    assert!(server.accept().is_err(), "no other was begun");
+}
+
 #[test]
 fn git_is_a_context_and_a_source() {
     let stack = Stack::new("nothing");

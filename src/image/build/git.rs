@@ -2,8 +2,19 @@
 
 use super::super::ImageError;
 use crate::sys::removal::remove_tree;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+/// A server that sends nothing for this long is given up: git itself waits without end.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Bytes of git's output that are kept, of either stream; what a server says beyond is read and dropped.
+const MAX_OUTPUT: usize = 64 << 10;
 
 /// A repository, what of it is meant, and a directory in it: `URL#REF:DIRECTORY`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,68 +56,153 @@ impl GitRef {
         Some(GitRef { remote, reference: some(reference), directory: some(directory) })
     }
 
-    /// Checks the repository out into an empty directory. Gives the commit, and the directory that is meant.
+    /// Checks the repository out into an empty directory. Gives the commit, and the directory that is meant. git ends, with all that
+    /// it has started, when this future is dropped.
     ///
     /// # Errors
-    /// git's own words.
-    pub fn check_out(&self, into: &Path, keep_git: bool) -> Result<(String, PathBuf), ImageError> {
+    /// git's own words; a server that is silent for [`SILENCE`].
+    pub async fn check_out(&self, into: &Path, keep_git: bool) -> Result<(String, PathBuf), ImageError> {
         let reference = self.reference.as_deref().unwrap_or("HEAD");
         if reference.starts_with('-') {
             return Err(ImageError::Build(format!("`{reference}` is not a branch, tag or commit")));
         }
-        git(into, &["init", "--quiet"])?;
-        git(into, &["remote", "add", "--", "origin", &self.remote])?;
+        git(into, &["init", "--quiet"]).await?;
+        git(into, &["remote", "add", "--", "origin", &self.remote]).await?;
         // A commit that is no branch's end is not given out by every server: then everything is fetched.
-        if git(into, &["fetch", "--quiet", "--depth", "1", "--no-tags", "origin", reference]).is_err() {
-            git(into, &["fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"])?;
-            let found = git(into, &["rev-parse", "--verify", "--quiet", &format!("{reference}^{{commit}}")])
-                .or_else(|_| git(into, &["rev-parse", "--verify", "--quiet", &format!("origin/{reference}^{{commit}}")]))
-                .map_err(|_| ImageError::Build(format!("{} has no branch, tag or commit `{reference}`", self.remote)))?;
-            git(into, &["checkout", "--quiet", "--detach", found.trim()])?;
-        } else {
-            git(into, &["checkout", "--quiet", "--detach", "FETCH_HEAD"])?;
-        }
+        match git(into, &["fetch", "--progress", "--depth", "1", "--no-tags", "origin", reference]).await {
+            Ok(_) => git(into, &["checkout", "--progress", "--detach", "FETCH_HEAD"]).await?,
+            Err(GitFailed::Refused(_)) => {
+                git(into, &["fetch", "--progress", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"]).await?;
+                let mut found = None;
+                for name in [format!("{reference}^{{commit}}"), format!("origin/{reference}^{{commit}}")] {
+                    found = found.or(git(into, &["rev-parse", "--verify", "--quiet", &name]).await.ok());
+                }
+                let found = found
+                    .ok_or_else(|| ImageError::Build(format!("{} has no branch, tag or commit `{reference}`", self.remote)))?;
+                git(into, &["checkout", "--progress", "--detach", found.trim()]).await?
+            }
+            Err(failed) => return Err(failed.into()),
+        };
         if into.join(".gitmodules").exists() {
-            git(into, &["submodule", "update", "--quiet", "--init", "--recursive", "--depth", "1"])?;
+            git(into, &["submodule", "update", "--progress", "--init", "--recursive", "--depth", "1"]).await?;
         }
-        let commit = git(into, &["rev-parse", "HEAD"])?.trim().to_string();
-        if !keep_git {
-            let _ = remove_tree(&into.join(".git"));
-        }
-        let directory = self.directory.as_deref().unwrap_or_default();
-        // A link in the repository must not make another directory of this machine the context.
-        let root = into.canonicalize().map_err(ImageError::store(format!("opening {}", into.display())))?;
-        let inside = root.join(directory).canonicalize().ok().filter(|path| path.starts_with(&root));
-        match inside.filter(|path| path.is_dir()) {
-            Some(path) => Ok((commit, path)),
-            None => Err(ImageError::Build(format!("{} has no directory `{directory}`", self.remote))),
+        let commit = git(into, &["rev-parse", "HEAD"]).await?.trim().to_string();
+        let (into, directory) = (into.to_path_buf(), self.directory.clone().unwrap_or_default());
+        let remote = self.remote.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            if !keep_git {
+                let _ = remove_tree(&into.join(".git"));
+            }
+            // A link in the repository must not make another directory of this machine the context.
+            let root = into.canonicalize().map_err(ImageError::store(format!("opening {}", into.display())))?;
+            let inside = root.join(&directory).canonicalize().ok().filter(|path| path.starts_with(&root));
+            inside
+                .filter(|path| path.is_dir())
+                .ok_or_else(|| ImageError::Build(format!("{remote} has no directory `{directory}`")))
+        });
+        Ok((commit, found.await.map_err(|e| ImageError::Build(format!("the build ended early: {e}")))??))
+    }
+}
+
+/// Why git has not done what it should.
+#[derive(Debug, thiserror::Error)]
+enum GitFailed {
+    /// It has ended with an error.
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl From<GitFailed> for ImageError {
+    fn from(failed: GitFailed) -> Self {
+        ImageError::Build(failed.to_string())
+    }
+}
+
+/// A program and all that it has started: a process group, which is killed when it is dropped before its end was waited for.
+struct Group {
+    leader: Child,
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Until it has been waited for, the id is no other's.
+        if let Some(pid) = self.leader.id() {
+            let _ = killpg(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
         }
     }
 }
 
 /// Runs git without asking anybody for a password, and without the repository's hooks.
-fn git(directory: &Path, arguments: &[&str]) -> Result<String, ImageError> {
-    let output = Command::new("git")
+async fn git(directory: &Path, arguments: &[&str]) -> Result<String, GitFailed> {
+    let what = arguments.first().copied().unwrap_or_default();
+    let started = Command::new("git")
         .args(["-c", "core.hooksPath=/dev/null", "-c", "protocol.file.allow=never", "-c", "advice.detachedHead=false"])
+        // Nothing of it stays behind in the background.
+        .args(["-c", "gc.auto=0", "-c", "maintenance.auto=false"])
         .arg("-C")
         .arg(directory)
         .args(arguments)
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("GIT_ALLOW_PROTOCOL", "http:https:git:ssh")
         .stdin(Stdio::null())
-        .output();
-    let output = match output {
-        Ok(output) => output,
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn();
+    let mut group = match started {
+        Ok(leader) => Group { leader },
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(ImageError::Build("a Git repository needs the program `git` on this machine: install it".into()));
+            return Err(GitFailed::Broken("a Git repository needs the program `git` on this machine: install it".into()));
         }
-        Err(e) => return Err(ImageError::Build(format!("running git: {e}"))),
+        Err(e) => return Err(GitFailed::Broken(format!("running git: {e}"))),
     };
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    let broken = |e: std::io::Error| GitFailed::Broken(format!("running git {what}: {e}"));
+    let (Some(stdout), Some(stderr)) = (group.leader.stdout.take(), group.leader.stderr.take()) else {
+        return Err(GitFailed::Broken(format!("running git {what}: it has no output")));
+    };
+    let (output, messages) = read_both(stdout, stderr).await.map_err(|e| match e.kind() {
+        std::io::ErrorKind::TimedOut => GitFailed::Broken(format!(
+            "git {what}: nothing has come for {} s; look whether the server answers, and build again",
+            SILENCE.as_secs()
+        )),
+        _ => broken(e),
+    })?;
+    let status = group.leader.wait().await.map_err(broken)?;
+    if status.success() {
+        return Ok(String::from_utf8_lossy(&output).into_owned());
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
-    Err(ImageError::Build(format!("git {}: {said}", arguments.first().copied().unwrap_or_default())))
+    let text = String::from_utf8_lossy(&messages);
+    let lines: Vec<&str> = text.split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty()).collect();
+    let grave: Vec<&str> = lines.iter().filter(|l| l.starts_with("fatal:") || l.starts_with("error:")).copied().collect();
+    let shown = if grave.is_empty() { lines.last().map_or(&[][..], std::slice::from_ref) } else { &grave };
+    Err(GitFailed::Refused(format!("git {what}: {}", shown.join("; "))))
+}
+
+/// Reads two streams to their ends, [`MAX_OUTPUT`] of each. `TimedOut` when neither has brought anything for [`SILENCE`]: with its
+/// progress asked for, git says something whenever anything moves.
+async fn read_both(mut first: impl AsyncRead + Unpin, mut second: impl AsyncRead + Unpin) -> std::io::Result<(Vec<u8>, Vec<u8>)> {
+    let (mut one, mut two) = (vec![0; 4096], vec![0; 4096]);
+    let (mut kept, mut messages) = (Vec::new(), Vec::new());
+    let (mut first_open, mut second_open) = (true, true);
+    let keep = |into: &mut Vec<u8>, bytes: &[u8]| into.extend_from_slice(&bytes[..bytes.len().min(MAX_OUTPUT - into.len())]);
+    while first_open || second_open {
+        let step = async {
+            tokio::select! {
+                n = first.read(&mut one), if first_open => n.map(|n| (true, n)),
+                n = second.read(&mut two), if second_open => n.map(|n| (false, n)),
+            }
+        };
+        match timeout(SILENCE, step).await.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?? {
+            (true, 0) => first_open = false,
+            (false, 0) => second_open = false,
+            (true, n) => keep(&mut kept, &one[..n]),
+            (false, n) => keep(&mut messages, &two[..n]),
+        }
+    }
+    Ok((kept, messages))
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 
 /// The image of a build.
@@ -43,6 +43,9 @@ pub struct Built {
     /// The manifest's.
     pub manifest: Digest,
 }
+
+/// Repositories that a build fetches at the same time.
+const CHECKOUTS_AT_ONCE: usize = 4;
 
 /// Builds an image.
 ///
@@ -77,6 +80,7 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
     let solver = Solver {
         learned: Mutex::default(),
         repositories: Mutex::default(),
+        checkouts: Semaphore::new(CHECKOUTS_AT_ONCE),
         cells: stages.stages.iter().map(|_| OnceCell::new()).collect(),
         created: created.to_string(),
         context: Arc::new(context),
@@ -160,6 +164,8 @@ struct Solver {
     learned: Mutex<HashMap<Digest, Made>>,
     /// Repositories that are sources.
     repositories: Mutex<HashMap<String, Repository>>,
+    /// A Dockerfile may name any number of repositories.
+    checkouts: Semaphore,
     host: Arc<dyn Host>,
     request: Request,
     report: Report,

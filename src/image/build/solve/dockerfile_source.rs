@@ -1,6 +1,5 @@
 //! Where a build comes from: its Git repository, its Dockerfile and what the context leaves out.
 
-use super::blocking;
 use crate::image::ImageError;
 use crate::image::build::dockerfile::{self, Malformed};
 use crate::image::build::files::Tree;
@@ -21,8 +20,7 @@ pub(super) async fn check_out(
         ImageError::Build(format!("the context `{text}` is no Git repository: write https://HOST/PATH.git#REF:DIRECTORY"))
     })?;
     let draft = host.store().draft()?;
-    let place = draft.diff();
-    let (commit, directory) = blocking(move || git.check_out(&place, false)).await?;
+    let (commit, directory) = git.check_out(&draft.diff(), false).await?;
     request.context = directory;
     Ok(Some((draft, text, commit)))
 }

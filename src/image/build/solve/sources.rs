@@ -60,14 +60,11 @@ impl Solver {
         if let Some(known) = locked().get(&id) {
             return Ok((known.tree.clone(), known.commit.clone()));
         }
+        let _permit = self.checkouts.acquire().await;
         let draft = self.host.store().draft()?;
-        let place = draft.diff();
-        let (tree, commit) = blocking(move || {
-            let (commit, directory) = git.check_out(&place, keep_git)?;
-            let tree = Tree::directory(&directory).map_err(ImageError::store("opening what git has checked out".into()))?;
-            Ok((Arc::new(tree), commit))
-        })
-        .await?;
+        let (commit, directory) = git.check_out(&draft.diff(), keep_git).await?;
+        let tree = Tree::directory(&directory).map_err(ImageError::store("opening what git has checked out".into()))?;
+        let tree = Arc::new(tree);
         self.facts.used_repository(text, &commit);
         locked().insert(id, Repository { tree: tree.clone(), commit: commit.clone(), _draft: draft });
         Ok((tree, commit))
