@@ -1,8 +1,17 @@
 //! Netlink messages, built and sent in batches: rtnetlink for links and addresses, nfnetlink for nftables.
 
-use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Bytes that a socket keeps, of what is sent and of the answers.
+const BUFFER: usize = 8 << 20;
+/// The kernel answers at once; whoever waits longer holds locks for nothing.
+const ANSWER_SECONDS: i64 = 10;
 
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
@@ -144,6 +153,8 @@ pub fn nftables_changes() -> io::Result<OwnedFd> {
 #[derive(Debug)]
 pub struct Netlink {
     fd: OwnedFd,
+    /// Of the next message. They go on through the socket's life: an answer to an earlier message is no answer to a later one.
+    sequence: AtomicU32,
 }
 
 impl Netlink {
@@ -166,9 +177,11 @@ impl Netlink {
     fn open(protocol: SockProtocol) -> io::Result<Self> {
         let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-        let _ = nix::sys::socket::setsockopt(&fd, nix::sys::socket::sockopt::SndBuf, &(1 << 20));
-        let _ = nix::sys::socket::setsockopt(&fd, nix::sys::socket::sockopt::RcvBuf, &(1 << 20));
-        Ok(Netlink { fd })
+        // Beyond what the host gives to everybody: a batch is sent as a whole.
+        let _ = setsockopt(&fd, sockopt::SndBufForce, &BUFFER);
+        let _ = setsockopt(&fd, sockopt::RcvBufForce, &BUFFER);
+        setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::seconds(ANSWER_SECONDS))?;
+        Ok(Netlink { fd, sequence: AtomicU32::new(1) })
     }
 
     /// Asks one question and returns the answers, each without its netlink header.
@@ -188,6 +201,7 @@ impl Netlink {
     pub fn ask_each(&self, mut question: Message, mut each: impl FnMut(&[u8])) -> io::Result<()> {
         let length = question.bytes.len() as u32;
         question.bytes[0..4].copy_from_slice(&length.to_ne_bytes());
+        self.drain();
         send(self.fd.as_raw_fd(), &question.bytes, MsgFlags::empty())?;
         let mut buffer = vec![0; 64 * 1024];
         loop {
@@ -213,49 +227,69 @@ impl Netlink {
         index.map(u32::from_ne_bytes).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
     }
 
-    /// Sends messages in one system call and reads the answer to each.
+    /// Sends messages in one system call and reads the kernel's answers: of each that has failed, and of the last. The kernel has
+    /// answered everything when the call returns, so nothing is waited for: what is not there then was lost.
     ///
     /// # Errors
-    /// The first failure, with the number of its message in the batch.
+    /// The first failure, with the number of its message in the batch; ENOBUFS when answers were lost.
     pub fn send(&self, messages: &[Message]) -> Result<(), (usize, io::Error)> {
+        let count = messages.len() as u32;
+        let first = self.sequence.fetch_add(count, Ordering::Relaxed);
+        let last = messages.iter().rposition(|message| message.acknowledged);
         let mut bytes = Vec::with_capacity(messages.iter().map(|m| m.bytes.len()).sum());
         for (i, message) in messages.iter().enumerate() {
             let start = bytes.len();
             bytes.extend_from_slice(&message.bytes);
             bytes[start..start + 4].copy_from_slice(&(message.bytes.len() as u32).to_ne_bytes());
-            bytes[start + 8..start + 12].copy_from_slice(&(i as u32 + 1).to_ne_bytes());
+            bytes[start + 8..start + 12].copy_from_slice(&first.wrapping_add(i as u32).to_ne_bytes());
+            if last != Some(i) {
+                // Thousands of answers would not fit into the socket's buffer. A failure is answered unasked.
+                let flags = u16::from_ne_bytes([bytes[start + 6], bytes[start + 7]]) & !NLM_F_ACK;
+                bytes[start + 6..start + 8].copy_from_slice(&flags.to_ne_bytes());
+            }
         }
-        let io_error = |e: nix::Error| (0, io::Error::from(e));
-        send(self.fd.as_raw_fd(), &bytes, MsgFlags::empty()).map_err(io_error)?;
-        let mut open: std::collections::HashSet<u32> =
-            messages.iter().enumerate().filter(|(_, m)| m.acknowledged).map(|(i, _)| i as u32 + 1).collect();
-        let mut failed = None;
+        self.drain();
+        send(self.fd.as_raw_fd(), &bytes, MsgFlags::empty()).map_err(|e| (0, e.into()))?;
+        let (mut failed, mut lost, mut complete) = (None, false, last.is_none());
         let mut buffer = vec![0; 32 * 1024];
-        while !open.is_empty() {
-            // An nfnetlink batch that fails answers with its errors alone; the rest stays unanswered.
-            let flags = if failed.is_some() { MsgFlags::MSG_DONTWAIT } else { MsgFlags::empty() };
-            let length = match recv(self.fd.as_raw_fd(), &mut buffer, flags) {
+        loop {
+            let length = match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(length) => length,
                 Err(nix::Error::EAGAIN) => break,
                 Err(nix::Error::EINTR) => continue,
-                Err(e) => return Err(failed.unwrap_or_else(|| io_error(e))),
+                Err(nix::Error::ENOBUFS) => {
+                    lost = true;
+                    continue;
+                }
+                Err(e) => return Err(failed.unwrap_or((0, e.into()))),
             };
             let mut rest = &buffer[..length];
             while rest.len() >= HEADER {
                 let word = |at: usize| u32::from_ne_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]);
                 let size = (word(0) as usize).clamp(HEADER, rest.len());
                 let kind = u16::from_ne_bytes([rest[4], rest[5]]);
-                if kind == NLMSG_ERROR && size >= HEADER + 4 {
-                    let sequence = word(8);
+                let number = word(8).wrapping_sub(first) as usize;
+                if kind == NLMSG_ERROR && size >= HEADER + 4 && number < messages.len() {
                     let errno = (word(HEADER) as i32).wrapping_neg();
-                    open.remove(&sequence);
+                    complete |= last == Some(number);
                     if errno != 0 && failed.is_none() {
-                        failed = Some(((sequence as usize).saturating_sub(1), io::Error::from_raw_os_error(errno)));
+                        failed = Some((number, io::Error::from_raw_os_error(errno)));
                     }
                 }
                 rest = &rest[size.next_multiple_of(4).min(rest.len())..];
             }
         }
-        failed.map_or(Ok(()), Err)
+        match failed {
+            Some(failed) => Err(failed),
+            None if complete && !lost => Ok(()),
+            None => Err((0, io::Error::from_raw_os_error(libc::ENOBUFS))),
+        }
+    }
+
+    /// Drops what is left of answers that somebody has not read to their end.
+    fn drain(&self) {
+        let mut buffer = [0; 4096];
+        let mut more = || recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT);
+        while matches!(more(), Ok(_) | Err(nix::Error::ENOBUFS | nix::Error::EINTR)) {}
     }
 }

@@ -168,7 +168,8 @@ impl Firewall {
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
         let mut change = Transaction::new(Family::Ip, &self.table);
         forwards.iter().for_each(|forward| add(&mut change, forward));
-        let again = |withdrawn: &Forward| forwards.iter().any(|forward| forward.target() == withdrawn.target());
+        let targets: HashSet<Vec<u8>> = forwards.iter().map(Forward::target).collect();
+        let again = |withdrawn: &Forward| targets.contains(&withdrawn.target());
         for forward in state.withdrawn.iter().filter(|withdrawn| again(withdrawn)) {
             change.turn_to(forward.family());
             change.delete_element(WITHDRAWN, &forward.target());
@@ -193,15 +194,18 @@ impl Firewall {
     pub fn withdraw(&self, forwards: &[Forward], senders: &[Sender]) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
         let mut change = Transaction::new(Family::Ip, &self.table);
+        // There may be thousands: a range, or what an image exposes.
+        let going: HashSet<&Forward> = forwards.iter().collect();
+        let known: HashSet<&Forward> = state.forwards.iter().collect();
+        let staying = state.forwards.iter().filter(|forward| !going.contains(forward));
+        // Another of the host's ports may lead there still.
+        let mut spared: HashSet<Vec<u8>> = staying.chain(&state.withdrawn).map(Forward::target).collect();
         let mut withdrawn: Vec<Forward> = Vec::new();
-        for forward in forwards.iter().filter(|f| state.forwards.contains(f)) {
+        for forward in forwards.iter().filter(|forward| known.contains(forward)) {
             let (set, key, _) = element(forward);
             change.turn_to(forward.family());
             change.delete_element(set, &key);
-            // Another of the host's ports may lead there still.
-            let others = state.forwards.iter().any(|f| f.target() == forward.target() && !forwards.contains(f));
-            let known = state.withdrawn.iter().chain(&withdrawn).any(|f| f.target() == forward.target());
-            if !others && !known {
+            if spared.insert(forward.target()) {
                 change.add_element(WITHDRAWN, &forward.target(), None);
                 withdrawn.push(forward.clone());
             }
@@ -217,7 +221,7 @@ impl Firewall {
             change.apply(&state.netlink)?;
         }
         state.withdrawn.append(&mut withdrawn);
-        state.forwards.retain(|f| !forwards.contains(f));
+        state.forwards.retain(|forward| !going.contains(forward));
         state.senders.retain(|s| !senders.contains(s));
         Ok(())
     }

@@ -410,3 +410,18 @@ fn a_reader_that_leaves_ends_a_command() {
     eventually("a check has run", 10, || inspect().contains("SigIgn:"));
     assert!(!ignores_sigpipe(&inspect()), "a health check");
 }
+
+/// The kernel's answers to a large change did not fit into the socket's buffer: whoever waited for the lost ones held the firewall's
+/// lock for ever.
+#[test]
+fn thousands_of_ports_hold_up_nobody() {
+    let stack = Stack::new("nothing");
+    let ports = "command: sleep 1000, stop_signal: SIGKILL, ports: ['127.0.0.1:10000-13999:1-4000']";
+    stack.write("compose.yaml", &format!("services: {{many: {{image: 'busybox:local', {ports}}}}}"));
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(stack.wharf(&["container", "run", "--rm", "busybox:local", "echo", "runs"]).ok(), "runs\n");
+    assert_eq!(stack.wharf(&["port", "many", "4000"]).ok(), "127.0.0.1:13999\n");
+    let begun = std::time::Instant::now();
+    stack.wharf(&["down"]).ok();
+    assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+}
