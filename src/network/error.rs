@@ -9,6 +9,10 @@ pub enum NetworkError {
     Kernel { network: String, doing: &'static str, source: io::Error },
     #[error("connecting the container {container}: {doing}: {source}")]
     Sandbox { container: String, doing: &'static str, source: io::Error },
+    #[error(
+        "the network {network} is on the bridge {bridge} of the host, which has {has}: `ipam` has that subnet and that gateway, or none"
+    )]
+    HostsBridge { network: String, bridge: String, has: String },
     #[error("writing the firewall rules (nftables): {0}; the kernel needs nf_tables, nft_nat and nft_masq")]
     Firewall(io::Error),
     #[error("the subnet {0} is not a subnet such as 10.1.0.0/24 or fd00:1::/64")]

@@ -1,14 +1,16 @@
 //! Bridges, veth pairs, addresses and routes, as rtnetlink messages.
 
 use super::address::{Subnet, octets};
-use super::netlink::{Message, NLM_F_CREATE, NLM_F_EXCL, Netlink};
+use super::netlink::{Message, NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute};
 use std::io;
 use std::net::IpAddr;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
 const IFF_UP: u32 = 1;
 
@@ -22,6 +24,8 @@ const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
 
 /// struct ifinfomsg.
 fn ifinfo(index: u32, flags: u32) -> [u8; 16] {
@@ -57,7 +61,65 @@ pub fn index_of(name: &str) -> io::Result<u32> {
     Ok(nix::net::if_::if_nametoindex(name)?)
 }
 
-/// A bridge that is up; one that is there already is taken as it is. The group is that of its network's veth ends too.
+/// An interface as it is found.
+#[derive(Debug)]
+pub struct Found {
+    pub index: u32,
+    /// `bridge`, `veth`, ...; a device of the hardware and the loopback device have none.
+    pub kind: Option<String>,
+    pub group: u32,
+    pub is_up: bool,
+}
+
+/// The interface with a name in the network namespace of the socket.
+///
+/// # Errors
+/// The kernel's.
+pub fn find(netlink: &Netlink, name: &str) -> io::Result<Option<Found>> {
+    let answers = match netlink.ask(Message::new(RTM_GETLINK, 0, &ifinfo(0, 0)).string(IFLA_IFNAME, name)) {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
+        answers => answers?,
+    };
+    let read = |answer: &Vec<u8>| {
+        let word = |bytes: &[u8]| Some(u32::from_ne_bytes(bytes.try_into().ok()?));
+        let attributes = answer.get(16..)?;
+        let kind = attribute(attributes, IFLA_LINKINFO).and_then(|info| attribute(info, IFLA_INFO_KIND));
+        Some(Found {
+            index: word(answer.get(4..8)?)?,
+            kind: kind.map(|kind| String::from_utf8_lossy(kind).trim_end_matches('\0').to_string()),
+            group: attribute(attributes, IFLA_GROUP).and_then(word).unwrap_or(0),
+            is_up: word(answer.get(8..12)?)? & IFF_UP != 0,
+        })
+    };
+    Ok(answers.first().and_then(read))
+}
+
+/// The addresses of an interface and the length of their prefixes, without those that the kernel makes for the link alone.
+///
+/// # Errors
+/// The kernel's.
+pub fn addresses(netlink: &Netlink, index: u32) -> io::Result<Vec<(IpAddr, u8)>> {
+    const RTM_GETADDR: u16 = 22;
+    const NLM_F_DUMP: u16 = 0x300;
+    const RT_SCOPE_LINK: u8 = 253;
+    let mut found = Vec::new();
+    netlink.ask_each(Message::new(RTM_GETADDR, NLM_F_DUMP, &[0; 8]), |answer| {
+        let (Some(&[family, prefix, _, scope]), Some(attributes)) = (answer.first_chunk::<4>(), answer.get(8..)) else { return };
+        if answer[4..8] != index.to_ne_bytes() || scope == RT_SCOPE_LINK {
+            return;
+        }
+        let value = attribute(attributes, IFA_LOCAL).or_else(|| attribute(attributes, IFA_ADDRESS)).unwrap_or_default();
+        let address = match i32::from(family) {
+            libc::AF_INET => value.try_into().ok().map(|bytes: [u8; 4]| IpAddr::from(bytes)),
+            libc::AF_INET6 => value.try_into().ok().map(|bytes: [u8; 16]| IpAddr::from(bytes)),
+            _ => None,
+        };
+        found.extend(address.map(|address| (address, prefix)));
+    })?;
+    Ok(found)
+}
+
+/// A new bridge that is up; EEXIST where an interface has the name. The group is that of its network's veth ends too.
 pub fn make_bridge(netlink: &Netlink, name: &str, group: u32, mtu: u32, mac: [u8; 6]) -> io::Result<u32> {
     let create = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifinfo(0, IFF_UP))
         .string(IFLA_IFNAME, name)
@@ -65,7 +127,7 @@ pub fn make_bridge(netlink: &Netlink, name: &str, group: u32, mtu: u32, mac: [u8
         .u32(IFLA_GROUP, group)
         .u32(IFLA_MTU, mtu)
         .nest(IFLA_LINKINFO, |m| m.string(IFLA_INFO_KIND, "bridge"));
-    unless_there(netlink.send(&[create]))?;
+    netlink.send(&[create]).map_err(|(_, error)| error)?;
     index_of(name)
 }
 
@@ -240,6 +302,21 @@ pub fn up(index: u32) -> Message {
     Message::new(RTM_NEWLINK, 0, &ifinfo(index, IFF_UP))
 }
 
+/// Takes a link down.
+pub fn down(index: u32) -> Message {
+    let mut header = ifinfo(index, 0);
+    header[12..16].copy_from_slice(&IFF_UP.to_ne_bytes());
+    Message::new(RTM_NEWLINK, 0, &header)
+}
+
+/// Takes an address from a link.
+pub fn remove_address(index: u32, address: IpAddr, prefix: u8) -> Message {
+    let (family, octets) = family(address);
+    let mut header = [family, prefix, 0, 0, 0, 0, 0, 0];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    Message::new(RTM_DELADDR, 0, &header).attr(IFA_LOCAL, &octets).attr(IFA_ADDRESS, &octets)
+}
+
 /// Keeps the kernel from giving a link an IPv6 address of its own making (IN6_ADDR_GEN_MODE_NONE).
 pub fn no_link_local(index: u32) -> Message {
     const IFLA_AF_SPEC: u16 = 26;
@@ -257,8 +334,6 @@ fn family(address: IpAddr) -> (u8, Vec<u8>) {
 
 /// Gives a link an address. One of IPv6 is usable at once: wharf gives none out twice, so nobody is asked whether he has it.
 pub fn address(index: u32, address: IpAddr, prefix: u8) -> Message {
-    const IFA_ADDRESS: u16 = 1;
-    const IFA_LOCAL: u16 = 2;
     const IFA_BROADCAST: u16 = 4;
     const IFA_F_NODAD: u8 = 2;
     let (family, octets) = family(address);

@@ -47,7 +47,7 @@ impl Planner<'_> {
         let is_missing = |name: &&String| {
             let is_mode = matches!(name.as_str(), "host" | "none");
             // One that does not run may have been taken off its networks to be looked at.
-            !is_mode && container.state.is_alive() && !container.networks.contains(name)
+            container.state.is_alive() && !container.networks.contains(name) && !(is_mode && container.networks.is_empty())
         };
         let mut networks = service.networks.keys().filter_map(|key| self.project.networks.get(key)).map(|network| &network.name);
         let mut volumes = service.volume_keys().filter_map(|key| self.project.volumes.get(key)).map(|volume| &volume.name);

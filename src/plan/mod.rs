@@ -78,6 +78,11 @@ pub enum PlanError {
     NoSuchService { name: String, nearest: Option<String> },
     #[error("network {name} declared as external, but could not be found\ncreate it first: wharf network create {name}")]
     MissingNetwork { name: String },
+    /// A network that another file, project or the engine itself has made (Compose's words).
+    #[error(
+        "network {name} was found but has incorrect label com.docker.compose.network set to \"{found}\" (expected: \"{key}\")\nset `external: true` to use it, or choose another `name`"
+    )]
+    StrangeNetwork { name: String, found: String, key: String },
     #[error("external volume \"{name}\" not found\ncreate it first: wharf volume create {name}")]
     MissingVolume { name: String },
     #[error(

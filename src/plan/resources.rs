@@ -102,11 +102,14 @@ impl Planner<'_> {
         let (project, observed) = (self.project, self.observed);
         let Some(network) = project.networks.get(key) else { return Ok(None) };
         let found = observed.networks.get(&network.name);
-        // Docker's own networks of these names are modes, not networks.
+        // Docker's own networks of these names are modes, not networks; `bridge` is there as long as a container is on it.
         let is_mode = matches!(network.name.as_str(), "host" | "none");
         let create = Operation::CreateNetwork { key: key.into() };
         let step = match found {
-            None if is_mode => None,
+            _ if is_mode && network.external => None,
+            None if is_mode || network.name == "bridge" && !network.external => {
+                return Err(PlanError::StrangeNetwork { name: network.name.clone(), found: String::new(), key: key.into() });
+            }
             None if network.external => return Err(PlanError::MissingNetwork { name: network.name.clone() }),
             Some(_) if network.external => None,
             None => {
@@ -115,6 +118,10 @@ impl Planner<'_> {
             }
             Some(found) => {
                 self.warn_of_strange_network(network, found);
+                let found_key = found.key.clone().unwrap_or_default();
+                if found_key != key {
+                    return Err(PlanError::StrangeNetwork { name: network.name.clone(), found: found_key, key: key.into() });
+                }
                 let own = found.project.as_ref() == Some(&project.name);
                 let changed = own && found.hash.as_ref().is_some_and(|hash| *hash != network_hash(network));
                 changed.then(|| self.replace_network(network, create))

@@ -1,6 +1,6 @@
 //! Networks beyond the plain bridge: options, both families, other drivers, other protocols.
 
-use crate::support::{Stack, eventually, inside, question, sleeping};
+use crate::support::{Ran, Stack, eventually, inside, question, sleeping};
 
 #[test]
 fn networks_have_dockers_options() {
@@ -295,6 +295,10 @@ impl Host {
 
     /// A command of a stack whose engine lives in the host's namespace.
     fn wharf(&self, stack: &Stack, args: &[&str]) -> String {
+        self.ran(stack, args).ok()
+    }
+
+    fn ran(&self, stack: &Stack, args: &[&str]) -> Ran {
         let command = stack.command(args);
         let mut inside = std::process::Command::new("nsenter");
         inside.arg(format!("--net=/run/netns/{}", self.name)).arg(command.get_program()).args(command.get_args());
@@ -302,8 +306,8 @@ impl Host {
             inside.env(key, value.unwrap_or_default());
         }
         let ran = inside.current_dir(stack.path(".")).stdin(std::process::Stdio::null()).output().expect("nsenter");
-        assert!(ran.status.success(), "{args:?}: {}", String::from_utf8_lossy(&ran.stderr));
-        String::from_utf8_lossy(&ran.stdout).into_owned()
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ran { code: ran.status.code().unwrap_or(-1), stdout: text(&ran.stdout), stderr: text(&ran.stderr) }
     }
 
     /// Does something outside.
@@ -655,4 +659,107 @@ fn a_network_that_cannot_be_removed_stays() {
     stack.wharf(&["network", "rm", "n"]).ok();
     assert!(!bridge.exists());
     stack.wharf(&["network", "rm", "n"]).fails(1, &["n"]);
+}
+
+/// Whatever name a network's bridge is given: the host's own interfaces and bridges are as they were before.
+#[test]
+fn the_hosts_interfaces_are_left_as_they_were() {
+    let stack = Stack::new("nothing");
+    stack.wharf(&["engine", "stop"]).ok();
+    let host = Host::new(&stack.project.chars().skip(1).take(8).collect::<String>());
+    let ip = |args: &str| {
+        let out = host.run(&host.name, "ip", &args.split(' ').collect::<Vec<_>>());
+        assert!(out.status.success(), "ip {args}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    for args in [
+        "link add full type bridge",
+        "addr add 10.55.0.1/24 dev full",
+        "addr add fd55::1/64 dev full nodad",
+        "link set full up",
+        "link add bare type bridge",
+    ] {
+        ip(args);
+    }
+    // A host that forwards: else its other interfaces' `accept_ra` is changed, which documentation tells of.
+    assert!(host.run(&host.name, "sh", &["-c", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"]).status.success());
+    // Addresses, and the settings that a network needs otherwise; a bridge without ports has no carrier.
+    let seen = || {
+        let settings = "cat /proc/sys/net/ipv4/conf/*/route_localnet /proc/sys/net/ipv6/conf/*/disable_ipv6";
+        let settings = host.run(&host.name, "sh", &["-c", &format!("{settings} /proc/sys/net/ipv6/conf/*/accept_ra")]).stdout;
+        let links =
+            ip("-br link show type bridge").lines().map(|line| line.split(' ').next().map(str::to_string)).collect::<Vec<_>>();
+        let flags = |name: &str| ip(&format!("link show {name}")).contains(",UP");
+        let addresses = ip("-o -4 addr") + &ip("-o -6 addr show dev full scope global");
+        (addresses, links, flags("full"), flags("bare"), String::from_utf8_lossy(&settings).into_owned())
+    };
+    let up = |bridge: &str, rest: &str| {
+        let service = sleeping("networks: [n], ports: ['127.0.0.1:18080:80']");
+        let option = format!("driver_opts: {{com.docker.network.bridge.name: '{bridge}'}}");
+        stack.write("compose.yaml", &format!("services: {{a: {{{service}}}}}\nnetworks: {{n: {{{option}{rest}}}}}\n"));
+        host.ran(&stack, &["up", "-d"])
+    };
+    let before = seen();
+    let subnet = |subnet: &str| format!(", ipam: {{config: [{{subnet: {subnet}}}]}}");
+    for (bridge, rest, words) in [
+        ("lo", String::new(), ["existing interface lo is not a bridge", "bridge.name"]),
+        ("wan", String::new(), ["existing interface wan is not a bridge", "bridge.name"]),
+        ("wan", subnet("10.55.1.0/24"), ["existing interface wan is not a bridge", "bridge.name"]),
+        ("full", subnet("10.56.0.0/24"), ["which has 10.55.0.1/24", "full"]),
+        ("full", ", ipam: {config: [{subnet: 10.55.0.0/24, gateway: 10.55.0.9}]}".into(), ["which has 10.55.0.1/24", "full"]),
+    ] {
+        up(bridge, &rest).fails(1, &words);
+        assert_eq!(seen(), before, "{bridge}{rest}");
+        stack.wharf(&["down"]).ok();
+        assert_eq!(seen(), before, "{bridge}{rest}");
+    }
+    for (bridge, rest, address) in [
+        ("full", String::new(), "10.55.0.2/24"),
+        ("full", subnet("10.55.0.0/24"), "10.55.0.2/24"),
+        ("full", ", enable_ipv6: true".into(), "fd55::2/64"),
+        ("bare", subnet("10.57.0.0/24"), "10.57.0.2/24"),
+    ] {
+        up(bridge, &rest).ok();
+        assert!(stack.sh("a", "ip addr show eth0").contains(address), "{bridge}{rest}: {address}");
+        assert_eq!(seen().0.contains("10.57.0.1/24"), bridge == "bare");
+        // An engine that knows the bridge from before gives it back all the same.
+        stack.wharf(&["engine", "stop"]).ok();
+        host.wharf(&stack, &["ps"]);
+        host.wharf(&stack, &["down"]);
+        assert_eq!(seen(), before, "{bridge}{rest}");
+    }
+    // Two networks have not one bridge.
+    up("full", "").ok();
+    host.ran(&stack, &["network", "create", "-o", "com.docker.network.bridge.name=full", "second"])
+        .fails(1, &["same bridge name"]);
+    host.wharf(&stack, &["down"]);
+    assert_eq!(seen(), before);
+    host.wharf(&stack, &["engine", "stop"]);
+}
+
+/// The names of Docker's own networks are a service's by `external` alone.
+#[test]
+fn a_network_of_another_is_not_taken_for_the_projects() {
+    let stack = Stack::new("nothing");
+    let up = |network: &str| {
+        stack.write(
+            "compose.yaml",
+            &format!("services: {{a: {{{}}}}}\nnetworks: {{n: {{{network}}}}}\n", sleeping("networks: [n]")),
+        );
+        stack.wharf(&["up", "-d"])
+    };
+    stack.wharf(&["network", "create", "others"]).ok();
+    for name in ["host", "none", "bridge", "others"] {
+        let label = "incorrect label com.docker.compose.network set to \"\" (expected: \"n\")";
+        up(&format!("name: {name}")).fails(1, &[&format!("network {name} was found but has {label}"), "external: true"]);
+        assert_eq!(stack.container_directories(), 0, "{name}");
+    }
+    up("name: others, external: true").ok();
+    up("name: host, external: true").ok();
+    assert_eq!(
+        stack.sh("a", "readlink /proc/self/ns/net"),
+        std::fs::read_link("/proc/self/ns/net").expect("link").to_string_lossy()
+    );
+    stack.wharf(&["down"]).ok();
+    stack.wharf(&["network", "rm", "others"]).ok();
 }

@@ -1,6 +1,7 @@
 //! Networks: made and removed on request. [`endpoints`] is a container's place on them, [`published`] the host's ports, [`flows`]
 //! what the kernel is to forget.
 
+mod bridge;
 mod endpoints;
 mod flows;
 mod published;
@@ -21,15 +22,16 @@ use crate::engine::numbers::Numbers;
 use crate::network::address::Subnet;
 use crate::network::dns::Names;
 use crate::network::firewall::{Firewall, Isolation};
-use crate::network::netlink::Netlink;
 use crate::network::{NetworkError, link};
 use indexmap::IndexMap;
-use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 /// The network of containers that name none, as Docker calls its own. It is there as long as one of them is.
 pub const DEFAULT_NETWORK: &str = "bridge";
+
+/// Docker's option of a network for its bridge's name on the host.
+pub const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 
 /// Settings of an interface as Docker's option of an endpoint lists them: `NAME=VALUE,...`.
 pub fn interface_sysctls(text: &str) -> Vec<(String, String)> {
@@ -183,7 +185,7 @@ impl Networks {
         // It is in paths of /proc/sys and in rules.
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
         let is_interface = |name: &str| name.len() <= 15 && name.chars().all(allowed) && !matches!(name, "." | "..");
-        if let Some(bridge) = new.options.get("com.docker.network.bridge.name").filter(|bridge| !is_interface(bridge)) {
+        if let Some(bridge) = new.options.get(BRIDGE_NAME).filter(|bridge| !is_interface(bridge)) {
             return Err(EngineError::Invalid(format!(
                 "the network {} has the bridge name `{bridge}`: it has letters, digits, `_`, `.` and `-`, 15 at most",
                 new.name
@@ -205,19 +207,39 @@ impl Networks {
         self.state.refuse_unknown(Kind::Network, &new.name)?;
         let taken_by = |n: &NetworkRecord| n.pools().map(|p| (p.subnet, format!("the network {}", n.name))).collect::<Vec<_>>();
         let mut used: Vec<(Subnet, String)> = networks.values().flat_map(taken_by).collect();
-        // On an interface of the host's, containers are in the network that the host itself is in.
-        if driver == NetworkDriver::Bridge {
-            used.extend(host_routes().into_iter().map(|s| (s, "a route of the host".to_string())));
-        }
         let id = match new.name.as_str() {
             // Clients know it by its id while nobody is on it.
             DEFAULT_NETWORK => self.config.fixed_id("network bridge"),
             _ if new.of_builds => new_build_id().map_err(EngineError::io("making an id"))?,
             _ => new_id().map_err(EngineError::io("making an id"))?,
         };
+        // On an interface of the host's, containers are in the network that the host itself is in.
+        let hosts_bridge = match new.options.get(BRIDGE_NAME).filter(|name| driver == NetworkDriver::Bridge && !name.is_empty()) {
+            Some(name) => {
+                if let Some(other) = networks.values().find(|n| n.driver == NetworkDriver::Bridge && n.bridge() == *name) {
+                    return Err(EngineError::Conflict(format!(
+                        "cannot create network {}: conflicts with network {}: networks have same bridge name {name}",
+                        new.name, other.name
+                    )));
+                }
+                bridge::addresses_of_hosts_bridge(&new.name, name)?
+            }
+            None => Vec::new(),
+        };
+        if driver == NetworkDriver::Bridge {
+            let own = |route: &Subnet| {
+                let within = |(address, prefix): &(IpAddr, u8)| {
+                    *prefix <= route.prefix() && Subnet::new(*address, *prefix).contains(route.base())
+                };
+                hosts_bridge.iter().any(within)
+            };
+            let routes = host_routes().into_iter().filter(|route| !own(route));
+            used.extend(routes.map(|s| (s, "a route of the host".to_string())));
+        }
+        let pool_of = |ipv6| choose_pool(new, ipv6, &used, &id, &hosts_bridge);
         let record = NetworkRecord {
-            ipv4: new.ipv4.then(|| choose_pool(new, false, &used, &id)).transpose()?,
-            ipv6: new.ipv6.then(|| choose_pool(new, true, &used, &id)).transpose()?,
+            ipv4: new.ipv4.then(|| pool_of(false)).transpose()?,
+            ipv6: new.ipv6.then(|| pool_of(true)).transpose()?,
             driver,
             options: new.options.clone(),
             id,
@@ -242,70 +264,6 @@ impl Networks {
         self.names.set_network(&record.id, &record.name, record.internal);
         self.events.emit("network", "create", &record.id, [("name".to_string(), record.name.clone())].into());
         Ok(record)
-    }
-
-    /// Makes the bridge; one that is there already is taken as it is.
-    fn raise_bridge(&self, record: &NetworkRecord) -> Result<(), EngineError> {
-        if record.driver != NetworkDriver::Bridge {
-            return parent_of(record).map(drop);
-        }
-        let failed = |doing: &'static str| {
-            let network = record.name.clone();
-            move |source| NetworkError::Kernel { network, doing, source }
-        };
-        let netlink = Netlink::route().map_err(failed("opening a netlink socket"))?;
-        // Before there is anything in the kernel, so that an engine which no record tells of the network can remove that.
-        std::fs::write(self.config.raised_networks().join(&record.id), "").map_err(failed("noting it in the run root"))?;
-        let bridge = record.bridge();
-        let mac = record.pools().next().map_or([0x02, 0x42, 0, 0, 0, 1], |pool| link::mac_of(pool.gateway));
-        let index =
-            link::make_bridge(&netlink, &bridge, record.group(), record.mtu(), mac).map_err(failed("making its bridge"))?;
-        let set = |path: String, value: &str| match std::fs::write(path, value) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            other => other.map_err(failed("setting its sysctls")),
-        };
-        let ipv6 = |name: &str| format!("/proc/sys/net/ipv6/conf/{bridge}/{name}");
-        set(format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet"), "1")?;
-        set(ipv6("disable_ipv6"), if record.ipv6.is_some() { "0" } else { "1" })?;
-        if record.ipv4.is_some() {
-            set("/proc/sys/net/ipv4/ip_forward".into(), "1")?;
-        }
-        if record.ipv6.is_some() {
-            // The bridge is its network's router: it believes no other.
-            set(ipv6("accept_ra"), "0")?;
-            forward_ipv6().map_err(failed("having the kernel forward IPv6"))?;
-        }
-        for pool in record.pools() {
-            link::add_address(&netlink, index, pool.gateway, pool.subnet.prefix())
-                .map_err(failed("giving its bridge an address"))?;
-        }
-        Ok(())
-    }
-
-    fn drop_bridge(&self, record: &NetworkRecord) -> Result<(), EngineError> {
-        if record.driver != NetworkDriver::Bridge {
-            return Ok(());
-        }
-        let failed = |source| NetworkError::Kernel { network: record.name.clone(), doing: "removing its bridge", source };
-        Ok(self.drop_links(&record.id).map_err(failed)?)
-    }
-
-    /// As [`Networks::drop_bridge`] for a network that is not known yet: what cannot be removed is left to the next engine.
-    fn drop_half_made(&self, record: &NetworkRecord) {
-        if let Err(error) = self.drop_bridge(record) {
-            tracing::error!("{error}");
-        }
-    }
-
-    /// Removes a network's bridge and what is on it; that there is none is fine.
-    fn drop_links(&self, id: &str) -> io::Result<()> {
-        match Netlink::route()?.send(&[link::delete_group(NetworkRecord::group_of(id))]) {
-            Err((_, error)) if error.raw_os_error() != Some(libc::ENODEV) => return Err(error),
-            _ => {}
-        }
-        // What stays behind names a bridge that is gone: the next engine removes it again, which does nothing.
-        let _ = std::fs::remove_file(self.config.raised_networks().join(id));
-        Ok(())
     }
 
     /// Removes the bridges of networks that no record has: an engine was killed while it made or removed them.

@@ -79,9 +79,6 @@ impl NewPool {
 /// Refuses options of the driver that ask for what wharf has not.
 pub(super) fn check_options(new: &NewNetwork) -> Result<(), EngineError> {
     let option = |name: &str| new.options.get(&format!("com.docker.network.bridge.{name}")).filter(|value| !value.is_empty());
-    if let Some(name) = option("name").filter(|name| name.len() > 15 || name.contains('/')) {
-        return Err(EngineError::Invalid(format!("`{name}` cannot be a bridge's name: it has 15 characters at most")));
-    }
     for (name, ipv6) in [("host_binding_ipv4", false), ("host_binding_ipv6", true)] {
         let fits = |text: &String| text.parse().is_ok_and(|address: IpAddr| address.is_ipv6() == ipv6);
         if let Some(text) = option(name).filter(|text| !fits(text)) {
@@ -110,12 +107,23 @@ pub(super) fn host_routes() -> Vec<Subnet> {
 
 /// A new network's pool of one family: the one that is asked for, or one that nobody uses. IPv6's is local to the site
 /// (RFC 4193), of bits that are the network's own.
-pub(super) fn choose_pool(new: &NewNetwork, ipv6: bool, used: &[(Subnet, String)], id: &str) -> Result<Pool, NetworkError> {
+///
+/// A bridge of the host's that has addresses of the family keeps them: the pool is around one of them.
+pub(super) fn choose_pool(
+    new: &NewNetwork,
+    ipv6: bool,
+    used: &[(Subnet, String)],
+    id: &str,
+    hosts_bridge: &[(IpAddr, u8)],
+) -> Result<Pool, NetworkError> {
     let mut wanted = new.pools.iter().filter(|pool| !pool.is_empty() && pool.is_ipv6() == ipv6);
-    let pool = wanted.next().cloned().unwrap_or_default();
+    let mut pool = wanted.next().cloned().unwrap_or_default();
     if wanted.next().is_some() {
         let family = address::family_name(ipv6);
         return Err(NetworkError::SecondSubnet { network: new.name.clone(), family });
+    }
+    if hosts_bridge.iter().any(|(address, _)| address.is_ipv6() == ipv6) {
+        fit_hosts_bridge(new, &mut pool, ipv6, hosts_bridge)?;
     }
     let Some(text) = &pool.subnet else {
         let subnet = if ipv6 {
@@ -133,4 +141,22 @@ pub(super) fn choose_pool(new: &NewNetwork, ipv6: bool, used: &[(Subnet, String)
         return Err(NetworkError::Overlap { network: new.name.clone(), subnet: text.clone(), with });
     }
     pool.around(&new.name, subnet)
+}
+
+/// Gives a pool the subnet and the gateway that a bridge of the host's has already.
+fn fit_hosts_bridge(new: &NewNetwork, pool: &mut NewPool, ipv6: bool, hosts_bridge: &[(IpAddr, u8)]) -> Result<(), NetworkError> {
+    let subnet: Option<Subnet> = pool.subnet.as_ref().map(|text| text.parse()).transpose()?;
+    let own = hosts_bridge.iter().filter(|(address, _)| address.is_ipv6() == ipv6);
+    let fits = |(address, prefix): &&(IpAddr, u8)| {
+        subnet.is_none_or(|subnet| subnet == Subnet::new(*address, *prefix))
+            && pool.gateway.as_ref().is_none_or(|gateway| gateway.parse() == Ok(*address))
+    };
+    let Some((address, prefix)) = own.clone().find(fits) else {
+        let has: Vec<String> = own.map(|(address, prefix)| format!("{address}/{prefix}")).collect();
+        let bridge = new.options.get(super::BRIDGE_NAME).cloned().unwrap_or_default();
+        return Err(NetworkError::HostsBridge { network: new.name.clone(), bridge, has: has.join(", ") });
+    };
+    pool.subnet = Some(Subnet::new(*address, *prefix).to_string());
+    pool.gateway = Some(address.to_string());
+    Ok(())
 }

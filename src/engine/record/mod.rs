@@ -300,6 +300,11 @@ impl NetworkRecord {
         Self::group_of(&self.id)
     }
 
+    /// Whether a link group is one of a network's.
+    pub fn is_group(group: u32) -> bool {
+        group >> 28 == 1
+    }
+
     /// That of a network's id.
     pub fn group_of(id: &str) -> u32 {
         u32::from_str_radix(&id[..7], 16).unwrap_or(0) | 0x1000_0000

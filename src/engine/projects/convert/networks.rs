@@ -9,7 +9,8 @@ use crate::engine::record::{EndpointSpec, NetworkMode, PortSpec};
 pub(super) fn mode(project: &Project, name: &str, shared: Option<String>) -> Result<NetworkMode, String> {
     let service = &project.services[name];
     // `networks: {x: {name: host, external: true}}` is the older form of `network_mode: host`.
-    let named: Vec<&str> = service.networks.keys().filter_map(|key| project.networks.get(key)).map(|n| n.name.as_str()).collect();
+    let named = service.networks.keys().filter_map(|key| project.networks.get(key));
+    let named: Vec<&str> = named.filter(|network| network.external).map(|network| network.name.as_str()).collect();
     let of_networks = if let ["host" | "none"] = named[..] { named.first().copied() } else { None };
     match (service.network_mode.as_deref().or(of_networks), shared) {
         (_, Some(id)) => Ok(NetworkMode::Container(id)),
