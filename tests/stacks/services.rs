@@ -64,6 +64,27 @@ secrets:
 }
 
 #[test]
+fn a_changed_file_reaches_the_container_whatever_its_mode() {
+    let stack = Stack::new("nothing");
+    for (kind, attribute) in [("secrets", "mode: 0400"), ("configs", "uid: '7'"), ("secrets", "gid: '7'")] {
+        stack.write("value", "first\n");
+        let service = sleeping(&format!("{kind}: [{{source: s, target: /value, {attribute}}}]"));
+        stack.write("compose.yaml", &format!("services: {{a: {{{service}}}}}\n{kind}: {{s: {{file: ./value}}}}\n"));
+        stack.wharf(&["up", "-d"]).ok();
+        let first = stack.id("a");
+        stack.wharf(&["up", "-d"]).ok();
+        assert_eq!((stack.id("a"), stack.sh("a", "cat /value")), (first.clone(), "first".into()), "{kind} {attribute}");
+        // Of the same length, and written in place.
+        stack.write("value", "other\n");
+        assert!(stack.wharf(&["plan"]).ok().contains("/value has changed"), "{kind} {attribute}");
+        stack.wharf(&["up", "-d"]).ok();
+        assert_ne!(stack.id("a"), first, "{kind} {attribute}");
+        assert_eq!(stack.sh("a", "cat /value"), "other", "{kind} {attribute}");
+        stack.wharf(&["down"]).ok();
+    }
+}
+
+#[test]
 fn namespaces_are_shared_as_they_are_asked_for() {
     let stack = Stack::new("nothing");
     let yaml = format!(

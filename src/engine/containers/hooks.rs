@@ -166,7 +166,7 @@ impl Engine {
         for (n, file) in spec.files.iter_mut().enumerate() {
             let copy = || own_files.join(n.to_string()).display().to_string();
             let source = Some(file.source.clone().unwrap_or_else(copy));
-            *file = FileSpec { source, content: None, ..file.clone() };
+            *file = FileSpec { source, content: None, copied_from: None, ..file.clone() };
         }
         let label = |key: &str| record.spec.labels.get(key).cloned().unwrap_or_default();
         let (project, service) = (label(LABEL_PROJECT), label(LABEL_SERVICE));

@@ -7,6 +7,7 @@ use crate::engine::{Container, Engine};
 use crate::labels::{LABEL_DEPENDS_ON, LABEL_HASH, LABEL_NETWORK, LABEL_NUMBER, LABEL_PROJECT, LABEL_SERVICE};
 use crate::plan::{ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, depends_on_label};
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 impl Engine {
@@ -60,15 +61,32 @@ impl Engine {
         Ok(built)
     }
 
-    /// What a container has that is gone: a network that it runs on, or a container whose namespace it shares.
+    /// What a container has that is gone or out of date: a network that it runs on, a container whose namespace it shares, the
+    /// file that it has a copy of.
     fn lost_by(&self, record: &ContainerRecord, networks: &HashMap<&str, &str>) -> Option<String> {
         if record.state.status().is_alive() && record.endpoints.keys().any(|id| !networks.contains_key(id.as_str())) {
             return Some("a network that it is on is gone".into());
         }
         let network = if let NetworkMode::Container(id) = &record.spec.network_mode { Some(id.as_str()) } else { None };
         let shared = [network, record.spec.ipc.container(), record.spec.pid.container()];
-        let gone = shared.into_iter().flatten().any(|id| !self.containers.contains(id));
-        gone.then(|| "a container whose namespace it shares is gone".into())
+        let mut gone = shared.into_iter().flatten();
+        if gone.any(|id| !self.containers.contains(id)) {
+            return Some("a container whose namespace it shares is gone".into());
+        }
+        self.changed_copy(record).map(|target| format!("the file that it has a copy of as {target} has changed"))
+    }
+
+    /// The config or secret of a container that is a copy of a file which has another content by now. One that cannot be read is
+    /// said by whoever makes the container anew.
+    fn changed_copy<'a>(&self, record: &'a ContainerRecord) -> Option<&'a str> {
+        let own = self.config.container_directory(&record.id).join("files");
+        let differs = |copy: &Path, from: &str| {
+            let size = |path: &Path| std::fs::metadata(path).map(|file| file.len()).ok();
+            size(copy) != size(Path::new(from)) || std::fs::read(copy).ok() != std::fs::read(from).ok()
+        };
+        let copies = record.spec.files.iter().enumerate().filter_map(|(n, file)| Some((n, file, file.copied_from.as_deref()?)));
+        let mut changed = copies.filter(|(n, _, from)| differs(&own.join(n.to_string()), from));
+        changed.next().map(|(_, file, _)| file.target.as_str())
     }
 
     /// The containers with a project's label.

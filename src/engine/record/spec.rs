@@ -144,6 +144,9 @@ pub struct FileSpec {
     pub target: String,
     /// A file of the host, which is mounted as it is; absent where the container has a file of its own.
     pub source: Option<String>,
+    /// The file of the host of which it has a copy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copied_from: Option<String>,
     pub uid: u32,
     pub gid: u32,
     pub mode: u32,

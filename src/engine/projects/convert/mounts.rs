@@ -110,6 +110,7 @@ fn file(
     let target = if target.starts_with('/') { target } else { format!("{directory}{target}") };
     let as_it_is = mounted.uid.is_none() && mounted.gid.is_none() && mounted.mode.is_none();
     let read = |path: &String| std::fs::read(path).map_err(|e| format!("the {one} `{source}` cannot be read from {path}: {e}"));
+    let copied_from = object.file.clone().filter(|_| object.content.is_none() && !as_it_is);
     let (source, content) = match (&object.content, &object.file) {
         (Some(content), _) => (None, Some(content.clone().into_bytes())),
         (None, Some(path)) if as_it_is => {
@@ -127,6 +128,7 @@ fn file(
     Ok(FileSpec {
         target,
         source,
+        copied_from,
         uid: number("uid", &mounted.uid)?,
         gid: number("gid", &mounted.gid)?,
         mode: mounted.mode.unwrap_or(0o444),
