@@ -5,6 +5,7 @@ use crate::api::client::Client;
 use crate::engine::process::lifecycle::socket_path;
 use crate::engine::process::revival::log_path;
 use crate::engine::process::roots::prepare_run_root;
+use crate::engine::process::surroundings;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -78,6 +79,9 @@ fn start(global: &Global) -> Result<Option<String>, Failure> {
 
 fn start_in(data_root: &Path, run_root: &Path) -> Result<Option<String>, Failure> {
     require_root()?;
+    if let Some(why) = surroundings::cannot_start() {
+        return Err(Failure::Message(format!("the engine cannot be started: {why}")));
+    }
     let failed = |e: std::io::Error| Failure::Message(format!("the engine cannot be started: {e}"));
     prepare_run_root(run_root).map_err(|error| Failure::Message(error.to_string()))?;
     let log_path = log_path(run_root);

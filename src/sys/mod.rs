@@ -1,6 +1,7 @@
 //! The kernel calls of the runtime that neither std nor nix wraps. All `unsafe` of this room is in this file and below it.
 
 pub mod disk_usage;
+mod inherited;
 pub mod node;
 mod process;
 pub mod procfs;
@@ -8,6 +9,7 @@ pub mod quota;
 pub mod regular;
 pub mod removal;
 
+pub use inherited::{reset_personality, reset_scheduling, reset_signals_of_service};
 pub use process::*;
 
 use nix::errno::Errno;

@@ -81,7 +81,7 @@ fn a_revived_engine_is_as_the_first_was() {
     let tar = super::support::busybox_tar().to_str().expect("path").to_string();
     let like = stack.command(&["image", "import", &tar, "busybox:local", "--change", "CMD [\"sh\"]"]);
     // Its first command starts the engine.
-    let script = "ulimit -Sn 777 && echo 300 > /proc/self/oom_score_adj && exec \"$0\" \"$@\"";
+    let script = "ulimit -Sn 77 && echo 300 > /proc/self/oom_score_adj && exec \"$0\" \"$@\"";
     let mut first = Command::new("sh");
     first.args(["-c", script]).arg(like.get_program()).args(like.get_args());
     first.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("HTTPS_PROXY", "http://proxy.invalid:3128");
@@ -102,12 +102,63 @@ fn a_revived_engine_is_as_the_first_was() {
     let limit = || stack.wharf(&["container", "run", "--rm", "busybox:local", "sh", "-c", "ulimit -n"]).ok();
     let before = of(stack.engine_pid().expect("an engine"));
     assert!(before.0.contains(&"HTTPS_PROXY=http://proxy.invalid:3128".to_string()), "{before:?}");
-    assert_eq!((before.2.as_str(), limit().as_str()), ("300", "777\n"));
+    assert_eq!((before.2.as_str(), limit().as_str()), ("0", "1024\n"));
     for _ in 0..2 {
         let engine = revive(&stack);
         eventually("it is as the first", 5, || of(engine) == before);
-        assert_eq!(limit(), "777\n");
+        assert_eq!(limit(), "1024\n");
     }
+    stack.wharf(&["container", "rm", "-f", "keep"]).ok();
+}
+
+/// An engine in the background serves everybody: whoever has started it, containers are the same. One that somebody runs in the
+/// foreground has what he has given it, and so has the engine that a monitor starts in its place.
+#[test]
+fn a_container_has_nothing_of_the_shell_that_started_its_engine() {
+    let stack = Stack::new("nothing");
+    let shell = "umask 077; trap '' HUP INT CHLD USR1; ulimit -Sn 40; ulimit -Sf 100000; ulimit -Su 5000; ulimit -Ss 4096; \
+        ulimit -Sc 0; ulimit -Sl 0; echo 300 > /proc/self/oom_score_adj; export LEAKED=1; cd /dev/shm; \
+        exec taskset -c 0 chrt -b 0 nice -n 7 ionice -c 3 setarch -R \"$0\" \"$@\"";
+    let under = |script: &str, args: &[&str]| {
+        let like = stack.command(args);
+        let mut command = Command::new("bash");
+        command.args(["-c", script]).arg(like.get_program()).args(like.get_args());
+        command.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.current_dir(like.get_current_dir().expect("directory")).stdin(Stdio::null());
+        command
+    };
+    let seen = |stack: &Stack| {
+        let script = "cat /proc/self/limits /proc/self/personality /proc/self/oom_score_adj; umask; env; ls -ld /fresh; \
+            cut -d' ' -f18,19,40,41 /proc/self/stat; grep -E 'Cpus_allowed|Mems_allowed|Sig(Blk|Ign)|NoNewPrivs|Timer|THP' /proc/self/status";
+        stack.wharf(&["container", "run", "--rm", "--hostname", "h", "-v", "/fresh", "busybox:local", "sh", "-c", script]).ok()
+    };
+    let keep = ["container", "run", "-d", "--name", "keep", "--stop-signal", "KILL", "busybox:local", "sleep", "1000"];
+    let plain = seen(&stack);
+    assert!(plain.lines().any(|line| line.starts_with("Max open files            1024 ")), "{plain}");
+    stack.wharf(&["engine", "stop"]).ok();
+    assert!(under(shell, &keep).status().expect("bash").success());
+    assert_eq!(seen(&stack), plain);
+    let working_directory = std::fs::read_link(format!("/proc/{}/cwd", stack.engine_pid().expect("an engine"))).expect("cwd");
+    assert_eq!(working_directory, std::path::Path::new("/"), "a mount that the shell was in can be unmounted");
+    revive(&stack);
+    assert_eq!(seen(&stack), plain, "revived");
+    stack.wharf(&["container", "rm", "-f", "keep"]).ok();
+    stack.wharf(&["engine", "stop"]).ok();
+    // no_new_privs never goes away again.
+    let refused = under("exec setpriv --no-new-privs \"$0\" \"$@\"", &["container", "ls"]).output().expect("bash");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("no_new_privs"), "{refused:?}");
+    assert_eq!((refused.status.code(), stack.engine_pid()), (Some(1), None));
+
+    let given = under("ulimit -Sn 77; ulimit -Sc 0; exec nice -n 7 \"$0\" \"$@\"", &["engine"]);
+    let mut engine = { given }.stderr(Stdio::null()).spawn().expect("bash");
+    eventually("the engine listens", 10, || stack.run_root().join("engine.sock").exists());
+    stack.wharf(&keep).ok();
+    let given = seen(&stack);
+    assert!(given.contains("Max open files            77 ") && given.contains("\n27 7 "), "{given}");
+    signal(engine.id() as i32, Signal::SIGKILL);
+    engine.wait().expect("the engine");
+    eventually("a monitor starts another", 10, || stack.engine_pid().is_some() && stack.wharf(&["ps"]).code == 0);
+    assert_eq!(seen(&stack), given, "revived");
     stack.wharf(&["container", "rm", "-f", "keep"]).ok();
 }
 

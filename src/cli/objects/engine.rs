@@ -4,6 +4,7 @@ use crate::api::client::{Client, ClientError};
 use crate::cli::{Failure, Global, Outcome};
 use crate::engine::process::lifecycle::{self, WhenIdle};
 use crate::engine::process::revival;
+use crate::engine::process::surroundings::Starters;
 use crate::engine::{Config, REVIVED};
 use crate::sys;
 use std::io::Write;
@@ -22,6 +23,9 @@ pub struct EngineCommand {
     /// Started by a monitor, since the engine before has died.
     #[arg(long, hide = true)]
     revived: bool,
+    /// Keep the limits and the scheduling of whoever starts it, though it is in the background.
+    #[arg(long, hide = true)]
+    keep_limits: bool,
 }
 
 #[derive(clap::Subcommand, Debug)]
@@ -66,7 +70,8 @@ pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
         }
     };
     let when_idle = if background { WhenIdle::Leave } else { WhenIdle::Stay };
-    lifecycle::run(config, when_idle, crate::api::server::serve, ready).map_err(|error| {
+    let starters = if background && !command.keep_limits { Starters::Forgotten } else { Starters::Kept };
+    lifecycle::run(config, when_idle, starters, crate::api::server::serve, ready).map_err(|error| {
         if background {
             println!("{error}");
         }

@@ -1,6 +1,7 @@
 //! The engine as a process: one for each data root, started on demand, gone when there is nothing left to watch.
 
 use super::locks::Locks;
+use super::surroundings::{self, Starters};
 use super::{revival, roots, shutdown};
 use crate::engine::containers::exec::Execs;
 use crate::engine::containers::files::Files;
@@ -57,6 +58,7 @@ pub fn socket_path(run_root: &Path) -> std::path::PathBuf {
 pub fn run<F>(
     config: Config,
     when_idle: WhenIdle,
+    starters: Starters,
     serve_api: impl FnOnce(Arc<Engine>, UnixListener, Arc<watch::Sender<usize>>) -> F,
     ready: impl FnOnce(),
 ) -> Result<(), EngineError>
@@ -64,6 +66,10 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     sys::set_process_name();
+    surroundings::prepare();
+    if starters == Starters::Forgotten {
+        surroundings::forget_starter();
+    }
     if !nix::unistd::geteuid().is_root() {
         return Err(EngineError::Invalid("the engine needs root: run it with sudo, or as a systemd service".into()));
     }
@@ -71,7 +77,7 @@ where
     let _locks = Locks::take(&config)?;
     roots::prepare_inside(&config)?;
     let nofile = raise_open_files();
-    revival::keep(&config.run_root, nofile)?;
+    revival::keep(&config.run_root, nofile, starters)?;
     sys::few_malloc_arenas();
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get().min(4));
     let runtime = tokio::runtime::Builder::new_multi_thread()

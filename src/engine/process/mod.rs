@@ -5,3 +5,4 @@ pub(super) mod locks;
 pub mod revival;
 pub mod roots;
 pub(super) mod shutdown;
+pub mod surroundings;

@@ -3,6 +3,7 @@
 //! A monitor has an empty environment, no streams, the engine's raised limit of open files and an oom_score_adj of its own: an
 //! engine that inherited those would find no proxy and no `git`, lose its log, and give containers another `ulimit -n`.
 
+use super::surroundings::Starters;
 use crate::engine::EngineError;
 use nix::sys::resource::{Resource, setrlimit};
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// The flag of an engine that keeps the limits which its monitor has from the engine before.
+const KEPT: &str = "--keep-limits";
+
 const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
 
 /// How an engine was started.
@@ -25,6 +29,9 @@ struct Surroundings {
     /// The limit of open files: soft, hard.
     nofile: (u64, u64),
     oom_score_adj: String,
+    /// Whether the limits and the scheduling are a service manager's, which a monitor has from its engine.
+    #[serde(default)]
+    kept: bool,
 }
 
 fn file(run_root: &Path) -> PathBuf {
@@ -41,12 +48,12 @@ pub fn log_path(run_root: &Path) -> PathBuf {
 ///
 /// # Errors
 /// The file system's.
-pub(in crate::engine) fn keep(run_root: &Path, nofile: (u64, u64)) -> Result<(), EngineError> {
+pub(in crate::engine) fn keep(run_root: &Path, nofile: (u64, u64), starters: Starters) -> Result<(), EngineError> {
     let environment = std::env::vars_os().map(|(name, value)| (name.into_vec(), value.into_vec())).collect();
     let oom_score_adj = fs::read_to_string(OOM_SCORE_ADJ).unwrap_or_default().trim().to_string();
     let path = file(run_root);
     let write = || -> io::Result<()> {
-        let text = serde_json::to_vec(&Surroundings { environment, nofile, oom_score_adj })?;
+        let text = serde_json::to_vec(&Surroundings { environment, nofile, oom_score_adj, kept: starters == Starters::Kept })?;
         let temporary = path.with_extension("tmp");
         let mut to = File::options().create(true).write(true).truncate(true).mode(0o600).open(&temporary)?;
         to.write_all(&text)?;
@@ -69,6 +76,7 @@ pub fn take_over(run_root: &Path, flag: &str) -> io::Error {
     command.arg0("wharf").args(std::env::args_os().skip(1).filter(|argument| argument.as_bytes() != flag.as_bytes()));
     command.env_clear();
     command.envs(known.environment.into_iter().map(|(name, value)| (OsString::from_vec(name), OsString::from_vec(value))));
+    command.args(known.kept.then_some(KEPT));
     match File::options().create(true).append(true).open(log_path(run_root)) {
         Ok(log) => command.stderr(log).exec(),
         Err(_) => command.exec(),
