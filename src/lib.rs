@@ -11,6 +11,7 @@ pub mod labels;
 pub mod logs;
 pub mod network;
 pub mod plan;
+pub mod printable;
 pub mod random;
 pub mod runtime;
 pub mod sys;

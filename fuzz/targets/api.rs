@@ -2,24 +2,26 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use serde_json::Value;
+use wharf::api::types::{
+    ContainerCreate, EndpointSettings, ExecCreate, NetworkCreate, RestartPolicyConfig, parse, parse_optional,
+};
 use wharf::api::{reply, spec};
 use wharf::engine::EngineError;
+use wharf::engine::containers::exec::NewExec;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(query) = std::str::from_utf8(bytes) {
-        let query = reply::Query::of(Some(query));
-        let _ = (query.flag("a"), query.number::<u32>("a"), query.filters());
+        let query = reply::Query::of(Some(query), (1, 52));
+        let _ = (query.flag("a"), query.number::<u32>("a"), query.filters(&["label"]));
         let escaped = reply::escape(&reply::unescape(&reply::escape(&bytes.escape_ascii().to_string())));
         assert_eq!(reply::unescape(&escaped), bytes.escape_ascii().to_string());
     }
-    let Ok(body) = reply::parse_body::<Value>(bytes) else { return };
     let nobody = |name: &str| Err(EngineError::no_container(name));
-    let _ = spec::of(&nobody, &body);
-    let _ = spec::network(&body);
-    let _ = spec::exec(&body);
-    let _ = spec::endpoint("n", &body);
-    let _ = spec::restart_policy(&body);
-    let _ = reply::parse_body::<wharf::engine::projects::UpRequest>(bytes);
-    let _ = reply::parse_body::<wharf::plan::DownOptions>(bytes);
+    let _ = parse::<ContainerCreate>(bytes).and_then(|create| spec::of(nobody, create));
+    let _ = parse::<NetworkCreate>(bytes).and_then(spec::network);
+    let _ = parse::<ExecCreate>(bytes).and_then(NewExec::try_from);
+    let _ = parse::<EndpointSettings>(bytes).and_then(|settings| spec::endpoint("n", &settings));
+    let _ = parse_optional::<RestartPolicyConfig>(bytes).and_then(|policy| spec::restart_policy(&policy));
+    let _ = parse::<wharf::wire::UpRequest>(bytes);
+    let _ = parse::<wharf::plan::DownOptions>(bytes);
 });

@@ -2,6 +2,7 @@
 
 use super::types;
 use crate::engine::EngineError;
+use crate::printable;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -321,7 +322,7 @@ fn with_body(status: u16, content_type: &'static str, body: Body) -> Response<Bo
 
 /// An error in Docker's form: `{"message": ...}`, with the exit code of a start that failed.
 pub fn error(error: &EngineError) -> Response<Body> {
-    let mut value = serde_json::json!({"message": error.to_string()});
+    let mut value = serde_json::json!({"message": printable::lines(&error.to_string())});
     if let EngineError::Start { code, .. } = error {
         value["exitCode"] = (*code).into();
     }

@@ -266,7 +266,7 @@ fn finish(outcome: Outcome) -> ExitCode {
         Err(failure) => {
             let text = failure.to_string();
             if !text.is_empty() {
-                eprintln!("{text}");
+                eprintln!("{}", crate::printable::lines(&text));
             }
             ExitCode::from(failure.code())
         }

@@ -26,6 +26,7 @@ pub use digest::{ChainId, DiffId, Digest};
 pub use reference::ImageRef;
 pub use store::{Image, Store};
 
+use crate::printable;
 use std::io;
 
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +41,7 @@ pub enum ImageError {
     Unpack(#[from] unpack::UnpackError),
     #[error("the {what} has the digest {got}, but {expected} was asked for: it is damaged or forged, and was thrown away")]
     WrongDigest { what: String, expected: Digest, got: Digest },
-    #[error("the image's {what} cannot be understood: {why}")]
+    #[error("the image's {what} cannot be understood: {}", printable::line(why))]
     Malformed { what: &'static str, why: String },
     #[error("the blob {digest} of the image store is damaged ({why}): pull, load or build the image again, or remove it")]
     Damaged { digest: Digest, why: String },

@@ -4,6 +4,7 @@
 //! inside. Whiteouts become overlayfs's: a 0:0 character device, or the opaque attribute on a directory.
 
 use super::entries::Entries;
+use crate::printable;
 use crate::sys::node::Node;
 use crate::sys::removal::remove;
 use crate::sys::{self, Beneath};
@@ -105,7 +106,7 @@ fn unpack(layer: impl Read, mut applier: Applier<'_>) -> Result<Unpacked, Unpack
 /// A name for messages: of one that is long, the beginning.
 fn shown(name: &[u8]) -> String {
     const SHOWN: usize = 256;
-    let text = String::from_utf8_lossy(&name[..name.len().min(SHOWN)]).into_owned();
+    let text = printable::line(&String::from_utf8_lossy(&name[..name.len().min(SHOWN)])).into_owned();
     if name.len() > SHOWN { text + "..." } else { text }
 }
 

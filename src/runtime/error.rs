@@ -1,11 +1,12 @@
 //! Why a container's process could not be set up or run.
 
+use crate::printable;
 use std::fmt::Display;
 use std::io;
 
 /// A step of the set-up that failed: what was being done, to what, and the kernel's answer.
 #[derive(Debug, thiserror::Error)]
-#[error("{doing}: {source}")]
+#[error("{}", printable::line(&format!("{doing}: {source}")))]
 pub struct StepFailed {
     pub doing: String,
     #[source]

@@ -7,6 +7,7 @@ pub mod format;
 pub mod template;
 pub mod terminal;
 
+use crate::printable;
 use crate::wire::Progress;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::HashMap;
@@ -115,6 +116,7 @@ impl Steps {
     }
 
     fn step(&mut self, object: &str, status: &str, done: bool) {
+        let (object, status) = (&*printable::line(object), &*printable::line(status));
         self.any |= done;
         let Some(bars) = &self.bars else {
             if !self.quiet {
@@ -135,6 +137,7 @@ impl Steps {
     }
 
     fn line(&self, text: &str) {
+        let text = &*printable::lines(text);
         match &self.bars {
             Some(bars) => drop(bars.println(text)),
             None => eprintln!("{text}"),
@@ -170,7 +173,9 @@ pub fn bytes(count: u64) -> String {
 pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     use comfy_table::{Table, presets};
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(header.iter().copied()).add_rows(rows);
+    table.load_preset(presets::NOTHING).set_header(header.iter().copied());
+    // Names, labels and commands of images are strangers' texts.
+    table.add_rows(rows.iter().map(|row| row.iter().map(|cell| printable::line(cell).into_owned())));
     for column in table.column_iter_mut() {
         column.set_padding((0, 3));
     }

@@ -378,3 +378,69 @@ fn what_an_archive_says_is_bounded() {
     assert!(used < 100 << 10, "{used} KiB");
     assert_eq!(std::fs::read_dir(stack.data_root().join("images/staging")).expect("staging").count(), 0);
 }
+
+/// A terminal obeys what it is shown. Neither messages nor tables pass on what an image says to it, nor a line that it would forge.
+#[test]
+fn a_terminal_is_told_nothing_by_an_image() {
+    let stack = Stack::new("nothing");
+    let tar = busybox_tar().to_str().expect("path");
+    let obeyed = "\u{1b}[2J\u{9b}31m\u{7}\nLoaded image: forged\u{202e}";
+    let json = serde_json::to_string(obeyed).expect("JSON");
+    stack
+        .wharf(&[
+            "image",
+            "import",
+            tar,
+            "entry:1",
+            "--change",
+            &format!("ENTRYPOINT [{}]", serde_json::json!(format!("/x{obeyed}"))),
+        ])
+        .ok();
+    stack
+        .wharf(&[
+            "image",
+            "import",
+            tar,
+            "user:1",
+            "--change",
+            "CMD [\"sh\"]",
+            "--change",
+            &format!("USER u{}", obeyed.replace('\n', "\u{b}")),
+        ])
+        .ok();
+    let member = |name: &str, bytes: &[u8]| {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, bytes).expect("member");
+        tar.into_inner().expect("archive")
+    };
+    let manifest = format!(r#"[{{"Config": {json}, "RepoTags": ["a:1"], "Layers": []}}]"#);
+    std::fs::write(stack.path("names.tar"), member("manifest.json", manifest.as_bytes())).expect("write");
+    let escaping = "../\u{1b}[2J";
+    let mut layer = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_old();
+    header.as_old_mut().name[..escaping.len()].copy_from_slice(escaping.as_bytes());
+    header.set_size(0);
+    header.set_mode(0o644);
+    header.set_cksum();
+    layer.append(&header, std::io::empty()).expect("entry");
+    std::fs::write(stack.path("layer.tar"), layer.into_inner().expect("layer")).expect("write");
+    for command in [
+        &["container", "run", "--rm", "entry:1"][..],
+        &["container", "run", "--rm", "user:1"],
+        &["image", "load", "-i", "names.tar"],
+        &["image", "import", "layer.tar", "l:1"],
+    ] {
+        let ran = stack.wharf(command);
+        assert_ne!(ran.code, 0, "{command:?}");
+        let shown = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(!shown.contains(|c: char| c != '\n' && c.is_control() || c == '\u{202e}'), "{command:?}: {shown:?}");
+        assert!(!shown.contains("\nLoaded") && !shown.is_empty(), "{command:?}: {shown:?}");
+    }
+    for command in [&["image", "history", "entry:1"][..], &["image", "ls"], &["container", "ls", "-a"]] {
+        let shown = stack.wharf(command).ok();
+        assert!(!shown.contains(|c: char| c != '\n' && c.is_control() || c == '\u{202e}'), "{command:?}: {shown:?}");
+    }
+}
