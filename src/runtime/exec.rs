@@ -9,6 +9,7 @@ use super::rootfs;
 use super::user::{self, Identity};
 use crate::sys::{self, Beneath, Forked};
 use nix::sys::stat::Mode;
+use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -28,35 +29,59 @@ pub fn start(launch: &Launch, init: &OwnedFd, spec: &ExecSpec, streams: &[OwnedF
     match sys::fork_into(0)? {
         Forked::Parent(helper) => Ok(helper),
         Forked::Child => {
-            let failed = |failure: &StepFailed| -> ! {
-                init::report(status, failure);
-                sys::exit_now(failure.code)
-            };
-            let profile = launch.apparmor.as_ref().filter(|_| !spec.privileged);
-            let confined = profile.map_or(Ok(()), |profile| super::apparmor::confine_at_exec(profile));
-            let identity = match confined.and_then(|()| look_up(launch, init, spec)) {
-                Ok(identity) => identity,
-                Err(failure) => failed(&failure),
-            };
-            if let Err(failure) = join(launch, init) {
-                failed(&failure);
-            }
-            match sys::fork_into(libc::CLONE_PARENT as u64) {
-                Ok(Forked::Parent(pid)) => {
-                    // The monitor learns the process's id from here: it cannot see it otherwise.
-                    let mut word = vec![PID_MARK];
-                    word.extend(pid.to_ne_bytes());
-                    let _ = nix::unistd::write(status, &word);
-                    sys::exit_now(0)
-                }
-                Ok(Forked::Child) => {
-                    let Err(failure) = prepare(launch, spec, streams, identity).and_then(|program| program.exec(false));
-                    failed(&failure)
-                }
-                Err(error) => failed(&StepFailed::new("starting the process", error)),
-            }
+            let Err(failure) = ready(launch, init, spec, streams).and_then(|program| hand_on(&program, spec.tty, status));
+            init::report(status, &failure);
+            sys::exit_now(failure.code)
         }
     }
+}
+
+/// All that takes privileges, done by the helper: the container's processes do not see it.
+fn ready(launch: &Launch, init: &OwnedFd, spec: &ExecSpec, streams: &[OwnedFd]) -> Result<Program, StepFailed> {
+    if let Some(profile) = launch.apparmor.as_ref().filter(|_| !spec.privileged) {
+        super::apparmor::confine_at_exec(profile)?;
+    }
+    let identity = look_up(launch, init, spec)?;
+    join(launch, init)?;
+    prepare(launch, spec, streams, identity)
+}
+
+/// Drops the privileges, and only then makes the process that the container sees. A container with SYS_PTRACE opens the
+/// descriptors of every process in its pid namespace and changes its memory, so that process never holds a descriptor of the
+/// monitor's (its run directory leads to the host's files) or a capability that the container does not have.
+fn hand_on(program: &Program, tty: bool, status: &OwnedFd) -> Result<Infallible, StepFailed> {
+    let status = sys::keep_only(status).doing("closing the monitor's descriptors")?;
+    let failed = |failure: StepFailed| -> ! {
+        init::report(&status, &failure);
+        sys::exit_now(failure.code)
+    };
+    if let Err(failure) = program.drop_privileges() {
+        failed(failure)
+    }
+    match sys::fork_into(libc::CLONE_PARENT as u64) {
+        Ok(Forked::Parent(pid)) => {
+            // The monitor learns the process's id from here: it cannot see it otherwise.
+            let word = [&[PID_MARK][..], &pid.to_ne_bytes()].concat();
+            let _ = nix::unistd::write(&status, &word);
+            sys::exit_now(0)
+        }
+        Ok(Forked::Child) => {
+            let Err(failure) = begin_session(program, tty).and_then(|()| program.run(false, None));
+            failed(failure)
+        }
+        Err(error) if !program.seccomp.is_empty() => {
+            failed(StepFailed::new("starting the process: the container's seccomp profile has to allow `clone`", error))
+        }
+        Err(error) => failed(StepFailed::new("starting the process", error)),
+    }
+}
+
+fn begin_session(program: &Program, tty: bool) -> Result<(), StepFailed> {
+    nix::unistd::setsid().doing("starting a session")?;
+    if tty {
+        sys::set_controlling_terminal(std::io::stdin().as_fd()).doing("taking the terminal")?;
+    }
+    program.limit_processes()
 }
 
 fn join(launch: &Launch, init: &OwnedFd) -> Result<(), StepFailed> {
@@ -82,7 +107,6 @@ fn look_up(launch: &Launch, init: &OwnedFd, spec: &ExecSpec) -> Result<Identity,
 }
 
 fn prepare(launch: &Launch, spec: &ExecSpec, streams: &[OwnedFd], identity: Identity) -> Result<Program, StepFailed> {
-    nix::unistd::setsid().doing("starting a session")?;
     sys::reset_signals();
     sys::new_session_keyring();
     match (spec.tty, streams) {
@@ -98,7 +122,6 @@ fn prepare(launch: &Launch, spec: &ExecSpec, streams: &[OwnedFd], identity: Iden
             }
             control::send(socket.as_fd(), &(), &[master.as_fd()]).doing("handing over the terminal")?;
             init::become_stdio([peer.as_fd(), peer.as_fd(), peer.as_fd()])?;
-            sys::set_controlling_terminal(std::io::stdin().as_fd()).doing("taking the terminal")?;
         }
         (false, [input, output, error]) => init::become_stdio([input.as_fd(), output.as_fd(), error.as_fd()])?,
         _ => return Err(StepFailed::because("starting the process", "its streams are missing")),
@@ -121,6 +144,6 @@ fn prepare(launch: &Launch, spec: &ExecSpec, streams: &[OwnedFd], identity: Iden
         no_new_privileges: own.and_then(|p| p.no_new_privileges()).unwrap_or(false),
         // Also of the privileged, as with Docker: the filter is the container's.
         seccomp: launch.seccomp.clone(),
-        confinement: None,
+        processes: own.and_then(init::process_limit),
     })
 }

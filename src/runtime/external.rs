@@ -277,7 +277,7 @@ fn receive_terminal(console: &UnixListener) -> io::Result<OwnedFd> {
     Err(io::Error::other("the runtime has sent no terminal"))
 }
 
-/// Starts a further process in the container, which becomes the caller's child.
+/// Starts a further process in the container, which becomes the caller's child. Returns the id of the helper that does so.
 ///
 /// # Errors
 /// When nothing can be forked.

@@ -10,7 +10,9 @@ use super::{control, control::Handed, rootfs};
 use crate::sys::{self, BpfInstruction, CapabilitySets, Forked, procfs};
 use nix::fcntl::{OFlag, open};
 use nix::sched::CloneFlags;
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use nix::sys::stat::Mode;
+use oci_spec::runtime::PosixRlimitType as R;
 use std::ffi::CString;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -31,7 +33,11 @@ pub struct Inherited {
 /// Sets the container up and runs its program. Never returns: a failure goes to the monitor.
 pub fn run(launch: &Launch, inherited: Inherited) -> ! {
     let Inherited { stdio, joined, status, monitor } = inherited;
-    let Err(failure) = set_up(launch, stdio, joined, &monitor).and_then(|ready| ready.exec(launch.init));
+    let Err(failure) = set_up(launch, stdio, joined, &monitor).and_then(|(program, confinement)| {
+        program.drop_privileges()?;
+        program.limit_processes()?;
+        program.run(launch.init, confinement)
+    });
     report(&status, &failure);
     sys::exit_now(failure.code)
 }
@@ -44,7 +50,10 @@ pub fn report(status: &OwnedFd, failure: &StepFailed) {
     }
 }
 
-fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, monitor: &OwnedFd) -> Result<Program, StepFailed> {
+/// The program, and the confinement of wharf's init, which stays beside it as it is.
+type Ready = (Program, Option<Confinement>);
+
+fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, monitor: &OwnedFd) -> Result<Ready, StepFailed> {
     nix::unistd::setsid().doing("starting a session")?;
     sys::reset_signals();
     // Modes of what is made for the container are meant as they are written.
@@ -113,15 +122,16 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, monitor:
     rootfs::enter_directory(&cwd)?;
     rootfs::seal(launch)?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
-    Ok(Program {
+    let program = Program {
         args: process.args().clone().unwrap_or_default(),
         env: process.env().clone().unwrap_or_default(),
         identity,
         capabilities,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         seccomp: launch.seccomp.clone(),
-        confinement,
-    })
+        processes: process_limit(process),
+    };
+    Ok((program, confinement))
 }
 
 /// Gives the monitor what it keeps for other containers. It need not read meanwhile: the socket has room for it.
@@ -154,14 +164,24 @@ pub fn set_oom_score(process: &oci_spec::runtime::Process) -> Result<(), StepFai
     procfs::write(Path::new("self/oom_score_adj"), &score).doing("setting oom_score_adj")
 }
 
-/// Sets the limits of a container's process, its first or a further one.
+/// Sets the limits of a container's process, its first or a further one. That of processes is lowered as the last step, by
+/// [`Program::limit_processes`]; what is raised is raised here, while there is the privilege.
 pub fn set_rlimits(process: &oci_spec::runtime::Process) -> Result<(), StepFailed> {
-    process.rlimits().iter().flatten().try_for_each(set_rlimit)
+    process.rlimits().iter().flatten().try_for_each(set_rlimit)?;
+    if process_limit(process).is_some() {
+        // Where that is not allowed, the limit of the process may still be lowered.
+        let _ = setrlimit(Resource::RLIMIT_NPROC, RLIM_INFINITY, RLIM_INFINITY);
+    }
+    Ok(())
+}
+
+/// RLIMIT_NPROC of a container's process, soft and hard.
+pub fn process_limit(process: &oci_spec::runtime::Process) -> Option<(u64, u64)> {
+    let limit = process.rlimits().iter().flatten().find(|limit| limit.typ() == R::RlimitNproc)?;
+    Some((limit.soft(), limit.hard()))
 }
 
 fn set_rlimit(limit: &oci_spec::runtime::PosixRlimit) -> Result<(), StepFailed> {
-    use nix::sys::resource::{Resource, setrlimit};
-    use oci_spec::runtime::PosixRlimitType as R;
     let resource = match limit.typ() {
         R::RlimitAs => Resource::RLIMIT_AS,
         R::RlimitCore => Resource::RLIMIT_CORE,
@@ -173,7 +193,7 @@ fn set_rlimit(limit: &oci_spec::runtime::PosixRlimit) -> Result<(), StepFailed> 
         R::RlimitMsgqueue => Resource::RLIMIT_MSGQUEUE,
         R::RlimitNice => Resource::RLIMIT_NICE,
         R::RlimitNofile => Resource::RLIMIT_NOFILE,
-        R::RlimitNproc => Resource::RLIMIT_NPROC,
+        R::RlimitNproc => return Ok(()),
         R::RlimitRss => Resource::RLIMIT_RSS,
         R::RlimitRtprio => Resource::RLIMIT_RTPRIO,
         R::RlimitRttime => Resource::RLIMIT_RTTIME,
@@ -191,31 +211,33 @@ pub struct Program {
     pub capabilities: Capabilities,
     pub no_new_privileges: bool,
     pub seccomp: Vec<[u32; 2]>,
-    /// Of a process that stays as it is, beside the one that executes the program: wharf's init.
-    pub confinement: Option<Confinement>,
+    /// RLIMIT_NPROC, soft and hard: it would count against the fork of a user's process.
+    pub processes: Option<(u64, u64)>,
 }
 
 impl Program {
-    /// Drops privileges and executes. Returns only a failure.
+    /// Executes, once the privileges are dropped. Returns only a failure. With an init of wharf's, `confinement` is that one's.
     ///
     /// # Errors
     /// The step that failed; code 127 where the program is missing, 126 where it may not be executed.
-    pub fn exec(mut self, with_init: bool) -> Result<std::convert::Infallible, StepFailed> {
-        if !self.env.iter().any(|v| v.starts_with("HOME=")) {
-            self.env.push(format!("HOME={}", self.identity.home));
+    pub fn run(&self, with_init: bool, confinement: Option<Confinement>) -> Result<std::convert::Infallible, StepFailed> {
+        let mut env = self.env.clone();
+        if !env.iter().any(|v| v.starts_with("HOME=")) {
+            env.push(format!("HOME={}", self.identity.home));
         }
         let name = self.args.first().cloned().unwrap_or_default();
         let c = |list: &[String]| list.iter().map(|t| CString::new(t.as_str())).collect::<Result<Vec<_>, _>>();
-        let (Ok(args), Ok(env)) = (c(&self.args), c(&self.env)) else {
+        let (Ok(args), Ok(variables)) = (c(&self.args), c(&env)) else {
             return Err(StepFailed::because(format!("running `{name}`"), "an argument or a variable holds a NUL byte"));
         };
-        self.drop_privileges()?;
-        let path = find_program(&name, &self.env)?;
+        // A container whose monitor is gone has nobody to read its output and to record its end.
+        sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0).doing("binding the process to its monitor")?;
+        let path = find_program(&name, &env)?;
         sys::close_on_exec_from(3).doing("closing descriptors")?;
         if with_init {
             if let Forked::Parent(child) = sys::fork_into(0).doing("starting the init's child")? {
                 let _ = nix::sys::prctl::set_name(c"wharf-init");
-                if let Some(Err(error)) = self.confinement.map(Confinement::enter) {
+                if let Some(Err(error)) = confinement.map(Confinement::enter) {
                     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(child), nix::sys::signal::Signal::SIGKILL);
                     return Err(StepFailed::new("confining the init by AppArmor", error));
                 }
@@ -227,7 +249,7 @@ impl Program {
             let _ = nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0));
             sys::take_foreground(std::io::stdin().as_fd());
         }
-        let error = sys::exec(&path, &args, &env);
+        let error = sys::exec(&path, &args, &variables);
         let code = match error.raw_os_error() {
             Some(libc::ENOENT | libc::ENOTDIR) => 127,
             Some(libc::EACCES | libc::EISDIR) => 126,
@@ -243,7 +265,11 @@ impl Program {
         Err(StepFailed { code, ..StepFailed::new(doing, error) })
     }
 
-    fn drop_privileges(&self) -> Result<(), StepFailed> {
+    /// The process keeps the capabilities of its container alone, is its user and has its filter.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub fn drop_privileges(&self) -> Result<(), StepFailed> {
         let mut keep = Capabilities(0);
         // What the engine has: inside a container of somebody else's that may be less than all.
         for (capability, held) in (0..u64::BITS).map_while(|number| Some((number, sys::bounding_capability(number)?))) {
@@ -266,9 +292,16 @@ impl Program {
         // As Docker has it: a user other than root begins without capabilities, but may gain those of the bounding set.
         let held = if *uid == 0 { keep.0 } else { 0 };
         sys::set_capabilities(CapabilitySets { effective: held, permitted: held, inheritable: 0 })
-            .doing("setting capabilities")?;
-        // A container whose monitor is gone has nobody to read its output and to record its end.
-        sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0).doing("binding the container to its monitor")
+            .doing("setting capabilities")
+    }
+
+    /// Sets the limit of processes, which [`set_rlimits`] has left open.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn limit_processes(&self) -> Result<(), StepFailed> {
+        let Some((soft, hard)) = self.processes else { return Ok(()) };
+        setrlimit(Resource::RLIMIT_NPROC, soft, hard).doing("setting the limit RlimitNproc")
     }
 }
 

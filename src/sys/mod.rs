@@ -224,6 +224,24 @@ pub fn close_from(first: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
 }
 
+/// Closes every descriptor of this process but the standard streams and one, which gets another number. Whoever owned the others must
+/// not use or drop them: the caller is a forked child that leaves by [`exit_now`].
+///
+/// # Errors
+/// The kernel's.
+pub fn keep_only(kept: &OwnedFd) -> io::Result<OwnedFd> {
+    const NUMBER: RawFd = 3;
+    // SAFETY: the number is given up by whoever had it, as the caller has agreed.
+    let kept = unsafe {
+        if kept.as_raw_fd() != NUMBER {
+            check(libc::c_long::from(libc::dup3(kept.as_raw_fd(), NUMBER, libc::O_CLOEXEC)))?;
+        }
+        OwnedFd::from_raw_fd(NUMBER)
+    };
+    close_from(NUMBER as u32 + 1)?;
+    Ok(kept)
+}
+
 /// `prctl(2)` with integer arguments.
 ///
 /// # Errors

@@ -41,6 +41,27 @@ fn the_runtimes_program_cannot_be_overwritten() {
     stack.wharf(&["exec", "-T", "app", "true"]).ok();
 }
 
+/// CVE-2016-9962: a container with SYS_PTRACE opens the descriptors of whoever enters it, and changes its memory while it has more
+/// capabilities than the container.
+#[test]
+fn who_enters_a_container_brings_nothing_that_it_could_take() {
+    let stack = Stack::new("nothing");
+    stack.compile("tracer");
+    let check = "healthcheck: {test: ['CMD', 'true'], interval: 300ms}";
+    stack.write(
+        "compose.yaml",
+        &format!("services: {{app: {{{APP}, volumes: ['./tracer:/tracer:ro'], cap_add: [SYS_PTRACE], {check}}}}}"),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    let watching =
+        stack.command(&["exec", "-T", "app", "/tracer", "3"]).stdout(std::process::Stdio::piped()).spawn().expect("exec");
+    for _ in 0..60 {
+        stack.wharf(&["exec", "-T", "app", "true"]).ok();
+    }
+    let said = watching.wait_with_output().expect("output");
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "directories 0 capabilities 0 of many\n");
+}
+
 /// CVE-2024-21626: a working directory by a descriptor that leads to the host.
 #[test]
 fn no_descriptor_leads_to_the_host() {
