@@ -129,6 +129,11 @@ pub fn send<T: Serialize>(socket: BorrowedFd<'_>, message: &T, fds: &[BorrowedFd
     Ok(())
 }
 
+/// Whether a message was received that this version does not know: one of a later version, which expects no answer to it.
+pub fn is_of_another_version(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData
+}
+
 /// Receives a message into `buffer`, which is grown once. `Ok(None)` is the end of the connection.
 ///
 /// # Errors
@@ -165,6 +170,29 @@ pub fn receive_into<T: for<'a> Deserialize<'a>>(
     if length == 0 {
         return Ok(None);
     }
-    let message = serde_json::from_slice(&buffer[..length])?;
-    Ok(Some((message, fds)))
+    let message = serde_json::from_slice(&buffer[..length]);
+    Ok(Some((message.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?, fds)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A monitor goes on beside the engine of another version: fields come and go, and what is not known is left out.
+    #[test]
+    fn words_of_other_versions() {
+        let read = |text: &str| serde_json::from_str::<Event>(text);
+        let earlier = r#"{"status":{"pid":7,"started_at":"2026-01-01T00:00:00Z","paused":true}}"#;
+        assert!(matches!(read(earlier), Ok(Event::Status { pid: 7, paused: true, keeps_mounts: false, holds_log: false, .. })));
+        let later = r#"{"started":{"pid":7,"at":"2026-01-01T00:00:00Z","keeps_mounts":true,"holds_log":true,"later":[1]}}"#;
+        assert!(matches!(read(later), Ok(Event::Started { pid: 7, keeps_mounts: true, holds_log: true, .. })));
+        let (one, other) = std::os::unix::net::UnixDatagram::pair().expect("sockets");
+        use std::os::fd::AsFd;
+        send(one.as_fd(), &serde_json::json!({"of_later": {"x": 1}}), &[]).expect("sent");
+        send(one.as_fd(), &Request::Status, &[]).expect("sent");
+        let mut buffer = Vec::new();
+        let unknown = receive::<Request>(other.as_fd(), &mut buffer).expect_err("not known");
+        assert!(is_of_another_version(&unknown), "{unknown}");
+        assert!(matches!(receive::<Request>(other.as_fd(), &mut buffer), Ok(Some((Request::Status, _)))));
+    }
 }

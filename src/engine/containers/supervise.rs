@@ -5,7 +5,7 @@ use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, Status, Transition, Verdict, verdict};
 use crate::engine::{Container, Engine, locked};
 use crate::logs::holds::GRACE;
-use crate::runtime::control::{Event, Request};
+use crate::runtime::control::{self, Event, Request};
 use crate::runtime::launch::Exit;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -49,6 +49,10 @@ impl Engine {
             container.heard.notify_waiters();
             let (event, fds) = match received {
                 Ok(Some(received)) => received,
+                Err(error) if control::is_of_another_version(&error) => {
+                    tracing::warn!("the monitor of {} says what this version does not know", container.name());
+                    continue;
+                }
                 Ok(None) | Err(_) => {
                     locked(&container.live).link = None;
                     // EOF without an exit: the monitor was killed, and its container ends with it.

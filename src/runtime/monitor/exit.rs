@@ -66,6 +66,7 @@ impl Monitor {
                     Ok(Some((Request::Goodbye, _))) => self.goodbye = true,
                     Ok(Some((Request::Status, _))) => self.tell(event),
                     Ok(Some(_)) => {}
+                    Err(error) if control::is_of_another_version(&error) => {}
                     Ok(None) | Err(_) => self.engine = None,
                 }
             }

@@ -22,6 +22,7 @@ impl Monitor {
         while let Some(engine) = self.engine.as_ref().filter(|e| readable(e)) {
             match control::receive::<Request>(engine.as_fd(), &mut self.message) {
                 Ok(Some((request, fds))) => self.answer(request, fds),
+                Err(error) if control::is_of_another_version(&error) => {}
                 Ok(None) | Err(_) => self.engine = None,
             }
         }
