@@ -53,18 +53,37 @@ pub fn export(engine: &Arc<Engine>, id: &str) -> Reply {
     reply::written("application/x-tar", move |out| engine.files.export(&container, out))
 }
 
+/// Bytes of the list of a container's changes, which is sent in one piece.
+const MAX_CHANGES: usize = 16 << 20;
+
 pub async fn changes(engine: &Arc<Engine>, id: &str) -> Reply {
     let container = engine.containers.find(id)?;
     let worker = engine.clone();
-    let found = tokio::task::spawn_blocking(move || worker.files.changes(&container)).await;
-    let found = found.map_err(EngineError::from)??;
-    let kind = |kind| match kind {
-        ChangeKind::Modified => 0,
-        ChangeKind::Added => 1,
-        ChangeKind::Deleted => 2,
-    };
-    let list: Vec<Value> = found.iter().map(|change| json!({"Path": change.path, "Kind": kind(change.kind)})).collect();
-    reply::json(200, &list)
+    let listed = tokio::task::spawn_blocking(move || {
+        let (mut list, mut count) = (Vec::new(), 0);
+        worker.files.changes(&container, |change| {
+            let kind = match change.kind {
+                ChangeKind::Modified => 0,
+                ChangeKind::Added => 1,
+                ChangeKind::Deleted => 2,
+            };
+            count += 1;
+            list.push(if list.is_empty() { b'[' } else { b',' });
+            list.extend(json!({"Path": change.path, "Kind": kind}).to_string().into_bytes());
+            if list.len() > MAX_CHANGES {
+                return Err(EngineError::Invalid(format!(
+                    "{} has changed more than {count} files, whose list is longer than {} MiB: `wharf container export` has them all",
+                    container.name(),
+                    MAX_CHANGES >> 20
+                )));
+            }
+            Ok(())
+        })?;
+        list.extend(if list.is_empty() { &b"[]"[..] } else { b"]" });
+        Ok::<_, EngineError>(list)
+    });
+    let list = listed.await.map_err(EngineError::from)??;
+    Ok(reply::json_text(list))
 }
 
 /// `POST /commit`.

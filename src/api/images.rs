@@ -400,8 +400,12 @@ pub(super) async fn with_body<T: Send + 'static>(
     request: Request<Incoming>,
     work: impl FnOnce(ChunkReader) -> Result<T, ImageError> + Send + 'static,
 ) -> Result<T, EngineError> {
+    let thread = reply::archive_thread()?;
     let (sender, reader) = ChunkReader::channel(16);
-    let working = tokio::task::spawn_blocking(move || work(reader));
+    let working = tokio::task::spawn_blocking(move || {
+        let _thread = thread;
+        work(reader)
+    });
     let mut body = request.into_body();
     while let Some(frame) = body.frame().await {
         let chunk = match frame {

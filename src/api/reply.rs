@@ -13,6 +13,7 @@ use indexmap::IndexMap;
 use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// An error in it ends the connection, so that the client does not take the rest for the whole.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -273,14 +274,34 @@ pub fn stream(content_type: &'static str, chunks: impl Stream<Item = Bytes> + Se
     Ok(with_body(200, content_type, BodyExt::boxed_unsync(StreamBody::new(frames))))
 }
 
+/// Archives on their way to and from clients: each has a thread, for as long as its client takes. The others are for commands.
+const MAX_ARCHIVES: usize = 64;
+/// Bytes of an archive that are sent at once. Some of them wait for a client that does not read.
+const PIECE: usize = 64 << 10;
+static ARCHIVES: Semaphore = Semaphore::const_new(MAX_ARCHIVES);
+
+/// A thread for an archive, until it is dropped.
+///
+/// # Errors
+/// Where all are taken.
+pub fn archive_thread() -> Result<SemaphorePermit<'static>, EngineError> {
+    ARCHIVES.try_acquire().map_err(|_| {
+        EngineError::Unavailable(format!(
+            "{MAX_ARCHIVES} archives are being read or written (cp, export, save, load): try again when one of them has ended"
+        ))
+    })
+}
+
 /// What is written by blocking work, as an answer that is sent while it is made.
 pub fn written<E: std::fmt::Display>(
     content_type: &'static str,
     work: impl FnOnce(io::BufWriter<ChannelWriter>) -> Result<(), E> + Send + 'static,
 ) -> Reply {
-    let (sender, receiver) = tokio::sync::mpsc::channel::<io::Result<Bytes>>(16);
+    let thread = archive_thread()?;
+    let (sender, receiver) = tokio::sync::mpsc::channel::<io::Result<Bytes>>(2);
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = work(io::BufWriter::with_capacity(1 << 18, ChannelWriter(sender.clone()))) {
+        let _thread = thread;
+        if let Err(error) = work(io::BufWriter::with_capacity(PIECE, ChannelWriter(sender.clone()))) {
             tracing::warn!("{error}");
             let _ = sender.blocking_send(Err(io::Error::other(error.to_string())));
         }
@@ -294,6 +315,7 @@ pub struct ChannelWriter(tokio::sync::mpsc::Sender<io::Result<Bytes>>);
 
 impl io::Write for ChannelWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let bytes = &bytes[..bytes.len().min(PIECE)];
         self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes))).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         Ok(bytes.len())
     }
@@ -306,6 +328,11 @@ impl io::Write for ChannelWriter {
 /// What a receiver gets, as a stream.
 pub fn receiver_stream<T: Send + 'static>(receiver: tokio::sync::mpsc::Receiver<T>) -> impl Stream<Item = T> + Send {
     futures::stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) })
+}
+
+/// JSON that is a text already.
+pub fn json_text(text: Vec<u8>) -> Response<Body> {
+    with_body(200, "application/json", whole(text))
 }
 
 /// A body that is there in one piece.

@@ -8,6 +8,7 @@ use crate::engine::record::{ContainerRecord, MountKind};
 use crate::engine::{Config, Container};
 use crate::image::Store;
 use crate::image::build::files::{Found, Tree};
+use crate::image::build::first_names::FirstNames;
 use crate::image::build::ignore::Patterns;
 use crate::image::build::tarball::{self, extended_attributes};
 use crate::image::unpack::UnpackError;
@@ -18,7 +19,6 @@ use crate::sys::regular::open_regular_at;
 use crate::sys::removal;
 use nix::fcntl::{AtFlags, OFlag, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, major, minor};
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -218,27 +218,30 @@ impl Files {
         pack_all(&tree, out).map_err(doing())
     }
 
-    /// What a container has changed of its image.
+    /// What a container has changed of its image, one after the other.
     ///
     /// # Errors
-    /// The disk's.
-    pub fn changes(&self, container: &Container) -> Result<Vec<Change>, EngineError> {
+    /// The disk's, and those of `each`.
+    pub fn changes(
+        &self,
+        container: &Container,
+        mut each: impl FnMut(&Change) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
         let doing = || EngineError::io(format!("comparing {} with its image", container.name()));
         let record = container.record();
         let upper = Tree::directory(&self.config.container_directory(&record.id).join("upper")).map_err(doing())?;
         let image = Tree::of(overlay::mount_inert(&self.lower_layers(&record), None).map_err(doing())?);
         let none = Patterns::default();
-        let found = upper.walk(Path::new(""), &none).map_err(doing())?;
-        let change = |found: io::Result<Found>| {
+        for found in upper.walk(Path::new(""), &none).map_err(doing())? {
             let found = found.map_err(doing())?;
             let kind = match found.kind() {
                 SFlag::S_IFCHR if found.stat.st_rdev == 0 => ChangeKind::Deleted,
                 _ if find(&image, &found.path, false).is_ok() => ChangeKind::Modified,
                 _ => ChangeKind::Added,
             };
-            Ok(Change { path: format!("/{}", found.path.display()), kind })
-        };
-        found.map(change).collect()
+            each(&Change { path: format!("/{}", found.path.display()), kind })?;
+        }
+        Ok(())
     }
 
     /// Makes an image of a container: its own image's layers, and what it has written as one more.
@@ -327,7 +330,7 @@ fn pack_all(tree: &Tree, out: impl Write) -> io::Result<()> {
 /// Writes a file, or a directory with all below it, as a tar. Names begin with `name` in the place of the path's.
 fn pack(tree: &Tree, top: &Found, name: &Path, out: impl Write) -> io::Result<()> {
     let mut builder = Builder::new(out);
-    let mut links: HashMap<(u64, u64), PathBuf> = HashMap::new();
+    let mut links = FirstNames::default();
     if name != Path::new("") {
         let above = tree.open(top.path.parent().unwrap_or(Path::new("")), libc::O_PATH | libc::O_DIRECTORY)?;
         let own = Path::new(top.path.file_name().unwrap_or(OsStr::new(".")));
@@ -354,7 +357,7 @@ fn entry(
     stat: &FileStat,
     name: &Path,
     builder: &mut Builder<impl Write>,
-    links: &mut HashMap<(u64, u64), PathBuf>,
+    links: &mut FirstNames,
 ) -> io::Result<()> {
     let mut header = Header::new_gnu();
     header.set_mode(stat.st_mode & 0o7777);
@@ -382,11 +385,11 @@ fn entry(
         }
         SFlag::S_IFREG => {
             if stat.st_nlink > 1 {
-                if let Some(first) = links.get(&(stat.st_dev, stat.st_ino)) {
+                if let Some(first) = links.of(stat) {
                     header.set_entry_type(EntryType::Link);
                     return builder.append_link(&mut header, name, first);
                 }
-                links.insert((stat.st_dev, stat.st_ino), name.to_path_buf());
+                links.keep(stat, name)?;
             }
             let file = open_regular_at(directory, own)?;
             // As long as it is now: a file that grows meanwhile must not break the archive, nor one that shrinks.

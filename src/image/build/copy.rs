@@ -123,23 +123,66 @@ pub struct Item {
     pub name: PathBuf,
 }
 
-/// The items of one source, parents first.
+/// What one source names. What is below it is looked up whenever it is needed: a list of a million files would be the engine's
+/// memory.
 #[derive(Debug, Clone)]
 pub struct Selected {
-    pub items: Vec<Item>,
+    found: Found,
+    /// What `--parents` keeps of its path, or its own name.
+    name: PathBuf,
+    /// `--exclude` leaves it out.
+    left_out: bool,
     /// The source is a directory, whose content is copied.
     pub directory: bool,
     /// An archive for ADD to take apart.
     pub archive: bool,
 }
 
+/// What the sources of one instruction name.
+#[derive(Debug)]
+pub struct Selection {
+    sources: Vec<Selected>,
+    ignored: Patterns,
+    excluded: Patterns,
+}
+
+impl Selection {
+    pub fn len(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// The name of what was selected, where that is one file.
+    pub fn file(&self) -> Option<&Path> {
+        self.sources.first().filter(|first| !first.directory && !first.left_out).map(|first| first.name.as_path())
+    }
+
+    /// What one source brings, parents first.
+    ///
+    /// # Errors
+    /// When the directory cannot be read; so may each item.
+    fn items<'a>(&'a self, of: &'a Selected, tree: &'a Tree) -> io::Result<impl Iterator<Item = io::Result<Item>> + 'a> {
+        let first = (!of.left_out).then(|| Item { found: of.found.clone(), name: of.name.clone() });
+        let top = &of.found.path;
+        let below = of.directory.then(|| tree.walk(top, &self.ignored)).transpose()?;
+        let below = below.into_iter().flatten().filter_map(move |found| match found {
+            Ok(found) => {
+                let relative = found.path.strip_prefix(top).unwrap_or(&found.path);
+                let kept = self.excluded.is_empty() || !self.excluded.excludes(relative);
+                let name = of.name.join(relative);
+                kept.then_some(Ok(Item { name, found }))
+            }
+            Err(error) => Some(Err(error)),
+        });
+        Ok(first.into_iter().map(Ok).chain(below))
+    }
+}
+
 /// Finds what the sources name.
 ///
 /// # Errors
 /// When a source matches nothing.
-pub fn select(copy: &Copy, tree: &Tree, ignored: &Patterns) -> Result<Vec<Selected>, ImageError> {
-    let excluded = Patterns::of(&copy.exclude);
-    let mut all = Vec::new();
+pub fn select(copy: &Copy, tree: &Tree, ignored: &Patterns) -> Result<Selection, ImageError> {
+    let mut all = Selection { sources: Vec::new(), ignored: ignored.clone(), excluded: Patterns::of(&copy.exclude) };
     for source in &copy.sources {
         // `--parents` keeps what is behind `/./`.
         let (left_out, source) = match source.split_once("/./").filter(|_| copy.parents) {
@@ -156,44 +199,27 @@ pub fn select(copy: &Copy, tree: &Tree, ignored: &Patterns) -> Result<Vec<Select
         }
         for base in bases {
             let name = if copy.parents { base.components().skip(left_out).collect() } else { PathBuf::new() };
-            all.push(select_one(copy, tree, &base, &name, ignored, &excluded)?);
+            all.sources.push(select_one(copy, tree, &base, name, &all.excluded)?);
         }
     }
     Ok(all)
 }
 
 /// What one path brings; `kept_name` is what `--parents` keeps of it.
-fn select_one(
-    copy: &Copy,
-    tree: &Tree,
-    base: &Path,
-    kept_name: &Path,
-    ignored: &Patterns,
-    excluded: &Patterns,
-) -> Result<Selected, ImageError> {
+fn select_one(copy: &Copy, tree: &Tree, base: &Path, kept_name: PathBuf, excluded: &Patterns) -> Result<Selected, ImageError> {
     let real = tree.resolve(base).map_err(reading(base))?;
     let found = tree.find(&real).map_err(reading(base))?;
-    let kept = |path: &Path, from: &Path| {
-        let relative = path.strip_prefix(from).unwrap_or(path);
-        excluded.is_empty() || !excluded.excludes(relative)
-    };
     if found.is_directory() {
-        let mut items = vec![Item { found: found.clone(), name: kept_name.to_path_buf() }];
-        for below in tree.walk(&real, ignored).map_err(reading(base))? {
-            let below = below.map_err(reading(base))?;
-            let relative = below.path.strip_prefix(&real).unwrap_or(&below.path).to_path_buf();
-            if kept(&below.path, &real) {
-                let name = kept_name.join(&relative);
-                items.push(Item { found: below, name });
-            }
-        }
-        return Ok(Selected { items, directory: true, archive: false });
+        return Ok(Selected { found, name: kept_name, left_out: false, directory: true, archive: false });
     }
     let archive = copy.extract && found.kind() == SFlag::S_IFREG && is_archive(tree, &found).map_err(reading(base))?;
-    let name = if copy.parents { kept_name.to_path_buf() } else { PathBuf::from(base.file_name().unwrap_or_default()) };
-    let items = if kept(base, Path::new("")) { vec![Item { found, name }] } else { Vec::new() };
-    Ok(Selected { items, directory: false, archive })
+    let name = if copy.parents { kept_name } else { PathBuf::from(base.file_name().unwrap_or_default()) };
+    let left_out = !excluded.is_empty() && excluded.excludes(base);
+    Ok(Selected { found, name, left_out, directory: false, archive })
 }
+
+/// Bytes of the paths that one pattern may stand for.
+const MAX_MATCHES: usize = 8 << 20;
 
 /// The paths that a source stands for, without `.dockerignore`'s.
 fn matching(source: &str, tree: &Tree, ignored: &Patterns) -> Result<Vec<PathBuf>, ImageError> {
@@ -208,8 +234,22 @@ fn matching(source: &str, tree: &Tree, ignored: &Patterns) -> Result<Vec<PathBuf
     let begin: PathBuf = parts[..fixed].iter().collect();
     let Ok(all) = tree.walk(&begin, ignored) else { return Ok(Vec::new()) };
     let Some(pattern) = Pattern::parse(&parts.join("/")) else { return Ok(Vec::new()) };
-    let found = all.filter_map(|found| found.map(|found| Some(found.path).filter(|path| pattern.matches(path))).transpose());
-    found.collect::<io::Result<_>>().map_err(reading(&begin))
+    let (mut matches, mut bytes) = (Vec::new(), 0);
+    for found in all {
+        let path = found.map_err(reading(&begin))?.path;
+        if pattern.matches(&path) {
+            bytes += path.as_os_str().len() + size_of::<Selected>();
+            if bytes > MAX_MATCHES {
+                return Err(ImageError::Build(format!(
+                    "`{source}` matches more than {} files, whose names are more than {} MiB: copy the directory that they are in",
+                    matches.len(),
+                    MAX_MATCHES >> 20
+                )));
+            }
+            matches.push(path);
+        }
+    }
+    Ok(matches)
 }
 
 /// A path from the root: no `/` at the front, no `.`; `..` stays within.
@@ -237,15 +277,17 @@ fn is_archive(tree: &Tree, found: &Found) -> io::Result<bool> {
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn digest(copy: &Copy, selected: &[Selected], tree: &Tree, contents: &Contents) -> Result<String, ImageError> {
+pub fn digest(copy: &Copy, selected: &Selection, tree: &Tree, contents: &Contents) -> Result<String, ImageError> {
     let mut hash = Sha256::new();
     let mut feed = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
-    for (source, selection) in selected.iter().enumerate() {
+    for (source, selection) in selected.sources.iter().enumerate() {
         feed(&source.to_le_bytes());
-        for item in &selection.items {
+        let top = &selection.found.path;
+        for item in selected.items(selection, tree).map_err(reading(top))? {
+            let item = item.map_err(reading(top))?;
             let stat = &item.found.stat;
             feed(item.name.as_os_str().as_bytes());
             let root_of_directory = selection.directory && item.name == Path::new("");
@@ -269,16 +311,16 @@ pub fn digest(copy: &Copy, selected: &[Selected], tree: &Tree, contents: &Conten
 ///
 /// # Errors
 /// The disk's, or a destination that is a file where a directory is needed.
-pub fn apply(copy: &Copy, selected: &[Selected], tree: &Tree, root: BorrowedFd<'_>) -> Result<(), ImageError> {
+pub fn apply(copy: &Copy, selected: &Selection, tree: &Tree, root: BorrowedFd<'_>) -> Result<(), ImageError> {
     let wanted = Path::new(&copy.destination);
-    let writer = Writer { copy, tree, root };
+    let writer = Writer { copy, tree, root, selected };
     let several = copy.sources.len() > 1 || selected.len() > 1;
     let into = copy.destination.ends_with('/')
         || copy.destination.ends_with("/.")
         || several
         || copy.parents
         || writer.is_directory(wanted);
-    for selection in selected {
+    for selection in &selected.sources {
         let result =
             if selection.archive { writer.extract(selection, wanted) } else { writer.selection(selection, wanted, into) };
         result.map_err(|e| match e.raw_os_error() {
@@ -299,6 +341,7 @@ struct Writer<'a> {
     copy: &'a Copy,
     tree: &'a Tree,
     root: BorrowedFd<'a>,
+    selected: &'a Selection,
 }
 
 impl Writer<'_> {
@@ -309,29 +352,33 @@ impl Writer<'_> {
         } else if let Some(parent) = wanted.parent() {
             self.make_directory(parent)?;
         }
-        let mut directories: Vec<(PathBuf, &Item)> = Vec::new();
-        for item in &selection.items {
+        // The directories that it is in: what is made in one changes its time.
+        let mut within: Vec<(PathBuf, TimeSpec)> = Vec::new();
+        for item in self.selected.items(selection, self.tree)? {
+            let item = item?;
             let place = match (selection.directory || into, item.name == Path::new("")) {
                 (true, true) => continue,
                 (true, false) => wanted.join(&item.name),
                 (false, _) => wanted.to_path_buf(),
             };
-            self.item(item, &place)?;
+            while let Some((left, time)) = within.pop_if(|(directory, _)| !place.starts_with(directory)) {
+                self.set_time(&left, time)?;
+            }
+            self.item(&item, &place)?;
             if item.found.is_directory() {
-                directories.push((place, item));
+                within.push((place, TimeSpec::new(item.found.stat.st_mtime, item.found.stat.st_mtime_nsec)));
             }
         }
-        // Last: what is made in a directory changes its time.
-        for (place, item) in directories.iter().rev() {
-            let (parent, name) = self.parent_of(place)?;
-            let time = TimeSpec::new(item.found.stat.st_mtime, item.found.stat.st_mtime_nsec);
-            match openat(&parent, &name, DIRECTORY, Mode::empty()) {
-                // A symlink that stayed.
-                Err(nix::Error::ELOOP | nix::Error::ENOTDIR) => {}
-                made => futimens(made?, &time, &time)?,
-            }
+        within.into_iter().rev().try_for_each(|(left, time)| self.set_time(&left, time))
+    }
+
+    fn set_time(&self, place: &Path, time: TimeSpec) -> io::Result<()> {
+        let (parent, name) = self.parent_of(place)?;
+        match openat(&parent, &name, DIRECTORY, Mode::empty()) {
+            // A symlink that stayed.
+            Err(nix::Error::ELOOP | nix::Error::ENOTDIR) => Ok(()),
+            made => Ok(futimens(made?, &time, &time)?),
         }
-        Ok(())
     }
 
     /// Whether there is a directory in the image, symlinks followed.
@@ -416,7 +463,8 @@ impl Writer<'_> {
     fn extract(&self, selection: &Selected, wanted: &Path) -> io::Result<()> {
         let directory = self.make_directory(wanted)?;
         let readable = openat(&directory, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-        for item in &selection.items {
+        for item in self.selected.items(selection, self.tree)? {
+            let item = item?;
             let file = open_regular(self.tree.root(), &item.found.path)?;
             let plain = compression::plain_of_any(file)?;
             crate::image::unpack::extract(plain, readable.as_fd(), self.copy.owner).map_err(io::Error::other)?;
@@ -471,7 +519,7 @@ mod tests {
         let of = |source: &str| {
             let copy = Copy { sources: vec![source.into()], destination: "/x".into(), ..Copy::default() };
             select(&copy, &tree, &Patterns::default())
-                .map(|s| s.into_iter().flat_map(|s| s.items).map(|i| i.found.path).collect::<Vec<_>>())
+                .map(|selected| selected.sources.into_iter().map(|source| source.found.path).collect::<Vec<_>>())
         };
         assert!(of("../secret").is_err() && of("out").is_err());
         assert_eq!(of("abs").expect("inside"), [PathBuf::from("a")]);

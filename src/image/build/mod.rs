@@ -10,6 +10,7 @@ pub mod copy;
 pub mod dockerfile;
 pub mod expand;
 pub mod files;
+pub mod first_names;
 pub mod git;
 pub mod ignore;
 pub mod mounts;

@@ -392,6 +392,14 @@ fn empty_directory(draft: &Draft) -> Result<PathBuf, ImageError> {
     Ok(path)
 }
 
+/// Threads that the steps of all builds may have at once: those of one with hundreds of stages leave some to other commands.
+static STEPS: Semaphore = Semaphore::const_new(64);
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, ImageError> + Send + 'static) -> Result<T, ImageError> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| ImageError::Build(format!("the build ended early: {e}")))?
+    let permit = STEPS.acquire().await.map_err(|e| ImageError::Build(format!("the build ended early: {e}")))?;
+    let step = move || {
+        let _permit = permit;
+        work()
+    };
+    tokio::task::spawn_blocking(step).await.map_err(|e| ImageError::Build(format!("the build ended early: {e}")))?
 }

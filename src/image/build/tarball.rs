@@ -1,19 +1,19 @@
 //! A layer's directory as the tar stream that its diff id is the digest of: the same bytes each time.
 
 use super::files::Found;
+use super::first_names::FirstNames;
 use super::ignore::Patterns;
 use super::walk::Walk;
 use crate::image::digest::{DiffId, Hashing};
 use crate::sys::regular::open_regular_at;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, utimensat};
-use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tar::{Builder, EntryType, Header};
 use xattr::FileExt;
 
@@ -33,7 +33,7 @@ pub fn write(directory: &Path, out: impl Write) -> io::Result<Counted> {
     let mut builder = Builder::new(out);
     builder.mode(tar::HeaderMode::Complete);
     let root = File::open(directory)?;
-    let mut writer = Writer { builder, links: HashMap::new(), counted: Counted::default() };
+    let mut writer = Writer { builder, links: FirstNames::default(), counted: Counted::default() };
     let none = Patterns::default();
     let mut walk = Walk::new(root.as_fd(), Path::new(""), &none)?;
     while let Some(found) = walk.next().transpose()? {
@@ -66,8 +66,7 @@ pub fn digest(directory: &Path) -> io::Result<Archive> {
 
 struct Writer<W: Write> {
     builder: Builder<W>,
-    /// The first name of a file that has several.
-    links: HashMap<(u64, u64), PathBuf>,
+    links: FirstNames,
     counted: Counted,
 }
 
@@ -101,13 +100,13 @@ impl<W: Write> Writer<W> {
             header.set_device_minor(nix::sys::stat::minor(stat.st_rdev) as u32)?;
         }
         if !matches!(kind, EntryType::Directory | EntryType::Symlink) && stat.st_nlink > 1 {
-            if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
+            if let Some(first) = self.links.of(stat) {
                 header.set_entry_type(EntryType::Link);
                 header.set_size(0);
                 self.counted.entries += 1;
                 return self.builder.append_link(&mut header, &found.path, first);
             }
-            self.links.insert((stat.st_dev, stat.st_ino), found.path.clone());
+            self.links.keep(stat, &found.path)?;
         }
         self.counted.entries += 1;
         self.counted.bytes += header.size().unwrap_or(0);

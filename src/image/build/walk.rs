@@ -33,8 +33,60 @@ struct Level {
     /// The directory itself, where it is left out but for something in it that has not been met yet.
     withheld: Option<Found>,
     directory: Option<OwnedFd>,
-    /// The last one first.
-    names: Vec<OsString>,
+    names: Names,
+}
+
+/// Bytes that the names in all directories of one walk may take: a million of some twenty letters.
+const MAX_NAMES: usize = 32 << 20;
+
+/// The names in a directory, the last one first, end to end: a vector of its own for each would be three times as much.
+#[derive(Default)]
+struct Names {
+    text: Vec<u8>,
+    /// Where each begins, and its length.
+    places: Vec<(u32, u16)>,
+}
+
+impl Names {
+    /// Reads a directory; an error where that would be more than `room` bytes.
+    fn of(directory: &OwnedFd, room: usize) -> io::Result<Self> {
+        let copy = openat(directory, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let mut names = Names::default();
+        for entry in nix::dir::Dir::from_fd(copy)?.iter() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if !matches!(name, b"." | b"..") {
+                names.places.push((names.text.len() as u32, name.len() as u16));
+                names.text.extend(name);
+                if names.bytes() > room {
+                    return Err(io::Error::other(format!(
+                        "a directory and those above it have more than {} MiB of names, with {} in this one: have its files in \
+                         several directories, or in an archive",
+                        MAX_NAMES >> 20,
+                        names.places.len()
+                    )));
+                }
+            }
+        }
+        names.text.shrink_to_fit();
+        let Names { text, places } = &mut names;
+        places.sort_unstable_by(|a, b| name_at(text, *b).cmp(name_at(text, *a)));
+        places.shrink_to_fit();
+        Ok(names)
+    }
+
+    fn bytes(&self) -> usize {
+        self.text.len() + self.places.len() * size_of::<(u32, u16)>()
+    }
+
+    fn pop(&mut self) -> Option<OsString> {
+        let place = self.places.pop()?;
+        Some(OsStr::from_bytes(name_at(&self.text, place)).to_owned())
+    }
+}
+
+fn name_at(text: &[u8], (begin, length): (u32, u16)) -> &[u8] {
+    &text[begin as usize..][..usize::from(length)]
 }
 
 impl<'a> Walk<'a> {
@@ -44,7 +96,12 @@ impl<'a> Walk<'a> {
     /// When it cannot be opened.
     pub fn new(root: BorrowedFd<'a>, top: &Path, excluded: &'a Patterns) -> io::Result<Self> {
         let directory = sys::open_beneath(root, top, libc::O_RDONLY | libc::O_DIRECTORY, 0, Beneath::AsRoot)?;
-        let top = Level { path: top.to_path_buf(), withheld: None, names: names(&directory)?, directory: Some(directory) };
+        let top = Level {
+            path: top.to_path_buf(),
+            withheld: None,
+            names: Names::of(&directory, MAX_NAMES)?,
+            directory: Some(directory),
+        };
         Ok(Walk { root, excluded, levels: vec![top], next: None, queue: VecDeque::new() })
     }
 
@@ -64,7 +121,9 @@ impl<'a> Walk<'a> {
             Err(nix::Error::ENOENT | nix::Error::ENOTDIR | nix::Error::ELOOP) => return Ok(()),
             other => other?,
         };
-        let level = Level { path, withheld, names: names(&directory)?, directory: Some(directory) };
+        let held: usize = self.levels.iter().map(|level| level.names.bytes()).sum();
+        let names = Names::of(&directory, MAX_NAMES.saturating_sub(held))?;
+        let level = Level { path, withheld, names, directory: Some(directory) };
         self.levels.push(level);
         if let Some(far) = self.levels.len().checked_sub(MAX_OPEN + 1) {
             self.levels[far].directory = None;
@@ -139,20 +198,6 @@ impl Iterator for Walk<'_> {
         }
         found
     }
-}
-
-/// The names in a directory, the last one first.
-fn names(directory: &OwnedFd) -> io::Result<Vec<OsString>> {
-    let copy = openat(directory, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let mut names = Vec::new();
-    for entry in nix::dir::Dir::from_fd(copy)?.iter() {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push(OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
-        }
-    }
-    names.sort_unstable_by(|a, b| b.cmp(a));
-    Ok(names)
 }
 
 #[cfg(test)]

@@ -216,6 +216,12 @@ fn a_build_gets_no_further_than_a_container() {
         &format!("FROM busybox:local AS a\nRUN ln -s {path} /dir\nFROM scratch\nCOPY --from=a /dir/file /got\n"),
     );
     stack.wharf(&["image", "build", "."]).fails(1, &["Dockerfile:4"]);
+    // The host's network is given to a build, not taken by its Dockerfile.
+    stack.write("Dockerfile", "FROM busybox:local\nRUN --network=host true\n");
+    stack
+        .wharf(&["image", "build", "."])
+        .fails(1, &["Dockerfile:2: `--network=host` is not allowed to this build", "network.host"]);
+    stack.wharf(&["image", "build", "--allow", "network.host", "."]).ok();
 }
 
 /// ARP, IPv6's neighbour discovery and DNS: a container says that it is its neighbour, and is not believed.

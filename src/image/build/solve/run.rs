@@ -60,6 +60,12 @@ impl Solver {
         };
         let network = match flag("network").as_deref() {
             None | Some("default") => self.request.network.clone().filter(|network| network != "default"),
+            Some("host") if !self.may_have_hosts_network() => {
+                return Err(self.source.at(Malformed::new(instruction.line, "`--network=host` is not allowed to this build").help(
+                    "allow it with `entitlements: [network.host]`, `network: host` of the build or --allow network.host, where you \
+                     trust the Dockerfile",
+                )));
+            }
             Some(own @ ("host" | "none")) => Some(own.to_string()),
             Some(other) => return Err(self.wrong(step, format!("`{other}` is not a network: default, host or none"))),
         };
@@ -142,6 +148,11 @@ impl Solver {
         .await?;
         drop(prepared);
         self.finish(state, key, (made, false), &instruction.text)
+    }
+
+    /// Whether a step may ask for the host's network, where it would reach what listens on the loopback interface.
+    fn may_have_hosts_network(&self) -> bool {
+        self.request.network.as_deref() == Some("host") || self.request.entitlements.iter().any(|e| e == "network.host")
     }
 
     /// Where a step's output goes, and the last of it.
@@ -240,8 +251,7 @@ impl Solver {
                     let draft = this.host.store().draft()?;
                     let root = Tree::directory(&draft.diff()).map_err(ImageError::store("preparing a mount".into()))?;
                     copy::apply(&copy, &items, &tree, root.root())?;
-                    let file = items.first().filter(|s| !s.directory).and_then(|s| s.items.first()).map(|item| item.name.clone());
-                    Ok((draft, digest, file))
+                    Ok((draft, digest, items.file().map(Path::to_path_buf)))
                 })
                 .await
                 .map_err(|e| self.wrong(step, e.to_string()))?;
