@@ -101,6 +101,8 @@ fn dockers_words(event: &Value) -> String {
 /// Bytes of a build's output that wait for a client which reads them more slowly than they come. Like BuildKit's own limit, it
 /// concerns what is shown, never what is done.
 const MAX_BACKLOG: usize = 4 << 20;
+/// What a line takes besides its bytes while it waits.
+const LINE: usize = 512;
 
 /// The output that waits for its client.
 #[derive(Default)]
@@ -114,11 +116,11 @@ impl Backlog {
     /// The event, unless it is output for which there is no room, and what is to be said before it.
     fn admit(&self, event: Event) -> (Option<Event>, Option<Event>) {
         if let Event::Output { line, .. } = &event {
-            if self.bytes.load(Ordering::Relaxed) + line.len() > MAX_BACKLOG {
+            if self.bytes.load(Ordering::Relaxed) + line.len() + LINE > MAX_BACKLOG {
                 self.left_out.fetch_add(1, Ordering::Relaxed);
                 return (None, None);
             }
-            self.bytes.fetch_add(line.len(), Ordering::Relaxed);
+            self.bytes.fetch_add(line.len() + LINE, Ordering::Relaxed);
         }
         let count = self.left_out.swap(0, Ordering::Relaxed);
         let said = || Event::Warning(format!("{count} lines of output were left out: they came faster than they were read"));
@@ -126,7 +128,7 @@ impl Backlog {
     }
 
     fn sent(&self, line: &str) {
-        self.bytes.fetch_sub(line.len(), Ordering::Relaxed);
+        self.bytes.fetch_sub(line.len() + LINE, Ordering::Relaxed);
     }
 }
 

@@ -99,6 +99,10 @@ pub enum Progress {
     Layer { id: String, status: &'static str, current: u64, total: u64 },
 }
 
+/// How often a layer's bytes are reported: a server that sends one at a time would fill the memory of an engine whose client does not
+/// read.
+const REPORT_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// Takes what happens during a pull.
 pub type Report = std::sync::Arc<dyn Fn(Progress) + Send + Sync>;
 

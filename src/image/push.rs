@@ -8,14 +8,14 @@ use super::digest::{ChainId, DiffId, Digest, Hashing};
 use super::manifest::{Descriptor, Manifest};
 use super::registry::{Registry, blocking};
 use super::store::Store;
-use super::{Image, ImageError, ImageRef, Progress, Report, build::tarball};
+use super::{Image, ImageError, ImageRef, Progress, REPORT_EVERY, Report, build::tarball};
 use futures::stream::{StreamExt, TryStreamExt};
 use reqwest::{StatusCode, header};
 use serde_json::json;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -124,7 +124,14 @@ impl Registry {
             return Ok(sent);
         }
         let (shown, total, told) = (id.clone(), sent.size, report.clone());
-        let sending = move |current| told(Progress::Layer { id: shown.clone(), status: "Pushing", current, total });
+        let reported = std::sync::Mutex::new(None::<Instant>);
+        let sending = move |current| {
+            let mut reported = reported.lock().unwrap_or_else(|e| e.into_inner());
+            if current == 0 || reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
+                *reported = Some(Instant::now());
+                told(Progress::Layer { id: shown.clone(), status: "Pushing", current, total });
+            }
+        };
         sending(0);
         self.upload(name, &sent.digest, sent.size, Body::File(sent.file.clone(), Arc::new(sending))).await?;
         tell("Pushed");

@@ -7,14 +7,14 @@ use super::digest::Digest;
 use super::hosts::{Hosts, Scheme, registry_of};
 use super::manifest::{Answer, Configuration, Descriptor, Manifest};
 use super::store::Store;
-use super::{Image, ImageError, ImageRef, Progress, Report};
+use super::{Image, ImageError, ImageRef, Progress, REPORT_EVERY, Report};
 use futures::stream::{StreamExt, TryStreamExt};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Semaphore};
 
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
@@ -318,6 +318,7 @@ impl Registry {
         let mut skip = if response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { *current };
         let mut stream = response.bytes_stream();
         let mut pace = Pace::new(self.patience);
+        let mut reported: Option<Instant> = None;
         while let Some(chunk) = pace.next(stream.next()).await.map_err(failed)? {
             let mut chunk = chunk.map_err(|e| failed(answers::root_cause(&e)))?;
             pace.came(chunk.len());
@@ -329,7 +330,10 @@ impl Registry {
                 let why = format!("the layer {} is longer than the {size} bytes that it says", digest.short());
                 return Err(ImageError::Malformed { what: "manifest", why });
             }
-            report(Progress::Layer { id: digest.short(), status: "Downloading", current: *current, total: size });
+            if reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
+                report(Progress::Layer { id: digest.short(), status: "Downloading", current: *current, total: size });
+                reported = Some(Instant::now());
+            }
             if pace.meanwhile(sender.send(Ok(chunk))).await.is_err() {
                 // The unpacking has given up, and says why.
                 return Ok(());

@@ -42,6 +42,7 @@ impl Engine {
         self.state.refuse_unknown(Kind::Container, name)?;
         spec.layer_size().map_err(EngineError::Invalid)?;
         let (_, image) = self.images.find(&spec.image)?;
+        check_size(&image)?;
         inherit_labels(&mut spec, &image);
         let volumes = image.config.config().as_ref().and_then(|c| c.volumes().clone()).unwrap_or_default();
         spec.clean_targets();
@@ -149,6 +150,25 @@ pub(super) fn check_name(name: &str) -> Result<(), EngineError> {
         return Ok(());
     }
     Err(EngineError::Invalid(format!("Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")))
+}
+
+/// Bytes of an image's labels and variables. Each container's record has them, and each list and event of containers the labels.
+const MAX_INHERITED: usize = 256 << 10;
+
+/// Refuses an image whose every container would take megabytes of the engine's memory and of its journal.
+fn check_size(image: &Image) -> Result<(), EngineError> {
+    let config = image.config.config().as_ref();
+    let labels = config.and_then(|config| config.labels().as_ref()).into_iter().flatten();
+    let variables = config.and_then(|config| config.env().as_ref()).into_iter().flatten();
+    let bytes = labels.map(|(name, value)| name.len() + value.len()).sum::<usize>() + variables.map(String::len).sum::<usize>();
+    if bytes <= MAX_INHERITED {
+        return Ok(());
+    }
+    Err(EngineError::Invalid(format!(
+        "the labels and variables of the image {} have {bytes} bytes, and may have {MAX_INHERITED}: build one from it in which \
+         the large ones are empty (`LABEL name=`, `ENV name=`)",
+        image.id.short()
+    )))
 }
 
 /// The image's labels are the container's, under its own. Those by which a project knows its containers are not the image's to give.
