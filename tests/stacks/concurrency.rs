@@ -189,3 +189,48 @@ fn down_stops_the_hook_that_up_waits_for() {
         assert_eq!(runs, 0, "a monitor is left");
     }
 }
+
+/// Each command of a project beside itself and beside the others.
+#[test]
+fn every_command_of_a_project_beside_every_other() {
+    let (stack, wanted) = stack_of_four();
+    let up: &[&str] = &["up", "-d"];
+    let down: &[&str] = &["down", "-t", "0"];
+    stack.wharf(up).ok();
+    let again: [&[&str]; 4] = [&["restart", "-t", "0"], &["stop", "-t", "0"], &["kill"], &["start"]];
+    for round in 0..3 {
+        // What is killed or stopped already is no failure; neither is one that another command stops or starts meanwhile.
+        let all = together(&stack, &[again[round], again[round + 1], again[0], again[round]]);
+        all.into_iter().for_each(|ran| drop(ran.ok()));
+        stack.wharf(up).ok();
+        assert_eq!(states(&stack), wanted, "round {round}");
+    }
+    together(&stack, &[down, down, down]).into_iter().for_each(|ran| drop(ran.ok()));
+    assert_eq!(states(&stack), []);
+    // A command in a container of its own, beside the end of the project: it has run, or says why not; nothing of it is left.
+    for _ in 0..3 {
+        stack.wharf(up).ok();
+        let run: &[&str] = &["run", "--rm", "-T", "a", "true"];
+        let all = together(&stack, &[run, down, run, down]);
+        assert!(all.iter().all(|ran| ran.code == 0 || ran.stderr.contains("error: ")), "{all:?}");
+        [&all[1], &all[3]].into_iter().for_each(|ran| assert_eq!(ran.code, 0, "{ran:?}"));
+        stack.wharf(down).ok();
+        assert_eq!(states(&stack), []);
+        assert_eq!(stack.container_directories(), 0);
+    }
+}
+
+#[test]
+fn two_removals_of_one_container_remove_it_once() {
+    let stack = Stack::new("nothing");
+    let remove: &[&str] = &["container", "rm", "-f", "g"];
+    for _ in 0..5 {
+        stack.wharf(&["container", "run", "-d", "--name", "g", "-v", "/v", "busybox:local", "sleep", "1000"]).ok();
+        let all = together(&stack, &[remove; 4]);
+        let (ok, failed): (Vec<_>, Vec<_>) = all.iter().partition(|ran| ran.code == 0);
+        assert!(!ok.is_empty() && failed.iter().all(|ran| ran.stderr.contains("No such container")), "{all:?}");
+        assert_eq!(stack.wharf(&["container", "ls", "-aq"]).ok(), "");
+        assert_eq!(stack.container_directories(), 0);
+    }
+    stack.wharf(&["volume", "prune", "-af"]).ok();
+}

@@ -384,3 +384,93 @@ fn what_runs_in_the_foreground_goes_on_with_the_next_engine() {
     assert_eq!(String::from_utf8_lossy(&ended.stdout), "begun\ndone\n");
     assert_ne!(stack.wharf(&["container", "inspect", "app"]).code, 0, "it is removed");
 }
+
+/// The engine dies when the container's process is there and the journal does not know it yet.
+#[test]
+fn a_start_that_no_record_knows_is_found() {
+    let stack = Stack::new("nothing");
+    let keep: &[&str] = &["container", "run", "-d", "--name", "keep", "--stop-signal", "KILL", "busybox:local", "sleep", "1000"];
+    stack.wharf(keep).ok();
+    let create: &[&str] = &["container", "create", "--name", "app", "--stop-signal", "KILL", "busybox:local", "sleep", "1000"];
+    let id = stack.wharf(create).ok().trim().to_string();
+    let control = stack.run_root().join("containers").join(&id).join("control");
+    for round in 0..6 {
+        let engine = stack.engine_pid().expect("an engine");
+        // Of the run before.
+        let _ = std::fs::remove_file(&control);
+        let mut start =
+            stack.command(&["container", "start", "app"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("start");
+        // The monitor listens, and forks the container's process next.
+        while !control.exists() {
+            assert!(start.try_wait().expect("wait").is_none_or(|status| status.success()), "round {round}");
+        }
+        signal(engine, Signal::SIGKILL);
+        start.wait().expect("wait");
+        stack.wharf(&["container", "start", "app"]).ok();
+        assert_eq!(stack.wharf(&["container", "exec", "app", "echo", "runs"]).ok(), "runs\n", "round {round}");
+        let sleeping = stack.wharf(&["container", "exec", "app", "sh", "-c", "ps | grep -c '[s]leep 1000'"]).ok();
+        assert_eq!((status(&stack, "app").as_str(), sleeping.trim()), ("running", "1"), "round {round}");
+        stack.wharf(&["container", "stop", "app"]).ok();
+        eventually("its monitor leaves", 10, || monitor_of(&stack, &id).is_none());
+    }
+    stack.wharf(&["container", "rm", "-f", "keep", "app"]).ok();
+}
+
+/// A network that has changed is made anew under its containers; the engine dies at each line of that.
+#[test]
+fn a_network_that_is_made_anew_when_the_engine_dies() {
+    let stack = Stack::new("nothing");
+    let write = |label: usize| {
+        let (a, b) = (sleeping("networks: [n]"), sleeping(""));
+        stack.write(
+            "compose.yaml",
+            &format!("services: {{a: {{{a}}}, b: {{{b}}}}}\nnetworks: {{n: {{labels: {{v: '{label}'}}}}}}"),
+        );
+    };
+    write(0);
+    stack.wharf(&["up", "-d"]).ok();
+    let wanted: Vec<_> = ["a-1", "b-1"].map(|name| (format!("{}-{name}", stack.project), "running".to_string())).into();
+    let network = format!("{}_n", stack.project);
+    for line in 1.. {
+        write(line);
+        let killed = kill_at_line(&stack, &["up", "-d", "-t", "0"], line);
+        let up = stack.wharf(&["up", "-d", "-t", "0"]);
+        assert_eq!(up.code, 0, "killed at line {line}: {}", up.stderr);
+        assert_eq!(names_and_states(&stack), wanted, "killed at line {line}");
+        let label = stack.wharf(&["network", "inspect", "-f", "{{.Labels.v}}", &network]).ok();
+        assert_eq!(label.trim(), line.to_string());
+        assert!(stack.sh("a", "ip addr show dev eth0").contains("inet "), "killed at line {line}");
+        if !killed {
+            assert!(line > 5, "only {line} lines");
+            break;
+        }
+    }
+}
+
+/// A monitor is asked what it does not know, by an engine of a later version: it goes on, with its container.
+#[test]
+fn a_monitor_does_not_mind_words_of_a_later_version() {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    use std::io::{Read, Write};
+    use std::os::fd::AsRawFd;
+    let stack = Stack::new("nothing");
+    let run: &[&str] = &["container", "run", "-d", "--name", "app", "--stop-signal", "KILL", "busybox:local", "sleep", "1000"];
+    let id = stack.wharf(run).ok().trim().to_string();
+    let pid = stack.pid("app");
+    stack.wharf(&["engine", "stop"]).ok();
+    let directory = std::fs::File::open(stack.run_root().join("containers").join(&id)).expect("run directory");
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).expect("socket");
+    let address = format!("/proc/self/fd/{}/control", directory.as_raw_fd());
+    connect(fd.as_raw_fd(), &UnixAddr::new(address.as_str()).expect("address")).expect("monitor");
+    let mut engine = std::fs::File::from(fd);
+    for word in [r#"{"of_later":{"x":1}}"#, r#"{"exec":{"id":"no number"}}"#, r#""status""#] {
+        engine.write_all(word.as_bytes()).expect("send");
+    }
+    let mut answer = [0; 4096];
+    let length = engine.read(&mut answer).expect("an answer");
+    let said = String::from_utf8_lossy(&answer[..length]).into_owned();
+    assert!(said.contains("status") && said.contains(&pid.to_string()), "{said}");
+    drop(engine);
+    assert_eq!((status(&stack, "app").as_str(), stack.pid("app")), ("running", pid));
+    stack.wharf(&["container", "rm", "-f", "app"]).ok();
+}

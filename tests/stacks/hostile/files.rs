@@ -385,3 +385,91 @@ fn what_is_fetched_is_not_held_in_memory() {
         stack.wharf(&["image", "build", "."]).fails(1, &["cannot be a file's name"]);
     }
 }
+
+/// Names of files, by the thousand and as long as a path may be: of a context, of a layer, of what a container has changed.
+#[test]
+fn names_of_files_are_not_held_in_memory() {
+    const FILES: usize = 8_000;
+    let stack = Stack::new("nothing");
+    let engine = stack.engine_pid().expect("an engine");
+    let mut deep = stack.path("context/d");
+    (0..14).for_each(|_| deep.push("n".repeat(250)));
+    std::fs::create_dir_all(&deep).expect("directories");
+    (0..FILES).for_each(|n| drop(std::fs::File::create(deep.join(n.to_string())).expect("file")));
+    stack.write("context/Dockerfile", "FROM busybox:local\nCOPY d /d\nRUN --mount=type=bind,source=d,target=/m true\n");
+    stack.wharf(&["image", "build", "-t", "many:local", "context"]).ok();
+    unharmed(&stack, engine);
+    stack.write("compose.yaml", "services: {app: {image: 'many:local', command: cp -al /d /e}}");
+    stack.wharf(&["up"]).ok();
+    let name = format!("{}-app-1", stack.project);
+    stack.wharf(&["container", "diff", &name]).fails(1, &["has changed more than", "longer than 16 MiB", "container export"]);
+    unharmed(&stack, engine);
+    stack.wharf(&["container", "export", "-o", "/dev/null", &name]).ok();
+    stack.wharf(&["container", "commit", &name, "committed:local"]).ok();
+    unharmed(&stack, engine);
+    println!("names of files: VmHWM {} KiB", peak(&stack));
+}
+
+/// What images and archives say is shown on a terminal, not obeyed by it.
+#[test]
+fn a_message_does_nothing_to_the_terminal() {
+    let stack = Stack::new("nothing");
+    let evil = "x\u{1b}[2J\u{7}\u{9b}31m\u{202e}\nLoaded image: forged";
+    let mut archives = Vec::new();
+    for (config, layer) in [(evil, "l.tar"), ("c.json", evil)] {
+        let manifest = serde_json::json!([{"Config": config, "RepoTags": ["a:b"], "Layers": [layer]}]).to_string();
+        let config = serde_json::json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [
+            format!("sha256:{}", "0".repeat(64))]}})
+        .to_string();
+        archives.push(context(&[("manifest.json", &manifest), ("c.json", &config)], &[]));
+    }
+    for archive in archives {
+        let ran = with_input(&stack, &["image", "load"], &archive);
+        let said = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(ran.code == 1 && said.contains("forged"), "{said}");
+        assert!(!said.contains(|c: char| c.is_control() && c != '\n' || c == '\u{202e}'), "{said:?}");
+        assert!(!said.lines().any(|line| line.starts_with("Loaded")), "{said}");
+    }
+    for option in ["--user", "--entrypoint"] {
+        let ran = stack.wharf(&["container", "run", "--rm", option, evil, "busybox:local"]);
+        assert!(ran.code > 100 && ran.stderr.contains("\\u{1b}[2J"), "{ran:?}");
+        assert!(!ran.stderr.contains(|c: char| c.is_control() && c != '\n' || c == '\u{202e}'), "{ran:?}");
+        assert!(!ran.stderr.lines().any(|line| line.starts_with("Loaded")), "{ran:?}");
+    }
+}
+
+/// A label of megabytes would be in the record of each container and in each list.
+#[test]
+fn what_containers_inherit_of_an_image_is_bounded() {
+    let stack = Stack::new("nothing");
+    let label = |bytes: usize| {
+        stack.write("Dockerfile", &format!("FROM busybox:local\nLABEL large={}\n", "x".repeat(bytes)));
+        stack.wharf(&["image", "build", "-t", "labels:local", "."]).ok();
+        stack.wharf(&["container", "run", "--rm", "labels:local", "true"])
+    };
+    label(200 << 10).ok();
+    label(300 << 10).fails(1, &["labels and variables of the image", "262144", "LABEL name="]);
+}
+
+/// An image is made of a container that swaps directories for symlinks meanwhile, and is not paused: nothing of the host is in it.
+#[test]
+fn a_commit_follows_no_renamed_path() {
+    let stack = Stack::new("nothing");
+    let outside = stack.path("outside");
+    std::fs::create_dir_all(outside.join("deep")).expect("directory");
+    std::fs::write(outside.join("deep/file"), "of the host").expect("write");
+    let path = outside.display();
+    let swap = format!(
+        "mkdir -p /d/real/deep; echo own > /d/real/deep/file; ln -s {path} /d/link; for n in $(seq 200); do echo $n > /d/real/deep/$n; done; \
+         while :; do mv /d/real /d/x; mv /d/link /d/real; mv /d/real /d/link; mv /d/x /d/real; done"
+    );
+    stack.wharf(&["container", "run", "-d", "--name", "app", "--stop-signal", "KILL", "busybox:local", "sh", "-c", &swap]).ok();
+    eventually("it has begun", 10, || stack.wharf(&["container", "exec", "app", "test", "-e", "/d/real/deep/200"]).code == 0);
+    for round in 0..6 {
+        let (code, answer) = stack.api("POST", &format!("/commit?container=app&pause=0&repo=c{round}"), None);
+        assert_eq!(code, 201, "{answer}");
+        let found = stack.wharf(&["container", "run", "--rm", &format!("c{round}"), "sh", "-c", "grep -rh host /d; true"]).ok();
+        assert_eq!(found, "", "round {round}");
+    }
+    stack.wharf(&["container", "rm", "-f", "app"]).ok();
+}

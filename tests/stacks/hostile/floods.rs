@@ -425,3 +425,46 @@ fn thousands_of_ports_hold_up_nobody() {
     stack.wharf(&["down"]).ok();
     assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
 }
+
+/// Clients that ask for archives and do not read them: each has a thread, and there is a last one.
+#[test]
+fn clients_that_do_not_read_archives_keep_nobody_waiting() {
+    let stack = Stack::new("nothing");
+    up_with_few_descriptors(&stack, &format!("services: {{app: {{{APP}}}}}"));
+    stack.sh("app", "head -c 30000000 /dev/zero > /root/large");
+    let id = stack.id("app");
+    let paths =
+        [format!("containers/{id}/export"), format!("containers/{id}/archive?path=/root"), "images/busybox:local/get".into()];
+    let slow: Vec<_> = (0..180).map(|n| ask(&stack, &format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", paths[n % 3]))).collect();
+    let refused = slow.iter().filter(|stream| status(stream) == "503").count();
+    assert_eq!(refused, 180 - 64);
+    answers(&stack, "slow readers of archives");
+    stack.wharf(&["cp", "app:/etc/passwd", "."]).fails(1, &["64 archives are being read or written", "try again"]);
+    drop(slow);
+    eventually("archives are read again", 10, || stack.wharf(&["cp", "app:/etc/passwd", "."]).code == 0);
+}
+
+/// Large bodies of JSON, many at once.
+#[test]
+fn large_requests_at_once_are_bounded() {
+    let stack = Stack::new("nothing");
+    up_with_few_descriptors(&stack, &format!("services: {{app: {{{APP}}}}}"));
+    let labels: Vec<String> = (0..40_000).map(|n| format!("\"label-{n}\": \"{}\"", n % 10)).collect();
+    let body = format!("{{\"Image\": \"busybox:local\", \"Name\": 1, \"Labels\": {{{}}}}}", labels.join(","));
+    let bytes = body.len();
+    assert!(bytes < 1 << 20, "{bytes}");
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..60)
+            .map(|_| {
+                scope.spawn(|| {
+                    let request = format!("POST /volumes/create HTTP/1.1\r\nHost: x\r\nContent-Length: {bytes}\r\n\r\n{body}");
+                    let stream = ask(&stack, &request);
+                    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("timeout");
+                    status(&stream)
+                })
+            })
+            .collect();
+        all.into_iter().for_each(|one| assert_eq!(one.join().expect("client"), "400"));
+    });
+    answers(&stack, "large requests at once");
+}
