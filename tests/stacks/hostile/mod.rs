@@ -59,7 +59,7 @@ fn who_enters_a_container_brings_nothing_that_it_could_take() {
         stack.wharf(&["exec", "-T", "app", "true"]).ok();
     }
     let said = watching.wait_with_output().expect("output");
-    assert_eq!(String::from_utf8_lossy(&said.stdout), "directories 0 capabilities 0 of many\n");
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "directories 0 capabilities 0 of some\n");
 }
 
 /// CVE-2024-21626: a working directory by a descriptor that leads to the host.
