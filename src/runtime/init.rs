@@ -291,8 +291,7 @@ impl Program {
         sys::become_user(*uid, *gid, groups).doing(format_args!("becoming the user {uid}:{gid}"))?;
         // As Docker has it: a user other than root begins without capabilities, but may gain those of the bounding set.
         let held = if *uid == 0 { keep.0 } else { 0 };
-        sys::set_capabilities(CapabilitySets { effective: held, permitted: held, inheritable: 0 })
-            .doing("setting capabilities")
+        sys::set_capabilities(CapabilitySets { effective: held, permitted: held, inheritable: 0 }).doing("setting capabilities")
     }
 
     /// Sets the limit of processes, which [`set_rlimits`] has left open.
