@@ -204,7 +204,9 @@ impl Following {
     fn ending(&self) -> (bool, Option<Timestamp>, Exited) {
         self.container.with_record(|record| {
             let state = &record.state;
-            let alive = state.status().is_alive();
+            // `restart` ends a container, and starts it at once.
+            let restarts = record.restart_begun && self.options.form == Form::Notices;
+            let alive = state.status().is_alive() || restarts;
             (alive, state.finished_at, Exited { code: state.exit_code, restarting: alive })
         })
     }

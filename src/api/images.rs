@@ -284,6 +284,14 @@ pub async fn distribution(engine: &Engine, name: &str) -> Reply {
     reply::json(200, &json!({"Descriptor": {"digest": digest, "mediaType": kind, "size": size}, "Platforms": []}))
 }
 
+/// The next step of a pull or a push; `None` at its end, or when the client has left, which ends it as with Docker.
+async fn next_while_heard<T>(steps: &mut mpsc::UnboundedReceiver<T>, client: &mpsc::Sender<Bytes>) -> Option<T> {
+    tokio::select! {
+        step = steps.recv() => step,
+        () = client.closed() => None,
+    }
+}
+
 /// Docker's progress: a JSON object a line; a failure is one of them, since the status has been sent by then.
 fn pull(engine: &Arc<Engine>, image: &str, query: &Query) -> Reply {
     let image = match query.get("tag").filter(|t| !t.is_empty()) {
@@ -303,11 +311,14 @@ fn pull(engine: &Arc<Engine>, image: &str, query: &Query) -> Reply {
         let _ = sender.send(line(from)).await;
         let puller = engine.clone();
         let pulling = tokio::spawn(async move { puller.images.pull(&image, progress).await });
-        while let Some(step) = steps.recv().await {
+        while let Some(step) = next_while_heard(&mut steps, &sender).await {
             if let Progress::Layer { id, status, current, total, .. } = step {
                 let value = json!({"id": id, "status": status, "progressDetail": {"current": current, "total": total}});
                 let _ = sender.send(line(value)).await;
             }
+        }
+        if sender.is_closed() {
+            return pulling.abort();
         }
         let failed = |error: String| vec![json!({"error": error, "errorDetail": {"message": error}})];
         let last = match pulling.await {
@@ -341,9 +352,13 @@ fn push(engine: &Arc<Engine>, name: &str, query: &Query) -> Reply {
         let pushing =
             tokio::spawn(async move { engine.images.registry.push(&engine.images.store, &reference, &image, report).await });
         let line = |value: Value| Bytes::from(format!("{value}\n"));
-        while let Some(crate::image::Progress::Layer { id, status, current, total }) = steps.recv().await {
+        while let Some(step) = next_while_heard(&mut steps, &sender).await {
+            let crate::image::Progress::Layer { id, status, current, total } = step;
             let value = json!({"id": id, "status": status, "progressDetail": {"current": current, "total": total}});
             let _ = sender.send(line(value)).await;
+        }
+        if sender.is_closed() {
+            return pushing.abort();
         }
         let failed = |error: String| json!({"error": error, "errorDetail": {"message": error}});
         let last = match pushing.await {

@@ -1,6 +1,6 @@
 //! `/projects`: `up` and `down` as one request each, whose answer is the progress, a JSON object a line.
 
-use super::reply::{self, Reply};
+use super::reply::{self, Query, Reply};
 use crate::engine::projects::ProgressSender;
 use crate::engine::{Engine, EngineError};
 use crate::labels::LABEL_PROJECT;
@@ -14,29 +14,32 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], request: Request<Incoming>) -> Reply {
+/// A command has a number of its client's choice, by which it can be cancelled.
+pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: &Query, request: Request<Incoming>) -> Reply {
+    let number = query.get("command");
     match (method.as_str(), rest) {
         ("GET", []) => list(engine),
         ("POST", [_, "up"]) => {
             let body: UpRequest = reply::project_body(request).await?;
-            let engine = engine.clone();
-            run(async move |progress| engine.up(body, progress).await)
+            run(engine, number, async move |engine, progress| engine.up(body, progress).await)
         }
         ("POST", [_, "run"]) => {
             let body: RunRequest = reply::project_body(request).await?;
-            let engine = engine.clone();
-            run(async move |progress| engine.run(body, progress).await)
+            run(engine, number, async move |engine, progress| engine.run(body, progress).await)
         }
         ("POST", [name, "down"]) => {
             let options: DownOptions = reply::project_body(request).await?;
-            let (engine, name) = (engine.clone(), (*name).to_string());
-            run(async move |progress| engine.down(&name, options, progress).await)
+            let name = (*name).to_string();
+            run(engine, number, async move |engine, progress| engine.down(&name, options, progress).await)
+        }
+        ("POST", [_, "cancel"]) => {
+            reply::json(200, &json!({"Cancelled": number.is_some_and(|number| engine.commands().cancel(number))}))
         }
         ("POST", [name, command]) if Lifecycle::parse(command).is_some() => {
             let Some(command) = Lifecycle::parse(command) else { return super::server::not_found(method, request.uri().path()) };
             let options: LifecycleOptions = reply::project_body(request).await?;
-            let (engine, name) = (engine.clone(), (*name).to_string());
-            run(async move |progress| engine.lifecycle(&name, command, options, progress).await)
+            let name = (*name).to_string();
+            run(engine, number, async move |engine, progress| engine.lifecycle(&name, command, options, progress).await)
         }
         _ => super::server::not_found(method, request.uri().path()),
     }
@@ -60,19 +63,29 @@ fn list(engine: &Engine) -> Reply {
 }
 
 /// Runs an operation. Each of its steps is done to its end, whether the client listens to it or not; those that have not begun
-/// when the client leaves do not begin.
-fn run<F>(operation: impl FnOnce(ProgressSender) -> F + Send + 'static) -> Reply
+/// when the client leaves, or cancels it, do not begin.
+fn run<F>(
+    engine: &Arc<Engine>,
+    number: Option<&str>,
+    operation: impl FnOnce(Arc<Engine>, ProgressSender) -> F + Send + 'static,
+) -> Reply
 where
     F: Future<Output = Result<(), EngineError>> + Send + 'static,
 {
     let (sender, mut steps) = mpsc::unbounded_channel();
     let (lines, receiver) = mpsc::channel::<Bytes>(256);
     let last = sender.clone();
+    let (engine, number) = (engine.clone(), number.map(str::to_string));
+    let progress = match &number {
+        Some(number) => ProgressSender::new(sender, engine.commands().begin(number)),
+        None => sender.into(),
+    };
     tokio::spawn(async move {
-        let result = operation(sender).await;
+        let result = operation(engine.clone(), progress).await;
+        number.iter().for_each(|number| engine.commands().end(number));
         if let Err(error) = &result {
             // Failures of steps have been told one by one.
-            if !matches!(error, EngineError::Several(_)) {
+            if !matches!(error, EngineError::Several(_) | EngineError::Cancelled) {
                 let _ = last.send(Progress::Error { object: String::new(), message: error.to_string() });
             }
         }

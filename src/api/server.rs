@@ -189,7 +189,7 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Respo
         ["distribution", name @ .., "json"] if get => images::distribution(&engine, &name.join("/")).await,
         ["networks", rest @ ..] => networks::networks(&engine, &method, rest, &query, request).await,
         ["volumes", rest @ ..] => volumes::route(&engine, &method, rest, &query, request).await,
-        ["projects", rest @ ..] => projects::route(&engine, &method, rest, request).await,
+        ["projects", rest @ ..] => projects::route(&engine, &method, rest, &query, request).await,
         ["engine", "stop"] if post => {
             let containers = query.flag("containers");
             // Once begun it is done to its end, whether or not the client waits: nothing is restarted any more.

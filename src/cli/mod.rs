@@ -10,10 +10,12 @@ mod arguments;
 mod connect;
 mod objects;
 mod project;
+mod signals;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use objects::{container, engine, images, login, network, system};
 use project::{attach, build, config, cp, down, events, exec, export, graph, lifecycle, logs, ps, push, run, up, usage, watch};
+use signals::or_cancelled;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -243,7 +245,12 @@ pub fn main() -> ExitCode {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     finish(match runtime {
-        Ok(runtime) => runtime.block_on(run(cli)),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(run(cli));
+            // A question that nobody has answered is not waited for.
+            runtime.shutdown_background();
+            outcome
+        }
         Err(error) => Err(Failure::Message(format!("starting: {error}"))),
     })
 }
@@ -316,16 +323,16 @@ async fn run(cli: Cli) -> Outcome {
         Command::Restart(command) => lifecycle::restart(global, command).await,
         Command::Kill(command) => lifecycle::kill(global, command).await,
         Command::Rm(command) => lifecycle::rm(global, command).await,
-        Command::Pull(command) => images::pull(global, command).await,
+        Command::Pull(command) => or_cancelled(images::pull(global, command)).await,
         Command::Images(command) => images::list(global, command).await,
         Command::Config(command) => config::run(global, command).await,
-        Command::Build(command) => build::run(global, command).await,
-        Command::Push(command) => push::run(global, command).await,
+        Command::Build(command) => or_cancelled(build::run(global, command)).await,
+        Command::Push(command) => or_cancelled(push::run(global, command)).await,
         Command::Login(command) => login::login(global, command).await,
         Command::Logout(command) => login::logout(global, command).await,
         Command::Graph(command) => graph::run(global, command).await,
         Command::Ls(command) => ps::ls(global, command).await,
-        Command::Image(command) => images::image(global, command).await,
+        Command::Image(command) => or_cancelled(images::image(global, command)).await,
         Command::Run(command) => run::run(global, *command).await,
         Command::Attach(command) => attach::run(global, command).await,
         Command::Cp(command) => cp::run(global, command).await,

@@ -43,6 +43,9 @@ pub enum EngineError {
     Journal(#[from] crate::engine::state::journal::JournalError),
     #[error("{doing}: {source}")]
     Io { doing: String, source: std::io::Error },
+    /// Its user has cancelled the command, or has left: what had not begun did not begin.
+    #[error("canceled")]
+    Cancelled,
     /// The container's process could not be started; the code is the one that Docker gives.
     #[error("the container {name} cannot be started: {message}")]
     Start { name: String, message: String, code: i32 },

@@ -12,6 +12,7 @@ mod filters;
 mod forms;
 mod hostile;
 mod images;
+mod interrupts;
 mod lifecycle;
 mod networks;
 mod scenarios;

@@ -165,20 +165,26 @@ pub fn pairs(list: &[String]) -> StringMap {
 }
 
 /// Asks whether to go on.
-pub fn confirmed(question: &str, force: bool) -> Result<bool, Failure> {
+pub async fn confirmed(question: &str, force: bool) -> Result<bool, Failure> {
     if force {
         return Ok(true);
     }
-    answered_yes(&format!("{question}\nAre you sure you want to continue? [y/N] "))
+    answered_yes(&format!("{question}\nAre you sure you want to continue? [y/N] ")).await
 }
 
 /// Asks with a prompt; anything but `y` means no.
-pub fn answered_yes(prompt: &str) -> Result<bool, Failure> {
+pub async fn answered_yes(prompt: &str) -> Result<bool, Failure> {
     eprint!("{prompt}");
     let _ = std::io::stderr().flush();
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).map_err(|e| Failure::Message(e.to_string()))?;
-    Ok(answer.trim().eq_ignore_ascii_case("y"))
+    let read = async {
+        let line = tokio::task::spawn_blocking(|| {
+            let mut answer = String::new();
+            std::io::stdin().read_line(&mut answer).map(|_| answer)
+        });
+        let line = line.await.map_err(std::io::Error::from).and_then(|line| line);
+        line.map_err(|e| Failure::Message(format!("reading the answer: {e}")))
+    };
+    Ok(crate::cli::signals::or_cancelled(read).await?.trim().eq_ignore_ascii_case("y"))
 }
 
 /// Prints the answers to several questions as one list.
@@ -264,7 +270,7 @@ pub async fn network(global: &Global, command: Network) -> Outcome {
         }
         Network::Rm { names } => delete_each(&client, &names, of).await?,
         Network::Prune { force, filter } => {
-            if confirmed("This removes all networks that no container is on.", force)? {
+            if confirmed("This removes all networks that no container is on.", force).await? {
                 let pruned: Value = client.post(&format!("/networks/prune?filters={}", filters(&filter)), &Value::Null).await?;
                 pruned["NetworksDeleted"].as_array().into_iter().flatten().for_each(|name| println!("{}", text(name)));
             }
@@ -287,7 +293,7 @@ pub async fn volume(global: &Global, command: Volume) -> Outcome {
         Volume::Rm { names, .. } => delete_each(&client, &names, of).await?,
         Volume::Prune { all, force, mut filter } => {
             let which = if all { "all" } else { "all anonymous" };
-            if confirmed(&format!("This removes {which} volumes that no container uses, with their data."), force)? {
+            if confirmed(&format!("This removes {which} volumes that no container uses, with their data."), force).await? {
                 filter.extend(all.then(|| ("all".to_string(), "true".to_string())));
                 let pruned: Value = client.post(&format!("/volumes/prune?filters={}", filters(&filter)), &Value::Null).await?;
                 pruned["VolumesDeleted"].as_array().into_iter().flatten().for_each(|name| println!("{}", text(name)));

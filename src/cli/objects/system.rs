@@ -52,7 +52,7 @@ pub async fn system(global: &Global, command: System) -> Outcome {
                 "This removes containers that do not run, networks without containers, {what}{}.",
                 if volumes { ", and anonymous volumes that no container uses, with their data" } else { "" }
             );
-            if !super::network::confirmed(&question, force)? {
+            if !super::network::confirmed(&question, force).await? {
                 return Ok(());
             }
             let filters = if all { "?filters=%7B%22dangling%22%3A%5B%22false%22%5D%7D" } else { "" };

@@ -136,7 +136,8 @@ impl Steps {
         }
     }
 
-    fn line(&self, text: &str) {
+    /// Shows a line above what is drawn in place.
+    pub fn line(&self, text: &str) {
         let text = &*printable::lines(text);
         match &self.bars {
             Some(bars) => drop(bars.println(text)),

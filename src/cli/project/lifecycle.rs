@@ -172,7 +172,7 @@ pub async fn rm(global: &Global, command: Rm) -> Outcome {
     let going = format!("Going to remove {}", names.join(", "));
     if command.force || global.dry_run {
         println!("{going}");
-    } else if !crate::cli::objects::network::answered_yes(&format!("{going}\nAre you sure? [yN] "))? {
+    } else if !crate::cli::objects::network::answered_yes(&format!("{going}\nAre you sure? [yN] ")).await? {
         return Ok(());
     }
     let options = LifecycleOptions {

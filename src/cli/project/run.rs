@@ -2,6 +2,7 @@
 
 use super::{attach, ps, up};
 use crate::cli::output::terminal;
+use crate::cli::signals::or_cancelled;
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::compose::model::Service;
 use crate::compose::{Loaded, dotenv, short, words};
@@ -104,8 +105,8 @@ pub async fn run(global: &Global, mut command: Run) -> Outcome {
         starting = up::with_dependencies(&loaded, starting);
     }
     let build = if command.build { std::slice::from_ref(&command.service) } else { &[] };
-    up::build_what_is_missing(&client, &loaded, &starting, command.pull.as_deref(), build, command.quiet_build || command.quiet)
-        .await?;
+    let quiet = command.quiet_build || command.quiet;
+    or_cancelled(up::build_what_is_missing(&client, &loaded, &starting, command.pull.as_deref(), build, quiet)).await?;
     let how = up::UpOutput {
         no_deps: command.no_deps,
         remove_orphans: command.remove_orphans,
@@ -140,17 +141,13 @@ pub async fn run(global: &Global, mut command: Run) -> Outcome {
         auto_remove: command.rm && command.detach,
         client_removes: command.rm && !command.detach,
     };
-    let mut lines = client.post_lines(&up::path(&loaded, "run"), &request).await?;
-    let mut steps = crate::cli::output::Steps::new(command.quiet);
     let mut id = None;
-    while let Some(progress) = lines.next::<Progress>().await? {
-        if let Progress::Created(created) = &progress {
+    let each = |progress: &Progress| {
+        if let Progress::Created(created) = progress {
             id = Some(created.clone());
         }
-        if steps.show(&progress) == Some(false) {
-            return Err(Failure::Code(1));
-        }
-    }
+    };
+    up::follow_with(&client, &up::path(&loaded, "run"), &request, up::OnSignal::Cancel, command.quiet, each).await?;
     let id = id.ok_or_else(|| Failure::Message("the engine left before the container was made; run the command again".into()))?;
     attach::start_and_stay(
         &client,

@@ -6,6 +6,7 @@ use super::{logs, ps};
 use crate::api::client::Client;
 use crate::api::reply::escape;
 use crate::cli::output::Steps;
+use crate::cli::signals::{Signal, or_cancelled, signalled};
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::compose::Loaded;
 use crate::plan::{ChangedVolumes, Outline, UpOptions};
@@ -163,57 +164,107 @@ pub async fn plan(global: &Global, command: PlanCommand) -> Outcome {
     let loaded = project::load(global, &command.services)?;
     let client = connect::engine(global).await?;
     let request = UpRequest { plan_only: true, ..request(global, &loaded, command.services, command.how, false)? };
-    let mut lines = client.post_lines(&path(&loaded, "up"), &request).await?;
-    let mut steps = Steps::new(true);
     let mut any = false;
-    while let Some(progress) = lines.next::<Progress>().await? {
-        any |= matches!(progress, Progress::Plan(_));
-        if let Some(ok) = steps.show(&progress) {
-            if ok && !any {
-                println!("nothing to do: everything is as the project wants it");
-            }
-            return if ok { Ok(()) } else { Err(Failure::Code(1)) };
-        }
+    let each = |progress: &Progress| any |= matches!(progress, Progress::Plan(_));
+    follow_with(&client, &path(&loaded, "up"), &request, OnSignal::Cancel, true, each).await?;
+    if !any {
+        println!("nothing to do: everything is as the project wants it");
     }
-    Err(Failure::Message("the engine left before the plan was told".into()))
+    Ok(())
 }
 
 pub fn path(loaded: &Loaded, action: &str) -> String {
     format!("/projects/{}/{action}", escape(&loaded.project.name))
 }
 
+/// What a signal does to a command that is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnSignal {
+    /// What has not begun does not begin, and the command leaves when the rest has ended; a second one leaves at once.
+    Cancel,
+    /// The caller sees to it.
+    Leave,
+}
+
 /// Sends a request whose answer is progress, and shows it.
 ///
 /// # Errors
-/// When a step has failed, with exit code 1.
+/// When a step has failed, with exit code 1, or the command was cancelled.
 pub async fn follow(client: &Client, path: &str, body: &impl serde::Serialize, quiet: bool) -> Outcome {
-    progress(client, path, body, quiet).await.map(drop)
+    follow_with(client, path, body, OnSignal::Cancel, quiet, |_| ()).await
 }
 
-/// As [`follow`]; gives the volumes that the engine asks about before it does anything.
-async fn progress(client: &Client, path: &str, body: &impl serde::Serialize, quiet: bool) -> Result<Vec<String>, Failure> {
-    let mut lines = client.post_lines(path, body).await?;
+/// As [`follow`], with a look at each event.
+///
+/// # Errors
+/// As [`follow`].
+pub async fn follow_with(
+    client: &Client,
+    path: &str,
+    body: &impl serde::Serialize,
+    on_signal: OnSignal,
+    quiet: bool,
+    mut each: impl FnMut(&Progress),
+) -> Outcome {
+    let number = crate::random::hex::<8>().map_err(|e| Failure::Message(format!("choosing a number: {e}")))?;
+    let mut lines = client.post_lines(&format!("{path}?command={number}"), body).await?;
     let mut steps = Steps::new(quiet);
-    while let Some(progress) = lines.next::<Progress>().await? {
-        if let Progress::ChangedVolumes(names) = progress {
-            return Ok(names);
-        }
-        if let Some(ok) = steps.show(&progress) {
-            return if ok { Ok(Vec::new()) } else { Err(Failure::Code(1)) };
+    let mut cancelled: Option<Signal> = None;
+    let signal = async || match on_signal {
+        OnSignal::Cancel => signalled().await,
+        OnSignal::Leave => std::future::pending().await,
+    };
+    let mut signals = std::pin::pin!(signal());
+    loop {
+        let progress = tokio::select! {
+            line = lines.next::<Progress>() => line?,
+            signal_now = &mut signals => {
+                if cancelled.is_some() {
+                    return Err(signal_now.failure());
+                }
+                cancelled = Some(signal_now);
+                signals.set(signal());
+                steps.line("Canceling: what has begun is ended, nothing else begins (press Ctrl+C again to leave at once)");
+                let (parent, _) = path.rsplit_once('/').unwrap_or((path, ""));
+                client.post_nothing(&format!("{parent}/cancel?command={number}")).await?;
+                continue;
+            }
+        };
+        let Some(progress) = progress else {
+            return Err(Failure::Message("the engine left before it was done; run the command again".into()));
+        };
+        each(&progress);
+        let done = steps.show(&progress);
+        let asks = matches!(progress, Progress::ChangedVolumes(_));
+        match (done, cancelled) {
+            (Some(true), None) => return Ok(()),
+            (Some(false), None) => return Err(Failure::Code(1)),
+            // Everything had begun.
+            (Some(_), Some(signal)) => {
+                eprintln!("canceled");
+                return Err(signal.failure());
+            }
+            (None, _) if asks => return Ok(()),
+            (None, _) => {}
         }
     }
-    Err(Failure::Message("the engine left before it was done; run the command again".into()))
 }
 
 /// As [`follow`], of an `up`; it asks before a volume whose definition has changed loses its data.
 ///
 /// # Errors
 /// As [`follow`].
-async fn bring_up(client: &Client, path: &str, mut request: UpRequest) -> Outcome {
+async fn bring_up(client: &Client, path: &str, mut request: UpRequest, on_signal: OnSignal) -> Outcome {
     if request.options.changed_volumes == ChangedVolumes::Keep && std::io::stdin().is_terminal() {
         request.options.changed_volumes = ChangedVolumes::Ask;
     }
-    let changed = progress(client, path, &request, false).await?;
+    let mut changed = Vec::new();
+    let each = |progress: &Progress| {
+        if let Progress::ChangedVolumes(names) = progress {
+            changed.clone_from(names);
+        }
+    };
+    follow_with(client, path, &request, on_signal, false, each).await?;
     if changed.is_empty() {
         return Ok(());
     }
@@ -222,12 +273,12 @@ async fn bring_up(client: &Client, path: &str, mut request: UpRequest) -> Outcom
         let question = format!(
             "Volume \"{name}\" exists but doesn't match configuration in compose file. Recreate (data will be lost)? [yN] "
         );
-        if crate::cli::objects::network::answered_yes(&question)? {
+        if crate::cli::objects::network::answered_yes(&question).await? {
             agreed.push(name);
         }
     }
     request.options.changed_volumes = ChangedVolumes::Recreate(agreed);
-    follow(client, path, &request, false).await
+    follow_with(client, path, &request, on_signal, false, |_| ()).await
 }
 
 /// Whether a variable of the environment says yes.
@@ -332,7 +383,8 @@ pub async fn run(global: &Global, mut command: Up) -> Outcome {
     if !command.no_build {
         let starting = starting(&loaded, &command.services, command.how.no_deps);
         let build = if command.build { &starting[..] } else { &[] };
-        build_what_is_missing(&client, &loaded, &starting, command.how.pull.as_deref(), build, command.how.quiet_build).await?;
+        let pull = command.how.pull.as_deref();
+        or_cancelled(build_what_is_missing(&client, &loaded, &starting, pull, build, command.how.quiet_build)).await?;
     }
     let detach = command.detach || command.wait || command.how.no_start;
     let named = command.services.clone();
@@ -347,7 +399,7 @@ pub async fn run(global: &Global, mut command: Up) -> Outcome {
     let mut request = request(global, &loaded, command.services.clone(), how, command.wait)?;
     let up_path = path(&loaded, "up");
     let Some(services) = shown.filter(|_| !detach) else {
-        let up = bring_up(&client, &up_path, request);
+        let up = bring_up(&client, &up_path, request, OnSignal::Cancel);
         return match command.wait_timeout.filter(|_| command.wait) {
             Some(seconds) => tokio::time::timeout(std::time::Duration::from_secs(seconds), up)
                 .await
@@ -358,7 +410,7 @@ pub async fn run(global: &Global, mut command: Up) -> Outcome {
     let reader = logs::reader()?;
     let names = container_names(&loaded, &services, &request.options);
     request.follower = Some(Follower { reader, services: services.clone() });
-    let up = bring_up(&client, &up_path, request);
+    let up = bring_up(&client, &up_path, request, OnSignal::Leave);
     let shown = Shown { services, reader, names };
     attached(global, &client, &loaded, &command, Foreground { shown, own, timeout }, up).await
 }

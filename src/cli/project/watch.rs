@@ -300,7 +300,8 @@ impl Session<'_> {
             super::build::build_services(self.client, self.loaded, &names, &flags).await?;
             let how = up::UpOutput { no_deps: true, ..up::UpOutput::default() };
             let request = up::request(self.global, self.loaded, names.to_vec(), how, false)?;
-            up::follow(self.client, &up::path(self.loaded, "up"), &request, true).await?;
+            let path = up::path(self.loaded, "up");
+            up::follow_with(self.client, &path, &request, up::OnSignal::Leave, true, |_| ()).await?;
             if self.prune {
                 self.client.post::<Value>("/images/prune", &Value::Null).await?;
             }

@@ -5,7 +5,6 @@ pub(super) mod build;
 use super::containers::registry::Containers;
 use super::error::EngineError;
 use super::events::Events;
-use super::projects::ProgressSender;
 use super::record::ContainerRecord;
 use super::state::StateStore;
 use crate::image::keyed_mutex::KeyedMutex;
@@ -17,6 +16,7 @@ use build::Builds;
 use indexmap::IndexMap;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use tokio::sync::mpsc::UnboundedSender;
 
 /// The store of images, and the way to registries.
 pub struct Images {
@@ -59,7 +59,7 @@ impl Images {
     ///
     /// # Errors
     /// The registry's or the disk's.
-    pub async fn pull(&self, image: &str, progress: ProgressSender) -> Result<(), EngineError> {
+    pub async fn pull(&self, image: &str, progress: UnboundedSender<Progress>) -> Result<(), EngineError> {
         let name: ImageRef = image.parse().map_err(ImageError::from)?;
         let _guard = self.pulls.take(&name.to_string()).await;
         let shown = image.to_string();

@@ -58,7 +58,7 @@ pub(super) async fn await_condition(context: &Context, awaited: &Awaited<'_>) ->
             Ok(status) => context.step(&object, status, true),
             Err(why) if !awaited.required => {
                 let text = format!("optional dependency \"{}\" failed to start: {why}", awaited.service);
-                let _ = context.progress.send(Progress::Warning(text));
+                context.progress.send(Progress::Warning(text));
                 context.step(&object, "Skipped", true);
                 return Ok(());
             }

@@ -28,7 +28,7 @@ struct Execution<'a> {
 }
 
 /// Runs every step as soon as those before it are done. A step that fails takes those that need it along; the others go on.
-/// When the client has left, what has not begun does not begin.
+/// When the command is cancelled, or its client has left, what has not begun does not begin.
 pub(super) async fn execute(context: Arc<Context>, plan: Plan) -> Result<(), EngineError> {
     let graph = &plan.graph;
     let count = |node| graph.neighbors_directed(node, Direction::Incoming).count();
@@ -53,9 +53,7 @@ pub(super) async fn execute(context: Arc<Context>, plan: Plan) -> Result<(), Eng
 impl Execution<'_> {
     fn launch(&mut self, node: NodeIndex) {
         if self.context.progress.is_closed() && !self.ends_a_recreation(node) {
-            self.running.push(Box::pin(async move {
-                (node, Err(EngineError::Conflict("the client has left, and it has not begun".into())))
-            }));
+            self.running.push(Box::pin(async move { (node, Err(EngineError::Cancelled)) }));
             return;
         }
         let (context, operation) = (self.context.clone(), self.plan.graph[node].operation.clone());
@@ -76,7 +74,9 @@ impl Execution<'_> {
         if let Err(error) = result {
             self.failed.insert(node);
             let object = self.plan.graph[node].operation.object();
-            let _ = self.context.progress.send(Progress::Error { object: object.clone(), message: error.to_string() });
+            if !matches!(error, EngineError::Cancelled) {
+                self.context.progress.send(Progress::Error { object: object.clone(), message: error.to_string() });
+            }
             self.reported.insert(object);
             self.errors.push(error.to_string());
         }

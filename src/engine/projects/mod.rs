@@ -5,11 +5,13 @@ pub mod convert;
 mod condition;
 mod execute;
 mod observe;
+mod progress;
 mod queue;
 mod recovery;
 mod spec;
 mod steps;
 
+pub use progress::{Commands, ProgressSender};
 use queue::Change;
 pub(super) use queue::Queues as Projects;
 
@@ -25,10 +27,6 @@ use execute::execute;
 use queue::ProjectGuard;
 use std::collections::HashSet;
 use std::sync::Arc;
-use tokio::sync::mpsc::UnboundedSender;
-
-/// Takes progress; nobody listening is no failure.
-pub type ProgressSender = UnboundedSender<Progress>;
 
 /// What every step of an execution needs.
 struct Context {
@@ -81,7 +79,7 @@ impl Engine {
             return Ok(());
         };
         if !plan.changed_volumes.is_empty() {
-            let _ = progress.send(Progress::ChangedVolumes(plan.changed_volumes));
+            progress.send(Progress::ChangedVolumes(plan.changed_volumes));
             return Ok(());
         }
         warn(&plan, &progress);
@@ -94,7 +92,7 @@ impl Engine {
         for container in observed.containers.iter().filter(own) {
             if !plan.graph.node_weights().any(|step| step.operation.touches(&container.id, &container.name)) {
                 let object = format!("Container {}", container.name);
-                let _ = progress.send(Progress::Step { object, status: "Running".into(), done: true });
+                progress.send(Progress::Step { object, status: "Running".into(), done: true });
             }
         }
         let context = Context {
@@ -113,6 +111,11 @@ impl Engine {
             self.sync_and_trim().await?;
         }
         result
+    }
+
+    /// The commands of projects that go on.
+    pub fn commands(&self) -> &Commands {
+        &self.projects.commands
     }
 
     /// Makes a container of its own for one command of a service, and brings up what the service depends on. It is not started.
@@ -144,7 +147,7 @@ impl Engine {
         spec.console_size = console_size;
         let container = self.create(&name, spec)?;
         self.sync_and_trim().await?;
-        let _ = context.progress.send(Progress::Created(container.id.clone()));
+        context.progress.send(Progress::Created(container.id.clone()));
         Ok(())
     }
 
@@ -163,7 +166,7 @@ impl Engine {
         let plan = plan::down(name, &observed, outline.as_ref(), &options);
         warn(&plan, &progress);
         if plan.is_empty() {
-            let _ = progress.send(Progress::Warning(format!("No resource found to remove for project \"{name}\".")));
+            progress.send(Progress::Warning(format!("No resource found to remove for project \"{name}\".")));
         }
         let Some(guard) = guard else {
             show(&plan, &progress);
@@ -227,17 +230,17 @@ impl Engine {
 /// Tells what would be done.
 fn show(plan: &Plan, progress: &ProgressSender) {
     for line in plan.lines() {
-        let _ = progress.send(Progress::Plan(line));
+        progress.send(Progress::Plan(line));
     }
 }
 
 /// Warns of what the plan leaves as it is.
 fn warn(plan: &Plan, progress: &ProgressSender) {
     for warning in &plan.warnings {
-        let _ = progress.send(Progress::Warning(warning.clone()));
+        progress.send(Progress::Warning(warning.clone()));
     }
     if !plan.orphans.is_empty() {
-        let _ = progress.send(Progress::Warning(format!(
+        progress.send(Progress::Warning(format!(
             "Found orphan containers ([{}]) for this project. If you removed or renamed this service in your compose file, you can run this command with the --remove-orphans flag to clean it up.",
             plan.orphans.join(" ")
         )));

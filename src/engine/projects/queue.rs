@@ -1,5 +1,6 @@
 //! One command at a time changes a project; the next waits, and plans by what it finds then.
 
+use super::progress::Commands;
 use super::{Progress, ProgressSender};
 use crate::engine::error::EngineError;
 use crate::engine::locked;
@@ -41,7 +42,11 @@ impl fmt::Display for Change {
 
 /// The queues of all projects, by their names.
 #[derive(Default)]
-pub(in crate::engine) struct Queues(Mutex<HashMap<String, Weak<Queue>>>);
+pub(in crate::engine) struct Queues {
+    queues: Mutex<HashMap<String, Weak<Queue>>>,
+    /// The commands that go on, waiting or not.
+    pub(super) commands: Commands,
+}
 
 #[derive(Default)]
 struct Queue {
@@ -94,7 +99,7 @@ impl Queues {
     /// When the client leaves before.
     pub async fn take(&self, project: &str, change: Change, progress: &ProgressSender) -> Result<ProjectGuard, EngineError> {
         let queue = {
-            let mut queues = locked(&self.0);
+            let mut queues = locked(&self.queues);
             let known = queues.get(project).and_then(Weak::upgrade);
             known.unwrap_or_else(|| {
                 queues.retain(|_, queue| queue.strong_count() > 0);
@@ -109,13 +114,10 @@ impl Queues {
                 queue.waiting.send_modify(|waiting| waiting.count(change, 1));
                 let _counted = InQueue(&queue, change);
                 let holder = locked(&queue.holder).map_or_else(|| "another command".to_string(), |holder| holder.to_string());
-                let _ = progress
-                    .send(Progress::Warning(format!("{holder} of the project {project} goes first; waiting for its end")));
+                progress.send(Progress::Warning(format!("{holder} of the project {project} goes first; waiting for its end")));
                 tokio::select! {
                     guard = queue.lock.clone().lock_owned() => guard,
-                    () = progress.closed() => {
-                        return Err(EngineError::Conflict(format!("{change} of the project {project} was given up while it waited")));
-                    }
+                    () = progress.closed() => return Err(EngineError::Cancelled),
                 }
             }
         };
@@ -152,6 +154,7 @@ mod tests {
     async fn commands_of_a_project_have_their_turns_in_order() {
         let queues = Queues::default();
         let (progress, mut shown) = unbounded_channel();
+        let progress = ProgressSender::from(progress);
         let first = queues.take("p", Change::Up, &progress).await.expect("free");
         drop(queues.take("other", Change::Up, &progress).await.expect("another project"));
         assert!(shown.try_recv().is_err(), "nobody has waited");
@@ -171,6 +174,7 @@ mod tests {
         let queues = Queues::default();
         let (progress, _shown) = unbounded_channel();
         let (gone, client) = unbounded_channel();
+        let (progress, gone) = (ProgressSender::from(progress), ProgressSender::from(gone));
         let first = queues.take("p", Change::Up, &progress).await.expect("free");
         let mut waiting = Box::pin(queues.take("p", Change::Up, &progress));
         assert!((&mut waiting).now_or_never().is_none());
@@ -188,6 +192,7 @@ mod tests {
     async fn who_leaves_the_queue_does_nothing() {
         let queues = Queues::default();
         let (progress, client) = unbounded_channel();
+        let progress = ProgressSender::from(progress);
         let _first = queues.take("p", Change::Up, &progress).await.expect("free");
         drop(client);
         assert!(queues.take("p", Change::Down, &progress).await.is_err());

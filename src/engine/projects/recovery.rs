@@ -49,6 +49,7 @@ impl Engine {
         }
         // Nobody is told: there is no client yet.
         let (progress, _nobody) = unbounded_channel();
+        let progress = progress.into();
         for (project, containers) in half_done {
             let Ok(guard) = self.projects.take(&project, Change::Recovery, &progress).await else { continue };
             let engine = self.clone();

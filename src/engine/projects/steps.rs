@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 impl Context {
     pub(super) fn step(&self, object: &str, status: &str, done: bool) {
-        let _ = self.progress.send(Progress::Step { object: object.into(), status: status.into(), done });
+        self.progress.send(Progress::Step { object: object.into(), status: status.into(), done });
     }
 
     /// The log of what is started is kept from its first line on for the client that shows it.
@@ -45,7 +45,10 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
         Operation::CreateVolume { key } => create_volume(context, key)?,
         Operation::PullImage { image } => {
             context.step(&object, "Pulling", false);
-            engine.images.pull(image, context.progress.clone()).await?;
+            tokio::select! {
+                pulled = engine.images.pull(image, context.progress.plain()) => pulled?,
+                () = context.progress.closed() => return Err(EngineError::Cancelled),
+            }
             context.step(&object, "Pulled", true);
         }
         Operation::CreateContainer { service, number, name } => {
@@ -111,7 +114,7 @@ async fn removed(
     context.step(object, "Removing", false);
     match removal.await {
         Err(EngineError::Conflict(why)) if unless_used => {
-            let _ = context.progress.send(Progress::Warning(format!("{object}: {why}")));
+            context.progress.send(Progress::Warning(format!("{object}: {why}")));
             context.step(object, "Resource is still in use", true);
         }
         Err(EngineError::NoSuch { .. }) | Ok(()) => context.step(object, "Removed", true),
@@ -174,7 +177,7 @@ async fn change(context: &Context, operation: &Operation, object: &str, containe
     }
     // The container is stopped in any case, and what comes after goes on; the command fails.
     if let Some(message) = container.take_pre_stop_failure() {
-        let _ = context.progress.send(Progress::Error { object: object.into(), message });
+        context.progress.send(Progress::Error { object: object.into(), message });
     }
     Ok(())
 }
@@ -221,9 +224,15 @@ fn create_volume(context: &Context, key: &str) -> Result<(), EngineError> {
 /// Ends when nobody should wait any longer for what may never come, such as a health check that never succeeds, since somebody
 /// else needs the project.
 pub(super) async fn superseded(context: &Context, object: &str) -> EngineError {
-    match &context.guard {
-        Some(guard) => guard.superseded(&context.progress).await,
-        None => std::future::pending().await,
+    let superseded = async {
+        match &context.guard {
+            Some(guard) => guard.superseded(&context.progress).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = superseded => {}
+        () = context.progress.cancelled() => return EngineError::Cancelled,
     }
     EngineError::Conflict(format!(
         "{object} is not waited for any longer: another command for the project {} wants to go on",

@@ -394,11 +394,28 @@ impl Terminal {
         let size = nix::pty::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = nix::pty::openpty(&size, None).expect("pty");
         let end = || Stdio::from(pty.slave.try_clone().expect("dup"));
-        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("spawn");
+        // The terminal is that of its session, so that what is typed becomes signals.
+        let mut own = Command::new("setsid");
+        own.arg("-c").arg(command.get_program()).args(command.get_args());
+        if let Some(directory) = command.get_current_dir() {
+            own.current_dir(directory);
+        }
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => own.env(name, value),
+                None => own.env_remove(name),
+            };
+        }
+        let child = own.stdin(end()).stdout(end()).stderr(end()).spawn().expect("spawn");
         drop(pty.slave);
         let master = std::fs::File::from(pty.master);
         let said = follow(master.try_clone().expect("dup"));
         Terminal { child, master, said }
+    }
+
+    pub fn terminate(&self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("kill");
     }
 
     pub fn send(&mut self, text: &str) {

@@ -359,7 +359,7 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
             }
         }
         Container::Prune { force, filter } => {
-            if confirmed("This removes all containers that do not run.", force)? {
+            if confirmed("This removes all containers that do not run.", force).await? {
                 let pruned: Value =
                     client.post(&format!("/containers/prune?filters={}", network::filters(&filter)), &Value::Null).await?;
                 let removed = pruned["ContainersDeleted"].as_array();

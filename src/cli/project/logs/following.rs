@@ -43,6 +43,8 @@ pub(super) struct Following<'a> {
     own: HashSet<String>,
     /// Of those that are shown.
     running: HashSet<String>,
+    /// Those that somebody has made since, and that have not been started.
+    coming: HashSet<String>,
     followed: HashMap<String, Known>,
     reading: FuturesUnordered<BoxFuture<'static, Result<(Source, bool), ClientError>>>,
 }
@@ -61,6 +63,7 @@ impl<'a> Following<'a> {
             names: Vec::new(),
             own: HashSet::new(),
             running: HashSet::new(),
+            coming: HashSet::new(),
             followed: HashMap::new(),
             reading: FuturesUnordered::new(),
         }
@@ -77,14 +80,14 @@ impl<'a> Following<'a> {
             }
             self.open(&container, self.view.begin()).await?;
         }
-        self.go_on(events, &path, None, false).await
+        self.go_on(events, &path, None).await
     }
 
     pub(super) async fn up(&mut self, up: ForUp<'_>) -> Outcome {
         (self.exits, self.names) = (Some(up.exits), up.names);
         let path = self.events_path();
         let events = self.client.get_lines(&path).await?;
-        self.go_on(events, &path, Some(up.bringing_up), up.endless).await
+        self.go_on(events, &path, Some((up.bringing_up, up.lasting))).await
     }
 
     fn events_path(&self) -> String {
@@ -92,12 +95,13 @@ impl<'a> Following<'a> {
         format!("/events?filters={}", escape(&filters.to_string()))
     }
 
-    async fn go_on(&mut self, events: Lines, path: &str, bringing_up: Option<BoxFuture<'_, ()>>, endless: bool) -> Outcome {
+    async fn go_on(&mut self, events: Lines, path: &str, of_up: Option<(BoxFuture<'_, ()>, BoxFuture<'_, ()>)>) -> Outcome {
         let mut events = events;
-        let mut is_ready = bringing_up.is_none();
-        let mut bringing_up = bringing_up.unwrap_or_else(|| Box::pin(std::future::pending()));
+        let (mut is_ready, mut lasts) = (of_up.is_none(), of_up.is_some());
+        let never = || -> BoxFuture<'_, ()> { Box::pin(std::future::pending()) };
+        let (mut bringing_up, mut lasting) = of_up.unwrap_or_else(|| (never(), never()));
         loop {
-            if is_ready && !endless && self.running.is_empty() && self.reading.is_empty() {
+            if is_ready && !lasts && self.running.is_empty() && self.coming.is_empty() && self.reading.is_empty() {
                 return Ok(());
             }
             tokio::select! {
@@ -115,6 +119,7 @@ impl<'a> Following<'a> {
                         }
                     }
                 },
+                () = &mut lasting, if lasts => lasts = false,
                 () = &mut bringing_up, if !is_ready => {
                     is_ready = true;
                     self.announce();
@@ -172,8 +177,13 @@ impl<'a> Following<'a> {
         }
         let shown = self.services.is_empty() || self.services.iter().any(|name| name == service);
         match event["Action"].as_str().unwrap_or_default() {
+            // Somebody else replaces a container: the new one is there before the old one ends.
+            "create" if shown && self.exits.is_some() => {
+                self.coming.insert(id.into());
+            }
             "die" => {
                 self.running.remove(id);
+                self.coming.remove(id);
                 // What is not shown counts. Of what is shown the end is known when all of it was shown.
                 if let Some(exits) = self.exits.as_ref().filter(|_| !shown && self.own.contains(id)) {
                     let code = attributes["exitCode"].as_str().and_then(|code| code.parse().ok()).unwrap_or_default();
@@ -181,6 +191,7 @@ impl<'a> Following<'a> {
                 }
             }
             "start" => {
+                self.coming.remove(id);
                 self.own.insert(id.into());
                 if shown {
                     self.running.insert(id.into());
@@ -189,6 +200,7 @@ impl<'a> Following<'a> {
             }
             "destroy" => {
                 self.running.remove(id);
+                self.coming.remove(id);
             }
             _ => {}
         }
@@ -236,6 +248,7 @@ impl<'a> Following<'a> {
     /// Asks what runs: after the start of a project, and after events may have been missed.
     async fn look_again(&mut self) -> Outcome {
         self.running.clear();
+        self.coming.clear();
         for container in ps::containers(self.client, self.project, &[], true).await? {
             if !container.is_alive() || (self.exits.is_some() && container.is_one_off()) {
                 continue;

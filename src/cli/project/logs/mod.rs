@@ -166,8 +166,8 @@ pub struct ForUp<'a> {
     pub reader: u64,
     /// The containers that are going to be shown.
     pub names: Vec<String>,
-    /// It goes on when nothing runs: something may be started again.
-    pub endless: bool,
+    /// Until this comes back, it goes on when nothing runs: something may be started again.
+    pub lasting: BoxFuture<'a, ()>,
 }
 
 /// Shows the logs of a project's containers, merged by time. Following, it goes on with containers that are started later,

@@ -1,8 +1,9 @@
 //! `up` in the foreground: shows the output of the containers, and stops them at Ctrl-C or when one of them ends.
 
-use super::{Up, follow, outline, path};
+use super::{OnSignal, Up, follow_with, outline, path};
 use crate::api::client::Client;
 use crate::cli::project::{logs, ps};
+use crate::cli::signals::signalled;
 use crate::cli::{Failure, Global, Outcome};
 use crate::compose::Loaded;
 use crate::plan::LifecycleOptions;
@@ -43,6 +44,7 @@ pub(super) async fn attached(
     };
     let (sender, mut exits) = mpsc::unbounded_channel();
     let (ready, is_ready) = oneshot::channel();
+    let (lasts, is_over) = oneshot::channel::<()>();
     let for_up = logs::ForUp {
         exits: sender,
         bringing_up: Box::pin(async {
@@ -50,7 +52,12 @@ pub(super) async fn attached(
         }),
         reader: shown.reader,
         names: shown.names,
-        endless: command.watch,
+        lasting: match command.watch {
+            true => Box::pin(async {
+                let _ = is_over.await;
+            }),
+            false => Box::pin(std::future::ready(())),
+        },
     };
     let mut attached = std::pin::pin!(logs::attach(client, &loaded.project.name, &shown.services, &view, Some(for_up)));
     let watching = async {
@@ -79,22 +86,19 @@ pub(super) async fn attached(
         () = aborting => None,
         ended = &mut attached => Some(ended),
         ended = watching => return ended,
-        () = interrupted() => {
+        signal = signalled() => {
             eprintln!("\nGracefully stopping... (press Ctrl+C again to force)");
-            // The containers' last words are shown; the output ends with the last container.
-            let (stopped, shown) = tokio::join!(stop(client, loaded, &own, timeout), attached);
-            shown?;
-            stopped?;
-            return Err(Failure::Code(130));
+            drop(lasts);
+            end(client, loaded, &own, timeout, attached).await?;
+            return Err(signal.failure());
         }
     };
     match ended {
         Some(ended) => ended?,
         None => {
             eprintln!("Aborting on container exit...");
-            let (stopped, shown) = tokio::join!(stop(client, loaded, &own, timeout), attached);
-            shown?;
-            stopped?;
+            drop(lasts);
+            end(client, loaded, &own, timeout, attached).await?;
         }
     }
     codes.extend(std::iter::from_fn(|| exits.try_recv().ok()));
@@ -111,26 +115,37 @@ async fn exit_code_of(client: &Client, loaded: &Loaded, service: &String) -> Res
     Ok(ended.iter().map(|container| container.exit_code).find(|code| *code != 0).unwrap_or(0))
 }
 
-/// Stops services; a second Ctrl-C kills them.
+/// Stops services while their last words are shown; the output ends with the last container. A second Ctrl-C kills them, a third
+/// leaves at once.
+async fn end(
+    client: &Client,
+    loaded: &Loaded,
+    services: &[String],
+    timeout: Option<u32>,
+    attached: impl Future<Output = Outcome>,
+) -> Outcome {
+    let ending = async {
+        let (stopped, shown) = tokio::join!(stop(client, loaded, services, timeout), attached);
+        shown.and(stopped)
+    };
+    let impatient = async {
+        signalled().await;
+        signalled().await
+    };
+    tokio::select! {
+        ended = ending => ended,
+        signal = impatient => Err(signal.failure()),
+    }
+}
+
+/// Stops services; a signal kills them.
 async fn stop(client: &Client, loaded: &Loaded, services: &[String], timeout: Option<u32>) -> Outcome {
     let outline = Some(outline(loaded));
     let options = LifecycleOptions { services: services.to_vec(), timeout, outline, ..LifecycleOptions::default() };
     let (stop, kill) = (path(loaded, "stop"), path(loaded, "kill"));
+    let leave = OnSignal::Leave;
     tokio::select! {
-        result = follow(client, &stop, &options, false) => result,
-        () = interrupted() => follow(client, &kill, &options, false).await,
-    }
-}
-
-/// Ends at Ctrl-C, and when the process is told to end.
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminated) = signal(SignalKind::terminate()) else {
-        let _ = tokio::signal::ctrl_c().await;
-        return;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminated.recv() => {}
+        result = follow_with(client, &stop, &options, leave, false, |_| ()) => result,
+        _ = signalled() => follow_with(client, &kill, &options, leave, false, |_| ()).await,
     }
 }

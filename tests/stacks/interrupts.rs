@@ -1,0 +1,161 @@
+//! Ctrl-C and SIGTERM at commands, on a terminal of their own.
+
+use crate::support::{Stack, Terminal, eventually};
+use std::time::Instant;
+
+const CTRL_C: &str = "\x03";
+
+fn start(stack: &Stack, args: &[&str]) -> Terminal {
+    Terminal::start(&mut stack.command(args), 24, 100)
+}
+
+/// What has not begun does not begin, what has begun is waited for, and the command says so.
+#[test]
+fn a_signal_cancels_what_has_not_begun() {
+    let stack = Stack::new("nothing");
+    let never =
+        "command: sleep 1000, stop_signal: SIGKILL, healthcheck: {test: [CMD, 'false'], interval: 60s, start_period: 60s}";
+    let slow = "command: [sh, -c, \"trap '' TERM; touch /trapped; sleep 1000\"], stop_grace_period: 1s";
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:\n  never: {{image: 'busybox:local', {never}}}\n  \
+             later: {{image: 'busybox:local', command: sleep 1000, depends_on: {{never: {{condition: service_healthy}}}}}}\n  \
+             base: {{image: 'busybox:local', command: sleep 1000, stop_signal: SIGKILL}}\n  \
+             slow: {{image: 'busybox:local', {slow}, depends_on: [base]}}\n"
+        ),
+    );
+    for (end, code) in [(true, 130), (false, 143)] {
+        let mut up = start(&stack, &["up", "-d", "later"]);
+        up.expect("Waiting", 10);
+        if end {
+            up.send(CTRL_C)
+        } else {
+            up.terminate()
+        }
+        up.expect("Canceling", 5);
+        up.expect("canceled", 15);
+        assert_eq!(up.wait(5), Some(code));
+        assert_eq!((stack.state("never").as_str(), stack.state("later").as_str()), ("running", "created"));
+    }
+    let began = Instant::now();
+    stack.wharf(&["down"]).ok();
+    assert!(began.elapsed().as_secs() < 10, "nobody waits for the health check any more");
+
+    let running = || {
+        stack.wharf(&["up", "-d", "slow"]).ok();
+        eventually("it ignores SIGTERM", 10, || stack.wharf(&["exec", "-T", "slow", "ls", "/trapped"]).code == 0);
+    };
+    running();
+    let mut down = start(&stack, &["down"]);
+    down.expect("Stopping", 10);
+    down.send(CTRL_C);
+    down.expect("canceled", 10);
+    assert_eq!(down.wait(5), Some(130));
+    let left: Vec<_> = stack.ps().into_iter().map(|c| (c["Service"].clone(), c["State"].clone())).collect();
+    assert_eq!(left, [("base".into(), "running".into())], "what has begun is done, nothing else is");
+
+    stack.write("compose.override.yaml", "services: {slow: {stop_grace_period: 5s}}");
+    running();
+    let mut down = start(&stack, &["down"]);
+    down.expect("Stopping", 10);
+    down.send(CTRL_C);
+    down.expect("Canceling", 5);
+    let began = Instant::now();
+    down.send(CTRL_C);
+    assert_eq!(down.wait(5), Some(130));
+    assert!(began.elapsed().as_secs() < 3, "the second leaves at once");
+    assert_eq!(stack.state("slow"), "running");
+    eventually("its stop goes on", 10, || stack.ps().iter().all(|c| c["Service"] != "slow"));
+    assert_eq!(stack.state("base"), "running");
+
+    let mut rm = start(&stack, &["rm", "-s"]);
+    rm.expect("Are you sure?", 10);
+    rm.send(CTRL_C);
+    assert_eq!(rm.wait(5), Some(130));
+    assert_eq!(stack.state("base"), "running");
+}
+
+/// A build and a pull end with their command.
+#[test]
+fn a_signal_ends_builds_and_pulls() {
+    let stack = Stack::new("nothing");
+    // It takes connections and never answers.
+    let registry = std::net::TcpListener::bind("127.0.0.1:0").expect("listen");
+    let silent = format!("{}/silent:1", registry.local_addr().expect("address"));
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:\n  built: {{build: {{dockerfile_inline: \"FROM busybox:local\\nRUN echo begun >&2; sleep 4321\"}}}}\n  \
+             pulled: {{image: '{silent}'}}\n"
+        ),
+    );
+    let sleeps = || {
+        let entries = std::fs::read_dir("/proc").expect("proc").flatten();
+        let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+        lines.filter(|line| line.starts_with(b"sleep\x004321\0")).count()
+    };
+    for args in [&["build"][..], &["up", "-d", "built"], &["up", "built"]] {
+        let mut command = start(&stack, args);
+        eventually("the step runs", 20, || sleeps() == 1);
+        command.send(CTRL_C);
+        command.expect("canceled", 15);
+        assert_eq!(command.wait(5), Some(130), "{args:?}");
+        eventually("the step ends", 10, || sleeps() == 0);
+    }
+    registry.set_nonblocking(true).expect("nonblocking");
+    for args in [&["pull", "pulled"][..], &["image", "pull", &silent], &["up", "-d", "pulled"], &["create", "pulled"]] {
+        let mut command = start(&stack, args);
+        let mut asked = None;
+        command.expect("Pulling", 10);
+        eventually(&format!("the registry is asked by {args:?}"), 30, || {
+            asked = registry.accept().ok();
+            asked.is_some()
+        });
+        command.send(CTRL_C);
+        command.expect("canceled", 15);
+        assert_eq!(command.wait(5), Some(130), "{args:?}");
+        let (stream, _) = asked.expect("asked");
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(5))).expect("timeout");
+        let ended = std::io::copy(&mut { stream }, &mut std::io::sink());
+        assert!(ended.is_ok(), "the connection stays: {args:?}");
+    }
+    assert!(stack.ps().is_empty());
+}
+
+/// What somebody else restarts or replaces is followed further; `--watch` goes on when nothing runs, until Ctrl-C.
+#[test]
+fn an_attached_up_goes_on_until_its_containers_have_ended() {
+    let stack = Stack::new("nothing");
+    stack.write(
+        "compose.yaml",
+        "services: {web: {image: 'busybox:local', command: [sh, -c, 'echo begun; exec sleep 1000'], stop_signal: SIGKILL, \
+         develop: {watch: [{path: ./watched, action: sync, target: /watched}]}}}\n",
+    );
+    stack.write("watched", "");
+    for args in [&["up"][..], &["up", "--watch"]] {
+        let mut up = start(&stack, args);
+        up.expect("begun", 10);
+        for other in [&["restart"][..], &["up", "-d", "--force-recreate"]] {
+            stack.wharf(other).ok();
+            up.expect("exited with code 137", 10);
+            up.expect("begun", 10);
+        }
+        up.send(CTRL_C);
+        up.expect("Gracefully stopping", 10);
+        assert_eq!(up.wait(10), Some(130), "{args:?}");
+        assert_eq!(stack.state("web"), "exited");
+    }
+    // One that does not stop, and a user in a hurry.
+    stack.write(
+        "compose.yaml",
+        "services: {web: {image: 'busybox:local', command: [sh, -c, \"trap '' TERM; echo begun; sleep 1000\"]}}",
+    );
+    let mut up = start(&stack, &["up"]);
+    up.expect("begun", 10);
+    up.send(CTRL_C);
+    up.expect("Gracefully stopping", 10);
+    up.send(CTRL_C);
+    assert_eq!(up.wait(10), Some(130), "the second kills");
+    assert_eq!(stack.container("web")["ExitCode"], 137);
+}
