@@ -20,15 +20,34 @@ impl Signal {
     }
 }
 
-/// Ends at Ctrl-C, and when the process is told to end. From its first poll on, neither ends the process by itself.
+/// Listens to Ctrl-C and SIGTERM: neither ends the process by itself any more, and none is missed.
+pub struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    /// # Errors
+    /// When the kernel has no descriptor or memory left.
+    pub fn listen() -> Result<Self, Failure> {
+        let of = |kind| signal(kind).map_err(|e| Failure::Message(format!("listening to signals: {e}")));
+        Ok(Signals { interrupt: of(SignalKind::interrupt())?, terminate: of(SignalKind::terminate())? })
+    }
+
+    pub async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.interrupt.recv() => Signal::Interrupt,
+            _ = self.terminate.recv() => Signal::Terminate,
+        }
+    }
+}
+
+/// Ends at the next signal.
 pub async fn signalled() -> Signal {
-    let Ok(mut terminated) = signal(SignalKind::terminate()) else {
-        let _ = tokio::signal::ctrl_c().await;
-        return Signal::Interrupt;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => Signal::Interrupt,
-        _ = terminated.recv() => Signal::Terminate,
+    match Signals::listen() {
+        Ok(mut signals) => signals.next().await,
+        // They end the process, then.
+        Err(_) => std::future::pending().await,
     }
 }
 

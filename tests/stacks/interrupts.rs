@@ -80,20 +80,15 @@ fn a_signal_cancels_what_has_not_begun() {
 #[test]
 fn a_signal_ends_builds_and_pulls() {
     let stack = Stack::new("nothing");
-    // It takes connections and never answers.
-    let registry = std::net::TcpListener::bind("127.0.0.1:0").expect("listen");
-    let silent = format!("{}/silent:1", registry.local_addr().expect("address"));
-    stack.write(
-        "compose.yaml",
-        &format!(
-            "services:\n  built: {{build: {{dockerfile_inline: \"FROM busybox:local\\nRUN echo begun >&2; sleep 4321\"}}}}\n  \
-             pulled: {{image: '{silent}'}}\n"
-        ),
-    );
+    // Other tests sleep as well.
+    let seconds = format!("432{}", std::process::id());
+    let line = format!("sleep\0{seconds}\0").into_bytes();
+    let built = format!("built: {{build: {{dockerfile_inline: \"FROM busybox:local\\nRUN echo begun >&2; sleep {seconds}\"}}}}");
+    stack.write("compose.yaml", &format!("services: {{{built}}}\n"));
     let sleeps = || {
         let entries = std::fs::read_dir("/proc").expect("proc").flatten();
         let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
-        lines.filter(|line| line.starts_with(b"sleep\x004321\0")).count()
+        lines.filter(|known| *known == line).count()
     };
     for args in [&["build"][..], &["up", "-d", "built"], &["up", "built"]] {
         let mut command = start(&stack, args);
@@ -103,11 +98,17 @@ fn a_signal_ends_builds_and_pulls() {
         assert_eq!(command.wait(5), Some(130), "{args:?}");
         eventually("the step ends", 10, || sleeps() == 0);
     }
-    registry.set_nonblocking(true).expect("nonblocking");
-    for args in [&["pull", "pulled"][..], &["image", "pull", &silent], &["up", "-d", "pulled"], &["create", "pulled"]] {
+    let pulls =
+        [(&["pull", "pulled"][..], "Pulling from"), (&["up", "-d", "pulled"], "Pulling"), (&["create", "pulled"], "Pulling")];
+    for (args, shown) in pulls {
+        // It takes connections and never answers.
+        let registry = std::net::TcpListener::bind("127.0.0.1:0").expect("listen");
+        registry.set_nonblocking(true).expect("nonblocking");
+        let silent = format!("{}/silent:1", registry.local_addr().expect("address"));
+        stack.write("compose.yaml", &format!("services: {{pulled: {{image: '{silent}'}}}}\n"));
         let mut command = start(&stack, args);
+        command.expect(shown, 30);
         let mut asked = None;
-        command.expect("Pulling", 10);
         eventually(&format!("the registry is asked by {args:?}"), 30, || {
             asked = registry.accept().ok();
             asked.is_some()
@@ -115,10 +116,9 @@ fn a_signal_ends_builds_and_pulls() {
         command.send(CTRL_C);
         command.expect("canceled", 15);
         assert_eq!(command.wait(5), Some(130), "{args:?}");
-        let (stream, _) = asked.expect("asked");
-        stream.set_read_timeout(Some(std::time::Duration::from_secs(5))).expect("timeout");
-        let ended = std::io::copy(&mut { stream }, &mut std::io::sink());
-        assert!(ended.is_ok(), "the connection stays: {args:?}");
+        let (mut stream, _) = asked.expect("asked");
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(10))).expect("timeout");
+        assert!(std::io::copy(&mut stream, &mut std::io::sink()).is_ok(), "the connection stays: {args:?}");
     }
     assert!(stack.ps().is_empty());
 }

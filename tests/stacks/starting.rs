@@ -206,3 +206,30 @@ fn the_hosts_dev_is_mounted_as_it_is() {
     assert!(!std::path::Path::new("/dev/shm/wharf-test").exists());
     assert_eq!(stack.sh("tmpfs", "test -c /dev/null && test -e /dev/pts/ptmx && echo yes"), "yes");
 }
+
+/// `--wait` is for what stays up: what ends at once, or again and again, fails it, with its health check and without.
+#[test]
+fn waiting_fails_for_what_does_not_stay_up() {
+    let stack = Stack::new("nothing");
+    let check = "healthcheck: {test: [CMD, 'true'], interval: 1h}";
+    let table = [
+        ("command: [sh, -c, 'exit 3']", "container {name} exited (3)"),
+        ("command: [sh, -c, 'sleep 0.2; exit 0']", "container {name} exited (0)"),
+        ("command: [sh, -c, 'exit 4'], restart: always", "container {name} does not stay up: it exited (4) 3 times"),
+        (&format!("command: [sh, -c, 'exit 3'], {check}"), "container {name} exited (3)"),
+    ];
+    for (attributes, said) in table {
+        stack.write("compose.yaml", &format!("services: {{once: {{image: 'busybox:local', {attributes}}}}}"));
+        let said = said.replace("{name}", &format!("{}-once-1", stack.project));
+        stack.wharf(&["up", "--wait"]).fails(1, &[&said]);
+        stack.wharf(&["down"]).ok();
+    }
+    stack.write("compose.yaml", "services: {stays: {image: 'busybox:local', command: sleep 1000, stop_signal: SIGKILL}}");
+    let ran = stack.wharf(&["up", "--wait"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(ran.stderr.matches("  Started").count(), 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("  Waiting") && ran.stderr.contains("  Healthy"), "{}", ran.stderr);
+    let begun = std::time::Instant::now();
+    stack.wharf(&["up", "--wait"]).ok();
+    assert!(begun.elapsed().as_millis() < 450, "it has run for long enough: {:?}", begun.elapsed());
+}

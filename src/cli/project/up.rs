@@ -6,7 +6,7 @@ use super::{logs, ps};
 use crate::api::client::Client;
 use crate::api::reply::escape;
 use crate::cli::output::Steps;
-use crate::cli::signals::{Signal, or_cancelled, signalled};
+use crate::cli::signals::{Signal, Signals, or_cancelled};
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::compose::Loaded;
 use crate::plan::{ChangedVolumes, Outline, UpOptions};
@@ -207,23 +207,32 @@ pub async fn follow_with(
     mut each: impl FnMut(&Progress),
 ) -> Outcome {
     let number = crate::random::hex::<8>().map_err(|e| Failure::Message(format!("choosing a number: {e}")))?;
-    let mut lines = client.post_lines(&format!("{path}?command={number}"), body).await?;
+    let mut signals = match on_signal {
+        OnSignal::Cancel => Some(Signals::listen()?),
+        OnSignal::Leave => None,
+    };
+    let mut next_signal = async || match &mut signals {
+        Some(signals) => signals.next().await,
+        None => std::future::pending().await,
+    };
     let mut steps = Steps::new(quiet);
     let mut cancelled: Option<Signal> = None;
-    let signal = async || match on_signal {
-        OnSignal::Cancel => signalled().await,
-        OnSignal::Leave => std::future::pending().await,
+    let path_and_number = format!("{path}?command={number}");
+    let mut lines = tokio::select! {
+        lines = client.post_lines(&path_and_number, body) => lines?,
+        signal = next_signal() => {
+            eprintln!("canceled");
+            return Err(signal.failure());
+        }
     };
-    let mut signals = std::pin::pin!(signal());
     loop {
         let progress = tokio::select! {
             line = lines.next::<Progress>() => line?,
-            signal_now = &mut signals => {
+            signal = next_signal() => {
                 if cancelled.is_some() {
-                    return Err(signal_now.failure());
+                    return Err(signal.failure());
                 }
-                cancelled = Some(signal_now);
-                signals.set(signal());
+                cancelled = Some(signal);
                 steps.line("Canceling: what has begun is ended, nothing else begins (press Ctrl+C again to leave at once)");
                 let (parent, _) = path.rsplit_once('/').unwrap_or((path, ""));
                 client.post_nothing(&format!("{parent}/cancel?command={number}")).await?;

@@ -201,7 +201,12 @@ impl Engine {
         let directory = log.parent().unwrap_or(&log).to_path_buf();
         let watch = self.events.logs.watch(&directory).map_err(|e| EngineError::Invalid(format!("watching a log: {e}")))?;
         let mut reader = Reader::open(&log, &Selection::default()).map_err(EngineError::io("reading a step's output"))?;
-        self.start(&container).await?;
+        // A build that is given up meanwhile must not leave a process that nobody knows.
+        let starting = {
+            let (engine, container) = (self.clone(), container.clone());
+            tokio::spawn(async move { engine.start(&container).await })
+        };
+        starting.await.map_err(EngineError::from)??;
         let mut changes = container.changed.subscribe();
         let mut partial = String::new();
         loop {

@@ -10,9 +10,10 @@ use crate::wire::Progress;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A container that cannot become healthy, since it has no health check, may still end: Docker Compose looks for the first time
-/// after so long.
+/// A container without a health check may end at once: Docker Compose looks for the first time after so long.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
+/// A container that ends and is started again so often is not going to stay up.
+const MOST_RESTARTS: u32 = 3;
 
 /// What is waited for.
 pub(super) struct Awaited<'a> {
@@ -32,6 +33,8 @@ enum Judged {
     Failed(String),
     /// It has no health check.
     Unchecked,
+    /// It runs, has no health check, and nobody needs one.
+    Running,
     NotYet,
 }
 
@@ -45,9 +48,7 @@ pub(super) async fn await_condition(context: &Context, awaited: &Awaited<'_>) ->
     for container in containers {
         let object = format!("Container {}", container.name());
         let waiting = async {
-            if awaited.dependent.is_some() {
-                context.step(&object, "Waiting", false);
-            }
+            context.step(&object, "Waiting", false);
             one(&container, awaited).await
         };
         let outcome = tokio::select! {
@@ -70,19 +71,29 @@ pub(super) async fn await_condition(context: &Context, awaited: &Awaited<'_>) ->
 
 /// Waits for one container; tells how it is, or why it never will fulfil the condition.
 async fn one(container: &Container, awaited: &Awaited<'_>) -> Result<&'static str, String> {
+    let restarts = container.with_record(|record| record.restart_count);
     let mut judged = Judged::NotYet;
-    container
-        .wait_until(|record| {
-            judged = judge(record, awaited);
-            judged != Judged::NotYet
-        })
-        .await;
-    if judged == Judged::Unchecked {
-        let ends = container.wait_until(|record| {
-            judged = judge(record, awaited);
-            judged != Judged::Unchecked
+    loop {
+        container
+            .wait_until(|record| {
+                judged = judge(record, awaited, restarts);
+                judged != Judged::NotYet
+            })
+            .await;
+        let time = match judged {
+            Judged::Unchecked => FIRST_LOOK,
+            // What has run for so long before is not waited for again.
+            Judged::Running => FIRST_LOOK.saturating_sub(container.with_record(|record| running_for(record))),
+            _ => break,
+        };
+        let before = std::mem::replace(&mut judged, Judged::NotYet);
+        let changes = container.wait_until(|record| {
+            judged = judge(record, awaited, restarts);
+            judged != before
         });
-        let _in_time = tokio::time::timeout(FIRST_LOOK, ends).await;
+        if tokio::time::timeout(time, changes).await.is_err() {
+            break;
+        }
     }
     let prefix = match (awaited.dependent, awaited.condition) {
         (Some(_), Condition::ServiceHealthy | Condition::ServiceStarted) => "dependency failed to start: ",
@@ -90,6 +101,7 @@ async fn one(container: &Container, awaited: &Awaited<'_>) -> Result<&'static st
     };
     match judged {
         Judged::Fulfilled(status) => Ok(status),
+        Judged::Running => Ok("Healthy"),
         Judged::Failed(why) => Err(format!("{prefix}{why}")),
         Judged::Unchecked => Err(format!(
             "{prefix}container {} has no healthcheck configured\ngive it a `healthcheck`, or depend on it with `condition: service_started`",
@@ -99,7 +111,14 @@ async fn one(container: &Container, awaited: &Awaited<'_>) -> Result<&'static st
     }
 }
 
-fn judge(record: &ContainerRecord, awaited: &Awaited<'_>) -> Judged {
+/// How long a container has run.
+fn running_for(record: &ContainerRecord) -> Duration {
+    let started = record.state.started_at.unwrap_or_else(jiff::Timestamp::now);
+    jiff::Timestamp::now().duration_since(started).unsigned_abs()
+}
+
+/// `restarts` is how often it had been restarted before.
+fn judge(record: &ContainerRecord, awaited: &Awaited<'_>, restarts: u32) -> Judged {
     let state = &record.state;
     let name = &record.name;
     // One that could not be started has an error, and stays as it was.
@@ -114,6 +133,9 @@ fn judge(record: &ContainerRecord, awaited: &Awaited<'_>) -> Judged {
         )),
         (Condition::ServiceCompletedSuccessfully, _) => Judged::NotYet,
         _ if ended => exited(),
+        (Condition::ServiceStarted, None) if record.restart_count.saturating_sub(restarts) >= MOST_RESTARTS => {
+            Judged::Failed(format!("container {name} does not stay up: it exited ({}) {MOST_RESTARTS} times", state.exit_code))
+        }
         (_, Some(health)) if health.status == HealthStatus::Healthy => Judged::Fulfilled("Healthy"),
         (_, Some(health)) if health.status == HealthStatus::Unhealthy => {
             let last = health.log.last().map(|probe| probe.output.trim()).filter(|text| !text.is_empty());
@@ -123,7 +145,7 @@ fn judge(record: &ContainerRecord, awaited: &Awaited<'_>) -> Judged {
         (_, Some(_)) => Judged::NotYet,
         (_, None) if state.status() != Status::Running => Judged::NotYet,
         // Only a command awaits a mere start.
-        (Condition::ServiceStarted, None) => Judged::Fulfilled("Started"),
+        (Condition::ServiceStarted, None) => Judged::Running,
         (_, None) => Judged::Unchecked,
     }
 }
