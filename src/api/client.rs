@@ -23,6 +23,9 @@ pub enum ClientError {
     Refused { status: u16, message: String, exit_code: Option<i32> },
     #[error("talking to the engine: {0}")]
     Protocol(String),
+    /// It has died, or was stopped.
+    #[error("the engine ended before its answer did: run the command again, which goes on where this one was broken off")]
+    Cut,
 }
 
 impl ClientError {
@@ -321,7 +324,7 @@ impl Lines {
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => self.buffer.extend_from_slice(&frame.into_data().unwrap_or_default()),
-                Some(Err(error)) => return Err(ClientError::protocol(error)),
+                Some(Err(_)) => return Err(ClientError::Cut),
                 None if self.buffer.is_empty() => return Ok(None),
                 None => {
                     let line = std::mem::take(&mut self.buffer);

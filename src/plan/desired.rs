@@ -18,6 +18,9 @@ pub struct UpOptions {
     pub no_deps: bool,
     pub no_start: bool,
     pub remove_orphans: bool,
+    /// They are not warned of.
+    #[serde(default)]
+    pub ignore_orphans: bool,
     /// Wait until services run, and are healthy where they have a health check.
     pub wait: bool,
     pub scale: IndexMap<String, u32>,

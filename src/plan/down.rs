@@ -18,9 +18,9 @@ pub fn down(project: &str, observed: &Observed, outline: Option<&Outline>, optio
         if is_own && is_asked {
             doomed.push(container);
         } else if container.is_orphan(known) {
-            match options.remove_orphans {
-                true => orphans.push(container),
-                false => plan.orphans.push(container.name.clone()),
+            // Docker Compose's `down` does not warn of them.
+            if options.remove_orphans {
+                orphans.push(container);
             }
         }
     }
@@ -71,7 +71,9 @@ fn resources(plan: &mut Plan, project: &str, observed: &Observed, outline: Optio
         _ => true,
     };
     let built = observed.built.iter().filter(|(_, service)| options.remove_orphans || is_known(service));
-    images.extend(built.map(|(image, _)| image));
+    // What was built is listed with its tag.
+    let named: Vec<String> = images.iter().map(|image| format!("{image}:latest")).collect();
+    images.extend(built.map(|(image, _)| image).filter(|image| !named.contains(image)));
     let cause = if which == RemoveImages::All { "down --rmi all" } else { "down --rmi local" };
     for image in images {
         plan.add(Operation::RemoveImage { image: image.clone() }, cause, &all);

@@ -1,5 +1,6 @@
 //! The plans of `start`, `stop`, `restart`, `kill`, `pause`, `unpause` and `rm`: what is done to containers that exist.
 
+use super::dependencies::with_dependencies;
 use super::{Before, ContainerState, LifecycleOptions, Observed, ObservedContainer, Operation, Order, Outline, Plan, PlanError};
 use crate::compose::diagnostic::nearest;
 use crate::compose::model::{Condition, Dependency};
@@ -67,11 +68,11 @@ pub fn lifecycle(
         Lifecycle::Kill => planner.kill(),
         Lifecycle::Pause => {
             let pause = |id, name| Operation::PauseContainer { id, name };
-            planner.each(|c| c.state == ContainerState::Running, pause);
+            planner.each(|c| matches!(c.state, ContainerState::Running | ContainerState::Paused), pause);
         }
         Lifecycle::Unpause => {
             let unpause = |id, name| Operation::UnpauseContainer { id, name };
-            planner.each(|c| c.state == ContainerState::Paused, unpause);
+            planner.each(|c| matches!(c.state, ContainerState::Running | ContainerState::Paused), unpause);
         }
     }
     Ok(planner.plan)
@@ -99,24 +100,16 @@ impl<'a> Relations<'a> {
 
     /// A service and, through any number of others, what it depends on; it comes last, and each after its own.
     fn with_dependencies(&self, service: &'a str) -> IndexSet<&'a str> {
-        fn visit<'a>(this: &Relations<'a>, name: &'a str, seen: &mut IndexSet<&'a str>, done: &mut IndexSet<&'a str>) {
-            // Labels of different versions of a file may go in a circle.
-            if !seen.insert(name) {
-                return;
-            }
-            for dependency in this.depends_on.get(name).into_iter().flat_map(|dependencies| dependencies.keys()) {
-                visit(this, dependency, seen, done);
-            }
-            done.insert(name);
-        }
-        let mut done = IndexSet::new();
-        visit(self, service, &mut IndexSet::new(), &mut done);
-        done
+        with_dependencies([service], &|name| self.dependencies(name))
+    }
+
+    fn dependencies(&self, service: &str) -> Vec<&'a str> {
+        self.depends_on.get(service).into_iter().flat_map(|dependencies| dependencies.keys().copied()).collect()
     }
 
     /// All services, each after what it depends on.
     fn in_order(&self) -> IndexSet<&'a str> {
-        self.depends_on.keys().flat_map(|service| self.with_dependencies(service)).collect()
+        with_dependencies(self.depends_on.keys().copied(), &|name| self.dependencies(name))
     }
 
     /// Orders the steps of each service after those of the services that depend on it, directly or not; they are done even where

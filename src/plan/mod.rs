@@ -4,6 +4,7 @@
 //! [`observed`] what the engine has found; [`up`], [`down`] and [`lifecycle`] compare them.
 
 mod cause;
+mod dependencies;
 mod desired;
 mod down;
 mod hash;
@@ -13,6 +14,7 @@ mod operation;
 mod resources;
 mod up;
 
+pub use dependencies::selected;
 pub use desired::{ChangedVolumes, DownOptions, LifecycleOptions, Outline, OutlineService, PullPolicy, RemoveImages, UpOptions};
 pub use down::down;
 pub use hash::{config_hash, network_hash, volume_hash};

@@ -1,9 +1,11 @@
 //! The plan of `up`: networks, volumes and images first and at once, then containers along their dependencies.
 
-use super::{Before, Observed, ObservedContainer, Operation, Plan, PlanError, UpOptions, config_hash};
+use super::dependencies::{of_project, selected, with_dependencies};
+use super::{Before, Observed, ObservedContainer, Operation, Order, Plan, PlanError, UpOptions, config_hash};
 use crate::compose::diagnostic::nearest;
 use crate::compose::model::{Condition, Project, Service};
 use indexmap::IndexSet;
+use petgraph::Direction;
 use petgraph::graph::NodeIndex;
 use std::collections::{HashMap, HashSet};
 
@@ -22,6 +24,7 @@ pub fn up(project: &Project, observed: &Observed, options: &UpOptions) -> Result
     planner.bystanders();
     planner.earlier_networks();
     planner.orphans();
+    planner.images_first();
     if options.wait && !options.no_start {
         for name in &selected {
             planner.wait(name);
@@ -54,6 +57,7 @@ pub fn one_off(project: &Project, observed: &Observed, options: &UpOptions, name
     planner.prepare(name, service, &mut None)?;
     planner.bystanders();
     planner.orphans();
+    planner.images_first();
     Ok(planner.plan)
 }
 
@@ -65,40 +69,16 @@ fn select(project: &Project, options: &UpOptions) -> Result<IndexSet<String>, Pl
             return Err(PlanError::NoSuchService { name: name.clone(), nearest });
         }
     }
-    if options.services.is_empty() {
-        return Ok(project.services.keys().cloned().collect());
-    }
-    let mut selected = IndexSet::new();
-    let mut open = options.services.clone();
-    while let Some(name) = open.pop() {
-        if let Some(service) = project.services.get(&name)
-            && selected.insert(name)
-            && !options.no_deps
-        {
-            open.extend(service.depends_on.keys().filter(|d| project.services.contains_key(*d)).cloned());
-        }
-    }
-    Ok(selected)
+    Ok(selected(project, &options.services, options.no_deps))
 }
 
 /// Dependencies before dependents; otherwise the file's order. The loader has refused cycles.
 fn order(project: &Project, selected: &IndexSet<String>) -> Vec<String> {
-    fn visit(project: &Project, selected: &IndexSet<String>, name: &str, done: &mut IndexSet<String>) {
-        if done.contains(name) || !selected.contains(name) {
-            return;
-        }
-        if let Some(service) = project.services.get(name) {
-            for dependency in service.depends_on.keys() {
-                visit(project, selected, dependency, done);
-            }
-        }
-        done.insert(name.to_string());
-    }
-    let mut done = IndexSet::new();
-    for name in project.services.keys() {
-        visit(project, selected, name, &mut done);
-    }
-    done.into_iter().collect()
+    let of_project = of_project(project);
+    let is_selected = |name: &&str| selected.contains(*name);
+    let dependencies = |name| of_project(name).into_iter().filter(is_selected).collect::<Vec<_>>();
+    let names = project.services.keys().map(String::as_str).filter(is_selected);
+    with_dependencies(names, &dependencies).into_iter().map(str::to_string).collect()
 }
 
 /// The plan while it is made.
@@ -425,6 +405,18 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Nothing is made or changed before every image is there: one that cannot be had leaves everything as it is.
+    fn images_first(&mut self) {
+        let graph = &mut self.plan.graph;
+        let pulls = |node: &NodeIndex| matches!(graph[*node].operation, Operation::PullImage { .. });
+        let (pulls, others): (Vec<_>, Vec<_>) = graph.node_indices().partition(pulls);
+        let first: Vec<_> =
+            others.into_iter().filter(|node| graph.edges_directed(*node, Direction::Incoming).next().is_none()).collect();
+        for (pull, node) in pulls.iter().flat_map(|pull| first.iter().map(move |node| (*pull, *node))) {
+            graph.update_edge(pull, node, Order::Needs);
+        }
+    }
+
     fn orphans(&mut self) {
         let inactive = |service: &str| self.options.inactive.iter().any(|name| name == service);
         let known = |service: &str| self.project.services.contains_key(service) || inactive(service);
@@ -436,9 +428,10 @@ impl<'a> Planner<'a> {
                     false => format!("the project has no service {}", container.service),
                 };
                 self.plan.add(remove(container), cause, &Before::default());
-            } else {
+            } else if !self.options.ignore_orphans {
                 self.plan.orphans.push(container.name.clone());
             }
         }
+        self.plan.orphans.sort();
     }
 }

@@ -7,6 +7,7 @@ mod commands;
 mod concurrency;
 mod crashes;
 mod durability;
+mod edges;
 mod examples;
 mod filters;
 mod forms;

@@ -153,7 +153,7 @@ pub async fn pull(global: &Global, command: Pull) -> Outcome {
     ps::check_services(Some(&loaded), &command.services)?;
     let mut services = command.services.clone();
     if command.include_deps {
-        services = crate::cli::project::up::with_dependencies(&loaded, services);
+        services = crate::cli::project::up::selected(&loaded, &services, false);
     }
     let client = connect::engine(global).await?;
     let mut wanted: Vec<String> = loaded

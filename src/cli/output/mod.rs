@@ -45,15 +45,20 @@ pub fn coloured(terminal: bool) -> bool {
     match STYLE.get().map_or(Ansi::Auto, |style| style.0) {
         Ansi::Never => false,
         Ansi::Always => true,
-        Ansi::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        Ansi::Auto => terminal && !is_dumb() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
     }
+}
+
+/// Whether the terminal only knows how to print, such as an editor's shell.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 /// Whether progress is drawn in place on a stream that is a terminal, or is not.
 pub fn in_place(terminal: bool) -> bool {
     match STYLE.get().copied().unwrap_or_default() {
         (_, ProgressType::Tty) => true,
-        (ansi, ProgressType::Auto) => ansi != Ansi::Never && terminal,
+        (ansi, ProgressType::Auto) => ansi != Ansi::Never && terminal && !is_dumb(),
         (_, ProgressType::Plain | ProgressType::Quiet) => false,
     }
 }

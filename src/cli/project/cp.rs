@@ -54,7 +54,10 @@ pub async fn run(global: &Global, command: Cp) -> Outcome {
     // Into all containers of a service, out of the first.
     list.truncate(if into { list.len() } else { 1 });
     if list.is_empty() {
-        return Err(Failure::Message(format!("the service `{service}` has no container; `wharf up -d {service}` makes it")));
+        return Err(Failure::Message(match command.index {
+            Some(index) => format!("service \"{service}\" has no container #{index}"),
+            None => format!("the service `{service}` has no container; `wharf up -d {service}` makes it"),
+        }));
     }
     for container in &list {
         copy(&client, &container.id, &command.source, &command.destination, command.how).await?;
@@ -140,7 +143,9 @@ async fn out_of(client: &Client, id: &str, path: &str, destination: &str, how: C
     let Some(found) = stat(client, id, &path).await? else {
         return Err(Failure::Message(format!("there is no {path} in the container")));
     };
-    let content = path.ends_with("/.") && found.directory && rename.is_some();
+    // The root has no name that another could replace.
+    let is_root = Path::new(&path).file_name().is_none();
+    let content = (path.ends_with("/.") || is_root) && found.directory && rename.is_some();
     if content && let Some(name) = &rename {
         std::fs::create_dir_all(target.join(name)).map_err(|e| Failure::Message(format!("making {destination}: {e}")))?;
     }

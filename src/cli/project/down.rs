@@ -16,10 +16,10 @@ pub struct Down {
     #[arg(long, value_name = "TYPE")]
     rmi: Option<Rmi>,
     /// Seconds to wait for containers to stop.
-    #[arg(short, long, value_name = "SECONDS")]
+    #[arg(short, long, value_name = "SECONDS", value_parser = up::grace, allow_negative_numbers = true)]
     timeout: Option<u32>,
     /// Remove containers of services that the project does not have.
-    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", hide_env = true)]
+    #[arg(long)]
     remove_orphans: bool,
 }
 

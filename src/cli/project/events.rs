@@ -61,7 +61,11 @@ pub async fn run(global: &Global, command: Events) -> Outcome {
         if !command.services.is_empty() && !command.services.contains(&service) {
             return Ok(None);
         }
-        let short = json!({"image": attributes["image"], "name": attributes["name"]});
+        // All but the labels by which the project is found, as Docker Compose has it.
+        let mut short = attributes.clone();
+        if let Some(short) = short.as_object_mut() {
+            short.retain(|key, _| !key.starts_with("com.docker.compose."));
+        }
         Ok(Some(if command.json {
             json!({
                 "action": event["Action"], "attributes": short, "id": event["Actor"]["ID"], "service": service,

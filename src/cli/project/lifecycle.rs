@@ -24,7 +24,7 @@ pub struct Stop {
     /// Services; all by default.
     services: Vec<String>,
     /// Seconds to wait before the container is killed.
-    #[arg(short, long, value_name = "SECONDS")]
+    #[arg(short, long, value_name = "SECONDS", value_parser = up::grace, allow_negative_numbers = true)]
     timeout: Option<u32>,
 }
 
@@ -33,7 +33,7 @@ pub struct Restart {
     /// Services; all by default.
     services: Vec<String>,
     /// Seconds to wait before the container is killed.
-    #[arg(short, long, value_name = "SECONDS")]
+    #[arg(short, long, value_name = "SECONDS", value_parser = up::grace, allow_negative_numbers = true)]
     timeout: Option<u32>,
     /// Leave out who depends on them with `restart: true`.
     #[arg(long)]

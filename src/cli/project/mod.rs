@@ -58,12 +58,12 @@ pub fn load(global: &Global, services: &[String]) -> Result<Loaded, Failure> {
 ///
 /// # Errors
 /// When a named service, or one that it depends on, needs a config or a secret of a variable that is not set.
-pub fn for_engine(global: &Global, loaded: &Loaded, named: &[String]) -> Result<Project, Failure> {
+pub fn for_engine(global: &Global, loaded: &Loaded, named: &[String], no_deps: bool) -> Result<Project, Failure> {
     let mut project = loaded.project.clone();
     crate::cli::project::build::name_images(&mut project);
     lend_api(global, &mut project);
-    let starting = if named.is_empty() { Vec::new() } else { up::with_dependencies(loaded, named.to_vec()) };
-    let services = loaded.project.services.iter().filter(|(name, _)| named.is_empty() || starting.contains(name));
+    let starting = up::selected(loaded, named, no_deps);
+    let services = loaded.project.services.iter().filter(|(name, _)| starting.contains(name));
     let configs = project.configs.iter_mut().map(|(name, object)| ("config", "configs", name, object));
     let secrets = project.secrets.iter_mut().map(|(name, object)| ("secret", "secrets", name, object));
     for (what, section, name, object) in configs.chain(secrets) {

@@ -28,7 +28,7 @@ pub async fn run(global: &Global, command: Push) -> Outcome {
     super::ps::check_services(Some(&loaded), &command.services)?;
     let mut services = command.services.clone();
     if command.include_deps {
-        services = super::up::with_dependencies(&loaded, services);
+        services = super::up::selected(&loaded, &services, false);
     }
     let client = connect::engine(global).await?;
     let named = |name: &String| services.is_empty() || services.contains(name);

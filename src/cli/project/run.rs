@@ -64,7 +64,7 @@ pub struct Run {
     #[arg(long)]
     quiet_build: bool,
     /// Remove containers of services that the project does not have.
-    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", hide_env = true)]
+    #[arg(long)]
     remove_orphans: bool,
     /// Remove the container when it has ended.
     #[arg(long)]
@@ -100,10 +100,7 @@ pub async fn run(global: &Global, mut command: Run) -> Outcome {
     let loaded = project::load(global, std::slice::from_ref(&command.service))?;
     ps::check_services(Some(&loaded), std::slice::from_ref(&command.service))?;
     let client = connect::engine(global).await?;
-    let mut starting = vec![command.service.clone()];
-    if !command.no_deps {
-        starting = up::with_dependencies(&loaded, starting);
-    }
+    let starting = up::selected(&loaded, std::slice::from_ref(&command.service), command.no_deps);
     let build = if command.build { std::slice::from_ref(&command.service) } else { &[] };
     let quiet = command.quiet_build || command.quiet;
     or_cancelled(up::build_what_is_missing(&client, &loaded, &starting, command.pull.as_deref(), build, quiet)).await?;

@@ -67,7 +67,7 @@ pub struct Up {
     #[arg(short, long, conflicts_with = "detach")]
     watch: bool,
     /// Docker Compose's line of keys at the bottom, which wharf does not draw.
-    #[arg(long, hide = true, env = "COMPOSE_MENU", hide_env = true)]
+    #[arg(long, hide = true)]
     menu: bool,
 }
 
@@ -90,13 +90,13 @@ pub struct UpOutput {
     #[arg(long)]
     pub no_start: bool,
     /// Remove containers of services that the project does not have.
-    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", hide_env = true)]
+    #[arg(long)]
     pub remove_orphans: bool,
     /// Number of containers of a service; may be repeated.
     #[arg(long, value_name = "SERVICE=N", value_parser = scale)]
     pub scale: Vec<(String, u32)>,
-    /// Seconds to wait for containers that are stopped.
-    #[arg(short, long, value_name = "SECONDS")]
+    /// Seconds to wait for containers that are stopped; -1 is for ever.
+    #[arg(short, long, value_name = "SECONDS", value_parser = grace, allow_negative_numbers = true)]
     pub timeout: Option<u32>,
     /// Pull images: always, missing, never.
     #[arg(long, value_name = "POLICY", value_parser = ["always", "missing", "never", "build"])]
@@ -128,6 +128,14 @@ fn scale(text: &str) -> Result<(String, u32), String> {
     Ok((service.into(), count.parse().map_err(|_| format!("`{count}` is not a number"))?))
 }
 
+/// How long a container may take to stop. Docker's -1 is for ever; so is a century.
+pub fn grace(text: &str) -> Result<u32, String> {
+    match text {
+        "-1" => Ok(u32::MAX),
+        text => text.parse().map_err(|_| "write a number of seconds, or -1 for ever".into()),
+    }
+}
+
 /// What the engine is asked for.
 ///
 /// # Errors
@@ -135,7 +143,7 @@ fn scale(text: &str) -> Result<(String, u32), String> {
 pub fn request(global: &Global, loaded: &Loaded, services: Vec<String>, how: UpOutput, wait: bool) -> Result<UpRequest, Failure> {
     let files: Vec<String> = loaded.files.iter().map(|f| f.display().to_string()).collect();
     Ok(UpRequest {
-        project: project::for_engine(global, loaded, &services)?,
+        project: project::for_engine(global, loaded, &services, how.no_deps)?,
         options: UpOptions {
             services,
             force_recreate: how.force_recreate,
@@ -144,6 +152,7 @@ pub fn request(global: &Global, loaded: &Loaded, services: Vec<String>, how: UpO
             no_deps: how.no_deps,
             no_start: how.no_start,
             remove_orphans: how.remove_orphans || is_set("COMPOSE_REMOVE_ORPHANS"),
+            ignore_orphans: is_set("COMPOSE_IGNORE_ORPHANS"),
             wait,
             scale: how.scale.into_iter().collect(),
             timeout: how.timeout,
@@ -292,22 +301,13 @@ async fn bring_up(client: &Client, path: &str, mut request: UpRequest, on_signal
 
 /// Whether a variable of the environment says yes.
 pub fn is_set(variable: &str) -> bool {
-    std::env::var(variable).is_ok_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "t" | "true" | "y" | "yes"))
+    std::env::var(variable)
+        .is_ok_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "t" | "true" | "y" | "yes" | "on"))
 }
 
-/// Services and, through any number of others, what they depend on.
-pub fn with_dependencies(loaded: &Loaded, mut services: Vec<String>) -> Vec<String> {
-    let all = &loaded.project.services;
-    let mut next = 0;
-    while let Some(name) = services.get(next).cloned() {
-        next += 1;
-        for dependency in all.get(&name).into_iter().flat_map(|service| service.depends_on.keys()) {
-            if !services.contains(dependency) && all.contains_key(dependency) {
-                services.push(dependency.clone());
-            }
-        }
-    }
-    services
+/// The services that a command acts on: the named ones, all where none is named, and what they depend on.
+pub fn selected(loaded: &Loaded, named: &[String], no_deps: bool) -> Vec<String> {
+    crate::plan::selected(&loaded.project, named, no_deps).into_iter().collect()
 }
 
 /// Builds the images of services that are to start: those of `build`, and of the others those that are not there. A
@@ -351,20 +351,11 @@ pub async fn build_what_is_missing(
     super::build::build_services(client, loaded, &wanted, &super::build::BuildFlags::quiet(quiet)).await
 }
 
-/// The services that a command starts: the named ones, all where none is named, with what they depend on.
-fn starting(loaded: &Loaded, named: &[String], no_deps: bool) -> Vec<String> {
-    match named {
-        [] => loaded.project.services.keys().cloned().collect(),
-        named if no_deps => named.to_vec(),
-        named => with_dependencies(loaded, named.to_vec()),
-    }
-}
-
 /// The services whose output `up` shows; empty for every container of the project, `None` where there is none to show.
 fn shown(loaded: &Loaded, command: &Up) -> Option<Vec<String>> {
     let named = &command.services;
     let candidates = match (&command.attach[..], named.is_empty() || command.attach_dependencies) {
-        ([], true) => starting(loaded, named, false),
+        ([], true) => selected(loaded, named, false),
         ([], false) => named.clone(),
         (attach, _) => return Some(attach.to_vec()),
     };
@@ -381,7 +372,7 @@ fn shown(loaded: &Loaded, command: &Up) -> Option<Vec<String>> {
 
 pub async fn run(global: &Global, mut command: Up) -> Outcome {
     let loaded = project::load(global, &command.services)?;
-    if command.menu {
+    if command.menu || is_set("COMPOSE_MENU") {
         eprintln!("warning: --menu has no effect: Ctrl-C stops the services, `wharf watch` follows changes");
     }
     ps::check_services(Some(&loaded), command.exit_code_from.as_slice())?;
@@ -390,7 +381,7 @@ pub async fn run(global: &Global, mut command: Up) -> Outcome {
     }
     let client = connect::engine(global).await?;
     if !command.no_build {
-        let starting = starting(&loaded, &command.services, command.how.no_deps);
+        let starting = selected(&loaded, &command.services, command.how.no_deps);
         let build = if command.build { &starting[..] } else { &[] };
         let pull = command.how.pull.as_deref();
         or_cancelled(build_what_is_missing(&client, &loaded, &starting, pull, build, command.how.quiet_build)).await?;

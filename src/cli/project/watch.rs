@@ -104,7 +104,7 @@ pub async fn run(global: &Global, command: Watch) -> Outcome {
     let client = connect::engine(global).await?;
     if !command.no_up {
         let services: Vec<String> = watched.iter().map(|w| w.service.clone()).collect::<BTreeSet<_>>().into_iter().collect();
-        let starting = up::with_dependencies(&loaded, services.clone());
+        let starting = up::selected(&loaded, &services, false);
         up::build_what_is_missing(&client, &loaded, &starting, None, &services, command.quiet).await?;
         let request = up::request(global, &loaded, services, up::UpOutput::default(), false)?;
         up::follow(&client, &up::path(&loaded, "up"), &request, command.quiet).await?;

@@ -152,7 +152,9 @@ impl Files {
             Some(name) if !path.ends_with("/.") => PathBuf::from(name),
             _ => PathBuf::from("."),
         };
-        pack(&tree, &found, &name, out).map_err(EngineError::io(format!("copying {path} of {}", container.name())))
+        // Of the whole root, what the kernel shows in it is no file of the container: Docker does not see it either.
+        let left_out = if inside.file_name().is_none() { Patterns::parse("proc/*\nsys/*\ndev/*") } else { Patterns::default() };
+        pack(&tree, &found, &name, &left_out, out).map_err(EngineError::io(format!("copying {path} of {}", container.name())))
     }
 
     /// Takes a tar apart in a directory of a container. With `owner`, everything is the container's user's.
@@ -324,11 +326,11 @@ fn find(tree: &Tree, path: &Path, follow: bool) -> io::Result<Found> {
 /// A tree from its root, as a tar.
 fn pack_all(tree: &Tree, out: impl Write) -> io::Result<()> {
     let root = tree.find(Path::new("."))?;
-    pack(tree, &Found { path: PathBuf::new(), ..root }, Path::new(""), out)
+    pack(tree, &Found { path: PathBuf::new(), ..root }, Path::new(""), &Patterns::default(), out)
 }
 
-/// Writes a file, or a directory with all below it, as a tar. Names begin with `name` in the place of the path's.
-fn pack(tree: &Tree, top: &Found, name: &Path, out: impl Write) -> io::Result<()> {
+/// Writes a file, or a directory with all below it but what is left out, as a tar. Names begin with `name` in the place of the path's.
+fn pack(tree: &Tree, top: &Found, name: &Path, left_out: &Patterns, out: impl Write) -> io::Result<()> {
     let mut builder = Builder::new(out);
     let mut links = FirstNames::default();
     if name != Path::new("") {
@@ -337,8 +339,7 @@ fn pack(tree: &Tree, top: &Found, name: &Path, out: impl Write) -> io::Result<()
         entry((above.as_fd(), own), &top.stat, name, &mut builder, &mut links)?;
     }
     if top.is_directory() {
-        let none = Patterns::default();
-        let mut walk = tree.walk(&top.path, &none)?;
+        let mut walk = tree.walk(&top.path, left_out)?;
         while let Some(found) = walk.next().transpose()? {
             let rest = found.path.strip_prefix(&top.path).unwrap_or(&found.path);
             match entry(walk.place(&found)?, &found.stat, &name.join(rest), &mut builder, &mut links) {

@@ -34,8 +34,8 @@ impl Containers {
         match (container.status(), pause) {
             (Status::Running, true) | (Status::Paused, false) => {}
             (Status::Running | Status::Paused, _) => {
-                let already = if pause { "paused already" } else { "not paused" };
-                return Err(EngineError::Conflict(format!("the container {} is {already}", container.name())));
+                let already = if pause { "already paused" } else { "not paused" };
+                return Err(EngineError::Conflict(format!("Container {} is {already}", container.name())));
             }
             _ => return Err(EngineError::NotRunning { name: container.name() }),
         }

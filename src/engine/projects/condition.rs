@@ -149,3 +149,21 @@ fn judge(record: &ContainerRecord, awaited: &Awaited<'_>, restarts: u32) -> Judg
         (_, None) => Judged::Unchecked,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::record::ContainerSpec;
+
+    #[test]
+    fn what_is_restarted_again_and_again_is_not_waited_for_for_ever() {
+        let mut record = ContainerRecord::new("id".into(), "p-a-1".into(), ContainerSpec::default(), Vec::new());
+        let wait = Awaited { service: "a", condition: Condition::ServiceStarted, dependent: None, required: true };
+        for (count, failed) in [(7, false), (9, false), (10, true)] {
+            record.restart_count = count;
+            assert_eq!(matches!(judge(&record, &wait, 7), Judged::Failed(_)), failed, "{count}");
+        }
+        let healthy = Awaited { condition: Condition::ServiceHealthy, ..wait };
+        assert_eq!(judge(&record, &healthy, 7), Judged::NotYet);
+    }
+}

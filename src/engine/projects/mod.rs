@@ -65,9 +65,14 @@ impl Engine {
     pub async fn up(self: &Arc<Self>, request: UpRequest, progress: ProgressSender) -> Result<(), EngineError> {
         let UpRequest { project, mut options, config_files, working_dir, inactive, plan_only, follower } = request;
         options.inactive = inactive;
-        let images: HashSet<String> = project.services.values().flat_map(|s| s.images()).map(str::to_string).collect();
-        for image in &images {
-            image.parse::<ImageRef>().map_err(crate::image::ImageError::from)?;
+        let selected = plan::selected(&project, &options.services, options.no_deps);
+        let mut images = HashSet::new();
+        for (name, service) in project.services.iter().filter(|(name, _)| selected.contains(*name)) {
+            for image in service.images() {
+                let parsed: Result<ImageRef, _> = image.parse();
+                parsed.map_err(|why| EngineError::Invalid(format!("services.{name}: {why}")))?;
+                images.insert(image.to_string());
+            }
         }
         // A plan is made of what is there when its turn has come.
         let guard = if plan_only { None } else { Some(self.projects.take(&project.name, Change::Up, &progress).await?) };

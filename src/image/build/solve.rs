@@ -133,7 +133,9 @@ fn target_stage(request: &Request, stages: &Stages, source: &Source) -> Result<u
     let Some(name) = &request.target else { return Ok(stages.stages.len() - 1) };
     stages.find(name).ok_or_else(|| {
         let known: Vec<&str> = stages.stages.iter().filter_map(|stage| stage.name.as_deref()).collect();
-        ImageError::Build(format!("{} has no stage `{name}`; it has {}", source.shown, known.join(", ")))
+        let known =
+            if known.is_empty() { "none of its stages has a name".into() } else { format!("it has {}", known.join(", ")) };
+        ImageError::Build(format!("{} has no stage `{name}`; {known}", source.shown))
     })
 }
 

@@ -115,7 +115,7 @@ pub async fn run(global: &Global, command: BuildCommand) -> Outcome {
     super::ps::check_services(Some(&loaded), &command.services)?;
     let mut wanted = command.services.clone();
     if command.with_dependencies {
-        wanted = super::up::with_dependencies(&loaded, wanted);
+        wanted = super::up::selected(&loaded, &wanted, false);
     }
     let chosen =
         |name: &str, service: &Service| service.build.is_some() && (wanted.is_empty() || wanted.iter().any(|w| w == name));
