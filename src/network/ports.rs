@@ -106,6 +106,10 @@ fn process_on(protocol: &str, port: u16) -> Option<String> {
         let Ok(pid) = process.file_name().to_string_lossy().parse::<u32>() else { continue };
         let Ok(fds) = fs::read_dir(process.path().join("fd")) else { continue };
         if fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target.as_os_str() == wanted.as_str())) {
+            // The engine holds the ports of its containers; of those that run their owners are known.
+            if pid == std::process::id() {
+                return Some("another container that is being started".into());
+            }
             let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
             return Some(format!("the process `{}` (pid {pid})", name.trim()));
         }

@@ -63,8 +63,8 @@ fn from_nothing() {
     let p = project(WEB_DB);
     let got = lines(&p, &Observed::default(), &UpOptions::default());
     let expected = [
-        "[] -> #1 create network default: not found",
-        "[] -> #2 create volume data: not found",
+        "[3 6] -> #1 create network default: not found",
+        "[3 6] -> #2 create volume data: not found",
         "[] -> #3 pull image db: not found",
         "[1 2 3] -> #4 create container p-db-1: not found",
         "[4] -> #5 start container p-db-1: created",
@@ -385,7 +385,9 @@ fn lifecycle_commands() {
     assert_eq!(act("restart", up, all()).expect("plan"), restart);
     assert_eq!(act("restart", up, of("db")).expect("plan"), restart[..1], "no `restart: true`");
     assert_eq!(act("pause", up, of("db")).expect("plan"), ["[] -> #1 pause container p-db-1: asked for"]);
-    assert!(act("unpause", up, all()).expect("plan").is_empty());
+    // Of one that is not frozen, the engine says so.
+    assert_eq!(act("unpause", up, of("db")).expect("plan"), ["[] -> #1 unpause container p-db-1: asked for"]);
+    assert!(act("unpause", down, all()).expect("plan").is_empty());
     assert!(act("rm", up, all()).expect("plan").is_empty());
     assert_eq!(act("rm", down, of("db")).expect("plan"), ["[] -> #1 remove container p-db-1: asked for"]);
     let killed = act("kill", up, all()).expect("plan");

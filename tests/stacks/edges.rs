@@ -87,3 +87,42 @@ fn images_come_before_everything_else() {
     stack.wharf(&["up", "-d", "--no-deps", "web"]).ok();
     stack.wharf(&["run", "--rm", "-T", "--no-deps", "web", "true"]).ok();
 }
+
+/// Signals that end a container reach it while it is frozen, and a command that ends its own container has its exit code.
+#[test]
+fn signals_end_frozen_containers_and_commands_with_their_containers() {
+    let stack = Stack::new("nothing");
+    let script = "trap 'exit 5' TERM; while :; do sleep 0.05; done";
+    stack.write("compose.yaml", &format!("services: {{web: {{image: 'busybox:local', command: [sh, -c, \"{script}\"]}}}}"));
+    for (signal, code) in [("SIGKILL", 137), ("SIGTERM", 5)] {
+        stack.wharf(&["up", "-d"]).ok();
+        stack.wharf(&["pause"]).ok();
+        stack.wharf(&["kill", "-s", signal]).ok();
+        crate::support::eventually("it ends", 10, || stack.state("web") == "exited");
+        assert_eq!(stack.container("web")["ExitCode"], code, "{signal}");
+    }
+    stack.wharf(&["up", "-d"]).ok();
+    let ran = stack.wharf(&["exec", "-T", "web", "sh", "-c", "kill -TERM 1; sleep 100"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (137, ""));
+}
+
+/// What somebody watches and has ended is started by a restart.
+#[test]
+fn watch_restarts_what_has_ended() {
+    let stack = Stack::new("nothing");
+    let watch = "develop: {watch: [{path: ./watched, action: sync+restart, target: /watched}]}";
+    let script = "cat /watched; exit 0";
+    stack.write(
+        "compose.yaml",
+        &format!("services: {{web: {{image: 'busybox:local', command: [sh, -c, \"{script}\"], {watch}}}}}"),
+    );
+    stack.write("watched", "first\n");
+    stack.wharf(&["up", "-d"]).ok();
+    let mut watching = stack.command(&["watch", "--no-up"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("spawn");
+    let said = crate::support::follow(watching.stderr.take().expect("stderr"));
+    crate::support::eventually("it watches", 10, || said.lock().expect("lock").contains("Watch"));
+    stack.write("watched", "second\n");
+    crate::support::eventually("it runs again", 10, || stack.wharf(&["logs", "--no-log-prefix"]).stdout.contains("second"));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(watching.id() as i32), nix::sys::signal::Signal::SIGINT).expect("kill");
+    assert_eq!(watching.wait().expect("wait").code(), Some(130));
+}

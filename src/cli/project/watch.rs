@@ -309,7 +309,9 @@ impl Session<'_> {
             // The new container has everything.
             return Ok(());
         }
-        let list = ps::containers(self.client, &self.loaded.project.name, &[service.to_string()], false).await?;
+        // A restart starts what has ended as well.
+        let mut list = ps::containers(self.client, &self.loaded.project.name, &[service.to_string()], work.restart).await?;
+        list.retain(|container| !container.is_one_off());
         let count = work.changed.len() + work.gone.len();
         if count > 0 {
             for container in &list {

@@ -152,8 +152,11 @@ impl Files {
             Some(name) if !path.ends_with("/.") => PathBuf::from(name),
             _ => PathBuf::from("."),
         };
-        // Of the whole root, what the kernel shows in it is no file of the container: Docker does not see it either.
-        let left_out = if inside.file_name().is_none() { Patterns::parse("proc/*\nsys/*\ndev/*") } else { Patterns::default() };
+        let (found, left_out) = match inside.file_name() {
+            Some(_) => (found, Patterns::default()),
+            // Of the whole root, what the kernel shows in it is no file of the container: Docker does not see it either.
+            None => (Found { path: PathBuf::new(), ..found }, Patterns::parse("proc/*\nsys/*\ndev/*")),
+        };
         pack(&tree, &found, &name, &left_out, out).map_err(EngineError::io(format!("copying {path} of {}", container.name())))
     }
 

@@ -22,6 +22,17 @@ impl Containers {
             return Err(error);
         }
         self.emit(container, "kill", &[("signal", signal.to_string())]);
+        // What ends a frozen container reaches it when it is thawed. As with Docker, any signal but one that its image or its user
+        // has another for.
+        let ends =
+            signal == libc::SIGKILL || container.record().stop_signal().is_none_or(|own| parse_signal(own) == Some(signal));
+        if ends && container.status() == Status::Paused {
+            match self.pause_locked(container, false) {
+                // It has ended by now.
+                Err(EngineError::NotRunning { .. }) | Ok(()) => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(())
     }
 
