@@ -75,14 +75,13 @@ where
     let (sender, mut steps) = mpsc::unbounded_channel();
     let (lines, receiver) = mpsc::channel::<Bytes>(256);
     let last = sender.clone();
-    let (engine, number) = (engine.clone(), number.map(str::to_string));
-    let progress = match &number {
+    let engine = engine.clone();
+    let progress = match number {
         Some(number) => ProgressSender::new(sender, engine.commands().begin(number)),
         None => sender.into(),
     };
     tokio::spawn(async move {
-        let result = operation(engine.clone(), progress).await;
-        number.iter().for_each(|number| engine.commands().end(number));
+        let result = operation(engine, progress).await;
         if let Err(error) = &result {
             // Failures of steps have been told one by one.
             if !matches!(error, EngineError::Several(_) | EngineError::Cancelled) {

@@ -10,6 +10,7 @@ mod arguments;
 mod connect;
 mod objects;
 mod project;
+mod proxies;
 mod signals;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -78,8 +79,8 @@ pub struct Global {
     /// Docker Compose's; the engine knows how much to do at once.
     #[arg(long, hide = true, allow_hyphen_values = true)]
     pub parallel: Option<i64>,
-    /// Docker Compose's, for names of its version 1.
-    #[arg(long, hide = true)]
+    /// Names as Docker Compose's version 1 made them, with `_`.
+    #[arg(long)]
     pub compatibility: bool,
     /// Keep networks, volumes, configs and secrets that no service uses.
     #[arg(long)]
@@ -197,6 +198,13 @@ enum Command {
     Engine(engine::EngineCommand),
 }
 
+static SEPARATOR: std::sync::OnceLock<&str> = std::sync::OnceLock::new();
+
+/// What is between a project's name, a service's and a number: `_` with `--compatibility`, as Docker Compose's version 1 had it.
+pub fn separator() -> &'static str {
+    SEPARATOR.get().copied().unwrap_or("-")
+}
+
 /// Why a command ends without success: its message has been shown, or is to be.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -283,6 +291,7 @@ fn finish(outcome: Outcome) -> ExitCode {
 async fn run(cli: Cli) -> Outcome {
     let global = &cli.global;
     output::set_style(if global.no_ansi { output::Ansi::Never } else { global.ansi }, global.progress);
+    proxies::set_socket(crate::engine::process::lifecycle::socket_path(&global.run_root));
     if global.verbose {
         eprintln!("warning: --verbose has no effect: `wharf engine` in the foreground with RUST_LOG=debug tells more");
     }
@@ -291,8 +300,8 @@ async fn run(cli: Cli) -> Outcome {
             "warning: --insecure-registry has no effect: the engine's settings say which registries are reached without TLS"
         );
     }
-    if global.compatibility {
-        eprintln!("warning: --compatibility has no effect: containers are called PROJECT-SERVICE-NUMBER");
+    if global.compatibility || up::is_set("COMPOSE_COMPATIBILITY") {
+        let _ = SEPARATOR.set("_");
     }
     let unforeseeable = match &cli.command {
         Command::Exec(_) => "exec",

@@ -17,7 +17,8 @@ fn path() -> Option<PathBuf> {
     Some(directory.join("config.json"))
 }
 
-fn read() -> Value {
+/// The user's configuration of Docker's clients; empty where there is none.
+pub fn configuration() -> Value {
     let text = path().and_then(|path| std::fs::read_to_string(path).ok());
     text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_else(|| json!({}))
 }
@@ -28,7 +29,7 @@ fn key(host: &str) -> &str {
 
 /// `user:password` in base64, for a registry.
 pub fn find(host: &str) -> Option<String> {
-    let config = read();
+    let config = configuration();
     let key = key(host);
     let helper = config["credHelpers"][key].as_str().or(config["credHelpers"][host].as_str()).or(config["credsStore"].as_str());
     if let Some(found) = helper.and_then(|helper| ask(helper, key)) {
@@ -40,7 +41,7 @@ pub fn find(host: &str) -> Option<String> {
 
 /// Every login, as a `config.json` of its own that needs no helper.
 pub fn all() -> Value {
-    let config = read();
+    let config = configuration();
     let names = |key: &str| config[key].as_object().into_iter().flatten().map(|(name, _)| name.clone());
     let mut auths = json!({});
     for name in names("auths").chain(names("credHelpers")) {
@@ -104,7 +105,7 @@ pub fn forget(host: &str) -> std::io::Result<PathBuf> {
 fn change(change: impl FnOnce(&mut Value)) -> std::io::Result<PathBuf> {
     use std::os::unix::fs::OpenOptionsExt;
     let path = path().ok_or_else(|| std::io::Error::other("HOME is not set"))?;
-    let mut config = read();
+    let mut config = configuration();
     change(&mut config);
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;

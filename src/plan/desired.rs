@@ -18,6 +18,9 @@ pub struct UpOptions {
     pub no_deps: bool,
     pub no_start: bool,
     pub remove_orphans: bool,
+    /// Names have `_` between their parts.
+    #[serde(default)]
+    pub compatible_names: bool,
     /// They are not warned of.
     #[serde(default)]
     pub ignore_orphans: bool,

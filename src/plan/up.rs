@@ -291,7 +291,9 @@ impl<'a> Planner<'a> {
     }
 
     fn container_name(&self, name: &str, service: &Service, number: u32) -> String {
-        service.container_name.clone().unwrap_or_else(|| format!("{}-{name}-{number}", self.project.name))
+        let separator = if self.options.compatible_names { "_" } else { "-" };
+        let own = || [&self.project.name, name, &number.to_string()].join(separator);
+        service.container_name.clone().unwrap_or_else(own)
     }
 
     fn start(

@@ -1,6 +1,6 @@
 //! What Docker Compose does at the edges of its commands: flags, variables, names, and what is not there.
 
-use crate::support::Stack;
+use crate::support::{Stack, Terminal, eventually};
 use std::process::Stdio;
 
 /// The whole root of a container, running or not, comes as a tree: without what the kernel shows in it.
@@ -98,7 +98,7 @@ fn signals_end_frozen_containers_and_commands_with_their_containers() {
         stack.wharf(&["up", "-d"]).ok();
         stack.wharf(&["pause"]).ok();
         stack.wharf(&["kill", "-s", signal]).ok();
-        crate::support::eventually("it ends", 10, || stack.state("web") == "exited");
+        eventually("it ends", 10, || stack.state("web") == "exited");
         assert_eq!(stack.container("web")["ExitCode"], code, "{signal}");
     }
     stack.wharf(&["up", "-d"]).ok();
@@ -120,9 +120,112 @@ fn watch_restarts_what_has_ended() {
     stack.wharf(&["up", "-d"]).ok();
     let mut watching = stack.command(&["watch", "--no-up"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("spawn");
     let said = crate::support::follow(watching.stderr.take().expect("stderr"));
-    crate::support::eventually("it watches", 10, || said.lock().expect("lock").contains("Watch"));
+    eventually("it watches", 10, || said.lock().expect("lock").contains("Watch"));
     stack.write("watched", "second\n");
-    crate::support::eventually("it runs again", 10, || stack.wharf(&["logs", "--no-log-prefix"]).stdout.contains("second"));
+    eventually("it runs again", 10, || stack.wharf(&["logs", "--no-log-prefix"]).stdout.contains("second"));
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(watching.id() as i32), nix::sys::signal::Signal::SIGINT).expect("kill");
     assert_eq!(watching.wait().expect("wait").code(), Some(130));
+}
+
+/// With `--attach-dependencies` the output of dependencies is shown, and the command ends with the named services.
+#[test]
+fn an_attached_up_ends_with_the_named_services() {
+    let stack = Stack::new("nothing");
+    let base = "base: {image: 'busybox:local', command: [sh, -c, 'echo based; exec sleep 1000'], stop_signal: SIGKILL}";
+    let job = "job: {image: 'busybox:local', command: [sh, -c, 'sleep 0.3; echo worked'], depends_on: [base]}";
+    stack.write("compose.yaml", &format!("services: {{{base}, {job}}}"));
+    for args in [&["up", "job"][..], &["up", "--attach-dependencies", "job"]] {
+        let shown = stack.wharf(args).ok();
+        assert_eq!((shown.contains("based"), shown.contains("worked")), (args.len() > 2, true), "{args:?}: {shown}");
+        assert_eq!(stack.state("base"), "running", "{args:?}");
+        stack.wharf(&["down"]).ok();
+    }
+}
+
+/// What a command says of input, platforms and names.
+#[test]
+fn forms_of_run_build_and_names() {
+    let stack = Stack::new("nothing");
+    let build = "build: {dockerfile_inline: 'FROM busybox:local', platforms: [linux/amd64, linux/arm64]}";
+    stack.write("compose.yaml", &format!("services: {{web: {{image: 'busybox:local', command: cat}}, built: {{{build}}}}}"));
+    stack.wharf(&["run", "-d", "--name", "reads", "web", "cat"]).ok();
+    stack.wharf(&["run", "-d", "--name", "ends", "--interactive=false", "web", "cat"]).ok();
+    let state = |name: &str| stack.wharf(&["container", "inspect", "--format", "{{.State.Status}}", name]).ok();
+    eventually("without input it ends", 10, || state("ends") == "exited\n");
+    assert_eq!(state("reads"), "running\n");
+    stack.wharf(&["container", "rm", "-f", "reads", "ends"]).ok();
+    stack.wharf(&["build"]).fails(1, &["multiple platforms", "services.built.build"]);
+    let named = stack.wharf(&["--compatibility", "up", "-d", "web"]);
+    assert!(named.stderr.contains(&format!("Container {}_web_1  Started", stack.project)), "{}", named.stderr);
+    stack.wharf(&["down"]).ok();
+}
+
+/// The user's proxies are variables of containers and arguments of builds; what a service says itself stays.
+#[test]
+fn proxies_of_the_users_configuration_reach_containers_and_builds() {
+    let stack = Stack::new("nothing");
+    std::fs::create_dir(stack.path("docker")).expect("directory");
+    stack.write("docker/config.json", r#"{"proxies": {"default": {"httpProxy": "http://proxy:1", "noProxy": "localhost"}}}"#);
+    let build = "build: {dockerfile_inline: \"FROM busybox:local\\nRUN echo $$HTTP_PROXY $$no_proxy > /built\"}";
+    let command = "command: [sh, -c, 'cat /built; echo $$http_proxy $$NO_PROXY'], environment: {NO_PROXY: mine}";
+    stack.write("compose.yaml", &format!("services: {{web: {{{build}, {command}}}}}"));
+    let run = |args: &[&str]| {
+        let output = stack.command(args).env("DOCKER_CONFIG", stack.path("docker")).output().expect("wharf runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(run(&["up", "--no-log-prefix"]).contains("http://proxy:1 localhost\nhttp://proxy:1 mine\n"));
+    let shown = run(&[
+        "container",
+        "run",
+        "--rm",
+        "-e",
+        "NO_PROXY=",
+        "busybox:local",
+        "sh",
+        "-c",
+        "echo $HTTP_PROXY-$NO_PROXY-$no_proxy",
+    ]);
+    assert_eq!(shown, "http://proxy:1--localhost\n");
+}
+
+/// On a terminal each line has its seconds; what has no row is folded, and seen at the end; a dumb terminal gets plain lines.
+#[test]
+fn progress_on_a_terminal() {
+    let stack = Stack::new("nothing");
+    let one = |n: usize| format!("s{n}: {{image: 'busybox:local', command: sleep 1000, stop_signal: SIGKILL}}");
+    stack.write("compose.yaml", &format!("services: {{{}}}", (0..12).map(one).collect::<Vec<_>>().join(", ")));
+    let shown = |args: &[&str], term: &str| {
+        let mut terminal = Terminal::start(stack.command(args).env("TERM", term), 10, 80);
+        assert_eq!(terminal.wait(60), Some(0));
+        eventually("all is read", 5, || !terminal.shown().is_empty());
+        terminal.shown()
+    };
+    let drawn = shown(&["up", "-d"], "xterm");
+    assert!(drawn.contains(" … and ") && drawn.contains("more, "), "{drawn}");
+    let last = &drawn[drawn.rfind("of them done").expect("folded")..];
+    let seen = (0..12).filter(|n| last.contains(&format!("Container {}-s{n}-1", stack.project))).count();
+    assert!(seen >= 5, "what was folded is shown at the end: {last}");
+    assert!(drawn.contains("Started") && drawn.contains("0.") && drawn.contains('✔'), "{drawn}");
+    let plain = shown(&["down"], "dumb");
+    assert!(!plain.contains('\x1b') && plain.matches("  Removed").count() == 13, "{plain}");
+}
+
+/// `run --rm` leaves nothing, however its client ends.
+#[test]
+fn run_removes_its_container_when_its_client_is_gone() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", "services: {web: {image: 'busybox:local', command: sleep 1000}}");
+    let names = || stack.wharf(&["container", "ls", "-aq"]).ok();
+    let mut killed = stack.command(&["run", "--rm", "-T", "web", "sleep", "0.5"]).spawn().expect("spawn");
+    eventually("it runs", 10, || stack.wharf(&["container", "ls", "-q"]).ok().lines().count() == 1);
+    killed.kill().expect("kill");
+    killed.wait().expect("wait");
+    eventually("it is removed", 5, || names().is_empty());
+    let mut cut =
+        stack.command(&["run", "--rm", "-T", "web", "seq", "1", "300000"]).stdout(Stdio::piped()).spawn().expect("spawn");
+    let mut first = [0; 2];
+    std::io::Read::read_exact(&mut cut.stdout.take().expect("stdout"), &mut first).expect("read");
+    cut.wait().expect("wait");
+    eventually("that whose reader left is removed", 5, || names().is_empty());
 }

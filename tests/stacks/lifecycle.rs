@@ -193,9 +193,7 @@ fn nothing_to_do_is_no_failure() {
     stack.wharf(&["start"]).fails(1, &["service \"web\" has no container to start"]);
     stack.wharf(&["stop", "nope"]).fails(1, &["no such service: nope"]);
     stack.wharf(&["up", "-d"]).ok();
-    for args in
-        [&["start"][..], &["unpause"], &["rm", "-f"], &["pause"], &["pause"], &["unpause"], &["kill"], &["kill"], &["stop"]]
-    {
+    for args in [&["start"][..], &["rm", "-f"], &["pause"], &["unpause"], &["kill"], &["kill"], &["stop"]] {
         stack.wharf(args).ok();
     }
     assert_eq!(stack.wharf(&["rm", "-f"]).ok(), format!("Going to remove {}-web-1\n", stack.project));

@@ -4,14 +4,13 @@
 pub mod stdout;
 
 pub mod format;
+mod steps;
 pub mod template;
 pub mod terminal;
 
 use crate::printable;
-use crate::wire::Progress;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use std::collections::HashMap;
-use std::io::{IsTerminal, Write};
+pub use steps::{Steps, beside_steps};
+
 use std::sync::OnceLock;
 
 /// When colours are used, and lines are drawn in place.
@@ -66,89 +65,6 @@ pub fn in_place(terminal: bool) -> bool {
 /// Whether no progress is shown.
 pub fn is_quiet() -> bool {
     STYLE.get().is_some_and(|style| style.1 == ProgressType::Quiet)
-}
-
-/// Shows the progress of an operation: on a terminal in place, into a pipe a line for each step that is done.
-pub struct Steps {
-    bars: Option<MultiProgress>,
-    by_object: HashMap<String, ProgressBar>,
-    failed: bool,
-    quiet: bool,
-    /// Whether anything was shown that was done.
-    pub any: bool,
-}
-
-impl Steps {
-    pub fn new(quiet: bool) -> Self {
-        let quiet = quiet || is_quiet();
-        let bars = (!quiet && in_place(std::io::stderr().is_terminal())).then(MultiProgress::new);
-        Steps { bars, by_object: HashMap::new(), failed: false, quiet, any: false }
-    }
-
-    /// Shows one event. `Some(ok)` when it was the last.
-    pub fn show(&mut self, progress: &Progress) -> Option<bool> {
-        match progress {
-            Progress::Step { object, status, done } => self.step(object, status, *done),
-            Progress::Layer { image, id, status, current, total } => {
-                let size = if *total > 0 && *current < *total {
-                    format!("{status} {}/{}", bytes(*current), bytes(*total))
-                } else {
-                    status.clone()
-                };
-                let done =
-                    matches!(status.as_str(), "Pull complete" | "Already exists" | "Pushed" | "Layer already exists" | "Mounted");
-                if self.bars.is_some() || done {
-                    self.step(&format!("Image {image} [{id}]"), &size, done);
-                }
-            }
-            Progress::Warning(text) => self.line(&format!("warning: {text}")),
-            Progress::Plan(line) => println!("{line}"),
-            Progress::Created(_) | Progress::ChangedVolumes(_) => {}
-            Progress::Error { object, message } => {
-                self.failed = true;
-                if let Some(bar) = self.by_object.get(object) {
-                    bar.finish_with_message(format!(" {} {object}  Error", paint(31, "✘")));
-                }
-                let place = if object.is_empty() { String::new() } else { format!("{object}: ") };
-                self.line(&format!("error: {place}{message}"));
-            }
-            Progress::Done { ok } => {
-                self.by_object.values().for_each(ProgressBar::abandon);
-                return Some(*ok && !self.failed);
-            }
-        }
-        None
-    }
-
-    fn step(&mut self, object: &str, status: &str, done: bool) {
-        let (object, status) = (&*printable::line(object), &*printable::line(status));
-        self.any |= done;
-        let Some(bars) = &self.bars else {
-            if !self.quiet {
-                let _ = writeln!(std::io::stderr(), " {object}  {status}");
-            }
-            return;
-        };
-        let bar = self.by_object.entry(object.to_string()).or_insert_with(|| {
-            let style = ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
-            bars.add(ProgressBar::new_spinner().with_style(style))
-        });
-        if done {
-            bar.finish_with_message(format!(" {} {object}  {}", paint(32, "✔"), paint(32, status)));
-        } else {
-            bar.set_message(format!(" {} {object}  {status}", paint(33, "⠿")));
-            bar.tick();
-        }
-    }
-
-    /// Shows a line above what is drawn in place.
-    pub fn line(&self, text: &str) {
-        let text = &*printable::lines(text);
-        match &self.bars {
-            Some(bars) => drop(bars.println(text)),
-            None => eprintln!("{text}"),
-        }
-    }
 }
 
 /// A text in a colour, where there are any.

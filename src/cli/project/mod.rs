@@ -62,6 +62,11 @@ pub fn for_engine(global: &Global, loaded: &Loaded, named: &[String], no_deps: b
     let mut project = loaded.project.clone();
     crate::cli::project::build::name_images(&mut project);
     lend_api(global, &mut project);
+    for (name, value) in crate::cli::proxies::variables() {
+        for service in project.services.values_mut() {
+            service.environment.entry(name.clone()).or_insert_with(|| Some(value.clone()));
+        }
+    }
     let starting = up::selected(loaded, named, no_deps);
     let services = loaded.project.services.iter().filter(|(name, _)| starting.contains(name));
     let configs = project.configs.iter_mut().map(|(name, object)| ("config", "configs", name, object));

@@ -133,8 +133,8 @@ impl Listed {
 
     /// `web-1`: how log prefixes call it.
     pub fn short_name(&self) -> String {
-        let project = format!("{}-", self.label(LABEL_PROJECT));
-        self.name().strip_prefix(&project).unwrap_or(self.name()).to_string()
+        let rest = self.name().strip_prefix(self.label(LABEL_PROJECT)).and_then(|rest| rest.strip_prefix(['-', '_']));
+        rest.unwrap_or(self.name()).to_string()
     }
 
     /// Its fields in templates and tables: those of `docker ps` and of `docker compose ps`.

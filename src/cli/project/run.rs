@@ -121,7 +121,8 @@ pub async fn run(global: &Global, mut command: Run) -> Outcome {
     change(service, &command, tty, &loaded)?;
     // Without random numbers the clock is unlike enough: a name that is taken is refused.
     let slug = crate::random::hex::<6>().unwrap_or_else(|_| format!("{:x}", jiff::Timestamp::now().as_nanosecond()));
-    let name = command.name.clone().unwrap_or_else(|| format!("{}-{}-run-{slug}", loaded.project.name, command.service));
+    let own = [&loaded.project.name, &command.service, "run", &slug].join(crate::cli::separator());
+    let name = command.name.clone().unwrap_or(own);
     let pair = |text: &String| {
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
         (key.to_string(), value.to_string())
@@ -132,7 +133,8 @@ pub async fn run(global: &Global, mut command: Run) -> Outcome {
         service: command.service.clone(),
         name,
         use_aliases: command.use_aliases,
-        stdin: stdin || tty,
+        // Detached, nobody closes it.
+        stdin: command.interactive || tty,
         labels: command.label.iter().map(pair).collect(),
         console_size: if tty { terminal::size() } else { None },
         auto_remove: command.rm && command.detach,

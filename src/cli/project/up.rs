@@ -153,6 +153,7 @@ pub fn request(global: &Global, loaded: &Loaded, services: Vec<String>, how: UpO
             no_start: how.no_start,
             remove_orphans: how.remove_orphans || is_set("COMPOSE_REMOVE_ORPHANS"),
             ignore_orphans: is_set("COMPOSE_IGNORE_ORPHANS"),
+            compatible_names: crate::cli::separator() == "_",
             wait,
             scale: how.scale.into_iter().collect(),
             timeout: how.timeout,
@@ -237,6 +238,7 @@ pub async fn follow_with(
     loop {
         let progress = tokio::select! {
             line = lines.next::<Progress>() => line?,
+            () = steps.go_on() => continue,
             signal = next_signal() => {
                 if cancelled.is_some() {
                     return Err(signal.failure());
@@ -423,7 +425,7 @@ fn container_names(loaded: &Loaded, services: &[String], options: &UpOptions) ->
         let count = options.scale.get(name).copied().unwrap_or_else(|| service.replicas());
         (1..=count).map(move |number| match &service.container_name {
             Some(own) => own.clone(),
-            None => format!("{name}-{number}"),
+            None => format!("{name}{}{number}", crate::cli::separator()),
         })
     });
     let mut names: Vec<String> = names.collect();

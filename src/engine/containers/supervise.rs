@@ -124,6 +124,7 @@ impl Engine {
 
     fn on_started(self: &Arc<Self>, container: &Arc<Container>, pid: i32, at: Timestamp) {
         self.containers.transition(container, &Transition::Started { pid, at });
+        locked(&container.live).started_here = true;
         container.dismiss_parting();
         self.execs.watch_health(container);
     }
@@ -180,7 +181,8 @@ impl Engine {
     pub(in crate::engine) fn remove_ended(self: Arc<Self>, container: Arc<Container>) {
         tokio::spawn(async move {
             let for_client = container.with_record(|record| record.spec.client_removes && !record.spec.auto_remove);
-            container.wait_until_unfollowed(if for_client { GRACE } else { Duration::ZERO }).await;
+            let may_come_back = for_client && !locked(&container.live).started_here;
+            container.wait_until_unfollowed(if may_come_back { GRACE } else { Duration::ZERO }).await;
             match self.remove(&container, false, true).await {
                 // Somebody else has removed it, or has started it again.
                 Ok(()) | Err(EngineError::NoSuch { .. } | EngineError::Conflict(_)) => {}

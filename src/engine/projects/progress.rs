@@ -67,15 +67,13 @@ impl ProgressSender {
 pub struct Commands(Mutex<HashMap<String, watch::Sender<bool>>>);
 
 impl Commands {
-    /// Knows a command until [`Commands::end`].
+    /// Knows a command for as long as somebody has what this gives.
     pub fn begin(&self, number: &str) -> watch::Receiver<bool> {
         let (sender, receiver) = watch::channel(false);
-        locked(&self.0).insert(number.to_string(), sender);
+        let mut commands = locked(&self.0);
+        commands.retain(|_, command| !command.is_closed());
+        commands.insert(number.to_string(), sender);
         receiver
-    }
-
-    pub fn end(&self, number: &str) {
-        locked(&self.0).remove(number);
     }
 
     /// Has a command end: what has begun is done to its end, nothing else begins. False where it has ended.
@@ -100,8 +98,8 @@ mod tests {
         assert!(progress.is_closed() && progress.closed().now_or_never().is_some());
         progress.send(Progress::Done { ok: false });
         assert!(shown.try_recv().is_ok(), "what ends is still shown");
-        commands.end("1");
-        assert!(!commands.cancel("1"));
+        drop(progress);
+        assert!(!commands.cancel("1"), "it has ended");
         let (to, client) = unbounded_channel();
         let progress = ProgressSender::from(to);
         assert!(!progress.is_closed());

@@ -494,7 +494,7 @@ impl New {
             cmd: Some(CommandLine(self.words[1..].to_vec())),
             // No word at all takes the image's away.
             entrypoint: entrypoint.map(|words| CommandLine(if words.is_empty() { vec![String::new()] } else { words })),
-            env: variables(&self.env_file, &self.env)?,
+            env: with_proxies(variables(&self.env_file, &self.env)?),
             labels: pairs(&labels),
             user: some(&self.user),
             working_dir: some(&self.workdir),
@@ -550,6 +550,16 @@ impl New {
         }
         Ok(id)
     }
+}
+
+/// The variables of a container, and those of the user's proxies that it does not set itself.
+fn with_proxies(mut env: Vec<String>) -> Vec<String> {
+    for (name, value) in crate::cli::proxies::variables() {
+        if !env.iter().any(|known| known.split('=').next() == Some(&name)) {
+            env.push(format!("{name}={value}"));
+        }
+    }
+    env
 }
 
 /// Who removes a container that has ended.

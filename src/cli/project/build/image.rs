@@ -153,7 +153,7 @@ impl ImageBuild {
             ulimits: self.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
             entitlements: self.allow.clone(),
             target: self.target.clone(),
-            args: arguments(&self.flags.build_args),
+            args: crate::cli::proxies::variables().into_iter().chain(arguments(&self.flags.build_args)).collect(),
             labels: pairs(&self.labels, "the label")?,
             no_cache: self.flags.no_cache,
             pull: self.flags.pull,

@@ -125,6 +125,12 @@ pub async fn run(global: &Global, command: BuildCommand) -> Outcome {
         eprintln!("nothing to build: no service{} has a `build`", if wanted.is_empty() { "" } else { " among these" });
         return Ok(());
     }
+    let several = |name: &&String| loaded.project.services[*name].build.as_ref().is_some_and(|build| build.platforms.len() > 1);
+    if let Some(name) = names.iter().find(several) {
+        return Err(Failure::Message(format!(
+            "multiple platforms feature is currently not supported: services.{name}.build has several `platforms`\nleave one of them, or build each on a machine of its own"
+        )));
+    }
     if command.memory.is_some() {
         eprintln!("warning: --memory has no effect: set it with `ulimits` of the `build`");
     }
@@ -145,14 +151,14 @@ pub async fn run(global: &Global, command: BuildCommand) -> Outcome {
 /// The image of a service: its `image`, or a name of the project and the service.
 pub fn image_name(project: &Project, service: &str) -> String {
     let image = project.services.get(service).and_then(|service| service.image.clone());
-    image.unwrap_or_else(|| format!("{}-{service}", project.name))
+    image.unwrap_or_else(|| format!("{}{}{service}", project.name, crate::cli::separator()))
 }
 
 /// Gives services that are built and have no `image` the name of theirs.
 pub fn name_images(project: &mut Project) {
-    let prefix = project.name.clone();
+    let prefix = format!("{}{}", project.name, crate::cli::separator());
     for (name, service) in project.services.iter_mut().filter(|(_, service)| service.build.is_some() && service.image.is_none()) {
-        service.image = Some(format!("{prefix}-{name}"));
+        service.image = Some(format!("{prefix}{name}"));
     }
 }
 

@@ -52,6 +52,9 @@ pub(super) fn request(
 ) -> Result<Request, Failure> {
     let mut args: BTreeMap<String, String> =
         build.args.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect();
+    for (name, value) in crate::cli::proxies::variables() {
+        args.entry(name).or_insert(value);
+    }
     args.extend(arguments(&flags.build_args));
     let contexts = contexts(loaded, build);
     let context = build.context.clone().unwrap_or_default();

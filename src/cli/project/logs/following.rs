@@ -46,6 +46,10 @@ pub(super) struct Following<'a> {
     /// Those that somebody has made since, and that have not been started.
     coming: HashSet<String>,
     followed: HashMap<String, Known>,
+    /// The services with whose containers it ends; empty for all that are shown.
+    ends_with: &'a [String],
+    /// Containers that it does not end with.
+    beside: HashSet<String>,
     reading: FuturesUnordered<BoxFuture<'static, Result<(Source, bool), ClientError>>>,
 }
 
@@ -65,6 +69,8 @@ impl<'a> Following<'a> {
             running: HashSet::new(),
             coming: HashSet::new(),
             followed: HashMap::new(),
+            ends_with: &[],
+            beside: HashSet::new(),
             reading: FuturesUnordered::new(),
         }
     }
@@ -83,8 +89,8 @@ impl<'a> Following<'a> {
         self.go_on(events, &path, None).await
     }
 
-    pub(super) async fn up(&mut self, up: ForUp<'_>) -> Outcome {
-        (self.exits, self.names) = (Some(up.exits), up.names);
+    pub(super) async fn up(&mut self, up: ForUp<'a>) -> Outcome {
+        (self.exits, self.names, self.ends_with) = (Some(up.exits), up.names, up.ends_with);
         let path = self.events_path();
         let events = self.client.get_lines(&path).await?;
         self.go_on(events, &path, Some((up.bringing_up, up.lasting))).await
@@ -101,7 +107,7 @@ impl<'a> Following<'a> {
         let never = || -> BoxFuture<'_, ()> { Box::pin(std::future::pending()) };
         let (mut bringing_up, mut lasting) = of_up.unwrap_or_else(|| (never(), never()));
         loop {
-            if is_ready && !lasts && self.running.is_empty() && self.coming.is_empty() && self.reading.is_empty() {
+            if is_ready && !lasts && self.has_ended() {
                 return Ok(());
             }
             tokio::select! {
@@ -127,6 +133,12 @@ impl<'a> Following<'a> {
                 }
             }
         }
+    }
+
+    /// Whether all has been shown of what this ends with, and none of it runs.
+    fn has_ended(&self) -> bool {
+        let open = self.followed.iter().filter(|(_, known)| matches!(known, Known::Open { .. })).map(|(id, _)| id);
+        open.chain(&self.running).chain(&self.coming).all(|id| self.beside.contains(id))
     }
 
     /// Says what `up` shows, before the first of it.
@@ -176,6 +188,9 @@ impl<'a> Following<'a> {
             return Ok(());
         }
         let shown = self.services.is_empty() || self.services.iter().any(|name| name == service);
+        if !self.ends_with.is_empty() && !self.ends_with.iter().any(|name| name == service) {
+            self.beside.insert(id.into());
+        }
         match event["Action"].as_str().unwrap_or_default() {
             // Somebody else replaces a container: the new one is there before the old one ends.
             "create" if shown && self.exits.is_some() => {
@@ -254,6 +269,9 @@ impl<'a> Following<'a> {
                 continue;
             }
             self.own.insert(container.id.clone());
+            if !self.ends_with.is_empty() && !self.ends_with.iter().any(|name| name == container.service()) {
+                self.beside.insert(container.id.clone());
+            }
             let shown = self.services.is_empty() || self.services.iter().any(|name| name == container.service());
             if shown && self.view.index.is_none_or(|index| container.number() == index) {
                 self.running.insert(container.id.clone());

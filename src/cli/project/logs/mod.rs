@@ -164,6 +164,8 @@ pub struct ForUp<'a> {
     pub bringing_up: BoxFuture<'a, ()>,
     /// As the engine was told.
     pub reader: u64,
+    /// It ends when no container of these services runs any more; of none at all, where it is empty.
+    pub ends_with: &'a [String],
     /// The containers that are going to be shown.
     pub names: Vec<String>,
     /// Until this comes back, it goes on when nothing runs: something may be started again.

@@ -3,7 +3,8 @@
 use super::View;
 use super::source::{Source, read_more};
 use crate::cli::Failure;
-use crate::cli::output::stdout::Stdout;
+use crate::cli::output::beside_steps;
+use crate::cli::output::stdout::{Stderr, Stdout};
 use std::io::Write;
 
 /// Prints logs that have an end, always the line that comes first in time.
@@ -78,7 +79,7 @@ impl Printer {
             false => {}
         }
         if apart {
-            let _ = crate::cli::output::stdout::Stderr.write_all(&self.out);
+            let _ = beside_steps(|| Stderr.write_all(&self.out));
             self.out.clear();
         }
     }
@@ -102,7 +103,7 @@ impl Printer {
     }
 
     pub(super) fn flush(&mut self) -> Result<(), Failure> {
-        let result = Stdout.write_all(&self.out).and_then(|()| Stdout.flush());
+        let result = beside_steps(|| Stdout.write_all(&self.out).and_then(|()| Stdout.flush()));
         self.out.clear();
         result.map_err(|e| Failure::Message(format!("writing to standard output: {e}")))
     }

@@ -51,6 +51,7 @@ pub(super) async fn attached(
             let _ = is_ready.await;
         }),
         reader: shown.reader,
+        ends_with: &command.services,
         names: shown.names,
         lasting: match command.watch {
             true => Box::pin(async {
@@ -86,11 +87,12 @@ pub(super) async fn attached(
         () = aborting => None,
         ended = &mut attached => Some(ended),
         ended = watching => return ended,
-        signal = signalled() => {
+        _ = signalled() => {
             eprintln!("\nGracefully stopping... (press Ctrl+C again to force)");
             drop(lasts);
             end(client, loaded, &own, timeout, attached).await?;
-            return Err(signal.failure());
+            // As with Docker Compose, whichever signal it was.
+            return Err(Failure::Code(130));
         }
     };
     match ended {
