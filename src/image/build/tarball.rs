@@ -37,10 +37,20 @@ pub fn write(directory: &Path, out: impl Write) -> io::Result<Counted> {
     let none = Patterns::default();
     let mut walk = Walk::new(root.as_fd(), Path::new(""), &none)?;
     while let Some(found) = walk.next().transpose()? {
-        writer.file(walk.place(&found)?, &found)?;
+        match walk.place(&found).and_then(|place| writer.file(place, &found)) {
+            // It was there, or was of another kind, a moment ago: a container that an image is made of may go on.
+            Err(e) if has_changed(&e) => {}
+            other => other?,
+        }
     }
     writer.builder.finish()?;
     Ok(writer.counted)
+}
+
+/// Whether a file could not be opened since there is another one, or none, at its place by now. Nothing was written of it.
+fn has_changed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput)
+        || matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENOTDIR))
 }
 
 /// The archive that [`write`] would write.
@@ -99,20 +109,18 @@ impl<W: Write> Writer<W> {
             header.set_device_major(nix::sys::stat::major(stat.st_rdev) as u32)?;
             header.set_device_minor(nix::sys::stat::minor(stat.st_rdev) as u32)?;
         }
-        if !matches!(kind, EntryType::Directory | EntryType::Symlink) && stat.st_nlink > 1 {
-            if let Some(first) = self.links.of(stat) {
-                header.set_entry_type(EntryType::Link);
-                header.set_size(0);
-                self.counted.entries += 1;
-                return self.builder.append_link(&mut header, &found.path, first);
-            }
-            self.links.keep(stat, &found.path)?;
+        let has_names = !matches!(kind, EntryType::Directory | EntryType::Symlink) && stat.st_nlink > 1;
+        if let Some(first) = self.links.of(stat).filter(|_| has_names) {
+            header.set_entry_type(EntryType::Link);
+            header.set_size(0);
+            self.counted.entries += 1;
+            return self.builder.append_link(&mut header, &found.path, first);
         }
-        self.counted.entries += 1;
-        self.counted.bytes += header.size().unwrap_or(0);
         match kind {
             EntryType::Regular => {
                 let file = open_regular_at(directory, name)?;
+                self.opened(found, has_names)?;
+                self.counted.bytes += header.size().unwrap_or(0);
                 self.extended(extended_attributes(file.list_xattr(), |name| file.get_xattr(name))?)?;
                 // As long as the header says, whatever becomes of the file meanwhile.
                 let content = file.chain(io::repeat(0)).take(stat.st_size.max(0) as u64);
@@ -121,6 +129,7 @@ impl<W: Write> Writer<W> {
             EntryType::Directory => {
                 let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let file = File::from(openat(directory, name, flags, Mode::empty())?);
+                self.opened(found, false)?;
                 self.extended(extended_attributes(file.list_xattr(), |name| file.get_xattr(name))?)?;
                 let mut path = found.path.as_os_str().to_owned();
                 path.push("/");
@@ -134,14 +143,22 @@ impl<W: Write> Writer<W> {
                 // Neither a symlink nor a device is opened; procfs's link leads to what was found.
                 let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let node = openat(directory, name, flags, Mode::empty())?;
+                let target = (kind == EntryType::Symlink).then(|| readlinkat(directory, name)).transpose()?;
+                self.opened(found, has_names)?;
                 let link = format!("/proc/self/fd/{}", node.as_raw_fd());
                 self.extended(extended_attributes(xattr::list_deref(&link), |name| xattr::get_deref(&link, name))?)?;
-                if kind == EntryType::Symlink {
-                    return self.builder.append_link(&mut header, &found.path, Path::new(&readlinkat(directory, name)?));
+                if let Some(target) = target {
+                    return self.builder.append_link(&mut header, &found.path, Path::new(&target));
                 }
                 self.builder.append_data(&mut header, &found.path, io::empty())
             }
         }
+    }
+
+    /// Takes note of an entry that will be in the archive.
+    fn opened(&mut self, found: &Found, has_names: bool) -> io::Result<()> {
+        self.counted.entries += 1;
+        if has_names { self.links.keep(&found.stat, &found.path) } else { Ok(()) }
     }
 
     fn extended(&mut self, attributes: Vec<(String, Vec<u8>)>) -> io::Result<()> {
