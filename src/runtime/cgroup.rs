@@ -213,6 +213,18 @@ impl Hierarchy {
     }
 }
 
+impl Hierarchy {
+    /// Whether every process of the group is frozen by now: the kernel takes a moment.
+    pub fn is_frozen(&self, group: &str) -> bool {
+        let (controller, file, word) = match self {
+            Hierarchy::V1(_) => ("freezer", "freezer.state", "FROZEN"),
+            Hierarchy::V2(_) => ("", "cgroup.events", "frozen 1"),
+        };
+        let text = self.directory(controller, group).and_then(|path| fs::read_to_string(path.join(file)).ok());
+        text.is_some_and(|text| text.lines().any(|line| line == word))
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frozen {
     Yes,

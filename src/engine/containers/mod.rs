@@ -12,6 +12,7 @@ pub(super) mod registry;
 pub(super) mod sharing;
 pub mod signals;
 pub(super) mod supervise;
+mod tracers;
 pub mod usage;
 
 use super::error::{EngineError, state_error};
@@ -96,6 +97,7 @@ impl Engine {
             }
             slot = self.launcher.starting.acquire().await;
         }
+        let still = self.containers.hold_tracers(&record, &self.launcher.groups.hierarchy).await?;
         // Files, a fork and an exec: off the threads that answer requests.
         let spawned = tokio::task::spawn_blocking(move || -> Result<_, EngineError> {
             let run = this.config.run_directory(&record.id);
@@ -130,7 +132,7 @@ impl Engine {
         let (socket, monitor, _scope) = spawned.await.map_err(EngineError::from)??;
         let link = Arc::new(MonitorLink::new(socket, monitor).map_err(EngineError::io("talking to the monitor"))?);
         let followed = self.follow_new(container, link).await;
-        drop(slot);
+        drop((still, slot));
         followed
     }
 

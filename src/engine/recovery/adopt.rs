@@ -5,7 +5,8 @@ use crate::engine::containers::link::{MonitorLink, Reached};
 use crate::engine::record::{ContainerRecord, Status, Transition};
 use crate::engine::{Container, Engine, locked};
 use crate::network::sandbox;
-use crate::runtime::control::{Event, Request};
+use crate::runtime::cgroup::Frozen;
+use crate::runtime::control::{self, Event, Request};
 use crate::runtime::launch::Exit;
 use std::fs::File;
 use std::path::Path;
@@ -47,7 +48,10 @@ impl Engine {
         let status = async {
             link.send(&Request::Status, &[]).ok()?;
             loop {
-                let event = link.receive().await.ok()??.0;
+                let event = match link.receive().await {
+                    Err(error) if control::is_of_another_version(&error) => continue,
+                    received => received.ok()??.0,
+                };
                 if matches!(event, Event::Status { .. } | Event::Exited(_) | Event::Failed { .. }) {
                     return Some(event);
                 }
@@ -89,6 +93,10 @@ impl Engine {
             }
         };
         self.containers.transition(container, &Transition::Found { pid, started_at, paused });
+        // The last engine may have died while it kept a tracer from running.
+        if !paused && container.with_record(ContainerRecord::may_trace) {
+            let _ = self.launcher.groups.hierarchy.set_frozen(&container.group(), Frozen::No);
+        }
         let record = container.record();
         let endpoints = self.networks.endpoints_of(&record);
         if !endpoints.is_empty() {

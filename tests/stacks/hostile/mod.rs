@@ -62,6 +62,34 @@ fn who_enters_a_container_brings_nothing_that_it_could_take() {
     assert_eq!(String::from_utf8_lossy(&said.stdout), "directories 0 capabilities 0 of some\n");
 }
 
+/// The same of a container that shares its processes: another one joins them, and sets itself up there.
+#[test]
+fn who_joins_a_containers_processes_brings_nothing_that_it_could_take() {
+    let stack = Stack::new("nothing");
+    stack.compile("tracer");
+    let tracer = "volumes: ['./tracer:/tracer:ro'], cap_add: [SYS_PTRACE]";
+    stack.write(
+        "compose.yaml",
+        &format!("services: {{app: {{{APP}, {tracer}}}, joins: {{{APP}, pid: 'service:app', depends_on: [app]}}}}"),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    let watching =
+        stack.command(&["exec", "-T", "app", "/tracer", "3"]).stdout(std::process::Stdio::piped()).spawn().expect("exec");
+    let joins = format!("{}-joins-1", stack.project);
+    for _ in 0..8 {
+        stack.wharf(&["container", "restart", "-t", "0", &joins]).ok();
+    }
+    let said = watching.wait_with_output().expect("output");
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "directories 0 capabilities 0 of some\n");
+    // An engine that dies in between has left it frozen.
+    let app = format!("{}-app-1", stack.project);
+    let freezer = stack.group(&app, "freezer");
+    stack.wharf(&["engine", "stop"]).ok();
+    let (file, word) = if freezer.join("freezer.state").exists() { ("freezer.state", "FROZEN") } else { ("cgroup.freeze", "1") };
+    std::fs::write(freezer.join(file), word).expect("freezer");
+    assert_eq!(stack.sh("app", "echo runs"), "runs");
+}
+
 /// CVE-2024-21626: a working directory by a descriptor that leads to the host.
 #[test]
 fn no_descriptor_leads_to_the_host() {
