@@ -128,7 +128,7 @@ fn a_container_has_nothing_of_the_shell_that_started_its_engine() {
         command
     };
     let seen = |stack: &Stack| {
-        let script = "cat /proc/self/limits /proc/self/personality /proc/self/oom_score_adj; umask; env; ls -ld /fresh; \
+        let script = "cat /proc/self/limits /proc/self/personality /proc/self/oom_score_adj; umask; env; stat -c '%A %u:%g' /fresh; \
             cut -d' ' -f18,19,40,41 /proc/self/stat; grep -E 'Cpus_allowed|Mems_allowed|Sig(Blk|Ign)|NoNewPrivs|Timer|THP' /proc/self/status";
         stack.wharf(&["container", "run", "--rm", "--hostname", "h", "-v", "/fresh", "busybox:local", "sh", "-c", script]).ok()
     };

@@ -157,7 +157,6 @@ fn to_vec(value: &impl Serialize) -> Result<Vec<u8>, ImageError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::layers::MAX_SEEN;
     use super::*;
 
     fn kept(store: &Store, content: &str) -> Layer {
