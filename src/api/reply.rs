@@ -350,7 +350,7 @@ fn with_body(status: u16, content_type: &'static str, body: Body) -> Response<Bo
 /// An error in Docker's form: `{"message": ...}`, with the exit code of a start that failed.
 pub fn error(error: &EngineError) -> Response<Body> {
     let mut value = serde_json::json!({"message": printable::lines(&error.to_string())});
-    if let EngineError::Start { code, .. } = error {
+    if let EngineError::Start { code, .. } | EngineError::Exec { code, .. } = error {
         value["exitCode"] = (*code).into();
     }
     let bytes = serde_json::to_vec(&value).unwrap_or_default();

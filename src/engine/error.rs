@@ -49,6 +49,9 @@ pub enum EngineError {
     /// The container's process could not be started; the code is the one that Docker gives.
     #[error("the container {name} cannot be started: {message}")]
     Start { name: String, message: String, code: i32 },
+    /// A further process of a container could not be run; the code as that of a start.
+    #[error("the command `{command}` cannot be run in the container {container}: {message}")]
+    Exec { command: String, container: String, message: String, code: i32 },
     /// Some of a project's steps have failed; each with the object it was about.
     #[error("{}", .0.join("\n"))]
     Several(Vec<String>),
@@ -82,7 +85,7 @@ impl EngineError {
             EngineError::NotImplemented(_) => 501,
             EngineError::Forbidden(_) => 403,
             EngineError::TooManyStreams | EngineError::Unavailable(_) => 503,
-            EngineError::Start { code: 126 | 127, .. } => 400,
+            EngineError::Start { code: 126 | 127, .. } | EngineError::Exec { code: 126 | 127, .. } => 400,
             _ => 500,
         }
     }

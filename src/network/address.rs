@@ -58,6 +58,14 @@ impl Subnet {
         with_bits(self.base, bits(self.base) | host_bits(self.base, self.prefix))
     }
 
+    /// Whether an address is the network's own, or IPv4's broadcast: none of a host's. A subnet of two addresses has neither (RFC 3021).
+    pub fn is_reserved(self, address: IpAddr) -> bool {
+        if host_bits(self.base, self.prefix) <= 1 {
+            return false;
+        }
+        address == self.base || !self.is_ipv6() && address == self.last()
+    }
+
     /// The lowest free address, without the base and, of IPv4, the broadcast address.
     pub fn free(self, taken: &dyn Fn(IpAddr) -> bool) -> Option<IpAddr> {
         let last = bits(self.last()) - u128::from(!self.is_ipv6());

@@ -27,6 +27,14 @@ pub enum NetworkError {
     SecondSubnet { network: String, family: &'static str },
     #[error("the network {network} has no free address left in {subnet}")]
     SubnetFull { network: String, subnet: String },
+    #[error("invalid subnet {given} of the network {network}: it should be {subnet}")]
+    HostBits { network: String, given: String, subnet: String },
+    #[error(
+        "the network {network} cannot have the subnet {subnet}: its addresses are loopback, multicast or nobody's; choose another under `ipam`"
+    )]
+    Reserved { network: String, subnet: String },
+    #[error("the address {address} of the network {network} is the {kind} address of {subnet}; choose another")]
+    NoHosts { network: String, address: IpAddr, kind: &'static str, subnet: String },
     #[error("the address {address} is not in the subnet {subnet} of the network {network}")]
     ForeignAddress { network: String, address: String, subnet: String },
     #[error("the address {address} cannot be had on the network {network}: it has no {family}; `enable_{family_lower}: true` gives it some", family_lower = family.to_lowercase())]

@@ -273,12 +273,21 @@ fn a_network_of_others_is_not_used_in_silence() {
     for (owner, text) in [(Some("q"), "was not created for project \"p\""), (None, "was not created by compose")] {
         let mut state = observed(&p, &[("db", 1), ("web", 1)]);
         let owner = owner.map(str::to_string);
-        state.networks.insert("p_default".into(), ObservedNetwork { project: owner.clone(), ..ObservedNetwork::default() });
+        let found = ObservedNetwork { project: owner.clone(), key: Some("default".into()), hash: None };
+        state.networks.insert("p_default".into(), found);
         state.volumes.insert("p_data".into(), ObservedVolume { project: owner, hash: Some("x".into()) });
         let plan = up(&p, &state, &UpOptions::default()).expect("plan");
         assert!(plan.is_empty(), "{:?}", plan.lines());
         assert!(plan.warnings.iter().any(|w| w.contains(text)), "{:?}", plan.warnings);
         assert!(plan.warnings.iter().any(|w| w.starts_with("volume \"p_data\" already exists but was")), "{:?}", plan.warnings);
+    }
+    // One that is another key's, or nobody's, is not this one.
+    for found in [None, Some("other".to_string())] {
+        let mut state = observed(&p, &[]);
+        state.networks.insert("p_default".into(), ObservedNetwork { project: None, key: found.clone(), hash: None });
+        let refused = up(&p, &state, &UpOptions::default()).expect_err("another's network").to_string();
+        let label = format!("set to \"{}\" (expected: \"default\")", found.unwrap_or_default());
+        assert!(refused.contains("p_default was found but has incorrect label") && refused.contains(&label), "{refused}");
     }
 }
 

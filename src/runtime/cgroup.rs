@@ -303,9 +303,33 @@ fn inherit_cpuset(path: &Path) -> Result<(), StepFailed> {
     Ok(())
 }
 
+/// Which attribute of a service a control file is, for the message that the kernel has refused its value.
+fn attribute_of(path: &Path) -> String {
+    const ATTRIBUTES: [(&str, &str); 15] = [
+        ("memory.memsw", "memswap_limit"),
+        ("memory.swap.", "memswap_limit"),
+        ("memory.swappiness", "mem_swappiness"),
+        ("memory.soft_limit", "mem_reservation"),
+        ("memory.low", "mem_reservation"),
+        ("memory.", "mem_limit"),
+        ("cpuset.", "cpuset"),
+        ("cpu.rt_", "cpu_rt_runtime"),
+        ("cpu.cfs_period", "cpu_period"),
+        ("cpu.shares", "cpu_shares"),
+        ("cpu.weight", "cpu_shares"),
+        ("cpu.", "cpus"),
+        ("pids.", "pids_limit"),
+        ("blkio.", "blkio_config"),
+        ("io.", "blkio_config"),
+    ];
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let named = ATTRIBUTES.iter().find(|(start, _)| file.starts_with(start));
+    named.map(|(_, attribute)| format!("setting `{attribute}`: ")).unwrap_or_default()
+}
+
 /// Writes a control file.
 pub fn write(path: &Path, value: &str) -> Result<(), StepFailed> {
-    fs::write(path, value).doing(format_args!("writing `{value}` to {}", path.display()))
+    fs::write(path, value).doing(format_args!("{}writing `{value}` to {}", attribute_of(path), path.display()))
 }
 
 #[cfg(test)]

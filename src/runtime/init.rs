@@ -119,7 +119,7 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, monitor:
         .map(|set| Capabilities(0).adjusted(&set.iter().map(ToString::to_string).collect::<Vec<_>>(), &[]).unwrap_or_default())
         .unwrap_or_default();
     let cwd = process.cwd().to_str().unwrap_or("/").to_string();
-    rootfs::enter_directory(&cwd)?;
+    rootfs::make_and_enter_directory(&cwd)?;
     rootfs::seal(launch)?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let program = Program {
@@ -200,7 +200,18 @@ fn set_rlimit(limit: &oci_spec::runtime::PosixRlimit) -> Result<(), StepFailed> 
         R::RlimitSigpending => Resource::RLIMIT_SIGPENDING,
         R::RlimitStack => Resource::RLIMIT_STACK,
     };
-    setrlimit(resource, limit.soft(), limit.hard()).doing(format_args!("setting the limit {:?}", limit.typ()))
+    let (soft, hard) = (limit.soft(), limit.hard());
+    let shown = |value: u64| if value == u64::MAX { "unlimited".to_string() } else { value.to_string() };
+    let name = format!("{:?}", limit.typ()).trim_start_matches("Rlimit").to_lowercase();
+    let doing = format!("setting the ulimit {name} to {}:{}", shown(soft), shown(hard));
+    match setrlimit(resource, soft, hard) {
+        Err(nix::errno::Errno::EPERM) => {
+            let most = nix::sys::resource::getrlimit(resource).map_or(0, |(_, most)| most);
+            let why = format!("it is {} at most here: wharf may not raise the limit of the engine", shown(most));
+            Err(StepFailed::because(doing, why))
+        }
+        other => other.doing(doing),
+    }
 }
 
 /// A program that is ready to run inside a container.

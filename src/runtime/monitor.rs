@@ -262,10 +262,10 @@ impl Monitor {
                 exec.pid = word[1..].try_into().ok().map(i32::from_ne_bytes);
             }
             if exec.status.is_none() {
-                events.push(match (exec.pid, serde_json::from_slice::<(i32, String)>(&exec.said)) {
-                    (_, Ok((code, message))) => Event::ExecFailed { id: exec.id, message, code },
-                    (Some(pid), Err(_)) => Event::ExecStarted { id: exec.id, pid },
-                    (None, Err(_)) => Event::ExecFailed {
+                events.push(match (exec.pid, failure_in(&exec.said)) {
+                    (_, Some((code, message))) => Event::ExecFailed { id: exec.id, message, code },
+                    (Some(pid), None) => Event::ExecStarted { id: exec.id, pid },
+                    (None, None) => Event::ExecFailed {
                         id: exec.id,
                         message: "the process ended before it could be set up".into(),
                         code: 128,
@@ -375,6 +375,11 @@ impl Monitor {
             let _ = sys::spawn(c"/proc/self/exe", &args, &[]);
         }
     }
+}
+
+/// The failure that a further process has told of; its helper may tell its id only then.
+fn failure_in(said: &[u8]) -> Option<(i32, String)> {
+    serde_json::Deserializer::from_slice(said).into_iter().next()?.ok()
 }
 
 /// Whether a read would not block.

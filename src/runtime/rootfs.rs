@@ -234,10 +234,30 @@ fn pivot(root: BorrowedFd<'_>) -> Result<(), StepFailed> {
 }
 
 /// Makes the working directory where the image has none, and enters it.
-pub fn enter_directory(path: &str) -> Result<(), StepFailed> {
+pub fn make_and_enter_directory(path: &str) -> Result<(), StepFailed> {
     let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing("opening the root")?;
     // No magic link: with another's processes in sight, /proc/1/root is not the container's own root.
     let directory = open_or_make(root.as_fd(), Path::new(path), Target::Directory, Beneath::AsRoot)?;
+    change_to(directory, path)
+}
+
+/// Enters the working directory of a further process, which has to be there: 127 where it is not, as with Docker.
+pub fn enter_directory(path: &str) -> Result<(), StepFailed> {
+    let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing("opening the root")?;
+    let inside = Path::new(path).strip_prefix("/").unwrap_or(Path::new(path));
+    let directory = sys::open_beneath(root.as_fd(), inside, libc::O_PATH | libc::O_DIRECTORY, 0, Beneath::AsRoot);
+    let directory = directory.map_err(|error| {
+        let (code, why) = match error.raw_os_error() {
+            Some(libc::ENOENT) => (127, "no such file or directory".into()),
+            Some(libc::ENOTDIR) => (126, "not a directory".into()),
+            _ => (126, error.to_string()),
+        };
+        StepFailed { code, ..StepFailed::because(format!("chdir to cwd (\"{path}\")"), why) }
+    })?;
+    change_to(directory, path)
+}
+
+fn change_to(directory: OwnedFd, path: &str) -> Result<(), StepFailed> {
     nix::unistd::fchdir(directory).doing(format_args!("entering the working directory {path}"))?;
     // A working directory outside of the root shows as an unreachable path (CVE-2024-21626).
     let here = nix::unistd::getcwd().doing("finding the working directory")?;

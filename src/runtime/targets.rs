@@ -42,6 +42,23 @@ pub fn open_target(root: BorrowedFd<'_>, path: &Path, kind: Target) -> Result<Ow
     Ok(target)
 }
 
+/// Refuses a directory on a file, or a file on a directory; `what` is mounted there.
+///
+/// # Errors
+/// Docker's words, with what is what.
+pub fn check_kind(target: BorrowedFd<'_>, path: &Path, kind: Target, what: &str) -> Result<(), StepFailed> {
+    let mode = fstat(target).doing(format_args!("mounting {what} on {}", path.display()))?.st_mode;
+    let there = if SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFDIR { Target::Directory } else { Target::File };
+    if there == kind {
+        return Ok(());
+    }
+    let named = |kind: Target| if kind == Target::Directory { "a directory" } else { "a file" };
+    Err(StepFailed::because(
+        format!("mounting {what} ({}) on {} ({})", named(kind), path.display(), named(there)),
+        "not a directory: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type",
+    ))
+}
+
 /// The same for procfs and sysfs themselves: an image that has a symlink in the place of one would have it elsewhere, and what
 /// the masks name would be the image's own.
 pub fn open_ordinary_directory(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, StepFailed> {

@@ -29,8 +29,11 @@ pub fn lookup(root: BorrowedFd<'_>, user: &str, group_add: &[String]) -> Result<
         let text = read_regular(root, Path::new(path), MAX_FILE).unwrap_or_default();
         String::from_utf8_lossy(&text).into_owned()
     };
-    resolve(&text("etc/passwd"), &text("etc/group"), user, group_add)
-        .map_err(|why| StepFailed::because(format!("finding the user `{user}`"), why))
+    resolve(&text("etc/passwd"), &text("etc/group"), user, group_add).map_err(|why| {
+        let user = if user.is_empty() { "root" } else { user };
+        let groups = if group_add.is_empty() { "" } else { " and the groups of `group_add`" };
+        StepFailed::because(format!("finding the user `{user}`{groups}"), why)
+    })
 }
 
 /// User and group by name or number, looked up in the texts of an image's passwd and group. A user that only passwd knows by

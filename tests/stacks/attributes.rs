@@ -12,6 +12,71 @@ fn limit(stack: &Stack, service: &str, v1: &str, v2: &str) -> String {
     text.unwrap_or_else(|e| panic!("{v1} or {v2} in {}: {e}", group.display())).trim().to_string()
 }
 
+/// What Docker's engine refuses when a container is made, and what this host could not start: said before anything is stopped.
+#[test]
+fn a_container_that_cannot_be_is_refused_before_the_old_one_stops() {
+    let stack = Stack::new("nothing");
+    let up = |a: &str| {
+        // What is not given is as it is there.
+        let others = if a.contains("stop_signal") { "" } else { ", stop_signal: SIGKILL" };
+        let a = format!("image: 'busybox:local', command: sleep 1000{others}{}{a}", if a.is_empty() { "" } else { ", " });
+        stack.write("compose.yaml", &format!("services: {{a: {{{a}}}, b: {{{}}}}}", sleeping("")));
+        stack.wharf(&["up", "-d"])
+    };
+    up("").ok();
+    let (id, pid) = (stack.id("a"), stack.pid(&stack.id("a")));
+    let cases: &[(&str, &[&str])] = &[
+        ("mem_limit: 1k", &["Minimum memory limit allowed is 6MB"]),
+        ("deploy: {resources: {limits: {memory: '1'}}}", &["Minimum memory limit allowed is 6MB"]),
+        ("mem_limit: 100m, mem_reservation: 200m", &["Minimum memory limit can not be less than memory reservation limit"]),
+        ("mem_limit: 20m, memswap_limit: 10m", &["Minimum memoryswap limit should be larger than memory limit"]),
+        ("cpus: -1", &["range of CPUs is from 0.01 to"]),
+        ("cpus: 9999", &["range of CPUs is from 0.01 to"]),
+        ("cpu_period: 5", &["CPU cfs period can not be less than 1ms"]),
+        ("cpu_shares: -1", &["invalid CPU shares (-1)"]),
+        ("cpuset: '9999'", &["Requested CPUs are not available - requested 9999"]),
+        ("blkio_config: {weight: 5}", &["Range of blkio weight is from 10 to 1000"]),
+        ("oom_score_adj: -5000", &["Invalid value -5000, range for oom score adj is [-1000, 1000]"]),
+        ("ulimits: {nofile: -1}", &["ulimit nofile", "-1 (unlimited)", "fs.nr_open"]),
+        ("ulimits: {nproc: {soft: 10, hard: 5}}", &["ulimit soft limit must be less than or equal to hard limit: nproc: 10 > 5"]),
+        ("stop_signal: FOO", &["invalid signal: FOO"]),
+        ("extra_hosts: ['b:300.1.1.1']", &["invalid IP address in add-host: \"300.1.1.1\""]),
+        ("dns: [foo]", &["invalid IP address in dns: \"foo\""]),
+        ("expose: [x]", &["invalid containerPort: x"]),
+        ("working_dir: relative", &["the working directory 'relative' is invalid, it needs to be an absolute path"]),
+        ("tmpfs: [x]", &["'x' mount path must be absolute"]),
+        ("tmpfs: ['/x:size=foo']", &["tmpfs option \"size=foo\" of /x"]),
+        ("environment: ['=x']", &["invalid environment variable: =x"]),
+        ("hostname: a23456789012345678901234567890123456789012345678901234567890123456789", &["too long (maximum 64 bytes)"]),
+        ("healthcheck: {test: 'true', interval: 1us}", &["Interval in Healthcheck cannot be less than 1ms"]),
+        ("cap_add: [foo]", &["invalid CapAdd: unknown capability: \"foo\""]),
+        ("cap_drop: [foo]", &["invalid CapDrop: unknown capability: \"foo\""]),
+        ("runtime: foo", &["unknown or invalid runtime name: foo"]),
+        ("security_opt: [foo]", &["invalid --security-opt 1: \"foo\""]),
+        ("security_opt: ['foo=bar']", &["invalid --security-opt 2: \"foo=bar\""]),
+        ("security_opt: ['seccomp=/no/such']", &["/no/such"]),
+        ("security_opt: ['apparmor=nosuchprofile']", &["nosuchprofile"]),
+        ("sysctls: {kernel.panic: 1}", &["kernel.panic", "would change the host"]),
+        ("devices: [/dev/nosuch]", &["/dev/nosuch"]),
+        ("device_cgroup_rules: ['c 1:x r']", &["device"]),
+        ("volumes: [{type: bind, source: /no/such/source, target: /x, bind: {create_host_path: false}}]", &["/no/such/source"]),
+        ("network_mode: 'service:b', ports: ['127.0.0.1::80']", &["port publishing and the container type network mode"]),
+        ("network_mode: 'service:b', expose: ['80']", &["port exposing and the container type network mode"]),
+        ("network_mode: 'service:b', hostname: h", &["hostname and the network mode"]),
+        ("network_mode: 'service:b', dns: [1.1.1.1]", &["dns and the network mode"]),
+        ("network_mode: 'service:b', extra_hosts: ['h:1.1.1.1']", &["custom host-to-IP mapping and the network mode"]),
+        ("uts: host, hostname: h", &["hostname and the UTS mode"]),
+    ];
+    for (attributes, words) in cases {
+        up(attributes).fails(1, words);
+        assert_eq!((stack.id("a"), stack.pid(&id)), (id.clone(), pid), "{attributes}");
+        assert_eq!(stack.container_directories(), 2, "{attributes}");
+    }
+    let discarded = up("network_mode: host, ports: ['127.0.0.1::80']");
+    assert!(discarded.stderr.contains("Published ports are discarded when using host network mode"), "{discarded:?}");
+    discarded.ok();
+}
+
 #[test]
 fn further_limits_are_in_the_control_group() {
     let stack = Stack::new("nothing");
@@ -400,4 +465,35 @@ secrets: {token: {file: ./secret}}
     stack.write("compose.yaml", "services: {app: {image: 'built:3', build: {privileged: true, dockerfile_inline: \"FROM busybox:local\\nRUN --security=insecure mount -t tmpfs t /etc\\n\"}}}");
     stack.wharf(&["build"]).ok();
     stack.write("compose.yaml", "services: {}");
+}
+
+/// What is known only at the start, or at a command: what is wrong, and with which attribute.
+#[test]
+fn what_a_start_finds_wrong_is_named() {
+    let stack = Stack::new("nothing");
+    std::fs::create_dir(stack.path("dir")).expect("directory");
+    let up = |attributes: &str| {
+        stack.write("compose.yaml", &format!("services: {{a: {{{}}}}}", sleeping(attributes)));
+        stack.wharf(&["up", "-d"])
+    };
+    let vice_versa = "Are you trying to mount a directory onto a file (or vice-versa)?";
+    for (attributes, words) in [
+        ("volumes: ['./dir:/etc/passwd']", vec![vice_versa, "/dir (a directory) on /etc/passwd (a file)"]),
+        ("volumes: ['./compose.yaml:/etc']", vec![vice_versa, "/compose.yaml (a file) on /etc (a directory)"]),
+        ("configs: [{source: c, target: /etc}]", vec![vice_versa, "(a file) on /etc (a directory)"]),
+        ("group_add: [nosuch]", vec!["the user `root` and the groups of `group_add`", "no group `nosuch`"]),
+        ("user: nosuch", vec!["finding the user `nosuch`", "no user `nosuch`"]),
+        ("pids_limit: 99999999999", vec!["pids_limit"]),
+    ] {
+        let whole = format!("services: {{a: {{{}}}}}\nconfigs: {{c: {{content: x}}}}", sleeping(attributes));
+        stack.write("compose.yaml", &whole);
+        stack.wharf(&["up", "-d"]).fails(1, &words);
+    }
+    up("").ok();
+    let exec = |args: &[&str]| stack.wharf(&[&["exec", "-T"][..], args].concat());
+    exec(&["-w", "/nosuch", "a", "ls"]).fails(127, &["chdir to cwd (\"/nosuch\")", "no such file or directory"]);
+    exec(&["-w", "/etc/passwd", "a", "ls"]).fails(126, &["chdir to cwd (\"/etc/passwd\")", "not a directory"]);
+    assert_eq!(stack.sh("a", "ls -d /nosuch 2>&1 || true"), "ls: /nosuch: No such file or directory");
+    assert_eq!(exec(&["-w", "/etc", "a", "pwd"]).ok(), "/etc\n");
+    exec(&["a", "nosuchcmd"]).fails(127, &["the command `nosuchcmd` cannot be run in the container", "not found in $PATH"]);
 }

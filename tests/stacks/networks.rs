@@ -190,6 +190,15 @@ fn an_address_that_a_network_cannot_have_is_refused() {
     with("", "driver_opts: {com.docker.network.bridge.gateway_mode_ipv6: routed}").fails(1, &["gateway_mode_ipv6", "`nat`"]);
     with("", "enable_ipv6: true, ipam: {config: [{subnet: 'fd00:1::/64'}, {subnet: 'fd00:2::/64'}]}")
         .fails(1, &["two subnets of IPv6"]);
+    with("", "ipam: {config: [{subnet: 127.0.0.0/8}]}").fails(1, &["127.0.0.0/8", "loopback"]);
+    with("", "ipam: {config: [{subnet: 0.0.0.0/0}]}").fails(1, &["0.0.0.0/0"]);
+    with("", "ipam: {config: [{subnet: 10.231.0.5/24}]}")
+        .fails(1, &["invalid subnet 10.231.0.5/24", "it should be 10.231.0.0/24"]);
+    with("", "driver_opts: {com.docker.network.driver.mtu: x}").fails(1, &["com.docker.network.driver.mtu", "`x`"]);
+    with("", "driver_opts: {com.docker.network.bridge.enable_icc: x}").fails(1, &["bridge.enable_icc", "`x`"]);
+    for (address, kind) in [("10.231.0.255", "broadcast"), ("10.231.0.0", "network")] {
+        with(&format!("ipv4_address: {address}"), "ipam: {config: [{subnet: 10.231.0.0/24}]}").fails(1, &[address, kind]);
+    }
     with("driver_opts: {com.docker.network.endpoint.sysctls: 'net.ipv4.conf.all.forwarding=1'}", "").fails(1, &["IFNAME"]);
 }
 

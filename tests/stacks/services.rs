@@ -463,7 +463,7 @@ secrets: {{word: {{content: hush}}}}
     stack.write("compose.yaml", "services: {app: {image: 'busybox:local', command: [nothing-here], runtime: runc}}");
     stack.wharf(&["up", "-d", "--remove-orphans"]).fails(1, &["by the runtime", "nothing-here"]);
     stack.write("compose.yaml", &format!("services: {{app: {{{}}}}}", sleeping("runtime: no-such-runtime")));
-    stack.wharf(&["up", "-d"]).fails(1, &["`no-such-runtime` is not on this host", "PATH"]);
+    stack.wharf(&["up", "-d"]).fails(1, &["unknown or invalid runtime name: no-such-runtime", "PATH"]);
     stack.write("compose.yaml", &format!("services: {{app: {{{}}}}}", sleeping("runtime: runc, init: true")));
     stack.wharf(&["up", "-d"]).fails(1, &["`init`", "another"]);
 }

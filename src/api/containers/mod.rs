@@ -11,6 +11,7 @@ pub(super) use list::list;
 use super::reply::{self, Query, Reply};
 use super::types::{ContainerCreate, HostConfig};
 use crate::engine::containers::signals::parse_signal;
+use crate::engine::containers::verify;
 use crate::engine::record::{ContainerRecord, Status};
 use crate::engine::recovery::Kind;
 use crate::engine::{Container, Engine, EngineError};
@@ -211,7 +212,7 @@ pub async fn create(engine: &Arc<Engine>, query: &Query, request: Request<Incomi
         check_platform(engine, &body.image, platform)?;
     }
     use_names(engine, &mut body);
-    let warnings = warnings(&body);
+    let mut warnings = warnings(&body);
     let volumes = super::spec::volumes_to_make(&body);
     let spec = super::spec::of(|name| Ok(engine.containers.find(name)?.record()), body)?;
     for volume in volumes {
@@ -219,6 +220,7 @@ pub async fn create(engine: &Arc<Engine>, query: &Query, request: Request<Incomi
     }
     let name = query.get("name").map(|name| name.trim_start_matches('/')).filter(|name| !name.is_empty());
     let name = name.map_or_else(|| format!("wharf-{}", Timestamp::now().as_nanosecond()), str::to_string);
+    warnings.extend(verify::warnings(&spec));
     let container = engine.create(&name, spec)?;
     engine.state.sync().await?;
     reply::json(201, &json!({"Id": container.id, "Warnings": warnings}))

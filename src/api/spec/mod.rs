@@ -12,11 +12,12 @@ pub use networks::{endpoint, network};
 pub use resources::update;
 
 use super::types::{ContainerCreate, ExecCreate, HostConfig, RestartPolicyConfig};
+use crate::engine::EngineError;
 use crate::engine::containers::exec::NewExec;
+use crate::engine::containers::verify;
 use crate::engine::record::{
     AsCreated, ContainerRecord, ContainerSpec, LogSpec, NetworkMode, RestartPolicy, Sharing, volumes_from,
 };
-use crate::engine::{EngineError, containers::signals::parse_signal};
 
 /// What `Runtime` says of containers that wharf itself runs.
 pub const OWN_RUNTIME: &str = "wharf";
@@ -76,7 +77,7 @@ impl TryFrom<ContainerCreate> for ContainerSpec {
             ulimits: host.ulimits.iter().map(|limit| (limit.name.clone(), limit.soft, limit.hard)).collect(),
             devices: resources::devices(host)?,
             shm_size: resources::shm_size(host)?,
-            oom_score_adj: resources::oom_score_adj(host)?,
+            oom_score_adj: verify::oom_score_adj(host.oom_score_adj).map_err(invalid)?,
             log: LogSpec::of(Some(host.log_config.kind.as_str()), &host.log_config.config)
                 .map_err(|why| invalid(format!("the log's option `{why}")))?,
             restart: restart_policy(&host.restart_policy)?,
@@ -141,34 +142,11 @@ fn as_created(create: &ContainerCreate) -> AsCreated {
     }
 }
 
-/// Refuses what Docker refuses, or what Docker would act on and wharf cannot.
+/// Refuses what a [`ContainerSpec`] has no room for, or what Docker would act on and wharf cannot. What Docker refuses besides is
+/// refused when the container is made.
 fn check(create: &ContainerCreate) -> Result<(), EngineError> {
-    let host = &create.host_config;
     if create.image.is_empty() {
         return Err(invalid("config cannot be empty in order to create a container: no `Image`"));
-    }
-    if !create.working_dir.is_empty() && !create.working_dir.starts_with('/') {
-        return Err(invalid(format!(
-            "the working directory '{}' is invalid, it needs to be an absolute path",
-            create.working_dir
-        )));
-    }
-    if !create.stop_signal.is_empty() && parse_signal(&create.stop_signal).is_none() {
-        return Err(invalid(format!("invalid signal: {}", create.stop_signal)));
-    }
-    if let Some(variable) = create.env.iter().find(|variable| variable.split('=').next().is_none_or(str::is_empty)) {
-        return Err(invalid(format!("invalid environment variable: {variable}")));
-    }
-    if host.auto_remove && !matches!(host.restart_policy.name.as_str(), "" | "no") {
-        return Err(invalid("can't create 'AutoRemove' container with restart policy"));
-    }
-    if host.annotations.contains_key("") {
-        return Err(invalid("invalid Annotations: the empty string is not permitted as an annotation key"));
-    }
-    for (list, name) in [(&host.cap_add, "CapAdd"), (&host.cap_drop, "CapDrop")] {
-        if let Err(unknown) = crate::runtime::capabilities::Capabilities::docker_default().adjusted(list, &[]) {
-            return Err(invalid(format!("invalid {name}: unknown capability: \"{unknown}\"")));
-        }
     }
     check_modes(create)
 }
@@ -189,30 +167,7 @@ fn check_modes(create: &ContainerCreate) -> Result<(), EngineError> {
     if !matches!(host.volume_driver.as_str(), "" | "local") {
         return Err(EngineError::NoSuch { what: "volume plugin", name: host.volume_driver.clone() });
     }
-    if host.uts_mode == "host" && !create.hostname.is_empty() {
-        return Err(invalid("conflicting options: hostname and the UTS mode"));
-    }
-    let shares_network = host.network_mode.starts_with("container:");
-    let conflict = |what: &str| Err(invalid(format!("conflicting options: {what}")));
-    if host.network_mode == "host" && !host.links.is_empty() {
-        return conflict("host type networking can't be used with links. This would result in undefined behavior");
-    }
-    if !shares_network {
-        return Ok(());
-    }
-    match () {
-        () if !create.hostname.is_empty() => conflict("hostname and the network mode"),
-        () if !host.links.is_empty() => {
-            conflict("container type network can't be used with links. This would result in undefined behavior")
-        }
-        () if !host.dns.is_empty() => conflict("dns and the network mode"),
-        () if !host.extra_hosts.is_empty() => conflict("custom host-to-IP mapping and the network mode"),
-        () if !host.port_bindings.is_empty() || host.publish_all_ports => {
-            conflict("port publishing and the container type network mode")
-        }
-        () if !create.exposed_ports.is_empty() => conflict("port exposing and the container type network mode"),
-        () => Ok(()),
-    }
+    Ok(())
 }
 
 fn sharing(what: &str, mode: &str) -> Result<Sharing, EngineError> {
@@ -296,6 +251,7 @@ impl TryFrom<ExecCreate> for NewExec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::containers::verify::verify;
     use serde_json::{Value, json};
 
     /// The specification of a body with a further section.
@@ -305,7 +261,8 @@ mod tests {
             whole.extend(body);
         }
         let create: ContainerCreate = crate::api::types::parse(whole.to_string().as_bytes()).expect("a body");
-        create.try_into()
+        let spec = ContainerSpec::try_from(create)?;
+        verify(&spec).map(|()| spec).map_err(EngineError::Invalid)
     }
 
     /// Each body is refused with 400 and the words.

@@ -3,16 +3,13 @@
 use super::{invalid, text};
 use crate::api::types::{DeviceMapping, HostConfig, ThrottleDevice};
 use crate::engine::EngineError;
+use crate::engine::containers::verify;
 use crate::engine::launch::devices as engine_devices;
 use crate::engine::record::{BlkioSpec, DeviceSpec, ResourceSpec};
 
-/// Bytes: Docker's smallest limit.
-const LEAST_MEMORY: i64 = 6 << 20;
-
 pub(super) fn of(host: &HostConfig) -> Result<ResourceSpec, EngineError> {
-    check(host, host.memory == 0)?;
     let mut resources = ResourceSpec::default();
-    change(&mut resources, host);
+    change(&mut resources, host)?;
     Ok(resources)
 }
 
@@ -21,26 +18,25 @@ pub(super) fn of(host: &HostConfig) -> Result<ResourceSpec, EngineError> {
 /// # Errors
 /// What Docker refuses.
 pub fn update(resources: &mut ResourceSpec, host: &HostConfig) -> Result<(), EngineError> {
-    check(host, false)?;
-    change(resources, host);
-    Ok(())
+    verify::verify_resources(&of(host)?).map_err(invalid)?;
+    change(resources, host)
 }
 
-fn change(resources: &mut ResourceSpec, host: &HostConfig) {
+fn change(resources: &mut ResourceSpec, host: &HostConfig) -> Result<(), EngineError> {
     fn set<T: Default + PartialEq>(to: &mut Option<T>, value: T) {
         if value != T::default() {
             *to = Some(value);
         }
     }
-    let unsigned = |n: i64| u64::try_from(n).unwrap_or(0);
+    let unsigned = |name: &str, n: i64| verify::unsigned(name, n).map(Option::unwrap_or_default).map_err(invalid);
     set(&mut resources.memory, host.memory);
     set(&mut resources.memory_reservation, host.memory_reservation);
     set(&mut resources.memory_swap, host.memory_swap);
     set(&mut resources.cpus, host.nano_cpus as f64 / 1e9);
-    set(&mut resources.cpu_shares, unsigned(host.cpu_shares));
+    set(&mut resources.cpu_shares, unsigned("cpu_shares", host.cpu_shares)?);
     set(&mut resources.cpu_quota, host.cpu_quota);
-    set(&mut resources.cpu_period, unsigned(host.cpu_period));
-    set(&mut resources.cpu_rt_period, unsigned(host.cpu_realtime_period));
+    set(&mut resources.cpu_period, unsigned("cpu_period", host.cpu_period)?);
+    set(&mut resources.cpu_rt_period, unsigned("cpu_rt_period", host.cpu_realtime_period)?);
     set(&mut resources.cpu_rt_runtime, host.cpu_realtime_runtime);
     set(&mut resources.cpuset, host.cpuset_cpus.clone());
     set(&mut resources.cpuset_mems, host.cpuset_mems.clone());
@@ -50,7 +46,8 @@ fn change(resources: &mut ResourceSpec, host: &HostConfig) {
         Some(limit) => resources.pids = Some(limit),
         None => {}
     }
-    resources.memory_swappiness = host.memory_swappiness.and_then(|n| u64::try_from(n).ok()).or(resources.memory_swappiness);
+    let swappiness = host.memory_swappiness.map(verify::swappiness).transpose().map_err(invalid)?.flatten();
+    resources.memory_swappiness = swappiness.or(resources.memory_swappiness);
     resources.oom_kill_disable = host.oom_kill_disable.unwrap_or(resources.oom_kill_disable);
     let throttles = |to: &mut Vec<(String, u64)>, list: &[ThrottleDevice]| {
         if !list.is_empty() {
@@ -66,57 +63,12 @@ fn change(resources: &mut ResourceSpec, host: &HostConfig) {
     throttles(write_bps, &host.blkio_device_write_bps);
     throttles(read_iops, &host.blkio_device_read_iops);
     throttles(write_iops, &host.blkio_device_write_iops);
-}
-
-/// Refuses limits in Docker's words. `unlimited` is whether swap would be limited without memory.
-fn check(host: &HostConfig, unlimited: bool) -> Result<(), EngineError> {
-    let (memory, swap, reservation) = (host.memory, host.memory_swap, host.memory_reservation);
-    let processors = std::thread::available_parallelism().map_or(1, usize::from) as i64;
-    let refused = match () {
-        () if memory != 0 && memory < LEAST_MEMORY => "Minimum memory limit allowed is 6MB",
-        () if memory > 0 && swap > 0 && swap < memory => "Minimum memoryswap limit should be larger than memory limit, see usage",
-        () if unlimited && swap > 0 => "You should always set the Memory limit when using Memoryswap limit, see usage",
-        () if reservation > 0 && reservation < LEAST_MEMORY => "Minimum memory reservation allowed is 6MB",
-        () if memory > 0 && reservation > 0 && memory < reservation => {
-            "Minimum memory limit can not be less than memory reservation limit, see usage"
-        }
-        () if host.nano_cpus > 0 && host.cpu_period > 0 => "Conflicting options: Nano CPUs and CPU Period cannot both be set",
-        () if host.nano_cpus > 0 && host.cpu_quota > 0 => "Conflicting options: Nano CPUs and CPU Quota cannot both be set",
-        () if host.nano_cpus < 0 || host.nano_cpus > processors * 1_000_000_000 => {
-            return Err(invalid(format!(
-                "range of CPUs is from 0.01 to {processors}.00, as there are only {processors} CPUs available"
-            )));
-        }
-        () if host.cpu_shares < 0 => {
-            return Err(invalid(format!("invalid CPU shares ({}): value must be a positive integer", host.cpu_shares)));
-        }
-        () if host.cpu_period != 0 && !(1000..=1_000_000).contains(&host.cpu_period) => {
-            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
-        }
-        () if host.cpu_quota > 0 && host.cpu_quota < 1000 => "CPU cfs quota can not be less than 1ms (i.e. 1000)",
-        () if host.blkio_weight > 0 && !(10..=1000).contains(&host.blkio_weight) => "Range of blkio weight is from 10 to 1000",
-        () => return check_swappiness(host),
-    };
-    Err(invalid(refused))
-}
-
-fn check_swappiness(host: &HostConfig) -> Result<(), EngineError> {
-    match host.memory_swappiness {
-        Some(n) if !(-1..=100).contains(&n) => {
-            Err(invalid(format!("Invalid value: {n}, valid memory swappiness range is 0-100")))
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 pub(super) fn shm_size(host: &HostConfig) -> Result<Option<u64>, EngineError> {
     let size = u64::try_from(host.shm_size).map_err(|_| invalid("SHM size can not be less than 0"))?;
     Ok(Some(size).filter(|size| *size > 0))
-}
-
-pub(super) fn oom_score_adj(host: &HostConfig) -> Result<i32, EngineError> {
-    let adjustment = i32::try_from(host.oom_score_adj).ok().filter(|n| (-1000..=1000).contains(n));
-    adjustment.ok_or_else(|| invalid(format!("Invalid value {}, range for oom score adj is [-1000, 1000]", host.oom_score_adj)))
 }
 
 pub(super) fn devices(host: &HostConfig) -> Result<Vec<DeviceSpec>, EngineError> {

@@ -1,6 +1,7 @@
 //! Making a container: its volumes and networks, its directories, its record.
 
 use super::registry::{Containers, NameReservation};
+use super::verify::verify;
 use crate::engine::error::EngineError;
 use crate::engine::networks::DEFAULT_NETWORK;
 use crate::engine::record::{
@@ -38,6 +39,7 @@ impl Engine {
         replaces: Option<Replacement>,
     ) -> Result<Arc<Container>, EngineError> {
         check_name(name)?;
+        verify(&spec).map_err(EngineError::Invalid)?;
         let reserved = self.containers.reserve(name)?;
         self.state.refuse_unknown(Kind::Container, name)?;
         spec.layer_size().map_err(EngineError::Invalid)?;

@@ -244,14 +244,14 @@ impl Execs {
             container.ask(&Request::Exec(spec), &[input_child.as_fd(), output_child.as_fd(), error_child.as_fd()])?;
             Pending::Pipes { input, output, error }
         };
-        let name = || format!("{} in {}", exec.new.args[0], record.name);
         match first_event(container, &mut events).await? {
             Some(Event::ExecStarted { pid, .. }) => {
                 exec.state.send_modify(|state| *state = ExecState { pid, running: true, exit_code: None })
             }
             Some(Event::ExecFailed { message, code, .. }) => {
                 exec.state.send_modify(|state| state.exit_code = Some(code));
-                return Err(EngineError::Start { name: name(), message, code });
+                let (command, container) = (exec.new.args[0].clone(), record.name.clone());
+                return Err(EngineError::Exec { command, container, message, code });
             }
             _ => return Err(EngineError::NotRunning { name: record.name.clone() }),
         }
@@ -297,7 +297,7 @@ impl Execs {
         let (mut output, mut error) = match self.start(&exec).await {
             Ok(Streams::Pipes { output, error, .. }) => (output, error),
             Ok(Streams::Terminal(_)) => return None,
-            Err(EngineError::Start { message, code, .. }) => return Some((code, message)),
+            Err(EngineError::Exec { message, code, .. }) => return Some((code, message)),
             Err(error @ EngineError::Unresponsive { .. }) => return Some((-1, error.to_string())),
             Err(_) => return None,
         };

@@ -12,6 +12,22 @@ use std::path::Path;
 /// What of the host's /dev is not a device of its own: the container has another one of it.
 const NOT_SHOWN: [&str; 8] = ["pts", "shm", "fd", "mqueue", "console", "ptmx", "log", ".udev"];
 
+/// Refuses permissions and rules that mean nothing, whether or not the devices are there.
+///
+/// # Errors
+/// A sentence with what is not understood.
+pub fn check(spec: &ContainerSpec) -> Result<(), String> {
+    spec.devices.iter().try_for_each(check_permissions)?;
+    rules(&spec.device_cgroup_rules).map(drop)
+}
+
+fn check_permissions(device: &DeviceSpec) -> Result<(), String> {
+    match device.permissions.chars().find(|c| !matches!(c, 'r' | 'w' | 'm')) {
+        Some(wrong) => Err(format!("the device {} has the permission `{wrong}`; they are `r`, `w` and `m`", device.source)),
+        None => Ok(()),
+    }
+}
+
 /// The devices that a container asks for; all of the host's where it is privileged.
 ///
 /// # Errors
@@ -22,9 +38,7 @@ pub fn of(spec: &ContainerSpec) -> Result<Vec<Device>, String> {
         collect(Path::new("/dev"), "/dev", "rwm", &mut devices).map_err(|e| format!("listing the host's devices: {e}"))?;
     }
     for wanted in spec.devices.iter().filter(|wanted| !cdi::is_name(&wanted.source)) {
-        if let Some(wrong) = wanted.permissions.chars().find(|c| !matches!(c, 'r' | 'w' | 'm')) {
-            return Err(format!("the device {} has the permission `{wrong}`; they are `r`, `w` and `m`", wanted.source));
-        }
+        check_permissions(wanted)?;
         let path = Path::new(&wanted.source);
         if path.is_dir() {
             collect(path, &wanted.target, &wanted.permissions, &mut devices)

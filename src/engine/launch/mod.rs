@@ -5,10 +5,13 @@ pub(super) mod control_groups;
 pub mod devices;
 pub(super) mod etc;
 pub(super) mod launcher;
+pub(super) mod security;
+pub(super) mod sysctls;
 
+use self::security::{AppArmor, Security};
 use super::Engine;
 use super::error::EngineError;
-use super::record::{ContainerRecord, MountKind, NetworkMode, Sharing};
+use super::record::{ContainerRecord, MountKind, Sharing};
 use crate::runtime::DEFAULT_PATH;
 use crate::runtime::launch::{ImageMount, Launch, LogTarget, Rootfs};
 use crate::runtime::scope::Scope;
@@ -23,18 +26,6 @@ use std::path::Path;
 const UNKEPT_OUTPUT: u64 = 256 << 10;
 const DEFAULT_SHM: u64 = 64 << 20;
 
-/// Sysctls that belong to the container's own namespaces; any other would change the host.
-const NAMESPACED_SYSCTLS: [&str; 8] = [
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-];
-
 impl Engine {
     /// Builds the launch file. Volumes are made and their sources checked on the way.
     pub(super) fn launch_file(&self, record: &ContainerRecord) -> Result<Launch, EngineError> {
@@ -42,51 +33,20 @@ impl Engine {
         let invalid = |why: String| EngineError::Start { name: record.name.clone(), message: why, code: 128 };
         let capabilities =
             spec.capabilities().map_err(|name| invalid(format!("`{name}` is not a capability; capabilities(7) lists them")))?;
-        let mut unconfined = spec.privileged;
-        let mut no_new_privileges = false;
-        let mut system_paths = spec.privileged;
-        let mut custom = None;
-        let mut apparmor = if spec.privileged { None } else { self.launcher.apparmor_profile() };
-        for option in &spec.security_opt {
-            match option.replacen('=', ":", 1).as_str() {
-                "seccomp:unconfined" => unconfined = true,
-                "no-new-privileges" | "no-new-privileges:true" => no_new_privileges = true,
-                "no-new-privileges:false" => {}
-                "apparmor:unconfined" => apparmor = None,
-                profile if profile.starts_with("apparmor:") => {
-                    let profile = &profile["apparmor:".len()..];
-                    if !crate::runtime::apparmor::is_loaded(profile) {
-                        return Err(invalid(format!(
-                            "the AppArmor profile `{profile}` is not loaded; `apparmor_parser -r FILE` loads it"
-                        )));
-                    }
-                    apparmor = Some(profile.to_string());
-                }
-                // There is no SELinux to label for.
-                label if label.starts_with("label:") => {}
-                "systempaths:unconfined" => system_paths = true,
-                profile if profile.starts_with("seccomp:") => custom = Some(profile["seccomp:".len()..].to_string()),
-                other => return Err(invalid(format!("the security option `{other}` is not supported yet"))),
-            }
-        }
-        let host_network = spec.network_mode == NetworkMode::Host;
-        let mut sysctls: Vec<(String, String)> = Vec::new();
-        if !host_network && !matches!(spec.network_mode, NetworkMode::Container(_)) {
-            // Docker's, so that a server without root can bind port 80 and ping needs no capability.
-            sysctls.push(("net.ipv4.ip_unprivileged_port_start".into(), "0".into()));
-            sysctls.push(("net.ipv4.ping_group_range".into(), "0 2147483647".into()));
-        }
-        for (name, value) in &spec.sysctls {
-            let own_ipc = NAMESPACED_SYSCTLS.contains(&name.as_str()) || name.starts_with("fs.mqueue.");
-            let own = (own_ipc && spec.ipc == Sharing::Own) || (name.starts_with("net.") && !host_network);
-            if !own || name.contains("..") || name.contains('/') {
+        let Security { unconfined, no_new_privileges, system_paths, seccomp: custom, apparmor } =
+            Security::of(spec).map_err(&invalid)?;
+        let apparmor = match apparmor {
+            AppArmor::Named(profile) if !crate::runtime::apparmor::is_loaded(&profile) => {
                 return Err(invalid(format!(
-                    "the sysctl `{name}` would change the host: only those of the container's own namespaces can be set"
+                    "the AppArmor profile `{profile}` is not loaded; `apparmor_parser -r FILE` loads it"
                 )));
             }
-            sysctls.retain(|(known, _)| known != name);
-            sysctls.push((name.clone(), value.clone()));
-        }
+            AppArmor::Named(profile) => Some(profile),
+            AppArmor::Unconfined => None,
+            AppArmor::Default if spec.privileged => None,
+            AppArmor::Default => self.launcher.apparmor_profile(),
+        };
+        let sysctls = sysctls::of(spec).map_err(&invalid)?;
         let hostname = self.containers.host_name(record);
         let (entrypoint, command) = record.entrypoint_and_command();
         let args = [entrypoint, command].concat();
@@ -353,7 +313,7 @@ pub(super) fn make_base_layer(base: &Path) -> Result<(), EngineError> {
 
 /// The program of a runtime: wharf's own for none, for `wharf`, and for Docker's default where this host does not have that;
 /// another by its name in PATH, or by its path.
-fn find_runtime(name: Option<&str>) -> Result<Option<std::path::PathBuf>, String> {
+pub(super) fn find_runtime(name: Option<&str>) -> Result<Option<std::path::PathBuf>, String> {
     const DOCKERS: [&str; 2] = ["runc", "io.containerd.runc.v2"];
     let Some(name) = name.filter(|name| *name != "wharf") else { return Ok(None) };
     let program = if name == DOCKERS[1] { DOCKERS[0] } else { name };
@@ -365,7 +325,7 @@ fn find_runtime(name: Option<&str>) -> Result<Option<std::path::PathBuf>, String
     match found {
         Some(path) if path.is_absolute() => Ok(Some(path)),
         _ if DOCKERS.contains(&name) => Ok(None),
-        _ => Err(format!("the runtime `{name}` is not on this host: install it where PATH finds it, or give its whole path")),
+        _ => Err(format!("unknown or invalid runtime name: {name}: install it where PATH finds it, or give its whole path")),
     }
 }
 

@@ -60,6 +60,11 @@ fn choose_addresses(
                 let (network, subnet) = (name(), pool.subnet.to_string());
                 return Err(NetworkError::ForeignAddress { network, address: wanted.to_string(), subnet });
             }
+            (None, Some(wanted)) if pool.subnet.is_reserved(wanted) => {
+                let kind = if wanted == pool.subnet.base() { "network" } else { "broadcast" };
+                let subnet = pool.subnet.to_string();
+                return Err(NetworkError::NoHosts { network: name(), address: wanted, kind, subnet });
+            }
             (None, Some(wanted)) if taken(wanted) => {
                 return Err(NetworkError::AddressTaken { network: name(), address: wanted });
             }

@@ -89,6 +89,27 @@ pub(super) fn check_options(new: &NewNetwork) -> Result<(), EngineError> {
             )));
         }
     }
+    for name in ["enable_icc", "enable_ip_masquerade"] {
+        let is_bool = |text: &str| {
+            matches!(text, "true" | "false" | "1" | "0" | "t" | "f" | "T" | "F" | "TRUE" | "FALSE" | "True" | "False")
+        };
+        if let Some(text) = option(name).filter(|text| !is_bool(text)) {
+            return Err(EngineError::Invalid(format!(
+                "failed to parse com.docker.network.bridge.{name} value of the network {}: `{text}` is not `true` or `false`",
+                new.name
+            )));
+        }
+    }
+    const MTU: &str = "com.docker.network.driver.mtu";
+    // The kernel's bounds for a bridge; IPv6 needs more, which it says itself.
+    if let Some(text) =
+        new.options.get(MTU).filter(|text| !text.is_empty() && !text.parse().is_ok_and(|mtu: u32| (68..=65535).contains(&mtu)))
+    {
+        return Err(EngineError::Invalid(format!(
+            "failed to parse {MTU} value of the network {}: `{text}` is not a number from 68 to 65535",
+            new.name
+        )));
+    }
     for name in ["gateway_mode_ipv4", "gateway_mode_ipv6"] {
         if let Some(mode) = option(name).filter(|mode| *mode != "nat") {
             return Err(EngineError::Invalid(format!("the network {} has the {name} `{mode}`; wharf has `nat`", new.name)));
@@ -136,6 +157,14 @@ pub(super) fn choose_pool(
         return pool.around(&new.name, subnet.ok_or_else(|| NetworkError::PoolExhausted { network: new.name.clone() })?);
     };
     let subnet: Subnet = text.parse()?;
+    let (address, _) = text.split_once('/').unwrap_or((text, ""));
+    if address.parse() != Ok(subnet.base()) {
+        return Err(NetworkError::HostBits { network: new.name.clone(), given: text.clone(), subnet: subnet.to_string() });
+    }
+    let is_nobodys = |address: IpAddr| address.is_loopback() || address.is_multicast() || address.is_unspecified();
+    if is_nobodys(subnet.base()) || is_nobodys(subnet.last()) {
+        return Err(NetworkError::Reserved { network: new.name.clone(), subnet: text.clone() });
+    }
     if let Some((with, whose)) = used.iter().find(|(used, _)| used.overlaps(subnet)) {
         let with = format!("{with} ({whose})");
         return Err(NetworkError::Overlap { network: new.name.clone(), subnet: text.clone(), with });

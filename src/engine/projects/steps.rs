@@ -3,6 +3,7 @@
 use super::condition::{Awaited, await_condition};
 use super::{Context, Progress, convert};
 use crate::engine::Container;
+use crate::engine::containers::verify;
 use crate::engine::error::EngineError;
 use crate::engine::networks::NewNetwork;
 use crate::engine::record::{ContainerSpec, Replacement};
@@ -242,6 +243,9 @@ pub(super) async fn superseded(context: &Context, object: &str) -> EngineError {
 
 fn service_spec(context: &Context, service: &str, number: u32) -> Result<ContainerSpec, EngineError> {
     let mut spec = context.engine.service_spec(&context.project, service, number, &context.origin)?;
+    for warning in verify::warnings(&spec).into_iter().filter(|_| number == 1) {
+        let _ = context.progress.send(Progress::Warning(format!("{service}: {warning}")));
+    }
     spec.labels.insert(crate::labels::LABEL_ONEOFF.into(), "False".into());
     Ok(spec)
 }
@@ -264,6 +268,8 @@ async fn recreate(
     let inherit_from = Some(&before).filter(|_| !context.renew_anonymous);
     let new = engine.create_in_place(&temporary, spec, inherit_from, Some(replacement))?;
     let replaced = async {
+        // What the start will find out anyway, before anything is stopped.
+        engine.launch_file(&new.record())?;
         if start_first {
             context.expect_follower(&new);
             engine.start(&new).await?;

@@ -3,7 +3,7 @@
 use super::{Shared, is_bind};
 use crate::runtime::error::{Doing, StepFailed};
 use crate::runtime::launch::{ImageMount, Launch};
-use crate::runtime::targets::{Target, open_ordinary_directory, open_target};
+use crate::runtime::targets::{Target, check_kind, open_ordinary_directory, open_target};
 use crate::sys::{self, Beneath, Recursive};
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, umount2};
@@ -18,7 +18,9 @@ pub(super) fn attach_image(root: BorrowedFd<'_>, mount: &ImageMount, launch: &La
     let doing = || format!("mounting an image on {}", mount.destination.display());
     let tree = image_tree(mount, launch)?;
     let directory = is_directory(tree.as_fd()).doing(doing())?;
-    let target = open_target(root, &mount.destination, if directory { Target::Directory } else { Target::File })?;
+    let kind = if directory { Target::Directory } else { Target::File };
+    let target = open_target(root, &mount.destination, kind)?;
+    check_kind(target.as_fd(), &mount.destination, kind, "a part of an image")?;
     sys::attach(tree.as_fd(), target.as_fd()).doing(doing())
 }
 
@@ -127,6 +129,8 @@ pub(super) fn attach_mount(
         "proc" | "sysfs" if !bind => open_ordinary_directory(root, destination)?,
         _ => open_target(root, destination, kind)?,
     };
+    let source = entry.source().as_deref().filter(|_| bind).map_or_else(|| fstype.to_string(), |path| path.display().to_string());
+    check_kind(target.as_fd(), destination, kind, &source)?;
     if bind {
         sys::set_mount_attributes(mounted.as_fd(), attributes, propagation, recursive).doing(doing())?;
     }

@@ -2,7 +2,7 @@
 
 use crate::runtime::error::{Doing, StepFailed};
 use crate::runtime::launch::Launch;
-use crate::runtime::targets::{Target, open_target};
+use crate::runtime::targets::{Target, check_kind, open_target};
 use crate::sys::{self, Recursive};
 use nix::fcntl::{OFlag, open};
 use nix::mount::MsFlags;
@@ -113,6 +113,7 @@ pub(super) fn attach_shared(
         sys::set_mount_attributes(tree.as_fd(), sys::ATTR_RDONLY, private, Recursive::No).doing(doing())?;
     }
     let target = open_target(root, destination, Target::Directory)?;
+    check_kind(target.as_fd(), destination, Target::Directory, "a volume")?;
     sys::attach(tree.as_fd(), target.as_fd()).doing(doing())?;
     tree.try_clone().map(Some).doing(doing())
 }

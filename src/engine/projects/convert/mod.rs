@@ -8,6 +8,7 @@ mod resources;
 
 use crate::compose::model::{Project, Service};
 use crate::compose::units;
+use crate::engine::containers::verify;
 use crate::engine::record::{AsCreated, ContainerSpec, NetworkMode, Sharing};
 use crate::labels::{
     LABEL_DEPENDS_ON, LABEL_DIRECTORY, LABEL_FILES, LABEL_HASH, LABEL_NUMBER, LABEL_ONEOFF, LABEL_PROJECT, LABEL_SERVICE,
@@ -50,7 +51,7 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
     let grace = service.stop_grace_period.as_deref().and_then(units::duration);
     let (restart_delay, restart_window) = policies::restart_times(service);
     Ok(ContainerSpec {
-        as_created: AsCreated::default(),
+        as_created: AsCreated { exposed_ports: networks::exposed(name, service)?, ..AsCreated::default() },
         image: service.image.clone().unwrap_or_default(),
         entrypoint: service.entrypoint.clone(),
         command: service.command.clone(),
@@ -82,12 +83,12 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
         dns_opt: service.dns_opt.clone(),
         extra_hosts: service.extra_hosts.clone(),
         restart: policies::restart_policy(name, service)?,
-        resources: resources::resources(service),
+        resources: resources::resources(service)?,
         ulimits: resources::ulimits(service),
         sysctls: service.sysctls.clone(),
         storage_opt: service.storage_opt.clone(),
         shm_size: service.shm_size.as_deref().and_then(|s| s.parse().ok()),
-        oom_score_adj: service.oom_score_adj.unwrap_or(0) as i32,
+        oom_score_adj: verify::oom_score_adj(service.oom_score_adj.unwrap_or(0))?,
         log: policies::log(name, service)?,
         annotations: service.annotations.clone(),
         ipc: sharing(name, "ipc", service.ipc.as_deref(), shared.ipc)?,

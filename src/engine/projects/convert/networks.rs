@@ -84,6 +84,23 @@ pub fn pool(config: &IpamConfig) -> NewPool {
     }
 }
 
+/// `expose` in Docker's form: a port and a protocol each.
+pub(super) fn exposed(name: &str, service: &Service) -> Result<Vec<String>, String> {
+    let mut exposed = Vec::new();
+    for entry in &service.expose {
+        let (ports, protocol) = entry.split_once('/').unwrap_or((entry, "tcp"));
+        let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+        let wrong = || format!("`services.{name}.expose`: invalid containerPort: {entry}");
+        let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(wrong);
+        let protocol = protocol.to_ascii_lowercase();
+        if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") || port(first)? > port(last)? {
+            return Err(wrong());
+        }
+        exposed.extend((port(first)?..=port(last)?).map(|port| format!("{port}/{protocol}")));
+    }
+    Ok(exposed)
+}
+
 pub(super) fn ports(name: &str, service: &Service) -> Result<Vec<PortSpec>, String> {
     let mut ports = Vec::new();
     for port in &service.ports {

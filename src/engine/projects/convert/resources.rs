@@ -1,6 +1,7 @@
 //! Resource limits of a service, `deploy.resources` and the older attributes.
 
 use crate::compose::model::{Service, Throttle, Ulimit};
+use crate::engine::containers::verify;
 use crate::engine::record::{BlkioSpec, ResourceSpec};
 
 /// Limits of a service's processes: a name, the soft and the hard limit.
@@ -12,7 +13,7 @@ pub(super) fn ulimits(service: &Service) -> Vec<(String, i64, i64)> {
     service.ulimits.iter().map(of).collect()
 }
 
-pub(super) fn resources(service: &Service) -> ResourceSpec {
+pub(super) fn resources(service: &Service) -> Result<ResourceSpec, String> {
     let limits = service.deploy.as_ref().and_then(|d| d.resources.limits.clone()).unwrap_or_default();
     let reserved = service.deploy.as_ref().and_then(|d| d.resources.reservations.as_ref()).and_then(|r| r.memory.clone());
     let bytes = |text: &Option<String>| text.as_ref().and_then(|t| t.parse::<i64>().ok()).filter(|n| *n != 0);
@@ -26,21 +27,24 @@ pub(super) fn resources(service: &Service) -> ResourceSpec {
         read_iops: throttles(&config.device_read_iops),
         write_iops: throttles(&config.device_write_iops),
     });
-    ResourceSpec {
+    let unsigned =
+        |name: &str, value: Option<i64>| Ok::<_, String>(value.map(|n| verify::unsigned(name, n)).transpose()?.flatten());
+    let swappiness = service.mem_swappiness.as_ref().and_then(|text| text.parse().ok());
+    Ok(ResourceSpec {
         memory: bytes(&service.mem_limit).or(bytes(&limits.memory)),
         memory_reservation: bytes(&service.mem_reservation).or(bytes(&reserved)),
         memory_swap: bytes(&service.memswap_limit),
-        cpus: service.cpus.or(limits.cpus).filter(|c| *c > 0.0),
-        cpu_shares: service.cpu_shares.and_then(|shares| u64::try_from(shares).ok()),
+        cpus: service.cpus.or(limits.cpus).filter(|c| *c != 0.0),
+        cpu_shares: unsigned("cpu_shares", service.cpu_shares)?,
         cpu_quota: service.cpu_quota,
-        cpu_period: service.cpu_period.and_then(|period| u64::try_from(period).ok()),
+        cpu_period: unsigned("cpu_period", service.cpu_period)?,
         cpuset: service.cpuset.clone().filter(|c| !c.is_empty()),
         cpuset_mems: None,
         pids: service.pids_limit.or(limits.pids).filter(|p| *p != 0),
-        cpu_rt_period: service.cpu_rt_period.and_then(|period| u64::try_from(period).ok()),
+        cpu_rt_period: unsigned("cpu_rt_period", service.cpu_rt_period)?,
         cpu_rt_runtime: service.cpu_rt_runtime,
-        memory_swappiness: service.mem_swappiness.as_ref().and_then(|text| text.parse().ok()),
+        memory_swappiness: swappiness.map(verify::swappiness).transpose()?.flatten(),
         oom_kill_disable: service.oom_kill_disable,
         blkio: blkio.unwrap_or_default(),
-    }
+    })
 }

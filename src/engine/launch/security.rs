@@ -1,0 +1,74 @@
+//! `security_opt`, as Docker's engine reads it.
+
+use crate::engine::record::ContainerSpec;
+use crate::runtime::seccomp_file;
+use std::path::Path;
+
+/// What a container's security options ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Security {
+    /// No seccomp filter.
+    pub unconfined: bool,
+    pub no_new_privileges: bool,
+    /// Nothing of /proc and /sys is hidden.
+    pub system_paths: bool,
+    /// The file of a seccomp profile.
+    pub seccomp: Option<String>,
+    pub apparmor: AppArmor,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AppArmor {
+    #[default]
+    Default,
+    Unconfined,
+    Named(String),
+}
+
+impl Security {
+    /// Reads the options. A later one takes an earlier one's place.
+    ///
+    /// # Errors
+    /// Docker's words, or why a seccomp profile cannot be used.
+    pub fn of(spec: &ContainerSpec) -> Result<Security, String> {
+        let mut security = Security { unconfined: spec.privileged, system_paths: spec.privileged, ..Security::default() };
+        for option in &spec.security_opt {
+            let second = || format!("invalid --security-opt 2: \"{option}\"");
+            let (key, value) = match option.split_once('=').or_else(|| option.split_once(':')) {
+                Some(pair) => pair,
+                None if option == "no-new-privileges" => (option.as_str(), "true"),
+                // There is no SELinux to label for.
+                None if option == "disable" => continue,
+                None => return Err(format!("invalid --security-opt 1: \"{option}\"")),
+            };
+            match (key, value) {
+                ("label", _) => {}
+                ("apparmor", "unconfined") => security.apparmor = AppArmor::Unconfined,
+                ("apparmor", profile) => security.apparmor = AppArmor::Named(profile.into()),
+                ("seccomp", "unconfined") => (security.unconfined, security.seccomp) = (true, None),
+                ("seccomp", "builtin") => security.seccomp = None,
+                ("seccomp", profile) => security.seccomp = Some(profile.into()),
+                ("no-new-privileges", value) => security.no_new_privileges = boolean(value).ok_or_else(second)?,
+                ("systempaths", "unconfined") => security.system_paths = true,
+                ("writable-cgroups", _) => {
+                    return Err(format!("the security option `{option}` is not supported: wharf has no writable-cgroups"));
+                }
+                _ => return Err(second()),
+            }
+        }
+        if let Some(profile) = security.seccomp.as_ref().filter(|_| !security.unconfined) {
+            let capabilities = spec.capabilities().unwrap_or_default();
+            seccomp_file::compile(Path::new(profile), capabilities).map_err(|why| format!("the seccomp profile: {why}"))?;
+        }
+        Ok(security)
+    }
+}
+
+/// Go's `strconv.ParseBool`.
+fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
