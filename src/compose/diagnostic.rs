@@ -39,6 +39,11 @@ impl Diagnostic {
         Diagnostic::new(Severity::Error, None, message.into())
     }
 
+    /// A warning that is about no place.
+    pub fn about_all(message: impl Into<String>) -> Self {
+        Diagnostic::new(Severity::Warning, None, message.into())
+    }
+
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self

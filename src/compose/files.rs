@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 pub struct Located {
     pub files: Vec<PathBuf>,
     pub directory: PathBuf,
+    /// Which of several files that could be meant are left aside.
+    pub ambiguous: Option<Diagnostic>,
 }
 
 /// The names that are looked for in a directory, in Docker Compose's order.
@@ -38,14 +40,30 @@ pub fn locate(options: &Options, variables: &HashMap<String, String>) -> Result<
             .collect();
         let named = files.iter().find(|file| *file != Path::new("-"));
         let beside = named.and_then(|file| file.parent()).unwrap_or(&options.directory).to_path_buf();
-        return Ok(Located { directory: project_directory.unwrap_or(beside), files });
+        return Ok(Located { directory: project_directory.unwrap_or(beside), files, ambiguous: None });
     }
     let start = project_directory.clone().unwrap_or_else(|| options.directory.clone());
     for directory in start.ancestors() {
-        let Some(file) = NAMES.iter().map(|name| directory.join(name)).find(|path| path.is_file()) else { continue };
-        let mut files = vec![file];
-        files.extend(OVERRIDES.iter().map(|name| directory.join(name)).find(|path| path.is_file()));
-        return Ok(Located { directory: project_directory.unwrap_or_else(|| directory.to_path_buf()), files });
+        let there =
+            |names: &[&'static str]| names.iter().copied().filter(|name| directory.join(name).is_file()).collect::<Vec<_>>();
+        let (found, overrides) = (there(&NAMES), there(&OVERRIDES));
+        let Some(first) = found.first() else { continue };
+        let aside = found.iter().skip(1).chain(overrides.iter().skip(1)).copied().collect::<Vec<_>>();
+        let used = [Some(*first), overrides.first().copied()].into_iter().flatten();
+        let ambiguous = (!aside.is_empty()).then(|| {
+            let used = used.clone().collect::<Vec<_>>().join(" and ");
+            Diagnostic::about_all(format!(
+                "of several Compose files in {}, these count: {used}; not {}",
+                directory.display(),
+                aside.join(", ")
+            ))
+            .help("name one with -f, or remove the others")
+        });
+        return Ok(Located {
+            files: used.map(|name| directory.join(name)).collect(),
+            directory: project_directory.unwrap_or_else(|| directory.to_path_buf()),
+            ambiguous,
+        });
     }
     Err(Diagnostic::global(format!("there is no Compose file in {} or any directory above it", start.display()))
         .help("create compose.yaml, or name the file with -f FILE"))

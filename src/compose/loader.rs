@@ -80,6 +80,7 @@ impl<'a> Loader<'a> {
         if !explicit && located.directory != here && !self.is_env_file_disabled(&variables) {
             self.read_env_file(&located.directory.join(".env"), false, &mut variables)?;
         }
+        self.warnings.extend(located.ambiguous);
         let mut parsed = Vec::new();
         let mut found = Found::new();
         for path in &located.files {
@@ -384,7 +385,8 @@ impl<'a> Loader<'a> {
     }
 
     fn shown(&self, path: &Path) -> String {
-        path.strip_prefix(&self.options.directory).unwrap_or(path).display().to_string()
+        let shown = path.strip_prefix(&self.options.directory).unwrap_or(path).display().to_string();
+        if shown.is_empty() { ".".into() } else { shown }
     }
 
     /// A file's text as trees.
@@ -398,6 +400,7 @@ impl<'a> Loader<'a> {
             let text = std::fs::read_to_string(path).map_err(|e| {
                 let help = match e.kind() {
                     std::io::ErrorKind::NotFound => "check the path given with -f",
+                    std::io::ErrorKind::IsADirectory => "name the file in it, or use --project-directory",
                     _ => "check that the file is readable and is text in UTF-8",
                 };
                 vec![Diagnostic::global(format!("the Compose file {shown} cannot be read: {e}")).help(help)]

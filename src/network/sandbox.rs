@@ -139,6 +139,9 @@ fn join<F: FnOnce(io::Error) -> NetworkError>(
             made.map_err(|(_, e)| match e.raw_os_error() {
                 Some(libc::EBUSY) => step("making an interface on the host's (it has interfaces of another kind)")(e),
                 Some(libc::EOPNOTSUPP) => step("making an interface on the host's (this kernel has no such interfaces)")(e),
+                Some(libc::EINVAL) => {
+                    step("making an interface on the host's (that cannot carry one of this kind, mode or MTU: choose another `parent`)")(e)
+                }
                 _ => step("making an interface on the host's")(e),
             })?;
         }

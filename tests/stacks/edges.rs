@@ -229,3 +229,37 @@ fn run_removes_its_container_when_its_client_is_gone() {
     cut.wait().expect("wait");
     eventually("that whose reader left is removed", 5, || names().is_empty());
 }
+
+/// Which of several files is taken is said.
+#[test]
+fn several_files_are_warned_of() {
+    let stack = Stack::new("nothing");
+    for name in ["compose.yaml", "docker-compose.yml", "compose.override.yaml", "docker-compose.override.yml"] {
+        stack.write(name, "services: {web: {image: 'busybox:local'}}");
+    }
+    let ran = stack.wharf(&["config", "-q"]);
+    let said = "these count: compose.yaml and compose.override.yaml; not docker-compose.yml, docker-compose.override.yml";
+    assert!(ran.code == 0 && ran.stderr.contains(said), "{}", ran.stderr);
+    stack.wharf(&["-f", ".", "config"]).fails(1, &["the Compose file . cannot be read: Is a directory"]);
+    assert_eq!(stack.wharf(&["-f", "compose.yaml", "config", "-q"]).stderr, "");
+}
+
+/// A good check that writes a lot is good; `exec` says which container does not run.
+#[test]
+fn checks_that_write_a_lot_and_containers_that_do_not_run() {
+    let stack = Stack::new("nothing");
+    let check =
+        "healthcheck: {test: 'dd if=/dev/zero bs=1024 count=100 1>&2', interval: 1h, start_period: 5s, start_interval: 50ms}";
+    stack.write(
+        "compose.yaml",
+        &format!("services: {{web: {{image: 'busybox:local', command: sleep 1000, stop_signal: SIGKILL, {check}}}}}"),
+    );
+    let ran = stack.wharf(&["up", "--wait"]);
+    assert!(ran.code == 0 && ran.stderr.contains("Healthy"), "{}", ran.stderr);
+    stack.wharf(&["exec", "--index", "3", "web", "true"]).fails(1, &["service \"web\" is not running container #3"]);
+    stack.wharf(&["stop"]).ok();
+    stack.wharf(&["exec", "web", "true"]).fails(1, &["service \"web\" is not running\n"]);
+    let one_off = stack.wharf(&["run", "-d", "web"]).ok();
+    assert_eq!(stack.wharf(&["exec", "-T", "web", "hostname"]).ok().trim(), &one_off.trim()[..12]);
+    stack.wharf(&["container", "rm", "-f", one_off.trim()]).ok();
+}

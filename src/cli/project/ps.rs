@@ -211,16 +211,17 @@ fn is_orphan(loaded: &crate::compose::Loaded, container: &Listed) -> bool {
     !known(container.service()) && !container.is_one_off()
 }
 
-/// A running container of a service.
+/// A running container of a service; one of `run` where the service has no other.
 ///
 /// # Errors
 /// When it has none, or none of that number.
 pub async fn one(client: &Client, project: &str, service: &str, index: Option<u32>) -> Result<Listed, Failure> {
-    let list = containers(client, project, std::slice::from_ref(&service.to_string()), false).await?;
-    let found = list.into_iter().find(|c| index.is_none_or(|n| c.number() == n) && !c.is_one_off());
+    let mut list = containers(client, project, std::slice::from_ref(&service.to_string()), false).await?;
+    list.sort_by_key(Listed::is_one_off);
+    let found = list.into_iter().find(|c| index.is_none_or(|n| c.number() == n && !c.is_one_off()));
     found.ok_or_else(|| {
-        let which = index.map_or_else(String::new, |n| format!(" number {n}"));
-        Failure::Message(format!("the service `{service}` has no running container{which}; `wharf up -d {service}` starts it"))
+        let which = index.map_or_else(String::new, |n| format!(" container #{n}"));
+        Failure::Message(format!("service \"{service}\" is not running{which}\n`wharf up -d {service}` starts it"))
     })
 }
 
