@@ -190,9 +190,13 @@ impl Engine {
         // At a shutdown it is about to be restarted then, by another engine.
         let over = |record: &ContainerRecord| !record.state.status().has_process();
         // One that has ended by itself just now is stopped as well, once its end is noticed.
-        let send = |signal| match container.ask(&Request::Signal(signal), &[]) {
-            Err(EngineError::NotRunning { .. }) => Ok(()),
-            sent => sent,
+        let send = |signal: i32| {
+            // Before its end can be told.
+            self.containers.emit(container, "kill", &[("signal", signal.to_string())]);
+            match container.ask(&Request::Signal(signal), &[]) {
+                Err(EngineError::NotRunning { .. }) => Ok(()),
+                sent => sent,
+            }
         };
         send(signal)?;
         let stopped = container.wait_until(over);
