@@ -1,7 +1,8 @@
 //! A container's files as archives: `/archive` both ways, `/export`, `/changes`, `/commit`.
 
 use super::reply::{self, Query, Reply};
-use crate::engine::containers::files::{ChangeKind, Commit, PathStat};
+use super::types::{CommandLine, ContainerCreate};
+use crate::engine::containers::files::{ChangeKind, Commit, NewConfig, PathStat};
 use crate::engine::{Engine, EngineError};
 use crate::image::ImageError;
 use base64::Engine as _;
@@ -19,12 +20,13 @@ pub async fn archive(engine: &Arc<Engine>, id: &str, query: &Query, request: Req
     let path = path.ok_or_else(|| EngineError::Invalid("the path is missing".into()))?.to_string();
     let method = request.method().clone();
     if method == Method::PUT {
-        let (engine, own) = (engine.clone(), query.flag("copyUIDGID"));
+        let (worker, subject, own) = (engine.clone(), container.clone(), query.flag("copyUIDGID"));
         let taken = super::images::with_body(request, move |body| {
             let plain = crate::image::compression::plain(body).map_err(ImageError::store("reading the archive".into()))?;
-            Ok(engine.files.write(&container, &path, plain, own))
+            Ok(worker.files.write(&subject, &path, plain, own))
         });
         taken.await??;
+        engine.containers.emit(&container, "extract-to-dir", &[]);
         return reply::empty(200);
     }
     if method == Method::DELETE {
@@ -37,6 +39,7 @@ pub async fn archive(engine: &Arc<Engine>, id: &str, query: &Query, request: Req
     let mut response = if method == Method::HEAD {
         reply::empty(200)?
     } else {
+        engine.containers.emit(&container, "archive-path", &[]);
         let engine = engine.clone();
         reply::written("application/x-tar", move |out| engine.files.read(&container, &path, out))?
     };
@@ -49,6 +52,7 @@ pub async fn archive(engine: &Arc<Engine>, id: &str, query: &Query, request: Req
 
 pub fn export(engine: &Arc<Engine>, id: &str) -> Reply {
     let container = engine.containers.find(id)?;
+    engine.containers.emit(&container, "export", &[]);
     let engine = engine.clone();
     reply::written("application/x-tar", move |out| engine.files.export(&container, out))
 }
@@ -87,7 +91,8 @@ pub async fn changes(engine: &Arc<Engine>, id: &str) -> Reply {
 }
 
 /// `POST /commit`.
-pub async fn commit(engine: &Arc<Engine>, query: &Query) -> Reply {
+pub async fn commit(engine: &Arc<Engine>, query: &Query, request: Request<Incoming>) -> Reply {
+    let config = new_config(reply::optional_body(request).await?);
     let container = engine.containers.find(query.get("container").unwrap_or_default())?;
     let text = |key: &str| query.get(key).unwrap_or_default().to_string();
     let (repository, tag) = (text("repo"), text("tag"));
@@ -97,25 +102,66 @@ pub async fn commit(engine: &Arc<Engine>, query: &Query) -> Reply {
         author: text("author"),
         comment: text("comment"),
         changes: query.all("changes").iter().flat_map(|c| c.lines()).map(str::to_string).collect(),
+        config,
     };
     // The files must not change while they are read, unless the caller does not mind.
     let pause = query.get("pause") != Some("0")
         && query.get("pause") != Some("false")
         && container.status() == crate::engine::record::Status::Running;
-    let engine = engine.clone();
+    let (engine, comment) = (engine.clone(), commit.comment.clone());
     let image = reply::to_its_end(async move {
-        if pause {
-            engine.containers.pause(&container, true).await?;
-        }
+        let paused = pause
+            && match engine.containers.pause(&container, true).await {
+                Ok(()) => true,
+                // It has ended meanwhile: nothing changes its files.
+                Err(EngineError::NotRunning { .. }) => false,
+                Err(error) => return Err(error),
+            };
         let (worker, committed) = (engine.clone(), container.clone());
         let made = tokio::task::spawn_blocking(move || worker.files.commit(&committed, &commit)).await;
-        if pause {
-            engine.containers.pause(&container, false).await?;
+        if paused {
+            match engine.containers.pause(&container, false).await {
+                // It was killed or continued meanwhile.
+                Ok(()) | Err(EngineError::NotRunning { .. } | EngineError::Conflict(_)) => {}
+                Err(error) => tracing::warn!("continuing {} after a commit: {error}", container.name()),
+            }
         }
-        made.map_err(EngineError::from)?
+        let image = made.map_err(EngineError::from)??;
+        engine.containers.emit(&container, "commit", &[("comment", comment), ("imageID", image.id.to_string())]);
+        Ok(image)
     })
     .await?;
     reply::json(201, &json!({"Id": image.id}))
+}
+
+/// The body of a commit: what of the image is to be other than the container.
+fn new_config(body: ContainerCreate) -> NewConfig {
+    let ContainerCreate {
+        user, working_dir, stop_signal, cmd, entrypoint, healthcheck, labels, exposed_ports, volumes, env, ..
+    } = body;
+    let text = |key: &'static str, value: String| (!value.is_empty()).then(|| (key, json!(value)));
+    let words = |key: &'static str, words: Option<CommandLine>| words.filter(|w| !w.0.is_empty()).map(|w| (key, json!(w.0)));
+    let health = healthcheck.filter(|health| !health.test.is_empty()).map(|health| ("Healthcheck", json!(health)));
+    let object = |value: Value| value.as_object().cloned().unwrap_or_default();
+    NewConfig {
+        replaced: [
+            text("User", user),
+            text("WorkingDir", working_dir),
+            text("StopSignal", stop_signal),
+            words("Cmd", cmd),
+            words("Entrypoint", entrypoint),
+            health,
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
+        added: vec![
+            ("Labels", object(json!(labels))),
+            ("ExposedPorts", object(json!(exposed_ports))),
+            ("Volumes", object(json!(volumes))),
+        ],
+        env,
+    }
 }
 
 /// Docker's form: the mode is Go's `os.FileMode`.

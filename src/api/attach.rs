@@ -1,7 +1,9 @@
 //! `POST /containers/{id}/attach`: a container's output as it comes, and its standard input.
 
 use super::connections::Stream;
+use super::detach::DetachKeys;
 use super::follow::{self, Following, Form, Options, SharedLease};
+use super::hijack::{self, Answer, Client, Feeder};
 use super::logs;
 use super::reply::{Query, Reply};
 use crate::engine::record::Status;
@@ -12,7 +14,7 @@ use hyper::{Request, header};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
@@ -80,17 +82,23 @@ pub(super) async fn attach(
             }
             () if own && query.flag("next") => From::Start { after: Some(record.state.started_at) },
             () if query.flag("logs") => From::Start { after: None },
+            // The same of one that has ended: what it said before is in its log.
+            () if !own && !record.state.status().is_alive() && options.follow => {
+                From::Start { after: Some(record.state.started_at) }
+            }
             () => From::Now,
         },
         selection: if own { logs::selection(query)? } else { Selection::default() },
         input: query.flag("stdin") && record.spec.stdin_open,
+        keys: (!own && record.spec.tty).then(|| DetachKeys::parse(query.get("detachKeys").unwrap_or_default())).transpose()?,
         patience: query.number("patience").map(Duration::from_secs),
         // Before the answer: a client that has it may start the container.
         lease: SharedLease::new(container.hold_log(reader).await),
     };
-    let (engine, tty) = (engine.clone(), record.spec.tty && !own);
+    let engine = engine.clone();
     engine.containers.emit(&container, "attach", &[]);
-    super::exec::serve(upgrade, tty, place, async move |stream| serve(&engine, &container, stream, wanted).await)
+    let answer = Answer { upgrade, raw: record.spec.tty && !own, head_first: !own, place };
+    hijack::serve(answer, async move |client| serve(&engine, &container, client, wanted).await)
 }
 
 /// What a client has asked for.
@@ -99,6 +107,7 @@ struct Wanted {
     selection: Selection,
     from: From,
     input: bool,
+    keys: Option<DetachKeys>,
     patience: Option<Duration>,
     lease: SharedLease,
 }
@@ -116,23 +125,20 @@ enum From {
 
 /// Moves bytes both ways until the container has ended, or the client has left. One that was not started yet is waited for:
 /// clients attach before they start.
-async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
-    engine: &Arc<Engine>,
-    container: &Arc<Container>,
-    stream: S,
-    wanted: Wanted,
-) {
-    let (mut from_client, mut to_client) = tokio::io::split(stream);
+async fn serve(engine: &Arc<Engine>, container: &Arc<Container>, client: Client, wanted: Wanted) {
+    let Client { input: from_client, output: mut to_client } = client;
     let before = if let From::Start { after } = wanted.from { after } else { None };
-    container
-        .wait_until(|record| {
-            let state = &record.state;
-            match before {
-                Some(before) => state.started_at != before || state.status() == Status::Removing,
-                None => state.status() != Status::Created || !state.error.is_empty(),
-            }
-        })
-        .await;
+    let started = container.wait_until(|record| {
+        let state = &record.state;
+        match before {
+            Some(before) => state.started_at != before || state.status() == Status::Removing,
+            None => state.status() != Status::Created || !state.error.is_empty(),
+        }
+    });
+    tokio::select! {
+        () = started => {}
+        () = to_client.is_gone() => return,
+    }
     let selection = wanted.selection(container);
     let path = engine.config.output_path(&container.record());
     let (reader, width) = match follow::open(&path, selection).await {
@@ -148,10 +154,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
     };
     let input = input.and_then(|fd| pipe::Sender::from_owned_fd_unchecked(fd).ok());
     let fed = container.clone();
-    let feeding = tokio::spawn(async move {
-        let Some(mut input) = input else { return };
-        let _ = tokio::io::copy(&mut from_client, &mut input).await;
-        drop(input);
+    let mut feeder = Feeder::new(from_client, input, wanted.keys, move || {
         if fed.with_record(|record| record.spec.stdin_once) {
             fed.close_input();
         }
@@ -167,15 +170,24 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(
         lease: Some((lease.clone(), wanted.patience)),
     };
     tokio::spawn(following.send(sender));
-    while let Some(batch) = batches.recv().await {
+    loop {
+        let batch = tokio::select! {
+            batch = batches.recv() => batch,
+            () = feeder.detached() => {
+                engine.containers.emit(container, "detach", &[]);
+                None
+            }
+        };
+        let Some(batch) = batch else { break };
         if to_client.write_all(&batch.bytes).await.is_err() {
             break;
         }
         // What is in the socket outlives this engine.
         lease.at(batch.file);
     }
-    let _ = to_client.shutdown().await;
-    feeding.abort();
+    // The log waits for nobody while the rest of the input is read.
+    drop((batches, lease));
+    feeder.end(to_client).await;
 }
 
 impl Wanted {

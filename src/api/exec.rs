@@ -1,18 +1,19 @@
 //! `/exec`: processes in running containers, over a connection that becomes the process's streams.
 
 use super::connections::Stream;
+use super::detach::DetachKeys;
+use super::hijack::{self, Answer, CHUNK, Client, Feeder};
 use super::reply::{self, Query, Reply};
 use super::types::{ExecCreate, ExecStart};
 use crate::engine::containers::exec::{Exec, Streams};
 use crate::engine::{Engine, EngineError};
 use hyper::body::Incoming;
-use hyper::{Request, Response, StatusCode, header};
-use hyper_util::rt::TokioIo;
+use hyper::{Request, header};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::json;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe;
 
 /// `POST /containers/{id}/exec`.
@@ -71,80 +72,26 @@ pub(super) async fn start(engine: &Arc<Engine>, id: &str, mut request: Request<I
         discard(streams);
         return reply::empty(200);
     }
-    let tty = exec.new.tty;
+    // Docker's streams are as the start asks for them, whatever the process has.
+    let raw = if own { exec.new.tty } else { body.tty };
+    let keys = (!own && exec.new.tty).then(|| DetachKeys::parse(&exec.new.detach_keys)).transpose()?;
     let streams = if own { Some(begin(engine, &exec).await?) } else { None };
     let (engine, exec) = (engine.clone(), exec);
-    serve(upgrade, tty, place, async move |stream| match streams {
-        Some(streams) => pump(stream, streams, &exec).await,
+    hijack::serve(Answer { upgrade, raw, head_first: !own, place }, async move |client| match streams {
+        Some(streams) => pump(&engine, client, streams, &exec, Form { raw, keys }).await,
         None => match begin(&engine, &exec).await {
-            Ok(streams) => pump(stream, streams, &exec).await,
-            Err(error) => say(stream, tty, &error.to_string()).await,
+            Ok(streams) => pump(&engine, client, streams, &exec, Form { raw, keys }).await,
+            Err(error) => say(client, raw, &error.to_string()).await,
         },
     })
 }
 
 /// Tells a client why there is no process, where its output would be.
-async fn say<S: AsyncRead + AsyncWrite>(stream: S, tty: bool, text: &str) {
-    let (_, mut to_client) = tokio::io::split(stream);
+async fn say(client: Client, raw: bool, text: &str) {
+    let Client { input, mut output } = client;
     let line = format!("{text}\r\n");
-    let mut bytes = if tty { Vec::new() } else { frame_header(1, line.len()).to_vec() };
-    bytes.extend(line.as_bytes());
-    let _ = to_client.write_all(&bytes).await;
-    let _ = to_client.shutdown().await;
-}
-
-/// A client's end of a stream: its upgraded connection, or an answer that goes on as long as the stream does.
-pub(super) trait ClientStream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> ClientStream for T {}
-
-/// Bytes that wait for a client without an upgraded connection.
-const WAITING: usize = 64 * 1024;
-
-/// Answers, and then serves the stream: as 101 where the client asks for it, else as a body. Then there is no input.
-pub(super) fn serve<F: Future<Output = ()> + Send + 'static>(
-    upgrade: Option<hyper::upgrade::OnUpgrade>,
-    tty: bool,
-    place: Option<Stream>,
-    work: impl FnOnce(Box<dyn ClientStream>) -> F + Send + 'static,
-) -> Reply {
-    let Some(upgrade) = upgrade else {
-        let (ours, theirs) = tokio::io::duplex(WAITING);
-        let (output, mut input) = tokio::io::split(theirs);
-        tokio::spawn(async move {
-            let _ = input.shutdown().await;
-            work(Box::new(ours)).await;
-            drop(place);
-        });
-        let chunks = futures::stream::unfold(output, |mut output| async move {
-            let mut buffer = bytes::BytesMut::with_capacity(CHUNK);
-            let read = output.read_buf(&mut buffer).await.unwrap_or(0);
-            (read > 0).then(|| (buffer.freeze(), output))
-        });
-        return reply::stream(kind(tty), chunks);
-    };
-    tokio::spawn(async move {
-        match upgrade.await {
-            Ok(upgraded) => work(Box::new(TokioIo::new(upgraded))).await,
-            Err(error) => tracing::debug!("a connection was not upgraded: {error}"),
-        }
-        drop(place);
-    });
-    upgraded(tty)
-}
-
-fn kind(tty: bool) -> &'static str {
-    if tty { "application/vnd.docker.raw-stream" } else { "application/vnd.docker.multiplexed-stream" }
-}
-
-/// The answer after which a connection is a stream: of a terminal's bytes, or of frames.
-fn upgraded(tty: bool) -> Reply {
-    let mut response = Response::new(super::reply::whole(Vec::new()));
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind(tty)));
-    headers.insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, header::HeaderValue::from_static("tcp"));
-    Ok(response)
+    let _ = output.write_all(&framed((!raw).then_some(1), line.as_bytes())).await;
+    Feeder::new(input, None, None, || {}).end(output).await;
 }
 
 /// `GET /exec/{id}/json`.
@@ -163,11 +110,11 @@ pub fn inspect(engine: &Engine, id: &str) -> Reply {
                 "privileged": new.privileged, "user": new.user.clone().unwrap_or_default(),
             },
             "OpenStdin": new.stdin,
-            "OpenStderr": true,
-            "OpenStdout": true,
+            "OpenStderr": new.is_attached(2),
+            "OpenStdout": new.is_attached(1),
             "CanRemove": false,
             "ContainerID": exec.container.id,
-            "DetachKeys": "",
+            "DetachKeys": new.detach_keys,
             "Pid": state.pid,
         }),
     )
@@ -186,9 +133,6 @@ pub fn resize(engine: &Engine, id: &str, query: &Query) -> Reply {
     engine.execs.resize(&exec, rows, columns);
     reply::empty(200)
 }
-
-/// Bytes of a process's output that are read at once; for a client that does not read, some chunks are kept and the process waits.
-const CHUNK: usize = 16 * 1024;
 
 /// Reads what nobody wants, so that a detached process does not end by SIGPIPE or by its terminal's hangup.
 fn discard(streams: Streams) {
@@ -218,7 +162,10 @@ fn framed(stream: Option<u8>, data: &[u8]) -> Vec<u8> {
 
 /// Sends what is in a pipe or a terminal of a process that has ended. One that it has left behind may go on writing: no more is
 /// read than a pipe holds.
-async fn send_rest(to: &mut (impl AsyncWrite + Unpin), from: &impl AsFd, stream: Option<u8>) {
+async fn send_rest(to: &mut (impl AsyncWrite + Unpin), from: &impl AsFd, stream: Option<u8>, shown: bool) {
+    if !shown {
+        return;
+    }
     let (mut buffer, mut left) = (vec![0; CHUNK], LARGEST_PIPE);
     loop {
         let mut fds = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
@@ -232,79 +179,88 @@ async fn send_rest(to: &mut (impl AsyncWrite + Unpin), from: &impl AsFd, stream:
     }
 }
 
+/// What a client gets, and the keys by which it leaves.
+struct Form {
+    raw: bool,
+    keys: Option<DetachKeys>,
+}
+
 /// Moves bytes both ways until the process has ended, and sends what it wrote by then. Whoever it has left behind may hold its
-/// output open; as with Docker, they are not waited for.
-async fn pump<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S, streams: Streams, exec: &Arc<Exec>) {
-    let (mut from_client, mut to_client) = tokio::io::split(stream);
+/// output open; as with Docker, they are not waited for. A client that leaves by its keys leaves the process running.
+async fn pump(engine: &Engine, client: Client, streams: Streams, exec: &Arc<Exec>, form: Form) {
+    let Client { input: from_client, output: mut to_client } = client;
     let mut state = exec.state.subscribe();
     let ended = async move {
         let _ = state.wait_for(|state| state.exit_code.is_some()).await;
     };
     tokio::pin!(ended);
-    match streams {
+    let frame = |stream: u8| (!form.raw).then_some(stream);
+    let feeder = match streams {
         Streams::Pipes { input, mut output, mut error } => {
-            let feeding = tokio::spawn(async move {
-                if let Some(mut input) = input {
-                    let _ = tokio::io::copy(&mut from_client, &mut input).await;
-                }
-            });
+            let feeder = Feeder::new(from_client, input, None, || {});
             let (mut out, mut err) = (vec![0; CHUNK], vec![0; CHUNK]);
             let (mut out_open, mut err_open, mut reached) = (true, true, true);
             while reached && (out_open || err_open) {
-                let bytes = tokio::select! {
+                let (stream, bytes) = tokio::select! {
                     n = output.read(&mut out), if out_open => {
                         let n = n.unwrap_or(0);
                         out_open = n > 0;
-                        framed(Some(1), &out[..n])
+                        (1, &out[..n])
                     }
                     n = error.read(&mut err), if err_open => {
                         let n = n.unwrap_or(0);
                         err_open = n > 0;
-                        framed(Some(2), &err[..n])
+                        (2, &err[..n])
                     }
                     () = &mut ended => {
-                        send_rest(&mut to_client, &output, Some(1)).await;
-                        send_rest(&mut to_client, &error, Some(2)).await;
+                        for (stream, from) in [(1, &output), (2, &error)] {
+                            send_rest(&mut to_client, from, frame(stream), exec.new.is_attached(stream)).await;
+                        }
                         break;
                     }
                 };
-                // A frame without content stands for an end.
-                reached = bytes.len() == FRAME_HEADER || to_client.write_all(&bytes).await.is_ok();
+                // A frame without content would stand for an end.
+                if !bytes.is_empty() && exec.new.is_attached(stream) {
+                    reached = to_client.write_all(&framed(frame(stream), bytes)).await.is_ok();
+                }
             }
-            feeding.abort();
+            feeder
         }
         Streams::Terminal(master) => {
             // A terminal is no pipe, but it is read and written as one.
             let copy = master.try_clone().and_then(pipe::Sender::from_owned_fd_unchecked);
-            let (Ok(mut input), Ok(mut output)) = (copy, pipe::Receiver::from_owned_fd_unchecked(master)) else { return };
-            let feeding = tokio::spawn(async move {
-                let _ = tokio::io::copy(&mut from_client, &mut input).await;
-            });
+            let (Ok(input), Ok(mut output)) = (copy, pipe::Receiver::from_owned_fd_unchecked(master)) else { return };
+            let mut feeder = Feeder::new(from_client, exec.new.stdin.then_some(input), form.keys, || {});
             let mut buffer = vec![0; CHUNK];
+            let shown = exec.new.is_attached(1);
             loop {
                 tokio::select! {
                     // EIO is a terminal's end of file: the last process that had it open is gone.
                     n = output.read(&mut buffer) => match n {
-                        Ok(n @ 1..) if to_client.write_all(&buffer[..n]).await.is_ok() => {}
+                        Ok(1..) if !shown => {}
+                        Ok(n @ 1..) if to_client.write_all(&framed(frame(1), &buffer[..n])).await.is_ok() => {}
                         _ => break,
                     },
                     () = &mut ended => {
-                        send_rest(&mut to_client, &output, None).await;
+                        send_rest(&mut to_client, &output, frame(1), shown).await;
                         break;
+                    }
+                    () = feeder.detached() => {
+                        emit(engine, exec, "exec_detach", &[]);
+                        tokio::spawn(async move { tokio::io::copy(&mut output, &mut tokio::io::sink()).await });
+                        return feeder.end(to_client).await;
                     }
                 }
             }
-            feeding.abort();
+            feeder
         }
-    }
+    };
     // The exit code is asked for when the streams have ended: it must be known by then.
     let mut state = exec.state.subscribe();
     let _ = tokio::time::timeout(std::time::Duration::from_secs(5), state.wait_for(|state| state.exit_code.is_some())).await;
-    let _ = to_client.shutdown().await;
+    feeder.end(to_client).await;
 }
 
-/// Bytes of a frame's header.
-const FRAME_HEADER: usize = 8;
 /// What a pipe holds at most (`fs.pipe-max-size`).
 const LARGEST_PIPE: usize = 1 << 20;
 

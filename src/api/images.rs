@@ -1,26 +1,24 @@
 //! `/images`: Docker's calls about images.
 
 pub mod prune;
+pub mod transfer;
 
 use super::reply::{self, Filters, Query, Reply};
 use crate::engine::{Engine, EngineError};
 use crate::image::chunks::ChunkReader;
 use crate::image::{Digest, Image, ImageError, ImageRef, archive};
-use crate::wire::Progress;
-use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
 use serde_json::{Value, json};
 use std::io;
 use std::sync::Arc;
-use tokio::sync::mpsc;
 
 pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: &Query, request: Request<Incoming>) -> Reply {
     match (method.as_str(), rest) {
         ("GET", ["json"]) => list(engine, query),
         ("POST", ["create"]) => match query.get("fromImage") {
-            Some(image) if !image.is_empty() => pull(engine, image, query),
+            Some(image) if !image.is_empty() => transfer::pull(engine, image, query, &request).await,
             _ => import(engine, query, request).await,
         },
         ("POST", ["prune"]) => prune::images(engine, query).await,
@@ -30,7 +28,7 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
         ("GET", [name @ .., "files"]) => files(engine, &name.join("/")),
         ("GET", [name @ .., "get"]) => save(engine, &[name.join("/")], query),
         ("GET", [name @ .., "history"]) => history(engine, &name.join("/")),
-        ("POST", [name @ .., "push"]) => push(engine, &name.join("/"), query),
+        ("POST", [name @ .., "push"]) => transfer::push(engine, &name.join("/"), query, &request).await,
         ("POST", [name @ .., "tag"]) => {
             let repository = query.get("repo").ok_or_else(|| EngineError::Invalid("the new name is missing".into()))?;
             let text = query
@@ -50,6 +48,11 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
 
 fn created(image: &Image) -> i64 {
     image.config.created().as_ref().and_then(|c| c.parse::<jiff::Timestamp>().ok()).map_or(0, |t| t.as_second())
+}
+
+/// The attributes of an event about an image that nobody has named.
+fn named_as(name: &str) -> indexmap::IndexMap<String, String> {
+    [("name".to_string(), name.to_string())].into()
 }
 
 /// An image with all of its names.
@@ -138,8 +141,8 @@ fn remove(engine: &Engine, name: &str, query: &Query) -> Reply {
         Ok(found) => found,
         // It may be there and damaged, so that only its name can be taken away.
         Err(error @ EngineError::NoSuch { .. }) => {
-            return match engine.images.remove(name) {
-                Ok(()) => reply::json(200, &json!([{"Untagged": name}])),
+            return match engine.images.remove(name, force) {
+                Ok(_) => reply::json(200, &json!([{"Untagged": name}])),
                 Err(_) if force && query.version >= (1, 53) => reply::json(200, &json!([])),
                 Err(_) => Err(error),
             };
@@ -159,16 +162,20 @@ fn remove(engine: &Engine, name: &str, query: &Query) -> Reply {
             &image.id.hex()[..12]
         )));
     }
+    let users = engine.containers.all();
+    let running = |id: &str| users.iter().any(|c| c.status().is_alive() && c.with_record(|record| record.image_id == id));
+    if by_id && force && running(image.id.as_str()) {
+        return Err(EngineError::Conflict(format!(
+            "conflict: unable to delete {} (cannot be forced) - image is being used by running container",
+            &image.id.hex()[..12]
+        )));
+    }
+    let going: Vec<String> =
+        if names.is_empty() { vec![name.to_string()] } else { going.iter().map(ImageRef::to_string).collect() };
     for name in &going {
-        engine.images.remove(&name.to_string())?;
-        engine.events.emit_image("untag", &image.id, name);
-        removed.push(json!({"Untagged": name.familiar()}));
-    }
-    if names.is_empty() {
-        engine.images.remove(name)?;
-    }
-    if going.len() == names.len() {
-        removed.push(json!({"Deleted": image.id}));
+        let gone = engine.images.remove(name, force)?;
+        removed.extend(gone.untagged.iter().map(|name| json!({"Untagged": name.familiar()})));
+        removed.extend(gone.deleted.iter().map(|id| json!({"Deleted": id})));
     }
     reply::json(200, &removed)
 }
@@ -223,6 +230,7 @@ fn save(engine: &Arc<Engine>, names: &[String], query: &Query) -> Reply {
         }
     };
     let images: Vec<(Vec<ImageRef>, Image)> = names.iter().map(one).collect::<Result<_, _>>()?;
+    images.iter().for_each(|(_, image)| engine.events.emit("image", "save", image.id.as_str(), named_as(image.id.as_str())));
     let store = engine.images.store.clone();
     reply::written("application/x-tar", move |out| archive::save(&store, &images, out))
 }
@@ -266,115 +274,6 @@ fn history(engine: &Engine, name: &str) -> Reply {
     reply::json(200, &steps)
 }
 
-/// `/auth`: whether a registry takes a login.
-pub async fn login(engine: &Engine, request: Request<Incoming>) -> Reply {
-    let wanted: Value = reply::json_body(request).await?;
-    let text = |key: &str| wanted[key].as_str().unwrap_or_default().to_string();
-    let host = text("serveraddress");
-    let host = host.trim_start_matches("https://").trim_start_matches("http://").split('/').next().unwrap_or_default();
-    let host = if matches!(host, "" | "index.docker.io") { "docker.io" } else { host };
-    engine.images.registry.check_login(host, &text("username"), &text("password")).await?;
-    reply::json(200, &json!({"Status": "Login Succeeded", "IdentityToken": ""}))
-}
-
-/// `/distribution/NAME/json`: what a registry has under a tag now.
-pub async fn distribution(engine: &Engine, name: &str) -> Reply {
-    let reference: ImageRef = name.parse().map_err(ImageError::from)?;
-    let (digest, kind, size) = engine.images.registry.resolve(&reference).await?;
-    reply::json(200, &json!({"Descriptor": {"digest": digest, "mediaType": kind, "size": size}, "Platforms": []}))
-}
-
-/// The next step of a pull or a push; `None` at its end, or when the client has left, which ends it as with Docker.
-async fn next_while_heard<T>(steps: &mut mpsc::UnboundedReceiver<T>, client: &mpsc::Sender<Bytes>) -> Option<T> {
-    tokio::select! {
-        step = steps.recv() => step,
-        () = client.closed() => None,
-    }
-}
-
-/// Docker's progress: a JSON object a line; a failure is one of them, since the status has been sent by then.
-fn pull(engine: &Arc<Engine>, image: &str, query: &Query) -> Reply {
-    let image = match query.get("tag").filter(|t| !t.is_empty()) {
-        Some(tag) if tag.contains(':') => format!("{image}@{tag}"),
-        Some(tag) => format!("{image}:{tag}"),
-        None => image.to_string(),
-    };
-    let reference: ImageRef = image.parse().map_err(ImageError::from)?;
-    let (sender, receiver) = mpsc::channel::<Bytes>(64);
-    let engine = engine.clone();
-    tokio::spawn(async move {
-        let (progress, mut steps) = mpsc::unbounded_channel();
-        let before = engine.images.store.find(&reference).ok().flatten().map(|image| image.manifest);
-        let line = |value: Value| Bytes::from(format!("{value}\n"));
-        let repository = reference.familiar_name();
-        let from = json!({"status": format!("Pulling from {repository}"), "id": reference.version()});
-        let _ = sender.send(line(from)).await;
-        let puller = engine.clone();
-        let pulling = tokio::spawn(async move { puller.images.pull(&image, progress).await });
-        while let Some(step) = next_while_heard(&mut steps, &sender).await {
-            if let Progress::Layer { id, status, current, total, .. } = step {
-                let value = json!({"id": id, "status": status, "progressDetail": {"current": current, "total": total}});
-                let _ = sender.send(line(value)).await;
-            }
-        }
-        if sender.is_closed() {
-            return pulling.abort();
-        }
-        let failed = |error: String| vec![json!({"error": error, "errorDetail": {"message": error}})];
-        let last = match pulling.await {
-            Ok(Ok(())) => {
-                let after = engine.images.store.find(&reference).ok().flatten().map(|image| image.manifest);
-                let what = if after == before { "Image is up to date" } else { "Downloaded newer image" };
-                let digest = after.map(|digest| json!({"status": format!("Digest: {digest}")}));
-                digest.into_iter().chain([json!({"status": format!("Status: {what} for {}", reference.familiar())})]).collect()
-            }
-            Ok(Err(error)) => failed(error.to_string()),
-            Err(error) => failed(error.to_string()),
-        };
-        for value in last {
-            let _ = sender.send(line(value)).await;
-        }
-    });
-    reply::stream("application/json", reply::receiver_stream(receiver))
-}
-
-/// As [`pull`], the other way. Docker's clients give the tag in the query.
-fn push(engine: &Arc<Engine>, name: &str, query: &Query) -> Reply {
-    let text = query.get("tag").filter(|tag| !tag.is_empty()).map_or_else(|| name.to_string(), |tag| format!("{name}:{tag}"));
-    let reference: ImageRef = text.parse().map_err(ImageError::from)?;
-    let image = engine.images.store.find(&reference)?.ok_or_else(|| EngineError::NoSuch { what: "image", name: text.clone() })?;
-    let (sender, receiver) = mpsc::channel::<Bytes>(64);
-    let engine = engine.clone();
-    tokio::spawn(async move {
-        let (progress, mut steps) = mpsc::unbounded_channel();
-        let report: crate::image::Report = Arc::new(move |step| drop(progress.send(step)));
-        let reference_tag = reference.version().to_string();
-        let pushing =
-            tokio::spawn(async move { engine.images.registry.push(&engine.images.store, &reference, &image, report).await });
-        let line = |value: Value| Bytes::from(format!("{value}\n"));
-        while let Some(step) = next_while_heard(&mut steps, &sender).await {
-            let crate::image::Progress::Layer { id, status, current, total } = step;
-            let value = json!({"id": id, "status": status, "progressDetail": {"current": current, "total": total}});
-            let _ = sender.send(line(value)).await;
-        }
-        if sender.is_closed() {
-            return pushing.abort();
-        }
-        let failed = |error: String| json!({"error": error, "errorDetail": {"message": error}});
-        let last = match pushing.await {
-            Ok(Ok((digest, size))) => {
-                let tag = reference_tag.as_str();
-                let _ = sender.send(line(json!({"status": format!("{tag}: digest: {digest} size: {size}")}))).await;
-                json!({"progressDetail": {}, "aux": {"Tag": tag, "Digest": digest, "Size": size}})
-            }
-            Ok(Err(error)) => failed(error.to_string()),
-            Err(error) => failed(error.to_string()),
-        };
-        let _ = sender.send(line(last)).await;
-    });
-    reply::stream("application/json", reply::receiver_stream(receiver))
-}
-
 /// `POST /images/create?fromSrc=-`: a root file system as an image. Without a name, the image can be used by its id until images
 /// are pruned.
 async fn import(engine: &Arc<Engine>, query: &Query, request: Request<Incoming>) -> Reply {
@@ -397,11 +296,12 @@ async fn import(engine: &Arc<Engine>, query: &Query, request: Request<Incoming>)
 }
 
 async fn load(engine: &Arc<Engine>, request: Request<Incoming>) -> Reply {
-    let engine = engine.clone();
+    let worker = engine.clone();
     let loaded = with_body(request, move |body| {
-        archive::load(&engine.images.store, body, &engine.config.data_root.join("images/staging"))
+        archive::load(&worker.images.store, body, &worker.config.data_root.join("images/staging"))
     })
     .await?;
+    loaded.iter().for_each(|(_, image)| engine.events.emit("image", "load", image.id.as_str(), named_as(image.id.as_str())));
     let lines: Vec<String> =
         loaded.iter().map(|(name, _)| json!({"stream": format!("Loaded image: {}\n", name.familiar())}).to_string()).collect();
     // The CLI reads lines of JSON by the type of the content.

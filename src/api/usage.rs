@@ -9,14 +9,51 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// `GET /containers/{id}/top`: the columns of `ps -ef`.
-pub fn top(engine: &Engine, id: &str) -> Reply {
+/// The columns of `ps -ef`, as `ps -o` calls them, and their titles.
+const COLUMNS: [(&[&str], &str); 8] = [
+    (&["user", "uid", "euser"], "UID"),
+    (&["pid"], "PID"),
+    (&["ppid"], "PPID"),
+    (&["c"], "C"),
+    (&["stime", "start"], "STIME"),
+    (&["tty", "tt"], "TTY"),
+    (&["time", "cputime"], "TIME"),
+    (&["cmd", "command", "args"], "CMD"),
+];
+
+/// `GET /containers/{id}/top`: the columns of `ps -ef`, or those of them that `-o` in `ps_args` names, and `comm`.
+pub fn top(engine: &Engine, id: &str, query: &Query) -> Reply {
     let container = engine.containers.find(id)?;
+    let chosen = columns(query.get("ps_args").unwrap_or_default())?;
     let row = |p: crate::engine::containers::usage::Process| {
-        json!([p.user, p.pid.to_string(), p.ppid.to_string(), p.cpu.to_string(), p.started, p.tty, p.time, p.command])
+        let name = p.command.split_whitespace().next().unwrap_or_default();
+        let name = name.rsplit('/').next().unwrap_or(name).trim_matches(['[', ']']).to_string();
+        let all = [p.user, p.pid.to_string(), p.ppid.to_string(), p.cpu.to_string(), p.started, p.tty, p.time, p.command];
+        chosen.iter().map(|(column, _)| column.map_or_else(|| name.clone(), |at| all[at].clone())).collect::<Vec<String>>()
     };
-    let rows: Vec<Value> = engine.launcher.groups.processes(&container)?.into_iter().map(row).collect();
-    reply::json(200, &json!({"Titles": ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"], "Processes": rows}))
+    let rows: Vec<Vec<String>> = engine.launcher.groups.processes(&container)?.into_iter().map(row).collect();
+    engine.containers.emit(&container, "top", &[]);
+    let titles: Vec<&str> = chosen.iter().map(|(_, title)| title.as_str()).collect();
+    reply::json(200, &json!({"Titles": titles, "Processes": rows}))
+}
+
+/// The columns that the arguments of `ps` name, each with its title; `None` is the name of the program alone.
+fn columns(arguments: &str) -> Result<Vec<(Option<usize>, String)>, EngineError> {
+    let all = || COLUMNS.iter().enumerate().map(|(at, (_, title))| (Some(at), (*title).to_string())).collect();
+    let words: Vec<&str> = arguments.split_whitespace().collect();
+    let Some(at) = words.iter().position(|word| word.starts_with('-') && word.ends_with('o')) else { return Ok(all()) };
+    let names = words.get(at + 1).ok_or_else(|| EngineError::Invalid("`-o` of ps_args needs columns".into()))?;
+    let one = |text: &str| {
+        let (name, title) = text.split_once('=').map_or((text, None), |(name, title)| (name, Some(title.to_string())));
+        let found = COLUMNS.iter().position(|(names, _)| names.contains(&name));
+        match found {
+            None if !matches!(name, "comm" | "ucmd" | "ucomm") => Err(EngineError::Invalid(format!(
+                "ps: unknown column `{name}`: there are pid, ppid, user, c, stime, tty, time, cmd and comm"
+            ))),
+            found => Ok((found, title.unwrap_or_else(|| if found.is_none() { "COMMAND".into() } else { name.to_uppercase() }))),
+        }
+    };
+    names.split(',').map(one).collect()
 }
 
 /// `GET /containers/{id}/stats`: once, or every second.
@@ -29,10 +66,10 @@ pub fn stats(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
         tokio::spawn(async move {
             let mut before = None;
             if !one_shot {
-                before = Some(engine.launcher.groups.usage(&container));
+                before = Some((engine.launcher.groups.usage(&container), jiff::Timestamp::now()));
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            let now = engine.launcher.groups.usage(&container);
+            let now = (engine.launcher.groups.usage(&container), jiff::Timestamp::now());
             let _ = sender.send(line(&container, &now, before.as_ref())).await;
         });
         return reply::stream("application/json", reply::receiver_stream(receiver));
@@ -44,7 +81,7 @@ pub fn stats(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         while sender.send(Bytes::new()).await.is_ok() {
             ticks.tick().await;
-            let now = engine.launcher.groups.usage(&container);
+            let now = (engine.launcher.groups.usage(&container), jiff::Timestamp::now());
             if sender.send(line(&container, &now, before.as_ref())).await.is_err() {
                 return;
             }
@@ -57,7 +94,11 @@ pub fn stats(engine: &Arc<Engine>, id: &str, query: &Query) -> Reply {
     reply::stream("application/json", reply::receiver_stream(receiver))
 }
 
-fn line(container: &Container, now: &Usage, before: Option<&Usage>) -> Bytes {
+/// A sample and when it was taken.
+type Sample = (Usage, jiff::Timestamp);
+
+fn line(container: &Container, (now, time): &Sample, before: Option<&Sample>) -> Bytes {
+    let (before, preread) = (before.map(|(usage, _)| usage), before.map(|(_, time)| time));
     let cpu = |usage: &Usage| {
         json!({
             "cpu_usage": {
@@ -90,13 +131,21 @@ fn line(container: &Container, now: &Usage, before: Option<&Usage>) -> Bytes {
         })
         .collect();
     let value = json!({
-        "read": jiff::Timestamp::now().to_string(),
+        "read": time.to_string(),
         "name": format!("/{}", container.name()),
         "id": container.id,
         "pids_stats": {"current": now.processes, "limit": now.processes_limit},
-        "blkio_stats": {"io_service_bytes_recursive": blocks},
+        "blkio_stats": {
+            "io_service_bytes_recursive": blocks, "io_serviced_recursive": null, "io_queue_recursive": null,
+            "io_service_time_recursive": null, "io_wait_time_recursive": null, "io_merged_recursive": null,
+            "io_time_recursive": null, "sectors_recursive": null,
+        },
         "cpu_stats": cpu(now),
-        "precpu_stats": before.map_or(json!({}), cpu),
+        // Clients read the fields of the first sample as well.
+        "precpu_stats": before.map_or_else(|| cpu(&Usage::default()), cpu),
+        "preread": preread.map_or_else(|| "0001-01-01T00:00:00Z".to_string(), |time| time.to_string()),
+        "num_procs": 0,
+        "storage_stats": {},
         "memory_stats": {
             "usage": now.memory,
             "limit": now.memory_limit,

@@ -77,8 +77,9 @@ impl EngineError {
     pub fn status(&self) -> u16 {
         match self {
             EngineError::NoSuch { .. }
-            | EngineError::Image(ImageError::NotFound { .. })
+            | EngineError::Image(ImageError::NotFound { .. } | ImageError::Denied { .. })
             | EngineError::Plan(PlanError::NoSuchService { .. }) => 404,
+            EngineError::Image(ImageError::Unauthorized { .. }) => 401,
             EngineError::Conflict(_) | EngineError::NotRunning { .. } => 409,
             EngineError::Invalid(_) | EngineError::Plan(_) | EngineError::Image(ImageError::Reference(_)) => 400,
             EngineError::TooLarge(_) => 413,
@@ -96,10 +97,12 @@ fn no_such(what: &str, name: &str) -> String {
     match what {
         "container" => format!("No such container: {name}"),
         "image" => format!("No such image: {name}"),
+        "local image" => format!("An image does not exist locally with the tag: {name}"),
         "exec" => format!("No such exec instance: {name}"),
         "network" => format!("network {name} not found"),
         "volume" => format!("get {name}: no such volume"),
         "volume plugin" => format!("error looking up volume plugin {name}: plugin \"{name}\" not found"),
+        "plugin" => format!("plugin \"{name}\" not found"),
         "file" => format!("Could not find the file {name}"),
         "API call" => format!("page not found: {name}"),
         _ => format!("there is no {what} `{name}`"),

@@ -50,7 +50,7 @@ impl Default for Events {
 }
 
 impl Events {
-    pub(super) fn emit(&self, kind: &'static str, action: impl Into<String>, id: &str, attributes: IndexMap<String, String>) {
+    pub fn emit(&self, kind: &'static str, action: impl Into<String>, id: &str, attributes: IndexMap<String, String>) {
         // Containers and the network of builds are nobody's business.
         if is_build_id(id) || attributes.get("container").is_some_and(|id| is_build_id(id)) {
             return;

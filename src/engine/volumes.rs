@@ -124,7 +124,7 @@ impl Volumes {
             return Err(doing()(error));
         }
         locked(&self.records).insert(name.into(), record.clone());
-        self.events.emit("volume", "create", name, IndexMap::new());
+        self.events.emit("volume", "create", name, [("driver".to_string(), "local".to_string())].into());
         Ok(record)
     }
 
@@ -166,7 +166,7 @@ impl Volumes {
             quota::release(&removal.path().join("_data"));
         }
         removal.finish().map_err(doing())?;
-        self.events.emit("volume", "destroy", name, IndexMap::new());
+        self.events.emit("volume", "destroy", name, [("driver".to_string(), "local".to_string())].into());
         Ok(())
     }
 }

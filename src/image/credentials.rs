@@ -2,12 +2,69 @@
 
 use base64::Engine as _;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// Docker Hub's name in the file.
 const HUB: &str = "https://index.docker.io/v1/";
+
+/// A login at a registry. It is shown nowhere.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Login {
+    /// `user:password` in base64.
+    Basic(String),
+    /// A refresh token, for the registry's token server.
+    Identity(String),
+    /// A token for the registry itself.
+    Token(String),
+}
+
+/// Whose logins are used at registries.
+#[derive(Clone, Default)]
+pub enum Logins {
+    /// Those of the file of whoever has started the engine.
+    #[default]
+    Own,
+    /// A client's own, by the registry's host, and no others.
+    Given(BTreeMap<String, Login>),
+}
+
+/// Who asks a registry: what one login may do is not kept for another.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) enum Who {
+    /// The file of logins, as it is now: device, inode, size, time.
+    Own(Option<(u64, u64, u64, i64, i64)>),
+    Given(Option<Login>),
+}
+
+impl Logins {
+    /// The login at a registry. A helper may be asked for it: it takes its time.
+    pub(super) fn find(&self, host: &str) -> Option<Login> {
+        match self {
+            Logins::Own => find(host).map(Login::Basic),
+            Logins::Given(logins) => logins.get(host).cloned(),
+        }
+    }
+
+    pub(super) fn who(&self, host: &str) -> Who {
+        use std::os::unix::fs::MetadataExt;
+        match self {
+            Logins::Own => {
+                let file = path().and_then(|path| std::fs::metadata(path).ok());
+                Who::Own(file.map(|file| (file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec())))
+            }
+            Logins::Given(logins) => Who::Given(logins.get(host).cloned()),
+        }
+    }
+}
+
+/// A registry's host, as images name it, from an address as logins have it.
+pub fn host_of(address: &str) -> &str {
+    let host = address.trim_start_matches("https://").trim_start_matches("http://").split('/').next().unwrap_or_default();
+    if matches!(host, "" | "index.docker.io" | "registry-1.docker.io" | "docker.io") { "docker.io" } else { host }
+}
 
 fn path() -> Option<PathBuf> {
     let directory = match std::env::var_os("DOCKER_CONFIG") {

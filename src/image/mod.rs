@@ -47,6 +47,13 @@ pub enum ImageError {
     Damaged { digest: Digest, why: String },
     #[error("the image {image} does not exist on {host}: check the name and the tag, or whether it needs a login")]
     NotFound { image: String, host: String },
+    /// A registry does not tell those without a login what it has. Docker's clients match its words.
+    #[error(
+        "pull access denied for {repository}, repository does not exist or may require 'docker login': denied: the image {image} does not exist on {host}, or needs a login: check the name and the tag"
+    )]
+    Denied { image: String, repository: String, host: String },
+    #[error("unauthorized: {why}: log in to {host}, or check the name and the password")]
+    Unauthorized { host: String, why: String },
     #[error("the image {image} is not for this machine: it has {has}, and this is {wants}")]
     WrongPlatform { image: String, has: String, wants: String },
     /// A layer's, by its digest.

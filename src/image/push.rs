@@ -247,8 +247,11 @@ impl Registry {
         let answer = answers::read(response, MAX_ERROR, self.patience.document).await;
         let said = answer.ok().and_then(|answer| answers::error_message(&answer));
         let why = match (status, said) {
+            (StatusCode::UNAUTHORIZED, _) if matches!(self.denied(name), ImageError::Unauthorized { .. }) => {
+                return self.denied(name);
+            }
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {
-                "it does not let you push there: log in with `docker login`, or check the name".into()
+                "denied: requested access to the resource is denied: log in with `docker login`, or check the name".into()
             }
             (_, None) => format!("it refused {what} with {status}"),
             (_, Some(said)) => format!("it refused {what} with {status}: {said}"),

@@ -3,9 +3,10 @@
 use super::answers::{self, MAX_TOKEN, Pace, Patience, challenge_parameters};
 use super::arrival::{Arrived, Expected, Keep};
 use super::chunks::ChunkReader;
+use super::credentials::{Login, Logins, Who};
 use super::digest::Digest;
 use super::hosts::{Hosts, Scheme, registry_of};
-use super::manifest::{Answer, Configuration, Descriptor, Manifest};
+use super::manifest::{Answer, Configuration, Descriptor, Manifest, Platform};
 use super::store::Store;
 use super::{Image, ImageError, ImageRef, Progress, REPORT_EVERY, Report};
 use futures::stream::{StreamExt, TryStreamExt};
@@ -28,16 +29,28 @@ const PROGRESS: u64 = 1 << 20;
 /// Chunks that wait for the unpacking; each is at most some ten kilobytes.
 const CHUNKS_AHEAD: usize = 8;
 
-/// A client for every registry; keeps connections and tokens.
+/// What a registry has under a tag: a manifest or an index.
+pub struct Inspected {
+    pub digest: Digest,
+    /// Its media type.
+    pub kind: String,
+    pub size: usize,
+    pub platforms: Vec<Platform>,
+}
+
+/// A client for every registry; keeps connections and tokens. A clone shares them.
+#[derive(Clone)]
 pub struct Registry {
     client: Client,
     /// Takes any certificate: for registries that the configuration calls insecure.
     lax: Client,
     /// Which of the insecure ones have HTTPS after all.
-    has_https: Mutex<HashMap<String, bool>>,
-    tokens: Mutex<HashMap<(String, String), String>>,
+    has_https: Arc<Mutex<HashMap<String, bool>>>,
+    /// By host, scope and who asks.
+    tokens: Arc<Mutex<HashMap<(String, String, Who), String>>>,
+    logins: Logins,
     /// By the registry's host: one that is slow takes nobody else's turn.
-    layers: Mutex<HashMap<String, Weak<Semaphore>>>,
+    layers: Arc<Mutex<HashMap<String, Weak<Semaphore>>>>,
     pub(super) patience: Patience,
 }
 
@@ -63,11 +76,17 @@ impl Registry {
         Ok(Registry {
             client: build(false)?,
             lax: build(true)?,
-            has_https: Mutex::default(),
-            tokens: Mutex::default(),
-            layers: Mutex::default(),
+            has_https: Arc::default(),
+            tokens: Arc::default(),
+            logins: Logins::Own,
+            layers: Arc::default(),
             patience,
         })
+    }
+
+    /// The same with other logins.
+    pub fn with_logins(&self, logins: Logins) -> Self {
+        Registry { logins, ..self.clone() }
     }
 
     /// The client for a host, and where its API is.
@@ -120,7 +139,12 @@ impl Registry {
         for mirror in mirrors {
             let via = ImageRef { host: mirror, ..name.clone() };
             match self.pull_as(store, &via, name, report.clone()).await {
-                Err(error @ (ImageError::NotFound { .. } | ImageError::Registry { .. })) => {
+                Err(
+                    error @ (ImageError::NotFound { .. }
+                    | ImageError::Registry { .. }
+                    | ImageError::Denied { .. }
+                    | ImageError::Unauthorized { .. }),
+                ) => {
                     tracing::warn!("pulling {} by the mirror {}: {error}", name.familiar(), via.host);
                 }
                 other => return other,
@@ -194,20 +218,44 @@ impl Registry {
                 self.tokens.lock().await.clear();
                 Ok(())
             }
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(failed("it does not know this user and password".into())),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                Err(ImageError::Unauthorized { host: host.into(), why: WRONG_LOGIN.into() })
+            }
             status => Err(failed(format!("it answered {status}"))),
         }
     }
 
-    /// What a tag stands for in the registry now: the digest, media type and size of its manifest or index.
+    /// What a tag stands for in the registry now.
     ///
     /// # Errors
     /// The registry's.
-    pub async fn resolve(&self, name: &ImageRef) -> Result<(Digest, String, usize), ImageError> {
+    pub async fn inspect(&self, name: &ImageRef) -> Result<Inspected, ImageError> {
         let response = self.get(name, &format!("manifests/{}", name.version()), Some(MANIFESTS)).await?;
         let kind = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_string();
         let manifest = self.read_document(response, name).await?;
-        Ok((Digest::of(&manifest), kind, manifest.len()))
+        let platforms = match Answer::parse(&manifest)? {
+            Answer::Index(index) => index.manifests.into_iter().filter_map(|entry| entry.platform).collect(),
+            Answer::Manifest(parsed) => {
+                let config = self.document(name, &format!("blobs/{}", parsed.config.digest), None).await?;
+                check_digest("configuration", &parsed.config.digest, &config)?;
+                vec![super::manifest::read("configuration", &config)?]
+            }
+        };
+        Ok(Inspected { digest: Digest::of(&manifest), kind, size: manifest.len(), platforms })
+    }
+
+    /// Every tag of a repository.
+    ///
+    /// # Errors
+    /// The registry's.
+    pub async fn tags(&self, name: &ImageRef) -> Result<Vec<ImageRef>, ImageError> {
+        #[derive(serde::Deserialize)]
+        struct Tags {
+            tags: Option<Vec<String>>,
+        }
+        let tags: Tags = super::manifest::read("list of tags", &self.document(name, "tags/list?n=10000", None).await?)?;
+        let whole = |tag: String| Ok(format!("{}/{}:{tag}", name.host, name.path).parse::<ImageRef>()?);
+        tags.tags.into_iter().flatten().map(whole).collect()
     }
 
     async fn layer_unless_here(
@@ -364,9 +412,8 @@ impl Registry {
         let response = self.authorised(name, "pull", self.patience.answer, request).await?;
         match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
-            StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Err(ImageError::NotFound { image: name.familiar(), host: name.host.clone() })
-            }
+            StatusCode::NOT_FOUND => Err(ImageError::NotFound { image: name.familiar(), host: name.host.clone() }),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(self.denied(name)),
             StatusCode::TOO_MANY_REQUESTS => {
                 Err(failed("too many requests; the registry limits how much is pulled, try again later or log in".into()))
             }
@@ -386,7 +433,7 @@ impl Registry {
     where
         F: Future<Output = Result<RequestBuilder, ImageError>>,
     {
-        let scope = (name.host.clone(), format!("{}:{action}", name.path));
+        let scope = (name.host.clone(), format!("{}:{action}", name.path), self.logins.who(&name.host));
         let failed = |why: String| ImageError::Registry { host: name.host.clone(), what: name.familiar(), why };
         for attempt in 0..2 {
             let mut request = request().await?;
@@ -399,7 +446,11 @@ impl Registry {
                     let challenge =
                         response.headers().get(header::WWW_AUTHENTICATE).and_then(|v| v.to_str().ok()).unwrap_or_default();
                     let token = self.authorise(name, action, challenge).await?;
-                    self.tokens.lock().await.insert(scope.clone(), token);
+                    let mut tokens = self.tokens.lock().await;
+                    if tokens.len() >= MOST_TOKENS {
+                        tokens.clear();
+                    }
+                    tokens.insert(scope.clone(), token);
                 }
                 _ => return Ok(response),
             }
@@ -407,16 +458,28 @@ impl Registry {
         Err(failed("it asks for authorisation again and again".into()))
     }
 
+    /// Why a registry gives nothing of a repository, though it has answered.
+    pub(super) fn denied(&self, name: &ImageRef) -> ImageError {
+        match self.logins.who(&name.host) {
+            Who::Given(Some(_)) => ImageError::Unauthorized { host: name.host.clone(), why: "authentication required".into() },
+            _ => ImageError::Denied { image: name.familiar(), repository: name.familiar_name(), host: name.host.clone() },
+        }
+    }
+
     /// Answers a `WWW-Authenticate` challenge (RFC 6750 as the distribution specification uses it).
     async fn authorise(&self, name: &ImageRef, action: &str, challenge: &str) -> Result<String, ImageError> {
         let failed = |why: String| ImageError::Registry { host: name.host.clone(), what: "authorisation".into(), why };
-        let host = name.host.clone();
-        let basic = blocking(move || Ok(super::credentials::find(&host))).await?;
+        let (host, logins) = (name.host.clone(), self.logins.clone());
+        let login = blocking(move || Ok(logins.find(&host))).await?;
+        if let Some(Login::Token(token)) = &login {
+            return Ok(format!("Bearer {token}"));
+        }
         let (scheme, parameters) = challenge.split_once(' ').unwrap_or((challenge, ""));
         if scheme.eq_ignore_ascii_case("basic") {
-            return basic
-                .map(|b| format!("Basic {b}"))
-                .ok_or_else(|| ImageError::NotFound { image: name.familiar(), host: name.host.clone() });
+            return match login {
+                Some(Login::Basic(basic)) => Ok(format!("Basic {basic}")),
+                _ => Err(ImageError::Unauthorized { host: name.host.clone(), why: "no basic auth credentials".into() }),
+            };
         }
         let parameters = challenge_parameters(parameters);
         let realm = parameters.get("realm").ok_or_else(|| failed(not_understood(challenge)))?;
@@ -427,18 +490,40 @@ impl Registry {
             url.query_pairs_mut().append_pair("service", service);
         }
         let (client, base) = self.host(&name.host).await?;
-        let mut request = self.client_for(&client, &base, url.as_str()).get(url);
-        if let Some(basic) = basic {
-            request = request.header(header::AUTHORIZATION, format!("Basic {basic}"));
-        }
+        let client = self.client_for(&client, &base, url.as_str());
+        let request = match &login {
+            // RFC 6749, "Refreshing an Access Token", as Docker's token servers have it.
+            Some(Login::Identity(token)) => {
+                let mut form = url.clone();
+                form.query_pairs_mut()
+                    .append_pair("grant_type", "refresh_token")
+                    .append_pair("client_id", "wharf")
+                    .append_pair("refresh_token", token);
+                let body = form.query().unwrap_or_default().to_string();
+                url.set_query(None);
+                client.post(url).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded").body(body)
+            }
+            Some(Login::Basic(basic)) => client.get(url).header(header::AUTHORIZATION, format!("Basic {basic}")),
+            _ => client.get(url),
+        };
         let response = answers::send(request, self.patience.answer).await.map_err(failed)?;
-        if !response.status().is_success() {
-            return Err(failed(format!("the token server answered {}", response.status())));
+        match response.status() {
+            status if status.is_success() => {}
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if login.is_some() => {
+                return Err(ImageError::Unauthorized { host: name.host.clone(), why: WRONG_LOGIN.into() });
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(self.denied(name)),
+            status => return Err(failed(format!("the token server answered {status}"))),
         }
         let answer = answers::read(response, MAX_TOKEN, self.patience.document).await.map_err(failed)?;
         Ok(format!("Bearer {}", answers::token(&answer).map_err(failed)?))
     }
 }
+
+/// Tokens that are kept: clients may come with as many logins as they like.
+const MOST_TOKENS: usize = 512;
+/// Docker's words: clients ask for another login on them.
+const WRONG_LOGIN: &str = "incorrect username or password";
 
 fn not_understood(challenge: &str) -> String {
     format!("its challenge is not understood: {}", super::digest::shown(challenge))

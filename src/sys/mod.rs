@@ -319,6 +319,17 @@ pub fn install_seccomp(program: &[BpfInstruction]) -> io::Result<()> {
 
 /// Makes a terminal the controlling terminal of this session (TIOCSCTTY).
 ///
+/// Bytes that were sent by a unix socket and that its peer has not read yet (SIOCOUTQ).
+///
+/// # Errors
+/// The kernel's.
+pub fn unread_by_peer(socket: &impl AsFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes an int into a variable of that type, which outlives the call.
+    check(libc::c_long::from(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) }))?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
 /// # Errors
 /// The kernel's.
 pub fn set_controlling_terminal(tty: BorrowedFd<'_>) -> io::Result<()> {

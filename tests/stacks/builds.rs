@@ -225,9 +225,9 @@ fn a_registry_with_passwords() {
     stack.write("Dockerfile", "FROM busybox:local AS b\nFROM scratch\nCOPY --from=b /etc /etc\n");
     assert!(wharf(&["image", "build", "-t", &image, "."], "").0);
     let (ok, said) = wharf(&["image", "push", &image], "");
-    assert!(!ok && said.contains("does not exist") || said.contains("log in"), "{said}");
+    assert!(!ok && said.contains("unauthorized") && said.contains("log in"), "{said}");
     let (ok, said) = wharf(&["login", &host, "-u", "me", "--password-stdin"], "wrong\n");
-    assert!(!ok && said.contains("does not know this user"), "{said}");
+    assert!(!ok && said.contains("incorrect username or password"), "{said}");
     let (ok, said) = wharf(&["login", &host, "-u", "me", "--password-stdin"], "secret\n");
     assert!(ok, "{said}");
     let file = home.path().join(".docker/config.json");

@@ -3,6 +3,7 @@
 mod api;
 mod attributes;
 mod builds;
+mod classic;
 mod commands;
 mod concurrency;
 mod crashes;
@@ -18,6 +19,7 @@ mod lifecycle;
 mod networks;
 mod scenarios;
 mod services;
+mod sockets;
 mod sources;
 mod starting;
 mod streams;

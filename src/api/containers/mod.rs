@@ -112,6 +112,8 @@ pub async fn act(engine: &Arc<Engine>, id: &str, action: &str, query: &Query) ->
                 return Err(EngineError::NotRunning { name: container.name() });
             }
             container.resize(rows, columns);
+            let (height, width) = (rows.to_string(), columns.to_string());
+            engine.containers.emit(&container, "resize", &[("height", height), ("width", width)]);
             return reply::empty(200);
         }
         "pause" | "unpause" => {
@@ -153,7 +155,8 @@ fn wait(container: Arc<Container>, query: &Query) -> Reply {
             match condition.as_str() {
                 "removed" => removed,
                 "next-exit" => removed || record.state.finished_at != begun,
-                _ => removed || !record.state.status().is_alive(),
+                // It may be started again by its policy before anybody has looked.
+                _ => removed || !record.state.status().is_alive() || record.state.finished_at != begun,
             }
         };
         container.wait_until(over).await;

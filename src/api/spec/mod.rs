@@ -243,6 +243,9 @@ impl TryFrom<ExecCreate> for NewExec {
             tty: create.tty,
             privileged: create.privileged,
             stdin: create.attach_stdin,
+            stdout: create.attach_stdout,
+            stderr: create.attach_stderr,
+            detach_keys: create.detach_keys,
             size: create.console_size.filter(|size| *size != (0, 0)),
         })
     }

@@ -1,7 +1,7 @@
 //! `wharf engine`: the engine itself.
 
 use crate::api::client::{Client, ClientError};
-use crate::cli::{Failure, Global, Outcome};
+use crate::cli::{Failure, Global, Outcome, connect};
 use crate::engine::process::lifecycle::{self, WhenIdle};
 use crate::engine::process::revival;
 use crate::engine::process::surroundings::Starters;
@@ -83,13 +83,17 @@ pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
 fn stop(global: &Global, containers: bool) -> Outcome {
     use nix::poll::{PollFd, PollFlags, PollTimeout};
     let socket = lifecycle::socket_path(&global.run_root);
+    let failed = |e: std::io::Error| Failure::Message(format!("looking at the engine of {}: {e}", socket.display()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    // Containers outlive their engine: another one has to end them.
+    if containers {
+        runtime.block_on(connect::engine_if_any(global))?;
+    }
     // No engine, and none to end.
     let Ok(peer) = std::os::unix::net::UnixStream::connect(&socket) else { return Ok(()) };
-    let failed = |e: std::io::Error| Failure::Message(format!("looking at the engine of {}: {e}", socket.display()));
     let credentials = nix::sys::socket::getsockopt(&peer, nix::sys::socket::sockopt::PeerCredentials);
     let process = sys::pidfd_open(credentials.map_err(|e| failed(e.into()))?.pid()).map_err(failed)?;
     drop(peer);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let path = if containers { "/engine/stop?containers=1" } else { "/engine/stop" };
     match runtime.block_on(Client::new(&socket).post::<serde_json::Value>(path, &serde_json::Value::Null)) {
         Ok(_) | Err(ClientError::Connect { .. }) => {}

@@ -29,7 +29,18 @@ pub struct NewExec {
     pub tty: bool,
     pub privileged: bool,
     pub stdin: bool,
+    /// Output and error output that nobody wants are thrown away.
+    pub stdout: bool,
+    pub stderr: bool,
+    pub detach_keys: String,
     pub size: Option<(u16, u16)>,
+}
+
+impl NewExec {
+    /// Whether a client gets a stream: 1 is standard output, 2 standard error. A terminal has one.
+    pub fn is_attached(&self, stream: u8) -> bool {
+        if stream == 1 { self.stdout } else { self.stderr && !self.tty }
+    }
 }
 
 /// A process that was asked for, is running, or has ended.

@@ -283,6 +283,7 @@ impl Files {
             own["WorkingDir"] = serde_json::json!(directory);
         }
         own["Env"] = serde_json::json!(record.env());
+        commit.config.merge_into(own);
         if !commit.author.is_empty() {
             config["author"] = serde_json::json!(commit.author);
         }
@@ -299,6 +300,37 @@ pub struct Commit {
     pub comment: String,
     /// Dockerfile instructions.
     pub changes: Vec<String>,
+    pub config: NewConfig,
+}
+
+/// What of an image's configuration is to be other than the container's. What is empty stays as it is.
+#[derive(Clone, Debug, Default)]
+pub struct NewConfig {
+    /// `User`, `WorkingDir`, `StopSignal`, `Cmd`, `Entrypoint`, `Healthcheck`: in the image's form.
+    pub replaced: Vec<(&'static str, serde_json::Value)>,
+    /// `Labels`, `ExposedPorts`, `Volumes`: added to those that there are.
+    pub added: Vec<(&'static str, serde_json::Map<String, serde_json::Value>)>,
+    /// `NAME=VALUE`: each replaces the one of its name.
+    pub env: Vec<String>,
+}
+
+impl NewConfig {
+    fn merge_into(&self, config: &mut serde_json::Value) {
+        for (key, value) in &self.replaced {
+            config[*key] = value.clone();
+        }
+        for (key, values) in self.added.iter().filter(|(_, values)| !values.is_empty()) {
+            if !config[*key].is_object() {
+                config[*key] = serde_json::json!({});
+            }
+            config[*key].as_object_mut().into_iter().for_each(|known| known.extend(values.clone()));
+        }
+        let name = |variable: &str| variable.split('=').next().unwrap_or(variable).to_string();
+        let own: Vec<String> = self.env.iter().map(|variable| name(variable)).collect();
+        let Some(env) = config["Env"].as_array_mut() else { return };
+        env.retain(|known| known.as_str().is_none_or(|known| !own.contains(&name(known))));
+        env.extend(self.env.iter().map(|variable| serde_json::json!(variable)));
+    }
 }
 
 /// Whether a path means what a symlink at its end leads to.

@@ -14,6 +14,7 @@ pub mod signals;
 pub(super) mod supervise;
 mod tracers;
 pub mod usage;
+mod uses;
 pub mod verify;
 
 use super::error::{EngineError, state_error};

@@ -123,6 +123,7 @@ impl Engine {
     }
 
     fn on_started(self: &Arc<Self>, container: &Arc<Container>, pid: i32, at: Timestamp) {
+        self.emit_use_begun(container);
         self.containers.transition(container, &Transition::Started { pid, at });
         locked(&container.live).started_here = true;
         container.dismiss_parting();
@@ -166,6 +167,7 @@ impl Engine {
         };
         container.dismiss_parting();
         self.containers.emit_transition(container, &Transition::Ended { exit, verdict });
+        self.emit_use_ended(container);
         match verdict {
             Verdict::Restart { after, .. } if !going_down => self.restart_after(container, after),
             Verdict::Stay if container.with_record(|record| record.spec.client_removes) => {

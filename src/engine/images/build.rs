@@ -6,7 +6,9 @@ use crate::engine::record::{ContainerRecord, ContainerSpec, EndpointSpec, MountK
 use crate::engine::{Container, Engine, locked};
 use crate::image::build::mounts::Mounted;
 use crate::image::build::{Host, Later, Ran, Report, Request, Run, files::Contents, solve};
+use crate::image::credentials::Logins;
 use crate::image::keyed_mutex::KeyedMutex;
+use crate::image::registry::Registry;
 use crate::image::{ChainId, Image, ImageError, ImageRef, Store};
 use crate::logs::reader::{Reader, Selection};
 use std::sync::{Arc, Mutex};
@@ -40,12 +42,13 @@ pub(super) struct Builds {
 }
 
 impl Engine {
-    /// Builds an image.
+    /// Builds an image. What it starts from is pulled with the logins.
     ///
     /// # Errors
     /// What is wrong with the Dockerfile, or the step that failed.
-    pub async fn build(self: &Arc<Self>, request: Request, report: Report) -> Result<solve::Built, EngineError> {
-        let host = Arc::new(BuildHost { engine: self.clone() });
+    pub async fn build(self: &Arc<Self>, request: Request, logins: Logins, report: Report) -> Result<solve::Built, EngineError> {
+        let registry = self.images.registry.with_logins(logins);
+        let host = Arc::new(BuildHost { engine: self.clone(), registry });
         Ok(solve::build(host, request, report).await?)
     }
 
@@ -91,6 +94,7 @@ const MAX_LINE: usize = 16 << 10;
 
 struct BuildHost {
     engine: Arc<Engine>,
+    registry: Registry,
 }
 
 impl Host for BuildHost {
@@ -112,7 +116,7 @@ impl Host for BuildHost {
                 return Ok(image);
             }
             let (sender, _ignored) = tokio::sync::mpsc::unbounded_channel();
-            match self.engine.images.pull(&name.familiar(), sender).await {
+            match self.engine.images.pull_from(&self.registry, &name.familiar(), sender).await {
                 Ok(()) => {}
                 // What is here serves where the registry does not answer.
                 Err(error) => match self.engine.images.store.find(name)? {
@@ -155,9 +159,21 @@ impl Engine {
         let network_mode = match step.network.as_deref() {
             Some("host") => NetworkMode::Host,
             Some("none") => NetworkMode::None,
+            Some(other) if other.starts_with("container:") => {
+                let name = other.trim_start_matches("container:");
+                NetworkMode::Container(self.containers.find(name)?.id.clone())
+            }
             _ => NetworkMode::Bridge,
         };
-        let network = (network_mode == NetworkMode::Bridge).then(|| self.enter_build_network()).transpose()?;
+        // A network of the user's, by its name or id.
+        let named = match step.network.as_deref() {
+            Some(name) if network_mode == NetworkMode::Bridge && !matches!(name, "" | "default" | "bridge") => {
+                Some(self.networks.find(name)?.name)
+            }
+            _ => None,
+        };
+        let own = network_mode == NetworkMode::Bridge && named.is_none();
+        let network = own.then(|| self.enter_build_network()).transpose()?;
         let mut spec = ContainerSpec {
             command: Some(step.args),
             env: step.env,
@@ -171,8 +187,8 @@ impl Engine {
             network_mode,
             ..ContainerSpec::default()
         };
-        if network.is_some() {
-            spec.networks.push(EndpointSpec { network: NETWORK.into(), ..EndpointSpec::default() });
+        if let Some(network) = named.or_else(|| network.is_some().then(|| NETWORK.into())) {
+            spec.networks.push(EndpointSpec { network, ..EndpointSpec::default() });
         }
         for mount in step.mounts {
             match mount {

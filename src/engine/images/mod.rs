@@ -7,6 +7,7 @@ use super::error::EngineError;
 use super::events::Events;
 use super::record::ContainerRecord;
 use super::state::StateStore;
+use crate::engine::Container;
 use crate::image::keyed_mutex::KeyedMutex;
 use crate::image::prune::CachedStep;
 use crate::image::registry::Registry;
@@ -55,11 +56,24 @@ impl Images {
         self.store.find_loosely(reference)?.ok_or_else(|| EngineError::NoSuch { what: "image", name: reference.into() })
     }
 
-    /// Pulls an image; two who want the same one wait for each other.
+    /// Pulls an image with the engine's own logins; two who want the same one wait for each other.
     ///
     /// # Errors
     /// The registry's or the disk's.
     pub async fn pull(&self, image: &str, progress: UnboundedSender<Progress>) -> Result<(), EngineError> {
+        self.pull_from(&self.registry, image, progress).await
+    }
+
+    /// The same with a registry's client of its own.
+    ///
+    /// # Errors
+    /// As [`Images::pull`].
+    pub async fn pull_from(
+        &self,
+        registry: &Registry,
+        image: &str,
+        progress: UnboundedSender<Progress>,
+    ) -> Result<(), EngineError> {
         let name: ImageRef = image.parse().map_err(ImageError::from)?;
         let _guard = self.pulls.take(&name.to_string()).await;
         let shown = image.to_string();
@@ -67,33 +81,45 @@ impl Images {
             let PullProgress::Layer { id, status, current, total } = event;
             let _ = progress.send(Progress::Layer { image: shown.clone(), id, status: status.into(), current, total });
         });
-        self.registry.pull(&self.store, &name, report).await?;
-        self.events.emit("image", "pull", &name.familiar(), IndexMap::new());
+        registry.pull(&self.store, &name, report).await?;
+        self.events.emit("image", "pull", &name.familiar(), [("name".to_string(), name.familiar_name())].into());
         Ok(())
     }
 
-    /// Removes an image's name, and its content where nothing else needs it.
+    /// Removes an image's name, and its content where nothing else needs it. With `force`, an image that a container uses loses its
+    /// name all the same, and stays without one while the container runs.
     ///
     /// # Errors
     /// When it is not here, or is the last name of what a container uses.
-    pub fn remove(&self, reference: &str) -> Result<(), EngineError> {
+    pub fn remove(&self, reference: &str, force: bool) -> Result<Removed, EngineError> {
+        let mut removed = Removed::default();
         if let Ok(name) = reference.parse::<ImageRef>()
             && self.store.forget_left_out(&name)?
         {
-            self.events.emit("image", "delete", &name.familiar(), IndexMap::new());
-            return Ok(());
+            self.events.emit("image", "untag", &name.familiar(), [("name".to_string(), name.familiar())].into());
+            removed.untagged.push(name);
+            return Ok(removed);
         }
         let (name, image) = self.find(reference)?;
-        let user = self.containers.all().into_iter().find(|c| c.with_record(|record| uses(record, &image)));
-        if let Some(user) = user
-            && !self.store.list()?.iter().any(|(other, known)| known.id == image.id && Some(other) != name.as_ref())
-        {
-            return Err(EngineError::Conflict(format!(
-                "conflict: unable to remove repository reference \"{reference}\" (must force) - container {} is using its referenced image {}: it is in use by the container {}",
+        let users: Vec<_> = self.containers.all().into_iter().filter(|c| c.with_record(|record| uses(record, &image))).collect();
+        let is_last = !self.store.list()?.iter().any(|(other, known)| known.id == image.id && Some(other) != name.as_ref());
+        let running = users.iter().find(|user| user.status().is_alive());
+        let conflict = |what: String, user: &Container| {
+            EngineError::Conflict(format!(
+                "conflict: {what} - container {} is using its referenced image {}: it is in use by the container {}",
                 &user.id[..12],
                 &image.id.hex()[..12],
                 user.name()
-            )));
+            ))
+        };
+        match (&name, running, users.first()) {
+            (None, Some(user), _) => {
+                return Err(conflict(format!("unable to delete {} (cannot be forced)", &image.id.hex()[..12]), user));
+            }
+            (_, _, Some(user)) if is_last && !force => {
+                return Err(conflict(format!("unable to remove repository reference \"{reference}\" (must force)"), user));
+            }
+            _ => {}
         }
         let layers: HashSet<ChainId> = self
             .containers
@@ -105,11 +131,19 @@ impl Images {
         let uncertain = self.state.check_prunable().is_err();
         let is_used = |layer: &ChainId| uncertain || layers.contains(layer);
         match &name {
+            Some(name) if running.is_some() => self.store.untag(name)?,
             Some(name) => self.store.remove(name, &is_used)?,
             None => self.store.remove_unnamed(&image, &is_used)?,
         }
-        self.events.emit("image", "delete", &name.map_or_else(|| image.id.to_string(), |name| name.familiar()), IndexMap::new());
-        Ok(())
+        if let Some(name) = name {
+            self.events.emit_image("untag", &image.id, &name);
+            removed.untagged.push(name);
+        }
+        if is_last && running.is_none() {
+            self.events.emit("image", "delete", image.id.as_str(), name_of(&image.id));
+            removed.deleted.push(image.id);
+        }
+        Ok(removed)
     }
 
     /// Removes the images that are `meant` and that no container uses, and what no image, container or build step needs then.
@@ -181,7 +215,7 @@ pub enum Cache {
     Forget(Vec<CachedStep>),
 }
 
-/// What a prune has removed.
+/// What was removed.
 #[derive(Default)]
 pub struct Removed {
     pub untagged: Vec<ImageRef>,

@@ -324,7 +324,7 @@ impl Networks {
                 return Err(error);
             }
         }
-        self.events.emit("network", "connect", &network.id, [("container".to_string(), before.id)].into());
+        self.emit(&network, "connect", Some(&before.id));
         Ok(())
     }
 
@@ -355,7 +355,7 @@ impl Networks {
         self.state.renew_manifest(&container.record());
         self.names.remove(&network.id, &record.id);
         self.show_networks(container, &self.endpoints_of(&container.record()));
-        self.events.emit("network", "disconnect", &network.id, [("container".to_string(), record.id)].into());
+        self.emit(&network, "disconnect", Some(&record.id));
         Ok(())
     }
 

@@ -262,8 +262,18 @@ impl Networks {
             return Err(error);
         }
         self.names.set_network(&record.id, &record.name, record.internal);
-        self.events.emit("network", "create", &record.id, [("name".to_string(), record.name.clone())].into());
+        // To clients, `bridge` is always there.
+        if record.name != DEFAULT_NETWORK {
+            self.emit(&record, "create", None);
+        }
         Ok(record)
+    }
+
+    /// An event about a network, and the container that it concerns.
+    pub(in crate::engine) fn emit(&self, network: &NetworkRecord, action: &str, container: Option<&str>) {
+        let container = container.map(|id| ("container".to_string(), id.to_string()));
+        let named = [("name".to_string(), network.name.clone()), ("type".to_string(), network.driver.as_str().to_string())];
+        self.events.emit("network", action, &network.id, container.into_iter().chain(named).collect());
     }
 
     /// Removes the bridges of networks that no record has: an engine was killed while it made or removed them.
@@ -341,7 +351,9 @@ impl Networks {
         *networks = others;
         drop(networks);
         self.names.remove_network(&record.id);
-        self.events.emit("network", "destroy", &record.id, [("name".to_string(), record.name.clone())].into());
+        if record.name != DEFAULT_NETWORK {
+            self.emit(&record, "destroy", None);
+        }
         Ok(())
     }
 

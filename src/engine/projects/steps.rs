@@ -100,7 +100,9 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
         Operation::RemoveVolume { name, unless_used } => {
             removed(context, &object, *unless_used, async { engine.volumes.remove(name) }).await?;
         }
-        Operation::RemoveImage { image } => removed(context, &object, true, async { engine.images.remove(image) }).await?,
+        Operation::RemoveImage { image } => {
+            removed(context, &object, true, async { engine.images.remove(image, false).map(drop) }).await?
+        }
     }
     Ok(())
 }

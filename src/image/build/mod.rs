@@ -134,6 +134,24 @@ pub enum Event {
         id: u32,
     },
     Warning(String),
+    /// An instruction of the Dockerfile begins: its number among all, and the step that it is; 0 where it has no work.
+    Instruction {
+        number: usize,
+        count: usize,
+        text: String,
+        step: u32,
+    },
+    /// It is done: with what is there of the image by then, and whether it was built before.
+    InstructionDone {
+        number: usize,
+        cached: bool,
+        id: String,
+    },
+    /// A command has failed; the build's error follows.
+    Returned {
+        command: String,
+        code: i32,
+    },
     /// The image is there: its id, its names, and its manifest's digest, by which it is found without a name.
     Built {
         id: Digest,

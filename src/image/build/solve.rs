@@ -250,8 +250,11 @@ impl Solver {
         async move {
             // What is copied from is needed in any case: it is built beside the base.
             let needed = self.stages.copied_from(index).into_iter().map(|other| self.clone().stage(other));
-            let (mut state, _) = futures::future::try_join(self.base(index), try_join_all(needed)).await?;
             let stage = &self.stages.stages[index];
+            let first = self.stages.number_of(index);
+            self.tell_instruction(first, &stage.from_text(), 0);
+            let (mut state, _) = futures::future::try_join(self.base(index), try_join_all(needed)).await?;
+            self.tell_done(first, false, &state);
             let filtered = |name: &String| self.request.no_cache_filter.contains(name);
             state.fresh = self.request.no_cache || stage.name.as_ref().is_some_and(filtered);
             let mut instructions = triggers(&mut state.config, stage.line, &self.source)?;
@@ -272,7 +275,15 @@ impl Solver {
                         instruction.text
                     ));
                 }
+                // Triggers of the base are no instructions of this file.
+                let number = (i + stage.instructions.len()).checked_sub(instructions.len()).map(|at| first + 1 + at);
+                if let Some(number) = number {
+                    self.tell_instruction(number, &instruction.text, step.id);
+                }
                 let result = self.perform(&mut state, &step).await;
+                if let (Some(number), Ok(cached)) = (number, &result) {
+                    self.tell_done(number, *cached && step.id > 0, &state);
+                }
                 if step.id > 0 {
                     let (id, seconds) = (step.id, begun.elapsed().as_secs_f64());
                     match &result {
@@ -286,6 +297,15 @@ impl Solver {
             Ok(Arc::new(state))
         }
         .boxed()
+    }
+
+    fn tell_instruction(&self, number: usize, text: &str, step: u32) {
+        (self.report)(Event::Instruction { number, count: self.stages.count(), text: text.to_string(), step });
+    }
+
+    fn tell_done(&self, number: usize, cached: bool, state: &State) {
+        let id = state.top().map_or_else(String::new, |chain| chain.hex().chars().take(12).collect());
+        (self.report)(Event::InstructionDone { number, cached, id });
     }
 
     fn begin(&self, name: &str) -> u32 {

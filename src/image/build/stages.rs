@@ -78,7 +78,25 @@ fn stage(from: &Instruction, escape: char) -> Result<Stage, Malformed> {
     Ok(Stage { line: from.line, base: arguments[0].clone(), platform, name, instructions: Vec::new() })
 }
 
+impl Stage {
+    /// The instruction that begins it.
+    pub fn from_text(&self) -> String {
+        self.name.as_ref().map_or_else(|| format!("FROM {}", self.base), |name| format!("FROM {} AS {name}", self.base))
+    }
+}
+
 impl Stages {
+    /// The number of a stage's FROM among all instructions, from 1.
+    pub fn number_of(&self, stage: usize) -> usize {
+        let before = self.stages[..stage].iter().map(|stage| stage.instructions.len() + 1);
+        self.global.len() + 1 + before.sum::<usize>()
+    }
+
+    /// How many instructions there are.
+    pub fn count(&self) -> usize {
+        self.number_of(self.stages.len()) - 1
+    }
+
     /// The stage that a name or number means; names are not told apart by case.
     pub fn find(&self, name: &str) -> Option<usize> {
         let lower = name.to_ascii_lowercase();

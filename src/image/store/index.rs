@@ -97,6 +97,24 @@ impl Store {
         self.name_manifest(std::slice::from_ref(name), &kind, &image.manifest, size)
     }
 
+    /// Takes a name from its image, which stays: without a name where it was the last.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn untag(&self, name: &ImageRef) -> Result<(), ImageError> {
+        let _names = self.hold_names();
+        let name = name.to_string();
+        let untag = |index: &mut Index| {
+            let Some(at) = index.manifests.iter().position(|entry| entry.name() == Some(&name)) else { return };
+            let mut entry = index.manifests.remove(at);
+            if !index.manifests.iter().any(|other| other.digest == entry.digest) {
+                entry.annotations.remove(REF_NAME);
+                index.manifests.push(entry);
+            }
+        };
+        self.change_index(untag).map_err(ImageError::store(format!("untagging {name}")))
+    }
+
     pub(super) fn change_index(&self, change: impl FnOnce(&mut Index)) -> io::Result<()> {
         let mut index = self.lock();
         let mut next = index.clone();

@@ -128,7 +128,7 @@ impl Shown {
             Event::Done { id, seconds } => format!("#{id} DONE {seconds:.1}s"),
             Event::Failed { id } => format!("#{id} ERROR"),
             Event::Warning(text) => return eprintln!("{}warning: {text}", self.prefix),
-            Event::Built { .. } => return,
+            Event::Built { .. } | Event::Instruction { .. } | Event::InstructionDone { .. } | Event::Returned { .. } => return,
         };
         self.line(&text);
     }
@@ -164,6 +164,7 @@ impl Shown {
                 }
                 None
             }
+            Event::Instruction { .. } | Event::InstructionDone { .. } | Event::Returned { .. } => None,
             Event::Cached { id } => end(id, (34, "=> CACHED"), String::new()),
             Event::Done { id, seconds } => end(id, (32, "=>"), format!("{seconds:.1}s")),
             Event::Failed { id } => end(id, (31, "=> ERROR"), String::new()),

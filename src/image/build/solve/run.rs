@@ -115,6 +115,7 @@ impl Solver {
             held.push(self.host.keyed_mutex().take(cache).await);
         }
         let stubs = self.missing_targets(state, &prepared.mounts).await?;
+        let shown = command.join(" ");
         let ran = self
             .host
             .run(Run {
@@ -135,6 +136,7 @@ impl Solver {
             .map_err(|e| self.wrong(step, e.to_string()))?;
         drop(held);
         if ran.code != 0 {
+            (self.report)(Event::Returned { command: shown, code: ran.code });
             return Err(self.failed(step, ran.code, &last));
         }
         let (top, epoch, remembered, created) = (state.top().cloned(), self.request.epoch, key.clone(), self.created.clone());

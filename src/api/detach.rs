@@ -1,0 +1,73 @@
+//! The keys by which a client leaves a terminal, and its process goes on.
+
+use crate::engine::EngineError;
+
+/// A sequence of keys, and how many of them have been typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DetachKeys {
+    keys: Vec<u8>,
+    typed: usize,
+}
+
+impl DetachKeys {
+    /// Docker's form: `ctrl-p,ctrl-q` or `a`, separated by commas. Nothing stands for `ctrl-p,ctrl-q`.
+    ///
+    /// # Errors
+    /// A key that is not known.
+    pub(super) fn parse(text: &str) -> Result<Self, EngineError> {
+        let text = if text.is_empty() { "ctrl-p,ctrl-q" } else { text };
+        let key = |key: &str| match (key.as_bytes(), key.strip_prefix("ctrl-").map(str::as_bytes)) {
+            ([one], _) => Some(*one),
+            (_, Some([letter @ (b'a'..=b'z')])) => Some(letter - b'a' + 1),
+            (_, Some(b"@")) => Some(0),
+            (_, Some([sign @ (b'[' | b'\\' | b']' | b'^' | b'_')])) => Some(sign - b'@'),
+            _ => None,
+        };
+        let keys: Option<Vec<u8>> = text.split(',').map(key).collect();
+        let keys = keys.ok_or_else(|| EngineError::Invalid(format!("Invalid detach keys ({text}) provided")))?;
+        Ok(DetachKeys { keys, typed: 0 })
+    }
+
+    /// Passes typed bytes on. Keys that may begin the sequence wait until it is clear that they do not. True where it is complete.
+    pub(super) fn pass(&mut self, typed: &[u8], passed: &mut Vec<u8>) -> bool {
+        for byte in typed {
+            if *byte != self.keys[self.typed] {
+                passed.extend(&self.keys[..self.typed]);
+                self.typed = 0;
+            }
+            if *byte == self.keys[self.typed] {
+                self.typed += 1;
+                if self.typed == self.keys.len() {
+                    return true;
+                }
+            } else {
+                passed.push(*byte);
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sequence_is_found_and_all_else_is_passed() {
+        for (keys, typed, expected) in [
+            ("", &["ab\x10c"][..], ("ab\x10c", false)),
+            ("", &["ab\x10", "\x11c"], ("ab", true)),
+            ("", &["\x10\x10\x11"], ("\x10", true)),
+            ("a,ctrl-a,a", &["a\x01b"], ("a\x01b", false)),
+            ("ctrl-\\", &["x\x1cy"], ("x", true)),
+        ] {
+            let mut keys = DetachKeys::parse(keys).expect(keys);
+            let mut passed = Vec::new();
+            let detached = typed.iter().any(|typed| keys.pass(typed.as_bytes(), &mut passed));
+            assert_eq!((String::from_utf8_lossy(&passed).as_ref(), detached), expected, "{typed:?}");
+        }
+        for wrong in ["ctrl-", "ctrl-aa", "shift-a", "a,,b"] {
+            assert_eq!(DetachKeys::parse(wrong).expect_err(wrong).status(), 400, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Connections that become a process's streams: as 101 where the client asks for it, else as a body without input.
+
+use super::connections::Stream;
+use super::detach::DetachKeys;
+use super::reply::{self, Reply};
+use crate::sys;
+use hyper::{Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::io;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, WriteHalf};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedWriteHalf, pipe};
+use tokio::sync::watch;
+
+/// Bytes of a process's output that are read at once; for a client that does not read, some chunks are kept and the process waits.
+pub(super) const CHUNK: usize = 16 * 1024;
+/// Bytes that wait for a client without an upgraded connection.
+const WAITING: usize = 64 * 1024;
+/// How long a client's input is read and thrown away after the output's end. A socket that is closed with unread input resets the
+/// connection, and the client loses output that it has not read yet.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long a client may take to read the head of an answer.
+const HEAD: Duration = Duration::from_millis(500);
+
+/// A client's end of a stream.
+pub(super) struct Client {
+    pub input: Box<dyn AsyncRead + Send + Unpin>,
+    pub output: Output,
+}
+
+pub(super) enum Output {
+    Socket(OwnedWriteHalf),
+    /// An answer that goes on as long as the stream does.
+    Body(WriteHalf<DuplexStream>),
+}
+
+impl Output {
+    /// Waits until the client has read the head. Some clients lose what comes in one packet with it.
+    async fn head_is_read(&self) {
+        let Output::Socket(socket) = self else { return };
+        let unread = || sys::unread_by_peer(socket.as_ref()).unwrap_or(0) > 0;
+        let read = async {
+            while unread() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let _ = tokio::time::timeout(HEAD, read).await;
+    }
+
+    /// Comes back when the client has closed its connection, for who has nothing to send to it yet.
+    pub(super) async fn is_gone(&self) {
+        let Output::Socket(socket) = self else { return std::future::pending().await };
+        loop {
+            let mut fds = [PollFd::new(socket.as_ref().as_fd(), PollFlags::empty())];
+            if poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    fn writer(&mut self) -> &mut (dyn AsyncWrite + Send + Unpin) {
+        match self {
+            Output::Socket(socket) => socket,
+            Output::Body(body) => body,
+        }
+    }
+}
+
+impl AsyncWrite for Output {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(self.get_mut().writer()).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.get_mut().writer()).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.get_mut().writer()).poll_shutdown(context)
+    }
+}
+
+/// How an answer is given.
+pub(super) struct Answer {
+    pub upgrade: Option<hyper::upgrade::OnUpgrade>,
+    /// The bytes of a terminal, and not frames.
+    pub raw: bool,
+    /// Nothing is sent before the head has been read.
+    pub head_first: bool,
+    pub place: Option<Stream>,
+}
+
+/// Answers, and then serves the stream.
+pub(super) fn serve<F: Future<Output = ()> + Send + 'static>(
+    answer: Answer,
+    work: impl FnOnce(Client) -> F + Send + 'static,
+) -> Reply {
+    let Answer { upgrade, raw, head_first, place } = answer;
+    let Some(upgrade) = upgrade else {
+        let (ours, theirs) = tokio::io::duplex(WAITING);
+        let (output, mut input) = tokio::io::split(theirs);
+        tokio::spawn(async move {
+            let _ = input.shutdown().await;
+            let (from_client, to_client) = tokio::io::split(ours);
+            work(Client { input: Box::new(from_client), output: Output::Body(to_client) }).await;
+            drop(place);
+        });
+        let chunks = futures::stream::unfold(output, |mut output| async move {
+            let mut buffer = bytes::BytesMut::with_capacity(CHUNK);
+            let read = output.read_buf(&mut buffer).await.unwrap_or(0);
+            (read > 0).then(|| (buffer.freeze(), output))
+        });
+        return reply::stream(kind(raw), chunks);
+    };
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(upgraded) => match upgraded.downcast::<TokioIo<UnixStream>>() {
+                Ok(parts) => {
+                    let (input, output) = parts.io.into_inner().into_split();
+                    let client =
+                        Client { input: Box::new(io::Cursor::new(parts.read_buf).chain(input)), output: Output::Socket(output) };
+                    if head_first {
+                        client.output.head_is_read().await;
+                    }
+                    work(client).await;
+                }
+                Err(_) => tracing::error!("a connection that is no unix socket was upgraded"),
+            },
+            Err(error) => tracing::debug!("a connection was not upgraded: {error}"),
+        }
+        drop(place);
+    });
+    upgraded(raw)
+}
+
+fn kind(raw: bool) -> &'static str {
+    if raw { "application/vnd.docker.raw-stream" } else { "application/vnd.docker.multiplexed-stream" }
+}
+
+/// The answer after which a connection is a stream: of a terminal's bytes, or of frames.
+fn upgraded(raw: bool) -> Reply {
+    let mut response = Response::new(reply::whole(Vec::new()));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind(raw)));
+    headers.insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, header::HeaderValue::from_static("tcp"));
+    Ok(response)
+}
+
+/// What has become of a client's input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Feeding {
+    /// It goes on, or has ended: the output may go on.
+    On,
+    /// The client has typed the keys by which it leaves.
+    Detached,
+}
+
+/// A client's input on its way to a process.
+pub(super) struct Feeder {
+    pub state: watch::Receiver<Feeding>,
+    over: watch::Sender<bool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Feeder {
+    /// Gives the input to a process; `closed` is done at its end. What the process does not take is read all the same.
+    pub(super) fn new(
+        mut from_client: Box<dyn AsyncRead + Send + Unpin>,
+        input: Option<pipe::Sender>,
+        keys: Option<DetachKeys>,
+        closed: impl FnOnce() + Send + 'static,
+    ) -> Self {
+        let (state, states) = watch::channel(Feeding::On);
+        let (over, mut is_over) = watch::channel(false);
+        let task = tokio::spawn(async move {
+            if let Some(mut input) = input {
+                let ended = async { drop(is_over.wait_for(|over| *over).await) };
+                tokio::select! {
+                    detached = copy(&mut from_client, &mut input, keys) => {
+                        if detached {
+                            state.send_replace(Feeding::Detached);
+                        } else {
+                            drop(input);
+                            closed();
+                        }
+                    }
+                    () = ended => {}
+                }
+            }
+            let _ = tokio::io::copy(&mut from_client, &mut tokio::io::sink()).await;
+        });
+        Feeder { state: states, over, task }
+    }
+
+    /// Comes back when the client has typed its keys.
+    pub(super) async fn detached(&mut self) {
+        if self.state.wait_for(|state| *state == Feeding::Detached).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Closes the output, and reads what the client still sends.
+    pub(super) async fn end(self, mut to_client: Output) {
+        let _ = to_client.shutdown().await;
+        self.over.send_replace(true);
+        let abort = self.task.abort_handle();
+        if tokio::time::timeout(DRAIN, self.task).await.is_err() {
+            abort.abort();
+        }
+    }
+}
+
+/// Moves bytes until one end is closed; whether the client has typed its keys.
+async fn copy(from: &mut (impl AsyncRead + Unpin), to: &mut pipe::Sender, keys: Option<DetachKeys>) -> bool {
+    let Some(mut keys) = keys else {
+        let _ = tokio::io::copy(from, to).await;
+        return false;
+    };
+    let mut buffer = vec![0; CHUNK];
+    let mut passed = Vec::with_capacity(CHUNK);
+    while let Ok(n @ 1..) = from.read(&mut buffer).await {
+        passed.clear();
+        let detached = keys.pass(&buffer[..n], &mut passed);
+        if to.write_all(&passed).await.is_err() {
+            return false;
+        }
+        if detached {
+            return true;
+        }
+    }
+    false
+}

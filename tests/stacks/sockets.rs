@@ -1,0 +1,284 @@
+//! Connections of Docker's clients that become a container's streams, and the logins that come with a request.
+
+use crate::images::Registry;
+use crate::support::{Stack, eventually};
+use base64::Engine as _;
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::time::Duration;
+
+/// Sends a request's head and body, with an upgrade, and reads the answer's head.
+fn hijacked(stack: &Stack, path: &str, body: Option<&Value>) -> (String, UnixStream) {
+    let mut stream = UnixStream::connect(stack.run_root().join("engine.sock")).expect("the engine");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time");
+    let text = body.map(Value::to_string).unwrap_or_default();
+    write!(
+        stream,
+        "POST /v1.45{path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{text}",
+        text.len()
+    )
+    .expect("asked");
+    let mut head = Vec::new();
+    let mut buffer = [0; 4096];
+    while !head.ends_with(b"\r\n\r\n") {
+        let n = stream.read(&mut buffer).expect("a head");
+        assert!(n > 0, "{}", String::from_utf8_lossy(&head));
+        head.extend(&buffer[..n]);
+    }
+    let head = String::from_utf8(head).expect("nothing but the head comes in the first packets");
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    (head, stream)
+}
+
+fn rest(mut stream: UnixStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("the connection ends and is not reset");
+    bytes
+}
+
+fn frame(stream: u8, text: &str) -> Vec<u8> {
+    [&[stream, 0, 0, 0], &(text.len() as u32).to_be_bytes()[..], text.as_bytes()].concat()
+}
+
+fn post(stack: &Stack, path: &str) -> (u16, Value) {
+    stack.api("POST", &format!("/v1.45{path}"), None)
+}
+
+fn run(stack: &Stack, name: &str, body: Value) {
+    let mut whole = json!({"Image": "busybox:local", "OpenStdin": true, "StdinOnce": true});
+    whole.as_object_mut().expect("an object").extend(body.as_object().cloned().expect("an object"));
+    let (status, answer) = stack.api("POST", &format!("/v1.45/containers/create?name={name}"), Some(&whole));
+    assert_eq!(status, 201, "{answer}");
+}
+
+fn exec(stack: &Stack, body: Value) -> String {
+    let (status, answer) = stack.api("POST", "/v1.45/containers/top/exec", Some(&body));
+    assert_eq!(status, 201, "{answer}");
+    answer["Id"].as_str().expect("an id").to_string()
+}
+
+#[test]
+fn a_process_that_ends_before_its_input_does_loses_no_output() {
+    let stack = Stack::new("nothing");
+    run(&stack, "top", json!({"Cmd": ["sleep", "100"]}));
+    assert_eq!(post(&stack, "/containers/top/start").0, 204);
+    let flood = |stream: &UnixStream| {
+        let mut input = stream.try_clone().expect("a copy");
+        std::thread::spawn(move || {
+            let chunk = [b'x'; 65536];
+            // Until the other end is closed.
+            while input.write_all(&chunk).is_ok() {}
+        })
+    };
+    for _ in 0..3 {
+        let id = exec(
+            &stack,
+            json!({"Cmd": ["sh", "-c", "head -c 3 >&2; echo done"], "AttachStdin": true, "AttachStdout": true, "AttachStderr": true}),
+        );
+        let (_, stream) = hijacked(&stack, &format!("/exec/{id}/start"), Some(&json!({})));
+        let flooding = flood(&stream);
+        let mut expected = [frame(2, "xxx"), frame(1, "done\n")].concat();
+        let mut got = vec![0; expected.len()];
+        (&stream).read_exact(&mut got).expect("the output");
+        got.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(got, expected);
+        assert_eq!((&stream).read(&mut [0]).expect("an end and no reset"), 0);
+        drop(stream);
+        drop(flooding);
+    }
+    run(&stack, "first", json!({"Cmd": ["head", "-n", "1"], "HostConfig": {"AutoRemove": true}}));
+    let (_, mut stream) = hijacked(&stack, "/containers/first/attach?stream=1&stdin=1&stdout=1&stderr=1", None);
+    assert_eq!(post(&stack, "/containers/first/start").0, 204);
+    stream.write_all(b"line\n").expect("input");
+    let flooding = flood(&stream);
+    assert_eq!(rest(stream), frame(1, "line\n"));
+    drop(flooding);
+    assert_eq!(stack.api("DELETE", "/v1.45/containers/top?force=1", None).0, 204);
+}
+
+#[test]
+fn an_execs_streams_are_as_the_client_asks_for_them() {
+    let stack = Stack::new("nothing");
+    run(&stack, "top", json!({"Cmd": ["sleep", "100"]}));
+    assert_eq!(post(&stack, "/containers/top/start").0, 204);
+    let both = ["sh", "-c", "echo out; sleep 0.1; echo err >&2"];
+    let cases = [
+        (json!({"AttachStdout": true, "AttachStderr": true}), json!({}), [frame(1, "out\n"), frame(2, "err\n")].concat()),
+        (json!({"AttachStdout": true}), json!({}), frame(1, "out\n")),
+        (json!({"AttachStderr": true}), json!({}), frame(2, "err\n")),
+        (json!({}), json!({}), Vec::new()),
+        (json!({"AttachStdout": true, "AttachStderr": true}), json!({"Tty": true}), b"out\nerr\n".to_vec()),
+        (json!({"AttachStdout": true, "Tty": true}), json!({"Tty": true}), b"out\r\nerr\r\n".to_vec()),
+        (json!({"AttachStdout": true, "Tty": true}), json!({}), [frame(1, "out\r\n"), frame(1, "err\r\n")].concat()),
+    ];
+    for (mut create, start, expected) in cases {
+        create["Cmd"] = json!(both);
+        let id = exec(&stack, create.clone());
+        let (head, stream) = hijacked(&stack, &format!("/exec/{id}/start"), Some(&start));
+        assert_eq!(String::from_utf8_lossy(&rest(stream)), String::from_utf8_lossy(&expected), "{create} {start}");
+        let raw = start["Tty"] == true;
+        assert_eq!(head.contains("raw-stream"), raw, "{head}");
+    }
+    // The keys by which a client leaves a terminal. The process goes on.
+    let shell = json!({"Cmd": ["sh", "-c", "read a; touch /$a; sleep 100"], "AttachStdin": true, "AttachStdout": true, "Tty": true, "DetachKeys": "ctrl-a,b"});
+    let id = exec(&stack, shell);
+    let (_, mut stream) = hijacked(&stack, &format!("/exec/{id}/start"), Some(&json!({"Tty": true})));
+    stream.write_all(b"typed\n\x01b").expect("keys");
+    rest(stream);
+    let (_, known) = stack.api("GET", &format!("/v1.45/exec/{id}/json"), None);
+    assert_eq!(known["Running"], true, "{known}");
+    eventually("what was typed before has come", 10, || stack.wharf(&["container", "exec", "top", "ls", "/typed"]).code == 0);
+    let wrong = exec(&stack, json!({"Cmd": ["true"], "Tty": true, "DetachKeys": "ctrl-ab"}));
+    let (status, answer) = stack.api("POST", &format!("/v1.45/exec/{wrong}/start"), Some(&json!({"Tty": true})));
+    assert_eq!(status, 400, "{answer}");
+    assert_eq!(stack.api("DELETE", "/v1.45/containers/top?force=1", None).0, 204);
+}
+
+#[test]
+fn a_client_attaches_before_each_start() {
+    let stack = Stack::new("nothing");
+    run(&stack, "again", json!({"Cmd": ["sh", "-c", "echo out; cat"]}));
+    for _ in 0..2 {
+        let (_, mut stream) = hijacked(&stack, "/containers/again/attach?stream=1&stdin=1&stdout=1&stderr=1", None);
+        assert_eq!(post(&stack, "/containers/again/start").0, 204);
+        stream.write_all(b"typed\n").expect("input");
+        stream.shutdown(std::net::Shutdown::Write).expect("half-closed");
+        assert_eq!(
+            String::from_utf8_lossy(&rest(stream)),
+            String::from_utf8_lossy(&[frame(1, "out\n"), frame(1, "typed\n")].concat())
+        );
+        eventually("it has ended", 10, || {
+            stack.api("GET", "/v1.45/containers/again/json", None).1["State"]["Status"] == "exited"
+        });
+    }
+    // What it has said comes after the head, never with it: some clients lose what they do not expect there.
+    for _ in 0..20 {
+        let (_, stream) = hijacked(&stack, "/containers/again/attach?logs=1&stdout=1", None);
+        assert_eq!(rest(stream).len(), frame(1, "out\n").len() + frame(1, "typed\n").len());
+    }
+    run(&stack, "terminal", json!({"Cmd": ["sh", "-c", "read a; touch /$a; sleep 100"], "Tty": true}));
+    let (_, mut stream) = hijacked(&stack, "/containers/terminal/attach?stream=1&stdin=1&stdout=1&detachKeys=ctrl-x", None);
+    assert_eq!(post(&stack, "/containers/terminal/start").0, 204);
+    stream.write_all(b"typed\n\x18").expect("keys");
+    rest(stream);
+    eventually("what was typed has come", 10, || stack.wharf(&["container", "exec", "terminal", "ls", "/typed"]).code == 0);
+    // One that is started again by its policy has ended all the same.
+    run(&stack, "loop", json!({"Cmd": ["sh", "-c", "sleep 0.3; exit 3"], "HostConfig": {"RestartPolicy": {"Name": "always"}}}));
+    assert_eq!(post(&stack, "/containers/loop/start").0, 204);
+    let (_, answer) = post(&stack, "/containers/loop/wait");
+    assert_eq!(answer["StatusCode"], 3, "{answer}");
+    for name in ["again", "terminal", "loop"] {
+        assert_eq!(stack.api("DELETE", &format!("/v1.45/containers/{name}?force=1"), None).0, 204);
+    }
+}
+
+#[test]
+fn images_of_containers_are_committed_and_untagged() {
+    let stack = Stack::new("nothing");
+    for n in 0..6 {
+        run(&stack, "short", json!({"Cmd": ["touch", "/t"]}));
+        assert_eq!(post(&stack, "/containers/short/start").0, 204);
+        let body = json!({"Cmd": ["x"], "Labels": {"k": "v"}, "Env": ["Q=1"]});
+        let (status, answer) = stack.api("POST", &format!("/v1.45/commit?container=short&repo=made&tag=t{n}"), Some(&body));
+        assert_eq!(status, 201, "{answer}");
+        assert_eq!(stack.api("DELETE", "/v1.45/containers/short?force=1", None).0, 204);
+    }
+    let (_, image) = stack.api("GET", "/v1.45/images/made:t1/json", None);
+    let config = &image["Config"];
+    assert_eq!((&config["Cmd"], &config["Labels"]["k"]), (&json!(["x"]), &json!("v")), "{config}");
+    assert!(config["Env"].as_array().is_some_and(|env| env.contains(&json!("Q=1"))), "{config}");
+    stack.wharf(&["image", "tag", "made:t1", "used:1"]).ok();
+    stack.wharf(&["image", "rm", "made:t1"]).ok();
+    let (_, answer) =
+        stack.api("POST", "/v1.45/containers/create?name=user", Some(&json!({"Image": "used:1", "Cmd": ["sleep", "100"]})));
+    assert!(answer["Id"].is_string(), "{answer}");
+    assert_eq!(post(&stack, "/containers/user/start").0, 204);
+    let (status, answer) = stack.api("DELETE", "/v1.45/images/used:1", None);
+    assert_eq!((status, answer["message"].as_str().is_some_and(|m| m.contains("must force"))), (409, true), "{answer}");
+    let id = stack.api("GET", "/v1.45/images/used:1/json", None).1["Id"].as_str().expect("an id").to_string();
+    let (status, answer) = stack.api("DELETE", &format!("/v1.45/images/{id}?force=1"), None);
+    assert_eq!((status, answer["message"].as_str().is_some_and(|m| m.contains("cannot be forced"))), (409, true), "{answer}");
+    let (status, answer) = stack.api("DELETE", "/v1.45/images/used:1?force=1", None);
+    assert_eq!((status, &answer), (200, &json!([{"Untagged": "used:1"}])));
+    assert_eq!(stack.api("GET", &format!("/v1.45/images/{id}/json"), None).1["RepoTags"], json!([]));
+    assert_eq!(stack.api("GET", "/v1.45/containers/user/json", None).1["State"]["Running"], true);
+    assert_eq!(stack.api("DELETE", "/v1.45/containers/user?force=1", None).0, 204);
+}
+
+/// The logins of a request are its own: none of the engine's, none of another client's.
+#[test]
+fn a_request_has_the_login_that_comes_with_it() {
+    let registry = Registry::with_users(&[("me", "secret")]);
+    let stack = Stack::new("nothing");
+    let host = format!("127.0.0.1:{}", registry.port);
+    let image = format!("{host}/a/b");
+    stack.wharf(&["image", "tag", "busybox:local", &format!("{image}:1")]).ok();
+    stack.wharf(&["image", "tag", "busybox:local", &format!("{image}:2")]).ok();
+    let ask = |method: &str, path: &str, login: Option<(&str, &str)>| {
+        let mut command = Command::new("curl");
+        command
+            .args(["-s", "--max-time", "30", "-X", method, "-w", "\n%{http_code}", "--unix-socket"])
+            .arg(stack.run_root().join("engine.sock"));
+        if let Some((user, password)) = login {
+            let text = json!({"username": user, "password": password, "serveraddress": host}).to_string();
+            let text = base64::engine::general_purpose::URL_SAFE.encode(text);
+            command.args(["-H", &format!("X-Registry-Auth: {text}")]);
+        }
+        let output = command.arg(format!("http://docker/v1.45{path}")).output().expect("curl");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (answer, status) = text.rsplit_once('\n').map(|(a, s)| (a.to_string(), s.to_string())).expect("an answer");
+        (status, answer)
+    };
+    let (right, wrong) = (Some(("me", "secret")), Some(("me", "wrong")));
+    let push = format!("/images/{image}/push?tag=1");
+    let pull = format!("/images/create?fromImage={image}&tag=1");
+    let look = format!("/distribution/{image}:1/json");
+    for login in [None, wrong] {
+        let (_, answer) = ask("POST", &push, login);
+        assert!(answer.contains("unauthorized"), "{login:?}: {answer}");
+    }
+    // Every tag, where none is named.
+    let (_, answer) = ask("POST", &format!("/images/{image}/push"), right);
+    assert!(answer.contains("1: digest: sha256:") && answer.contains("2: digest: sha256:"), "{answer}");
+    let (status, answer) = ask("POST", &pull, right);
+    assert!(status == "200" && answer.contains("Digest: sha256:") && answer.contains("Status: "), "{answer}");
+    for login in [None, wrong] {
+        for (method, path) in [("POST", &pull), ("GET", &look)] {
+            let (status, answer) = ask(method, path, login);
+            assert!(status == "401" && answer.contains("unauthorized"), "{login:?} {path}: {status} {answer}");
+        }
+    }
+    let (_, answer) = ask("GET", &look, right);
+    let answer: Value = serde_json::from_str(&answer).expect("JSON");
+    assert_eq!(answer["Platforms"][0]["os"], "linux", "{answer}");
+    let body = json!({"username": "me", "password": "wrong", "serveraddress": host});
+    let (status, answer) = stack.api("POST", "/v1.45/auth", Some(&body));
+    assert_eq!(
+        (status, answer["message"].as_str().is_some_and(|m| m.contains("unauthorized: incorrect username or password"))),
+        (401, true),
+        "{answer}"
+    );
+    for tag in ["1", "2"] {
+        stack.wharf(&["image", "rm", &format!("{image}:{tag}")]).ok();
+    }
+    let (status, answer) = ask("POST", &format!("/images/create?fromImage={image}"), right);
+    assert!(status == "200" && answer.contains(&format!("newer image for {image}:2")), "{answer}");
+    let (status, _) = ask("POST", &format!("/images/create?fromImage={image}&tag=none"), right);
+    assert_eq!(status, "404");
+}
+
+/// Containers outlive their engine: they are stopped when no engine runs as well.
+#[test]
+fn containers_are_stopped_where_no_engine_runs() {
+    let stack = Stack::new("nothing");
+    stack.wharf(&["container", "run", "-d", "--name", "left", "busybox:local", "sleep", "5003"]).ok();
+    let pid = stack.pid("left");
+    stack.wharf(&["engine", "stop"]).ok();
+    assert!(stack.engine_pid().is_none());
+    stack.wharf(&["engine", "stop", "--containers"]).ok();
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "it runs still");
+    stack.wharf(&["container", "rm", "left"]).ok();
+}
