@@ -59,6 +59,8 @@ pub(super) const ROUTES: &[(&str, &str, Support)] = &[
     ("POST", "/commit", Done),
     ("POST", "/build", Done),
     ("POST", "/build/prune", Done),
+    ("POST", "/grpc", Refused),
+    ("POST", "/session", Refused),
     ("GET", "/images/json", Done),
     ("POST", "/images/create", Done),
     ("POST", "/images/load", Done),
@@ -142,6 +144,7 @@ mod tests {
         assert_eq!(of("POST", "containers/x/checkpoints"), Some(Refused));
         assert_eq!(of("PATCH", "containers/x"), None);
         assert_eq!(of("GET", "session"), None);
+        assert_eq!(of("POST", "session"), Some(Refused));
         assert_eq!(of("POST", "swarm/init"), Some(Refused));
     }
 

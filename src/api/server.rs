@@ -9,7 +9,7 @@ use super::{
 };
 use crate::engine::{Engine, EngineError};
 use hyper::body::Incoming;
-use hyper::header::HeaderValue;
+use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -101,7 +101,7 @@ async fn answer(engine: Arc<Engine>, request: Request<Incoming>, busy: Busy) -> 
     headers.insert("Api-Version", HeaderValue::from_static(API_VERSION));
     headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
     headers.insert("Ostype", HeaderValue::from_static("linux"));
-    headers.insert(hyper::header::SERVER, HeaderValue::from_static(SERVER));
+    headers.insert(header::SERVER, HeaderValue::from_static(SERVER));
     for value in warning_headers(&warnings) {
         response.headers_mut().append(WARNING_HEADER, value);
     }
@@ -147,6 +147,11 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Respo
     let (get, post, delete) = (method == Method::GET || method == Method::HEAD, method == Method::POST, method == Method::DELETE);
     let put = method == Method::PUT;
     match routes::support(&method, &parts) {
+        Some(Support::Refused)
+            if matches!(parts[..], ["grpc" | "session"]) && request.headers().contains_key(header::UPGRADE) =>
+        {
+            return super::buildkit::refuse(request).map(|response| (response, None));
+        }
         Some(Support::Refused) => return refused(&parts).map(|response| (response, None)),
         Some(Support::Done | Support::Own) => {}
         None => return not_found(&method, &path).map(|response| (response, None)),
@@ -241,6 +246,7 @@ fn refused(parts: &[&str]) -> Reply {
         ["plugins", name @ .., _] if !name.is_empty() => EngineError::NoSuch { what: "plugin", name: name.join("/") },
         ["plugins", ..] => EngineError::NotImplemented("wharf has no plugins"),
         [.., "ws"] => EngineError::NotImplemented("wharf does not attach by WebSocket; attach by `POST /containers/{id}/attach`"),
+        ["grpc" | "session"] => EngineError::NotImplemented(super::build::NO_BUILDKIT),
         ["images", "search"] => EngineError::NotImplemented("wharf does not search registries"),
         _ => EngineError::NotImplemented("wharf has no checkpoints"),
     })
@@ -252,8 +258,8 @@ fn ping() -> Reply {
     let headers = response.headers_mut();
     headers.insert("Builder-Version", HeaderValue::from_static("1"));
     headers.insert("Swarm", HeaderValue::from_static("inactive"));
-    headers.insert(hyper::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
-    headers.insert(hyper::header::PRAGMA, HeaderValue::from_static("no-cache"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
+    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
     Ok(response)
 }
 

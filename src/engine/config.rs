@@ -11,12 +11,45 @@ pub struct Config {
     pub data_root: PathBuf,
     /// Sockets and locks: `/run/wharf` by default.
     pub run_root: PathBuf,
+    /// Where the API listens besides, for clients that look where Docker's socket is.
+    pub docker_socket: Option<PathBuf>,
 }
+
+/// Where Docker's socket is; `/var/run` is a link to `/run`.
+const DOCKER_SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/run/docker.sock"];
+
+/// Whether a path is that of Docker's socket. A container that asks for it gets this engine's where the host has no Docker.
+pub fn is_docker_socket(path: &str) -> bool {
+    DOCKER_SOCKETS.contains(&path)
+}
+
+/// The variable that says where the API listens besides.
+pub const DOCKER_SOCKET: &str = "WHARF_DOCKER_SOCKET";
 
 /// The flag of an engine that a monitor starts.
 pub const REVIVED: &str = "--revived";
 
 impl Config {
+    /// The API's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.run_root.join("engine.sock")
+    }
+
+    /// What a bind mount of a path has: the path, or this engine's socket in the place of Docker's where that is none.
+    pub(super) fn bind_source(&self, path: &str) -> PathBuf {
+        use std::os::unix::fs::FileTypeExt;
+        let is_socket = || std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket());
+        if is_docker_socket(path) && !is_socket() { self.socket() } else { PathBuf::from(path) }
+    }
+
+    /// Whether a path is a socket of this engine: the next one's is another file.
+    pub(super) fn is_own_socket(&self, path: &std::path::Path) -> bool {
+        let same = |other: &std::path::Path| {
+            path == other || std::fs::canonicalize(path).ok().zip(std::fs::canonicalize(other).ok()).is_some_and(|(a, b)| a == b)
+        };
+        same(&self.socket()) || self.docker_socket.as_deref().is_some_and(same)
+    }
+
     /// 64 hexadecimal digits of something that this engine has one of, always the same ones.
     pub fn fixed_id(&self, what: &str) -> String {
         use sha2::Digest;

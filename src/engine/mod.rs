@@ -22,7 +22,7 @@ pub mod recovery;
 pub mod state;
 pub mod volumes;
 
-pub use config::{Config, REVIVED};
+pub use config::{Config, DOCKER_SOCKET, REVIVED, is_docker_socket};
 pub use containers::container::Container;
 pub use error::EngineError;
 pub use events::Event;

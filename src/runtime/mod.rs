@@ -22,6 +22,7 @@ pub mod overlay;
 #[cfg(test)]
 mod profile_tests;
 pub mod quota;
+pub mod remount;
 mod rootfs;
 pub mod scope;
 pub mod seccomp;

@@ -117,9 +117,9 @@ fn everything_that_clients_do_has_its_event() {
     assert_eq!(stack.wharf(&["container", "cp", "copied", "one:/"]).code, 0);
     assert_eq!(stack.wharf(&["container", "export", "one", "-o", "exported.tar"]).code, 0);
     post("/commit?container=one&repo=made&tag=1");
-    stack.wharf(&["image", "tag", "made:1", "made:2"]).ok();
     stack.wharf(&["image", "save", "made:1", "-o", "saved.tar"]).ok();
     stack.wharf(&["image", "load", "-i", "saved.tar"]).ok();
+    stack.wharf(&["image", "tag", "made:1", "made:2"]).ok();
     assert_eq!(stack.api("DELETE", "/v1.45/images/made:1", None).0, 200);
     assert_eq!(stack.api("DELETE", "/v1.45/images/made:2", None).0, 200);
     post("/containers/one/stop?t=0");

@@ -282,3 +282,98 @@ fn containers_are_stopped_where_no_engine_runs() {
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "it runs still");
     stack.wharf(&["container", "rm", "left"]).ok();
 }
+
+/// Whether the API answers on a socket.
+fn answers(socket: &str) -> bool {
+    let Ok(mut stream) = UnixStream::connect(socket) else { return false };
+    let mut answer = String::new();
+    let asked = stream.write_all(b"GET /_ping HTTP/1.0\r\n\r\n").and_then(|()| stream.read_to_string(&mut answer));
+    asked.is_ok() && answer.ends_with("OK")
+}
+
+/// A container that asks for Docker's socket has the engine's, where the host has none, and keeps it over a restart and a crash.
+#[test]
+fn a_container_keeps_the_sockets_of_the_engine() {
+    const DOCKERS: &str = "/var/run/docker.sock";
+    let stack = Stack::new("nothing");
+    let before = std::path::Path::new(DOCKERS).exists();
+    let own = stack.run_root().join("engine.sock").display().to_string();
+    let mut binds = vec![format!("{own}:/own.sock:ro")];
+    binds.extend((!before).then(|| format!("{DOCKERS}:{DOCKERS}")));
+    run(&stack, "holder", json!({"Cmd": ["sleep", "1000"], "HostConfig": {"Binds": binds}}));
+    assert_eq!(post(&stack, "/containers/holder/start").0, 204);
+    assert_eq!(std::path::Path::new(DOCKERS).exists(), before, "nothing is made on the host");
+    if !before {
+        let mount = json!([{"Type": "bind", "Source": DOCKERS, "Target": "/s"}]);
+        run(&stack, "mount", json!({"Cmd": ["true"], "HostConfig": {"Mounts": mount}}));
+        assert_eq!(stack.api("DELETE", "/v1.45/containers/mount", None).0, 204);
+    }
+    let root = format!("/proc/{}/root", stack.pid("holder"));
+    let mut sockets = vec![format!("{root}/own.sock")];
+    sockets.extend((!before).then(|| format!("{root}{DOCKERS}")));
+    let all_answer = || sockets.iter().all(|socket| answers(socket));
+    assert!(all_answer());
+    for _ in 0..2 {
+        stack.wharf(&["engine", "stop"]).ok();
+        stack.wharf(&["image", "ls"]).ok();
+        assert!(all_answer(), "after a restart");
+    }
+    let engine = stack.engine_pid().expect("an engine");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(engine), nix::sys::signal::Signal::SIGKILL).expect("killed");
+    eventually("the next engine has given it its socket", 20, all_answer);
+    let mounts = std::fs::read_to_string(format!("/proc/{}/mountinfo", stack.pid("holder"))).expect("mounts");
+    let of = |target: &str| mounts.lines().filter(|line| line.split(' ').nth(4) == Some(target)).collect::<Vec<_>>();
+    assert_eq!(of("/own.sock").len(), 1, "{mounts}");
+    assert!(of("/own.sock")[0].split(' ').nth(5).is_some_and(|options| options.starts_with("ro")), "{mounts}");
+    assert_eq!(stack.api("DELETE", "/v1.45/containers/holder?force=1", None).0, 204);
+}
+
+#[test]
+fn the_engine_listens_where_dockers_clients_look() {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    let stack = Stack::bare("none");
+    let path = stack.path("docker.sock");
+    let text = path.to_str().expect("a path");
+    let start =
+        || stack.command(&["engine", "--docker-socket", text]).stderr(std::process::Stdio::null()).spawn().expect("an engine");
+    let end = |mut engine: std::process::Child| {
+        let pid = nix::unistd::Pid::from_raw(engine.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("told to end");
+        engine.wait().expect("it ends")
+    };
+    // What an engine that was killed has left is replaced.
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket that nobody listens on"));
+    let engine = start();
+    eventually("it answers", 20, || answers(text));
+    let group = nix::unistd::Group::from_name("docker").expect("groups");
+    let mode = std::fs::metadata(&path).expect("the socket").permissions().mode() & 0o777;
+    assert_eq!(mode, if group.is_some() { 0o660 } else { 0o600 });
+    end(engine);
+    assert!(!path.exists());
+    // Another's is left alone, as is what is no socket.
+    let other = std::os::unix::net::UnixListener::bind(&path).expect("another's");
+    assert!(!start().wait().expect("refused").success());
+    assert!(std::fs::metadata(&path).expect("still there").file_type().is_socket());
+    drop(other);
+    std::fs::remove_file(&path).expect("removed");
+    stack.write("docker.sock", "a file");
+    assert!(!start().wait().expect("refused").success());
+    assert_eq!(std::fs::read_to_string(&path).expect("still there"), "a file");
+}
+
+/// A client of BuildKit's API learns what builds here.
+#[test]
+fn buildkits_clients_are_told_what_builds() {
+    let stack = Stack::bare("none");
+    stack.wharf(&["image", "ls"]).ok();
+    let (head, mut stream) = hijacked(&stack, "/grpc", None);
+    assert!(head.to_lowercase().contains("upgrade: h2c"), "{head}");
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x01\x01\x04\0\0\0\x01x").expect("a call");
+    stream.shutdown(std::net::Shutdown::Write).expect("half-closed");
+    let answer = String::from_utf8_lossy(&rest(stream)).into_owned();
+    assert!(answer.contains("wharf has no BuildKit API") && answer.contains("DOCKER_BUILDKIT=0"), "{answer}");
+    let (status, answer) = stack.api("POST", "/v1.45/session", None);
+    assert_eq!((status, answer["message"].as_str().is_some_and(|m| m.contains("DOCKER_BUILDKIT=0"))), (501, true), "{answer}");
+    let (status, answer) = stack.api("GET", "/v1.45/plugins/nosuch/json", None);
+    assert_eq!((status, &answer["message"]), (404, &json!("plugin \"nosuch\" not found")));
+}

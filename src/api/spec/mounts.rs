@@ -3,6 +3,7 @@
 use super::{invalid, text};
 use crate::api::types::{ContainerCreate, Mount};
 use crate::engine::EngineError;
+use crate::engine::is_docker_socket;
 use crate::engine::record::{MountKind, MountSpec};
 use crate::engine::volumes::NewVolume;
 use std::path::Path;
@@ -193,7 +194,7 @@ fn mount(entry: &Mount) -> Result<Mounted, EngineError> {
             if !source.starts_with('/') {
                 return Err(wrong(format!("invalid mount path: '{source}' mount path must be absolute")));
             }
-            if !options.create_mountpoint && !Path::new(&source).exists() {
+            if !options.create_mountpoint && !Path::new(&source).exists() && !is_docker_socket(&source) {
                 return Err(wrong(format!("bind source path does not exist: {source}")));
             }
             if !options.propagation.is_empty() && !PROPAGATIONS.contains(&options.propagation.as_str()) {

@@ -5,7 +5,7 @@ use crate::cli::{Failure, Global, Outcome, connect};
 use crate::engine::process::lifecycle::{self, WhenIdle};
 use crate::engine::process::revival;
 use crate::engine::process::surroundings::Starters;
-use crate::engine::{Config, REVIVED};
+use crate::engine::{Config, DOCKER_SOCKET, REVIVED};
 use crate::sys;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -17,6 +17,10 @@ pub struct EngineCommand {
     /// Stop an engine that runs already, and go on in its place: what a service manager starts. Containers notice nothing.
     #[arg(long)]
     replace: bool,
+    /// Listen here as well, for clients that look where Docker's socket is: /var/run/docker.sock. The group `docker`, where there is
+    /// one, may use it, and is root by that.
+    #[arg(long, value_name = "PATH", env = DOCKER_SOCKET)]
+    docker_socket: Option<std::path::PathBuf>,
     /// Leave the terminal, and end when idle; say `ready` on standard output when listening.
     #[arg(long, hide = true)]
     background: bool,
@@ -50,7 +54,8 @@ pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
     let filter = tracing_subscriber::EnvFilter::try_from_env("WHARF_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let absolute = |path: &std::path::Path| std::path::absolute(path).map_err(|e| Failure::Message(e.to_string()));
-    let config = Config { data_root: absolute(&global.data_root)?, run_root: absolute(&global.run_root)? };
+    let docker_socket = command.docker_socket.as_deref().filter(|path| !path.as_os_str().is_empty()).map(absolute).transpose()?;
+    let config = Config { data_root: absolute(&global.data_root)?, run_root: absolute(&global.run_root)?, docker_socket };
     if command.replace {
         stop(global, false)?;
     }

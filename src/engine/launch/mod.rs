@@ -252,7 +252,7 @@ impl Engine {
                     continue;
                 }
                 MountKind::Bind => {
-                    let source = Path::new(&mount.source).to_path_buf();
+                    let source = self.config.bind_source(&mount.source);
                     if !source.exists() {
                         if !mount.create_host_path {
                             return Err(EngineError::Start {

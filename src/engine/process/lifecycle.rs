@@ -2,7 +2,7 @@
 
 use super::locks::Locks;
 use super::surroundings::{self, Starters};
-use super::{revival, roots, shutdown};
+use super::{docker_socket, revival, roots, shutdown};
 use crate::engine::containers::exec::Execs;
 use crate::engine::containers::files::Files;
 use crate::engine::containers::registry::Containers;
@@ -59,7 +59,7 @@ pub fn run<F>(
     config: Config,
     when_idle: WhenIdle,
     starters: Starters,
-    serve_api: impl FnOnce(Arc<Engine>, UnixListener, Arc<watch::Sender<usize>>) -> F,
+    serve_api: impl Fn(Arc<Engine>, UnixListener, Arc<watch::Sender<usize>>) -> F,
     ready: impl FnOnce(),
 ) -> Result<(), EngineError>
 where
@@ -77,7 +77,7 @@ where
     let _locks = Locks::take(&config)?;
     roots::prepare_inside(&config)?;
     let nofile = raise_open_files();
-    revival::keep(&config.run_root, nofile, starters)?;
+    revival::keep(&config, nofile, starters)?;
     sys::few_malloc_arenas();
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get().min(4));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -95,7 +95,7 @@ async fn serve<F>(
     config: Config,
     nofile: (u64, u64),
     when_idle: WhenIdle,
-    serve_api: impl FnOnce(Arc<Engine>, UnixListener, Arc<watch::Sender<usize>>) -> F,
+    serve_api: impl Fn(Arc<Engine>, UnixListener, Arc<watch::Sender<usize>>) -> F,
     ready: impl FnOnce(),
 ) -> Result<(), EngineError>
 where
@@ -108,6 +108,8 @@ where
     let short = format!("/proc/self/fd/{}/engine.sock", std::os::fd::AsRawFd::as_raw_fd(&directory));
     let listener = UnixListener::bind(short).map_err(EngineError::io(format!("listening on {}", socket.display())))?;
     let _ = fs::set_permissions(&socket, fs::Permissions::from_mode(0o600));
+    let docker = config.docker_socket.clone();
+    let besides = docker.as_deref().map(docker_socket::listen).transpose()?;
     let engine = Arc::new(Engine::open(config, nofile, when_idle)?);
     make_base_layer(&engine.config.base_layer())?;
     engine.adopt().await;
@@ -120,17 +122,21 @@ where
     };
     let thread = std::thread::Builder::new().name("firewall".into()).stack_size(128 * 1024).spawn(keeping);
     thread.map_err(EngineError::io("starting a thread"))?;
-    let server = tokio::spawn(serve_api(engine.clone(), listener, connections.clone()));
+    let listeners = std::iter::once(listener).chain(besides);
+    let servers: Vec<_> =
+        listeners.map(|listener| tokio::spawn(serve_api(engine.clone(), listener, connections.clone()))).collect();
     engine.launcher.reap_monitors()?;
     tokio::spawn(engine.state.clone().write_what_is_owed());
     ready();
     tracing::info!("the engine listens on {}", socket.display());
     engine.clone().until_done(&connections, when_idle).await;
-    server.abort();
+    servers.iter().for_each(tokio::task::JoinHandle::abort);
     // A monitor that has not been heard of yet would miss the goodbye, and bring an engine back. No other start begins.
     let _late = tokio::time::timeout(STARTS_MAY_TAKE, engine.launcher.no_more_starts()).await;
     engine.leave();
-    let _ = fs::remove_file(&socket);
+    for path in std::iter::once(&socket).chain(&docker) {
+        let _ = fs::remove_file(path);
+    }
     Ok(())
 }
 

@@ -1,0 +1,68 @@
+//! The API where clients look for Docker's socket, and in containers that have the engine's socket mounted.
+
+use crate::engine::record::MountKind;
+use crate::engine::{Container, Engine, EngineError};
+use crate::runtime::remount;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::UnixListener;
+
+/// Docker's group, which may use its socket. Who is in it is root by that.
+const GROUP: &str = "docker";
+
+/// Listens at a path in the place of what an earlier engine has left there.
+///
+/// # Errors
+/// When somebody else listens there, or has something else there, or the directory is missing.
+pub(super) fn listen(path: &Path) -> Result<UnixListener, EngineError> {
+    let doing = || EngineError::io(format!("listening on {}", path.display()));
+    match fs::symlink_metadata(path) {
+        Ok(file) if !file.file_type().is_socket() => {
+            return Err(EngineError::Invalid(format!("{} is there and is no socket: remove it", path.display())));
+        }
+        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
+            return Err(EngineError::Conflict(format!(
+                "somebody else listens on {}: stop it, or start wharf's engine without --docker-socket",
+                path.display()
+            )));
+        }
+        Ok(_) => fs::remove_file(path).map_err(doing())?,
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).map_err(doing())?;
+    let group = nix::unistd::Group::from_name(GROUP).ok().flatten();
+    if let Some(group) = &group {
+        std::os::unix::fs::chown(path, Some(0), Some(group.gid.as_raw())).map_err(doing())?;
+    }
+    let mode = if group.is_some() { 0o660 } else { 0o600 };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(doing())?;
+    Ok(listener)
+}
+
+impl Engine {
+    /// Gives a running container this engine's socket where it has that of an earlier one: nobody listens there any more.
+    pub(in crate::engine) async fn renew_sockets(self: &Arc<Self>, container: &Container, pid: i32) {
+        let mounts = container.with_record(|record| record.spec.mounts.clone());
+        for mount in mounts.into_iter().filter(|mount| mount.kind == MountKind::Bind) {
+            let source = self.config.bind_source(&mount.source);
+            if !self.config.is_own_socket(&source) {
+                continue;
+            }
+            let (target, read_only) = (mount.target.clone(), mount.read_only);
+            let renewed = tokio::task::spawn_blocking(move || remount::renew_socket(&source, pid, &target, read_only)).await;
+            let failed = match renewed {
+                Ok(result) => result.err().map(|error| error.to_string()),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(error) = failed {
+                tracing::warn!(
+                    "{}: the engine's socket at {} is that of an earlier engine: {error}",
+                    container.name(),
+                    mount.target
+                );
+            }
+        }
+    }
+}
