@@ -58,8 +58,9 @@ async fn hold(mut stream: impl AsyncRead + Unpin) -> io::Result<()> {
 }
 
 async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
-    stream.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
+    // Some clients lose what comes in one packet with the head.
     stream.read_exact(&mut [0; PREFACE]).await?;
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
     loop {
         let mut head = [0; 9];
         tokio::time::timeout(PATIENCE, stream.read_exact(&mut head)).await.map_err(io::Error::other)??;

@@ -345,9 +345,10 @@ fn the_engine_listens_where_dockers_clients_look() {
     drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket that nobody listens on"));
     let engine = start();
     eventually("it answers", 20, || answers(text));
-    let group = nix::unistd::Group::from_name("docker").expect("groups");
+    let groups = std::fs::read_to_string("/etc/group").expect("groups");
+    let has_group = groups.lines().any(|line| line.starts_with("docker:"));
     let mode = std::fs::metadata(&path).expect("the socket").permissions().mode() & 0o777;
-    assert_eq!(mode, if group.is_some() { 0o660 } else { 0o600 });
+    assert_eq!(mode, if has_group { 0o660 } else { 0o600 });
     end(engine);
     assert!(!path.exists());
     // Another's is left alone, as is what is no socket.
