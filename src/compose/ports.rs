@@ -31,6 +31,9 @@ pub fn parse(node: &mut Node) -> Expanded {
         return Err(refuse(format!("`{host_ip}` is not an IP address")));
     }
     let targets = range(target).map_err(&refuse)?;
+    if targets.0 == 0 {
+        return Err(refuse("`0` is no port inside the container".into()));
+    }
     let published = if published.is_empty() { None } else { Some((published, range(published).map_err(&refuse)?)) };
     let count = targets.1 - targets.0;
     if let Some((_, published)) = &published

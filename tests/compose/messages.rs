@@ -269,3 +269,27 @@ fn for_editors() {
         })
     );
 }
+
+/// A number that no type has room for is said with its place and its range.
+#[test]
+fn numbers_out_of_their_range() {
+    for (name, line, parts) in [
+        ("retries", "healthcheck: {retries: -1}", ["`services.web.healthcheck.retries`", "from 0 to 4294967295", ":4:28"]),
+        ("many retries", "healthcheck: {retries: 99999999999}", ["`services.web.healthcheck.retries`", "99999999999", ":4:28"]),
+        ("scale", "scale: -1", ["`services.web.scale`", "`-1`", ":4:12"]),
+        ("replicas", "deploy: {replicas: -1}", ["`services.web.deploy.replicas`", "`-1`", ":4:24"]),
+        (
+            "attempts",
+            "deploy: {restart_policy: {max_attempts: -1}}",
+            ["`services.web.deploy.restart_policy.max_attempts`", "`-1`", ":4:45"],
+        ),
+        ("weight", "blkio_config: {weight: -1}", ["`services.web.blkio_config.weight`", "from 0 to 65535", ":4:28"]),
+        ("port", "ports: ['80:0']", ["`80:0` is not a port mapping", "`0` is no port", ":4:13"]),
+    ] {
+        let files = Files::new(&[("compose.yaml", &format!("{OK}    {line}\n"))]);
+        let message = files.errors(&files.options());
+        for part in parts {
+            assert!(message.contains(part), "{name}: no `{part}` in:\n{message}");
+        }
+    }
+}

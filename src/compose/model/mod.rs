@@ -28,8 +28,10 @@ impl Project {
     /// # Errors
     /// When the tree holds what no stage refused and no type has room for: a number out of range.
     pub fn from_tree(root: &Node) -> Result<Project, Vec<Diagnostic>> {
-        Project::deserialize(root)
-            .map_err(|error| vec![Diagnostic::global(format!("the project does not fit wharf's model: {error}"))])
+        Project::deserialize(root).map_err(|misfit| {
+            let message = misfit.to_string();
+            vec![misfit.at.map_or_else(|| Diagnostic::global(&message), |at| Diagnostic::error(&at, &message))]
+        })
     }
 }
 
