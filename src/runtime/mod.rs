@@ -26,8 +26,6 @@ pub mod remount;
 mod rootfs;
 pub mod scope;
 pub mod seccomp;
-pub mod seccomp_file;
-mod seccomp_profile;
 pub mod spec;
 mod subgroups;
 pub mod targets;

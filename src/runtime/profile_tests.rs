@@ -2,10 +2,11 @@
 //! its reason, and one that is not is a failure.
 
 use super::capabilities::Capabilities;
-use super::seccomp::tests::run;
-use super::seccomp::{AUDIT_ARCH_I386, AUDIT_ARCH_X86_64, RET_ALLOW, RET_ERRNO, UNKNOWN, compile};
+use super::seccomp::tests::{docker_default, run};
+use super::seccomp::{AUDIT_ARCH_I386, AUDIT_ARCH_X86_64, RET_ALLOW, RET_ERRNO, UNKNOWN};
 use super::spec::{MASKED, READONLY};
 use super::{apparmor, seccomp};
+use oci_spec::runtime::{LinuxSeccompAction, LinuxSyscall};
 use std::collections::BTreeSet;
 
 const MOBY: &str = include_str!("moby_profile.txt");
@@ -34,15 +35,13 @@ fn what_differs_from_mobys_defaults_has_a_reason() {
     let kinds = ["default", "capability", "masked", "readonly", "namespace", "apparmor"];
     let theirs = kinds.iter().flat_map(|kind| facts(kind).map(move |fact| format!("{kind} {fact}")));
     let theirs: BTreeSet<String> = theirs.collect();
-    let settings = super::spec::Settings { hostname: Some("h".into()), ..Default::default() };
-    let oci = super::spec::oci(&settings);
     let of = |kind: &str, facts: &[&str]| facts.iter().map(|fact| format!("{kind} {fact}")).collect::<Vec<_>>();
-    let namespaces = oci["linux"]["namespaces"].as_array().unwrap().iter();
+    let namespaces = super::spec::namespaces(super::spec::Ipc::Own, true);
     let ours: BTreeSet<String> = of("masked", &MASKED)
         .into_iter()
         .chain(of("readonly", &READONLY))
         .chain(Capabilities::docker_default().names().iter().map(|name| format!("capability {name}")))
-        .chain(namespaces.map(|namespace| format!("namespace {}", namespace["type"].as_str().unwrap())))
+        .chain(namespaces.iter().map(|namespace| format!("namespace {}", namespace.typ())))
         .chain(apparmor::rules().map(|rule| format!("apparmor {rule}")))
         .collect();
     let missing = theirs.difference(&ours).map(|fact| format!("- {fact}"));
@@ -104,7 +103,7 @@ fn each_system_call_is_answered_as_moby_does() {
     let native: Vec<(u32, &str)> = syscalls::x86_64::Sysno::iter().map(|call| (call.id() as u32, call.name())).collect();
     let compat: Vec<(u32, &str)> = syscalls::x86::Sysno::iter().map(|call| (call.id() as u32, call.name())).collect();
     for capabilities in sets {
-        let program = compile(capabilities);
+        let program = docker_default(capabilities);
         for (architecture, calls) in [(AUDIT_ARCH_X86_64, &native), (AUDIT_ARCH_I386, &compat)] {
             let newest = calls.iter().filter(|(_, name)| in_profile.contains(name)).map(|(number, _)| *number).max();
             for (number, name) in calls {
@@ -128,12 +127,11 @@ fn each_system_call_is_answered_as_moby_does() {
         let socket = native.iter().find(|(_, name)| *name == "socket").expect("socket").0;
         assert_eq!(run(&program, AUDIT_ARCH_X86_64, socket, hidden), RET_ERRNO | libc::EPERM as u32);
         // The same in the form that another runtime compiles.
-        let allowed = seccomp::oci(capabilities);
-        let rules = allowed["syscalls"].as_array().expect("rules");
+        let allowed = seccomp::docker_default().oci(capabilities).expect("OCI's form");
+        let rules = allowed.syscalls().as_ref().expect("rules");
         for name in &in_profile {
-            let listed = rules.iter().any(|rule| {
-                rule["action"] == "SCMP_ACT_ALLOW" && rule["names"].as_array().expect("names").iter().any(|n| n == name)
-            });
+            let is_allowed = |rule: &&LinuxSyscall| rule.action() == LinuxSeccompAction::ScmpActAllow;
+            let listed = rules.iter().filter(is_allowed).any(|rule| rule.names().iter().any(|n| n == name));
             let known = native.iter().chain(&compat).any(|(_, known)| known == name);
             let theirs = [0, 39, 0x11].iter().any(|argument| expected(name, capabilities, *argument) == RET_ALLOW);
             assert!(listed == theirs || !known, "{name} with {:#x}", capabilities.0);

@@ -1,43 +1,56 @@
-//! Docker's default seccomp profile, compiled to a classic BPF program for seccomp(2).
+//! Seccomp profiles, compiled to a classic BPF program for seccomp(2).
 //!
 //! The program checks the architecture first: x86-64 and i386 each have a section of their own, x32 is answered with
-//! ENOSYS (Docker allows it; no distribution enables it), anything else is killed. System calls newer than the tables
-//! get ENOSYS, so that a C library falls back, as runc does.
+//! ENOSYS (Docker allows it; no distribution enables it), anything else is killed. System calls newer than a profile that
+//! forbids get ENOSYS, so that a C library falls back, as runc does.
+
+mod docker;
+mod profile;
+
+pub use docker::profile as docker_default;
+pub use profile::Profile;
 
 use super::capabilities::Capabilities;
-use super::seccomp_profile::{ALWAYS, WITH_CAPABILITY};
 use crate::sys::BpfInstruction;
-use std::collections::{BTreeMap, BTreeSet};
+use oci_spec::runtime::{LinuxSeccompAction as Action, LinuxSeccompOperator as Operator};
+use profile::{Argument, Rule};
+use std::collections::BTreeMap;
 
 pub(super) const AUDIT_ARCH_X86_64: u32 = 0xC000_003E;
 pub(super) const AUDIT_ARCH_I386: u32 = 0x4000_0003;
-pub(super) const X32_BIT: u32 = 0x4000_0000;
+const X32_BIT: u32 = 0x4000_0000;
 
-pub(super) const RET_KILL: u32 = 0x8000_0000;
-pub(super) const RET_ALLOW: u32 = 0x7fff_0000;
-pub(super) const RET_ERRNO: u32 = 0x0005_0000;
-const DENY: u32 = RET_ERRNO | libc::EPERM as u32;
+const RET_KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
+const RET_KILL_THREAD: u32 = libc::SECCOMP_RET_KILL_THREAD;
+const RET_TRAP: u32 = libc::SECCOMP_RET_TRAP;
+const RET_TRACE: u32 = libc::SECCOMP_RET_TRACE;
+const RET_LOG: u32 = libc::SECCOMP_RET_LOG;
+pub(super) const RET_ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+pub(super) const RET_ERRNO: u32 = libc::SECCOMP_RET_ERRNO;
 pub(super) const UNKNOWN: u32 = RET_ERRNO | libc::ENOSYS as u32;
+/// The kernel's bound (BPF_MAXINSNS).
+const MOST_INSTRUCTIONS: usize = 4096;
 
-/// CLONE_NEW* without CLONE_NEWTIME, which clone(2) cannot carry: what a process without CAP_SYS_ADMIN may not ask of it.
-const CLONE_NAMESPACES: u32 = 0x7E02_0000;
-
-/// When a system call with arguments is allowed.
-#[derive(Clone, Copy)]
-enum When {
-    Equal(u32),
-    Below(u32),
-    Above(u32),
-    MaskIsZero(u32),
+/// Names of an architecture in profiles, and the numbers of its system calls.
+struct Architecture {
+    names: &'static [&'static str],
+    number: fn(&str) -> Option<u32>,
 }
 
-/// A table from names to one architecture's numbers.
-type Numbers = fn(&str) -> Option<u32>;
+const NATIVE: Architecture = Architecture {
+    names: &["amd64", "x86_64"],
+    number: |name| name.parse::<syscalls::x86_64::Sysno>().ok().map(|call| call.id() as u32),
+};
+const COMPAT: Architecture =
+    Architecture { names: &["x86"], number: |name| name.parse::<syscalls::x86::Sysno>().ok().map(|call| call.id() as u32) };
 
-/// Compiles the profile for a container with these capabilities.
-pub fn compile(capabilities: Capabilities) -> Vec<BpfInstruction> {
-    let native = section(|name| name.parse::<syscalls::x86_64::Sysno>().ok().map(|s| s.id() as u32), capabilities);
-    let compat = section(|name| name.parse::<syscalls::x86::Sysno>().ok().map(|s| s.id() as u32), capabilities);
+/// Compiles a profile for a container with these capabilities.
+///
+/// # Errors
+/// A sentence: what cannot be compiled.
+pub fn compile(profile: &Profile, capabilities: Capabilities) -> Result<Vec<BpfInstruction>, String> {
+    let native = section(profile, &NATIVE, capabilities)?;
+    let compat = section(profile, &COMPAT, capabilities)?;
     let mut program = vec![load(4)];
     // i386 stands after the native section, further away than a conditional jump reaches.
     program.extend([jump(JEQ, AUDIT_ARCH_X86_64, 3, 0), jump(JEQ, AUDIT_ARCH_I386, 1, 0), ret(RET_KILL)]);
@@ -46,141 +59,173 @@ pub fn compile(capabilities: Capabilities) -> Vec<BpfInstruction> {
     program.extend(native);
     program.push(load(0));
     program.extend(compat);
-    program
+    match program.len() {
+        ..=MOST_INSTRUCTIONS => Ok(program),
+        length => Err(format!("it makes {length} instructions, and the kernel takes {MOST_INSTRUCTIONS}")),
+    }
 }
 
-/// The same profile in OCI's form, for a runtime that compiles it itself.
-pub fn oci(capabilities: Capabilities) -> serde_json::Value {
-    use serde_json::json;
-    let mut names: BTreeSet<&str> = ALWAYS.split_whitespace().collect();
-    let granted = WITH_CAPABILITY.iter().filter(|(capability, _)| capabilities.has(capability));
-    names.extend(granted.flat_map(|(_, names)| names.split_whitespace()));
-    let mut calls = vec![json!({"names": names, "action": "SCMP_ACT_ALLOW"})];
-    for (name, argument, rules) in conditional() {
-        for rule in rules.iter().filter(|_| !names.contains(name)) {
-            let (op, value) = match *rule {
-                When::Equal(value) => ("SCMP_CMP_EQ", value),
-                When::Below(value) => ("SCMP_CMP_LT", value),
-                When::Above(value) => ("SCMP_CMP_GT", value),
-                When::MaskIsZero(mask) => ("SCMP_CMP_MASKED_EQ", mask),
-            };
-            let test = json!({"index": argument, "value": value, "valueTwo": 0, "op": op});
-            calls.push(json!({"names": [name], "action": "SCMP_ACT_ALLOW", "args": [test]}));
-        }
-    }
-    if !names.contains("clone3") {
-        calls.push(json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS}));
-    }
-    json!({
-        "defaultAction": "SCMP_ACT_ERRNO",
-        "defaultErrnoRet": libc::EPERM,
-        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
-        "syscalls": calls,
-    })
-}
-
-/// System calls that are allowed with some arguments alone: which argument, and when.
-fn conditional() -> [(&'static str, usize, Vec<When>); 3] {
-    [
-        // Any address family but AF_ALG (38) and AF_VSOCK (40).
-        ("socket", 0, vec![When::Below(38), When::Equal(39), When::Above(40)]),
-        ("personality", 0, [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff].map(When::Equal).to_vec()),
-        ("clone", 0, vec![When::MaskIsZero(CLONE_NAMESPACES)]),
-    ]
-}
-
-/// Decides by the number in the accumulator. Every path returns.
-fn section(number: Numbers, capabilities: Capabilities) -> Vec<BpfInstruction> {
-    let mut allowed: BTreeSet<u32> = ALWAYS.split_whitespace().filter_map(number).collect();
-    let mut highest = allowed.last().copied().unwrap_or(0);
-    for (capability, names) in WITH_CAPABILITY {
-        let numbers = names.split_whitespace().filter_map(number);
-        highest = numbers.clone().fold(highest, u32::max);
-        if capabilities.has(capability) {
-            allowed.extend(numbers);
-        }
-    }
-    let mut conditional: BTreeMap<u32, (usize, Vec<When>)> = BTreeMap::new();
-    for (name, argument, rules) in self::conditional() {
-        if let Some(number) = number(name).filter(|n| !allowed.contains(n)) {
-            conditional.insert(number, (argument, rules));
+/// The instructions of one architecture: they decide by the number in the accumulator, and every path returns.
+fn section(profile: &Profile, arch: &Architecture, capabilities: Capabilities) -> Result<Vec<BpfInstruction>, String> {
+    let default = action(profile.default_action, profile.default_errno_ret)?;
+    let mut calls: BTreeMap<u32, Vec<(u32, &Rule)>> = BTreeMap::new();
+    for rule in &profile.syscalls {
+        let verdict = action(rule.action, rule.errno_ret)?;
+        if rule.applies(arch.names, capabilities) {
+            // A name that has no number here is of another architecture.
+            for number in rule.names().filter_map(|name| (arch.number)(name)) {
+                calls.entry(number).or_default().push((verdict, rule));
+            }
         }
     }
     let mut program = Vec::new();
-    if let Some(clone3) = number("clone3").filter(|n| !allowed.contains(n)) {
-        program.extend([jump(JEQ, clone3, 0, 1), ret(UNKNOWN)]);
+    let mut plain: BTreeMap<u32, u32> = BTreeMap::new();
+    for (number, rules) in &calls {
+        match rules.first() {
+            Some((verdict, rule)) if rule.args.iter().flatten().next().is_none() => {
+                plain.insert(*number, *verdict);
+            }
+            _ => {
+                let block = block(rules, default)?;
+                let length = u8::try_from(block.len()).map_err(|_| "a system call has too many rules".to_string())?;
+                program.push(jump(JEQ, *number, 0, length));
+                program.extend(block);
+            }
+        }
     }
-    for (number, (argument, rules)) in &conditional {
-        let block = condition(*argument, rules);
-        program.push(jump(JEQ, *number, 0, block.len() as u8));
-        program.extend(block);
+    let forbids = !matches!(profile.default_action, Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace);
+    if let Some((highest, _)) = calls.last_key_value().filter(|_| forbids) {
+        program.extend([jump(JGT, *highest, 0, 1), ret(UNKNOWN)]);
     }
-    program.extend([jump(JGT, highest, 0, 1), ret(UNKNOWN)]);
     // The ranges ascend, so a number below the next one is in none.
-    for (first, last) in ranges(&allowed) {
-        program.extend([jump(JGE, first, 1, 0), ret(DENY), jump(JGT, last, 1, 0), ret(RET_ALLOW)]);
+    for (first, last, verdict) in ranges(&plain) {
+        program.extend([jump(JGE, first, 1, 0), ret(default), jump(JGT, last, 1, 0), ret(verdict)]);
     }
-    program.push(ret(DENY));
-    program
+    program.push(ret(default));
+    Ok(program)
 }
 
-/// Compares the low half of an argument; a set high half is no match, except for a mask, which has no high half.
-fn condition(argument: usize, rules: &[When]) -> Vec<BpfInstruction> {
-    let low = 16 + 8 * argument as u32;
+/// The rules of one system call, the first that matches decides.
+fn block(rules: &[(u32, &Rule)], default: u32) -> Result<Vec<BpfInstruction>, String> {
     let mut block = Vec::new();
-    if !rules.iter().any(|rule| matches!(rule, When::MaskIsZero(_))) {
-        block.extend([load(low + 4), jump(JEQ, 0, 1, 0), ret(DENY)]);
+    for (verdict, rule) in rules {
+        // Conditions from the last to the first: each skips what stands after it where it does not hold.
+        let mut rest = vec![ret(*verdict)];
+        for argument in rule.args.iter().flatten().rev() {
+            let mut with = condition(argument, rest.len())?;
+            with.extend(rest);
+            rest = with;
+        }
+        block.extend(rest);
     }
-    block.push(load(low));
-    for rule in rules {
-        block.push(match *rule {
-            When::Equal(value) => jump(JEQ, value, 0, 1),
-            When::Below(value) => jump(JGE, value, 1, 0),
-            When::Above(value) => jump(JGT, value, 0, 1),
-            When::MaskIsZero(mask) => jump(JSET, mask, 1, 0),
-        });
-        block.push(ret(RET_ALLOW));
-    }
-    block.push(ret(DENY));
-    block
+    block.push(ret(default));
+    Ok(block)
 }
 
-fn ranges(numbers: &BTreeSet<u32>) -> Vec<(u32, u32)> {
-    let mut ranges: Vec<(u32, u32)> = Vec::new();
-    for &number in numbers {
+fn action(action: Action, errno: Option<u32>) -> Result<u32, String> {
+    Ok(match action {
+        Action::ScmpActAllow => RET_ALLOW,
+        Action::ScmpActErrno => RET_ERRNO | errno.unwrap_or(libc::EPERM as u32) & 0xffff,
+        Action::ScmpActKill | Action::ScmpActKillThread => RET_KILL_THREAD,
+        Action::ScmpActKillProcess => RET_KILL,
+        Action::ScmpActTrap => RET_TRAP,
+        Action::ScmpActTrace => RET_TRACE | errno.unwrap_or(libc::EPERM as u32) & 0xffff,
+        Action::ScmpActLog => RET_LOG,
+        Action::ScmpActNotify => return Err("`SCMP_ACT_NOTIFY` is no action that wharf knows".into()),
+    })
+}
+
+/// Instructions that go on where the argument fulfils the condition, and skip `rest` where it does not. A value has 64 bits and
+/// an instruction compares 32.
+fn condition(argument: &Argument, rest: usize) -> Result<Vec<BpfInstruction>, String> {
+    let Argument { index, value, value_two, op, is_narrow } = argument;
+    if *index > 5 {
+        return Err(format!("an argument has the index {index}, and a system call has six arguments"));
+    }
+    let low_place = 16 + 8 * index;
+    let (high, low) = ((value >> 32) as u32, *value as u32);
+    let (load_high, load_low) = (load(low_place + 4), load(low_place));
+    let out = |after: usize| u8::try_from(rest + after).map_err(|_| "a rule has too many arguments".to_string());
+    // Each block ends in an instruction whose true or false way goes on, and whose other way skips the rest.
+    let mut block = match op {
+        Operator::ScmpCmpEq => vec![load_high, jump(JEQ, high, 0, out(2)?), load_low, jump(JEQ, low, 0, out(0)?)],
+        Operator::ScmpCmpNe => vec![load_high, jump(JEQ, high, 0, 2), load_low, jump(JEQ, low, out(0)?, 0)],
+        Operator::ScmpCmpGt => {
+            vec![load_high, jump(JGT, high, 3, 0), jump(JEQ, high, 0, out(2)?), load_low, jump(JGT, low, 0, out(0)?)]
+        }
+        Operator::ScmpCmpGe => {
+            vec![load_high, jump(JGT, high, 3, 0), jump(JEQ, high, 0, out(2)?), load_low, jump(JGE, low, 0, out(0)?)]
+        }
+        Operator::ScmpCmpLt => {
+            vec![load_high, jump(JGT, high, out(3)?, 0), jump(JEQ, high, 0, 2), load_low, jump(JGE, low, out(0)?, 0)]
+        }
+        Operator::ScmpCmpLe => {
+            vec![load_high, jump(JGT, high, out(3)?, 0), jump(JEQ, high, 0, 2), load_low, jump(JGT, low, out(0)?, 0)]
+        }
+        // The value is the mask, the second one what the masked argument must be.
+        Operator::ScmpCmpMaskedEq => vec![
+            load_high,
+            and(high),
+            jump(JEQ, (value_two >> 32) as u32, 0, out(3)?),
+            load_low,
+            and(low),
+            jump(JEQ, *value_two as u32, 0, out(0)?),
+        ],
+    };
+    if *is_narrow {
+        let all = out(block.len())?;
+        block.splice(0..0, [load(low_place + 4), jump(JEQ, 0, 0, all)]);
+    }
+    Ok(block)
+}
+
+/// Consecutive numbers with the same verdict.
+fn ranges(verdicts: &BTreeMap<u32, u32>) -> Vec<(u32, u32, u32)> {
+    let mut ranges: Vec<(u32, u32, u32)> = Vec::new();
+    for (&number, &verdict) in verdicts {
         match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
-            _ => ranges.push((number, number)),
+            Some((_, last, known)) if *last + 1 == number && *known == verdict => *last = number,
+            _ => ranges.push((number, number, verdict)),
         }
     }
     ranges
 }
 
-pub(super) const JA: u16 = 0x05;
-pub(super) const JEQ: u16 = 0x15;
-pub(super) const JGT: u16 = 0x25;
-pub(super) const JGE: u16 = 0x35;
-const JSET: u16 = 0x45;
+const JA: u16 = 0x05;
+const JEQ: u16 = 0x15;
+const JGT: u16 = 0x25;
+const JGE: u16 = 0x35;
+const LOAD: u16 = 0x20;
+const AND: u16 = 0x54;
+const RET: u16 = 0x06;
 
-pub(super) fn load(offset: u32) -> BpfInstruction {
-    BpfInstruction { code: 0x20, jt: 0, jf: 0, k: offset }
+fn load(offset: u32) -> BpfInstruction {
+    BpfInstruction { code: LOAD, jt: 0, jf: 0, k: offset }
 }
 
-pub(super) fn jump(code: u16, k: u32, jt: u8, jf: u8) -> BpfInstruction {
+fn jump(code: u16, k: u32, jt: u8, jf: u8) -> BpfInstruction {
     BpfInstruction { code, jt, jf, k }
 }
 
-pub(super) fn and(k: u32) -> BpfInstruction {
-    BpfInstruction { code: 0x54, jt: 0, jf: 0, k }
+fn and(k: u32) -> BpfInstruction {
+    BpfInstruction { code: AND, jt: 0, jf: 0, k }
 }
 
-pub(super) fn ret(k: u32) -> BpfInstruction {
-    BpfInstruction { code: 0x06, jt: 0, jf: 0, k }
+fn ret(k: u32) -> BpfInstruction {
+    BpfInstruction { code: RET, jt: 0, jf: 0, k }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use serde_json::{Value, json};
+
+    const DENY: u32 = RET_ERRNO | libc::EPERM as u32;
+
+    /// Docker's default profile, compiled.
+    pub fn docker_default(capabilities: Capabilities) -> Vec<BpfInstruction> {
+        compile(docker::profile(), capabilities).expect("the default profile compiles")
+    }
 
     /// Runs a program as the kernel does.
     pub fn run(program: &[BpfInstruction], arch: u32, number: u32, argument: u64) -> u32 {
@@ -197,13 +242,13 @@ pub(super) mod tests {
             pc += 1;
             let branch = |taken: bool| usize::from(if taken { i.jt } else { i.jf });
             match i.code {
-                0x20 => a = word(i.k),
-                0x06 => return i.k,
+                LOAD => a = word(i.k),
+                RET => return i.k,
                 JA => pc += i.k as usize,
                 JEQ => pc += branch(a == i.k),
                 JGT => pc += branch(a > i.k),
                 JGE => pc += branch(a >= i.k),
-                JSET => pc += branch(a & i.k != 0),
+                AND => a &= i.k,
                 _ => panic!("unknown instruction"),
             }
         }
@@ -215,7 +260,7 @@ pub(super) mod tests {
 
     #[test]
     fn decisions_of_the_default_profile() {
-        let program = compile(Capabilities::docker_default());
+        let program = docker_default(Capabilities::docker_default());
         let table = [
             ("read", 0, RET_ALLOW),
             ("mount", 0, DENY),
@@ -249,10 +294,93 @@ pub(super) mod tests {
 
     #[test]
     fn capabilities_add_their_calls() {
-        let program = compile(Capabilities::all());
+        let program = docker_default(Capabilities::all());
         for name in ["mount", "clone3", "bpf", "unshare", "perf_event_open"] {
             assert_eq!(run(&program, AUDIT_ARCH_X86_64, native(name), 0x1000_0000), RET_ALLOW, "{name}");
         }
         assert_eq!(run(&program, AUDIT_ARCH_X86_64, native("keyctl"), 0), DENY);
+    }
+
+    /// What a program says of a system call.
+    fn run_with(program: &[BpfInstruction], number: u32, args: [u64; 6]) -> u32 {
+        let mut data = vec![number, AUDIT_ARCH_X86_64, 0, 0];
+        data.extend(args.iter().flat_map(|a| [*a as u32, (*a >> 32) as u32]));
+        let (mut pc, mut a) = (0, 0u32);
+        loop {
+            let i = program[pc];
+            pc += 1;
+            let mut branch = |taken: bool| pc += usize::from(if taken { i.jt } else { i.jf });
+            match i.code {
+                LOAD => a = data[i.k as usize / 4],
+                AND => a &= i.k,
+                RET => return i.k,
+                JA => pc += i.k as usize,
+                JEQ => branch(a == i.k),
+                JGE => branch(a >= i.k),
+                JGT => branch(a > i.k),
+                other => panic!("unknown instruction {other:#x}"),
+            }
+        }
+    }
+
+    fn compiled(rules: Value) -> Vec<BpfInstruction> {
+        let profile: Profile =
+            serde_json::from_value(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules})).expect("profile");
+        compile(&profile, Capabilities::docker_default()).expect("compiles")
+    }
+
+    #[test]
+    fn arguments_are_compared_as_64_bits() {
+        let denied = RET_ERRNO | libc::EPERM as u32;
+        let big = 5u64 << 32 | 7;
+        let table: [(&str, &[u64], &[u64]); 6] = [
+            ("SCMP_CMP_EQ", &[big], &[7, 5 << 32, big + 1]),
+            ("SCMP_CMP_NE", &[7, big + 1, 6 << 32 | 7], &[big]),
+            ("SCMP_CMP_GT", &[big + 1, 6 << 32], &[big, 8, 4 << 32 | 9]),
+            ("SCMP_CMP_GE", &[big, 6 << 32], &[big - 1, 9]),
+            ("SCMP_CMP_LT", &[big - 1, 9, 4 << 32 | 9], &[big, 6 << 32]),
+            ("SCMP_CMP_LE", &[big, 9], &[big + 1, 6 << 32]),
+        ];
+        let kill = libc::SYS_kill as u32;
+        for (op, matching, others) in table {
+            let rule = json!([{"names": ["kill"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 1, "value": big, "op": op}]}]);
+            let program = compiled(rule);
+            for value in matching {
+                assert_eq!(run_with(&program, kill, [0, *value, 0, 0, 0, 0]), denied, "{op} {value:#x}");
+            }
+            for value in others {
+                assert_eq!(run_with(&program, kill, [0, *value, 0, 0, 0, 0]), RET_ALLOW, "{op} {value:#x}");
+            }
+            assert_eq!(run_with(&program, libc::SYS_read as u32, [0, big, 0, 0, 0, 0]), RET_ALLOW);
+        }
+    }
+
+    #[test]
+    fn all_arguments_of_a_rule_must_match_and_the_first_rule_decides() {
+        let masked = json!({"index": 0, "value": 0xf0, "valueTwo": 0x10, "op": "SCMP_CMP_MASKED_EQ"});
+        let program = compiled(json!([
+            {"names": ["kill"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38, "args": [masked, {"index": 1, "value": 9, "op": "SCMP_CMP_EQ"}]},
+            {"names": ["kill"], "action": "SCMP_ACT_KILL_PROCESS", "args": [{"index": 1, "value": 9, "op": "SCMP_CMP_EQ"}]},
+            {"names": ["mount"], "action": "SCMP_ACT_ERRNO", "excludes": {"caps": ["CAP_CHOWN"]}},
+            {"names": ["umount2"], "action": "SCMP_ACT_ERRNO", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
+        ]));
+        let kill = libc::SYS_kill as u32;
+        assert_eq!(run_with(&program, kill, [0x1f, 9, 0, 0, 0, 0]), RET_ERRNO | 38);
+        assert_eq!(run_with(&program, kill, [0x2f, 9, 0, 0, 0, 0]), RET_KILL);
+        assert_eq!(run_with(&program, kill, [0x1f, 8, 0, 0, 0, 0]), RET_ALLOW);
+        assert_eq!(run_with(&program, libc::SYS_mount as u32, [0; 6]), RET_ALLOW, "excluded by a capability that it has");
+        assert_eq!(run_with(&program, libc::SYS_umount2 as u32, [0; 6]), RET_ALLOW, "for a capability that it has not");
+    }
+
+    #[test]
+    fn calls_that_a_profile_does_not_know_yet_are_answered_as_missing() {
+        let of = |default: &str| {
+            let rules = json!([{"names": ["read", "getpid"], "action": "SCMP_ACT_ALLOW"}]);
+            let profile: Profile = serde_json::from_value(json!({"defaultAction": default, "syscalls": rules})).expect("profile");
+            let program = compile(&profile, Capabilities::docker_default()).expect("compiles");
+            ["read", "write", "statx"].map(|name| run(&program, AUDIT_ARCH_X86_64, native(name), 0))
+        };
+        assert_eq!(of("SCMP_ACT_ERRNO"), [RET_ALLOW, DENY, UNKNOWN], "as runc has it");
+        assert_eq!(of("SCMP_ACT_LOG"), [RET_ALLOW, RET_LOG, RET_LOG]);
     }
 }

@@ -1,45 +1,10 @@
-//! Docker's defaults as an OCI runtime configuration.
+//! Docker's defaults as types of the OCI runtime specification: namespaces, mounts, devices, masked paths.
 
 use super::capabilities::Capabilities;
 use super::targets::clean;
-use serde_json::{Value, json};
+use oci_spec::runtime::{LinuxCapabilities, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType, Mount, Spec};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-
-/// What of a container decides its OCI configuration; everything resolved, nothing to look up but users.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
-    pub args: Vec<String>,
-    /// The whole environment, `NAME=VALUE`.
-    pub env: Vec<String>,
-    pub cwd: String,
-    pub terminal: bool,
-    pub console_size: Option<(u16, u16)>,
-    /// `None`: the host's UTS namespace.
-    pub hostname: Option<String>,
-    pub domainname: Option<String>,
-    pub capabilities: Capabilities,
-    pub privileged: bool,
-    pub no_new_privileges: bool,
-    pub readonly_rootfs: bool,
-    /// Name (`RLIMIT_NOFILE`), soft, hard.
-    pub rlimits: Vec<(String, u64, u64)>,
-    pub oom_score_adj: i32,
-    pub sysctls: Vec<(String, String)>,
-    pub shm_size: u64,
-    pub ipc: Ipc,
-    pub annotations: Vec<(String, String)>,
-    /// Beyond those of every container.
-    pub devices: Vec<Device>,
-    /// Rules of the devices controller besides: kind, major, minor, access.
-    pub device_rules: Vec<DeviceRule>,
-    /// Nothing of /proc and /sys is hidden or read-only.
-    pub system_paths: bool,
-    pub mounts: Vec<BindMount>,
-    /// Destination and options of each tmpfs.
-    pub tmpfs: Vec<(String, Vec<String>)>,
-    pub resources: Resources,
-}
 
 /// Which /dev/shm and message queues a container has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,59 +15,6 @@ pub enum Ipc {
     /// No /dev/shm.
     Bare,
     Host,
-}
-
-/// A device node to make.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
-    pub path: String,
-    /// `c`, `b` or `p`.
-    pub kind: &'static str,
-    pub major: i64,
-    pub minor: i64,
-    pub mode: u32,
-    pub uid: u32,
-    pub gid: u32,
-    /// Of `r`, `w` and `m`.
-    pub access: String,
-}
-
-/// What the devices controller allows; `None` is any number.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceRule {
-    pub kind: String,
-    pub major: Option<i64>,
-    pub minor: Option<i64>,
-    pub access: String,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BindMount {
-    pub source: PathBuf,
-    pub destination: String,
-    pub options: Vec<String>,
-    /// A file system to mount, whose device is the source; absent for a bind mount.
-    pub fstype: Option<String>,
-}
-
-/// Limits; absent is without limit.
-#[derive(Clone, Debug, Default)]
-pub struct Resources {
-    pub memory: Option<i64>,
-    pub memory_reservation: Option<i64>,
-    pub memory_swap: Option<i64>,
-    pub cpu_shares: Option<u64>,
-    pub cpu_quota: Option<i64>,
-    pub cpu_period: Option<u64>,
-    pub cpuset: Option<String>,
-    pub cpuset_mems: Option<String>,
-    pub pids: Option<i64>,
-    pub cpu_rt_period: Option<u64>,
-    pub cpu_rt_runtime: Option<i64>,
-    pub swappiness: Option<u64>,
-    pub oom_kill_disable: bool,
-    /// OCI's `blockIO`; null for none.
-    pub block_io: Value,
 }
 
 /// Paths that a container must not see (moby, `daemon/pkg/oci/defaults.go`, as of Docker 29), besides [`thermal_throttles`].
@@ -124,75 +36,64 @@ pub(super) const MASKED: [&str; 13] = [
 pub(super) const READONLY: [&str; 4] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"];
 
 /// Devices that a container may use, besides making any node (moby, `oci/devices`): kind, major, minor, access.
-const DEVICES: [(&str, Option<i64>, Option<i64>, &str); 11] = [
-    ("c", None, None, "m"),
-    ("b", None, None, "m"),
-    ("c", Some(1), Some(3), "rwm"),
-    ("c", Some(1), Some(5), "rwm"),
-    ("c", Some(1), Some(7), "rwm"),
-    ("c", Some(1), Some(8), "rwm"),
-    ("c", Some(1), Some(9), "rwm"),
-    ("c", Some(5), Some(0), "rwm"),
-    ("c", Some(5), Some(1), "rwm"),
-    ("c", Some(5), Some(2), "rwm"),
-    ("c", Some(136), None, "rwm"),
+const DEVICES: [(LinuxDeviceType, Option<i64>, Option<i64>, &str); 11] = [
+    (LinuxDeviceType::C, None, None, "m"),
+    (LinuxDeviceType::B, None, None, "m"),
+    (LinuxDeviceType::C, Some(1), Some(3), "rwm"),
+    (LinuxDeviceType::C, Some(1), Some(5), "rwm"),
+    (LinuxDeviceType::C, Some(1), Some(7), "rwm"),
+    (LinuxDeviceType::C, Some(1), Some(8), "rwm"),
+    (LinuxDeviceType::C, Some(1), Some(9), "rwm"),
+    (LinuxDeviceType::C, Some(5), Some(0), "rwm"),
+    (LinuxDeviceType::C, Some(5), Some(1), "rwm"),
+    (LinuxDeviceType::C, Some(5), Some(2), "rwm"),
+    (LinuxDeviceType::C, Some(136), None, "rwm"),
 ];
 
-/// The configuration, in OCI's own JSON.
-pub fn oci(settings: &Settings) -> Value {
-    let capabilities = settings.capabilities.names();
-    let mut process = json!({
-        "terminal": settings.terminal,
-        "user": {"uid": 0, "gid": 0},
-        "args": settings.args,
-        "env": settings.env,
-        "cwd": settings.cwd,
-        "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
-        "noNewPrivileges": settings.no_new_privileges,
-        "oomScoreAdj": settings.oom_score_adj,
-        "rlimits": settings.rlimits.iter().map(|(name, soft, hard)| json!({"type": name, "soft": soft, "hard": hard})).collect::<Vec<_>>(),
-    });
-    if let Some((height, width)) = settings.console_size {
-        process["consoleSize"] = json!({"height": height, "width": width});
-    }
-    let mut namespaces = vec!["pid", "mount"];
-    if settings.ipc != Ipc::Host {
-        namespaces.push("ipc");
-    }
-    if settings.hostname.is_some() {
-        namespaces.push("uts");
-    }
-    let mut linux = json!({
-        "namespaces": namespaces.iter().map(|kind| json!({"type": kind})).collect::<Vec<_>>(),
-        "resources": resources(settings),
-        "sysctl": settings.sysctls.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
-    });
-    if !settings.devices.is_empty() {
-        let device = |d: &Device| json!({"path": d.path, "type": d.kind, "major": d.major, "minor": d.minor, "fileMode": d.mode, "uid": d.uid, "gid": d.gid});
-        linux["devices"] = settings.devices.iter().map(device).collect();
-    }
-    if !settings.system_paths {
-        static THROTTLES: LazyLock<Vec<String>> = LazyLock::new(|| thermal_throttles(Path::new("/sys/devices/system/cpu")));
-        linux["maskedPaths"] = MASKED.into_iter().chain(THROTTLES.iter().map(String::as_str)).collect();
-        linux["readonlyPaths"] = json!(READONLY);
-    }
-    let mut config = json!({
-        "ociVersion": "1.2.0",
-        "root": {"path": "rootfs", "readonly": settings.readonly_rootfs},
-        "process": process,
-        "mounts": mounts(settings),
-        "linux": linux,
-    });
-    if !settings.annotations.is_empty() {
-        config["annotations"] = json!(settings.annotations.iter().cloned().collect::<std::collections::BTreeMap<_, _>>());
-    }
-    if let Some(hostname) = &settings.hostname {
-        config["hostname"] = json!(hostname);
-    }
-    if let Some(domainname) = &settings.domainname {
-        config["domainname"] = json!(domainname);
-    }
-    config
+/// A configuration with nothing in it: the crate's own default is a container of its own making.
+pub fn empty() -> Spec {
+    let mut spec = Spec::default();
+    spec.set_version("1.2.0".into());
+    spec.set_root(None).set_mounts(None).set_process(None).set_hostname(None).set_annotations(None).set_linux(None);
+    spec
+}
+
+/// Namespaces of a container besides the network's, which the engine makes.
+pub fn namespaces(ipc: Ipc, own_uts: bool) -> Vec<LinuxNamespace> {
+    let kinds = [
+        (LinuxNamespaceType::Pid, true),
+        (LinuxNamespaceType::Mount, true),
+        (LinuxNamespaceType::Ipc, ipc != Ipc::Host),
+        (LinuxNamespaceType::Uts, own_uts),
+    ];
+    let of = |kind| {
+        let mut namespace = LinuxNamespace::default();
+        namespace.set_typ(kind);
+        namespace
+    };
+    kinds.into_iter().filter(|(_, own)| *own).map(|(kind, _)| of(kind)).collect()
+}
+
+/// The capabilities of a process: bounding, effective and permitted are the same.
+pub fn capabilities(capabilities: Capabilities) -> LinuxCapabilities {
+    let names = capabilities.names();
+    let set: oci_spec::runtime::Capabilities =
+        names.iter().filter_map(|name| name.trim_start_matches("CAP_").parse().ok()).collect();
+    let mut sets = LinuxCapabilities::default();
+    sets.set_bounding(Some(set.clone())).set_effective(Some(set.clone())).set_permitted(Some(set));
+    sets.set_inheritable(None).set_ambient(None);
+    sets
+}
+
+/// Paths of which a container sees nothing.
+pub fn masked_paths() -> Vec<String> {
+    static THROTTLES: LazyLock<Vec<String>> = LazyLock::new(|| thermal_throttles(Path::new("/sys/devices/system/cpu")));
+    MASKED.iter().map(ToString::to_string).chain(THROTTLES.iter().cloned()).collect()
+}
+
+/// Paths that a container cannot write.
+pub fn readonly_paths() -> Vec<String> {
+    READONLY.iter().map(ToString::to_string).collect()
 }
 
 /// Each processor's counters of how often it was too hot: they tell what else the host computes. A path in a kernel's directory
@@ -207,135 +108,77 @@ fn thermal_throttles(processors: &Path) -> Vec<String> {
     found.into_iter().map(|path| path.display().to_string()).collect()
 }
 
-fn mounts(settings: &Settings) -> Vec<Value> {
-    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
-    let safe = ["nosuid", "noexec", "nodev"];
-    let shm = format!("size={}", settings.shm_size);
-    let sys = if settings.privileged { "rw" } else { "ro" };
+/// A mount; `kind` is a file system's type, or `bind`.
+pub fn mount(destination: &str, kind: &str, source: impl Into<PathBuf>, options: Vec<String>) -> Mount {
+    let mut mount = Mount::default();
+    mount.set_destination(destination.into()).set_typ(Some(kind.into()));
+    mount.set_source(Some(source.into())).set_options(Some(options));
+    mount
+}
+
+/// A tmpfs of the user's.
+pub fn tmpfs(destination: &str, options: &[String]) -> Mount {
+    let mut all = vec!["nosuid".to_string(), "nodev".into()];
+    if !options.iter().any(|option| option == "exec") {
+        all.push("noexec".into());
+    }
+    all.extend(options.iter().cloned());
+    mount(destination, "tmpfs", "tmpfs", all)
+}
+
+/// The mounts of a container: Docker's, and those of the user, each in place of one of Docker's on the same path. The tmpfs mounts
+/// of the user come first in `users`.
+pub fn mounts(privileged: bool, ipc: Ipc, shm_size: u64, mut users: Vec<Mount>) -> Vec<Mount> {
+    let words = |text: &str| text.split(' ').map(str::to_string).collect::<Vec<_>>();
+    let (safe, sys) = ("nosuid noexec nodev", if privileged { "rw" } else { "ro" });
     let mut list = vec![
-        mount("/proc", "proc", "proc", &safe),
-        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
-        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", sys]),
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", sys]),
-        mount("/dev/mqueue", "mqueue", "mqueue", &safe),
-        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
+        mount("/proc", "proc", "proc", words(safe)),
+        mount("/dev", "tmpfs", "tmpfs", words("nosuid strictatime mode=755 size=65536k")),
+        mount("/dev/pts", "devpts", "devpts", words("nosuid noexec newinstance ptmxmode=0666 mode=0620 gid=5")),
+        mount("/sys", "sysfs", "sysfs", words(&format!("{safe} {sys}"))),
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", words(&format!("{safe} {sys}"))),
+        mount("/dev/mqueue", "mqueue", "mqueue", words(safe)),
     ];
-    match settings.ipc {
-        Ipc::Own => {}
-        Ipc::Bare => list.retain(|m| m["destination"] != "/dev/shm"),
-        Ipc::Host => {
-            // The queues' file system is that of the namespace in which it is mounted.
-            list.retain(|m| m["destination"] != "/dev/shm");
-            list.push(mount("/dev/shm", "bind", "/dev/shm", &["rbind", "nosuid", "noexec", "nodev"]));
-        }
-    }
-    let mut users: Vec<(usize, Value)> = Vec::new();
-    let depth = |path: &str| path.split('/').filter(|p| !p.is_empty()).count();
-    for (destination, options) in &settings.tmpfs {
-        let mut all = vec!["nosuid".to_string(), "nodev".into()];
-        if !options.iter().any(|o| o == "exec") {
-            all.push("noexec".into());
-        }
-        all.extend(options.iter().cloned());
-        users.push((depth(destination), json!({"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": all})));
-    }
-    for bind in &settings.mounts {
-        users.push((
-            depth(&bind.destination),
-            json!({
-                "destination": bind.destination,
-                "type": bind.fstype.as_deref().unwrap_or("bind"),
-                "source": bind.source,
-                "options": bind.options,
-            }),
-        ));
+    match ipc {
+        Ipc::Own => list.push(mount("/dev/shm", "tmpfs", "shm", words(&format!("{safe} mode=1777 size={shm_size}")))),
+        Ipc::Bare => {}
+        // The queues' file system is that of the namespace in which it is mounted.
+        Ipc::Host => list.push(mount("/dev/shm", "bind", "/dev/shm", words(&format!("rbind {safe}")))),
     }
     // A mount below another must come after it, whatever order they were written in.
-    users.sort_by_key(|(depth, _)| *depth);
-    // A mount of the user's takes the place of a default one. A directory of the host's for
-    // /dev has all that belongs there, but for the container's own shared memory.
-    let taken: Vec<PathBuf> = users.iter().filter_map(|(_, m)| m["destination"].as_str()).map(|d| clean(Path::new(d))).collect();
-    let theirs = settings.mounts.iter().any(|mount| clean(Path::new(&mount.destination)) == Path::new("dev"));
-    list.retain(|m| {
-        let destination = clean(Path::new(m["destination"].as_str().unwrap_or_default()));
-        let of_theirs = theirs && destination.starts_with("dev") && destination != Path::new("dev/shm");
-        !(taken.contains(&destination) || of_theirs)
+    let depth = |mount: &Mount| mount.destination().to_string_lossy().split('/').filter(|part| !part.is_empty()).count();
+    users.sort_by_key(depth);
+    let destination = |mount: &Mount| clean(mount.destination());
+    let taken: Vec<PathBuf> = users.iter().map(destination).collect();
+    // A directory of the host's for /dev has all that belongs there, but for the container's own shared memory.
+    let is_dev = |mount: &Mount| destination(mount) == Path::new("dev");
+    let dev_is_bound = users.iter().any(|mount| is_dev(mount) && mount.typ().as_deref() != Some("tmpfs"));
+    list.retain(|mount| {
+        let destination = destination(mount);
+        let in_dev = dev_is_bound && destination.starts_with("dev") && destination != Path::new("dev/shm");
+        !(taken.contains(&destination) || in_dev)
     });
     // A tmpfs for /dev is there before what every container has in it.
-    let (dev, users): (Vec<_>, Vec<_>) = users
-        .into_iter()
-        .map(|(_, m)| m)
-        .partition(|m| m["destination"].as_str().map(Path::new).map(clean) == Some("dev".into()));
+    let (dev, users): (Vec<_>, Vec<_>) = users.into_iter().partition(is_dev);
     dev.into_iter().chain(list).chain(users).collect()
 }
 
-/// Limits alone, in OCI's form.
-///
-/// # Errors
-/// A value that OCI has no room for.
-pub fn limits(resources: &Resources) -> serde_json::Result<oci_spec::runtime::LinuxResources> {
-    let mut value = json!({});
-    add_limits(resources, &mut value);
-    serde_json::from_value(value)
+/// What the devices controller allows: everything to a privileged container, Docker's list and `more` to any other.
+pub fn device_rules(privileged: bool, more: impl Iterator<Item = LinuxDeviceCgroup>) -> Vec<LinuxDeviceCgroup> {
+    let mut all = LinuxDeviceCgroup::default();
+    all.set_allow(privileged).set_access(Some("rwm".into()));
+    if privileged {
+        return vec![all];
+    }
+    let docker = DEVICES.into_iter().map(|(kind, major, minor, access)| device_rule(kind, major, minor, access));
+    std::iter::once(all).chain(docker).chain(more).collect()
 }
 
-fn resources(settings: &Settings) -> Value {
-    let mut devices = vec![json!({"allow": settings.privileged, "access": "rwm"})];
-    if !settings.privileged {
-        for (kind, major, minor, access) in DEVICES {
-            devices.push(json!({"allow": true, "type": kind, "major": major, "minor": minor, "access": access}));
-        }
-        for d in &settings.devices {
-            devices.push(json!({"allow": true, "type": d.kind, "major": d.major, "minor": d.minor, "access": d.access}));
-        }
-        for rule in &settings.device_rules {
-            devices.push(json!({
-                "allow": true, "type": rule.kind, "major": rule.major, "minor": rule.minor, "access": rule.access,
-            }));
-        }
-    }
-    let mut value = json!({"devices": devices});
-    add_limits(&settings.resources, &mut value);
-    value
-}
-
-fn add_limits(r: &Resources, value: &mut Value) {
-    if r.memory.is_some()
-        || r.memory_reservation.is_some()
-        || r.memory_swap.is_some()
-        || r.swappiness.is_some()
-        || r.oom_kill_disable
-    {
-        // As Docker has it: as much swap as memory, unless it is said.
-        let swap = r.memory_swap.or(r.memory.map(|m| m.saturating_mul(2)));
-        value["memory"] = json!({
-            "limit": r.memory,
-            "reservation": r.memory_reservation,
-            "swap": swap,
-            "swappiness": r.swappiness,
-            "disableOOMKiller": r.oom_kill_disable.then_some(true),
-        });
-    }
-    let realtime = r.cpu_rt_period.is_some() || r.cpu_rt_runtime.is_some();
-    let sets = r.cpuset.is_some() || r.cpuset_mems.is_some();
-    if r.cpu_shares.is_some() || r.cpu_quota.is_some() || r.cpu_period.is_some() || sets || realtime {
-        value["cpu"] = json!({
-            "shares": r.cpu_shares,
-            "quota": r.cpu_quota,
-            "period": r.cpu_period,
-            "cpus": r.cpuset,
-            "mems": r.cpuset_mems,
-            "realtimePeriod": r.cpu_rt_period,
-            "realtimeRuntime": r.cpu_rt_runtime,
-        });
-    }
-    if !r.block_io.is_null() {
-        value["blockIO"] = r.block_io.clone();
-    }
-    if let Some(limit) = r.pids {
-        value["pids"] = json!({"limit": limit});
-    }
+/// A rule that allows access to a device; `None` is any number.
+pub fn device_rule(kind: LinuxDeviceType, major: Option<i64>, minor: Option<i64>, access: &str) -> LinuxDeviceCgroup {
+    let mut rule = LinuxDeviceCgroup::default();
+    rule.set_allow(true).set_typ(Some(kind)).set_major(major).set_minor(minor).set_access(Some(access.into()));
+    rule
 }
 
 #[cfg(test)]
@@ -353,27 +196,20 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_is_valid_oci() {
-        let settings = Settings {
-            args: vec!["sh".into()],
-            cwd: "/".into(),
-            hostname: Some("abc".into()),
-            capabilities: Capabilities::docker_default(),
-            tmpfs: vec![("/run/x".into(), vec!["size=64m".into()])],
-            mounts: vec![BindMount {
-                source: "/a".into(),
-                destination: "/run".into(),
-                options: vec!["rbind".into()],
-                fstype: None,
-            }],
-            resources: Resources { memory: Some(1 << 20), pids: Some(10), ..Resources::default() },
-            ..Settings::default()
+    fn mounts_are_in_an_order_that_can_be_mounted() {
+        let bind = |path: &str| mount(path, "bind", "/a", vec!["rbind".into()]);
+        let paths = |ipc, users| {
+            let all = mounts(false, ipc, 1 << 20, users);
+            all.iter().map(|m| m.destination().display().to_string()).collect::<Vec<_>>()
         };
-        let spec: oci_spec::runtime::Spec = serde_json::from_value(oci(&settings)).expect("valid");
-        let places: Vec<_> = spec.mounts().iter().flatten().map(|m| m.destination().display().to_string()).collect();
-        let at = |path: &str| places.iter().position(|p| p == path).expect(path);
-        assert!(at("/run") < at("/run/x"));
-        let linux = spec.linux().as_ref().expect("linux");
-        assert_eq!(linux.resources().as_ref().and_then(|r| r.memory().as_ref()).and_then(|m| m.swap()), Some(2 << 20));
+        let defaults = ["/proc", "/dev", "/dev/pts", "/sys", "/sys/fs/cgroup", "/dev/mqueue", "/dev/shm"];
+        assert_eq!(paths(Ipc::Own, vec![]), defaults);
+        assert_eq!(paths(Ipc::Bare, vec![]), defaults[..6]);
+        let nested = paths(Ipc::Own, vec![tmpfs("/run/x", &[]), bind("/run")]);
+        assert_eq!(nested[7..], ["/run", "/run/x"]);
+        let own = paths(Ipc::Own, vec![bind("/dev/shm")]);
+        assert_eq!(own.iter().filter(|path| *path == "/dev/shm").count(), 1);
+        assert_eq!(paths(Ipc::Own, vec![bind("/dev")]), ["/dev", "/proc", "/sys", "/sys/fs/cgroup", "/dev/shm"]);
+        assert_eq!(paths(Ipc::Own, vec![tmpfs("/dev", &[])])[..3], ["/dev", "/proc", "/dev/pts"]);
     }
 }

@@ -1,10 +1,11 @@
 //! Devices by the Container Device Interface: `vendor.com/class=name`, which a vendor's file in /etc/cdi or /var/run/cdi says the
 //! meaning of (the specification of the CNCF, version 0.8): device nodes, variables, mounts and hooks.
 
-use super::devices;
-use crate::runtime::spec::{BindMount, Device};
+use super::devices::{self, Device};
+use crate::runtime::spec::mount;
+use oci_spec::runtime::Hooks;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// In the order of their weight: what a later one says of a device goes before.
@@ -16,9 +17,10 @@ pub struct Edits {
     pub devices: Vec<Device>,
     /// `NAME=VALUE`.
     pub env: Vec<String>,
-    pub mounts: Vec<BindMount>,
-    /// OCI's hooks, by their name; an object.
-    pub hooks: Map<String, Value>,
+    pub mounts: Vec<oci_spec::runtime::Mount>,
+    pub hooks: Option<Hooks>,
+    /// The program of the first hook.
+    pub first_hook: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -154,29 +156,40 @@ impl Edits {
             let source = node.host_path.as_ref().unwrap_or(&node.path);
             let access = node.permissions.as_deref().unwrap_or("rwm");
             let mut device = devices::at(Path::new(source), &node.path, access)?;
-            device.mode = node.file_mode.unwrap_or(device.mode);
-            device.uid = node.uid.unwrap_or(device.uid);
-            device.gid = node.gid.unwrap_or(device.gid);
-            self.devices.retain(|known| known.path != device.path);
+            let (mode, uid, gid) = (device.node.file_mode(), device.node.uid(), device.node.gid());
+            device.node.set_file_mode(node.file_mode.or(mode)).set_uid(node.uid.or(uid)).set_gid(node.gid.or(gid));
+            self.devices.retain(|known| known.node.path() != device.node.path());
             self.devices.push(device);
         }
-        for mount in &stated.mounts {
-            let mut options = mount.options.clone();
+        for stated in &stated.mounts {
+            let mut options = stated.options.clone();
             if !options.iter().any(|option| option == "bind" || option == "rbind") {
                 options.push("rbind".into());
             }
-            let fstype = mount.kind.clone().filter(|kind| !matches!(kind.as_str(), "bind" | "none" | ""));
-            let (source, destination) = (mount.host_path.clone(), mount.container_path.clone());
-            self.mounts.push(BindMount { source, destination, options, fstype });
+            let kind = stated.kind.as_deref().filter(|kind| !matches!(*kind, "none" | "")).unwrap_or("bind");
+            self.mounts.push(mount(&stated.container_path, kind, &stated.host_path, options));
         }
-        for hook in &stated.hooks {
-            let mut value = json!({"path": hook.path, "args": hook.args, "env": hook.env});
-            if let Some(timeout) = hook.timeout {
-                value["timeout"] = json!(timeout);
+        stated.hooks.iter().try_for_each(|hook| self.add_hook(hook))
+    }
+
+    fn add_hook(&mut self, stated: &Hook) -> Result<(), String> {
+        let mut hook = oci_spec::runtime::Hook::default();
+        hook.set_path(stated.path.clone().into()).set_args(Some(stated.args.clone())).set_env(Some(stated.env.clone()));
+        hook.set_timeout(stated.timeout);
+        let hooks = self.hooks.get_or_insert_with(Hooks::default);
+        let list = match stated.hook_name.as_str() {
+            "prestart" => hooks.prestart_mut(),
+            "createRuntime" => hooks.create_runtime_mut(),
+            "createContainer" => hooks.create_container_mut(),
+            "startContainer" => hooks.start_container_mut(),
+            "poststart" => hooks.poststart_mut(),
+            "poststop" => hooks.poststop_mut(),
+            other => {
+                return Err(format!("the hook {} of a CDI specification is `{other}`, which OCI does not know", stated.path));
             }
-            let list = self.hooks.entry(hook.hook_name.clone()).or_insert_with(|| json!([]));
-            list.as_array_mut().into_iter().for_each(|list| list.push(value.clone()));
-        }
+        };
+        list.get_or_insert_default().push(hook);
+        self.first_hook.get_or_insert_with(|| stated.path.clone().into());
         Ok(())
     }
 }

@@ -2,9 +2,12 @@
 
 use super::cdi;
 use crate::engine::record::{BlkioSpec, ContainerSpec, DeviceSpec};
-use crate::runtime::spec::{Device, DeviceRule};
+use crate::runtime::spec::device_rule;
 use nix::sys::stat::{SFlag, major, minor};
-use serde_json::{Value, json};
+use oci_spec::runtime::{
+    LinuxBlockIo, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxThrottleDevice, LinuxThrottleDeviceBuilder,
+    LinuxWeightDeviceBuilder,
+};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -28,6 +31,20 @@ fn check_permissions(device: &DeviceSpec) -> Result<(), String> {
     }
 }
 
+/// A device node to make, and the access to it: of `r`, `w` and `m`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub node: LinuxDevice,
+    pub access: String,
+}
+
+impl Device {
+    /// The rule that allows the access.
+    pub fn rule(&self) -> LinuxDeviceCgroup {
+        device_rule(self.node.typ(), Some(self.node.major()), Some(self.node.minor()), &self.access)
+    }
+}
+
 /// The devices that a container asks for; all of the host's where it is privileged.
 ///
 /// # Errors
@@ -46,7 +63,7 @@ pub fn of(spec: &ContainerSpec) -> Result<Vec<Device>, String> {
             continue;
         }
         let device = at(path, &wanted.target, &wanted.permissions)?;
-        devices.retain(|known: &Device| known.path != device.path);
+        devices.retain(|known: &Device| known.node.path() != device.node.path());
         devices.push(device);
     }
     Ok(devices)
@@ -65,21 +82,16 @@ pub fn at(path: &Path, target: &str, access: &str) -> Result<Device, String> {
 fn device(metadata: &fs::Metadata, target: &str, access: &str) -> Option<Device> {
     let kind = metadata.file_type();
     let kind = match () {
-        () if kind.is_char_device() => "c",
-        () if kind.is_block_device() => "b",
+        () if kind.is_char_device() => LinuxDeviceType::C,
+        () if kind.is_block_device() => LinuxDeviceType::B,
         () => return None,
     };
     let number = metadata.rdev();
-    Some(Device {
-        path: target.to_string(),
-        kind,
-        major: major(number) as i64,
-        minor: minor(number) as i64,
-        mode: metadata.mode() & !SFlag::S_IFMT.bits(),
-        uid: metadata.uid(),
-        gid: metadata.gid(),
-        access: access.to_string(),
-    })
+    let mut node = LinuxDevice::default();
+    node.set_path(target.into()).set_typ(kind).set_major(major(number) as i64).set_minor(minor(number) as i64);
+    node.set_file_mode(Some(metadata.mode() & !SFlag::S_IFMT.bits()));
+    node.set_uid(Some(metadata.uid())).set_gid(Some(metadata.gid()));
+    Some(Device { node, access: access.to_string() })
 }
 
 fn collect(directory: &Path, target: &str, access: &str, into: &mut Vec<Device>) -> std::io::Result<()> {
@@ -105,11 +117,17 @@ fn collect(directory: &Path, target: &str, access: &str, into: &mut Vec<Device>)
 ///
 /// # Errors
 /// A sentence with the rule that is not understood.
-pub fn rules(texts: &[String]) -> Result<Vec<DeviceRule>, String> {
+pub fn rules(texts: &[String]) -> Result<Vec<LinuxDeviceCgroup>, String> {
     let rule = |text: &String| {
         let wrong = || format!("the device rule `{text}` is not understood: write `c 1:3 rwm`, with `*` for any number");
         let words: Vec<&str> = text.split_whitespace().collect();
-        let [kind @ ("a" | "b" | "c"), numbers, access] = words[..] else { return Err(wrong()) };
+        let [kind, numbers, access] = words[..] else { return Err(wrong()) };
+        let kind = match kind {
+            "a" => LinuxDeviceType::A,
+            "b" => LinuxDeviceType::B,
+            "c" => LinuxDeviceType::C,
+            _ => return Err(wrong()),
+        };
         let number = |text: &str| match text {
             "*" => Ok(None),
             text => text.parse::<u32>().map(|n| Some(i64::from(n))).map_err(|_| wrong()),
@@ -118,43 +136,45 @@ pub fn rules(texts: &[String]) -> Result<Vec<DeviceRule>, String> {
         if access.is_empty() || !access.chars().all(|c| matches!(c, 'r' | 'w' | 'm')) {
             return Err(wrong());
         }
-        Ok(DeviceRule { kind: kind.into(), major: number(major)?, minor: number(minor)?, access: access.into() })
+        Ok(device_rule(kind, number(major)?, number(minor)?, access))
     };
     texts.iter().map(rule).collect()
 }
 
-/// Limits of block devices in OCI's form; null where there are none.
+/// Limits of block devices; `None` where there are none.
 ///
 /// # Errors
 /// A sentence: which path is no block device.
-pub fn block_io(spec: &BlkioSpec) -> Result<Value, String> {
+pub fn block_io(spec: &BlkioSpec) -> Result<Option<LinuxBlockIo>, String> {
     if *spec == BlkioSpec::default() {
-        return Ok(Value::Null);
+        return Ok(None);
     }
     let numbers = |path: &str| -> Result<(i64, i64), String> {
         let metadata = fs::metadata(path).map_err(|e| format!("`blkio_config` names the device {path}: {e}"))?;
-        let device = device(&metadata, path, "").filter(|device| device.kind == "b");
-        device.map(|d| (d.major, d.minor)).ok_or_else(|| format!("`blkio_config` names {path}, which is not a block device"))
+        let device = device(&metadata, path, "").filter(|device| device.node.typ() == LinuxDeviceType::B);
+        let device = device.ok_or_else(|| format!("`blkio_config` names {path}, which is not a block device"))?;
+        Ok((device.node.major(), device.node.minor()))
     };
-    let throttles = |list: &[(String, u64)]| -> Result<Vec<Value>, String> {
+    let throttles = |list: &[(String, u64)]| -> Result<Option<Vec<LinuxThrottleDevice>>, String> {
         let one = |(path, rate): &(String, u64)| {
             let (major, minor) = numbers(path)?;
-            Ok(json!({"major": major, "minor": minor, "rate": rate}))
+            let device = LinuxThrottleDeviceBuilder::default().major(major).minor(minor).rate(*rate);
+            device.build().map_err(|e| e.to_string())
         };
-        list.iter().map(one).collect()
+        list.iter().map(one).collect::<Result<_, _>>().map(Some)
     };
     let weights = spec.weight_device.iter().map(|(path, weight)| {
         let (major, minor) = numbers(path)?;
-        Ok(json!({"major": major, "minor": minor, "weight": weight}))
+        let device = LinuxWeightDeviceBuilder::default().major(major).minor(minor).weight(*weight);
+        device.build().map_err(|e| e.to_string())
     });
-    Ok(json!({
-        "weight": spec.weight,
-        "weightDevice": weights.collect::<Result<Vec<_>, String>>()?,
-        "throttleReadBpsDevice": throttles(&spec.read_bps)?,
-        "throttleWriteBpsDevice": throttles(&spec.write_bps)?,
-        "throttleReadIOPSDevice": throttles(&spec.read_iops)?,
-        "throttleWriteIOPSDevice": throttles(&spec.write_iops)?,
-    }))
+    let mut limits = LinuxBlockIo::default();
+    limits.set_weight(spec.weight).set_weight_device(Some(weights.collect::<Result<Vec<_>, _>>()?));
+    limits.set_throttle_read_bps_device(throttles(&spec.read_bps)?);
+    limits.set_throttle_write_bps_device(throttles(&spec.write_bps)?);
+    limits.set_throttle_read_iops_device(throttles(&spec.read_iops)?);
+    limits.set_throttle_write_iops_device(throttles(&spec.write_iops)?);
+    Ok(Some(limits))
 }
 
 /// Devices that are asked for by what they can do, as CDI's names: those of the driver `cdi` themselves, GPUs as the vendor's
@@ -191,7 +211,7 @@ mod tests {
     #[test]
     fn rules_are_read_or_refused() {
         let text = |t: &str| rules(&[t.to_string()]);
-        let rule = DeviceRule { kind: "c".into(), major: Some(1), minor: None, access: "rw".into() };
+        let rule = device_rule(LinuxDeviceType::C, Some(1), None, "rw");
         assert_eq!(text("c 1:* rw"), Ok(vec![rule]));
         for bad in ["", "c 1:3", "x 1:3 rwm", "c 1-3 rwm", "c 1:3 x", "c -1:3 r"] {
             assert!(text(bad).is_err(), "{bad}");
@@ -206,7 +226,7 @@ mod tests {
             permissions: "rwm".into(),
         };
         let spec = |source: &str| ContainerSpec { devices: vec![device(source)], ..ContainerSpec::default() };
-        assert_eq!(of(&spec("/dev/null")).expect("a device")[0].minor, 3);
+        assert_eq!(of(&spec("/dev/null")).expect("a device")[0].node.minor(), 3);
         assert!(of(&spec("/etc/passwd")).expect_err("a file").contains("not a device"));
         assert!(of(&spec("vendor/x")).expect_err("neither a path nor a vendor's name").contains("the device vendor/x"));
         assert!(of(&spec("vendor.com/class=x")).expect("a vendor's name is not looked up here").is_empty());

@@ -121,10 +121,16 @@ impl Launcher {
         self.apparmor.get_or_init(found).clone()
     }
 
-    /// The seccomp program for a set of capabilities: compiled once, since almost all containers have the same set.
-    pub(super) fn seccomp_program(&self, capabilities: Capabilities) -> Vec<[u32; 2]> {
-        let compile = || seccomp::compile(capabilities).into_iter().map(pack).collect();
-        locked(&self.seccomp).entry(capabilities.0).or_insert_with(compile).clone()
+    /// Docker's default seccomp profile for a set of capabilities: compiled once, since almost all containers have the same set.
+    pub(super) fn seccomp_program(&self, capabilities: Capabilities) -> Result<Vec<[u32; 2]>, String> {
+        let mut compiled = locked(&self.seccomp);
+        if let Some(program) = compiled.get(&capabilities.0) {
+            return Ok(program.clone());
+        }
+        let program = seccomp::compile(seccomp::docker_default(), capabilities)?;
+        let program: Vec<_> = program.into_iter().map(pack).collect();
+        compiled.insert(capabilities.0, program.clone());
+        Ok(program)
     }
 }
 

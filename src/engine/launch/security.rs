@@ -1,7 +1,9 @@
 //! `security_opt`, as Docker's engine reads it.
 
 use crate::engine::record::ContainerSpec;
-use crate::runtime::seccomp_file;
+use crate::runtime::capabilities::Capabilities;
+use crate::runtime::seccomp::{self, Profile};
+use crate::sys::BpfInstruction;
 use std::path::Path;
 
 /// What a container's security options ask for.
@@ -58,10 +60,19 @@ impl Security {
         }
         if let Some(profile) = security.seccomp.as_ref().filter(|_| !security.unconfined) {
             let capabilities = spec.capabilities().unwrap_or_default();
-            seccomp_file::compile(Path::new(profile), capabilities).map_err(|why| format!("the seccomp profile: {why}"))?;
+            compile(profile, capabilities).map_err(|why| format!("the seccomp profile: {why}"))?;
         }
         Ok(security)
     }
+}
+
+/// Compiles a user's profile.
+///
+/// # Errors
+/// A sentence: the file, and what is wrong with it.
+pub fn compile(path: &str, capabilities: Capabilities) -> Result<Vec<BpfInstruction>, String> {
+    let profile = Profile::read(Path::new(path))?;
+    seccomp::compile(&profile, capabilities).map_err(|why| format!("the seccomp profile {path}: {why}"))
 }
 
 /// Go's `strconv.ParseBool`.

@@ -1,9 +1,13 @@
-//! The system calls that Docker's default seccomp profile allows, by name.
+//! Docker's default profile: the system calls that it allows, by name, and those that it allows with some arguments.
 //!
 //! Facts of moby's default profile (`profiles/seccomp/default.json`): what is always allowed, and what each capability adds.
 
+use super::profile::{Argument, Filter, Profile, Rule};
+use oci_spec::runtime::{LinuxSeccompAction as Action, LinuxSeccompOperator as Operator};
+use std::sync::LazyLock;
+
 /// Allowed to every container. A name that an architecture does not have is skipped there.
-pub const ALWAYS: &str = "\
+const ALWAYS: &str = "\
     _llseek _newselect accept accept4 access adjtimex alarm arch_prctl bind brk cachestat capget capset chdir chmod chown
     chown32 clock_adjtime clock_adjtime64 clock_getres clock_getres_time64 clock_gettime clock_gettime64 clock_nanosleep
     clock_nanosleep_time64 close close_range connect copy_file_range creat dup dup2 dup3 epoll_create epoll_create1
@@ -40,7 +44,7 @@ pub const ALWAYS: &str = "\
     utimensat_time64 utimes vfork vmsplice wait4 waitid waitpid write writev";
 
 /// Allowed as well where the container has the capability.
-pub const WITH_CAPABILITY: &[(&str, &str)] = &[
+const WITH_CAPABILITY: &[(&str, &str)] = &[
     ("CAP_DAC_READ_SEARCH", "open_by_handle_at"),
     (
         "CAP_SYS_ADMIN",
@@ -59,3 +63,45 @@ pub const WITH_CAPABILITY: &[(&str, &str)] = &[
     ("CAP_BPF", "bpf"),
     ("CAP_PERFMON", "perf_event_open"),
 ];
+
+/// CLONE_NEW* without CLONE_NEWTIME, which clone(2) cannot carry: what a process without CAP_SYS_ADMIN may not ask of it.
+const CLONE_NAMESPACES: u64 = 0x7E02_0000;
+
+/// Personalities that a process may take: Linux, Linux with 32 bits, both with UNAME26, and the question for the present one.
+const PERSONALITIES: [u64; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
+
+/// The profile.
+pub fn profile() -> &'static Profile {
+    static PROFILE: LazyLock<Profile> = LazyLock::new(|| {
+        let allow = |names: &str| Rule {
+            names: names.split_whitespace().map(str::to_string).collect(),
+            action: Action::ScmpActAllow,
+            ..Rule::default()
+        };
+        let caps = |caps: &[&str]| Filter { caps: caps.iter().map(ToString::to_string).collect(), ..Filter::default() };
+        let only = |names: &str, value, value_two, op, is_narrow| Rule {
+            args: Some(vec![Argument { index: 0, value, value_two, op, is_narrow }]),
+            ..allow(names)
+        };
+        let mut syscalls = vec![allow(ALWAYS)];
+        syscalls.extend(
+            WITH_CAPABILITY.iter().map(|(capability, names)| Rule { includes: Some(caps(&[capability])), ..allow(names) }),
+        );
+        // Any address family but AF_ALG (38) and AF_VSOCK (40). The kernel reads 32 bits of it.
+        syscalls.push(only("socket", 38, 0, Operator::ScmpCmpLt, true));
+        syscalls.push(only("socket", 39, 0, Operator::ScmpCmpEq, true));
+        syscalls.push(only("socket", 40, 0, Operator::ScmpCmpGt, true));
+        syscalls.extend(PERSONALITIES.map(|value| only("personality", value, 0, Operator::ScmpCmpEq, false)));
+        let clone = only("clone", CLONE_NAMESPACES, 0, Operator::ScmpCmpMaskedEq, false);
+        syscalls.push(Rule { excludes: Some(caps(&["CAP_SYS_ADMIN"])), ..clone });
+        // A C library falls back to clone, whose arguments can be looked at.
+        syscalls.push(Rule {
+            action: Action::ScmpActErrno,
+            errno_ret: Some(libc::ENOSYS as u32),
+            excludes: Some(caps(&["CAP_SYS_ADMIN"])),
+            ..allow("clone3")
+        });
+        Profile { default_action: Action::ScmpActErrno, default_errno_ret: Some(libc::EPERM as u32), syscalls }
+    });
+    &PROFILE
+}
