@@ -6,7 +6,7 @@ use super::seccomp::tests::{docker_default, run};
 use super::seccomp::{AUDIT_ARCH_I386, AUDIT_ARCH_X86_64, RET_ALLOW, RET_ERRNO, UNKNOWN};
 use super::spec::{MASKED, READONLY};
 use super::{apparmor, seccomp};
-use oci_spec::runtime::{LinuxSeccompAction, LinuxSyscall};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccompAction, LinuxSyscall};
 use std::collections::BTreeSet;
 
 const MOBY: &str = include_str!("moby_profile.txt");
@@ -41,7 +41,7 @@ fn what_differs_from_mobys_defaults_has_a_reason() {
         .into_iter()
         .chain(of("readonly", &READONLY))
         .chain(Capabilities::docker_default().names().iter().map(|name| format!("capability {name}")))
-        .chain(namespaces.iter().map(|namespace| format!("namespace {}", namespace.typ())))
+        .chain(namespaces.iter().map(|namespace| format!("namespace {}", in_oci(namespace.typ()))))
         .chain(apparmor::rules().map(|rule| format!("apparmor {rule}")))
         .collect();
     let missing = theirs.difference(&ours).map(|fact| format!("- {fact}"));
@@ -49,6 +49,11 @@ fn what_differs_from_mobys_defaults_has_a_reason() {
     let found: BTreeSet<String> = missing.chain(more).collect();
     let known: BTreeSet<String> = DIFFERENCES.iter().map(|(fact, _)| (*fact).to_string()).collect();
     assert_eq!(found, known);
+}
+
+/// A namespace's kind as the specification writes it.
+fn in_oci(kind: LinuxNamespaceType) -> String {
+    serde_json::to_value(kind).expect("JSON").as_str().expect("a text").to_string()
 }
 
 /// A rule of moby's: whether it holds on this machine for a container with these capabilities and this first argument.
