@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::{Request, Response, StatusCode, header};
 use indexmap::IndexMap;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
@@ -43,8 +44,8 @@ pub type Version = (u16, u16);
 impl Query {
     pub fn of(query: Option<&str>, version: Version) -> Self {
         let mut map: HashMap<String, Vec<String>> = HashMap::new();
-        for (key, value) in url_pairs(query.unwrap_or_default()) {
-            map.entry(key).or_default().push(value);
+        for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            map.entry(key.into_owned()).or_default().push(value.into_owned());
         }
         Query { values: map, version }
     }
@@ -166,45 +167,22 @@ pub fn older_than(filters: &Filters) -> Result<impl Fn(jiff::Timestamp) -> bool 
     Ok(move |time: jiff::Timestamp| until.is_none_or(|until| time < until))
 }
 
-fn url_pairs(query: &str) -> Vec<(String, String)> {
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (unescape(k), unescape(v))).collect()
-}
-
 /// A list in an answer about what was removed: Docker's is null where there is nothing.
 pub fn or_null<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }
 
-/// Percent-decoding; `+` is a space.
-pub fn unescape(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        let hex = after.get(..2).and_then(|h| std::str::from_utf8(h).ok()).and_then(|h| u8::from_str_radix(h, 16).ok());
-        match (first, hex) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            (b'+', _) => bytes.push(b' '),
-            _ => bytes.push(first),
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+/// A segment of a path, decoded. `+` is a plus there, and a space in a query alone.
+pub fn segment(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
+
+/// What stands for itself in a path or a query (RFC 3986, section 2.3).
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// Percent-encoding of everything that is not plain in a path or a query.
 pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte as char),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
+    utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
 /// The largest body that is read as a whole: a project with its configs. Others than projects are a few KiB.
@@ -368,7 +346,14 @@ mod tests {
         assert_eq!(query.get("b"), Some("x/y z"));
         assert!(query.flag("flag") && !query.flag("a2"));
         assert_eq!(query.get("bad"), Some("%zz"));
-        assert_eq!(unescape(&escape("a b/ü&=")), "a b/ü&=");
+        assert_eq!(segment(&escape("a b/ü&=")), "a b/ü&=");
+        assert_eq!(escape("a b/ü+c-d_e.f~"), "a%20b%2F%C3%BC%2Bc-d_e.f~");
+    }
+
+    #[test]
+    fn a_plus_is_a_space_in_a_query_alone() {
+        assert_eq!(segment("libstdc++"), "libstdc++");
+        assert_eq!(Query::of(Some("name=libstdc%2B%2B&t=a+b"), (1, 52)).get("t"), Some("a b"));
     }
 
     #[test]

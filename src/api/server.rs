@@ -137,7 +137,7 @@ fn stream_of(parts: &[&str]) -> Option<Kind> {
 
 async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Response<Body>, Option<Stream>), EngineError> {
     let path = request.uri().path().to_string();
-    let mut parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).map(reply::unescape).collect();
+    let mut parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).map(reply::segment).collect();
     let versioned =
         parts.first().is_some_and(|p| p.strip_prefix('v').is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit())));
     let spoken = if versioned { Some(parts.remove(0)) } else { None };
