@@ -2,9 +2,11 @@
 //!
 //! Above each rule stands what `nft list ruleset` shows of it.
 
+mod attributes;
 mod expression;
 
 use super::netlink::{self, Message, NLM_F_APPEND, NLM_F_CREATE, Netlink};
+use attributes::{LIST_ELEM, chain, data, element, elements, rule, set, table};
 pub use expression::{CT_STATE, CT_STATUS, DNAT, ESTABLISHED, Expression, Field, IIFNAME, OF_CONNECTION, OIFNAME, Side};
 use std::io;
 
@@ -15,7 +17,7 @@ const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_DATA_VALUE: u16 = 1;
 
 /// The first of nft's 4-byte registers; an interface's name and an address of IPv6 take four of them.
-const R0: u32 = 8;
+const R0: u32 = libc::NFT_REG32_00 as u32;
 
 /// The family of a table, as NFPROTO_* number it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,13 +63,10 @@ pub struct Hook {
     pub priority: i32,
 }
 
-pub const PREROUTING: u32 = 0;
-
-pub const FORWARD: u32 = 2;
-
-pub const OUTPUT: u32 = 3;
-
-pub const POSTROUTING: u32 = 4;
+pub const PREROUTING: u32 = libc::NF_INET_PRE_ROUTING as u32;
+pub const FORWARD: u32 = libc::NF_INET_FORWARD as u32;
+pub const OUTPUT: u32 = libc::NF_INET_LOCAL_OUT as u32;
+pub const POSTROUTING: u32 = libc::NF_INET_POST_ROUTING as u32;
 
 impl Transaction {
     pub fn new(family: Family, table: &str) -> Self {
@@ -83,37 +82,39 @@ impl Transaction {
         self.messages.is_empty()
     }
 
-    fn message(&self, kind: u16, flags: u16) -> Message {
-        Message::new(SUBSYSTEM | kind, flags, &self.family.header()).string(1, &self.table)
+    /// A message about the table. Every kind names it by the same attribute number.
+    fn message(&self, kind: i32, flags: u16) -> Message {
+        Message::new(SUBSYSTEM | kind as u16, flags, &self.family.header()).string(table::NAME, &self.table)
     }
 
     /// Begins the table anew: whatever it held is gone when the transaction is applied, and not before.
     pub fn replace_table(&mut self) {
         self.delete_table();
-        self.messages.push(self.message(0, NLM_F_CREATE));
+        self.messages.push(self.message(libc::NFT_MSG_NEWTABLE, NLM_F_CREATE));
     }
 
     /// Deletes the table; it may be missing.
     pub fn delete_table(&mut self) {
-        self.messages.push(self.message(0, NLM_F_CREATE));
-        self.messages.push(self.message(2, 0));
+        self.messages.push(self.message(libc::NFT_MSG_NEWTABLE, NLM_F_CREATE));
+        self.messages.push(self.message(libc::NFT_MSG_DELTABLE, 0));
     }
 
     pub fn chain(&mut self, name: &str, hook: &Hook) {
         let message = self
-            .message(3, NLM_F_CREATE)
-            .string(3, name)
-            .nest(4, |m| m.be32(1, hook.number).be32(2, hook.priority as u32))
-            .string(7, hook.kind);
+            .message(libc::NFT_MSG_NEWCHAIN, NLM_F_CREATE)
+            .string(chain::NAME, name)
+            .nest(chain::HOOK, |m| m.be32(chain::HOOK_NUMBER, hook.number).be32(chain::HOOK_PRIORITY, hook.priority as u32))
+            .string(chain::TYPE, hook.kind);
         self.messages.push(message);
     }
 
     /// A map from keys to `address . port`; the numbers of the types are those by which `nft` shows them.
     pub fn port_map(&mut self, name: &str, key_type: u32, key_len: u32) {
-        const NFT_SET_MAP: u32 = 8;
         let data_len = (self.family.width() + 1) * 4;
         let data_type = self.family.address_type() << 6 | TYPE_PORT;
-        self.new_set(name, NFT_SET_MAP, key_type, key_len, |m| m.be32(6, data_type).be32(7, data_len));
+        self.new_set(name, libc::NFT_SET_MAP as u32, key_type, key_len, |m| {
+            m.be32(set::DATA_TYPE, data_type).be32(set::DATA_LEN, data_len)
+        });
     }
 
     /// A set of keys.
@@ -122,17 +123,18 @@ impl Transaction {
     }
 
     fn new_set(&mut self, name: &str, flags: u32, key_type: u32, key_len: u32, data: impl FnOnce(Message) -> Message) {
-        let message = self.message(9, NLM_F_CREATE).string(2, name).be32(3, flags).be32(4, key_type).be32(5, key_len);
-        self.messages.push(data(message).be32(10, 1));
+        let message = self.message(libc::NFT_MSG_NEWSET, NLM_F_CREATE).string(set::NAME, name).be32(set::FLAGS, flags);
+        let message = message.be32(set::KEY_TYPE, key_type).be32(set::KEY_LEN, key_len);
+        self.messages.push(data(message).be32(set::ID, 1));
     }
 
     /// Adds a key, with data where the set is a map.
-    pub fn add_element(&mut self, set: &str, key: &[u8], data: Option<&[u8]>) {
-        let message = self.message(12, NLM_F_CREATE).string(2, set).nest(3, |m| {
-            m.nest(NFTA_LIST_ELEM, |m| {
-                let m = m.nest(1, |m| m.attr(NFTA_DATA_VALUE, key));
-                match data {
-                    Some(data) => m.nest(2, |m| m.attr(NFTA_DATA_VALUE, data)),
+    pub fn add_element(&mut self, set: &str, key: &[u8], value: Option<&[u8]>) {
+        let message = self.message(libc::NFT_MSG_NEWSETELEM, NLM_F_CREATE).string(elements::SET, set).nest(elements::LIST, |m| {
+            m.nest(LIST_ELEM, |m| {
+                let m = m.nest(element::KEY, |m| m.attr(data::VALUE, key));
+                match value {
+                    Some(value) => m.nest(element::DATA, |m| m.attr(data::VALUE, value)),
                     None => m,
                 }
             })
@@ -142,17 +144,18 @@ impl Transaction {
 
     pub fn delete_element(&mut self, set: &str, key: &[u8]) {
         let message = self
-            .message(14, 0)
-            .string(2, set)
-            .nest(3, |m| m.nest(NFTA_LIST_ELEM, |m| m.nest(1, |m| m.attr(NFTA_DATA_VALUE, key))));
+            .message(libc::NFT_MSG_DELSETELEM, 0)
+            .string(elements::SET, set)
+            .nest(elements::LIST, |m| m.nest(LIST_ELEM, |m| m.nest(element::KEY, |m| m.attr(data::VALUE, key))));
         self.messages.push(message);
     }
 
     pub fn rule(&mut self, chain: &str, expressions: &[Expression]) {
         let family = self.family;
-        let message = self.message(6, NLM_F_CREATE | NLM_F_APPEND).string(2, chain).nest(4, |mut m| {
+        let message = self.message(libc::NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND);
+        let message = message.string(rule::CHAIN, chain).nest(rule::EXPRESSIONS, |mut m| {
             for part in expressions.iter().flat_map(|e| e.parts(family)) {
-                m = m.nest(NFTA_LIST_ELEM, part);
+                m = m.nest(LIST_ELEM, part);
             }
             m
         });
@@ -162,17 +165,18 @@ impl Transaction {
     /// Puts a rule at the head of a chain of somebody else's, marked with a comment by which it is found again.
     pub fn insert_rule(&mut self, chain: &str, comment: &str, expressions: &[Expression]) {
         let family = self.family;
-        let message = self.message(6, NLM_F_CREATE).string(2, chain).nest(4, |mut m| {
-            for part in expressions.iter().flat_map(|e| e.parts(family)) {
-                m = m.nest(NFTA_LIST_ELEM, part);
-            }
-            m
-        });
-        self.messages.push(message.attr(NFTA_RULE_USERDATA, &user_data(comment)));
+        let message =
+            self.message(libc::NFT_MSG_NEWRULE, NLM_F_CREATE).string(rule::CHAIN, chain).nest(rule::EXPRESSIONS, |mut m| {
+                for part in expressions.iter().flat_map(|e| e.parts(family)) {
+                    m = m.nest(LIST_ELEM, part);
+                }
+                m
+            });
+        self.messages.push(message.attr(rule::USERDATA, &user_data(comment)));
     }
 
     pub fn delete_rule(&mut self, chain: &str, handle: u64) {
-        let message = self.message(8, 0).string(2, chain).attr(3, &handle.to_be_bytes());
+        let message = self.message(libc::NFT_MSG_DELRULE, 0).string(rule::CHAIN, chain).attr(rule::HANDLE, &handle.to_be_bytes());
         self.messages.push(message);
     }
 
@@ -181,15 +185,13 @@ impl Transaction {
     /// # Errors
     /// The kernel's; nothing has changed then.
     pub fn apply(self, netlink: &Netlink) -> io::Result<()> {
-        let bracket = |kind| Message::bracket(kind, &[0, 0, 0, 10]);
-        let mut batch = vec![bracket(0x10)];
+        let bracket = |kind| Message::bracket(kind as u16, &[0, 0, 0, libc::NFNL_SUBSYS_NFTABLES as u8]);
+        let mut batch = vec![bracket(libc::NFNL_MSG_BATCH_BEGIN)];
         batch.extend(self.messages);
-        batch.push(bracket(0x11));
+        batch.push(bracket(libc::NFNL_MSG_BATCH_END));
         netlink.send(&batch).map_err(|(_, e)| e)
     }
 }
-
-const NFTA_RULE_USERDATA: u16 = 7;
 
 /// A rule's comment as `nft` keeps it: type 0, length, text.
 fn user_data(comment: &str) -> Vec<u8> {
@@ -208,24 +210,26 @@ pub struct Chain {
 
 /// Looks for a chain.
 pub fn chain(netlink: &Netlink, family: Family, table: &str, chain: &str) -> Option<Chain> {
-    let ask = Message::new(SUBSYSTEM | 4, 0, &family.header()).string(1, table).string(3, chain);
+    let ask = Message::new(SUBSYSTEM | libc::NFT_MSG_GETCHAIN as u16, 0, &family.header());
+    let ask = ask.string(table::NAME, table).string(chain::NAME, chain);
     let answers = netlink.ask(ask).ok()?;
-    let drops = |answer: &Vec<u8>| attribute(answer, 5).is_some_and(|policy| policy == [0, 0, 0, 0]);
+    let drops =
+        |answer: &Vec<u8>| attribute(answer, chain::POLICY).is_some_and(|policy| policy == (libc::NF_DROP as u32).to_be_bytes());
     answers.first().map(|answer| Chain { drops_by_default: drops(answer) })
 }
 
 /// Whether a notification is about chains or rules of one of the tables: anything but sets and their elements.
 pub fn concerns(notification: &[u8], tables: &[&str]) -> bool {
     const NLMSG_HEADER: usize = 16;
-    const SET_ELEMENTS: std::ops::RangeInclusive<u16> = 9..=15;
+    const SETS: std::ops::RangeInclusive<i32> = libc::NFT_MSG_NEWSET..=libc::NFT_MSG_NEWGEN;
     let mut rest = notification;
     while rest.len() >= NLMSG_HEADER {
         let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
         let kind = u16::from_ne_bytes([rest[4], rest[5]]);
         let Some(message) = rest.get(NLMSG_HEADER..length.max(NLMSG_HEADER)) else { return false };
-        let table = attribute(message, 1).map(|name| name.strip_suffix(&[0]).unwrap_or(name));
+        let table = attribute(message, table::NAME).map(|name| name.strip_suffix(&[0]).unwrap_or(name));
         let named = tables.iter().any(|name| table == Some(name.as_bytes()));
-        if kind & 0xff00 == SUBSYSTEM && !SET_ELEMENTS.contains(&(kind & 0xff)) && named {
+        if kind & 0xff00 == SUBSYSTEM && !SETS.contains(&i32::from(kind & 0xff)) && named {
             return true;
         }
         rest = rest.get(length.max(NLMSG_HEADER).next_multiple_of(4)..).unwrap_or_default();
@@ -235,12 +239,13 @@ pub fn concerns(notification: &[u8], tables: &[&str]) -> bool {
 
 /// The handles of the rules of a chain that carry a comment.
 pub fn rules_of(netlink: &Netlink, family: Family, table: &str, chain: &str, comment: &str) -> Vec<u64> {
-    const NLM_F_DUMP: u16 = 0x300;
-    let ask = Message::new(SUBSYSTEM | 7, NLM_F_DUMP, &family.header()).string(1, table).string(2, chain);
+    const NLM_F_DUMP: u16 = libc::NLM_F_DUMP as u16;
+    let ask = Message::new(SUBSYSTEM | libc::NFT_MSG_GETRULE as u16, NLM_F_DUMP, &family.header());
+    let ask = ask.string(table::NAME, table).string(rule::CHAIN, chain);
     let wanted = user_data(comment);
     let rules = netlink.ask(ask).unwrap_or_default();
-    let ours = rules.iter().filter(|rule| attribute(rule, NFTA_RULE_USERDATA).is_some_and(|data| data == wanted));
-    ours.filter_map(|rule| Some(u64::from_be_bytes(attribute(rule, 3)?.try_into().ok()?))).collect()
+    let ours = rules.iter().filter(|answer| attribute(answer, rule::USERDATA).is_some_and(|data| data == wanted));
+    ours.filter_map(|answer| Some(u64::from_be_bytes(attribute(answer, rule::HANDLE)?.try_into().ok()?))).collect()
 }
 
 /// The value of an attribute of an answer, which begins with the family's own header.
@@ -249,12 +254,9 @@ fn attribute(answer: &[u8], kind: u16) -> Option<&[u8]> {
     netlink::attribute(answer.get(NFGENMSG..)?, kind)
 }
 
+/// Numbers of types by which `nft` shows keys (nftables, `include/datatype.h`).
 const TYPE_IPV4: u32 = 7;
-
 const TYPE_IPV6: u32 = 8;
-
 pub const TYPE_INTERFACE: u32 = 41;
-
 pub const TYPE_PROTOCOL: u32 = 12;
-
 pub const TYPE_PORT: u32 = 13;

@@ -1,6 +1,7 @@
 //! Expressions of a rule, as the kernel takes them.
 
-use super::{Family, NFTA_DATA_VALUE, R0};
+use super::attributes::{bitwise, cmp, ct, data, expr, fib, immediate, lookup, meta, nat, payload, range};
+use super::{Family, R0};
 use crate::network::address::{Subnet, octets};
 use crate::network::netlink::Message;
 
@@ -111,13 +112,11 @@ impl Side {
     }
 }
 
-pub const IIFNAME: u32 = 6;
+pub const IIFNAME: u32 = libc::NFT_META_IIFNAME as u32;
+pub const OIFNAME: u32 = libc::NFT_META_OIFNAME as u32;
 
-pub const OIFNAME: u32 = 7;
-
-pub const CT_STATE: u32 = 0;
-
-pub const CT_STATUS: u32 = 2;
+pub const CT_STATE: u32 = libc::NFT_CT_STATE as u32;
+pub const CT_STATUS: u32 = libc::NFT_CT_STATUS as u32;
 
 /// Established and related, as bits of `ct state`.
 pub const ESTABLISHED: u32 = 2 | 4;
@@ -132,51 +131,58 @@ pub const DNAT: u32 = 0x20;
 type Part = Box<dyn FnOnce(Message) -> Message>;
 
 fn expr(name: &'static str, fill: impl FnOnce(Message) -> Message + 'static) -> Part {
-    Box::new(move |m| m.string(1, name).nest(2, fill))
+    Box::new(move |m| m.string(expr::NAME, name).nest(expr::DATA, fill))
 }
 
 fn meta(key: u32, register: u32) -> Part {
-    expr("meta", move |m| m.be32(1, register).be32(2, key))
+    expr("meta", move |m| m.be32(meta::DREG, register).be32(meta::KEY, key))
 }
 
 fn payload(base: u32, offset: u32, len: u32, register: u32) -> Part {
-    expr("payload", move |m| m.be32(1, register).be32(2, base).be32(3, offset).be32(4, len))
+    expr("payload", move |m| {
+        m.be32(payload::DREG, register).be32(payload::BASE, base).be32(payload::OFFSET, offset).be32(payload::LEN, len)
+    })
 }
 
 fn compare(register: u32, equal: bool, value: Vec<u8>) -> Part {
-    expr("cmp", move |m| m.be32(1, register).be32(2, u32::from(!equal)).nest(3, |m| m.attr(NFTA_DATA_VALUE, &value)))
+    let op = if equal { libc::NFT_CMP_EQ } else { libc::NFT_CMP_NEQ } as u32;
+    expr("cmp", move |m| m.be32(cmp::SREG, register).be32(cmp::OP, op).nest(cmp::DATA, |m| m.attr(data::VALUE, &value)))
 }
 
 /// From one byte to another, both included.
 fn range(register: u32, from: u8, to: u8) -> Part {
     expr("range", move |m| {
-        let bound = |m: Message, kind, value: u8| m.nest(kind, |m| m.attr(NFTA_DATA_VALUE, &[value]));
-        bound(bound(m.be32(1, register).be32(2, 0), 3, from), 4, to)
+        let bound = |m: Message, kind, value: u8| m.nest(kind, |m| m.attr(data::VALUE, &[value]));
+        let m = m.be32(range::SREG, register).be32(range::OP, libc::NFT_RANGE_EQ as u32);
+        bound(bound(m, range::FROM, from), range::TO, to)
     })
 }
 
 fn mask(register: u32, bits: Vec<u8>) -> Part {
     expr("bitwise", move |m| {
-        m.be32(1, register)
-            .be32(2, register)
-            .be32(3, bits.len() as u32)
-            .nest(4, |m| m.attr(NFTA_DATA_VALUE, &bits))
-            .nest(5, |m| m.attr(NFTA_DATA_VALUE, &vec![0; bits.len()]))
+        m.be32(bitwise::SREG, register)
+            .be32(bitwise::DREG, register)
+            .be32(bitwise::LEN, bits.len() as u32)
+            .nest(bitwise::MASK, |m| m.attr(data::VALUE, &bits))
+            .nest(bitwise::XOR, |m| m.attr(data::VALUE, &vec![0; bits.len()]))
     })
 }
 
 fn lookup(set: &'static str) -> Part {
-    expr("lookup", move |m| m.string(1, set).be32(2, R0).be32(3, R0))
+    expr("lookup", move |m| m.string(lookup::SET, set).be32(lookup::SREG, R0).be32(lookup::DREG, R0))
 }
 
 /// Whether the set has the key in the registers, or has it not.
 fn is_in(set: &'static str, holds: bool) -> Part {
-    const NFT_LOOKUP_F_INV: u32 = 1;
-    expr("lookup", move |m| m.string(1, set).be32(2, R0).be32(5, if holds { 0 } else { NFT_LOOKUP_F_INV }))
+    let flags = if holds { 0 } else { libc::NFT_LOOKUP_F_INV as u32 };
+    expr("lookup", move |m| m.string(lookup::SET, set).be32(lookup::SREG, R0).be32(lookup::FLAGS, flags))
 }
 
-fn verdict(code: u32) -> Part {
-    expr("immediate", move |m| m.be32(1, 0).nest(2, |m| m.nest(2, |m| m.be32(1, code))))
+fn verdict(code: i32) -> Part {
+    expr("immediate", move |m| {
+        let m = m.be32(immediate::DREG, libc::NFT_REG_VERDICT as u32);
+        m.nest(immediate::DATA, |m| m.nest(data::VERDICT, |m| m.be32(data::VERDICT_CODE, code as u32)))
+    })
 }
 
 /// Loads `daddr . meta l4proto . th dport`.
@@ -187,14 +193,17 @@ fn destination(family: Family) -> Vec<Part> {
 
 /// To the address in the first registers and the port behind it.
 fn dnat(family: Family) -> Part {
-    expr("nat", move |m| m.be32(1, 1).be32(2, family as u32).be32(3, R0).be32(5, R0 + family.width()))
+    expr("nat", move |m| {
+        let m = m.be32(nat::TYPE, libc::NFT_NAT_DNAT as u32).be32(nat::FAMILY, family as u32);
+        m.be32(nat::REG_ADDR_MIN, R0).be32(nat::REG_PROTO_MIN, R0 + family.width())
+    })
 }
 
-const NETWORK: u32 = 1;
+const NETWORK: u32 = libc::NFT_PAYLOAD_NETWORK_HEADER as u32;
 
-const TRANSPORT: u32 = 2;
+const TRANSPORT: u32 = libc::NFT_PAYLOAD_TRANSPORT_HEADER as u32;
 
-const META_L4PROTO: u32 = 16;
+const META_L4PROTO: u32 = libc::NFT_META_L4PROTO as u32;
 
 impl Expression {
     pub(super) fn parts(&self, family: Family) -> Vec<Part> {
@@ -202,7 +211,8 @@ impl Expression {
             Expression::Interface { meta: key, name, equal } => {
                 let mut value = name.clone().into_bytes();
                 value.resize(16, 0);
-                vec![meta(*key, 1), compare(1, *equal, value)]
+                const NAME: u32 = libc::NFT_REG_1 as u32;
+                vec![meta(*key, NAME), compare(NAME, *equal, value)]
             }
             Expression::Address { side, subnet, equal } => {
                 let (base, bits) = (octets(subnet.base()), octets(subnet.mask()));
@@ -216,14 +226,14 @@ impl Expression {
             Expression::Conntrack { key, bits } => {
                 let key = *key;
                 vec![
-                    expr("ct", move |m| m.be32(1, R0).be32(2, key)),
+                    expr("ct", move |m| m.be32(ct::DREG, R0).be32(ct::KEY, key)),
                     mask(R0, bits.to_ne_bytes().to_vec()),
                     compare(R0, false, vec![0; 4]),
                 ]
             }
             Expression::OriginalDirection => {
-                const CT_DIRECTION: u32 = 1;
-                vec![expr("ct", |m| m.be32(1, R0).be32(2, CT_DIRECTION)), compare(R0, true, vec![0])]
+                const CT_DIRECTION: u32 = libc::NFT_CT_DIRECTION as u32;
+                vec![expr("ct", |m| m.be32(ct::DREG, R0).be32(ct::KEY, CT_DIRECTION)), compare(R0, true, vec![0])]
             }
             Expression::DestinationAmong(set) => {
                 let mut parts = destination(family);
@@ -231,8 +241,12 @@ impl Expression {
                 parts
             }
             Expression::DestinationIsLocal => {
-                const RTN_LOCAL: u32 = 2;
-                vec![expr("fib", |m| m.be32(1, R0).be32(2, 3).be32(3, 2)), compare(R0, true, RTN_LOCAL.to_ne_bytes().to_vec())]
+                const ADDRESS_TYPE: u32 = 3; // NFT_FIB_RESULT_ADDRTYPE
+                const DESTINATION: u32 = 2; // NFTA_FIB_F_DADDR
+                vec![
+                    expr("fib", |m| m.be32(fib::DREG, R0).be32(fib::RESULT, ADDRESS_TYPE).be32(fib::FLAGS, DESTINATION)),
+                    compare(R0, true, u32::from(libc::RTN_LOCAL).to_ne_bytes().to_vec()),
+                ]
             }
             Expression::DnatByPort(set) => {
                 vec![meta(META_L4PROTO, R0), payload(TRANSPORT, 2, 2, R0 + 1), lookup(set), dnat(family)]
@@ -243,7 +257,7 @@ impl Expression {
                 parts
             }
             Expression::EtherType(kind) => {
-                const META_PROTOCOL: u32 = 1;
+                const META_PROTOCOL: u32 = libc::NFT_META_PROTOCOL as u32;
                 vec![meta(META_PROTOCOL, R0), compare(R0, true, kind.to_be_bytes().to_vec())]
             }
             Expression::IcmpType { kind, up_to } => {
@@ -258,15 +272,20 @@ impl Expression {
                 vec![field.load(R0), mask(R0, octets(subnet.mask())), compare(R0, false, octets(subnet.base()))]
             }
             Expression::Masquerade => vec![expr("masq", |m| m)],
-            Expression::Accept => vec![verdict(1)],
-            Expression::Drop => vec![verdict(0)],
+            Expression::Accept => vec![verdict(libc::NF_ACCEPT)],
+            Expression::Drop => vec![verdict(libc::NF_DROP)],
             Expression::SetPort { offset, port, protocol } => {
                 let (offset, value) = (*offset, port.to_be_bytes());
-                let checksum = if *protocol == 17 { 6 } else { 16 };
+                // Where the header of UDP, or of TCP, has its checksum.
+                let checksum = if i32::from(*protocol) == libc::IPPROTO_UDP { 6 } else { 16 };
                 vec![
-                    expr("immediate", move |m| m.be32(1, R0).nest(2, |m| m.attr(NFTA_DATA_VALUE, &value))),
+                    expr("immediate", move |m| {
+                        m.be32(immediate::DREG, R0).nest(immediate::DATA, |m| m.attr(data::VALUE, &value))
+                    }),
                     expr("payload", move |m| {
-                        m.be32(5, R0).be32(2, TRANSPORT).be32(3, offset).be32(4, 2).be32(6, 1).be32(7, checksum).be32(8, 0)
+                        let m = m.be32(payload::SREG, R0).be32(payload::BASE, TRANSPORT).be32(payload::OFFSET, offset);
+                        let m = m.be32(payload::LEN, 2).be32(payload::CSUM_TYPE, libc::NFT_PAYLOAD_CSUM_INET as u32);
+                        m.be32(payload::CSUM_OFFSET, checksum).be32(payload::CSUM_FLAGS, 0)
                     }),
                 ]
             }
