@@ -10,11 +10,7 @@ use attributes::{LIST_ELEM, chain, data, element, elements, rule, set, table};
 pub use expression::{CT_STATE, CT_STATUS, DNAT, ESTABLISHED, Expression, Field, IIFNAME, OF_CONNECTION, OIFNAME, Side};
 use std::io;
 
-const SUBSYSTEM: u16 = 10 << 8;
-
-const NFTA_LIST_ELEM: u16 = 1;
-
-const NFTA_DATA_VALUE: u16 = 1;
+const SUBSYSTEM: u16 = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8;
 
 /// The first of nft's 4-byte registers; an interface's name and an address of IPv6 take four of them.
 const R0: u32 = libc::NFT_REG32_00 as u32;

@@ -131,7 +131,6 @@ struct Monitor {
 }
 
 const CHUNK: usize = 128 * 1024;
-
 const PIPE_SIZE: i32 = 256 * 1024;
 
 impl Monitor {

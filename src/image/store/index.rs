@@ -54,7 +54,6 @@ pub(super) struct Entry {
 
 /// When an image came from a registry or an archive.
 pub(super) const PULLED: &str = "dev.wharf.pulled";
-
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 impl Store {

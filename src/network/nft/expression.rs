@@ -114,7 +114,6 @@ impl Side {
 
 pub const IIFNAME: u32 = libc::NFT_META_IIFNAME as u32;
 pub const OIFNAME: u32 = libc::NFT_META_OIFNAME as u32;
-
 pub const CT_STATE: u32 = libc::NFT_CT_STATE as u32;
 pub const CT_STATUS: u32 = libc::NFT_CT_STATUS as u32;
 
@@ -200,9 +199,7 @@ fn dnat(family: Family) -> Part {
 }
 
 const NETWORK: u32 = libc::NFT_PAYLOAD_NETWORK_HEADER as u32;
-
 const TRANSPORT: u32 = libc::NFT_PAYLOAD_TRANSPORT_HEADER as u32;
-
 const META_L4PROTO: u32 = libc::NFT_META_L4PROTO as u32;
 
 impl Expression {
