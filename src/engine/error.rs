@@ -1,4 +1,4 @@
-//! Why the engine refuses or fails, and with which HTTP status Docker's API says so.
+//! Errors of the engine, each with its HTTP status in Docker's API.
 
 use crate::image::ImageError;
 use crate::network::NetworkError;

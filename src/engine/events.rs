@@ -1,4 +1,4 @@
-//! What happens, told as it happens: Docker's events, and the news that a log has grown.
+//! Docker's events, and notifications that a log has grown.
 
 use super::images::build::is_build_id;
 use indexmap::IndexMap;

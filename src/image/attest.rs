@@ -1,4 +1,4 @@
-//! What is said of an image beside the image: SLSA provenance and SPDX bills of materials, as in-toto statements.
+//! Attestations of an image: SLSA provenance and SPDX bills of materials, as in-toto statements.
 //!
 //! An image here has predicates. Their subject is the manifest as a registry gets it, which is known when it is pushed: then they
 //! become statements in a manifest of their own, which an index names beside the image's (BuildKit's attestation storage).

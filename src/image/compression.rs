@@ -1,4 +1,4 @@
-//! The compression of a layer, told by its first bytes: gzip, zstd, or none.
+//! The compression of a layer, detected by its first bytes: gzip, zstd, or none.
 
 use super::frames::Frames;
 use std::io::{self, BufRead, BufReader, Read};

@@ -1,4 +1,4 @@
-//! Which registries are asked in Docker Hub's place, and which are reached without a certificate that holds.
+//! Registry mirrors, and registries that are reached without a valid certificate.
 //!
 //! `/etc/wharf/config.json` (or the file that WHARF_CONFIG names) has the words of Docker's daemon.json:
 //! `{"registry-mirrors": ["https://mirror.example"], "insecure-registries": ["10.0.0.1:5000", "10.1.0.0/16"]}`.

@@ -1,4 +1,4 @@
-//! Manifests, indexes and configurations: a stranger's JSON, bounded and checked when it is read.
+//! Manifests, indexes and configurations: untrusted JSON, bounded and checked when it is read.
 
 use super::digest::{BadDigest, ChainId, DiffId, Digest, shown};
 use super::{ImageError, ImageRef};

@@ -158,7 +158,7 @@ impl Transaction {
         self.messages.push(message);
     }
 
-    /// Puts a rule at the head of a chain of somebody else's, marked with a comment by which it is found again.
+    /// Inserts a rule at the head of a chain of a foreign table, with a comment by which it is found again.
     pub fn insert_rule(&mut self, chain: &str, comment: &str, expressions: &[Expression]) {
         let family = self.family;
         let message =
@@ -197,10 +197,10 @@ fn user_data(comment: &str) -> Vec<u8> {
     bytes
 }
 
-/// A chain of somebody else's.
+/// A chain of a foreign table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chain {
-    /// What no rule decides about is dropped.
+    /// Its policy is `drop`.
     pub drops_by_default: bool,
 }
 

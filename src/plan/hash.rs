@@ -1,4 +1,4 @@
-//! The hashes by which a changed definition is told from an unchanged one.
+//! Hashes of definitions: a changed hash is a changed definition.
 
 use crate::compose::model::{Network, Project, Service, Volume};
 use serde_json::{Map, Value};

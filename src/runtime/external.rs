@@ -1,4 +1,4 @@
-//! A container that an OCI runtime of somebody else's runs (`runtime: crun`): wharf makes the bundle, its mounts, the network and
+//! A container that another OCI runtime runs (`runtime: crun`): wharf makes the bundle, its mounts, the network and
 //! the log; the runtime makes the container of it. The monitor stays the one who waits for it.
 //!
 //! The commands and their options are those that runc has and its like share: `create`, `start`, `exec`, `kill`, `delete`.

@@ -1,4 +1,4 @@
-//! What a monitor is told about the container that it shall run.
+//! The launch file: a container's description for its monitor.
 
 use crate::logs::holds::Hold;
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,7 @@
 //! [`monitor`] is the process of its own that sets a container up and looks after it; [`init`] and [`exec`] are what its
 //! children do before they become the user's program; [`rootfs`], [`cgroup`], [`capabilities`], [`seccomp`] and [`user`]
 //! are the steps; [`scope`] is where systemd wants control groups to be, [`quota`] what limits a directory's size. [`external`]
-//! lets an OCI runtime of somebody else's do them. [`control`] is how the engine talks to a monitor. [`sys`] holds every raw
+//! lets another OCI runtime do them. [`control`] is how the engine talks to a monitor. [`sys`] holds every raw
 //! system call.
 
 pub mod apparmor;

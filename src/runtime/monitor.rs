@@ -32,7 +32,7 @@ use std::time::Instant;
 /// The descriptor that the engine gives a monitor: its end of the control socket. After it come those of what is joined.
 pub const ENGINE_FD: i32 = 3;
 
-/// What the monitor itself keeps of the launch file. The rest is read by the child, which forgets it by execve.
+/// The fields of the launch file that the monitor keeps. The child reads the rest, and drops it by execve.
 #[derive(Deserialize)]
 struct Brief {
     group: String,
@@ -79,7 +79,7 @@ fn run(directory: &Path) -> Result<(), StepFailed> {
     monitor.supervise()
 }
 
-/// A stream of the container on its way to the log.
+/// A pipe of the container that is copied to the log.
 struct Output {
     fd: OwnedFd,
     stream: Stream,
@@ -167,7 +167,7 @@ impl Monitor {
         }
     }
 
-    /// Readers have come further, or have left: the log may go on.
+    /// Readers have advanced or left: rotation may continue.
     fn catch_up(&mut self) {
         if !self.stalled {
             self.stalled = self.log.catch_up().is_err();
@@ -203,7 +203,7 @@ impl Monitor {
         }
     }
 
-    /// Takes what the child has handed over by now. Without a terminal that is looked for once, when the program runs.
+    /// Receives the descriptors that the child has sent. Without a terminal this is done once, when the program runs.
     fn take_handed(&mut self) {
         const LARGEST: usize = 64;
         while let Some(socket) = self.handing.as_ref().filter(|socket| readable(socket)) {
@@ -223,7 +223,7 @@ impl Monitor {
         }
     }
 
-    /// The child's last word before its program runs: nothing, when it does.
+    /// Reads the child's status pipe: EOF without a message once its program runs.
     fn read_status(&mut self) {
         let Some(status) = &self.status else { return };
         if !readable(status) {
@@ -331,7 +331,7 @@ impl Monitor {
         ended
     }
 
-    /// The runtime of somebody else's that runs the container.
+    /// The runtime that runs the container, where it is not wharf's own.
     fn runtime(&self) -> Option<Runtime<'_>> {
         self.brief.runtime.as_ref().map(|program| Runtime { program, id: &self.brief.id })
     }

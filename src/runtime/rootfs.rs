@@ -87,7 +87,7 @@ fn is_bind(entry: &Mount) -> bool {
     entry.options().iter().flatten().any(|option| option == "bind" || option == "rbind")
 }
 
-/// What a runtime of somebody else's is given.
+/// What another runtime gets.
 pub struct Staged {
     pub root: OwnedFd,
     /// The mounts that are left to it.
@@ -96,8 +96,8 @@ pub struct Staged {
     pub kept: Vec<OwnedFd>,
 }
 
-/// Mounts the layers, and beside them what a runtime of somebody else's cannot: subpaths, images' files, what is another
-/// container's or may be shared with one. Fills new volumes.
+/// Mounts the layers, and what another runtime cannot mount: subpaths, images' files, mounts that are shared with another
+/// container. Fills new volumes.
 pub fn stage(launch: &Launch, mut shared: Shared) -> Result<Staged, StepFailed> {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).doing("detaching from the host's mounts")?;

@@ -1,4 +1,4 @@
-//! Which containers there are, by id and by name, and what nobody may remove since somebody is about to use it.
+//! The registry of containers by id and by name, and reservations of what an operation is about to use.
 
 use super::container::Container;
 use crate::engine::error::{EngineError, state_error};

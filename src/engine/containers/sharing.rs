@@ -1,4 +1,4 @@
-//! What a container shares with others that run: namespaces, and volumes that one of them has mounted.
+//! Namespaces and mounted volumes that running containers share.
 
 use super::registry::Containers;
 use crate::engine::error::EngineError;

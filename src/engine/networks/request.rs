@@ -1,4 +1,4 @@
-//! What a network is asked for with, and the addresses that it gets.
+//! The request for a new network, and its subnets.
 
 use crate::engine::error::EngineError;
 use crate::network::NetworkError;

@@ -1,4 +1,4 @@
-//! The specification of a service's container, with what it shares with others' containers.
+//! The specification of a service's container, shared namespaces and volumes included.
 
 use super::convert::{self, Origin, Shared};
 use super::is_one_off;

@@ -1,4 +1,4 @@
-//! What a container has of its own and, where it says nothing, of its image: what its process gets and `inspect` shows.
+//! Attributes of a container over those of its image: what its process gets and `inspect` shows.
 
 use super::ContainerRecord;
 use crate::runtime::DEFAULT_PATH;

@@ -1,4 +1,4 @@
-//! A build from its request to its image: stages side by side, each instruction in its turn.
+//! A build from its request to its image: stages run concurrently, the instructions of a stage in order.
 
 mod attesting;
 mod base;
@@ -139,10 +139,10 @@ fn target_stage(request: &Request, stages: &Stages, source: &Source) -> Result<u
     })
 }
 
-/// Where an image's configuration tells by which steps it was made.
+/// The field of an image's configuration that has the inline cache.
 const INLINE_CACHE: &str = "dev.wharf.cache";
 
-/// A step that has been made: its key, and the place of its layer in the image.
+/// A finished step: its key, and the index of its layer in the image.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Trod {
     key: Digest,
@@ -189,7 +189,7 @@ struct Solver {
 /// lines can make any number of them.
 const MAX_KEPT: usize = 8 << 20;
 
-/// Where a stage has come to.
+/// The state of a stage between two instructions.
 #[derive(Clone)]
 struct State {
     /// What the file system is made of: the chain of what was done to it.
@@ -217,7 +217,7 @@ impl State {
     }
 }
 
-/// One instruction on its way.
+/// One instruction that is carried out.
 struct Step<'a> {
     instruction: &'a Instruction,
     escape: char,

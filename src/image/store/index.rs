@@ -77,7 +77,7 @@ impl Store {
         .map_err(ImageError::store("naming an image".into()))
     }
 
-    /// Keeps an image that has no name, until it is removed by its id or pruned.
+    /// Keeps an image without a name, until it is removed by its id or pruned.
     pub(super) fn keep_unnamed(&self, kind: &str, digest: &Digest, size: u64) -> Result<(), ImageError> {
         if self.lock().manifests.iter().any(|entry| entry.digest == *digest) {
             return Ok(());

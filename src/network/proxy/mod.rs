@@ -1,5 +1,5 @@
 //! Published ports on the host's IPv6 addresses, where the kernel cannot translate: to containers without IPv6, and from `::1`,
-//! which is routed nowhere. [`tcp`] takes connections and leads them on to the container, [`udp`] does so with datagrams.
+//! which the kernel cannot route. [`tcp`] forwards connections, [`udp`] datagrams.
 
 mod tcp;
 mod udp;

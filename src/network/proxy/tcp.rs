@@ -1,4 +1,4 @@
-//! Connections to a published port, led on to the container.
+//! The proxy of published ports: forwards connections that the kernel does not translate.
 //!
 //! An idle connection has two sockets and no buffer: a buffer is there while there is something to pass on.
 

@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::os::fd::AsFd;
 
 impl Monitor {
-    /// Reads the last output, records the exit and leaves nothing behind.
+    /// Reads the last output, records the exit, removes the control groups.
     pub(super) fn finish(&mut self, code: i32, chunk: &mut [u8]) -> Result<(), StepFailed> {
         self.read_status();
         // The mounts are to be gone when the exit is told.
@@ -43,8 +43,8 @@ impl Monitor {
         recorded.doing("recording the exit")
     }
 
-    /// Stays until the engine has taken note of the end. One that restarts the container does so with the next start: until then
-    /// this is the process that brings an engine back, if no other container has one.
+    /// Waits for the engine's goodbye, which comes once the exit is journaled, or with the next start of a container that is
+    /// restarted. Until then this process can start the engine again.
     fn part(&mut self, event: &Event) -> Result<(), StepFailed> {
         (self.input, self.terminal, self.handing) = (None, None, None);
         (self.outputs, self.execs) = (Vec::new(), Vec::new());
@@ -92,8 +92,8 @@ impl Monitor {
         }
     }
 
-    /// The log refuses lines: the exit is known by now, and they are kept until a full disk has room for them, or nobody wants
-    /// them any more since the container was removed. A disk with another trouble is not waited for as long.
+    /// Keeps the last lines until a full disk has room for them, or the container is removed. Other errors of the disk are
+    /// retried for a few seconds.
     fn write_last_lines(&mut self, chunk: &mut [u8]) {
         let mut tries = 0;
         while self.stalled && self.log.is_wanted() && tries < OTHER_TROUBLE_SECONDS {
@@ -122,11 +122,11 @@ impl Monitor {
     }
 }
 
-/// How long the last lines of a container wait for a log that fails otherwise than by a full disk.
+/// Seconds for which the last lines are retried after an error that is not a full disk.
 const OTHER_TROUBLE_SECONDS: u32 = 5;
 
-/// So long a monitor whose container has ended tries to bring an engine back.
+/// Seconds for which a monitor whose container has ended tries to start an engine.
 const ALONE_SECONDS: u32 = 60;
 
-/// After so many chunks the largest pipe is empty, unless somebody writes.
+/// Chunks after which the largest pipe is empty, unless a process still writes.
 const FULL_PIPE: usize = (1 << 20) / CHUNK;

@@ -91,7 +91,7 @@ impl Monitor {
         }
     }
 
-    /// Hands out a mount that the container may share, and the mount namespace in which it is.
+    /// Sends the descriptor of a shared mount, and of the mount namespace in which it is.
     fn answer_mount(&mut self, destination: &Path) {
         let position = self.brief.kept.iter().position(|kept| kept == destination);
         let mount = position.and_then(|at| self.kept.get(at));

@@ -145,7 +145,7 @@ fn fork_init(brief: &Brief, launch_file: &[u8], inherited: Inherited) -> Result<
     Ok(init)
 }
 
-/// A monitor that has just told an exit may hold the lock for so long.
+/// Tries, 10 ms apart: a monitor that has just reported an exit holds the lock a little longer.
 const LOCK_TRIES: u32 = 100;
 
 /// A disk with no more than this takes no lines.

@@ -91,7 +91,7 @@ pub struct BuildCommand {
     parallel: bool,
 }
 
-/// Puts an image that tells its steps where `cache_to` says.
+/// Tags and pushes the image with its inline cache, as `cache_to` names it.
 async fn push_cache(client: &Client, built: &Built, cache_to: &[String], quiet: bool) -> Outcome {
     for cache in cache_to {
         let field = |key: &str| cache.split(',').find_map(|field| field.strip_prefix(key)?.strip_prefix('='));

@@ -84,7 +84,7 @@ pub(super) fn arguments(given: &[String]) -> BTreeMap<String, String> {
     given.iter().filter_map(one).collect()
 }
 
-/// What --provenance, --sbom and --attest want to be said.
+/// The attestations that --provenance, --sbom and --attest ask for.
 pub(super) fn attest(flags: &BuildFlags, attests: &[String]) -> Result<Wanted, Failure> {
     let (mut provenance, mut sbom) = (flags.provenance.clone(), flags.sbom.clone());
     for text in attests {

@@ -18,7 +18,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
-/// What is known of a container that is or was followed.
+/// The state of a container's log stream.
 enum Known {
     /// It is followed. Whether it was started meanwhile.
     Open { again: bool },
@@ -26,7 +26,7 @@ enum Known {
     Ended(Option<Position>),
 }
 
-/// The output of a project's containers on its way.
+/// The log streams of a project's containers.
 pub(super) struct Following<'a> {
     client: &'a Client,
     project: &'a str,

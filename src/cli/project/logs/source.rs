@@ -9,7 +9,7 @@ use crate::cli::project::ps::Listed;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
-/// One container's log on its way.
+/// One container's log stream.
 pub(super) struct Source {
     pub(super) id: String,
     /// What its lines begin with, where they begin with anything.

@@ -17,7 +17,7 @@ pub(super) struct Shown {
     pub(super) names: Vec<String>,
 }
 
-/// What `up` in the foreground shows, and what ends with it.
+/// The containers that attached `up` shows, and the services that it stops at its end.
 pub(super) struct Foreground {
     pub(super) shown: Shown,
     pub(super) own: Vec<String>,

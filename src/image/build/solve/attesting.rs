@@ -1,4 +1,4 @@
-//! What a build says of its image: what it was made from, and what is in it.
+//! The attestations of a build: provenance, and a bill of materials.
 
 use super::variables::PREDEFINED;
 use super::*;
