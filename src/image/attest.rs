@@ -5,6 +5,7 @@
 
 use super::{Digest, ImageRef};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
@@ -104,11 +105,26 @@ fn parameters(text: &str) -> Result<bool, Vec<(&str, &str)>> {
 }
 
 /// A statement without its subject.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Predicate {
     pub predicate_type: String,
-    pub predicate: Value,
+    /// As it was written: a bill of materials has megabytes, and parsed it would be ten times as much.
+    pub predicate: Box<RawValue>,
+}
+
+/// Bytes of all that is said of one image.
+pub const MAX_BYTES: u64 = 24 << 20;
+
+/// A predicate with its subject.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Statement<'a> {
+    #[serde(rename = "_type")]
+    kind: &'static str,
+    subject: &'a Value,
+    predicate_type: &'a str,
+    predicate: &'a RawValue,
 }
 
 /// A blob with its digest.
@@ -123,8 +139,9 @@ impl Blob {
         Blob { digest: Digest::of(&bytes), bytes }
     }
 
-    fn json(value: &Value) -> Self {
-        Blob::new(value.to_string().into_bytes())
+    fn json(value: &impl Serialize) -> Self {
+        // Texts, numbers and maps of texts: there is nothing that could not be written.
+        Blob::new(serde_json::to_vec(value).unwrap_or_default())
     }
 
     fn descriptor(&self, kind: &str) -> Value {
@@ -154,12 +171,8 @@ impl Attested {
         let mut blobs = Vec::new();
         let mut layers = Vec::new();
         for Predicate { predicate_type, predicate } in predicates {
-            let statement = Blob::json(&json!({
-                "_type": "https://in-toto.io/Statement/v1",
-                "subject": subject,
-                "predicateType": predicate_type,
-                "predicate": predicate,
-            }));
+            let kind = "https://in-toto.io/Statement/v1";
+            let statement = Blob::json(&Statement { kind, subject: &subject, predicate_type, predicate });
             let mut layer = statement.descriptor(STATEMENT);
             layer["annotations"] = json!({"in-toto.io/predicate-type": predicate_type});
             layers.push(layer);

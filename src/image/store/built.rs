@@ -146,7 +146,13 @@ impl Store {
         let Some((path, _)) = self.manifest(image)?.predicates().and_then(|digest| self.find_blob(digest)) else {
             return Ok(Vec::new());
         };
-        let bytes = fs::read(&path).map_err(ImageError::store(format!("reading {}", path.display())))?;
+        let reading = || ImageError::store(format!("reading {}", path.display()));
+        let size = fs::metadata(&path).map_err(reading())?.len();
+        if size > attest::MAX_BYTES {
+            let why = format!("what is said of the image has {size} bytes, and may have {}", attest::MAX_BYTES);
+            return Err(ImageError::Malformed { what: "attestation", why });
+        }
+        let bytes = fs::read(&path).map_err(reading())?;
         Ok(serde_json::from_slice(&bytes).unwrap_or_default())
     }
 }

@@ -14,8 +14,8 @@ const SCANNED: &str = "/run/src/core/sbom";
 const EXTRAS: &str = "/run/src/extras";
 const WRITTEN: &str = "/run/out";
 
-/// A bill of materials may have as many bytes.
-const LARGEST: u64 = 256 << 20;
+/// Bytes that all bills of materials of an image may have.
+const LARGEST: u64 = crate::image::attest::MAX_BYTES;
 
 /// What happens during a build that its provenance tells.
 pub(super) struct Facts {
@@ -86,13 +86,13 @@ impl Solver {
             predicates.extend(self.bill_of_materials(generator, target, finished).await?);
         }
         if let Some(wanted) = &self.request.attest.provenance {
-            predicates.push(self.provenance(wanted));
+            predicates.push(self.provenance(wanted)?);
         }
         Ok(predicates)
     }
 
     /// SLSA's form, with BuildKit's names for what SLSA leaves open.
-    fn provenance(&self, wanted: &Provenance) -> Predicate {
+    fn provenance(&self, wanted: &Provenance) -> Result<Predicate, ImageError> {
         let request = &self.request;
         let mut args = BTreeMap::new();
         if let Some(target) = &request.target {
@@ -153,7 +153,9 @@ impl Solver {
                 },
             },
         });
-        Predicate { predicate_type: PROVENANCE.into(), predicate }
+        let predicate = serde_json::value::to_raw_value(&predicate)
+            .map_err(|e| ImageError::Malformed { what: "provenance", why: e.to_string() })?;
+        Ok(Predicate { predicate_type: PROVENANCE.into(), predicate })
     }
 
     /// Runs a generator of bills of materials on the image, by BuildKit's protocol. What it wrote is kept as a step's layer is.
@@ -288,7 +290,7 @@ impl Solver {
 fn read_bills(layer: &Path, generator: &str) -> Result<Vec<Predicate>, ImageError> {
     let failed = || ImageError::store(format!("reading what {generator} wrote"));
     let tree = Tree::directory(layer).map_err(failed())?;
-    let mut found = Vec::new();
+    let (mut found, mut room) = (Vec::new(), LARGEST);
     let none = Patterns::default();
     // A generator that wrote nothing need not have made the directory.
     for file in tree.walk(Path::new(WRITTEN.trim_start_matches('/')), &none).into_iter().flatten() {
@@ -296,7 +298,15 @@ fn read_bills(layer: &Path, generator: &str) -> Result<Vec<Predicate>, ImageErro
         if file.is_directory() || !file.path.to_string_lossy().ends_with(".spdx.json") {
             continue;
         }
-        let text = read_regular(tree.root(), &file.path, LARGEST).map_err(failed())?;
+        // One byte more than all may have is too much, whichever file it is in.
+        let text = read_regular(tree.root(), &file.path, room).map_err(|e| {
+            let bound = LARGEST >> 20;
+            ImageError::Build(format!(
+                "{}, which {generator} wrote, cannot be kept: {e}; its bills of materials may have {bound} MiB together",
+                file.path.display()
+            ))
+        })?;
+        room -= text.len() as u64;
         let predicate = serde_json::from_slice(&text).map_err(|e| {
             ImageError::Build(format!("what {generator} wrote to {} is no SPDX in JSON: {e}", file.path.display()))
         })?;
@@ -315,7 +325,12 @@ mod tests {
         let written = layer.path().join(WRITTEN.trim_start_matches('/'));
         std::fs::create_dir_all(&written).unwrap();
         std::fs::write(written.join("a.spdx.json"), r#"{"name": "a"}"#).unwrap();
-        assert_eq!(read_bills(layer.path(), "g").unwrap()[0].predicate, json!({"name": "a"}));
+        assert_eq!(read_bills(layer.path(), "g").unwrap()[0].predicate.get(), r#"{"name": "a"}"#);
+        let large = format!("\"{}\"", "x".repeat((LARGEST / 2) as usize));
+        ["b", "c"].iter().for_each(|name| std::fs::write(written.join(format!("{name}.spdx.json")), &large).unwrap());
+        let said = read_bills(layer.path(), "g").unwrap_err().to_string();
+        assert!(said.contains("c.spdx.json") && said.contains("24 MiB together"), "{said}");
+        ["b", "c"].iter().for_each(|name| std::fs::remove_file(written.join(format!("{name}.spdx.json"))).unwrap());
         let outside = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(outside.path(), r#"{"of": "the host"}"#).unwrap();
         for link in [outside.path().to_path_buf(), Path::new("../../../../..").join(outside.path().strip_prefix("/").unwrap())] {
