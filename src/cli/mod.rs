@@ -240,6 +240,17 @@ pub fn command() -> clap::Command {
 
 /// The command line's `main`.
 pub fn main() -> ExitCode {
+    // Building clap's tree of commands takes more than 1 MiB of stack without optimisation, and `ulimit -s` may allow less.
+    const ROOM: u64 = 4 << 20;
+    let stack = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_STACK);
+    if stack.is_ok_and(|(soft, _)| soft < ROOM) {
+        let thread = std::thread::Builder::new().stack_size(ROOM as usize).spawn(main_with_room);
+        return thread.map_or(ExitCode::FAILURE, |thread| thread.join().unwrap_or(ExitCode::FAILURE));
+    }
+    main_with_room()
+}
+
+fn main_with_room() -> ExitCode {
     let mut command = command();
     let given = arguments::rewritten(&command, std::env::args_os().collect());
     let words = given.clone();

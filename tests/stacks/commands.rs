@@ -1009,3 +1009,17 @@ fn what_scripts_read_has_dockers_keys_and_types() {
     stack.wharf(&["logs", "--since", "yesterday"]).fails(1, &["is no time", "10m"]);
     stack.wharf(&["down", "-v"]).ok();
 }
+
+#[test]
+fn a_shell_with_a_small_stack_can_run_everything() {
+    let stack = Stack::bare("nothing");
+    stack.write("compose.yaml", "services: {a: {image: 'busybox:local'}}");
+    for args in [&["--version"][..], &["config", "-q"], &["ps"], &["container", "create", "--help"]] {
+        let like = stack.command(args);
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "ulimit -Ss 512; exec \"$0\" \"$@\""]).arg(like.get_program()).args(like.get_args());
+        command.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let ran = command.current_dir(stack.path(".")).output().expect("sh");
+        assert!(ran.status.success(), "{args:?}: {}", String::from_utf8_lossy(&ran.stderr));
+    }
+}
