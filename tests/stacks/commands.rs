@@ -667,7 +667,7 @@ fn a_single_container_has_docker_runs_options() {
         assert_eq!(text("memory.soft_limit_in_bytes").expect("reservation"), (32 << 20).to_string());
         assert_eq!(text("cpu.cfs_quota_us").expect("quota"), "30000");
     }
-    run(&["--cpuset-mems", "63", "busybox:local", "true"]).fails(128, &["cpuset.mems"]);
+    run(&["--cpuset-mems", "63", "busybox:local", "true"]).fails(1, &["Requested memory nodes are not available"]);
     run(&["--cidfile", "id", "busybox:local", "true"]).fails(1, &["id", "exists"]);
     // Networks, names and volumes of others.
     stack.wharf(&["network", "create", "one"]).ok();

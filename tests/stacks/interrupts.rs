@@ -98,16 +98,14 @@ fn a_signal_ends_builds_and_pulls() {
         assert_eq!(command.wait(5), Some(130), "{args:?}");
         eventually("the step ends", 10, || sleeps() == 0);
     }
-    let pulls =
-        [(&["pull", "pulled"][..], "Pulling from"), (&["up", "-d", "pulled"], "Pulling"), (&["create", "pulled"], "Pulling")];
-    for (args, shown) in pulls {
+    for args in [&["pull", "pulled"][..], &["up", "-d", "pulled"], &["create", "pulled"]] {
         // It takes connections and never answers.
         let registry = std::net::TcpListener::bind("127.0.0.1:0").expect("listen");
         registry.set_nonblocking(true).expect("nonblocking");
         let silent = format!("{}/silent:1", registry.local_addr().expect("address"));
         stack.write("compose.yaml", &format!("services: {{pulled: {{image: '{silent}'}}}}\n"));
         let mut command = start(&stack, args);
-        command.expect(shown, 30);
+        command.expect("Pulling", 30);
         let mut asked = None;
         eventually(&format!("the registry is asked by {args:?}"), 30, || {
             asked = registry.accept().ok();

@@ -650,7 +650,7 @@ fn bad_stacks_fail_clearly_and_leave_nothing_half_made() {
     up("services: {a: {image: 'busybox:local', volumes: [{type: bind, source: ./missing, target: /x, bind: {create_host_path: false}}]}}").fails(1, &["missing does not exist"]);
     up("services: {a: {image: 'busybox:local', command: nope}}").fails(1, &["nope", "not found in $PATH"]);
     up("services: {a: {image: 'busybox:local', user: ghost}}").fails(1, &["no user `ghost`"]);
-    up("services: {a: {image: 'busybox:local', cap_add: [WINGS]}}").fails(1, &["`WINGS` is not a capability"]);
+    up("services: {a: {image: 'busybox:local', cap_add: [WINGS]}}").fails(1, &["unknown capability: \"WINGS\""]);
     up("services: {a: {image: 'busybox:local', sysctls: {kernel.hostname: x}}}").fails(1, &["would change the host"]);
     up("services: {a: {image: 'busybox:local', networks: {n: {ipv4_address: 10.99.0.9}}}}\nnetworks: {n: {ipam: {config: [{subnet: 10.98.0.0/24}]}}}").fails(1, &["10.99.0.9", "not in the subnet"]);
     up("services: {a: {image: 'busybox:local'}}\nnetworks: {default: {external: true, name: nowhere}}")
