@@ -656,7 +656,7 @@ fn bad_stacks_fail_clearly_and_leave_nothing_half_made() {
     up("services: {a: {image: 'busybox:local'}}\nnetworks: {default: {external: true, name: nowhere}}")
         .fails(1, &["network nowhere declared as external, but could not be found"]);
     assert!(stack.ps().iter().all(|c| c["State"] != "running"));
-    stack.wharf(&["exec", "-T", "a", "true"]).fails(1, &["no running container"]);
+    stack.wharf(&["exec", "-T", "a", "true"]).fails(1, &["service \"a\" is not running"]);
 }
 
 #[test]
