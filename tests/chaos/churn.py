@@ -227,7 +227,7 @@ class Churn:
         return "import", run, None
 
     def do_run(self):
-        code = self.chance.randint(1, 99)
+        code = self.chance.randint(2, 99)  # 1 is what the command says when it fails itself
         def run():
             ran = self.lab("container", "run", "--rm", IMAGE, "writer", "1000", "lines=30", f"code={code}")
             if ran.code == code:

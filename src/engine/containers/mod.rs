@@ -362,7 +362,8 @@ impl Engine {
         if !record.spec.storage_opt.is_empty() {
             quota::release(&removal.path().join("upper"));
         }
-        removal.finish().map_err(doing())?;
+        // The container is gone whether its files are or not: what belongs to it goes as well.
+        let finished = removal.finish().map_err(doing());
         self.containers.emit(container, "destroy", &[]);
         if record.spec.networks.iter().any(|endpoint| endpoint.network == DEFAULT_NETWORK) {
             // It goes with the last container that it was made for.
@@ -374,7 +375,7 @@ impl Engine {
                 let _ = self.volumes.remove(&mount.source);
             }
         }
-        Ok(())
+        finished
     }
 
     /// Gives a container another name, in one step with a further change of its record. The caller holds its guard.

@@ -2,6 +2,7 @@
 
 use super::load;
 use crate::engine::containers::link::{MonitorLink, Reached};
+use crate::engine::networks::DEFAULT_NETWORK;
 use crate::engine::record::{ContainerRecord, Status, Transition};
 use crate::engine::{Container, Engine, locked};
 use crate::network::sandbox;
@@ -30,6 +31,10 @@ impl Engine {
         let may_remove = !self.state.is_incomplete();
         self.recover_replacements(may_remove).await;
         self.remove_build_steps().await;
+        if may_remove {
+            // An engine that dies in the removal of the last container on it leaves it.
+            self.networks.remove_unused(DEFAULT_NETWORK);
+        }
     }
 
     async fn adopt_container(self: &Arc<Self>, container: Arc<Container>) {

@@ -339,9 +339,9 @@ impl Engine {
         }
         locked(&self.state.recovery.unknown).retain(|known| known.kind != Kind::Container || known.id != unknown.id);
         let _ = remove_files(&self.config.run_directory(&unknown.id));
-        removal.finish().map_err(doing())?;
+        let finished = removal.finish().map_err(doing());
         self.networks.remove_unused(DEFAULT_NETWORK);
-        Ok(())
+        finished
     }
 }
 
