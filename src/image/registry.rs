@@ -38,6 +38,9 @@ pub struct Inspected {
     pub platforms: Vec<Platform>,
 }
 
+/// What a token is for: the host, the scope, and who asks.
+type TokenFor = (String, String, Who);
+
 /// A client for every registry; keeps connections and tokens. A clone shares them.
 #[derive(Clone)]
 pub struct Registry {
@@ -46,8 +49,7 @@ pub struct Registry {
     lax: Client,
     /// Which of the insecure ones have HTTPS after all.
     has_https: Arc<Mutex<HashMap<String, bool>>>,
-    /// By host, scope and who asks.
-    tokens: Arc<Mutex<HashMap<(String, String, Who), String>>>,
+    tokens: Arc<Mutex<HashMap<TokenFor, String>>>,
     logins: Logins,
     /// By the registry's host: one that is slow takes nobody else's turn.
     layers: Arc<Mutex<HashMap<String, Weak<Semaphore>>>>,

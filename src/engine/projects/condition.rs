@@ -83,7 +83,7 @@ async fn one(container: &Container, awaited: &Awaited<'_>) -> Result<&'static st
         let time = match judged {
             Judged::Unchecked => FIRST_LOOK,
             // What has run for so long before is not waited for again.
-            Judged::Running => FIRST_LOOK.saturating_sub(container.with_record(|record| running_for(record))),
+            Judged::Running => FIRST_LOOK.saturating_sub(container.with_record(running_for)),
             _ => break,
         };
         let before = std::mem::replace(&mut judged, Judged::NotYet);

@@ -246,7 +246,7 @@ pub(super) async fn superseded(context: &Context, object: &str) -> EngineError {
 fn service_spec(context: &Context, service: &str, number: u32) -> Result<ContainerSpec, EngineError> {
     let mut spec = context.engine.service_spec(&context.project, service, number, &context.origin)?;
     for warning in verify::warnings(&spec).into_iter().filter(|_| number == 1) {
-        let _ = context.progress.send(Progress::Warning(format!("{service}: {warning}")));
+        context.progress.send(Progress::Warning(format!("{service}: {warning}")));
     }
     spec.labels.insert(crate::labels::LABEL_ONEOFF.into(), "False".into());
     Ok(spec)

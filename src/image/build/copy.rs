@@ -147,7 +147,8 @@ pub struct Selection {
 }
 
 impl Selection {
-    pub fn len(&self) -> usize {
+    /// How many files and directories it names.
+    pub fn count(&self) -> usize {
         self.sources.len()
     }
 
@@ -314,7 +315,7 @@ pub fn digest(copy: &Copy, selected: &Selection, tree: &Tree, contents: &Content
 pub fn apply(copy: &Copy, selected: &Selection, tree: &Tree, root: BorrowedFd<'_>) -> Result<(), ImageError> {
     let wanted = Path::new(&copy.destination);
     let writer = Writer { copy, tree, root, selected };
-    let several = copy.sources.len() > 1 || selected.len() > 1;
+    let several = copy.sources.len() > 1 || selected.count() > 1;
     let into = copy.destination.ends_with('/')
         || copy.destination.ends_with("/.")
         || several

@@ -158,7 +158,7 @@ impl Solver {
                 copy.mode,
                 copy.parents,
                 copy.extract,
-                items.len()
+                items.count()
             ));
         }
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
