@@ -526,9 +526,9 @@ fn up_in_the_foreground_tells_who_ended_and_may_end_with_them() {
     stack.write(
         "compose.yaml",
         "services:
-  one: {image: 'busybox:local', command: [sh, -c, 'echo out; echo err >&2; sleep 0.5; exit 3']}
+  one: {image: 'busybox:local', command: [sh, -c, 'echo out; echo err >&2; sleep 1.2; exit 3']}
   two: {image: 'busybox:local', command: [sh, -c, \"trap 'echo last words; exit 5' TERM; while :; do sleep 0.05; done\"]}
-  fine: {image: 'busybox:local', command: 'true'}
+  fine: {image: 'busybox:local', command: sleep 0.2}
 ",
     );
     let up = |args: &[&str]| stack.wharf(&[&["up"], args].concat());
@@ -538,7 +538,7 @@ fn up_in_the_foreground_tells_who_ended_and_may_end_with_them() {
     let failing = up(&["--abort-on-container-failure"]).fails(3, &["one-1   | err\n", "Aborting on container exit..."]);
     assert!(failing.stdout.contains("two-1   | last words\ntwo-1 exited with code 5\n"), "{}", failing.stdout);
     assert_eq!(stack.state("two"), "exited");
-    assert_eq!(up(&["--abort-on-container-exit"]).code, 0, "`fine` ends first");
+    assert_eq!(up(&["--abort-on-container-exit", "fine", "two"]).code, 0, "`fine` ends first");
     assert_eq!(up(&["--exit-code-from", "two", "--attach", "one"]).code, 5);
     up(&["--exit-code-from", "tow"]).fails(1, &["no such service: tow", "did you mean `two`?"]);
     let timed = up(&["--timestamps", "--no-log-prefix", "one"]).stdout;
