@@ -1,4 +1,13 @@
-//! Durations and sizes as Compose files and Dockerfiles write them.
+//! Durations, sizes and booleans as Compose files, Dockerfiles and Docker's options write them.
+
+/// Go's `strconv.ParseBool`, by which Docker reads its flags, filters and options.
+pub fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
 
 /// Nanoseconds of a Go duration (`1m30s`, `1.5h`, `100ms`, `0`).
 pub fn duration(text: &str) -> Option<u64> {

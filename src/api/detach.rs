@@ -2,40 +2,40 @@
 
 use crate::engine::EngineError;
 
+/// What Docker's clients and engine take where nothing is said.
+pub const DEFAULT: &str = "ctrl-p,ctrl-q";
+
 /// A sequence of keys, and how many of them have been typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct DetachKeys {
+pub struct DetachKeys {
     keys: Vec<u8>,
     typed: usize,
 }
 
 impl DetachKeys {
-    /// Docker's form: `ctrl-p,ctrl-q` or `a`, separated by commas. Nothing stands for `ctrl-p,ctrl-q`.
+    /// By no key at all nobody leaves.
+    pub fn of(keys: Vec<u8>) -> Self {
+        DetachKeys { keys, typed: 0 }
+    }
+
+    /// Docker's form: `ctrl-p,ctrl-q` or `a`, separated by commas. Nothing stands for [`DEFAULT`].
     ///
     /// # Errors
     /// A key that is not known.
     pub(super) fn parse(text: &str) -> Result<Self, EngineError> {
-        let text = if text.is_empty() { "ctrl-p,ctrl-q" } else { text };
-        let key = |key: &str| match (key.as_bytes(), key.strip_prefix("ctrl-").map(str::as_bytes)) {
-            ([one], _) => Some(*one),
-            (_, Some([letter @ (b'a'..=b'z')])) => Some(letter - b'a' + 1),
-            (_, Some(b"@")) => Some(0),
-            (_, Some([sign @ (b'[' | b'\\' | b']' | b'^' | b'_')])) => Some(sign - b'@'),
-            _ => None,
-        };
+        let text = if text.is_empty() { DEFAULT } else { text };
         let keys: Option<Vec<u8>> = text.split(',').map(key).collect();
-        let keys = keys.ok_or_else(|| EngineError::Invalid(format!("Invalid detach keys ({text}) provided")))?;
-        Ok(DetachKeys { keys, typed: 0 })
+        keys.map(Self::of).ok_or_else(|| EngineError::Invalid(format!("Invalid detach keys ({text}) provided")))
     }
 
     /// Passes typed bytes on. Keys that may begin the sequence wait until it is clear that they do not. True where it is complete.
-    pub(super) fn pass(&mut self, typed: &[u8], passed: &mut Vec<u8>) -> bool {
+    pub fn pass(&mut self, typed: &[u8], passed: &mut Vec<u8>) -> bool {
         for byte in typed {
-            if *byte != self.keys[self.typed] {
+            if self.keys.get(self.typed) != Some(byte) {
                 passed.extend(&self.keys[..self.typed]);
                 self.typed = 0;
             }
-            if *byte == self.keys[self.typed] {
+            if self.keys.get(self.typed) == Some(byte) {
                 self.typed += 1;
                 if self.typed == self.keys.len() {
                     return true;
@@ -45,6 +45,16 @@ impl DetachKeys {
             }
         }
         false
+    }
+}
+
+/// The byte of a key as Docker writes it: a letter, or `ctrl-` and one of `a-z @ [ \ ] ^ _`.
+pub fn key(text: &str) -> Option<u8> {
+    match (text.as_bytes(), text.strip_prefix("ctrl-").map(str::as_bytes)) {
+        ([one], _) => Some(*one),
+        (_, Some([letter @ b'a'..=b'z'])) => Some(letter - b'a' + 1),
+        (_, Some([sign @ (b'@' | b'[' | b'\\' | b']' | b'^' | b'_')])) => Some(sign - b'@'),
+        _ => None,
     }
 }
 

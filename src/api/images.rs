@@ -5,13 +5,17 @@ pub mod transfer;
 
 use super::reply::{self, Filters, Query, Reply};
 use crate::engine::{Engine, EngineError};
+use crate::image::build::ignore::Pattern;
 use crate::image::chunks::ChunkReader;
 use crate::image::{Digest, Image, ImageError, ImageRef, archive};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
+use indexmap::IndexMap;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: &Query, request: Request<Incoming>) -> Reply {
@@ -50,11 +54,6 @@ fn created(image: &Image) -> i64 {
     image.config.created().as_ref().and_then(|c| c.parse::<jiff::Timestamp>().ok()).map_or(0, |t| t.as_second())
 }
 
-/// The attributes of an event about an image that nobody has named.
-fn named_as(name: &str) -> indexmap::IndexMap<String, String> {
-    [("name".to_string(), name.to_string())].into()
-}
-
 /// An image with all of its names.
 struct Grouped {
     image: Image,
@@ -86,8 +85,12 @@ fn list(engine: &Engine, query: &Query) -> Reply {
         filters.entry("reference".into()).or_default().push(name.to_string());
     }
     let wanted = wanted_images(engine, &filters)?;
-    let count = |id: &Digest| engine.containers.all().iter().filter(|c| c.record().image_id == id.as_str()).count();
     let counted = query.version >= (1, 51);
+    let mut users: HashMap<String, usize> = HashMap::new();
+    for container in engine.containers.all().iter().filter(|_| counted) {
+        *users.entry(container.with_record(|record| record.image_id.clone())).or_default() += 1;
+    }
+    let count = |id: &Digest| users.get(id.as_str()).copied().unwrap_or(0);
     let value = |group: &Grouped| {
         let config = group.image.config.config().as_ref();
         json!({
@@ -109,6 +112,12 @@ fn list(engine: &Engine, query: &Query) -> Reply {
     reply::json(200, &images.iter().map(value).collect::<Vec<Value>>())
 }
 
+/// The labels that an image gives to its containers.
+fn labels(image: &Image) -> IndexMap<String, String> {
+    let labels = image.config.config().as_ref().and_then(|config| config.labels().as_ref());
+    labels.into_iter().flatten().map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
 /// Docker's filters of images. Those without a name are what `dangling=true` means.
 fn wanted_images(engine: &Engine, filters: &Filters) -> Result<impl Fn(&(Option<ImageRef>, Image)) -> bool, EngineError> {
     let moments = |key: &str| -> Result<Vec<i64>, EngineError> {
@@ -118,19 +127,20 @@ fn wanted_images(engine: &Engine, filters: &Filters) -> Result<impl Fn(&(Option<
     let (before, since) = (moments("before")?.into_iter().min(), moments("since")?.into_iter().max());
     let dangling = reply::boolean(filters, "dangling")?;
     let old_enough = reply::older_than(filters)?;
+    // One that is no pattern fits no image.
+    let patterns = filters.get("reference").map(|texts| texts.iter().filter_map(|text| Pattern::parse(text)).collect::<Vec<_>>());
     Ok(move |(name, image): &(Option<ImageRef>, Image)| {
-        let labels = image.config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
-        let fits = |pattern: &String| {
-            let pattern = crate::image::build::ignore::Pattern::parse(pattern);
-            let fits = |text: &str| pattern.as_ref().is_some_and(|pattern| pattern.matches(std::path::Path::new(text)));
-            name.as_ref().is_some_and(|name| fits(&name.familiar()) || fits(&name.familiar_name()))
+        let created = created(image);
+        let fits = |pattern: &Pattern| {
+            let fits = |text: String| pattern.matches(Path::new(&text));
+            name.as_ref().is_some_and(|name| fits(name.familiar()) || fits(name.familiar_name()))
         };
-        before.is_none_or(|before| created(image) < before)
-            && since.is_none_or(|since| created(image) > since)
-            && filters.get("reference").is_none_or(|patterns| patterns.iter().any(fits))
+        before.is_none_or(|before| created < before)
+            && since.is_none_or(|since| created > since)
+            && patterns.as_ref().is_none_or(|patterns| patterns.iter().any(fits))
             && dangling.is_none_or(|dangling| dangling == name.is_none())
-            && old_enough(jiff::Timestamp::from_second(created(image)).unwrap_or_default())
-            && reply::labelled(&labels.into_iter().collect(), filters)
+            && old_enough(jiff::Timestamp::from_second(created).unwrap_or_default())
+            && reply::labelled(&labels(image), filters)
     })
 }
 
@@ -230,7 +240,7 @@ fn save(engine: &Arc<Engine>, names: &[String], query: &Query) -> Reply {
         }
     };
     let images: Vec<(Vec<ImageRef>, Image)> = names.iter().map(one).collect::<Result<_, _>>()?;
-    images.iter().for_each(|(_, image)| engine.events.emit("image", "save", image.id.as_str(), named_as(image.id.as_str())));
+    images.iter().for_each(|(_, image)| engine.events.emit_image_id("save", &image.id));
     let store = engine.images.store.clone();
     reply::written("application/x-tar", move |out| archive::save(&store, &images, out))
 }
@@ -301,7 +311,7 @@ async fn load(engine: &Arc<Engine>, request: Request<Incoming>) -> Reply {
         archive::load(&worker.images.store, body, &worker.config.data_root.join("images/staging"))
     })
     .await?;
-    loaded.iter().for_each(|(_, image)| engine.events.emit("image", "load", image.id.as_str(), named_as(image.id.as_str())));
+    loaded.iter().for_each(|(_, image)| engine.events.emit_image_id("load", &image.id));
     let lines: Vec<String> =
         loaded.iter().map(|(name, _)| json!({"stream": format!("Loaded image: {}\n", name.familiar())}).to_string()).collect();
     // The CLI reads lines of JSON by the type of the content.

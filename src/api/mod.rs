@@ -10,7 +10,7 @@ mod buildkit;
 pub mod client;
 mod connections;
 mod containers;
-mod detach;
+pub mod detach;
 mod events;
 mod exec;
 pub mod follow;

@@ -104,11 +104,8 @@ impl Query {
 /// A value that is neither.
 pub fn boolean(filters: &Filters, key: &str) -> Result<Option<bool>, EngineError> {
     let Some(values) = filters.get(key).filter(|values| !values.is_empty()) else { return Ok(None) };
-    let parse = |value: &String| match value.as_str() {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(EngineError::Invalid(format!("invalid filter '{key}={value}'"))),
-    };
+    let wrong = |value: &String| EngineError::Invalid(format!("invalid filter '{key}={value}'"));
+    let parse = |value: &String| crate::units::boolean(value).ok_or_else(|| wrong(value));
     let parsed: Vec<bool> = values.iter().map(parse).collect::<Result<_, _>>()?;
     match parsed.iter().all(|value| *value == parsed[0]) {
         true => Ok(Some(parsed[0])),

@@ -2,7 +2,7 @@
 
 use super::reply::{self, Filters, Patterns, Query, Reply, labelled};
 use super::types::VolumeCreate;
-use crate::engine::record::VolumeRecord;
+use crate::engine::record::{ContainerRecord, VolumeRecord};
 use crate::engine::recovery::Kind;
 use crate::engine::volumes::NewVolume;
 use crate::engine::{Engine, EngineError};
@@ -11,22 +11,19 @@ use hyper::{Method, Request};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Whether a volume fulfils the filters.
-fn volume_allowed(engine: &Engine, volume: &VolumeRecord, filters: &Filters) -> Result<bool, EngineError> {
-    let any =
-        |key: &str, has: &dyn Fn(&String) -> bool| filters.get(key).is_none_or(|list| list.is_empty() || list.iter().any(has));
-    let used = || {
-        engine
-            .containers
-            .all()
-            .iter()
-            .any(|c| c.with_record(|record| record.spec.mounts.iter().any(|mount| mount.source == volume.name)))
-    };
+/// Docker's filters of volumes.
+fn wanted_volumes(engine: &Engine, filters: &Filters) -> Result<impl Fn(&VolumeRecord) -> bool, EngineError> {
+    let names = Patterns::of(filters, "name");
+    let driver = filters.get("driver").is_none_or(|list| list.is_empty() || list.iter().any(|driver| driver == "local"));
     let dangling = reply::boolean(filters, "dangling")?;
-    Ok(labelled(&volume.labels, filters)
-        && Patterns::of(filters, "name").allow(&[volume.name.as_str()])
-        && any("driver", &|driver| driver == "local")
-        && dangling.is_none_or(|dangling| dangling != used()))
+    Ok(move |volume: &VolumeRecord| {
+        let uses = |record: &ContainerRecord| record.spec.mounts.iter().any(|mount| mount.source == volume.name);
+        let used = || engine.containers.all().iter().any(|container| container.with_record(uses));
+        labelled(&volume.labels, filters)
+            && names.allow(&[volume.name.as_str()])
+            && driver
+            && dangling.is_none_or(|dangling| dangling != used())
+    })
 }
 
 pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: &Query, request: Request<Incoming>) -> Reply {
@@ -34,13 +31,8 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
         ("POST", ["prune"]) => prune(engine, query).await,
         ("GET", []) => {
             let filters = query.filters(&["dangling", "driver", "label", "name"])?;
-            let _valid = reply::boolean(&filters, "dangling")?;
-            let mut list = Vec::new();
-            for volume in engine.volumes.all() {
-                if volume_allowed(engine, &volume, &filters)? {
-                    list.push(volume);
-                }
-            }
+            let wanted = wanted_volumes(engine, &filters)?;
+            let list: Vec<VolumeRecord> = engine.volumes.all().into_iter().filter(|volume| wanted(volume)).collect();
             let names = Patterns::of(&filters, "name");
             let asked = filters.keys().all(|key| key == "name");
             let unknown = engine.state.unknown(Kind::Volume).into_iter().filter(|v| asked && names.allow(&[v.name.as_str()]));

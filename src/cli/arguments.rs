@@ -1,5 +1,6 @@
 //! What a command line may say otherwise than clap reads it: `wharf compose COMMAND`, and `--flag=false` of Go's flags.
 
+use crate::units;
 use clap::{ArgAction, Command};
 use std::ffi::OsString;
 
@@ -22,7 +23,7 @@ pub fn rewritten(root: &Command, given: Vec<OsString>) -> Vec<OsString> {
         if let Some(option) = text.strip_prefix("--") {
             let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
             match long(root, command, name) {
-                Some(flag) if is_switch(flag) => match value.map(boolean) {
+                Some(flag) if is_switch(flag) => match value.map(units::boolean) {
                     Some(Some(true)) => out.push(format!("--{name}").into()),
                     Some(Some(false)) => {}
                     _ => out.push(argument),
@@ -86,15 +87,6 @@ fn short_takes_next(root: &Command, command: &Command, letters: &str) -> bool {
         }
     }
     false
-}
-
-/// A boolean as Go's flags read it.
-fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -68,6 +68,11 @@ impl Events {
         self.emit("image", action, id.as_str(), [("name".to_string(), name.familiar())].into());
     }
 
+    /// What happened to an image by its id, whatever its names.
+    pub fn emit_image_id(&self, action: &str, id: &crate::image::Digest) {
+        self.emit("image", action, id.as_str(), [("name".to_string(), id.to_string())].into());
+    }
+
     fn tell(&self, event: Event) {
         let event = Arc::new(event);
         let mut last = super::locked(&self.last);

@@ -105,21 +105,47 @@ impl Message {
     }
 }
 
-/// Takes messages of the kernel's apart and gives each answer without its header; the end of the answers, when it has come.
-pub fn split(mut messages: &[u8], each: &mut impl FnMut(&[u8])) -> Option<io::Result<()>> {
-    const NLMSG_DONE: u16 = 3;
-    while messages.len() >= HEADER {
-        let word = |at: usize| u32::from_ne_bytes([messages[at], messages[at + 1], messages[at + 2], messages[at + 3]]);
+/// A message of the kernel's.
+struct Answer<'a> {
+    kind: u16,
+    /// The number of the message that it answers.
+    sequence: u32,
+    payload: &'a [u8],
+}
+
+impl Answer<'_> {
+    /// What an acknowledgement says; `None` of any other message.
+    fn acknowledged(&self) -> Option<io::Result<()>> {
+        let code = self.payload.first_chunk::<4>().filter(|_| self.kind == NLMSG_ERROR)?;
+        let errno = i32::from_ne_bytes(*code).wrapping_neg();
+        Some(if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) })
+    }
+}
+
+/// Takes messages of the kernel's apart.
+fn answers(mut messages: &[u8]) -> impl Iterator<Item = Answer<'_>> {
+    std::iter::from_fn(move || {
+        let (header, _) = messages.split_first_chunk::<HEADER>()?;
+        let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let size = (word(0) as usize).clamp(HEADER, messages.len());
-        match u16::from_ne_bytes([messages[4], messages[5]]) {
-            NLMSG_DONE => return Some(Ok(())),
-            NLMSG_ERROR if size >= HEADER + 4 => {
-                let errno = (word(HEADER) as i32).wrapping_neg();
-                return Some(if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) });
-            }
-            _ => each(&messages[HEADER..size]),
-        }
+        let kind = u16::from_ne_bytes([header[4], header[5]]);
+        let answer = Answer { kind, sequence: word(8), payload: &messages[HEADER..size] };
         messages = &messages[size.next_multiple_of(4).min(messages.len())..];
+        Some(answer)
+    })
+}
+
+/// Takes messages of the kernel's apart and gives each answer without its header; the end of the answers, when it has come.
+pub fn split(messages: &[u8], each: &mut impl FnMut(&[u8])) -> Option<io::Result<()>> {
+    const NLMSG_DONE: u16 = 3;
+    for answer in answers(messages) {
+        if answer.kind == NLMSG_DONE {
+            return Some(Ok(()));
+        }
+        if let Some(end) = answer.acknowledged() {
+            return Some(end);
+        }
+        each(answer.payload);
     }
     None
 }
@@ -263,20 +289,13 @@ impl Netlink {
                 }
                 Err(e) => return Err(failed.unwrap_or((0, e.into()))),
             };
-            let mut rest = &buffer[..length];
-            while rest.len() >= HEADER {
-                let word = |at: usize| u32::from_ne_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]);
-                let size = (word(0) as usize).clamp(HEADER, rest.len());
-                let kind = u16::from_ne_bytes([rest[4], rest[5]]);
-                let number = word(8).wrapping_sub(first) as usize;
-                if kind == NLMSG_ERROR && size >= HEADER + 4 && number < messages.len() {
-                    let errno = (word(HEADER) as i32).wrapping_neg();
-                    complete |= last == Some(number);
-                    if errno != 0 && failed.is_none() {
-                        failed = Some((number, io::Error::from_raw_os_error(errno)));
-                    }
+            for answer in answers(&buffer[..length]) {
+                let number = answer.sequence.wrapping_sub(first) as usize;
+                let Some(said) = answer.acknowledged().filter(|_| number < messages.len()) else { continue };
+                complete |= last == Some(number);
+                if let (Err(error), None) = (said, &failed) {
+                    failed = Some((number, error));
                 }
-                rest = &rest[size.next_multiple_of(4).min(rest.len())..];
             }
         }
         match failed {

@@ -70,9 +70,7 @@ fn resolve(passwd: &str, group: &str, user: &str, group_add: &[String]) -> Resul
         },
     };
     let find_group = |wanted: &str| {
-        entries(group, 3)
-            .find(|f| f[0] == wanted)
-            .and_then(|f| number(f[2]))
+        group_id(group, wanted)
             .or_else(|| number(wanted))
             .ok_or_else(|| format!("the image has no group `{wanted}` in /etc/group"))
     };
@@ -99,6 +97,11 @@ fn resolve(passwd: &str, group: &str, user: &str, group_add: &[String]) -> Resul
         groups.insert(0, gid);
     }
     Ok(Identity { uid, gid, groups, home: if home.is_empty() { "/".into() } else { home } })
+}
+
+/// A group's number, by its name in the text of a group(5).
+pub fn group_id(group: &str, name: &str) -> Option<u32> {
+    entries(group, 3).find(|fields| fields[0] == name).and_then(|fields| number(fields[2]))
 }
 
 fn entries(text: &str, least: usize) -> impl Iterator<Item = Vec<&str>> {
@@ -135,5 +138,11 @@ mod tests {
                 expected.map(|(uid, gid, groups, home)| Identity { uid, gid, groups, home: home.into() }).map_err(str::to_string);
             assert_eq!(got, expected, "{user:?}");
         }
+    }
+
+    #[test]
+    fn a_group_is_found_by_its_name() {
+        let groups = "root:x:0:\ndocker2:x:7:\ndocker:x:999:me\nbad\n";
+        assert_eq!((group_id(groups, "docker"), group_id(groups, "bad"), group_id(groups, "none")), (Some(999), None, None));
     }
 }

@@ -1,6 +1,6 @@
 //! `POST /images/prune` and `POST /build/prune`.
 
-use super::created;
+use super::{created, labels};
 use crate::api::reply::{self, Filters, Query, Reply};
 use crate::engine::images::Cache;
 use crate::engine::{Engine, EngineError};
@@ -14,13 +14,12 @@ pub async fn images(engine: &Arc<Engine>, query: &Query) -> Reply {
     let all = reply::boolean(&filters, "dangling")? == Some(false);
     let old_enough = reply::older_than(&filters)?;
     let meant = |name: Option<&crate::image::ImageRef>, image: &crate::image::Image| {
-        let labels = image.config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
         // Of an image without a time it is not known how old it is.
         let time = Some(created(image)).filter(|_| image.config.created().is_some());
         let time = time.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()).unwrap_or(jiff::Timestamp::MAX);
         (all || name.is_none())
             && (!filters.contains_key("until") || old_enough(time))
-            && reply::labelled(&labels.into_iter().collect(), &filters)
+            && reply::labelled(&labels(image), &filters)
     };
     let cache = if query.flag("builds") { Cache::ForgetAll } else { Cache::Keep };
     let removed = engine.images.prune(meant, cache).await?;

@@ -87,18 +87,25 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, EngineError> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(EngineError::Invalid("invalid JSON: got EOF while reading request body".into()));
     }
+    // Where in the body something is wrong is found out when something is: keeping the path costs as much as reading.
+    serde_json::from_slice(bytes).map_err(|_| EngineError::Invalid(what_is_wrong::<T>(bytes)))
+}
+
+/// What is wrong with a body that cannot be read, and where.
+fn what_is_wrong<T: DeserializeOwned>(bytes: &[u8]) -> String {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        let inner = error.into_inner();
-        EngineError::Invalid(match inner.is_data() {
-            true if path != "." => format!("invalid request body: {path}: {inner}"),
-            true => format!("invalid request body: {inner}"),
-            false => format!("invalid JSON: {inner}"),
-        })
-    })?;
-    json.end().map_err(|_| EngineError::Invalid("invalid JSON: unexpected content after JSON".into()))?;
-    Ok(parsed)
+    match serde_path_to_error::deserialize::<_, T>(&mut json) {
+        Ok(_) => "invalid JSON: unexpected content after JSON".into(),
+        Err(error) => {
+            let path = error.path().to_string();
+            let inner = error.into_inner();
+            match inner.is_data() {
+                true if path != "." => format!("invalid request body: {path}: {inner}"),
+                true => format!("invalid request body: {inner}"),
+                false => format!("invalid JSON: {inner}"),
+            }
+        }
+    }
 }
 
 /// Reads a body that need not be there: nothing is the default.

@@ -165,7 +165,8 @@ impl Steps {
         self.any |= done;
         let Some(drawn) = &mut self.in_place else {
             if !self.quiet {
-                let _ = writeln!(std::io::stderr(), " {object}  {status}");
+                // In one write: two commands may share a terminal or a log.
+                let _ = std::io::stderr().write_all(format!(" {object}  {status}\n").as_bytes());
             }
             return;
         };

@@ -1,6 +1,7 @@
 //! The user's terminal or pipes as the streams of a process elsewhere: `exec`, `attach`, `run`.
 
 use crate::api::client::{Client, take_frame};
+use crate::api::detach::{self, DetachKeys};
 use crate::api::followed::{Followed, Piece};
 use crate::cli::{Failure, Outcome};
 use bytes::BytesMut;
@@ -53,15 +54,7 @@ pub fn size() -> Option<(u16, u16)> {
 pub fn detach_keys(text: &str) -> Result<Vec<u8>, Failure> {
     let wrong =
         |key: &str| Failure::Message(format!("`{key}` is not a key: write a letter, or ctrl- and one of a-z @ [ \\ ] ^ _"));
-    let key = |key: &str| match (key.strip_prefix("ctrl-"), key.as_bytes()) {
-        (Some(rest), _) => match rest.as_bytes() {
-            [c @ b'a'..=b'z'] => Ok(c - b'a' + 1),
-            [c @ (b'@' | b'[' | b'\\' | b']' | b'^' | b'_')] => Ok(c - b'@'),
-            _ => Err(wrong(key)),
-        },
-        (None, [c]) => Ok(*c),
-        _ => Err(wrong(key)),
-    };
+    let key = |key: &str| detach::key(key).ok_or_else(|| wrong(key));
     text.split(',').filter(|part| !part.is_empty()).map(key).collect()
 }
 
@@ -174,9 +167,10 @@ fn read_input(wanted: bool, keys: Vec<u8>, left: mpsc::Sender<()>) -> mpsc::Rece
     if wanted {
         std::thread::spawn(move || {
             let mut buffer = vec![0; 16 * 1024];
-            let mut keys = DetachKeys { keys, matched: 0 };
+            let mut keys = DetachKeys::of(keys);
             while let Ok(n @ 1..) = nix::unistd::read(std::io::stdin(), &mut buffer) {
-                let (bytes, leave) = keys.filter(&buffer[..n]);
+                let mut bytes = Vec::with_capacity(n);
+                let leave = keys.pass(&buffer[..n], &mut bytes);
                 if sender.blocking_send(bytes).is_err() {
                     return;
                 }
@@ -188,33 +182,6 @@ fn read_input(wanted: bool, keys: Vec<u8>, left: mpsc::Sender<()>) -> mpsc::Rece
         });
     }
     typed
-}
-
-/// Finds the keys in what is typed. A beginning of them is held back until it is clear whether the rest comes.
-struct DetachKeys {
-    keys: Vec<u8>,
-    matched: usize,
-}
-
-impl DetachKeys {
-    fn filter(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
-        let mut out = Vec::with_capacity(typed.len());
-        for &byte in typed {
-            if self.keys.get(self.matched) == Some(&byte) {
-                self.matched += 1;
-                if self.matched == self.keys.len() {
-                    return (out, true);
-                }
-                continue;
-            }
-            out.extend_from_slice(&self.keys[..self.matched]);
-            self.matched = usize::from(self.keys.first() == Some(&byte));
-            if self.matched == 0 {
-                out.push(byte);
-            }
-        }
-        (out, false)
-    }
 }
 
 fn write(stream: u8, bytes: &[u8]) -> Outcome {
@@ -289,16 +256,10 @@ mod tests {
         assert_eq!(default, [16, 17]);
         assert!(detach_keys("ctrl-1").is_err() && detach_keys("ab").is_err());
         let run = |parts: &[&[u8]]| {
-            let mut keys = DetachKeys { keys: default.clone(), matched: 0 };
+            let mut keys = DetachKeys::of(default.clone());
             let mut out = Vec::new();
-            for part in parts {
-                let (bytes, leave) = keys.filter(part);
-                out.extend(bytes);
-                if leave {
-                    return (out, true);
-                }
-            }
-            (out, false)
+            let left = parts.iter().any(|part| keys.pass(part, &mut out));
+            (out, left)
         };
         assert_eq!(run(&[b"ls\n"]), (b"ls\n".to_vec(), false));
         assert_eq!(run(&[b"a\x10", b"\x11b"]), (b"a".to_vec(), true));

@@ -320,12 +320,14 @@ fn memory(limits: &ResourceSpec) -> Option<String> {
 }
 
 fn cpu(limits: &ResourceSpec) -> Option<String> {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    // It reads files: only where it is needed.
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
     let (cpus, period, quota) = (limits.cpus.unwrap_or(0.0), limits.cpu_period.unwrap_or(0), limits.cpu_quota.unwrap_or(0));
     Some(match () {
         () if cpus > 0.0 && period > 0 => "Conflicting options: Nano CPUs and CPU Period cannot both be set".into(),
         () if cpus > 0.0 && quota > 0 => "Conflicting options: Nano CPUs and CPU Quota cannot both be set".into(),
-        () if !(0.0..=processors as f64).contains(&cpus) => {
+        () if cpus != 0.0 && !(0.0..=processors() as f64).contains(&cpus) => {
+            let processors = processors();
             format!("range of CPUs is from 0.01 to {processors}.00, as there are only {processors} CPUs available")
         }
         () if period != 0 && !(1000..=1_000_000).contains(&period) => PERIOD.into(),

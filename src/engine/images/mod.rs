@@ -14,7 +14,6 @@ use crate::image::registry::Registry;
 use crate::image::{ChainId, Digest, Image, ImageError, ImageRef, Progress as PullProgress, Store};
 use crate::wire::Progress;
 use build::Builds;
-use indexmap::IndexMap;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
@@ -140,7 +139,7 @@ impl Images {
             removed.untagged.push(name);
         }
         if is_last && running.is_none() {
-            self.events.emit("image", "delete", image.id.as_str(), name_of(&image.id));
+            self.events.emit_image_id("delete", &image.id);
             removed.deleted.push(image.id);
         }
         Ok(removed)
@@ -180,7 +179,7 @@ impl Images {
         }
         let (named, unnamed) = (self.store.list()?, self.store.unnamed()?);
         removed.deleted.retain(|id| !named.iter().map(|(_, image)| image).chain(&unnamed).any(|image| image.id == *id));
-        removed.deleted.iter().for_each(|id| self.events.emit("image", "delete", id.as_str(), name_of(id)));
+        removed.deleted.iter().for_each(|id| self.events.emit_image_id("delete", id));
         removed.bytes = layers.iter().filter(|(layer, _)| self.store.has_layer(layer).is_none()).map(|(_, bytes)| bytes).sum();
         let store = self.store.clone();
         let pruned = tokio::task::spawn_blocking(move || {
@@ -201,11 +200,6 @@ impl Images {
 /// Whether a container is of an image, or has it mounted.
 fn uses(record: &ContainerRecord, image: &Image) -> bool {
     record.image_id == image.id.as_str() || record.spec.mounts.iter().any(|m| !m.layers.is_empty() && m.layers == image.layers)
-}
-
-/// The attributes of an event about an image that has no name.
-fn name_of(id: &Digest) -> IndexMap<String, String> {
-    [("name".to_string(), id.to_string())].into()
 }
 
 /// What becomes of what builds remember while images are pruned.

@@ -4,6 +4,7 @@ use crate::engine::record::ContainerSpec;
 use crate::runtime::capabilities::Capabilities;
 use crate::runtime::seccomp::{self, Profile};
 use crate::sys::BpfInstruction;
+use crate::units;
 use std::path::Path;
 
 /// What a container's security options ask for.
@@ -50,7 +51,7 @@ impl Security {
                 ("seccomp", "unconfined") => (security.unconfined, security.seccomp) = (true, None),
                 ("seccomp", "builtin") => security.seccomp = None,
                 ("seccomp", profile) => security.seccomp = Some(profile.into()),
-                ("no-new-privileges", value) => security.no_new_privileges = boolean(value).ok_or_else(second)?,
+                ("no-new-privileges", value) => security.no_new_privileges = units::boolean(value).ok_or_else(second)?,
                 ("systempaths", "unconfined") => security.system_paths = true,
                 ("writable-cgroups", _) => {
                     return Err(format!("the security option `{option}` is not supported: wharf has no writable-cgroups"));
@@ -73,13 +74,4 @@ impl Security {
 pub fn compile(path: &str, capabilities: Capabilities) -> Result<Vec<BpfInstruction>, String> {
     let profile = Profile::read(Path::new(path))?;
     seccomp::compile(&profile, capabilities).map_err(|why| format!("the seccomp profile {path}: {why}"))
-}
-
-/// Go's `strconv.ParseBool`.
-fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
 }

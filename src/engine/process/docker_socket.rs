@@ -2,7 +2,7 @@
 
 use crate::engine::record::MountKind;
 use crate::engine::{Container, Engine, EngineError};
-use crate::runtime::remount;
+use crate::runtime::{remount, user};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
@@ -32,26 +32,14 @@ pub(super) fn listen(path: &Path) -> Result<UnixListener, EngineError> {
         Err(_) => {}
     }
     let listener = UnixListener::bind(path).map_err(doing())?;
-    let group = fs::read_to_string("/etc/group").ok().and_then(|groups| group_id(&groups, GROUP));
+    // The C library would load others of its own for it, which a static program cannot.
+    let group = fs::read_to_string("/etc/group").ok().and_then(|groups| user::group_id(&groups, GROUP));
     if let Some(group) = group {
         std::os::unix::fs::chown(path, Some(0), Some(group)).map_err(doing())?;
     }
     let mode = if group.is_some() { 0o660 } else { 0o600 };
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(doing())?;
     Ok(listener)
-}
-
-/// A group's number in a file of groups (group(5)). The C library would load others of its own, which a static program cannot.
-fn group_id(groups: &str, name: &str) -> Option<u32> {
-    let mut lines = groups.lines().map(|line| line.split(':'));
-    lines.find_map(|mut fields| (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?)
-}
-
-#[cfg(test)]
-#[test]
-fn a_group_is_found_by_its_name() {
-    let groups = "root:x:0:\ndocker2:x:7:\ndocker:x:999:me\nbad\n";
-    assert_eq!((group_id(groups, "docker"), group_id(groups, "bad"), group_id(groups, "none")), (Some(999), None, None));
 }
 
 impl Engine {

@@ -1,6 +1,6 @@
 //! The limits of a container, as options of `docker run`.
 
-use super::new::wrong;
+use super::values::wrong;
 use crate::api::types::{HostConfig, ThrottleDevice, UlimitConfig, WeightDevice, signed};
 use crate::cli::Failure;
 use crate::cli::objects::network::pairs;

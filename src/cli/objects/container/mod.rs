@@ -3,6 +3,7 @@
 
 mod limits;
 mod new;
+mod values;
 
 use super::network;
 use super::network::{confirmed, delete_each, inspect};
@@ -312,7 +313,7 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
             let words = command.words.split_off(1);
             let request = exec::Request {
                 command: words,
-                env: new::variables(&command.env_file, &command.env)?,
+                env: values::variables(&command.env_file, &command.env)?,
                 user: command.user,
                 workdir: command.workdir,
                 privileged: command.privileged,
@@ -432,7 +433,7 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
                 cpuset_cpus: cpuset_cpus.unwrap_or_default(),
                 cpuset_mems: cpuset_mems.unwrap_or_default(),
                 pids_limit,
-                restart_policy: restart.as_deref().map(new::restart_policy).transpose()?.unwrap_or_default(),
+                restart_policy: restart.as_deref().map(values::restart_policy).transpose()?.unwrap_or_default(),
                 ..HostConfig::default()
             };
             for name in &containers {
