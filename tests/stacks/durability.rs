@@ -58,7 +58,11 @@ fn journal_of(stack: &Stack) -> PathBuf {
 
 /// A journal's line, as wharf writes it.
 fn line(key: &str, value: &Value) -> Vec<u8> {
-    let text = format!(r#"{{"k":"{key}","v":{value}}}"#);
+    summed(&format!(r#"{{"k":"{key}","v":{value}}}"#))
+}
+
+/// A line of the journal: its checksum before it.
+fn summed(text: &str) -> Vec<u8> {
     let mut sum = flate2::Crc::new();
     sum.update(text.as_bytes());
     format!("{:08x} {text}\n", sum.sum()).into_bytes()
@@ -523,4 +527,27 @@ fn a_bridge_that_no_record_has_goes() {
     assert!(has_bridge(&stays) && !has_bridge(&goes));
     stack.wharf(&["network", "rm", "stays"]).ok();
     assert!(!has_bridge(&stays));
+}
+
+/// An engine that dies once the last container on the default network is out of the journal leaves the network, which nobody
+/// would remove by name.
+#[test]
+fn the_default_network_goes_with_its_last_container_whenever_the_engine_dies() {
+    let stack = Stack::new("nothing");
+    let id = stack.wharf(&["container", "create", "busybox:local", "true"]).ok().trim().to_string();
+    let networks = || {
+        let entries = std::fs::read_dir(stack.data_root().join("networks")).expect("networks").flatten();
+        entries.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "json")).count()
+    };
+    assert_eq!(networks(), 1, "it is there with the container");
+    let engine = stack.engine_pid().expect("engine");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(engine), nix::sys::signal::Signal::SIGKILL).expect("kill");
+    eventually("it is dead", 5, || !alive(i64::from(engine)));
+    // As the removal goes: the directory is put aside, and the journal's last word of the container is that it is gone.
+    let containers = stack.data_root().join("containers");
+    std::fs::rename(containers.join(&id), containers.join(format!(".removing-{id}"))).expect("rename");
+    let mut journal = std::fs::File::options().append(true).open(journal_of(&stack)).expect("journal");
+    journal.write_all(&summed(&format!(r#"{{"k":"container/{id}"}}"#))).expect("append");
+    assert_eq!(stack.wharf(&["container", "ls", "-aq"]).ok(), "");
+    assert_eq!((networks(), stack.container_directories()), (0, 0));
 }
