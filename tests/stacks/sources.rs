@@ -95,6 +95,50 @@ fn a_silent_repository_holds_up_nobody_else() {
     assert!(server.accept().is_err(), "no other was begun");
 }
 
+/// Anybody on the host can read the arguments of git and of the helpers that it starts.
+#[test]
+fn a_login_in_a_git_url_is_in_no_process_list() {
+    let stack = Stack::new("nothing");
+    let server = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
+    let port = server.local_addr().expect("address").port();
+    let secret = format!("hidden{}", std::process::id());
+    stack.write("Dockerfile", &format!("FROM scratch\nADD http://me:{secret}%40@127.0.0.1:{port}/r.git /x\n"));
+    let mut build = stack.command(&["image", "build", "."]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("build");
+    server.set_nonblocking(true).expect("listener");
+    let mut authorization = None;
+    // The first question comes without a login; the server wants one.
+    let mut held = None;
+    eventually("git gives its login", 20, || {
+        let Ok((mut connection, _)) = server.accept() else { return false };
+        connection.set_nonblocking(false).expect("socket");
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(&connection)).map_while(Result::ok);
+        let asked: Vec<String> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+        authorization = asked.iter().find_map(|line| line.strip_prefix("Authorization: Basic ").map(str::to_string));
+        if authorization.is_none() {
+            let answer = b"HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            std::io::Write::write_all(&mut connection, answer).expect("answer");
+            return false;
+        }
+        held = Some(connection);
+        true
+    });
+    let decoded = Command::new("base64").arg("-d").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().and_then(|mut child| {
+        std::io::Write::write_all(&mut child.stdin.take().expect("stdin"), authorization.expect("a login").as_bytes())?;
+        child.wait_with_output()
+    });
+    assert_eq!(String::from_utf8_lossy(&decoded.expect("base64").stdout), format!("me:{secret}@"));
+    let entries = std::fs::read_dir("/proc").expect("proc").flatten();
+    let shown: Vec<String> = entries
+        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+        .filter(|line| line.contains(&secret) || line.contains(&format!("127.0.0.1:{port}")))
+        .collect();
+    assert!(!shown.is_empty() && shown.iter().all(|line| !line.contains(&secret)), "{shown:?}");
+    build.kill().expect("kill");
+    build.wait().expect("wait");
+    drop(held);
+}
+
 #[test]
 fn git_is_a_context_and_a_source() {
     let stack = Stack::new("nothing");

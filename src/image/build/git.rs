@@ -19,10 +19,55 @@ const MAX_OUTPUT: usize = 64 << 10;
 /// A repository, what of it is meant, and a directory in it: `URL#REF:DIRECTORY`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GitRef {
+    /// Without a login, so that it may be shown and stand among a program's arguments.
     pub remote: String,
+    /// What an HTTP URL says before its host.
+    login: Option<Login>,
     /// A branch, a tag or a commit; the server's default where it is absent.
     pub reference: Option<String>,
     pub directory: Option<String>,
+}
+
+/// A name and a password, or a token in the place of either. Only [`Login::environment`] gives it to anybody.
+#[derive(Clone, PartialEq, Eq)]
+struct Login {
+    /// `https://host:port`, the server that gets it.
+    server: String,
+    user: String,
+    password: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "a login for {}", self.server)
+    }
+}
+
+impl Login {
+    /// Takes the login out of an HTTP URL.
+    fn split(url: &str) -> Option<(String, Login)> {
+        let (scheme, rest) = url.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))?;
+        let (authority, path) = rest.split_once('/')?;
+        let (login, host) = authority.rsplit_once('@')?;
+        let (user, password) = login.split_once(':').unwrap_or((login, ""));
+        let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let server = format!("{scheme}://{host}");
+        Some((format!("{server}/{path}"), Login { server, user: decoded(user), password: decoded(password) }))
+    }
+
+    /// Settings of git that answer its question for a login. Other users can read a program's arguments, and not its environment; git
+    /// would hand a login in a URL to its helpers as an argument.
+    fn environment(&self) -> [(&'static str, String); 5] {
+        let helper =
+            r#"!f() { test "$1" = get && printf 'username=%s\npassword=%s\n' "$WHARF_GIT_USER" "$WHARF_GIT_PASSWORD"; }; f"#;
+        [
+            ("GIT_CONFIG_COUNT", "1".into()),
+            ("GIT_CONFIG_KEY_0", format!("credential.{}.helper", self.server)),
+            ("GIT_CONFIG_VALUE_0", helper.into()),
+            ("WHARF_GIT_USER", self.user.clone()),
+            ("WHARF_GIT_PASSWORD", self.password.clone()),
+        ]
+    }
 }
 
 impl GitRef {
@@ -45,6 +90,10 @@ impl GitRef {
             return None;
         }
         let remote = if remote.starts_with("github.com/") { format!("https://{remote}") } else { remote.to_string() };
+        let (remote, login) = match Login::split(&remote) {
+            Some((without, login)) => (without, Some(login)),
+            None => (remote, None),
+        };
         let (reference, directory) = match fragment {
             None => (None, None),
             Some(fragment) => match fragment.split_once(':') {
@@ -53,7 +102,7 @@ impl GitRef {
             },
         };
         let some = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_string);
-        Some(GitRef { remote, reference: some(reference), directory: some(directory) })
+        Some(GitRef { remote, login, reference: some(reference), directory: some(directory) })
     }
 
     /// Checks the repository out into an empty directory. Gives the commit, and the directory that is meant. git ends, with all that
@@ -62,31 +111,32 @@ impl GitRef {
     /// # Errors
     /// git's own words; a server that is silent for [`SILENCE`].
     pub async fn check_out(&self, into: &Path, keep_git: bool) -> Result<(String, PathBuf), ImageError> {
+        let git = Git { directory: into, login: self.login.as_ref() };
         let reference = self.reference.as_deref().unwrap_or("HEAD");
         if reference.starts_with('-') {
             return Err(ImageError::Build(format!("`{reference}` is not a branch, tag or commit")));
         }
-        git(into, &["init", "--quiet"]).await?;
-        git(into, &["remote", "add", "--", "origin", &self.remote]).await?;
+        git.run(&["init", "--quiet"]).await?;
+        git.run(&["remote", "add", "--", "origin", &self.remote]).await?;
         // A commit that is no branch's end is not given out by every server: then everything is fetched.
-        match git(into, &["fetch", "--progress", "--depth", "1", "--no-tags", "origin", reference]).await {
-            Ok(_) => git(into, &["checkout", "--progress", "--detach", "FETCH_HEAD"]).await?,
+        match git.run(&["fetch", "--progress", "--depth", "1", "--no-tags", "origin", reference]).await {
+            Ok(_) => git.run(&["checkout", "--progress", "--detach", "FETCH_HEAD"]).await?,
             Err(GitFailed::Refused(_)) => {
-                git(into, &["fetch", "--progress", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"]).await?;
+                git.run(&["fetch", "--progress", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"]).await?;
                 let mut found = None;
                 for name in [format!("{reference}^{{commit}}"), format!("origin/{reference}^{{commit}}")] {
-                    found = found.or(git(into, &["rev-parse", "--verify", "--quiet", &name]).await.ok());
+                    found = found.or(git.run(&["rev-parse", "--verify", "--quiet", &name]).await.ok());
                 }
                 let found = found
                     .ok_or_else(|| ImageError::Build(format!("{} has no branch, tag or commit `{reference}`", self.remote)))?;
-                git(into, &["checkout", "--progress", "--detach", found.trim()]).await?
+                git.run(&["checkout", "--progress", "--detach", found.trim()]).await?
             }
             Err(failed) => return Err(failed.into()),
         };
         if into.join(".gitmodules").exists() {
-            git(into, &["submodule", "update", "--progress", "--init", "--recursive", "--depth", "1"]).await?;
+            git.run(&["submodule", "update", "--progress", "--init", "--recursive", "--depth", "1"]).await?;
         }
-        let commit = git(into, &["rev-parse", "HEAD"]).await?.trim().to_string();
+        let commit = git.run(&["rev-parse", "HEAD"]).await?.trim().to_string();
         let (into, directory) = (into.to_path_buf(), self.directory.clone().unwrap_or_default());
         let remote = self.remote.clone();
         let found = tokio::task::spawn_blocking(move || {
@@ -134,51 +184,60 @@ impl Drop for Group {
     }
 }
 
-/// Runs git without asking anybody for a password, and without the repository's hooks.
-async fn git(directory: &Path, arguments: &[&str]) -> Result<String, GitFailed> {
-    let what = arguments.first().copied().unwrap_or_default();
-    let started = Command::new("git")
-        .args(["-c", "core.hooksPath=/dev/null", "-c", "protocol.file.allow=never", "-c", "advice.detachedHead=false"])
-        // Nothing of it stays behind in the background.
-        .args(["-c", "gc.auto=0", "-c", "maintenance.auto=false"])
-        .arg("-C")
-        .arg(directory)
-        .args(arguments)
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .env("GIT_ALLOW_PROTOCOL", "http:https:git:ssh")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn();
-    let mut group = match started {
-        Ok(leader) => Group { leader },
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(GitFailed::Broken("a Git repository needs the program `git` on this machine: install it".into()));
+/// git in a directory, with the login of its server.
+struct Git<'a> {
+    directory: &'a Path,
+    login: Option<&'a Login>,
+}
+
+impl Git<'_> {
+    /// Runs git without asking anybody for a password, and without the repository's hooks.
+    async fn run(&self, arguments: &[&str]) -> Result<String, GitFailed> {
+        let what = arguments.first().copied().unwrap_or_default();
+        let started = Command::new("git")
+            .args(["-c", "core.hooksPath=/dev/null", "-c", "protocol.file.allow=never", "-c", "advice.detachedHead=false"])
+            // Nothing of it stays behind in the background.
+            .args(["-c", "gc.auto=0", "-c", "maintenance.auto=false"])
+            .arg("-C")
+            .arg(self.directory)
+            .args(arguments)
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .envs(self.login.map(Login::environment).into_iter().flatten())
+            .env("GIT_ALLOW_PROTOCOL", "http:https:git:ssh")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn();
+        let mut group = match started {
+            Ok(leader) => Group { leader },
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(GitFailed::Broken("a Git repository needs the program `git` on this machine: install it".into()));
+            }
+            Err(e) => return Err(GitFailed::Broken(format!("running git: {e}"))),
+        };
+        let broken = |e: std::io::Error| GitFailed::Broken(format!("running git {what}: {e}"));
+        let (Some(stdout), Some(stderr)) = (group.leader.stdout.take(), group.leader.stderr.take()) else {
+            return Err(GitFailed::Broken(format!("running git {what}: it has no output")));
+        };
+        let (output, messages) = read_both(stdout, stderr).await.map_err(|e| match e.kind() {
+            std::io::ErrorKind::TimedOut => GitFailed::Broken(format!(
+                "git {what}: nothing has come for {} s; look whether the server answers, and build again",
+                SILENCE.as_secs()
+            )),
+            _ => broken(e),
+        })?;
+        let status = group.leader.wait().await.map_err(broken)?;
+        if status.success() {
+            return Ok(String::from_utf8_lossy(&output).into_owned());
         }
-        Err(e) => return Err(GitFailed::Broken(format!("running git: {e}"))),
-    };
-    let broken = |e: std::io::Error| GitFailed::Broken(format!("running git {what}: {e}"));
-    let (Some(stdout), Some(stderr)) = (group.leader.stdout.take(), group.leader.stderr.take()) else {
-        return Err(GitFailed::Broken(format!("running git {what}: it has no output")));
-    };
-    let (output, messages) = read_both(stdout, stderr).await.map_err(|e| match e.kind() {
-        std::io::ErrorKind::TimedOut => GitFailed::Broken(format!(
-            "git {what}: nothing has come for {} s; look whether the server answers, and build again",
-            SILENCE.as_secs()
-        )),
-        _ => broken(e),
-    })?;
-    let status = group.leader.wait().await.map_err(broken)?;
-    if status.success() {
-        return Ok(String::from_utf8_lossy(&output).into_owned());
+        let text = String::from_utf8_lossy(&messages);
+        let lines: Vec<&str> = text.split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty()).collect();
+        let grave: Vec<&str> = lines.iter().filter(|l| l.starts_with("fatal:") || l.starts_with("error:")).copied().collect();
+        let shown = if grave.is_empty() { lines.last().map_or(&[][..], std::slice::from_ref) } else { &grave };
+        Err(GitFailed::Refused(format!("git {what}: {}", shown.join("; "))))
     }
-    let text = String::from_utf8_lossy(&messages);
-    let lines: Vec<&str> = text.split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty()).collect();
-    let grave: Vec<&str> = lines.iter().filter(|l| l.starts_with("fatal:") || l.starts_with("error:")).copied().collect();
-    let shown = if grave.is_empty() { lines.last().map_or(&[][..], std::slice::from_ref) } else { &grave };
-    Err(GitFailed::Refused(format!("git {what}: {}", shown.join("; "))))
 }
 
 /// Reads two streams to their ends, [`MAX_OUTPUT`] of each. `TimedOut` when neither has brought anything for [`SILENCE`]: with its
@@ -215,6 +274,9 @@ mod tests {
         let some = |text: &str| Some(text.to_string());
         assert_eq!(parse("https://h/r.git#v1:sub/dir"), Some(("https://h/r.git".into(), some("v1"), some("sub/dir"))));
         assert_eq!(parse("git@h:u/r.git#:d"), Some(("git@h:u/r.git".into(), None, some("d"))));
+        assert_eq!(parse("https://me:p%40ss@h:8/r.git#v1"), Some(("https://h:8/r.git".into(), some("v1"), None)), "no login");
+        let login = GitRef::parse("https://me:p%40ss@h:8/r.git").and_then(|git| git.login).expect("login");
+        assert_eq!((&*login.server, &*login.user, &*login.password), ("https://h:8", "me", "p@ss"));
         assert_eq!(parse("git://h/r"), Some(("git://h/r".into(), None, None)));
         assert_eq!(parse("github.com/u/r#x"), Some(("https://github.com/u/r".into(), some("x"), None)));
         for other in [
