@@ -121,6 +121,32 @@ fn a_signal_ends_builds_and_pulls() {
     assert!(stack.ps().is_empty());
 }
 
+/// The reading of a file ends with the command that has asked for it.
+#[test]
+fn a_signal_ends_the_reading_of_an_endless_file() {
+    let stack = Stack::new("nothing");
+    std::fs::File::create(stack.path("endless")).and_then(|file| file.set_len(1 << 42)).expect("sparse file");
+    stack.write("Dockerfile", "FROM scratch\nCOPY endless /\n");
+    stack.wharf(&["ps"]).ok();
+    let read = || {
+        let pid = stack.engine_pid().expect("engine");
+        let io = std::fs::read_to_string(format!("/proc/{pid}/io")).expect("io");
+        io.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse::<u64>().ok()).expect("rchar")
+    };
+    let before = read();
+    let mut build = start(&stack, &["image", "build", "."]);
+    eventually("the engine reads", 20, || read() > before + (64 << 20));
+    build.send(CTRL_C);
+    assert_eq!(build.wait(10), Some(130));
+    let mut last = 0;
+    eventually("the engine reads no more", 20, || {
+        let now = read();
+        now - std::mem::replace(&mut last, now) < 1 << 16
+    });
+    let staging = stack.data_root().join("images/staging");
+    eventually("nothing is left of it", 10, || std::fs::read_dir(&staging).map_or(0, Iterator::count) == 0);
+}
+
 /// What somebody else restarts or replaces is followed further; `--watch` goes on when nothing runs, until Ctrl-C.
 #[test]
 fn an_attached_up_goes_on_until_its_containers_have_ended() {

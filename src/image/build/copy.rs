@@ -4,6 +4,7 @@
 //! root, and copies up the directories that are written into, with owner and mode.
 
 use super::files::{Contents, Found, Tree, reading};
+use super::given_up::{self, Checked};
 use super::ignore::{self, Pattern, Patterns};
 use crate::image::entries::Entries;
 use crate::image::unpack::make_directories;
@@ -17,7 +18,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, symlinkat, unlinkat};
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -237,6 +238,7 @@ fn matching(source: &str, tree: &Tree, ignored: &Patterns) -> Result<Vec<PathBuf
     let Some(pattern) = Pattern::parse(&parts.join("/")) else { return Ok(Vec::new()) };
     let (mut matches, mut bytes) = (Vec::new(), 0);
     for found in all {
+        given_up::check().map_err(reading(&begin))?;
         let path = found.map_err(reading(&begin))?.path;
         if pattern.matches(&path) {
             bytes += path.as_os_str().len() + size_of::<Selected>();
@@ -288,6 +290,7 @@ pub fn digest(copy: &Copy, selected: &Selection, tree: &Tree, contents: &Content
         feed(&source.to_le_bytes());
         let top = &selection.found.path;
         for item in selected.items(selection, tree).map_err(reading(top))? {
+            given_up::check().map_err(reading(top))?;
             let item = item.map_err(reading(top))?;
             let stat = &item.found.stat;
             feed(item.name.as_os_str().as_bytes());
@@ -356,6 +359,7 @@ impl Writer<'_> {
         // The directories that it is in: what is made in one changes its time.
         let mut within: Vec<(PathBuf, TimeSpec)> = Vec::new();
         for item in self.selected.items(selection, self.tree)? {
+            given_up::check()?;
             let item = item?;
             let place = match (selection.directory || into, item.name == Path::new("")) {
                 (true, true) => continue,
@@ -430,7 +434,7 @@ impl Writer<'_> {
                 let from = open_regular(self.tree.root(), &item.found.path)?;
                 let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let mut to = File::from(openat(&parent, &name, flags, Mode::from_bits_truncate(0o600))?);
-                io::copy(&mut &from, &mut to)?;
+                copy_contents(&from, &mut to)?;
                 attributes(&to)
             }
             SFlag::S_IFLNK => {
@@ -467,11 +471,21 @@ impl Writer<'_> {
         for item in self.selected.items(selection, self.tree)? {
             let item = item?;
             let file = open_regular(self.tree.root(), &item.found.path)?;
-            let plain = compression::plain_of_any(file)?;
+            let plain = Checked(compression::plain_of_any(file)?);
             crate::image::unpack::extract(plain, readable.as_fd(), self.copy.owner).map_err(io::Error::other)?;
         }
         Ok(())
     }
+}
+
+/// Bytes that are copied between two looks at whether the build was given up.
+const PORTION: u64 = 64 << 20;
+
+fn copy_contents(from: &File, to: &mut File) -> io::Result<()> {
+    while io::copy(&mut from.take(PORTION), to)? > 0 {
+        given_up::check()?;
+    }
+    Ok(())
 }
 
 /// Opens a directory beneath a root, symlinks followed within it, making what is missing with mode 0755.

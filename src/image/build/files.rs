@@ -1,5 +1,6 @@
 //! Directories as a build sees them: contexts, stages and the layer that is being made.
 
+use super::given_up::Checked;
 use super::ignore::Patterns;
 use super::walk::Walk;
 use crate::image::ImageError;
@@ -180,7 +181,7 @@ impl Contents {
         }
         let file = open_regular(tree.root(), &found.path)?;
         let mut hash = Sha256::new();
-        io::copy(&mut io::BufReader::with_capacity(1 << 17, file), &mut hash)?;
+        io::copy(&mut io::BufReader::with_capacity(1 << 17, Checked(file)), &mut hash)?;
         let digest: [u8; 32] = hash.finalize().into();
         // A file that was changed within a clock tick could change again without another time.
         let settled = jiff::Timestamp::now().as_second() > stat.st_ctime + 1;

@@ -12,6 +12,7 @@ pub mod expand;
 pub mod files;
 pub mod first_names;
 pub mod git;
+pub mod given_up;
 pub mod ignore;
 pub mod mounts;
 pub mod solve;

@@ -16,6 +16,7 @@ use super::dockerfile::{self, Instruction, Malformed, json_form, pairs, words};
 use super::expand::{self};
 use super::files::Tree;
 use super::git::GitRef;
+use super::given_up::Waiting;
 use super::ignore::{self, Patterns};
 use super::stages::{self, Stages};
 use super::{Event, Host, Report, Request};
@@ -419,9 +420,10 @@ static STEPS: Semaphore = Semaphore::const_new(64);
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, ImageError> + Send + 'static) -> Result<T, ImageError> {
     let permit = STEPS.acquire().await.map_err(|e| ImageError::Build(format!("the build ended early: {e}")))?;
-    let step = move || {
+    let waiting = Waiting::default();
+    let step = waiting.step(move || {
         let _permit = permit;
         work()
-    };
+    });
     tokio::task::spawn_blocking(step).await.map_err(|e| ImageError::Build(format!("the build ended early: {e}")))?
 }
