@@ -9,12 +9,17 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long a container's file system may take to find a path.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Mounts a socket in a container, in the place of the socket that is mounted there. Only the container's own mounts change,
 /// wherever its paths lead.
 ///
 /// # Errors
-/// When there is no socket at the path, or the kernel's.
+/// When there is no socket at the path, the path is not found in [`PATIENCE`], or the kernel's.
 pub fn renew_socket(socket: &Path, process: i32, target: &str, read_only: bool) -> io::Result<()> {
     let tree = sys::open_tree(AT_FDCWD, socket, Recursive::No)?;
     if read_only {
@@ -22,8 +27,8 @@ pub fn renew_socket(socket: &Path, process: i32, target: &str, read_only: bool) 
     }
     let namespace = File::open(format!("/proc/{process}/ns/mnt"))?;
     let target = target.to_string();
-    // A thread of its own: its root and directory are the container's from then on.
-    let thread = std::thread::Builder::new().name("remount".into()).stack_size(128 * 1024).spawn(move || {
+    let (done, ended) = mpsc::channel();
+    let remount = move || -> io::Result<()> {
         unshare(CloneFlags::CLONE_FS)?;
         setns(namespace, CloneFlags::CLONE_NEWNS)?;
         let open = || File::options().read(true).custom_flags(libc::O_PATH).open(&target);
@@ -32,6 +37,12 @@ pub fn renew_socket(socket: &Path, process: i32, target: &str, read_only: bool) 
         }
         umount2(Path::new(&target), MntFlags::MNT_DETACH)?;
         sys::attach(tree.as_fd(), open()?.as_fd())
+    };
+    // A thread of its own: its root and directory are the container's from then on, and the container may hold it up for ever.
+    std::thread::Builder::new().name("remount".into()).stack_size(128 * 1024).spawn(move || {
+        let _ = done.send(remount());
     })?;
-    thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread has ended early")))
+    ended
+        .recv_timeout(PATIENCE)
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "its file system does not answer")))
 }

@@ -316,7 +316,7 @@ fn a_container_keeps_the_sockets_of_the_engine() {
     for _ in 0..2 {
         stack.wharf(&["engine", "stop"]).ok();
         stack.wharf(&["image", "ls"]).ok();
-        assert!(all_answer(), "after a restart");
+        eventually("after a restart", 20, all_answer);
     }
     let engine = stack.engine_pid().expect("an engine");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(engine), nix::sys::signal::Signal::SIGKILL).expect("killed");

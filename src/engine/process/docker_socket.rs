@@ -44,26 +44,21 @@ pub(super) fn listen(path: &Path) -> Result<UnixListener, EngineError> {
 
 impl Engine {
     /// Gives a running container this engine's socket where it has that of an earlier one: nobody listens there any more.
-    pub(in crate::engine) async fn renew_sockets(self: &Arc<Self>, container: &Container, pid: i32) {
+    /// Nobody waits for the container's file system.
+    pub(in crate::engine) fn renew_sockets(self: &Arc<Self>, container: &Arc<Container>, pid: i32) {
         let mounts = container.with_record(|record| record.spec.mounts.clone());
         for mount in mounts.into_iter().filter(|mount| mount.kind == MountKind::Bind) {
             let source = self.config.bind_source(&mount.source);
             if !self.config.is_own_socket(&source) {
                 continue;
             }
-            let (target, read_only) = (mount.target.clone(), mount.read_only);
-            let renewed = tokio::task::spawn_blocking(move || remount::renew_socket(&source, pid, &target, read_only)).await;
-            let failed = match renewed {
-                Ok(result) => result.err().map(|error| error.to_string()),
-                Err(error) => Some(error.to_string()),
-            };
-            if let Some(error) = failed {
-                tracing::warn!(
-                    "{}: the engine's socket at {} is that of an earlier engine: {error}",
-                    container.name(),
-                    mount.target
-                );
-            }
+            let container = container.clone();
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = remount::renew_socket(&source, pid, &mount.target, mount.read_only) {
+                    let (name, target) = (container.name(), &mount.target);
+                    tracing::warn!("{name}: the engine's socket at {target} is that of an earlier engine: {error}");
+                }
+            });
         }
     }
 }

@@ -132,7 +132,7 @@ impl Engine {
                 Err(error) => tracing::error!("{error}"),
             }
         }
-        self.renew_sockets(container, pid).await;
+        self.renew_sockets(container, pid);
         self.clone().spawn_follower(container.clone(), link, None);
         self.execs.watch_health(container);
     }
