@@ -1,14 +1,22 @@
 //! What a command line may say otherwise than clap reads it: `wharf compose COMMAND`, and `--flag=false` of Go's flags.
 
 use crate::units;
-use clap::{ArgAction, Command};
+use clap::{Arg, ArgAction, Command};
 use std::ffi::OsString;
 
-/// A command line in the form that clap reads. What belongs to a container's command stays as it is.
-pub fn rewritten(root: &Command, given: Vec<OsString>) -> Vec<OsString> {
+/// A command line in the form that clap reads. What belongs to a container's command stays as it is. `root` makes the tree of
+/// commands, which takes longer than most commands do: it is called only where something may have to be rewritten.
+pub fn rewritten(root: impl FnOnce() -> Command, given: Vec<OsString>) -> Vec<OsString> {
+    let otherwise = |argument: &OsString| {
+        argument.to_str().is_some_and(|text| matches!(text, "compose" | "alpha") || text.starts_with("--") && text.contains('='))
+    };
+    if !given.iter().skip(1).any(otherwise) {
+        return given;
+    }
+    let mut command = root();
+    let global: Vec<Arg> = command.get_arguments().filter(|arg| arg.is_global_set()).cloned().collect();
     let mut given = given.into_iter();
     let mut out: Vec<OsString> = given.next().into_iter().collect();
-    let mut command = root;
     let mut words_may_go = true;
     while let Some(argument) = given.next() {
         let Some(text) = argument.to_str() else {
@@ -22,7 +30,7 @@ pub fn rewritten(root: &Command, given: Vec<OsString>) -> Vec<OsString> {
         }
         if let Some(option) = text.strip_prefix("--") {
             let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
-            match long(root, command, name) {
+            match long(&global, &command, name) {
                 Some(flag) if is_switch(flag) => match value.map(units::boolean) {
                     Some(Some(true)) => out.push(format!("--{name}").into()),
                     Some(Some(false)) => {}
@@ -35,19 +43,21 @@ pub fn rewritten(root: &Command, given: Vec<OsString>) -> Vec<OsString> {
                 _ => out.push(argument),
             }
         } else if text.len() > 1 && text.starts_with('-') {
-            let next = short_takes_next(root, command, &text[1..]);
+            let next = short_takes_next(&global, &command, &text[1..]);
             out.push(argument);
             if next {
                 out.extend(given.next());
             }
-        } else if let Some(inner) = command.find_subcommand(text) {
+        } else if let Some(mut inner) = command.find_subcommand(text).cloned() {
+            // Its options are known from then on.
+            inner.build();
             command = inner;
             words_may_go = false;
             out.push(argument);
         } else if words_may_go && matches!(text, "compose" | "alpha") {
             // The same commands as without it; `alpha` holds older names of `scale` and `watch`.
         } else {
-            let ends = command.get_positionals().any(clap::Arg::is_trailing_var_arg_set);
+            let ends = command.get_positionals().any(Arg::is_trailing_var_arg_set);
             out.push(argument);
             if ends {
                 out.extend(given);
@@ -58,28 +68,25 @@ pub fn rewritten(root: &Command, given: Vec<OsString>) -> Vec<OsString> {
     out
 }
 
-fn long<'a>(root: &'a Command, command: &'a Command, name: &str) -> Option<&'a clap::Arg> {
-    let named =
-        |arg: &&clap::Arg| arg.get_long() == Some(name) || arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&name));
-    let global = root.get_arguments().filter(|arg| arg.is_global_set());
+fn long<'a>(global: &'a [Arg], command: &'a Command, name: &str) -> Option<&'a Arg> {
+    let named = |arg: &&Arg| arg.get_long() == Some(name) || arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&name));
     command.get_arguments().chain(global).find(named)
 }
 
-fn is_switch(arg: &clap::Arg) -> bool {
+fn is_switch(arg: &Arg) -> bool {
     matches!(arg.get_action(), ArgAction::SetTrue)
 }
 
 /// Whether an option's value is the next argument.
-fn takes_next(arg: &clap::Arg) -> bool {
+fn takes_next(arg: &Arg) -> bool {
     let none = arg.get_num_args().is_some_and(|count| count.min_values() == 0);
     matches!(arg.get_action(), ArgAction::Set | ArgAction::Append) && !none
 }
 
 /// Whether the last of several short options in one argument has the next one as its value.
-fn short_takes_next(root: &Command, command: &Command, letters: &str) -> bool {
-    let global: Vec<&clap::Arg> = root.get_arguments().filter(|arg| arg.is_global_set()).collect();
+fn short_takes_next(global: &[Arg], command: &Command, letters: &str) -> bool {
     for (at, letter) in letters.char_indices() {
-        let Some(arg) = command.get_arguments().chain(global.iter().copied()).find(|arg| arg.get_short() == Some(letter)) else {
+        let Some(arg) = command.get_arguments().chain(global).find(|arg| arg.get_short() == Some(letter)) else {
             return false;
         };
         if takes_next(arg) {
@@ -95,7 +102,7 @@ mod tests {
 
     #[test]
     fn what_belongs_to_a_container_stays() {
-        let root = crate::cli::command();
+        use clap::CommandFactory;
         let table = [
             ("compose up -d", "up -d"),
             ("compose -f a.yaml --profile compose up", "-f a.yaml --profile compose up"),
@@ -112,7 +119,7 @@ mod tests {
         ];
         for (given, expected) in table {
             let words = |text: &str| ["wharf"].into_iter().chain(text.split(' ')).map(OsString::from).collect::<Vec<_>>();
-            assert_eq!(rewritten(&root, words(given)), words(expected), "{given}");
+            assert_eq!(rewritten(crate::cli::Cli::command, words(given)), words(expected), "{given}");
         }
     }
 }

@@ -103,6 +103,7 @@ pub struct Global {
 }
 
 #[derive(Subcommand, Debug)]
+#[command(defer = true)]
 enum Command {
     /// Create and start the project's containers.
     Up(up::Up),
@@ -231,7 +232,7 @@ impl Failure {
 
 pub type Outcome = Result<(), Failure>;
 
-/// Every command with its options.
+/// Every command with its options, for tests and documentation.
 pub fn command() -> clap::Command {
     let mut command = Cli::command();
     command.build();
@@ -251,8 +252,8 @@ pub fn main() -> ExitCode {
 }
 
 fn main_with_room() -> ExitCode {
-    let mut command = command();
-    let given = arguments::rewritten(&command, std::env::args_os().collect());
+    let mut command = Cli::command();
+    let given = arguments::rewritten(Cli::command, std::env::args_os().collect());
     let words = given.clone();
     let parsed = command.try_get_matches_from_mut(given).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {

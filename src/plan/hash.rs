@@ -1,11 +1,15 @@
 //! Hashes of definitions: a changed hash is a changed definition.
 
 use crate::compose::model::{Network, Project, Service, Volume};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::sync::LazyLock;
 
 /// Attributes that do not make a container different: Docker Compose leaves out the same ones.
 const IGNORED: [&str; 6] = ["build", "depends_on", "profiles", "pull_policy", "pull_refresh_after", "scale"];
+
+/// Made once: a project has many services.
+static DEFAULT_SERVICE: LazyLock<Value> = LazyLock::new(|| serde_json::to_value(Service::default()).unwrap_or_default());
 
 /// SHA-256 over the service's canonical JSON with sorted keys, in hexadecimal; with its configs and secrets, of whose contents a
 /// container has copies.
@@ -18,8 +22,7 @@ pub fn config_hash(project: &Project, service: &Service) -> String {
         }
     }
     let mut hash = Sha256::new();
-    let default = serde_json::to_value(Service::default()).unwrap_or_default();
-    feed_attributes(&value, &default, &mut hash);
+    feed_attributes(&value, &DEFAULT_SERVICE, &mut hash);
     for (mounts, objects) in [(&service.configs, &project.configs), (&service.secrets, &project.secrets)] {
         for object in mounts.iter().filter_map(|mount| objects.get(&mount.source)) {
             if let Some(content) = &object.content {
@@ -58,20 +61,20 @@ fn hexadecimal(hash: Sha256) -> String {
 /// being absent; what stands below keys of the user's own is counted in any case.
 fn feed_attributes(value: &Value, default: &Value, hash: &mut Sha256) {
     let Value::Object(map) = value else { return feed(value, hash) };
-    let stated: Map<String, Value> = map
-        .iter()
-        .filter(|(key, value)| default.get(key.as_str()) != Some(*value))
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect();
+    let stated = map.iter().filter(|(key, value)| default.get(key.as_str()) != Some(*value));
     let is_users = |key: &str| matches!(default.get(key), Some(Value::Object(empty)) if empty.is_empty());
-    feed_sorted(&stated, hash, |key, value, hash| match value {
-        Value::Object(entries) if is_users(key) => feed_sorted(entries, hash, |_, value, hash| feed(value, hash)),
+    feed_sorted(stated, hash, |key, value, hash| match value {
+        Value::Object(entries) if is_users(key) => feed_sorted(entries.iter(), hash, |_, value, hash| feed(value, hash)),
         value => feed(value, hash),
     });
 }
 
-fn feed_sorted(map: &Map<String, Value>, hash: &mut Sha256, each: impl Fn(&str, &Value, &mut Sha256)) {
-    let mut keys: Vec<_> = map.iter().collect();
+fn feed_sorted<'a>(
+    entries: impl Iterator<Item = (&'a String, &'a Value)>,
+    hash: &mut Sha256,
+    each: impl Fn(&str, &Value, &mut Sha256),
+) {
+    let mut keys: Vec<_> = entries.collect();
     keys.sort_by_key(|(key, _)| *key);
     hash.update(b"{");
     for (key, value) in keys {
@@ -95,8 +98,8 @@ fn is_empty(value: &Value) -> bool {
 fn feed(value: &Value, hash: &mut Sha256) {
     match value {
         Value::Object(map) => {
-            let stated = map.iter().filter(|(_, value)| !is_empty(value)).map(|(k, v)| (k.clone(), v.clone())).collect();
-            feed_sorted(&stated, hash, |_, value, hash| feed(value, hash));
+            let stated = map.iter().filter(|(_, value)| !is_empty(value));
+            feed_sorted(stated, hash, |_, value, hash| feed(value, hash));
         }
         Value::Array(list) => {
             hash.update(b"[");

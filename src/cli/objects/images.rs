@@ -51,6 +51,7 @@ pub struct Images {
 }
 
 #[derive(clap::Subcommand, Debug)]
+#[command(defer = true)]
 pub enum Image {
     /// Build an image from a Dockerfile.
     Build(Box<crate::cli::project::build::ImageBuild>),

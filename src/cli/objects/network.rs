@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::io::Write;
 
 #[derive(clap::Subcommand, Debug)]
+#[command(defer = true)]
 pub enum Network {
     /// List networks.
     #[command(alias = "list")]
@@ -103,6 +104,7 @@ pub enum Network {
 }
 
 #[derive(clap::Subcommand, Debug)]
+#[command(defer = true)]
 pub enum Volume {
     /// List volumes.
     #[command(alias = "list")]

@@ -6,6 +6,7 @@ use crate::cli::{Global, Outcome, connect};
 use serde_json::Value;
 
 #[derive(clap::Subcommand, Debug)]
+#[command(defer = true)]
 pub enum System {
     /// Show what images, containers and volumes take on disk.
     Df {

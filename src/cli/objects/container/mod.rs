@@ -20,6 +20,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 
 #[derive(clap::Subcommand, Debug)]
+#[command(defer = true)]
 pub enum Container {
     /// Join the terminal to a running container.
     Attach {
