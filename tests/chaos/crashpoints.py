@@ -6,13 +6,14 @@ For each scenario, action and k: the state before is made, the k-th counted call
 ENOSPC (28), EIO (5), EMFILE (24) or ENOMEM (12), and then must hold: after a kill the engine starts again and what one command
 does to one object is done or not done; a second try succeeds and the state is the one wanted; after `down` nothing is left.
 `stride=0` chooses the distance between points so that `seconds` suffice; `stride=1` tries each.
+CHAOS_PORT is the first of ten ports, for two runs at once (each with a CHAOS_DIR of its own).
 """
 import collections
 import errno
 import sys
 from lab import *
 
-PORT = 24210
+PORT = int(os.environ.get("CHAOS_PORT", "24210"))
 SERVICE = f"image: '{IMAGE}', stop_signal: SIGKILL"
 STACK = f"""
 name: cp
@@ -122,6 +123,40 @@ class Recreate(Up):
     def after_crash(self, lab):
         return super().after_crash(lab) or eventually(lambda: None if {"cp-db-1", "cp-web-1"} == {n for n, _ in lab.states()}
                                                       else f"a container is gone: {lab.states()}", 1)
+
+
+class Changed(Up):
+    """A changed definition: what has it is made anew, and the containers that use it."""
+    before, after = "", ""
+
+    def changed(self, lab):
+        """Whether it is the new one."""
+
+    def prepare(self, lab):
+        lab.ok("-f", lab.file, "up", "-d")
+        self.file = lab.write("changed/compose.yaml", STACK.replace(self.before, self.after))
+
+    def act(self, lab):
+        return lab("-f", self.file, "up", "-d", "-y")
+
+    def wrong(self, lab):
+        return super().wrong(lab) or (None if self.changed(lab) else "it is the old one")
+
+
+class ChangedVolume(Changed):
+    name = "volume"
+    before, after = "volumes: {data: {}}", "volumes: {data: {labels: {version: two}}}"
+
+    def changed(self, lab):
+        return json.loads(lab.ok("volume", "inspect", "cp_data"))[0]["Labels"].get("version") == "two"
+
+
+class ChangedNetwork(Changed):
+    name = "network"
+    before, after = "volumes: {data: {}}", "volumes: {data: {}}\nnetworks: {default: {labels: {version: two}}}"
+
+    def changed(self, lab):
+        return json.loads(lab.ok("network", "inspect", "cp_default"))[0]["Labels"].get("version") == "two"
 
 
 class Scale(Scenario):
@@ -313,7 +348,7 @@ class Compaction(Rename):
             names.reverse()
 
 
-SCENARIOS = [Up, Recreate, Down, Scale, Remove, Rename, Stop, Build, RemoveImage, Pull, Compaction]
+SCENARIOS = [Up, Recreate, ChangedVolume, ChangedNetwork, Down, Scale, Remove, Rename, Stop, Build, RemoveImage, Pull, Compaction]
 
 
 def attempt(lab, scenario, k, action):
