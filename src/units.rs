@@ -9,6 +9,100 @@ pub fn boolean(text: &str) -> Option<bool> {
     }
 }
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt::{self, Display, Formatter};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A length of time in nanoseconds, as Docker's API counts it. In JSON a number; in a Compose model its text (see [`as_text`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Nanos(pub u64);
+
+impl Nanos {
+    pub fn duration(self) -> Duration {
+        Duration::from_nanos(self.0)
+    }
+
+    /// Whole seconds, rounded up.
+    pub fn seconds_up(self) -> u64 {
+        self.0.div_ceil(1_000_000_000)
+    }
+
+    /// `None` for 0, which stands for a default.
+    pub fn positive(self) -> Option<Self> {
+        (self.0 > 0).then_some(self)
+    }
+}
+
+impl FromStr for Nanos {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        duration(text).map(Nanos).ok_or_else(|| format!("`{text}` is not a duration such as 1m30s"))
+    }
+}
+
+impl Display for Nanos {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&duration_text(self.0))
+    }
+}
+
+/// A number of bytes; -1 is without limit where that can be meant. Its text is the decimal number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ByteSize(pub i64);
+
+impl ByteSize {
+    /// `None` for 0, which is without limit.
+    pub fn non_zero(self) -> Option<i64> {
+        (self.0 != 0).then_some(self.0)
+    }
+
+    /// `None` below 0.
+    pub fn unsigned(self) -> Option<u64> {
+        u64::try_from(self.0).ok()
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        bytes(text).map(ByteSize).ok_or_else(|| format!("`{text}` is not a size such as 64m"))
+    }
+}
+
+impl Display for ByteSize {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The text of a value in JSON and YAML, for `#[serde(with = "...")]`: the form in which Compose has durations and sizes, and from
+/// which the hashes of services are made.
+pub mod as_text {
+    use super::{Deserialize, Deserializer, Display, FromStr, Serializer};
+    use serde::de::Error;
+
+    /// # Errors
+    /// The serializer's.
+    pub fn serialize<T: Display, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => serializer.collect_str(value),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    /// # Errors
+    /// A text that is no such value. An empty one is as none.
+    pub fn deserialize<'de, T: FromStr<Err = String>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+        let text = Option::<String>::deserialize(from)?.filter(|text| !text.is_empty());
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
+}
+
 /// Nanoseconds of a Go duration (`1m30s`, `1.5h`, `100ms`, `0`).
 pub fn duration(text: &str) -> Option<u64> {
     let text = text.trim();
@@ -19,27 +113,38 @@ pub fn duration(text: &str) -> Option<u64> {
     if rest.is_empty() {
         return None;
     }
-    let mut total = 0f64;
+    let mut total = 0u64;
     while !rest.is_empty() {
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').filter(|end| *end > 0)?;
-        let number: f64 = rest[..end].parse().ok()?;
-        rest = &rest[end..];
-        let unit_end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        let scale = match &rest[..unit_end] {
-            "ns" => 1.0,
-            "us" | "µs" | "μs" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 60e9,
-            "h" => 3600e9,
-            "d" => 86_400e9,
-            "w" => 604_800e9,
+        let (number, behind) = rest.split_at(end);
+        let unit_end = behind.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(behind.len());
+        let unit = match &behind[..unit_end] {
+            "ns" => 1,
+            "us" | "µs" | "μs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            "d" => 86_400_000_000_000,
+            "w" => 604_800_000_000_000,
             _ => return None,
         };
-        total += number * scale;
-        rest = &rest[unit_end..];
+        total = total.checked_add(multiple(number, unit)?)?;
+        rest = &behind[unit_end..];
     }
-    (total < u64::MAX as f64).then_some(total as u64)
+    Some(total)
+}
+
+/// A decimal number of units, exactly: a duration's canonical text is parsed to the same duration.
+fn multiple(number: &str, unit: u64) -> Option<u64> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
+        return None;
+    }
+    let digits = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<u64>().ok() };
+    let fraction = fraction.get(..18).unwrap_or(fraction);
+    let part = u128::from(digits(fraction)?) * u128::from(unit) / 10u128.pow(fraction.len() as u32);
+    digits(whole)?.checked_mul(unit)?.checked_add(part as u64)
 }
 
 /// A duration as Go's `time.Duration.String` writes it, the canonical form of Compose.
@@ -125,12 +230,24 @@ mod tests {
 
     #[test]
     fn durations() {
-        let table =
-            [("90s", "1m30s"), ("1m30s", "1m30s"), ("1.5h", "1h30m0s"), ("100ms", "100ms"), ("0", "0s"), ("10us", "10µs")];
+        let table = [
+            ("90s", "1m30s"),
+            ("1m30s", "1m30s"),
+            ("1.5h", "1h30m0s"),
+            ("100ms", "100ms"),
+            ("0", "0s"),
+            ("10us", "10µs"),
+            ("1.001s", "1.001s"),
+            ("4.35s", "4.35s"),
+            (".5m", "30s"),
+            ("1.m", "1m0s"),
+            ("1.0000000019s", "1.000000001s"),
+        ];
         for (text, canonical) in table {
             assert_eq!(duration_text(duration(text).expect(text)), canonical);
+            assert_eq!(duration(canonical), duration(text), "{text}");
         }
-        for bad in ["", "10", "s", "1x", "abc", "1..5s"] {
+        for bad in ["", "10", "s", "1x", "abc", "1..5s", ".s", "1.5.5s", "99999999999999999999s", "400000000w"] {
             assert_eq!(duration(bad), None, "{bad}");
         }
     }

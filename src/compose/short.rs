@@ -1,6 +1,6 @@
 //! Short forms on the command line: `-p 8080:80` and `-v ./dir:/path` mean what they do in a file.
 
-use super::model::{Port, ServiceVolume};
+use super::model::{Port, ServiceVolume, VolumeKind};
 use super::node::{At, Node, Value};
 use super::{canonical, mounts, paths, ports};
 use serde::Deserialize;
@@ -21,7 +21,7 @@ pub fn port(text: &str) -> Result<Vec<Port>, String> {
 pub fn volume(text: &str, directory: &Path) -> Result<ServiceVolume, String> {
     let mut nodes = expand(text, mounts::parse)?;
     let mut volume: ServiceVolume = nodes.pop().as_ref().map_or_else(|| Err(format!("`{text}` is no volume")), typed)?;
-    if volume.kind == "bind" {
+    if volume.kind == VolumeKind::Bind {
         volume.source = volume.source.map(|source| paths::absolute(&source, directory).to_string_lossy().into_owned());
     }
     Ok(volume)
@@ -47,9 +47,9 @@ mod tests {
         assert_eq!((ports.len(), ports[1].target, ports[1].protocol.as_str()), (2, 81, "udp"));
         assert!(port("8000:x").expect_err("no port").contains("write"));
         let bound = volume("./data:/x:ro", Path::new("/here")).expect("volume");
-        assert_eq!((bound.kind.as_str(), bound.source.as_deref(), bound.read_only), ("bind", Some("/here/data"), true));
+        assert_eq!((bound.kind, bound.source.as_deref(), bound.read_only), (VolumeKind::Bind, Some("/here/data"), true));
         let named = volume("cache:/x", Path::new("/here")).expect("volume");
-        assert_eq!((named.kind.as_str(), named.source.as_deref()), ("volume", Some("cache")));
+        assert_eq!((named.kind, named.source.as_deref()), (VolumeKind::Volume, Some("cache")));
         assert!(volume("a:b:c:d:e", Path::new("/")).is_err());
     }
 }

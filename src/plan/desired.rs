@@ -1,9 +1,8 @@
 //! What the user wants: the options of commands, and what they need of a Compose file.
 
-use crate::compose::model::{Dependency, Project};
+use crate::compose::model::{Dependency, Project, PullPolicy};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use std::str::FromStr;
 
 /// What `up` was asked for.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -50,46 +49,6 @@ pub enum ChangedVolumes {
     /// Those of these names are made anew, the others stay.
     Recreate(Vec<String>),
     RecreateAll,
-}
-
-/// compose-spec, "pull_policy".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PullPolicy {
-    Always,
-    Never,
-    #[default]
-    Missing,
-    /// The image is built, not pulled.
-    Build,
-    /// Pulled again when the last pull is so many seconds ago.
-    Older(u64),
-    /// As `Older`, by the service's `pull_refresh_after`.
-    Refresh,
-}
-
-impl FromStr for PullPolicy {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        const DAY: u64 = 24 * 3600;
-        Ok(match text {
-            "always" => PullPolicy::Always,
-            "never" => PullPolicy::Never,
-            "missing" | "if_not_present" => PullPolicy::Missing,
-            "build" => PullPolicy::Build,
-            "daily" => PullPolicy::Older(DAY),
-            "weekly" => PullPolicy::Older(7 * DAY),
-            "refresh" => PullPolicy::Refresh,
-            other => {
-                let every = other.strip_prefix("every_").and_then(crate::units::duration);
-                let nanos = every.ok_or_else(|| {
-                    format!("`{text}` is not a pull policy: write always, never, missing, build, daily, weekly or every_DURATION")
-                })?;
-                PullPolicy::Older(nanos / 1_000_000_000)
-            }
-        })
-    }
 }
 
 /// `down --rmi`.

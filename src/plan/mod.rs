@@ -14,8 +14,9 @@ mod operation;
 mod resources;
 mod up;
 
+pub use crate::compose::model::PullPolicy;
 pub use dependencies::selected;
-pub use desired::{ChangedVolumes, DownOptions, LifecycleOptions, Outline, OutlineService, PullPolicy, RemoveImages, UpOptions};
+pub use desired::{ChangedVolumes, DownOptions, LifecycleOptions, Outline, OutlineService, RemoveImages, UpOptions};
 pub use down::down;
 pub use hash::{config_hash, network_hash, volume_hash};
 pub use lifecycle::{Lifecycle, lifecycle};

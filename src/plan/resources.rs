@@ -55,7 +55,7 @@ impl Planner<'_> {
     fn check_donors(&self, service: &Service) -> Result<(), PlanError> {
         let shared =
             [("network namespace", &service.network_mode), ("IPC namespace", &service.ipc), ("PID namespace", &service.pid)];
-        let namespaces = shared.into_iter().filter_map(|(what, mode)| Some((what, mode.as_deref()?.strip_prefix("service:")?)));
+        let namespaces = shared.into_iter().filter_map(|(what, mode)| Some((what, mode.as_ref()?.service()?)));
         for (what, other) in namespaces.chain(service.takes_volumes_of().map(|other| ("volume", other))) {
             let is_there = self.observed.containers.iter().any(|c| c.service == other && !c.one_off);
             if !is_there && !self.services.contains_key(other) {
@@ -69,15 +69,11 @@ impl Planner<'_> {
         if let Some(step) = self.images.get(image) {
             return *step;
         }
-        let own = || service.pull_policy.as_deref().and_then(|text| text.parse().ok());
-        let policy: PullPolicy = self.options.pull.or_else(own).unwrap_or_default();
+        let policy = self.options.pull.or(service.pull_policy).unwrap_or_default();
         let here = self.observed.images.contains_key(image);
         let bound = match policy {
             PullPolicy::Older(seconds) => Some(seconds),
-            PullPolicy::Refresh => {
-                let after = service.pull_refresh_after.as_deref().and_then(crate::units::duration);
-                Some(after.map_or(0, |nanos| nanos / 1_000_000_000))
-            }
+            PullPolicy::Refresh => Some(service.pull_refresh_after.map_or(0, |after| after.duration().as_secs())),
             _ => None,
         };
         let old = bound.is_some_and(|bound| self.observed.image_ages.get(image).is_none_or(|age| *age >= bound));

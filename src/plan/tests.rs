@@ -156,7 +156,7 @@ fn images_are_pulled_again_when_they_are_old() {
         [("daily", true), ("weekly", false), ("every_48h", true), ("every_4d", false), ("missing", false), ("always", true)];
     for (policy, pulled) in table {
         let mut p = project(WEB_DB);
-        p.services["db"].pull_policy = Some(policy.into());
+        p.services["db"].pull_policy = Some(policy.parse().expect(policy));
         let asks =
             |p: &Project| lines(p, &observed(p, &[]), &UpOptions::default()).iter().any(|line| line.contains("pull image db"));
         assert_eq!(asks(&p), pulled, "{policy}");
@@ -350,7 +350,7 @@ fn scaling_down_drops_outdated_containers_first() {
 #[test]
 fn a_donor_must_be_there() {
     let mut p = project(WEB_DB);
-    p.services["web"].network_mode = Some("service:db".into());
+    p.services["web"].network_mode = Some("service:db".to_string().into());
     p.services["web"].networks = IndexMap::new();
     let options = UpOptions { services: vec!["web".into()], no_deps: true, ..UpOptions::default() };
     let error = up(&p, &Observed::default(), &options).expect_err("no donor");

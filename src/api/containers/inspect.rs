@@ -99,10 +99,10 @@ fn without(value: &impl serde::Serialize, fields: &[&str]) -> Result<Value, Engi
 fn health_config(check: &HealthSpec) -> HealthConfig {
     HealthConfig {
         test: check.test.clone(),
-        interval: signed(Some(check.interval)),
-        timeout: signed(Some(check.timeout)),
-        start_period: signed(Some(check.start_period)),
-        start_interval: signed(Some(check.start_interval)),
+        interval: signed(Some(check.interval.0)),
+        timeout: signed(Some(check.timeout.0)),
+        start_period: signed(Some(check.start_period.0)),
+        start_interval: signed(Some(check.start_interval.0)),
         retries: i64::from(check.retries),
     }
 }

@@ -21,7 +21,7 @@ pub mod watch;
 
 use super::{Failure, Global};
 use crate::compose::diagnostic::{Diagnostic, Sources, render};
-use crate::compose::model::{FileMount, FileObject, Project, Service, ServiceVolume};
+use crate::compose::model::{FileMount, FileObject, Project, Service, ServiceVolume, VolumeKind};
 use crate::compose::{self, Loaded, Options, Skip};
 use crate::engine::process::lifecycle::socket_path;
 use indexmap::IndexMap;
@@ -103,7 +103,7 @@ fn lend_api(global: &Global, project: &mut Project) {
     for service in project.services.values_mut().filter(|service| service.use_api_socket) {
         lent = true;
         service.volumes.push(ServiceVolume {
-            kind: "bind".into(),
+            kind: VolumeKind::Bind,
             source: Some(socket_path(&global.run_root).display().to_string()),
             target: "/var/run/docker.sock".into(),
             ..ServiceVolume::default()

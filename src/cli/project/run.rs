@@ -103,7 +103,8 @@ pub async fn run(global: &Global, mut command: Run) -> Outcome {
     let starting = up::selected(&loaded, std::slice::from_ref(&command.service), command.no_deps);
     let build = if command.build { std::slice::from_ref(&command.service) } else { &[] };
     let quiet = command.quiet_build || command.quiet;
-    or_cancelled(up::build_what_is_missing(&client, &loaded, &starting, command.pull.as_deref(), build, quiet)).await?;
+    let pull = up::pull_policy(command.pull.as_deref())?;
+    or_cancelled(up::build_what_is_missing(&client, &loaded, &starting, pull, build, quiet)).await?;
     let how = up::UpOutput {
         no_deps: command.no_deps,
         remove_orphans: command.remove_orphans,

@@ -9,7 +9,7 @@ use crate::cli::output::Steps;
 use crate::cli::signals::{Signal, Signals, or_cancelled};
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::compose::Loaded;
-use crate::plan::{ChangedVolumes, Outline, UpOptions};
+use crate::plan::{ChangedVolumes, Outline, PullPolicy, UpOptions};
 use crate::wire::Follower;
 use crate::wire::{Progress, UpRequest};
 use attached::{Foreground, Shown, attached};
@@ -157,7 +157,7 @@ pub fn request(global: &Global, loaded: &Loaded, services: Vec<String>, how: UpO
             wait,
             scale: how.scale.into_iter().collect(),
             timeout: how.timeout,
-            pull: how.pull.map(|policy| policy.parse().map_err(Failure::Message)).transpose()?,
+            pull: pull_policy(how.pull.as_deref())?,
             renew_anon_volumes: how.renew_anon_volumes,
             changed_volumes: if how.yes { ChangedVolumes::RecreateAll } else { ChangedVolumes::Keep },
             inactive: Vec::new(),
@@ -301,6 +301,11 @@ async fn bring_up(client: &Client, path: &str, mut request: UpRequest, on_signal
     follow_with(client, path, &request, on_signal, false, |_| ()).await
 }
 
+/// The value of `--pull`.
+pub fn pull_policy(text: Option<&str>) -> Result<Option<PullPolicy>, Failure> {
+    text.map(|text| text.parse().map_err(Failure::Message)).transpose()
+}
+
 /// Whether a variable of the environment says yes.
 pub fn is_set(variable: &str) -> bool {
     std::env::var(variable)
@@ -321,7 +326,7 @@ pub async fn build_what_is_missing(
     client: &Client,
     loaded: &Loaded,
     starting: &[String],
-    pull: Option<&str>,
+    pull: Option<PullPolicy>,
     build: &[String],
     quiet: bool,
 ) -> Outcome {
@@ -329,17 +334,17 @@ pub async fn build_what_is_missing(
     let services = loaded.project.services.iter().filter(|(name, service)| service.build.is_some() && starting.contains(name));
     for (name, service) in services {
         let image = super::build::image_name(&loaded.project, name);
-        let policy = pull.or(service.pull_policy.as_deref()).unwrap_or_default();
-        let missing = if build.contains(name) || policy == "build" {
+        let policy = pull.or(service.pull_policy);
+        let missing = if build.contains(name) || policy == Some(PullPolicy::Build) {
             true
         } else {
             let is_here = || async { client.get::<serde_json::Value>(&format!("/images/{}/json", escape(&image))).await.is_ok() };
             match policy {
-                "always" => {
+                Some(PullPolicy::Always) => {
                     crate::cli::objects::images::pull_one(client, &image, &mut Steps::new(true)).await.is_err()
                         && !is_here().await
                 }
-                "missing" => {
+                Some(PullPolicy::Missing) => {
                     !is_here().await
                         && crate::cli::objects::images::pull_one(client, &image, &mut Steps::new(true)).await.is_err()
                 }
@@ -385,7 +390,7 @@ pub async fn run(global: &Global, mut command: Up) -> Outcome {
     if !command.no_build {
         let starting = selected(&loaded, &command.services, command.how.no_deps);
         let build = if command.build { &starting[..] } else { &[] };
-        let pull = command.how.pull.as_deref();
+        let pull = pull_policy(command.how.pull.as_deref())?;
         or_cancelled(build_what_is_missing(&client, &loaded, &starting, pull, build, command.how.quiet_build)).await?;
     }
     let detach = command.detach || command.wait || command.how.no_start;

@@ -1,8 +1,10 @@
 //! The typed project: what the rest of wharf knows of a Compose file. Field names are the specification's.
 
 mod service;
+mod values;
 
 pub use service::*;
+pub use values::{NamespaceMode, PullPolicy, VolumeKind};
 
 use super::diagnostic::Diagnostic;
 use super::node::Node;

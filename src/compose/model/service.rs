@@ -1,5 +1,7 @@
 //! A service, as its canonical tree has it.
 
+use super::values::{NamespaceMode, PullPolicy, VolumeKind};
+use crate::units::{ByteSize, Nanos, as_text};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -52,24 +54,28 @@ pub struct Service {
     pub hostname: Option<String>,
     pub image: Option<String>,
     pub init: Option<bool>,
-    pub ipc: Option<String>,
+    pub ipc: Option<NamespaceMode>,
     pub isolation: Option<String>,
     pub labels: IndexMap<String, String>,
     pub links: Vec<String>,
     pub logging: Option<Logging>,
     pub mac_address: Option<String>,
-    /// Bytes, as a decimal string.
-    pub mem_limit: Option<String>,
-    pub mem_reservation: Option<String>,
-    pub mem_swappiness: Option<String>,
+    #[serde(with = "as_text")]
+    pub mem_limit: Option<ByteSize>,
+    #[serde(with = "as_text")]
+    pub mem_reservation: Option<ByteSize>,
+    /// 0 to 100. Compose reads it as it reads sizes.
+    #[serde(with = "as_text")]
+    pub mem_swappiness: Option<ByteSize>,
     /// Bytes of memory and swap together; `-1` is without limit.
-    pub memswap_limit: Option<String>,
+    #[serde(with = "as_text")]
+    pub memswap_limit: Option<ByteSize>,
     pub models: IndexMap<String, Option<ServiceModel>>,
-    pub network_mode: Option<String>,
+    pub network_mode: Option<NamespaceMode>,
     pub networks: IndexMap<String, Option<ServiceNetwork>>,
     pub oom_kill_disable: bool,
     pub oom_score_adj: Option<i64>,
-    pub pid: Option<String>,
+    pub pid: Option<NamespaceMode>,
     pub pids_limit: Option<i64>,
     pub platform: Option<String>,
     pub ports: Vec<Port>,
@@ -79,19 +85,23 @@ pub struct Service {
     pub privileged: bool,
     pub profiles: Vec<String>,
     pub provider: Option<Provider>,
-    pub pull_policy: Option<String>,
+    #[serde(with = "as_text")]
+    pub pull_policy: Option<PullPolicy>,
     pub read_only: bool,
     pub restart: Option<String>,
     pub runtime: Option<String>,
     pub scale: Option<u32>,
     pub secrets: Vec<FileMount>,
     pub security_opt: Vec<String>,
-    pub shm_size: Option<String>,
+    #[serde(with = "as_text")]
+    pub shm_size: Option<ByteSize>,
     pub stdin_open: bool,
     /// A Go duration; 10 s where absent.
-    pub stop_grace_period: Option<String>,
+    #[serde(with = "as_text")]
+    pub stop_grace_period: Option<Nanos>,
     pub stop_signal: Option<String>,
-    pub pull_refresh_after: Option<String>,
+    #[serde(with = "as_text")]
+    pub pull_refresh_after: Option<Nanos>,
     pub storage_opt: IndexMap<String, String>,
     pub sysctls: IndexMap<String, String>,
     pub tmpfs: Vec<String>,
@@ -163,10 +173,12 @@ pub struct Placement {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UpdateConfig {
-    pub delay: Option<String>,
+    #[serde(with = "as_text")]
+    pub delay: Option<Nanos>,
     pub failure_action: Option<String>,
     pub max_failure_ratio: Option<f64>,
-    pub monitor: Option<String>,
+    #[serde(with = "as_text")]
+    pub monitor: Option<Nanos>,
     pub order: Option<String>,
     pub parallelism: Option<u64>,
 }
@@ -184,14 +196,16 @@ pub struct Reservations {
     pub cpus: Option<f64>,
     pub devices: Vec<DeviceRequest>,
     pub generic_resources: Vec<Json>,
-    pub memory: Option<String>,
+    #[serde(with = "as_text")]
+    pub memory: Option<ByteSize>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
     pub cpus: Option<f64>,
-    pub memory: Option<String>,
+    #[serde(with = "as_text")]
+    pub memory: Option<ByteSize>,
     pub pids: Option<i64>,
 }
 
@@ -199,21 +213,27 @@ pub struct Limits {
 #[serde(default)]
 pub struct DeployRestartPolicy {
     pub condition: Option<String>,
-    pub delay: Option<String>,
+    #[serde(with = "as_text")]
+    pub delay: Option<Nanos>,
     pub max_attempts: Option<u32>,
-    pub window: Option<String>,
+    #[serde(with = "as_text")]
+    pub window: Option<Nanos>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Healthcheck {
     pub disable: bool,
-    pub interval: Option<String>,
+    #[serde(with = "as_text")]
+    pub interval: Option<Nanos>,
     pub retries: Option<u32>,
-    pub start_interval: Option<String>,
-    pub start_period: Option<String>,
+    #[serde(with = "as_text")]
+    pub start_interval: Option<Nanos>,
+    #[serde(with = "as_text")]
+    pub start_period: Option<Nanos>,
     pub test: Option<Vec<String>>,
-    pub timeout: Option<String>,
+    #[serde(with = "as_text")]
+    pub timeout: Option<Nanos>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -262,7 +282,7 @@ fn tcp() -> String {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServiceVolume {
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: VolumeKind,
     #[serde(default)]
     pub source: Option<String>,
     pub target: String,
@@ -300,8 +320,8 @@ pub struct VolumeOptions {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TmpfsOptions {
-    /// Bytes, as a decimal string.
-    pub size: Option<String>,
+    #[serde(with = "as_text")]
+    pub size: Option<ByteSize>,
     pub mode: Option<u32>,
 }
 
@@ -352,8 +372,8 @@ pub struct Build {
     pub pull: bool,
     pub sbom: Option<String>,
     pub secrets: Vec<FileMount>,
-    /// Bytes, as a decimal string.
-    pub shm_size: Option<String>,
+    #[serde(with = "as_text")]
+    pub shm_size: Option<ByteSize>,
     /// By their ids; `None` is the agent.
     pub ssh: IndexMap<String, Option<String>>,
     pub tags: Vec<String>,
@@ -376,8 +396,9 @@ pub struct BlkioConfig {
 #[serde(default)]
 pub struct Throttle {
     pub path: String,
-    /// Bytes or operations a second, as a decimal string.
-    pub rate: String,
+    /// Bytes or operations a second.
+    #[serde(with = "as_text")]
+    pub rate: Option<ByteSize>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -471,7 +492,7 @@ impl Service {
 
     /// The services whose namespaces this one's containers join, as `service:NAME` says.
     pub fn shares_with(&self) -> impl Iterator<Item = &str> {
-        [&self.network_mode, &self.ipc, &self.pid].into_iter().filter_map(|mode| mode.as_deref()?.strip_prefix("service:"))
+        [&self.network_mode, &self.ipc, &self.pid].into_iter().filter_map(|mode| mode.as_ref()?.service())
     }
 
     /// The services whose volumes this one's containers have as well.
@@ -487,12 +508,12 @@ impl Service {
     }
 
     pub fn mounted_images(&self) -> impl Iterator<Item = &str> {
-        self.volumes.iter().filter(|v| v.kind == "image").filter_map(|v| v.source.as_deref())
+        self.volumes.iter().filter(|v| v.kind == VolumeKind::Image).filter_map(|v| v.source.as_deref())
     }
 
     /// The keys of the project's volumes that it mounts.
     pub fn volume_keys(&self) -> impl Iterator<Item = &String> {
-        self.volumes.iter().filter(|v| v.kind == "volume").filter_map(|v| v.source.as_ref())
+        self.volumes.iter().filter(|v| v.kind == VolumeKind::Volume).filter_map(|v| v.source.as_ref())
     }
 
     /// Whether the file gives it a health check; the image may have one in any case.

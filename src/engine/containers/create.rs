@@ -14,6 +14,7 @@ use crate::engine::volumes::NewVolume;
 use crate::engine::{Container, Engine, new_id};
 use crate::image::Image;
 use crate::runtime::quota;
+use crate::units::Nanos;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -218,10 +219,10 @@ impl Image {
             stop_signal: config.stop_signal().clone(),
             health: test.map(|test| HealthSpec {
                 test,
-                interval: number("Interval"),
-                timeout: number("Timeout"),
-                start_period: number("StartPeriod"),
-                start_interval: number("StartInterval"),
+                interval: Nanos(number("Interval")),
+                timeout: Nanos(number("Timeout")),
+                start_period: Nanos(number("StartPeriod")),
+                start_interval: Nanos(number("StartInterval")),
                 retries: number("Retries") as u32,
             }),
             exposed_ports: config.exposed_ports().clone().unwrap_or_default(),

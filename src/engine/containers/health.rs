@@ -3,6 +3,7 @@
 use super::exec::{Excerpt, Execs, NewExec};
 use crate::engine::record::{ContainerRecord, Health, HealthSpec, HealthStatus, Probe, Status};
 use crate::engine::{Container, locked};
+use crate::units::Nanos;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ pub(in crate::engine) fn health_spec(record: &ContainerRecord) -> Option<HealthS
     let mut spec = record.spec.health.clone().unwrap_or_default();
     if spec.test.is_empty() {
         let of_image = record.image.health.clone()?;
-        let or = |own: u64, image: u64| if own == 0 { image } else { own };
+        let or = |own: Nanos, image: Nanos| own.positive().unwrap_or(image);
         spec = HealthSpec {
             test: of_image.test,
             interval: or(spec.interval, of_image.interval),
@@ -52,9 +53,9 @@ impl Execs {
     }
 
     async fn probe_forever(self: &Arc<Self>, container: &Arc<Container>, spec: &HealthSpec) {
-        let or = |nanos: u64, default: Duration| if nanos == 0 { default } else { Duration::from_nanos(nanos) };
+        let or = |time: Nanos, default: Duration| time.positive().map_or(default, Nanos::duration);
         let (interval, timeout) = (or(spec.interval, INTERVAL), or(spec.timeout, TIMEOUT));
-        let start_period = Duration::from_nanos(spec.start_period);
+        let start_period = spec.start_period.duration();
         let start_interval = or(spec.start_interval, START_INTERVAL);
         let retries = if spec.retries == 0 { RETRIES } else { spec.retries };
         let begun = Instant::now();

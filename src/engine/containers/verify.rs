@@ -7,6 +7,7 @@ use crate::engine::launch::{devices, security::Security, sysctls};
 use crate::engine::record::{ContainerSpec, NetworkMode, ResourceSpec, RestartPolicy};
 use crate::runtime::capabilities::Capabilities;
 use crate::runtime::targets;
+use crate::units::Nanos;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -14,8 +15,8 @@ use std::path::Path;
 const LEAST_MEMORY: i64 = 6 << 20;
 /// Bytes of the kernel's names (HOST_NAME_MAX).
 const LONGEST_NAME: usize = 64;
-/// Nanoseconds: Docker's shortest duration.
-const SHORTEST: u64 = 1_000_000;
+/// Docker's shortest duration.
+const SHORTEST: Nanos = Nanos(1_000_000);
 /// The limits that a container may have, by their names in Compose files.
 const ULIMITS: [&str; 16] = [
     "as",
@@ -146,7 +147,7 @@ fn health(spec: &ContainerSpec) -> Option<String> {
         ("StartPeriod", check.start_period),
         ("StartInterval", check.start_interval),
     ];
-    let (name, _) = times.into_iter().find(|(_, time)| (1..SHORTEST).contains(time))?;
+    let (name, _) = times.into_iter().find(|(_, time)| (Nanos(1)..SHORTEST).contains(time))?;
     Some(format!("{name} in Healthcheck cannot be less than 1ms"))
 }
 
@@ -398,7 +399,7 @@ mod tests {
             ("invalid signal: FOO", |s| s.stop_signal = text("FOO")),
             ("invalid environment variable: =x", |s| s.env = list("=x")),
             ("Timeout in Healthcheck cannot be less than 1ms", |s| {
-                s.health = Some(HealthSpec { timeout: 5, ..HealthSpec::default() });
+                s.health = Some(HealthSpec { timeout: Nanos(5), ..HealthSpec::default() });
             }),
             ("can't create 'AutoRemove' container", |s| (s.auto_remove, s.restart) = (true, RestartPolicy::Always)),
             ("invalid IP address in add-host: \"300.1.1.1\"", |s| s.extra_hosts = list("b:300.1.1.1")),

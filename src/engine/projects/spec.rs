@@ -2,7 +2,7 @@
 
 use super::convert::{self, Origin, Shared};
 use super::is_one_off;
-use crate::compose::model::Project;
+use crate::compose::model::{NamespaceMode, Project};
 use crate::engine::error::EngineError;
 use crate::engine::record::{self, ContainerSpec};
 use crate::engine::{Container, Engine};
@@ -21,19 +21,21 @@ impl Engine {
         origin: &Origin,
     ) -> Result<ContainerSpec, EngineError> {
         let definition = &project.services[service];
-        let other = |what: &str, mode: &str| -> Result<Option<Arc<Container>>, EngineError> {
-            if let Some(name) = mode.strip_prefix("container:") {
-                return self.containers.find(name).map(Some);
-            }
-            let Some(other) = mode.strip_prefix("service:") else { return Ok(None) };
+        let other = |what: &str, mode: &NamespaceMode| -> Result<Option<Arc<Container>>, EngineError> {
+            let other = match mode {
+                NamespaceMode::Container(name) => return self.containers.find(name).map(Some),
+                NamespaceMode::Service(name) => name,
+                NamespaceMode::Host | NamespaceMode::Named(_) => return Ok(None),
+            };
             let mut containers = self.project_containers(&project.name).into_iter();
             let found = containers.find(|c| c.has_label(crate::labels::LABEL_SERVICE, other) && !is_one_off(c));
             found.map(Some).ok_or_else(|| {
                 EngineError::Invalid(format!("the service `{service}` shares the {what} of `{other}`, which has no container"))
             })
         };
-        let id = |what: &str, mode: &Option<String>| -> Result<Option<String>, EngineError> {
-            Ok(other(what, mode.as_deref().unwrap_or_default())?.map(|container| container.id.clone()))
+        let id = |what: &str, mode: &Option<NamespaceMode>| -> Result<Option<String>, EngineError> {
+            let Some(mode) = mode else { return Ok(None) };
+            Ok(other(what, mode)?.map(|container| container.id.clone()))
         };
         let shared = Shared {
             network: id("network", &definition.network_mode)?,
@@ -43,7 +45,10 @@ impl Engine {
         let mut spec = convert::container(project, service, number, origin, shared).map_err(EngineError::Invalid)?;
         for from in &definition.volumes_from {
             let (from, read_only) = record::volumes_from(from);
-            let mode = if from.starts_with("container:") { from.to_string() } else { format!("service:{from}") };
+            let mode = match from.strip_prefix("container:") {
+                Some(name) => NamespaceMode::Container(name.into()),
+                None => NamespaceMode::Service(from.into()),
+            };
             let Some(source) = other("volumes", &mode)? else { continue };
             spec.take_mounts_of(&source.record(), read_only);
         }

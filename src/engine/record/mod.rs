@@ -344,6 +344,23 @@ pub struct ProjectRecord {
 mod tests {
     use super::*;
 
+    /// Times were bare numbers once: the journals of earlier versions have them so, and earlier versions read what this one writes.
+    #[test]
+    fn times_in_journals_are_numbers_of_nanoseconds() {
+        let written = serde_json::json!({
+            "health": {"test": ["CMD", "true"], "interval": 500_000_000, "timeout": 0, "start_period": 7, "start_interval": 0, "retries": 3},
+            "restart_delay": 5_000_000_000_u64, "restart_window": null,
+            "resources": {"memory": 67_108_864}, "shm_size": 1024,
+        });
+        let spec: ContainerSpec = serde_json::from_value(written.clone()).expect("a specification of an earlier version");
+        assert_eq!(spec.health.as_ref().map(|health| health.interval.to_string()).as_deref(), Some("500ms"));
+        let again = serde_json::to_value(&spec).expect("JSON");
+        for key in ["health", "restart_delay", "restart_window", "shm_size"] {
+            assert_eq!(again[key], written[key], "{key}");
+        }
+        assert_eq!(again["resources"]["memory"], written["resources"]["memory"]);
+    }
+
     /// Layers were text once; what is no digest is no layer.
     #[test]
     fn layers_in_journals_are_chain_ids() {

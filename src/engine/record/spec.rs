@@ -2,6 +2,7 @@
 
 use super::ContainerRecord;
 use crate::runtime::capabilities::Capabilities;
+use crate::units::Nanos;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -77,10 +78,10 @@ pub struct ContainerSpec {
     pub post_start: Vec<HookSpec>,
     pub pre_stop: Vec<HookSpec>,
     pub pre_start: Vec<PreStartSpec>,
-    /// Nanoseconds before each restart, instead of Docker's back-off.
-    pub restart_delay: Option<u64>,
-    /// Nanoseconds after which a restart has succeeded, and the count of attempts begins anew.
-    pub restart_window: Option<u64>,
+    /// The time before each restart, instead of Docker's back-off.
+    pub restart_delay: Option<Nanos>,
+    /// The time after which a restart has succeeded, and the count of attempts begins anew.
+    pub restart_window: Option<Nanos>,
     /// The first client that attaches to standard input ends it when it leaves.
     pub stdin_once: bool,
     /// It is removed, with its anonymous volumes, when it has ended.
@@ -222,10 +223,10 @@ pub struct BlkioSpec {
 pub struct HealthSpec {
     /// `["CMD", ...]`, `["CMD-SHELL", TEXT]`, `["NONE"]`; empty takes the image's.
     pub test: Vec<String>,
-    pub interval: u64,
-    pub timeout: u64,
-    pub start_period: u64,
-    pub start_interval: u64,
+    pub interval: Nanos,
+    pub timeout: Nanos,
+    pub start_period: Nanos,
+    pub start_interval: Nanos,
     pub retries: u32,
 }
 

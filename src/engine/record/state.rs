@@ -2,6 +2,7 @@
 
 use super::{ContainerRecord, Health, RestartPolicy};
 use crate::runtime::launch::Exit;
+use crate::units::Nanos;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -107,7 +108,7 @@ pub enum Verdict {
 pub fn verdict(record: &ContainerRecord, exit: &Exit, going_down: bool) -> Verdict {
     let ran_for = record.state.started_at.map(|start| exit.finished_at.duration_since(start));
     // A restart that has succeeded begins the count of attempts anew.
-    let succeeded = |window: u64| ran_for.is_some_and(|ran| ran.as_nanos() >= i128::from(window));
+    let succeeded = |window: Nanos| ran_for.is_some_and(|ran| ran.as_nanos() >= i128::from(window.0));
     let restarts = if record.spec.restart_window.is_some_and(succeeded) { 0 } else { record.restart_count };
     let again = !record.stopped_by_user
         && match record.spec.restart {
@@ -124,7 +125,7 @@ pub fn verdict(record: &ContainerRecord, exit: &Exit, going_down: bool) -> Verdi
                 Some(last) if !ran_long => (last * 2).min(LONGEST_DELAY),
                 _ => FIRST_DELAY,
             };
-            let after = record.spec.restart_delay.map_or(delay, Duration::from_nanos);
+            let after = record.spec.restart_delay.map_or(delay, Nanos::duration);
             Verdict::Restart { after, attempt: if going_down { record.restart_count } else { restarts + 1 } }
         }
     }
@@ -247,11 +248,11 @@ mod tests {
             (OnFailure { max: 0 }, 50, 1, 1, plain, false, again(100, 51)),
             (OnFailure { max: 2 }, 1, 1, 1, plain, false, again(100, 2)),
             (OnFailure { max: 2 }, 2, 1, 1, plain, false, Verdict::Stay),
-            (OnFailure { max: 2 }, 2, 1, 5, |r| r.spec.restart_window = Some(4_000_000_000), false, again(100, 1)),
+            (OnFailure { max: 2 }, 2, 1, 5, |r| r.spec.restart_window = Some(Nanos(4_000_000_000)), false, again(100, 1)),
             (Always, 3, 1, 1, |r| r.state.backoff = Some(Duration::from_millis(400)), false, again(800, 4)),
             (Always, 3, 1, 1, |r| r.state.backoff = Some(Duration::from_secs(50)), false, again(60_000, 4)),
             (Always, 3, 1, 10, |r| r.state.backoff = Some(Duration::from_secs(50)), false, again(100, 4)),
-            (Always, 3, 1, 1, |r| r.spec.restart_delay = Some(7_000_000), false, again(7, 4)),
+            (Always, 3, 1, 1, |r| r.spec.restart_delay = Some(Nanos(7_000_000)), false, again(7, 4)),
             (Always, 3, 143, 1, plain, true, again(100, 3)),
             (No, 3, 143, 1, |r| r.spec.auto_remove = true, true, Verdict::Remove),
         ];

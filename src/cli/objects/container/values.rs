@@ -5,7 +5,7 @@ use crate::api::types::{
     BindOptions, DeviceMapping, DeviceRequest, ImageOptions, Mount, RestartPolicyConfig, TmpfsOptions, VolumeOptions,
 };
 use crate::cli::Failure;
-use crate::compose::model::ServiceVolume;
+use crate::compose::model::{ServiceVolume, VolumeKind};
 use std::path::{Path, PathBuf};
 
 pub(super) fn wrong(option: &str, text: &str, what: &str) -> Failure {
@@ -53,15 +53,15 @@ pub(super) fn volume_mount(volume: &ServiceVolume) -> Mount {
         ..BindOptions::default()
     };
     Mount {
-        kind: volume.kind.clone(),
+        kind: volume.kind.to_string(),
         source: volume.source.clone().unwrap_or_default(),
         target: volume.target.clone(),
         read_only: volume.read_only,
-        bind_options: volume.bind.as_ref().filter(|_| volume.kind == "bind").map(bind),
+        bind_options: volume.bind.as_ref().filter(|_| volume.kind == VolumeKind::Bind).map(bind),
         volume_options: volume
             .volume
             .as_ref()
-            .filter(|_| volume.kind == "volume")
+            .filter(|_| volume.kind == VolumeKind::Volume)
             .map(|options| VolumeOptions { no_copy: options.nocopy, ..VolumeOptions::default() }),
         ..Mount::default()
     }

@@ -8,6 +8,7 @@ use crate::compose::model::{Build, Project, Service, Ulimit};
 use crate::image::attest::Wanted;
 use crate::image::build::git::GitRef;
 use crate::image::build::{Request, Secret, SecretContent};
+use crate::units::ByteSize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -93,7 +94,7 @@ pub(super) fn request(
         pull: build.pull || flags.pull,
         network: build.network.clone(),
         extra_hosts: build.extra_hosts.clone(),
-        shm_size: build.shm_size.as_ref().and_then(|size| size.parse().ok()),
+        shm_size: build.shm_size.and_then(ByteSize::unsigned),
         platform: service.platform.clone().or_else(|| platform.cloned()),
         contexts,
         secrets: secrets(loaded, name, build)?,

@@ -6,8 +6,7 @@ mod networks;
 mod policies;
 mod resources;
 
-use crate::compose::model::{Project, Service};
-use crate::compose::units;
+use crate::compose::model::{NamespaceMode, Project, Service};
 use crate::engine::containers::verify;
 use crate::engine::record::{AsCreated, ContainerSpec, NetworkMode, Sharing};
 use crate::labels::{
@@ -15,6 +14,7 @@ use crate::labels::{
     LABEL_VERSION,
 };
 use crate::plan::config_hash;
+use crate::units::{ByteSize, Nanos};
 use indexmap::IndexMap;
 pub use networks::pool;
 
@@ -48,7 +48,6 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
     let network_mode = networks::mode(project, name, shared.network)?;
     let networks = if network_mode == NetworkMode::Bridge { networks::endpoints(project, name)? } else { Vec::new() };
     let (mounts, tmpfs) = mounts::mounts(project, name)?;
-    let grace = service.stop_grace_period.as_deref().and_then(units::duration);
     let (restart_delay, restart_window) = policies::restart_times(service);
     Ok(ContainerSpec {
         as_created: AsCreated { exposed_ports: networks::exposed(name, service)?, ..AsCreated::default() },
@@ -65,7 +64,7 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
         tty: service.tty,
         stdin_open: service.stdin_open,
         stop_signal: service.stop_signal.clone(),
-        stop_timeout: grace.map(|nanos| nanos.div_ceil(1_000_000_000)),
+        stop_timeout: service.stop_grace_period.map(Nanos::seconds_up),
         health: policies::health(name, service)?,
         init: service.init.unwrap_or(false),
         privileged: service.privileged,
@@ -87,12 +86,12 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
         ulimits: resources::ulimits(service),
         sysctls: service.sysctls.clone(),
         storage_opt: service.storage_opt.clone(),
-        shm_size: service.shm_size.as_deref().and_then(|s| s.parse().ok()),
+        shm_size: service.shm_size.and_then(ByteSize::unsigned),
         oom_score_adj: verify::oom_score_adj(service.oom_score_adj.unwrap_or(0))?,
         log: policies::log(name, service)?,
         annotations: service.annotations.clone(),
-        ipc: sharing(name, "ipc", service.ipc.as_deref(), shared.ipc)?,
-        pid: sharing(name, "pid", service.pid.as_deref(), shared.pid)?,
+        ipc: sharing(name, "ipc", service.ipc.as_ref(), shared.ipc)?,
+        pid: sharing(name, "pid", service.pid.as_ref(), shared.pid)?,
         uts_host: service.uts.as_deref() == Some("host"),
         runtime: service.runtime.clone().filter(|runtime| !runtime.is_empty()),
         cgroup_parent: service.cgroup_parent.clone().filter(|parent| !parent.is_empty()),
@@ -114,13 +113,16 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
 }
 
 /// Whose IPC or PID namespace a container gets. `other` is the id of the container that `service:` or `container:` names.
-fn sharing(service: &str, attribute: &str, mode: Option<&str>, other: Option<String>) -> Result<Sharing, String> {
-    match (mode, other) {
-        (_, Some(id)) => Ok(Sharing::Container(id)),
-        (None | Some("" | "private" | "shareable"), None) => Ok(Sharing::Own),
-        (Some("host"), None) => Ok(Sharing::Host),
-        (Some("none"), None) if attribute == "ipc" => Ok(Sharing::Bare),
-        (Some(mode), None) => Err(wrong(service, attribute, mode, "`host`, `service:NAME` or `container:NAME`")),
+fn sharing(service: &str, attribute: &str, mode: Option<&NamespaceMode>, other: Option<String>) -> Result<Sharing, String> {
+    if let Some(id) = other {
+        return Ok(Sharing::Container(id));
+    }
+    match mode {
+        None => Ok(Sharing::Own),
+        Some(NamespaceMode::Host) => Ok(Sharing::Host),
+        Some(NamespaceMode::Named(name)) if matches!(name.as_str(), "" | "private" | "shareable") => Ok(Sharing::Own),
+        Some(NamespaceMode::Named(name)) if name == "none" && attribute == "ipc" => Ok(Sharing::Bare),
+        Some(mode) => Err(wrong(service, attribute, &mode.to_string(), "`host`, `service:NAME` or `container:NAME`")),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Volumes, tmpfs mounts, configs and secrets of a service.
 
 use super::wrong;
-use crate::compose::model::{FileMount, FileObject, Project, ServiceVolume};
+use crate::compose::model::{FileMount, FileObject, Project, ServiceVolume, VolumeKind};
 use crate::engine::record::{FileSpec, MountKind, MountSpec};
 
 /// A tmpfs mount: its target, and its mount options.
@@ -19,23 +19,23 @@ pub(super) fn mounts(project: &Project, name: &str) -> Result<(Vec<MountSpec>, V
                 "`services.{name}` mounts `{target}`, which is no absolute path in a container; a volume's name needs two letters or more"
             ));
         }
-        match volume.kind.as_str() {
-            "tmpfs" => tmpfs.push((volume.target.clone(), tmpfs_options(volume))),
-            "bind" => mounts.push(MountSpec {
+        match volume.kind {
+            VolumeKind::Tmpfs => tmpfs.push((volume.target.clone(), tmpfs_options(volume))),
+            VolumeKind::Bind => mounts.push(MountSpec {
                 create_host_path: volume.bind.as_ref().is_none_or(|b| b.create_host_path),
                 ..mount(MountKind::Bind, volume, volume.source.clone())
             }),
-            "volume" => {
+            VolumeKind::Volume => {
                 let source =
                     volume.source.as_ref().map(|key| project.volumes.get(key).map_or_else(|| key.clone(), |v| v.name.clone()));
                 mounts.push(mount(MountKind::Volume, volume, source));
             }
-            "image" => mounts.push(MountSpec {
+            VolumeKind::Image => mounts.push(MountSpec {
                 read_only: true,
                 subpath: volume.image.as_ref().and_then(|i| i.subpath.clone()),
                 ..mount(MountKind::Image, volume, volume.source.clone())
             }),
-            other => return Err(wrong(name, "volumes.type", other, "`bind`, `volume`, `tmpfs` or `image`")),
+            other => return Err(wrong(name, "volumes.type", &other.to_string(), "`bind`, `volume`, `tmpfs` or `image`")),
         }
     }
     Ok((mounts, tmpfs))

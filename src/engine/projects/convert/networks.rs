@@ -1,7 +1,7 @@
 //! Network mode, endpoints and published ports of a service.
 
 use super::wrong;
-use crate::compose::model::{IpamConfig, Project, Service, ServiceNetwork};
+use crate::compose::model::{IpamConfig, NamespaceMode, Project, Service, ServiceNetwork};
 use crate::engine::networks::{NewPool, interface_sysctls};
 use crate::engine::record::{EndpointSpec, NetworkMode, PortSpec};
 
@@ -11,13 +11,19 @@ pub(super) fn mode(project: &Project, name: &str, shared: Option<String>) -> Res
     // `networks: {x: {name: host, external: true}}` is the older form of `network_mode: host`.
     let named = service.networks.keys().filter_map(|key| project.networks.get(key));
     let named: Vec<&str> = named.filter(|network| network.external).map(|network| network.name.as_str()).collect();
-    let of_networks = if let ["host" | "none"] = named[..] { named.first().copied() } else { None };
-    match (service.network_mode.as_deref().or(of_networks), shared) {
-        (_, Some(id)) => Ok(NetworkMode::Container(id)),
-        (Some("host"), _) => Ok(NetworkMode::Host),
-        (Some("none"), _) => Ok(NetworkMode::None),
-        (None | Some("bridge" | "default"), _) => Ok(NetworkMode::Bridge),
-        (Some(mode), _) => Err(wrong(name, "network_mode", mode, "`host`, `none`, `bridge`, `service:NAME` or `container:NAME`")),
+    let of_networks = if let [name @ ("host" | "none")] = named[..] { Some(NamespaceMode::from(name.to_string())) } else { None };
+    if let Some(id) = shared {
+        return Ok(NetworkMode::Container(id));
+    }
+    match service.network_mode.as_ref().or(of_networks.as_ref()) {
+        None => Ok(NetworkMode::Bridge),
+        Some(NamespaceMode::Host) => Ok(NetworkMode::Host),
+        Some(NamespaceMode::Named(mode)) if mode == "none" => Ok(NetworkMode::None),
+        Some(NamespaceMode::Named(mode)) if mode == "bridge" || mode == "default" => Ok(NetworkMode::Bridge),
+        Some(mode) => {
+            let expected = "`host`, `none`, `bridge`, `service:NAME` or `container:NAME`";
+            Err(wrong(name, "network_mode", &mode.to_string(), expected))
+        }
     }
 }
 

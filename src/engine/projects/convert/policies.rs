@@ -1,14 +1,14 @@
 //! Restart policy, health check, hooks and log of a service.
 
 use crate::compose::model::{Hook, Service};
-use crate::compose::units;
 use crate::engine::record::{HealthSpec, HookSpec, LogSpec, PreStartSpec, RestartPolicy};
+use crate::units::Nanos;
 
-/// Delay and window of `deploy.restart_policy`, in nanoseconds.
-pub(super) fn restart_times(service: &Service) -> (Option<u64>, Option<u64>) {
+/// Delay and window of `deploy.restart_policy`.
+pub(super) fn restart_times(service: &Service) -> (Option<Nanos>, Option<Nanos>) {
     let policy = service.deploy.as_ref().and_then(|d| d.restart_policy.as_ref());
-    let nanos = |text: Option<&String>| text.and_then(|text| units::duration(text)).filter(|nanos| *nanos > 0);
-    (nanos(policy.and_then(|p| p.delay.as_ref())), nanos(policy.and_then(|p| p.window.as_ref())))
+    let positive = |time: Option<Nanos>| time.and_then(Nanos::positive);
+    (positive(policy.and_then(|p| p.delay)), positive(policy.and_then(|p| p.window)))
 }
 
 /// `pre_start`: hooks that run in a container of their own.
@@ -39,13 +39,12 @@ pub(super) fn health(name: &str, service: &Service) -> Result<Option<HealthSpec>
     if check.start_interval.is_some() && check.start_period.is_none() && !check.disable {
         return Err(format!("`services.{name}`: healthcheck.start_interval requires healthcheck.start_period to be set"));
     }
-    let nanos = |text: &Option<String>| text.as_deref().and_then(units::duration).unwrap_or(0);
     Ok(Some(HealthSpec {
         test: if check.disable { vec!["NONE".into()] } else { check.test.clone().unwrap_or_default() },
-        interval: nanos(&check.interval),
-        timeout: nanos(&check.timeout),
-        start_period: nanos(&check.start_period),
-        start_interval: nanos(&check.start_interval),
+        interval: check.interval.unwrap_or_default(),
+        timeout: check.timeout.unwrap_or_default(),
+        start_period: check.start_period.unwrap_or_default(),
+        start_interval: check.start_interval.unwrap_or_default(),
         retries: check.retries.unwrap_or(0),
     }))
 }

@@ -3,6 +3,7 @@
 use crate::compose::model::{Service, Throttle, Ulimit};
 use crate::engine::containers::verify;
 use crate::engine::record::{BlkioSpec, ResourceSpec};
+use crate::units::ByteSize;
 
 /// Limits of a service's processes: a name, the soft and the hard limit.
 pub(super) fn ulimits(service: &Service) -> Vec<(String, i64, i64)> {
@@ -15,10 +16,10 @@ pub(super) fn ulimits(service: &Service) -> Vec<(String, i64, i64)> {
 
 pub(super) fn resources(service: &Service) -> Result<ResourceSpec, String> {
     let limits = service.deploy.as_ref().and_then(|d| d.resources.limits.clone()).unwrap_or_default();
-    let reserved = service.deploy.as_ref().and_then(|d| d.resources.reservations.as_ref()).and_then(|r| r.memory.clone());
-    let bytes = |text: &Option<String>| text.as_ref().and_then(|t| t.parse::<i64>().ok()).filter(|n| *n != 0);
+    let reserved = service.deploy.as_ref().and_then(|d| d.resources.reservations.as_ref()).and_then(|r| r.memory);
+    let bytes = |size: Option<ByteSize>| size.and_then(ByteSize::non_zero);
     let throttles =
-        |list: &[Throttle]| list.iter().filter_map(|t| Some((t.path.clone(), t.rate.parse().ok()?))).collect::<Vec<_>>();
+        |list: &[Throttle]| list.iter().filter_map(|t| Some((t.path.clone(), t.rate?.unsigned()?))).collect::<Vec<_>>();
     let blkio = service.blkio_config.as_ref().map(|config| BlkioSpec {
         weight: config.weight,
         weight_device: config.weight_device.iter().map(|d| (d.path.clone(), d.weight)).collect(),
@@ -29,11 +30,11 @@ pub(super) fn resources(service: &Service) -> Result<ResourceSpec, String> {
     });
     let unsigned =
         |name: &str, value: Option<i64>| Ok::<_, String>(value.map(|n| verify::unsigned(name, n)).transpose()?.flatten());
-    let swappiness = service.mem_swappiness.as_ref().and_then(|text| text.parse().ok());
+    let swappiness = service.mem_swappiness.map(|percent| percent.0);
     Ok(ResourceSpec {
-        memory: bytes(&service.mem_limit).or(bytes(&limits.memory)),
-        memory_reservation: bytes(&service.mem_reservation).or(bytes(&reserved)),
-        memory_swap: bytes(&service.memswap_limit),
+        memory: bytes(service.mem_limit).or(bytes(limits.memory)),
+        memory_reservation: bytes(service.mem_reservation).or(bytes(reserved)),
+        memory_swap: bytes(service.memswap_limit),
         cpus: service.cpus.or(limits.cpus).filter(|c| *c != 0.0),
         cpu_shares: unsigned("cpu_shares", service.cpu_shares)?,
         cpu_quota: service.cpu_quota,
