@@ -46,6 +46,9 @@ pub enum EngineError {
     /// Its user has cancelled the command, or has left: what had not begun did not begin.
     #[error("canceled")]
     Cancelled,
+    /// Too many containers of the service have failed before.
+    #[error("the update is paused")]
+    Paused,
     /// The container's process could not be started; the code is the one that Docker gives.
     #[error("the container {name} cannot be started: {message}")]
     Start { name: String, message: String, code: i32 },

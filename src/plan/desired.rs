@@ -25,6 +25,10 @@ pub struct UpOptions {
     pub ignore_orphans: bool,
     /// Wait until services run, and are healthy where they have a health check.
     pub wait: bool,
+    /// Seconds that a container may take to be good.
+    pub wait_timeout: Option<u64>,
+    /// Containers that are replaced run until the new ones are good.
+    pub start_first: bool,
     pub scale: IndexMap<String, u32>,
     /// Seconds to wait for a container that is stopped; its own grace period otherwise.
     pub timeout: Option<u32>,

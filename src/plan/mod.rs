@@ -13,6 +13,7 @@ mod observed;
 mod operation;
 mod resources;
 mod up;
+mod update;
 
 pub use crate::compose::model::PullPolicy;
 pub use dependencies::selected;
@@ -23,10 +24,12 @@ pub use lifecycle::{Lifecycle, lifecycle};
 pub use observed::{ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, depends_on_label};
 pub use operation::Operation;
 pub use up::{one_off, up};
+pub use update::{FailureAction, UpdateOrder, UpdatePolicy};
 
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 /// An operation and its cause.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -109,6 +112,17 @@ pub enum PlanError {
 impl Plan {
     pub fn is_empty(&self) -> bool {
         self.graph.node_count() == 0
+    }
+
+    /// How many containers of each service are updated.
+    pub fn updates(&self) -> HashMap<String, usize> {
+        let mut updates = HashMap::new();
+        for step in self.graph.node_weights() {
+            if let Operation::UpdateContainer { service, .. } = &step.operation {
+                *updates.entry(service.clone()).or_default() += 1;
+            }
+        }
+        updates
     }
 
     fn add(&mut self, operation: Operation, cause: impl Into<String>, before: &Before) -> NodeIndex {

@@ -1,6 +1,7 @@
 //! The operations that plans are made of.
 
 use crate::compose::model::Condition;
+use crate::units::duration_text;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -29,8 +30,20 @@ pub enum Operation {
         number: u32,
         name: String,
         replaces: String,
-        /// `deploy.update_config.order: start-first`: the new one is started before the old one is stopped.
-        start_first: bool,
+    },
+    /// Starts the new container beside the old one, waits until it is good, has names and ports lead to it, and stops the old one
+    /// (`deploy.update_config.order: start-first`).
+    UpdateContainer {
+        service: String,
+        number: u32,
+        name: String,
+        replaces: String,
+        /// Nanoseconds that it has to run where it has no health check.
+        monitor: u64,
+        /// Nanoseconds to wait before.
+        delay: u64,
+        /// The file gives it a health check.
+        checked: bool,
     },
     /// Runs the `pre_start` hooks of a service, or those of one of its containers.
     PreStart {
@@ -105,6 +118,16 @@ impl fmt::Display for Operation {
             Operation::PullImage { image } => write!(f, "pull image {image}"),
             Operation::CreateContainer { name, .. } => write!(f, "create container {name}"),
             Operation::RecreateContainer { name, .. } => write!(f, "recreate container {name}"),
+            Operation::UpdateContainer { name, monitor, delay, checked, .. } => {
+                if *delay > 0 {
+                    write!(f, "{} later, ", duration_text(*delay))?;
+                }
+                let good = if *checked { "is healthy".into() } else { format!("has run for {}", duration_text(*monitor)) };
+                write!(
+                    f,
+                    "update container {name} (start the new one beside it, wait until that {good}, switch names and ports, stop the old one)"
+                )
+            }
             Operation::PreStart { name, .. } => write!(f, "run what is to run before {name}"),
             Operation::StartContainer { name, .. } => write!(f, "start container {name}"),
             Operation::StopContainer { name, .. } => write!(f, "stop container {name}"),
@@ -132,6 +155,7 @@ impl Operation {
             Operation::Await { service, .. } => format!("Service {service}"),
             Operation::CreateContainer { name, .. }
             | Operation::RecreateContainer { name, .. }
+            | Operation::UpdateContainer { name, .. }
             | Operation::PreStart { name, .. }
             | Operation::StartContainer { name, .. }
             | Operation::StopContainer { name, .. }
@@ -146,7 +170,7 @@ impl Operation {
     /// Whether it acts on an existing container.
     pub fn touches(&self, id: &str, name: &str) -> bool {
         match self {
-            Operation::RecreateContainer { replaces, .. } => replaces == id,
+            Operation::RecreateContainer { replaces, .. } | Operation::UpdateContainer { replaces, .. } => replaces == id,
             Operation::StartContainer { name: own, .. } => own == name,
             Operation::StopContainer { id: own, .. }
             | Operation::RestartContainer { id: own, .. }

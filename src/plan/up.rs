@@ -1,9 +1,12 @@
 //! The plan of `up`: networks, volumes and images first and at once, then containers along their dependencies.
 
 use super::dependencies::{of_project, selected, with_dependencies};
-use super::{Before, Observed, ObservedContainer, Operation, Order, Plan, PlanError, UpOptions, config_hash};
+use super::{
+    Before, FailureAction, Observed, ObservedContainer, Operation, Order, Plan, PlanError, UpOptions, UpdateOrder, UpdatePolicy,
+    config_hash,
+};
 use crate::compose::diagnostic::nearest;
-use crate::compose::model::{Condition, Project, Service};
+use crate::compose::model::{Condition, Project, Service, ServiceNetwork};
 use indexmap::IndexSet;
 use petgraph::Direction;
 use petgraph::graph::NodeIndex;
@@ -267,27 +270,59 @@ impl<'a> Planner<'a> {
         let (name, service) = (compared.name, compared.service);
         let mut before = self.prepare(name, service, &mut compared.needs)?;
         steps.recreated = true;
-        let update = service.deploy.as_ref().and_then(|d| d.update_config.as_ref());
+        let policy = UpdatePolicy::of(service, self.options);
         let container_name = self.container_name(name, service, container.number);
-        let operation = Operation::RecreateContainer {
-            service: name.into(),
-            number: container.number,
-            name: container_name.clone(),
-            replaces: container.id.clone(),
-            start_first: service.pre_start.is_empty()
-                && update.is_some_and(|u| u.order.as_deref() == Some("start-first"))
-                && !self.options.no_start,
-        };
-        // So many are replaced at once; 0 is all.
-        let parallelism = update.and_then(|u| u.parallelism).map_or(0, |n| n as usize);
         let replaced = &mut compared.replaced;
-        before.need(replaced.len().checked_sub(parallelism).filter(|_| parallelism > 0).map(|n| replaced[n]));
+        let earlier = replaced.len().checked_sub(policy.parallelism).filter(|_| policy.parallelism > 0).map(|n| replaced[n]);
         before.need(compared.doubles.get(&container.number).into_iter().flatten().copied());
         before.need(stopped);
-        let created = self.plan.add(operation, cause, &before);
-        self.start(name, service, container_name, "created", created, steps);
+        let (service_name, number, replaces) = (name.to_string(), container.number, container.id.clone());
+        let runs = container.state.is_alive() && stopped.is_none() && !self.options.no_start;
+        if policy.order == UpdateOrder::StartFirst && runs && self.may_start_first(name, service) {
+            // The update itself knows whether it goes on after a failure.
+            before.follow(earlier);
+            before.0.extend(self.dependencies(name, service).0);
+            let nanos = |time: std::time::Duration| time.as_nanos() as u64;
+            let operation = Operation::UpdateContainer {
+                service: service_name,
+                number,
+                name: container_name,
+                replaces,
+                monitor: nanos(policy.monitor),
+                delay: earlier.map_or(0, |_| nanos(policy.delay)),
+                checked: service.has_health_check(),
+            };
+            steps.starts.push(self.plan.add(operation, cause, &before));
+        } else {
+            if policy.on_failure == FailureAction::Continue {
+                before.follow(earlier)
+            } else {
+                before.need(earlier)
+            }
+            let operation =
+                Operation::RecreateContainer { service: service_name, number, name: container_name.clone(), replaces };
+            let created = self.plan.add(operation, cause, &before);
+            self.start(name, service, container_name, "created", created, steps);
+        }
         compared.replaced.extend(steps.starts.last());
         Ok(())
+    }
+
+    /// Whether two containers of the service can run beside each other. An address of its own is one container's.
+    fn may_start_first(&mut self, name: &str, service: &Service) -> bool {
+        let own = |network: &ServiceNetwork| {
+            network.ipv4_address.is_some() || network.ipv6_address.is_some() || network.mac_address.is_some()
+        };
+        let fixed = service.mac_address.is_some() || service.networks.values().flatten().any(own);
+        if fixed {
+            let warning = format!(
+                "{name} has an address of its own, which two containers cannot have at once: the old one is stopped first"
+            );
+            if !self.plan.warnings.contains(&warning) {
+                self.plan.warnings.push(warning);
+            }
+        }
+        !fixed
     }
 
     fn container_name(&self, name: &str, service: &Service, number: u32) -> String {
@@ -399,7 +434,10 @@ impl<'a> Planner<'a> {
     /// Removes networks that have other names now, once nobody is on them.
     fn earlier_networks(&mut self) {
         for name in std::mem::take(&mut self.renamed_networks) {
-            let leaves = |node: &NodeIndex| matches!(self.plan.graph[*node].operation, Operation::RecreateContainer { .. });
+            let leaves = |node: &NodeIndex| {
+                let operation = &self.plan.graph[*node].operation;
+                matches!(operation, Operation::RecreateContainer { .. } | Operation::UpdateContainer { .. })
+            };
             let mut before = Before::default();
             before.follow(self.plan.graph.node_indices().filter(leaves).collect::<Vec<_>>());
             let operation = Operation::RemoveNetwork { name, unless_used: true };

@@ -178,7 +178,7 @@ fn replicas_are_replaced_as_deploy_says() {
     };
     let (least, most) = watching(&stack, "parallelism: 1", "two");
     assert!(least >= 3 && most <= 4, "{least} to {most} ran");
-    let (least, most) = watching(&stack, "parallelism: 1, order: start-first", "three");
+    let (least, most) = watching(&stack, "parallelism: 1, order: start-first, monitor: 50ms", "three");
     assert!(least >= 4 && most <= 5, "{least} to {most} ran");
     assert_eq!(stack.sh("app", "echo $MARK"), "three");
 }

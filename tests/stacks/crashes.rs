@@ -200,7 +200,7 @@ fn names_and_states(stack: &Stack) -> Vec<(String, String)> {
 fn a_recreation_that_was_broken_off_is_ended_by_the_next_engine() {
     let stack = Stack::new("nothing");
     let service = sleeping("");
-    let start_first = sleeping("deploy: {update_config: {order: start-first}}");
+    let start_first = sleeping("deploy: {update_config: {order: start-first, monitor: 20ms}}");
     let sharing = sleeping("network_mode: 'service:b'");
     stack.write("compose.yaml", &format!("services: {{a: {{{service}}}, b: {{{start_first}}}, s: {{{sharing}}}}}"));
     stack.wharf(&["up", "-d"]).ok();

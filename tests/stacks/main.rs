@@ -24,4 +24,5 @@ mod sources;
 mod starting;
 mod streams;
 mod support;
+mod updates;
 mod wordpress;

@@ -92,6 +92,9 @@ pub struct UpOutput {
     /// Remove containers of services that the project does not have.
     #[arg(long)]
     pub remove_orphans: bool,
+    /// Keep a container until the new one in its place is good and has its names and ports: no client notices.
+    #[arg(long)]
+    pub start_first: bool,
     /// Number of containers of a service; may be repeated.
     #[arg(long, value_name = "SERVICE=N", value_parser = scale)]
     pub scale: Vec<(String, u32)>,
@@ -155,6 +158,8 @@ pub fn request(global: &Global, loaded: &Loaded, services: Vec<String>, how: UpO
             ignore_orphans: is_set("COMPOSE_IGNORE_ORPHANS"),
             compatible_names: crate::cli::separator() == "_",
             wait,
+            wait_timeout: None,
+            start_first: how.start_first,
             scale: how.scale.into_iter().collect(),
             timeout: how.timeout,
             pull: pull_policy(how.pull.as_deref())?,
@@ -404,6 +409,7 @@ pub async fn run(global: &Global, mut command: Up) -> Outcome {
     }
     let how = std::mem::take(&mut command.how);
     let mut request = request(global, &loaded, command.services.clone(), how, command.wait)?;
+    request.options.wait_timeout = command.wait_timeout;
     let up_path = path(&loaded, "up");
     let Some(services) = shown.filter(|_| !detach) else {
         let up = bring_up(&client, &up_path, request, OnSignal::Cancel);

@@ -231,10 +231,10 @@ const DEPLOY: &[Key] = &[
 ];
 
 const UPDATE: &[Key] = &[
-    k("delay", Duration).elsewhere(),
-    k("failure_action", Str).elsewhere(),
-    k("max_failure_ratio", Float).elsewhere(),
-    k("monitor", Duration).elsewhere(),
+    k("delay", Duration).keep(),
+    k("failure_action", Str),
+    k("max_failure_ratio", Float).keep(),
+    k("monitor", Duration).keep(),
     k("order", OneOf(&["start-first", "stop-first"])),
     k("parallelism", Int).keep(),
 ];

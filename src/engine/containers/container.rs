@@ -52,6 +52,8 @@ pub(in crate::engine) struct Live {
     pub started_here: bool,
     /// It has its addresses, running or about to: its networks stay.
     pub on_networks: bool,
+    /// Another container has its names and ports already, and it is about to be stopped.
+    pub replaced: bool,
     /// What went wrong with the hooks of its last stop, for whoever has asked for that.
     pub pre_stop_failure: Option<String>,
 }

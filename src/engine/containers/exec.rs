@@ -5,6 +5,7 @@ use crate::engine::error::EngineError;
 use crate::engine::numbers::Numbers;
 use crate::engine::record::Status;
 use crate::engine::{Container, locked, new_id};
+use crate::network::dns::Names;
 use crate::runtime::control::{self, Event, Request};
 use crate::runtime::launch::ExecSpec;
 use nix::fcntl::OFlag;
@@ -75,6 +76,7 @@ pub(in crate::engine) const SILENCE: Duration = Duration::from_secs(5);
 pub struct Execs {
     pub(super) containers: Arc<Containers>,
     numbers: Arc<Numbers>,
+    pub(super) names: Arc<Names>,
     known: Mutex<KnownExecs>,
 }
 
@@ -86,8 +88,8 @@ struct KnownExecs {
 }
 
 impl Execs {
-    pub(in crate::engine) fn new(containers: Arc<Containers>, numbers: Arc<Numbers>) -> Self {
-        Execs { containers, numbers, known: Mutex::default() }
+    pub(in crate::engine) fn new(containers: Arc<Containers>, numbers: Arc<Numbers>, names: Arc<Names>) -> Self {
+        Execs { containers, numbers, names, known: Mutex::default() }
     }
 
     fn insert(&self, exec: Arc<Exec>) {

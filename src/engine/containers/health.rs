@@ -36,15 +36,19 @@ pub(in crate::engine) fn health_spec(record: &ContainerRecord) -> Option<HealthS
 }
 
 impl Execs {
-    /// Begins to probe a container that has just started.
-    pub(in crate::engine) fn watch_health(self: &Arc<Self>, container: &Arc<Container>) {
+    /// Begins to probe a container that has just started, or goes on where an earlier engine did. By a name that others have as
+    /// well it is found once it is healthy.
+    pub(in crate::engine) fn watch_health(self: &Arc<Self>, container: &Arc<Container>, known: Option<Health>) {
         let Some(spec) = health_spec(&container.record()) else {
+            self.names.set_fit(&container.id, true);
             if container.record().state.health.is_some() {
                 self.containers.update(container, |record| record.state.health = None);
             }
             return;
         };
-        self.containers.update(container, |record| record.state.health = Some(Health::default()));
+        let health = known.unwrap_or_default();
+        self.names.set_fit(&container.id, health.status == HealthStatus::Healthy);
+        self.containers.update(container, |record| record.state.health = Some(health));
         let (this, watched) = (self.clone(), container.clone());
         let task = tokio::spawn(async move { this.probe_forever(&watched, &spec).await });
         if let Some(old) = locked(&container.live).health.replace(task.abort_handle()) {
@@ -78,6 +82,7 @@ impl Execs {
                 .containers
                 .update(container, |record| judge(record.state.health.get_or_insert_default(), probe, retries, in_start_period));
             if let Some(status) = changed {
+                self.names.set_fit(&container.id, status == HealthStatus::Healthy);
                 self.containers.emit(container, &format!("health_status: {}", status.as_str()), &[]);
             }
         }

@@ -183,7 +183,7 @@ impl Engine {
     }
 
     /// The last lines that a container has written, after a colon.
-    fn last_words(&self, container: &Container) -> String {
+    pub(in crate::engine) fn last_words(&self, container: &Container) -> String {
         let selection = Selection { tail: Some(LAST_LINES), ..Selection::default() };
         let mut excerpt = Excerpt::last(KEPT_OUTPUT);
         if let Ok(mut reader) = Reader::open(&self.config.log_path(&container.id), &selection) {

@@ -399,11 +399,7 @@ impl Engine {
         self.containers.emit(container, "rename", &[("oldName", old)]);
         if container.status().is_alive() {
             let record = container.record();
-            let endpoints = self.networks.endpoints_of(&record);
-            for (network, _) in &endpoints {
-                self.networks.names.remove(&network.id, &record.id);
-            }
-            self.networks.enter_names(&record, &endpoints);
+            self.networks.enter_names_anew(&record);
         }
         Ok(())
     }

@@ -127,7 +127,7 @@ impl Engine {
         self.containers.transition(container, &Transition::Started { pid, at });
         locked(&container.live).started_here = true;
         container.dismiss_parting();
-        self.execs.watch_health(container);
+        self.execs.watch_health(container, None);
     }
 
     /// What happens when a container exits, however that became known: its execs, its health check and, unless it is started
@@ -166,6 +166,9 @@ impl Engine {
             }
         };
         container.dismiss_parting();
+        if matches!(verdict, Verdict::Restart { .. }) {
+            self.networks.names.set_fit(&container.id, false);
+        }
         self.containers.emit_transition(container, &Transition::Ended { exit, verdict });
         self.emit_use_ended(container);
         match verdict {

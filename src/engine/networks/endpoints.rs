@@ -78,6 +78,22 @@ fn choose_addresses(
     Ok(chosen)
 }
 
+/// A container's names on each of its networks, and its addresses there. Those of its service are another's while it waits beside
+/// that.
+pub(super) fn names_of(record: &ContainerRecord, endpoints: &[Endpoint]) -> Vec<(String, Vec<String>, Addresses)> {
+    let on = |(network, addresses): &Endpoint| {
+        let mut names = vec![record.name.clone()];
+        let endpoint = record.spec.networks.iter().find(|e| e.network == network.name);
+        if !record.waits_beside() {
+            names.extend(endpoint.into_iter().flat_map(|endpoint| endpoint.aliases.iter().cloned()));
+            names.extend(record.spec.hostname.clone());
+        }
+        names.extend([record.id[..12].to_string(), record.id.clone()]);
+        (network.id.clone(), names, *addresses)
+    };
+    endpoints.iter().map(on).collect()
+}
+
 /// Whether a container may configure its interfaces: then it may have further addresses, and announce them.
 fn administers_network(record: &ContainerRecord) -> bool {
     record.spec.capabilities().is_ok_and(|capabilities| capabilities.has("NET_ADMIN"))
@@ -260,7 +276,9 @@ impl Networks {
         live.namespace = Some(namespace.clone());
         live.resolver = resolver;
         drop(live);
-        self.enter_names(&record, endpoints);
+        if !locked(&container.live).replaced {
+            self.enter_names(&record, endpoints);
+        }
         Ok(namespace)
     }
 
@@ -369,16 +387,14 @@ impl Networks {
     }
 
     pub(in crate::engine) fn enter_names(&self, record: &ContainerRecord, endpoints: &[Endpoint]) {
-        for (network, addresses) in endpoints {
-            let mut names = vec![record.name.clone()];
-            if let Some(endpoint) = record.spec.networks.iter().find(|e| e.network == network.name) {
-                names.extend(endpoint.aliases.iter().cloned());
-            }
-            names.push(record.id[..12].to_string());
-            names.push(record.id.clone());
-            names.extend(record.spec.hostname.clone());
-            self.names.insert(&network.id, &record.id, &names, *addresses);
+        for (network, names, addresses) in names_of(record, endpoints) {
+            self.names.insert(&network, &record.id, &names, addresses);
         }
+    }
+
+    /// Enters a container's names in place of those that it had; nobody finds it without any.
+    pub(in crate::engine) fn enter_names_anew(&self, record: &ContainerRecord) {
+        self.names.replace(&record.id, &record.id, &names_of(record, &self.endpoints_of(record)));
     }
 
     /// Where a container is on its networks, by its record.
@@ -391,13 +407,11 @@ impl Networks {
     pub(in crate::engine) fn detach(&self, container: &Container) {
         let (namespace, resolver) = {
             let mut live = locked(&container.live);
-            live.on_networks = false;
+            (live.on_networks, live.replaced) = (false, false);
             (live.namespace.take(), live.resolver.take())
         };
         self.unpublish(container);
-        for network in container.record().endpoints.keys() {
-            self.names.remove(network, &container.id);
-        }
+        self.names.forget(&container.id);
         drop((namespace, resolver));
     }
 }

@@ -110,6 +110,7 @@ impl Networks {
         containers: Arc<Containers>,
         numbers: Arc<Numbers>,
         firewall: Arc<Firewall>,
+        names: Arc<Names>,
     ) -> Self {
         Networks {
             config: state.config.clone(),
@@ -121,7 +122,7 @@ impl Networks {
             uses: Uses::default(),
             flows: Flows::new(firewall.clone()),
             firewall,
-            names: Arc::default(),
+            names,
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a container has of the host: ports that lead to it, and what its ends on bridges may say.
 
 use super::Networks;
-use super::endpoints::{Endpoint, sender};
+use super::endpoints::{Endpoint, names_of, sender};
 use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, NetworkRecord, PortSpec};
 use crate::engine::{Container, locked};
@@ -13,15 +13,43 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+/// A port as it was bound: target, protocol, host address, host port.
+type Bound = (u16, String, Option<IpAddr>, u16);
+
+/// What is taken of the host: its address, protocol and port.
+type Taken = (IpAddr, String, u16);
+
 /// A running container's ports. They are the host's again when this is dropped and its rules are taken back.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Published {
-    reservations: Vec<Reservation>,
-    proxies: Vec<Proxy>,
+    reservations: Vec<(Taken, Reservation)>,
+    proxies: Vec<(Taken, Proxy)>,
     forwards: Vec<Forward>,
     senders: Vec<Sender>,
-    /// As the record has them: target, protocol, host address, host port.
-    bound: Vec<(u16, String, Option<IpAddr>, u16)>,
+    bound: Vec<Bound>,
+}
+
+/// What another container has, that one takes over.
+struct Predecessor {
+    /// Of its reservations.
+    reserved: Vec<Taken>,
+    /// Of its proxies.
+    proxied: Vec<Taken>,
+    bound: Vec<Bound>,
+}
+
+/// What is taken over of a [`Predecessor`], and where the proxies are to lead.
+#[derive(Default)]
+struct Inherited {
+    reserved: Vec<Taken>,
+    proxied: Vec<(Taken, (IpAddr, u16))>,
+}
+
+/// Ports that a container is about to have.
+struct Taking<'a> {
+    published: Published,
+    inherited: Inherited,
+    from: Option<&'a Predecessor>,
 }
 
 fn protocol_number(name: &str) -> u8 {
@@ -39,7 +67,56 @@ fn binding(network: &NetworkRecord, ipv6: bool) -> Option<IpAddr> {
     network.option(&format!("com.docker.network.bridge.{option}"))?.parse().ok()
 }
 
-impl Published {
+impl Predecessor {
+    /// The one of the taken that is in a range of ports on an address.
+    fn among(taken: &[Taken], address: IpAddr, protocol: &str, range: &RangeInclusive<u16>) -> Option<Taken> {
+        taken.iter().find(|(ip, name, port)| *ip == address && name == protocol && range.contains(port)).cloned()
+    }
+}
+
+impl Taking<'_> {
+    /// Reserves a port, or takes over the one of the predecessor.
+    fn reserve(
+        &mut self,
+        address: IpAddr,
+        protocol: &str,
+        range: RangeInclusive<u16>,
+        owner: &dyn Fn(u16) -> Option<String>,
+    ) -> Result<u16, EngineError> {
+        let earlier = self.from.and_then(|from| Predecessor::among(&from.reserved, address, protocol, &range));
+        if let Some(taken) = earlier.filter(|taken| !self.inherited.reserved.contains(taken)) {
+            let number = taken.2;
+            self.inherited.reserved.push(taken);
+            return Ok(number);
+        }
+        let reservation = ports::reserve(address, protocol, range, owner)?;
+        let number = reservation.port;
+        self.published.reservations.push(((address, protocol.to_string(), number), reservation));
+        Ok(number)
+    }
+
+    /// Starts a proxy, or takes over the one of the predecessor.
+    fn proxy(
+        &mut self,
+        address: Ipv6Addr,
+        protocol: &str,
+        range: RangeInclusive<u16>,
+        to: (IpAddr, u16),
+        owner: &dyn Fn(u16) -> Option<String>,
+    ) -> Result<u16, EngineError> {
+        let earlier = self.from.and_then(|from| Predecessor::among(&from.proxied, address.into(), protocol, &range));
+        if let Some(taken) = earlier.filter(|taken| self.inherited.proxied.iter().all(|(other, _)| other != taken)) {
+            let number = taken.2;
+            self.inherited.proxied.push((taken, to));
+            return Ok(number);
+        }
+        let start = |number| proxy::start(protocol, address, number, to.into());
+        let proxy = ports::first_free(address.into(), protocol, range, owner, start)?;
+        let number = proxy.port;
+        self.published.proxies.push(((address.into(), protocol.to_string(), number), proxy));
+        Ok(number)
+    }
+
     /// Takes a port of the host's IPv4 addresses.
     fn on_ipv4(
         &mut self,
@@ -50,11 +127,9 @@ impl Published {
         owner: &dyn Fn(u16) -> Option<String>,
     ) -> Result<u16, EngineError> {
         let address = host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
-        let reservation = ports::reserve(address, &port.protocol, range, owner)?;
-        let number = reservation.port;
-        self.forwards.push(Forward { host_ip, protocol: protocol_number(&port.protocol), port: number, to });
-        self.bound.push((port.target, port.protocol.clone(), host_ip, number));
-        self.reservations.push(reservation);
+        let number = self.reserve(address, &port.protocol, range, owner)?;
+        self.published.forwards.push(Forward { host_ip, protocol: protocol_number(&port.protocol), port: number, to });
+        self.published.bound.push((port.target, port.protocol.clone(), host_ip, number));
         Ok(number)
     }
 
@@ -70,16 +145,9 @@ impl Published {
     ) -> Result<(), EngineError> {
         let address = host_ip.unwrap_or(Ipv6Addr::UNSPECIFIED);
         let number = if matches!(port.protocol.as_str(), "tcp" | "udp") {
-            let start = |number| proxy::start(&port.protocol, address, number, to.into());
-            let proxy = ports::first_free(address.into(), &port.protocol, range, owner, start)?;
-            let number = proxy.port;
-            self.proxies.push(proxy);
-            number
+            self.proxy(address, &port.protocol, range, to, owner)?
         } else if to.0.is_ipv6() {
-            let reservation = ports::reserve(address.into(), &port.protocol, range, owner)?;
-            let number = reservation.port;
-            self.reservations.push(reservation);
-            number
+            self.reserve(address.into(), &port.protocol, range, owner)?
         } else {
             return Err(EngineError::Invalid(format!(
                 "{} cannot be published on the IPv6 address {address} for a container without IPv6; `enable_ipv6: true` on its network gives it one",
@@ -88,34 +156,89 @@ impl Published {
         };
         if to.0.is_ipv6() {
             let host_ip = host_ip.map(IpAddr::V6);
-            self.forwards.push(Forward { host_ip, protocol: protocol_number(&port.protocol), port: number, to });
+            self.published.forwards.push(Forward { host_ip, protocol: protocol_number(&port.protocol), port: number, to });
         }
-        self.bound.push((port.target, port.protocol.clone(), Some(IpAddr::V6(address)), number));
+        self.published.bound.push((port.target, port.protocol.clone(), Some(IpAddr::V6(address)), number));
         Ok(())
     }
 }
 
 impl Networks {
-    /// Takes the host's ports and leads them to the container; lets its interfaces speak.
+    /// Takes the host's ports and leads them to the container, unless another has them in its place; lets its interfaces speak.
     ///
     /// # Errors
     /// When a port is taken: none is published then.
     pub(in crate::engine) fn publish(&self, container: &Container, endpoints: &[Endpoint]) -> Result<(), EngineError> {
         let record = container.record();
-        let mut published = self.take_ports(&record, endpoints)?;
+        let without_ports = record.waits_beside() || locked(&container.live).replaced;
+        let mut published =
+            if without_ports { Published::default() } else { self.take_ports(&record, endpoints, None)?.published };
         published.senders = endpoints.iter().filter_map(|endpoint| sender(&record, endpoint)).collect();
         self.firewall.publish(&published.forwards, &published.senders).map_err(NetworkError::Firewall)?;
         self.flows.taken(&published.forwards, endpoints.iter().flat_map(|(_, addresses)| addresses.iter()));
         let bound = std::mem::take(&mut published.bound);
         locked(&container.live).published = published;
-        if record.bound_ports != bound {
+        if !without_ports && record.bound_ports != bound {
             self.containers.update(container, |record| record.bound_ports = bound);
         }
         Ok(())
     }
 
-    fn take_ports(&self, record: &ContainerRecord, endpoints: &[Endpoint]) -> Result<Published, EngineError> {
-        let mut published = Published::default();
+    /// Has the names and the ports of a container lead to another: in one step each, so that whoever asks finds one of the two.
+    /// Connections of before stay with the old one until it ends; flows of UDP do not.
+    ///
+    /// # Errors
+    /// When a further port is taken: nothing has changed then.
+    pub(in crate::engine) fn switch(&self, old: &Container, new: &Container) -> Result<(), EngineError> {
+        let record = new.record();
+        let endpoints = self.endpoints_of(&record);
+        let predecessor = {
+            let live = locked(&old.live);
+            let taken = |all: &mut dyn Iterator<Item = &Taken>| all.cloned().collect();
+            Predecessor {
+                reserved: taken(&mut live.published.reservations.iter().map(|(taken, _)| taken)),
+                proxied: taken(&mut live.published.proxies.iter().map(|(taken, _)| taken)),
+                bound: old.with_record(|record| record.bound_ports.clone()),
+            }
+        };
+        let Taking { mut published, inherited, .. } = self.take_ports(&record, &endpoints, Some(&predecessor))?;
+        let mut earlier = std::mem::take(&mut locked(&old.live).published);
+        if let Err(error) = self.firewall.redirect(&earlier.forwards, &published.forwards) {
+            locked(&old.live).published = earlier;
+            return Err(NetworkError::Firewall(error).into());
+        }
+        locked(&old.live).replaced = true;
+        self.names.replace(&old.id, &new.id, &names_of(&record, &endpoints));
+        for (taken, proxy) in earlier.proxies.extract_if(.., |(taken, _)| inherited.proxied.iter().any(|(i, _)| i == taken)) {
+            inherited.proxied.iter().filter(|(i, _)| *i == taken).for_each(|(_, to)| proxy.redirect((*to).into()));
+            published.proxies.push((taken, proxy));
+        }
+        published.reservations.extend(earlier.reservations.extract_if(.., |(taken, _)| inherited.reserved.contains(taken)));
+        // What the new one does not have any more is the host's again.
+        (earlier.reservations, earlier.proxies) = Default::default();
+        self.flows.taken(&published.forwards, std::iter::empty());
+        let bound = std::mem::take(&mut published.bound);
+        {
+            let mut live = locked(&new.live);
+            published.senders = std::mem::take(&mut live.published.senders);
+            live.published = published;
+        }
+        self.containers.update(new, |record| record.bound_ports = bound);
+        locked(&old.live).published = earlier;
+        // It may have ended meanwhile, and has given nothing back then.
+        if locked(&old.live).namespace.is_none() {
+            self.unpublish(old);
+        }
+        Ok(())
+    }
+
+    fn take_ports<'a>(
+        &self,
+        record: &ContainerRecord,
+        endpoints: &[Endpoint],
+        from: Option<&'a Predecessor>,
+    ) -> Result<Taking<'a>, EngineError> {
+        let mut taking = Taking { published: Published::default(), inherited: Inherited::default(), from };
         let outer = |ipv6| endpoints.iter().find_map(|(n, a)| Some((n, a.of_family(ipv6).filter(|_| !n.internal)?)));
         let (ipv4, ipv6) = (outer(false), outer(true));
         for port in &record.spec.ports {
@@ -125,11 +248,14 @@ impl Networks {
                 asked.filter(|ip| *ip != IpAddr::V4(Ipv4Addr::UNSPECIFIED))
             };
             // A container that is started again keeps the ports that the kernel chose for it.
+            // One that takes over from another keeps those that it may have as well.
             let range = |host_ip: Option<IpAddr>| {
-                let same = |bound: &&(u16, String, Option<IpAddr>, u16)| {
-                    bound.0 == port.target && bound.1 == port.protocol && bound.2 == host_ip && port.published == (0, 0)
-                };
-                record.bound_ports.iter().find(same).map_or(port.published.0..=port.published.1, |b| b.3..=b.3)
+                let of_port = |bound: &&Bound| bound.0 == port.target && bound.1 == port.protocol && bound.2 == host_ip;
+                let asked = port.published.0..=port.published.1;
+                let kept = record.bound_ports.iter().find(|bound| of_port(bound) && port.published == (0, 0));
+                let inherits = |bound: &&Bound| of_port(bound) && (port.published == (0, 0) || asked.contains(&bound.3));
+                let inherited = from.and_then(|from| from.bound.iter().find(inherits));
+                inherited.or(kept).map_or(asked.clone(), |bound| bound.3..=bound.3)
             };
             let inner = |endpoint: Option<(&NetworkRecord, IpAddr)>| endpoint.map(|(_, address)| (address, port.target));
             let mut number = None;
@@ -137,7 +263,7 @@ impl Networks {
                 && !matches!(port.host_ip, Some(IpAddr::V6(_)))
             {
                 let host_ip = on(ipv4, false);
-                number = Some(published.on_ipv4(port, host_ip, range(host_ip), to, &owner)?);
+                number = Some(taking.on_ipv4(port, host_ip, range(host_ip), to, &owner)?);
             }
             let Some(to) = inner(ipv6.or(ipv4)) else { continue };
             let host_ip = match on(ipv6, true) {
@@ -148,13 +274,13 @@ impl Networks {
             };
             let address = host_ip.unwrap_or(Ipv6Addr::UNSPECIFIED);
             let range = number.map_or_else(|| range(Some(address.into())), |number| number..=number);
-            let taken = published.on_ipv6(port, host_ip, range, to, &owner);
+            let taken = taking.on_ipv6(port, host_ip, range, to, &owner);
             // A container of IPv6 alone has no other port.
             if host_ip.is_some() || number.is_none() {
                 taken?;
             }
         }
-        Ok(published)
+        Ok(taking)
     }
 
     /// Gives the host its ports back.

@@ -16,6 +16,7 @@ use crate::engine::numbers::Numbers;
 use crate::engine::state::StateStore;
 use crate::engine::volumes::Volumes;
 use crate::engine::{Config, Engine, EngineError};
+use crate::network::dns::Names;
 use crate::network::firewall::{Firewall, keep_through};
 use crate::sys;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -157,12 +158,13 @@ impl Engine {
         let firewall = Arc::new(Firewall::new(&name).map_err(crate::network::NetworkError::Firewall)?);
         let events = Arc::new(Events::default());
         let containers = Arc::new(Containers::new(state.clone(), events.clone()));
+        let names = Arc::new(Names::default());
         let images = Images::open(state.clone(), events.clone(), containers.clone())?;
         Ok(Engine {
-            execs: Arc::new(Execs::new(containers.clone(), numbers.clone())),
+            execs: Arc::new(Execs::new(containers.clone(), numbers.clone(), names.clone())),
             files: Files::new(config.clone(), images.store.clone()),
             volumes: Volumes::new(state.clone(), events.clone(), containers.clone()),
-            networks: Networks::new(state.clone(), events.clone(), containers.clone(), numbers, firewall),
+            networks: Networks::new(state.clone(), events.clone(), containers.clone(), numbers, firewall, names),
             launcher: Launcher::new(groups, nofile)?,
             projects: Default::default(),
             shutdown: Default::default(),

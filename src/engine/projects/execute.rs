@@ -74,7 +74,7 @@ impl Execution<'_> {
         if let Err(error) = result {
             self.failed.insert(node);
             let object = self.plan.graph[node].operation.object();
-            if !matches!(error, EngineError::Cancelled) {
+            if !matches!(error, EngineError::Cancelled | EngineError::Paused) {
                 self.context.progress.send(Progress::Error { object: object.clone(), message: error.to_string() });
             }
             self.reported.insert(object);

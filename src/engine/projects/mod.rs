@@ -10,6 +10,7 @@ mod queue;
 mod recovery;
 mod spec;
 mod steps;
+mod update;
 
 pub use progress::{Commands, ProgressSender};
 use queue::Change;
@@ -20,13 +21,14 @@ use super::record::ProjectRecord;
 use super::{Container, Engine};
 use crate::compose::model::Project;
 use crate::image::ImageRef;
-use crate::plan::{self, DownOptions, Lifecycle, LifecycleOptions, ObservedContainer, Outline, Plan};
+use crate::plan::{self, DownOptions, Lifecycle, LifecycleOptions, ObservedContainer, Outline, Plan, UpOptions};
 use crate::wire::{Follower, Progress, RunRequest, UpRequest};
 use convert::Origin;
 use execute::execute;
 use queue::ProjectGuard;
 use std::collections::HashSet;
 use std::sync::Arc;
+use update::Tallies;
 
 /// What every step of an execution needs.
 struct Context {
@@ -39,6 +41,8 @@ struct Context {
     /// The right to change the project, where the command needs it.
     guard: Option<ProjectGuard>,
     follower: Option<Follower>,
+    options: UpOptions,
+    tallies: Tallies,
 }
 
 impl Context {
@@ -53,6 +57,8 @@ impl Context {
             progress,
             guard,
             follower: None,
+            options: UpOptions::default(),
+            tallies: Tallies::default(),
         }
     }
 }
@@ -105,6 +111,8 @@ impl Engine {
             timeout: options.timeout.map(u64::from),
             renew_anonymous: options.renew_anon_volumes,
             follower,
+            tallies: Tallies::new(plan.updates()),
+            options,
             ..Context::new(self, project, progress, Some(guard))
         };
         let changed = !plan.is_empty();

@@ -1,8 +1,9 @@
 //! Ending what an earlier engine has left half done: restarts and recreations of containers.
 
 use super::queue::Change;
+use super::update::{Ending, ending};
 use crate::engine::error::EngineError;
-use crate::engine::record::Replacement;
+use crate::engine::record::{Beside, Replacement};
 use crate::engine::recovery::Kind;
 use crate::engine::{Container, Engine};
 use crate::labels::LABEL_PROJECT;
@@ -68,18 +69,27 @@ impl Engine {
         }
     }
 
-    /// Undoes a recreation where nobody has touched the old container yet, and finishes it otherwise.
+    /// Undoes a recreation or an update, or finishes it, as [`ending`] says.
     async fn end_replacement(self: &Arc<Self>, new: &Arc<Container>, replacement: &Replacement) -> Result<(), EngineError> {
-        match self.containers.find(&replacement.id) {
-            Ok(old) if !old.with_record(|record| record.stopped_by_user) => self.remove(new, true, false).await,
-            old => {
-                if let Ok(old) = old {
+        let old = self.containers.find(&replacement.id).ok();
+        let touched = old.as_ref().map(|old| old.with_record(|record| record.stopped_by_user));
+        match (ending(replacement, touched), old) {
+            (Ending::Undo, _) => return self.remove(new, true, false).await,
+            (Ending::Finish, Some(old)) if replacement.beside.is_some() => {
+                self.retire(new, &old, &replacement.name, None).await?
+            }
+            (Ending::Finish, old) => {
+                if let Some(old) = old {
                     self.stop_and_remove(&old, None, false).await?;
                 }
                 self.take_place(new, &replacement.name).await?;
-                self.start_owed(new).await
             }
         }
+        // Nobody was there any more to take the ports over from.
+        if replacement.beside == Some(Beside::Waiting) && new.status().has_process() {
+            self.networks.publish(new, &self.networks.endpoints_of(&new.record()))?;
+        }
+        self.start_owed(new).await
     }
 
     /// Starts a container that has taken the place of one that ran, once: one that cannot be started is not tried again.

@@ -1,6 +1,7 @@
 //! What each operation of a plan does.
 
 use super::condition::{Awaited, await_condition};
+use super::update::{Update, update};
 use super::{Context, Progress, convert};
 use crate::engine::Container;
 use crate::engine::containers::verify;
@@ -11,6 +12,7 @@ use crate::engine::volumes::NewVolume;
 use crate::plan::{Operation, network_hash, volume_hash};
 use indexmap::IndexMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 impl Context {
     pub(super) fn step(&self, object: &str, status: &str, done: bool) {
@@ -18,7 +20,7 @@ impl Context {
     }
 
     /// The log of what is started is kept from its first line on for the client that shows it.
-    fn expect_follower(&self, container: &Container) {
+    pub(super) fn expect_follower(&self, container: &Container) {
         let Some(follower) = &self.follower else { return };
         let is_shown = |service: &String| container.has_label(crate::labels::LABEL_SERVICE, service);
         if follower.services.is_empty() || follower.services.iter().any(is_shown) {
@@ -58,9 +60,13 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
             engine.create(name, spec)?;
             context.step(&object, "Created", true);
         }
-        Operation::RecreateContainer { service, number, name, replaces, start_first } => {
+        Operation::UpdateContainer { service, number, name, replaces, monitor, delay, .. } => {
+            let (number, monitor, delay) = (*number, Duration::from_nanos(*monitor), Duration::from_nanos(*delay));
+            update(context, &object, &Update { service, number, name, replaces, monitor, delay }).await?;
+        }
+        Operation::RecreateContainer { service, number, name, replaces } => {
             context.step(&object, "Recreate", false);
-            recreate(context, service, *number, name, &engine.containers.find(replaces)?, *start_first).await?;
+            recreate(context, service, *number, name, &engine.containers.find(replaces)?).await?;
             context.step(&object, "Recreated", true);
         }
         Operation::PreStart { name, per_replica, .. } => {
@@ -243,7 +249,7 @@ pub(super) async fn superseded(context: &Context, object: &str) -> EngineError {
     ))
 }
 
-fn service_spec(context: &Context, service: &str, number: u32) -> Result<ContainerSpec, EngineError> {
+pub(super) fn service_spec(context: &Context, service: &str, number: u32) -> Result<ContainerSpec, EngineError> {
     let mut spec = context.engine.service_spec(&context.project, service, number, &context.origin)?;
     for warning in verify::warnings(&spec).into_iter().filter(|_| number == 1) {
         context.progress.send(Progress::Warning(format!("{service}: {warning}")));
@@ -254,28 +260,17 @@ fn service_spec(context: &Context, service: &str, number: u32) -> Result<Contain
 
 /// Makes the new container first, under a name of its own: when that fails, the old one still runs. The journal knows what it
 /// replaces, so that an engine which finds it half done can end it.
-async fn recreate(
-    context: &Context,
-    service: &str,
-    number: u32,
-    name: &str,
-    old: &Arc<Container>,
-    start_first: bool,
-) -> Result<(), EngineError> {
+async fn recreate(context: &Context, service: &str, number: u32, name: &str, old: &Arc<Container>) -> Result<(), EngineError> {
     let engine = &context.engine;
     let spec = service_spec(context, service, number)?;
     let temporary = format!("{}_{name}", &old.id[..12.min(old.id.len())]);
-    let replacement = Replacement { id: old.id.clone(), name: name.into(), start: old.status().is_alive() };
+    let replacement = Replacement { id: old.id.clone(), name: name.into(), start: old.status().is_alive(), beside: None };
     let before = old.record();
     let inherit_from = Some(&before).filter(|_| !context.renew_anonymous);
     let new = engine.create_in_place(&temporary, spec, inherit_from, Some(replacement))?;
     let replaced = async {
         // What the start will find out anyway, before anything is stopped.
         engine.launch_file(&new.record())?;
-        if start_first {
-            context.expect_follower(&new);
-            engine.start(&new).await?;
-        }
         // Before it is touched: an engine that finds it ended must know that it was to go.
         engine.containers.change(old, |record| record.stop_requested(false))?;
         engine.stop_and_remove(old, context.timeout, false).await

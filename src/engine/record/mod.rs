@@ -85,6 +85,19 @@ pub struct Replacement {
     pub name: String,
     /// The old one ran.
     pub start: bool,
+    /// Of an update that starts the new one first; absent where the old one is stopped first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<Beside>,
+}
+
+/// How far a container has come that runs beside the one which it replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Beside {
+    /// The old one has the names and the ports.
+    Waiting,
+    /// It has them itself, and the old one ends.
+    Switched,
 }
 
 impl ContainerRecord {
@@ -110,6 +123,11 @@ impl ContainerRecord {
             start_owed: false,
             replaces: None,
         }
+    }
+
+    /// Whether another container has the names and the ports that it is to have.
+    pub fn waits_beside(&self) -> bool {
+        self.replaces.as_ref().is_some_and(|replaced| replaced.beside == Some(Beside::Waiting))
     }
 
     /// Its control group: [`crate::runtime::cgroup::Hierarchy::directories`] tells where that is.

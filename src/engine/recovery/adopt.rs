@@ -3,7 +3,7 @@
 use super::load;
 use crate::engine::containers::link::{MonitorLink, Reached};
 use crate::engine::networks::DEFAULT_NETWORK;
-use crate::engine::record::{ContainerRecord, Status, Transition};
+use crate::engine::record::{Beside, ContainerRecord, Status, Transition};
 use crate::engine::{Container, Engine, locked};
 use crate::network::sandbox;
 use crate::runtime::cgroup::Frozen;
@@ -24,6 +24,13 @@ impl Engine {
         self.volumes.restore(found.volumes);
         found.containers.into_iter().for_each(|record| self.containers.restore(Container::new(record)));
         self.networks.restore(found.networks);
+        // Two of one name and one port run where an update was broken off: the names and ports are the new one's.
+        for container in self.containers.all() {
+            let replaced = container.with_record(|record| record.replaces.clone().filter(|r| r.beside == Some(Beside::Switched)));
+            if let Some(old) = replaced.and_then(|replaced| self.containers.find(&replaced.id).ok()) {
+                locked(&old.live).replaced = true;
+            }
+        }
         let adoptions = self.containers.all().into_iter().map(|container| self.adopt_container(container));
         futures::future::join_all(adoptions).await;
         self.recover_restarts();
@@ -134,7 +141,7 @@ impl Engine {
         }
         self.renew_sockets(container, pid);
         self.clone().spawn_follower(container.clone(), link, None);
-        self.execs.watch_health(container);
+        self.execs.watch_health(container, record.state.health);
     }
 
     /// A container that had a process when the last engine saw it, and has none now.

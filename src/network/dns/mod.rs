@@ -13,10 +13,10 @@ use super::address::Addresses;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::RwLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use upstream::Upstreams;
 
 /// Seconds that an answer may be kept: containers come and go.
@@ -25,10 +25,21 @@ const TTL: u32 = 5;
 /// The names of every network.
 #[derive(Default)]
 pub struct Names {
-    zones: RwLock<HashMap<String, Zone>>,
+    known: RwLock<Known>,
     turn: AtomicUsize,
     /// The host's resolvers.
     upstreams: Upstreams,
+}
+
+#[derive(Default)]
+struct Known {
+    /// By the networks' ids.
+    zones: HashMap<String, Zone>,
+    /// Containers whose health checks have not succeeded yet, or fail, and those that wait for their restart. A name that others
+    /// have as well leads to these.
+    unfit: HashSet<String>,
+    /// Containers that others are about to replace: an answer with them is not to be kept.
+    leaving: HashSet<String>,
 }
 
 #[derive(Default)]
@@ -52,82 +63,112 @@ pub struct View {
 impl Names {
     /// Enters a network, by its id, with its name. The host's resolvers are not asked for containers on internal networks alone.
     pub fn set_network(&self, network: &str, name: &str, internal: bool) {
-        let mut zones = self.write();
-        let zone = zones.entry(network.to_string()).or_default();
+        let mut known = self.write();
+        let zone = known.zones.entry(network.to_string()).or_default();
         zone.internal = internal;
         zone.name = name.to_ascii_lowercase();
     }
 
     pub fn remove_network(&self, network: &str) {
-        self.write().remove(network);
+        self.write().zones.remove(network);
     }
 
     /// Enters a container under its names; the first is the answer to a reverse question.
     pub fn insert(&self, network: &str, container: &str, names: &[String], addresses: Addresses) {
-        let mut zones = self.write();
-        let zone = zones.entry(network.to_string()).or_default();
-        for name in names {
-            let entries = zone.forward.entry(name.to_ascii_lowercase()).or_default();
-            match entries.iter_mut().find(|(id, _)| id == container) {
-                Some(entry) => entry.1 = addresses,
-                None => entries.push((container.to_string(), addresses)),
-            }
-        }
-        if let Some(first) = names.first() {
-            zone.reverse.extend(addresses.iter().map(|address| (address, first.clone())));
-        }
+        self.write().zones.entry(network.to_string()).or_default().insert(container, names, addresses);
     }
 
     pub fn remove(&self, network: &str, container: &str) {
-        if let Some(zone) = self.write().get_mut(network) {
-            let mut gone = Vec::new();
-            zone.forward.retain(|_, entries| {
-                entries.retain(|(id, addresses)| {
-                    if id == container {
-                        gone.extend(addresses.iter());
-                    }
-                    id != container
-                });
-                !entries.is_empty()
-            });
-            gone.iter().for_each(|address| drop(zone.reverse.remove(address)));
+        if let Some(zone) = self.write().zones.get_mut(network) {
+            zone.remove(container);
         }
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<String, Zone>> {
-        self.zones.write().unwrap_or_else(|e| e.into_inner())
+    /// In one step, a container's names are gone and another's are there: network, names and addresses of each.
+    pub fn replace(&self, container: &str, by: &str, entries: &[(String, Vec<String>, Addresses)]) {
+        let mut known = self.write();
+        known.zones.values_mut().for_each(|zone| zone.remove(container));
+        for (network, names, addresses) in entries {
+            let zone = known.zones.entry(network.clone()).or_default();
+            zone.remove(by);
+            zone.insert(by, names, *addresses);
+        }
     }
 
-    /// The addresses of a name, beginning with another one each time.
-    pub fn lookup(&self, view: &View, name: &str) -> Vec<Addresses> {
-        let zones = self.zones.read().unwrap_or_else(|e| e.into_inner());
+    /// Whether a container is to be found by a name that others have as well.
+    pub fn set_fit(&self, container: &str, fit: bool) {
+        let is_unfit = |known: &Known| known.unfit.contains(container);
+        if is_unfit(&self.read()) == fit {
+            let mut known = self.write();
+            if fit {
+                known.unfit.remove(container)
+            } else {
+                known.unfit.insert(container.to_string())
+            };
+        }
+    }
+
+    /// Whether a container is about to be replaced by another.
+    pub fn set_leaving(&self, container: &str, leaving: bool) {
+        let mut known = self.write();
+        if leaving {
+            known.leaving.insert(container.to_string())
+        } else {
+            known.leaving.remove(container)
+        };
+    }
+
+    /// A container has ended: nothing is known of it any more.
+    pub fn forget(&self, container: &str) {
+        let mut known = self.write();
+        known.zones.values_mut().for_each(|zone| zone.remove(container));
+        known.unfit.remove(container);
+        known.leaving.remove(container);
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Known> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The addresses of a name, beginning with another one each time, and the seconds that they may be kept.
+    fn lookup(&self, view: &View, name: &str) -> (Vec<Addresses>, u32) {
+        let known = self.read();
         let name = view.links.get(name).map_or(name, String::as_str);
-        let visible = || view.networks.iter().filter_map(|network| zones.get(network));
+        let visible = || view.networks.iter().filter_map(|network| known.zones.get(network));
         let plain = visible().find_map(|zone| zone.forward.get(name));
         // `NAME.NETWORK` is a member of one network; either part may have dots.
         let of_network = || {
             let mut splits = name.match_indices('.').map(|(at, _)| (&name[..at], &name[at + 1..]));
             splits.find_map(|(member, network)| visible().find(|zone| zone.name == network)?.forward.get(member))
         };
-        let Some(entries) = plain.or_else(of_network) else { return Vec::new() };
-        let mut addresses: Vec<Addresses> = entries.iter().map(|(_, addresses)| *addresses).collect();
+        let Some(entries) = plain.or_else(of_network) else { return (Vec::new(), TTL) };
+        let ttl = if entries.iter().any(|(id, _)| known.leaving.contains(id)) { 0 } else { TTL };
+        let is_fit = |(id, _): &&(String, Addresses)| !known.unfit.contains(id);
+        let mut addresses: Vec<Addresses> = entries.iter().filter(is_fit).map(|(_, addresses)| *addresses).collect();
+        if addresses.is_empty() {
+            addresses.extend(entries.iter().map(|(_, addresses)| *addresses));
+        }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % addresses.len().max(1);
         addresses.rotate_left(turn);
-        addresses
+        (addresses, ttl)
     }
 
     /// The name of who has an address, with that of the network, as Docker gives it.
     fn reverse(&self, view: &View, address: IpAddr) -> Option<String> {
-        let zones = self.zones.read().unwrap_or_else(|e| e.into_inner());
+        let known = self.read();
         view.networks.iter().find_map(|network| {
-            let zone = zones.get(network)?;
+            let zone = known.zones.get(network)?;
             Some(format!("{}.{}.", zone.reverse.get(&address)?, zone.name))
         })
     }
 
     fn may_forward(&self, view: &View) -> bool {
-        let zones = self.zones.read().unwrap_or_else(|e| e.into_inner());
-        view.networks.iter().any(|network| zones.get(network).is_none_or(|zone| !zone.internal))
+        let known = self.read();
+        view.networks.iter().any(|network| known.zones.get(network).is_none_or(|zone| !zone.internal))
     }
 
     /// The answer to a question about a member of the container's networks; `None` for any other question.
@@ -144,7 +185,7 @@ impl Names {
             }
             return Some(answer);
         }
-        let addresses = self.lookup(view, &name);
+        let (addresses, ttl) = self.lookup(view, &name);
         if addresses.is_empty() {
             return None;
         }
@@ -156,9 +197,38 @@ impl Names {
             _ => None,
         });
         for data in data {
-            answer.add_answer(Record::from_rdata(question.name().clone(), TTL, data));
+            answer.add_answer(Record::from_rdata(question.name().clone(), ttl, data));
         }
         Some(answer)
+    }
+}
+
+impl Zone {
+    fn insert(&mut self, container: &str, names: &[String], addresses: Addresses) {
+        for name in names {
+            let entries = self.forward.entry(name.to_ascii_lowercase()).or_default();
+            match entries.iter_mut().find(|(id, _)| id == container) {
+                Some(entry) => entry.1 = addresses,
+                None => entries.push((container.to_string(), addresses)),
+            }
+        }
+        if let Some(first) = names.first() {
+            self.reverse.extend(addresses.iter().map(|address| (address, first.clone())));
+        }
+    }
+
+    fn remove(&mut self, container: &str) {
+        let mut gone = Vec::new();
+        self.forward.retain(|_, entries| {
+            entries.retain(|(id, addresses)| {
+                if id == container {
+                    gone.extend(addresses.iter());
+                }
+                id != container
+            });
+            !entries.is_empty()
+        });
+        gone.iter().for_each(|address| drop(self.reverse.remove(address)));
     }
 }
 
@@ -199,6 +269,53 @@ mod tests {
         assert_eq!(ask(&names, "web.", RecordType::A), Some(vec!["10.0.0.3".into()]));
         names.remove("n", "c2");
         assert_eq!(ask(&names, "web.", RecordType::A), None);
+    }
+
+    #[test]
+    fn who_is_not_fit_is_not_found_while_others_are() {
+        let names = Names::default();
+        let ip = |d| Addresses { ipv4: Some(Ipv4Addr::new(10, 0, 0, d)), ipv6: None };
+        for (id, digit) in [("c1", 1), ("c2", 2)] {
+            names.insert("n", id, &[id.into(), "web".into()], ip(digit));
+        }
+        let web = || {
+            let mut found = ask(&names, "web.", RecordType::A).unwrap_or_default();
+            found.sort();
+            found
+        };
+        // Who is unfit, and who is found.
+        for (unfit, found) in [
+            (&["c1"][..], &["10.0.0.2"][..]),
+            (&["c1", "c2"], &["10.0.0.1", "10.0.0.2"]),
+            (&["c2"], &["10.0.0.1"]),
+            (&[], &["10.0.0.1", "10.0.0.2"]),
+        ] {
+            ["c1", "c2"].iter().for_each(|id| names.set_fit(id, !unfit.contains(id)));
+            assert_eq!(web(), found, "{unfit:?}");
+        }
+        names.set_fit("c1", false);
+        assert_eq!(ask(&names, "c1.", RecordType::A), Some(vec!["10.0.0.1".into()]), "a name of its own");
+        names.forget("c1");
+        names.insert("n", "c1", &["web".into()], ip(1));
+        assert_eq!(web().len(), 2, "it has been started anew");
+    }
+
+    #[test]
+    fn another_takes_over_the_names_of_one() {
+        let names = Names::default();
+        let ip = |d| Addresses { ipv4: Some(Ipv4Addr::new(10, 0, 0, d)), ipv6: None };
+        let view = View { networks: vec!["n".into()], ..View::default() };
+        names.set_network("n", "net", false);
+        names.insert("n", "old", &["p-web-1".into(), "web".into()], ip(1));
+        names.insert("n", "new", &["tmp".into()], ip(2));
+        assert_eq!(names.lookup(&view, "web").1, TTL);
+        names.set_leaving("old", true);
+        assert_eq!(names.lookup(&view, "web"), (vec![ip(1)], 0), "an answer is not to be kept");
+        names.replace("old", "new", &[("n".into(), vec!["tmp".into(), "web".into()], ip(2))]);
+        assert_eq!(names.lookup(&view, "web"), (vec![ip(2)], TTL));
+        assert_eq!(ask(&names, "p-web-1.", RecordType::A), None);
+        assert_eq!(ask(&names, "1.0.0.10.in-addr.arpa.", RecordType::PTR), None);
+        assert_eq!(ask(&names, "2.0.0.10.in-addr.arpa.", RecordType::PTR), Some(vec!["tmp.net.".into()]));
     }
 
     #[test]

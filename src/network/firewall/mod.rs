@@ -69,6 +69,8 @@ struct State {
     /// Those of the set of that name, one for each target. They outlive the last network: the kernel may still know their flows
     /// when the next one has its addresses.
     withdrawn: Vec<Forward>,
+    /// Those by which no connection begins any more, and connections of before go on.
+    draining: Vec<Forward>,
     senders: Vec<Sender>,
     written: bool,
     /// There is a table of the family `bridge`.
@@ -94,6 +96,7 @@ impl Firewall {
             isolations: Vec::new(),
             forwards: Vec::new(),
             withdrawn: Vec::new(),
+            draining: Vec::new(),
             senders: Vec::new(),
             written: false,
             guarded: false,
@@ -187,6 +190,37 @@ impl Firewall {
         Ok(())
     }
 
+    /// Has ports lead elsewhere, in one transaction: each new connection goes to where they led before or to where they lead now.
+    /// Connections of before go on until `before` is withdrawn.
+    ///
+    /// # Errors
+    /// The kernel's; nothing has changed then.
+    pub fn redirect(&self, before: &[Forward], after: &[Forward]) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
+        let mut change = Transaction::new(Family::Ip, &self.table);
+        let known: HashSet<&Forward> = state.forwards.iter().collect();
+        for forward in before.iter().filter(|forward| known.contains(forward)) {
+            let (set, key, _) = element(forward);
+            change.turn_to(forward.family());
+            change.delete_element(set, &key);
+        }
+        let targets: HashSet<Vec<u8>> = after.iter().map(Forward::target).collect();
+        let again = |withdrawn: &Forward| targets.contains(&withdrawn.target());
+        for forward in state.withdrawn.iter().filter(|withdrawn| again(withdrawn)) {
+            change.turn_to(forward.family());
+            change.delete_element(WITHDRAWN, &forward.target());
+        }
+        after.iter().for_each(|forward| add(&mut change, forward));
+        if !change.is_empty() {
+            change.apply(&state.netlink)?;
+        }
+        state.withdrawn.retain(|withdrawn| !again(withdrawn));
+        state.forwards.retain(|forward| !before.contains(forward));
+        state.forwards.extend_from_slice(after);
+        state.draining.extend_from_slice(before);
+        Ok(())
+    }
+
     /// Takes back what was admitted. What goes on to a container by a port that led there is dropped until [`Firewall::forgotten`].
     ///
     /// # Errors
@@ -197,14 +231,17 @@ impl Firewall {
         // There may be thousands: a range, or what an image exposes.
         let going: HashSet<&Forward> = forwards.iter().collect();
         let known: HashSet<&Forward> = state.forwards.iter().collect();
+        let draining: HashSet<&Forward> = state.draining.iter().collect();
         let staying = state.forwards.iter().filter(|forward| !going.contains(forward));
         // Another of the host's ports may lead there still.
         let mut spared: HashSet<Vec<u8>> = staying.chain(&state.withdrawn).map(Forward::target).collect();
         let mut withdrawn: Vec<Forward> = Vec::new();
-        for forward in forwards.iter().filter(|forward| known.contains(forward)) {
+        for forward in forwards.iter().filter(|forward| known.contains(forward) || draining.contains(forward)) {
             let (set, key, _) = element(forward);
             change.turn_to(forward.family());
-            change.delete_element(set, &key);
+            if known.contains(forward) {
+                change.delete_element(set, &key);
+            }
             if spared.insert(forward.target()) {
                 change.add_element(WITHDRAWN, &forward.target(), None);
                 withdrawn.push(forward.clone());
@@ -222,6 +259,7 @@ impl Firewall {
         }
         state.withdrawn.append(&mut withdrawn);
         state.forwards.retain(|forward| !going.contains(forward));
+        state.draining.retain(|forward| !going.contains(forward));
         state.senders.retain(|s| !senders.contains(s));
         Ok(())
     }
@@ -256,6 +294,7 @@ impl Firewall {
         state.guarded = false;
         state.isolations.clear();
         state.withdrawn.clear();
+        state.draining.clear();
     }
 }
 

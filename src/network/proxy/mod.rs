@@ -7,13 +7,32 @@ mod udp;
 use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
 
 /// A port that is listened on as long as this lives.
 #[derive(Debug)]
 pub struct Proxy {
     pub port: u16,
+    to: Target,
     task: tokio::task::AbortHandle,
+}
+
+/// Where a proxy leads, which may change.
+#[derive(Clone, Debug)]
+struct Target(Arc<Mutex<SocketAddr>>);
+
+impl Target {
+    fn get(&self) -> SocketAddr {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Proxy {
+    /// Leads new connections, and datagrams, elsewhere. Connections of before go on.
+    pub fn redirect(&self, to: SocketAddr) {
+        *self.to.0.lock().unwrap_or_else(PoisonError::into_inner) = to;
+    }
 }
 
 impl Drop for Proxy {
@@ -28,6 +47,7 @@ impl Drop for Proxy {
 /// EADDRINUSE when the port is taken, EAFNOSUPPORT or EADDRNOTAVAIL where the host has no IPv6.
 pub fn start(protocol: &str, address: Ipv6Addr, port: u16, to: SocketAddr) -> io::Result<Proxy> {
     const WAITING: i32 = 4096;
+    let to = Target(Arc::new(Mutex::new(to)));
     let datagrams = protocol == "udp";
     let kind = if datagrams { Type::DGRAM } else { Type::STREAM };
     let socket = Socket::new(Domain::IPV6, kind.nonblocking(), None)?;
@@ -41,6 +61,6 @@ pub fn start(protocol: &str, address: Ipv6Addr, port: u16, to: SocketAddr) -> io
     socket.listen(WAITING)?;
     let listener = TcpListener::from_std(socket.into())?;
     let port = listener.local_addr()?.port();
-    let task = tokio::spawn(tcp::serve(listener, to));
-    Ok(Proxy { port, task: task.abort_handle() })
+    let task = tokio::spawn(tcp::serve(listener, to.clone()));
+    Ok(Proxy { port, to, task: task.abort_handle() })
 }

@@ -2,10 +2,11 @@
 //!
 //! An idle connection has two sockets and no buffer: a buffer is there while there is something to pass on.
 
+use super::Target;
 use crate::network::descriptors;
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,7 +28,7 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 /// Wakes every connection of every port, to end if it is idle: the descriptors are all the ports' together.
 static CROWDED: Notify = Notify::const_new();
 
-pub(super) async fn serve(listener: TcpListener, to: SocketAddr) {
+pub(super) async fn serve(listener: TcpListener, to: Target) {
     /// The client's socket and the one to the container. Connections for which there is no room wait in the kernel.
     const DESCRIPTORS: usize = 2;
     let share = descriptors::of_proxies().share();
@@ -37,6 +38,7 @@ pub(super) async fn serve(listener: TcpListener, to: SocketAddr) {
             continue;
         };
         let taken = patient(share.wait(DESCRIPTORS)).await;
+        let to = to.get();
         tokio::spawn(async move {
             if let Ok(Ok(container)) = timeout(CONNECT_TIMEOUT, TcpStream::connect(to)).await {
                 forward(&from, &container).await;

@@ -4,7 +4,7 @@
 //! ports. It is closed when nothing has gone either way for a while. Answers leave from the address that was asked. A sender has no
 //! buffer: an answer is read when it is there.
 
-use super::Proxy;
+use super::{Proxy, Target};
 use crate::network::budget::{Share, Taken};
 use crate::network::descriptors;
 use nix::cmsg_space;
@@ -34,6 +34,7 @@ type Key = (SockaddrIn6, Ipv6Addr);
 /// A sender's way to the container.
 struct Flow {
     inside: UdpSocket,
+    to: SocketAddr,
     /// When the sender has said something last.
     asked: Mutex<Instant>,
     _descriptor: Taken,
@@ -41,25 +42,25 @@ struct Flow {
 
 struct Relay {
     outside: Arc<UdpSocket>,
-    to: SocketAddr,
+    to: Target,
     flows: HashMap<Key, Arc<Flow>>,
     descriptors: Share,
     /// They end with the relay, so that its port is free at once.
-    answering: JoinSet<Key>,
+    answering: JoinSet<(Key, Arc<Flow>)>,
 }
 
-pub(super) fn start(socket: std::net::UdpSocket, to: SocketAddr) -> io::Result<Proxy> {
+pub(super) fn start(socket: std::net::UdpSocket, to: Target) -> io::Result<Proxy> {
     setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
     let port = socket.local_addr()?.port();
     let outside = Arc::new(UdpSocket::from_std(socket)?);
     let descriptors = descriptors::of_proxies().share();
-    let mut relay = Relay { outside, to, flows: HashMap::new(), descriptors, answering: JoinSet::new() };
+    let mut relay = Relay { outside, to: to.clone(), flows: HashMap::new(), descriptors, answering: JoinSet::new() };
     let task = tokio::spawn(async move {
         let mut buffer = vec![0; LARGEST];
         loop {
             let received = receive(&relay.outside, &mut buffer).await;
             while let Some(ended) = relay.answering.try_join_next() {
-                ended.into_iter().for_each(|key| drop(relay.flows.remove(&key)));
+                ended.into_iter().for_each(|(key, flow)| relay.forget(&key, &flow));
             }
             match received {
                 Ok((length, Some(sender))) => relay.forward(sender, &buffer[..length]).await,
@@ -68,21 +69,33 @@ pub(super) fn start(socket: std::net::UdpSocket, to: SocketAddr) -> io::Result<P
             }
         }
     });
-    Ok(Proxy { port, task: task.abort_handle() })
+    Ok(Proxy { port, to, task: task.abort_handle() })
 }
 
 impl Relay {
-    /// Sends a datagram to the container, by the sender's socket.
+    /// Forgets a flow that has ended, unless the sender has another by now.
+    fn forget(&mut self, key: &Key, flow: &Arc<Flow>) {
+        if self.flows.get(key).is_some_and(|known| Arc::ptr_eq(known, flow)) {
+            self.flows.remove(key);
+        }
+    }
+
+    /// Sends a datagram to the container, by the sender's socket. A flow to where the port led before ends with the answers that
+    /// are still to come.
     async fn forward(&mut self, sender: Sender, datagram: &[u8]) {
         let key = (sender.0, Ipv6Addr::from(sender.1.ipi6_addr.s6_addr));
+        let to = self.to.get();
+        if self.flows.get(&key).is_some_and(|flow| flow.to != to) {
+            self.flows.remove(&key);
+        }
         if !self.flows.contains_key(&key) && self.flows.len() < MOST_SENDERS {
             let Some(descriptor) = self.descriptors.take(1) else { return };
-            let any: IpAddr = if self.to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+            let any: IpAddr = if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
             let Ok(inside) = UdpSocket::bind(SocketAddr::new(any, 0)).await else { return };
-            if inside.connect(self.to).await.is_err() {
+            if inside.connect(to).await.is_err() {
                 return;
             }
-            let flow = Arc::new(Flow { inside, asked: Mutex::new(Instant::now()), _descriptor: descriptor });
+            let flow = Arc::new(Flow { inside, to, asked: Mutex::new(Instant::now()), _descriptor: descriptor });
             self.flows.insert(key, flow.clone());
             self.answering.spawn(answers(self.outside.clone(), sender, key, flow));
         }
@@ -93,11 +106,11 @@ impl Relay {
 }
 
 /// Sends a container's answers to a sender until there has been none, and no question, for a while.
-async fn answers(outside: Arc<UdpSocket>, (sender, asked): Sender, key: Key, flow: Arc<Flow>) -> Key {
+async fn answers(outside: Arc<UdpSocket>, (sender, asked): Sender, key: Key, flow: Arc<Flow>) -> (Key, Arc<Flow>) {
     loop {
         match timeout(IDLE, flow.inside.readable()).await {
             Ok(_) => {}
-            Err(_) if locked(&flow.asked).elapsed() >= IDLE => return key,
+            Err(_) if locked(&flow.asked).elapsed() >= IDLE => return (key, flow),
             Err(_) => continue,
         }
         let mut buffer = Vec::with_capacity(LARGEST);

@@ -1,0 +1,321 @@
+//! An update that no client notices: the new container starts beside the old one, is looked at until it is good, takes over names
+//! and ports, and only then does the old one end. Until it takes over, the old one is not touched.
+//!
+//! [`judge`] and [`ending`] decide, without a clock or a process.
+
+use super::steps::{service_spec, superseded};
+use super::{Context, Progress};
+use crate::engine::containers::health::health_spec;
+use crate::engine::error::EngineError;
+use crate::engine::record::{Beside, ContainerRecord, HealthStatus, Replacement, Status};
+use crate::engine::{Container, Engine, locked};
+use crate::plan::{FailureAction, UpdatePolicy};
+use jiff::Timestamp;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Who has asked for the old one's address, or has connected to it, just before the switch, is served before its stop signal.
+const LAST_CLIENTS: Duration = Duration::from_millis(250);
+
+/// A container that is to be replaced.
+pub(super) struct Update<'a> {
+    pub service: &'a str,
+    pub number: u32,
+    pub name: &'a str,
+    pub replaces: &'a str,
+    /// How long it has to run where it has no health check.
+    pub monitor: Duration,
+    /// Before it begins.
+    pub delay: Duration,
+}
+
+/// What the updates of services have come to.
+#[derive(Default)]
+pub(super) struct Tallies(Mutex<HashMap<String, Tally>>);
+
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    all: usize,
+    failed: usize,
+}
+
+impl Tallies {
+    pub fn new(all: HashMap<String, usize>) -> Self {
+        let tally = |(service, all)| (service, Tally { all, failed: 0 });
+        Tallies(Mutex::new(all.into_iter().map(tally).collect()))
+    }
+
+    fn after(&self, service: &str, policy: &UpdatePolicy) -> Option<FailureAction> {
+        let tally = locked(&self.0).get(service).copied().unwrap_or_default();
+        policy.after(tally.failed, tally.all)
+    }
+
+    fn failed(&self, service: &str) {
+        locked(&self.0).entry(service.to_string()).or_default().failed += 1;
+    }
+}
+
+/// What a container is that has started beside another.
+#[derive(Debug, PartialEq)]
+enum Judged {
+    Good,
+    Failed(String),
+    /// It is to be looked at again when something has changed, or so much later.
+    NotYet(Option<Duration>),
+}
+
+/// Whether a container is good enough to take over. One that ends is not, however it would be restarted.
+fn judge(record: &ContainerRecord, monitor: Duration, now: Timestamp) -> Judged {
+    let state = &record.state;
+    let name = &record.name;
+    if state.status() != Status::Running || record.restart_count > 0 {
+        return Judged::Failed(match state.status() {
+            Status::Paused => format!("{name} was paused"),
+            Status::Removing => format!("{name} was removed"),
+            _ if state.oom_killed => format!("{name} ran out of memory ({})", state.exit_code),
+            _ => format!("{name} exited ({})", state.exit_code),
+        });
+    }
+    let Some(health) = &state.health else {
+        if health_spec(record).is_some() {
+            return Judged::NotYet(None);
+        }
+        let ran = state.started_at.map_or(Duration::ZERO, |start| now.duration_since(start).try_into().unwrap_or_default());
+        return if ran >= monitor { Judged::Good } else { Judged::NotYet(Some(monitor - ran)) };
+    };
+    match health.status {
+        HealthStatus::Healthy => Judged::Good,
+        HealthStatus::Starting => Judged::NotYet(None),
+        HealthStatus::Unhealthy => {
+            let last = health.log.last().map(|probe| (probe.exit_code, probe.output.trim()));
+            let said = last.map(|(code, output)| match output {
+                "" => format!(": its health check ended with {code}"),
+                output => format!(": its health check ended with {code} and says: {output}"),
+            });
+            Judged::Failed(format!("{name} is unhealthy{}", said.unwrap_or_default()))
+        }
+    }
+}
+
+/// What becomes of a replacement that an earlier engine has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The old container goes on, and the new one is removed.
+    Undo,
+    /// The old one ends, if it is still there, and the new one has its name.
+    Finish,
+}
+
+/// `touched`: somebody has begun to stop the old container; `None` where it is gone.
+pub(super) fn ending(replacement: &Replacement, touched: Option<bool>) -> Ending {
+    match (touched, replacement.beside) {
+        (None, _) | (Some(_), Some(Beside::Switched)) | (Some(true), None) => Ending::Finish,
+        (Some(_), Some(Beside::Waiting)) | (Some(false), None) => Ending::Undo,
+    }
+}
+
+/// Replaces a container. One that fails is counted, and `update_config` decides whether others follow.
+pub(super) async fn update(context: &Context, object: &str, update: &Update<'_>) -> Result<(), EngineError> {
+    let policy = UpdatePolicy::of(&context.project.services[update.service], &context.options);
+    let paused = || context.tallies.after(update.service, &policy).map(|_| EngineError::Paused);
+    if let Some(paused) = paused() {
+        context.step(object, "Paused", true);
+        return Err(paused);
+    }
+    if !update.delay.is_zero() {
+        context.step(object, "Delayed", false);
+        tokio::select! {
+            () = tokio::time::sleep(update.delay) => {}
+            error = superseded(context, object) => return Err(error),
+        }
+        // Another may have failed meanwhile.
+        if let Some(paused) = paused() {
+            context.step(object, "Paused", true);
+            return Err(paused);
+        }
+    }
+    let old = context.engine.containers.find(update.replaces)?;
+    let result = replace(context, object, update, &old).await;
+    if result.is_err() {
+        context.tallies.failed(update.service);
+    }
+    result
+}
+
+async fn replace(context: &Context, object: &str, update: &Update<'_>, old: &Arc<Container>) -> Result<(), EngineError> {
+    let engine = &context.engine;
+    context.step(object, "Updating", false);
+    let spec = service_spec(context, update.service, update.number)?;
+    let temporary = format!("{}_{}", &old.id[..12.min(old.id.len())], update.name);
+    let replacement = Replacement { id: old.id.clone(), name: update.name.into(), start: true, beside: Some(Beside::Waiting) };
+    let before = old.record();
+    let inherit_from = Some(&before).filter(|_| !context.renew_anonymous);
+    let new = engine.create_in_place(&temporary, spec, inherit_from, Some(replacement))?;
+    engine.networks.names.set_leaving(&old.id, true);
+    let switched = async {
+        engine.launch_file(&new.record())?;
+        context.expect_follower(&new);
+        engine.start(&new).await?;
+        context.step(object, "Waiting", false);
+        tokio::select! {
+            good = until_good(&new, update.monitor, context.options.wait_timeout) => good.map_err(|why| {
+                let said = engine.last_words(&new);
+                let ending = if said.is_empty() { "; " } else { "" };
+                let said = if said.is_empty() { said } else { format!("\nits last lines{said}") };
+                EngineError::Conflict(format!("{why}{said}{ending}{} runs on as it was", before.name))
+            })?,
+            error = superseded(context, object) => return Err(error),
+        }
+        engine.take_over(&new, old).await
+    };
+    if let Err(error) = switched.await {
+        engine.networks.names.set_leaving(&old.id, false);
+        let _ = engine.remove(&new, true, false).await;
+        return Err(error);
+    }
+    context.step(object, "Draining", false);
+    drop(old.take_pre_stop_failure());
+    engine.retire(&new, old, update.name, context.timeout).await?;
+    if let Some(message) = old.take_pre_stop_failure() {
+        context.progress.send(Progress::Error { object: object.into(), message });
+    }
+    context.step(object, "Updated", true);
+    Ok(())
+}
+
+/// Waits until a container is good; tells why it never will be.
+async fn until_good(container: &Container, monitor: Duration, bound: Option<u64>) -> Result<(), String> {
+    let good = async {
+        loop {
+            let mut judged = Judged::NotYet(None);
+            let change = container.wait_until(|record| {
+                judged = judge(record, monitor, Timestamp::now());
+                !matches!(judged, Judged::NotYet(None))
+            });
+            change.await;
+            match judged {
+                Judged::Good => return Ok(()),
+                Judged::Failed(why) => return Err(why),
+                Judged::NotYet(later) => {
+                    let failed =
+                        container.wait_until(|record| matches!(judge(record, monitor, Timestamp::now()), Judged::Failed(_)));
+                    let _either = tokio::time::timeout(later.unwrap_or_default(), failed).await;
+                }
+            }
+        }
+    };
+    match bound {
+        None => good.await,
+        Some(seconds) => tokio::time::timeout(Duration::from_secs(seconds), good)
+            .await
+            .unwrap_or_else(|_| Err(format!("{} was not good within {seconds} s", container.name()))),
+    }
+}
+
+impl Engine {
+    /// Has a container take over the names and ports of the one that it runs beside. Noted before: the next engine goes on.
+    async fn take_over(self: &Arc<Self>, new: &Arc<Container>, old: &Arc<Container>) -> Result<(), EngineError> {
+        let _guard = new.begin_operation().await?;
+        if !new.status().has_process() {
+            return Err(EngineError::Conflict(format!("{} has ended just now; {} runs on as it was", new.name(), old.name())));
+        }
+        let set = |beside| self.containers.change(new, |record| record.replaces.iter_mut().for_each(|r| r.beside = Some(beside)));
+        set(Beside::Switched)?;
+        if let Err(error) = self.networks.switch(old, new) {
+            set(Beside::Waiting)?;
+            return Err(error);
+        }
+        let flows = self.networks.flows.clone();
+        let forgotten = tokio::task::spawn_blocking(move || flows.forget());
+        forgotten.await.map_err(EngineError::from)
+    }
+
+    /// Ends the container that another has taken over from, and gives that one its name.
+    pub(super) async fn retire(
+        self: &Arc<Self>,
+        new: &Arc<Container>,
+        old: &Arc<Container>,
+        name: &str,
+        timeout: Option<u64>,
+    ) -> Result<(), EngineError> {
+        // Before it is touched: no policy brings it back.
+        match self.containers.change(old, |record| record.stop_requested(false)) {
+            // Somebody else has removed it.
+            Err(EngineError::NoSuch { .. }) => return self.take_place(new, name).await,
+            changed => drop(changed?),
+        }
+        if old.status().has_process() {
+            tokio::time::sleep(LAST_CLIENTS).await;
+        }
+        match self.stop_and_remove(old, timeout, false).await {
+            Ok(()) | Err(EngineError::NoSuch { .. }) => self.take_place(new, name).await,
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::record::{ContainerSpec, Health, HealthSpec, Probe, Transition, Verdict};
+    use crate::runtime::launch::Exit;
+
+    fn started(at: i64) -> ContainerRecord {
+        let mut record = ContainerRecord::new("id".into(), "new".into(), ContainerSpec::default(), Vec::new());
+        record.apply(&Transition::Started { pid: 1, at: Timestamp::from_second(at).expect("time") });
+        record
+    }
+
+    #[test]
+    fn what_is_good_takes_over() {
+        let monitor = Duration::from_secs(5);
+        let at = |second| Timestamp::from_second(second).expect("time");
+        let judged = |record: &ContainerRecord, second| judge(record, monitor, at(second));
+        let record = started(100);
+        assert_eq!(judged(&record, 103), Judged::NotYet(Some(Duration::from_secs(2))));
+        assert_eq!(judged(&record, 105), Judged::Good);
+        assert_eq!(judged(&record, 99), Judged::NotYet(Some(monitor)), "the clock was set back");
+        let mut ended = started(100);
+        let exit = Exit { code: 3, oom_killed: false, finished_at: at(101), started_at: None };
+        ended.apply(&Transition::Ended { exit: &exit, verdict: Verdict::Restart { after: Duration::ZERO, attempt: 1 } });
+        assert_eq!(judged(&ended, 101), Judged::Failed("new exited (3)".into()));
+        ended.apply(&Transition::Started { pid: 2, at: at(102) });
+        assert!(matches!(judged(&ended, 200), Judged::Failed(_)), "it has been restarted");
+        let mut checked = started(100);
+        checked.spec.health = Some(HealthSpec { test: vec!["CMD".into(), "true".into()], ..HealthSpec::default() });
+        assert_eq!(judged(&checked, 200), Judged::NotYet(None), "its first check is still to come");
+        let probe = Probe { start: at(1), end: at(1), exit_code: 1, output: "no database\n".into() };
+        for (status, expected) in [
+            (HealthStatus::Starting, Judged::NotYet(None)),
+            (HealthStatus::Healthy, Judged::Good),
+            (
+                HealthStatus::Unhealthy,
+                Judged::Failed("new is unhealthy: its health check ended with 1 and says: no database".into()),
+            ),
+        ] {
+            checked.state.health = Some(Health { status, failing_streak: 0, log: vec![probe.clone()] });
+            assert_eq!(judged(&checked, 101), expected);
+        }
+    }
+
+    #[test]
+    fn what_was_begun_is_undone_or_finished() {
+        let replacement = |beside| Replacement { id: "old".into(), name: "n".into(), start: true, beside };
+        // How far it had come, what has become of the old one, the ending.
+        let table = [
+            (None, Some(false), Ending::Undo),
+            (None, Some(true), Ending::Finish),
+            (None, None, Ending::Finish),
+            (Some(Beside::Waiting), Some(false), Ending::Undo),
+            (Some(Beside::Waiting), Some(true), Ending::Undo),
+            (Some(Beside::Waiting), None, Ending::Finish),
+            (Some(Beside::Switched), Some(false), Ending::Finish),
+            (Some(Beside::Switched), Some(true), Ending::Finish),
+            (Some(Beside::Switched), None, Ending::Finish),
+        ];
+        for (beside, touched, expected) in table {
+            assert_eq!(ending(&replacement(beside), touched), expected, "{beside:?} {touched:?}");
+        }
+    }
+}

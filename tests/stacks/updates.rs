@@ -1,0 +1,222 @@
+//! Updates that no client notices, and those that fail.
+
+use crate::support::{Stack, eventually, question, sleeping};
+use std::io::{Read, Write};
+use std::net::{TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A client that asks again and again, by a connection each.
+struct Asking {
+    end: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
+    failures: Arc<Mutex<Vec<String>>>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+/// The body that a web server answers.
+fn get(address: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    match text.split_once("\r\n\r\n") {
+        Some((head, body)) if head.starts_with("HTTP/1.") && head.contains(" 200 ") => Ok(body.trim().to_string()),
+        _ => Err(std::io::Error::other(format!("no answer: {text:?}"))),
+    }
+}
+
+/// The first address of a name, by the resolver of the container in whose network namespace the thread is.
+fn resolve(name: &str) -> std::io::Result<std::net::Ipv4Addr> {
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    socket.send_to(&question(7, name), "127.0.0.11:53")?;
+    let mut buffer = [0; 512];
+    let length = socket.recv(&mut buffer)?;
+    // A record ends with its address: the last of the answers, of which there is one.
+    let answer = &buffer[..length];
+    match answer {
+        [_, _, _, flags, _, _, 0, count, .., a, b, c, d] if flags & 0xf == 0 && *count > 0 => {
+            Ok(std::net::Ipv4Addr::new(*a, *b, *c, *d))
+        }
+        _ => Err(std::io::Error::other(format!("no address of {name}: {answer:?}"))),
+    }
+}
+
+impl Asking {
+    /// Asks an address of the host.
+    fn start(address: String) -> Self {
+        Self::repeat(move || get(&address).map(drop), None)
+    }
+
+    /// Asks a service by its name, from the network of a container.
+    fn by_name(stack: &Stack, from: &str, name: &'static str) -> Self {
+        let namespace = std::fs::File::open(format!("/proc/{}/ns/net", stack.pid(from))).expect("namespace");
+        Self::repeat(move || get(&format!("{}:80", resolve(name)?)).map(drop), Some(namespace))
+    }
+
+    fn repeat(ask: impl Fn() -> std::io::Result<()> + Send + 'static, namespace: Option<std::fs::File>) -> Self {
+        let (end, asked, failures) =
+            (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default(), Arc::<Mutex<Vec<String>>>::default());
+        let own = (end.clone(), asked.clone(), failures.clone());
+        let thread = std::thread::spawn(move || {
+            if let Some(namespace) = namespace {
+                nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");
+            }
+            while !own.0.load(Ordering::Relaxed) {
+                if let Err(error) = ask() {
+                    own.2.lock().expect("lock").push(format!("after {}: {error}", own.1.load(Ordering::Relaxed)));
+                }
+                own.1.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Asking { end, asked, failures, thread }
+    }
+
+    /// What has failed.
+    fn end(self) -> Vec<String> {
+        self.end.store(true, Ordering::Relaxed);
+        self.thread.join().expect("thread");
+        assert!(self.asked.load(Ordering::Relaxed) > 20, "it has not asked");
+        Arc::into_inner(self.failures).expect("the last").into_inner().expect("lock")
+    }
+}
+
+const CHECKED: &str = "interval: 100ms, start_period: 60s, start_interval: 50ms";
+
+/// A web server of a version, that answers it; with a health check and further attributes.
+fn web(version: &str, check: &str, more: &str) -> String {
+    format!(
+        "{{image: 'busybox:local', stop_signal: SIGKILL, environment: [V={version}],
+          command: [sh, -c, 'mkdir -p /www; echo $$V > /www/index.html; exec httpd -f -p 80 -h /www'],
+          healthcheck: {{test: 'wget -qO- http://127.0.0.1/index.html | grep -q good', timeout: 5s, {check}}}{more}}}"
+    )
+}
+
+fn published(stack: &Stack, service: &str) -> u16 {
+    let ports = stack.container(service)["Publishers"].clone();
+    ports[0]["PublishedPort"].as_u64().expect("a published port") as u16
+}
+
+#[test]
+fn clients_notice_no_update() {
+    let stack = Stack::new("nothing");
+    stack.compile("udp_echo");
+    let client = format!("{{{}}}", sleeping(""));
+    let echo = "{image: 'busybox:local', command: [/echo, '7000', VERSION], volumes: ['./udp_echo:/echo:ro'], stop_signal: SIGKILL, ports: ['7000/udp'],
+        deploy: {update_config: {order: start-first, monitor: 100ms}}}";
+    // Its connections are served to their end, however long the old one is asked to stop.
+    let held = "{image: 'busybox:local', command: [sh, -c, 'trap : TERM; nc -ll -p 7 -e cat & wait; while pidof cat; do sleep 0.05; done'], ports: ['7'],
+        environment: [V=VERSION], deploy: {update_config: {order: start-first, monitor: 100ms}}}";
+    let write = |version: &str, check: &str, udp: &str| {
+        let web =
+            web(version, check, ", container_name: CONTAINER, ports: ['80'], deploy: {update_config: {order: start-first}}");
+        let web = web.replace("CONTAINER", &format!("{}-named", stack.project));
+        let (echo, held) = (echo.replace("VERSION", udp), held.replace("VERSION", udp));
+        stack.write("compose.yaml", &format!("services:\n  web: {web}\n  client: {client}\n  echo: {echo}\n  held: {held}\n"));
+    };
+    write("good-1", CHECKED, "one");
+    stack.wharf(&["up", "-d", "--wait"]).ok();
+    let port = published(&stack, "web");
+    let mut asking: Vec<Asking> = ["127.0.0.1", "[::1]"]
+        .into_iter()
+        .filter(|ip| *ip == "127.0.0.1" || std::net::TcpListener::bind("[::1]:0").is_ok())
+        .map(|ip| Asking::start(format!("{ip}:{port}")))
+        .collect();
+    asking.push(Asking::by_name(&stack, &format!("{}-client-1", stack.project), "web"));
+    let mut connection = TcpStream::connect(("127.0.0.1", published(&stack, "held"))).expect("connect");
+    connection.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+    let mut is_held = |word: &[u8]| {
+        let mut buffer = [0; 16];
+        connection.write_all(word).expect("write");
+        let length = connection.read(&mut buffer).expect("the connection is held");
+        assert_eq!(&buffer[..length], word);
+    };
+    is_held(b"before");
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    socket.set_read_timeout(Some(Duration::from_millis(300))).expect("timeout");
+    let udp_port = published(&stack, "echo");
+    let ask = || {
+        socket.send_to(b"x", ("127.0.0.1", udp_port)).expect("send");
+        let mut buffer = [0; 64];
+        socket.recv(&mut buffer).ok().map(|length| String::from_utf8_lossy(&buffer[..length]).into_owned())
+    };
+    eventually("UDP is answered", 5, || ask().is_some_and(|said| said.contains("one")));
+
+    let before = stack.pid(&format!("{}-held-1", stack.project));
+    for version in ["good-2", "good-3"] {
+        write(version, CHECKED, "two");
+        let up = std::thread::scope(|scope| {
+            let up = scope.spawn(|| stack.wharf(&["up", "-d", "web", "client", "echo"]));
+            up.join().expect("up")
+        });
+        up.ok();
+        assert_eq!(get(&format!("127.0.0.1:{port}")).expect("answer"), version);
+        assert_eq!(
+            (published(&stack, "web"), stack.container("web")["Name"].as_str()),
+            (port, Some(&*format!("{}-named", stack.project)))
+        );
+        assert_eq!(stack.sh("client", "wget -qO- http://web/index.html"), version);
+        assert!(ask().is_some_and(|said| said.contains("two")), "a flow of UDP stays with who is gone");
+    }
+    // The connection goes on beside the new container, and ends with it.
+    let mut up = stack.command(&["up", "-d", "held"]).stderr(std::process::Stdio::null()).spawn().expect("up");
+    eventually("there is a new one", 10, || {
+        TcpStream::connect(("127.0.0.1", published(&stack, "held"))).is_ok() && stack.ps().len() == 5
+    });
+    for _ in 0..20 {
+        is_held(b"meanwhile");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(connection);
+    assert!(up.wait().expect("up").success());
+    assert_ne!(stack.pid(&format!("{}-held-1", stack.project)), before);
+
+    // One that ends, and one that is unhealthy, leave everything as it was.
+    let id = stack.id("web");
+    write("good-4", CHECKED, "two");
+    let yaml = std::fs::read_to_string(stack.path("compose.yaml")).expect("file");
+    stack.write("compose.yaml", &yaml.replace("exec httpd -f", "echo no database; exit 3; httpd"));
+    stack.wharf(&["up", "-d"]).fails(1, &["exited (3)", "no database", "runs on as it was"]);
+    write("bad", "interval: 50ms, retries: 1", "two");
+    stack.wharf(&["up", "-d"]).fails(1, &["is unhealthy", "its health check ended with 1", "runs on as it was"]);
+    assert_eq!((stack.id("web"), stack.ps().len()), (id, 4));
+    let failures: Vec<String> = asking.into_iter().flat_map(Asking::end).collect();
+    assert_eq!(failures, [""; 0], "clients have lost something");
+}
+
+#[test]
+fn a_failed_update_stops_where_deploy_says() {
+    let stack = Stack::new("nothing");
+    let write = |mark: &str, update: &str| {
+        let script = "test $$MARK = good || exit 7; exec sleep 1000";
+        stack.write(
+            "compose.yaml",
+            &format!(
+                "services: {{app: {{image: 'busybox:local', command: [sh, -c, '{script}'], stop_signal: SIGKILL, scale: 3,
+                environment: [MARK={mark}], deploy: {{update_config: {{order: start-first, monitor: 2s, {update}}}}}}}}}"
+            ),
+        );
+    };
+    write("good", "");
+    stack.wharf(&["up", "-d"]).ok();
+    let ids = || stack.ps().iter().map(|c| c["ID"].to_string()).collect::<std::collections::BTreeSet<_>>();
+    let before = ids();
+    // How many of three are tried when each fails.
+    for (update, tried) in [
+        ("parallelism: 1", 1),
+        ("max_failure_ratio: 0.5", 2),
+        ("failure_action: continue, delay: 50ms", 3),
+        ("parallelism: 0", 3),
+    ] {
+        write("bad", update);
+        let up = stack.wharf(&["up", "-d"]).fails(1, &["exited (7)"]);
+        let failures = up.stderr.matches("runs on as it was").count();
+        let paused = up.stderr.lines().filter(|line| line.ends_with("Paused")).count();
+        assert_eq!((failures, failures + paused), (tried, 3), "{update}: {}", up.stderr);
+        assert_eq!(ids(), before, "{update}");
+    }
+}
