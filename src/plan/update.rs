@@ -2,7 +2,7 @@
 
 use super::UpOptions;
 use crate::compose::model::{Service, UpdateConfig};
-use crate::units;
+use crate::units::Nanos;
 use std::time::Duration;
 
 /// Docker's: a container that has run for so long without a health check is good.
@@ -51,13 +51,13 @@ impl UpdatePolicy {
             Some("start-first") => UpdateOrder::StartFirst,
             _ => UpdateOrder::StopFirst,
         };
-        let time = |text: &Option<String>| text.as_deref().and_then(units::duration).map(Duration::from_nanos);
+        let time = |nanos: Option<Nanos>| nanos.map(Nanos::duration);
         UpdatePolicy {
             order,
             // Docker's 1 would make a plain `up` of several replicas slow.
             parallelism: config.parallelism.map_or(usize::from(order == UpdateOrder::StartFirst), |n| n as usize),
-            delay: time(&config.delay).unwrap_or_default(),
-            monitor: time(&config.monitor).unwrap_or(MONITOR),
+            delay: time(config.delay).unwrap_or_default(),
+            monitor: time(config.monitor).unwrap_or(MONITOR),
             on_failure: match config.failure_action.as_deref() {
                 Some("continue") => FailureAction::Continue,
                 Some("rollback") => FailureAction::Rollback,
