@@ -1,4 +1,8 @@
-//! Durations, sizes and booleans as Compose files, Dockerfiles and Docker's options write them.
+//! Durations, sizes, booleans and ports as Compose files, Dockerfiles and Docker's options write them.
+
+mod ports;
+
+pub use ports::{ContainerPort, PortRange, Protocol, known_ports};
 
 /// Go's `strconv.ParseBool`, by which Docker reads its flags, filters and options.
 pub fn boolean(text: &str) -> Option<bool> {
@@ -55,11 +59,6 @@ impl Display for Nanos {
 pub struct ByteSize(pub i64);
 
 impl ByteSize {
-    /// `None` for 0, which is without limit.
-    pub fn non_zero(self) -> Option<i64> {
-        (self.0 != 0).then_some(self.0)
-    }
-
     /// `None` below 0.
     pub fn unsigned(self) -> Option<u64> {
         u64::try_from(self.0).ok()

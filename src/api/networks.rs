@@ -6,7 +6,7 @@ use crate::engine::networks::DEFAULT_NETWORK;
 use crate::engine::record::{ContainerRecord, NetworkRecord};
 use crate::engine::recovery::Kind;
 use crate::engine::{Engine, EngineError};
-use crate::network::address::{Addresses, Pool};
+use crate::network::address::{Addresses, IpFamily, Pool};
 use hyper::body::Incoming;
 use hyper::{Method, Request};
 use serde_json::{Value, json};
@@ -158,15 +158,15 @@ fn network(engine: &Engine, record: &NetworkRecord) -> Value {
     for container in engine.containers.all().iter().filter(|c| c.status().is_alive()) {
         let container = container.record();
         if let Some(addresses) = container.endpoints.get(&record.id) {
-            let with_prefix = |ipv6| {
-                let pool = record.pool(ipv6)?;
-                Some(format!("{}/{}", addresses.of_family(ipv6)?, pool.subnet.prefix()))
+            let with_prefix = |family| {
+                let pool = record.pool(family)?;
+                Some(format!("{}/{}", addresses.of_family(family)?, pool.subnet.prefix()))
             };
-            let with_prefix = |ipv6| with_prefix(ipv6).unwrap_or_default();
+            let with_prefix = |family| with_prefix(family).unwrap_or_default();
             members.insert(
                 container.id.clone(),
                 json!({"Name": container.name, "EndpointID": super::containers::endpoint_id(&container.id, &record.id),
-                    "MacAddress": mac(&container, record, addresses), "IPv4Address": with_prefix(false), "IPv6Address": with_prefix(true)}),
+                    "MacAddress": mac(&container, record, addresses), "IPv4Address": with_prefix(IpFamily::V4), "IPv6Address": with_prefix(IpFamily::V6)}),
             );
         }
     }

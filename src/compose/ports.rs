@@ -2,6 +2,7 @@
 
 use super::canonical::{Expanded, Refused, map_of};
 use super::node::{Node, Value};
+use crate::units::Protocol;
 use std::net::IpAddr;
 
 /// Expands one entry of `ports:` into its long forms: one for each port of a range.
@@ -15,10 +16,7 @@ pub fn parse(node: &mut Node) -> Expanded {
         help: "write `\"HOST:CONTAINER\"`, such as `\"8080:80\"`, `\"127.0.0.1:8080:80\"` or `\"53:53/udp\"`".into(),
     };
     let (address, protocol) = text.split_once('/').unwrap_or((&text, "tcp"));
-    let protocol = protocol.to_ascii_lowercase();
-    if !["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
-        return Err(refuse(format!("`{protocol}` is not tcp, udp or sctp")));
-    }
+    let protocol: Protocol = protocol.parse().map_err(&refuse)?;
     let (rest, target) = address.rsplit_once(':').map_or(("", address), |(rest, target)| (rest, target));
     let (host_ip, published) = match rest.strip_prefix('[').and_then(|r| r.split_once(']')) {
         Some((ip, published)) => (ip, published.strip_prefix(':').unwrap_or("")),
@@ -50,7 +48,7 @@ pub fn parse(node: &mut Node) -> Expanded {
         let mut map = map_of([
             ("mode", Node::string("ingress", at)),
             ("target", Node::new(Value::Int(i64::from(targets.0 + i)), *at)),
-            ("protocol", Node::string(protocol.clone(), at)),
+            ("protocol", Node::string(protocol.as_str(), at)),
         ]);
         if let Some((text, (first, _))) = &published {
             // One container port on a range of host ports: any free one of them.
@@ -90,7 +88,7 @@ fn long(node: &mut Node) -> Expanded {
     {
         text.make_ascii_lowercase();
     }
-    if let Some(protocol) = node.get("protocol").and_then(Node::as_str).filter(|p| !["tcp", "udp", "sctp"].contains(p)) {
+    if let Some(protocol) = node.get("protocol").and_then(Node::as_str).filter(|p| p.parse::<Protocol>().is_err()) {
         return Err(Refused {
             message: format!("`{protocol}` is not a protocol of a port"),
             help: "it is tcp, udp or sctp".into(),

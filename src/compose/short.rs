@@ -40,11 +40,12 @@ fn typed<'a, T: Deserialize<'a>>(node: &'a Node) -> Result<T, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::Protocol;
 
     #[test]
     fn short_forms_mean_what_they_do_in_a_file() {
         let ports = port("127.0.0.1:8000-8001:80-81/udp").expect("ports");
-        assert_eq!((ports.len(), ports[1].target, ports[1].protocol.as_str()), (2, 81, "udp"));
+        assert_eq!((ports.len(), ports[1].target, ports[1].protocol), (2, 81, Protocol::Udp));
         assert!(port("8000:x").expect_err("no port").contains("write"));
         let bound = volume("./data:/x:ro", Path::new("/here")).expect("volume");
         assert_eq!((bound.kind, bound.source.as_deref(), bound.read_only), (VolumeKind::Bind, Some("/here/data"), true));

@@ -30,8 +30,8 @@ impl Subnet {
         self.base
     }
 
-    pub fn is_ipv6(self) -> bool {
-        self.base.is_ipv6()
+    pub fn family(self) -> IpFamily {
+        IpFamily::of(self.base)
     }
 
     pub fn mask(self) -> IpAddr {
@@ -40,12 +40,12 @@ impl Subnet {
 
     pub fn contains(self, address: impl Into<IpAddr>) -> bool {
         let address = address.into();
-        address.is_ipv6() == self.is_ipv6() && bits(address) & mask(address, self.prefix) == bits(self.base)
+        IpFamily::of(address) == self.family() && bits(address) & mask(address, self.prefix) == bits(self.base)
     }
 
     pub fn overlaps(self, other: Subnet) -> bool {
         let shorter = mask(self.base, self.prefix.min(other.prefix));
-        self.is_ipv6() == other.is_ipv6() && bits(self.base) & shorter == bits(other.base) & shorter
+        self.family() == other.family() && bits(self.base) & shorter == bits(other.base) & shorter
     }
 
     /// The first address after the base: the bridge's, as Docker has it.
@@ -63,12 +63,12 @@ impl Subnet {
         if host_bits(self.base, self.prefix) <= 1 {
             return false;
         }
-        address == self.base || !self.is_ipv6() && address == self.last()
+        address == self.base || self.family() == IpFamily::V4 && address == self.last()
     }
 
     /// The lowest free address, without the base and, of IPv4, the broadcast address.
     pub fn free(self, taken: &dyn Fn(IpAddr) -> bool) -> Option<IpAddr> {
-        let last = bits(self.last()) - u128::from(!self.is_ipv6());
+        let last = bits(self.last()) - u128::from(self.family() == IpFamily::V4);
         (bits(self.base) + 1..=last).map(|bits| with_bits(self.base, bits)).find(|address| !taken(*address))
     }
 }
@@ -81,9 +81,28 @@ pub fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// What a family is called.
-pub fn family_name(ipv6: bool) -> &'static str {
-    if ipv6 { "IPv6" } else { "IPv4" }
+/// A version of IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IpFamily {
+    V4,
+    V6,
+}
+
+impl IpFamily {
+    pub const ALL: [IpFamily; 2] = [IpFamily::V4, IpFamily::V6];
+
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv6() { IpFamily::V6 } else { IpFamily::V4 }
+    }
+}
+
+impl fmt::Display for IpFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            IpFamily::V4 => "IPv4",
+            IpFamily::V6 => "IPv6",
+        })
+    }
 }
 
 fn width(address: IpAddr) -> u8 {
@@ -182,9 +201,11 @@ impl Addresses {
         self.iter().next()
     }
 
-    /// The one of a subnet's family.
-    pub fn of_family(self, ipv6: bool) -> Option<IpAddr> {
-        if ipv6 { self.ipv6.map(IpAddr::V6) } else { self.ipv4.map(IpAddr::V4) }
+    pub fn of_family(self, family: IpFamily) -> Option<IpAddr> {
+        match family {
+            IpFamily::V4 => self.ipv4.map(IpAddr::V4),
+            IpFamily::V6 => self.ipv6.map(IpAddr::V6),
+        }
     }
 
     pub fn set(&mut self, address: IpAddr) {

@@ -117,7 +117,7 @@ impl Entry {
                 || (address.is_loopback() || local.contains(&address)) && address.is_ipv6() == forward.to.0.is_ipv6(),
                 |host_ip| host_ip == address,
             );
-            asked && port == forward.port && self.original.protocol == forward.protocol
+            asked && port == forward.port && self.original.protocol == forward.protocol.number()
         };
         let leads_to = |forward: &Forward| self.reply.from == forward.to;
         changes.published.iter().any(|forward| at(forward) && !leads_to(forward))
@@ -144,6 +144,7 @@ pub fn deletion(answer: &[u8]) -> Option<Message> {
 mod tests {
     use super::*;
     use crate::network::address::octets;
+    use crate::units::Protocol;
 
     const UDP: u8 = 17;
 
@@ -192,7 +193,7 @@ mod tests {
         let host: IpAddr = "192.168.1.1".parse().expect("address");
         let container: IpAddr = "172.17.0.2".parse().expect("address");
         let local = HashSet::from([host]);
-        let forward = |host_ip| Forward { host_ip, protocol: UDP, port: 53, to: (container, 5353) };
+        let forward = |host_ip| Forward { host_ip, protocol: Protocol::Udp, port: 53, to: (container, 5353) };
         let published = |host_ip| Changes { published: [forward(host_ip)].into(), ..Changes::default() };
         let withdrawn = Changes { withdrawn: [forward(None)].into(), ..Changes::default() };
         let released = Changes { released: [container].into(), ..Changes::default() };

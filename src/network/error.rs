@@ -1,5 +1,6 @@
 //! What can go wrong with a network.
 
+use super::address::IpFamily;
 use std::io;
 use std::net::IpAddr;
 
@@ -24,7 +25,7 @@ pub enum NetworkError {
     )]
     PoolExhausted { network: String },
     #[error("the network {network} has two subnets of {family} under `ipam`; a bridge has one of each family")]
-    SecondSubnet { network: String, family: &'static str },
+    SecondSubnet { network: String, family: IpFamily },
     #[error("the network {network} has no free address left in {subnet}")]
     SubnetFull { network: String, subnet: String },
     #[error("invalid subnet {given} of the network {network}: it should be {subnet}")]
@@ -37,10 +38,10 @@ pub enum NetworkError {
     NoHosts { network: String, address: IpAddr, kind: &'static str, subnet: String },
     #[error("the address {address} is not in the subnet {subnet} of the network {network}")]
     ForeignAddress { network: String, address: String, subnet: String },
-    #[error("the address {address} cannot be had on the network {network}: it has no {family}; `enable_{family_lower}: true` gives it some", family_lower = family.to_lowercase())]
-    NoFamily { network: String, address: IpAddr, family: &'static str },
+    #[error("the address {address} cannot be had on the network {network}: it has no {family}; `enable_{family_lower}: true` gives it some", family_lower = family.to_string().to_lowercase())]
+    NoFamily { network: String, address: IpAddr, family: IpFamily },
     #[error("the address {address} of the network {network} is already taken")]
     AddressTaken { network: String, address: IpAddr },
     #[error("port {port}/{protocol} on {address} cannot be published: {owner}")]
-    PortTaken { port: u16, protocol: String, address: String, owner: String },
+    PortTaken { port: u16, protocol: crate::units::Protocol, address: String, owner: String },
 }

@@ -5,6 +5,7 @@
 mod attributes;
 mod expression;
 
+use super::address::IpFamily;
 use super::netlink::{self, Message, NLM_F_APPEND, NLM_F_CREATE, Netlink};
 use attributes::{LIST_ELEM, chain, data, element, elements, rule, set, table};
 pub use expression::{CT_STATE, CT_STATUS, DNAT, ESTABLISHED, Expression, Field, IIFNAME, OF_CONNECTION, OIFNAME, Side};
@@ -24,11 +25,16 @@ pub enum Family {
     Ip6 = 10,
 }
 
-impl Family {
-    pub fn of(ipv6: bool) -> Self {
-        if ipv6 { Family::Ip6 } else { Family::Ip }
+impl From<IpFamily> for Family {
+    fn from(family: IpFamily) -> Self {
+        match family {
+            IpFamily::V4 => Family::Ip,
+            IpFamily::V6 => Family::Ip6,
+        }
     }
+}
 
+impl Family {
     /// struct nfgenmsg.
     fn header(self) -> [u8; 4] {
         [self as u8, 0, 0, 0]

@@ -1,7 +1,8 @@
 //! The host's side of published ports: bound, so that a conflict is an error that names the owner.
 
 use super::error::NetworkError;
-use socket2::{Domain, Protocol, Socket, Type};
+use crate::units::Protocol;
+use socket2::{Domain, Socket, Type};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::{fs, io};
@@ -20,7 +21,7 @@ pub struct Reservation {
 /// As [`first_free`].
 pub fn reserve(
     address: IpAddr,
-    protocol: &str,
+    protocol: Protocol,
     range: RangeInclusive<u16>,
     owner_of: &dyn Fn(u16) -> Option<String>,
 ) -> Result<Reservation, NetworkError> {
@@ -34,7 +35,7 @@ pub fn reserve(
 /// When all are taken, with the owner of the last one as `owner_of` (wharf's own containers) or the kernel know it.
 pub fn first_free<T>(
     address: IpAddr,
-    protocol: &str,
+    protocol: Protocol,
     range: RangeInclusive<u16>,
     owner_of: &dyn Fn(u16) -> Option<String>,
     bind: impl Fn(u16) -> io::Result<T>,
@@ -49,19 +50,21 @@ pub fn first_free<T>(
     let (port, error) = last.unwrap_or((0, io::ErrorKind::InvalidInput.into()));
     let owner = blame(protocol, port, &error, owner_of);
     let address = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
-    Err(NetworkError::PortTaken { port, protocol: protocol.into(), address, owner })
+    Err(NetworkError::PortTaken { port, protocol, address, owner })
 }
 
 /// Binds a port; IPv6's is of IPv6 alone. On a kernel without SCTP nobody can take one of its ports.
-fn bind_port(address: IpAddr, port: u16, protocol: &str) -> io::Result<(u16, Option<Socket>)> {
+fn bind_port(address: IpAddr, port: u16, protocol: Protocol) -> io::Result<(u16, Option<Socket>)> {
     let domain = if address.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
     let (kind, number) = match protocol {
-        "udp" => (Type::DGRAM, None),
-        "sctp" => (Type::STREAM, Some(Protocol::from(libc::IPPROTO_SCTP))),
-        _ => (Type::STREAM, None),
+        Protocol::Udp => (Type::DGRAM, None),
+        Protocol::Sctp => (Type::STREAM, Some(libc::IPPROTO_SCTP.into())),
+        Protocol::Tcp => (Type::STREAM, None),
     };
     let socket = match Socket::new(domain, kind, number) {
-        Err(e) if e.raw_os_error() == Some(libc::EPROTONOSUPPORT) && protocol == "sctp" && port != 0 => return Ok((port, None)),
+        Err(e) if e.raw_os_error() == Some(libc::EPROTONOSUPPORT) && protocol == Protocol::Sctp && port != 0 => {
+            return Ok((port, None));
+        }
         other => other?,
     };
     if address.is_ipv6() {
@@ -79,7 +82,7 @@ fn bind_port(address: IpAddr, port: u16, protocol: &str) -> io::Result<(u16, Opt
 }
 
 /// Why a port cannot be had, with the one who has it.
-fn blame(protocol: &str, port: u16, error: &std::io::Error, owner_of: &dyn Fn(u16) -> Option<String>) -> String {
+fn blame(protocol: Protocol, port: u16, error: &std::io::Error, owner_of: &dyn Fn(u16) -> Option<String>) -> String {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             let who = owner_of(port).or_else(|| process_on(protocol, port)).unwrap_or_else(|| "another process".into());
@@ -91,13 +94,13 @@ fn blame(protocol: &str, port: u16, error: &std::io::Error, owner_of: &dyn Fn(u1
 }
 
 /// The process that listens on a port, as `process "nginx" (pid 12)`, found by the socket's inode.
-fn process_on(protocol: &str, port: u16) -> Option<String> {
+fn process_on(protocol: Protocol, port: u16) -> Option<String> {
     let table = ["", "6"].iter().find_map(|family| {
         let text = fs::read_to_string(format!("/proc/net/{protocol}{family}")).ok()?;
         text.lines().skip(1).find_map(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let local = u16::from_str_radix(fields.get(1)?.rsplit(':').next()?, 16).ok()?;
-            let listening = protocol == "udp" || fields.get(3) == Some(&"0A");
+            let listening = protocol == Protocol::Udp || fields.get(3) == Some(&"0A");
             (local == port && listening).then(|| (*fields.get(9).unwrap_or(&"")).to_string())
         })
     })?;

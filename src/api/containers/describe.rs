@@ -2,8 +2,11 @@
 
 use crate::engine::Engine;
 use crate::engine::record::{ContainerRecord, EndpointSpec, MountKind, MountSpec, NetworkMode, NetworkRecord};
+use crate::network::address::IpFamily;
 use crate::network::link::mac_of;
+use crate::units::ContainerPort;
 use serde_json::{Value, json};
+use std::net::Ipv4Addr;
 
 /// What its first process is: entrypoint and command.
 pub(super) fn command_line(record: &ContainerRecord) -> Vec<String> {
@@ -25,13 +28,13 @@ pub(super) fn ports(record: &ContainerRecord) -> Vec<Value> {
     if !record.state.status().is_alive() {
         return Vec::new();
     }
-    let bound = record.bound_ports.iter().map(|(target, protocol, ip, port)| {
-        let ip = ip.map_or_else(|| "0.0.0.0".to_string(), |i| i.to_string());
-        json!({"IP": ip, "PrivatePort": target, "PublicPort": port, "Type": protocol})
+    let bound = record.bound_ports.iter().map(|bound| {
+        let ip = bound.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        json!({"IP": ip, "PrivatePort": bound.target, "PublicPort": bound.host_port, "Type": bound.protocol})
     });
-    let is_bound = |target: u16, protocol: &str| record.bound_ports.iter().any(|(t, p, ..)| *t == target && p == protocol);
-    let exposed = record.as_exposed().into_iter().filter(|(target, protocol)| !is_bound(*target, protocol));
-    bound.chain(exposed.map(|(target, protocol)| json!({"PrivatePort": target, "Type": protocol}))).collect()
+    let is_bound = |port: &ContainerPort| record.bound_ports.iter().any(|bound| bound.container_port() == *port);
+    let exposed = record.as_exposed().into_iter().filter(|port| !is_bound(port));
+    bound.chain(exposed.map(|exposed| json!({"PrivatePort": exposed.port, "Type": exposed.protocol}))).collect()
 }
 
 /// Endpoints by the names of their networks; of a container that was not started yet, what it asks for.
@@ -55,10 +58,10 @@ pub(super) fn endpoints(networks: &[NetworkRecord], record: &ContainerRecord) ->
 fn one_endpoint(network: Option<&NetworkRecord>, record: &ContainerRecord, asked: &EndpointSpec) -> Value {
     let alive = record.state.status().is_alive();
     let addresses = network.and_then(|network| record.endpoints.get(&network.id)).filter(|_| alive);
-    let pool = |ipv6| network.and_then(|network| network.pool(ipv6)).filter(|_| addresses.is_some());
-    let prefix = |ipv6| pool(ipv6).map_or(0, |pool| pool.subnet.prefix());
-    let gateway = |ipv6| pool(ipv6).map(|pool| pool.gateway.to_string()).unwrap_or_default();
-    let address = |ipv6| addresses.and_then(|a| a.of_family(ipv6)).map(|a| a.to_string()).unwrap_or_default();
+    let pool = |family| network.and_then(|network| network.pool(family)).filter(|_| addresses.is_some());
+    let prefix = |family| pool(family).map_or(0, |pool| pool.subnet.prefix());
+    let gateway = |family| pool(family).map(|pool| pool.gateway.to_string()).unwrap_or_default();
+    let address = |family| addresses.and_then(|a| a.of_family(family)).map(|a| a.to_string()).unwrap_or_default();
     let text = |mac: [u8; 6]| mac.map(|b| format!("{b:02x}")).join(":");
     let mac = asked.mac_address.or_else(|| addresses.and_then(|a| a.first()).map(mac_of)).filter(|_| alive);
     let mac = mac.or(asked.mac_address).map(text).unwrap_or_default();
@@ -89,12 +92,12 @@ fn one_endpoint(network: Option<&NetworkRecord>, record: &ContainerRecord, asked
         "GwPriority": asked.gw_priority,
         "NetworkID": network.map(|network| network.id.as_str()).unwrap_or_default(),
         "EndpointID": id,
-        "Gateway": gateway(false),
-        "IPAddress": address(false),
-        "IPPrefixLen": prefix(false),
-        "IPv6Gateway": gateway(true),
-        "GlobalIPv6Address": address(true),
-        "GlobalIPv6PrefixLen": prefix(true),
+        "Gateway": gateway(IpFamily::V4),
+        "IPAddress": address(IpFamily::V4),
+        "IPPrefixLen": prefix(IpFamily::V4),
+        "IPv6Gateway": gateway(IpFamily::V6),
+        "GlobalIPv6Address": address(IpFamily::V6),
+        "GlobalIPv6PrefixLen": prefix(IpFamily::V6),
         "DNSNames": is_named.then_some(names),
     })
 }

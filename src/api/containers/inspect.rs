@@ -10,9 +10,11 @@ use crate::api::types::{
 use crate::engine::record::{ContainerRecord, ContainerSpec, HealthSpec, MountKind, MountSpec, RestartPolicy, Sharing, Status};
 use crate::engine::recovery::Kind;
 use crate::engine::{Engine, EngineError};
+use crate::units::ByteSize;
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use std::net::Ipv4Addr;
 
 pub(in crate::api) fn inspect(engine: &Engine, id: &str, query: &Query) -> Reply {
     if let (Err(_), Some(unknown)) = (engine.containers.find(id), engine.state.find_unknown(Kind::Container, id)) {
@@ -120,7 +122,7 @@ fn config(engine: &Engine, record: &ContainerRecord) -> Result<Value, EngineErro
         attach_stdin: spec.as_created.attach_stdin,
         attach_stdout: spec.as_created.attach_stdout,
         attach_stderr: spec.as_created.attach_stderr,
-        exposed_ports: record.as_exposed().iter().map(|(port, kind)| (format!("{port}/{kind}"), Some(Empty {}))).collect(),
+        exposed_ports: record.as_exposed().iter().map(|port| (port.to_string(), Some(Empty {}))).collect(),
         tty: spec.tty,
         open_stdin: spec.stdin_open,
         stdin_once: spec.stdin_once,
@@ -191,13 +193,9 @@ fn long_mount(mount: &MountSpec) -> Mount {
 fn bindings(spec: &ContainerSpec) -> IndexMap<String, Option<Vec<PortBinding>>> {
     let mut bindings: IndexMap<String, Option<Vec<PortBinding>>> = IndexMap::new();
     for port in &spec.ports {
-        let host_port = match port.published {
-            (0, 0) => String::new(),
-            (first, last) if first == last => first.to_string(),
-            (first, last) => format!("{first}-{last}"),
-        };
+        let host_port = port.published.to_string();
         let host_ip = port.host_ip.map(|ip| ip.to_string()).unwrap_or_default();
-        let list = bindings.entry(format!("{}/{}", port.target, port.protocol)).or_default();
+        let list = bindings.entry(port.container_port().to_string()).or_default();
         list.get_or_insert_default().push(PortBinding { host_ip, host_port });
     }
     bindings
@@ -300,11 +298,12 @@ fn limits(spec: &ContainerSpec) -> HostConfig {
     let resources = &spec.resources;
     let throttles =
         |list: &[(String, u64)]| list.iter().map(|(path, rate)| ThrottleDevice { path: path.clone(), rate: *rate }).collect();
+    let bytes = |size: Option<ByteSize>| size.unwrap_or_default().0;
     let blkio = &resources.blkio;
     HostConfig {
-        memory: resources.memory.unwrap_or(0),
-        memory_reservation: resources.memory_reservation.unwrap_or(0),
-        memory_swap: resources.memory_swap.unwrap_or(0),
+        memory: bytes(resources.memory),
+        memory_reservation: bytes(resources.memory_reservation),
+        memory_swap: bytes(resources.memory_swap),
         memory_swappiness: resources.memory_swappiness.map(|n| signed(Some(n))),
         oom_kill_disable: Some(resources.oom_kill_disable),
         nano_cpus: resources.cpus.map_or(0, |cpus| (cpus * 1e9) as i64),
@@ -359,11 +358,11 @@ fn network_settings(engine: &Engine, record: &ContainerRecord, query: &Query) ->
     let alive = record.state.status().is_alive();
     let mut ports: IndexMap<String, Option<Vec<PortBinding>>> = IndexMap::new();
     if alive {
-        ports.extend(record.as_exposed().iter().map(|(port, kind)| (format!("{port}/{kind}"), None)));
-        for (target, protocol, ip, port) in &record.bound_ports {
-            let host_ip = ip.map_or_else(|| "0.0.0.0".to_string(), |i| i.to_string());
-            let list = ports.entry(format!("{target}/{protocol}")).or_default();
-            list.get_or_insert_default().push(PortBinding { host_ip, host_port: port.to_string() });
+        ports.extend(record.as_exposed().iter().map(|port| (port.to_string(), None)));
+        for bound in &record.bound_ports {
+            let host_ip = bound.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()).to_string();
+            let list = ports.entry(bound.container_port().to_string()).or_default();
+            list.get_or_insert_default().push(PortBinding { host_ip, host_port: bound.host_port.to_string() });
         }
     }
     let networks = endpoints(&engine.networks.all(), record);

@@ -5,6 +5,7 @@ use crate::api::reply::{self, Filters, Patterns, Query, Reply};
 use crate::engine::record::{ContainerRecord, Status};
 use crate::engine::recovery::{Kind, Unknown};
 use crate::engine::{Engine, EngineError};
+use crate::units::Protocol;
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -89,14 +90,13 @@ impl<'a> Wanted<'a> {
     fn allows(&self, record: &ContainerRecord) -> bool {
         let status = record.state.status();
         let health = record.state.health.as_ref().map_or("none", |health| health.status.as_str());
-        let port = |text: &String, target: u16, protocol: &str| {
+        let port = |text: &String, target: u16, protocol: Protocol| {
             let (range, wanted) = text.split_once('/').unwrap_or((text, "tcp"));
             let (first, last) = range.split_once('-').unwrap_or((range, range));
             let bounds = first.parse::<u16>().ok().zip(last.parse::<u16>().ok());
-            wanted == protocol && bounds.is_some_and(|(first, last)| (first..=last).contains(&target))
+            wanted == protocol.as_str() && bounds.is_some_and(|(first, last)| (first..=last).contains(&target))
         };
-        let published: Vec<(u16, &str)> =
-            record.bound_ports.iter().map(|(_, protocol, _, host)| (*host, protocol.as_str())).collect();
+        let published = &record.bound_ports;
         let exposed = record.as_exposed();
         reply::labelled(&record.spec.labels, self.filters)
             && self.any("status", |wanted| wanted == status.as_str())
@@ -110,8 +110,8 @@ impl<'a> Wanted<'a> {
                 record.endpoints.keys().any(|id| id.starts_with(n)) || record.spec.networks.iter().any(|e| e.network == *n)
             })
             && self.any("volume", |v| record.spec.mounts.iter().any(|m| m.source == *v || m.target == *v))
-            && self.any("publish", |text| published.iter().any(|(host, protocol)| port(text, *host, protocol)))
-            && self.any("expose", |text| exposed.iter().any(|(target, protocol)| port(text, *target, protocol)))
+            && self.any("publish", |text| published.iter().any(|bound| port(text, bound.host_port, bound.protocol)))
+            && self.any("expose", |text| exposed.iter().any(|exposed| port(text, exposed.port, exposed.protocol)))
             && self.before.is_none_or(|before| record.created_at < before)
             && self.since.is_none_or(|since| record.created_at > since)
             && (self.ancestors.is_empty()

@@ -4,33 +4,20 @@ use super::invalid;
 use crate::api::types::ContainerCreate;
 use crate::engine::EngineError;
 use crate::engine::record::PortSpec;
+use crate::units::ContainerPort;
 
 /// `80`, `80/tcp`.
-pub(super) fn parse(text: &str) -> Option<(u16, String)> {
-    let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = protocol.to_ascii_lowercase();
-    let port = port.parse().ok().filter(|port| *port != 0)?;
-    matches!(protocol.as_str(), "tcp" | "udp" | "sctp").then_some((port, protocol))
+pub(super) fn parse(text: &str) -> Option<ContainerPort> {
+    text.parse().ok().filter(|port: &ContainerPort| port.port != 0)
 }
 
-/// `18000`, `18000-18010`, or nothing, which is any.
-fn host_ports(text: &str) -> Option<(u16, u16)> {
-    if text.is_empty() {
-        return Some((0, 0));
-    }
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
-    (first <= last).then_some((first, last))
-}
-
-/// Ports that others may use, in Docker's form, without repetition.
-pub(super) fn exposed(create: &ContainerCreate) -> Vec<String> {
+/// Exposed and published ports, without repetition.
+pub(super) fn exposed(create: &ContainerCreate) -> Vec<ContainerPort> {
     let named = create.exposed_ports.keys().chain(create.host_config.port_bindings.keys());
-    let mut list: Vec<String> = Vec::new();
-    for (port, protocol) in named.filter_map(|text| parse(text)) {
-        let text = format!("{port}/{protocol}");
-        if !list.contains(&text) {
-            list.push(text);
+    let mut list = Vec::new();
+    for port in named.filter_map(|text| parse(text)) {
+        if !list.contains(&port) {
+            list.push(port);
         }
     }
     list
@@ -40,14 +27,14 @@ pub(super) fn of(create: &ContainerCreate) -> Result<Vec<PortSpec>, EngineError>
     let bad = |text: &str| invalid(format!("invalid port specification: \"{text}\""));
     let mut ports = Vec::new();
     for (key, bindings) in &create.host_config.port_bindings {
-        let (target, protocol) = parse(key).ok_or_else(|| bad(key))?;
+        let ContainerPort { port: target, protocol } = parse(key).ok_or_else(|| bad(key))?;
         for binding in bindings.iter().flatten() {
             let host_ip = match binding.host_ip.as_str() {
                 "" => None,
                 ip => Some(ip.parse().map_err(|_| invalid(format!("invalid IP address in the binding of {key}: \"{ip}\"")))?),
             };
-            let published = host_ports(&binding.host_port).ok_or_else(|| bad(&binding.host_port))?;
-            ports.push(PortSpec { target, protocol: protocol.clone(), host_ip, published });
+            let published = binding.host_port.parse().map_err(|_| bad(&binding.host_port))?;
+            ports.push(PortSpec { target, protocol, host_ip, published });
         }
     }
     match create.exposed_ports.keys().find(|key| parse(key).is_none()) {
@@ -59,6 +46,7 @@ pub(super) fn of(create: &ContainerCreate) -> Result<Vec<PortSpec>, EngineError>
 #[cfg(test)]
 mod tests {
     use super::super::tests::{refused, spec_of};
+    use crate::units::ContainerPort;
     use serde_json::{Value, json};
 
     fn bound(key: &str, binding: Value) -> Value {
@@ -76,9 +64,9 @@ mod tests {
         ];
         for (binding, published) in cases {
             let spec = spec_of(bound("53/UDP", binding.clone())).expect("a body");
-            assert_eq!(spec.ports.iter().map(|port| port.published).collect::<Vec<_>>(), published, "{binding}");
-            assert!(spec.ports.iter().all(|port| (port.target, port.protocol.as_str()) == (53, "udp")));
-            assert_eq!(spec.as_created.exposed_ports, ["53/udp"]);
+            assert_eq!(spec.ports.iter().map(|port| port.published.into()).collect::<Vec<(u16, u16)>>(), published, "{binding}");
+            assert!(spec.ports.iter().all(|port| port.container_port().to_string() == "53/udp"));
+            assert_eq!(spec.as_created.exposed_ports.iter().map(ContainerPort::to_string).collect::<Vec<_>>(), ["53/udp"]);
         }
     }
 

@@ -6,6 +6,7 @@ use crate::engine::EngineError;
 use crate::engine::containers::verify;
 use crate::engine::launch::devices as engine_devices;
 use crate::engine::record::{BlkioSpec, DeviceSpec, ResourceSpec};
+use crate::units::ByteSize;
 
 pub(super) fn of(host: &HostConfig) -> Result<ResourceSpec, EngineError> {
     let mut resources = ResourceSpec::default();
@@ -29,9 +30,9 @@ fn change(resources: &mut ResourceSpec, host: &HostConfig) -> Result<(), EngineE
         }
     }
     let unsigned = |name: &str, n: i64| verify::unsigned(name, n).map(Option::unwrap_or_default).map_err(invalid);
-    set(&mut resources.memory, host.memory);
-    set(&mut resources.memory_reservation, host.memory_reservation);
-    set(&mut resources.memory_swap, host.memory_swap);
+    set(&mut resources.memory, ByteSize(host.memory));
+    set(&mut resources.memory_reservation, ByteSize(host.memory_reservation));
+    set(&mut resources.memory_swap, ByteSize(host.memory_swap));
     set(&mut resources.cpus, host.nano_cpus as f64 / 1e9);
     set(&mut resources.cpu_shares, unsigned("cpu_shares", host.cpu_shares)?);
     set(&mut resources.cpu_quota, host.cpu_quota);
@@ -106,7 +107,10 @@ mod tests {
         }}))
         .expect("a body");
         let resources = spec.resources;
-        assert_eq!((resources.memory, resources.memory_swap, resources.cpus), (Some(64 << 20), Some(-1), Some(0.5)));
+        assert_eq!(
+            (resources.memory, resources.memory_swap, resources.cpus),
+            (Some(ByteSize(64 << 20)), Some(ByteSize(-1)), Some(0.5))
+        );
         assert_eq!((resources.pids, resources.cpuset.as_deref(), resources.memory_swappiness), (None, Some("0"), None));
         assert_eq!(resources.blkio.read_bps, [("/dev/sda".to_string(), 1024)]);
         assert_eq!((spec.ulimits, spec.shm_size), (vec![("nofile".to_string(), 1, 2)], None));
@@ -115,11 +119,11 @@ mod tests {
     #[test]
     fn an_update_changes_what_it_names() {
         let mut resources =
-            ResourceSpec { memory: Some(64 << 20), pids: Some(5), cpu_shares: Some(7), ..ResourceSpec::default() };
+            ResourceSpec { memory: Some(ByteSize(64 << 20)), pids: Some(5), cpu_shares: Some(7), ..ResourceSpec::default() };
         let host = HostConfig { pids_limit: Some(0), cpu_shares: 9, memory_swap: 128 << 20, ..HostConfig::default() };
         update(&mut resources, &host).expect("an update");
-        assert_eq!((resources.memory, resources.pids, resources.cpu_shares), (Some(64 << 20), None, Some(9)));
-        assert_eq!(resources.memory_swap, Some(128 << 20));
+        assert_eq!((resources.memory, resources.pids, resources.cpu_shares), (Some(ByteSize(64 << 20)), None, Some(9)));
+        assert_eq!(resources.memory_swap, Some(ByteSize(128 << 20)));
     }
 
     #[test]

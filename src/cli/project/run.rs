@@ -4,7 +4,7 @@ use super::{attach, ps, up};
 use crate::cli::output::terminal;
 use crate::cli::signals::or_cancelled;
 use crate::cli::{Failure, Global, Outcome, connect, project};
-use crate::compose::model::Service;
+use crate::compose::model::{RestartPolicy, Service};
 use crate::compose::{Loaded, dotenv, short, words};
 use crate::wire::{Progress, RunRequest};
 use indexmap::IndexMap;
@@ -160,7 +160,7 @@ pub async fn run(global: &Global, mut command: Run) -> Outcome {
 /// The service as the command wants it, for one container.
 fn change(service: &mut Service, command: &Run, tty: bool, loaded: &Loaded) -> Outcome {
     service.container_name = None;
-    service.restart = Some("no".into());
+    service.restart = Some(RestartPolicy::No);
     service.deploy = service.deploy.take().map(|mut deploy| {
         deploy.restart_policy = None;
         deploy

@@ -4,7 +4,7 @@ mod service;
 mod values;
 
 pub use service::*;
-pub use values::{NamespaceMode, PullPolicy, VolumeKind};
+pub use values::{NamespaceMode, PullPolicy, RestartCondition, RestartPolicy, VolumeKind};
 
 use super::diagnostic::Diagnostic;
 use super::node::Node;

@@ -1,7 +1,7 @@
 //! A service, as its canonical tree has it.
 
-use super::values::{NamespaceMode, PullPolicy, VolumeKind};
-use crate::units::{ByteSize, Nanos, as_text};
+use super::values::{NamespaceMode, PullPolicy, RestartCondition, RestartPolicy, VolumeKind};
+use crate::units::{ByteSize, Nanos, Protocol, as_text};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -88,7 +88,8 @@ pub struct Service {
     #[serde(with = "as_text")]
     pub pull_policy: Option<PullPolicy>,
     pub read_only: bool,
-    pub restart: Option<String>,
+    #[serde(with = "as_text")]
+    pub restart: Option<RestartPolicy>,
     pub runtime: Option<String>,
     pub scale: Option<u32>,
     pub secrets: Vec<FileMount>,
@@ -212,7 +213,7 @@ pub struct Limits {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DeployRestartPolicy {
-    pub condition: Option<String>,
+    pub condition: Option<RestartCondition>,
     #[serde(with = "as_text")]
     pub delay: Option<Nanos>,
     pub max_attempts: Option<u32>,
@@ -263,8 +264,8 @@ pub struct Port {
     /// A port or a range `8000-8010` of which any free one; absent or 0 lets the kernel choose.
     #[serde(default)]
     pub published: Option<String>,
-    #[serde(default = "tcp")]
-    pub protocol: String,
+    #[serde(default)]
+    pub protocol: Protocol,
     #[serde(default)]
     pub host_ip: Option<String>,
     #[serde(default)]
@@ -273,10 +274,6 @@ pub struct Port {
     pub mode: Option<String>,
     #[serde(default)]
     pub name: Option<String>,
-}
-
-fn tcp() -> String {
-    "tcp".into()
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

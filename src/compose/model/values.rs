@@ -81,6 +81,71 @@ impl Display for NamespaceMode {
     }
 }
 
+/// When a container that has ended is started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    #[default]
+    No,
+    Always,
+    UnlessStopped,
+    /// At most so many times; 0 is without limit.
+    OnFailure {
+        max: u32,
+    },
+}
+
+impl RestartPolicy {
+    /// Docker's name of it, without the number of times.
+    pub fn name(self) -> &'static str {
+        match self {
+            RestartPolicy::No => "no",
+            RestartPolicy::Always => "always",
+            RestartPolicy::UnlessStopped => "unless-stopped",
+            RestartPolicy::OnFailure { .. } => "on-failure",
+        }
+    }
+}
+
+impl FromStr for RestartPolicy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a restart policy: write no, always, unless-stopped, on-failure or on-failure:N");
+        Ok(match text {
+            "no" => RestartPolicy::No,
+            "always" => RestartPolicy::Always,
+            "unless-stopped" => RestartPolicy::UnlessStopped,
+            "on-failure" => RestartPolicy::OnFailure { max: 0 },
+            _ => {
+                let max = text.strip_prefix("on-failure:").and_then(|max| max.parse().ok());
+                RestartPolicy::OnFailure { max: max.ok_or_else(wrong)? }
+            }
+        })
+    }
+}
+
+impl Display for RestartPolicy {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            RestartPolicy::OnFailure { max } if *max > 0 => write!(f, "on-failure:{max}"),
+            other => f.write_str(other.name()),
+        }
+    }
+}
+
+/// `deploy.restart_policy.condition`: Docker Swarm's names, and those of [`RestartPolicy`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartCondition {
+    None,
+    OnFailure,
+    Any,
+    Always,
+    UnlessStopped,
+    No,
+}
+
 /// compose-spec, "pull_policy".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -144,9 +209,9 @@ mod tests {
     fn a_service_is_written_as_it_was_read() {
         let text = serde_json::json!({
             "mem_limit": "67108864", "memswap_limit": "-1", "shm_size": "1024", "stop_grace_period": "1m30s",
-            "network_mode": "service:db", "ipc": "host", "pid": "container:x", "pull_policy": "always",
+            "network_mode": "service:db", "ipc": "host", "pid": "container:x", "pull_policy": "always", "restart": "on-failure:3",
             "healthcheck": {"interval": "500ms", "timeout": "1h0m0s"},
-            "deploy": {"resources": {"limits": {"memory": "5"}}, "restart_policy": {"delay": "5s", "window": "0s"}},
+            "deploy": {"resources": {"limits": {"memory": "5"}}, "restart_policy": {"condition": "on-failure", "delay": "5s", "window": "0s"}},
             "volumes": [{"type": "tmpfs", "target": "/t"}, {"type": "npipe", "target": "/n"}],
         });
         let service: Service = serde_json::from_value(text.clone()).expect("a service");
@@ -160,6 +225,16 @@ mod tests {
             }
         }
         check(&text, &written, "");
+    }
+
+    #[test]
+    fn restart_policies_are_read_and_written() {
+        for text in ["no", "always", "unless-stopped", "on-failure", "on-failure:3"] {
+            assert_eq!(text.parse::<RestartPolicy>().expect(text).to_string(), text);
+        }
+        for bad in ["", "sometimes", "on-failure:", "on-failure:-1", "always:3"] {
+            assert!(bad.parse::<RestartPolicy>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -225,7 +225,7 @@ impl Image {
                 start_interval: Nanos(number("StartInterval")),
                 retries: number("Retries") as u32,
             }),
-            exposed_ports: config.exposed_ports().clone().unwrap_or_default(),
+            exposed_ports: config.exposed_ports().iter().flatten().filter_map(|text| text.parse().ok()).collect(),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::engine::launch::{devices, security::Security, sysctls};
 use crate::engine::record::{ContainerSpec, NetworkMode, ResourceSpec, RestartPolicy};
 use crate::runtime::capabilities::Capabilities;
 use crate::runtime::targets;
-use crate::units::Nanos;
+use crate::units::{ByteSize, Nanos};
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -67,7 +67,7 @@ pub fn verify(spec: &ContainerSpec) -> Result<(), String> {
     let broken = RULES.iter().find_map(|rule| rule(spec));
     broken.map_or(Ok(()), Err)?;
     verify_resources(&spec.resources)?;
-    if spec.resources.memory.is_none() && spec.resources.memory_swap.is_some_and(|swap| swap > 0) {
+    if spec.resources.memory.is_none() && spec.resources.memory_swap.is_some_and(|swap| swap.0 > 0) {
         return Err("You should always set the Memory limit when using Memoryswap limit, see usage".into());
     }
     oom_score_adj(i64::from(spec.oom_score_adj))?;
@@ -173,11 +173,8 @@ fn resolvers(spec: &ContainerSpec) -> Option<String> {
 }
 
 fn ports(spec: &ContainerSpec) -> Option<String> {
-    let port = spec.ports.iter().find(|port| port.target == 0 || port.published.0 > port.published.1)?;
-    Some(match port.target {
-        0 => format!("invalid port specification: \"{}/{}\"", port.target, port.protocol),
-        _ => format!("invalid port specification: \"{}-{}\"", port.published.0, port.published.1),
-    })
+    let port = spec.ports.iter().find(|port| port.target == 0)?;
+    Some(format!("invalid port specification: \"{}\"", port.container_port()))
 }
 
 fn capabilities(spec: &ContainerSpec) -> Option<String> {
@@ -220,7 +217,7 @@ fn network_mode(spec: &ContainerSpec) -> Option<String> {
         () if has(&spec.dns) => "dns and the network mode",
         () if has(&spec.extra_hosts) => "custom host-to-IP mapping and the network mode",
         () if !spec.ports.is_empty() || created.publish_all_ports => "port publishing and the container type network mode",
-        () if has(&created.exposed_ports) => "port exposing and the container type network mode",
+        () if !created.exposed_ports.is_empty() => "port exposing and the container type network mode",
         () => return None,
     };
     Some(format!("conflicting options: {conflict}"))
@@ -306,7 +303,7 @@ fn ulimits(spec: &ContainerSpec) -> Option<String> {
 }
 
 fn memory(limits: &ResourceSpec) -> Option<String> {
-    let value = |limit: Option<i64>| limit.unwrap_or(0);
+    let value = |limit: Option<ByteSize>| limit.unwrap_or_default().0;
     let (memory, swap, reservation) = (value(limits.memory), value(limits.memory_swap), value(limits.memory_reservation));
     let words = match () {
         () if memory != 0 && memory < LEAST_MEMORY => "Minimum memory limit allowed is 6MB",
@@ -383,6 +380,7 @@ fn block_io(limits: &ResourceSpec) -> Option<String> {
 mod tests {
     use super::*;
     use crate::engine::record::{BlkioSpec, HealthSpec, PortSpec};
+    use crate::units::{PortRange, Protocol};
 
     type Change = fn(&mut ContainerSpec);
 
@@ -407,7 +405,7 @@ mod tests {
             ("bad format for add-host: \"b\"", |s| s.extra_hosts = list("b")),
             ("invalid IP address in dns: \"foo\"", |s| s.dns = list("foo")),
             ("invalid port specification: \"0/tcp\"", |s| {
-                s.ports = vec![PortSpec { target: 0, protocol: "tcp".into(), host_ip: None, published: (0, 0) }];
+                s.ports = vec![PortSpec { target: 0, protocol: Protocol::Tcp, host_ip: None, published: PortRange::default() }];
             }),
             ("invalid CapAdd: unknown capability: \"foo\"", |s| s.cap_add = list("foo")),
             ("invalid CapDrop: unknown capability: \"foo\"", |s| s.cap_drop = list("foo")),
@@ -423,11 +421,12 @@ mod tests {
                 (s.extra_hosts, s.network_mode) = (list("a:1.1.1.1"), NetworkMode::Container("x".into()));
             }),
             ("port publishing and the container type network mode", |s| {
-                s.ports = vec![PortSpec { target: 80, protocol: "tcp".into(), host_ip: None, published: (0, 0) }];
+                s.ports = vec![PortSpec { target: 80, protocol: Protocol::Tcp, host_ip: None, published: PortRange::default() }];
                 s.network_mode = NetworkMode::Container("x".into());
             }),
             ("port exposing and the container type network mode", |s| {
-                (s.as_created.exposed_ports, s.network_mode) = (list("80/tcp"), NetworkMode::Container("x".into()));
+                (s.as_created.exposed_ports, s.network_mode) =
+                    (vec!["80".parse().expect("a port")], NetworkMode::Container("x".into()));
             }),
             ("host type networking can't be used with links", |s| {
                 (s.links, s.network_mode) = (vec![("a".into(), "b".into())], NetworkMode::Host);
@@ -440,15 +439,15 @@ mod tests {
             ("less than or equal to hard limit: nofile: 10 > 5", |s| s.ulimits = vec![("nofile".into(), 10, 5)]),
             ("soft: -1 (unlimited), hard: 5", |s| s.ulimits = vec![("core".into(), -1, 5)]),
             ("the ulimit nofile is -1 (unlimited): the kernel allows 0 to", |s| s.ulimits = vec![("nofile".into(), -1, -1)]),
-            ("Minimum memory limit allowed is 6MB", |s| s.resources.memory = Some(1024)),
-            ("Minimum memory reservation allowed is 6MB", |s| s.resources.memory_reservation = Some(1024)),
+            ("Minimum memory limit allowed is 6MB", |s| s.resources.memory = Some(ByteSize(1024))),
+            ("Minimum memory reservation allowed is 6MB", |s| s.resources.memory_reservation = Some(ByteSize(1024))),
             ("can not be less than memory reservation", |s| {
-                (s.resources.memory, s.resources.memory_reservation) = (Some(100 << 20), Some(200 << 20));
+                (s.resources.memory, s.resources.memory_reservation) = (Some(ByteSize(100 << 20)), Some(ByteSize(200 << 20)));
             }),
             ("memoryswap limit should be larger", |s| {
-                (s.resources.memory, s.resources.memory_swap) = (Some(20 << 20), Some(10 << 20));
+                (s.resources.memory, s.resources.memory_swap) = (Some(ByteSize(20 << 20)), Some(ByteSize(10 << 20)));
             }),
-            ("You should always set the Memory limit", |s| s.resources.memory_swap = Some(10 << 20)),
+            ("You should always set the Memory limit", |s| s.resources.memory_swap = Some(ByteSize(10 << 20))),
             ("range of CPUs is from 0.01 to", |s| s.resources.cpus = Some(-1.0)),
             ("range of CPUs is from 0.01 to", |s| s.resources.cpus = Some(99_999.0)),
             ("CPU cfs period can not be less than 1ms", |s| s.resources.cpu_period = Some(5)),
@@ -488,7 +487,7 @@ mod tests {
             |s| s.extra_hosts = ["a:1.1.1.1", "a=::1", "a:[::1]", "a:host-gateway"].map(String::from).into(),
             |s| s.tmpfs = vec![("/x".into(), ["size=64m", "mode=1777", "noexec", "uid=5", "size=50%"].map(String::from).into())],
             |s| s.ulimits = vec![("core".into(), 0, -1), ("nofile".into(), 5, 10), ("memlock".into(), -1, -1)],
-            |s| (s.resources.memory, s.resources.memory_swap) = (Some(6 << 20), Some(-1)),
+            |s| (s.resources.memory, s.resources.memory_swap) = (Some(ByteSize(6 << 20)), Some(ByteSize(-1))),
             |s| s.resources.cpuset = Some("0".into()),
             |s| s.cap_add = ["ALL", "net_admin", "CAP_SYS_TIME"].map(String::from).into(),
             |s| s.security_opt = ["no-new-privileges", "label=disable", "seccomp=unconfined"].map(String::from).into(),

@@ -2,6 +2,7 @@
 
 use super::devices;
 use crate::engine::record::ResourceSpec;
+use crate::units::ByteSize;
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPidsBuilder, LinuxResources, PosixRlimit, PosixRlimitBuilder};
 
 /// Microseconds of a period of `cpus`.
@@ -21,9 +22,10 @@ pub fn resources(spec: &ResourceSpec) -> Result<LinuxResources, String> {
 
 fn memory(spec: &ResourceSpec) -> Option<LinuxMemory> {
     let mut memory = LinuxMemory::default();
-    memory.set_limit(spec.memory).set_reservation(spec.memory_reservation);
+    let bytes = |size: Option<ByteSize>| size.map(|size| size.0);
+    memory.set_limit(bytes(spec.memory)).set_reservation(bytes(spec.memory_reservation));
     // As Docker has it: as much swap as memory, unless the user gives a limit.
-    memory.set_swap(spec.memory_swap.or(spec.memory.map(|bytes| bytes.saturating_mul(2))));
+    memory.set_swap(bytes(spec.memory_swap).or(bytes(spec.memory).map(|bytes| bytes.saturating_mul(2))));
     memory.set_swappiness(spec.memory_swappiness).set_disable_oom_killer(spec.oom_kill_disable.then_some(true));
     (memory != LinuxMemory::default()).then_some(memory)
 }
@@ -63,7 +65,8 @@ mod tests {
 
     #[test]
     fn swap_is_as_much_as_memory() {
-        let swap = |memory, memory_swap| {
+        let swap = |memory: Option<i64>, swap: Option<i64>| {
+            let (memory, memory_swap) = (memory.map(ByteSize), swap.map(ByteSize));
             let spec = ResourceSpec { memory, memory_swap, ..ResourceSpec::default() };
             resources(&spec).expect("limits").memory().and_then(|memory| memory.swap())
         };

@@ -4,7 +4,7 @@ use super::{Networks, parent_of};
 use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, EndpointSpec, NetworkDriver, NetworkMode, NetworkRecord};
 use crate::engine::{Container, locked};
-use crate::network::address::{self, Addresses};
+use crate::network::address::{Addresses, IpFamily};
 use crate::network::dns::{self, View};
 use crate::network::firewall::Sender;
 use crate::network::sandbox::{self, Attachment, Sandbox};
@@ -44,17 +44,17 @@ fn choose_addresses(
 ) -> Result<Addresses, NetworkError> {
     let wanted = Addresses { ipv4: endpoint.ipv4_address, ipv6: endpoint.ipv6_address };
     let name = || network.name.clone();
-    if let Some(address) = wanted.iter().find(|address| network.pool(address.is_ipv6()).is_none()) {
-        let family = address::family_name(address.is_ipv6());
+    if let Some(address) = wanted.iter().find(|address| network.pool(IpFamily::of(*address)).is_none()) {
+        let family = IpFamily::of(address);
         return Err(NetworkError::NoFamily { network: name(), address, family });
     }
     let mut chosen = Addresses::default();
     for pool in network.pools() {
-        let ipv6 = pool.subnet.is_ipv6();
+        let family = pool.subnet.family();
         let taken = |a: IpAddr| a == pool.gateway || is_others(a) || pool.reserved.values().any(|reserved| *reserved == a);
         let unfit = |a: IpAddr| taken(a) || !pool.subnet.contains(a) || a == pool.subnet.base();
-        let stays = known.of_family(ipv6).filter(|address| pool.subnet.contains(*address) && !taken(*address));
-        chosen.set(match (stays, wanted.of_family(ipv6)) {
+        let stays = known.of_family(family).filter(|address| pool.subnet.contains(*address) && !taken(*address));
+        chosen.set(match (stays, wanted.of_family(family)) {
             (Some(known), _) => known,
             (None, Some(wanted)) if !pool.subnet.contains(wanted) => {
                 let (network, subnet) = (name(), pool.subnet.to_string());
@@ -188,8 +188,8 @@ impl Networks {
         }
         // The default route is on the network with the highest `gw_priority`; of equal ones the first.
         let priority = |network: &NetworkRecord| endpoint(network).map_or(0, |e| e.gw_priority);
-        for ipv6 in [false, true] {
-            let gateway = |network: &NetworkRecord| network.pool(ipv6).map(|pool| pool.gateway);
+        for family in IpFamily::ALL {
+            let gateway = |network: &NetworkRecord| network.pool(family).map(|pool| pool.gateway);
             let ways_out = endpoints.iter().enumerate().filter(|(_, (network, _))| !network.internal);
             let ways_out = ways_out.filter_map(|(i, (network, _))| Some((-priority(network), i, gateway(network)?)));
             if let Some((_, i, gateway)) = ways_out.min() {
@@ -233,7 +233,7 @@ impl Networks {
         };
         const LINK_LOCAL_PREFIXES: [u8; 2] = [16, 64];
         let pools = network.pools().filter_map(|pool| {
-            let address = addresses.of_family(pool.subnet.is_ipv6())?;
+            let address = addresses.of_family(pool.subnet.family())?;
             Some((address, pool.subnet.prefix()))
         });
         let link_local = options.link_local_ips.iter().map(|ip| (*ip, LINK_LOCAL_PREFIXES[usize::from(ip.is_ipv6())]));

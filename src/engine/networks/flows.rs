@@ -5,6 +5,7 @@
 
 use crate::network::conntrack::{self, Changes};
 use crate::network::firewall::{Firewall, Forward};
+use crate::units::Protocol;
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -134,7 +135,7 @@ impl Flows {
 }
 
 fn is_udp(forward: &Forward) -> bool {
-    i32::from(forward.protocol) == libc::IPPROTO_UDP
+    forward.protocol == Protocol::Udp
 }
 
 fn local_addresses() -> HashSet<IpAddr> {

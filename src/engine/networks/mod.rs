@@ -19,7 +19,7 @@ use super::recovery::{Kind, is_id};
 use super::{Config, Container, Events, StateStore, locked, new_id};
 use crate::engine::containers::registry::{Containers, Uses};
 use crate::engine::numbers::Numbers;
-use crate::network::address::Subnet;
+use crate::network::address::{IpFamily, Subnet};
 use crate::network::dns::Names;
 use crate::network::firewall::{Firewall, Isolation};
 use crate::network::{NetworkError, link};
@@ -237,10 +237,10 @@ impl Networks {
             let routes = host_routes().into_iter().filter(|route| !own(route));
             used.extend(routes.map(|s| (s, "a route of the host".to_string())));
         }
-        let pool_of = |ipv6| choose_pool(new, ipv6, &used, &id, &hosts_bridge);
+        let pool_of = |family| choose_pool(new, family, &used, &id, &hosts_bridge);
         let record = NetworkRecord {
-            ipv4: new.ipv4.then(|| pool_of(false)).transpose()?,
-            ipv6: new.ipv6.then(|| pool_of(true)).transpose()?,
+            ipv4: new.ipv4.then(|| pool_of(IpFamily::V4)).transpose()?,
+            ipv6: new.ipv6.then(|| pool_of(IpFamily::V6)).transpose()?,
             driver,
             options: new.options.clone(),
             id,

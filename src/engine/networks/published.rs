@@ -3,21 +3,20 @@
 use super::Networks;
 use super::endpoints::{Endpoint, names_of, sender};
 use crate::engine::error::EngineError;
-use crate::engine::record::{ContainerRecord, NetworkRecord, PortSpec};
+use crate::engine::record::{BoundPort, ContainerRecord, NetworkRecord, PortSpec};
 use crate::engine::{Container, locked};
 use crate::network::NetworkError;
+use crate::network::address::IpFamily;
 use crate::network::firewall::{Forward, Sender};
 use crate::network::ports::{self, Reservation};
 use crate::network::proxy::{self, Proxy};
+use crate::units::Protocol;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-/// A port as it was bound: target, protocol, host address, host port.
-type Bound = (u16, String, Option<IpAddr>, u16);
-
 /// What is taken of the host: its address, protocol and port.
-type Taken = (IpAddr, String, u16);
+type Taken = (IpAddr, Protocol, u16);
 
 /// A running container's ports. They are the host's again when this is dropped and its rules are taken back.
 #[derive(Debug, Default)]
@@ -26,7 +25,7 @@ pub(in crate::engine) struct Published {
     proxies: Vec<(Taken, Proxy)>,
     forwards: Vec<Forward>,
     senders: Vec<Sender>,
-    bound: Vec<Bound>,
+    bound: Vec<BoundPort>,
 }
 
 /// What another container has, that one takes over.
@@ -35,7 +34,7 @@ struct Predecessor {
     reserved: Vec<Taken>,
     /// Of its proxies.
     proxied: Vec<Taken>,
-    bound: Vec<Bound>,
+    bound: Vec<BoundPort>,
 }
 
 /// What is taken over of a [`Predecessor`], and where the proxies are to lead.
@@ -52,25 +51,19 @@ struct Taking<'a> {
     from: Option<&'a Predecessor>,
 }
 
-fn protocol_number(name: &str) -> u8 {
-    let number = match name {
-        "udp" => libc::IPPROTO_UDP,
-        "sctp" => libc::IPPROTO_SCTP,
-        _ => libc::IPPROTO_TCP,
-    };
-    number as u8
-}
-
 /// The address of the host that a network's ports are published on where they name none (`host_binding_ipv4`, `_ipv6`).
-fn binding(network: &NetworkRecord, ipv6: bool) -> Option<IpAddr> {
-    let option = if ipv6 { "host_binding_ipv6" } else { "host_binding_ipv4" };
-    network.option(&format!("com.docker.network.bridge.{option}"))?.parse().ok()
+fn binding(network: &NetworkRecord, family: IpFamily) -> Option<IpAddr> {
+    let option = match family {
+        IpFamily::V4 => "com.docker.network.bridge.host_binding_ipv4",
+        IpFamily::V6 => "com.docker.network.bridge.host_binding_ipv6",
+    };
+    network.option(option)?.parse().ok()
 }
 
 impl Predecessor {
     /// The one of the taken that is in a range of ports on an address.
-    fn among(taken: &[Taken], address: IpAddr, protocol: &str, range: &RangeInclusive<u16>) -> Option<Taken> {
-        taken.iter().find(|(ip, name, port)| *ip == address && name == protocol && range.contains(port)).cloned()
+    fn among(taken: &[Taken], address: IpAddr, protocol: Protocol, range: &RangeInclusive<u16>) -> Option<Taken> {
+        taken.iter().find(|(ip, of, port)| *ip == address && *of == protocol && range.contains(port)).copied()
     }
 }
 
@@ -79,7 +72,7 @@ impl Taking<'_> {
     fn reserve(
         &mut self,
         address: IpAddr,
-        protocol: &str,
+        protocol: Protocol,
         range: RangeInclusive<u16>,
         owner: &dyn Fn(u16) -> Option<String>,
     ) -> Result<u16, EngineError> {
@@ -91,7 +84,7 @@ impl Taking<'_> {
         }
         let reservation = ports::reserve(address, protocol, range, owner)?;
         let number = reservation.port;
-        self.published.reservations.push(((address, protocol.to_string(), number), reservation));
+        self.published.reservations.push(((address, protocol, number), reservation));
         Ok(number)
     }
 
@@ -99,7 +92,7 @@ impl Taking<'_> {
     fn proxy(
         &mut self,
         address: Ipv6Addr,
-        protocol: &str,
+        protocol: Protocol,
         range: RangeInclusive<u16>,
         to: (IpAddr, u16),
         owner: &dyn Fn(u16) -> Option<String>,
@@ -113,7 +106,7 @@ impl Taking<'_> {
         let start = |number| proxy::start(protocol, address, number, to.into());
         let proxy = ports::first_free(address.into(), protocol, range, owner, start)?;
         let number = proxy.port;
-        self.published.proxies.push(((address.into(), protocol.to_string(), number), proxy));
+        self.published.proxies.push(((address.into(), protocol, number), proxy));
         Ok(number)
     }
 
@@ -127,9 +120,9 @@ impl Taking<'_> {
         owner: &dyn Fn(u16) -> Option<String>,
     ) -> Result<u16, EngineError> {
         let address = host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
-        let number = self.reserve(address, &port.protocol, range, owner)?;
-        self.published.forwards.push(Forward { host_ip, protocol: protocol_number(&port.protocol), port: number, to });
-        self.published.bound.push((port.target, port.protocol.clone(), host_ip, number));
+        let number = self.reserve(address, port.protocol, range, owner)?;
+        self.published.forwards.push(Forward { host_ip, protocol: port.protocol, port: number, to });
+        self.published.bound.push(BoundPort { target: port.target, protocol: port.protocol, host_ip, host_port: number });
         Ok(number)
     }
 
@@ -144,10 +137,10 @@ impl Taking<'_> {
         owner: &dyn Fn(u16) -> Option<String>,
     ) -> Result<(), EngineError> {
         let address = host_ip.unwrap_or(Ipv6Addr::UNSPECIFIED);
-        let number = if matches!(port.protocol.as_str(), "tcp" | "udp") {
-            self.proxy(address, &port.protocol, range, to, owner)?
+        let number = if matches!(port.protocol, Protocol::Tcp | Protocol::Udp) {
+            self.proxy(address, port.protocol, range, to, owner)?
         } else if to.0.is_ipv6() {
-            self.reserve(address.into(), &port.protocol, range, owner)?
+            self.reserve(address.into(), port.protocol, range, owner)?
         } else {
             return Err(EngineError::Invalid(format!(
                 "{} cannot be published on the IPv6 address {address} for a container without IPv6; `enable_ipv6: true` on its network gives it one",
@@ -156,9 +149,10 @@ impl Taking<'_> {
         };
         if to.0.is_ipv6() {
             let host_ip = host_ip.map(IpAddr::V6);
-            self.published.forwards.push(Forward { host_ip, protocol: protocol_number(&port.protocol), port: number, to });
+            self.published.forwards.push(Forward { host_ip, protocol: port.protocol, port: number, to });
         }
-        self.published.bound.push((port.target, port.protocol.clone(), Some(IpAddr::V6(address)), number));
+        let host_ip = Some(IpAddr::V6(address));
+        self.published.bound.push(BoundPort { target: port.target, protocol: port.protocol, host_ip, host_port: number });
         Ok(())
     }
 }
@@ -239,37 +233,37 @@ impl Networks {
         from: Option<&'a Predecessor>,
     ) -> Result<Taking<'a>, EngineError> {
         let mut taking = Taking { published: Published::default(), inherited: Inherited::default(), from };
-        let outer = |ipv6| endpoints.iter().find_map(|(n, a)| Some((n, a.of_family(ipv6).filter(|_| !n.internal)?)));
-        let (ipv4, ipv6) = (outer(false), outer(true));
+        let outer = |family| endpoints.iter().find_map(|(n, a)| Some((n, a.of_family(family).filter(|_| !n.internal)?)));
+        let (ipv4, ipv6) = (outer(IpFamily::V4), outer(IpFamily::V6));
         for port in &record.spec.ports {
-            let owner = |number: u16| self.owner_of(&record.id, number, &port.protocol);
-            let on = |endpoint: Option<(&NetworkRecord, IpAddr)>, ipv6| {
-                let asked = port.host_ip.or_else(|| endpoint.and_then(|(network, _)| binding(network, ipv6)));
+            let owner = |number: u16| self.owner_of(&record.id, number, port.protocol);
+            let on = |endpoint: Option<(&NetworkRecord, IpAddr)>, family| {
+                let asked = port.host_ip.or_else(|| endpoint.and_then(|(network, _)| binding(network, family)));
                 asked.filter(|ip| *ip != IpAddr::V4(Ipv4Addr::UNSPECIFIED))
             };
             // A container that is started again keeps the ports that the kernel chose for it.
             // One that takes over from another keeps those that it may have as well.
             let range = |host_ip: Option<IpAddr>| {
-                let of_port = |bound: &&Bound| bound.0 == port.target && bound.1 == port.protocol && bound.2 == host_ip;
-                let asked = port.published.0..=port.published.1;
-                let kept = record.bound_ports.iter().find(|bound| of_port(bound) && port.published == (0, 0));
-                let inherits = |bound: &&Bound| of_port(bound) && (port.published == (0, 0) || asked.contains(&bound.3));
+                let of_port = |bound: &&BoundPort| bound.container_port() == port.container_port() && bound.host_ip == host_ip;
+                let (asked, any) = (port.published.ports(), port.published.is_any());
+                let kept = record.bound_ports.iter().find(|bound| of_port(bound) && any);
+                let inherits = |bound: &&BoundPort| of_port(bound) && (any || asked.contains(&bound.host_port));
                 let inherited = from.and_then(|from| from.bound.iter().find(inherits));
-                inherited.or(kept).map_or(asked.clone(), |bound| bound.3..=bound.3)
+                inherited.or(kept).map_or(asked.clone(), |bound| bound.host_port..=bound.host_port)
             };
             let inner = |endpoint: Option<(&NetworkRecord, IpAddr)>| endpoint.map(|(_, address)| (address, port.target));
             let mut number = None;
             if let Some(to) = inner(ipv4)
                 && !matches!(port.host_ip, Some(IpAddr::V6(_)))
             {
-                let host_ip = on(ipv4, false);
+                let host_ip = on(ipv4, IpFamily::V4);
                 number = Some(taking.on_ipv4(port, host_ip, range(host_ip), to, &owner)?);
             }
             let Some(to) = inner(ipv6.or(ipv4)) else { continue };
-            let host_ip = match on(ipv6, true) {
+            let host_ip = match on(ipv6, IpFamily::V6) {
                 Some(IpAddr::V6(ip)) => Some(ip),
                 // On every address means on those of IPv6, too, where the host has any and the port is free there.
-                None if port.host_ip.is_none() && on(ipv4, false).is_none() => None,
+                None if port.host_ip.is_none() && on(ipv4, IpFamily::V4).is_none() => None,
                 _ => continue,
             };
             let address = host_ip.unwrap_or(Ipv6Addr::UNSPECIFIED);
@@ -315,14 +309,14 @@ impl Networks {
     }
 
     /// Who of wharf's containers has a port.
-    fn owner_of(&self, own_id: &str, port: u16, protocol: &str) -> Option<String> {
+    fn owner_of(&self, own_id: &str, port: u16, protocol: Protocol) -> Option<String> {
         use crate::labels::{LABEL_PROJECT, LABEL_SERVICE};
         let has = |c: &&Arc<Container>| {
-            c.with_record(|record| record.bound_ports.iter().any(|(_, p, _, number)| *number == port && p == protocol))
+            c.with_record(|record| record.bound_ports.iter().any(|bound| bound.host_port == port && bound.protocol == protocol))
         };
         // One that is being started has taken its ports before they are noted.
         let takes = |c: &&Arc<Container>| {
-            let asks = |spec: &PortSpec| (spec.published.0..=spec.published.1).contains(&port) && spec.protocol == protocol;
+            let asks = |spec: &PortSpec| spec.published.ports().contains(&port) && spec.protocol == protocol;
             locked(&c.live).on_networks && c.with_record(|record| record.spec.ports.iter().any(asks))
         };
         let mut others = self.containers.all();

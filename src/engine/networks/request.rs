@@ -2,7 +2,7 @@
 
 use crate::engine::error::EngineError;
 use crate::network::NetworkError;
-use crate::network::address::{self, Pool, Subnet};
+use crate::network::address::{self, IpFamily, Pool, Subnet};
 use indexmap::IndexMap;
 use std::net::IpAddr;
 
@@ -50,10 +50,11 @@ pub struct NewPool {
 }
 
 impl NewPool {
-    /// Whether anything in it is of IPv6.
-    fn is_ipv6(&self) -> bool {
+    /// IPv6 where anything in it is.
+    fn family(&self) -> IpFamily {
         let texts = [&self.subnet, &self.gateway, &self.ip_range];
-        texts.into_iter().flatten().chain(self.reserved.values()).any(|text| text.contains(':'))
+        let is_ipv6 = texts.into_iter().flatten().chain(self.reserved.values()).any(|text| text.contains(':'));
+        if is_ipv6 { IpFamily::V6 } else { IpFamily::V4 }
     }
 
     fn is_empty(&self) -> bool {
@@ -79,10 +80,9 @@ impl NewPool {
 /// Refuses options of the driver that ask for what wharf has not.
 pub(super) fn check_options(new: &NewNetwork) -> Result<(), EngineError> {
     let option = |name: &str| new.options.get(&format!("com.docker.network.bridge.{name}")).filter(|value| !value.is_empty());
-    for (name, ipv6) in [("host_binding_ipv4", false), ("host_binding_ipv6", true)] {
-        let fits = |text: &String| text.parse().is_ok_and(|address: IpAddr| address.is_ipv6() == ipv6);
+    for (name, family) in [("host_binding_ipv4", IpFamily::V4), ("host_binding_ipv6", IpFamily::V6)] {
+        let fits = |text: &String| text.parse().is_ok_and(|address: IpAddr| IpFamily::of(address) == family);
         if let Some(text) = option(name).filter(|text| !fits(text)) {
-            let family = address::family_name(ipv6);
             return Err(EngineError::Invalid(format!(
                 "the network {} has the {name} `{text}`, which is no address of {family}",
                 new.name
@@ -132,22 +132,21 @@ pub(super) fn host_routes() -> Vec<Subnet> {
 /// A bridge of the host's that has addresses of the family keeps them: the pool is around one of them.
 pub(super) fn choose_pool(
     new: &NewNetwork,
-    ipv6: bool,
+    family: IpFamily,
     used: &[(Subnet, String)],
     id: &str,
     hosts_bridge: &[(IpAddr, u8)],
 ) -> Result<Pool, NetworkError> {
-    let mut wanted = new.pools.iter().filter(|pool| !pool.is_empty() && pool.is_ipv6() == ipv6);
+    let mut wanted = new.pools.iter().filter(|pool| !pool.is_empty() && pool.family() == family);
     let mut pool = wanted.next().cloned().unwrap_or_default();
     if wanted.next().is_some() {
-        let family = address::family_name(ipv6);
         return Err(NetworkError::SecondSubnet { network: new.name.clone(), family });
     }
-    if hosts_bridge.iter().any(|(address, _)| address.is_ipv6() == ipv6) {
-        fit_hosts_bridge(new, &mut pool, ipv6, hosts_bridge)?;
+    if hosts_bridge.iter().any(|(address, _)| IpFamily::of(*address) == family) {
+        fit_hosts_bridge(new, &mut pool, family, hosts_bridge)?;
     }
     let Some(text) = &pool.subnet else {
-        let subnet = if ipv6 {
+        let subnet = if family == IpFamily::V6 {
             let bits = u64::from_str_radix(&id[..14], 16).unwrap_or_default().to_be_bytes();
             Some(address::unique_local(std::array::from_fn(|i| bits[i + 1])))
         } else {
@@ -173,9 +172,14 @@ pub(super) fn choose_pool(
 }
 
 /// Gives a pool the subnet and the gateway that a bridge of the host's has already.
-fn fit_hosts_bridge(new: &NewNetwork, pool: &mut NewPool, ipv6: bool, hosts_bridge: &[(IpAddr, u8)]) -> Result<(), NetworkError> {
+fn fit_hosts_bridge(
+    new: &NewNetwork,
+    pool: &mut NewPool,
+    family: IpFamily,
+    hosts_bridge: &[(IpAddr, u8)],
+) -> Result<(), NetworkError> {
     let subnet: Option<Subnet> = pool.subnet.as_ref().map(|text| text.parse()).transpose()?;
-    let own = hosts_bridge.iter().filter(|(address, _)| address.is_ipv6() == ipv6);
+    let own = hosts_bridge.iter().filter(|(address, _)| IpFamily::of(*address) == family);
     let fits = |(address, prefix): &&(IpAddr, u8)| {
         subnet.is_none_or(|subnet| subnet == Subnet::new(*address, *prefix))
             && pool.gateway.as_ref().is_none_or(|gateway| gateway.parse() == Ok(*address))

@@ -9,7 +9,8 @@ pub use spec::*;
 pub use state::{State, Status, Transition, Verdict, verdict};
 
 use crate::image::ChainId;
-use crate::network::address::{Addresses, Pool, Subnet};
+use crate::network::address::{Addresses, IpFamily, Pool, Subnet};
+use crate::units::{ContainerPort, Protocol, known_ports};
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -26,8 +27,8 @@ pub struct ImageConfig {
     pub working_dir: String,
     pub stop_signal: Option<String>,
     pub health: Option<HealthSpec>,
-    /// `80/tcp`.
-    pub exposed_ports: Vec<String>,
+    #[serde(deserialize_with = "known_ports")]
+    pub exposed_ports: Vec<ContainerPort>,
 }
 
 /// A container.
@@ -52,9 +53,8 @@ pub struct ContainerRecord {
     /// Its control group since its last start, where systemd has delegated one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control_group: Option<String>,
-    /// Published ports as they were bound: target, protocol, host address, host port.
     #[serde(default)]
-    pub bound_ports: Vec<(u16, String, Option<IpAddr>, u16)>,
+    pub bound_ports: Vec<BoundPort>,
     pub state: State,
     /// The user has stopped it: restart policies leave it alone.
     #[serde(default)]
@@ -73,6 +73,38 @@ pub struct ContainerRecord {
     /// It is about to take another container's place. Absent once it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<Replacement>,
+}
+
+/// A published port as it was bound.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredBoundPort", into = "StoredBoundPort")]
+pub struct BoundPort {
+    pub target: u16,
+    pub protocol: Protocol,
+    /// Absent: every IPv4 address of the host.
+    pub host_ip: Option<IpAddr>,
+    pub host_port: u16,
+}
+
+/// A bound port in a journal.
+type StoredBoundPort = (u16, Protocol, Option<IpAddr>, u16);
+
+impl From<StoredBoundPort> for BoundPort {
+    fn from((target, protocol, host_ip, host_port): StoredBoundPort) -> Self {
+        BoundPort { target, protocol, host_ip, host_port }
+    }
+}
+
+impl From<BoundPort> for StoredBoundPort {
+    fn from(port: BoundPort) -> Self {
+        (port.target, port.protocol, port.host_ip, port.host_port)
+    }
+}
+
+impl BoundPort {
+    pub fn container_port(&self) -> ContainerPort {
+        ContainerPort { port: self.target, protocol: self.protocol }
+    }
 }
 
 /// How a recreation ends: an engine that finds one in the journal ends it. The new container has a name of its own until the old
@@ -140,14 +172,10 @@ impl ContainerRecord {
     }
 
     /// The ports that it, or its image, exposes, or that are published, without repetition.
-    pub fn as_exposed(&self) -> Vec<(u16, String)> {
-        let parse = |text: &String| {
-            let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-            Some((port.parse::<u16>().ok()?, protocol.to_string()))
-        };
-        let listed = self.spec.as_created.exposed_ports.iter().chain(&self.image.exposed_ports).filter_map(parse);
-        let mut ports: Vec<(u16, String)> = Vec::new();
-        for port in listed.chain(self.spec.ports.iter().map(|port| (port.target, port.protocol.clone()))) {
+    pub fn as_exposed(&self) -> Vec<ContainerPort> {
+        let listed = self.spec.as_created.exposed_ports.iter().chain(&self.image.exposed_ports).copied();
+        let mut ports = Vec::new();
+        for port in listed.chain(self.spec.ports.iter().map(PortSpec::container_port)) {
             if !ports.contains(&port) {
                 ports.push(port);
             }
@@ -285,8 +313,11 @@ impl NetworkDriver {
 
 impl NetworkRecord {
     /// Its pool of a family.
-    pub fn pool(&self, ipv6: bool) -> Option<&Pool> {
-        if ipv6 { self.ipv6.as_ref() } else { self.ipv4.as_ref() }
+    pub fn pool(&self, family: IpFamily) -> Option<&Pool> {
+        match family {
+            IpFamily::V4 => self.ipv4.as_ref(),
+            IpFamily::V6 => self.ipv6.as_ref(),
+        }
     }
 
     /// Its pools, IPv4's first.
@@ -377,6 +408,25 @@ mod tests {
             assert_eq!(again[key], written[key], "{key}");
         }
         assert_eq!(again["resources"]["memory"], written["resources"]["memory"]);
+    }
+
+    /// Ports were tuples and texts once: journals have them so.
+    #[test]
+    fn ports_in_journals_are_tuples_and_texts() {
+        let record = ContainerRecord::new("i".into(), "n".into(), ContainerSpec::default(), Vec::new());
+        let mut written = serde_json::to_value(&record).expect("JSON");
+        written["bound_ports"] = serde_json::json!([[80, "tcp", null, 8080], [53, "udp", "127.0.0.1", 53]]);
+        written["spec"]["ports"] =
+            serde_json::json!([{"target": 80, "protocol": "tcp", "host_ip": null, "published": [8080, 8090]}]);
+        written["spec"]["as_created"]["exposed_ports"] = serde_json::json!(["9/sctp"]);
+        let read: ContainerRecord = serde_json::from_value(written.clone()).expect("a record of an earlier version");
+        assert_eq!((read.bound_ports[1].host_port, read.bound_ports[1].protocol), (53, Protocol::Udp));
+        assert_eq!(read.as_exposed().iter().map(ContainerPort::to_string).collect::<Vec<_>>(), ["9/sctp", "80/tcp"]);
+        assert_eq!(serde_json::to_value(&read).expect("JSON"), written);
+        // An image may name what is no port.
+        written["image"]["exposed_ports"] = serde_json::json!(["x", "80-90/tcp", "70"]);
+        let read: ContainerRecord = serde_json::from_value(written).expect("a record of an earlier version");
+        assert_eq!(read.image.exposed_ports.iter().map(ContainerPort::to_string).collect::<Vec<_>>(), ["70/tcp"]);
     }
 
     /// Layers were text once; what is no digest is no layer.

@@ -1,8 +1,9 @@
 //! What a container was created with.
 
 use super::ContainerRecord;
+pub use crate::compose::model::RestartPolicy;
 use crate::runtime::capabilities::Capabilities;
-use crate::units::Nanos;
+use crate::units::{ByteSize, ContainerPort, Nanos, PortRange, Protocol, known_ports};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -97,8 +98,9 @@ pub struct ContainerSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AsCreated {
-    /// `80/tcp`, besides the image's.
-    pub exposed_ports: Vec<String>,
+    /// Besides the image's.
+    #[serde(deserialize_with = "known_ports")]
+    pub exposed_ports: Vec<ContainerPort>,
     pub publish_all_ports: bool,
     pub attach_stdin: bool,
     pub attach_stdout: bool,
@@ -181,9 +183,10 @@ pub struct PreStartSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ResourceSpec {
-    pub memory: Option<i64>,
-    pub memory_reservation: Option<i64>,
-    pub memory_swap: Option<i64>,
+    pub memory: Option<ByteSize>,
+    pub memory_reservation: Option<ByteSize>,
+    /// Memory and swap together; -1 is without limit.
+    pub memory_swap: Option<ByteSize>,
     pub cpus: Option<f64>,
     pub cpu_shares: Option<u64>,
     pub cpu_quota: Option<i64>,
@@ -273,11 +276,11 @@ pub struct MountSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PortSpec {
     pub target: u16,
-    pub protocol: String,
+    pub protocol: Protocol,
     /// Absent: every address of the host.
     pub host_ip: Option<IpAddr>,
-    /// First and last of the host's ports to choose from; (0, 0) for any.
-    pub published: (u16, u16),
+    /// The host's ports to choose from.
+    pub published: PortRange,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -317,6 +320,12 @@ pub enum NetworkMode {
     Container(String),
 }
 
+impl PortSpec {
+    pub fn container_port(&self) -> ContainerPort {
+        ContainerPort { port: self.target, protocol: self.protocol }
+    }
+}
+
 impl ContainerSpec {
     /// What its processes may hold: Docker's default or all, with what is added and dropped.
     ///
@@ -347,41 +356,6 @@ impl NetworkMode {
     /// Whether the container has a network namespace of its own.
     pub fn has_own_namespace(&self) -> bool {
         matches!(self, NetworkMode::Bridge | NetworkMode::None)
-    }
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RestartPolicy {
-    #[default]
-    No,
-    Always,
-    UnlessStopped,
-    /// At most so many times; 0 is without limit.
-    OnFailure {
-        max: u32,
-    },
-}
-
-impl RestartPolicy {
-    /// Reads `no`, `always`, `unless-stopped`, `on-failure[:N]`.
-    pub fn parse(text: &str) -> Option<Self> {
-        Some(match text {
-            "" | "no" => RestartPolicy::No,
-            "always" => RestartPolicy::Always,
-            "unless-stopped" => RestartPolicy::UnlessStopped,
-            "on-failure" => RestartPolicy::OnFailure { max: 0 },
-            _ => RestartPolicy::OnFailure { max: text.strip_prefix("on-failure:")?.parse().ok()? },
-        })
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            RestartPolicy::No => "no",
-            RestartPolicy::Always => "always",
-            RestartPolicy::UnlessStopped => "unless-stopped",
-            RestartPolicy::OnFailure { .. } => "on-failure",
-        }
     }
 }
 
@@ -449,15 +423,11 @@ impl ContainerSpec {
 
 impl ContainerSpec {
     /// Publishes every exposed port that is not published yet, on any free port of the host.
-    pub fn publish_exposed(&mut self, of_image: &[String]) {
-        let parse = |text: &String| {
-            let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-            Some((port.parse::<u16>().ok()?, protocol.to_string()))
-        };
-        let exposed: Vec<(u16, String)> = self.as_created.exposed_ports.iter().chain(of_image).filter_map(parse).collect();
-        for (target, protocol) in exposed {
-            if !self.ports.iter().any(|port| port.target == target && port.protocol == protocol) {
-                self.ports.push(PortSpec { target, protocol, host_ip: None, published: (0, 0) });
+    pub fn publish_exposed(&mut self, of_image: &[ContainerPort]) {
+        for exposed in self.as_created.exposed_ports.iter().chain(of_image) {
+            if !self.ports.iter().any(|port| port.container_port() == *exposed) {
+                let ContainerPort { port: target, protocol } = *exposed;
+                self.ports.push(PortSpec { target, protocol, host_ip: None, published: PortRange::default() });
             }
         }
     }

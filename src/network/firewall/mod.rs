@@ -10,9 +10,10 @@ mod neighbours;
 pub use foreign_tables::keep_through;
 pub use neighbours::try_guard;
 
-use super::address::{Subnet, octets};
+use super::address::{IpFamily, Subnet, octets};
 use super::netlink::Netlink;
 use super::nft::{self, Expression as E, Family, Hook, Side, Transaction};
+use crate::units::Protocol;
 use foreign_tables::Anew;
 use std::collections::HashSet;
 use std::io;
@@ -35,7 +36,7 @@ pub struct Isolation {
 
 impl Isolation {
     fn subnet(&self, family: Family) -> Option<Subnet> {
-        self.subnets.iter().copied().find(|subnet| Family::of(subnet.is_ipv6()) == family)
+        self.subnets.iter().copied().find(|subnet| Family::from(subnet.family()) == family)
     }
 }
 
@@ -44,8 +45,7 @@ impl Isolation {
 pub struct Forward {
     /// `None` for every address of the host, of the container's family.
     pub host_ip: Option<IpAddr>,
-    /// IPPROTO_TCP, IPPROTO_UDP or IPPROTO_SCTP.
-    pub protocol: u8,
+    pub protocol: Protocol,
     pub port: u16,
     pub to: (IpAddr, u16),
 }
@@ -305,7 +305,7 @@ fn has_table(isolations: &[Isolation], family: Family) -> bool {
 
 impl Forward {
     fn family(&self) -> Family {
-        Family::of(self.to.0.is_ipv6())
+        IpFamily::of(self.to.0).into()
     }
 
     /// The key of where it leads.
@@ -315,9 +315,9 @@ impl Forward {
 }
 
 /// Address, protocol and port as registers hold them: a shorter field is padded to four bytes.
-fn key(address: Option<IpAddr>, protocol: u8, port: u16) -> Vec<u8> {
+fn key(address: Option<IpAddr>, protocol: Protocol, port: u16) -> Vec<u8> {
     let mut key = address.map_or_else(Vec::new, octets);
-    key.extend([protocol, 0, 0, 0]);
+    key.extend([protocol.number(), 0, 0, 0]);
     key.extend(pad(port));
     key
 }

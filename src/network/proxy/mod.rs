@@ -4,6 +4,7 @@
 mod tcp;
 mod udp;
 
+use crate::units::Protocol;
 use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -41,14 +42,14 @@ impl Drop for Proxy {
     }
 }
 
-/// Listens on an address, of IPv6 alone, and leads connections, or datagrams where the protocol is `udp`, to a container.
+/// Listens on an IPv6 address alone, and forwards connections, or UDP datagrams, to a container.
 ///
 /// # Errors
 /// EADDRINUSE when the port is taken, EAFNOSUPPORT or EADDRNOTAVAIL where the host has no IPv6.
-pub fn start(protocol: &str, address: Ipv6Addr, port: u16, to: SocketAddr) -> io::Result<Proxy> {
+pub fn start(protocol: Protocol, address: Ipv6Addr, port: u16, to: SocketAddr) -> io::Result<Proxy> {
     const WAITING: i32 = 4096;
     let to = Target(Arc::new(Mutex::new(to)));
-    let datagrams = protocol == "udp";
+    let datagrams = protocol == Protocol::Udp;
     let kind = if datagrams { Type::DGRAM } else { Type::STREAM };
     let socket = Socket::new(Domain::IPV6, kind.nonblocking(), None)?;
     // IPv4's port of the same number is the kernel's translation.

@@ -81,7 +81,7 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
         dns_search: service.dns_search.clone(),
         dns_opt: service.dns_opt.clone(),
         extra_hosts: service.extra_hosts.clone(),
-        restart: policies::restart_policy(name, service)?,
+        restart: policies::restart_policy(service),
         resources: resources::resources(service)?,
         ulimits: resources::ulimits(service),
         sysctls: service.sysctls.clone(),

@@ -4,6 +4,7 @@ use super::wrong;
 use crate::compose::model::{IpamConfig, NamespaceMode, Project, Service, ServiceNetwork};
 use crate::engine::networks::{NewPool, interface_sysctls};
 use crate::engine::record::{EndpointSpec, NetworkMode, PortSpec};
+use crate::units::ContainerPort;
 
 /// The network mode. `shared` is the id of the container that `service:` or `container:` names.
 pub(super) fn mode(project: &Project, name: &str, shared: Option<String>) -> Result<NetworkMode, String> {
@@ -90,19 +91,19 @@ pub fn pool(config: &IpamConfig) -> NewPool {
     }
 }
 
-/// `expose` in Docker's form: a port and a protocol each.
-pub(super) fn exposed(name: &str, service: &Service) -> Result<Vec<String>, String> {
+/// The ports of `expose`.
+pub(super) fn exposed(name: &str, service: &Service) -> Result<Vec<ContainerPort>, String> {
     let mut exposed = Vec::new();
     for entry in &service.expose {
         let (ports, protocol) = entry.split_once('/').unwrap_or((entry, "tcp"));
         let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
         let wrong = || format!("`services.{name}.expose`: invalid containerPort: {entry}");
         let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(wrong);
-        let protocol = protocol.to_ascii_lowercase();
-        if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") || port(first)? > port(last)? {
+        let protocol = protocol.parse().map_err(|_| wrong())?;
+        if port(first)? > port(last)? {
             return Err(wrong());
         }
-        exposed.extend((port(first)?..=port(last)?).map(|port| format!("{port}/{protocol}")));
+        exposed.extend((port(first)?..=port(last)?).map(|port| ContainerPort { port, protocol }));
     }
     Ok(exposed)
 }
@@ -110,17 +111,13 @@ pub(super) fn exposed(name: &str, service: &Service) -> Result<Vec<String>, Stri
 pub(super) fn ports(name: &str, service: &Service) -> Result<Vec<PortSpec>, String> {
     let mut ports = Vec::new();
     for port in &service.ports {
-        let text = port.published.as_deref().unwrap_or("0");
-        let number = |t: &str| t.parse::<u16>().map_err(|_| format!("`services.{name}.ports`: `{text}` is not a port"));
-        let published = match text.split_once('-') {
-            Some((first, last)) => (number(first)?, number(last)?),
-            None => (number(text)?, number(text)?),
-        };
+        let published = port.published.as_deref().unwrap_or_default();
+        let published = published.parse().map_err(|why| format!("`services.{name}.ports`: {why}"))?;
         let host_ip = port.host_ip.as_deref().filter(|ip| !ip.is_empty());
         let host_ip = host_ip
             .map(|ip| ip.parse().map_err(|_| format!("`services.{name}.ports`: the host address `{ip}` is not an IP address")))
             .transpose()?;
-        ports.push(PortSpec { target: port.target, protocol: port.protocol.clone(), host_ip, published });
+        ports.push(PortSpec { target: port.target, protocol: port.protocol, host_ip, published });
     }
     Ok(ports)
 }

@@ -1,7 +1,7 @@
 //! Restart policy, health check, hooks and log of a service.
 
-use crate::compose::model::{Hook, Service};
-use crate::engine::record::{HealthSpec, HookSpec, LogSpec, PreStartSpec, RestartPolicy};
+use crate::compose::model::{Hook, RestartCondition, RestartPolicy, Service};
+use crate::engine::record::{HealthSpec, HookSpec, LogSpec, PreStartSpec};
 use crate::units::Nanos;
 
 /// Delay and window of `deploy.restart_policy`.
@@ -18,20 +18,15 @@ pub(super) fn pre_start(service: &Service) -> Vec<PreStartSpec> {
 }
 
 /// The restart policy: `deploy.restart_policy` before `restart`, as Docker Compose has it.
-pub(super) fn restart_policy(name: &str, service: &Service) -> Result<RestartPolicy, String> {
+pub(super) fn restart_policy(service: &Service) -> RestartPolicy {
     let deployed = service.deploy.as_ref().and_then(|d| d.restart_policy.as_ref());
-    let wrong =
-        |attribute: &str, value: &str| format!("`services.{name}.{attribute}` is `{value}`, and must be a restart policy");
-    Ok(match deployed.and_then(|policy| Some((policy, policy.condition.as_deref()?))) {
-        Some((_, "none")) => RestartPolicy::No,
-        Some((_, "any")) => RestartPolicy::Always,
-        Some((policy, "on-failure")) => RestartPolicy::OnFailure { max: policy.max_attempts.unwrap_or(0) },
-        Some((_, other)) => RestartPolicy::parse(other).ok_or_else(|| wrong("deploy.restart_policy.condition", other))?,
-        None => match service.restart.as_deref() {
-            Some(text) => RestartPolicy::parse(text).ok_or_else(|| wrong("restart", text))?,
-            None => RestartPolicy::No,
-        },
-    })
+    match deployed.and_then(|policy| Some((policy, policy.condition?))) {
+        Some((_, RestartCondition::None | RestartCondition::No)) => RestartPolicy::No,
+        Some((_, RestartCondition::Any | RestartCondition::Always)) => RestartPolicy::Always,
+        Some((_, RestartCondition::UnlessStopped)) => RestartPolicy::UnlessStopped,
+        Some((policy, RestartCondition::OnFailure)) => RestartPolicy::OnFailure { max: policy.max_attempts.unwrap_or(0) },
+        None => service.restart.unwrap_or_default(),
+    }
 }
 
 pub(super) fn health(name: &str, service: &Service) -> Result<Option<HealthSpec>, String> {
@@ -73,21 +68,19 @@ mod tests {
     fn restart_policies_are_composes() {
         use RestartPolicy::{Always, No, OnFailure, UnlessStopped};
         let table = [
-            ("{}", Ok(No)),
-            ("{restart: unless-stopped}", Ok(UnlessStopped)),
-            ("{restart: 'on-failure:3'}", Ok(OnFailure { max: 3 })),
-            ("{deploy: {restart_policy: {condition: any}}}", Ok(Always)),
-            ("{deploy: {restart_policy: {condition: always}}}", Ok(Always)),
-            ("{deploy: {restart_policy: {condition: unless-stopped}}}", Ok(UnlessStopped)),
-            ("{deploy: {restart_policy: {condition: on-failure, max_attempts: 2}}}", Ok(OnFailure { max: 2 })),
-            ("{restart: always, deploy: {restart_policy: {condition: none}}}", Ok(No)),
-            ("{restart: always, deploy: {restart_policy: {delay: 5s}}}", Ok(Always)),
-            ("{deploy: {restart_policy: {condition: sometimes}}}", Err(())),
-            ("{restart: sometimes}", Err(())),
+            ("{}", No),
+            ("{restart: unless-stopped}", UnlessStopped),
+            ("{restart: 'on-failure:3'}", OnFailure { max: 3 }),
+            ("{deploy: {restart_policy: {condition: any}}}", Always),
+            ("{deploy: {restart_policy: {condition: always}}}", Always),
+            ("{deploy: {restart_policy: {condition: unless-stopped}}}", UnlessStopped),
+            ("{deploy: {restart_policy: {condition: on-failure, max_attempts: 2}}}", OnFailure { max: 2 }),
+            ("{restart: always, deploy: {restart_policy: {condition: none}}}", No),
+            ("{restart: always, deploy: {restart_policy: {delay: 5s}}}", Always),
         ];
         for (yaml, expected) in table {
             let service: Service = serde_yaml::from_str(yaml).expect("service");
-            assert_eq!(restart_policy("a", &service).map_err(drop), expected, "{yaml}");
+            assert_eq!(restart_policy(&service), expected, "{yaml}");
         }
     }
 

@@ -17,7 +17,7 @@ pub(super) fn ulimits(service: &Service) -> Vec<(String, i64, i64)> {
 pub(super) fn resources(service: &Service) -> Result<ResourceSpec, String> {
     let limits = service.deploy.as_ref().and_then(|d| d.resources.limits.clone()).unwrap_or_default();
     let reserved = service.deploy.as_ref().and_then(|d| d.resources.reservations.as_ref()).and_then(|r| r.memory);
-    let bytes = |size: Option<ByteSize>| size.and_then(ByteSize::non_zero);
+    let bytes = |size: Option<ByteSize>| size.filter(|size| size.0 != 0);
     let throttles =
         |list: &[Throttle]| list.iter().filter_map(|t| Some((t.path.clone(), t.rate?.unsigned()?))).collect::<Vec<_>>();
     let blkio = service.blkio_config.as_ref().map(|config| BlkioSpec {

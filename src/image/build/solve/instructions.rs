@@ -186,10 +186,7 @@ impl Solver {
 /// `80`, `80/tcp`, `8000-8010/udp`.
 fn ports(text: &str) -> Option<Vec<String>> {
     let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = protocol.to_ascii_lowercase();
-    if !["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
-        return None;
-    }
+    let protocol: crate::units::Protocol = protocol.parse().ok()?;
     let (first, last) = range.split_once('-').unwrap_or((range, range));
     let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
     (first <= last).then(|| (first..=last).map(|port| format!("{port}/{protocol}")).collect())
