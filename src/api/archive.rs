@@ -1,10 +1,12 @@
 //! A container's files as archives: `/archive` both ways, `/export`, `/changes`, `/commit`.
 
 use super::reply::{self, Query, Reply};
-use super::types::{CommandLine, ContainerCreate};
-use crate::engine::containers::files::{ChangeKind, Commit, NewConfig, PathStat};
+use super::types::{CommandLine, ContainerCreate, Set};
+use crate::engine::containers::files::{ChangeKind, Commit, PathStat};
 use crate::engine::{Engine, EngineError};
 use crate::image::ImageError;
+use crate::image::documents::{Healthcheck, ImageSettings, Member};
+use crate::units::Nanos;
 use base64::Engine as _;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
@@ -135,32 +137,30 @@ pub async fn commit(engine: &Arc<Engine>, query: &Query, request: Request<Incomi
 }
 
 /// The body of a commit: what of the image is to be other than the container.
-fn new_config(body: ContainerCreate) -> NewConfig {
-    let ContainerCreate {
-        user, working_dir, stop_signal, cmd, entrypoint, healthcheck, labels, exposed_ports, volumes, env, ..
-    } = body;
-    let text = |key: &'static str, value: String| (!value.is_empty()).then(|| (key, json!(value)));
-    let words = |key: &'static str, words: Option<CommandLine>| words.filter(|w| !w.0.is_empty()).map(|w| (key, json!(w.0)));
-    let health = healthcheck.filter(|health| !health.test.is_empty()).map(|health| ("Healthcheck", json!(health)));
-    let object = |value: Value| value.as_object().cloned().unwrap_or_default();
-    NewConfig {
-        replaced: [
-            text("User", user),
-            text("WorkingDir", working_dir),
-            text("StopSignal", stop_signal),
-            words("Cmd", cmd),
-            words("Entrypoint", entrypoint),
-            health,
-        ]
-        .into_iter()
-        .flatten()
-        .collect(),
-        added: vec![
-            ("Labels", object(json!(labels))),
-            ("ExposedPorts", object(json!(exposed_ports))),
-            ("Volumes", object(json!(volumes))),
-        ],
-        env,
+fn new_config(body: ContainerCreate) -> ImageSettings {
+    let words = |words: Option<CommandLine>| words.map(|words| words.0).filter(|words| !words.is_empty());
+    let members = |set: Set| set.into_keys().map(|key| (key, Member {})).collect();
+    let time = |nanos: i64| u64::try_from(nanos).ok().map(Nanos).and_then(Nanos::positive);
+    let health = body.healthcheck.filter(|health| !health.test.is_empty()).map(|health| Healthcheck {
+        test: health.test,
+        interval: time(health.interval),
+        timeout: time(health.timeout),
+        start_period: time(health.start_period),
+        start_interval: time(health.start_interval),
+        retries: u32::try_from(health.retries).ok().filter(|retries| *retries > 0),
+    });
+    ImageSettings {
+        user: body.user,
+        working_dir: body.working_dir,
+        stop_signal: Some(body.stop_signal).filter(|signal| !signal.is_empty()),
+        cmd: words(body.cmd),
+        entrypoint: words(body.entrypoint),
+        healthcheck: health,
+        labels: body.labels,
+        exposed_ports: members(body.exposed_ports),
+        volumes: members(body.volumes),
+        env: body.env,
+        ..ImageSettings::default()
     }
 }
 

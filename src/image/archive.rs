@@ -2,13 +2,15 @@
 
 use super::arrival::{Arrived, Expected, Keep};
 use super::digest::{DiffId, Digest, Hashing};
+use super::documents::{
+    ConfigDocument, HistoryEntry, ImageSettings, Member, NewDescriptor, NewIndex, NewManifest, OCI_CONFIG, OCI_LAYER,
+    OCI_MANIFEST, to_bytes,
+};
 use super::entries::Entries;
 use super::manifest::{self, Answer, Configuration, Index, MAX_DOCUMENT, Manifest};
 use super::store::Store;
 use super::{Image, ImageError, ImageRef, compression};
-use oci_spec::image::{
-    Config, Descriptor, ImageConfiguration, ImageConfigurationBuilder, ImageManifestBuilder, MediaType, RootFsBuilder,
-};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
@@ -19,7 +21,8 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// A change that is not understood, a damaged tar, a full disk.
 pub fn import(store: &Store, tar: impl Read, name: &ImageRef, changes: &[String]) -> Result<Image, ImageError> {
-    let config = changes.iter().try_fold(Config::default(), |config, change| apply_change(config, change))?;
+    let mut configuration = ConfigDocument::new();
+    changes.iter().try_for_each(|change| apply_change(&mut configuration.config, change))?;
     let stream = compression::plain(tar).map_err(ImageError::store("reading the archive".into()))?;
     let copy = store.blob_draft()?;
     let staged = store.stage(copy.copying(stream)?)?;
@@ -28,17 +31,19 @@ pub fn import(store: &Store, tar: impl Read, name: &ImageRef, changes: &[String]
         store.keep_blob(copy, staged.diff_id.digest())?;
     }
     let diff_id = staged.diff_id.clone();
-    let malformed = |e: oci_spec::OciSpecError| ImageError::Malformed { what: "configuration", why: e.to_string() };
-    let configuration = ImageConfigurationBuilder::default()
-        .architecture(super::architecture())
-        .os("linux")
-        .created(jiff::Timestamp::now().to_string())
-        .config(config)
-        .rootfs(RootFsBuilder::default().typ("layers").diff_ids(vec![diff_id.to_string()]).build().map_err(malformed)?)
-        .build()
-        .map_err(malformed)?;
+    configuration.created = Some(jiff::Timestamp::now().to_string());
+    configuration.add_layer(&diff_id);
     let size = staged.bytes;
-    write_image(store, name, &configuration, vec![(diff_id, size)], vec![Arrived::Staged(staged)])
+    write_image(store, name, &configuration.to_bytes()?, vec![(diff_id, size)], vec![Arrived::Staged(staged)])
+}
+
+/// An image in the `manifest.json` of `docker save`: names of the archive's members.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Saved {
+    config: String,
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<String>,
 }
 
 /// Writes images as `docker save` does: an archive that is an OCI layout as well, layers uncompressed. Each has its names there,
@@ -63,7 +68,7 @@ pub fn save(store: &Store, images: &[(Vec<ImageRef>, Image)], out: impl io::Writ
         let names: Vec<String> = image.diff_ids.iter().map(|diff_id| member(diff_id.digest())).collect();
         add(&member(&image.id), &config).map_err(&failed)?;
         let tags: Vec<String> = names_of.iter().map(ImageRef::familiar).collect();
-        listed.push(serde_json::json!({"Config": member(&image.id), "RepoTags": tags, "Layers": names}));
+        listed.push(Saved { config: member(&image.id), repo_tags: Some(tags), layers: names });
         let mut described = Vec::new();
         for (tar, diff_id) in LayerTar::of(store, image)?.into_iter().zip(&image.diff_ids) {
             if !layers.contains_key(diff_id) {
@@ -72,38 +77,27 @@ pub fn save(store: &Store, images: &[(Vec<ImageRef>, Image)], out: impl io::Writ
                 layers.insert(diff_id.clone(), (tar, length.0));
             }
             let size = layers.get(diff_id).map_or(0, |(_, length)| *length);
-            let kind = "application/vnd.oci.image.layer.v1.tar";
-            described.push(serde_json::json!({"mediaType": kind, "digest": diff_id, "size": size}));
+            described.push(NewDescriptor::new(OCI_LAYER, diff_id.digest(), size));
         }
-        let manifest = serde_json::json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": image.id, "size": config.len()},
-            "layers": described,
-        })
-        .to_string();
-        let digest = Digest::of(manifest.as_bytes());
-        add(&member(&digest), manifest.as_bytes()).map_err(&failed)?;
-        let entry = serde_json::json!({
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "digest": digest,
-            "size": manifest.len(),
-        });
+        let config = NewDescriptor::new(OCI_CONFIG, &image.id, config.len() as u64);
+        let manifest = NewManifest::new(config, described).to_bytes()?;
+        let entry = NewDescriptor::of(OCI_MANIFEST, &manifest);
+        add(&member(&entry.digest), &manifest).map_err(&failed)?;
         if names_of.is_empty() {
             entries.push(entry.clone());
         }
         for name in names_of {
             let mut entry = entry.clone();
-            entry["annotations"] = serde_json::json!({
-                "io.containerd.image.name": name.to_string(),
-                "org.opencontainers.image.ref.name": name.version(),
-            });
+            entry.annotations = BTreeMap::from([
+                ("io.containerd.image.name", name.to_string()),
+                ("org.opencontainers.image.ref.name", name.version().to_string()),
+            ]);
             entries.push(entry);
         }
     }
-    add("manifest.json", serde_json::json!(listed).to_string().as_bytes()).map_err(&failed)?;
+    add("manifest.json", &to_bytes("archive", &listed)?).map_err(&failed)?;
     add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#).map_err(&failed)?;
-    add("index.json", serde_json::json!({"schemaVersion": 2, "manifests": entries}).to_string().as_bytes()).map_err(&failed)?;
+    add("index.json", &to_bytes("index", &NewIndex::of_layout(entries))?).map_err(&failed)?;
     for (diff_id, (tar, length)) in layers {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o644);
@@ -153,79 +147,41 @@ pub fn add_layer(
     store: &Store,
     name: Option<&ImageRef>,
     base: &Image,
-    mut config: serde_json::Value,
+    mut config: ConfigDocument,
     added: &Added<'_>,
 ) -> Result<Image, ImageError> {
-    use serde_json::json;
-    let malformed = |e: serde_json::Error| ImageError::Malformed { what: "configuration", why: e.to_string() };
-    let own: Config = serde_json::from_value(config["config"].clone()).map_err(malformed)?;
-    let own = added.changes.iter().try_fold(own, |own, change| apply_change(own, change))?;
-    // What OCI's form has no place for (the health check) stays as it was.
-    if let (Some(known), serde_json::Value::Object(changed)) =
-        (config["config"].as_object_mut(), serde_json::to_value(own).map_err(malformed)?)
-    {
-        known.extend(changed);
-    }
+    added.changes.iter().try_for_each(|change| apply_change(&mut config.config, change))?;
     let reading = ImageError::store("reading the container's layer".into());
     let size = std::fs::metadata(added.archive).map_err(&reading)?.len();
     let staged = store.stage(File::open(added.archive).map_err(&reading)?)?;
     let created = jiff::Timestamp::now().to_string();
-    let mut manifest: serde_json::Value = serde_json::from_slice(&store.manifest_bytes(base)?)
-        .map_err(|e| ImageError::Malformed { what: "manifest", why: e.to_string() })?;
-    push(&mut config["rootfs"]["diff_ids"], json!(staged.diff_id));
-    let step = json!({"created": created, "created_by": "wharf commit", "comment": added.comment});
-    push(&mut config["history"], step);
-    let kind = "application/vnd.oci.image.layer.v1.tar";
-    push(&mut manifest["layers"], json!({"mediaType": kind, "digest": staged.diff_id, "size": size}));
-    config["created"] = json!(created);
-    let config = config.to_string();
-    manifest["config"] = json!({
-        "mediaType": "application/vnd.oci.image.config.v1+json", "digest": Digest::of(config.as_bytes()), "size": config.len(),
-    });
-    manifest["mediaType"] = json!("application/vnd.oci.image.manifest.v1+json");
+    config.add_layer(&staged.diff_id);
+    let comment = Some(added.comment.to_string());
+    config.history.push(HistoryEntry { comment, ..HistoryEntry::new(&created, "wharf commit") });
+    config.created = Some(created);
+    let config = config.to_bytes()?;
+    let below = store.manifest(base)?.layers.into_iter();
+    let mut described: Vec<_> = below.map(|layer| NewDescriptor::new(layer.media_type, &layer.digest, layer.size)).collect();
+    described.push(NewDescriptor::new(OCI_LAYER, staged.diff_id.digest(), size));
+    let manifest = NewManifest::new(NewDescriptor::of(OCI_CONFIG, &config), described).to_bytes()?;
     let layers = base.known_layers().chain([Arrived::Staged(staged)]).collect();
-    store.commit_as(name, config.as_bytes(), manifest.to_string().as_bytes(), layers)
-}
-
-fn push(list: &mut serde_json::Value, entry: serde_json::Value) {
-    match list.as_array_mut() {
-        Some(list) => list.push(entry),
-        None => *list = serde_json::Value::Array(vec![entry]),
-    }
+    store.commit_as(name, &config, &manifest, layers)
 }
 
 fn write_image(
     store: &Store,
     name: &ImageRef,
-    configuration: &ImageConfiguration,
+    configuration: &[u8],
     layers: Vec<(DiffId, u64)>,
     arrived: Vec<Arrived>,
 ) -> Result<Image, ImageError> {
-    let malformed = |e: oci_spec::OciSpecError| ImageError::Malformed { what: "manifest", why: e.to_string() };
-    let json =
-        serde_json::to_vec(configuration).map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
-    let descriptor = |kind: MediaType, digest: &Digest, size: u64| {
-        let digest = digest.as_str().parse().map_err(|e: oci_spec::OciSpecError| malformed(e))?;
-        Ok::<_, ImageError>(Descriptor::new(kind, size, oci_spec::image::Digest::clone(&digest)))
-    };
-    let manifest = ImageManifestBuilder::default()
-        .schema_version(2u32)
-        .media_type(MediaType::ImageManifest)
-        .config(descriptor(MediaType::ImageConfig, &Digest::of(&json), json.len() as u64)?)
-        .layers(
-            layers
-                .iter()
-                .map(|(digest, size)| descriptor(MediaType::ImageLayer, digest.digest(), *size))
-                .collect::<Result<Vec<_>, _>>()?,
-        )
-        .build()
-        .map_err(malformed)?;
-    let manifest = serde_json::to_vec(&manifest).map_err(|e| ImageError::Malformed { what: "manifest", why: e.to_string() })?;
-    store.commit(name, &json, &manifest, arrived)
+    let layers = layers.iter().map(|(diff_id, size)| NewDescriptor::new(OCI_LAYER, diff_id.digest(), *size)).collect();
+    let manifest = NewManifest::new(NewDescriptor::of(OCI_CONFIG, configuration), layers).to_bytes()?;
+    store.commit(name, configuration, &manifest, arrived)
 }
 
 /// One `--change`, as `docker import` takes them.
-fn apply_change(mut config: Config, change: &str) -> Result<Config, ImageError> {
+fn apply_change(config: &mut ImageSettings, change: &str) -> Result<(), ImageError> {
     let bad = |why: &str| ImageError::Change(format!("the change `{change}` is not understood: {why}"));
     let (instruction, rest) =
         change.trim().split_once(char::is_whitespace).ok_or_else(|| bad("write INSTRUCTION VALUE, such as `CMD [\"sh\"]`"))?;
@@ -247,35 +203,26 @@ fn apply_change(mut config: Config, change: &str) -> Result<Config, ImageError> 
             .collect()
     };
     match instruction.to_ascii_uppercase().as_str() {
-        "CMD" => drop(config.set_cmd(Some(list(rest)?))),
-        "ENTRYPOINT" => drop(config.set_entrypoint(Some(list(rest)?))),
+        "CMD" => config.cmd = Some(list(rest)?),
+        "ENTRYPOINT" => config.entrypoint = Some(list(rest)?),
         "ENV" => {
-            let mut env = config.env().clone().unwrap_or_default();
             for (name, value) in pairs(rest)? {
-                env.retain(|e| !e.starts_with(&format!("{name}=")));
-                env.push(format!("{name}={value}"));
+                config.env.retain(|e| !e.starts_with(&format!("{name}=")));
+                config.env.push(format!("{name}={value}"));
             }
-            config.set_env(Some(env));
         }
-        "LABEL" => {
-            let mut labels = config.labels().clone().unwrap_or_default();
-            labels.extend(pairs(rest)?);
-            config.set_labels(Some(labels));
-        }
-        "USER" => drop(config.set_user(Some(rest.into()))),
-        "WORKDIR" => drop(config.set_working_dir(Some(rest.into()))),
-        "STOPSIGNAL" => drop(config.set_stop_signal(Some(rest.into()))),
+        "LABEL" => config.labels.extend(pairs(rest)?),
+        "USER" => config.user = rest.into(),
+        "WORKDIR" => config.working_dir = rest.into(),
+        "STOPSIGNAL" => config.stop_signal = Some(rest.into()),
         "EXPOSE" => {
-            let mut ports = config.exposed_ports().clone().unwrap_or_default();
-            ports.extend(rest.split_whitespace().map(|p| if p.contains('/') { p.to_string() } else { format!("{p}/tcp") }));
-            config.set_exposed_ports(Some(ports));
+            let port = |p: &str| if p.contains('/') { p.to_string() } else { format!("{p}/tcp") };
+            config.exposed_ports.extend(rest.split_whitespace().map(|p| (port(p), Member {})));
         }
         "VOLUME" => {
-            let mut volumes = config.volumes().clone().unwrap_or_default();
             let more: Vec<String> =
                 if rest.starts_with('[') { list(rest)? } else { rest.split_whitespace().map(str::to_string).collect() };
-            volumes.extend(more);
-            config.set_volumes(Some(volumes));
+            config.volumes.extend(more.into_iter().map(|path| (path, Member {})));
         }
         other => {
             return Err(bad(&format!(
@@ -283,7 +230,7 @@ fn apply_change(mut config: Config, change: &str) -> Result<Config, ImageError> 
             )));
         }
     }
-    Ok(config)
+    Ok(())
 }
 
 /// Members of an archive that is loaded: each is remembered by its name.
@@ -310,17 +257,11 @@ pub fn load(store: &Store, tar: impl Read, work: &Path) -> Result<Vec<(ImageRef,
     if members.contains_key("index.json") && !members.contains_key("manifest.json") {
         return load_oci(store, &members, &read);
     }
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Saved {
-        config: String,
-        repo_tags: Option<Vec<String>>,
-        layers: Vec<String>,
-    }
     let saved: Vec<Saved> = manifest::read("archive's manifest.json", &read("manifest.json")?)?;
     let mut loaded = Vec::new();
     for image in saved {
-        let configuration = Configuration::parse(&read(&image.config)?)?;
+        let document = read(&image.config)?;
+        let configuration = Configuration::parse(&document)?;
         let names: Vec<ImageRef> = image.repo_tags.unwrap_or_default().iter().map(|tag| tag.parse()).collect::<Result<_, _>>()?;
         let Some(first) = names.first() else { continue };
         let _held: Vec<_> = configuration.diff_ids.iter().map(|diff_id| store.hold_blob(diff_id.digest())).collect();
@@ -339,7 +280,7 @@ pub fn load(store: &Store, tar: impl Read, work: &Path) -> Result<Vec<(ImageRef,
             arrived.push(one);
             layers.push((diff_id.clone(), std::fs::metadata(path).map_or(0, |m| m.len())));
         }
-        let stored = write_image(store, first, &configuration.parsed, layers, arrived)?;
+        let stored = write_image(store, first, &document, layers, arrived)?;
         for name in names {
             store.tag(&stored, &name)?;
             loaded.push((name, stored.clone()));

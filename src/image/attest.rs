@@ -3,10 +3,12 @@
 //! An image here has predicates. Their subject is the manifest as a registry gets it, which is known when it is pushed: then they
 //! become statements in a manifest of their own, which an index names beside the image's (BuildKit's attestation storage).
 
+use super::documents::{NewDescriptor, NewIndex, NewManifest, OCI_CONFIG, OCI_MANIFEST};
+use super::manifest::Platform;
 use super::{Digest, ImageRef};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
 pub const SPDX: &str = "https://spdx.dev/Document";
@@ -17,9 +19,6 @@ pub const ANNOTATION: &str = "dev.wharf.attestations";
 /// BuildKit's generator of bills of materials.
 const DEFAULT_GENERATOR: &str = "docker/buildkit-syft-scanner:stable-1";
 
-const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const STATEMENT: &str = "application/vnd.in-toto+json";
 
 /// What a build is to say.
@@ -122,9 +121,33 @@ pub const MAX_BYTES: u64 = 24 << 20;
 struct Statement<'a> {
     #[serde(rename = "_type")]
     kind: &'static str,
-    subject: &'a Value,
+    subject: &'a [Subject],
     predicate_type: &'a str,
     predicate: &'a RawValue,
+}
+
+/// What a statement is about.
+#[derive(Serialize)]
+struct Subject {
+    name: String,
+    /// The hexadecimal digest by its algorithm.
+    digest: BTreeMap<&'static str, String>,
+}
+
+/// A configuration that only has to be there.
+#[derive(Serialize)]
+struct EmptyConfig<'a> {
+    architecture: &'static str,
+    os: &'static str,
+    config: BTreeMap<String, String>,
+    rootfs: EmptyRootFs<'a>,
+}
+
+#[derive(Serialize)]
+struct EmptyRootFs<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    diff_ids: Vec<&'a Digest>,
 }
 
 /// A blob with its digest.
@@ -144,8 +167,8 @@ impl Blob {
         Blob::new(serde_json::to_vec(value).unwrap_or_default())
     }
 
-    fn descriptor(&self, kind: &str) -> Value {
-        json!({"mediaType": kind, "digest": self.digest, "size": self.bytes.len()})
+    fn descriptor(&self, kind: &str) -> NewDescriptor {
+        NewDescriptor::new(kind, &self.digest, self.bytes.len() as u64)
     }
 }
 
@@ -163,39 +186,35 @@ pub struct Attested {
 impl Attested {
     /// `manifest` is the image's, of the media type `kind`.
     pub fn of(name: &ImageRef, manifest: &Blob, kind: &str, predicates: &[Predicate]) -> Self {
-        let architecture = super::architecture();
-        let subject = json!([{
-            "name": purl(name),
-            "digest": {manifest.digest.algorithm().name(): manifest.digest.hex()},
-        }]);
+        let platform =
+            |architecture: &str, os: &str| Some(Platform { architecture: architecture.into(), os: os.into(), variant: None });
+        let digest = BTreeMap::from([(manifest.digest.algorithm().name(), manifest.digest.hex().to_string())]);
+        let subject = [Subject { name: purl(name), digest }];
         let mut blobs = Vec::new();
         let mut layers = Vec::new();
         for Predicate { predicate_type, predicate } in predicates {
             let kind = "https://in-toto.io/Statement/v1";
             let statement = Blob::json(&Statement { kind, subject: &subject, predicate_type, predicate });
             let mut layer = statement.descriptor(STATEMENT);
-            layer["annotations"] = json!({"in-toto.io/predicate-type": predicate_type});
+            layer.annotations.insert("in-toto.io/predicate-type", predicate_type.clone());
             layers.push(layer);
             blobs.push(statement);
         }
         let diff_ids: Vec<&Digest> = blobs.iter().map(|blob| &blob.digest).collect();
-        let config = Blob::json(&json!({
-            "architecture": "unknown", "os": "unknown", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        }));
-        let said = Blob::json(&json!({
-            "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config.descriptor(OCI_CONFIG), "layers": layers,
-        }));
+        let rootfs = EmptyRootFs { kind: "layers", diff_ids };
+        let config = Blob::json(&EmptyConfig { architecture: "unknown", os: "unknown", config: BTreeMap::new(), rootfs });
+        let statements = Blob::json(&NewManifest::new(config.descriptor(OCI_CONFIG), layers));
         let mut image = manifest.descriptor(kind);
-        image["platform"] = json!({"architecture": architecture, "os": "linux"});
-        let mut about = said.descriptor(OCI_MANIFEST);
-        about["annotations"] = json!({
-            "vnd.docker.reference.digest": manifest.digest,
-            "vnd.docker.reference.type": "attestation-manifest",
-        });
-        about["platform"] = json!({"architecture": "unknown", "os": "unknown"});
-        let index = Blob::json(&json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [image, about]}));
+        image.platform = platform(super::architecture(), "linux");
+        let mut about = statements.descriptor(OCI_MANIFEST);
+        about.annotations = BTreeMap::from([
+            ("vnd.docker.reference.digest", manifest.digest.to_string()),
+            ("vnd.docker.reference.type", "attestation-manifest".to_string()),
+        ]);
+        about.platform = platform("unknown", "unknown");
+        let index = Blob::json(&NewIndex::new(vec![image, about]));
         blobs.push(config);
-        Attested { blobs, manifest: said, index }
+        Attested { blobs, manifest: statements, index }
     }
 }
 

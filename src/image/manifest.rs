@@ -4,7 +4,7 @@ use super::digest::{BadDigest, ChainId, DiffId, Digest, shown};
 use super::{ImageError, ImageRef};
 use oci_spec::image::ImageConfiguration;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 
 /// Bytes of a manifest, an index or a configuration: what registries and containerd take of a manifest.
@@ -98,11 +98,12 @@ struct EntryAnnotations {
     oci: Option<String>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Platform {
-    pub os: String,
     pub architecture: String,
+    pub os: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
 }
 

@@ -9,6 +9,7 @@ pub mod chunks;
 pub mod compression;
 pub mod credentials;
 pub mod digest;
+pub mod documents;
 mod drafts;
 pub mod entries;
 mod frames;

@@ -3,22 +3,20 @@
 
 use super::answers::{self, MAX_ERROR};
 use super::arrival::HeldBlob;
-use super::attest::{Attested, Blob, OCI_INDEX};
+use super::attest::{Attested, Blob};
 use super::digest::{ChainId, DiffId, Digest, Hashing};
+use super::documents::{NewDescriptor, NewManifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST};
 use super::manifest::{Descriptor, Manifest};
 use super::registry::{Registry, blocking};
 use super::store::Store;
 use super::{Image, ImageError, ImageRef, Progress, REPORT_EVERY, Report, build::tarball};
 use futures::stream::{StreamExt, TryStreamExt};
 use reqwest::{StatusCode, header};
-use serde_json::json;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const OCI_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const AT_ONCE: usize = 3;
 
 /// A layer as it is sent.
@@ -62,12 +60,9 @@ impl Registry {
             let kind = parsed.media_type.unwrap_or_else(|| OCI_MANIFEST.to_string());
             (manifest, kind)
         } else {
-            let layers: Vec<_> =
-                sent.iter().map(|layer| json!({"mediaType": layer.kind, "digest": layer.digest, "size": layer.size})).collect();
-            let config =
-                json!({"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config_digest, "size": config.len()});
-            let manifest = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers});
-            (manifest.to_string().into_bytes(), OCI_MANIFEST.to_string())
+            let layers = sent.iter().map(|layer| NewDescriptor::new(layer.kind.clone(), &layer.digest, layer.size)).collect();
+            let config = NewDescriptor::new(OCI_CONFIG, &config_digest, config.len() as u64);
+            (NewManifest::new(config, layers).to_bytes()?, OCI_MANIFEST.to_string())
         };
         let manifest = Blob::new(manifest);
         let said = store.predicates(image)?;
@@ -291,7 +286,7 @@ fn compress(store: &Store, chain: &ChainId, diff_id: &DiffId) -> Result<Sent, Im
         let held = store.hold_blob(&digest);
         if let Some((file, size)) = store.find_blob(&digest) {
             store.note_seen(chain, &digest).map_err(ImageError::store("compressing a layer".into()))?;
-            return Ok(Sent { digest, size, kind: OCI_GZIP.into(), file, _held: held });
+            return Ok(Sent { digest, size, kind: OCI_LAYER_GZIP.into(), file, _held: held });
         }
     }
     let draft = store.blob_draft()?;
@@ -318,5 +313,5 @@ fn compress(store: &Store, chain: &ChainId, diff_id: &DiffId) -> Result<Sent, Im
     store.note_seen(chain, &digest).map_err(&failed)?;
     std::fs::write(&known, digest.as_str()).map_err(&failed)?;
     let (file, _) = store.find_blob(&digest).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-    Ok(Sent { digest, size, kind: OCI_GZIP.into(), file, _held: held })
+    Ok(Sent { digest, size, kind: OCI_LAYER_GZIP.into(), file, _held: held })
 }

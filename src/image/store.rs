@@ -11,6 +11,7 @@ mod listing;
 use super::ImageError;
 use super::arrival::{Arrived, HeldBlob, HeldBlobs, KnownLayer};
 use super::digest::{Algorithm, ChainId, DiffId, Digest};
+use super::documents::{ConfigDocument, Healthcheck, OCI_MANIFEST};
 use super::drafts::BlobDraft;
 pub use super::drafts::{Draft, remove_files};
 use super::manifest::{Configuration, Manifest};
@@ -21,7 +22,6 @@ use index::{Entry, Index, PULLED, REF_NAME};
 pub use layers::{Layer, StagedLayer};
 use listing::LeftOut;
 use oci_spec::image::ImageConfiguration;
-use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -43,7 +43,7 @@ pub struct Image {
     /// Bytes of the unpacked layers.
     pub size: u64,
     /// Docker's health check, for which the OCI specification has no place.
-    pub healthcheck: Option<serde_json::Value>,
+    pub healthcheck: Option<Healthcheck>,
 }
 
 pub struct Store {
@@ -63,8 +63,6 @@ pub struct Store {
     /// Held while an image gets its name, and while what has no name is removed.
     naming: Mutex<()>,
 }
-
-const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 impl Image {
     /// Its layers, for another image on top of them.

@@ -14,7 +14,6 @@ use crate::engine::volumes::NewVolume;
 use crate::engine::{Container, Engine, new_id};
 use crate::image::Image;
 use crate::runtime::quota;
-use crate::units::Nanos;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -207,9 +206,7 @@ impl Image {
     /// What the image says of its containers.
     pub fn facts(&self) -> ImageConfig {
         let config = self.config.config().clone().unwrap_or_default();
-        let check = self.healthcheck.as_ref();
-        let number = |key: &str| check.and_then(|c| c.get(key)).and_then(serde_json::Value::as_u64).unwrap_or(0);
-        let test = check.and_then(|c| c.get("Test")).and_then(|t| serde_json::from_value(t.clone()).ok());
+        let check = self.healthcheck.as_ref().filter(|check| !check.test.is_empty());
         ImageConfig {
             entrypoint: config.entrypoint().clone().unwrap_or_default(),
             command: config.cmd().clone().unwrap_or_default(),
@@ -217,13 +214,13 @@ impl Image {
             user: config.user().clone().unwrap_or_default(),
             working_dir: config.working_dir().clone().unwrap_or_default(),
             stop_signal: config.stop_signal().clone(),
-            health: test.map(|test| HealthSpec {
-                test,
-                interval: Nanos(number("Interval")),
-                timeout: Nanos(number("Timeout")),
-                start_period: Nanos(number("StartPeriod")),
-                start_interval: Nanos(number("StartInterval")),
-                retries: number("Retries") as u32,
+            health: check.map(|check| HealthSpec {
+                test: check.test.clone(),
+                interval: check.interval.unwrap_or_default(),
+                timeout: check.timeout.unwrap_or_default(),
+                start_period: check.start_period.unwrap_or_default(),
+                start_interval: check.start_interval.unwrap_or_default(),
+                retries: check.retries.unwrap_or(0),
             }),
             exposed_ports: config.exposed_ports().iter().flatten().filter_map(|text| text.parse().ok()).collect(),
         }

@@ -11,6 +11,7 @@ use crate::image::build::files::{Found, Tree};
 use crate::image::build::first_names::FirstNames;
 use crate::image::build::ignore::Patterns;
 use crate::image::build::tarball::{self, extended_attributes};
+use crate::image::documents::{ConfigDocument, ImageSettings};
 use crate::image::unpack::UnpackError;
 use crate::image::{Image, ImageRef, is_full};
 use crate::runtime::targets::clean;
@@ -264,28 +265,20 @@ impl Files {
         let file = File::create(draft.path()).map_err(doing())?;
         let upper = self.config.container_directory(&record.id).join("upper");
         tarball::write(&upper, io::BufWriter::with_capacity(1 << 18, file)).map_err(doing())?;
-        let mut config: serde_json::Value = serde_json::from_slice(&self.store.configuration(&base)?)
+        let mut config = ConfigDocument::parse(&self.store.configuration(&base)?)
             .map_err(|e| EngineError::Invalid(format!("the image of {} is damaged: {e}", record.name)))?;
-        let own = &mut config["config"];
-        if !own.is_object() {
-            *own = serde_json::json!({});
-        }
-        if let Some(command) = &spec.command {
-            own["Cmd"] = serde_json::json!(command);
-        }
-        if let Some(entrypoint) = &spec.entrypoint {
-            own["Entrypoint"] = serde_json::json!(entrypoint);
-        }
-        if let Some(user) = &spec.user {
-            own["User"] = serde_json::json!(user);
-        }
-        if let Some(directory) = &spec.working_dir {
-            own["WorkingDir"] = serde_json::json!(directory);
-        }
-        own["Env"] = serde_json::json!(record.env());
-        commit.config.merge_into(own);
+        let of_container = ImageSettings {
+            cmd: spec.command.clone(),
+            entrypoint: spec.entrypoint.clone(),
+            user: spec.user.clone().unwrap_or_default(),
+            working_dir: spec.working_dir.clone().unwrap_or_default(),
+            ..ImageSettings::default()
+        };
+        config.config.extend(&of_container);
+        config.config.env = record.env();
+        config.config.extend(&commit.config);
         if !commit.author.is_empty() {
-            config["author"] = serde_json::json!(commit.author);
+            config.author = Some(commit.author.clone());
         }
         let step = crate::image::archive::Added { archive: draft.path(), comment: &commit.comment, changes: &commit.changes };
         Ok(crate::image::archive::add_layer(&self.store, commit.name.as_ref(), &base, config, &step)?)
@@ -300,37 +293,8 @@ pub struct Commit {
     pub comment: String,
     /// Dockerfile instructions.
     pub changes: Vec<String>,
-    pub config: NewConfig,
-}
-
-/// What of an image's configuration is to be other than the container's. What is empty stays as it is.
-#[derive(Clone, Debug, Default)]
-pub struct NewConfig {
-    /// `User`, `WorkingDir`, `StopSignal`, `Cmd`, `Entrypoint`, `Healthcheck`: in the image's form.
-    pub replaced: Vec<(&'static str, serde_json::Value)>,
-    /// `Labels`, `ExposedPorts`, `Volumes`: added to those that there are.
-    pub added: Vec<(&'static str, serde_json::Map<String, serde_json::Value>)>,
-    /// `NAME=VALUE`: each replaces the one of its name.
-    pub env: Vec<String>,
-}
-
-impl NewConfig {
-    fn merge_into(&self, config: &mut serde_json::Value) {
-        for (key, value) in &self.replaced {
-            config[*key] = value.clone();
-        }
-        for (key, values) in self.added.iter().filter(|(_, values)| !values.is_empty()) {
-            if !config[*key].is_object() {
-                config[*key] = serde_json::json!({});
-            }
-            config[*key].as_object_mut().into_iter().for_each(|known| known.extend(values.clone()));
-        }
-        let name = |variable: &str| variable.split('=').next().unwrap_or(variable).to_string();
-        let own: Vec<String> = self.env.iter().map(|variable| name(variable)).collect();
-        let Some(env) = config["Env"].as_array_mut() else { return };
-        env.retain(|known| known.as_str().is_none_or(|known| !own.contains(&name(known))));
-        env.extend(self.env.iter().map(|variable| serde_json::json!(variable)));
-    }
+    /// What is to be other than the container's. What is empty stays as it is.
+    pub config: ImageSettings,
 }
 
 /// Whether a path means what a symlink at its end leads to.

@@ -5,7 +5,6 @@
 //! configuration. [`cache`] knows what was built before. [`tarball`] gives a layer its digest.
 
 pub mod cache;
-pub mod config;
 pub mod copy;
 pub mod dockerfile;
 pub mod expand;

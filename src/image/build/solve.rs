@@ -10,7 +10,6 @@ mod sources;
 mod variables;
 
 use super::cache::{self, Made};
-use super::config::Config;
 use super::copy::{self, Copy, ModeChange};
 use super::dockerfile::{self, Instruction, Malformed, json_form, pairs, words};
 use super::expand::{self};
@@ -20,6 +19,7 @@ use super::given_up::Waiting;
 use super::ignore::{self, Patterns};
 use super::stages::{self, Stages};
 use super::{Event, Host, Report, Request};
+use crate::image::documents::{ConfigDocument, HistoryEntry};
 use crate::image::store::{Draft, Keep, Layer};
 use crate::image::{ChainId, Digest, Image, ImageError, ImageRef, is_native};
 use attesting::Facts;
@@ -113,14 +113,12 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
         }
     };
     let mut config = finished.config.clone();
-    config.set_top("created", json!(finished.created));
-    for (name, value) in &solver.request.labels {
-        config.add("Labels", name, json!(value));
-    }
+    config.created = Some(finished.created.clone());
+    config.config.labels.extend(solver.request.labels.iter().map(|(name, value)| (name.clone(), value.clone())));
     if solver.request.inline_cache {
-        config.set_top(INLINE_CACHE, json!(finished.trail));
+        config.set_other(INLINE_CACHE, json!(finished.trail));
     }
-    let (bytes, layers) = (config.to_bytes(), finished.layers.clone());
+    let (bytes, layers) = (config.to_bytes()?, finished.layers.clone());
     let tagged = names.clone();
     let keep = if solver.request.passing { Keep::Passing } else { Keep::Listed };
     let built = blocking(move || store.tag_built(&tagged, &bytes, &layers, &said, keep)).await?;
@@ -196,7 +194,7 @@ struct State {
     /// What the file system is made of: the chain of what was done to it.
     key: String,
     layers: Vec<Layer>,
-    config: Config,
+    config: ConfigDocument,
     /// Declared ARGs that have a value.
     args: BTreeMap<String, String>,
     cmd_is_own: bool,
@@ -214,7 +212,7 @@ impl State {
     }
 
     fn lookup(&self, name: &str) -> Option<String> {
-        self.config.env(name).or_else(|| self.args.get(name).cloned())
+        self.config.config.variable(name).or_else(|| self.args.get(name).cloned())
     }
 }
 
@@ -370,7 +368,7 @@ impl Solver {
             created: made.created.clone(),
         });
         state.created = state.created.clone().max(made.created);
-        state.config.record(&state.created, by, made.layer.is_some());
+        record(state, by, made.layer.is_some());
         state.key = key.to_string();
         if let Some(layer) = made.layer {
             // What comes next is on this layer, and on none that the same step made another time.
@@ -383,11 +381,17 @@ impl Solver {
 }
 
 /// ONBUILD's triggers of a base image, as instructions of the stage.
-fn triggers(config: &mut Config, line: usize, source: &Source) -> Result<Vec<Instruction>, ImageError> {
-    let all = config.strings("OnBuild");
-    config.remove("OnBuild");
+fn triggers(config: &mut ConfigDocument, line: usize, source: &Source) -> Result<Vec<Instruction>, ImageError> {
+    let all = std::mem::take(&mut config.config.on_build);
     let parse = |text: &String| dockerfile::instruction(text, line).map_err(|m| source.at(m));
     all.iter().map(parse).collect()
+}
+
+/// A line of the history. A step without a layer says so.
+fn record(state: &mut State, by: &str, layer: bool) {
+    let comment = Some("wharf".to_string());
+    let entry = HistoryEntry { comment, empty_layer: !layer, ..HistoryEntry::new(&state.created, by) };
+    state.config.history.push(entry);
 }
 
 fn has_work(keyword: &str) -> bool {

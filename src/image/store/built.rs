@@ -3,6 +3,7 @@
 use super::*;
 use crate::image::attest::{self, Blob, Predicate};
 use crate::image::build::solve::Built;
+use crate::image::documents::{NewDescriptor, NewManifest, OCI_CONFIG, OCI_LAYER, to_bytes};
 
 /// Whether an image without a name is in the list of images, or has been made for its files alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +89,7 @@ impl Store {
         Ok(())
     }
 
-    /// Makes an image of layers that are here known under its names, with what is said of it.
+    /// Makes an image of layers that are here known under its names, with its attestations.
     ///
     /// # Errors
     /// The disk's.
@@ -97,34 +98,24 @@ impl Store {
         names: &[ImageRef],
         config: &[u8],
         layers: &[Layer],
-        said: &[Predicate],
+        predicates: &[Predicate],
         keep: Keep,
     ) -> Result<Built, ImageError> {
         self.confirm()?;
         let _names = self.hold_names();
         self.check_layers(layers.iter().map(|layer| &layer.chain))?;
         let config_digest = Digest::of(config);
-        let descriptor =
-            |kind: &str, digest: &Digest, size: u64| serde_json::json!({"mediaType": kind, "digest": digest, "size": size});
-        let layers: Vec<_> = layers
-            .iter()
-            .map(|layer| descriptor("application/vnd.oci.image.layer.v1.tar", layer.diff_id.digest(), layer.tar_bytes))
-            .collect();
-        let mut manifest = serde_json::json!({
-            "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
-            "config": descriptor("application/vnd.oci.image.config.v1+json", &config_digest, config.len() as u64),
-            "layers": layers,
-        });
-        let said = if said.is_empty() { None } else { Some(Blob::new(to_vec(&said)?)) };
-        if let Some(said) = &said {
-            manifest["annotations"] = serde_json::json!({attest::ANNOTATION: said.digest});
+        let layers = layers.iter().map(|layer| NewDescriptor::new(OCI_LAYER, layer.diff_id.digest(), layer.tar_bytes)).collect();
+        let mut manifest = NewManifest::new(NewDescriptor::of(OCI_CONFIG, config), layers);
+        let predicates = if predicates.is_empty() { None } else { Some(Blob::new(to_bytes("attestation", &predicates)?)) };
+        if let Some(predicates) = &predicates {
+            manifest.annotations.insert(attest::ANNOTATION, predicates.digest.to_string());
         }
-        let manifest = to_vec(&manifest)?;
+        let manifest = manifest.to_bytes()?;
         let manifest_digest = Digest::of(&manifest);
         let failed = ImageError::store("storing an image".into());
-        let said = said.iter().map(|said| (&said.digest, said.bytes.as_slice()));
-        for (digest, bytes) in [(&config_digest, config), (&manifest_digest, &manifest)].into_iter().chain(said) {
+        let attested = predicates.iter().map(|blob| (&blob.digest, blob.bytes.as_slice()));
+        for (digest, bytes) in [(&config_digest, config), (&manifest_digest, &manifest)].into_iter().chain(attested) {
             // One that is damaged is written anew.
             if !fs::read(self.blob(digest)).is_ok_and(|here| here == bytes) {
                 write_durably(&self.blob(digest), bytes).map_err(&failed)?;
@@ -138,7 +129,7 @@ impl Store {
         Ok(Built { id: config_digest, manifest: manifest_digest })
     }
 
-    /// What is said of an image. One that came as an archive may name what is not here: nothing is said of it then.
+    /// An image's attestations; none where an archive brought the image without the blob that it names.
     ///
     /// # Errors
     /// The disk's.
@@ -149,16 +140,12 @@ impl Store {
         let reading = || ImageError::store(format!("reading {}", path.display()));
         let size = fs::metadata(&path).map_err(reading())?.len();
         if size > attest::MAX_BYTES {
-            let why = format!("what is said of the image has {size} bytes, and may have {}", attest::MAX_BYTES);
+            let why = format!("the attestations of the image have {size} bytes, and may have {}", attest::MAX_BYTES);
             return Err(ImageError::Malformed { what: "attestation", why });
         }
         let bytes = fs::read(&path).map_err(reading())?;
         Ok(serde_json::from_slice(&bytes).unwrap_or_default())
     }
-}
-
-fn to_vec(value: &impl Serialize) -> Result<Vec<u8>, ImageError> {
-    serde_json::to_vec(value).map_err(|e| ImageError::Malformed { what: "manifest", why: e.to_string() })
 }
 
 #[cfg(test)]

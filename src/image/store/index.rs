@@ -1,9 +1,10 @@
 //! The index of a store: names of images, in the form of an OCI image index.
 
 use super::listing::Listed;
-use super::{Image, OCI_MANIFEST, Store, write_durably};
+use super::{Image, Store, write_durably};
 use crate::image::ImageError;
 use crate::image::digest::{ChainId, Digest};
+use crate::image::documents::OCI_MANIFEST;
 use crate::image::reference::ImageRef;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

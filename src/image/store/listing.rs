@@ -1,7 +1,7 @@
 //! Images as they are read from the store, and those that cannot be.
 
 use super::*;
-use crate::image::manifest::{self, MAX_DOCUMENT};
+use crate::image::manifest::MAX_DOCUMENT;
 use std::io::Read;
 
 /// Why an image is in no list.
@@ -114,8 +114,7 @@ impl Store {
         let configuration = Configuration::parse(&bytes)?;
         let layers = configuration.chain_ids();
         let size = layers.iter().filter_map(|layer| self.has_layer(layer)).sum();
-        let raw: serde_json::Value = manifest::read("configuration", &bytes)?;
-        let healthcheck = raw.get("config").and_then(|c| c.get("Healthcheck")).cloned();
+        let healthcheck = ConfigDocument::parse(&bytes)?.config.healthcheck;
         let Configuration { parsed: config, diff_ids } = configuration;
         let image = Image { id, manifest: manifest_digest.clone(), config, layers, diff_ids, size, healthcheck };
         self.cache().insert(manifest_digest.clone(), image.clone());

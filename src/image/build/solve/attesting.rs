@@ -5,6 +5,7 @@ use super::*;
 use crate::image::attest::{PROVENANCE, Predicate, Provenance, SPDX, purl};
 use crate::image::build::Run;
 use crate::image::build::mounts::Mounted;
+use crate::image::documents::ImageSettings;
 use crate::sys::regular::read_regular;
 use base64::Engine as _;
 use std::sync::atomic::AtomicBool;
@@ -167,12 +168,8 @@ impl Solver {
     ) -> Result<Vec<Predicate>, ImageError> {
         let image = self.image(generator).await?;
         let store = self.host.store();
-        let config: Value = serde_json::from_slice(&store.configuration(&image)?)
-            .map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
-        let mut config = Config::of(config);
-        if config.env("PATH").is_none() {
-            config.set_env("PATH", crate::runtime::DEFAULT_PATH);
-        }
+        let mut config = ConfigDocument::parse(&store.configuration(&image)?)?.config;
+        config.have_path();
         let mut scanned = vec![(SCANNED.to_string(), finished)];
         let others: Vec<(String, Arc<State>)> = self.stages_to_scan(target);
         scanned.extend(others.iter().map(|(name, state)| (format!("{EXTRAS}/sbom-{name}"), state.as_ref())));
@@ -222,14 +219,14 @@ impl Solver {
         &self,
         generator: &str,
         image: &Image,
-        config: &Config,
+        config: &ImageSettings,
         mounts: Vec<Mounted>,
         id: u32,
         key: &Digest,
     ) -> Result<Made, ImageError> {
-        let mut args = config.strings("Entrypoint");
-        args.extend(config.strings("Cmd"));
-        let mut env = config.strings("Env");
+        let mut args = config.entrypoint.clone().unwrap_or_default();
+        args.extend(config.cmd.iter().flatten().cloned());
+        let mut env = config.env.clone();
         env.push(format!("BUILDKIT_SCAN_DESTINATION={WRITTEN}"));
         env.push(format!("BUILDKIT_SCAN_SOURCE={SCANNED}"));
         if mounts.len() > 1 {
@@ -240,8 +237,8 @@ impl Solver {
             layers: image.layers.clone(),
             args,
             env,
-            user: config.text("User"),
-            working_dir: config.working_dir(),
+            user: config.user.clone(),
+            working_dir: config.directory(),
             network: self.request.network.clone().filter(|network| network != "default"),
             extra_hosts: self.request.extra_hosts.clone(),
             shm_size: None,

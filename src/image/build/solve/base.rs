@@ -2,12 +2,11 @@
 
 use super::{Solver, State};
 use crate::image::build::Event;
-use crate::image::build::config::Config;
 use crate::image::build::dockerfile::Malformed;
 use crate::image::build::expand::{self};
+use crate::image::documents::{ConfigDocument, HistoryEntry};
 use crate::image::store::Layer;
 use crate::image::{Image, ImageError, ImageRef, is_native};
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,7 +32,7 @@ impl Solver {
         if let Some(earlier) = self.stages.find(&name).filter(|i| *i < index && name.parse::<usize>().is_err()) {
             let state = self.clone().stage(earlier).await?;
             let args: usize = state.args.iter().map(|(name, value)| name.len() + value.len()).sum();
-            self.keep(args + state.config.to_bytes().len()).map_err(wrong)?;
+            self.keep(args + state.config.to_bytes()?.len()).map_err(wrong)?;
             let mut state = State::clone(&state);
             state.cmd_is_own = false;
             return Ok(state);
@@ -42,7 +41,7 @@ impl Solver {
         let empty = State {
             key: "scratch".into(),
             layers: Vec::new(),
-            config: Config::scratch(),
+            config: ConfigDocument::scratch(),
             args: BTreeMap::new(),
             cmd_is_own: false,
             fresh: false,
@@ -57,15 +56,12 @@ impl Solver {
             other => wrong(other.to_string()),
         })?;
         let store = self.host.store();
-        let mut config: Value = serde_json::from_slice(&store.configuration(&image)?)
-            .map_err(|e| ImageError::Malformed { what: "configuration", why: e.to_string() })?;
-        let created = config["created"].as_str().and_then(|c| c.parse::<jiff::Timestamp>().ok()).unwrap_or_default().to_string();
-        // Every layer has its line in the history, also where the base's own says nothing.
-        let mut history = config["history"].as_array().cloned().unwrap_or_default();
-        let told = history.iter().filter(|entry| entry["empty_layer"] != json!(true)).count();
-        let untold = image.layers.len().saturating_sub(told);
-        history.extend((0..untold).map(|_| json!({"created": created, "created_by": name})));
-        config["history"] = json!(history);
+        let mut config = ConfigDocument::parse(&store.configuration(&image)?)?;
+        let created = config.created.as_ref().and_then(|c| c.parse::<jiff::Timestamp>().ok()).unwrap_or_default().to_string();
+        // Every layer has an entry in the history, also where the base's own history is incomplete.
+        let listed = config.history.iter().filter(|entry| !entry.empty_layer).count();
+        let unlisted = image.layers.len().saturating_sub(listed);
+        config.history.extend((0..unlisted).map(|_| HistoryEntry::new(&created, &name)));
         let layers = image.layers.iter().zip(&image.diff_ids).map(|(chain, diff_id)| Layer {
             chain: chain.clone(),
             diff_id: diff_id.clone(),
@@ -74,10 +70,7 @@ impl Solver {
         });
         let layers: Vec<Layer> = layers.collect();
         let key = layers.last().map_or_else(|| "scratch".to_string(), |layer| layer.chain.to_string());
-        let mut config = Config::of(config);
-        if config.env("PATH").is_none() {
-            config.set_env("PATH", crate::runtime::DEFAULT_PATH);
-        }
+        config.config.have_path();
         Ok(State { key, layers, config, created, ..empty })
     }
 

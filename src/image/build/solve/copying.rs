@@ -34,7 +34,7 @@ impl Solver {
             return Err(self.source.at(Malformed::new(instruction.line, "with several sources, the destination is a directory")
                 .help(format!("write it with a `/` at its end: `{destination}/`"))));
         }
-        let mut destination_path = absolute(&destination, &state.config.working_dir());
+        let mut destination_path = absolute(&destination, &state.config.config.directory());
         if (destination.ends_with('/') || destination == "." || destination.ends_with("/.")) && !destination_path.ends_with('/') {
             destination_path.push('/');
         }

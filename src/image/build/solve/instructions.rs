@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::image::build::dockerfile;
+use crate::image::documents::{Healthcheck, Member};
+use crate::units::Nanos;
 
 impl Solver {
     /// Performs an instruction; tells whether it was built before.
@@ -18,37 +20,36 @@ impl Solver {
                 for (name, value) in pairs(instruction, step.escape).map_err(|m| self.source.at(m))? {
                     set.push((self.expand(step, state, &name)?, self.expand(step, state, &value)?));
                 }
-                set.iter().for_each(|(name, value)| state.config.set_env(name, value));
+                set.iter().for_each(|(name, value)| state.config.config.set_variable(name, value));
             }
             "LABEL" => {
                 for (name, value) in pairs(instruction, step.escape).map_err(|m| self.source.at(m))? {
                     let (name, value) = (self.expand(step, state, &name)?, self.expand(step, state, &value)?);
-                    state.config.add("Labels", &name, json!(value));
+                    state.config.config.labels.insert(name, value);
                 }
             }
             "CMD" => {
                 let command = self.command_form(state, &instruction.rest);
-                state.config.set("Cmd", command);
+                state.config.config.cmd = Some(command);
                 state.cmd_is_own = true;
             }
             "ENTRYPOINT" => {
                 let command = self.command_form(state, &instruction.rest);
-                state.config.set("Entrypoint", command);
+                state.config.config.entrypoint = Some(command);
                 // The base's arguments are for the base's program.
                 if !state.cmd_is_own {
-                    state.config.remove("Cmd");
+                    state.config.config.cmd = None;
                 }
             }
             "USER" => {
-                let user = self.expand(step, state, &instruction.rest)?;
-                state.config.set("User", json!(user));
+                state.config.config.user = self.expand(step, state, &instruction.rest)?;
             }
             "EXPOSE" => {
                 for port in self.expand_words(step, state, &instruction.rest)? {
                     for port in
                         ports(&port).ok_or_else(|| self.wrong(step, format!("`{port}` is not a port: write `80` or `53/udp`")))?
                     {
-                        state.config.add("ExposedPorts", &port, json!({}));
+                        state.config.config.exposed_ports.insert(port, Member {});
                     }
                 }
             }
@@ -61,7 +62,7 @@ impl Solver {
                     if path.is_empty() {
                         return Err(self.wrong(step, "VOLUME names an empty path"));
                     }
-                    state.config.add("Volumes", &path, json!({}));
+                    state.config.config.volumes.insert(path, Member {});
                 }
             }
             "STOPSIGNAL" => {
@@ -71,29 +72,26 @@ impl Solver {
                         self.wrong(step, format!("`{signal}` is not a signal: write a name such as SIGTERM, or its number"))
                     );
                 }
-                state.config.set("StopSignal", json!(signal));
+                state.config.config.stop_signal = Some(signal);
             }
             "SHELL" => match json_form(&instruction.rest).filter(|shell| !shell.is_empty()) {
-                Some(shell) => state.config.set("Shell", json!(shell)),
+                Some(shell) => state.config.config.shell = shell,
                 None => return Err(self.wrong(step, "SHELL needs a list: `SHELL [\"/bin/bash\", \"-c\"]`")),
             },
-            "MAINTAINER" => state.config.set_top("author", json!(instruction.rest)),
+            "MAINTAINER" => state.config.author = Some(instruction.rest.clone()),
             "HEALTHCHECK" => {
-                let check = self.health(state, step)?;
-                state.config.set("Healthcheck", check);
+                state.config.config.healthcheck = Some(self.health(state, step)?);
             }
             "ONBUILD" => {
                 let inner = dockerfile::instruction(&instruction.rest, instruction.line).map_err(|m| self.source.at(m))?;
                 if matches!(inner.keyword.as_str(), "ONBUILD" | "FROM" | "MAINTAINER") {
                     return Err(self.wrong(step, format!("{} cannot be a trigger of ONBUILD", inner.keyword)));
                 }
-                let mut all = state.config.strings("OnBuild");
-                all.push(instruction.rest.clone());
-                state.config.set("OnBuild", json!(all));
+                state.config.config.on_build.push(instruction.rest.clone());
             }
             other => return Err(self.wrong(step, format!("{other} is not supported"))),
         }
-        state.config.record(&state.created, &text, false);
+        record(state, &text, false);
         Ok(false)
     }
 
@@ -114,21 +112,18 @@ impl Solver {
     }
 
     /// A list as it is, a text for the shell.
-    fn command_form(&self, state: &State, rest: &str) -> Value {
-        match json_form(rest) {
-            Some(list) => json!(list),
-            None => {
-                let mut command = state.config.shell();
-                command.push(rest.to_string());
-                json!(command)
-            }
-        }
+    fn command_form(&self, state: &State, rest: &str) -> Vec<String> {
+        json_form(rest).unwrap_or_else(|| {
+            let mut command = state.config.config.shell();
+            command.push(rest.to_string());
+            command
+        })
     }
 
-    fn health(&self, state: &State, step: &Step<'_>) -> Result<Value, ImageError> {
+    fn health(&self, state: &State, step: &Step<'_>) -> Result<Healthcheck, ImageError> {
         let (kind, command) = step.instruction.rest.split_once(char::is_whitespace).unwrap_or((&step.instruction.rest, ""));
         if kind.eq_ignore_ascii_case("none") {
-            return Ok(json!({"Test": ["NONE"]}));
+            return Ok(Healthcheck { test: vec!["NONE".into()], ..Healthcheck::default() });
         }
         if !kind.eq_ignore_ascii_case("cmd") || command.trim().is_empty() {
             return Err(self.wrong(step, "HEALTHCHECK needs `CMD command` or `NONE`"));
@@ -137,22 +132,22 @@ impl Solver {
             Some(list) => [vec!["CMD".to_string()], list].concat(),
             None => vec!["CMD-SHELL".to_string(), command.trim().to_string()],
         };
-        let mut check = json!({"Test": test});
+        let mut check = Healthcheck { test, ..Healthcheck::default() };
         for (flag, value) in &step.instruction.flags {
             let value = self.expand(step, state, value)?;
             let duration = || {
-                crate::units::duration(&value)
-                    .ok_or_else(|| self.wrong(step, format!("`{value}` is not a duration such as `30s`")))
+                let nanos = value.parse::<Nanos>();
+                nanos.map(Some).map_err(|_| self.wrong(step, format!("`{value}` is not a duration such as `30s`")))
             };
             match flag.as_str() {
-                "interval" => check["Interval"] = json!(duration()?),
-                "timeout" => check["Timeout"] = json!(duration()?),
-                "start-period" => check["StartPeriod"] = json!(duration()?),
-                "start-interval" => check["StartInterval"] = json!(duration()?),
+                "interval" => check.interval = duration()?,
+                "timeout" => check.timeout = duration()?,
+                "start-period" => check.start_period = duration()?,
+                "start-interval" => check.start_interval = duration()?,
                 _ => {
-                    check["Retries"] = json!(
-                        value.parse::<u32>().map_err(|_| self.wrong(step, format!("`{value}` is not a number of retries")))?
-                    );
+                    let retries = value.parse::<u32>();
+                    let wrong = |_| self.wrong(step, format!("`{value}` is not a number of retries"));
+                    check.retries = Some(retries.map_err(wrong)?);
                 }
             }
         }
@@ -161,10 +156,10 @@ impl Solver {
 
     async fn working_dir(self: &Arc<Self>, state: &mut State, step: &Step<'_>) -> Result<bool, ImageError> {
         let wanted = self.expand(step, state, &step.instruction.rest)?;
-        let path = absolute(&wanted, &state.config.working_dir());
-        state.config.set("WorkingDir", json!(path));
+        let path = absolute(&wanted, &state.config.config.directory());
+        state.config.config.working_dir.clone_from(&path);
         // It is the user's who is to work in it.
-        let owner = match state.config.text("User") {
+        let owner = match state.config.config.user.clone() {
             user if user.is_empty() => (0, 0),
             user => self.owner(state, step, &user).await?,
         };

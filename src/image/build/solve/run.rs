@@ -73,9 +73,9 @@ impl Solver {
             self.facts.ran_with_network();
         }
         let command = self.command(state, step)?;
-        let mut env = state.config.strings("Env");
+        let mut env = state.config.config.env.clone();
         for (name, value) in &state.args {
-            if state.config.env(name).is_none() {
+            if state.config.config.variable(name).is_none() {
                 env.push(format!("{name}={value}"));
             }
         }
@@ -85,8 +85,8 @@ impl Solver {
             let mount = mounts::parse(&value, instruction.line).map_err(|m| self.source.at(m))?;
             self.prepare(state, step, mount, &mut prepared).await?;
         }
-        let user = state.config.text("User");
-        let directory = state.config.working_dir();
+        let user = state.config.config.user.clone();
+        let directory = state.config.config.directory();
         if privileged {
             prepared.key.push("insecure".into());
         }
@@ -177,7 +177,7 @@ impl Solver {
         if instruction.rest.is_empty() {
             return Err(self.wrong(step, "RUN needs a command"));
         }
-        let mut command = state.config.shell();
+        let mut command = state.config.config.shell();
         let mut script = instruction.rest.clone();
         match instruction.heredocs.as_slice() {
             [] => {}
@@ -212,7 +212,7 @@ impl Solver {
         mount: Mount,
         into: &mut Prepared,
     ) -> Result<(), ImageError> {
-        let target = mount.target.as_ref().map(|target| absolute(target, &state.config.working_dir()));
+        let target = mount.target.as_ref().map(|target| absolute(target, &state.config.config.directory()));
         let store = self.host.store();
         let failed = || ImageError::store("preparing a mount".into());
         match mount.kind {

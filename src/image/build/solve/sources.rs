@@ -26,14 +26,11 @@ impl Solver {
         let reference: ImageRef = name.parse()?;
         let image = self.host.image(&reference, true).await?;
         let store = self.host.store();
-        let config: Value = serde_json::from_slice(&store.configuration(&image)?).unwrap_or_default();
-        let trail: Vec<Trod> = match &config[INLINE_CACHE] {
-            Value::Null => {
-                return Err(ImageError::Build("it was not built with an inline cache (`cache_to: [type=inline]`)".into()));
-            }
-            trail => serde_json::from_value(trail.clone())
-                .map_err(|e| ImageError::Malformed { what: "inline cache", why: e.to_string() })?,
-        };
+        let config = ConfigDocument::parse(&store.configuration(&image)?)?;
+        let no_cache = || ImageError::Build("it was not built with an inline cache (`cache_to: [type=inline]`)".into());
+        let trail = config.other(INLINE_CACHE).ok_or_else(no_cache)?;
+        let trail: Vec<Trod> = serde_json::from_value(trail.clone())
+            .map_err(|e| ImageError::Malformed { what: "inline cache", why: e.to_string() })?;
         for step in trail {
             let layer = step.layer.and_then(|n| Some((image.layers.get(n)?, image.diff_ids.get(n)?)));
             if step.layer.is_some() && layer.is_none() {
