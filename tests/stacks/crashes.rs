@@ -165,12 +165,12 @@ fn a_container_has_nothing_of_the_shell_that_started_its_engine() {
 }
 
 /// Lines of the journal.
-fn journal_lines(stack: &Stack) -> usize {
+pub fn journal_lines(stack: &Stack) -> usize {
     std::fs::read(stack.data_root().join("state.journal")).expect("journal").iter().filter(|byte| **byte == b'\n').count()
 }
 
 /// Runs a command and kills the engine as soon as the journal has so many lines more. Whether it was alive by then.
-fn kill_at_line(stack: &Stack, args: &[&str], more: usize) -> bool {
+pub fn kill_at_line(stack: &Stack, args: &[&str], more: usize) -> bool {
     let engine = stack.engine_pid().expect("an engine");
     let bound = journal_lines(stack) + more;
     let mut command = stack.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("wharf");

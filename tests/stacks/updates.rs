@@ -1,5 +1,6 @@
 //! Updates that no client notices, and those that fail.
 
+use crate::crashes::kill_at_line;
 use crate::support::{Stack, eventually, question, sleeping};
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -219,4 +220,47 @@ fn a_failed_update_stops_where_deploy_says() {
         assert_eq!((failures, failures + paused), (tried, 3), "{update}: {}", up.stderr);
         assert_eq!(ids(), before, "{update}");
     }
+}
+
+/// The engine dies at one step after the other: the update is undone or ended by the next, and a client of the port notices none of
+/// it.
+#[test]
+fn an_update_that_was_broken_off_is_undone_or_ended() {
+    let stack = Stack::new("nothing");
+    let write = |version: &str| {
+        let web = web(version, CHECKED, ", ports: ['127.0.0.1::80'], deploy: {update_config: {order: start-first}}");
+        stack.write("compose.yaml", &format!("services:\n  web: {web}\n"));
+    };
+    write("good-0");
+    stack.wharf(&["up", "-d", "--wait"]).ok();
+    let port = published(&stack, "web");
+    let address = format!("127.0.0.1:{port}");
+    let asking = Asking::start(address.clone());
+    let name = format!("{}-web-1", stack.project);
+    let mut ends = std::collections::BTreeSet::new();
+    for line in (1..).step_by(stride()) {
+        let before = get(&address).expect("answer");
+        let version = format!("good-{line}");
+        write(&version);
+        let killed = kill_at_line(&stack, &["up", "-d"], line);
+        let whole = || {
+            let all = stack.ps();
+            all.len() == 1 && all[0]["Name"] == *name && all[0]["State"] == "running"
+        };
+        eventually(&format!("there is one container, killed at line {line}"), 20, whole);
+        let after = get(&address).expect("answer");
+        assert!([&before, &version].contains(&&after), "{after}");
+        ends.insert(after == version);
+        assert_eq!(published(&stack, "web"), port, "killed at line {line}");
+        if !killed {
+            break;
+        }
+    }
+    assert_eq!(ends.len(), 2, "it was undone and it was ended");
+    assert_eq!(asking.end(), [""; 0], "a client has lost something");
+}
+
+/// Which of the steps are tried: `STRIDE=1` tries each.
+fn stride() -> usize {
+    std::env::var("STRIDE").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
 }

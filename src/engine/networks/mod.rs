@@ -138,6 +138,8 @@ impl Networks {
         if !self.state.is_incomplete() {
             self.drop_stray_bridges(&records);
         }
+        // In the same transaction: no connection is refused because another engine has come.
+        self.firewall.expect(self.expected_forwards(&records));
         if let Err(error) = self.write_isolation(&records) {
             tracing::error!("{error}");
         }

@@ -11,6 +11,8 @@ use crate::network::firewall::{Forward, Sender};
 use crate::network::ports::{self, Reservation};
 use crate::network::proxy::{self, Proxy};
 use crate::units::Protocol;
+use indexmap::IndexMap;
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -275,6 +277,41 @@ impl Networks {
             }
         }
         Ok(taking)
+    }
+
+    /// The ports of containers that ran when the last engine died, by their records.
+    pub(super) fn expected_forwards(&self, networks: &IndexMap<String, NetworkRecord>) -> Vec<Forward> {
+        let of = |container: Arc<Container>| {
+            let record = container.record();
+            if !record.state.status().has_process() || record.waits_beside() || locked(&container.live).replaced {
+                return Vec::new();
+            }
+            let outer = |ipv6| {
+                let mut endpoints = record.endpoints.iter();
+                endpoints.find_map(|(id, addresses)| {
+                    addresses.of_family(ipv6).filter(|_| networks.get(id).is_some_and(|n| !n.internal))
+                })
+            };
+            let (ipv4, ipv6) = (outer(false), outer(true));
+            let forward = |(target, protocol, host_ip, port): &Bound| {
+                let address = if matches!(host_ip, Some(IpAddr::V6(_))) { ipv6 } else { ipv4 };
+                let host_ip = host_ip.filter(|ip| !ip.is_unspecified());
+                Some(Forward { host_ip, protocol: protocol_number(protocol), port: *port, to: (address?, *target) })
+            };
+            record.bound_ports.iter().filter_map(forward).collect()
+        };
+        self.containers.all().into_iter().flat_map(of).collect()
+    }
+
+    /// Gives up what of the expected ports no container has.
+    pub(in crate::engine) fn give_up_expected(&self) {
+        let mut published = HashSet::new();
+        for container in self.containers.all() {
+            published.extend(locked(&container.live).published.forwards.iter().cloned());
+        }
+        if let Err(error) = self.firewall.retain(&published) {
+            tracing::error!("taking back ports of containers that have ended: {error}");
+        }
     }
 
     /// Gives the host its ports back.

@@ -23,7 +23,6 @@ impl Engine {
         let found = load::load(&self.state, &self.launcher.groups);
         self.volumes.restore(found.volumes);
         found.containers.into_iter().for_each(|record| self.containers.restore(Container::new(record)));
-        self.networks.restore(found.networks);
         // Two of one name and one port run where an update was broken off: the names and ports are the new one's.
         for container in self.containers.all() {
             let replaced = container.with_record(|record| record.replaces.clone().filter(|r| r.beside == Some(Beside::Switched)));
@@ -31,8 +30,10 @@ impl Engine {
                 locked(&old.live).replaced = true;
             }
         }
+        self.networks.restore(found.networks);
         let adoptions = self.containers.all().into_iter().map(|container| self.adopt_container(container));
         futures::future::join_all(adoptions).await;
+        self.networks.give_up_expected();
         self.recover_restarts();
         // With something missing, nothing is removed.
         let may_remove = !self.state.is_incomplete();

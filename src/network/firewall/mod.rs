@@ -163,6 +163,23 @@ impl Firewall {
         }
     }
 
+    /// Ports that were published when the last engine died: they are written with the networks, so that they are published
+    /// throughout. Each is published again, or given up by [`Firewall::retain`].
+    pub fn expect(&self, forwards: Vec<Forward>) {
+        self.state.lock().unwrap_or_else(|e| e.into_inner()).forwards.extend(forwards);
+    }
+
+    /// Takes back what of the published ports nobody has.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn retain(&self, has: &HashSet<Forward>) -> io::Result<()> {
+        let state = self.state.lock().unwrap_or_else(|e| e.into_inner());
+        let given_up: Vec<Forward> = state.forwards.iter().filter(|forward| !has.contains(forward)).cloned().collect();
+        drop(state);
+        if given_up.is_empty() { Ok(()) } else { self.withdraw(&given_up, &[]) }
+    }
+
     /// Publishes ports, and says which addresses containers have.
     ///
     /// # Errors
@@ -185,7 +202,8 @@ impl Firewall {
             change.apply(&state.netlink)?;
         }
         state.withdrawn.retain(|withdrawn| !again(withdrawn));
-        state.forwards.extend_from_slice(forwards);
+        let expected: HashSet<Forward> = state.forwards.iter().filter(|f| targets.contains(&f.target())).cloned().collect();
+        state.forwards.extend(forwards.iter().filter(|forward| !expected.contains(forward)).cloned());
         state.senders.extend_from_slice(senders);
         Ok(())
     }
