@@ -8,6 +8,7 @@ mod dependencies;
 mod desired;
 mod down;
 mod hash;
+mod interruption;
 mod lifecycle;
 mod observed;
 mod operation;
@@ -20,6 +21,7 @@ pub use dependencies::selected;
 pub use desired::{ChangedVolumes, DownOptions, LifecycleOptions, Outline, OutlineService, RemoveImages, UpOptions};
 pub use down::down;
 pub use hash::{config_hash, network_hash, volume_hash};
+pub use interruption::Interruption;
 pub use lifecycle::{Lifecycle, lifecycle};
 pub use observed::{ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, depends_on_label};
 pub use operation::Operation;
@@ -73,6 +75,7 @@ pub struct Plan {
     /// Containers of services that the project no longer has, and that nobody asked to remove.
     pub orphans: Vec<String>,
     pub warnings: Vec<String>,
+    pub interruptions: Vec<Interruption>,
     /// Volumes whose definition has changed, where the user is to be asked before their data is lost.
     pub changed_volumes: Vec<String>,
 }

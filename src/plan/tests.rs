@@ -427,3 +427,43 @@ fn images_that_down_removes() {
         assert_eq!(images, expected, "{rmi:?}");
     }
 }
+
+#[test]
+fn the_plan_tells_who_is_interrupted() {
+    let mut p = project(WEB_DB);
+    let state = observed(&p, &[("web", 1), ("web", 2), ("db", 1)]);
+    let interruptions = |p: &Project, options: &UpOptions| {
+        let plan = up(p, &state, options).expect("plan");
+        plan.interruptions.iter().map(|i| format!("{} is {}", i.service, i.text)).collect::<Vec<_>>()
+    };
+    p.services["web"].scale = Some(2);
+    assert_eq!(interruptions(&p, &UpOptions::default()), [""; 0]);
+    p.services["web"].environment.insert("A".into(), Some("1".into()));
+    let stopped = "web is interrupted: 2 of 2 running, each for its stop (at most 10 s) and the start of the next";
+    assert_eq!(interruptions(&p, &UpOptions::default()), [stopped]);
+    let options = UpOptions { start_first: true, ..UpOptions::default() };
+    assert_eq!(
+        interruptions(&p, &options),
+        ["web is not interrupted: each container runs until the next has its names and ports"]
+    );
+    let lines = lines(&p, &state, &options);
+    let update = "(start the new one beside it, wait until that has run for 5s, switch names and ports, stop the old one)";
+    assert_eq!(
+        lines,
+        [
+            "[] -> #1 wait for db (service_healthy): depended on".to_string(),
+            format!("[1] -> #2 update container p-web-1 {update}: its configuration has changed"),
+            format!("[1 2] -> #3 update container p-web-2 {update}: its configuration has changed"),
+        ]
+    );
+}
+
+#[test]
+fn an_address_of_its_own_is_one_containers() {
+    let mut p = project(WEB_DB);
+    let state = observed(&p, &[("web", 1), ("db", 1)]);
+    p.services["web"].mac_address = Some("02:00:00:00:00:01".into());
+    let plan = up(&p, &state, &UpOptions { start_first: true, ..UpOptions::default() }).expect("plan");
+    assert!(plan.lines()[0].contains("recreate container p-web-1"), "{:?}", plan.lines());
+    assert!(plan.warnings[0].contains("web has an address of its own"), "{:?}", plan.warnings);
+}

@@ -1,6 +1,7 @@
 //! The plan of `up`: networks, volumes and images first and at once, then containers along their dependencies.
 
 use super::dependencies::{of_project, selected, with_dependencies};
+use super::interruption::interruptions;
 use super::{
     Before, FailureAction, Observed, ObservedContainer, Operation, Order, Plan, PlanError, UpOptions, UpdateOrder, UpdatePolicy,
     config_hash,
@@ -33,7 +34,9 @@ pub fn up(project: &Project, observed: &Observed, options: &UpOptions) -> Result
             planner.wait(name);
         }
     }
-    Ok(planner.plan)
+    let mut plan = planner.plan;
+    plan.interruptions = interruptions(&plan, project, observed, options);
+    Ok(plan)
 }
 
 /// Plans what a container of `run` needs: what its service depends on, and its image, networks and volumes. The container itself

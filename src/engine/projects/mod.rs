@@ -106,6 +106,10 @@ impl Engine {
                 progress.send(Progress::Step { object, status: "Running".into(), done: true });
             }
         }
+        for interruption in &plan.interruptions {
+            let object = format!("Service {}", interruption.service);
+            progress.send(Progress::Step { object, status: format!("Is {}", interruption.text), done: true });
+        }
         let context = Context {
             origin: Origin { config_files, working_dir },
             timeout: options.timeout.map(u64::from),
@@ -244,6 +248,9 @@ impl Engine {
 fn show(plan: &Plan, progress: &ProgressSender) {
     for line in plan.lines() {
         progress.send(Progress::Plan(line));
+    }
+    for interruption in &plan.interruptions {
+        progress.send(Progress::Plan(format!("{} is {}", interruption.service, interruption.text)));
     }
 }
 
