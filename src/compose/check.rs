@@ -201,7 +201,8 @@ impl Checker<'_> {
             return;
         };
         for (name, entry) in map {
-            if name.starts_with("x-") {
+            // A few extensions are wharf's own.
+            if name.starts_with("x-") && find(keys, name).is_none() {
                 continue;
             }
             let child = path.name(name);

@@ -264,3 +264,52 @@ fn an_update_that_was_broken_off_is_undone_or_ended() {
 fn stride() -> usize {
     std::env::var("STRIDE").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
 }
+
+#[test]
+fn who_is_unhealthy_is_acted_on_as_its_service_says() {
+    let stack = Stack::new("nothing");
+    let service = |more: &str, check: &str| {
+        let check =
+            format!("healthcheck: {{test: 'test ! -e /sick || {{ echo ill; exit 5; }}', interval: 50ms, retries: 2{check}}}");
+        format!("{{{}}}", sleeping(&format!("{check}{more}")))
+    };
+    let services = [
+        ("restart", service("", ", x-on-failure: restart")),
+        ("labelled", service(", labels: {autoheal: 'true'}", "")),
+        ("stop", service(", restart: always", ", x-on-failure: stop")),
+        ("kill", service("", ", x-on-failure: kill")),
+        ("docker", service(", restart: always", "")),
+        (
+            "young",
+            service("", ", x-on-failure: restart, start_period: 60s, start_interval: 50ms").replace("test ! -e /sick", "false"),
+        ),
+    ];
+    let yaml: String = services.iter().map(|(name, service)| format!("  {name}: {service}\n")).collect();
+    stack.write("compose.yaml", &format!("services:\n{yaml}"));
+    stack.wharf(&["up", "-d"]).ok();
+    let before = stack.pid(&format!("{}-docker-1", stack.project));
+    for name in ["restart", "labelled", "stop", "kill", "docker"] {
+        stack.sh(name, "touch /sick");
+    }
+    let count = |name: &str| stack.container(name)["RestartCount"].as_u64().expect("a count");
+    eventually("it is restarted again and again, with a delay that grows", 20, || {
+        count("restart") >= 3 && count("labelled") >= 1
+    });
+    eventually("one is stopped, one is killed", 10, || stack.state("stop") == "exited" && stack.state("kill") == "exited");
+    assert_eq!((count("stop"), stack.container("kill")["ExitCode"].as_i64()), (0, Some(137)));
+    assert_eq!(stack.container("docker")["Health"], "unhealthy");
+    assert_eq!((stack.pid(&format!("{}-docker-1", stack.project)), count("docker"), count("young")), (before, 0, 0));
+    let name = format!("{}-restart-1", stack.project);
+    let inspected = stack.wharf(&["container", "inspect", "-f", "{{.State.Health.Restarts}}", &name]).ok();
+    assert!(inspected.trim().parse::<u64>().expect("a count") >= 3, "{inspected}");
+    let events = stack.wharf(&["events", "--since", "1m", "--until", "0s", "--json"]).ok();
+    let restart = events
+        .lines()
+        .find(|line| line.contains("\"action\":\"restart\"") && line.contains(&name))
+        .unwrap_or_else(|| panic!("{events}"));
+    assert!(restart.contains("its health check ended with 5 and says: ill"), "{restart}");
+    // The user's word counts.
+    stack.wharf(&["stop", "restart"]).ok();
+    let stopped = count("restart");
+    assert_eq!((stack.state("restart"), count("restart")), ("exited".into(), stopped));
+}

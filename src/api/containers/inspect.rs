@@ -85,6 +85,9 @@ fn state(record: &ContainerRecord) -> Value {
             .map(|p| json!({"Start": p.start.to_string(), "End": p.end.to_string(), "ExitCode": p.exit_code, "Output": p.output}))
             .collect();
         value["Health"] = json!({"Status": health.status.as_str(), "FailingStreak": health.failing_streak, "Log": log});
+        if record.on_unhealthy().is_some() {
+            value["Health"]["Restarts"] = json!(record.unhealthy_restarts);
+        }
     }
     value
 }

@@ -205,6 +205,7 @@ fn summary(
         "Status": status_text(record),
         // Not in Docker's list, where clients have to inspect each container for it.
         "ExitCode": record.state.exit_code,
+        "RestartCount": record.restart_count,
         "HostConfig": {"NetworkMode": network_mode(record), "Annotations": record.spec.annotations},
         "NetworkSettings": {"Networks": endpoints(networks, record)},
         "Mounts": mounts(engine, record),

@@ -72,6 +72,8 @@ pub struct Listed {
     pub status: String,
     pub exit_code: i32,
     #[serde(default)]
+    restart_count: u32,
+    #[serde(default)]
     health: Option<HealthSummary>,
     pub ports: Vec<Port>,
     #[serde(default)]
@@ -177,6 +179,7 @@ impl Listed {
         let port =
             |p: &Port| json!({"URL": p.ip, "TargetPort": p.private_port, "PublishedPort": p.public_port, "Protocol": p.protocol});
         described["Publishers"] = self.ports.iter().map(port).collect();
+        described["RestartCount"] = self.restart_count.into();
         in_order(described)
     }
 

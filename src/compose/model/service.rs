@@ -221,6 +221,28 @@ pub struct DeployRestartPolicy {
     pub window: Option<Nanos>,
 }
 
+/// What is done with a container that is unhealthy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnhealthy {
+    /// It is stopped and started again, with the delay of a crash.
+    Restart,
+    /// It is stopped, and its restart policy leaves it alone.
+    Stop,
+    /// It is killed, and its restart policy decides.
+    Kill,
+}
+
+impl OnUnhealthy {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OnUnhealthy::Restart => "restart",
+            OnUnhealthy::Stop => "stop",
+            OnUnhealthy::Kill => "kill",
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Healthcheck {
@@ -235,6 +257,9 @@ pub struct Healthcheck {
     pub test: Option<Vec<String>>,
     #[serde(with = "as_text")]
     pub timeout: Option<Nanos>,
+    /// wharf's own: what is done with a container that is unhealthy.
+    #[serde(rename = "x-on-failure", skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<OnUnhealthy>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -57,6 +57,7 @@ pub const SERVICE: T = Obj(&[
             k("start_period", Duration).keep(),
             k("test", Test),
             k("timeout", Duration).keep(),
+            k("x-on-failure", OneOf(&["kill", "restart", "stop"])),
         ]),
     ),
     k("hostname", Str),

@@ -1,6 +1,7 @@
 //! Health checks: a command in the container, at Docker's times and with Docker's states.
 
 use super::exec::{Excerpt, Execs, NewExec};
+use crate::compose::model::OnUnhealthy;
 use crate::engine::record::{ContainerRecord, Health, HealthSpec, HealthStatus, Probe, Status};
 use crate::engine::{Container, locked};
 use crate::units::Nanos;
@@ -35,10 +36,13 @@ pub(in crate::engine) fn health_spec(record: &ContainerRecord) -> Option<HealthS
     (spec.test.first().is_some_and(|first| first != "NONE")).then_some(spec)
 }
 
+/// What is done with a container that is unhealthy.
+pub(in crate::engine) type Act = Box<dyn Fn(&Arc<Container>, OnUnhealthy) + Send + Sync>;
+
 impl Execs {
     /// Begins to probe a container that has just started, or goes on where an earlier engine did. By a name that others have as
     /// well it is found once it is healthy.
-    pub(in crate::engine) fn watch_health(self: &Arc<Self>, container: &Arc<Container>, known: Option<Health>) {
+    pub(in crate::engine) fn watch_health(self: &Arc<Self>, container: &Arc<Container>, known: Option<Health>, act: Act) {
         let Some(spec) = health_spec(&container.record()) else {
             self.names.set_fit(&container.id, true);
             if container.record().state.health.is_some() {
@@ -50,13 +54,13 @@ impl Execs {
         self.names.set_fit(&container.id, health.status == HealthStatus::Healthy);
         self.containers.update(container, |record| record.state.health = Some(health));
         let (this, watched) = (self.clone(), container.clone());
-        let task = tokio::spawn(async move { this.probe_forever(&watched, &spec).await });
+        let task = tokio::spawn(async move { this.probe_forever(&watched, &spec, &act).await });
         if let Some(old) = locked(&container.live).health.replace(task.abort_handle()) {
             old.abort();
         }
     }
 
-    async fn probe_forever(self: &Arc<Self>, container: &Arc<Container>, spec: &HealthSpec) {
+    async fn probe_forever(self: &Arc<Self>, container: &Arc<Container>, spec: &HealthSpec, act: &Act) {
         let or = |time: Nanos, default: Duration| time.positive().map_or(default, Nanos::duration);
         let (interval, timeout) = (or(spec.interval, INTERVAL), or(spec.timeout, TIMEOUT));
         let start_period = spec.start_period.duration();
@@ -83,7 +87,14 @@ impl Execs {
                 .update(container, |record| judge(record.state.health.get_or_insert_default(), probe, retries, in_start_period));
             if let Some(status) = changed {
                 self.names.set_fit(&container.id, status == HealthStatus::Healthy);
-                self.containers.emit(container, &format!("health_status: {}", status.as_str()), &[]);
+                let todo = container.with_record(ContainerRecord::on_unhealthy).filter(|_| status == HealthStatus::Unhealthy);
+                let reason = container.with_record(|record| record.state.health.as_ref().and_then(Health::last_words));
+                let attributes = todo.map(|todo| [("action", todo.as_str().to_string()), ("reason", reason.unwrap_or_default())]);
+                let attributes = attributes.as_ref().map_or(&[][..], |attributes| &attributes[..]);
+                self.containers.emit(container, &format!("health_status: {}", status.as_str()), attributes);
+                if let Some(todo) = todo {
+                    act(container, todo);
+                }
             }
         }
     }

@@ -1,8 +1,9 @@
 //! Following what monitors say, and Docker's restart policies.
 
 use super::link::MonitorLink;
+use crate::compose::model::OnUnhealthy;
 use crate::engine::error::EngineError;
-use crate::engine::record::{ContainerRecord, Status, Transition, Verdict, verdict};
+use crate::engine::record::{ContainerRecord, Health, HealthStatus, Status, Transition, Verdict, verdict};
 use crate::engine::{Container, Engine, locked};
 use crate::logs::holds::GRACE;
 use crate::runtime::control::{self, Event, Request};
@@ -127,7 +128,51 @@ impl Engine {
         self.containers.transition(container, &Transition::Started { pid, at });
         locked(&container.live).started_here = true;
         container.dismiss_parting();
-        self.execs.watch_health(container, None);
+        self.watch_health(container, None);
+    }
+
+    /// Watches the health of a container, and acts on it as its service says.
+    pub(in crate::engine) fn watch_health(self: &Arc<Self>, container: &Arc<Container>, known: Option<Health>) {
+        let engine = self.clone();
+        let act = move |container: &Arc<Container>, todo| {
+            let (engine, container) = (engine.clone(), container.clone());
+            tokio::spawn(async move {
+                if let Err(error) = engine.heal(&container, todo).await {
+                    tracing::warn!("{} is unhealthy, and: {error}", container.name());
+                }
+            });
+        };
+        self.execs.watch_health(container, known, Box::new(act));
+    }
+
+    /// Ends a container that is unhealthy, unless somebody else acts on it already.
+    async fn heal(self: &Arc<Self>, container: &Arc<Container>, todo: OnUnhealthy) -> Result<(), EngineError> {
+        let _guard = container.begin_operation().await?;
+        let is_due = |record: &ContainerRecord| {
+            let unhealthy = record.state.health.as_ref().is_some_and(|health| health.status == HealthStatus::Unhealthy);
+            unhealthy && record.state.status() == Status::Running && !record.stopped_by_user && !record.waits_beside()
+        };
+        if !container.with_record(is_due) {
+            return Ok(());
+        }
+        match todo {
+            OnUnhealthy::Kill => self.stop_locked(container, Some(0), Some(libc::SIGKILL)).await,
+            OnUnhealthy::Stop => {
+                let was_stopped = self.containers.change(container, |record| record.stop_requested(false))?;
+                let stopped = self.stop_locked(container, None, None).await;
+                stopped.inspect_err(|_| self.containers.take_back_stop(container, was_stopped))
+            }
+            OnUnhealthy::Restart => {
+                self.containers.change(container, |record| {
+                    record.unhealthy_restart = true;
+                    record.unhealthy_restarts += 1;
+                })?;
+                let reason = container.with_record(|record| record.state.health.as_ref().and_then(Health::last_words));
+                self.containers.emit(container, "restart", &[("reason", format!("unhealthy: {}", reason.unwrap_or_default()))]);
+                let stopped = self.stop_locked(container, None, None).await;
+                stopped.inspect_err(|_| self.containers.update(container, |record| record.unhealthy_restart = false))
+            }
+        }
     }
 
     /// What happens when a container exits, however that became known: its execs, its health check and, unless it is started

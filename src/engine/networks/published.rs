@@ -292,11 +292,12 @@ impl Networks {
                     addresses.of_family(ipv6).filter(|_| networks.get(id).is_some_and(|n| !n.internal))
                 })
             };
-            let (ipv4, ipv6) = (outer(false), outer(true));
-            let forward = |(target, protocol, host_ip, port): &Bound| {
-                let address = if matches!(host_ip, Some(IpAddr::V6(_))) { ipv6 } else { ipv4 };
-                let host_ip = host_ip.filter(|ip| !ip.is_unspecified());
-                Some(Forward { host_ip, protocol: protocol_number(protocol), port: *port, to: (address?, *target) })
+            let (ipv4, ipv6) = (outer(IpFamily::V4), outer(IpFamily::V6));
+            let forward = |bound: &BoundPort| {
+                let address = if matches!(bound.host_ip, Some(IpAddr::V6(_))) { ipv6 } else { ipv4 };
+                let host_ip = bound.host_ip.filter(|ip| !ip.is_unspecified());
+                let (protocol, port) = (bound.protocol, bound.host_port);
+                Some(Forward { host_ip, protocol, port, to: (address?, bound.target) })
             };
             record.bound_ports.iter().filter_map(forward).collect()
         };

@@ -88,11 +88,7 @@ fn judge(record: &ContainerRecord, monitor: Duration, now: Timestamp) -> Judged 
         HealthStatus::Healthy => Judged::Good,
         HealthStatus::Starting => Judged::NotYet(None),
         HealthStatus::Unhealthy => {
-            let last = health.log.last().map(|probe| (probe.exit_code, probe.output.trim()));
-            let said = last.map(|(code, output)| match output {
-                "" => format!(": its health check ended with {code}"),
-                output => format!(": its health check ended with {code} and says: {output}"),
-            });
+            let said = health.last_words().map(|said| format!(": {said}"));
             Judged::Failed(format!("{name} is unhealthy{}", said.unwrap_or_default()))
         }
     }

@@ -8,6 +8,7 @@ mod state;
 pub use spec::*;
 pub use state::{State, Status, Transition, Verdict, verdict};
 
+use crate::compose::model::OnUnhealthy;
 use crate::image::ChainId;
 use crate::network::address::{Addresses, IpFamily, Pool, Subnet};
 use crate::units::{ContainerPort, Protocol, known_ports};
@@ -67,6 +68,12 @@ pub struct ContainerRecord {
     /// It is being stopped in order to be started again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restart_begun: bool,
+    /// It is being stopped because it is unhealthy, and is to be started again whatever its restart policy.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unhealthy_restart: bool,
+    /// How often that has been since a user has started it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unhealthy_restarts: u32,
     /// It has taken the place of a container that ran, and is to be started.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub start_owed: bool,
@@ -105,6 +112,10 @@ impl BoundPort {
     pub fn container_port(&self) -> ContainerPort {
         ContainerPort { port: self.target, protocol: self.protocol }
     }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// How a recreation ends: an engine that finds one in the journal ends it. The new container has a name of its own until the old
@@ -152,9 +163,18 @@ impl ContainerRecord {
             restart_count: 0,
             prepared: false,
             restart_begun: false,
+            unhealthy_restart: false,
+            unhealthy_restarts: 0,
             start_owed: false,
             replaces: None,
         }
+    }
+
+    /// What is done when its health check fails: what its service says, or the label that people's files have for a container
+    /// which restarts others.
+    pub fn on_unhealthy(&self) -> Option<OnUnhealthy> {
+        let labelled = self.spec.labels.get("autoheal").is_some_and(|label| label == "true");
+        self.spec.on_unhealthy.or(labelled.then_some(OnUnhealthy::Restart))
     }
 
     /// Whether another container has the names and the ports that it is to have.
@@ -215,6 +235,20 @@ pub struct Health {
     pub failing_streak: u32,
     /// The last five probes, as Docker keeps them.
     pub log: Vec<Probe>,
+}
+
+impl Health {
+    /// How the last probe has ended, and what it has said.
+    pub fn last_words(&self) -> Option<String> {
+        let last = self.log.last()?;
+        let said = last.output.trim();
+        let code = last.exit_code;
+        Some(if said.is_empty() {
+            format!("its health check ended with {code}")
+        } else {
+            format!("its health check ended with {code} and says: {said}")
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

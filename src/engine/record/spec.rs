@@ -1,6 +1,7 @@
 //! What a container was created with.
 
 use super::ContainerRecord;
+use crate::compose::model::OnUnhealthy;
 pub use crate::compose::model::RestartPolicy;
 use crate::runtime::capabilities::Capabilities;
 use crate::units::{ByteSize, ContainerPort, Nanos, PortRange, Protocol, known_ports};
@@ -33,6 +34,9 @@ pub struct ContainerSpec {
     /// Seconds between the stop signal and SIGKILL.
     pub stop_timeout: Option<u64>,
     pub health: Option<HealthSpec>,
+    /// What is done when the health check fails; `None` as Docker, nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_unhealthy: Option<OnUnhealthy>,
     pub init: bool,
     pub privileged: bool,
     pub cap_add: Vec<String>,

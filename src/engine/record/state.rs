@@ -110,12 +110,17 @@ pub fn verdict(record: &ContainerRecord, exit: &Exit, going_down: bool) -> Verdi
     // A restart that has succeeded begins the count of attempts anew.
     let succeeded = |window: Nanos| ran_for.is_some_and(|ran| ran.as_nanos() >= i128::from(window.0));
     let restarts = if record.spec.restart_window.is_some_and(succeeded) { 0 } else { record.restart_count };
-    let again = !record.stopped_by_user
-        && match record.spec.restart {
-            RestartPolicy::No => false,
-            RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
-            RestartPolicy::OnFailure { max } => exit.code != 0 && (max == 0 || restarts < max),
-        };
+    let attempts_left = match record.spec.restart {
+        RestartPolicy::OnFailure { max } => max == 0 || restarts < max,
+        _ => true,
+    };
+    let unhealthy = record.unhealthy_restart && attempts_left;
+    let by_policy = || match record.spec.restart {
+        RestartPolicy::No => false,
+        RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
+        RestartPolicy::OnFailure { max } => exit.code != 0 && (max == 0 || restarts < max),
+    };
+    let again = !record.stopped_by_user && (unhealthy || by_policy());
     match again {
         false if record.spec.auto_remove => Verdict::Remove,
         false => Verdict::Stay,
@@ -145,7 +150,7 @@ impl ContainerRecord {
                 state.output_since = Some(ended.map_or(noticed, |ended| ended.max(noticed)));
                 state.error.clear();
                 state.oom_killed = false;
-                (self.restart_begun, self.start_owed) = (false, false);
+                (self.restart_begun, self.start_owed, self.unhealthy_restart) = (false, false, false);
                 Status::Running
             }
             Transition::Found { pid, started_at, paused } => {
@@ -185,14 +190,14 @@ impl ContainerRecord {
 
     /// The user stops it, for good or in order to start it again: restart policies leave it alone. Tells whether they did before.
     pub fn stop_requested(&mut self, restart: bool) -> bool {
-        (self.restart_begun, self.start_owed) = (restart, false);
+        (self.restart_begun, self.start_owed, self.unhealthy_restart) = (restart, false, false);
         std::mem::replace(&mut self.stopped_by_user, true)
     }
 
     /// The user starts it: what was counted of its restarts is over.
     pub fn start_requested(&mut self) {
         self.stopped_by_user = false;
-        self.restart_count = 0;
+        (self.restart_count, self.unhealthy_restarts) = (0, 0);
         self.state.backoff = None;
     }
 }
@@ -253,6 +258,9 @@ mod tests {
             (Always, 3, 1, 1, |r| r.state.backoff = Some(Duration::from_secs(50)), false, again(60_000, 4)),
             (Always, 3, 1, 10, |r| r.state.backoff = Some(Duration::from_secs(50)), false, again(100, 4)),
             (Always, 3, 1, 1, |r| r.spec.restart_delay = Some(Nanos(7_000_000)), false, again(7, 4)),
+            (No, 0, 143, 1, |r| r.unhealthy_restart = true, false, again(100, 1)),
+            (OnFailure { max: 2 }, 1, 0, 1, |r| r.unhealthy_restart = true, false, again(100, 2)),
+            (OnFailure { max: 2 }, 2, 0, 1, |r| r.unhealthy_restart = true, false, Verdict::Stay),
             (Always, 3, 143, 1, plain, true, again(100, 3)),
             (No, 3, 143, 1, |r| r.spec.auto_remove = true, true, Verdict::Remove),
         ];

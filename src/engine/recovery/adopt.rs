@@ -142,7 +142,7 @@ impl Engine {
         }
         self.renew_sockets(container, pid);
         self.clone().spawn_follower(container.clone(), link, None);
-        self.execs.watch_health(container, record.state.health);
+        self.watch_health(container, record.state.health);
     }
 
     /// A container that had a process when the last engine saw it, and has none now.

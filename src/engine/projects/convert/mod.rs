@@ -66,6 +66,7 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
         stop_signal: service.stop_signal.clone(),
         stop_timeout: service.stop_grace_period.map(Nanos::seconds_up),
         health: policies::health(name, service)?,
+        on_unhealthy: service.healthcheck.as_ref().and_then(|check| check.on_failure),
         init: service.init.unwrap_or(false),
         privileged: service.privileged,
         cap_add: service.cap_add.clone(),
