@@ -18,6 +18,7 @@ mod interrupts;
 mod lifecycle;
 mod networks;
 mod scenarios;
+mod scripts;
 mod services;
 mod sockets;
 mod sources;

@@ -1,6 +1,6 @@
 //! `wharf down`.
 
-use super::up;
+use super::{ps, up};
 use crate::api::reply::escape;
 use crate::cli::{Global, Outcome, connect, project};
 use crate::plan::{DownOptions, RemoveImages};
@@ -10,7 +10,7 @@ pub struct Down {
     /// Services to stop and remove; all, with the networks, by default.
     services: Vec<String>,
     /// Remove volumes as well: those of the file and anonymous ones.
-    #[arg(short, long)]
+    #[arg(short, long, alias = "volume")]
     volumes: bool,
     /// Remove the images of services: all, or local (those without a custom tag).
     #[arg(long, value_name = "TYPE")]
@@ -40,7 +40,11 @@ pub async fn project(global: &Global) -> Outcome {
 
 pub async fn run(global: &Global, command: Down) -> Outcome {
     let (name, loaded) = project::name(global)?;
+    ps::check_services(loaded.as_ref(), &command.services)?;
     let client = connect::engine(global).await?;
+    if loaded.is_none() {
+        ps::check_existing(&client, &name, &command.services).await?;
+    }
     let options = DownOptions {
         volumes: command.volumes,
         rmi: command.rmi.map(|which| match which {

@@ -39,18 +39,22 @@ pub struct Exec {
     #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
     detach_keys: String,
     /// The service, and the command with its arguments: options after the service are the command's.
-    #[arg(trailing_var_arg = true, required = true, num_args = 2.., value_name = "SERVICE COMMAND")]
+    #[arg(trailing_var_arg = true, required = true, value_name = "SERVICE COMMAND")]
     words: Vec<String>,
 }
 
 pub async fn run(global: &Global, command: Exec) -> Outcome {
-    let Some((service, words)) = command.words.split_first() else { return Ok(()) };
+    let Some((service, words)) = command.words.split_first().filter(|(_, words)| !words.is_empty()) else {
+        return Err(Failure::Message("`exec` needs a service and a command: `wharf exec web sh`".into()));
+    };
     let (project, loaded) = project::name(global)?;
     ps::check_services(loaded.as_ref(), std::slice::from_ref(service))?;
     let client = connect::engine(global).await?;
     let container = ps::one(&client, &project, service, command.index).await?;
     let tty = !command.no_tty && !command.detach && terminal::is_terminal();
-    let env = super::variables(&command.env, loaded.as_ref());
+    let names_alone = command.env.iter().any(|variable| !variable.contains('='));
+    let of_project = if names_alone && loaded.is_none() { super::outer_variables(global) } else { loaded };
+    let env = super::variables(&command.env, of_project.as_ref());
     let request = Request {
         command: words.to_vec(),
         env: env.into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
@@ -74,6 +78,9 @@ pub struct Request {
     pub tty: bool,
     pub stdin: bool,
 }
+
+/// Docker's exit code of a command whose own nobody can tell.
+const NOT_KNOWN: u8 = 255;
 
 /// Runs a command in a container, with this process's streams; its exit code is ours.
 ///
@@ -109,7 +116,16 @@ pub async fn in_container(client: &Client, container: &str, request: Request, de
     if terminal::join(client, stream, &joined).await? == Ended::Detached {
         return Ok(());
     }
-    let state: Value = client.get(&format!("/exec/{id}/json")).await?;
+    let state: Value = match client.get(&format!("/exec/{id}/json")).await {
+        // The next engine knows nothing of it.
+        Err(
+            ClientError::Connect { .. } | ClientError::Cut | ClientError::Protocol(_) | ClientError::Refused { status: 404, .. },
+        ) => {
+            let why = "the engine ended, or the container was removed, while the command ran: its exit code is not known";
+            return Err(Failure::Message(why.into()).or_code(NOT_KNOWN));
+        }
+        other => other?,
+    };
     match state["ExitCode"].as_i64() {
         Some(0) => Ok(()),
         Some(code) => Err(Failure::Code(code as u8)),

@@ -91,6 +91,9 @@ async fn ask(global: &Global, command: Lifecycle, options: LifecycleOptions) -> 
     let (name, loaded) = project::name(global)?;
     ps::check_services(loaded.as_ref(), &options.services)?;
     let client = connect::engine(global).await?;
+    if loaded.is_none() {
+        ps::check_existing(&client, &name, &options.services).await?;
+    }
     let outline = loaded.as_ref().map(up::outline);
     let options = LifecycleOptions { outline, plan_only: global.dry_run, ..options };
     up::follow(&client, &format!("/projects/{}/{}", escape(&name), command.as_str()), &options, false).await

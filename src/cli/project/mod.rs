@@ -62,11 +62,6 @@ pub fn for_engine(global: &Global, loaded: &Loaded, named: &[String], no_deps: b
     let mut project = loaded.project.clone();
     crate::cli::project::build::name_images(&mut project);
     lend_api(global, &mut project);
-    for (name, value) in crate::cli::proxies::variables() {
-        for service in project.services.values_mut() {
-            service.environment.entry(name.clone()).or_insert_with(|| Some(value.clone()));
-        }
-    }
     let starting = up::selected(loaded, named, no_deps);
     let services = loaded.project.services.iter().filter(|(name, _)| starting.contains(name));
     let configs = project.configs.iter_mut().map(|(name, object)| ("config", "configs", name, object));
@@ -128,6 +123,13 @@ pub fn load_quietly(global: &Global, services: &[String]) -> Result<Loaded, Fail
     Ok(compose::load(&options)?)
 }
 
+/// The variables that a command line's names stand for, where `loaded` is not needed for anything else.
+pub fn outer_variables(global: &Global) -> Option<Loaded> {
+    let mut options = options(global);
+    options.skip.environment = true;
+    compose::load(&options).ok()
+}
+
 /// Variables of a command line, `NAME=VALUE` or `NAME`. A name alone takes its value from the project's environment (this
 /// process's, `.env`, `--env-file`), and says nothing where that has none.
 pub fn variables(given: &[String], loaded: Option<&Loaded>) -> IndexMap<String, String> {
@@ -148,15 +150,21 @@ pub fn show_warnings(warnings: &[Diagnostic], sources: &Sources) {
     }
 }
 
-/// The project's name alone. Commands that act on what exists work without a Compose file where `-p` names the project.
+/// The project's name, and its file for commands that act on what exists. As with Docker Compose, `-p` without `-f` means what
+/// exists under that name: the file of the working directory may be of another project.
 ///
 /// # Errors
-/// When there is neither.
+/// When there is neither a name nor a file.
 pub fn name(global: &Global) -> Result<(String, Option<Loaded>), Failure> {
-    let explicit = global.project_name.clone().or_else(|| std::env::var("COMPOSE_PROJECT_NAME").ok()).filter(|n| !n.is_empty());
+    let given = |name: Option<String>| name.filter(|name| !name.is_empty());
+    if let Some(name) = given(global.project_name.clone()).filter(|_| global.files.is_empty()) {
+        return Ok((name, None));
+    }
+    let explicit = given(std::env::var("COMPOSE_PROJECT_NAME").ok());
     // What containers have is in the engine: their env files may be gone.
     let mut options = options(global);
     options.skip.environment = true;
+    options.skip.container_names = true;
     match (compose::load(&options).map_err(Failure::from), explicit) {
         (Ok(loaded), _) => Ok((loaded.project.name.clone(), Some(loaded))),
         (Err(_), Some(name)) if global.files.is_empty() => Ok((name, None)),

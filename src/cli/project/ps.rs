@@ -136,7 +136,8 @@ impl Listed {
     /// `web-1`: how log prefixes call it.
     pub fn short_name(&self) -> String {
         let rest = self.name().strip_prefix(self.label(LABEL_PROJECT)).and_then(|rest| rest.strip_prefix(['-', '_']));
-        rest.unwrap_or(self.name()).to_string()
+        // A name of the user's own stays whole.
+        rest.filter(|rest| rest.starts_with(self.service())).unwrap_or(self.name()).to_string()
     }
 
     /// Its fields in templates and tables: those of `docker ps` and of `docker compose ps`.
@@ -242,6 +243,21 @@ pub fn check_services(loaded: Option<&crate::compose::Loaded>, services: &[Strin
         }
     }
     Ok(())
+}
+
+/// Refuses names that no container of a project has: where there is no file, its services are those of its containers.
+///
+/// # Errors
+/// The first such name.
+pub async fn check_existing(client: &Client, project: &str, services: &[String]) -> Result<(), Failure> {
+    if services.is_empty() {
+        return Ok(());
+    }
+    let list = containers(client, project, &[], true).await?;
+    match services.iter().find(|name| list.iter().all(|container| container.service() != *name)) {
+        Some(name) => Err(Failure::Message(format!("no such service: {name}"))),
+        None => Ok(()),
+    }
 }
 
 pub async fn run(global: &Global, command: Ps) -> Outcome {

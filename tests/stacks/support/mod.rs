@@ -175,11 +175,11 @@ impl Stack {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
         command
-            .args(["-p", &self.project])
             .args(args)
             .current_dir(self.root.path().join("project"))
             .env("WHARF_DATA_ROOT", self.data_root())
             .env("WHARF_RUN_ROOT", self.run_root())
+            .env("COMPOSE_PROJECT_NAME", &self.project)
             .env_remove("COMPOSE_FILE")
             .stdin(Stdio::null());
         command

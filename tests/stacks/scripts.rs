@@ -1,0 +1,173 @@
+//! What scripts rely on: exit codes, which project a command is about, and that what is refused changes nothing.
+
+use crate::support::{Stack, eventually, sleeping};
+use std::process::Stdio;
+
+fn services(list: &[(&str, &str)]) -> String {
+    let one = |(name, rest): &(&str, &str)| format!("  {name}: {{{}}}\n", sleeping(rest));
+    format!("services:\n{}", list.iter().map(one).collect::<String>())
+}
+
+/// `-p` without `-f` is what exists under that name, whatever file is here.
+#[test]
+fn a_project_that_is_named_is_not_the_file_that_is_here() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", &(services(&[("db", "volumes: ['data:/data']")]) + "volumes: {data: }\n"));
+    stack.wharf(&["up", "-d"]).ok();
+    std::fs::create_dir(stack.path("elsewhere")).expect("directory");
+    stack.write("elsewhere/compose.yaml", &services(&[("web", "")]));
+    stack.write("elsewhere/.env", "FROM_FILE=here\n");
+    let named = |args: &[&str]| {
+        let mut command = stack.command(&["-p", &stack.project]);
+        let command = command.args(args).env_remove("COMPOSE_PROJECT_NAME").current_dir(stack.path("elsewhere"));
+        let output = command.stdin(Stdio::null()).output().expect("wharf runs");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let state = || stack.state("db");
+    for (args, becomes) in [
+        (&["stop", "-t", "0"][..], "exited"),
+        (&["start"], "running"),
+        (&["restart", "-t", "0", "db"], "running"),
+        (&["pause"], "paused"),
+        (&["unpause", "db"], "running"),
+        (&["kill"], "exited"),
+    ] {
+        let (code, _, stderr) = named(args);
+        assert_eq!(code, Some(0), "{args:?}: {stderr}");
+        eventually("it takes effect", 10, || state() == becomes);
+    }
+    assert_eq!(named(&["start", "web"]).0, Some(1), "that is none of its services");
+    named(&["start"]);
+    for args in [&["logs", "db"][..], &["top", "db"], &["exec", "-T", "db", "true"], &["images"], &["ps", "db"]] {
+        let (code, _, stderr) = named(args);
+        assert_eq!(code, Some(0), "{args:?}: {stderr}");
+    }
+    let (_, shown, _) = named(&["exec", "-T", "-e", "FROM_FILE", "db", "sh", "-c", "echo $FROM_FILE"]);
+    assert_eq!(shown, "here\n", "variables are those of the directory");
+    assert_eq!(named(&["down", "-v", "-t", "0"]).0, Some(0));
+    assert!(stack.wharf(&["container", "ls", "-aq"]).ok().is_empty());
+    assert!(stack.wharf(&["volume", "ls", "-q"]).ok().is_empty());
+}
+
+/// A network or a volume that cannot be made is refused before anything is stopped or removed for it.
+#[test]
+fn what_cannot_be_made_anew_stops_nothing() {
+    let stack = Stack::new("nothing");
+    let file = |network: &str, volume: &str| {
+        let web = services(&[("web", "networks: [n], volumes: ['data:/data']")]);
+        stack.write("compose.yaml", &format!("{web}networks: {{n: {{{network}}}}}\nvolumes: {{data: {{{volume}}}}}\n"));
+    };
+    file("", "");
+    stack.wharf(&["up", "-d"]).ok();
+    stack.sh("web", "echo kept > /data/file");
+    let id = stack.id("web");
+    let name = format!("{}-web-1", stack.project);
+    let started = || stack.wharf(&["container", "inspect", "-f", "{{.State.StartedAt}}", &name]).ok();
+    let before = started();
+    for (network, volume, words) in [
+        ("ipam: {config: [{subnet: 127.0.0.0/8}]}", "", "127.0.0.0/8"),
+        ("driver: nosuch", "", "driver `nosuch`"),
+        ("driver_opts: {com.docker.network.driver.mtu: x}", "", "is not a number"),
+        ("driver_opts: {com.docker.network.bridge.name: lo}", "", "is not a bridge"),
+        ("", "driver: nosuch", "driver `nosuch`"),
+        ("", "driver_opts: {type: none}", "needs `type` and `device`"),
+        ("", "driver_opts: {size: many}", "has the size `many`"),
+    ] {
+        file(network, volume);
+        let refused = stack.wharf(&["up", "-d", "--yes"]).fails(1, &[words]);
+        assert!(!refused.stderr.contains("Stopp"), "{}", refused.stderr);
+        assert_eq!((stack.id("web"), started()), (id.clone(), before.clone()), "{network} {volume}");
+    }
+    assert_eq!(stack.sh("web", "cat /data/file"), "kept");
+    // A subnet of the network that goes is free for the one that comes.
+    let subnet =
+        stack.wharf(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", &format!("{}_n", stack.project)]).ok();
+    file(&format!("ipam: {{config: [{{subnet: {}}}]}}", subnet.trim()), "");
+    stack.wharf(&["up", "-d"]).ok();
+    assert_ne!(stack.id("web"), "");
+}
+
+/// 125 is docker's own failure, 126 a program that cannot be run, 127 one that is not there; else it is the container's.
+#[test]
+fn a_run_ends_with_dockers_codes() {
+    let stack = Stack::new("nothing");
+    for (args, code) in [
+        (&["--no-such-option", "busybox:local"][..], 125),
+        (&["--pull", "never", "127.0.0.1:1/nosuch"], 125),
+        (&["--cpuset-mems", "63", "busybox:local", "true"], 125),
+        (&["--memory", "lots", "busybox:local", "true"], 125),
+        (&["--name", "?", "busybox:local", "true"], 125),
+        (&["--network", "nosuch", "busybox:local", "true"], 125),
+        (&["busybox:local", "nosuch"], 127),
+        (&["busybox:local", "/etc/passwd"], 126),
+        (&["busybox:local", "sh", "-c", "exit 3"], 3),
+    ] {
+        let ran = stack.wharf(&[&["container", "run", "--rm"], args].concat());
+        assert_eq!(ran.code, code, "{args:?}: {}", ran.stderr);
+    }
+    assert_eq!(stack.wharf(&["container", "create", "--cpuset-mems", "63", "busybox:local"]).code, 1);
+    assert_eq!(stack.wharf(&["container", "exec", "nosuch"]).fails(1, &["a container and a command"]).code, 1);
+    assert!(stack.wharf(&["container", "ls", "-aq"]).ok().is_empty());
+}
+
+/// Of a command whose engine is gone nobody knows the exit code.
+#[test]
+fn an_exec_whose_engine_dies_says_so() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", &services(&[("web", "")]));
+    stack.wharf(&["up", "-d"]).ok();
+    stack.wharf(&["exec", "web"]).fails(1, &["a service and a command"]);
+    let exec = stack
+        .command(&["exec", "-T", "web", "sh", "-c", "touch /begun; sleep 1000"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("exec");
+    eventually("it runs", 10, || stack.wharf(&["exec", "-T", "web", "test", "-e", "/begun"]).code == 0);
+    let engine = nix::unistd::Pid::from_raw(stack.engine_pid().expect("an engine"));
+    nix::sys::signal::kill(engine, nix::sys::signal::Signal::SIGKILL).expect("kill");
+    let output = exec.wait_with_output().expect("wait");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), stderr.contains("its exit code is not known")), (Some(255), true), "{stderr}");
+}
+
+/// The usage in an error is the command's own, without options that nobody has to give.
+#[test]
+fn errors_of_usage_and_names_that_are_taken() {
+    let stack = Stack::new("nothing");
+    let refused = stack.wharf(&["up", "-d", "--abort-on-container-exit"]).fails(1, &["Usage: wharf up [OPTIONS] [SERVICES]..."]);
+    assert!(!refused.stderr.contains("--data-root"), "{}", refused.stderr);
+    let file = services(&[("a", "container_name: mine"), ("b", "container_name: mine")]);
+    stack.write("compose.yaml", &file);
+    for args in [&["config", "-q"][..], &["up", "-d"], &["create"]] {
+        stack.wharf(args).fails(1, &["services.b: container name \"mine\" is already in use by service a"]);
+    }
+    for args in [&["config", "-q", "--no-consistency"][..], &["ps"], &["stop"], &["up", "-d", "b"], &["down", "-t", "0"]] {
+        stack.wharf(args).ok();
+    }
+    stack.wharf(&["down", "nosuch"]).fails(1, &["no such service: nosuch"]);
+}
+
+/// Links of services on the default network, which knows no names of services.
+#[test]
+fn links_reach_services_on_the_default_network() {
+    let stack = Stack::new("nothing");
+    let web = "network_mode: bridge, links: [db, 'db:data', named]";
+    let file = services(&[
+        ("web", web),
+        ("db", "network_mode: bridge"),
+        ("named", &format!("network_mode: bridge, container_name: {}x", stack.project)),
+    ]);
+    stack.write("compose.yaml", &file);
+    stack.wharf(&["up", "-d"]).ok();
+    let address = |service: &str| {
+        stack.container(service)["NetworkSettings"]["Networks"]["bridge"]["IPAddress"].as_str().unwrap_or_default().to_string()
+    };
+    for (name, service) in [("db", "db"), ("data", "db"), ("named", "named")] {
+        let found = stack.sh("web", &format!("nslookup {name}"));
+        assert!(found.contains(&address(service)), "{name}: {found}");
+    }
+}
