@@ -15,6 +15,9 @@ pub struct UpRequest {
     pub config_files: String,
     #[serde(default)]
     pub working_dir: String,
+    /// Variables of the user's proxies, which containers get beside their services' own.
+    #[serde(default)]
+    pub proxies: Vec<(String, String)>,
     /// Services of inactive profiles: their containers are no orphans.
     #[serde(default)]
     pub inactive: Vec<String>,

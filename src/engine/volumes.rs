@@ -10,6 +10,7 @@ use crate::image::keyed_mutex::KeyedMutex;
 use crate::runtime::quota;
 use crate::units;
 use indexmap::IndexMap;
+use std::io;
 use std::sync::{Arc, Mutex};
 
 /// What a volume is made with.
@@ -20,6 +21,39 @@ pub struct NewVolume {
     /// Of the driver `local`.
     pub options: IndexMap<String, String>,
     pub anonymous: bool,
+}
+
+impl NewVolume {
+    /// Whether it could be made; gives the size that it is kept to.
+    ///
+    /// # Errors
+    /// A name that is no file name, options that are not understood.
+    pub fn check(&self) -> Result<Option<u64>, EngineError> {
+        let NewVolume { name, options, .. } = self;
+        if let Some(driver) = options.keys().find(|key| !matches!(key.as_str(), "type" | "o" | "device" | "size")) {
+            return Err(EngineError::Invalid(format!(
+                "the volume {name} has the option `{driver}`; the driver `local` has `type`, `o` and `device`, or `size`"
+            )));
+        }
+        let wrong = |size: &String| {
+            EngineError::Invalid(format!("the volume {name} has the size `{size}`: write a size such as `10g`, without `device`"))
+        };
+        let size = match options.get("size") {
+            Some(text) if options.len() == 1 => Some(units::positive_bytes(text).ok_or_else(|| wrong(text))?),
+            Some(text) => return Err(wrong(text)),
+            None => None,
+        };
+        if options.contains_key("type") != options.contains_key("device") && options.get("type").is_none_or(|t| t != "tmpfs") {
+            return Err(EngineError::Invalid(format!("the volume {name} needs `type` and `device` together")));
+        }
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(allowed) || name.len() > 200 {
+            return Err(EngineError::Invalid(format!(
+                "`{name}` cannot be a volume's name: it has letters, digits, `_`, `.` and `-`"
+            )));
+        }
+        Ok(size)
+    }
 }
 
 /// The volumes, and who is about to use them.
@@ -72,35 +106,30 @@ impl Volumes {
         self.get(name).is_some_and(|v| v.options.contains_key("type") && !v.options.get("o").is_some_and(|o| is_bind(o)))
     }
 
+    /// Whether a volume could be made where none of its name is.
+    ///
+    /// # Errors
+    /// As [`Volumes::create`], without what the disk alone knows.
+    pub fn check(&self, new: &NewVolume) -> Result<(), EngineError> {
+        match new.check()? {
+            Some(_) => quota::check(&self.config.data_root.join("volumes")).map_err(|why| self.no_size(&new.name, &why)),
+            None => Ok(()),
+        }
+    }
+
+    fn no_size(&self, name: &str, why: &io::Error) -> EngineError {
+        let root = self.config.data_root.display();
+        EngineError::Invalid(format!("the volume {name} cannot have a size in {root}: {why}"))
+    }
+
     /// Makes a volume; one of that name that exists is returned as it is.
     ///
     /// # Errors
     /// A name that is no file name, options that are not understood, or the disk's.
     pub fn create(&self, new: NewVolume) -> Result<VolumeRecord, EngineError> {
+        let size = new.check()?;
         let NewVolume { name, labels, options, anonymous } = new;
         let name = name.as_str();
-        if let Some(driver) = options.keys().find(|key| !matches!(key.as_str(), "type" | "o" | "device" | "size")) {
-            return Err(EngineError::Invalid(format!(
-                "the volume {name} has the option `{driver}`; the driver `local` has `type`, `o` and `device`, or `size`"
-            )));
-        }
-        let wrong = |size: &String| {
-            EngineError::Invalid(format!("the volume {name} has the size `{size}`: write a size such as `10g`, without `device`"))
-        };
-        let size = match options.get("size") {
-            Some(text) if options.len() == 1 => Some(units::positive_bytes(text).ok_or_else(|| wrong(text))?),
-            Some(text) => return Err(wrong(text)),
-            None => None,
-        };
-        if options.contains_key("type") != options.contains_key("device") && options.get("type").is_none_or(|t| t != "tmpfs") {
-            return Err(EngineError::Invalid(format!("the volume {name} needs `type` and `device` together")));
-        }
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-        if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(allowed) || name.len() > 200 {
-            return Err(EngineError::Invalid(format!(
-                "`{name}` cannot be a volume's name: it has letters, digits, `_`, `.` and `-`"
-            )));
-        }
         let _reserved = self.names.reserve(name);
         if let Some(known) = locked(&self.records).get(name) {
             return Ok(known.clone());
@@ -110,11 +139,8 @@ impl Volumes {
         let mut draft = Draft::new(&self.config.data_root.join("volumes"), name).map_err(doing())?;
         let data = draft.path().join("_data");
         std::fs::create_dir(&data).map_err(doing())?;
-        if let Some(error) = size.and_then(|size| draft.limit(&data, size).err()) {
-            return Err(EngineError::Invalid(format!(
-                "the volume {name} cannot have a size in {}: {error}",
-                self.config.data_root.display()
-            )));
+        if let Some(size) = size {
+            draft.limit(&data, size).map_err(|why| self.no_size(name, &why))?;
         }
         let record = VolumeRecord { name: name.into(), created_at: jiff::Timestamp::now(), labels, anonymous, options };
         write_manifest(&manifest_of(draft.path()), &record).map_err(doing())?;

@@ -46,13 +46,12 @@ impl Planner<'_> {
         for other in service.shares_with().chain(service.takes_volumes_of()) {
             before.need(self.services.get(other).iter().flat_map(|steps| steps.starts.iter().copied()));
         }
-        self.check_donors(service)?;
         *needs = Some(before.clone());
         Ok(before)
     }
 
     /// What a service shares must be there, or come with this plan.
-    fn check_donors(&self, service: &Service) -> Result<(), PlanError> {
+    pub(super) fn check_donors(&self, service: &Service) -> Result<(), PlanError> {
         let shared =
             [("network namespace", &service.network_mode), ("IPC namespace", &service.ipc), ("PID namespace", &service.pid)];
         let namespaces = shared.into_iter().filter_map(|(what, mode)| Some((what, mode.as_ref()?.service()?)));

@@ -60,6 +60,7 @@ pub fn one_off(project: &Project, observed: &Observed, options: &UpOptions, name
         }
         planner.dependencies(name, service);
     }
+    planner.check_donors(service)?;
     planner.prepare(name, service, &mut None)?;
     planner.bystanders();
     planner.orphans();
@@ -160,6 +161,9 @@ impl<'a> Planner<'a> {
         let replicas = self.options.scale.get(name).copied().unwrap_or_else(|| service.replicas());
         if let Some(container_name) = service.container_name.as_ref().filter(|_| replicas > 1) {
             return Err(PlanError::NamedAndScaled { service: name.clone(), name: container_name.clone(), replicas });
+        }
+        if replicas > 0 {
+            self.check_donors(service)?;
         }
         let own = |c: &&ObservedContainer| c.service == *name && !c.one_off && !self.removed.contains_key(&c.id);
         let mut compared = Compared {

@@ -19,12 +19,25 @@ const FIRST_PROJECT: u32 = 1 << 20;
 pub fn limit(directories: &[&Path], bytes: u64) -> io::Result<()> {
     let directories = directories.iter().map(File::open).collect::<io::Result<Vec<_>>>()?;
     let Some(first) = directories.first() else { return Ok(()) };
-    if !quota::enforced(first.as_fd()).unwrap_or(false) {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, advice(first)));
-    }
+    refuse_without_quotas(first)?;
     let project = free_project(first)?;
     quota::set_limit(first.as_fd(), project, bytes.div_ceil(1024))?;
     directories.iter().try_for_each(|directory| quota::set_project(directory.as_fd(), project))
+}
+
+/// Whether directories there can be limited.
+///
+/// # Errors
+/// As [`limit`].
+pub fn check(directory: &Path) -> io::Result<()> {
+    refuse_without_quotas(&File::open(directory)?)
+}
+
+fn refuse_without_quotas(directory: &File) -> io::Result<()> {
+    match quota::enforced(directory.as_fd()) {
+        Ok(true) => Ok(()),
+        _ => Err(io::Error::new(io::ErrorKind::Unsupported, advice(directory))),
+    }
 }
 
 /// Forgets the limit of a directory that is about to be removed.

@@ -169,11 +169,24 @@ impl Networks {
         })
     }
 
-    /// Makes a network: its bridge, its isolations, its place in the state.
+    /// Whether a network could be made once those of the names `going` have been removed.
     ///
     /// # Errors
-    /// When the name or the subnet is taken, or the kernel refuses.
-    pub fn create(&self, new: &NewNetwork) -> Result<NetworkRecord, EngineError> {
+    /// As [`Networks::create`], without what the kernel alone knows.
+    pub fn check(&self, new: &NewNetwork, going: &[&str]) -> Result<(), EngineError> {
+        let mut networks = locked(&self.records).clone();
+        let going: Vec<_> = networks.extract_if(.., |_, network| going.contains(&network.name.as_str())).collect();
+        let going: Vec<_> = going.into_iter().map(|(_, network)| network).collect();
+        self.record_of(new, &networks, &going).map(drop)
+    }
+
+    /// The record of a network that is to be made, with its subnets. Bridges and routes of those that go are not counted.
+    fn record_of(
+        &self,
+        new: &NewNetwork,
+        networks: &IndexMap<String, NetworkRecord>,
+        going: &[NetworkRecord],
+    ) -> Result<NetworkRecord, EngineError> {
         let driver = match new.driver.as_str() {
             "" | "bridge" | "default" => NetworkDriver::Bridge,
             "macvlan" => NetworkDriver::Macvlan,
@@ -198,12 +211,6 @@ impl Networks {
             return Err(EngineError::Invalid(format!("the network {} has neither IPv4 nor IPv6: turn one of them on", new.name)));
         }
         check_options(new)?;
-        // Engines with other roots choose their subnets by the same routes: one after the other, until the route is there.
-        // A lock on this directory leaves no file behind.
-        let routes_directory = std::fs::File::open("/sys/class/net").map_err(EngineError::io("opening /sys/class/net"))?;
-        let _choosing = nix::fcntl::Flock::lock(routes_directory, nix::fcntl::FlockArg::LockExclusive)
-            .map_err(|(_, e)| EngineError::Io { doing: "locking the choice of a subnet".into(), source: e.into() })?;
-        let mut networks = locked(&self.records);
         if networks.values().any(|n| n.name == new.name) {
             return Err(EngineError::Conflict(format!("network with name {} already exists", new.name)));
         }
@@ -225,7 +232,10 @@ impl Networks {
                         new.name, other.name
                     )));
                 }
-                bridge::addresses_of_hosts_bridge(&new.name, name)?
+                match going.iter().any(|network| network.driver == NetworkDriver::Bridge && network.bridge() == *name) {
+                    true => Vec::new(),
+                    false => bridge::addresses_of_hosts_bridge(&new.name, name)?,
+                }
             }
             None => Vec::new(),
         };
@@ -236,11 +246,12 @@ impl Networks {
                 };
                 hosts_bridge.iter().any(within)
             };
-            let routes = host_routes().into_iter().filter(|route| !own(route));
+            let goes = |route: &Subnet| going.iter().any(|network| network.pools().any(|pool| pool.subnet == *route));
+            let routes = host_routes().into_iter().filter(|route| !own(route) && !goes(route));
             used.extend(routes.map(|s| (s, "a route of the host".to_string())));
         }
         let pool_of = |family| choose_pool(new, family, &used, &id, &hosts_bridge);
-        let record = NetworkRecord {
+        Ok(NetworkRecord {
             ipv4: new.ipv4.then(|| pool_of(IpFamily::V4)).transpose()?,
             ipv6: new.ipv6.then(|| pool_of(IpFamily::V6)).transpose()?,
             driver,
@@ -250,7 +261,21 @@ impl Networks {
             created_at: jiff::Timestamp::now(),
             internal: new.internal,
             labels: new.labels.clone(),
-        };
+        })
+    }
+
+    /// Makes a network: its bridge, its isolations, its place in the state.
+    ///
+    /// # Errors
+    /// When the name or the subnet is taken, or the kernel refuses.
+    pub fn create(&self, new: &NewNetwork) -> Result<NetworkRecord, EngineError> {
+        // Engines with other roots choose their subnets by the same routes: one after the other, until the route is there.
+        // A lock on this directory leaves no file behind.
+        let routes_directory = std::fs::File::open("/sys/class/net").map_err(EngineError::io("opening /sys/class/net"))?;
+        let _choosing = nix::fcntl::Flock::lock(routes_directory, nix::fcntl::FlockArg::LockExclusive)
+            .map_err(|(_, e)| EngineError::Io { doing: "locking the choice of a subnet".into(), source: e.into() })?;
+        let mut networks = locked(&self.records);
+        let record = self.record_of(new, &networks, &[])?;
         self.raise_bridge(&record).inspect_err(|_| self.drop_half_made(&record))?;
         networks.insert(record.id.clone(), record.clone());
         let result = self

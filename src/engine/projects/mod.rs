@@ -69,7 +69,7 @@ impl Engine {
     /// # Errors
     /// What could not be planned; failures of steps are told and counted.
     pub async fn up(self: &Arc<Self>, request: UpRequest, progress: ProgressSender) -> Result<(), EngineError> {
-        let UpRequest { project, mut options, config_files, working_dir, inactive, plan_only, follower } = request;
+        let UpRequest { project, mut options, config_files, working_dir, proxies, inactive, plan_only, follower } = request;
         options.inactive = inactive;
         let selected = plan::selected(&project, &options.services, options.no_deps);
         let mut images = HashSet::new();
@@ -93,6 +93,7 @@ impl Engine {
             progress.send(Progress::ChangedVolumes(plan.changed_volumes));
             return Ok(());
         }
+        steps::check_resources(self, &project, &plan)?;
         warn(&plan, &progress);
         let mut record =
             ProjectRecord { project: project.clone(), config_files: config_files.clone(), working_dir: working_dir.clone() };
@@ -111,7 +112,7 @@ impl Engine {
             progress.send(Progress::Step { object, status: format!("Is {}", interruption.text), done: true });
         }
         let context = Context {
-            origin: Origin { config_files, working_dir },
+            origin: Origin { config_files, working_dir, proxies },
             timeout: options.timeout.map(u64::from),
             renew_anonymous: options.renew_anon_volumes,
             follower,
@@ -146,9 +147,10 @@ impl Engine {
         let guard = self.projects.take(&up.project.name, Change::Run, &progress).await?;
         let observed = self.observe(&up.project.name, images.into_iter())?;
         let plan = plan::one_off(&up.project, &observed, &up.options, &service)?;
+        steps::check_resources(self, &up.project, &plan)?;
         warn(&plan, &progress);
         let context = Arc::new(Context {
-            origin: Origin { config_files: up.config_files, working_dir: up.working_dir },
+            origin: Origin { config_files: up.config_files, working_dir: up.working_dir, proxies: up.proxies },
             ..Context::new(self, up.project, progress, Some(guard))
         });
         execute(context.clone(), plan).await?;

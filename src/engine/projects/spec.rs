@@ -43,6 +43,8 @@ impl Engine {
             pid: id("processes", &definition.pid)?,
         };
         let mut spec = convert::container(project, service, number, origin, shared).map_err(EngineError::Invalid)?;
+        let unset = origin.proxies.iter().filter(|(name, _)| !definition.environment.contains_key(name));
+        spec.env.extend(unset.map(|(name, value)| format!("{name}={value}")));
         for from in &definition.volumes_from {
             let (from, read_only) = record::volumes_from(from);
             let mode = match from.strip_prefix("container:") {

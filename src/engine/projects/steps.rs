@@ -3,13 +3,14 @@
 use super::condition::{Awaited, await_condition};
 use super::update::{Update, update};
 use super::{Context, Progress, convert};
-use crate::engine::Container;
+use crate::compose::model::{Network, Project, Volume};
 use crate::engine::containers::verify;
 use crate::engine::error::EngineError;
 use crate::engine::networks::NewNetwork;
 use crate::engine::record::{ContainerSpec, Replacement};
 use crate::engine::volumes::NewVolume;
-use crate::plan::{Operation, network_hash, volume_hash};
+use crate::engine::{Container, Engine};
+use crate::plan::{Operation, Plan, network_hash, volume_hash};
 use indexmap::IndexMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -191,23 +192,43 @@ async fn change(context: &Context, operation: &Operation, object: &str, containe
     Ok(())
 }
 
-async fn create_network(context: &Context, key: &str) -> Result<(), EngineError> {
-    let network = &context.project.networks[key];
-    let object = format!("Network {}", network.name);
-    context.step(&object, "Creating", false);
-    let mut labels = network.labels.clone();
-    labels.extend(context.labels(crate::labels::LABEL_NETWORK, key, network_hash(network)));
-    let new = NewNetwork {
+/// Refuses networks and volumes of a plan that cannot be made, before anything is stopped or removed for them.
+pub(super) fn check_resources(engine: &Engine, project: &Project, plan: &Plan) -> Result<(), EngineError> {
+    let operations = || plan.graph.node_weights().map(|step| &step.operation);
+    let going: Vec<&str> = operations()
+        .filter_map(|operation| if let Operation::RemoveNetwork { name, .. } = operation { Some(name.as_str()) } else { None })
+        .collect();
+    for operation in operations() {
+        match operation {
+            Operation::CreateNetwork { key } => engine.networks.check(&new_network(&project.networks[key]), &going)?,
+            Operation::CreateVolume { key } => engine.volumes.check(&new_volume(key, &project.volumes[key])?)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A network as the file has it, without labels of ours.
+fn new_network(network: &Network) -> NewNetwork {
+    NewNetwork {
         of_builds: false,
         name: network.name.clone(),
         pools: network.ipam.config.iter().map(convert::pool).collect(),
         ipv4: network.enable_ipv4.unwrap_or(true),
         ipv6: network.enable_ipv6.unwrap_or(false),
         internal: network.internal,
-        labels,
+        labels: network.labels.clone(),
         driver: network.driver.clone().unwrap_or_default(),
         options: network.driver_opts.clone(),
-    };
+    }
+}
+
+async fn create_network(context: &Context, key: &str) -> Result<(), EngineError> {
+    let network = &context.project.networks[key];
+    let object = format!("Network {}", network.name);
+    context.step(&object, "Creating", false);
+    let mut new = new_network(network);
+    new.labels.extend(context.labels(crate::labels::LABEL_NETWORK, key, network_hash(network)));
     let engine = context.engine.clone();
     let made = tokio::task::spawn_blocking(move || engine.networks.create(&new)).await;
     made.map_err(EngineError::from)??;
@@ -215,17 +236,22 @@ async fn create_network(context: &Context, key: &str) -> Result<(), EngineError>
     Ok(())
 }
 
+/// A volume as the file has it, without labels of ours.
+fn new_volume(key: &str, volume: &Volume) -> Result<NewVolume, EngineError> {
+    if let Some(driver) = volume.driver.as_deref().filter(|d| !matches!(*d, "local" | "default" | "")) {
+        return Err(EngineError::Invalid(format!("the volume {key} has the driver `{driver}`; wharf has `local`")));
+    }
+    let (labels, options) = (volume.labels.clone(), volume.driver_opts.clone());
+    Ok(NewVolume { name: volume.name.clone(), labels, options, anonymous: false })
+}
+
 fn create_volume(context: &Context, key: &str) -> Result<(), EngineError> {
     let volume = &context.project.volumes[key];
     let object = format!("Volume \"{}\"", volume.name);
     context.step(&object, "Creating", false);
-    if let Some(driver) = volume.driver.as_deref().filter(|d| !matches!(*d, "local" | "default" | "")) {
-        return Err(EngineError::Invalid(format!("the volume {key} has the driver `{driver}`; wharf has `local`")));
-    }
-    let mut labels = volume.labels.clone();
-    labels.extend(context.labels(crate::labels::LABEL_VOLUME, key, volume_hash(volume)));
-    let options = volume.driver_opts.clone();
-    context.engine.volumes.create(NewVolume { name: volume.name.clone(), labels, options, anonymous: false })?;
+    let mut new = new_volume(key, volume)?;
+    new.labels.extend(context.labels(crate::labels::LABEL_VOLUME, key, volume_hash(volume)));
+    context.engine.volumes.create(new)?;
     context.step(&object, "Created", true);
     Ok(())
 }

@@ -23,6 +23,8 @@ pub use networks::pool;
 pub struct Origin {
     pub config_files: String,
     pub working_dir: String,
+    /// Variables of the user's proxies, for what a service does not set itself. They are no part of its definition.
+    pub proxies: Vec<(String, String)>,
 }
 
 /// Containers whose namespaces a service's container shares, by their ids.
@@ -100,7 +102,7 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
         devices: devices::devices(name, service)?,
         device_cgroup_rules: service.device_cgroup_rules.clone(),
         files: mounts::files(project, name)?,
-        links: networks::links(service),
+        links: networks::links(project, service),
         post_start: service.post_start.iter().map(policies::hook).collect(),
         pre_stop: service.pre_stop.iter().map(policies::hook).collect(),
         pre_start: policies::pre_start(service),

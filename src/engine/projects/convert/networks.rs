@@ -72,13 +72,30 @@ fn endpoint(name: &str, network: String, options: ServiceNetwork, mac: Option<&S
     })
 }
 
-/// `links` and `external_links` as pairs of an alias and a container's name.
-pub(super) fn links(service: &Service) -> Vec<(String, String)> {
-    let link = |text: &String| {
+/// `links` and `external_links` as pairs of an alias and a name that it stands for: a container's, or on networks of the
+/// project a service's.
+pub(super) fn links(project: &Project, service: &Service) -> Vec<(String, String)> {
+    let parts = |text: &String| {
         let (target, alias) = text.split_once(':').unwrap_or((text, text));
-        (alias.to_string(), target.to_string())
+        (target.to_string(), alias.to_string())
     };
-    service.links.iter().chain(&service.external_links).map(link).collect()
+    let of_services = service.links.iter().map(parts).flat_map(|(target, alias)| {
+        // The default network knows no services, and the containers of these alone.
+        let container = match service.networks.is_empty() {
+            true => project.services.get(&target).map(|other| first_container(project, &target, other)),
+            false => None,
+        };
+        match container {
+            Some(container) => vec![(alias, container.clone()), (target, container)],
+            None => vec![(alias, target)],
+        }
+    });
+    let of_others = service.external_links.iter().map(parts).map(|(target, alias)| (alias, target));
+    of_services.chain(of_others).collect()
+}
+
+fn first_container(project: &Project, name: &str, service: &Service) -> String {
+    service.container_name.clone().unwrap_or_else(|| format!("{}-{name}-1", project.name))
 }
 
 /// A pool of a network's `ipam`.
