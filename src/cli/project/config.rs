@@ -105,6 +105,7 @@ pub async fn run(global: &Global, command: Config) -> Outcome {
         paths: command.skip.no_path_resolution,
         consistency: command.skip.no_consistency,
         environment: command.skip.no_env_resolution,
+        container_names: command.skip.no_consistency,
     };
     if command.print.variables {
         options.list_variables = true;
@@ -127,7 +128,9 @@ pub async fn run(global: &Global, command: Config) -> Outcome {
     } else {
         project::show_warnings(&loaded.warnings, &loaded.sources);
     }
-    if !command.services_named.is_empty() {
+    if command.skip.no_interpolate && !command.services_named.is_empty() {
+        eprintln!("warning: service filtering is not applied when --no-interpolate is set");
+    } else if !command.services_named.is_empty() {
         super::ps::check_services(Some(&loaded), &command.services_named)?;
         keep_named(&mut loaded, &command.services_named);
     }
@@ -203,7 +206,10 @@ fn listed(command: &Config, loaded: &Loaded) -> Result<Option<Vec<String>>, Fail
             super::ps::check_services(Some(loaded), std::slice::from_ref(wanted))?;
         }
         let chosen = services.iter().filter(|(name, _)| wanted == "*" || *name == wanted);
-        chosen.map(|(name, service)| format!("{name} {}", config_hash(&loaded.project, service))).collect()
+        let mut lines: Vec<String> =
+            chosen.map(|(name, service)| format!("{name} {}", config_hash(&loaded.project, service))).collect();
+        lines.sort();
+        lines
     } else if print.variables {
         variables(loaded, command.format.as_deref())
     } else if print.environment {
@@ -221,7 +227,7 @@ fn variables(loaded: &Loaded, format: Option<&str>) -> Vec<String> {
     if let Some("json" | "yaml") = format {
         let all: serde_json::Map<String, Json> =
             loaded.variables.iter().map(|(name, variable)| (name.clone(), described(name, variable))).collect();
-        let text = if format == Some("json") { Json::Object(all).to_string() } else { render::yaml::text(&lower_case(all)) };
+        let text = if format == Some("json") { indented(&all) } else { render::yaml::text(&lower_case(all)) };
         return text.lines().map(str::to_string).collect();
     }
     let mut table = comfy_table::Table::new();
@@ -234,6 +240,14 @@ fn variables(loaded: &Loaded, format: Option<&str>) -> Vec<String> {
         column.set_padding((0, 3));
     }
     table.lines().map(|line| line.trim_end().to_string()).collect()
+}
+
+/// JSON indented by four columns, as Docker Compose prints variables.
+fn indented(value: &impl serde::Serialize) -> String {
+    let mut out = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let _ = value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter));
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// A variable with Docker Compose's names.

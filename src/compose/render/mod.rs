@@ -1,6 +1,7 @@
 //! The canonical tree as Docker Compose prints it: names in order, dollars doubled so that the output is a Compose file
 //! again.
 
+mod order;
 pub mod yaml;
 
 use super::node::{Map, Node, Value};
@@ -87,10 +88,13 @@ impl Render {
                 object.insert(key.name.to_string(), empty);
             }
         }
-        match self.format {
-            Format::Yaml if top => in_order(object, |a, b| section(a).cmp(&section(b)).then_with(|| a.cmp(b))),
-            _ => in_order(object, str::cmp),
+        // With variables in it, Docker Compose prints the mapping as it was loaded, not its own types.
+        if self.format == Format::Json || self.raw {
+            return in_order(object, str::cmp);
         }
+        let order = order::of(t);
+        let place = |name: &str| order.iter().position(|known| *known == name).unwrap_or(order.len());
+        in_order(object, |a, b| place(a).cmp(&place(b)).then_with(|| a.cmp(b)))
     }
 
     fn text(&self, text: &str) -> String {
@@ -123,10 +127,4 @@ fn in_order(entries: impl IntoIterator<Item = (String, Json)>, order: impl Fn(&s
     let mut entries: Vec<(String, Json)> = entries.into_iter().collect();
     entries.sort_by(|(a, _), (b, _)| order(a, b));
     Json::Object(entries.into_iter().collect())
-}
-
-/// Where a section stands in Docker Compose's YAML.
-fn section(name: &str) -> usize {
-    const SECTIONS: [&str; 8] = ["name", "services", "networks", "volumes", "secrets", "configs", "models", "jobs"];
-    SECTIONS.iter().position(|section| *section == name).unwrap_or(SECTIONS.len())
 }
