@@ -192,18 +192,18 @@ fn remove(engine: &Engine, name: &str, query: &Query) -> Reply {
 
 fn inspect(engine: &Engine, name: &str) -> Reply {
     let (reference, image) = engine.images.find(name)?;
-    // The one that was asked for first, then the image's others.
     let others = engine
         .images
         .store
         .list()?
         .into_iter()
         .filter(|(other, found)| found.id == image.id && Some(other) != reference.as_ref());
-    let names: Vec<(ImageRef, Digest)> = reference
+    let mut names: Vec<(ImageRef, Digest)> = reference
         .iter()
         .map(|reference| (reference.clone(), image.manifest.clone()))
         .chain(others.map(|(other, found)| (other, found.manifest)))
         .collect();
+    names.sort();
     // As the image has it: what Docker has beside OCI's fields as well, such as Healthcheck and Shell.
     let whole: Value = serde_json::from_slice(&engine.images.store.configuration(&image)?)
         .map_err(|e| EngineError::Invalid(format!("the configuration of {} is damaged: {e}", image.id)))?;

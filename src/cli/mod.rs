@@ -37,6 +37,9 @@ pub struct Cli {
     command: Command,
 }
 
+/// The heading of the options that every command has.
+const GLOBAL: &str = "Options of every command";
+
 #[derive(Args, Debug, Clone)]
 pub struct Global {
     /// Compose file; may be repeated, later ones are merged on top. `-` is standard input.
@@ -58,6 +61,7 @@ pub struct Global {
     #[arg(
         long,
         global = true,
+        help_heading = GLOBAL,
         env = "WHARF_DATA_ROOT",
         default_value = "/var/lib/wharf",
         value_name = "DIR",
@@ -65,16 +69,16 @@ pub struct Global {
     )]
     pub data_root: PathBuf,
     /// Where the engine's socket is.
-    #[arg(long, global = true, env = "WHARF_RUN_ROOT", default_value = "/run/wharf", value_name = "DIR", hide_env_values = true)]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "WHARF_RUN_ROOT", default_value = "/run/wharf", value_name = "DIR", hide_env_values = true)]
     pub run_root: PathBuf,
     /// Colours, and progress in place: never, always, auto (on a terminal).
-    #[arg(long, global = true, default_value = "auto", value_name = "WHEN", env = "COMPOSE_ANSI", hide_env_values = true)]
+    #[arg(long, global = true, help_heading = GLOBAL, default_value = "auto", value_name = "WHEN", env = "COMPOSE_ANSI", hide_env_values = true)]
     pub ansi: output::Ansi,
     /// How the progress of commands is shown: auto, tty (in place), plain (a line for each step), quiet.
     #[arg(long = "progress", default_value = "auto", value_name = "TYPE", env = "COMPOSE_PROGRESS", hide_env_values = true)]
     pub progress: output::ProgressType,
     /// Say what would be done, and do nothing.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub dry_run: bool,
     /// Docker Compose's; the engine knows how much to do at once.
     #[arg(long, hide = true, allow_hyphen_values = true)]
@@ -218,14 +222,25 @@ pub enum Failure {
     /// Everything has been said; the exit code remains.
     #[error("")]
     Code(u8),
+    /// A message with an exit code of its own.
+    #[error("{why}")]
+    WithCode { why: Box<Failure>, code: u8 },
 }
 
 impl Failure {
     fn code(&self) -> u8 {
         match self {
-            Failure::Code(code) => *code,
+            Failure::Code(code) | Failure::WithCode { code, .. } => *code,
             Failure::Client(crate::api::client::ClientError::Refused { exit_code: Some(code), .. }) => *code as u8,
             _ => 1,
+        }
+    }
+
+    /// The same with another exit code, unless it has one of its own: that of a container's process, 126 or 127.
+    pub fn or_code(self, code: u8) -> Self {
+        match self.code() {
+            1 if !matches!(self, Failure::Code(_) | Failure::WithCode { .. }) => Failure::WithCode { why: Box::new(self), code },
+            _ => self,
         }
     }
 }
@@ -258,7 +273,7 @@ fn main_with_room() -> ExitCode {
     let parsed = command.try_get_matches_from_mut(given).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return usage(&error.format(&mut command), &command, &words),
+        Err(error) => return usage(error, &mut command, &words),
     };
     if let Command::Engine(command) = &cli.command {
         return finish(engine::run(&cli.global, command));
@@ -277,7 +292,14 @@ fn main_with_room() -> ExitCode {
 
 /// Prints help, the version, or what is wrong with a command line. The exit code of the latter is Docker Compose's, and the
 /// docker command's for commands about single objects.
-fn usage(error: &clap::Error, command: &clap::Command, words: &[std::ffi::OsString]) -> ExitCode {
+fn usage(mut error: clap::Error, command: &mut clap::Command, words: &[std::ffi::OsString]) -> ExitCode {
+    use clap::error::{ContextKind, ContextValue};
+    if error.get(ContextKind::Usage).is_some() {
+        // The command's own; clap's would have the options that were given, and those that have a default as if they were required.
+        let named = words.iter().skip(1).fold(&*command, |outer, word| outer.find_subcommand(word).unwrap_or(outer));
+        error.insert(ContextKind::Usage, ContextValue::StyledStr(named.clone().render_usage()));
+    }
+    let error = error.format(command);
     let _ = error.print();
     if !error.use_stderr() {
         return ExitCode::SUCCESS;

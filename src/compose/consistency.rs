@@ -196,6 +196,19 @@ fn distinct_values(name: &str, service: &Node, found: &mut Vec<Diagnostic>) {
     }
 }
 
+/// A container's name is one service's, of those that take part.
+pub fn container_names(root: &Node, takes_part: &dyn Fn(&str) -> bool, found: &mut Vec<Diagnostic>) {
+    let mut owners: std::collections::HashMap<&str, (&str, &At)> = std::collections::HashMap::new();
+    for (name, entry) in root.get("services").and_then(Node::as_map).into_iter().flatten().filter(|(name, _)| takes_part(name)) {
+        let Some(node) = entry.node.get("container_name") else { continue };
+        let Some(container) = node.as_str().filter(|text| !text.is_empty()) else { continue };
+        let Some((owner, at)) = owners.insert(container, (name, &node.at)) else { continue };
+        let message = format!("services.{name}: container name \"{container}\" is already in use by service {owner}");
+        let error = Diagnostic::error(&node.at, message).help("a name is of one container: change one of the two");
+        found.push(error.note(at, "the other one"));
+    }
+}
+
 /// The names that services can refer to.
 struct References<'a> {
     root: &'a Node,

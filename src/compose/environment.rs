@@ -99,7 +99,7 @@ fn load(into: &mut Map, path: &Node, wanted: &Wanted<'_>, lookup: &dyn Variables
         None if !wanted.required => return,
         None => {
             found.push(
-                Diagnostic::error(at, format!("the {what} {text} of `services.{service}` does not exist"))
+                Diagnostic::error(at, format!("{what} {text} not found: `services.{service}` names it"))
                     .help("create it, or write `{path: FILE, required: false}`"),
             );
             return;

@@ -151,8 +151,12 @@ impl<'a> Loader<'a> {
             consistency::services(root, &disabled, found);
             defaults::replicas_follow_scale(root);
         }
+        let selected = selected(root, &self.options.services);
+        let takes_part = |name: &str| selected.as_ref().is_none_or(|selected| selected.contains(name));
+        if !skip.container_names {
+            consistency::container_names(root, &takes_part, found);
+        }
         if !skip.environment {
-            let selected = selected(root, &self.options.services);
             let variables = &scope.variables;
             let directory = &scope.directory;
             let mut read = |path: &Path| match std::fs::read_to_string(directory.join(path)) {
@@ -161,8 +165,7 @@ impl<'a> Loader<'a> {
             };
             canonical::each(root, "services", |name, service| {
                 let mut of_others = Found::new();
-                let found =
-                    if selected.as_ref().is_none_or(|selected| selected.contains(name)) { &mut *found } else { &mut of_others };
+                let found = if takes_part(name) { &mut *found } else { &mut of_others };
                 environment::resolve(name, service, &|key: &str| variables.get(key).cloned(), &mut read, found);
             });
         }

@@ -81,6 +81,8 @@ pub struct Skip {
     pub consistency: bool,
     /// `--no-env-resolution`: env files are left where they are.
     pub environment: bool,
+    /// For commands that make no container: two services may ask for one name.
+    pub container_names: bool,
 }
 
 pub type Contents = HashMap<(&'static str, String), String>;

@@ -25,9 +25,9 @@ use xattr::FileExt;
 
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
-    #[error("the layer is not a tar archive that can be read: {}", in_words(.0))]
+    #[error("what came is not a tar archive that can be read: {}", in_words(.0))]
     Archive(io::Error),
-    #[error("the layer's entry {path}: {why}")]
+    #[error("the archive's entry {path}: {why}")]
     Refused { path: String, why: String },
     #[error("unpacking {path}: {source}")]
     Write { path: String, source: io::Error },
@@ -153,7 +153,7 @@ impl Applier<'_> {
         let refuse = |why: String| UnpackError::Refused { path: shown.clone(), why };
         let failed = |source: io::Error| UnpackError::Write { path: shown.clone(), source };
         let raw = entry.path().map_err(|e| refuse(e.to_string()))?.into_owned();
-        let path = inside(&raw).ok_or_else(|| refuse("its name leads out of the layer".into()))?;
+        let path = inside(&raw).ok_or_else(|| refuse("its name leads out of the archive".into()))?;
         let kind = entry.header().entry_type();
         if matches!(kind, EntryType::XGlobalHeader) {
             return Ok(0);
@@ -252,11 +252,11 @@ impl Applier<'_> {
     /// Links to an earlier file of the layer.
     fn hard_link<R: Read>(&self, entry: &tar::Entry<'_, R>, parent: &OwnedFd, name: &Path) -> Result<(), Placed> {
         let target = entry.link_name()?.ok_or_else(|| Placed::Refused("it is a link to nothing".into()))?;
-        let target = inside(&target).ok_or_else(|| Placed::Refused("its link leads out of the layer".into()))?;
+        let target = inside(&target).ok_or_else(|| Placed::Refused("its link leads out of the archive".into()))?;
         let file = target.file_name().ok_or_else(|| Placed::Refused("it links to the root".into()))?;
         let directory = self.existing_directory(target.parent().unwrap_or(Path::new("")))?;
         linkat(&directory, Path::new(file), parent, name, LinkatFlags::empty()).map_err(|e| match e {
-            nix::Error::ENOENT => Placed::Refused(format!("it links to {}, which the layer does not have", target.display())),
+            nix::Error::ENOENT => Placed::Refused(format!("it links to {}, which the archive does not have", target.display())),
             e => Placed::Io(e.into()),
         })
     }

@@ -667,8 +667,8 @@ fn a_single_container_has_docker_runs_options() {
         assert_eq!(text("memory.soft_limit_in_bytes").expect("reservation"), (32 << 20).to_string());
         assert_eq!(text("cpu.cfs_quota_us").expect("quota"), "30000");
     }
-    run(&["--cpuset-mems", "63", "busybox:local", "true"]).fails(1, &["Requested memory nodes are not available"]);
-    run(&["--cidfile", "id", "busybox:local", "true"]).fails(1, &["id", "exists"]);
+    run(&["--cpuset-mems", "63", "busybox:local", "true"]).fails(125, &["Requested memory nodes are not available"]);
+    run(&["--cidfile", "id", "busybox:local", "true"]).fails(125, &["id", "exists"]);
     // Networks, names and volumes of others.
     stack.wharf(&["network", "create", "one"]).ok();
     stack.wharf(&["network", "create", "two"]).ok();
@@ -719,9 +719,9 @@ fn a_single_container_has_docker_runs_options() {
         assert_eq!((shown.code, shown.stdout.as_str()), (4, "started\n"));
     }
     assert!(stack.wharf(&["container", "ls", "-l"]).ok().contains("again"));
-    run(&["--gpus", "all", "busybox:local", "true"]).fails(1, &["CDI"]);
-    run(&["--platform", "linux/s390x", "busybox:local", "true"]).fails(1, &["s390x"]);
-    run(&["--mount", "type=bind,dst=/x", "busybox:local", "true"]).fails(1, &["source=PATH"]);
+    run(&["--gpus", "all", "busybox:local", "true"]).fails(125, &["CDI"]);
+    run(&["--platform", "linux/s390x", "busybox:local", "true"]).fails(125, &["s390x"]);
+    run(&["--mount", "type=bind,dst=/x", "busybox:local", "true"]).fails(125, &["source=PATH"]);
     for name in ["limited", "on-both", "again"] {
         stack.wharf(&["container", "rm", "-f", name]).ok();
     }

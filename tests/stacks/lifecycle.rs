@@ -343,9 +343,9 @@ fn hooks_that_fail_fail_the_command_and_a_restart_runs_them() {
     ));
     stack.write("compose.yaml", &format!("services:\n  web: {web}\nvolumes: {{out: {{}}}}\n"));
     stack.wharf(&["up", "-d"]).ok();
-    stack.wharf(&["restart"]).fails(1, &["pre_stop hook", "exit code 3", "no luck"]);
+    stack.wharf(&["restart"]).fails(1, &["web hook exited with status 3", "pre_stop", "no luck"]);
     assert_eq!((stack.state("web").as_str(), stack.sh("web", "cat /out/log").as_str()), ("running", "after\nafter"));
-    stack.wharf(&["down"]).fails(1, &["pre_stop hook", "exit code 3"]);
+    stack.wharf(&["down"]).fails(1, &["web hook exited with status 3"]);
     assert!(stack.ps().is_empty(), "it is gone all the same");
     let networks = stack.wharf(&["network", "ls"]).ok();
     assert!(!networks.contains(&stack.project), "{networks}");

@@ -209,7 +209,7 @@ fn hooks_run_after_the_start_and_before_the_stop() {
     );
     stack.write("compose.yaml", &yaml);
     // The volume's directory is root's, so the hook of `app` may not write there: its failure is told, with its own words.
-    stack.wharf(&["up", "-d"]).fails(1, &["post_start hook", "exit code 1", "can't create /out/log"]);
+    stack.wharf(&["up", "-d"]).fails(1, &["app hook exited with status 1", "post_start", "can't create /out/log"]);
     stack.write("compose.yaml", &yaml.replace("user: app, ", ""));
     stack.wharf(&["up", "-d"]).ok();
     // What was recreated has been stopped before.
@@ -249,7 +249,7 @@ volumes: {{out: {{}}}}
     stack.wharf(&["image", "tag", "busybox:local", "other:local"]).ok();
     stack.write("compose.yaml", &yaml("echo two $$WHO $$(id -u); exit 4"));
     let up = stack.wharf(&["up", "-d"]);
-    up.fails(1, &["pre_start hook", "ended with exit code 4", "two hook 1000", "is kept"]);
+    up.fails(1, &["pre_start[", "exited with code 4", "two hook 1000", "is kept"]);
     assert!(stack.ps().iter().all(|c| c["Service"] != "app" || c["State"] != "running"));
     let kept = format!("{}-app-pre_start-1", stack.project);
     assert_eq!(stack.wharf(&["container", "logs", &kept]).ok(), "two hook 1000\n");

@@ -7,7 +7,10 @@ use crate::cli::output::format::{Column, LABEL, Listing};
 use crate::cli::output::{Steps, bytes, table};
 use crate::cli::project::ps;
 use crate::cli::{Failure, Global, Outcome, connect, project};
+use crate::compose::model::PullPolicy;
+use crate::image::ImageRef;
 use crate::wire::Progress;
+use indexmap::IndexSet;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -157,31 +160,70 @@ pub async fn pull(global: &Global, command: Pull) -> Outcome {
         services = crate::cli::project::up::selected(&loaded, &services, false);
     }
     let client = connect::engine(global).await?;
-    let mut wanted: Vec<String> = loaded
-        .project
-        .services
-        .iter()
-        .filter(|(name, _)| services.is_empty() || services.contains(name))
-        .filter(|(_, service)| !command.ignore_buildable || service.build.is_none())
-        .filter_map(|(_, service)| service.image.clone())
-        .collect();
-    wanted.sort();
-    wanted.dedup();
-    if command.policy.as_deref() == Some("missing") {
-        let mut missing = Vec::new();
-        for image in wanted {
-            if client.get::<Value>(&format!("/images/{}/json", escape(&image))).await.is_err() {
-                missing.push(image);
+    let policy = command.policy.as_deref().map(str::parse::<PullPolicy>).transpose().map_err(Failure::Message)?;
+    let mut steps = Steps::new(command.quiet);
+    let mut skip = |object: String, why: &str| {
+        steps.show(&Progress::Step { object, status: format!("Skipped {why}").trim_end().into(), done: true });
+    };
+    let mut wanted: IndexSet<String> = IndexSet::new();
+    for (name, service) in loaded.project.services.iter().filter(|(name, _)| services.is_empty() || services.contains(name)) {
+        if service.image.is_none() && service.provider.is_none() {
+            skip(name.clone(), "No image to be pulled");
+        }
+        for image in service.images() {
+            // That of a hook or a volume cannot be built.
+            let own = service.image.as_deref() == Some(image);
+            let why = match policy.or(service.pull_policy) {
+                Some(PullPolicy::Never) => Some(""),
+                Some(PullPolicy::Build) if own => Some(""),
+                // A tag that is there to move is asked for all the same.
+                Some(PullPolicy::Missing | PullPolicy::Build) if !is_latest(image) && is_here(&client, image).await => {
+                    Some("Image is already present locally")
+                }
+                _ => (own && service.build.is_some() && command.ignore_buildable).then_some("Image can be built"),
+            };
+            match why {
+                Some(why) => skip(format!("Image {image}"), why),
+                None => drop(wanted.insert(image.to_string())),
             }
         }
-        wanted = missing;
     }
     if global.dry_run {
         wanted.iter().for_each(|image| println!("image {image}: Pulled"));
         return Ok(());
     }
-    let mut steps = Steps::new(command.quiet);
-    each_image(wanted.iter(), command.ignore_pull_failures, async |image| pull_one(&client, image, &mut steps).await).await
+    // Images that can be built do not keep the others from being pulled.
+    let built_as = |image: &str| {
+        let mut services = loaded.project.services.iter();
+        services.find(|(_, service)| service.build.is_some() && service.image.as_deref() == Some(image)).map(|(name, _)| name)
+    };
+    let (mut to_build, mut failed) = (Vec::new(), None);
+    for image in &wanted {
+        let Err(failure) = pull_one(&client, image, &mut steps).await else { continue };
+        let builder = built_as(image);
+        to_build.extend(builder);
+        match (command.ignore_pull_failures, builder) {
+            (false, None) => return Err(failure),
+            (true, _) => eprintln!("{failure}"),
+            (false, Some(_)) => {
+                eprintln!("{failure}");
+                failed = Some(Failure::Code(1));
+            }
+        }
+    }
+    if !to_build.is_empty() {
+        let names: Vec<&str> = to_build.iter().map(|name| name.as_str()).collect();
+        eprintln!("warning: Some service image(s) must be built from source by running:\n    wharf build {}", names.join(" "));
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn is_latest(image: &str) -> bool {
+    image.parse::<ImageRef>().is_ok_and(|image| image.digest.is_none() && image.tag.as_deref().is_none_or(|tag| tag == "latest"))
+}
+
+async fn is_here(client: &Client, image: &str) -> bool {
+    client.get::<Value>(&format!("/images/{}/json", escape(image))).await.is_ok()
 }
 
 /// Does something to one image after the other, to the others too where one fails and that is to be ignored.

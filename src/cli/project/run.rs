@@ -40,7 +40,7 @@ pub struct Run {
     #[arg(short, long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     tty: bool,
     /// Label of the container; may be repeated.
-    #[arg(short, long, value_name = "NAME=VALUE")]
+    #[arg(short, long, alias = "labels", value_name = "NAME=VALUE")]
     label: Vec<String>,
     /// The container's name.
     #[arg(long)]
@@ -79,7 +79,7 @@ pub struct Run {
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
     /// Mount a volume, SOURCE:TARGET[:ro]; may be repeated.
-    #[arg(short, long, value_name = "VOLUME")]
+    #[arg(short, long, alias = "volumes", value_name = "VOLUME")]
     volume: Vec<String>,
     /// Working directory of the command.
     #[arg(short, long, value_name = "DIR")]

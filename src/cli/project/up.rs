@@ -114,7 +114,7 @@ pub struct UpOutput {
     #[arg(long)]
     pub quiet_build: bool,
     /// Answer yes to every question.
-    #[arg(short, long)]
+    #[arg(short, long, alias = "y")]
     pub yes: bool,
 }
 
@@ -169,6 +169,7 @@ pub fn request(global: &Global, loaded: &Loaded, services: Vec<String>, how: UpO
         },
         config_files: files.join(","),
         working_dir: loaded.directory.display().to_string(),
+        proxies: crate::cli::proxies::variables(),
         inactive: loaded.inactive.keys().cloned().collect(),
         plan_only: false,
         follower: None,
@@ -399,14 +400,8 @@ pub async fn run(global: &Global, mut command: Up) -> Outcome {
         or_cancelled(build_what_is_missing(&client, &loaded, &starting, pull, build, command.how.quiet_build)).await?;
     }
     let detach = command.detach || command.wait || command.how.no_start;
-    let named = command.services.clone();
     let timeout = command.how.timeout;
     let shown = shown(&loaded, &command);
-    // What ends with this command: what was named, and what its output is shown of.
-    let mut own = named.clone();
-    if !own.is_empty() {
-        own.extend(shown.iter().flatten().filter(|service| !named.contains(service)).cloned());
-    }
     let how = std::mem::take(&mut command.how);
     let mut request = request(global, &loaded, command.services.clone(), how, command.wait)?;
     request.options.wait_timeout = command.wait_timeout;
@@ -425,7 +420,7 @@ pub async fn run(global: &Global, mut command: Up) -> Outcome {
     request.follower = Some(Follower { reader, services: services.clone() });
     let up = bring_up(&client, &up_path, request, OnSignal::Leave);
     let shown = Shown { services, reader, names };
-    attached(global, &client, &loaded, &command, Foreground { shown, own, timeout }, up).await
+    attached(global, &client, &loaded, &command, Foreground { shown, timeout }, up).await
 }
 
 /// The names by which the output of services is shown: `web-1`.

@@ -143,8 +143,9 @@ impl<'t> Builder<'t> {
     fn count(&mut self, at: &At, nodes: usize) -> Built<()> {
         self.nodes += nodes;
         if self.nodes > MAX_NODES {
-            let message = format!("the document grows past {MAX_NODES} values by its aliases");
-            let help = "an alias that repeats aliases multiplies: write the values out";
+            let most = MAX_NODES * TEXT_PER_NODE / 1_000_000;
+            let message = format!("the document grows past {MAX_NODES} values, or {most} MB of text");
+            let help = "an alias that repeats aliases multiplies: write the values out; a large text is a file of its own";
             return Err(Diagnostic::error(at, message).help(help).into());
         }
         Ok(())

@@ -43,8 +43,10 @@ impl Execs {
                 Some((code, output)) => {
                     let said = output.trim();
                     let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+                    let service = container.with_record(|record| record.spec.labels.get(LABEL_SERVICE).cloned());
                     return Err(EngineError::Conflict(format!(
-                        "the {kind} hook `{}` of {} ended with exit code {code}{said}",
+                        "{} hook exited with status {code}: {kind} `{}` of {}{said}",
+                        service.unwrap_or_default(),
                         hook.command.join(" "),
                         container.name()
                     )));
@@ -127,8 +129,9 @@ impl Engine {
                 return Err(EngineError::Conflict(format!("the pre_start hook `{command}` of {}: {error}", record.name)));
             }
             let said = self.last_words(&runner);
+            let service = record.spec.labels.get(LABEL_SERVICE).map_or("", String::as_str);
             return Err(EngineError::Conflict(format!(
-                "the pre_start hook `{command}` of {} ended with exit code {code}{said}; its container {name} is kept",
+                "service \"{service}\" pre_start[{index}] exited with code {code}: `{command}` of {}{said}; its container {name} is kept",
                 record.name
             )));
         }

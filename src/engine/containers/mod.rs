@@ -178,7 +178,9 @@ impl Engine {
         }
         let seconds = timeout.or(record.spec.stop_timeout).unwrap_or(DEFAULT_STOP_TIMEOUT);
         if !record.spec.pre_stop.is_empty() {
-            // What a hook cannot do, or not in the container's grace period, must not keep it from being stopped.
+            // What a hook cannot do, or not in the container's own grace period, must not keep it from being stopped. A shorter
+            // time of the command is about the container's process.
+            let seconds = seconds.max(record.spec.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT));
             let hooks = self.execs.run_hooks(container, |spec| &spec.pre_stop, "pre_stop");
             let failure = match tokio::time::timeout(Duration::from_secs(seconds), hooks).await {
                 Ok(ran) => ran.err().map(|error| error.to_string()),

@@ -233,7 +233,7 @@ pub struct Exec {
     #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
     detach_keys: String,
     /// The container, and the command with its arguments: options after the container are the command's.
-    #[arg(trailing_var_arg = true, required = true, num_args = 2.., value_name = "CONTAINER COMMAND")]
+    #[arg(trailing_var_arg = true, required = true, value_name = "CONTAINER COMMAND")]
     words: Vec<String>,
 }
 
@@ -289,6 +289,14 @@ const COLUMNS: [Column; 7] = [
 ];
 
 pub async fn container(global: &Global, command: Container) -> Outcome {
+    // As with Docker: what keeps a container from being made or started, the engine included.
+    const NOT_RUN: u8 = 125;
+    let runs = matches!(command, Container::Run(_));
+    let outcome = one(global, command).await;
+    if runs { outcome.map_err(|failure| failure.or_code(NOT_RUN)) } else { outcome }
+}
+
+async fn one(global: &Global, command: Container) -> Outcome {
     let client = connect::engine(global).await?;
     let of = |name: &str, what: &str| format!("/containers/{}/{what}", escape(name));
     match command {
@@ -312,6 +320,11 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
         }
         Container::Exec(mut command) => {
             let words = command.words.split_off(1);
+            if words.is_empty() {
+                return Err(Failure::Message(
+                    "`container exec` needs a container and a command: `wharf container exec NAME sh`".into(),
+                ));
+            }
             let request = exec::Request {
                 command: words,
                 env: values::variables(&command.env_file, &command.env)?,

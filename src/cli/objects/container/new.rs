@@ -454,7 +454,8 @@ pub async fn create(client: &Client, command: &Create) -> Result<String, Failure
 pub async fn run(client: &Client, command: Run) -> Outcome {
     let Run { detach, rm, detach_keys, attach, sig_proxy, new } = command;
     if detach && !attach.is_empty() {
-        return Err(Failure::Message("--attach and --detach do not go together: leave one out".into()));
+        // Docker's code for this one.
+        return Err(Failure::Message("--attach and --detach do not go together: leave one out".into()).or_code(1));
     }
     // Who stays removes it when he has read to its end; who leaves leaves that to the engine.
     let removal = match (rm, detach) {

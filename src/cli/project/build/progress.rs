@@ -5,6 +5,7 @@ use crate::cli::Failure;
 use crate::cli::output::{self, paint, terminal};
 use crate::image::build::Event;
 use crate::image::build::solve::Built;
+use crate::image::{Digest, ImageRef};
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -93,9 +94,10 @@ impl Shown {
     fn event(&mut self, event: &Event) -> Option<Built> {
         if let Event::Built { id, names, manifest } = event {
             if !self.quiet {
-                let short = id.short();
-                let names = if names.is_empty() { String::new() } else { format!(" {}", names.join(", ")) };
-                self.line(&format!("built {short}{names}"));
+                match self.bars {
+                    Some(_) => self.line(format!("built {} {}", id.short(), names.join(", ")).trim_end()),
+                    None => self.named(id, names),
+                }
             }
             return Some(Built { id: id.clone(), manifest: manifest.clone() });
         }
@@ -103,6 +105,15 @@ impl Shown {
             if self.bars.is_some() { self.in_place(event) } else { self.plain(event) }
         }
         None
+    }
+
+    /// The image, in BuildKit's words: scripts look for its id and its names there.
+    fn named(&self, id: &Digest, names: &[String]) {
+        self.line(&format!("writing image {id} done"));
+        for name in names {
+            let whole = name.parse::<ImageRef>().map_or_else(|_| name.clone(), |image| image.to_string());
+            self.line(&format!("naming to {whole} done"));
+        }
     }
 
     fn line(&self, text: &str) {

@@ -20,10 +20,10 @@ use tokio::sync::mpsc::UnboundedSender;
 
 /// The state of a container's log stream.
 enum Known {
-    /// It is followed. Whether it was started meanwhile.
-    Open { again: bool },
-    /// It has ended after this line.
-    Ended(Option<Position>),
+    /// It is followed. How often the container was started meanwhile, and how many of its restarts the stream has gone on over.
+    Open { starts: u32, restarts: u32 },
+    /// It has ended after this line. Starts that it has gone on over, and whose events have not come yet.
+    Ended { position: Option<Position>, owed: u32 },
 }
 
 /// The log streams of a project's containers.
@@ -111,10 +111,8 @@ impl<'a> Following<'a> {
                 return Ok(());
             }
             tokio::select! {
-                Some(read) = self.reading.next() => {
-                    let (source, more) = read?;
-                    self.show(source, more).await?;
-                }
+                // A start is counted before what follows from it is looked at.
+                biased;
                 event = events.next::<Value>() => match event {
                     Ok(Some(event)) => self.event(&event).await?,
                     // The engine has died; by the time that the next is there it knows what runs.
@@ -125,6 +123,10 @@ impl<'a> Following<'a> {
                         }
                     }
                 },
+                Some(read) = self.reading.next() => {
+                    let (source, more) = read?;
+                    self.show(source, more).await?;
+                }
                 () = &mut lasting, if lasts => lasts = false,
                 () = &mut bringing_up, if !is_ready => {
                     is_ready = true;
@@ -152,7 +154,14 @@ impl<'a> Following<'a> {
         while let Some((stream, line)) = source.lines.pop_front() {
             self.printer.line(&source, stream, &line);
         }
-        match source.then.take() {
+        let then = source.then.take();
+        if let (Some(Piece::Exited(exited)), true) = (&then, more)
+            && exited.restarting
+            && let Some(Known::Open { restarts, .. }) = self.followed.get_mut(&source.id)
+        {
+            *restarts += 1;
+        }
+        match then {
             Some(Piece::Exited(exited)) if self.exits.is_some() => {
                 let restarting = if exited.restarting { " (restarting)" } else { "" };
                 self.printer.note(&format!("{} exited with code {}{restarting}", source.name, exited.code));
@@ -173,8 +182,13 @@ impl<'a> Following<'a> {
             return Ok(());
         }
         let position = if let Feed::Followed(followed) = &source.feed { followed.position() } else { None };
-        let known = self.followed.insert(source.id.clone(), Known::Ended(position));
-        if matches!(known, Some(Known::Open { again: true })) {
+        let (starts, restarts) = match self.followed.get(&source.id) {
+            Some(Known::Open { starts, restarts }) => (*starts, *restarts),
+            _ => (0, 0),
+        };
+        let owed = restarts.saturating_sub(starts);
+        self.followed.insert(source.id.clone(), Known::Ended { position, owed });
+        if starts > restarts {
             self.started(&source.id).await?;
         }
         Ok(())
@@ -225,12 +239,16 @@ impl<'a> Following<'a> {
     /// A container runs: it is followed from where it was left, or from its start.
     async fn started(&mut self, id: &str) -> Outcome {
         let begin = match self.followed.get_mut(id) {
-            Some(Known::Open { again }) => {
-                *again = true;
+            Some(Known::Open { starts, .. }) => {
+                *starts += 1;
                 return Ok(());
             }
-            Some(Known::Ended(Some(position))) => Begin::After(position.clone()),
-            Some(Known::Ended(None)) | None => Begin::Start,
+            Some(Known::Ended { owed, .. }) if *owed > 0 => {
+                *owed -= 1;
+                return Ok(());
+            }
+            Some(Known::Ended { position: Some(position), .. }) => Begin::After(position.clone()),
+            Some(Known::Ended { position: None, .. }) | None => Begin::Start,
         };
         let list = listed(self.client, self.project, self.services, self.view).await?;
         match list.iter().find(|container| container.id == id) {
@@ -255,7 +273,7 @@ impl<'a> Following<'a> {
         let n = self.names.iter().position(|known| *known == name).unwrap_or_default();
         let prefixes = Prefixes::new(self.names.iter().map(String::as_str), self.view.coloured, self.view.prefix);
         let prefix = prefixes.of(&name, n);
-        self.followed.insert(container.id.clone(), Known::Open { again: false });
+        self.followed.insert(container.id.clone(), Known::Open { starts: 0, restarts: 0 });
         self.reading.push(Box::pin(read_more(Source::new(container, prefix, Feed::Followed(Box::new(followed))))));
         Ok(())
     }
@@ -275,7 +293,13 @@ impl<'a> Following<'a> {
             let shown = self.services.is_empty() || self.services.iter().any(|name| name == container.service());
             if shown && self.view.index.is_none_or(|index| container.number() == index) {
                 self.running.insert(container.id.clone());
-                if !matches!(self.followed.get(&container.id), Some(Known::Open { .. })) {
+                let known = self.followed.get_mut(&container.id);
+                let is_open = matches!(known, Some(Known::Open { .. }));
+                // Events may have been missed.
+                if let Some(Known::Ended { owed, .. }) = known {
+                    *owed = 0;
+                }
+                if !is_open {
                     self.started(&container.id).await?;
                 }
             }

@@ -17,10 +17,9 @@ pub(super) struct Shown {
     pub(super) names: Vec<String>,
 }
 
-/// The containers that attached `up` shows, and the services that it stops at its end.
+/// The containers that attached `up` shows, and how long those of the named services may take to stop at its end.
 pub(super) struct Foreground {
     pub(super) shown: Shown,
-    pub(super) own: Vec<String>,
     pub(super) timeout: Option<u32>,
 }
 
@@ -30,7 +29,7 @@ pub(super) async fn attached(
     client: &Client,
     loaded: &Loaded,
     command: &Up,
-    Foreground { shown, own, timeout }: Foreground,
+    Foreground { shown, timeout }: Foreground,
     up: impl Future<Output = Outcome> + Send,
 ) -> Outcome {
     let view = logs::View {
@@ -90,7 +89,7 @@ pub(super) async fn attached(
         _ = signalled() => {
             eprintln!("\nGracefully stopping... (press Ctrl+C again to force)");
             drop(lasts);
-            end(client, loaded, &own, timeout, attached).await?;
+            end(client, loaded, &command.services, timeout, attached).await?;
             // As with Docker Compose, whichever signal it was.
             return Err(Failure::Code(130));
         }
@@ -100,7 +99,7 @@ pub(super) async fn attached(
         None => {
             eprintln!("Aborting on container exit...");
             drop(lasts);
-            end(client, loaded, &own, timeout, attached).await?;
+            end(client, loaded, &command.services, timeout, attached).await?;
         }
     }
     codes.extend(std::iter::from_fn(|| exits.try_recv().ok()));
