@@ -1,8 +1,10 @@
 //! The typed project: what the rest of wharf knows of a Compose file. Field names are the specification's.
 
+mod deploy;
 mod service;
 mod values;
 
+pub use deploy::*;
 pub use service::*;
 pub use values::{NamespaceMode, PullPolicy, RestartCondition, RestartPolicy, VolumeKind};
 

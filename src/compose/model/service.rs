@@ -1,6 +1,7 @@
 //! A service, as its canonical tree has it.
 
-use super::values::{NamespaceMode, PullPolicy, RestartCondition, RestartPolicy, VolumeKind};
+use super::deploy::Deploy;
+use super::values::{NamespaceMode, PullPolicy, RestartPolicy, VolumeKind};
 use crate::units::{ByteSize, Nanos, Protocol, as_text};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -147,78 +148,6 @@ pub struct Dependency {
 
 fn yes() -> bool {
     true
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Deploy {
-    pub endpoint_mode: Option<String>,
-    pub labels: IndexMap<String, String>,
-    pub mode: Option<String>,
-    pub placement: Placement,
-    pub replicas: Option<u32>,
-    pub resources: DeployResources,
-    pub restart_policy: Option<DeployRestartPolicy>,
-    pub rollback_config: Option<UpdateConfig>,
-    pub update_config: Option<UpdateConfig>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Placement {
-    pub constraints: Vec<String>,
-    pub max_replicas_per_node: Option<u64>,
-    pub preferences: Vec<Json>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct UpdateConfig {
-    #[serde(with = "as_text")]
-    pub delay: Option<Nanos>,
-    pub failure_action: Option<String>,
-    pub max_failure_ratio: Option<f64>,
-    #[serde(with = "as_text")]
-    pub monitor: Option<Nanos>,
-    pub order: Option<String>,
-    pub parallelism: Option<u64>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DeployResources {
-    pub limits: Option<Limits>,
-    pub reservations: Option<Reservations>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Reservations {
-    pub cpus: Option<f64>,
-    pub devices: Vec<DeviceRequest>,
-    pub generic_resources: Vec<Json>,
-    #[serde(with = "as_text")]
-    pub memory: Option<ByteSize>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Limits {
-    pub cpus: Option<f64>,
-    #[serde(with = "as_text")]
-    pub memory: Option<ByteSize>,
-    pub pids: Option<i64>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DeployRestartPolicy {
-    pub condition: Option<RestartCondition>,
-    #[serde(with = "as_text")]
-    pub delay: Option<Nanos>,
-    pub max_attempts: Option<u32>,
-    #[serde(with = "as_text")]
-    pub window: Option<Nanos>,
 }
 
 /// What is done with a container that is unhealthy.

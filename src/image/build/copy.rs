@@ -3,6 +3,8 @@
 //! The layer is an overlay's upper directory and everything is written through the mount: the kernel resolves symlinks within the
 //! root, and copies up the directories that are written into, with owner and mode.
 
+mod mode;
+
 use super::files::{Contents, Found, Tree, reading};
 use super::given_up::{self, Checked};
 use super::ignore::{self, Pattern, Patterns};
@@ -12,6 +14,7 @@ use crate::image::{ImageError, compression};
 use crate::sys::node::Node;
 use crate::sys::regular::open_regular;
 use crate::sys::{self, Beneath};
+pub use mode::ModeChange;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, fstatat, futimens, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
@@ -39,82 +42,6 @@ pub struct Copy {
     pub parents: bool,
     /// ADD takes archives apart.
     pub extract: bool,
-}
-
-/// `--chmod`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ModeChange {
-    Octal(u32),
-    /// chmod(1)'s words: `u+x,go=r`.
-    Symbolic(Vec<Clause>),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Clause {
-    who: u32,
-    operator: char,
-    permissions: String,
-}
-
-impl ModeChange {
-    /// # Errors
-    /// When it is neither octal nor chmod's words.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        if let Ok(mode) = u32::from_str_radix(text, 8)
-            && mode <= 0o7777
-        {
-            return Ok(ModeChange::Octal(mode));
-        }
-        let wrong = || format!("`{text}` is not a mode: write `755` or `u+x,go=r`");
-        let mut clauses = Vec::new();
-        for clause in text.split(',') {
-            let at = clause.find(['+', '-', '=']).ok_or_else(wrong)?;
-            let mut who = 0;
-            for c in clause[..at].chars() {
-                who |= match c {
-                    'u' => 0o4700,
-                    'g' => 0o2070,
-                    'o' => 0o1007,
-                    'a' => 0o7777,
-                    _ => return Err(wrong()),
-                };
-            }
-            let permissions = &clause[at + 1..];
-            if permissions.chars().any(|c| !"rwxXst".contains(c)) {
-                return Err(wrong());
-            }
-            let who = if who == 0 { 0o7777 } else { who };
-            let operator = clause[at..].chars().next().unwrap_or('+');
-            clauses.push(Clause { who, operator, permissions: permissions.to_string() });
-        }
-        Ok(ModeChange::Symbolic(clauses))
-    }
-
-    fn apply(&self, mode: u32, directory: bool) -> u32 {
-        match self {
-            ModeChange::Octal(mode) => *mode,
-            ModeChange::Symbolic(clauses) => clauses.iter().fold(mode & 0o7777, |mode, clause| {
-                let mut bits = 0;
-                for c in clause.permissions.chars() {
-                    bits |= match c {
-                        'r' => 0o444,
-                        'w' => 0o222,
-                        'x' => 0o111,
-                        'X' if directory || mode & 0o111 != 0 => 0o111,
-                        's' => 0o6000,
-                        't' => 0o1000,
-                        _ => 0,
-                    };
-                }
-                let bits = bits & clause.who;
-                match clause.operator {
-                    '+' => mode | bits,
-                    '-' => mode & !bits,
-                    _ => (mode & !clause.who & 0o7777) | bits,
-                }
-            }),
-        }
-    }
 }
 
 /// A thing to copy: where it is, and its name below the destination (empty: it is the destination itself).
@@ -504,22 +431,6 @@ pub fn make_directory(root: BorrowedFd<'_>, path: &Path, owner: (u32, u32)) -> i
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn modes() {
-        let table = [
-            ("755", 0o644, 0o755),
-            ("u+x", 0o644, 0o744),
-            ("go=r,u=rw", 0o777, 0o644),
-            ("a+X", 0o644, 0o644),
-            ("+t", 0o755, 0o1755),
-            ("go-w", 0o666, 0o644),
-        ];
-        for (text, before, after) in table {
-            assert_eq!(ModeChange::parse(text).expect(text).apply(before, false), after, "{text}");
-        }
-        assert!(ModeChange::parse("nine").is_err() && ModeChange::parse("99999").is_err());
-    }
 
     #[test]
     fn sources_never_leave_the_context() {

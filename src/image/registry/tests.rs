@@ -5,7 +5,7 @@ use super::*;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Limits that a test can wait for.
 const SHORT: Patience = Patience {
