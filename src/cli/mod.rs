@@ -322,6 +322,24 @@ fn finish(outcome: Outcome) -> ExitCode {
     }
 }
 
+/// The name of a command that cannot tell beforehand what it would do; empty for the others.
+fn unforeseeable(command: &Command) -> &'static str {
+    match command {
+        Command::Exec(_) => "exec",
+        Command::Run(_) => "run",
+        Command::Attach(_) => "attach",
+        Command::Cp(_) => "cp",
+        Command::Watch(_) => "watch",
+        Command::Commit(_) => "commit",
+        Command::Container(_) => "container",
+        Command::Image(_) => "image",
+        Command::Network(_) => "network",
+        Command::Volume(_) => "volume",
+        Command::System(_) => "system",
+        _ => "",
+    }
+}
+
 async fn run(cli: Cli) -> Outcome {
     let global = &cli.global;
     output::set_style(if global.no_ansi { output::Ansi::Never } else { global.ansi }, global.progress);
@@ -337,20 +355,7 @@ async fn run(cli: Cli) -> Outcome {
     if global.compatibility || up::is_set("COMPOSE_COMPATIBILITY") {
         let _ = SEPARATOR.set("_");
     }
-    let unforeseeable = match &cli.command {
-        Command::Exec(_) => "exec",
-        Command::Run(_) => "run",
-        Command::Attach(_) => "attach",
-        Command::Cp(_) => "cp",
-        Command::Watch(_) => "watch",
-        Command::Commit(_) => "commit",
-        Command::Container(_) => "container",
-        Command::Image(_) => "image",
-        Command::Network(_) => "network",
-        Command::Volume(_) => "volume",
-        Command::System(_) => "system",
-        _ => "",
-    };
+    let unforeseeable = unforeseeable(&cli.command);
     if global.dry_run && !unforeseeable.is_empty() {
         return Err(Failure::Message(format!("`{unforeseeable}` cannot tell beforehand what it would do: leave --dry-run out")));
     }

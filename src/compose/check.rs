@@ -2,8 +2,8 @@
 //! possible. Every finding of a file at once.
 
 use super::diagnostic::{Diagnostic, nearest};
-use super::node::{Node, Path, Value};
-use super::schema::{By, Key, Shape, State, T, find};
+use super::node::{Entry, Node, Path, Value};
+use super::schema::{By, Key, Shape, Short, State, T, find};
 use super::units;
 use std::collections::HashSet;
 
@@ -77,14 +77,7 @@ impl Checker<'_> {
                     self.wrong_type(node, path, "a number", t);
                 }
             }
-            T::Duration => {
-                if node.as_str().is_none_or(|text| units::duration(text).is_none()) {
-                    self.wrong_type(node, path, "a duration such as `30s` or `1m30s`", t);
-                    if let (Some(number), Some(last)) = (integer(node), self.found.last_mut()) {
-                        last.help = Some(format!("say which unit: `{}: {number}s`", path.last()));
-                    }
-                }
-            }
+            T::Duration => self.check_duration(node, path),
             T::Bytes => self.check_bytes(node, path),
             T::OneOf(values) => match node.as_str() {
                 Some(text) if values.contains(&text) || text.is_empty() => {}
@@ -116,36 +109,48 @@ impl Checker<'_> {
                 _ => self.wrong_type(node, path, "a mapping such as `KEY: value`", t),
             },
             T::Map(item) => match &node.value {
-                Value::Map(map) => {
-                    for (key, entry) in map {
-                        if path.is_section("services") && !is_service_name(key) {
-                            self.found.push(
-                                Diagnostic::error(&entry.key_at, format!("`{key}` cannot be a service's name"))
-                                    .help("a name has letters, digits, `.`, `-` and `_`"),
-                            );
-                        }
-                        self.check(&entry.node, item, &path.name(key));
-                    }
-                }
+                Value::Map(map) => map.iter().for_each(|(key, entry)| self.check_entry(key, entry, item, path)),
                 _ => self.wrong_type(node, path, "a mapping (lines such as `name: value`)", t),
             },
             T::Obj(keys) => self.check_object(node, keys, path),
-            T::Short(short) => {
-                let long = match short.long {
-                    T::List(..) => matches!(node.value, Value::List(_)),
-                    T::Bool => boolean(node).is_some(),
-                    _ => matches!(node.value, Value::Map(_)),
-                };
-                if long {
-                    self.check(node, &short.long, path);
-                } else if !short.accepts.iter().any(|shape| shape.fits(node)) {
-                    self.wrong_type(node, path, short.expected, t);
-                } else if short.accepts.contains(&Shape::Strings)
-                    && let Value::List(list) = &node.value
-                {
-                    self.check_list(list, &T::Str, By::Distinct, path);
-                }
+            T::Short(short) => self.check_short(node, short, t, path),
+        }
+    }
+
+    fn check_duration(&mut self, node: &Node, path: &Path<'_>) {
+        if node.as_str().is_none_or(|text| units::duration(text).is_none()) {
+            self.wrong_type(node, path, "a duration such as `30s` or `1m30s`", &T::Duration);
+            if let (Some(number), Some(last)) = (integer(node), self.found.last_mut()) {
+                last.help = Some(format!("say which unit: `{}: {number}s`", path.last()));
             }
+        }
+    }
+
+    fn check_entry(&mut self, key: &str, entry: &Entry, item: &T, path: &Path<'_>) {
+        if path.is_section("services") && !is_service_name(key) {
+            self.found.push(
+                Diagnostic::error(&entry.key_at, format!("`{key}` cannot be a service's name"))
+                    .help("a name has letters, digits, `.`, `-` and `_`"),
+            );
+        }
+        self.check(&entry.node, item, &path.name(key));
+    }
+
+    /// The short form of an attribute, or its long one.
+    fn check_short(&mut self, node: &Node, short: &Short, t: &T, path: &Path<'_>) {
+        let long = match short.long {
+            T::List(..) => matches!(node.value, Value::List(_)),
+            T::Bool => boolean(node).is_some(),
+            _ => matches!(node.value, Value::Map(_)),
+        };
+        if long {
+            self.check(node, &short.long, path);
+        } else if !short.accepts.iter().any(|shape| shape.fits(node)) {
+            self.wrong_type(node, path, short.expected, t);
+        } else if short.accepts.contains(&Shape::Strings)
+            && let Value::List(list) = &node.value
+        {
+            self.check_list(list, &T::Str, By::Distinct, path);
         }
     }
 

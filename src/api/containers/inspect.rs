@@ -254,7 +254,15 @@ fn host_config(record: &ContainerRecord) -> Result<Value, EngineError> {
         ..limits(spec)
     };
     let mut value = serde_json::to_value(&config).map_err(|e| EngineError::Invalid(e.to_string()))?;
-    // Docker's lists that nothing was asked of are null.
+    if let Some(map) = value.as_object_mut() {
+        without_empties(map);
+    }
+    Ok(value)
+}
+
+/// Empty lists and mappings as Docker shows them.
+fn without_empties(map: &mut serde_json::Map<String, Value>) {
+    // Lists that nothing was asked of are null.
     const NULL: [&str; 12] = [
         "Binds",
         "VolumesFrom",
@@ -269,23 +277,20 @@ fn host_config(record: &ContainerRecord) -> Result<Value, EngineError> {
         "Ulimits",
         "BlkioWeightDevice",
     ];
-    if let Some(map) = value.as_object_mut() {
-        for field in NULL {
-            if map.get(field).and_then(Value::as_array).is_some_and(Vec::is_empty) {
-                map.insert(field.into(), Value::Null);
-            }
-        }
-        // Absent where nothing was asked for: an empty list would unmask the paths of who makes another one of it.
-        for field in ["MaskedPaths", "ReadonlyPaths", "Mounts", "Tmpfs", "Sysctls", "StorageOpt", "Annotations"] {
-            let empty = |v: &Value| {
-                v.is_null() || v.as_array().is_some_and(Vec::is_empty) || v.as_object().is_some_and(serde_json::Map::is_empty)
-            };
-            if map.get(field).is_some_and(empty) {
-                map.shift_remove(field);
-            }
+    for field in NULL {
+        if map.get(field).and_then(Value::as_array).is_some_and(Vec::is_empty) {
+            map.insert(field.into(), Value::Null);
         }
     }
-    Ok(value)
+    // Absent where nothing was asked for: an empty list would unmask the paths of who makes another one of it.
+    for field in ["MaskedPaths", "ReadonlyPaths", "Mounts", "Tmpfs", "Sysctls", "StorageOpt", "Annotations"] {
+        let empty = |v: &Value| {
+            v.is_null() || v.as_array().is_some_and(Vec::is_empty) || v.as_object().is_some_and(serde_json::Map::is_empty)
+        };
+        if map.get(field).is_some_and(empty) {
+            map.shift_remove(field);
+        }
+    }
 }
 
 fn log_config(spec: &ContainerSpec) -> LogConfig {

@@ -354,6 +354,71 @@ fn filter(text: &str) -> Result<(String, String), String> {
     network::condition(text, &["label", "reference", "before", "since", "dangling"])
 }
 
+/// `image save`.
+async fn save(client: &Client, references: &[String], output: Option<&std::path::Path>) -> Outcome {
+    let names: Vec<String> = references.iter().map(|name| format!("names={}", escape(name))).collect();
+    let to: Box<dyn std::io::Write> = match output {
+        Some(path) => {
+            Box::new(std::fs::File::create(path).map_err(|e| Failure::Message(format!("making {}: {e}", path.display())))?)
+        }
+        None if std::io::IsTerminal::is_terminal(&std::io::stdout()) => {
+            return Err(Failure::Message("an archive is nothing for a terminal: write it to a file with -o FILE".into()));
+        }
+        None => Box::new(crate::cli::output::stdout::Stdout),
+    };
+    client.download(&format!("/images/get?{}", names.join("&")), to).await?;
+    Ok(())
+}
+
+/// `image history`.
+async fn history(client: &Client, reference: &str) -> Outcome {
+    let steps: Vec<Value> = client.get(&format!("/images/{}/history", escape(reference))).await?;
+    let rows = steps.iter().map(|step| {
+        let text = |key: &str| step[key].as_str().unwrap_or_default().to_string();
+        let id = text("Id").trim_start_matches("sha256:").chars().take(12).collect::<String>();
+        let by: String = text("CreatedBy").chars().take(60).collect();
+        vec![id, by, bytes(step["Size"].as_u64().unwrap_or(0)), text("Comment")]
+    });
+    println!("{}", table(&["IMAGE", "CREATED BY", "SIZE", "COMMENT"], rows.collect()));
+    Ok(())
+}
+
+/// `image ls`.
+async fn list_images(
+    client: &Client,
+    Listing { quiet, no_trunc, format }: &Listing,
+    name: Option<&str>,
+    digests: bool,
+    filter: &[(String, String)],
+) -> Outcome {
+    let images: Vec<Value> = client.get(&format!("/images/json?filters={}", network::filters(filter))).await?;
+    let id = |i: &Value| {
+        let id = i["Id"].as_str().unwrap_or_default();
+        if *no_trunc { id.to_string() } else { id.trim_start_matches("sha256:").chars().take(12).collect() }
+    };
+    let mut rows = Vec::new();
+    for image in &images {
+        let tags: Vec<&str> = image["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        for tag in if tags.is_empty() { vec!["<none>:<none>"] } else { tags } {
+            let (repository, version) = tag.rsplit_once(':').unwrap_or((tag, ""));
+            if name.is_none_or(|name| name == tag || name == repository) {
+                rows.push(image_row(image, &id(image), repository, version));
+            }
+        }
+    }
+    if *quiet {
+        let mut ids: Vec<&str> = rows.iter().filter_map(|row| row["ID"].as_str()).collect();
+        ids.dedup();
+        ids.iter().for_each(|id| println!("{id}"));
+        return Ok(());
+    }
+    let mut columns = COLUMNS.to_vec();
+    if digests {
+        columns.insert(2, ("Digest", "DIGEST"));
+    }
+    format.print(&columns, &rows)
+}
+
 pub async fn image(global: &Global, command: Image) -> Outcome {
     if let Image::Build(command) = command {
         return crate::cli::project::build::image_build(global, *command).await;
@@ -366,19 +431,7 @@ pub async fn image(global: &Global, command: Image) -> Outcome {
             let path = format!("/images/{}/tag?repo={}", escape(&source), escape(&target));
             client.post_nothing(&path).await?;
         }
-        Image::Save { references, output } => {
-            let names: Vec<String> = references.iter().map(|name| format!("names={}", escape(name))).collect();
-            let to: Box<dyn std::io::Write> = match &output {
-                Some(path) => Box::new(
-                    std::fs::File::create(path).map_err(|e| Failure::Message(format!("making {}: {e}", path.display())))?,
-                ),
-                None if std::io::IsTerminal::is_terminal(&std::io::stdout()) => {
-                    return Err(Failure::Message("an archive is nothing for a terminal: write it to a file with -o FILE".into()));
-                }
-                None => Box::new(crate::cli::output::stdout::Stdout),
-            };
-            client.download(&format!("/images/get?{}", names.join("&")), to).await?;
-        }
+        Image::Save { references, output } => save(&client, &references, output.as_deref()).await?,
         Image::Prune { all, build_cache, .. } => {
             let filters = if all { "&filters=%7B%22dangling%22%3A%5B%22false%22%5D%7D" } else { "" };
             let path = format!("/images/prune?builds={build_cache}{filters}");
@@ -388,16 +441,7 @@ pub async fn image(global: &Global, command: Image) -> Outcome {
             }
             println!("Total reclaimed space: {}", bytes(answer["SpaceReclaimed"].as_u64().unwrap_or(0)));
         }
-        Image::History { reference } => {
-            let steps: Vec<Value> = client.get(&format!("/images/{}/history", escape(&reference))).await?;
-            let rows = steps.iter().map(|step| {
-                let text = |key: &str| step[key].as_str().unwrap_or_default().to_string();
-                let id = text("Id").trim_start_matches("sha256:").chars().take(12).collect::<String>();
-                let by: String = text("CreatedBy").chars().take(60).collect();
-                vec![id, by, bytes(step["Size"].as_u64().unwrap_or(0)), text("Comment")]
-            });
-            println!("{}", table(&["IMAGE", "CREATED BY", "SIZE", "COMMENT"], rows.collect()));
-        }
+        Image::History { reference } => history(&client, &reference).await?,
         Image::Import { file, reference, change } => {
             let changes: String = change.iter().map(|c| format!("&changes={}", escape(c))).collect();
             let path = format!("/images/create?fromSrc=-&repo={}{changes}", escape(&reference));
@@ -418,33 +462,8 @@ pub async fn image(global: &Global, command: Image) -> Outcome {
                 println!("{reference}");
             }
         }
-        Image::Ls { listing: Listing { quiet, no_trunc, format }, name, digests, filter, .. } => {
-            let images: Vec<Value> = client.get(&format!("/images/json?filters={}", network::filters(&filter))).await?;
-            let id = |i: &Value| {
-                let id = i["Id"].as_str().unwrap_or_default();
-                if no_trunc { id.to_string() } else { id.trim_start_matches("sha256:").chars().take(12).collect() }
-            };
-            let mut rows = Vec::new();
-            for image in &images {
-                let tags: Vec<&str> = image["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-                for tag in if tags.is_empty() { vec!["<none>:<none>"] } else { tags } {
-                    let (repository, version) = tag.rsplit_once(':').unwrap_or((tag, ""));
-                    if name.as_ref().is_none_or(|name| name == tag || name == repository) {
-                        rows.push(image_row(image, &id(image), repository, version));
-                    }
-                }
-            }
-            if quiet {
-                let mut ids: Vec<&str> = rows.iter().filter_map(|row| row["ID"].as_str()).collect();
-                ids.dedup();
-                ids.iter().for_each(|id| println!("{id}"));
-                return Ok(());
-            }
-            let mut columns = COLUMNS.to_vec();
-            if digests {
-                columns.insert(2, ("Digest", "DIGEST"));
-            }
-            format.print(&columns, &rows)?;
+        Image::Ls { listing, name, digests, filter, .. } => {
+            list_images(&client, &listing, name.as_deref(), digests, &filter).await?;
         }
         Image::Rm { references, .. } => {
             for reference in references {

@@ -13,6 +13,23 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
+/// Reports what has become of a command that runs in a container.
+fn on_exec(container: &Container, link: &MonitorLink, id: u64, event: Event) {
+    let started = matches!(event, Event::ExecStarted { .. });
+    let awaited = {
+        let mut live = locked(&container.live);
+        let awaited = live.execs.get(&id).is_some_and(|sender| sender.send(event).is_ok());
+        if !started {
+            live.execs.remove(&id);
+        }
+        awaited
+    };
+    // Whoever wanted it has given up, such as a health check whose time is over.
+    if started && !awaited {
+        let _ = link.send(&Request::SignalExec { id, signal: libc::SIGKILL }, &[]);
+    }
+}
+
 impl Engine {
     /// Waits until a new monitor has started its container, and follows it from then on.
     pub(in crate::engine) async fn follow_new(
@@ -105,19 +122,7 @@ impl Engine {
                     }
                 }
                 Event::ExecStarted { id, .. } | Event::ExecFailed { id, .. } | Event::ExecExited { id, .. } => {
-                    let started = matches!(event, Event::ExecStarted { .. });
-                    let awaited = {
-                        let mut live = locked(&container.live);
-                        let awaited = live.execs.get(&id).is_some_and(|sender| sender.send(event).is_ok());
-                        if !started {
-                            live.execs.remove(&id);
-                        }
-                        awaited
-                    };
-                    // Whoever wanted it has given up, such as a health check whose time is over.
-                    if started && !awaited {
-                        let _ = link.send(&Request::SignalExec { id, signal: libc::SIGKILL }, &[]);
-                    }
+                    on_exec(&container, &link, id, event);
                 }
             }
         }

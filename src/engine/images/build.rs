@@ -1,6 +1,7 @@
 //! What a build needs of the engine: images, and containers that run one command and leave their files.
 
 use crate::engine::error::EngineError;
+use crate::engine::events::Watch;
 use crate::engine::networks::NewNetwork;
 use crate::engine::record::{ContainerRecord, ContainerSpec, EndpointSpec, MountKind, MountSpec, NetworkMode};
 use crate::engine::{Container, Engine, locked};
@@ -154,8 +155,68 @@ impl Drop for StepGuard {
     }
 }
 
+/// Reports the lines of a container's output until it has ended.
+async fn report_output(
+    container: &Container,
+    reader: &mut Reader,
+    watch: &Watch<'_>,
+    output: &(dyn Fn(&str) + Send + Sync),
+) -> Result<(), EngineError> {
+    let mut changes = container.changed.subscribe();
+    let mut partial = String::new();
+    loop {
+        let grown = watch.changed.notified();
+        let ended = !container.status().is_alive();
+        while let Some(line) = reader.next_line().map_err(EngineError::io("reading a step's output"))? {
+            partial.push_str(&String::from_utf8_lossy(line.text));
+            if line.complete || partial.len() >= MAX_LINE {
+                output(&std::mem::take(&mut partial));
+            }
+        }
+        if ended {
+            break;
+        }
+        tokio::select! {
+            () = grown => {}
+            _ = changes.changed() => {}
+        }
+    }
+    if !partial.is_empty() {
+        output(&partial);
+    }
+    Ok(())
+}
+
 impl Engine {
-    async fn run_step(self: &Arc<Self>, step: Run) -> Result<Ran, EngineError> {
+    async fn run_step(self: &Arc<Self>, mut step: Run) -> Result<Ran, EngineError> {
+        let layers = std::mem::take(&mut step.layers);
+        let output = step.output.clone();
+        let (spec, network) = self.spec_of_step(step)?;
+        let container = self.create_step(spec, layers)?;
+        let guard = StepGuard { engine: self.clone(), container: container.clone(), network };
+        let log = self.config.log_path(&container.id);
+        let directory = log.parent().unwrap_or(&log).to_path_buf();
+        let watch = self.events.logs.watch(&directory).map_err(|e| EngineError::Invalid(format!("watching a log: {e}")))?;
+        let mut reader = Reader::open(&log, &Selection::default()).map_err(EngineError::io("reading a step's output"))?;
+        // A build that is given up meanwhile must not leave a process that nobody knows.
+        let starting = {
+            let (engine, container) = (self.clone(), container.clone());
+            tokio::spawn(async move { engine.start(&container).await })
+        };
+        starting.await.map_err(EngineError::from)??;
+        report_output(&container, &mut reader, &watch, &*output).await?;
+        let code = container.record().state.exit_code;
+        let draft = self.images.store.draft()?;
+        draft
+            .take(&self.config.container_directory(&container.id).join("upper"))
+            .map_err(EngineError::io("taking a step's files"))?;
+        drop(watch);
+        drop(guard);
+        Ok(Ran { code, draft })
+    }
+
+    /// The specification of a step's container, and the network of builds where it is on that.
+    fn spec_of_step(self: &Arc<Self>, step: Run) -> Result<(ContainerSpec, Option<NetworkUse>), EngineError> {
         let network_mode = match step.network.as_deref() {
             Some("host") => NetworkMode::Host,
             Some("none") => NetworkMode::None,
@@ -211,48 +272,7 @@ impl Engine {
                 }
             }
         }
-        let container = self.create_step(spec, step.layers)?;
-        let guard = StepGuard { engine: self.clone(), container: container.clone(), network };
-        let log = self.config.log_path(&container.id);
-        let directory = log.parent().unwrap_or(&log).to_path_buf();
-        let watch = self.events.logs.watch(&directory).map_err(|e| EngineError::Invalid(format!("watching a log: {e}")))?;
-        let mut reader = Reader::open(&log, &Selection::default()).map_err(EngineError::io("reading a step's output"))?;
-        // A build that is given up meanwhile must not leave a process that nobody knows.
-        let starting = {
-            let (engine, container) = (self.clone(), container.clone());
-            tokio::spawn(async move { engine.start(&container).await })
-        };
-        starting.await.map_err(EngineError::from)??;
-        let mut changes = container.changed.subscribe();
-        let mut partial = String::new();
-        loop {
-            let grown = watch.changed.notified();
-            let ended = !container.status().is_alive();
-            while let Some(line) = reader.next_line().map_err(EngineError::io("reading a step's output"))? {
-                partial.push_str(&String::from_utf8_lossy(line.text));
-                if line.complete || partial.len() >= MAX_LINE {
-                    (step.output)(&std::mem::take(&mut partial));
-                }
-            }
-            if ended {
-                break;
-            }
-            tokio::select! {
-                () = grown => {}
-                _ = changes.changed() => {}
-            }
-        }
-        if !partial.is_empty() {
-            (step.output)(&partial);
-        }
-        let code = container.record().state.exit_code;
-        let draft = self.images.store.draft()?;
-        draft
-            .take(&self.config.container_directory(&container.id).join("upper"))
-            .map_err(EngineError::io("taking a step's files"))?;
-        drop(watch);
-        drop(guard);
-        Ok(Ran { code, draft })
+        Ok((spec, network))
     }
 
     /// The container of a step: on layers that need not be an image's.

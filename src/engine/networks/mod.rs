@@ -103,6 +103,63 @@ pub struct Networks {
     pub(super) names: Arc<Names>,
 }
 
+/// The driver of a new network.
+///
+/// # Errors
+/// A driver, a name or an option that wharf does not have.
+fn check_request(new: &NewNetwork) -> Result<NetworkDriver, EngineError> {
+    let driver = match new.driver.as_str() {
+        "" | "bridge" | "default" => NetworkDriver::Bridge,
+        "macvlan" => NetworkDriver::Macvlan,
+        "ipvlan" => NetworkDriver::Ipvlan,
+        other => {
+            return Err(EngineError::Invalid(format!(
+                "the network {} has the driver `{other}`; wharf has `bridge`, `macvlan` and `ipvlan`",
+                new.name
+            )));
+        }
+    };
+    // It is in paths of /proc/sys and in rules.
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    let is_interface = |name: &str| name.len() <= 15 && name.chars().all(allowed) && !matches!(name, "." | "..");
+    if let Some(bridge) = new.options.get(BRIDGE_NAME).filter(|bridge| !is_interface(bridge)) {
+        return Err(EngineError::Invalid(format!(
+            "the network {} has the bridge name `{bridge}`: it has letters, digits, `_`, `.` and `-`, 15 at most",
+            new.name
+        )));
+    }
+    if !new.ipv4 && !new.ipv6 {
+        return Err(EngineError::Invalid(format!("the network {} has neither IPv4 nor IPv6: turn one of them on", new.name)));
+    }
+    check_options(new)?;
+    Ok(driver)
+}
+
+/// The addresses of an interface of the host that is to be the bridge.
+fn addresses_of_bridge(
+    new: &NewNetwork,
+    driver: NetworkDriver,
+    networks: &IndexMap<String, NetworkRecord>,
+    going: &[NetworkRecord],
+) -> Result<Vec<(IpAddr, u8)>, EngineError> {
+    // On an interface of the host's, containers are in the network that the host itself is in.
+    match new.options.get(BRIDGE_NAME).filter(|name| driver == NetworkDriver::Bridge && !name.is_empty()) {
+        Some(name) => {
+            if let Some(other) = networks.values().find(|n| n.driver == NetworkDriver::Bridge && n.bridge() == *name) {
+                return Err(EngineError::Conflict(format!(
+                    "cannot create network {}: conflicts with network {}: networks have same bridge name {name}",
+                    new.name, other.name
+                )));
+            }
+            match going.iter().any(|network| network.driver == NetworkDriver::Bridge && network.bridge() == *name) {
+                true => Ok(Vec::new()),
+                false => bridge::addresses_of_hosts_bridge(&new.name, name),
+            }
+        }
+        None => Ok(Vec::new()),
+    }
+}
+
 impl Networks {
     pub(super) fn new(
         state: Arc<StateStore>,
@@ -187,30 +244,7 @@ impl Networks {
         networks: &IndexMap<String, NetworkRecord>,
         going: &[NetworkRecord],
     ) -> Result<NetworkRecord, EngineError> {
-        let driver = match new.driver.as_str() {
-            "" | "bridge" | "default" => NetworkDriver::Bridge,
-            "macvlan" => NetworkDriver::Macvlan,
-            "ipvlan" => NetworkDriver::Ipvlan,
-            other => {
-                return Err(EngineError::Invalid(format!(
-                    "the network {} has the driver `{other}`; wharf has `bridge`, `macvlan` and `ipvlan`",
-                    new.name
-                )));
-            }
-        };
-        // It is in paths of /proc/sys and in rules.
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-        let is_interface = |name: &str| name.len() <= 15 && name.chars().all(allowed) && !matches!(name, "." | "..");
-        if let Some(bridge) = new.options.get(BRIDGE_NAME).filter(|bridge| !is_interface(bridge)) {
-            return Err(EngineError::Invalid(format!(
-                "the network {} has the bridge name `{bridge}`: it has letters, digits, `_`, `.` and `-`, 15 at most",
-                new.name
-            )));
-        }
-        if !new.ipv4 && !new.ipv6 {
-            return Err(EngineError::Invalid(format!("the network {} has neither IPv4 nor IPv6: turn one of them on", new.name)));
-        }
-        check_options(new)?;
+        let driver = check_request(new)?;
         if networks.values().any(|n| n.name == new.name) {
             return Err(EngineError::Conflict(format!("network with name {} already exists", new.name)));
         }
@@ -223,22 +257,7 @@ impl Networks {
             _ if new.of_builds => new_build_id().map_err(EngineError::io("making an id"))?,
             _ => new_id().map_err(EngineError::io("making an id"))?,
         };
-        // On an interface of the host's, containers are in the network that the host itself is in.
-        let hosts_bridge = match new.options.get(BRIDGE_NAME).filter(|name| driver == NetworkDriver::Bridge && !name.is_empty()) {
-            Some(name) => {
-                if let Some(other) = networks.values().find(|n| n.driver == NetworkDriver::Bridge && n.bridge() == *name) {
-                    return Err(EngineError::Conflict(format!(
-                        "cannot create network {}: conflicts with network {}: networks have same bridge name {name}",
-                        new.name, other.name
-                    )));
-                }
-                match going.iter().any(|network| network.driver == NetworkDriver::Bridge && network.bridge() == *name) {
-                    true => Vec::new(),
-                    false => bridge::addresses_of_hosts_bridge(&new.name, name)?,
-                }
-            }
-            None => Vec::new(),
-        };
+        let hosts_bridge = addresses_of_bridge(new, driver, networks, going)?;
         if driver == NetworkDriver::Bridge {
             let own = |route: &Subnet| {
                 let within = |(address, prefix): &(IpAddr, u8)| {

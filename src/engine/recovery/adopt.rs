@@ -110,6 +110,14 @@ impl Engine {
         if !paused && container.with_record(ContainerRecord::may_trace) {
             let _ = self.launcher.groups.hierarchy.set_frozen(&container.group(), Frozen::No);
         }
+        self.adopt_networks(container, pid).await;
+        self.renew_sockets(container, pid);
+        self.clone().spawn_follower(container.clone(), link, None);
+        self.watch_health(container, container.record().state.health);
+    }
+
+    /// Connects a running container's network namespace, and publishes its ports again.
+    async fn adopt_networks(self: &Arc<Self>, container: &Arc<Container>, pid: i32) {
         let record = container.record();
         let endpoints = self.networks.endpoints_of(&record);
         if !endpoints.is_empty() {
@@ -140,9 +148,6 @@ impl Engine {
                 Err(error) => tracing::error!("{error}"),
             }
         }
-        self.renew_sockets(container, pid);
-        self.clone().spawn_follower(container.clone(), link, None);
-        self.watch_health(container, record.state.health);
     }
 
     /// A container that had a process when the last engine saw it, and has none now.

@@ -398,49 +398,59 @@ fn compose(change: &mut Transaction, family: Family, isolations: &[Isolation]) {
     let isolations: Vec<(&Isolation, Subnet)> =
         isolations.iter().filter_map(|isolation| Some((isolation, isolation.subnet(family)?))).collect();
     for (isolation, subnet) in &isolations {
-        let from = |equal| E::Interface { meta: nft::IIFNAME, name: isolation.bridge.clone(), equal };
-        let to = |equal| E::Interface { meta: nft::OIFNAME, name: isolation.bridge.clone(), equal };
-        let inside = || E::Address { side: Side::Source, subnet: *subnet, equal: true };
-        // iifname "br" oifname "br" accept
-        change.rule("forward", &[from(true), to(true), if isolation.connected { E::Accept } else { E::Drop }]);
-        if isolation.internal {
-            // iifname "br" oifname != "br" drop
-            change.rule("forward", &[from(true), to(false), E::Drop]);
-        } else if isolation.masquerade {
-            // ip saddr SUBNET oifname != "br" masquerade
-            change.rule("postrouting", &[inside(), to(false), E::Masquerade]);
-        }
-        // oifname "br" ip saddr 127.0.0.0/8 masquerade
-        change.rule("postrouting", &[to(true), on_loopback(Side::Source), E::Masquerade]);
-        // A container that reaches its neighbour by the host's address must get the answer from that address.
-        // oifname "br" ip saddr SUBNET ct status dnat masquerade
-        change.rule("postrouting", &[to(true), inside(), E::Conntrack { key: nft::CT_STATUS, bits: nft::DNAT }, E::Masquerade]);
+        way_out(change, isolation, *subnet, loopback);
     }
     for (isolation, _) in &isolations {
-        let to = || E::Interface { meta: nft::OIFNAME, name: isolation.bridge.clone(), equal: true };
-        // A connection that was led to a port that is published no longer: the kernel goes on translating it until it has forgotten
-        // it, and its address may be another container's now. What others than wharf lead to a container is theirs to take back.
-        // oifname "br" ct status dnat ct direction original ct state new,established
-        //   ip daddr . meta l4proto . th dport @withdrawn drop
-        change.rule(
-            "forward",
-            &[
-                to(),
-                E::Conntrack { key: nft::CT_STATUS, bits: nft::DNAT },
-                E::OriginalDirection,
-                E::Conntrack { key: nft::CT_STATE, bits: nft::OF_CONNECTION },
-                E::DestinationAmong(WITHDRAWN),
-                E::Drop,
-            ],
-        );
-        // Into a network comes what it has asked for and what is published; nothing else, from other networks or elsewhere.
-        // oifname "br" ct state established,related accept
-        change.rule("forward", &[to(), E::Conntrack { key: nft::CT_STATE, bits: nft::ESTABLISHED }, E::Accept]);
-        if !isolation.internal {
-            // oifname "br" ct status dnat accept
-            change.rule("forward", &[to(), E::Conntrack { key: nft::CT_STATUS, bits: nft::DNAT }, E::Accept]);
-        }
-        // oifname "br" drop
-        change.rule("forward", &[to(), E::Drop]);
+        way_in(change, isolation);
     }
+}
+
+/// What containers of a network may send, and by which address.
+fn way_out(change: &mut Transaction, isolation: &Isolation, subnet: Subnet, loopback: Subnet) {
+    let from = |equal| E::Interface { meta: nft::IIFNAME, name: isolation.bridge.clone(), equal };
+    let to = |equal| E::Interface { meta: nft::OIFNAME, name: isolation.bridge.clone(), equal };
+    let inside = || E::Address { side: Side::Source, subnet, equal: true };
+    // iifname "br" oifname "br" accept
+    change.rule("forward", &[from(true), to(true), if isolation.connected { E::Accept } else { E::Drop }]);
+    if isolation.internal {
+        // iifname "br" oifname != "br" drop
+        change.rule("forward", &[from(true), to(false), E::Drop]);
+    } else if isolation.masquerade {
+        // ip saddr SUBNET oifname != "br" masquerade
+        change.rule("postrouting", &[inside(), to(false), E::Masquerade]);
+    }
+    // oifname "br" ip saddr 127.0.0.0/8 masquerade
+    change.rule("postrouting", &[to(true), E::Address { side: Side::Source, subnet: loopback, equal: true }, E::Masquerade]);
+    // A container that reaches its neighbour by the host's address must get the answer from that address.
+    // oifname "br" ip saddr SUBNET ct status dnat masquerade
+    change.rule("postrouting", &[to(true), inside(), E::Conntrack { key: nft::CT_STATUS, bits: nft::DNAT }, E::Masquerade]);
+}
+
+/// What comes to containers of a network.
+fn way_in(change: &mut Transaction, isolation: &Isolation) {
+    let to = || E::Interface { meta: nft::OIFNAME, name: isolation.bridge.clone(), equal: true };
+    // A connection that was led to a port that is published no longer: the kernel goes on translating it until it has forgotten
+    // it, and its address may be another container's now. What others than wharf lead to a container is theirs to take back.
+    // oifname "br" ct status dnat ct direction original ct state new,established
+    //   ip daddr . meta l4proto . th dport @withdrawn drop
+    change.rule(
+        "forward",
+        &[
+            to(),
+            E::Conntrack { key: nft::CT_STATUS, bits: nft::DNAT },
+            E::OriginalDirection,
+            E::Conntrack { key: nft::CT_STATE, bits: nft::OF_CONNECTION },
+            E::DestinationAmong(WITHDRAWN),
+            E::Drop,
+        ],
+    );
+    // Into a network comes what it has asked for and what is published; nothing else, from other networks or elsewhere.
+    // oifname "br" ct state established,related accept
+    change.rule("forward", &[to(), E::Conntrack { key: nft::CT_STATE, bits: nft::ESTABLISHED }, E::Accept]);
+    if !isolation.internal {
+        // oifname "br" ct status dnat accept
+        change.rule("forward", &[to(), E::Conntrack { key: nft::CT_STATUS, bits: nft::DNAT }, E::Accept]);
+    }
+    // oifname "br" drop
+    change.rule("forward", &[to(), E::Drop]);
 }

@@ -202,6 +202,21 @@ const NETWORK: u32 = libc::NFT_PAYLOAD_NETWORK_HEADER as u32;
 const TRANSPORT: u32 = libc::NFT_PAYLOAD_TRANSPORT_HEADER as u32;
 const META_L4PROTO: u32 = libc::NFT_META_L4PROTO as u32;
 
+/// Writes a port into the header of UDP or TCP.
+fn set_port(offset: u32, port: u16, protocol: u8) -> Vec<Part> {
+    let value = port.to_be_bytes();
+    // Where the header of UDP, or of TCP, has its checksum.
+    let checksum = if i32::from(protocol) == libc::IPPROTO_UDP { 6 } else { 16 };
+    vec![
+        expr("immediate", move |m| m.be32(immediate::DREG, R0).nest(immediate::DATA, |m| m.attr(data::VALUE, &value))),
+        expr("payload", move |m| {
+            let m = m.be32(payload::SREG, R0).be32(payload::BASE, TRANSPORT).be32(payload::OFFSET, offset);
+            let m = m.be32(payload::LEN, 2).be32(payload::CSUM_TYPE, libc::NFT_PAYLOAD_CSUM_INET as u32);
+            m.be32(payload::CSUM_OFFSET, checksum).be32(payload::CSUM_FLAGS, 0)
+        }),
+    ]
+}
+
 impl Expression {
     pub(super) fn parts(&self, family: Family) -> Vec<Part> {
         match self {
@@ -271,21 +286,7 @@ impl Expression {
             Expression::Masquerade => vec![expr("masq", |m| m)],
             Expression::Accept => vec![verdict(libc::NF_ACCEPT)],
             Expression::Drop => vec![verdict(libc::NF_DROP)],
-            Expression::SetPort { offset, port, protocol } => {
-                let (offset, value) = (*offset, port.to_be_bytes());
-                // Where the header of UDP, or of TCP, has its checksum.
-                let checksum = if i32::from(*protocol) == libc::IPPROTO_UDP { 6 } else { 16 };
-                vec![
-                    expr("immediate", move |m| {
-                        m.be32(immediate::DREG, R0).nest(immediate::DATA, |m| m.attr(data::VALUE, &value))
-                    }),
-                    expr("payload", move |m| {
-                        let m = m.be32(payload::SREG, R0).be32(payload::BASE, TRANSPORT).be32(payload::OFFSET, offset);
-                        let m = m.be32(payload::LEN, 2).be32(payload::CSUM_TYPE, libc::NFT_PAYLOAD_CSUM_INET as u32);
-                        m.be32(payload::CSUM_OFFSET, checksum).be32(payload::CSUM_FLAGS, 0)
-                    }),
-                ]
-            }
+            Expression::SetPort { offset, port, protocol } => set_port(*offset, *port, *protocol),
         }
     }
 }

@@ -42,41 +42,12 @@ impl Monitor {
             .at_once(brief.terminal || brief.stdin);
         brief.log.holds.iter().for_each(|hold| log.holds.set(*hold));
         brief.log.expected.iter().for_each(|reader| log.holds.expect(*reader, Instant::now()));
-        let cloexec = OFlag::O_CLOEXEC;
-        let (status, status_child) = pipe2(cloexec).doing("making a pipe")?;
+        let (status, status_child) = pipe2(OFlag::O_CLOEXEC).doing("making a pipe")?;
         let (handing, handing_child) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).doing("making a socket")?;
-        let mut outputs = Vec::new();
-        let mut input = None;
-        let stdio = if brief.terminal {
-            None
-        } else {
-            let (out, out_child) = pipe2(cloexec).doing("making a pipe")?;
-            let (err, err_child) = pipe2(cloexec).doing("making a pipe")?;
-            let in_child = if brief.stdin {
-                let (in_child, writer) = pipe2(cloexec).doing("making a pipe")?;
-                input = Some(writer);
-                in_child
-            } else {
-                nix::fcntl::open("/dev/null", OFlag::O_RDONLY | cloexec, Mode::empty()).doing("opening /dev/null")?
-            };
-            for (fd, stream) in [(out, Stream::Stdout), (err, Stream::Stderr)] {
-                sys::set_pipe_size(&fd, PIPE_SIZE);
-                fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).doing("preparing a pipe")?;
-                outputs.push(Output { fd, stream });
-            }
-            Some([in_child, out_child, err_child])
-        };
-        let mut chld = SigSet::empty();
-        chld.add(Signal::SIGCHLD);
-        chld.thread_block().doing("blocking SIGCHLD")?;
-        let signals = SignalFd::with_flags(&chld, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).doing("opening a signalfd")?;
-        let _ = std::fs::remove_file("control");
-        let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
-            .doing("making the control socket")?;
-        let address = UnixAddr::new("control").doing("naming the control socket")?;
-        bind(listener.as_raw_fd(), &address).doing("binding the control socket")?;
-        listen(&listener, Backlog::new(4).unwrap_or(Backlog::MAXCONN)).doing("listening on the control socket")?;
+        let Standard { stdio, outputs, input } = Standard::of(&brief)?;
+        let signals = child_signals()?;
+        let listener = control_socket()?;
         // An engine that comes from here on finds the control socket, and takes the container over.
         if closed(engine) {
             return Err(StepFailed::because("starting", "the engine that wanted the container has gone"));
@@ -119,6 +90,56 @@ impl Monitor {
             message: Vec::new(),
         })
     }
+}
+
+/// The standard streams of the container: its ends, and the monitor's. A terminal has others.
+#[derive(Default)]
+struct Standard {
+    stdio: Option<[OwnedFd; 3]>,
+    outputs: Vec<Output>,
+    input: Option<OwnedFd>,
+}
+
+impl Standard {
+    fn of(brief: &Brief) -> Result<Self, StepFailed> {
+        let cloexec = OFlag::O_CLOEXEC;
+        let (mut outputs, mut input) = (Vec::new(), None);
+        if brief.terminal {
+            return Ok(Standard::default());
+        }
+        let (out, out_child) = pipe2(cloexec).doing("making a pipe")?;
+        let (err, err_child) = pipe2(cloexec).doing("making a pipe")?;
+        let in_child = if brief.stdin {
+            let (in_child, writer) = pipe2(cloexec).doing("making a pipe")?;
+            input = Some(writer);
+            in_child
+        } else {
+            nix::fcntl::open("/dev/null", OFlag::O_RDONLY | cloexec, Mode::empty()).doing("opening /dev/null")?
+        };
+        for (fd, stream) in [(out, Stream::Stdout), (err, Stream::Stderr)] {
+            sys::set_pipe_size(&fd, PIPE_SIZE);
+            fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).doing("preparing a pipe")?;
+            outputs.push(Output { fd, stream });
+        }
+        Ok(Standard { stdio: Some([in_child, out_child, err_child]), outputs, input })
+    }
+}
+
+fn child_signals() -> Result<SignalFd, StepFailed> {
+    let mut chld = SigSet::empty();
+    chld.add(Signal::SIGCHLD);
+    chld.thread_block().doing("blocking SIGCHLD")?;
+    SignalFd::with_flags(&chld, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).doing("opening a signalfd")
+}
+
+fn control_socket() -> Result<OwnedFd, StepFailed> {
+    let _ = std::fs::remove_file("control");
+    let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
+        .doing("making the control socket")?;
+    let address = UnixAddr::new("control").doing("naming the control socket")?;
+    bind(listener.as_raw_fd(), &address).doing("binding the control socket")?;
+    listen(&listener, Backlog::new(4).unwrap_or(Backlog::MAXCONN)).doing("listening on the control socket")?;
+    Ok(listener)
 }
 
 /// Starts the container's first process, which sets itself up by the launch file.

@@ -168,42 +168,7 @@ pub enum Container {
         containers: Vec<String>,
     },
     /// Change the limits or the restart policy of containers.
-    Update {
-        /// Bytes of memory, such as 512m.
-        #[arg(short, long)]
-        memory: Option<String>,
-        /// Bytes of memory and swap together.
-        #[arg(long)]
-        memory_swap: Option<String>,
-        /// Number of processors, such as 1.5.
-        #[arg(long)]
-        cpus: Option<f64>,
-        #[arg(short, long)]
-        cpu_shares: Option<u64>,
-        #[arg(long)]
-        cpuset_cpus: Option<String>,
-        /// Memory nodes, such as 0-1.
-        #[arg(long)]
-        cpuset_mems: Option<String>,
-        /// Microseconds.
-        #[arg(long)]
-        cpu_period: Option<u64>,
-        /// Microseconds.
-        #[arg(long)]
-        cpu_quota: Option<i64>,
-        /// Bytes of memory that it keeps when others need it.
-        #[arg(long)]
-        memory_reservation: Option<String>,
-        /// 10 to 1000.
-        #[arg(long)]
-        blkio_weight: Option<u16>,
-        #[arg(long)]
-        pids_limit: Option<i64>,
-        #[arg(long, value_name = "POLICY")]
-        restart: Option<String>,
-        #[arg(required = true)]
-        containers: Vec<String>,
-    },
+    Update(UpdateLimits),
     /// Wait until containers have ended, and print their exit codes.
     Wait {
         #[arg(required = true)]
@@ -278,6 +243,45 @@ impl StopOptions {
     }
 }
 
+/// Limits of a container that change.
+#[derive(clap::Args, Debug)]
+pub struct UpdateLimits {
+    /// Bytes of memory, such as 512m.
+    #[arg(short, long)]
+    memory: Option<String>,
+    /// Bytes of memory and swap together.
+    #[arg(long)]
+    memory_swap: Option<String>,
+    /// Number of processors, such as 1.5.
+    #[arg(long)]
+    cpus: Option<f64>,
+    #[arg(short, long)]
+    cpu_shares: Option<u64>,
+    #[arg(long)]
+    cpuset_cpus: Option<String>,
+    /// Memory nodes, such as 0-1.
+    #[arg(long)]
+    cpuset_mems: Option<String>,
+    /// Microseconds.
+    #[arg(long)]
+    cpu_period: Option<u64>,
+    /// Microseconds.
+    #[arg(long)]
+    cpu_quota: Option<i64>,
+    /// Bytes of memory that it keeps when others need it.
+    #[arg(long)]
+    memory_reservation: Option<String>,
+    /// 10 to 1000.
+    #[arg(long)]
+    blkio_weight: Option<u16>,
+    #[arg(long)]
+    pids_limit: Option<i64>,
+    #[arg(long, value_name = "POLICY")]
+    restart: Option<String>,
+    #[arg(required = true)]
+    containers: Vec<String>,
+}
+
 const COLUMNS: [Column; 7] = [
     ("ID", "CONTAINER ID"),
     ("Image", "IMAGE"),
@@ -287,6 +291,119 @@ const COLUMNS: [Column; 7] = [
     ("Ports", "PORTS"),
     ("Names", "NAMES"),
 ];
+
+/// `container diff`: what has changed in a container's files.
+async fn diff(client: &Client, container: &str) -> Outcome {
+    let changes: Vec<Value> = client.get(&path_of(container, "changes")).await?;
+    for change in changes {
+        let kind = ["C", "A", "D"].get(change["Kind"].as_u64().unwrap_or(0) as usize).copied().unwrap_or("C");
+        println!("{kind} {}", change["Path"].as_str().unwrap_or_default());
+    }
+    Ok(())
+}
+
+/// `container exec`.
+async fn exec_in(client: &Client, mut command: Box<Exec>) -> Outcome {
+    let words = command.words.split_off(1);
+    if words.is_empty() {
+        return Err(Failure::Message("`container exec` needs a container and a command: `wharf container exec NAME sh`".into()));
+    }
+    let request = exec::Request {
+        command: words,
+        env: values::variables(&command.env_file, &command.env)?,
+        user: command.user,
+        workdir: command.workdir,
+        privileged: command.privileged,
+        tty: command.tty,
+        stdin: command.interactive,
+    };
+    exec::in_container(client, &escape(&command.words[0]), request, command.detach, &command.detach_keys).await
+}
+
+/// `container ls`.
+async fn list(client: &Client, all: bool, listing: &Listing, newest: Option<usize>, filter: &[(String, String)]) -> Outcome {
+    let Listing { quiet, no_trunc, format } = listing;
+    let mut list = listed(client, all || newest.is_some(), filter).await?;
+    if let Some(newest) = newest {
+        list.sort_by_key(|container| std::cmp::Reverse(container.created));
+        list.truncate(newest);
+    }
+    let id = |c: &Listed| if *no_trunc { c.id.clone() } else { c.id[..12].to_string() };
+    if *quiet {
+        list.iter().for_each(|c| println!("{}", id(c)));
+        return Ok(());
+    }
+    let rows = list.iter().map(|container| container.described(!no_trunc));
+    let rows: Vec<Value> = match format {
+        Format::Json => rows.map(ps::of_docker).collect(),
+        _ => rows.collect(),
+    };
+    format.print(&COLUMNS, &rows)
+}
+
+/// `container port`: where its ports are published.
+async fn ports(client: &Client, container: &str) -> Outcome {
+    let found: Value = client.get(&path_of(container, "json")).await?;
+    for (port, bindings) in found["NetworkSettings"]["Ports"].as_object().into_iter().flatten() {
+        for binding in bindings.as_array().into_iter().flatten() {
+            let text = |key: &str| binding[key].as_str().unwrap_or_default().to_string();
+            println!("{port} -> {}:{}", text("HostIp"), text("HostPort"));
+        }
+    }
+    Ok(())
+}
+
+/// `container prune`.
+async fn prune(client: &Client, force: bool, filter: &[(String, String)]) -> Outcome {
+    if confirmed("This removes all containers that do not run.", force).await? {
+        let pruned: Value = client.post(&format!("/containers/prune?filters={}", network::filters(filter)), &Value::Null).await?;
+        let removed = pruned["ContainersDeleted"].as_array();
+        removed.into_iter().flatten().for_each(|id| println!("{}", id.as_str().unwrap_or_default()));
+        println!("Total reclaimed space: {}", bytes(pruned["SpaceReclaimed"].as_u64().unwrap_or(0)));
+    }
+    Ok(())
+}
+
+/// `container start --attach`.
+async fn start_attached(client: &Client, interactive: bool, detach_keys: String, containers: &[String]) -> Outcome {
+    let [one] = containers else {
+        return Err(Failure::Message("only one container can be attached to at once".into()));
+    };
+    let known: Value = client.get(&path_of(one, "json")).await?;
+    let id = known["Id"].as_str().unwrap_or_default();
+    let which = attach::Which::output(interactive);
+    let stay = attach::Stay { keep: true, which, detach_keys, ..attach::Stay::default() };
+    attach::start_and_stay(client, id, stay).await
+}
+
+fn path_of(container: &str, what: &str) -> String {
+    format!("/containers/{}/{what}", escape(container))
+}
+
+/// `container update`.
+async fn update(client: &Client, change: UpdateLimits) -> Outcome {
+    let bytes = |text: &Option<String>| Ok::<_, Failure>(limits::size(text.as_ref())?.unwrap_or(0));
+    let body = HostConfig {
+        memory: bytes(&change.memory)?,
+        memory_swap: bytes(&change.memory_swap)?,
+        memory_reservation: bytes(&change.memory_reservation)?,
+        cpu_period: signed(change.cpu_period),
+        cpu_quota: change.cpu_quota.unwrap_or(0),
+        blkio_weight: change.blkio_weight.unwrap_or(0),
+        nano_cpus: change.cpus.map_or(0, |cpus| (cpus * 1e9) as i64),
+        cpu_shares: signed(change.cpu_shares),
+        cpuset_cpus: change.cpuset_cpus.unwrap_or_default(),
+        cpuset_mems: change.cpuset_mems.unwrap_or_default(),
+        pids_limit: change.pids_limit,
+        restart_policy: change.restart.as_deref().map(values::restart_policy).transpose()?.unwrap_or_default(),
+        ..HostConfig::default()
+    };
+    for name in &change.containers {
+        client.post::<Value>(&path_of(name, "update"), &body).await?;
+        println!("{name}");
+    }
+    Ok(())
+}
 
 pub async fn container(global: &Global, command: Container) -> Outcome {
     // As with Docker: what keeps a container from being made or started, the engine included.
@@ -298,7 +415,7 @@ pub async fn container(global: &Global, command: Container) -> Outcome {
 
 async fn one(global: &Global, command: Container) -> Outcome {
     let client = connect::engine(global).await?;
-    let of = |name: &str, what: &str| format!("/containers/{}/{what}", escape(name));
+    let of = path_of;
     match command {
         Container::Attach { how, container } => attach::to_container(&client, &escape(&container), &how).await?,
         Container::Commit { how, container, reference } => {
@@ -311,31 +428,8 @@ async fn one(global: &Global, command: Container) -> Outcome {
             cp::copy(&client, &escape(name), &source, &destination, how).await?;
         }
         Container::Create(command) => println!("{}", new::create(&client, &command).await?),
-        Container::Diff { container } => {
-            let changes: Vec<Value> = client.get(&of(&container, "changes")).await?;
-            for change in changes {
-                let kind = ["C", "A", "D"].get(change["Kind"].as_u64().unwrap_or(0) as usize).copied().unwrap_or("C");
-                println!("{kind} {}", change["Path"].as_str().unwrap_or_default());
-            }
-        }
-        Container::Exec(mut command) => {
-            let words = command.words.split_off(1);
-            if words.is_empty() {
-                return Err(Failure::Message(
-                    "`container exec` needs a container and a command: `wharf container exec NAME sh`".into(),
-                ));
-            }
-            let request = exec::Request {
-                command: words,
-                env: values::variables(&command.env_file, &command.env)?,
-                user: command.user,
-                workdir: command.workdir,
-                privileged: command.privileged,
-                tty: command.tty,
-                stdin: command.interactive,
-            };
-            exec::in_container(&client, &escape(&command.words[0]), request, command.detach, &command.detach_keys).await?;
-        }
+        Container::Diff { container } => diff(&client, &container).await?,
+        Container::Exec(command) => exec_in(&client, command).await?,
         Container::Export { output, container } => export::export_container(&client, &escape(&container), output).await?,
         Container::Inspect { format, containers } => {
             inspect(&client, format.as_deref(), containers.iter().map(|name| of(name, "json"))).await?;
@@ -344,44 +438,13 @@ async fn one(global: &Global, command: Container) -> Outcome {
             each(&client, &containers, &format!("kill?signal={}", escape(&signal))).await?;
         }
         Container::Logs { how, container } => logs::of_container(&client, &container, &how).await?,
-        Container::Ls { all, listing: Listing { quiet, no_trunc, format }, last, latest, filter } => {
+        Container::Ls { all, listing, last, latest, filter } => {
             let newest = if latest { Some(1) } else { last };
-            let mut list = listed(&client, all || newest.is_some(), &filter).await?;
-            if let Some(newest) = newest {
-                list.sort_by_key(|container| std::cmp::Reverse(container.created));
-                list.truncate(newest);
-            }
-            let id = |c: &Listed| if no_trunc { c.id.clone() } else { c.id[..12].to_string() };
-            if quiet {
-                list.iter().for_each(|c| println!("{}", id(c)));
-                return Ok(());
-            }
-            let rows = list.iter().map(|container| container.described(!no_trunc));
-            let rows: Vec<Value> = match format {
-                Format::Json => rows.map(ps::of_docker).collect(),
-                _ => rows.collect(),
-            };
-            format.print(&COLUMNS, &rows)?;
+            list(&client, all, &listing, newest, &filter).await?;
         }
         Container::Pause { containers } => each(&client, &containers, "pause").await?,
-        Container::Port { container } => {
-            let found: Value = client.get(&of(&container, "json")).await?;
-            for (port, bindings) in found["NetworkSettings"]["Ports"].as_object().into_iter().flatten() {
-                for binding in bindings.as_array().into_iter().flatten() {
-                    let text = |key: &str| binding[key].as_str().unwrap_or_default().to_string();
-                    println!("{port} -> {}:{}", text("HostIp"), text("HostPort"));
-                }
-            }
-        }
-        Container::Prune { force, filter } => {
-            if confirmed("This removes all containers that do not run.", force).await? {
-                let pruned: Value =
-                    client.post(&format!("/containers/prune?filters={}", network::filters(&filter)), &Value::Null).await?;
-                let removed = pruned["ContainersDeleted"].as_array();
-                removed.into_iter().flatten().for_each(|id| println!("{}", id.as_str().unwrap_or_default()));
-                println!("Total reclaimed space: {}", bytes(pruned["SpaceReclaimed"].as_u64().unwrap_or(0)));
-            }
-        }
+        Container::Port { container } => ports(&client, &container).await?,
+        Container::Prune { force, filter } => prune(&client, force, &filter).await?,
         Container::Rename { container, name } => {
             client.post::<Value>(&of(&container, &format!("rename?name={}", escape(&name))), &Value::Null).await?;
         }
@@ -391,23 +454,10 @@ async fn one(global: &Global, command: Container) -> Outcome {
             delete_each(&client, &containers, |name| format!("/containers/{}{query}", escape(name))).await?;
         }
         Container::Run(command) => new::run(&client, *command).await?,
-        Container::Start { attach, interactive, detach_keys, containers } => match containers.as_slice() {
-            [one] if attach || interactive => {
-                let known: Value = client.get(&of(one, "json")).await?;
-                let id = known["Id"].as_str().unwrap_or_default();
-                let stay = attach::Stay {
-                    keep: true,
-                    which: attach::Which::output(interactive),
-                    detach_keys,
-                    ..attach::Stay::default()
-                };
-                attach::start_and_stay(&client, id, stay).await?;
-            }
-            _ if attach || interactive => {
-                return Err(Failure::Message("only one container can be attached to at once".into()));
-            }
-            _ => each(&client, &containers, "start").await?,
-        },
+        Container::Start { attach, interactive, detach_keys, containers } if attach || interactive => {
+            start_attached(&client, interactive, detach_keys, &containers).await?;
+        }
+        Container::Start { containers, .. } => each(&client, &containers, "start").await?,
         Container::Stats { how, containers } => {
             let list = || async {
                 let mut list = listed(&client, how.all || !containers.is_empty(), &[]).await?;
@@ -419,42 +469,7 @@ async fn one(global: &Global, command: Container) -> Outcome {
         Container::Stop { how, containers } => each(&client, &containers, &how.action("stop")).await?,
         Container::Top { container } => println!("{}", usage::processes(&client, &escape(&container)).await?),
         Container::Unpause { containers } => each(&client, &containers, "unpause").await?,
-        Container::Update {
-            memory,
-            memory_swap,
-            memory_reservation,
-            cpus,
-            cpu_shares,
-            cpu_period,
-            cpu_quota,
-            cpuset_cpus,
-            cpuset_mems,
-            blkio_weight,
-            pids_limit,
-            restart,
-            containers,
-        } => {
-            let bytes = |text: &Option<String>| Ok::<_, Failure>(limits::size(text.as_ref())?.unwrap_or(0));
-            let body = HostConfig {
-                memory: bytes(&memory)?,
-                memory_swap: bytes(&memory_swap)?,
-                memory_reservation: bytes(&memory_reservation)?,
-                cpu_period: signed(cpu_period),
-                cpu_quota: cpu_quota.unwrap_or(0),
-                blkio_weight: blkio_weight.unwrap_or(0),
-                nano_cpus: cpus.map_or(0, |cpus| (cpus * 1e9) as i64),
-                cpu_shares: signed(cpu_shares),
-                cpuset_cpus: cpuset_cpus.unwrap_or_default(),
-                cpuset_mems: cpuset_mems.unwrap_or_default(),
-                pids_limit,
-                restart_policy: restart.as_deref().map(values::restart_policy).transpose()?.unwrap_or_default(),
-                ..HostConfig::default()
-            };
-            for name in &containers {
-                client.post::<Value>(&of(name, "update"), &body).await?;
-                println!("{name}");
-            }
-        }
+        Container::Update(change) => update(&client, change).await?,
         Container::Wait { containers } => {
             for name in &containers {
                 println!("{}", attach::exit_code(&client, &escape(name)).await?);

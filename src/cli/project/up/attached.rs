@@ -23,6 +23,18 @@ pub(super) struct Foreground {
     pub(super) timeout: Option<u32>,
 }
 
+fn view(command: &Up) -> logs::View {
+    logs::View {
+        follow: true,
+        prefix: !command.no_log_prefix,
+        coloured: crate::cli::output::coloured(std::io::stdout().is_terminal()) && !command.no_color,
+        timestamps: command.timestamps,
+        // As with Docker Compose.
+        errors_apart: true,
+        ..logs::View::default()
+    }
+}
+
 /// Shows the output of what is brought up, from its first line on, until it has ended or the user ends it.
 pub(super) async fn attached(
     global: &Global,
@@ -32,15 +44,7 @@ pub(super) async fn attached(
     Foreground { shown, timeout }: Foreground,
     up: impl Future<Output = Outcome> + Send,
 ) -> Outcome {
-    let view = logs::View {
-        follow: true,
-        prefix: !command.no_log_prefix,
-        coloured: crate::cli::output::coloured(std::io::stdout().is_terminal()) && !command.no_color,
-        timestamps: command.timestamps,
-        // As with Docker Compose.
-        errors_apart: true,
-        ..logs::View::default()
-    };
+    let view = view(command);
     let (sender, mut exits) = mpsc::unbounded_channel();
     let (ready, is_ready) = oneshot::channel();
     let (lasts, is_over) = oneshot::channel::<()>();

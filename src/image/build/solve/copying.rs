@@ -1,6 +1,8 @@
 //! COPY and ADD: their sources, and the layer that they make.
 
+use super::run::flag;
 use super::*;
+use crate::image::build::dockerfile::Heredoc;
 use crate::image::digest::{Algorithm, Hasher};
 use std::time::Duration;
 
@@ -17,114 +19,143 @@ struct Source {
     identity: Option<String>,
 }
 
+/// Heredocs and what comes from URLs: files for the time of the step, which go with its draft.
+#[derive(Default)]
+struct Fetched {
+    draft: Option<Draft>,
+    names: Vec<String>,
+}
+
+/// Whether a flag is there, and not `false`.
+fn is_set(step: &Step<'_>, name: &str) -> bool {
+    flag(step, name).is_some_and(|value| value != "false")
+}
+
+fn keeping() -> impl Fn(std::io::Error) -> ImageError {
+    ImageError::store("keeping what was fetched".into())
+}
+
 impl Solver {
     pub(super) async fn copy(self: &Arc<Self>, state: &mut State, step: &Step<'_>) -> Result<bool, ImageError> {
-        let instruction = step.instruction;
-        let flag = |name: &str| instruction.flags.iter().find(|(flag, _)| flag == name).map(|(_, value)| value.as_str());
-        let arguments = match json_form(&instruction.rest) {
-            Some(list) => list,
-            None => words(&instruction.rest, step.escape),
-        };
-        let mut arguments = arguments.iter().map(|word| self.expand(step, state, word)).collect::<Result<Vec<_>, _>>()?;
-        let destination = arguments.pop().unwrap_or_default();
-        if arguments.is_empty() {
-            return Err(self.wrong(step, format!("{} needs a source and a destination", instruction.keyword)));
-        }
-        if arguments.len() > 1 && !destination.ends_with('/') && destination != "." && !destination.ends_with("/.") {
-            return Err(self.source.at(Malformed::new(instruction.line, "with several sources, the destination is a directory")
-                .help(format!("write it with a `/` at its end: `{destination}/`"))));
-        }
-        let mut destination_path = absolute(&destination, &state.config.config.directory());
-        if (destination.ends_with('/') || destination == "." || destination.ends_with("/.")) && !destination_path.ends_with('/') {
-            destination_path.push('/');
-        }
-        let extract = instruction.keyword == "ADD" && flag("unpack") != Some("false");
-        let mode = flag("chmod").map(|mode| self.expand(step, state, mode)).transpose()?;
-        let mut wanted = Copy {
-            destination: destination_path,
-            mode: mode.map(|mode| ModeChange::parse(&mode)).transpose().map_err(|why| self.wrong(step, why))?,
-            exclude: instruction.flags.iter().filter(|(name, _)| name == "exclude").map(|(_, value)| value.clone()).collect(),
-            keep_owner: flag("from").is_some(),
-            parents: flag("parents").is_some_and(|value| value != "false"),
-            extract,
-            ..Copy::default()
-        };
-        if let Some(owner) = flag("chown") {
-            let owner = self.expand(step, state, owner)?;
-            wanted.owner = Some(self.owner(state, step, &owner).await?);
-        }
+        let (mut wanted, arguments) = self.requested(state, step).await?;
+        let mut fetched = Fetched::default();
         let mut sources: Vec<Source> = Vec::new();
-        let heredocs: Vec<&str> = instruction.heredocs.iter().map(|heredoc| heredoc.name.as_str()).collect();
-        let mut texts: Vec<(String, Vec<u8>)> = Vec::new();
-        for heredoc in &instruction.heredocs {
-            let content = match heredoc.expand {
-                true => expand::variables(&heredoc.content, step.escape, &|name| state.lookup(name))
-                    .map_err(|e| self.wrong(step, e.0))?,
-                false => heredoc.content.clone(),
-            };
-            texts.push((heredoc.name.clone(), content.into_bytes()));
-        }
-        let is_url =
-            |source: &str| instruction.keyword == "ADD" && (source.starts_with("http://") || source.starts_with("https://"));
-        let failed = ImageError::store("keeping what was fetched".into());
-        // Heredocs and what comes from URLs are files for the time of the step, which goes with its draft.
-        let (mut kept, mut names) = (None, Vec::new());
-        let mut place = |name: &str| -> Result<PathBuf, ImageError> {
-            if matches!(name, "." | "..") || name.contains('/') {
-                return Err(self.wrong(step, format!("`{name}` cannot be a file's name")));
-            }
-            let draft = match kept.take() {
-                Some(draft) => draft,
-                None => self.host.store().draft()?,
-            };
-            names.push(name.to_string());
-            Ok(kept.insert(draft).diff().join(name))
-        };
+        let texts = self.heredocs(state, step)?;
+        let adds = step.instruction.keyword == "ADD";
         for source in &arguments {
-            if let Some(name) = source.strip_prefix("<<").filter(|_| !heredocs.is_empty()) {
+            if let Some(name) = source.strip_prefix("<<").filter(|_| !texts.is_empty()) {
                 let name = name.trim_start_matches('-').trim_matches(['"', '\'']);
                 if let Some((_, content)) = texts.iter().find(|(known, _)| known == name) {
-                    let path = place(name)?;
-                    std::fs::write(&path, content).and_then(|()| self.dated(&path, 0o644)).map_err(&failed)?;
+                    let path = self.place(step, &mut fetched, name)?;
+                    std::fs::write(&path, content).and_then(|()| self.dated(&path, 0o644)).map_err(keeping())?;
                 }
-            } else if let Some(git) = GitRef::parse(source).filter(|_| instruction.keyword == "ADD") {
-                let keep = flag("keep-git-dir").is_some_and(|value| value != "false");
-                let directory = git.directory.clone().unwrap_or_default();
-                let (tree, commit) = self.repository(source, git, keep).await.map_err(|e| self.wrong(step, e.to_string()))?;
-                let copy = Copy { sources: vec!["/.".into()], extract: false, ..wanted.clone() };
-                // The commit stands for the content: git's own files are never twice the same.
-                let identity = Some(format!("git {commit} {directory} {keep}"));
-                sources.push(Source { tree, copy, ignored: Patterns::default(), identity });
-            } else if is_url(source) {
-                let name = source.split(['?', '#']).next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
-                let path = place(if name.is_empty() { "index.html" } else { name })?;
-                let expected = flag("checksum").map(str::parse::<Digest>).transpose();
-                let expected = expected.map_err(|e| self.wrong(step, format!("`--checksum`: {e}")))?;
-                let algorithm = expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
-                let got = fetch(source, &path, algorithm).await.map_err(|why| self.wrong(step, why))?;
-                if let Some(expected) = expected.filter(|expected| *expected != got) {
-                    return Err(self.wrong(step, format!("{source} has the digest {got}, and not {expected}")));
-                }
-                self.facts.used_file(source, &got);
-                self.dated(&path, 0o600).map_err(&failed)?;
+            } else if let Some(git) = GitRef::parse(source).filter(|_| adds) {
+                sources.push(self.from_git(step, &wanted, source, git).await?);
+            } else if adds && (source.starts_with("http://") || source.starts_with("https://")) {
+                self.fetch(step, &mut fetched, source).await?;
             } else {
                 wanted.sources.push(source.clone());
             }
         }
         if !wanted.sources.is_empty() {
-            let from = flag("from").map(|from| self.expand(step, state, from)).transpose()?;
+            let from = flag(step, "from").map(|from| self.expand(step, state, from)).transpose()?;
             let (tree, ignored) = self.tree(from.as_deref(), step).await?;
             sources.push(Source { tree, copy: wanted.clone(), ignored, identity: None });
         }
-        if let Some(draft) = &kept {
-            let tree = Tree::directory(&draft.diff()).map_err(&failed)?;
+        if let Some(draft) = &fetched.draft {
+            let tree = Tree::directory(&draft.diff()).map_err(keeping())?;
             // What comes from a URL is a file, never an archive to take apart.
-            let copy = Copy { sources: names, extract: false, ..wanted.clone() };
+            let copy = Copy { sources: std::mem::take(&mut fetched.names), extract: false, ..wanted };
             sources.push(Source { tree: Arc::new(tree), copy, ignored: Patterns::default(), identity: None });
         }
         let done = self.copy_from(state, step, sources).await;
-        drop(kept);
+        drop(fetched);
         done
+    }
+
+    /// What the instruction asks for, and the arguments before the destination.
+    async fn requested(self: &Arc<Self>, state: &State, step: &Step<'_>) -> Result<(Copy, Vec<String>), ImageError> {
+        let instruction = step.instruction;
+        let arguments = json_form(&instruction.rest).unwrap_or_else(|| words(&instruction.rest, step.escape));
+        let mut arguments = arguments.iter().map(|word| self.expand(step, state, word)).collect::<Result<Vec<_>, _>>()?;
+        let destination = arguments.pop().unwrap_or_default();
+        if arguments.is_empty() {
+            return Err(self.wrong(step, format!("{} needs a source and a destination", instruction.keyword)));
+        }
+        let is_directory = destination.ends_with('/') || destination == "." || destination.ends_with("/.");
+        if arguments.len() > 1 && !is_directory {
+            return Err(self.source.at(Malformed::new(instruction.line, "with several sources, the destination is a directory")
+                .help(format!("write it with a `/` at its end: `{destination}/`"))));
+        }
+        let mut path = absolute(&destination, &state.config.config.directory());
+        if is_directory && !path.ends_with('/') {
+            path.push('/');
+        }
+        let mode = flag(step, "chmod").map(|mode| self.expand(step, state, mode)).transpose()?;
+        let mut wanted = Copy {
+            destination: path,
+            mode: mode.map(|mode| ModeChange::parse(&mode)).transpose().map_err(|why| self.wrong(step, why))?,
+            exclude: instruction.flags.iter().filter(|(name, _)| name == "exclude").map(|(_, value)| value.clone()).collect(),
+            keep_owner: flag(step, "from").is_some(),
+            parents: is_set(step, "parents"),
+            extract: instruction.keyword == "ADD" && flag(step, "unpack") != Some("false"),
+            ..Copy::default()
+        };
+        if let Some(owner) = flag(step, "chown") {
+            let owner = self.expand(step, state, owner)?;
+            wanted.owner = Some(self.owner(state, step, &owner).await?);
+        }
+        Ok((wanted, arguments))
+    }
+
+    /// The heredocs of the instruction: their names and contents.
+    fn heredocs(&self, state: &State, step: &Step<'_>) -> Result<Vec<(String, Vec<u8>)>, ImageError> {
+        let content = |heredoc: &Heredoc| match heredoc.expand {
+            true => {
+                expand::variables(&heredoc.content, step.escape, &|name| state.lookup(name)).map_err(|e| self.wrong(step, e.0))
+            }
+            false => Ok(heredoc.content.clone()),
+        };
+        step.instruction.heredocs.iter().map(|heredoc| Ok((heredoc.name.clone(), content(heredoc)?.into_bytes()))).collect()
+    }
+
+    /// Where a file of the step's own is written.
+    fn place(&self, step: &Step<'_>, fetched: &mut Fetched, name: &str) -> Result<PathBuf, ImageError> {
+        if matches!(name, "." | "..") || name.contains('/') {
+            return Err(self.wrong(step, format!("`{name}` cannot be a file's name")));
+        }
+        let draft = match fetched.draft.take() {
+            Some(draft) => draft,
+            None => self.host.store().draft()?,
+        };
+        fetched.names.push(name.to_string());
+        Ok(fetched.draft.insert(draft).diff().join(name))
+    }
+
+    /// A Git repository that ADD names.
+    async fn from_git(self: &Arc<Self>, step: &Step<'_>, wanted: &Copy, url: &str, git: GitRef) -> Result<Source, ImageError> {
+        let keep = is_set(step, "keep-git-dir");
+        let directory = git.directory.clone().unwrap_or_default();
+        let (tree, commit) = self.repository(url, git, keep).await.map_err(|e| self.wrong(step, e.to_string()))?;
+        let copy = Copy { sources: vec!["/.".into()], extract: false, ..wanted.clone() };
+        // The commit stands for the content: git's own files are never twice the same.
+        let identity = Some(format!("git {commit} {directory} {keep}"));
+        Ok(Source { tree, copy, ignored: Patterns::default(), identity })
+    }
+
+    /// Downloads a file that ADD names.
+    async fn fetch(&self, step: &Step<'_>, fetched: &mut Fetched, url: &str) -> Result<(), ImageError> {
+        let name = url.split(['?', '#']).next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
+        let path = self.place(step, fetched, if name.is_empty() { "index.html" } else { name })?;
+        let expected = flag(step, "checksum").map(str::parse::<Digest>).transpose();
+        let expected = expected.map_err(|e| self.wrong(step, format!("`--checksum`: {e}")))?;
+        let algorithm = expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
+        let got = fetch(url, &path, algorithm).await.map_err(|why| self.wrong(step, why))?;
+        if let Some(expected) = expected.filter(|expected| *expected != got) {
+            return Err(self.wrong(step, format!("{url} has the digest {got}, and not {expected}")));
+        }
+        self.facts.used_file(url, &got);
+        self.dated(&path, 0o600).map_err(keeping())
     }
 
     async fn copy_from(self: &Arc<Self>, state: &mut State, step: &Step<'_>, sources: Vec<Source>) -> Result<bool, ImageError> {

@@ -44,27 +44,8 @@ impl Solver {
             "USER" => {
                 state.config.config.user = self.expand(step, state, &instruction.rest)?;
             }
-            "EXPOSE" => {
-                for port in self.expand_words(step, state, &instruction.rest)? {
-                    for port in
-                        ports(&port).ok_or_else(|| self.wrong(step, format!("`{port}` is not a port: write `80` or `53/udp`")))?
-                    {
-                        state.config.config.exposed_ports.insert(port, Member {});
-                    }
-                }
-            }
-            "VOLUME" => {
-                let paths = match json_form(&instruction.rest) {
-                    Some(paths) => paths.iter().map(|path| self.expand(step, state, path)).collect::<Result<Vec<_>, _>>()?,
-                    None => self.expand_words(step, state, &instruction.rest)?,
-                };
-                for path in paths {
-                    if path.is_empty() {
-                        return Err(self.wrong(step, "VOLUME names an empty path"));
-                    }
-                    state.config.config.volumes.insert(path, Member {});
-                }
-            }
+            "EXPOSE" => self.expose(state, step)?,
+            "VOLUME" => self.volumes(state, step)?,
             "STOPSIGNAL" => {
                 let signal = self.expand(step, state, &instruction.rest)?;
                 if signal.parse::<u32>().is_err() && !is_signal(&signal) {
@@ -93,6 +74,28 @@ impl Solver {
         }
         record(state, &text, false);
         Ok(false)
+    }
+
+    fn expose(&self, state: &mut State, step: &Step<'_>) -> Result<(), ImageError> {
+        for text in self.expand_words(step, state, &step.instruction.rest)? {
+            let wrong = || self.wrong(step, format!("`{text}` is not a port: write `80` or `53/udp`"));
+            let members = ports(&text).ok_or_else(wrong)?.into_iter().map(|port| (port, Member {}));
+            state.config.config.exposed_ports.extend(members);
+        }
+        Ok(())
+    }
+
+    fn volumes(&self, state: &mut State, step: &Step<'_>) -> Result<(), ImageError> {
+        let rest = &step.instruction.rest;
+        let paths = match json_form(rest) {
+            Some(paths) => paths.iter().map(|path| self.expand(step, state, path)).collect::<Result<Vec<_>, _>>()?,
+            None => self.expand_words(step, state, rest)?,
+        };
+        if paths.iter().any(String::is_empty) {
+            return Err(self.wrong(step, "VOLUME names an empty path"));
+        }
+        state.config.config.volumes.extend(paths.into_iter().map(|path| (path, Member {})));
+        Ok(())
     }
 
     fn declare(&self, state: &mut State, step: &Step<'_>) -> Result<(), ImageError> {

@@ -44,41 +44,29 @@ struct Prepared {
     agents: u32,
 }
 
+/// The value of a flag of the instruction.
+pub(super) fn flag<'a>(step: &Step<'a>, name: &str) -> Option<&'a str> {
+    step.instruction.flags.iter().find(|(flag, _)| flag == name).map(|(_, value)| value.as_str())
+}
+
+/// The image's variables, and the build's arguments where the image has none of their names.
+fn variables(state: &State) -> Vec<String> {
+    let mut env = state.config.config.env.clone();
+    let args = state.args.iter().filter(|(name, _)| state.config.config.variable(name).is_none());
+    env.extend(args.map(|(name, value)| format!("{name}={value}")));
+    env
+}
+
 impl Solver {
     pub(super) async fn run(self: &Arc<Self>, state: &mut State, step: &Step<'_>) -> Result<bool, ImageError> {
         let instruction = step.instruction;
-        let flag = |name: &str| instruction.flags.iter().find(|(flag, _)| flag == name).map(|(_, value)| value.clone());
-        let privileged = match flag("security").as_deref() {
-            None | Some("sandbox") => false,
-            Some("insecure") if self.request.entitlements.iter().any(|e| e == "security.insecure") => true,
-            Some("insecure") => {
-                return Err(self.source.at(Malformed::new(instruction.line, "`--security=insecure` is not allowed to this build").help(
-                    "allow it with `entitlements: [security.insecure]` or --allow security.insecure, where you trust the Dockerfile",
-                )));
-            }
-            Some(other) => return Err(self.wrong(step, format!("`{other}` is no security: sandbox or insecure"))),
-        };
-        let network = match flag("network").as_deref() {
-            None | Some("default") => self.request.network.clone().filter(|network| network != "default"),
-            Some("host") if !self.may_have_hosts_network() => {
-                return Err(self.source.at(Malformed::new(instruction.line, "`--network=host` is not allowed to this build").help(
-                    "allow it with `entitlements: [network.host]`, `network: host` of the build or --allow network.host, where you \
-                     trust the Dockerfile",
-                )));
-            }
-            Some(own @ ("host" | "none")) => Some(own.to_string()),
-            Some(other) => return Err(self.wrong(step, format!("`{other}` is not a network: default, host or none"))),
-        };
+        let privileged = self.security(step)?;
+        let network = self.network(step)?;
         if network.as_deref() != Some("none") {
             self.facts.ran_with_network();
         }
         let command = self.command(state, step)?;
-        let mut env = state.config.config.env.clone();
-        for (name, value) in &state.args {
-            if state.config.config.variable(name).is_none() {
-                env.push(format!("{name}={value}"));
-            }
-        }
+        let mut env = variables(state);
         let mut prepared = Prepared::default();
         for (_, value) in instruction.flags.iter().filter(|(name, _)| name == "mount") {
             let value = self.expand(step, state, value)?;
@@ -92,7 +80,6 @@ impl Solver {
         }
         let described = json!([command, env, user, directory, network, prepared.key]).to_string();
         let key = cache::key(&state.key, &["RUN", &described]);
-        let store = self.host.store();
         let _turn = self.host.keyed_mutex().take(key.as_str()).await;
         if !state.fresh
             && let Some(made) = self.known(&key)
@@ -139,17 +126,56 @@ impl Solver {
             (self.report)(Event::Returned { command: shown, code: ran.code });
             return Err(self.failed(step, ran.code, &last));
         }
-        let (top, epoch, remembered, created) = (state.top().cloned(), self.request.epoch, key.clone(), self.created.clone());
-        let made = blocking(move || {
-            // Mount points that the image does not have were made for the command alone.
-            remove_stubs(&ran.draft.diff(), &stubs).map_err(ImageError::store("looking through a step's files".into()))?;
-            let made = Made { layer: store.keep(&ran.draft, top.as_ref(), epoch)?, created };
-            cache::remember(&store, &remembered, &made);
-            Ok(made)
-        })
-        .await?;
+        let made = self.keep_files(state, &key, ran.draft, stubs).await?;
         drop(prepared);
         self.finish(state, key, (made, false), &instruction.text)
+    }
+
+    /// Keeps what a command has written as a layer, and remembers it.
+    async fn keep_files(&self, state: &State, key: &Digest, draft: Draft, stubs: Vec<PathBuf>) -> Result<Made, ImageError> {
+        let (store, key, created) = (self.host.store(), key.clone(), self.created.clone());
+        let (top, epoch) = (state.top().cloned(), self.request.epoch);
+        blocking(move || {
+            // Mount points that the image does not have were made for the command alone.
+            remove_stubs(&draft.diff(), &stubs).map_err(ImageError::store("looking through a step's files".into()))?;
+            let made = Made { layer: store.keep(&draft, top.as_ref(), epoch)?, created };
+            cache::remember(&store, &key, &made);
+            Ok(made)
+        })
+        .await
+    }
+
+    /// Whether the command is privileged.
+    fn security(&self, step: &Step<'_>) -> Result<bool, ImageError> {
+        match flag(step, "security") {
+            None | Some("sandbox") => Ok(false),
+            Some("insecure") if self.request.entitlements.iter().any(|e| e == "security.insecure") => Ok(true),
+            Some("insecure") => Err(self.source.at(Malformed::new(
+                step.instruction.line,
+                "`--security=insecure` is not allowed to this build",
+            )
+            .help(
+                "allow it with `entitlements: [security.insecure]` or --allow security.insecure, where you trust the Dockerfile",
+            ))),
+            Some(other) => Err(self.wrong(step, format!("`{other}` is no security: sandbox or insecure"))),
+        }
+    }
+
+    /// The network of a command, where it is not the build's own.
+    fn network(&self, step: &Step<'_>) -> Result<Option<String>, ImageError> {
+        match flag(step, "network") {
+            None | Some("default") => Ok(self.request.network.clone().filter(|network| network != "default")),
+            Some("host") if !self.may_have_hosts_network() => Err(self.source.at(Malformed::new(
+                step.instruction.line,
+                "`--network=host` is not allowed to this build",
+            )
+            .help(
+                "allow it with `entitlements: [network.host]`, `network: host` of the build or --allow network.host, where you \
+                     trust the Dockerfile",
+            ))),
+            Some(own @ ("host" | "none")) => Ok(Some(own.to_string())),
+            Some(other) => Err(self.wrong(step, format!("`{other}` is not a network: default, host or none"))),
+        }
     }
 
     /// Whether a step may ask for the host's network, where it would reach what listens on the loopback interface.
@@ -213,112 +239,136 @@ impl Solver {
         into: &mut Prepared,
     ) -> Result<(), ImageError> {
         let target = mount.target.as_ref().map(|target| absolute(target, &state.config.config.directory()));
-        let store = self.host.store();
-        let failed = || ImageError::store("preparing a mount".into());
         match mount.kind {
             Kind::Tmpfs => {
                 let target = target.unwrap_or_default();
                 into.key.push(format!("tmpfs {target}"));
-                into.mounts
-                    .push(Mounted::Tmpfs { target, options: mount.size.iter().map(|size| format!("size={size}")).collect() });
+                let options = mount.size.iter().map(|size| format!("size={size}")).collect();
+                into.mounts.push(Mounted::Tmpfs { target, options });
+                Ok(())
             }
-            Kind::Cache => {
-                let target = target.unwrap_or_default();
-                let id = mount.id.clone().unwrap_or_else(|| target.clone());
-                let place = store.build_cache().join("mounts").join(Digest::of(id.as_bytes()).hex());
-                if !place.exists() {
-                    use std::os::unix::fs::PermissionsExt;
-                    std::fs::create_dir_all(&place).map_err(failed())?;
-                    let mode = std::fs::Permissions::from_mode(mount.mode.unwrap_or(0o755));
-                    std::fs::set_permissions(&place, mode).map_err(failed())?;
-                    std::os::unix::fs::chown(&place, mount.uid.or(Some(0)), mount.gid.or(Some(0))).map_err(failed())?;
-                }
-                cache::used(&place);
-                into.key.push(format!("cache {id} {target}"));
-                if mount.exclusive {
-                    into.exclusive.insert(format!("cache {id}"));
-                }
-                into.mounts.push(Mounted::Bind { source: place, target, read_only: mount.read_only.unwrap_or(false) });
-            }
-            Kind::Bind => {
-                let target = target.unwrap_or_default();
-                let (tree, ignored) = self.tree(mount.from.as_deref(), step).await?;
-                let source = if mount.source.is_empty() { "/".to_string() } else { mount.source.clone() };
-                let copy = Copy { sources: vec![source.clone()], destination: "/".into(), keep_owner: true, ..Copy::default() };
-                let this = self.clone();
-                // A copy stands in for the tree: what the command writes goes nowhere, and the key is the content's.
-                let (draft, digest, name) = blocking(move || {
-                    let items = copy::select(&copy, &tree, &ignored)?;
-                    let digest = copy::digest(&copy, &items, &tree, this.host.contents())?;
-                    let draft = this.host.store().draft()?;
-                    let root = Tree::directory(&draft.diff()).map_err(ImageError::store("preparing a mount".into()))?;
-                    copy::apply(&copy, &items, &tree, root.root())?;
-                    Ok((draft, digest, items.file().map(Path::to_path_buf)))
-                })
-                .await
-                .map_err(|e| self.wrong(step, e.to_string()))?;
-                into.key.push(format!("bind {digest} {target}"));
-                let place = name.map_or_else(|| draft.diff(), |name| draft.diff().join(name));
-                into.mounts.push(Mounted::Bind { source: place, target, read_only: mount.read_only.unwrap_or(true) });
-                into.drafts.push(draft);
-            }
-            Kind::Secret => {
-                let id = mount
-                    .id
-                    .clone()
-                    .or_else(|| target.as_ref().and_then(|t| t.rsplit('/').next().map(str::to_string)))
-                    .unwrap_or_default();
-                let secret = self.request.secrets.get(&id);
-                let content = match secret.map(|secret| &secret.content) {
-                    Some(SecretContent::Value(value)) => value.clone().into_bytes(),
-                    Some(SecretContent::File(path)) => read_secret(path).map_err(|e| {
-                        self.wrong(step, format!("the secret `{id}` cannot be read from {}: {e}", path.display()))
-                    })?,
-                    None if mount.required => {
-                        return Err(self.wrong(step, format!("the secret `{id}` is required and was not given to the build")));
-                    }
-                    None => return Ok(()),
-                };
-                if let Some(name) = &mount.env {
-                    into.env.push(format!("{name}={}", String::from_utf8_lossy(&content).trim_end_matches('\n')));
-                }
-                if mount.env.is_none() || target.is_some() {
-                    let target = target.unwrap_or_else(|| format!("/run/secrets/{id}"));
-                    let draft = store.draft()?;
-                    let place = draft.diff().join("secret");
-                    // What RUN says, what the secret is given with, BuildKit's default.
-                    let or_given = |own: Option<u32>, given: fn(&Secret) -> Option<u32>, default: u32| {
-                        own.or_else(|| secret.and_then(given)).unwrap_or(default)
-                    };
-                    let mode = or_given(mount.mode, |secret| secret.mode, 0o400);
-                    let owner = (or_given(mount.uid, |secret| secret.uid, 0), or_given(mount.gid, |secret| secret.gid, 0));
-                    write_secret(&place, &content, mode, owner).map_err(failed())?;
-                    into.mounts.push(Mounted::Bind { source: place, target, read_only: true });
-                    into.drafts.push(draft);
-                }
-                // The content is not in the key: another password is not another build.
-                into.key.push(format!("secret {id} {:?}", mount.env));
-                if let Some(Secret { uid, gid, mode, .. }) = secret.filter(|s| (s.uid, s.gid, s.mode) != (None, None, None)) {
-                    into.key.push(format!("given as {uid:?} {gid:?} {mode:?}"));
-                }
-            }
-            Kind::Ssh => {
-                let id = mount.id.clone().unwrap_or_else(|| "default".into());
-                let Some(socket) = self.request.ssh.get(&id) else {
-                    if mount.required {
-                        let message = format!("the SSH agent `{id}` is required and was not given to the build");
-                        let help = "give it with `ssh: [default]` or --ssh default, where SSH_AUTH_SOCK names an agent";
-                        return Err(self.source.at(Malformed::new(step.instruction.line, message).help(help)));
-                    }
-                    return Ok(());
-                };
-                let target = target.unwrap_or_else(|| format!("/run/buildkit/ssh_agent.{}", into.agents));
-                into.agents += 1;
-                into.env.push(format!("SSH_AUTH_SOCK={target}"));
-                into.key.push(format!("ssh {id}"));
-                into.mounts.push(Mounted::Bind { source: socket.clone(), target, read_only: false });
-            }
+            Kind::Cache => self.prepare_cache(&mount, target.unwrap_or_default(), into),
+            Kind::Bind => self.prepare_bind(step, &mount, target.unwrap_or_default(), into).await,
+            Kind::Secret => self.prepare_secret(step, &mount, target, into),
+            Kind::Ssh => self.prepare_ssh(step, &mount, target, into),
         }
+    }
+
+    /// `--mount=type=cache`: a directory that steps share.
+    fn prepare_cache(&self, mount: &Mount, target: String, into: &mut Prepared) -> Result<(), ImageError> {
+        let failed = || ImageError::store("preparing a mount".into());
+        let id = mount.id.clone().unwrap_or_else(|| target.clone());
+        let place = self.host.store().build_cache().join("mounts").join(Digest::of(id.as_bytes()).hex());
+        if !place.exists() {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::create_dir_all(&place).map_err(failed())?;
+            let mode = std::fs::Permissions::from_mode(mount.mode.unwrap_or(0o755));
+            std::fs::set_permissions(&place, mode).map_err(failed())?;
+            std::os::unix::fs::chown(&place, mount.uid.or(Some(0)), mount.gid.or(Some(0))).map_err(failed())?;
+        }
+        cache::used(&place);
+        into.key.push(format!("cache {id} {target}"));
+        if mount.exclusive {
+            into.exclusive.insert(format!("cache {id}"));
+        }
+        into.mounts.push(Mounted::Bind { source: place, target, read_only: mount.read_only.unwrap_or(false) });
+        Ok(())
+    }
+
+    /// `--mount=type=bind`: files of the context, a stage or an image.
+    async fn prepare_bind(
+        self: &Arc<Self>,
+        step: &Step<'_>,
+        mount: &Mount,
+        target: String,
+        into: &mut Prepared,
+    ) -> Result<(), ImageError> {
+        let (tree, ignored) = self.tree(mount.from.as_deref(), step).await?;
+        let source = if mount.source.is_empty() { "/".to_string() } else { mount.source.clone() };
+        let copy = Copy { sources: vec![source.clone()], destination: "/".into(), keep_owner: true, ..Copy::default() };
+        let this = self.clone();
+        // A copy stands in for the tree: what the command writes goes nowhere, and the key is the content's.
+        let (draft, digest, name) = blocking(move || {
+            let items = copy::select(&copy, &tree, &ignored)?;
+            let digest = copy::digest(&copy, &items, &tree, this.host.contents())?;
+            let draft = this.host.store().draft()?;
+            let root = Tree::directory(&draft.diff()).map_err(ImageError::store("preparing a mount".into()))?;
+            copy::apply(&copy, &items, &tree, root.root())?;
+            Ok((draft, digest, items.file().map(Path::to_path_buf)))
+        })
+        .await
+        .map_err(|e| self.wrong(step, e.to_string()))?;
+        into.key.push(format!("bind {digest} {target}"));
+        let place = name.map_or_else(|| draft.diff(), |name| draft.diff().join(name));
+        into.mounts.push(Mounted::Bind { source: place, target, read_only: mount.read_only.unwrap_or(true) });
+        into.drafts.push(draft);
+        Ok(())
+    }
+
+    /// `--mount=type=secret`: a file, a variable, or both.
+    fn prepare_secret(
+        &self,
+        step: &Step<'_>,
+        mount: &Mount,
+        target: Option<String>,
+        into: &mut Prepared,
+    ) -> Result<(), ImageError> {
+        let id = mount
+            .id
+            .clone()
+            .or_else(|| target.as_ref().and_then(|t| t.rsplit('/').next().map(str::to_string)))
+            .unwrap_or_default();
+        let secret = self.request.secrets.get(&id);
+        let content = match secret.map(|secret| &secret.content) {
+            Some(SecretContent::Value(value)) => value.clone().into_bytes(),
+            Some(SecretContent::File(path)) => read_secret(path)
+                .map_err(|e| self.wrong(step, format!("the secret `{id}` cannot be read from {}: {e}", path.display())))?,
+            None if mount.required => {
+                return Err(self.wrong(step, format!("the secret `{id}` is required and was not given to the build")));
+            }
+            None => return Ok(()),
+        };
+        if let Some(name) = &mount.env {
+            into.env.push(format!("{name}={}", String::from_utf8_lossy(&content).trim_end_matches('\n')));
+        }
+        if mount.env.is_none() || target.is_some() {
+            let target = target.unwrap_or_else(|| format!("/run/secrets/{id}"));
+            let draft = self.host.store().draft()?;
+            let place = draft.diff().join("secret");
+            // What RUN says, what the secret is given with, BuildKit's default.
+            let or_given = |own: Option<u32>, given: fn(&Secret) -> Option<u32>, default: u32| {
+                own.or_else(|| secret.and_then(given)).unwrap_or(default)
+            };
+            let mode = or_given(mount.mode, |secret| secret.mode, 0o400);
+            let owner = (or_given(mount.uid, |secret| secret.uid, 0), or_given(mount.gid, |secret| secret.gid, 0));
+            write_secret(&place, &content, mode, owner).map_err(ImageError::store("preparing a mount".into()))?;
+            into.mounts.push(Mounted::Bind { source: place, target, read_only: true });
+            into.drafts.push(draft);
+        }
+        // The content is not in the key: another password is not another build.
+        into.key.push(format!("secret {id} {:?}", mount.env));
+        if let Some(Secret { uid, gid, mode, .. }) = secret.filter(|s| (s.uid, s.gid, s.mode) != (None, None, None)) {
+            into.key.push(format!("given as {uid:?} {gid:?} {mode:?}"));
+        }
+        Ok(())
+    }
+
+    /// `--mount=type=ssh`: the socket of an agent.
+    fn prepare_ssh(&self, step: &Step<'_>, mount: &Mount, target: Option<String>, into: &mut Prepared) -> Result<(), ImageError> {
+        let id = mount.id.clone().unwrap_or_else(|| "default".into());
+        let Some(socket) = self.request.ssh.get(&id) else {
+            if mount.required {
+                let message = format!("the SSH agent `{id}` is required and was not given to the build");
+                let help = "give it with `ssh: [default]` or --ssh default, where SSH_AUTH_SOCK names an agent";
+                return Err(self.source.at(Malformed::new(step.instruction.line, message).help(help)));
+            }
+            return Ok(());
+        };
+        let target = target.unwrap_or_else(|| format!("/run/buildkit/ssh_agent.{}", into.agents));
+        into.agents += 1;
+        into.env.push(format!("SSH_AUTH_SOCK={target}"));
+        into.key.push(format!("ssh {id}"));
+        into.mounts.push(Mounted::Bind { source: socket.clone(), target, read_only: false });
         Ok(())
     }
 
