@@ -23,6 +23,9 @@ pub struct UpOptions {
     /// They are not warned of.
     #[serde(default)]
     pub ignore_orphans: bool,
+    /// Networks and volumes that no service uses are made as well.
+    #[serde(default)]
+    pub all_resources: bool,
     /// Wait until services run, and are healthy where they have a health check.
     pub wait: bool,
     /// Seconds that a container may take to be good.

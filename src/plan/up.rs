@@ -22,6 +22,10 @@ pub fn up(project: &Project, observed: &Observed, options: &UpOptions) -> Result
     let mut planner = Planner::new(project, observed, options);
     planner.selected = selected.iter().cloned().collect();
     planner.resources(selected.iter().map(String::as_str))?;
+    if options.all_resources {
+        project.networks.keys().try_for_each(|key| planner.network(key).map(drop))?;
+        project.volumes.keys().try_for_each(|key| planner.volume(key).map(drop))?;
+    }
     for name in order(project, &selected) {
         planner.service(&name)?;
     }

@@ -171,3 +171,114 @@ fn links_reach_services_on_the_default_network() {
         assert!(found.contains(&address(service)), "{name}: {found}");
     }
 }
+
+/// What `up` makes, and what it replaces: resources that nobody uses, images that are mounted, and what others share.
+#[test]
+fn up_sees_what_its_services_are_made_of() {
+    let stack = Stack::new("nothing");
+    let image = |text: &str| {
+        stack.write("Dockerfile", &format!("FROM busybox:local\nRUN mkdir /files && echo {text} > /files/text\n"));
+        stack.wharf(&["image", "build", "-q", "-t", "files:local", "."]).ok();
+    };
+    image("first");
+    let mounts = "volumes: [{type: image, source: 'files:local', target: /mounted}, 'data:/data']";
+    let file = services(&[("web", mounts), ("app", "volumes_from: [web]")]);
+    stack.write("compose.yaml", &(file + "volumes: {data: , unused: }\nnetworks: {alone: }\n"));
+    stack.wharf(&["up", "-d"]).ok();
+    let made = |kind: &str| stack.wharf(&[kind, "ls"]).ok();
+    assert!(!made("volume").contains("unused") && !made("network").contains("alone"));
+    stack.wharf(&["--all-resources", "up", "-d"]).ok();
+    assert!(made("volume").contains("_unused") && made("network").contains("_alone"));
+    // The user's proxies are no part of what a service is.
+    std::fs::create_dir(stack.path("docker")).expect("directory");
+    stack.write("docker/config.json", r#"{"proxies": {"default": {"httpProxy": "http://proxy:1"}}}"#);
+    let proxied = stack.command(&["up", "-d"]).env("DOCKER_CONFIG", stack.path("docker")).output().expect("up");
+    assert!(!String::from_utf8_lossy(&proxied.stderr).contains("Recreate"), "{proxied:?}");
+    image("second");
+    let id = stack.id("web");
+    stack.wharf(&["up", "-d"]).ok();
+    assert_ne!(stack.id("web"), id, "it mounts another image");
+    assert_eq!(stack.sh("web", "cat /mounted/files/text"), "second");
+    let (first, second) = (stack.wharf(&["stop", "web"]), stack.wharf(&["stop", "web"]));
+    for stopped in [first, second] {
+        assert!(stopped.stderr.contains("web-1  Stopped"), "{}", stopped.stderr);
+    }
+    stack.wharf(&["container", "rm", &format!("{}-web-1", stack.project)]).ok();
+    let alone = stack.wharf(&["up", "-d", "--no-deps", "app"]);
+    alone.fails(1, &["cannot share volume with service web: container missing"]);
+}
+
+/// Ctrl-C ends what an attached `up` was asked for, and leaves what that depends on.
+#[test]
+fn ctrl_c_leaves_dependencies_that_are_shown() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", &services(&[("web", "depends_on: [db]"), ("db", "")]));
+    let mut up =
+        stack.command(&["up", "--attach-dependencies", "web"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("up");
+    let shown = crate::support::follow(up.stdout.take().expect("stdout"));
+    eventually("it is attached", 10, || shown.lock().expect("shown").contains("Attaching to db-1, web-1"));
+    eventually("both run", 10, || {
+        ["web", "db"].iter().all(|service| stack.ps().iter().any(|c| c["Service"] == *service && c["State"] == "running"))
+    });
+    let pid = nix::unistd::Pid::from_raw(up.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("kill");
+    assert_eq!(up.wait().expect("wait").code(), Some(130));
+    assert_eq!((stack.state("web"), stack.state("db")), ("exited".into(), "running".into()));
+}
+
+/// Attributes come in the order of Docker Compose's types; a model with variables in it is a mapping in alphabetical order.
+#[test]
+fn config_is_printed_in_dockers_order() {
+    let stack = Stack::new("nothing");
+    let health = "healthcheck: {test: x, retries: 2, interval: 1s, timeout: 2s}";
+    stack.write("compose.yaml", &format!("services: {{web: {{image: 'x:${{TAG:-1}}', ports: ['80:81'], volumes: ['data:/d'], profiles: [], {health}}}, db: {{image: x}}}}\nvolumes: {{data: }}\n"));
+    let order = |text: &str, keys: &[&str]| {
+        let places: Vec<usize> = keys.iter().map(|key| text.find(key).unwrap_or_else(|| panic!("no {key} in {text}"))).collect();
+        assert!(places.is_sorted(), "{keys:?}: {text}");
+    };
+    let whole = stack.wharf(&["config"]).ok();
+    order(&whole, &["name:", "services:", "\nnetworks:", "\nvolumes:"]);
+    order(
+        &whole,
+        &[
+            "test:",
+            "timeout:",
+            "interval:",
+            "retries:",
+            "mode: ingress",
+            "target: 81",
+            "published:",
+            "protocol:",
+            "type: volume",
+            "source: data",
+        ],
+    );
+    let raw = stack.wharf(&["config", "--no-interpolate", "web"]);
+    assert!(raw.stderr.contains("service filtering is not applied"), "{}", raw.stderr);
+    order(&raw.ok(), &["name:", "\nnetworks:", "\nservices:", "${TAG:-1}", "\nvolumes:"]);
+    let hashes = stack.wharf(&["config", "--hash", "*"]).ok();
+    order(&hashes, &["db ", "web "]);
+    assert!(stack.wharf(&["config", "--variables", "--format", "json"]).ok().starts_with("{\n    \"TAG\": {\n"));
+}
+
+/// `pull` follows the services' policies, and goes on over what can be built.
+#[test]
+fn pull_follows_policies_and_goes_on_over_what_can_be_built() {
+    let stack = Stack::new("nothing");
+    let gone = "127.0.0.1:1/gone:1";
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:\n  here: {{image: 'busybox:local', pull_policy: missing}}\n  never: {{image: '{gone}', pull_policy: never}}\n  \
+             unnamed: {{build: .}}\n  built: {{image: '127.0.0.1:1/built:1', build: .}}\n"
+        ),
+    );
+    let words = ["Image busybox:local  Skipped Image is already present locally", "unnamed  Skipped No image to be pulled"];
+    let pulled = stack.wharf(&["pull"]).fails(1, &words);
+    assert!(!pulled.stderr.contains(&format!("{gone}  Pulling")), "{}", pulled.stderr);
+    assert!(pulled.stderr.contains("must be built from source by running:\n    wharf build built"), "{}", pulled.stderr);
+    let ignored = stack.wharf(&["pull", "--ignore-buildable"]);
+    assert!(ignored.stderr.contains("Skipped Image can be built"), "{}", ignored.stderr);
+    ignored.ok();
+    stack.wharf(&["pull", "--ignore-pull-failures", "built"]).ok();
+}

@@ -205,7 +205,17 @@ fn an_agent_is_lent_to_one_command() {
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     assert_eq!(stack.wharf(&["run", "--rm", "-T", "app"]).ok(), format!("{inode}\n[]\n[]\n"));
     let without = stack.command(&["build", "--no-cache"]).env_remove("SSH_AUTH_SOCK").output().expect("wharf");
-    assert!(String::from_utf8_lossy(&without.stderr).contains("SSH_AUTH_SOCK is not set"));
+    assert!(String::from_utf8_lossy(&without.stderr).contains("make sure SSH_AUTH_SOCK is set"));
+    // A key, whatever its mode, has an agent of its own until the build is done.
+    let made =
+        std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(stack.path("key")).status();
+    assert!(made.expect("ssh-keygen").success());
+    std::fs::set_permissions(stack.path("key"), std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("mode");
+    let lent = with(&["build", "--no-cache", "--ssh", "default=key"]);
+    assert!(lent.status.success(), "{}", String::from_utf8_lossy(&lent.stderr));
+    assert_ne!(stack.wharf(&["run", "--rm", "-T", "app"]).ok().lines().next(), Some(inode.to_string().as_str()));
+    stack.write("no-key", "this is none\n");
+    stack.wharf(&["build", "--ssh", "default=no-key"]).fails(1, &["no-key", "lending the key"]);
     stack.write("Dockerfile", "FROM busybox:local\nRUN --mount=type=ssh,id=git,required=true true\n");
     stack.wharf(&["image", "build", "."]).fails(1, &["Dockerfile:2", "the SSH agent `git` is required", "--ssh"]);
 }

@@ -156,6 +156,7 @@ pub fn request(global: &Global, loaded: &Loaded, services: Vec<String>, how: UpO
             no_start: how.no_start,
             remove_orphans: how.remove_orphans || is_set("COMPOSE_REMOVE_ORPHANS"),
             ignore_orphans: is_set("COMPOSE_IGNORE_ORPHANS"),
+            all_resources: global.all_resources,
             compatible_names: crate::cli::separator() == "_",
             wait,
             wait_timeout: None,

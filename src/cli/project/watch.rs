@@ -294,7 +294,7 @@ impl Session<'_> {
 
     async fn perform(&self, service: &str, work: Work) -> Outcome {
         if work.rebuild {
-            eprintln!("Rebuilding service `{service}` after changes were detected...");
+            eprintln!("Rebuilding service(s) [\"{service}\"] after changes were detected...");
             let names = [service.to_string()];
             let flags = super::build::BuildFlags::quiet(self.quiet);
             super::build::build_services(self.client, self.loaded, &names, &flags).await?;
@@ -305,7 +305,7 @@ impl Session<'_> {
             if self.prune {
                 self.client.post::<Value>("/images/prune", &Value::Null).await?;
             }
-            eprintln!("service `{service}` successfully built");
+            eprintln!("service(s) [\"{service}\"] successfully built");
             // The new container has everything.
             return Ok(());
         }
@@ -317,13 +317,13 @@ impl Session<'_> {
             for container in &list {
                 self.sync(&container.id, &work).await?;
             }
-            eprintln!("Syncing service `{service}` after {count} changes were detected");
+            eprintln!("Syncing service \"{service}\" after {count} changes were detected");
         }
         for container in list.iter().filter(|_| work.restart) {
             self.client.post::<Value>(&format!("/containers/{}/restart", container.id), &Value::Null).await?;
         }
         if work.restart {
-            eprintln!("service `{service}` restarted");
+            eprintln!("service(s) [\"{service}\"] restarted");
         }
         for (container, hook) in list.iter().flat_map(|container| work.exec.iter().map(move |hook| (container, hook))) {
             let request = exec::Request {

@@ -21,7 +21,7 @@ use super::record::ProjectRecord;
 use super::{Container, Engine};
 use crate::compose::model::Project;
 use crate::image::ImageRef;
-use crate::plan::{self, DownOptions, Lifecycle, LifecycleOptions, ObservedContainer, Outline, Plan, UpOptions};
+use crate::plan::{self, ContainerState, DownOptions, Lifecycle, LifecycleOptions, ObservedContainer, Outline, Plan, UpOptions};
 use crate::wire::{Follower, Progress, RunRequest, UpRequest};
 use convert::Origin;
 use execute::execute;
@@ -221,6 +221,15 @@ impl Engine {
         if options.plan_only {
             show(&plan, &progress);
             return Ok(());
+        }
+        if command == Lifecycle::Stop {
+            // Those that have ended before are stopped as well.
+            let named = |c: &&ObservedContainer| options.services.is_empty() || options.services.contains(&c.service);
+            let ended = observed.containers.iter().filter(|c| c.state == ContainerState::Exited && !c.one_off).filter(named);
+            for container in ended {
+                let object = format!("Container {}", container.name);
+                progress.send(Progress::Step { object, status: "Stopped".into(), done: true });
+            }
         }
         if plan.is_empty() {
             return Ok(());

@@ -2,7 +2,7 @@
 
 use super::is_one_off;
 use crate::engine::error::EngineError;
-use crate::engine::record::{ContainerRecord, MountKind, NetworkMode, Status};
+use crate::engine::record::{ContainerRecord, MountKind, MountSpec, NetworkMode, Status};
 use crate::engine::{Container, Engine};
 use crate::labels::{LABEL_DEPENDS_ON, LABEL_HASH, LABEL_NETWORK, LABEL_NUMBER, LABEL_PROJECT, LABEL_SERVICE};
 use crate::plan::{ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, depends_on_label};
@@ -72,6 +72,13 @@ impl Engine {
         let mut gone = shared.into_iter().flatten();
         if gone.any(|id| !self.containers.contains(id)) {
             return Some("a container whose namespace it shares is gone".into());
+        }
+        let changed = |mount: &&MountSpec| {
+            let found = self.images.find(&mount.source);
+            mount.kind == MountKind::Image && found.is_ok_and(|(_, image)| image.layers != mount.layers)
+        };
+        if let Some(mount) = record.spec.mounts.iter().find(changed) {
+            return Some(format!("the image {} that it mounts has changed", mount.source));
         }
         self.changed_copy(record).map(|target| format!("the file that it has a copy of as {target} has changed"))
     }

@@ -6,7 +6,10 @@ use crate::image::attest::Wanted;
 use crate::image::build::git::GitRef;
 use crate::image::build::{Secret, SecretContent};
 use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 
 /// Refuses contexts that are neither directories, images nor repositories.
 pub(super) fn check_context(context: &str) -> Outcome {
@@ -23,7 +26,33 @@ pub(super) fn agent_flag(text: &str) -> (&str, Option<&str>) {
     text.split_once('=').map_or((text, None), |(id, path)| (id, Some(path)))
 }
 
-/// SSH agents by their ids: this process's, or the one at a path.
+/// An agent with one key, for as long as this process lives; its socket.
+fn key_agent(key: &Path) -> Result<PathBuf, Failure> {
+    // The agent ends with its command, and that with its standard input, which is ours. A key on standard input may have any mode.
+    const HOLD: &str = "ssh-add -q - <\"$0\" && echo added && exec cat >/dev/null";
+    let failed = |why: &dyn std::fmt::Display| Failure::Message(format!("lending the key {} to the build: {why}", key.display()));
+    let number = crate::random::hex::<8>().map_err(|e| failed(&e))?;
+    let socket = std::env::temp_dir().join(format!("wharf-ssh-{number}"));
+    let mut agent = Command::new("ssh-agent");
+    agent.arg("-a").arg(&socket).args(["sh", "-c", HOLD]).arg(key);
+    let spawned = agent.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut agent = spawned.map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => failed(&"that needs ssh-agent and ssh-add (openssh-client)"),
+        _ => failed(&format!("starting ssh-agent: {e}")),
+    })?;
+    let mut said = String::new();
+    let read = agent.stdout.take().map(|out| BufReader::new(out).read_line(&mut said));
+    if !matches!(read, Some(Ok(_))) || said.trim() != "added" {
+        let mut why = String::new();
+        let _ = agent.stderr.take().map(|mut stderr| stderr.read_to_string(&mut why));
+        return Err(failed(&why.trim()));
+    }
+    static AGENTS: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+    AGENTS.lock().unwrap_or_else(|e| e.into_inner()).push(agent);
+    Ok(socket)
+}
+
+/// SSH agents by their ids: this process's, the one at a path, or one with the key at a path.
 pub(super) fn agents<'a>(
     given: impl Iterator<Item = (&'a str, Option<&'a str>)>,
     directory: &Path,
@@ -33,19 +62,20 @@ pub(super) fn agents<'a>(
         let socket = match path.filter(|path| !path.is_empty()) {
             Some(path) => directory.join(path),
             None => std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from).ok_or_else(|| {
-                Failure::Message(format!("the SSH agent `{id}`: SSH_AUTH_SOCK is not set; start ssh-agent and add a key to it"))
+                Failure::Message(format!(
+                    "invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set\nthe build is to have the agent `{id}`: start ssh-agent and add a key to it"
+                ))
             })?,
         };
         match std::fs::metadata(&socket) {
             Ok(found) if found.file_type().is_socket() => Ok((id.to_string(), socket)),
-            Ok(_) => Err(Failure::Message(format!(
-                "the SSH agent `{id}`: {} is not a socket; a key is added to an agent with ssh-add",
-                socket.display()
-            ))),
+            Ok(found) if found.is_file() => Ok((id.to_string(), key_agent(&socket)?)),
+            Ok(_) => Err(Failure::Message(format!("the SSH agent `{id}`: {} is no socket and no key", socket.display()))),
             Err(e) => Err(Failure::Message(format!("the SSH agent `{id}`: {}: {e}", socket.display()))),
         }
     };
-    given.map(one).collect()
+    // A flag is instead of the file's of the same id.
+    given.collect::<BTreeMap<_, _>>().into_iter().map(one).collect()
 }
 
 /// `NAME=SOFT[:HARD]`.
