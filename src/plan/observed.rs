@@ -96,7 +96,7 @@ pub fn depends_on_label(text: &str) -> IndexMap<String, Dependency> {
             Some("service_completed_successfully") => Condition::ServiceCompletedSuccessfully,
             _ => Condition::ServiceStarted,
         };
-        Some((name.to_string(), Dependency { condition, required: true, restart: parts.next() == Some("true") }))
+        Some((name.to_string(), Dependency { condition, required: true, restart: parts.next() == Some("true"), runtime: false }))
     };
     text.split(',').filter_map(one).collect()
 }

@@ -323,7 +323,8 @@ fn an_optional_dependency_holds_nothing_back() {
         (Condition::ServiceCompletedSuccessfully, false, Order::After),
     ] {
         let mut p = project(WEB_DB);
-        p.services["web"].depends_on = [("db".to_string(), Dependency { condition, required, restart: false })].into();
+        p.services["web"].depends_on =
+            [("db".to_string(), Dependency { condition, required, restart: false, runtime: false })].into();
         let plan = up(&p, &Observed::default(), &UpOptions::default()).expect("plan");
         let step = |text: &str| plan.graph.node_indices().find(|n| plan.graph[*n].operation.to_string() == text).expect("step");
         let db = step("start container p-db-1");

@@ -248,7 +248,7 @@ fn a_restart_that_was_broken_off_is_ended_by_the_next_engine() {
 }
 
 /// The monitor of a container, by its id.
-fn monitor_of(stack: &Stack, id: &str) -> Option<i32> {
+pub fn monitor_of(stack: &Stack, id: &str) -> Option<i32> {
     let needle = stack.run_root().join("containers").join(id).to_string_lossy().into_owned();
     let monitor = |pid: &i32| {
         let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -7,6 +7,7 @@ mod classic;
 mod commands;
 mod concurrency;
 mod crashes;
+mod dependencies;
 mod durability;
 mod edges;
 mod examples;

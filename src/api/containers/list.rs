@@ -239,6 +239,9 @@ fn status_text(record: &ContainerRecord) -> String {
             format!("Up {}{}", ago(state.started_at), health.unwrap_or_default())
         }
         Status::Paused => format!("Up {} (Paused)", ago(state.started_at)),
+        Status::Restarting if state.waits_for.is_some() => {
+            format!("Restarting, waits for {}", state.waits_for.as_deref().unwrap_or_default())
+        }
         Status::Restarting => format!("Restarting ({}) {} ago", state.exit_code, ago(state.finished_at)),
         Status::Exited => format!("Exited ({}) {} ago", state.exit_code, ago(state.finished_at)),
         Status::Removing => "Removal In Progress".into(),

@@ -144,6 +144,9 @@ pub struct Dependency {
     /// Restart the dependent when the dependency is recreated or restarted.
     #[serde(default)]
     pub restart: bool,
+    /// wharf's own: also when its restart policy has restarted the dependency, and when that is healthy again.
+    #[serde(default, rename = "x-runtime", skip_serializing_if = "std::ops::Not::not")]
+    pub runtime: bool,
 }
 
 fn yes() -> bool {

@@ -171,6 +171,7 @@ const DEPENDS_ON: T = T::Short(&Short {
         k("condition", OneOf(&["service_started", "service_healthy", "service_completed_successfully"])).required(),
         k("required", Bool).keep(),
         k("restart", Bool),
+        k("x-runtime", Bool),
     ])),
     accepts: &[Shape::Strings],
     expected: "a list of services, or a mapping such as `db: {condition: service_healthy}`",

@@ -48,6 +48,8 @@ pub(in crate::engine) struct Live {
     pub followers: Followers,
     pub health: Option<tokio::task::AbortHandle>,
     pub restart: Option<tokio::task::AbortHandle>,
+    /// An engine brings it back that has found it ended: its next start waits for what it depends on.
+    pub brought_back: bool,
     /// This engine has started it: nobody who follows it has lost an engine, and is about to come back.
     pub started_here: bool,
     /// It has its addresses, running or about to: its networks stay.

@@ -36,8 +36,17 @@ pub(in crate::engine) fn health_spec(record: &ContainerRecord) -> Option<HealthS
     (spec.test.first().is_some_and(|first| first != "NONE")).then_some(spec)
 }
 
-/// What is done with a container that is unhealthy.
-pub(in crate::engine) type Act = Box<dyn Fn(&Arc<Container>, OnUnhealthy) + Send + Sync>;
+/// What others act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum HealthNews {
+    /// It is unhealthy, and its service says what is to be done.
+    Unhealthy(OnUnhealthy),
+    /// It was unhealthy, and is healthy.
+    Recovered,
+}
+
+/// Who acts on it.
+pub(in crate::engine) type Act = Box<dyn Fn(&Arc<Container>, HealthNews) + Send + Sync>;
 
 impl Execs {
     /// Begins to probe a container that has just started, or goes on where an earlier engine did. By a name that others have as
@@ -92,8 +101,10 @@ impl Execs {
                 let attributes = todo.map(|todo| [("action", todo.as_str().to_string()), ("reason", reason.unwrap_or_default())]);
                 let attributes = attributes.as_ref().map_or(&[][..], |attributes| &attributes[..]);
                 self.containers.emit(container, &format!("health_status: {}", status.as_str()), attributes);
-                if let Some(todo) = todo {
-                    act(container, todo);
+                match todo {
+                    Some(todo) => act(container, HealthNews::Unhealthy(todo)),
+                    None if health.status == HealthStatus::Unhealthy => act(container, HealthNews::Recovered),
+                    None => {}
                 }
             }
         }

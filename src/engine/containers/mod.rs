@@ -2,6 +2,7 @@
 
 pub mod container;
 mod create;
+mod dependencies;
 pub mod exec;
 pub mod files;
 pub mod followers;

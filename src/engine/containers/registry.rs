@@ -12,6 +12,7 @@ use crate::image::keyed_mutex::KeyedMutex;
 use indexmap::IndexMap;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex};
+use tokio::sync::watch;
 
 /// Every container, oldest first, and every change of a record. A name belongs to one container, or to one that is being made.
 pub struct Containers {
@@ -20,6 +21,8 @@ pub struct Containers {
     known: Mutex<Known>,
     /// Held by whoever runs the `pre_start` hooks of a service.
     pub(in crate::engine) preparing: KeyedMutex,
+    /// Whether all that an earlier engine has left is taken over.
+    pub(in crate::engine) adopted: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -52,7 +55,13 @@ impl Drop for NameReservation<'_> {
 
 impl Containers {
     pub(in crate::engine) fn new(state: Arc<StateStore>, events: Arc<Events>) -> Self {
-        Containers { state, events, known: Mutex::default(), preparing: KeyedMutex::default() }
+        Containers {
+            state,
+            events,
+            known: Mutex::default(),
+            preparing: KeyedMutex::default(),
+            adopted: watch::Sender::new(false),
+        }
     }
 
     pub fn all(&self) -> Vec<Arc<Container>> {

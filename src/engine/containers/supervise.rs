@@ -1,5 +1,6 @@
 //! Following what monitors say, and Docker's restart policies.
 
+use super::health::HealthNews;
 use super::link::MonitorLink;
 use crate::compose::model::OnUnhealthy;
 use crate::engine::error::EngineError;
@@ -139,7 +140,8 @@ impl Engine {
     /// Watches the health of a container, and acts on it as its service says.
     pub(in crate::engine) fn watch_health(self: &Arc<Self>, container: &Arc<Container>, known: Option<Health>) {
         let engine = self.clone();
-        let act = move |container: &Arc<Container>, todo| {
+        let act = move |container: &Arc<Container>, news| {
+            let HealthNews::Unhealthy(todo) = news else { return engine.restart_dependents(container, Timestamp::now()) };
             let (engine, container) = (engine.clone(), container.clone());
             tokio::spawn(async move {
                 if let Err(error) = engine.heal(&container, todo).await {
@@ -249,8 +251,12 @@ impl Engine {
     /// Starts a container again when its delay is over, unless somebody has stopped or started it meanwhile.
     pub(in crate::engine) fn restart_after(self: &Arc<Self>, container: &Arc<Container>, delay: Duration) {
         let (this, again) = (self.clone(), container.clone());
+        let brought_back = std::mem::take(&mut locked(&container.live).brought_back);
         let task = tokio::spawn(async move {
             tokio::time::sleep(delay).await;
+            if brought_back {
+                this.await_dependencies(&again).await;
+            }
             // From here on nobody may abort the task half-way: it does not listen to its handle any more.
             locked(&again.live).restart = None;
             tokio::spawn(async move {
@@ -258,9 +264,14 @@ impl Engine {
                 if again.status() != Status::Restarting || this.shutdown.host_goes_down() {
                     return;
                 }
-                if let Err(error) = this.start_locked(&again).await {
-                    tracing::warn!("restarting {}: {error}", again.name());
-                    this.ended(&again, &Exit::now(128));
+                let since = Timestamp::now();
+                match this.start_locked(&again).await {
+                    Ok(()) if !brought_back => this.restart_dependents(&again, since),
+                    Ok(()) => {}
+                    Err(error) => {
+                        tracing::warn!("restarting {}: {error}", again.name());
+                        this.ended(&again, &Exit::now(128));
+                    }
                 }
             });
         });

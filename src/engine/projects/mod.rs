@@ -242,7 +242,7 @@ impl Engine {
     }
 
     /// What the last `up` of a project has told of it.
-    fn outline(&self, project: &str) -> Option<Outline> {
+    pub(in crate::engine) fn outline(&self, project: &str) -> Option<Outline> {
         let record: Option<ProjectRecord> = self.state.journal.get(&format!("project/{project}"));
         record.map(|record| Outline::of(&record.project, Vec::new()))
     }

@@ -63,6 +63,9 @@ pub struct State {
     pub output_since: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
     pub health: Option<Health>,
+    /// For whom its start waits.
+    #[serde(skip)]
+    pub waits_for: Option<String>,
     /// The delay of the last restart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Duration>,
@@ -183,7 +186,10 @@ impl ContainerRecord {
                 (self.restart_begun, self.start_owed) = (false, false);
                 if state.status.is_alive() { Status::Exited } else { state.status }
             }
-            Transition::RestartCancelled => Status::Exited,
+            Transition::RestartCancelled => {
+                state.waits_for = None;
+                Status::Exited
+            }
             Transition::Removed => Status::Removing,
         };
     }

@@ -34,6 +34,7 @@ impl Engine {
         let adoptions = self.containers.all().into_iter().map(|container| self.adopt_container(container));
         futures::future::join_all(adoptions).await;
         self.networks.give_up_expected();
+        let _ = self.containers.adopted.send_replace(true);
         self.recover_restarts();
         // With something missing, nothing is removed.
         let may_remove = !self.state.is_incomplete();
@@ -153,6 +154,7 @@ impl Engine {
     /// A container that had a process when the last engine saw it, and has none now.
     async fn adopt_ended(self: &Arc<Self>, container: &Arc<Container>, record: &ContainerRecord) {
         self.launcher.groups.end(&container.group()).await;
+        locked(&container.live).brought_back = true;
         if let Some(ended) = record.state.finished_at.filter(|_| record.state.status() == Status::Restarting) {
             // It has ended before, and waited. When the host went down meanwhile, that was long ago.
             let waited = jiff::Timestamp::now().duration_since(ended).try_into().unwrap_or_default();

@@ -1,0 +1,97 @@
+//! Dependencies at run time, beyond the commands of Compose.
+
+use crate::crashes::monitor_of;
+use crate::support::{Stack, eventually, sleeping};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+fn started_at(stack: &Stack, service: &str) -> jiff::Timestamp {
+    let name = format!("{}-{service}-1", stack.project);
+    let text = stack.wharf(&["container", "inspect", "-f", "{{.State.StartedAt}}", &name]).ok();
+    text.trim().parse().expect("a time")
+}
+
+fn signal(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).expect("kill");
+}
+
+/// As after a power cut: no engine, no monitor and no container is left, and another engine comes.
+#[test]
+fn a_stack_comes_back_in_the_order_of_its_dependencies() {
+    let stack = Stack::new("nothing");
+    let slow = "image: 'busybox:local', restart: always, stop_signal: SIGKILL, command: [sh, -c, 'rm -f /ready; sleep 0.4; touch /ready; exec sleep 1000'],
+        healthcheck: {test: 'test -e /ready', interval: 50ms, retries: 100}";
+    let on = |service: &str| format!(", depends_on: {{{service}: {{condition: service_healthy}}}}");
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:\n  db: {{{slow}}}\n  api: {{{slow}{}}}\n  web: {{{}{}}}\n  beside: {{{}}}\n  job: {{image: 'busybox:local', command: 'true'}}\n",
+            on("db"),
+            sleeping("restart: always"),
+            on("api"),
+            sleeping("restart: always, depends_on: {job: {condition: service_completed_successfully}}"),
+        ),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    let before = started_at(&stack, "web");
+    let ids: Vec<String> = ["db", "api", "web", "beside"].iter().map(|service| stack.id(service)).collect();
+    // While it is stopped, it brings nothing back.
+    let engine = stack.engine_pid().expect("an engine");
+    signal(engine, Signal::SIGSTOP);
+    for id in &ids {
+        let monitor = monitor_of(&stack, id).expect("a monitor");
+        signal(monitor, Signal::SIGKILL);
+    }
+    signal(engine, Signal::SIGKILL);
+    let status = || stack.container("web")["Status"].as_str().expect("text").to_string();
+    eventually("it says for whom it waits", 10, || status().contains("waits for api (service_healthy)"));
+    eventually("the last of the chain runs again", 20, || stack.state("web") == "running" && started_at(&stack, "web") > before);
+    let times: Vec<_> = ["db", "api", "web"].iter().map(|service| started_at(&stack, service)).collect();
+    for pair in times.windows(2) {
+        assert!(pair[1].duration_since(pair[0]).as_millis() >= 400, "{times:?}");
+    }
+    let beside = started_at(&stack, "beside");
+    assert!(beside < times[1], "who depends on nothing that is to come waits for nobody: {beside} {times:?}");
+}
+
+#[test]
+fn who_depends_at_run_time_follows_a_restart() {
+    let stack = Stack::new("nothing");
+    let on = |service: &str, more: &str| format!("depends_on: {{{service}: {{condition: service_started{more}}}}}");
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:\n  db: {{{}}}\n  api: {{{}}}\n  web: {{{}}}\n  other: {{{}}}\n",
+            sleeping("restart: always, healthcheck: {test: 'test ! -e /sick', interval: 50ms, retries: 1}"),
+            sleeping(&on("db", ", x-runtime: true").replace("service_started", "service_healthy")),
+            sleeping(&on("api", ", x-runtime: true")),
+            sleeping(&on("db", ", restart: true")),
+        ),
+    );
+    stack.wharf(&["up", "-d", "--wait"]).ok();
+    let pid = |service: &str| stack.pid(&format!("{}-{service}-1", stack.project));
+    let pids = || ["db", "api", "web", "other"].map(pid);
+    let follow = |what: &str, before: [i64; 4], db_too: bool| {
+        let changed = || {
+            let now = pids();
+            now[1] != before[1] && now[2] != before[2] && now.iter().all(|pid| *pid != 0)
+        };
+        eventually(what, 10, changed);
+        let now = pids();
+        assert_eq!((now[0] != before[0], now[3] == before[3]), (db_too, true), "{what}: {before:?} {now:?}");
+    };
+    let before = pids();
+    signal(before[0] as i32, Signal::SIGKILL);
+    follow("they are restarted after its restart", before, true);
+    let before = pids();
+    stack.sh("db", "touch /sick");
+    eventually("it is unhealthy", 5, || stack.container("db")["Health"] == "unhealthy");
+    stack.sh("db", "rm /sick");
+    follow("they are restarted when it is healthy again", before, false);
+    // Who was stopped stays so.
+    stack.wharf(&["stop", "api"]).ok();
+    let before = pids();
+    signal(before[0] as i32, Signal::SIGKILL);
+    eventually("it runs again", 10, || ![0, before[0]].contains(&pid("db")) && stack.container("db")["Health"] == "healthy");
+    assert_eq!(stack.state("api"), "exited");
+}
