@@ -214,6 +214,12 @@ impl Hierarchy {
 }
 
 impl Hierarchy {
+    /// Whether the group is there: one whose processes have ended is removed.
+    pub fn exists(&self, group: &str) -> bool {
+        let controller = if matches!(self, Hierarchy::V1(_)) { "freezer" } else { "" };
+        self.directory(controller, group).is_some_and(|path| path.exists())
+    }
+
     /// Whether every process of the group is frozen by now: the kernel takes a moment.
     pub fn is_frozen(&self, group: &str) -> bool {
         let (controller, file, word) = match self {

@@ -2,10 +2,13 @@
 
 use super::launch::{ExecSpec, Exit};
 use crate::logs::holds::Hold;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 /// From the engine.
@@ -95,6 +98,9 @@ pub enum Event {
         keeps_mounts: bool,
         #[serde(default)]
         holds_log: bool,
+        /// The program does not run yet.
+        #[serde(default)]
+        starting: bool,
     },
 }
 
@@ -115,17 +121,41 @@ pub const MAX_DESCRIPTORS: usize = 250;
 
 /// Messages are small but for an `Exec` with a large environment; this is under the kernel's default socket buffer.
 pub const MAX_MESSAGE: usize = 192 * 1024;
+/// Bytes of a message that comes in a file beside the packet. The kernel takes 2 MiB of arguments and variables (a quarter of a stack
+/// of 8 MiB), and JSON may write each byte as six.
+const MAX_LONG: u64 = 16 << 20;
 
-/// Sends a message; blocks as the socket does.
+/// A packet whose message is in a file: the first of its descriptors, an anonymous file in memory.
+#[derive(Serialize, Deserialize)]
+struct Long {
+    long: u64,
+}
+
+/// Sends a message; blocks as the socket does. A monitor of a version before 2026-11-27 does not answer one of more than
+/// [`MAX_MESSAGE`] bytes.
 ///
 /// # Errors
 /// EPIPE when the other side is gone, EMSGSIZE when the message is too large.
 pub fn send<T: Serialize>(socket: BorrowedFd<'_>, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
+    if bytes.len() <= MAX_MESSAGE {
+        return send_packet(socket, &bytes, fds);
+    }
+    let long = bytes.len() as u64;
+    if long > MAX_LONG {
+        return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+    }
+    let file = File::from(memfd_create(c"message", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all_at(&bytes, 0)?;
+    let fds: Vec<BorrowedFd<'_>> = std::iter::once(file.as_fd()).chain(fds.iter().copied()).collect();
+    send_packet(socket, &serde_json::to_vec(&Long { long })?, &fds)
+}
+
+fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let control = [ControlMessage::ScmRights(&raw)];
     let control = if raw.is_empty() { &control[..0] } else { &control[..] };
-    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
     Ok(())
 }
 
@@ -155,7 +185,7 @@ pub fn receive_into<T: for<'a> Deserialize<'a>>(
     buffer: &mut [u8],
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut space = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
-    let (length, fds) = {
+    let (length, mut fds) = {
         let mut slices = [IoSliceMut::new(buffer)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
@@ -170,8 +200,17 @@ pub fn receive_into<T: for<'a> Deserialize<'a>>(
     if length == 0 {
         return Ok(None);
     }
-    let message = serde_json::from_slice(&buffer[..length]);
-    Ok(Some((message.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?, fds)))
+    let not_understood = |e| io::Error::new(io::ErrorKind::InvalidData, e);
+    let message = match serde_json::from_slice::<Long>(&buffer[..length]) {
+        Ok(Long { long }) if !fds.is_empty() && long <= MAX_LONG => {
+            let file = File::from(fds.remove(0));
+            let mut text = vec![0; long as usize];
+            file.read_exact_at(&mut text, 0)?;
+            serde_json::from_slice(&text)
+        }
+        _ => serde_json::from_slice(&buffer[..length]),
+    };
+    Ok(Some((message.map_err(not_understood)?, fds)))
 }
 
 #[cfg(test)]
@@ -187,12 +226,25 @@ mod tests {
         let later = r#"{"started":{"pid":7,"at":"2026-01-01T00:00:00Z","keeps_mounts":true,"holds_log":true,"later":[1]}}"#;
         assert!(matches!(read(later), Ok(Event::Started { pid: 7, keeps_mounts: true, holds_log: true, .. })));
         let (one, other) = std::os::unix::net::UnixDatagram::pair().expect("sockets");
-        use std::os::fd::AsFd;
         send(one.as_fd(), &serde_json::json!({"of_later": {"x": 1}}), &[]).expect("sent");
         send(one.as_fd(), &Request::Status, &[]).expect("sent");
         let mut buffer = Vec::new();
         let unknown = receive::<Request>(other.as_fd(), &mut buffer).expect_err("not known");
         assert!(is_of_another_version(&unknown), "{unknown}");
         assert!(matches!(receive::<Request>(other.as_fd(), &mut buffer), Ok(Some((Request::Status, _)))));
+    }
+
+    /// The kernel takes arguments and variables of 2 MiB.
+    #[test]
+    fn a_message_has_any_length_that_the_kernel_takes() {
+        let (one, other) = std::os::unix::net::UnixDatagram::pair().expect("sockets");
+        let mut buffer = Vec::new();
+        for length in [MAX_MESSAGE - 100, MAX_MESSAGE, 208 << 10, 3 << 20] {
+            send(one.as_fd(), &Request::Mount("x".repeat(length).into()), &[other.as_fd()]).expect("sent");
+            let received = receive::<Request>(other.as_fd(), &mut buffer).expect("received").expect("a message");
+            assert!(matches!(received, (Request::Mount(path), fds) if path.as_os_str().len() == length && fds.len() == 1));
+        }
+        let beyond = send(one.as_fd(), &Request::Mount("x".repeat(17 << 20).into()), &[]).expect_err("too long");
+        assert_eq!(beyond.raw_os_error(), Some(libc::EMSGSIZE));
     }
 }

@@ -7,30 +7,41 @@ use super::init::{self, Program};
 use super::launch::{ExecSpec, Launch};
 use super::rootfs;
 use super::user::{self, Identity};
+use crate::sys::shared::SharedReport;
 use crate::sys::{self, Beneath, Forked};
 use nix::sys::stat::Mode;
 use std::convert::Infallible;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-/// Begins the helper's word: the process's id follows. A failure is JSON and begins with `[`.
-pub const PID_MARK: u8 = b'P';
+/// How long a program may take to be executed. One of the container that holds its process up, or keeps its report open, gains
+/// nothing beyond that.
+const EXECUTION_MAY_TAKE: Duration = Duration::from_secs(10);
 
-/// Starts the process from the monitor, which becomes its parent. Failures are written to `status`. Returns the process id of the
-/// helper that starts it, a child of the monitor as well.
+/// Starts the process from the monitor, which becomes its parent. Returns the process id of the helper that starts it, a child of the
+/// monitor as well: when it ends, the report has the process's id, and the failure where the program does not run.
 ///
 /// `streams` are standard input, output and error; with a terminal, one socket on which its master is sent.
 ///
 /// # Errors
 /// When not even the helper can be forked.
-pub fn start(launch: &Launch, init: &OwnedFd, spec: &ExecSpec, streams: &[OwnedFd], status: &OwnedFd) -> std::io::Result<i32> {
+pub fn start(
+    launch: &Launch,
+    init: &OwnedFd,
+    spec: &ExecSpec,
+    streams: &[OwnedFd],
+    report: &SharedReport,
+) -> std::io::Result<i32> {
     // A helper joins the namespaces (a process cannot enter a pid namespace itself, only its children can), and its child
     // is made the monitor's own by CLONE_PARENT.
     match sys::fork_into(0)? {
         Forked::Parent(helper) => Ok(helper),
         Forked::Child => {
-            let Err(failure) = ready(launch, init, spec, streams).and_then(|program| hand_on(&program, spec.tty, status));
-            init::report(status, &failure);
+            let Err(failure) = ready(launch, init, spec, streams).and_then(|program| hand_on(&program, spec.tty, report));
+            report.write(&init::told(&failure));
             sys::exit_now(failure.code)
         }
     }
@@ -48,32 +59,44 @@ fn ready(launch: &Launch, init: &OwnedFd, spec: &ExecSpec, streams: &[OwnedFd]) 
 
 /// Drops the privileges, and only then makes the process that the container sees. A container with SYS_PTRACE opens the
 /// descriptors of every process in its pid namespace and changes its memory, so that process never holds a descriptor of the
-/// monitor's (its run directory leads to the host's files) or a capability that the container does not have.
-fn hand_on(program: &Program, tty: bool, status: &OwnedFd) -> Result<Infallible, StepFailed> {
-    let status = sys::keep_only(status).doing("closing the monitor's descriptors")?;
-    let failed = |failure: StepFailed| -> ! {
-        init::report(&status, &failure);
-        sys::exit_now(failure.code)
-    };
-    if let Err(failure) = program.drop_privileges() {
-        failed(failure)
-    }
+/// monitor's (its run directory leads to the host's files), a capability that the container does not have, or a word that the
+/// monitor believes: what it says goes to the helper, which is not seen.
+fn hand_on(program: &Program, tty: bool, report: &SharedReport) -> Result<Infallible, StepFailed> {
+    sys::close_from(3).doing("closing the monitor's descriptors")?;
+    report.hide_from_children().doing("hiding the report")?;
+    let (failure, said) = UnixStream::pair().doing("making a socket")?;
+    failure.set_read_timeout(Some(EXECUTION_MAY_TAKE)).doing("making a socket")?;
+    program.drop_privileges()?;
     match sys::fork_into(libc::CLONE_PARENT as u64) {
         Ok(Forked::Parent(pid)) => {
-            // The monitor learns the process's id from here: it cannot see it otherwise.
-            let word = [&[PID_MARK][..], &pid.to_ne_bytes()].concat();
-            let _ = nix::unistd::write(&status, &word);
+            report.set_pid(pid);
+            drop(said);
+            report.write(&read_failure(failure));
             sys::exit_now(0)
         }
         Ok(Forked::Child) => {
             let Err(failure) = begin_session(program, tty).and_then(|()| program.run(false, None));
-            failed(failure)
+            init::report(&said.into(), &failure);
+            sys::exit_now(failure.code)
         }
         Err(error) if !program.seccomp.is_empty() => {
-            failed(StepFailed::new("starting the process: the container's seccomp profile has to allow `clone`", error))
+            Err(StepFailed::new("starting the process: the container's seccomp profile has to allow `clone`", error))
         }
-        Err(error) => failed(StepFailed::new("starting the process", error)),
+        Err(error) => Err(StepFailed::new("starting the process", error)),
     }
+}
+
+/// What the process has said by the time its program is executed, which closes its end.
+fn read_failure(mut from: UnixStream) -> Vec<u8> {
+    let begun = Instant::now();
+    let (mut said, mut buffer) = (Vec::new(), [0; 512]);
+    while said.len() < init::MAX_FAILURE && begun.elapsed() < EXECUTION_MAY_TAKE {
+        match from.read(&mut buffer) {
+            Ok(n) if n > 0 => said.extend_from_slice(&buffer[..n]),
+            _ => break,
+        }
+    }
+    said
 }
 
 fn begin_session(program: &Program, tty: bool) -> Result<(), StepFailed> {

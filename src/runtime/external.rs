@@ -6,12 +6,12 @@
 use super::capabilities::Capabilities;
 use super::control::{self, Handed};
 use super::error::{Doing, StepFailed};
-use super::exec::PID_MARK;
 use super::init::{self, Inherited};
 use super::launch::{ExecSpec, Joined, Launch};
 use super::rootfs::{self, Staged};
 use super::{DEFAULT_PATH, user};
 use crate::sys::regular::open_regular;
+use crate::sys::shared::SharedReport;
 use crate::sys::{self, Forked};
 use nix::cmsg_space;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -287,19 +287,18 @@ pub fn exec(
     init_pid: i32,
     spec: &ExecSpec,
     streams: &[OwnedFd],
-    status: &OwnedFd,
+    report: &SharedReport,
 ) -> io::Result<i32> {
     if let Forked::Parent(helper) = sys::fork_into(0)? {
         return Ok(helper);
     }
     match exec_in_child(launch, runtime, init_pid, spec, streams) {
         Ok(pid) => {
-            let word = [&[PID_MARK][..], &pid.to_ne_bytes()].concat();
-            let _ = nix::unistd::write(status, &word);
+            report.set_pid(pid);
             sys::exit_now(0)
         }
         Err(failure) => {
-            init::report(status, &failure);
+            report.write(&init::told(&failure));
             sys::exit_now(failure.code)
         }
     }

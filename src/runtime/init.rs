@@ -42,11 +42,26 @@ pub fn run(launch: &Launch, inherited: Inherited) -> ! {
     sys::exit_now(failure.code)
 }
 
+/// Bytes of a failure that is told.
+pub const MAX_FAILURE: usize = 4000;
+
 /// Tells the monitor why the program does not run, in the words that the user will read.
 pub fn report(status: &OwnedFd, failure: &StepFailed) {
-    let text = serde_json::to_vec(&(failure.code, failure.to_string())).unwrap_or_default();
     if let Ok(copy) = status.try_clone() {
-        let _ = std::fs::File::from(copy).write_all(&text);
+        let _ = std::fs::File::from(copy).write_all(&told(failure));
+    }
+}
+
+/// A failure as the monitor reads it: at most [`MAX_FAILURE`] bytes, since a program's name may be longer.
+pub fn told(failure: &StepFailed) -> Vec<u8> {
+    let mut message = failure.to_string();
+    loop {
+        let text = serde_json::to_vec(&(failure.code, &message)).unwrap_or_default();
+        if text.len() <= MAX_FAILURE {
+            return text;
+        }
+        let half = message.floor_char_boundary(message.len() / 2);
+        message.truncate(half);
     }
 }
 

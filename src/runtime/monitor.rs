@@ -4,23 +4,25 @@
 //! single-threaded, keeps next to nothing in memory, and needs nobody: when the engine dies, nothing is lost, and the first
 //! monitor that notices starts a new one.
 
+mod execs;
 mod exit;
 mod requests;
 mod start;
 
+use execs::Execs;
+
 use super::cgroup::Hierarchy;
 use super::control::{self, Event, Handed};
 use super::error::{Doing, StepFailed};
-use super::exec;
-use super::external::{self, Runtime};
-use super::launch::{ExecSpec, Join, Launch, LogTarget};
+use super::external::Runtime;
+use super::launch::{Join, LogTarget};
 use crate::logs::{Stream, writer::Writer};
-use crate::sys::{self, Ended};
+use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
-use nix::unistd::{pipe2, read};
+use nix::unistd::read;
 use serde::Deserialize;
 use std::ffi::CString;
 use std::fs::File;
@@ -85,15 +87,6 @@ struct Output {
     stream: Stream,
 }
 
-/// A process that was started by `exec`.
-struct Exec {
-    id: u64,
-    pid: Option<i32>,
-    /// Open until the program runs or has failed to.
-    status: Option<OwnedFd>,
-    said: Vec<u8>,
-}
-
 struct Monitor {
     brief: Brief,
     init: i32,
@@ -117,11 +110,7 @@ struct Monitor {
     status: Option<OwnedFd>,
     said: Vec<u8>,
     started_at: Option<jiff::Timestamp>,
-    execs: Vec<Exec>,
-    /// Helpers that start the processes of `exec`: their ends say nothing.
-    helpers: Vec<i32>,
-    /// Children that ended while a process of `exec` was being started, and their exit codes.
-    unmatched: Vec<(i32, i32)>,
+    execs: Execs,
     paused: bool,
     goodbye: bool,
     /// The container's run directory is this monitor's alone while it writes the log.
@@ -148,7 +137,6 @@ impl Monitor {
                 self.take_handed();
             }
             self.read_status();
-            self.read_exec_status();
             if !self.stalled {
                 self.pump(&mut chunk);
             }
@@ -184,7 +172,6 @@ impl Monitor {
             .chain([&self.engine, &self.status].into_iter().flatten().map(AsFd::as_fd))
             .chain(self.handing.as_ref().filter(|_| self.brief.terminal).map(AsFd::as_fd))
             .chain(outputs.iter().map(|output| output.fd.as_fd()))
-            .chain(self.execs.iter().filter_map(|exec| exec.status.as_ref()).map(AsFd::as_fd))
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
         let timeout =
@@ -246,51 +233,6 @@ impl Monitor {
         }
     }
 
-    fn read_exec_status(&mut self) {
-        let mut events = Vec::new();
-        for exec in &mut self.execs {
-            let Some(status) = exec.status.as_ref().filter(|s| readable(s)) else { continue };
-            let mut buffer = [0; 4096];
-            match read(status, &mut buffer) {
-                Ok(n) if n > 0 => exec.said.extend_from_slice(&buffer[..n]),
-                _ => exec.status = None,
-            }
-            if exec.pid.is_none() && exec.said.first() == Some(&exec::PID_MARK) && exec.said.len() >= 5 {
-                let rest = exec.said.split_off(5);
-                let word = std::mem::replace(&mut exec.said, rest);
-                exec.pid = word[1..].try_into().ok().map(i32::from_ne_bytes);
-            }
-            if exec.status.is_none() {
-                events.push(match (exec.pid, failure_in(&exec.said)) {
-                    (_, Some((code, message))) => Event::ExecFailed { id: exec.id, message, code },
-                    (Some(pid), None) => Event::ExecStarted { id: exec.id, pid },
-                    (None, None) => Event::ExecFailed {
-                        id: exec.id,
-                        message: "the process ended before it could be set up".into(),
-                        code: 128,
-                    },
-                });
-            }
-        }
-        let failed: Vec<u64> =
-            events.iter().filter_map(|e| if let Event::ExecFailed { id, .. } = e { Some(*id) } else { None }).collect();
-        self.execs.retain(|exec| !failed.contains(&exec.id));
-        events.iter().for_each(|event| self.tell(event));
-        // A process that ended before its id was known has been reaped already.
-        let matched: Vec<_> = self.execs.iter().filter(|e| e.status.is_none()).filter_map(|e| Some((e.id, e.pid?))).collect();
-        for (id, pid) in matched {
-            if let Some(at) = self.unmatched.iter().position(|(p, _)| *p == pid) {
-                let (_, code) = self.unmatched.swap_remove(at);
-                self.execs.retain(|exec| exec.id != id);
-                self.tell(&Event::ExecExited { id, code });
-            }
-        }
-        // Ids are used again: what is kept longer than the start it belongs to would be taken for another's end.
-        if self.execs.iter().all(|exec| exec.status.is_none()) {
-            self.unmatched.clear();
-        }
-    }
-
     /// Moves what the container has written into the log.
     fn pump(&mut self, chunk: &mut [u8]) {
         let mut i = 0;
@@ -316,16 +258,12 @@ impl Monitor {
     fn reap(&mut self) -> Option<i32> {
         while let Ok(Some(_)) = self.signals.read_signal() {}
         let mut ended = None;
-        while let Some(Ended { pid, code }) = sys::reap() {
-            if pid == self.init {
-                ended = Some(code);
-            } else if let Some(at) = self.execs.iter().position(|e| e.pid == Some(pid) && e.status.is_none()) {
-                let exec = self.execs.swap_remove(at);
-                self.tell(&Event::ExecExited { id: exec.id, code });
-            } else if let Some(at) = self.helpers.iter().position(|helper| *helper == pid) {
-                self.helpers.swap_remove(at);
-            } else if self.execs.iter().any(|exec| exec.status.is_some()) {
-                self.unmatched.push((pid, code));
+        while let Some(child) = sys::reap() {
+            if child.pid == self.init {
+                ended = Some(child.code);
+            } else {
+                let events = self.execs.ended(&child);
+                events.iter().for_each(|event| self.tell(event));
             }
         }
         ended
@@ -334,27 +272,6 @@ impl Monitor {
     /// The runtime that runs the container, where it is not wharf's own.
     fn runtime(&self) -> Option<Runtime<'_>> {
         self.brief.runtime.as_ref().map(|program| Runtime { program, id: &self.brief.id })
-    }
-
-    fn exec(&mut self, spec: &ExecSpec, streams: &[OwnedFd]) {
-        let started = (|| -> Result<(OwnedFd, i32), StepFailed> {
-            let (status, child) = pipe2(OFlag::O_CLOEXEC).doing("making a pipe")?;
-            let text = std::fs::read("launch.json").doing("reading the launch file")?;
-            let launch: Launch = serde_json::from_slice(&text).map_err(std::io::Error::from).doing("reading the launch file")?;
-            let helper = match self.runtime() {
-                Some(runtime) => external::exec(&launch, runtime, self.init, spec, streams, &child),
-                None => exec::start(&launch, &self.pidfd, spec, streams, &child),
-            }
-            .doing("starting the process")?;
-            Ok((status, helper))
-        })();
-        match started {
-            Ok((status, helper)) => {
-                self.helpers.push(helper);
-                self.execs.push(Exec { id: spec.id, pid: None, status: Some(status), said: Vec::new() });
-            }
-            Err(failure) => self.tell(&Event::ExecFailed { id: spec.id, message: failure.to_string(), code: failure.code }),
-        }
     }
 
     /// Starts an engine, unless another monitor is at it, or the container was removed while this one could not answer: nobody
@@ -374,11 +291,6 @@ impl Monitor {
             let _ = sys::spawn(c"/proc/self/exe", &args, &[]);
         }
     }
-}
-
-/// The failure that a further process has told of; its helper may tell its id only then.
-fn failure_in(said: &[u8]) -> Option<(i32, String)> {
-    serde_json::Deserializer::from_slice(said).into_iter().next()?.ok()
 }
 
 /// Whether a read would not block.

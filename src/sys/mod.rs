@@ -8,6 +8,7 @@ pub mod procfs;
 pub mod quota;
 pub mod regular;
 pub mod removal;
+pub mod shared;
 
 pub use inherited::{reset_personality, reset_scheduling, reset_signals_of_service};
 pub use process::*;

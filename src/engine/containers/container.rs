@@ -3,6 +3,7 @@
 use super::exec;
 use super::followers::Followers;
 use super::link::MonitorLink;
+use super::setup::Setup;
 use crate::engine::error::EngineError;
 use crate::engine::images::build::is_build_id;
 use crate::engine::locked;
@@ -23,6 +24,8 @@ pub struct Container {
     pub(in crate::engine) record: Mutex<ContainerRecord>,
     /// Held by whoever starts, stops or removes it.
     operation: tokio::sync::Mutex<()>,
+    /// Held by whoever freezes or thaws it.
+    pub(super) freezer: Arc<tokio::sync::Mutex<()>>,
     pub(in crate::engine) live: Mutex<Live>,
     /// Counts the changes of the record.
     pub(in crate::engine) changed: watch::Sender<u64>,
@@ -33,6 +36,8 @@ pub struct Container {
 #[derive(Default)]
 pub(in crate::engine) struct Live {
     pub link: Option<Arc<MonitorLink>>,
+    /// While it is being started.
+    pub setup: Option<Setup>,
     /// The monitor of the last run, which stays until it is told that its end is dealt with: until the next run, where there is one.
     pub parting: Option<Arc<MonitorLink>>,
     /// Keeps the network namespace over restarts.
@@ -76,6 +81,7 @@ impl Container {
             id: record.id.clone(),
             record: Mutex::new(record),
             operation: tokio::sync::Mutex::new(()),
+            freezer: Arc::default(),
             live: Mutex::default(),
             changed: watch::Sender::new(0),
             heard: Notify::new(),

@@ -34,6 +34,17 @@ impl Engine {
     pub(in crate::engine) fn create_in_place(
         &self,
         name: &str,
+        spec: ContainerSpec,
+        inherit_from: Option<&ContainerRecord>,
+        replaces: Option<Replacement>,
+    ) -> Result<Arc<Container>, EngineError> {
+        // Its volumes and directories are made: the thread's other requests go on elsewhere.
+        tokio::task::block_in_place(|| self.create_blocking(name, spec, inherit_from, replaces))
+    }
+
+    fn create_blocking(
+        &self,
+        name: &str,
         mut spec: ContainerSpec,
         inherit_from: Option<&ContainerRecord>,
         replaces: Option<Replacement>,
@@ -156,6 +167,8 @@ pub(super) fn check_name(name: &str) -> Result<(), EngineError> {
 
 /// Bytes of an image's labels and variables. Each container's record has them, and each list and event of containers the labels.
 const MAX_INHERITED: usize = 256 << 10;
+/// Volumes that an image may declare.
+const MAX_VOLUMES: usize = 1000;
 
 /// Refuses an image whose every container would take megabytes of the engine's memory and of its journal.
 fn check_size(image: &Image) -> Result<(), EngineError> {
@@ -163,6 +176,14 @@ fn check_size(image: &Image) -> Result<(), EngineError> {
     let labels = config.and_then(|config| config.labels().as_ref()).into_iter().flatten();
     let variables = config.and_then(|config| config.env().as_ref()).into_iter().flatten();
     let bytes = labels.map(|(name, value)| name.len() + value.len()).sum::<usize>() + variables.map(String::len).sum::<usize>();
+    let volumes = config.and_then(|config| config.volumes().as_ref()).map_or(0, |volumes| volumes.len());
+    if volumes > MAX_VOLUMES {
+        return Err(EngineError::Invalid(format!(
+            "the image {} declares {volumes} volumes, each of which is a directory and a mount of every container, and may declare \
+             {MAX_VOLUMES}: build one without them",
+            image.id.short()
+        )));
+    }
     if bytes <= MAX_INHERITED {
         return Ok(());
     }

@@ -10,6 +10,7 @@ pub(super) mod health;
 pub(super) mod hooks;
 pub(super) mod link;
 pub(super) mod registry;
+pub(super) mod setup;
 pub(super) mod sharing;
 pub mod signals;
 pub(super) mod supervise;
@@ -20,11 +21,14 @@ pub mod verify;
 
 use super::error::{EngineError, state_error};
 use super::networks::DEFAULT_NETWORK;
+use super::networks::endpoints::Attached;
 use super::record::{ContainerRecord, ContainerSpec, Status, Transition};
 use super::recovery::Kind;
 use super::{Container, Engine, locked};
 use crate::engine::containers::container::OperationGuard;
 use crate::engine::containers::link::MonitorLink;
+use crate::engine::containers::setup::Setup;
+use crate::engine::containers::tracers::Frozen;
 use crate::engine::launch::etc;
 use crate::engine::state::directories::Removal;
 use crate::image::store::remove_files;
@@ -34,6 +38,7 @@ use crate::runtime::quota;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +47,16 @@ const DEFAULT_STOP_TIMEOUT: u64 = 10;
 /// The end of a container that was killed is known at once, or something is wrong.
 const KILLED_AT_ONCE: Duration = Duration::from_secs(1);
 const KILLED_AT_LAST: Duration = Duration::from_secs(30);
+/// A start takes milliseconds; one that takes this long waits for something, such as a disk that does not answer.
+const START_MAY_TAKE: Duration = Duration::from_secs(5);
+
+fn broken_off(name: &str) -> EngineError {
+    let message = format!(
+        "it was not set up within {} s, and was broken off: a mount of it, or its volume, may be on a disk that does not answer",
+        START_MAY_TAKE.as_secs()
+    );
+    EngineError::Start { name: name.into(), message, code: 128 }
+}
 
 impl Engine {
     /// Starts a container; one that runs is left alone.
@@ -80,8 +95,7 @@ impl Engine {
         let mut slot = self.launcher.starting.acquire().await;
         let record = container.record();
         let placed = self.networks.attach(container).await?;
-        let mut record = ContainerRecord { endpoints: container.record().endpoints, ..record };
-        let (this, started) = (self.clone(), container.clone());
+        let record = ContainerRecord { endpoints: container.record().endpoints, ..record };
         let mut joined: Vec<(Join, Arc<OwnedFd>)> = placed.namespace.clone().map(|fd| (Join::Network, fd)).into_iter().collect();
         joined.extend(self.containers.shared_namespaces(&record)?);
         let mut guards = Vec::new();
@@ -100,7 +114,43 @@ impl Engine {
             }
             slot = self.launcher.starting.acquire().await;
         }
-        let still = self.containers.hold_tracers(&record, &self.launcher.groups.hierarchy).await?;
+        let mut frozen = None;
+        if record.spec.pid.container().is_some() {
+            drop(slot);
+            frozen = self.containers.freeze_tracers(&record, &self.launcher.groups.hierarchy).await?;
+            slot = self.launcher.starting.acquire().await;
+        }
+        let setup = Setup::new();
+        locked(&container.live).setup = Some(setup.clone());
+        let mut running = std::pin::pin!(self.set_up(container, record, setup.clone(), placed, (joined, shared)));
+        let ended = match tokio::time::timeout(START_MAY_TAKE, &mut running).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                // It may wait for a disk that does not answer, and other starts need not.
+                drop(slot);
+                if frozen.is_some() {
+                    self.break_off_start(container);
+                }
+                running.await
+            }
+        };
+        locked(&container.live).setup = None;
+        if let Some(frozen) = frozen.filter(|_| ended.is_err()) {
+            self.thaw_without(container, frozen).await;
+        }
+        ended
+    }
+
+    /// Starts the monitor, and waits until the container's program runs.
+    async fn set_up(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        mut record: ContainerRecord,
+        setup: Setup,
+        placed: Attached,
+        (joined, shared): (Vec<(Join, Arc<OwnedFd>)>, Vec<PathBuf>),
+    ) -> Result<(), EngineError> {
+        let (this, started, gate) = (self.clone(), container.clone(), setup.clone());
         // Files, a fork and an exec: off the threads that answer requests.
         let spawned = tokio::task::spawn_blocking(move || -> Result<_, EngineError> {
             let run = this.config.run_directory(&record.id);
@@ -120,23 +170,67 @@ impl Engine {
             launch.joins = joined.iter().map(|(join, _)| *join).collect();
             launch.shared = shared;
             (launch.log.holds, launch.log.expected) = locked(&started.live).followers.for_launch();
-            fs::write(run.join("launch.json"), serde_json::to_vec(&launch).map_err(|e| doing()(e.into()))?).map_err(doing())?;
-            // For an engine whose journal has lost it.
-            fs::write(this.config.start_record(&record.id), serde_json::to_vec(&record).map_err(|e| doing()(e.into()))?)
-                .map_err(doing())?;
-            Exit::reserve(&this.config.exit_file(&record.id)).map_err(doing())?;
             let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(|e| doing()(e.into()))?;
             let mut fds = vec![theirs.as_fd()];
             fds.extend(joined.iter().map(|(_, fd)| fd.as_fd()));
-            let monitor = this.launcher.spawn(&run, &fds)?;
+            let spawn = || -> Result<_, EngineError> {
+                fs::write(run.join("launch.json"), serde_json::to_vec(&launch).map_err(|e| doing()(e.into()))?)
+                    .map_err(doing())?;
+                // For an engine whose journal has lost it.
+                fs::write(this.config.start_record(&record.id), serde_json::to_vec(&record).map_err(|e| doing()(e.into()))?)
+                    .map_err(doing())?;
+                Exit::reserve(&this.config.exit_file(&record.id)).map_err(doing())?;
+                this.launcher.spawn(&run, &fds)
+            };
+            let monitor = gate.unless_broken_off(spawn).ok_or_else(|| broken_off(&record.name))??;
             Ok((ours, monitor, scope))
         });
-        let (socket, monitor, _scope) = spawned.await.map_err(EngineError::from)??;
-        let link = Arc::new(MonitorLink::new(socket, monitor).map_err(EngineError::io("talking to the monitor"))?);
-        let followed = self.follow_new(container, link).await;
-        drop((still, slot));
-        followed
+        let followed = async {
+            let (socket, monitor, _scope) = spawned.await.map_err(EngineError::from)??;
+            let link = Arc::new(MonitorLink::new(socket, monitor).map_err(EngineError::io("talking to the monitor"))?);
+            self.follow_new(container, link).await
+        };
+        tokio::select! {
+            followed = followed => followed,
+            () = setup.broken_off() => Err(broken_off(&container.name())),
+        }
+    }
+
+    /// Ends a container that is being set up, whatever that waits for. Its start fails.
+    fn break_off_start(&self, container: &Container) {
+        let (setup, link) = {
+            let live = locked(&container.live);
+            (live.setup.clone(), live.link.clone())
+        };
+        let Some(setup) = setup else { return };
+        tracing::warn!(
+            "the start of {} goes on for more than {} s: it is broken off",
+            container.name(),
+            START_MAY_TAKE.as_secs()
+        );
+        setup.break_off();
+        self.launcher.groups.hierarchy.kill(&container.group());
+        link.iter().for_each(|link| link.kill_monitor());
+    }
+
+    /// Lets the containers go on that may trace one whose start has failed, once its processes are gone. They stay frozen where
+    /// the kernel keeps one of these.
+    async fn thaw_without(&self, container: &Container, frozen: Frozen) {
+        let group = container.group();
+        self.launcher.groups.end(&group).await;
+        if self.launcher.groups.hierarchy.exists(&group) {
+            frozen.stay();
+        }
+    }
+
+    /// Waits for the right to end a container, and breaks off a start that does not come to its end.
+    async fn begin_end<'a>(&self, container: &'a Container) -> Result<OperationGuard<'a>, EngineError> {
+        if let Ok(guard) = tokio::time::timeout(START_MAY_TAKE, container.begin_operation()).await {
+            return guard;
+        }
+        self.break_off_start(container);
+        container.begin_operation().await
     }
 
     /// Stops a container: its stop signal, or another, its grace period in seconds, SIGKILL.
@@ -149,7 +243,7 @@ impl Engine {
         timeout: Option<u64>,
         signal: Option<i32>,
     ) -> Result<(), EngineError> {
-        let _guard = container.begin_operation().await?;
+        let _guard = self.begin_end(container).await?;
         let was_stopped = self.containers.change(container, |record| record.stop_requested(false))?;
         let stopped = self.stop_locked(container, timeout, signal).await;
         stopped.inspect_err(|_| self.containers.take_back_stop(container, was_stopped))
@@ -175,7 +269,7 @@ impl Engine {
             return Ok(());
         }
         if record.state.status() == Status::Paused {
-            self.containers.pause_locked(container, false)?;
+            self.containers.set_paused(container, false).await?;
         }
         let seconds = timeout.or(record.spec.stop_timeout).unwrap_or(DEFAULT_STOP_TIMEOUT);
         if !record.spec.pre_stop.is_empty() {
@@ -309,7 +403,7 @@ impl Engine {
     /// # Errors
     /// When it runs and is not to be killed.
     pub async fn remove(self: &Arc<Self>, container: &Arc<Container>, force: bool, volumes: bool) -> Result<(), EngineError> {
-        let _guard = container.begin_operation().await?;
+        let _guard = self.begin_end(container).await?;
         if container.status().is_alive() {
             if !force {
                 return Err(EngineError::Conflict(format!(
@@ -334,7 +428,7 @@ impl Engine {
         timeout: Option<u64>,
         volumes: bool,
     ) -> Result<(), EngineError> {
-        let _guard = container.begin_operation().await?;
+        let _guard = self.begin_end(container).await?;
         if container.status().is_alive() {
             let was_stopped = container.mark_stopped();
             let stopped = self.stop_locked(container, timeout, None).await;
@@ -344,6 +438,11 @@ impl Engine {
     }
 
     fn remove_locked(&self, container: &Container, volumes: bool) -> Result<(), EngineError> {
+        // Its files are removed: the thread's other requests go on elsewhere.
+        tokio::task::block_in_place(|| self.remove_blocking(container, volumes))
+    }
+
+    fn remove_blocking(&self, container: &Container, volumes: bool) -> Result<(), EngineError> {
         self.networks.detach(container);
         let doing = || EngineError::io(format!("removing the files of {}", container.name()));
         let (record, removal) = {

@@ -1,5 +1,6 @@
 //! Signals to containers, and freezing them.
 
+use super::exec::SILENCE;
 use super::registry::Containers;
 use crate::engine::Container;
 use crate::engine::error::EngineError;
@@ -12,7 +13,7 @@ impl Containers {
     ///
     /// # Errors
     /// As [`Container::signal`].
-    pub fn kill(&self, container: &Container, signal: i32) -> Result<(), EngineError> {
+    pub async fn kill(&self, container: &Container, signal: i32) -> Result<(), EngineError> {
         let ends = matches!(signal, libc::SIGKILL | libc::SIGTERM | libc::SIGINT | libc::SIGQUIT);
         let was_stopped = if ends { Some(self.change(container, |record| record.stop_requested(false))?) } else { None };
         if let Err(error) = container.signal(signal) {
@@ -27,7 +28,7 @@ impl Containers {
         let ends =
             signal == libc::SIGKILL || container.record().stop_signal().is_none_or(|own| parse_signal(own) == Some(signal));
         if ends && container.status() == Status::Paused {
-            match self.pause_locked(container, false) {
+            match self.set_paused(container, false).await {
                 // It has ended by now.
                 Err(EngineError::NotRunning { .. }) | Ok(()) => {}
                 Err(error) => return Err(error),
@@ -50,11 +51,14 @@ impl Containers {
             }
             _ => return Err(EngineError::NotRunning { name: container.name() }),
         }
-        self.pause_locked(container, pause)
+        self.set_paused(container, pause).await
     }
 
-    pub(in crate::engine) fn pause_locked(&self, container: &Container, pause: bool) -> Result<(), EngineError> {
+    pub(super) async fn set_paused(&self, container: &Container, pause: bool) -> Result<(), EngineError> {
+        let _freezer = container.freezer.lock().await;
         container.ask(&Request::Pause(pause), &[])?;
+        // Its monitor has done it when it answers what comes after: whoever holds the freezer next finds it so.
+        container.monitor_answers(SILENCE).await;
         self.transition(container, &Transition::Paused(pause));
         Ok(())
     }

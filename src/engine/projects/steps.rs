@@ -154,7 +154,7 @@ async fn change(context: &Context, operation: &Operation, object: &str, containe
             context.step(object, "Killing", false);
             let number = crate::engine::containers::signals::parse_signal(signal)
                 .ok_or_else(|| EngineError::Invalid(format!("Invalid signal: {signal}")))?;
-            match engine.containers.kill(container, number) {
+            match engine.containers.kill(container, number).await {
                 // It has ended by itself just now.
                 Ok(()) | Err(EngineError::NotRunning { .. }) => context.step(object, "Killed", true),
                 Err(error) => return Err(error),

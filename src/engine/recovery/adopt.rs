@@ -34,6 +34,7 @@ impl Engine {
         let adoptions = self.containers.all().into_iter().map(|container| self.adopt_container(container));
         futures::future::join_all(adoptions).await;
         self.networks.give_up_expected();
+        self.thaw_tracers();
         let _ = self.containers.adopted.send_replace(true);
         self.recover_restarts();
         // With something missing, nothing is removed.
@@ -43,6 +44,15 @@ impl Engine {
         if may_remove {
             // An engine that dies in the removal of the last container on it leaves it.
             self.networks.remove_unused(DEFAULT_NETWORK);
+        }
+    }
+
+    /// The last engine may have died while it kept tracers from running.
+    fn thaw_tracers(&self) {
+        for container in self.containers.all() {
+            if container.status() == Status::Running && container.with_record(ContainerRecord::may_trace) {
+                let _ = self.launcher.groups.hierarchy.set_frozen(&container.group(), Frozen::No);
+            }
         }
     }
 
@@ -73,7 +83,7 @@ impl Engine {
         };
         let known = tokio::time::timeout(MONITOR_MAY_TAKE, status).await;
         let (pid, started_at, paused) = match known {
-            Ok(Some(Event::Status { pid, started_at, paused, keeps_mounts, holds_log })) => {
+            Ok(Some(Event::Status { pid, started_at, paused, keeps_mounts, holds_log, starting: false })) => {
                 let holds = {
                     let mut live = locked(&container.live);
                     live.keeps_mounts = keeps_mounts;
@@ -85,6 +95,13 @@ impl Engine {
             other => {
                 let has_ended = matches!(other, Ok(Some(Event::Exited(_))));
                 match other {
+                    // Nobody waits for the start any more, and others must not see a container that is being set up.
+                    Ok(Some(Event::Status { .. })) => {
+                        locked(&container.live).link = None;
+                        self.launcher.groups.hierarchy.kill(&container.group());
+                        link.kill_monitor();
+                        self.launcher.groups.end(&container.group()).await;
+                    }
                     // It has ended meanwhile, and its monitor stays until that is dealt with.
                     Ok(Some(_)) => container.keep_parting(link),
                     Ok(None) => locked(&container.live).link = None,
@@ -107,10 +124,6 @@ impl Engine {
             }
         };
         self.containers.transition(container, &Transition::Found { pid, started_at, paused });
-        // The last engine may have died while it kept a tracer from running.
-        if !paused && container.with_record(ContainerRecord::may_trace) {
-            let _ = self.launcher.groups.hierarchy.set_frozen(&container.group(), Frozen::No);
-        }
         self.adopt_networks(container, pid).await;
         self.renew_sockets(container, pid);
         self.clone().spawn_follower(container.clone(), link, None);

@@ -1,5 +1,6 @@
 //! The end of a container: its last output, its exit record, and the wait until the engine has taken note of it.
 
+use super::execs::Execs;
 use super::{CHUNK, Monitor, readable};
 use crate::runtime::control::{self, Event, Request};
 use crate::runtime::error::{Doing, StepFailed};
@@ -47,7 +48,7 @@ impl Monitor {
     /// restarted. Until then this process can start the engine again.
     fn part(&mut self, event: &Event) -> Result<(), StepFailed> {
         (self.input, self.terminal, self.handing) = (None, None, None);
-        (self.outputs, self.execs) = (Vec::new(), Vec::new());
+        (self.outputs, self.execs) = (Vec::new(), Execs::default());
         let mut seconds = 0;
         // The exit is on the disk: an engine that does not come back, or is of an earlier version, reads it there.
         while !self.goodbye && seconds < ALONE_SECONDS {

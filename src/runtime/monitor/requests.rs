@@ -36,14 +36,7 @@ impl Monitor {
                 None => drop(sys::pidfd_signal(self.pidfd.as_fd(), signal)),
             },
             Request::Exec(spec) => self.exec(&spec, &fds),
-            Request::SignalExec { id, signal } => {
-                if let Some(pid) = self.execs.iter().find(|e| e.id == id).and_then(|e| e.pid) {
-                    // The process is our child and not reaped yet, so the id cannot have been given to another.
-                    if let Ok(pidfd) = sys::pidfd_open(pid) {
-                        sys::pidfd_signal(pidfd.as_fd(), signal);
-                    }
-                }
-            }
+            Request::SignalExec { id, signal } => self.signal_exec(id, signal),
             Request::Resize { rows, columns } => {
                 if let Some(terminal) = &self.terminal {
                     let _ = sys::set_window_size(terminal.as_fd(), rows, columns);
@@ -80,12 +73,14 @@ impl Monitor {
             Request::Status => {
                 self.goodbye = false;
                 let started_at = self.started_at.unwrap_or_default();
+                let starting = self.started_at.is_none();
                 self.tell(&Event::Status {
                     pid: self.init,
                     started_at,
                     paused: self.paused,
                     keeps_mounts: true,
                     holds_log: true,
+                    starting,
                 });
             }
         }

@@ -1,5 +1,6 @@
 //! The start of a monitor: the run directory's lock, the log, the pipes, the control socket, the container's first process.
 
+use super::execs::Execs;
 use super::{Brief, ENGINE_FD, Monitor, Output, PIPE_SIZE};
 use crate::logs::{Stream, writer::Writer};
 use crate::runtime::error::{Doing, StepFailed};
@@ -80,9 +81,7 @@ impl Monitor {
             status: Some(status),
             said: Vec::new(),
             started_at: None,
-            execs: Vec::new(),
-            helpers: Vec::new(),
-            unmatched: Vec::new(),
+            execs: Execs::default(),
             paused: false,
             goodbye: false,
             alone: Some(alone),

@@ -1,0 +1,127 @@
+//! Processes that `exec` has started in the container: children of the monitor beside the first one.
+
+use super::Monitor;
+use crate::runtime::control::Event;
+use crate::runtime::error::{Doing, StepFailed};
+use crate::runtime::launch::{ExecSpec, Launch};
+use crate::runtime::{exec, external};
+use crate::sys::shared::SharedReport;
+use crate::sys::{self, Ended};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// A process of `exec`.
+struct Exec {
+    id: u64,
+    progress: Progress,
+}
+
+enum Progress {
+    /// By a helper, whose end says that the program runs or cannot: its report tells which.
+    Starting {
+        helper: i32,
+        report: SharedReport,
+    },
+    Running(i32),
+}
+
+/// The processes of `exec`.
+#[derive(Default)]
+pub(super) struct Execs {
+    known: Vec<Exec>,
+    /// Children that ended while a helper was at work, and their exit codes: whose process it was, is known when the helper ends.
+    unmatched: Vec<(i32, i32)>,
+}
+
+impl Execs {
+    /// The process of an id, while the number cannot be another's: it is a child that was not reaped.
+    pub(super) fn pid(&self, id: u64) -> Option<i32> {
+        let pid = match &self.known.iter().find(|exec| exec.id == id)?.progress {
+            Progress::Starting { report, .. } => report.pid()?,
+            Progress::Running(pid) => *pid,
+        };
+        (!self.unmatched.iter().any(|(ended, _)| *ended == pid)).then_some(pid)
+    }
+
+    /// What the end of a child means.
+    pub(super) fn ended(&mut self, child: &Ended) -> Vec<Event> {
+        let runs = |exec: &Exec| matches!(exec.progress, Progress::Running(pid) if pid == child.pid);
+        if let Some(at) = self.known.iter().position(runs) {
+            let exec = self.known.swap_remove(at);
+            return vec![Event::ExecExited { id: exec.id, code: child.code }];
+        }
+        let helps = |exec: &Exec| matches!(exec.progress, Progress::Starting { helper, .. } if helper == child.pid);
+        match self.known.iter().position(helps) {
+            Some(at) => self.started(at),
+            None => {
+                if self.are_starting() {
+                    self.unmatched.push((child.pid, child.code));
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    /// A helper has ended.
+    fn started(&mut self, at: usize) -> Vec<Event> {
+        let exec = self.known.swap_remove(at);
+        let Progress::Starting { report, .. } = exec.progress else { return Vec::new() };
+        let (id, said) = (exec.id, report.text());
+        let failed = |message: String, code: i32| Event::ExecFailed { id, message, code };
+        let event = match (report.pid(), said.is_empty()) {
+            (Some(pid), true) => {
+                self.known.push(Exec { id, progress: Progress::Running(pid) });
+                Event::ExecStarted { id, pid }
+            }
+            (None, true) => failed("the process ended before it could be set up".into(), 128),
+            (_, false) => match serde_json::from_slice::<(i32, String)>(&said) {
+                Ok((code, message)) => failed(message, code),
+                Err(_) => failed("the process did not run, and its reason is not understood".into(), 128),
+            },
+        };
+        let runs = matches!(event, Event::ExecStarted { .. });
+        let mut events = vec![event];
+        // It may have ended before its id was known.
+        let early = report.pid().and_then(|pid| self.unmatched.iter().position(|(ended, _)| *ended == pid));
+        if let Some((_, code)) = early.map(|early| self.unmatched.swap_remove(early))
+            && runs
+        {
+            self.known.retain(|exec| exec.id != id);
+            events.push(Event::ExecExited { id, code });
+        }
+        if !self.are_starting() {
+            // Ids are used again: what is kept longer than the start it belongs to would be taken for another's end.
+            self.unmatched.clear();
+        }
+        events
+    }
+
+    fn are_starting(&self) -> bool {
+        self.known.iter().any(|exec| matches!(exec.progress, Progress::Starting { .. }))
+    }
+}
+
+impl Monitor {
+    pub(super) fn exec(&mut self, spec: &ExecSpec, streams: &[OwnedFd]) {
+        let started = (|| -> Result<Progress, StepFailed> {
+            let report = SharedReport::new().doing("making room for the helper's report")?;
+            let text = std::fs::read("launch.json").doing("reading the launch file")?;
+            let launch: Launch = serde_json::from_slice(&text).map_err(std::io::Error::from).doing("reading the launch file")?;
+            let helper = match self.runtime() {
+                Some(runtime) => external::exec(&launch, runtime, self.init, spec, streams, &report),
+                None => exec::start(&launch, &self.pidfd, spec, streams, &report),
+            }
+            .doing("starting the process")?;
+            Ok(Progress::Starting { helper, report })
+        })();
+        match started {
+            Ok(progress) => self.execs.known.push(Exec { id: spec.id, progress }),
+            Err(failure) => self.tell(&Event::ExecFailed { id: spec.id, message: failure.to_string(), code: failure.code }),
+        }
+    }
+
+    pub(super) fn signal_exec(&self, id: u64, signal: i32) {
+        if let Some(process) = self.execs.pid(id).and_then(|pid| sys::pidfd_open(pid).ok()) {
+            sys::pidfd_signal(process.as_fd(), signal);
+        }
+    }
+}
