@@ -104,9 +104,14 @@ impl Config {
         if record.spec.log.none { self.run_directory(&record.id).join("output/log") } else { self.log_path(&record.id) }
     }
 
+    /// The directory of a volume, which no container sees.
+    pub fn volume_directory(&self, name: &str) -> PathBuf {
+        self.data_root.join("volumes").join(name)
+    }
+
     /// The directory of a volume that containers see.
     pub fn volume_data(&self, name: &str) -> PathBuf {
-        self.data_root.join("volumes").join(name).join("_data")
+        self.volume_directory(name).join("_data")
     }
 
     pub(super) fn network_manifests(&self) -> PathBuf {

@@ -1,32 +1,44 @@
 //! The image's content at a mount point, copied into a volume that is still empty: names, modes, owners, times, links.
 
+use crate::sys::regular::copy_with_holes;
 use crate::sys::{self, Beneath};
 use nix::dir::Dir;
-use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, futimens, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchown, fchownat, symlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, symlinkat, unlinkat};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-/// Copies a directory's content and its own mode and owner, unless the volume holds something by now. The volume is
-/// locked meanwhile, so that two containers that start together do not both fill it.
-pub fn copy(image: BorrowedFd<'_>, volume: BorrowedFd<'_>) -> io::Result<()> {
+/// Beside the volume's data while it is being filled: what was half filled, when the disk was full or the monitor was killed, is
+/// filled again, and not taken for full.
+pub const MARK: &str = ".filling";
+
+/// Copies a directory's content and its own mode and owner, unless the volume holds something by now. `beside` is a directory that
+/// no container has: it is locked, so that two that start together do not both fill the volume, and a container keeps nobody waiting.
+pub fn copy(image: BorrowedFd<'_>, volume: BorrowedFd<'_>, beside: &Path) -> io::Result<()> {
     let here = Path::new(".");
     let read = libc::O_RDONLY | libc::O_DIRECTORY;
     let to = sys::open_beneath(volume, here, read, 0, Beneath::NoSymlinks)?;
-    let lock = nix::fcntl::Flock::lock(to, nix::fcntl::FlockArg::LockExclusive).map_err(|(_, e)| e)?;
-    if !names(lock.as_fd())?.is_empty() {
+    let mark = beside.join(MARK);
+    let has_content = || -> io::Result<bool> { Ok(!mark.exists() && !names(to.as_fd())?.is_empty()) };
+    if has_content()? {
+        return Ok(());
+    }
+    let _lock = Flock::lock(File::open(beside)?, FlockArg::LockExclusive).map_err(|(_, e)| e)?;
+    if has_content()? {
         return Ok(());
     }
     let from = match sys::open_beneath(image, here, read, 0, Beneath::NoSymlinks) {
         Err(e) if e.raw_os_error() == Some(libc::ENOTDIR) => return Ok(()),
         other => other?,
     };
-    copy_directory(from.as_fd(), lock.as_fd())
+    File::create(&mark)?;
+    copy_directory(from.as_fd(), to.as_fd())?;
+    std::fs::remove_file(&mark)
 }
 
 fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<std::ffi::CString>> {
@@ -56,10 +68,21 @@ fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> io::Resu
     let stat = fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
     let safe = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let open_new = |flags: OFlag| -> io::Result<OwnedFd> { Ok(openat(to, name, flags | safe, Mode::from_bits_truncate(0o600))?) };
+    if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) != SFlag::S_IFDIR {
+        match unlinkat(to, name, UnlinkatFlags::NoRemoveDir) {
+            Err(nix::Error::ENOENT) => {}
+            // Of a copy that was broken off.
+            removed => removed?,
+        }
+    }
     // Another container may have the volume by now, and rename what is in it: from here on each is its descriptor, not its name.
     match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFDIR => {
-            mkdirat(to, name, Mode::from_bits_truncate(0o700))?;
+            match mkdirat(to, name, Mode::from_bits_truncate(0o700)) {
+                // Of a copy that was broken off.
+                Err(nix::Error::EEXIST) => {}
+                made => made?,
+            }
             let read = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
             let source = openat(from, name, read | safe, Mode::empty())?;
             let target = open_new(read)?;
@@ -69,7 +92,7 @@ fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> io::Resu
         SFlag::S_IFREG => {
             let source = openat(from, name, OFlag::O_RDONLY | safe, Mode::empty())?;
             let mut target = File::from(open_new(OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?);
-            io::copy(&mut File::from(source), &mut target)?;
+            copy_with_holes(&File::from(source), &mut target, || Ok(()))?;
             own(target.as_fd(), &stat)?;
             fchmod(&target, Mode::from_bits_truncate(stat.st_mode))?;
             futimens(&target, &accessed(&stat), &modified(&stat))?;

@@ -38,8 +38,8 @@ pub struct Launch {
     pub images: Vec<ImageMount>,
     /// Mount destinations of which not the source is mounted but what is at a path in it. It is resolved beneath the source.
     pub subpaths: HashMap<String, PathBuf>,
-    /// Mount destinations whose source is an empty volume that takes the image's content first.
-    pub copy_up: Vec<String>,
+    /// Empty volumes that take the image's content first.
+    pub copy_up: Vec<CopyUp>,
     /// Destinations of mounts that are another container's as well.
     pub shared: Vec<PathBuf>,
     /// Destinations of mounts that other containers may share: the monitor keeps a descriptor of each.
@@ -62,6 +62,14 @@ pub struct Launch {
 }
 
 /// A namespace that is joined.
+/// A mount destination whose source is an empty volume that takes the image's content first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CopyUp {
+    pub destination: PathBuf,
+    /// The volume's directory, which no container sees.
+    pub beside: PathBuf,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Join {

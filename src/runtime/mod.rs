@@ -10,7 +10,7 @@ pub mod apparmor;
 pub mod capabilities;
 pub mod cgroup;
 pub mod control;
-mod copy_up;
+pub mod copy_up;
 pub mod error;
 mod exec;
 mod external;

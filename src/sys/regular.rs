@@ -8,8 +8,9 @@ use super::{Beneath, open_beneath};
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
+use nix::unistd::{Whence, lseek};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -33,6 +34,38 @@ pub fn open_regular(root: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
 pub fn open_regular_at(directory: BorrowedFd<'_>, name: &Path) -> io::Result<File> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     reopen(&openat(directory, name, flags, Mode::empty())?)
+}
+
+/// Bytes that are copied at a time.
+const PORTION: u64 = 64 << 20;
+
+/// Copies a file's content to an empty one, holes as holes: what takes no room in one takes none in the other. `before_each` portion of
+/// 64 MiB may end it.
+///
+/// # Errors
+/// The disk's, and those of `before_each`.
+pub fn copy_with_holes(from: &File, to: &mut File, mut before_each: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let size = from.metadata()?.len();
+    let (mut from, mut at) = (from, 0);
+    while at < size {
+        before_each()?;
+        let (begin, end) = match lseek(from, at as i64, Whence::SeekData) {
+            Ok(begin) => (begin as u64, lseek(from, begin, Whence::SeekHole)? as u64),
+            // No data behind this.
+            Err(nix::Error::ENXIO) => break,
+            // A file system that does not know.
+            Err(nix::Error::EINVAL) => (at, size),
+            Err(error) => return Err(error.into()),
+        };
+        let end = end.min(begin + PORTION);
+        from.seek(io::SeekFrom::Start(begin))?;
+        to.seek(io::SeekFrom::Start(begin))?;
+        if io::copy(&mut from.take(end - begin), to)? == 0 {
+            break;
+        }
+        at = end;
+    }
+    to.set_len(size)
 }
 
 fn irregular() -> io::Error {

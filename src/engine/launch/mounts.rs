@@ -3,8 +3,8 @@
 use crate::engine::Engine;
 use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, MountKind, MountSpec};
-use crate::runtime::launch::ImageMount;
-use crate::runtime::{spec, targets};
+use crate::runtime::launch::{CopyUp, ImageMount};
+use crate::runtime::{copy_up, spec, targets};
 use oci_spec::runtime::Mount;
 use std::collections::HashMap;
 use std::fs;
@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 pub struct Mounts {
     pub binds: Vec<Mount>,
     /// Destinations of empty volumes, which take the image's content.
-    pub copy_up: Vec<String>,
+    pub copy_up: Vec<CopyUp>,
     pub images: Vec<ImageMount>,
     pub subpaths: HashMap<String, PathBuf>,
 }
@@ -61,14 +61,22 @@ impl Engine {
                 }
                 MountKind::Volume => {
                     let (bound, directory) = self.volume_mount(mount)?;
-                    if directory.is_some_and(|directory| takes_content(mount, &directory)) {
-                        all.copy_up.push(mount.target.clone());
+                    if directory.is_some_and(|directory| self.takes_content(mount, &directory)) {
+                        let beside = self.config.volume_directory(&mount.source);
+                        all.copy_up.push(CopyUp { destination: mount.target.clone().into(), beside });
                     }
                     all.binds.push(bound);
                 }
             }
         }
         Ok(all)
+    }
+
+    /// Whether a volume takes the image's content: one that is empty, or half filled.
+    fn takes_content(&self, mount: &MountSpec, directory: &Path) -> bool {
+        let is_empty = || fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none());
+        let half_filled = || self.config.volume_directory(&mount.source).join(copy_up::MARK).exists();
+        !mount.no_copy && mount.subpath.is_none() && (is_empty() || half_filled())
     }
 
     /// /etc/hosts and the like, configs and secrets.
@@ -151,10 +159,6 @@ fn check_destination(destination: &Path, source: &Path) -> Result<(), String> {
 }
 
 /// Whether a volume is to be filled with what the image has in its place: it is empty, and nobody has said otherwise.
-fn takes_content(mount: &MountSpec, directory: &Path) -> bool {
-    let is_empty = fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none());
-    is_empty && !mount.no_copy && mount.subpath.is_none()
-}
 
 /// A volume of the driver `local` with options: what mount(8) would do with them, in the container's own mount namespace.
 fn driver_mount(name: &str, options: &indexmap::IndexMap<String, String>, mount: &MountSpec) -> Result<Mount, EngineError> {

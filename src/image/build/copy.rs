@@ -12,7 +12,7 @@ use crate::image::entries::Entries;
 use crate::image::unpack::make_directories;
 use crate::image::{ImageError, compression};
 use crate::sys::node::Node;
-use crate::sys::regular::open_regular;
+use crate::sys::regular::{copy_with_holes, open_regular};
 use crate::sys::{self, Beneath};
 pub use mode::ModeChange;
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -21,7 +21,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, symlinkat, unlinkat};
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -361,7 +361,7 @@ impl Writer<'_> {
                 let from = open_regular(self.tree.root(), &item.found.path)?;
                 let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let mut to = File::from(openat(&parent, &name, flags, Mode::from_bits_truncate(0o600))?);
-                copy_contents(&from, &mut to)?;
+                copy_with_holes(&from, &mut to, given_up::check)?;
                 attributes(&to)
             }
             SFlag::S_IFLNK => {
@@ -403,16 +403,6 @@ impl Writer<'_> {
         }
         Ok(())
     }
-}
-
-/// Bytes that are copied between two looks at whether the build was given up.
-const PORTION: u64 = 64 << 20;
-
-fn copy_contents(from: &File, to: &mut File) -> io::Result<()> {
-    while io::copy(&mut from.take(PORTION), to)? > 0 {
-        given_up::check()?;
-    }
-    Ok(())
 }
 
 /// Opens a directory beneath a root, symlinks followed within it, making what is missing with mode 0755.

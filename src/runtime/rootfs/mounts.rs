@@ -63,9 +63,7 @@ pub(super) fn bind_tree(entry: &Mount, launch: &Launch) -> Result<(OwnedFd, Recu
 pub(super) fn fill_volumes(root: BorrowedFd<'_>, launch: &Launch) -> Result<(), StepFailed> {
     for entry in launch.oci.mounts().iter().flatten() {
         let destination = entry.destination();
-        if !launch.copy_up.iter().any(|path| Path::new(path) == destination) {
-            continue;
-        }
+        let Some(copy) = launch.copy_up.iter().find(|copy| copy.destination == *destination) else { continue };
         let doing = || format!("copying the image's {} into the new volume", destination.display());
         let inside = destination.strip_prefix("/").unwrap_or(destination);
         let image = match sys::open_beneath(root, inside, libc::O_PATH, 0, Beneath::AsRoot) {
@@ -73,7 +71,7 @@ pub(super) fn fill_volumes(root: BorrowedFd<'_>, launch: &Launch) -> Result<(), 
             other => other.doing(doing())?,
         };
         let (volume, _) = bind_tree(entry, launch)?;
-        super::super::copy_up::copy(image.as_fd(), volume.as_fd()).doing(doing())?;
+        super::super::copy_up::copy(image.as_fd(), volume.as_fd(), &copy.beside).doing(doing())?;
     }
     Ok(())
 }
