@@ -20,7 +20,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 const MOST: u64 = 1024;
 /// Answers that go on as long as their client listens (`logs`, `events`, `stats`, `attach`), and again as many processes
 /// (`exec`): each may hold 128 KiB for a client that does not read. The other connections are for commands.
-const MOST_STREAMS: usize = 512;
+const MOST_STREAMS: usize = 256;
 
 /// The open connections, in the order in which they have come.
 pub(super) struct Connections {

@@ -11,6 +11,8 @@ const PROJECTS_ENFORCED: u16 = 1 << 5;
 const FS_IOC_FSGETXATTR: libc::c_ulong = 0x801c_581f;
 const FS_IOC_FSSETXATTR: libc::c_ulong = 0x401c_5820;
 const FS_XFLAG_PROJINHERIT: u32 = 0x200;
+const FS_XFLAG_IMMUTABLE: u32 = 0x8;
+const FS_XFLAG_APPEND: u32 = 0x10;
 
 /// `struct fsxattr` of linux/fs.h.
 #[repr(C)]
@@ -104,6 +106,20 @@ pub fn set_project(directory: BorrowedFd<'_>, project: u32) -> io::Result<()> {
     let new = Attributes { project, flags: old.flags | FS_XFLAG_PROJINHERIT, ..old };
     // SAFETY: the request reads a struct fsxattr, which outlives the call.
     check(unsafe { libc::ioctl(directory.as_raw_fd(), FS_IOC_FSSETXATTR, &raw const new) }.into()).map(drop)
+}
+
+/// Takes from a file or a directory that it is immutable or can be appended to alone.
+///
+/// # Errors
+/// The kernel's.
+pub fn allow_changes(file: BorrowedFd<'_>) -> io::Result<()> {
+    let old = attributes(file)?;
+    let new = Attributes { flags: old.flags & !(FS_XFLAG_IMMUTABLE | FS_XFLAG_APPEND), ..old };
+    if new.flags == old.flags {
+        return Ok(());
+    }
+    // SAFETY: the request reads a struct fsxattr, which outlives the call.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FSSETXATTR, &raw const new) }.into()).map(drop)
 }
 
 fn attributes(directory: BorrowedFd<'_>) -> io::Result<Attributes> {

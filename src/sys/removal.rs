@@ -4,6 +4,8 @@
 //! Everything is done by descriptors, and no symlink is followed. A directory that lies deeper than [`MAX_OPEN`] is moved up into
 //! the topmost one, where it is removed in its turn.
 
+use super::quota;
+use super::regular::open_regular_at;
 use nix::dir::{Dir, Type};
 use nix::fcntl::{OFlag, RenameFlags, openat, renameat2};
 use nix::sys::stat::Mode;
@@ -80,6 +82,22 @@ impl Level {
     }
 }
 
+/// `unlinkat(2)`; what a container has made immutable is removed as well.
+fn unlink(directory: impl AsFd, name: &OsStr, what: UnlinkatFlags) -> nix::Result<()> {
+    match unlinkat(&directory, name, what) {
+        Err(nix::Error::EPERM) => {
+            let _ = quota::allow_changes(directory.as_fd());
+            // Opened only where that has no effect: neither a device nor a FIFO.
+            let regular = open_regular_at(directory.as_fd(), Path::new(name)).map(OwnedFd::from);
+            if let Ok(file) = regular.or_else(|_| Ok::<_, io::Error>(openat(&directory, name, DIRECTORY, Mode::empty())?)) {
+                let _ = quota::allow_changes(file.as_fd());
+            }
+            unlinkat(&directory, name, what)
+        }
+        done => done,
+    }
+}
+
 impl Removal {
     /// The removal of what has a name in a directory. Nothing is removed yet.
     pub fn new(parent: OwnedFd, name: &OsStr) -> Self {
@@ -125,7 +143,7 @@ impl Removal {
 
     fn step(&mut self) -> io::Result<()> {
         let Some(level) = self.levels.last_mut() else {
-            match unlinkat(&self.parent, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
+            match unlink(&self.parent, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(nix::Error::ENOENT) => self.done = true,
                 Err(nix::Error::EISDIR) => self.levels.push(Level::open(&self.parent, self.name.clone())?),
                 Err(e) => return Err(e.into()),
@@ -135,7 +153,7 @@ impl Removal {
         match level.next()? {
             Some(Pending { name, directory: true }) => self.descend(name),
             Some(Pending { name, directory: false }) => {
-                match unlinkat(&level.directory, name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
+                match unlink(&level.directory, name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
                     Ok(()) | Err(nix::Error::ENOENT) => Ok(()),
                     Err(nix::Error::EISDIR) => self.descend(name),
                     Err(e) => Err(e.into()),
@@ -181,8 +199,8 @@ impl Removal {
     fn ascend(&mut self) -> io::Result<()> {
         let Some(mut level) = self.levels.pop() else { return Ok(()) };
         let removed = match self.levels.last() {
-            Some(above) => unlinkat(&above.directory, level.name.as_os_str(), UnlinkatFlags::RemoveDir),
-            None => unlinkat(&self.parent, level.name.as_os_str(), UnlinkatFlags::RemoveDir),
+            Some(above) => unlink(&above.directory, level.name.as_os_str(), UnlinkatFlags::RemoveDir),
+            None => unlink(&self.parent, level.name.as_os_str(), UnlinkatFlags::RemoveDir),
         };
         match removed {
             Ok(()) | Err(nix::Error::ENOENT) => self.done = self.levels.is_empty(),

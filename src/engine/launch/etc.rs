@@ -6,7 +6,7 @@ use crate::engine::record::{ContainerRecord, NetworkMode};
 use crate::network::address::Addresses;
 use std::borrow::Cow;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -70,8 +70,15 @@ pub(in crate::engine) fn write(
     for (file, text) in [("hostname", format!("{hostname}\n")), ("hosts", hosts), ("resolv.conf", resolv)] {
         let path = directory.join(file);
         let doing = || EngineError::io(format!("writing {}", path.display()));
-        let options = File::options().write(true).create(true).mode(0o644).custom_flags(libc::O_NOFOLLOW).clone();
-        let mut file = options.open(&path).map_err(doing())?;
+        let options =
+            File::options().write(true).create(true).mode(0o644).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).clone();
+        let mut file = match options.open(&path) {
+            // A container that shares the file has a lease on it, for which others would wait: it keeps the old one.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                fs::remove_file(&path).and_then(|()| options.open(&path)).map_err(doing())?
+            }
+            opened => opened.map_err(doing())?,
+        };
         // Not emptied first: a container can be started again when the disk is full.
         file.write_all(text.as_bytes()).map_err(doing())?;
         file.set_len(text.len() as u64).map_err(doing())?;

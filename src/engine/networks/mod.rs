@@ -2,7 +2,7 @@
 //! what the kernel is to forget.
 
 mod bridge;
-mod endpoints;
+pub(super) mod endpoints;
 mod flows;
 mod published;
 mod request;
@@ -24,7 +24,10 @@ use crate::network::dns::Names;
 use crate::network::firewall::{Firewall, Isolation};
 use crate::network::{NetworkError, link};
 use indexmap::IndexMap;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::File;
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, Mutex};
 
 /// The network of containers that name none, as Docker calls its own. It is there as long as one of them is.
@@ -288,11 +291,7 @@ impl Networks {
     /// # Errors
     /// When the name or the subnet is taken, or the kernel refuses.
     pub fn create(&self, new: &NewNetwork) -> Result<NetworkRecord, EngineError> {
-        // Engines with other roots choose their subnets by the same routes: one after the other, until the route is there.
-        // A lock on this directory leaves no file behind.
-        let routes_directory = std::fs::File::open("/sys/class/net").map_err(EngineError::io("opening /sys/class/net"))?;
-        let _choosing = nix::fcntl::Flock::lock(routes_directory, nix::fcntl::FlockArg::LockExclusive)
-            .map_err(|(_, e)| EngineError::Io { doing: "locking the choice of a subnet".into(), source: e.into() })?;
+        let _choosing = tokio::task::block_in_place(lock_subnets)?;
         let mut networks = locked(&self.records);
         let record = self.record_of(new, &networks, &[])?;
         self.raise_bridge(&record).inspect_err(|_| self.drop_half_made(&record))?;
@@ -433,4 +432,15 @@ impl Networks {
         let network = networks.values().find(|n| n.name == first.network)?;
         network.pools().next().map(|pool| pool.gateway)
     }
+}
+
+/// Which engine chooses a subnet: those with other roots choose by the same routes, one after the other, until the route is there. The
+/// file is root's alone: who may open it may hold the lock.
+const SUBNETS_LOCK: &str = "/run/wharf-subnets.lock";
+
+fn lock_subnets() -> Result<Flock<File>, EngineError> {
+    let doing = || EngineError::io(format!("locking {SUBNETS_LOCK} for the choice of a subnet"));
+    let options = File::options().create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).clone();
+    let file = options.open(SUBNETS_LOCK).map_err(doing())?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| doing()(e.into()))
 }

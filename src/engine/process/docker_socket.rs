@@ -4,6 +4,7 @@ use crate::engine::record::MountKind;
 use crate::engine::{Container, Engine, EngineError};
 use crate::runtime::{remount, user};
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ pub(super) fn listen(path: &Path) -> Result<UnixListener, EngineError> {
         Ok(file) if !file.file_type().is_socket() => {
             return Err(EngineError::Invalid(format!("{} is there and is no socket: remove it", path.display())));
         }
-        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
+        Ok(_) if is_listened_to(path) => {
             return Err(EngineError::Conflict(format!(
                 "somebody else listens on {}: stop it, or start wharf's engine without --docker-socket",
                 path.display()
@@ -40,6 +41,15 @@ pub(super) fn listen(path: &Path) -> Result<UnixListener, EngineError> {
     let mode = if group.is_some() { 0o660 } else { 0o600 };
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(doing())?;
     Ok(listener)
+}
+
+/// Whether somebody listens. Nobody waits for one whose queue is full.
+fn is_listened_to(path: &Path) -> bool {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let connected = socket(AddressFamily::Unix, SockType::Stream, flags, None)
+        .and_then(|socket| connect(socket.as_raw_fd(), &UnixAddr::new(path)?));
+    matches!(connected, Ok(()) | Err(nix::Error::EAGAIN))
 }
 
 impl Engine {

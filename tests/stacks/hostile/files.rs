@@ -448,7 +448,7 @@ fn what_containers_inherit_of_an_image_is_bounded() {
         stack.wharf(&["container", "run", "--rm", "labels:local", "true"])
     };
     label(200 << 10).ok();
-    label(300 << 10).fails(1, &["labels and variables of the image", "262144", "LABEL name="]);
+    label(300 << 10).fails(125, &["labels and variables of the image", "262144", "LABEL name="]);
 }
 
 /// An image is made of a container that swaps directories for symlinks meanwhile, and is not paused: nothing of the host is in it.

@@ -4,6 +4,7 @@ mod confinement;
 mod files;
 mod floods;
 mod images;
+mod starts;
 
 use crate::support::{Stack, eventually};
 

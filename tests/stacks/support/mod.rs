@@ -264,6 +264,11 @@ impl Stack {
             .map(|(pid, _)| pid)
     }
 
+    /// The processes beside running containers.
+    pub fn monitors(&self) -> Vec<i32> {
+        self.processes().into_iter().filter(|(_, line)| line.contains("\0monitor\0")).map(|(pid, _)| pid).collect()
+    }
+
     /// Processes that have this stack's run root in their command lines.
     fn processes(&self) -> Vec<(i32, String)> {
         let needle = self.run_root().to_string_lossy().into_owned();
