@@ -259,6 +259,16 @@ fn config_is_printed_in_dockers_order() {
     let hashes = stack.wharf(&["config", "--hash", "*"]).ok();
     order(&hashes, &["db ", "web "]);
     assert!(stack.wharf(&["config", "--variables", "--format", "json"]).ok().starts_with("{\n    \"TAG\": {\n"));
+    assert!(stack.wharf(&["config", "--variables", "--format", "yaml", "web"]).ok().starts_with("TAG:\n    name: TAG\n"));
+    // What is not asked for is not read.
+    stack.write("compose.yaml", "services: {a: {image: x}, b: {image: x, env_file: [gone]}, c: {image: x}}");
+    assert_eq!(stack.wharf(&["config", "--hash", "c,a"]).ok().lines().map(|line| &line[..2]).collect::<String>(), "a c ");
+    stack.wharf(&["config", "--hash", "*"]).fails(1, &["env file", "gone not found"]);
+    // An image that is built from another's is built after it.
+    let from = |image: &str| format!("dockerfile_inline: 'FROM {image}'");
+    let (base, own) = (from("busybox:local"), from(&format!("{}-base", stack.project)));
+    stack.write("compose.yaml", &format!("services: {{own: {{build: {{{own}}}}}, base: {{build: {{{base}}}}}}}"));
+    stack.wharf(&["build"]).ok();
 }
 
 /// `pull` follows the services' policies, and goes on over what can be built.

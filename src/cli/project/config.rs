@@ -99,6 +99,10 @@ struct SkipFlags {
 pub async fn run(global: &Global, command: Config) -> Outcome {
     let mut options = project::options(global);
     options.services.clone_from(&command.services_named);
+    if let Some(hashed) = command.print.hash.as_deref().filter(|hashed| *hashed != "*") {
+        // What others need is not looked for.
+        options.services = hashed.split(',').map(str::to_string).collect();
+    }
     options.skip = Skip {
         interpolation: command.skip.no_interpolate,
         normalisation: command.skip.no_normalize,
@@ -128,8 +132,13 @@ pub async fn run(global: &Global, command: Config) -> Outcome {
     } else {
         project::show_warnings(&loaded.warnings, &loaded.sources);
     }
-    if command.skip.no_interpolate && !command.services_named.is_empty() {
-        eprintln!("warning: service filtering is not applied when --no-interpolate is set");
+    let whole = match (command.skip.no_interpolate, command.print.variables) {
+        (_, true) => Some("--variables"),
+        (true, _) => Some("--no-interpolate"),
+        _ => None,
+    };
+    if let (Some(flag), false) = (whole, command.services_named.is_empty()) {
+        eprintln!("warning: service filtering is not applied when {flag} is set");
     } else if !command.services_named.is_empty() {
         super::ps::check_services(Some(&loaded), &command.services_named)?;
         keep_named(&mut loaded, &command.services_named);
@@ -192,7 +201,8 @@ fn listed(command: &Config, loaded: &Loaded) -> Result<Option<Vec<String>>, Fail
     } else if print.networks {
         keys("networks")
     } else if print.models {
-        keys("models")
+        let models = loaded.root.get("models").and_then(Node::as_map).into_iter().flatten();
+        models.filter_map(|(_, entry)| entry.node.get("model")?.as_str().map(str::to_string)).collect()
     } else if print.images {
         services.iter().map(|(name, service)| image(&loaded.project.name, name, service)).collect()
     } else if print.profiles {
@@ -202,10 +212,9 @@ fn listed(command: &Config, loaded: &Loaded) -> Result<Option<Vec<String>>, Fail
         names.dedup();
         names
     } else if let Some(wanted) = &print.hash {
-        if wanted != "*" && !services.contains_key(wanted) {
-            super::ps::check_services(Some(loaded), std::slice::from_ref(wanted))?;
-        }
-        let chosen = services.iter().filter(|(name, _)| wanted == "*" || *name == wanted);
+        let named: Vec<String> = wanted.split(',').filter(|name| *name != "*").map(str::to_string).collect();
+        super::ps::check_services(Some(loaded), &named)?;
+        let chosen = services.iter().filter(|(name, _)| named.is_empty() || named.contains(name));
         let mut lines: Vec<String> =
             chosen.map(|(name, service)| format!("{name} {}", config_hash(&loaded.project, service))).collect();
         lines.sort();
@@ -228,7 +237,12 @@ fn variables(loaded: &Loaded, format: Option<&str>) -> Vec<String> {
         let all: serde_json::Map<String, Json> =
             loaded.variables.iter().map(|(name, variable)| (name.clone(), described(name, variable))).collect();
         let text = if format == Some("json") { indented(&all) } else { render::yaml::text(&lower_case(all)) };
-        return text.lines().map(str::to_string).collect();
+        // Docker Compose indents the one and the other by four.
+        let deeper = |line: &str| match (format, line.len() - line.trim_start().len()) {
+            (Some("yaml"), indent) => " ".repeat(indent) + line,
+            _ => line.to_string(),
+        };
+        return text.lines().map(deeper).collect();
     }
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::NOTHING);

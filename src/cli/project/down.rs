@@ -42,9 +42,6 @@ pub async fn run(global: &Global, command: Down) -> Outcome {
     let (name, loaded) = project::name(global)?;
     ps::check_services(loaded.as_ref(), &command.services)?;
     let client = connect::engine(global).await?;
-    if loaded.is_none() {
-        ps::check_existing(&client, &name, &command.services).await?;
-    }
     let options = DownOptions {
         volumes: command.volumes,
         rmi: command.rmi.map(|which| match which {

@@ -5,12 +5,13 @@ use super::{BuildFlags, image_name};
 use crate::cli::{Failure, Outcome};
 use crate::compose::Loaded;
 use crate::compose::model::{Build, Project, Service, Ulimit};
+use crate::image::ImageRef;
 use crate::image::attest::Wanted;
 use crate::image::build::git::GitRef;
 use crate::image::build::{Request, Secret, SecretContent};
 use crate::units::ByteSize;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Services, and those that they are built from, each with the latter's names.
 pub(super) fn with_bases(project: &Project, names: &[String]) -> Result<Vec<(String, Vec<String>)>, Failure> {
@@ -19,7 +20,42 @@ pub(super) fn with_bases(project: &Project, names: &[String]) -> Result<Vec<(Str
     for name in names {
         find_bases(project, name, &mut path, &mut found)?;
     }
+    let images: Vec<(String, Option<ImageRef>)> =
+        found.iter().map(|(name, _)| (name.clone(), image_name(project, name).parse().ok())).collect();
+    for at in 0..found.len() {
+        let name = found[at].0.clone();
+        let of_others = |from: &ImageRef| images.iter().find(|(other, image)| *other != name && image.as_ref() == Some(from));
+        let froms = if found.len() > 1 { project.services.get(&name).map(stages_from).unwrap_or_default() } else { Vec::new() };
+        for (other, _) in froms.iter().filter_map(of_others) {
+            if !is_built_from(&found, other, &name) {
+                found[at].1.push(other.clone());
+            }
+        }
+    }
     Ok(found)
+}
+
+/// Whether a service's image is built from another's, in any number of steps.
+fn is_built_from(found: &[(String, Vec<String>)], name: &str, base: &str) -> bool {
+    let bases = found.iter().find(|(known, _)| known == name).map(|(_, bases)| bases.as_slice()).unwrap_or_default();
+    bases.iter().any(|other| other == base || is_built_from(found, other, base))
+}
+
+/// The images that the stages of a service's Dockerfile begin with. One that cannot be read is refused by its build.
+fn stages_from(service: &Service) -> Vec<ImageRef> {
+    let Some(build) = &service.build else { return Vec::new() };
+    let file = build.dockerfile.as_deref().unwrap_or("Dockerfile");
+    let text = match (&build.dockerfile_inline, &build.context) {
+        (Some(inline), _) => inline.clone(),
+        (None, Some(context)) => std::fs::read_to_string(Path::new(context).join(file)).unwrap_or_default(),
+        (None, None) => String::new(),
+    };
+    let image = |line: &str| {
+        let mut words = line.split_whitespace();
+        let instruction = words.next().filter(|word| word.eq_ignore_ascii_case("FROM"));
+        instruction.and_then(|_| words.find(|word| !word.starts_with("--"))?.parse().ok())
+    };
+    text.lines().filter_map(image).collect()
 }
 
 fn find_bases(project: &Project, name: &str, path: &mut Vec<String>, found: &mut Vec<(String, Vec<String>)>) -> Outcome {
