@@ -313,3 +313,22 @@ fn who_is_unhealthy_is_acted_on_as_its_service_says() {
     let stopped = count("restart");
     assert_eq!((stack.state("restart"), count("restart")), ("exited".into(), stopped));
 }
+
+#[test]
+fn a_log_is_bounded_unless_its_service_says_otherwise() {
+    let stack = Stack::new("nothing");
+    let unlimited = sleeping("logging: {options: {max-size: '-1'}}");
+    stack.write("compose.yaml", &format!("services: {{plain: {{{}}}, endless: {{{unlimited}}}}}", sleeping("")));
+    stack.wharf(&["up", "-d"]).ok();
+    stack.wharf(&["container", "run", "-d", "--name", "alone", "busybox:local", "sleep", "1000"]).ok();
+    let limits = |name: &str| {
+        let format = "{{index .HostConfig.LogConfig.Config \"max-size\"}} {{index .HostConfig.LogConfig.Config \"max-file\"}}";
+        stack.wharf(&["container", "inspect", "-f", format, name]).ok().trim().to_string()
+    };
+    assert_eq!(limits(&format!("{}-plain-1", stack.project)), "20971520 5");
+    assert_eq!(limits("alone"), "20971520 5");
+    let check = stack.wharf(&["system", "check"]).stdout;
+    let warning = check.lines().find(|line| line.contains("may fill the disk")).unwrap_or_else(|| panic!("{check}"));
+    assert!(warning.contains(&format!("{}-endless-1;", stack.project)) && !warning.contains("plain"), "{warning}");
+    stack.wharf(&["container", "rm", "-f", "alone"]).ok();
+}

@@ -210,6 +210,9 @@ fn summary(
         "NetworkSettings": {"Networks": endpoints(networks, record)},
         "Mounts": mounts(engine, record),
     });
+    if record.spec.log.is_unlimited() {
+        value["LogUnlimited"] = json!(true);
+    }
     if query.version >= (1, 52) {
         let (status, streak) =
             record.state.health.as_ref().map_or(("none", 0), |health| (health.status.as_str(), health.failing_streak));

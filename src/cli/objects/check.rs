@@ -251,6 +251,7 @@ async fn state(global: &Global) -> Vec<Finding> {
     {
         let warnings = info["Warnings"].as_array().into_iter().flatten();
         found.extend(warnings.filter_map(|warning| warning.as_str()).map(|warning| lacking(WHAT, warning)));
+        found.extend(unlimited_logs(&client).await);
     }
     let kept = fs::read_dir(&global.data_root).into_iter().flatten().flatten().map(|entry| entry.path());
     let kept = kept.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(DAMAGED)));
@@ -261,6 +262,19 @@ async fn state(global: &Global) -> Vec<Finding> {
         found.push(fine(WHAT, "nothing is known to be wrong"));
     }
     found
+}
+
+/// The containers that may fill the disk with their output.
+async fn unlimited_logs(client: &Client) -> Option<Finding> {
+    let listed: Vec<serde_json::Value> = client.get("/containers/json?all=1").await.ok()?;
+    let unlimited = listed.iter().filter(|container| container["LogUnlimited"] == true);
+    let names: Vec<&str> = unlimited.filter_map(|c| Some(c["Names"][0].as_str()?.trim_start_matches('/'))).collect();
+    let text = format!(
+        "without a limit, so that it may fill the disk: {}; give it `logging: {{options: {{max-size: 20m, max-file: '5'}}}}`, or nothing \
+         of `logging`, and recreate it",
+        names.join(", ")
+    );
+    (!names.is_empty()).then(|| lacking("logs", text))
 }
 
 fn resolver() -> Finding {

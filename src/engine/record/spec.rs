@@ -438,7 +438,11 @@ impl ContainerSpec {
 }
 
 impl LogSpec {
-    /// Docker's driver and its options; what only another driver knows is left out.
+    /// What is kept of a log where nothing is said: no container may fill the disk with it. Those of Docker's driver `local`.
+    const MAX_SIZE: u64 = 20 << 20;
+    const MAX_FILES: u32 = 5;
+
+    /// Docker's driver and its options; what only another driver knows is left out. A size of 0 or -1 is without limit.
     ///
     /// # Errors
     /// Of an option's value: its name and what it should be.
@@ -446,19 +450,53 @@ impl LogSpec {
         if driver == Some("none") {
             return Ok(LogSpec { none: true, ..LogSpec::default() });
         }
-        let max_size = options.get("max-size").map(|t| {
-            crate::units::bytes(t).filter(|b| *b >= 0).ok_or_else(|| format!("max-size`: `{t}` is not a size such as `10m`"))
-        });
-        let max_files =
-            options.get("max-file").map(|t| t.parse::<u32>().map_err(|_| format!("max-file`: `{t}` is not a number")));
-        let (max_size, max_files) = (max_size.transpose()?.unwrap_or(0) as u64, max_files.transpose()?.unwrap_or(1));
-        Ok(LogSpec { none: false, max_size, max_files })
+        let size = |text: &String| match text.as_str() {
+            "-1" => Ok(0),
+            text => crate::units::bytes(text)
+                .and_then(|bytes| u64::try_from(bytes).ok())
+                .ok_or_else(|| format!("max-size`: `{text}` is not a size such as `10m`, nor -1 for no limit")),
+        };
+        let files = |text: &String| text.parse::<u32>().map_err(|_| format!("max-file`: `{text}` is not a number"));
+        let max_size = options.get("max-size").map(size).transpose()?;
+        // Docker's `json-file` keeps one file of a size that is said.
+        let usual = if max_size.is_some() && driver != Some("local") { 1 } else { Self::MAX_FILES };
+        let max_files = options.get("max-file").map(files).transpose()?.unwrap_or(usual);
+        Ok(LogSpec { none: false, max_size: max_size.unwrap_or(Self::MAX_SIZE), max_files })
+    }
+
+    /// Whether it may fill the disk.
+    pub fn is_unlimited(&self) -> bool {
+        !self.none && self.max_size == 0
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn logs_are_bounded_unless_somebody_says_otherwise() {
+        const MIB: u64 = 1 << 20;
+        // Driver, options, bytes of a file, files.
+        let table: [(Option<&str>, &[(&str, &str)], u64, u32); 8] = [
+            (None, &[], 20 * MIB, 5),
+            (Some(""), &[], 20 * MIB, 5),
+            (Some("json-file"), &[("max-file", "3")], 20 * MIB, 3),
+            (Some("json-file"), &[("max-size", "1m")], MIB, 1),
+            (Some("local"), &[("max-size", "1m")], MIB, 5),
+            (Some("syslog"), &[("syslog-address", "udp://10.0.0.1:514")], 20 * MIB, 5),
+            (None, &[("max-size", "-1")], 0, 1),
+            (None, &[("max-size", "0")], 0, 1),
+        ];
+        for (driver, options, max_size, max_files) in table {
+            let options = options.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+            let log = LogSpec::of(driver, &options).expect("options");
+            assert_eq!((log.max_size, log.max_files, log.is_unlimited()), (max_size, max_files, max_size == 0), "{options:?}");
+        }
+        let wrong = |key: &str, value: &str| LogSpec::of(None, &IndexMap::from([(key.to_string(), value.to_string())])).is_err();
+        assert!(wrong("max-size", "-2") && wrong("max-size", "much") && wrong("max-file", "-1"));
+        assert!(!LogSpec { none: true, ..LogSpec::default() }.is_unlimited());
+    }
 
     #[test]
     fn mounts_are_compared_by_clean_paths() {

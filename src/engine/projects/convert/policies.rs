@@ -56,7 +56,7 @@ pub(super) fn hook(hook: &Hook) -> HookSpec {
 }
 
 pub(super) fn log(name: &str, service: &Service) -> Result<LogSpec, String> {
-    let Some(logging) = &service.logging else { return Ok(LogSpec::default()) };
+    let logging = service.logging.clone().unwrap_or_default();
     LogSpec::of(logging.driver.as_deref(), &logging.options).map_err(|why| format!("`services.{name}.logging.options.{why}"))
 }
 
