@@ -16,8 +16,8 @@ fn revive(stack: &Stack) -> i32 {
     signal(before, Signal::SIGKILL);
     // Several may be started; one has the data root.
     let owner = || {
-        let text = std::fs::read(stack.data_root().join("engine.lock")).ok()?;
-        i32::try_from(serde_json::from_slice::<serde_json::Value>(&text).ok()?["pid"].as_i64()?).ok()
+        let text = std::fs::read_to_string(stack.data_root().join("engine.lock")).ok()?;
+        text.split_once(' ')?.0.parse::<i32>().ok()
     };
     let mut found = None;
     eventually("a monitor starts another engine", 10, || {
@@ -112,6 +112,41 @@ fn a_revived_engine_is_as_the_first_was() {
         assert_eq!(limit(), "1024\n");
     }
     stack.wharf(&["container", "rm", "-f", "keep"]).ok();
+}
+
+/// Containers that have ports of one range keep their own ones when another engine comes.
+#[test]
+fn ports_of_a_range_stay_where_they_are() {
+    let stack = Stack::new("nothing");
+    stack.write(
+        "compose.yaml",
+        "services: {web: {image: 'busybox:local', command: sleep 1000, stop_signal: SIGKILL, ports: ['127.0.0.1:24400-24420:80'], \
+         deploy: {replicas: 4}}}",
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    let ports = || {
+        let names = (1..=4).map(|n| format!("{}-web-{n}", stack.project));
+        names.map(|name| stack.wharf(&["container", "port", &name]).ok()).collect::<Vec<_>>()
+    };
+    let (before, network) = (ports(), stack.wharf(&["network", "ls", "-q", "-f", &format!("name={}", stack.project)]).ok());
+    let rules = || {
+        let table = Command::new("nft").args(["list", "ruleset"]).output().expect("nft");
+        let text = String::from_utf8_lossy(&table.stdout).into_owned();
+        let mut lines: Vec<String> = text
+            .lines()
+            .filter(|line| line.contains("127.0.0.1 . tcp . 244"))
+            .map(|line| line.trim().trim_start_matches("elements = { ").trim_end_matches(['}', ',', ' ']).to_string())
+            .collect();
+        lines.sort();
+        lines
+    };
+    let first = rules();
+    assert!(first.len() >= 4 && !network.is_empty(), "{first:?}");
+    for _ in 0..3 {
+        revive(&stack);
+        assert_eq!(ports(), before);
+        assert_eq!(rules(), first);
+    }
 }
 
 /// An engine in the background serves everybody: whoever has started it, containers are the same. One that somebody runs in the

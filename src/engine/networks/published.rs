@@ -237,6 +237,7 @@ impl Networks {
         let mut taking = Taking { published: Published::default(), inherited: Inherited::default(), from };
         let outer = |family| endpoints.iter().find_map(|(n, a)| Some((n, a.of_family(family).filter(|_| !n.internal)?)));
         let (ipv4, ipv6) = (outer(IpFamily::V4), outer(IpFamily::V6));
+        let runs = record.state.status().has_process();
         for port in &record.spec.ports {
             let owner = |number: u16| self.owner_of(&record.id, number, port.protocol);
             let on = |endpoint: Option<(&NetworkRecord, IpAddr)>, family| {
@@ -248,7 +249,9 @@ impl Networks {
             let range = |host_ip: Option<IpAddr>| {
                 let of_port = |bound: &&BoundPort| bound.container_port() == port.container_port() && bound.host_ip == host_ip;
                 let (asked, any) = (port.published.ports(), port.published.is_any());
-                let kept = record.bound_ports.iter().find(|bound| of_port(bound) && any);
+                // One that runs, and is taken over by another engine, has those of its range that it had.
+                let keeps = |bound: &BoundPort| any || runs && asked.contains(&bound.host_port);
+                let kept = record.bound_ports.iter().find(|bound| of_port(bound) && keeps(bound));
                 let inherits = |bound: &&BoundPort| of_port(bound) && (any || asked.contains(&bound.host_port));
                 let inherited = from.and_then(|from| from.bound.iter().find(inherits));
                 inherited.or(kept).map_or(asked.clone(), |bound| bound.host_port..=bound.host_port)

@@ -358,7 +358,7 @@ fn what_checks_and_hooks_say_is_bounded() {
     pre_start: [{command: [sh, -c, 'dd if=/dev/zero bs=1M count=20 2>/dev/null | tr \"\\\\0\" x; exit 3']}]
 ",
     );
-    let failed = stack.wharf(&["up", "-d"]).fails(1, &["exited with status 3", "xxx"]);
+    let failed = stack.wharf(&["up", "-d"]).fails(1, &["exited with code 3", "xxx"]);
     assert!(failed.stderr.len() < 10_000, "{} bytes of a hook's output", failed.stderr.len());
     answers(&stack, "output of hooks");
 }
