@@ -210,6 +210,11 @@ pub fn separator() -> &'static str {
     SEPARATOR.get().copied().unwrap_or("-")
 }
 
+/// Names have `_` from now on.
+pub fn use_compatible_names() {
+    let _ = SEPARATOR.set("_");
+}
+
 /// Why a command ends without success: its message has been shown, or is to be.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -352,8 +357,8 @@ async fn run(cli: Cli) -> Outcome {
             "warning: --insecure-registry has no effect: the engine's settings say which registries are reached without TLS"
         );
     }
-    if global.compatibility || up::is_set("COMPOSE_COMPATIBILITY") {
-        let _ = SEPARATOR.set("_");
+    if global.compatibility || up::is_set("COMPOSE_COMPATIBILITY", None) {
+        use_compatible_names();
     }
     let unforeseeable = unforeseeable(&cli.command);
     if global.dry_run && !unforeseeable.is_empty() {

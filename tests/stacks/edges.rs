@@ -58,6 +58,13 @@ fn switches_of_the_environment_are_read_as_docker_compose_reads_them() {
     run(&["up", "-d"], ("COMPOSE_REMOVE_ORPHANS", "1"));
     let left = stack.wharf(&["container", "ls", "-a", "--format", "{{.Names}}"]).ok();
     assert_eq!(left.trim(), format!("{}-web-1", stack.project));
+    // `.env` counts as well.
+    service(&["web", "old"]);
+    stack.wharf(&["up", "-d"]).ok();
+    service(&["web"]);
+    stack.write(".env", "COMPOSE_REMOVE_ORPHANS=true\n");
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(stack.wharf(&["container", "ls", "-a", "--format", "{{.Names}}"]).ok(), left);
     stack.wharf(&["stop", "-t", "x"]).fails(1, &["-1 for ever"]);
     stack.wharf(&["stop", "-t", "-1"]).ok();
     stack.wharf(&["start"]).ok();

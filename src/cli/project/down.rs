@@ -49,7 +49,7 @@ pub async fn run(global: &Global, command: Down) -> Outcome {
             Rmi::Local => RemoveImages::Local,
         }),
         timeout: command.timeout,
-        remove_orphans: command.remove_orphans || up::is_set("COMPOSE_REMOVE_ORPHANS"),
+        remove_orphans: command.remove_orphans || up::is_set("COMPOSE_REMOVE_ORPHANS", loaded.as_ref()),
         services: command.services,
         plan_only: global.dry_run,
         outline: loaded.as_ref().map(up::outline),

@@ -120,7 +120,15 @@ fn lend_api(global: &Global, project: &mut Project) {
 pub fn load_quietly(global: &Global, services: &[String]) -> Result<Loaded, Failure> {
     let mut options = options(global);
     options.services = services.to_vec();
-    Ok(compose::load(&options)?)
+    Ok(as_it_says(compose::load(&options)?))
+}
+
+/// The project, after its `.env` was asked how names are made.
+fn as_it_says(loaded: Loaded) -> Loaded {
+    if up::is_set("COMPOSE_COMPATIBILITY", Some(&loaded)) {
+        crate::cli::use_compatible_names();
+    }
+    loaded
 }
 
 /// The variables that a command line's names stand for, where `loaded` is not needed for anything else.
@@ -166,7 +174,7 @@ pub fn name(global: &Global) -> Result<(String, Option<Loaded>), Failure> {
     options.skip.environment = true;
     options.skip.container_names = true;
     match (compose::load(&options).map_err(Failure::from), explicit) {
-        (Ok(loaded), _) => Ok((loaded.project.name.clone(), Some(loaded))),
+        (Ok(loaded), _) => Ok((loaded.project.name.clone(), Some(as_it_says(loaded)))),
         (Err(_), Some(name)) if global.files.is_empty() => Ok((name, None)),
         (Err(failure), _) => Err(failure),
     }

@@ -154,8 +154,8 @@ pub fn request(global: &Global, loaded: &Loaded, services: Vec<String>, how: UpO
             no_recreate: how.no_recreate,
             no_deps: how.no_deps,
             no_start: how.no_start,
-            remove_orphans: how.remove_orphans || is_set("COMPOSE_REMOVE_ORPHANS"),
-            ignore_orphans: is_set("COMPOSE_IGNORE_ORPHANS"),
+            remove_orphans: how.remove_orphans || is_set("COMPOSE_REMOVE_ORPHANS", Some(loaded)),
+            ignore_orphans: is_set("COMPOSE_IGNORE_ORPHANS", Some(loaded)),
             all_resources: global.all_resources,
             compatible_names: crate::cli::separator() == "_",
             wait,
@@ -313,10 +313,14 @@ pub fn pull_policy(text: Option<&str>) -> Result<Option<PullPolicy>, Failure> {
     text.map(|text| text.parse().map_err(Failure::Message)).transpose()
 }
 
-/// Whether a variable of the environment says yes.
-pub fn is_set(variable: &str) -> bool {
-    std::env::var(variable)
-        .is_ok_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "t" | "true" | "y" | "yes" | "on"))
+/// Whether a variable says yes: of the project's environment (this process's, `.env`, `--env-file`), or without a project of this
+/// process's.
+pub fn is_set(variable: &str, loaded: Option<&Loaded>) -> bool {
+    let value = match loaded {
+        Some(loaded) => loaded.environment.get(variable).cloned(),
+        None => std::env::var(variable).ok(),
+    };
+    value.is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "t" | "true" | "y" | "yes" | "on"))
 }
 
 /// The services that a command acts on: the named ones, all where none is named, and what they depend on.
@@ -386,7 +390,7 @@ fn shown(loaded: &Loaded, command: &Up) -> Option<Vec<String>> {
 
 pub async fn run(global: &Global, mut command: Up) -> Outcome {
     let loaded = project::load(global, &command.services)?;
-    if command.menu || is_set("COMPOSE_MENU") {
+    if command.menu || is_set("COMPOSE_MENU", Some(&loaded)) {
         eprintln!("warning: --menu has no effect: Ctrl-C stops the services, `wharf watch` follows changes");
     }
     ps::check_services(Some(&loaded), command.exit_code_from.as_slice())?;
