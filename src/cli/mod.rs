@@ -298,8 +298,8 @@ fn main_with_room() -> ExitCode {
 /// Prints help, the version, or what is wrong with a command line. The exit code of the latter is Docker Compose's, and the
 /// docker command's for commands about single objects.
 fn usage(mut error: clap::Error, command: &mut clap::Command, words: &[std::ffi::OsString]) -> ExitCode {
-    use clap::error::{ContextKind, ContextValue};
-    if error.get(ContextKind::Usage).is_some() {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    if error.kind() != ErrorKind::InvalidSubcommand && error.get(ContextKind::Usage).is_some() {
         // The command's own; clap's would have the options that were given, and those that have a default as if they were required.
         let named = words.iter().skip(1).fold(&*command, |outer, word| outer.find_subcommand(word).unwrap_or(outer));
         error.insert(ContextKind::Usage, ContextValue::StyledStr(named.clone().render_usage()));
