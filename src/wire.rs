@@ -60,6 +60,19 @@ pub struct RunRequest {
     pub client_removes: bool,
 }
 
+/// What the CLI sends to bring a service back to an earlier revision.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RollbackRequest {
+    pub service: String,
+    /// The revision's number; the last good one before the newest where it is absent.
+    #[serde(default)]
+    pub to: Option<u32>,
+    #[serde(default)]
+    pub start_first: bool,
+    #[serde(default)]
+    pub timeout: Option<u32>,
+}
+
 /// A line of the answer to `up` and `down`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

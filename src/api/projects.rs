@@ -5,7 +5,7 @@ use crate::engine::projects::ProgressSender;
 use crate::engine::{Engine, EngineError};
 use crate::labels::LABEL_PROJECT;
 use crate::plan::{DownOptions, Lifecycle, LifecycleOptions};
-use crate::wire::{Progress, RunRequest, UpRequest};
+use crate::wire::{Progress, RollbackRequest, RunRequest, UpRequest};
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
@@ -32,6 +32,12 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
             let name = (*name).to_string();
             run(engine, number, async move |engine, progress| engine.down(&name, options, progress).await)
         }
+        ("GET", [name, "history"]) => history(engine, name),
+        ("POST", [name, "rollback"]) => {
+            let body: RollbackRequest = reply::project_body(request).await?;
+            let name = (*name).to_string();
+            run(engine, number, async move |engine, progress| engine.rollback(&name, body, progress).await)
+        }
         ("POST", [_, "cancel"]) => {
             reply::json(200, &json!({"Cancelled": number.is_some_and(|number| engine.commands().cancel(number))}))
         }
@@ -43,6 +49,28 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
         }
         _ => super::server::not_found(method, request.uri().path()),
     }
+}
+
+/// The revisions of a project's services, the oldest first.
+fn history(engine: &Engine, project: &str) -> Reply {
+    let mut all = Vec::new();
+    for (service, revisions) in engine.revisions(project) {
+        for (n, revision) in revisions.iter().enumerate() {
+            let changed = n.checked_sub(1).map(|before| revision.changes(&revisions[before])).unwrap_or_default();
+            all.push(json!({
+                "Service": service,
+                "Revision": revision.number,
+                "At": revision.at.to_string(),
+                "Cause": revision.cause,
+                "Changed": changed,
+                "Image": revision.service.image,
+                "ImageID": revision.image_id,
+                "Outcome": revision.failed.as_deref().map_or("good", |_| "failed"),
+                "Failure": revision.failed,
+            }));
+        }
+    }
+    reply::json(200, &all)
 }
 
 /// Every project with the states of its containers.

@@ -103,6 +103,7 @@ pub(super) const ROUTES: &[(&str, &str, Support)] = &[
     ("*", "/configs", Refused),
     ("*", "/configs/{rest...}", Refused),
     ("GET", "/projects", Own),
+    ("GET", "/projects/{name}/history", Own),
     ("POST", "/projects/{rest...}", Own),
     ("POST", "/engine/stop", Own),
 ];

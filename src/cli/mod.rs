@@ -15,7 +15,9 @@ mod signals;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use objects::{container, engine, images, login, network, system};
-use project::{attach, build, config, cp, down, events, exec, export, graph, lifecycle, logs, ps, push, run, up, usage, watch};
+use project::{
+    attach, build, config, cp, down, events, exec, export, graph, history, lifecycle, logs, ps, push, run, up, usage, watch,
+};
 use signals::or_cancelled;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -115,6 +117,10 @@ enum Command {
     Plan(up::PlanCommand),
     /// Stop and remove containers and networks.
     Down(down::Down),
+    /// Show the revisions of services.
+    History(history::History),
+    /// Bring a service back to an earlier revision.
+    Rollback(history::Rollback),
     /// List containers.
     Ps(ps::Ps),
     /// Show the output of containers.
@@ -367,6 +373,8 @@ async fn run(cli: Cli) -> Outcome {
     match cli.command {
         Command::Up(command) => up::run(global, command).await,
         Command::Plan(command) => up::plan(global, command).await,
+        Command::History(command) => history::run(global, command).await,
+        Command::Rollback(command) => history::rollback(global, command).await,
         Command::Down(command) => down::run(global, command).await,
         Command::Ps(command) => ps::run(global, command).await,
         Command::Logs(command) => logs::run(global, command).await,

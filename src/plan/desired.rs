@@ -32,6 +32,8 @@ pub struct UpOptions {
     pub wait_timeout: Option<u64>,
     /// Containers that are replaced run until the new ones are good.
     pub start_first: bool,
+    /// `deploy.rollback_config` holds, not `update_config`.
+    pub rolling_back: bool,
     pub scale: IndexMap<String, u32>,
     /// Seconds to wait for a container that is stopped; its own grace period otherwise.
     pub timeout: Option<u32>,

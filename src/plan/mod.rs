@@ -128,6 +128,20 @@ impl Plan {
         updates
     }
 
+    /// Why containers of services are made or replaced.
+    pub fn causes(&self) -> HashMap<String, String> {
+        let mut causes = HashMap::new();
+        for step in self.graph.node_weights() {
+            if let Operation::CreateContainer { service, .. }
+            | Operation::RecreateContainer { service, .. }
+            | Operation::UpdateContainer { service, .. } = &step.operation
+            {
+                causes.entry(service.clone()).or_insert_with(|| step.cause.clone());
+            }
+        }
+        causes
+    }
+
     fn add(&mut self, operation: Operation, cause: impl Into<String>, before: &Before) -> NodeIndex {
         let node = self.graph.add_node(Step { operation, cause: cause.into() });
         for &(first, order) in &before.0 {

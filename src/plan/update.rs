@@ -45,7 +45,12 @@ impl UpdatePolicy {
     /// That of a service. Nothing said, all are replaced at once, each stopped first, as Docker Compose does.
     pub fn of(service: &Service, options: &UpOptions) -> Self {
         let none = UpdateConfig::default();
-        let config = service.deploy.as_ref().and_then(|deploy| deploy.update_config.as_ref()).unwrap_or(&none);
+        let deploy = service.deploy.as_ref();
+        let config = deploy.and_then(|deploy| match options.rolling_back {
+            true => deploy.rollback_config.as_ref().or(deploy.update_config.as_ref()),
+            false => deploy.update_config.as_ref(),
+        });
+        let config = config.unwrap_or(&none);
         let order = match config.order.as_deref() {
             _ if options.start_first => UpdateOrder::StartFirst,
             Some("start-first") => UpdateOrder::StartFirst,
@@ -60,7 +65,7 @@ impl UpdatePolicy {
             monitor: time(config.monitor).unwrap_or(MONITOR),
             on_failure: match config.failure_action.as_deref() {
                 Some("continue") => FailureAction::Continue,
-                Some("rollback") => FailureAction::Rollback,
+                Some("rollback") if !options.rolling_back => FailureAction::Rollback,
                 _ => FailureAction::Pause,
             },
             max_failure_ratio: config.max_failure_ratio.unwrap_or(0.0),

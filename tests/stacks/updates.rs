@@ -332,3 +332,64 @@ fn a_log_is_bounded_unless_its_service_says_otherwise() {
     assert!(warning.contains(&format!("{}-endless-1;", stack.project)) && !warning.contains("plain"), "{warning}");
     stack.wharf(&["container", "rm", "-f", "alone"]).ok();
 }
+
+#[test]
+fn a_service_goes_back_to_what_it_was() {
+    let stack = Stack::new("nothing");
+    let write = |mark: &str| {
+        // Of the containers of a bad version the first runs.
+        let script = "test $$MARK != bad || mkdir /shared/first || exit 7; exec sleep 1000";
+        stack.write(
+            "compose.yaml",
+            &format!(
+                "services: {{app: {{image: 'busybox:local', command: [sh, -c, '{script}'], stop_signal: SIGKILL, scale: 2, volumes: ['.:/shared'],
+                environment: [MARK={mark}], deploy: {{update_config: {{order: start-first, monitor: 300ms, failure_action: rollback}},
+                rollback_config: {{order: stop-first, monitor: 100ms}}}}}}}}"
+            ),
+        );
+    };
+    let marks = || {
+        ["1", "2"].map(|n| stack.wharf(&["exec", "-T", "--index", n, "app", "sh", "-c", "echo $MARK"]).ok().trim().to_string())
+    };
+    let image = || {
+        let name = format!("{}-app-1", stack.project);
+        stack.wharf(&["container", "inspect", "-f", "{{.Image}}", &name]).ok().trim().to_string()
+    };
+    let history = || {
+        let text = stack.wharf(&["history", "app", "--format", "json"]).ok();
+        let rows = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+        rows.map(|row| {
+            (
+                row["Revision"].as_u64().expect("number"),
+                row["Outcome"].as_str().expect("text").to_string(),
+                row["Changed"].clone(),
+            )
+        })
+        .collect::<Vec<_>>()
+    };
+    write("one");
+    stack.wharf(&["up", "-d"]).ok();
+    write("bad");
+    stack.wharf(&["up", "-d"]).fails(1, &["exited (7)", "app is rolled back to its revision 1"]);
+    assert_eq!(marks(), ["one", "one"]);
+    let good = |number, outcome: &str, changed: &[&str]| (number, outcome.to_string(), serde_json::json!(changed));
+    let known = [good(1, "good", &[]), good(2, "failed", &["environment"]), good(3, "good", &["environment"])];
+    assert_eq!(history(), known);
+
+    // The name of the image is another image's by then, and nobody uses the earlier one.
+    let before = image();
+    let tar = crate::support::busybox_tar().to_str().expect("path");
+    stack.wharf(&["image", "import", tar, "busybox:local", "--change", "CMD [\"sh\"]", "--change", "ENV NEW=1"]).ok();
+    write("two");
+    stack.wharf(&["up", "-d"]).ok();
+    assert!(image() != before && marks() == ["two", "two"]);
+    stack.wharf(&["image", "prune", "-a", "-f"]).ok();
+    stack.wharf(&["rollback", "app", "--start-first"]).ok();
+    assert_eq!((image(), marks()), (before, ["one".to_string(), "one".to_string()]));
+    stack.wharf(&["rollback", "app", "--to", "4"]).ok();
+    assert_eq!(marks(), ["two", "two"]);
+    stack.wharf(&["rollback", "app", "--to", "77"]).fails(1, &["has no revision 77", "wharf history app"]);
+    stack.wharf(&["rollback", "other"]).fails(1, &["the service other has no revisions yet"]);
+    let table = stack.wharf(&["history"]).ok();
+    assert!(table.contains("rollback to 3") && table.contains("OUTCOME"), "{table}");
+}

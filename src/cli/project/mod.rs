@@ -9,6 +9,7 @@ pub mod events;
 pub mod exec;
 pub mod export;
 pub mod graph;
+pub mod history;
 pub mod lifecycle;
 pub mod logs;
 pub mod moment;

@@ -161,6 +161,7 @@ pub fn request(global: &Global, loaded: &Loaded, services: Vec<String>, how: UpO
             wait,
             wait_timeout: None,
             start_first: how.start_first,
+            rolling_back: false,
             scale: how.scale.into_iter().collect(),
             timeout: how.timeout,
             pull: pull_policy(how.pull.as_deref())?,

@@ -228,7 +228,7 @@ const DEPLOY: &[Key] = &[
             k("window", Duration).keep(),
         ]),
     ),
-    k("rollback_config", Obj(UPDATE)).elsewhere(),
+    k("rollback_config", Obj(UPDATE)),
     k("update_config", Obj(UPDATE)),
 ];
 

@@ -6,6 +6,7 @@ use super::containers::registry::Containers;
 use super::error::EngineError;
 use super::events::Events;
 use super::record::ContainerRecord;
+use super::record::revision::Revisions;
 use super::state::StateStore;
 use crate::engine::Container;
 use crate::image::keyed_mutex::KeyedMutex;
@@ -156,7 +157,14 @@ impl Images {
         for container in &containers {
             container.with_record(|record| used_layers.extend(record.all_layers().cloned()));
         }
-        let is_used = |image: &Image| containers.iter().any(|c| c.with_record(|record| uses(record, image)));
+        // A rollback needs the images of revisions.
+        let revisions = self.state.journal.all::<Revisions>("revisions/").into_iter().filter_map(|(_, known)| known.ok());
+        let kept: HashSet<String> =
+            revisions.flat_map(|known| known.into_values().flatten()).map(|revision| revision.image_id).collect();
+        let is_kept = |image: &Image| kept.contains(&image.id.to_string());
+        let all = self.store.list()?.into_iter().map(|(_, image)| image).chain(self.store.unnamed()?);
+        used_layers.extend(all.filter(is_kept).flat_map(|image| image.layers));
+        let is_used = |image: &Image| is_kept(image) || containers.iter().any(|c| c.with_record(|record| uses(record, image)));
         let mut removed = Removed::default();
         let named = self.store.list()?.into_iter().map(|(name, image)| (Some(name), image));
         let unnamed = self.store.unnamed()?.into_iter().map(|image| (None, image));

@@ -8,6 +8,7 @@ mod observe;
 mod progress;
 mod queue;
 mod recovery;
+mod revisions;
 mod spec;
 mod steps;
 mod update;
@@ -26,7 +27,7 @@ use crate::wire::{Follower, Progress, RunRequest, UpRequest};
 use convert::Origin;
 use execute::execute;
 use queue::ProjectGuard;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use update::Tallies;
 
@@ -43,6 +44,8 @@ struct Context {
     follower: Option<Follower>,
     options: UpOptions,
     tallies: Tallies,
+    /// The images of services by their ids, where these are not what the services' names for them are now.
+    images: HashMap<String, String>,
 }
 
 impl Context {
@@ -59,6 +62,7 @@ impl Context {
             follower: None,
             options: UpOptions::default(),
             tallies: Tallies::default(),
+            images: HashMap::new(),
         }
     }
 }
@@ -95,6 +99,10 @@ impl Engine {
         }
         steps::check_resources(self, &project, &plan)?;
         warn(&plan, &progress);
+        let causes = plan.causes();
+        if !causes.is_empty() {
+            self.note_earlier(self.state.journal.get(&format!("project/{}", project.name)).as_ref(), &causes)?;
+        }
         let mut record =
             ProjectRecord { project: project.clone(), config_files: config_files.clone(), working_dir: working_dir.clone() };
         // The state must not hold what is secret.
@@ -123,6 +131,10 @@ impl Engine {
         let changed = !plan.is_empty();
         let context = Arc::new(context);
         let result = execute(context.clone(), plan).await;
+        self.note_revisions(&context, &causes)?;
+        if result.is_err() {
+            self.roll_back_failed(&context).await;
+        }
         // What it has not started, it was not to, or could not.
         self.project_containers(&context.project.name).iter().for_each(|container| self.owe_no_start(container));
         if changed {
@@ -195,6 +207,7 @@ impl Engine {
         let context = Context { timeout: options.timeout.map(u64::from), ..Context::new(self, project, progress, Some(guard)) };
         let result = execute(Arc::new(context), plan).await;
         if result.is_ok() && options.services.is_empty() {
+            self.forget_revisions(name)?;
             self.state.journal.delete(&format!("project/{name}")).map_err(state_error)?;
         }
         self.sync_and_trim().await?;

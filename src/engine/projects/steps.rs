@@ -277,6 +277,9 @@ pub(super) async fn superseded(context: &Context, object: &str) -> EngineError {
 
 pub(super) fn service_spec(context: &Context, service: &str, number: u32) -> Result<ContainerSpec, EngineError> {
     let mut spec = context.engine.service_spec(&context.project, service, number, &context.origin)?;
+    if let Some(image) = context.images.get(service) {
+        spec.image.clone_from(image);
+    }
     for warning in verify::warnings(&spec).into_iter().filter(|_| number == 1) {
         context.progress.send(Progress::Warning(format!("{service}: {warning}")));
     }

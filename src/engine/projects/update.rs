@@ -5,11 +5,12 @@
 
 use super::steps::{service_spec, superseded};
 use super::{Context, Progress};
+use crate::compose::model::Project;
 use crate::engine::containers::health::health_spec;
 use crate::engine::error::EngineError;
 use crate::engine::record::{Beside, ContainerRecord, HealthStatus, Replacement, Status};
 use crate::engine::{Container, Engine, locked};
-use crate::plan::{FailureAction, UpdatePolicy};
+use crate::plan::{FailureAction, UpOptions, UpdatePolicy};
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -34,25 +35,45 @@ pub(super) struct Update<'a> {
 #[derive(Default)]
 pub(super) struct Tallies(Mutex<HashMap<String, Tally>>);
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Tally {
     all: usize,
     failed: usize,
+    /// Why the first of them has.
+    why: Option<String>,
 }
 
 impl Tallies {
     pub fn new(all: HashMap<String, usize>) -> Self {
-        let tally = |(service, all)| (service, Tally { all, failed: 0 });
+        let tally = |(service, all)| (service, Tally { all, ..Tally::default() });
         Tallies(Mutex::new(all.into_iter().map(tally).collect()))
     }
 
     fn after(&self, service: &str, policy: &UpdatePolicy) -> Option<FailureAction> {
-        let tally = locked(&self.0).get(service).copied().unwrap_or_default();
+        let tally = locked(&self.0).get(service).cloned().unwrap_or_default();
         policy.after(tally.failed, tally.all)
     }
 
-    fn failed(&self, service: &str) {
-        locked(&self.0).entry(service.to_string()).or_default().failed += 1;
+    fn failed(&self, service: &str, why: &EngineError) {
+        let mut tallies = locked(&self.0);
+        let tally = tallies.entry(service.to_string()).or_default();
+        tally.failed += 1;
+        tally.why.get_or_insert_with(|| why.to_string());
+    }
+
+    /// Why a container of a service has failed.
+    pub fn why(&self, service: &str) -> Option<String> {
+        locked(&self.0).get(service)?.why.clone()
+    }
+
+    /// The services whose updates have failed and are to be rolled back.
+    pub fn to_roll_back(&self, project: &Project, options: &UpOptions) -> Vec<String> {
+        let rolls_back = |name: &&String| {
+            let policy = project.services.get(*name).map(|service| UpdatePolicy::of(service, options));
+            policy.is_some_and(|policy| self.after(name, &policy) == Some(FailureAction::Rollback))
+        };
+        let services: Vec<String> = locked(&self.0).keys().cloned().collect();
+        services.iter().filter(rolls_back).cloned().collect()
     }
 }
 
@@ -133,8 +154,11 @@ pub(super) async fn update(context: &Context, object: &str, update: &Update<'_>)
     }
     let old = context.engine.containers.find(update.replaces)?;
     let result = replace(context, object, update, &old).await;
-    if result.is_err() {
-        context.tallies.failed(update.service);
+    // Who has cancelled it has not seen it fail.
+    if let Err(error) = &result
+        && !matches!(error, EngineError::Cancelled)
+    {
+        context.tallies.failed(update.service, error);
     }
     result
 }

@@ -2,6 +2,7 @@
 //! to be, `state` how it changes and what follows; here is what has become of it.
 
 mod merged;
+pub mod revision;
 pub mod spec;
 mod state;
 

@@ -1,0 +1,192 @@
+//! Revisions of services, noted after each `up`, and the way back to one.
+
+use super::execute::execute;
+use super::queue::Change;
+use super::{Context, Origin, Progress, ProgressSender, is_one_off};
+use crate::engine::Engine;
+use crate::engine::error::{EngineError, state_error};
+use crate::engine::record::revision::{Revision, Revisions, note, target};
+use crate::engine::record::{ContainerRecord, ProjectRecord};
+use crate::labels::{LABEL_HASH, LABEL_SERVICE};
+use crate::plan::{self, PullPolicy, UpOptions, config_hash};
+use crate::wire::RollbackRequest;
+use jiff::Timestamp;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+fn key(project: &str) -> String {
+    format!("revisions/{project}")
+}
+
+impl Engine {
+    /// The revisions of a project's services.
+    pub fn revisions(&self, project: &str) -> Revisions {
+        self.state.journal.get(&key(project)).unwrap_or_default()
+    }
+
+    pub(super) fn forget_revisions(&self, project: &str) -> Result<(), EngineError> {
+        let known: Option<Revisions> = self.state.journal.get(&key(project));
+        known.map_or(Ok(()), |_| self.state.journal.delete(&key(project)).map_err(state_error))
+    }
+
+    /// What all containers of a service are made of: the hash and the image; `None` where they differ, or there is none.
+    fn made_of(&self, project: &str, service: &str) -> Option<(String, String)> {
+        let of =
+            |record: &ContainerRecord| (record.spec.labels.get(LABEL_HASH).cloned().unwrap_or_default(), record.image_id.clone());
+        let own = self.project_containers(project).into_iter().filter(|c| c.has_label(LABEL_SERVICE, service) && !is_one_off(c));
+        let mut all = own.map(|container| container.with_record(of));
+        let first = all.next()?;
+        all.all(|other| other == first).then_some(first)
+    }
+
+    /// Notes what services were made of before the first `up` that keeps revisions: as the last `up` had them.
+    pub(super) fn note_earlier(
+        &self,
+        earlier: Option<&ProjectRecord>,
+        causes: &HashMap<String, String>,
+    ) -> Result<(), EngineError> {
+        let Some(earlier) = earlier else { return Ok(()) };
+        let mut revisions = self.revisions(&earlier.project.name);
+        let unknown: Vec<&String> = causes.keys().filter(|service| !revisions.contains_key(*service)).collect();
+        let mut noted = false;
+        for service in unknown {
+            let Some(definition) = earlier.project.services.get(service) else { continue };
+            let hash = config_hash(&earlier.project, definition);
+            let Some((_, image_id)) = self.made_of(&earlier.project.name, service).filter(|(made, _)| *made == hash) else {
+                continue;
+            };
+            let revision = new_revision("as it was".into(), hash, image_id, definition, None);
+            note(revisions.entry(service.clone()).or_default(), revision);
+            noted = true;
+        }
+        if noted { self.keep_revisions(&earlier.project.name, &revisions) } else { Ok(()) }
+    }
+
+    fn keep_revisions(&self, project: &str, revisions: &Revisions) -> Result<(), EngineError> {
+        self.state.journal.put(&key(project), revisions).map_err(state_error)
+    }
+
+    /// Notes what the services are made of whose containers a plan has made, and what has failed.
+    pub(super) fn note_revisions(&self, context: &Context, causes: &HashMap<String, String>) -> Result<(), EngineError> {
+        if causes.is_empty() {
+            return Ok(());
+        }
+        let project = &context.project;
+        let mut revisions = self.revisions(&project.name);
+        for (service, cause) in causes {
+            let Some(definition) = project.services.get(service) else { continue };
+            let hash = config_hash(project, definition);
+            let failed = context.tallies.why(service);
+            let made_of = self.made_of(&project.name, service).filter(|(made, _)| *made == hash && failed.is_none());
+            let asked =
+                || self.images.find(definition.image.as_deref().unwrap_or_default()).ok().map(|(_, image)| image.id.to_string());
+            let image_id = match made_of {
+                Some((_, image_id)) => Some(image_id),
+                None if failed.is_some() => context.images.get(service).cloned().or_else(asked),
+                None => None,
+            };
+            let Some(image_id) = image_id else { continue };
+            note(revisions.entry(service.clone()).or_default(), new_revision(cause.clone(), hash, image_id, definition, failed));
+        }
+        self.keep_revisions(&project.name, &revisions)
+    }
+
+    /// Brings a service back to an earlier revision: its definition, and its image by digest.
+    ///
+    /// # Errors
+    /// When there is none, its image is gone, or it cannot be done; failures of steps are told and counted.
+    pub(super) async fn go_back(self: &Arc<Self>, context: &Context, service: &str, to: Option<u32>) -> Result<u32, EngineError> {
+        let known = self.revisions(&context.project.name);
+        let of_service = known.get(service).map(Vec::as_slice).unwrap_or_default();
+        let Revision { number, image_id, service: definition, .. } =
+            target(service, of_service, to).map_err(EngineError::Conflict)?;
+        self.images.find(&image_id)?;
+        let mut project = context.project.clone();
+        let image = definition.image.clone().unwrap_or_default();
+        project.services.insert(service.to_string(), definition);
+        let mut observed = self.observe(&project.name, std::iter::once(image.clone()))?;
+        observed.images.insert(image, image_id.clone());
+        let options = UpOptions {
+            services: vec![service.to_string()],
+            no_deps: true,
+            ignore_orphans: true,
+            rolling_back: true,
+            pull: Some(PullPolicy::Never),
+            compatible_names: context.options.compatible_names,
+            start_first: context.options.start_first,
+            timeout: context.options.timeout,
+            wait_timeout: context.options.wait_timeout,
+            scale: context.options.scale.clone(),
+            ..UpOptions::default()
+        };
+        let plan = plan::up(&project, &observed, &options)?;
+        let mut causes = plan.causes();
+        causes.values_mut().for_each(|cause| *cause = format!("rollback to {number}"));
+        let back = Context {
+            origin: Origin { proxies: context.origin.proxies.clone(), ..context.origin.clone() },
+            timeout: context.timeout,
+            tallies: super::update::Tallies::new(plan.updates()),
+            images: HashMap::from([(service.to_string(), image_id)]),
+            options,
+            ..Context::new(self, project, context.progress.clone(), None)
+        };
+        let back = Arc::new(back);
+        let result = Box::pin(execute(back.clone(), plan)).await;
+        self.note_revisions(&back, &causes)?;
+        result.map(|()| number)
+    }
+
+    /// Brings the services back whose update has failed and says `failure_action: rollback`.
+    pub(super) async fn roll_back_failed(self: &Arc<Self>, context: &Context) {
+        for service in context.tallies.to_roll_back(&context.project, &context.options) {
+            let progress = match self.go_back(context, &service, None).await {
+                Ok(number) => Progress::Warning(format!("{service} is rolled back to its revision {number}")),
+                Err(error) => Progress::Error {
+                    object: format!("Service {service}"),
+                    message: format!("it could not be rolled back: {error}"),
+                },
+            };
+            context.progress.send(progress);
+        }
+    }
+
+    /// `wharf rollback`.
+    ///
+    /// # Errors
+    /// As [`Engine::up`].
+    pub async fn rollback(
+        self: &Arc<Self>,
+        name: &str,
+        request: RollbackRequest,
+        progress: ProgressSender,
+    ) -> Result<(), EngineError> {
+        let guard = self.projects.take(name, Change::Up, &progress).await?;
+        let record: Option<ProjectRecord> = self.state.journal.get(&format!("project/{name}"));
+        let record = record
+            .ok_or_else(|| EngineError::Conflict(format!("the project {name} was not brought up: `wharf up` does that")))?;
+        let options = UpOptions { start_first: request.start_first, timeout: request.timeout, ..UpOptions::default() };
+        let context = Context {
+            origin: Origin { config_files: record.config_files, working_dir: record.working_dir, ..Origin::default() },
+            timeout: request.timeout.map(u64::from),
+            options,
+            ..Context::new(self, record.project, progress, Some(guard))
+        };
+        let number = self.go_back(&context, &request.service, request.to).await?;
+        context.progress.send(Progress::Step {
+            object: format!("Service {}", request.service),
+            status: format!("Is at its revision {number}"),
+            done: true,
+        });
+        self.sync_and_trim().await
+    }
+}
+
+fn new_revision(
+    cause: String,
+    config_hash: String,
+    image_id: String,
+    service: &crate::compose::model::Service,
+    failed: Option<String>,
+) -> Revision {
+    Revision { number: 0, at: Timestamp::now(), cause, config_hash, image_id, service: service.clone(), failed }
+}
