@@ -1,12 +1,13 @@
 //! Numbers that nobody can guess, from the kernel.
 
-use std::io::{self, Read};
+use data_encoding::HEXLOWER;
+use std::io;
 
 /// # Errors
-/// When /dev/urandom cannot be read.
+/// When the kernel has no getrandom(2), as seccomp profiles of other runtimes may have it.
 pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(bytes)
 }
 
@@ -15,7 +16,7 @@ pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
 /// # Errors
 /// As [`bytes`].
 pub fn hex<const N: usize>() -> io::Result<String> {
-    Ok(bytes::<N>()?.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(HEXLOWER.encode(&bytes::<N>()?))
 }
 
 /// # Errors

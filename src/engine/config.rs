@@ -57,7 +57,7 @@ impl Config {
         hash.update(self.data_root.as_os_str().as_encoded_bytes());
         hash.update([0]);
         hash.update(what.as_bytes());
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        data_encoding::HEXLOWER.encode(&hash.finalize())
     }
 
     pub(super) fn container_directory(&self, id: &str) -> PathBuf {
@@ -75,12 +75,12 @@ impl Config {
         self.container_directory(id).join("upper")
     }
 
-    /// What a container's monitor writes at its end.
+    /// The file in which a monitor records the exit.
     pub(super) fn exit_file(&self, id: &str) -> PathBuf {
         self.container_directory(id).join("exit.json")
     }
 
-    /// What a monitor has written about the end of a container.
+    /// The exit that a monitor has recorded.
     pub(super) fn recorded_exit(&self, id: &str) -> Option<Exit> {
         Exit::read(&self.exit_file(id))
     }
@@ -89,7 +89,7 @@ impl Config {
         self.run_root.join("containers").join(id)
     }
 
-    /// What a container was at its last start, while the host is up.
+    /// The manifest of a container's last start; gone at a reboot.
     pub(super) fn start_record(&self, id: &str) -> PathBuf {
         self.run_directory(id).join("record.json")
     }
@@ -118,7 +118,7 @@ impl Config {
         self.data_root.join("networks")
     }
 
-    /// What a network was made with.
+    /// The manifest of a network.
     pub(super) fn network_manifest(&self, id: &str) -> PathBuf {
         self.network_manifests().join(format!("{id}.json"))
     }

@@ -3,6 +3,7 @@
 //! Registries, archives, configurations, annotations and API clients give text. It is parsed here once, where it comes in;
 //! [`Digest`], [`DiffId`] and [`ChainId`] cannot hold `..`, `/` or anything else that is not an algorithm and its hex digits.
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::Digest as _;
 use std::fmt;
@@ -134,7 +135,7 @@ pub struct DiffId(Digest);
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChainId(Digest);
 
-/// What a newtype of a SHA-256 digest has.
+/// Implementations of a newtype of a SHA-256 digest.
 macro_rules! sha256_only {
     ($name:ident) => {
         impl FromStr for $name {
@@ -255,12 +256,7 @@ impl Hasher {
             Hasher::Sha256(hash) => (Algorithm::Sha256, hash.finalize().to_vec()),
             Hasher::Sha512(hash) => (Algorithm::Sha512, hash.finalize().to_vec()),
         };
-        let mut text = format!("{}:", algorithm.name());
-        for byte in hash {
-            use fmt::Write as _;
-            let _ = write!(text, "{byte:02x}");
-        }
-        Digest(text.into())
+        Digest(format!("{}:{}", algorithm.name(), HEXLOWER.encode(&hash)).into())
     }
 }
 

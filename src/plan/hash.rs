@@ -1,6 +1,7 @@
 //! Hashes of definitions: a changed hash is a changed definition.
 
 use crate::compose::model::{Network, Project, Service, Volume};
+use data_encoding::HEXLOWER;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::sync::LazyLock;
@@ -54,7 +55,7 @@ fn hash_of<T: serde::Serialize>(definition: &T, default: &T) -> String {
 }
 
 fn hexadecimal(hash: Sha256) -> String {
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(&hash.finalize())
 }
 
 /// A definition. An attribute that is as if it were absent is left out, so that one which a later wharf knows changes no hash by
