@@ -1,6 +1,6 @@
 //! wharf runs Docker Compose stacks on Linux with a container runtime of its own.
 //!
-//! docs/ARCHITECTURE.md tells which room answers which question.
+//! docs/ARCHITECTURE.md lists which room answers which question.
 
 pub mod api;
 pub mod cli;

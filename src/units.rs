@@ -201,7 +201,7 @@ pub fn positive_bytes(text: &str) -> Option<u64> {
     bytes(text).filter(|bytes| *bytes > 0).map(i64::cast_unsigned)
 }
 
-/// Seconds in the few words in which Docker tells how long ago something was.
+/// Seconds in Docker's words for how long ago something was.
 pub fn time_text(seconds: i64) -> String {
     const MINUTE: i64 = 60;
     const HOUR: i64 = 60 * MINUTE;

@@ -1,11 +1,11 @@
-//! What the commands of a project say to the engine, and it to them, beside Docker's API: JSON, a line each.
+//! Messages between a project's commands and the engine, beside Docker's API: JSON, a line each.
 
 use crate::compose::model::Project;
 use crate::plan::UpOptions;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-/// What the CLI sends to bring a project up.
+/// The request that brings a project up.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct UpRequest {
     pub project: Project,
@@ -38,7 +38,7 @@ pub struct Follower {
     pub services: Vec<String>,
 }
 
-/// What the CLI sends for `run`: the project with the service as the command wants it.
+/// The request of `run`: the project with the service as the command wants it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RunRequest {
     pub up: UpRequest,

@@ -13,7 +13,7 @@ use hyper::{Method, Request};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// The header in which Docker tells what is at a path.
+/// The header with the stat of a path.
 const STAT: &str = "x-docker-container-path-stat";
 
 pub async fn archive(engine: &Arc<Engine>, id: &str, query: &Query, request: Request<Incoming>) -> Reply {

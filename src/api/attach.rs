@@ -65,7 +65,7 @@ pub(super) async fn attach(
         Some(reader) => reader,
         None => crate::random::number().map_err(EngineError::io("choosing a number"))?,
     };
-    let wanted = Wanted {
+    let wanted = AttachRequest {
         options,
         from: match () {
             // Clients attach before they start: then all of it is what comes from now on.
@@ -82,7 +82,7 @@ pub(super) async fn attach(
             }
             () if own && query.flag("next") => From::Start { after: Some(record.state.started_at) },
             () if query.flag("logs") => From::Start { after: None },
-            // The same of one that has ended: what it said before is in its log.
+            // The same of one that has ended: its earlier output is in its log.
             () if !own && !record.state.status().is_alive() && options.follow => {
                 From::Start { after: Some(record.state.started_at) }
             }
@@ -101,8 +101,8 @@ pub(super) async fn attach(
     hijack::serve(answer, async move |client| serve(&engine, &container, client, wanted).await)
 }
 
-/// What a client has asked for.
-struct Wanted {
+/// The request of a client.
+struct AttachRequest {
     options: Options,
     selection: Selection,
     from: From,
@@ -125,7 +125,7 @@ enum From {
 
 /// Moves bytes both ways until the container has ended, or the client has left. One that was not started yet is waited for:
 /// clients attach before they start.
-async fn serve(engine: &Arc<Engine>, container: &Arc<Container>, client: Client, wanted: Wanted) {
+async fn serve(engine: &Arc<Engine>, container: &Arc<Container>, client: Client, wanted: AttachRequest) {
     let Client { input: from_client, output: mut to_client } = client;
     let before = if let From::Start { after } = wanted.from { after } else { None };
     let started = container.wait_until(|record| {
@@ -190,7 +190,7 @@ async fn serve(engine: &Arc<Engine>, container: &Arc<Container>, client: Client,
     feeder.end(to_client).await;
 }
 
-impl Wanted {
+impl AttachRequest {
     fn selection(&self, container: &Container) -> Selection {
         let asked = self.selection.clone();
         match self.from {

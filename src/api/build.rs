@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 
-/// What is told to who wants BuildKit.
+/// The answer to a request for BuildKit.
 pub(super) const NO_BUILDKIT: &str = "wharf has no BuildKit API: build with the classic builder (DOCKER_BUILDKIT=0 docker build ..., \
     COMPOSE_BAKE=false DOCKER_BUILDKIT=0 docker compose build) or with `wharf image build` and `wharf build`, which know all of a Dockerfile";
 
@@ -101,7 +101,7 @@ fn json_of<T: serde::de::DeserializeOwned>(query: &Query, key: &str) -> Result<O
     text.map(parse).transpose()
 }
 
-/// What of a query would be missed if it were ignored.
+/// Parameters of a query that must not be ignored.
 fn refuse(query: &Query) -> Result<(), EngineError> {
     let invalid = |text: &str| Err(EngineError::Invalid(text.into()));
     if query.flag("squash") {
@@ -119,7 +119,7 @@ fn refuse(query: &Query) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// As Docker tells a Git repository from an archive.
+/// Whether it is a Git repository and not an archive, by Docker's rule.
 fn is_git(remote: &str) -> bool {
     let bare = remote.split('#').next().unwrap_or(remote);
     let prefixes = ["git://", "git@", "github.com/", "ssh://"];
@@ -145,24 +145,24 @@ impl DockersWords {
     fn of(&self, event: &Value) -> String {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
         let lines: Vec<Value> = match event.as_object().and_then(|event| event.iter().next()) {
-            Some((kind, said)) => match kind.as_str() {
+            Some((kind, event)) => match kind.as_str() {
                 "instruction" => {
-                    vec![json!(format!("Step {}/{} : {}\n", said["number"], said["count"], text(&said["text"])))]
+                    vec![json!(format!("Step {}/{} : {}\n", event["number"], event["count"], text(&event["text"])))]
                 }
                 "instruction_done" => {
-                    let cached = (said["cached"] == true).then(|| json!(" ---> Using cache\n"));
-                    let id = Some(text(&said["id"])).filter(|id| !id.is_empty());
+                    let cached = (event["cached"] == true).then(|| json!(" ---> Using cache\n"));
+                    let id = Some(text(&event["id"])).filter(|id| !id.is_empty());
                     cached.into_iter().chain(id.map(|id| json!(format!(" ---> {id}\n")))).collect()
                 }
-                "output" => vec![json!(format!("{}\n", text(&said["line"])))],
-                "warning" => vec![json!(format!("[Warning] {}\n", said.as_str().unwrap_or_default()))],
+                "output" => vec![json!(format!("{}\n", text(&event["line"])))],
+                "warning" => vec![json!(format!("[Warning] {}\n", event.as_str().unwrap_or_default()))],
                 "returned" => {
-                    let returned = Some((text(&said["command"]), said["code"].as_i64().unwrap_or(1)));
+                    let returned = Some((text(&event["command"]), event["code"].as_i64().unwrap_or(1)));
                     *self.returned.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = returned;
                     Vec::new()
                 }
-                "built" => return self.built(said),
-                "error" => return self.failed(said),
+                "built" => return self.built(event),
+                "error" => return self.failed(event),
                 _ => Vec::new(),
             },
             None => Vec::new(),
@@ -180,10 +180,10 @@ impl DockersWords {
         }
         let short = id.trim_start_matches("sha256:").get(..12).unwrap_or_default();
         let names = built["names"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let said = std::iter::once(format!("Successfully built {short}\n"))
+        let lines = std::iter::once(format!("Successfully built {short}\n"))
             .chain(names.map(|name| format!("Successfully tagged {name}\n")));
-        let said: String = said.map(|line| format!("{}\n", json!({"stream": line}))).collect();
-        format!("{}\n{said}", json!({"aux": {"ID": id}}))
+        let lines: String = lines.map(|line| format!("{}\n", json!({"stream": line}))).collect();
+        format!("{}\n{lines}", json!({"aux": {"ID": id}}))
     }
 
     fn failed(&self, error: &Value) -> String {
@@ -202,7 +202,7 @@ impl DockersWords {
 /// Bytes of a build's output that wait for a client which reads them more slowly than they come. Like BuildKit's own limit, it
 /// concerns what is shown, never what is done.
 const MAX_BACKLOG: usize = 4 << 20;
-/// What a line takes besides its bytes while it waits.
+/// Memory of a waiting line besides its bytes.
 const LINE: usize = 512;
 
 /// The output that waits for its client.
@@ -214,8 +214,8 @@ struct Backlog {
 }
 
 impl Backlog {
-    /// The event, unless it is output for which there is no room, and what is to be said before it.
-    fn admit(&self, event: Event) -> (Option<Event>, Option<Event>) {
+    /// The event, unless it is output for which there is no room, and the message that goes before it.
+    fn take(&self, event: Event) -> (Option<Event>, Option<Event>) {
         if let Event::Output { line, .. } = &event {
             if self.bytes.load(Ordering::Relaxed) + line.len() + LINE > MAX_BACKLOG {
                 self.left_out.fetch_add(1, Ordering::Relaxed);
@@ -224,8 +224,8 @@ impl Backlog {
             self.bytes.fetch_add(line.len() + LINE, Ordering::Relaxed);
         }
         let count = self.left_out.swap(0, Ordering::Relaxed);
-        let said = || Event::Warning(format!("{count} lines of output were left out: they came faster than they were read"));
-        (Some(event), (count > 0).then(said))
+        let warning = || Event::Warning(format!("{count} lines of output were left out: they came faster than they were read"));
+        (Some(event), (count > 0).then(warning))
     }
 
     fn sent(&self, line: &str) {
@@ -247,7 +247,7 @@ fn answer(
     let report: Report = {
         let (events, backlog) = (events.clone(), backlog.clone());
         Arc::new(move |event: Event| {
-            let (event, left_out) = backlog.admit(event);
+            let (event, left_out) = backlog.take(event);
             for event in left_out.into_iter().chain(event) {
                 let _ = events.send(serde_json::to_value(event).unwrap_or_default());
             }

@@ -57,7 +57,7 @@ impl Client {
         Client { starter: Some((start, data_root.into(), run_root.into())), ..self }
     }
 
-    /// Starts an engine in the place of one that has died, unless somebody else does.
+    /// Starts an engine to replace one that has died, unless somebody else does.
     pub async fn start_engine(&self) {
         if let Some((start, data_root, run_root)) = self.starter.clone() {
             let _ = tokio::task::spawn_blocking(move || start(&data_root, &run_root)).await;
@@ -291,7 +291,7 @@ pub struct Lines {
     buffer: BytesMut,
 }
 
-/// What a reader gives, as a request's body.
+/// A reader as a request's body.
 fn stream_body(mut reader: impl tokio::io::AsyncRead + Unpin + Send + 'static) -> RequestBody {
     use tokio::io::AsyncReadExt;
     let (sender, receiver) = tokio::sync::mpsc::channel::<io::Result<Frame<Bytes>>>(8);

@@ -53,7 +53,7 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters a new connection, in an idle one's place if need be; `None` where all are busy.
+    /// Registers a new connection, and closes an idle one if need be; `None` where all are busy.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Entry> {
         let mut open = self.open();
         if open.len() >= self.most {
@@ -114,18 +114,18 @@ impl Drop for Busy {
     }
 }
 
-/// A place among the streams.
+/// A permit for a stream.
 pub(super) type Stream = Arc<OwnedSemaphorePermit>;
 
 /// What streams are for: who follows does not keep others from running commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum StreamKind {
     Follow,
     Exec,
 }
 
-/// Takes a place among the streams of a kind, if there is one.
-pub(super) fn stream(kind: Kind) -> Option<Stream> {
+/// Takes a permit for a stream of a kind, if there is one.
+pub(super) fn stream(kind: StreamKind) -> Option<Stream> {
     static STREAMS: OnceLock<[Arc<Semaphore>; 2]> = OnceLock::new();
     let each = || Arc::new(Semaphore::new((descriptors::part(MOST) / 2).min(MOST_STREAMS)));
     let streams = STREAMS.get_or_init(|| [each(), each()]);

@@ -2,7 +2,7 @@
 
 use crate::engine::EngineError;
 
-/// What Docker's clients and engine take where nothing is said.
+/// The default of Docker's clients and engine.
 pub const DEFAULT: &str = "ctrl-p,ctrl-q";
 
 /// A sequence of keys, and how many of them have been typed.

@@ -31,7 +31,7 @@ fn emit(engine: &Engine, exec: &Exec, action: &str, extra: &[(&str, String)]) {
     engine.containers.emit(&exec.container, action, &attributes);
 }
 
-/// Starts the process, and tells of its start and its end.
+/// Starts the process, and emits the events of its start and its end.
 async fn begin(engine: &Arc<Engine>, exec: &Arc<Exec>) -> Result<Streams, EngineError> {
     let (starter, started) = (engine.clone(), exec.clone());
     reply::to_its_end(async move {
@@ -78,9 +78,9 @@ pub(super) async fn start(engine: &Arc<Engine>, id: &str, mut request: Request<I
     let streams = if own { Some(begin(engine, &exec).await?) } else { None };
     let (engine, exec) = (engine.clone(), exec);
     hijack::serve(Answer { upgrade, raw, head_first: !own, place }, async move |client| match streams {
-        Some(streams) => pump(&engine, client, streams, &exec, Form { raw, keys }).await,
+        Some(streams) => pump(&engine, client, streams, &exec, ExecForm { raw, keys }).await,
         None => match begin(&engine, &exec).await {
-            Ok(streams) => pump(&engine, client, streams, &exec, Form { raw, keys }).await,
+            Ok(streams) => pump(&engine, client, streams, &exec, ExecForm { raw, keys }).await,
             Err(error) => say(client, raw, &error.to_string()).await,
         },
     })
@@ -179,15 +179,15 @@ async fn send_rest(to: &mut (impl AsyncWrite + Unpin), from: &impl AsFd, stream:
     }
 }
 
-/// What a client gets, and the keys by which it leaves.
-struct Form {
+/// The streams of a client, and its detach keys.
+struct ExecForm {
     raw: bool,
     keys: Option<DetachKeys>,
 }
 
 /// Moves bytes both ways until the process has ended, and sends what it wrote by then. Whoever it has left behind may hold its
 /// output open; as with Docker, they are not waited for. A client that leaves by its keys leaves the process running.
-async fn pump(engine: &Engine, client: Client, streams: Streams, exec: &Arc<Exec>, form: Form) {
+async fn pump(engine: &Engine, client: Client, streams: Streams, exec: &Arc<Exec>, form: ExecForm) {
     let Client { input: from_client, output: mut to_client } = client;
     let mut state = exec.state.subscribe();
     let ended = async move {
@@ -261,7 +261,7 @@ async fn pump(engine: &Engine, client: Client, streams: Streams, exec: &Arc<Exec
     feeder.end(to_client).await;
 }
 
-/// What a pipe holds at most (`fs.pipe-max-size`).
+/// The largest size of a pipe (`fs.pipe-max-size`).
 const LARGEST_PIPE: usize = 1 << 20;
 
 /// Docker's header of a frame of a multiplexed stream: 1 is standard output, 2 standard error.

@@ -43,7 +43,7 @@ pub(super) async fn open(path: &Path, selection: Selection) -> std::io::Result<(
     Ok((reader, width))
 }
 
-/// What of a log is sent, and how.
+/// The selection of a log, and its form.
 #[derive(Clone, Copy)]
 pub(super) struct Options {
     pub follow: bool,

@@ -50,7 +50,7 @@ pub struct Follow {
     pub reader: u64,
 }
 
-/// What comes of a container.
+/// A container's output, or its end.
 #[derive(Debug)]
 pub enum Piece {
     /// A line, or a part of one that does not end with a newline, after its time and a space.
@@ -126,7 +126,7 @@ impl Followed {
         self.position.clone()
     }
 
-    /// What comes next; `None` at the container's end. May be given up and asked again.
+    /// The next output; `None` at the container's end. Cancel-safe.
     ///
     /// # Errors
     /// When the engine has died and none comes back.
@@ -145,7 +145,7 @@ impl Followed {
         }
     }
 
-    /// What has come already.
+    /// The output that has come already.
     pub fn buffered(&mut self) -> Option<Piece> {
         while let Some((stream, bytes)) = take_frame(&mut self.buffer) {
             match Notice::of(stream) {

@@ -154,7 +154,7 @@ fn upgraded(raw: bool) -> Reply {
     Ok(response)
 }
 
-/// What has become of a client's input.
+/// The end of a client's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Feeding {
     /// It goes on, or has ended: the output may go on.

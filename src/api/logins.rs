@@ -40,7 +40,7 @@ pub(super) fn is_own<B>(request: &Request<B>) -> bool {
     request.headers().contains_key(WARNING_HEADER)
 }
 
-/// What a header has as JSON in base64, of either alphabet.
+/// A header's JSON in base64, of either alphabet.
 fn decoded<B, T: serde::de::DeserializeOwned>(request: &Request<B>, header: &str) -> Option<T> {
     let text = request.headers().get(header)?.to_str().ok()?.trim();
     let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);

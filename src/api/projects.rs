@@ -111,7 +111,7 @@ where
     tokio::spawn(async move {
         let result = operation(engine, progress).await;
         if let Err(error) = &result {
-            // Failures of steps have been told one by one.
+            // Failed steps have been reported one by one.
             if !matches!(error, EngineError::Several(_) | EngineError::Cancelled) {
                 let _ = last.send(Progress::Error { object: String::new(), message: error.to_string() });
             }
@@ -122,7 +122,7 @@ where
         loop {
             let first = tokio::select! {
                 step = steps.recv() => step,
-                // The client has left: whoever waits for its turn need not.
+                // The client has left: waiting for the project's lock is given up.
                 () = lines.closed() => return,
             };
             let Some(first) = first else { return };

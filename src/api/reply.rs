@@ -267,7 +267,7 @@ pub fn archive_thread() -> Result<SemaphorePermit<'static>, EngineError> {
     })
 }
 
-/// What is written by blocking work, as an answer that is sent while it is made.
+/// The output of blocking work, as an answer that is sent while it is written.
 pub fn written<E: std::fmt::Display>(
     content_type: &'static str,
     work: impl FnOnce(io::BufWriter<ChannelWriter>) -> Result<(), E> + Send + 'static,
@@ -300,7 +300,7 @@ impl io::Write for ChannelWriter {
     }
 }
 
-/// What a receiver gets, as a stream.
+/// A receiver as a stream.
 pub fn receiver_stream<T: Send + 'static>(receiver: tokio::sync::mpsc::Receiver<T>) -> impl Stream<Item = T> + Send {
     futures::stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) })
 }

@@ -1,6 +1,6 @@
 //! The engine's end: connections, routes, errors.
 
-use super::connections::{self, Busy, Connections, Entry, Kind, Stream};
+use super::connections::{self, Busy, Connections, Entry, Stream, StreamKind};
 use super::reply::{self, Body, Query, Reply, Version};
 use super::routes::{self, Support};
 use super::{
@@ -27,7 +27,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// The largest head of a request; more is answered with 431. Of an answer, so much is kept for a client that does not read.
 const MOST_BUFFERED: usize = 64 * 1024;
 
-/// Clients that are told at once that there are too many; others see their connection close.
+/// Clients that get the answer 503 at once when there are too many; further ones see their connection close.
 /// As Docker's: name, version and system.
 const SERVER: &str = concat!("wharf/", env!("CARGO_PKG_VERSION"), " (linux)");
 const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to \
@@ -126,11 +126,11 @@ fn warning_headers(warnings: &[String]) -> Vec<HeaderValue> {
     warnings.iter().take(MOST).chain(&last).filter_map(|text| header(text)).collect()
 }
 
-/// What may go on as long as the client listens.
-fn stream_of(parts: &[&str]) -> Option<Kind> {
+/// An answer that is streamed as long as the client reads.
+fn stream_of(parts: &[&str]) -> Option<StreamKind> {
     match parts {
-        ["events"] | ["containers", _, "attach" | "logs" | "stats"] => Some(Kind::Follow),
-        ["exec", _, "start"] => Some(Kind::Exec),
+        ["events"] | ["containers", _, "attach" | "logs" | "stats"] => Some(StreamKind::Follow),
+        ["exec", _, "start"] => Some(StreamKind::Exec),
         _ => None,
     }
 }

@@ -1,4 +1,4 @@
-//! What a command line may say otherwise than clap reads it: `wharf compose COMMAND`, and `--flag=false` of Go's flags.
+//! Forms of the command line that clap does not read: `wharf compose COMMAND`, and `--flag=false` of Go's flags.
 
 use crate::units;
 use clap::{Arg, ArgAction, Command};

@@ -211,7 +211,7 @@ enum Command {
 
 static SEPARATOR: std::sync::OnceLock<&str> = std::sync::OnceLock::new();
 
-/// What is between a project's name, a service's and a number: `_` with `--compatibility`, as Docker Compose's version 1 had it.
+/// The separator between a project's name, a service's and a number: `_` with `--compatibility`, as Docker Compose's version 1 had it.
 pub fn separator() -> &'static str {
     SEPARATOR.get().copied().unwrap_or("-")
 }
@@ -230,7 +230,7 @@ pub enum Failure {
     Client(#[from] crate::api::client::ClientError),
     #[error("error: {0}")]
     Message(String),
-    /// Everything has been said; the exit code remains.
+    /// Everything has been printed; the exit code remains.
     #[error("")]
     Code(u8),
     /// A message with an exit code of its own.
@@ -333,7 +333,7 @@ fn finish(outcome: Outcome) -> ExitCode {
     }
 }
 
-/// The name of a command that cannot tell beforehand what it would do; empty for the others.
+/// The name of a command without `--dry-run`; empty for the others.
 fn unforeseeable(command: &Command) -> &'static str {
     match command {
         Command::Exec(_) => "exec",
@@ -368,7 +368,7 @@ async fn run(cli: Cli) -> Outcome {
     }
     let unforeseeable = unforeseeable(&cli.command);
     if global.dry_run && !unforeseeable.is_empty() {
-        return Err(Failure::Message(format!("`{unforeseeable}` cannot tell beforehand what it would do: leave --dry-run out")));
+        return Err(Failure::Message(format!("`{unforeseeable}` has no plan to show: leave --dry-run out")));
     }
     match cli.command {
         Command::Up(command) => up::run(global, command).await,

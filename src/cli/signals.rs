@@ -3,7 +3,7 @@
 use super::Failure;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What tells a command to end.
+/// The signals that end a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     Interrupt,

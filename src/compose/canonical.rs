@@ -150,7 +150,7 @@ impl Canonical<'_> {
         }
     }
 
-    /// What a command says that nobody means: there is no shell that would do it.
+    /// Warns of shell syntax in a command that no shell runs.
     fn warn_of_shell(&mut self, at: &At, split: &words::Words) {
         if let Some(dropped) = &split.dropped {
             let message = format!("`{dropped}` is left out: no shell runs this command, and it ends at the operator");
@@ -199,12 +199,12 @@ impl Canonical<'_> {
     }
 }
 
-/// A mapping of nodes, in order; each entry's place is its value's.
+/// A mapping of nodes, in order; each entry has its value's position.
 pub fn map_of<const N: usize>(entries: [(&str, Node); N]) -> Map {
     entries.into_iter().map(|(k, node)| (k.to_string(), Entry { key_at: node.at, node })).collect()
 }
 
-/// What an expansion of a short form gives: the values beyond the first, which is made in place.
+/// The result of expanding a short form: the values beyond the first, which is expanded in place.
 pub type Expanded = Result<Vec<Node>, Refused>;
 
 /// Makes a string the value of a mapping's only key.

@@ -7,7 +7,7 @@ use super::schema::{By, Key, Shape, Short, State, T, find};
 use super::units;
 use std::collections::HashSet;
 
-/// What the check of a load's files has in common.
+/// State that the checks of a load's files share.
 #[derive(Debug, Default)]
 pub struct Check {
     /// Attributes that a warning has named; each is named once.
@@ -21,7 +21,7 @@ impl Check {
         Check { raw, ..Check::default() }
     }
 
-    /// Checks a file's tree. What is absent or empty is not judged: another file may give it ([`super::settle`] does).
+    /// Checks a file's tree. What is absent or empty is not judged: another file may give it ([`super::finish`] does).
     pub fn check(&mut self, root: &Node, t: &T, found: &mut Vec<Diagnostic>) {
         Checker { common: self, found }.check(root, t, &Path::TOP);
     }

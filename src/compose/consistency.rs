@@ -1,4 +1,4 @@
-//! What must fit together: names that are used are defined, attributes that exclude each other, cycles.
+//! Consistency: names that are used are defined, attributes that exclude each other, cycles.
 
 use super::check::{boolean, float, integer};
 use super::diagnostic::{Diagnostic, nearest};
@@ -103,7 +103,7 @@ pub fn services(root: &Node, disabled: &[String], found: &mut Vec<Diagnostic>) {
     cycles(root, found);
 }
 
-/// What can be said of a service without looking at others.
+/// Checks of one service alone.
 fn alone(name: &str, key_at: &At, service: &Node, found: &mut Vec<Diagnostic>) {
     let text = |key: &str| service.get(key).and_then(Node::as_str).filter(|text| !text.is_empty());
     let mut error = |at: &At, message: String, help: &str| found.push(Diagnostic::error(at, message).help(help));
@@ -163,7 +163,7 @@ fn alone(name: &str, key_at: &At, service: &Node, found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// Attributes with two places, and container names of more than one container.
+/// Attributes that two keys set differently, and container names of more than one container.
 fn distinct_values(name: &str, service: &Node, found: &mut Vec<Diagnostic>) {
     let deploy = service.get("deploy");
     let resource = |kind: &str, key: &str| deploy.and_then(|d| d.get("resources")?.get(kind)?.get(key));
@@ -237,7 +237,7 @@ impl<'a> References<'a> {
                 );
             }
         }
-        // With a network mode, the networks are what is wrong, and said to be.
+        // With a network mode, `networks` is the error that is reported.
         let networks = service.get("networks").filter(|_| service.get("network_mode").is_none());
         for (name, network) in networks.and_then(Node::as_map).into_iter().flatten() {
             self.resource(&network.key_at, user, "networks", name, found);

@@ -1,4 +1,4 @@
-//! What a file means without saying it: default targets, counts, names, networks and dependencies.
+//! Defaults: targets, counts, names, networks and dependencies that a file does not state.
 
 use super::canonical::{each, map_of};
 use super::node::{Node, Value};
@@ -31,7 +31,7 @@ pub fn fill(root: &mut Node) {
     });
 }
 
-/// What may be left empty, with and without [`normalise`]: no services, no networks, a resource of which nothing is said.
+/// What may be left empty, with and without [`normalise`]: no services, no networks, a resource without attributes.
 pub fn fill_empty(root: &mut Node, project: &str) {
     let at = root.at;
     if root.get("services").is_none_or(Node::is_null) {

@@ -5,7 +5,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess
 use serde::forward_to_deserialize_any;
 use std::fmt;
 
-/// What does not fit a type: why, the attribute from the outermost key to the innermost, and where that is written.
+/// A value that does not fit a type: why, the attribute from the outermost key to the innermost, and where that is written.
 #[derive(Debug)]
 pub struct Misfit {
     why: String,

@@ -1,4 +1,4 @@
-//! What is wrong with a Compose file, where, and what to write instead.
+//! Diagnostics of a Compose file: the error, its position, and what to write instead.
 
 use super::node::{At, FileId};
 use std::fmt;
@@ -18,7 +18,7 @@ pub struct Diagnostic {
     pub message: String,
     /// What to do about it, a sentence.
     pub help: Option<String>,
-    /// Other places that led there: an `include`, an `extends`, the other definition; the nearest first.
+    /// Other positions that led there: an `include`, an `extends`, the other definition; the nearest first.
     pub notes: Vec<(At, String)>,
 }
 
@@ -39,7 +39,7 @@ impl Diagnostic {
         Diagnostic::new(Severity::Error, None, message.into())
     }
 
-    /// A warning that is about no place.
+    /// A warning without a position.
     pub fn about_all(message: impl Into<String>) -> Self {
         Diagnostic::new(Severity::Warning, None, message.into())
     }
@@ -49,13 +49,13 @@ impl Diagnostic {
         self
     }
 
-    /// Adds a place that led there.
+    /// Adds a position that led there.
     pub fn note(mut self, at: &At, text: impl Into<String>) -> Self {
         self.notes.push((*at, text.into()));
         self
     }
 
-    /// The finding for an editor: places are 1-based, `end_column` is exclusive.
+    /// The diagnostic for an editor: positions are 1-based, `end_column` is exclusive.
     pub fn to_json(&self, sources: &Sources) -> serde_json::Value {
         let place = |at: &At| serde_json::json!({"file": sources.name(at.file), "line": at.line, "column": at.column, "end_column": at.column + u32::from(at.len)});
         let mut json = serde_json::json!({"severity": self.severity, "message": self.message});
@@ -87,7 +87,7 @@ impl Diagnostic {
 pub struct Sources(Vec<(String, String)>);
 
 impl Sources {
-    /// Takes a file in. Beyond 65,535 files, places are those of the last one.
+    /// Adds a file. Beyond 65,535 files, positions are those of the last one.
     pub fn add(&mut self, name: String, text: String) -> FileId {
         self.0.push((name, text));
         FileId::try_from(self.0.len() - 1).unwrap_or(FileId::MAX)

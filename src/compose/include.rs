@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 pub struct Include {
     /// The first is the file; the others are laid on top of it.
     pub files: Vec<PathBuf>,
-    /// What the included file's paths are relative to.
+    /// The directory of the included file's relative paths.
     pub directory: PathBuf,
     /// `env_file`s; `None` stands for `.env` in the directory, where there is one.
     pub env_files: Option<Vec<(PathBuf, Node)>>,

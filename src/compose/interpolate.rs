@@ -49,7 +49,7 @@ pub fn interpolate(node: &mut Node, variables: &dyn Variables, unset: &mut Unset
     }
 }
 
-/// What a file says about a variable that it uses.
+/// A variable that a file uses: its default, and whether it is required.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Variable {
     pub required: bool,

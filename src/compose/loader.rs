@@ -6,8 +6,8 @@ use super::include::Include;
 use super::interpolate::{self, Unset, UnsetAt, Variable};
 use super::node::{Node, Value};
 use super::{
-    Contents, Loaded, Options, canonical, consistency, defaults, dotenv, environment, extends, files, include, merge, model,
-    paths, profiles, schema, settle, yaml,
+    Contents, Loaded, Options, canonical, consistency, defaults, dotenv, environment, extends, files, finish, include, merge,
+    model, paths, profiles, schema, yaml,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -105,7 +105,7 @@ impl<'a> Loader<'a> {
         if !skip.normalisation {
             defaults::normalise(&mut root, &name);
         }
-        settle::settle(&mut root, &schema::PROJECT, skip.interpolation, &mut found);
+        finish::finish(&mut root, &schema::PROJECT, skip.interpolation, &mut found);
         self.judge(&mut found)?;
         let inactive = self.active_services(&mut root, &scope, &mut found)?;
         for (name, at) in std::mem::take(&mut self.unset) {
@@ -477,7 +477,7 @@ impl extends::ReadFile for Reader<'_, '_, '_> {
     }
 }
 
-/// wharf has one way to keep logs; a driver that would send them elsewhere is said to do nothing.
+/// Warns of log drivers that send logs elsewhere: wharf has one way to keep them.
 fn logging_drivers(root: &Node, warnings: &mut Vec<Diagnostic>) {
     for entry in root.get("services").and_then(Node::as_map).into_iter().flat_map(|map| map.values()) {
         let Some(driver) = entry.node.get("logging").and_then(|logging| logging.get("driver")) else { continue };

@@ -2,7 +2,7 @@
 //!
 //! The stages, in the order in which a file goes through them:
 //! [`yaml`] → [`interpolate`] → [`check`] (types, by the tables of [`schema`]) → [`canonical`] (long forms) → [`extends`] →
-//! [`include`] → [`merge`] (several files) → [`defaults`] and [`paths`] → [`settle`] (canonical scalars) → [`profiles`] →
+//! [`include`] → [`merge`] (several files) → [`defaults`] and [`paths`] → [`finish`] (canonical scalars) → [`profiles`] →
 //! [`consistency`] (references) → [`environment`] → [`model`]. [`loader`] is the order; [`render`] prints the outcome.
 
 pub mod canonical;
@@ -15,6 +15,7 @@ pub mod dotenv;
 pub mod environment;
 pub mod extends;
 pub mod files;
+pub mod finish;
 pub mod graph;
 pub mod include;
 pub mod interpolate;
@@ -28,7 +29,6 @@ pub mod ports;
 pub mod profiles;
 pub mod render;
 pub mod schema;
-pub mod settle;
 pub mod short;
 pub use crate::units;
 pub mod words;
@@ -42,7 +42,7 @@ use node::Node;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-/// What a command line says about the project to load.
+/// The options that decide which project is loaded, and how.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// `-f`, in order; `-` is standard input. Empty: COMPOSE_FILE, else found upwards from `directory`.
@@ -91,7 +91,7 @@ pub type Contents = HashMap<(&'static str, String), String>;
 #[derive(Debug)]
 pub struct Loaded {
     pub project: Project,
-    /// The settled tree with every attribute, the model's and the others: what `wharf config` prints.
+    /// The finished tree with every attribute, also those that the model does not have: what `wharf config` prints.
     pub root: Node,
     pub warnings: Vec<Diagnostic>,
     pub sources: Sources,

@@ -19,25 +19,25 @@ pub struct At {
 #[derive(Clone, Copy)]
 pub struct Path<'a> {
     up: Option<&'a Path<'a>>,
-    step: Step<'a>,
+    step: PathStep<'a>,
 }
 
 #[derive(Clone, Copy)]
-enum Step<'a> {
+enum PathStep<'a> {
     Name(&'a str),
     Index(usize),
 }
 
 impl<'a> Path<'a> {
     /// The top of a tree.
-    pub const TOP: Path<'static> = Path { up: None, step: Step::Name("") };
+    pub const TOP: Path<'static> = Path { up: None, step: PathStep::Name("") };
 
     pub fn name(&'a self, name: &'a str) -> Path<'a> {
-        Path { up: Some(self), step: Step::Name(name) }
+        Path { up: Some(self), step: PathStep::Name(name) }
     }
 
     pub fn index(&'a self, index: usize) -> Path<'a> {
-        Path { up: Some(self), step: Step::Index(index) }
+        Path { up: Some(self), step: PathStep::Index(index) }
     }
 
     pub fn is_top(&self) -> bool {
@@ -46,15 +46,15 @@ impl<'a> Path<'a> {
 
     /// Whether this is a section at the top.
     pub fn is_section(&self, name: &str) -> bool {
-        self.up.is_some_and(|up| up.is_top()) && matches!(self.step, Step::Name(own) if own == name)
+        self.up.is_some_and(|up| up.is_top()) && matches!(self.step, PathStep::Name(own) if own == name)
     }
 
     /// The last name on the way.
     pub fn last(&self) -> &'a str {
         match (self.step, self.up) {
-            (Step::Name(name), _) => name,
-            (Step::Index(_), Some(up)) => up.last(),
-            (Step::Index(_), None) => "",
+            (PathStep::Name(name), _) => name,
+            (PathStep::Index(_), Some(up)) => up.last(),
+            (PathStep::Index(_), None) => "",
         }
     }
 }
@@ -64,9 +64,9 @@ impl std::fmt::Display for Path<'_> {
         let Some(up) = self.up else { return Ok(()) };
         up.fmt(f)?;
         match self.step {
-            Step::Name(name) if up.is_top() => f.write_str(name),
-            Step::Name(name) => write!(f, ".{name}"),
-            Step::Index(index) => write!(f, "[{index}]"),
+            PathStep::Name(name) if up.is_top() => f.write_str(name),
+            PathStep::Name(name) => write!(f, ".{name}"),
+            PathStep::Index(index) => write!(f, "[{index}]"),
         }
     }
 }
@@ -239,7 +239,7 @@ impl Node {
         }
     }
 
-    /// What the value is, in the words that messages use.
+    /// The kind of the value, in the words of messages.
     pub fn kind(&self) -> &'static str {
         match &self.value {
             Value::Null => "nothing",

@@ -1,10 +1,10 @@
 //! A command's text to words, as go-shellwords splits it, which is what Docker Compose has: nearly as a shell does.
 
-/// What a text is split into.
+/// The words of a text.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Words {
     pub words: Vec<String>,
-    /// What is left out: an operator of a shell (`&&`, `;`, `|`, `<`, `>`) that is not quoted ends the command.
+    /// The part that is left out: an operator of a shell (`&&`, `;`, `|`, `<`, `>`) that is not quoted ends the command.
     pub dropped: Option<String>,
     /// A backslash at the end of a line makes the line break a part of a word, where a shell would remove both.
     pub escaped_break: bool,
@@ -25,7 +25,7 @@ enum Within {
 /// Splits a text.
 ///
 /// # Errors
-/// What is not closed.
+/// The character that is not closed.
 pub fn split(text: &str) -> Result<Words, Unbalanced> {
     let mut out = Words::default();
     let mut word: Option<String> = None;

@@ -35,7 +35,7 @@ pub struct Actor {
 /// How many events are kept for who asks what has been: Docker's number.
 const KEPT: usize = 256;
 
-/// Who is told of events, and the last of them.
+/// The subscribers of events, and the last events.
 pub struct Events {
     listeners: broadcast::Sender<Arc<Event>>,
     last: Mutex<VecDeque<Arc<Event>>>,
@@ -55,7 +55,7 @@ impl Events {
         if is_build_id(id) || attributes.get("container").is_some_and(|id| is_build_id(id)) {
             return;
         }
-        self.tell(Event::now(kind, action.into(), id, attributes));
+        self.publish(Event::now(kind, action.into(), id, attributes));
     }
 
     /// That unused things of a kind were removed.
@@ -73,7 +73,7 @@ impl Events {
         self.emit("image", action, id.as_str(), [("name".to_string(), id.to_string())].into());
     }
 
-    fn tell(&self, event: Event) {
+    fn publish(&self, event: Event) {
         let event = Arc::new(event);
         let mut last = super::locked(&self.last);
         if last.len() == KEPT {
@@ -99,7 +99,7 @@ impl Event {
     }
 }
 
-/// By directory: who is told, and how many watch it.
+/// Watched directories: whom to notify, and how many watch each.
 type Waiting = HashMap<PathBuf, (Arc<Notify>, usize)>;
 
 /// Tells readers that a log has grown: one inotify instance for all logs that are followed.

@@ -13,7 +13,7 @@ use indexmap::IndexMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-/// What a volume is made with.
+/// The request for a new volume.
 #[derive(Clone, Debug, Default)]
 pub struct NewVolume {
     pub name: String,

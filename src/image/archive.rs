@@ -111,7 +111,7 @@ pub fn save(store: &Store, images: &[(Vec<ImageRef>, Image)], out: impl io::Writ
     archive.finish().map_err(&failed)
 }
 
-/// A blob's place in an OCI layout.
+/// A blob's path in an OCI layout.
 fn member(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 
-/// What an image says of one of its layers.
+/// A layer as the image's documents describe it.
 #[derive(Clone, Debug)]
 pub struct Expected {
     pub chain: ChainId,

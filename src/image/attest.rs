@@ -21,7 +21,7 @@ const DEFAULT_GENERATOR: &str = "docker/buildkit-syft-scanner:stable-1";
 
 const STATEMENT: &str = "application/vnd.in-toto+json";
 
-/// What a build is to say.
+/// The attestations that a build makes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Wanted {
@@ -30,7 +30,7 @@ pub struct Wanted {
     pub sbom: Option<String>,
 }
 
-/// How much the provenance tells.
+/// The options of the provenance.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Provenance {
@@ -71,7 +71,7 @@ impl Wanted {
 }
 
 fn parse_provenance(text: &str) -> Result<Option<Provenance>, String> {
-    // BuildKit's default, where nothing else is said.
+    // BuildKit's default.
     let mut provenance = Provenance { max: true, ..Provenance::default() };
     let fields = match parameters(text) {
         Ok(wanted) => return Ok(wanted.then_some(provenance)),
@@ -112,7 +112,7 @@ pub struct Predicate {
     pub predicate: Box<RawValue>,
 }
 
-/// Bytes of all that is said of one image.
+/// Bytes of all attestations of one image.
 pub const MAX_BYTES: u64 = 24 << 20;
 
 /// A predicate with its subject.
@@ -126,7 +126,7 @@ struct Statement<'a> {
     predicate: &'a RawValue,
 }
 
-/// What a statement is about.
+/// The subject of a statement.
 #[derive(Serialize)]
 struct Subject {
     name: String,
@@ -172,14 +172,14 @@ impl Blob {
     }
 }
 
-/// What a registry gets for an image about which something is said.
+/// The documents that a registry gets for an image with attestations.
 #[derive(Clone, Debug)]
 pub struct Attested {
     /// The statements, and a configuration that only has to be there.
     pub blobs: Vec<Blob>,
     /// The manifest that names them.
     pub manifest: Blob,
-    /// What has the image's name: the image, and what is said of it.
+    /// The index under the image's name: the image, and its attestations.
     pub index: Blob,
 }
 

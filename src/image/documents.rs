@@ -150,7 +150,7 @@ impl HistoryEntry {
     }
 }
 
-/// What an image says of its containers.
+/// The `config` of a configuration: defaults of the image's containers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct ImageSettings {
@@ -300,7 +300,7 @@ impl ImageSettings {
         if self.working_dir.is_empty() { "/".into() } else { self.working_dir.clone() }
     }
 
-    /// Takes over what others set: labels, ports, volumes and variables beside its own, all else in their place.
+    /// Merges other settings over these: labels, ports, volumes and variables are added, all else is replaced.
     pub fn extend(&mut self, others: &ImageSettings) {
         fn replace<T: Clone>(own: &mut Option<T>, other: &Option<T>) {
             if let Some(other) = other {

@@ -1,4 +1,4 @@
-//! What is on its way into the store: it goes away unless it is kept.
+//! Drafts: directories and files on their way into the store, removed unless they are kept.
 
 use super::ImageError;
 use crate::sys::removal::{Removal, remove_tree};
@@ -54,7 +54,7 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Takes the place of the draft's content: the upper directory of a container that has ended.
+    /// Replaces the draft's content by the upper directory of a container that has ended.
     ///
     /// # Errors
     /// The disk's.
@@ -63,7 +63,7 @@ impl Draft {
         fs::rename(upper, self.diff())
     }
 
-    /// What becomes the layer.
+    /// The directory that becomes the layer.
     pub fn diff(&self) -> PathBuf {
         self.directory.join("diff")
     }

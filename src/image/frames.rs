@@ -71,7 +71,7 @@ impl Drop for Window<'_> {
 /// Reads the plain bytes of zstd frames that follow each other.
 pub struct Frames<'a, R> {
     stream: R,
-    /// What was read to see the next frame's header, and is not decoded yet.
+    /// Bytes that were read to see the next frame's header, and are not decoded yet.
     ahead: Vec<u8>,
     in_frame: bool,
     /// Declared before `window`, so it is dropped first: it has the memory.

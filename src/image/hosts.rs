@@ -14,7 +14,7 @@ const FILE: &str = "/etc/wharf/config.json";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
-struct File {
+struct HostsFile {
     registry_mirrors: Vec<String>,
     insecure_registries: Vec<String>,
 }
@@ -52,7 +52,7 @@ impl Hosts {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let file: File = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        let file: HostsFile = serde_json::from_str(text).map_err(|e| e.to_string())?;
         let mut hosts = Hosts { insecure: file.insecure_registries, ..Hosts::default() };
         for mirror in file.registry_mirrors {
             let (scheme, host) = mirror.split_once("://").unwrap_or(("https", &mirror));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 
-/// What is being made, by its key: an image that is pulled, a step that is built.
+/// A mutex by key: an image that is pulled, a step that is built.
 #[derive(Debug, Default)]
 pub struct KeyedMutex(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
 

@@ -62,7 +62,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The blob with what is said of the image.
+    /// The blob with the image's attestations.
     pub fn predicates(&self) -> Option<&Digest> {
         self.annotations.as_ref()?.attestations.as_ref()
     }
@@ -253,13 +253,13 @@ fn check(what: &'static str, bytes: &[u8]) -> Result<(), ImageError> {
     }
     let mut values = 0;
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    Counted(&mut values).deserialize(&mut reader).map_err(|e| malformed(what, e))
+    CountedValues(&mut values).deserialize(&mut reader).map_err(|e| malformed(what, e))
 }
 
 /// Counts values, and refuses what has too many.
-struct Counted<'a>(&'a mut usize);
+struct CountedValues<'a>(&'a mut usize);
 
-impl Counted<'_> {
+impl CountedValues<'_> {
     fn one<E: de::Error>(self) -> Result<(), E> {
         *self.0 += 1;
         if *self.0 > MAX_VALUES {
@@ -269,7 +269,7 @@ impl Counted<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Counted<'_> {
+impl<'de> DeserializeSeed<'de> for CountedValues<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -277,7 +277,7 @@ impl<'de> DeserializeSeed<'de> for Counted<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Counted<'_> {
+impl<'de> Visitor<'de> for CountedValues<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -309,13 +309,13 @@ impl<'de> Visitor<'de> for Counted<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(Counted(self.0))?.is_some() {}
+        while seq.next_element_seed(CountedValues(self.0))?.is_some() {}
         self.one()
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while map.next_key::<IgnoredAny>()?.is_some() {
-            map.next_value_seed(Counted(self.0))?;
+            map.next_value_seed(CountedValues(self.0))?;
         }
         self.one()
     }

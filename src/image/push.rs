@@ -84,7 +84,7 @@ impl Registry {
     }
 
     async fn put_manifest(&self, name: &ImageRef, version: &str, kind: &str, manifest: &Blob) -> Result<(), ImageError> {
-        let (client, url) = self.place(name, &format!("manifests/{version}")).await?;
+        let (client, url) = self.url_of(name, &format!("manifests/{version}")).await?;
         let put = || std::future::ready(Ok(client.put(&url).header(header::CONTENT_TYPE, kind).body(manifest.bytes.clone())));
         let response = self.authorised(name, "pull,push", self.patience.document, put).await?;
         if response.status().is_success() { Ok(()) } else { Err(self.refused(name, "the manifest", response).await) }
@@ -109,13 +109,13 @@ impl Registry {
             }
         };
         let id = sent.digest.short();
-        let tell = |status| report(Progress::Layer { id: id.clone(), status, current: sent.size, total: sent.size });
+        let layer_is = |status| report(Progress::Layer { id: id.clone(), status, current: sent.size, total: sent.size });
         if self.has_blob(name, &sent.digest).await? {
-            tell("Layer already exists");
+            layer_is("Layer already exists");
             return Ok(sent);
         }
         if self.mount(store, name, &sent.digest).await? {
-            tell("Mounted");
+            layer_is("Mounted");
             return Ok(sent);
         }
         let (shown, total, told) = (id.clone(), sent.size, report.clone());
@@ -129,12 +129,12 @@ impl Registry {
         };
         sending(0);
         self.upload(name, &sent.digest, sent.size, Body::File(sent.file.clone(), Arc::new(sending))).await?;
-        tell("Pushed");
+        layer_is("Pushed");
         Ok(sent)
     }
 
     async fn has_blob(&self, name: &ImageRef, digest: &Digest) -> Result<bool, ImageError> {
-        let (client, url) = self.place(name, &format!("blobs/{digest}")).await?;
+        let (client, url) = self.url_of(name, &format!("blobs/{digest}")).await?;
         let response =
             self.authorised(name, "pull,push", self.patience.answer, || std::future::ready(Ok(client.head(&url)))).await?;
         match response.status() {
@@ -153,7 +153,7 @@ impl Registry {
             if !store.manifest(&image)?.layers.iter().any(|layer| layer.digest == *digest) {
                 continue;
             }
-            let (client, uploads) = self.place(name, "blobs/uploads/").await?;
+            let (client, uploads) = self.url_of(name, "blobs/uploads/").await?;
             let url = format!("{uploads}?mount={digest}&from={}", other.path);
             let response =
                 self.authorised(name, "pull,push", self.patience.answer, || std::future::ready(Ok(client.post(&url)))).await?;
@@ -170,7 +170,7 @@ impl Registry {
             what: format!("an upload of {}", name.familiar()),
             why,
         };
-        let (client, begin) = self.place(name, "blobs/uploads/").await?;
+        let (client, begin) = self.url_of(name, "blobs/uploads/").await?;
         let response =
             self.authorised(name, "pull,push", self.patience.answer, || std::future::ready(Ok(client.post(&begin)))).await?;
         if response.status() != StatusCode::ACCEPTED {
@@ -255,11 +255,11 @@ impl Registry {
     }
 }
 
-/// What is uploaded.
+/// The content of an upload.
 #[derive(Clone)]
 enum Body {
     Bytes(Vec<u8>),
-    /// With who is told how many bytes have been sent.
+    /// With a callback for the number of bytes sent.
     File(PathBuf, Sending),
 }
 

@@ -64,7 +64,7 @@ impl FromStr for ImageRef {
     }
 }
 
-/// Whether what stands before the first `/` is a registry and not a part of the path, as Docker tells them apart.
+/// Whether what stands before the first `/` is a registry and not a part of the path, by Docker's rule.
 fn looks_like_host(first: &str) -> bool {
     first.contains(['.', ':']) || first == "localhost" || first.chars().any(char::is_uppercase)
 }
@@ -134,7 +134,7 @@ impl ImageRef {
         format!("{}{tag}{digest}", self.familiar_name())
     }
 
-    /// What the registry's API calls the version: the digest, else the tag.
+    /// The reference in the registry's API: the digest, else the tag.
     pub fn version(&self) -> &str {
         self.digest.as_ref().map(Digest::as_str).or(self.tag.as_deref()).unwrap_or("latest")
     }

@@ -30,7 +30,7 @@ const PROGRESS: u64 = 1 << 20;
 /// Chunks that wait for the unpacking; each is at most some ten kilobytes.
 const CHUNKS_AHEAD: usize = 8;
 
-/// What a registry has under a tag: a manifest or an index.
+/// The manifest or index under a tag.
 pub struct Inspected {
     pub digest: Digest,
     /// Its media type.
@@ -39,7 +39,7 @@ pub struct Inspected {
     pub platforms: Vec<Platform>,
 }
 
-/// What a token is for: the host, the scope, and who asks.
+/// The key of a token: the host, the scope, and the login.
 type TokenFor = (String, String, Who);
 
 /// A client for every registry; keeps connections and tokens. A clone shares them.
@@ -52,7 +52,7 @@ pub struct Registry {
     has_https: Arc<Mutex<HashMap<String, bool>>>,
     tokens: Arc<Mutex<HashMap<TokenFor, String>>>,
     logins: Logins,
-    /// By the registry's host: one that is slow takes nobody else's turn.
+    /// Permits for downloads, by the registry's host: a slow one does not block the others.
     layers: Arc<Mutex<HashMap<String, Weak<Semaphore>>>>,
     pub(super) patience: Patience,
 }
@@ -122,7 +122,7 @@ impl Registry {
     }
 
     /// The client for a repository, and where one of its things is.
-    pub(super) async fn place(&self, name: &ImageRef, what: &str) -> Result<(Client, String), ImageError> {
+    pub(super) async fn url_of(&self, name: &ImageRef, what: &str) -> Result<(Client, String), ImageError> {
         let (client, base) = self.host(&name.host).await?;
         Ok((client, format!("{base}/v2/{}/{what}", name.path)))
     }
@@ -183,7 +183,7 @@ impl Registry {
         blocking(move || store.commit(&name, &config, &manifest, arrived)).await
     }
 
-    /// What a tag stands for in the registry now.
+    /// The manifest or index that a tag names now.
     ///
     /// # Errors
     /// The registry's.
@@ -355,7 +355,7 @@ impl Registry {
 
     /// A GET from a byte on.
     async fn get_from(&self, name: &ImageRef, what: &str, accept: Option<&str>, from: u64) -> Result<Response, ImageError> {
-        let (client, url) = self.place(name, what).await?;
+        let (client, url) = self.url_of(name, what).await?;
         let failed = |why: String| ImageError::Registry { host: name.host.clone(), what: name.familiar(), why };
         let request = || {
             let mut request = client.get(&url);

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-/// What is known of an image.
+/// An image of the store.
 #[derive(Clone, Debug)]
 pub struct Image {
     /// The configuration's digest, which is the image's id.
@@ -54,7 +54,7 @@ pub struct Store {
     loaded: Mutex<HashMap<Digest, Image>>,
     /// Images that no list has, by their manifest's digest. Each is reported once.
     left_out: Mutex<HashMap<Digest, LeftOut>>,
-    /// Layers that are in their place and not yet synced, with the bytes of their files.
+    /// Layers that are in their directory and not yet synced, with the bytes of their files.
     pending: Mutex<HashMap<ChainId, u64>>,
     /// Blobs whose image has no name yet.
     held: HeldBlobs,
@@ -170,7 +170,7 @@ impl Store {
         self.blobs_directory(digest.algorithm()).join(digest.hex())
     }
 
-    /// A place for a blob that is on its way.
+    /// A temporary file for a blob.
     ///
     /// # Errors
     /// The disk's.
@@ -270,7 +270,7 @@ impl Store {
             if self.has_layer(chain).is_some() || pending.contains_key(chain) {
                 continue;
             }
-            let place = self.layer_place(chain);
+            let place = self.layer_directory(chain);
             // A directory without a size is what a build left that ended before it was confirmed.
             remove_tree(&place).map_err(context("storing the layers of"))?;
             layer.rename(&place).map_err(context("storing the layers of"))?;

@@ -60,7 +60,7 @@ pub fn extended_attributes<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result
     Ok(found)
 }
 
-/// What was unpacked.
+/// The unpacked layer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unpacked {
     pub bytes: u64,

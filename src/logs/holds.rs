@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
-/// What a reader of a log still needs.
+/// The files that a reader of a log still needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
     /// Chosen at random by the client, so that it is the same reader after a reconnection.

@@ -50,7 +50,7 @@ pub struct Selection {
     pub snapshot: bool,
 }
 
-/// A place in a log, and the file that it is in. Files change their names at a rotation; a reader knows them by their inodes.
+/// A position in a log, and the file that it is in. Files change their names at a rotation; a reader knows them by their inodes.
 pub struct Reader {
     path: PathBuf,
     file: Option<BufReader<File>>,
@@ -78,7 +78,7 @@ pub struct Reader {
 const BUFFER: usize = 256 * 1024;
 
 impl Reader {
-    /// Opens a log at the place where the selection begins. A log that does not exist yet is empty.
+    /// Opens a log at the position where the selection begins. A log that does not exist yet is empty.
     ///
     /// # Errors
     /// The kernel's.

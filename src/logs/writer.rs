@@ -71,7 +71,7 @@ impl Writer {
         self
     }
 
-    /// Takes what a stream has said and writes the lines that are complete. One clock reading serves the whole batch.
+    /// Takes output of a stream and writes the lines that are complete. One clock reading serves the whole batch.
     ///
     /// # Errors
     /// The file's; the lines are kept, and [`Writer::flush`] tries again.

@@ -177,12 +177,12 @@ pub struct Pool {
     /// Addresses are given out of this part of the subnet.
     #[serde(default)]
     pub range: Option<Subnet>,
-    /// Addresses of others on the network, by any name, that are never given out.
+    /// Reserved addresses by name: they are never given out.
     #[serde(default)]
     pub reserved: indexmap::IndexMap<String, IpAddr>,
 }
 
-/// What a container, or whatever else has a place on a network, has there: at most one address of each family.
+/// The addresses of an endpoint: at most one of each family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "StoredAddresses")]
 pub struct Addresses {

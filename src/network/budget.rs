@@ -1,4 +1,4 @@
-//! What is there once for all, and is given so that whoever takes much leaves some to others: descriptors, and questions that wait.
+//! Shared budgets, of which no user can take everything: descriptors, and pending DNS queries.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -10,7 +10,7 @@ pub struct Budget {
     given_back: Notify,
 }
 
-/// What one user, such as a published port or a container, has of a budget.
+/// One user's share of a budget, such as a published port's or a container's.
 ///
 /// A user may have half as much as is left for others then: one alone gets a third of everything, and each who comes later a third
 /// of what is left. However much the others hold, there is something for who has nothing.

@@ -22,7 +22,7 @@ const CTA_ZONE: u16 = 18;
 /// Messages that are sent at once.
 const BATCH: usize = 256;
 
-/// What has changed.
+/// Changes of published ports and addresses.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
     /// Ports of UDP that lead to a container now.
@@ -48,7 +48,7 @@ pub fn forget(mut changes: Changes, local: &HashSet<IpAddr>, review: impl FnOnce
     let mut found = Vec::new();
     let question = Message::new(SUBSYSTEM | IPCTNL_MSG_CT_GET, NLM_F_DUMP, &[libc::AF_UNSPEC as u8, 0, 0, 0]);
     Netlink::netfilter()?.ask_each(question, |answer| {
-        let wrong = Entry::parse(answer).filter(|entry| entry.is_wrong(&changes, local));
+        let wrong = Flow::parse(answer).filter(|entry| entry.is_wrong(&changes, local));
         found.extend(wrong.and_then(|entry| Some((entry, deletion(answer)?))));
     })?;
     review(&mut changes);
@@ -72,7 +72,7 @@ pub struct Tuple {
 
 /// A flow as it was begun, and as its answers come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct Flow {
     original: Tuple,
     reply: Tuple,
 }
@@ -102,12 +102,12 @@ impl Tuple {
     }
 }
 
-impl Entry {
+impl Flow {
     /// Reads an answer of the kernel's; `None` where it is no flow of IP.
-    pub fn parse(answer: &[u8]) -> Option<Entry> {
+    pub fn parse(answer: &[u8]) -> Option<Flow> {
         let attributes = answer.get(NFGENMSG..)?;
         let tuple = |kind| Tuple::parse(attribute(attributes, kind)?);
-        Some(Entry { original: tuple(CTA_TUPLE_ORIG)?, reply: tuple(CTA_TUPLE_REPLY)? })
+        Some(Flow { original: tuple(CTA_TUPLE_ORIG)?, reply: tuple(CTA_TUPLE_REPLY)? })
     }
 
     fn is_wrong(&self, changes: &Changes, local: &HashSet<IpAddr>) -> bool {
@@ -148,16 +148,16 @@ mod tests {
 
     const UDP: u8 = 17;
 
-    fn entry(from: &str, to: &str, answered_by: &str) -> Entry {
+    fn entry(from: &str, to: &str, answered_by: &str) -> Flow {
         let end = |text: &str| {
             let address: std::net::SocketAddr = text.parse().expect("address");
             (address.ip(), address.port())
         };
         let (from, to, answered_by) = (end(from), end(to), end(answered_by));
-        Entry { original: Tuple { from, to, protocol: UDP }, reply: Tuple { from: answered_by, to: from, protocol: UDP } }
+        Flow { original: Tuple { from, to, protocol: UDP }, reply: Tuple { from: answered_by, to: from, protocol: UDP } }
     }
 
-    fn message(entry: &Entry) -> Vec<u8> {
+    fn message(entry: &Flow) -> Vec<u8> {
         let tuple = |m: Message, tuple: Tuple| {
             let kinds = if tuple.from.0.is_ipv6() { [3, 4] } else { [1, 2] };
             m.nest(1, |m| m.attr(kinds[0], &octets(tuple.from.0)).attr(kinds[1], &octets(tuple.to.0)))
@@ -177,13 +177,13 @@ mod tests {
         {
             let entry = entry(from, to, by);
             let bytes = message(&entry);
-            assert_eq!(Entry::parse(&bytes), Some(entry));
+            assert_eq!(Flow::parse(&bytes), Some(entry));
             let deletion = deletion(&bytes).expect("message");
             let attributes = &deletion.payload()[NFGENMSG..];
             assert_eq!(Tuple::parse(attribute(attributes, CTA_TUPLE_ORIG).expect("tuple")), Some(entry.original));
             assert_eq!(attribute(attributes, CTA_ID), Some(&7u32.to_be_bytes()[..]));
             for length in 0..bytes.len() {
-                let _ = Entry::parse(&bytes[..length]);
+                let _ = Flow::parse(&bytes[..length]);
             }
         }
     }

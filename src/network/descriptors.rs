@@ -1,4 +1,4 @@
-//! The descriptors that strangers can make the engine open: connections to published ports that it leads on, and TCP connections to
+//! The descriptors that strangers can make the engine open: connections to published ports that it forwards, and TCP connections to
 //! resolvers. Both have budgets of their own, so that the rest is there for the API and for containers, and neither takes the
 //! other's. The sockets by which resolvers ask by UDP are in none: a container, and the host, has a handful of them.
 

@@ -1,4 +1,4 @@
-//! What can go wrong with a network.
+//! Errors of networks.
 
 use super::address::IpFamily;
 use std::io;

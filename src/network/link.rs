@@ -190,7 +190,7 @@ pub struct Sublink<'a> {
     pub mtu: u32,
 }
 
-/// What a [`Sublink`] is, with its mode as Docker's option of the driver names it.
+/// The kind of a [`Sublink`], with its mode as Docker's option of the driver names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// MACVLAN_MODE_*.
@@ -235,10 +235,10 @@ impl Sublink<'_> {
     }
 }
 
-/// What a bridge's port is to do, beside its default.
+/// Settings of a bridge port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Port {
-    /// It passes nothing to other ports of which the same is said (IFLA_BRPORT_ISOLATED).
+    /// It passes nothing to other isolated ports (IFLA_BRPORT_ISOLATED).
     pub isolated: bool,
     /// A frame may leave by the port that it has come by (IFLA_BRPORT_MODE): where br_netfilter shows bridged packets to the
     /// firewall, a container that asks for its own published port is led back to itself on the bridge.

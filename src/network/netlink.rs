@@ -106,15 +106,15 @@ impl Message {
 }
 
 /// A message of the kernel's.
-struct Answer<'a> {
+struct NetlinkAnswer<'a> {
     kind: u16,
     /// The number of the message that it answers.
     sequence: u32,
     payload: &'a [u8],
 }
 
-impl Answer<'_> {
-    /// What an acknowledgement says; `None` of any other message.
+impl NetlinkAnswer<'_> {
+    /// The result in an acknowledgement; `None` of any other message.
     fn acknowledged(&self) -> Option<io::Result<()>> {
         let code = self.payload.first_chunk::<4>().filter(|_| self.kind == NLMSG_ERROR)?;
         let errno = i32::from_ne_bytes(*code).wrapping_neg();
@@ -123,13 +123,13 @@ impl Answer<'_> {
 }
 
 /// Takes messages of the kernel's apart.
-fn answers(mut messages: &[u8]) -> impl Iterator<Item = Answer<'_>> {
+fn answers(mut messages: &[u8]) -> impl Iterator<Item = NetlinkAnswer<'_>> {
     std::iter::from_fn(move || {
         let (header, _) = messages.split_first_chunk::<HEADER>()?;
         let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let size = (word(0) as usize).clamp(HEADER, messages.len());
         let kind = u16::from_ne_bytes([header[4], header[5]]);
-        let answer = Answer { kind, sequence: word(8), payload: &messages[HEADER..size] };
+        let answer = NetlinkAnswer { kind, sequence: word(8), payload: &messages[HEADER..size] };
         messages = &messages[size.next_multiple_of(4).min(messages.len())..];
         Some(answer)
     })
@@ -164,7 +164,7 @@ pub fn attribute(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
     None
 }
 
-/// A socket on which the kernel tells of every change of nftables' rules, whoever makes it.
+/// A socket on which the kernel announces every change of nftables' rules.
 ///
 /// # Errors
 /// The kernel's.
@@ -291,9 +291,9 @@ impl Netlink {
             };
             for answer in answers(&buffer[..length]) {
                 let number = answer.sequence.wrapping_sub(first) as usize;
-                let Some(said) = answer.acknowledged().filter(|_| number < messages.len()) else { continue };
+                let Some(result) = answer.acknowledged().filter(|_| number < messages.len()) else { continue };
                 complete |= last == Some(number);
-                if let (Err(error), None) = (said, &failed) {
+                if let (Err(error), None) = (result, &failed) {
                     failed = Some((number, error));
                 }
             }

@@ -76,7 +76,7 @@ impl Transaction {
     }
 
     /// What follows is about the table of the same name in another family.
-    pub fn turn_to(&mut self, family: Family) {
+    pub fn switch_to(&mut self, family: Family) {
         self.family = family;
     }
 

@@ -29,7 +29,7 @@ pub fn reserve(
     Ok(Reservation { port, _socket: socket })
 }
 
-/// What can be bound first on the ports of a range.
+/// Binds the first free port of a range.
 ///
 /// # Errors
 /// When all are taken, with the owner of the last one as `owner_of` (wharf's own containers) or the kernel know it.

@@ -47,7 +47,7 @@ impl Attachment {
     }
 }
 
-/// What an interface is joined to.
+/// The host's side of an interface.
 #[derive(Clone, Debug)]
 pub enum To {
     /// A bridge, by a veth pair whose host's end has a name and the network's link group.

@@ -25,7 +25,7 @@ pub(super) fn with_dependencies<'a, D: IntoIterator<Item = &'a str>>(
     done
 }
 
-/// What a service of a project depends on, as far as that is active.
+/// The active dependencies of a service.
 pub(super) fn of_project<'a>(project: &'a Project) -> impl Fn(&'a str) -> Vec<&'a str> {
     |name| {
         let names = project.services.get(name).into_iter().flat_map(|service| service.depends_on.keys());

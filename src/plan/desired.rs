@@ -1,4 +1,4 @@
-//! What the user wants: the options of commands, and what they need of a Compose file.
+//! The desired state: the options of commands, and the part of a Compose file that they need.
 
 use crate::compose::model::{Dependency, Project, PullPolicy};
 use indexmap::IndexMap;
@@ -46,7 +46,7 @@ pub struct UpOptions {
     pub inactive: Vec<String>,
 }
 
-/// What becomes of a volume whose definition has changed: its data is lost when it is made anew.
+/// How a volume whose definition has changed is treated: recreating it loses its data.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChangedVolumes {
@@ -55,7 +55,7 @@ pub enum ChangedVolumes {
     Keep,
     /// Nothing is done before the user has been asked.
     Ask,
-    /// Those of these names are made anew, the others stay.
+    /// The named ones are recreated.
     Recreate(Vec<String>),
     RecreateAll,
 }

@@ -58,7 +58,7 @@ pub fn lifecycle(
     options: &LifecycleOptions,
 ) -> Result<Plan, PlanError> {
     let relations = Relations::new(observed, outline);
-    let mut planner = Planner { relations, options, plan: Plan::default() };
+    let mut planner = LifecyclePlanner { relations, options, plan: Plan::default() };
     planner.check_names()?;
     match command {
         Lifecycle::Start => planner.start()?,
@@ -130,13 +130,13 @@ impl<'a> Relations<'a> {
     }
 }
 
-struct Planner<'a> {
+struct LifecyclePlanner<'a> {
     relations: Relations<'a>,
     options: &'a LifecycleOptions,
     plan: Plan,
 }
 
-impl<'a> Planner<'a> {
+impl<'a> LifecyclePlanner<'a> {
     /// Without a file nobody knows whether a name is wrong, or its containers are gone.
     fn check_names(&self) -> Result<(), PlanError> {
         let Some(outline) = &self.options.outline else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! What has to be done, and why: from a desired project and an observed state to a graph of operations.
+//! Planning: from a desired project and an observed state to a graph of operations, each with its cause.
 //!
 //! Pure: no clock, socket or process. `wharf plan` prints what `wharf up` executes. [`desired`] is what the user wants,
 //! [`observed`] what the engine has found; [`up`], [`down`] and [`lifecycle`] compare them.
@@ -80,7 +80,7 @@ pub struct Plan {
     pub changed_volumes: Vec<String>,
 }
 
-/// What cannot be planned.
+/// Why a plan cannot be made.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PlanError {
     #[error("no such service: {name}{}", .nearest.as_ref().map(|n| format!("\ndid you mean `{n}`?")).unwrap_or_default())]

@@ -1,10 +1,10 @@
-//! What the engine has found of a project.
+//! The observed state of a project.
 
 use crate::compose::model::{Condition, Dependency};
 use indexmap::IndexMap;
 use std::collections::HashMap;
 
-/// What exists of a project, and what it could use of others.
+/// Containers, networks, volumes and images that exist: the project's own, and others that it may use.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     pub containers: Vec<ObservedContainer>,
@@ -75,7 +75,7 @@ pub struct ObservedContainer {
     pub networks: Vec<String>,
     /// Names of the volumes that it mounts.
     pub volumes: Vec<String>,
-    /// What it needs and is gone, as a cause to replace it.
+    /// Something that it needs and that is gone: a cause to replace it.
     pub lost: Option<String>,
 }
 

@@ -146,7 +146,7 @@ impl fmt::Display for Operation {
 }
 
 impl Operation {
-    /// What it acts on, as progress shows it.
+    /// The object that it acts on, as progress shows it.
     pub fn object(&self) -> String {
         match self {
             Operation::CreateNetwork { key: name } | Operation::RemoveNetwork { name, .. } => format!("Network {name}"),

@@ -72,7 +72,7 @@ pub fn one_off(project: &Project, observed: &Observed, options: &UpOptions, name
     Ok(planner.plan)
 }
 
-/// The services to act on: the named ones and, unless told otherwise, what they depend on.
+/// The services to act on: the named ones and, unless `no_deps` is set, their dependencies.
 fn select(project: &Project, options: &UpOptions) -> Result<IndexSet<String>, PlanError> {
     for name in options.services.iter().chain(options.scale.keys()) {
         if !project.services.contains_key(name) {
@@ -111,7 +111,7 @@ pub(super) struct Planner<'a> {
     pub(super) renamed_networks: Vec<String>,
 }
 
-/// What is done for a service.
+/// The decision for a service.
 #[derive(Default)]
 pub(super) struct ServiceSteps {
     /// The last step of each container that is started, restarted or removed.

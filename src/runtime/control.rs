@@ -34,7 +34,7 @@ pub enum Request {
     CloseInput,
     /// Asks for one of [`super::launch::Launch::kept`] by its destination: answered by `Event::Mount`.
     Mount(PathBuf),
-    /// What a reader of the log still needs: answered by `Event::Held` where it needs every file.
+    /// The files that a reader of the log still needs: answered by `Event::Held` where it needs every file.
     Hold(Hold),
     /// A reader of the log has left.
     Release {

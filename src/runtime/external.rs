@@ -76,7 +76,7 @@ impl Runtime<'_> {
     }
 
     /// The runtime's own last word.
-    fn said(&self) -> String {
+    fn stderr(&self) -> String {
         let text = std::fs::read_to_string(LOG).unwrap_or_default();
         let message = |line: &str| Some(serde_json::from_str::<Value>(line).ok()?["msg"].as_str()?.to_string());
         text.lines().rev().find_map(message).unwrap_or_else(|| text.trim().to_string())
@@ -104,13 +104,13 @@ pub fn start(launch: &Launch, runtime: Runtime<'_>, inherited: Inherited) -> Res
 }
 
 fn failed(doing: &str, runtime: Runtime<'_>) -> StepFailed {
-    let said = runtime.said();
+    let stderr = runtime.stderr();
     let code = match () {
-        () if said.contains("executable file") || said.contains("No such file") => 127,
-        () if said.contains("ermission denied") => 126,
+        () if stderr.contains("executable file") || stderr.contains("No such file") => 127,
+        () if stderr.contains("ermission denied") => 126,
         () => 128,
     };
-    let why = if said.is_empty() { "it says nothing of why".into() } else { said };
+    let why = if stderr.is_empty() { "it gives no reason".into() } else { stderr };
     StepFailed { code, ..StepFailed::because(format!("{doing} by the runtime {}", runtime.program.display()), why) }
 }
 
@@ -123,21 +123,21 @@ fn create(launch: &Launch, runtime: Runtime<'_>, inherited: Inherited) -> Result
         true => Some(UnixListener::bind(CONSOLE).doing("making the terminal's socket")?),
         false => None,
     };
-    let (said, telling) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).doing("making a pipe")?;
+    let (stderr, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).doing("making a pipe")?;
     let monitor = std::process::id();
     // In a mount namespace of its own: what is mounted for the bundle is the container's alone, and goes with it.
     let helper = match sys::fork_into(libc::CLONE_NEWNS as u64).doing("making a mount namespace")? {
         Forked::Parent(pid) => pid,
         Forked::Child => {
             let Err(failure) = bundle(launch, joined, monitor, &handing).and_then(|()| become_create(launch, runtime, stdio));
-            init::report(&telling, &failure);
+            init::report(&writer, &failure);
             sys::exit_now(failure.code)
         }
     };
-    drop((telling, stdio));
+    drop((writer, stdio));
     let code = sys::wait_for(helper).unwrap_or(128);
     let mut text = String::new();
-    let _ = io::Read::read_to_string(&mut std::fs::File::from(said), &mut text);
+    let _ = io::Read::read_to_string(&mut std::fs::File::from(stderr), &mut text);
     if let Ok((code, message)) = serde_json::from_str::<(i32, String)>(&text) {
         return Err(StepFailed { code, ..StepFailed::because("preparing the bundle", message) });
     }
@@ -148,7 +148,7 @@ fn create(launch: &Launch, runtime: Runtime<'_>, inherited: Inherited) -> Result
         let size = launch.oci.process().as_ref().and_then(|p| p.console_size());
         hand_over(&console, size.map(|size| (size.height() as u16, size.width() as u16)), &handing, &Handed::Terminal)?;
     }
-    read_pid(PID).ok_or_else(|| StepFailed::because("making the container", "the runtime tells no process"))
+    read_pid(PID).ok_or_else(|| StepFailed::because("making the container", "the runtime has written no process id"))
 }
 
 /// Becomes the runtime that makes the container of the bundle. Returns only a failure.

@@ -18,13 +18,13 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// What the child inherits from the monitor.
+/// The descriptors that the child inherits from the monitor.
 pub struct Inherited {
     /// Standard input, output and error; none of them with a terminal.
     pub stdio: Option<[OwnedFd; 3]>,
     /// The network namespace (the host's where there is none), and what is shared with another container.
     pub joined: Joined,
-    /// Where a failure is told. It closes by itself when the program runs.
+    /// Reports a failure. It closes on exec.
     pub status: OwnedFd,
     /// Where descriptors are handed to the monitor ([`control::Handed`]).
     pub monitor: OwnedFd,

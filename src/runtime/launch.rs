@@ -55,7 +55,7 @@ pub struct Launch {
     pub stdin: bool,
     /// Where the exit is recorded.
     pub exit_file: PathBuf,
-    /// What a monitor runs to bring back an engine that has died: the engine's program and arguments.
+    /// The command by which a monitor restarts an engine that has died: the engine's program and arguments.
     pub revive: Vec<String>,
     /// One lock for all monitors of an engine: who holds it starts the engine.
     pub revive_lock: PathBuf,
@@ -105,7 +105,7 @@ impl Joined {
     }
 }
 
-/// An image's files at a place in the container.
+/// An image's files, mounted at a path in the container.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ImageMount {
     pub destination: PathBuf,
@@ -132,7 +132,7 @@ pub struct LogTarget {
     pub max_size: u64,
     /// How many files are kept, the current one included.
     pub max_files: u32,
-    /// What its readers need, from before the start.
+    /// The files that its readers need, from before the start.
     #[serde(default)]
     pub holds: Vec<Hold>,
     /// Readers that are about to come.
@@ -186,7 +186,7 @@ impl Exit {
         file.write_all_at(&block, 0)
     }
 
-    /// What was recorded.
+    /// The recorded exit.
     pub fn read(path: &Path) -> Option<Self> {
         serde_json::from_slice(&std::fs::read(path).ok()?).ok()
     }

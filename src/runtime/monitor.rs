@@ -58,7 +58,7 @@ struct Brief {
 pub fn main(run_directory: &Path) -> i32 {
     match run(run_directory) {
         Ok(()) => 0,
-        // Nobody reads a monitor's standard error: what matters has been told to the engine.
+        // Nobody reads a monitor's stderr: errors are reported to the engine.
         Err(_) => 1,
     }
 }
@@ -67,7 +67,7 @@ fn run(directory: &Path) -> Result<(), StepFailed> {
     let Some(engine) = sys::inherited(ENGINE_FD) else { return Err(StepFailed::because("starting", "there is no engine")) };
     sys::set_process_name();
     sys::prctl(libc::PR_SET_DUMPABLE, 0, 0).doing("hiding the process")?;
-    // The kernel shall rather kill the container than the one who tells why it died.
+    // The OOM killer should choose the container, not the monitor that reports its end.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
     nix::unistd::chdir(directory).doing("entering the run directory")?;
     let mut monitor = match Monitor::start(&engine) {
@@ -108,7 +108,7 @@ struct Monitor {
     /// The mount namespace in which those are, where it is not the container's own.
     kept_in: Option<OwnedFd>,
     status: Option<OwnedFd>,
-    said: Vec<u8>,
+    reported: Vec<u8>,
     started_at: Option<jiff::Timestamp>,
     execs: Execs,
     paused: bool,
@@ -182,7 +182,7 @@ impl Monitor {
         }
     }
 
-    fn tell(&mut self, event: &Event) {
+    fn report(&mut self, event: &Event) {
         if let Some(engine) = &self.engine
             && control::send(engine.as_fd(), event, &[]).is_err()
         {
@@ -220,16 +220,16 @@ impl Monitor {
         match read(status, &mut buffer) {
             Ok(0) | Err(_) => self.status = None,
             Ok(n) => {
-                self.said.extend_from_slice(&buffer[..n]);
+                self.reported.extend_from_slice(&buffer[..n]);
                 return;
             }
         }
         self.take_handed();
         self.handing = None;
-        if self.said.is_empty() {
+        if self.reported.is_empty() {
             let at = jiff::Timestamp::now();
             self.started_at = Some(at);
-            self.tell(&Event::Started { pid: self.init, at, keeps_mounts: true, holds_log: true });
+            self.report(&Event::Started { pid: self.init, at, keeps_mounts: true, holds_log: true });
         }
     }
 
@@ -263,7 +263,7 @@ impl Monitor {
                 ended = Some(child.code);
             } else {
                 let events = self.execs.ended(&child);
-                events.iter().for_each(|event| self.tell(event));
+                events.iter().for_each(|event| self.report(event));
             }
         }
         ended

@@ -48,7 +48,7 @@ pub fn release(directory: &Path) {
     }
 }
 
-/// A project that nothing is in and nothing is said of. It is drawn: other data roots on the same file system draw too.
+/// A project id that is unused and without limits. It is chosen at random: other data roots on the file system choose too.
 fn free_project(root: &File) -> io::Result<u32> {
     for _ in 0..64 {
         let project = FIRST_PROJECT + u32::from_ne_bytes(crate::random::bytes()?) % (u32::MAX / 2);
@@ -62,7 +62,7 @@ fn free_project(root: &File) -> io::Result<u32> {
     Err(io::Error::other("the file system has no free project for a quota"))
 }
 
-/// What its administrator can do for a file system that keeps no quotas.
+/// The remedy for a file system without project quotas.
 fn advice(root: &File) -> &'static str {
     match statfs::fstatfs(root).map(|found| found.filesystem_type()) {
         Ok(statfs::EXT4_SUPER_MAGIC) => {

@@ -26,7 +26,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-/// What comes of [`enter`].
+/// The result of [`enter`].
 pub struct Entered {
     /// Whom the container runs as.
     pub identity: Identity,
@@ -87,7 +87,7 @@ fn is_bind(entry: &Mount) -> bool {
     entry.options().iter().flatten().any(|option| option == "bind" || option == "rbind")
 }
 
-/// What another runtime gets.
+/// The mounts for another OCI runtime.
 pub struct Staged {
     pub root: OwnedFd,
     /// The mounts that are left to it.

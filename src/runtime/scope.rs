@@ -138,9 +138,9 @@ impl Keeper {
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().doing(&doing)?;
         let mut echo = [0];
-        let said = child.stdin.as_mut().map(|input| input.write_all(b"\n"));
+        let sent = child.stdin.as_mut().map(|input| input.write_all(b"\n"));
         let heard = child.stdout.as_mut().map(|output| output.read_exact(&mut echo));
-        if let (Some(Ok(())), Some(Ok(()))) = (said, heard) {
+        if let (Some(Ok(())), Some(Ok(()))) = (sent, heard) {
             return Ok(Keeper { child });
         }
         let output = child.wait_with_output().doing(&doing)?;

@@ -163,7 +163,7 @@ pub fn mounts(privileged: bool, ipc: Ipc, shm_size: u64, mut users: Vec<Mount>) 
     dev.into_iter().chain(list).chain(users).collect()
 }
 
-/// What the devices controller allows: everything to a privileged container, Docker's list and `more` to any other.
+/// The rules of the devices controller: everything to a privileged container, Docker's list and `more` to any other.
 pub fn device_rules(privileged: bool, more: impl Iterator<Item = LinuxDeviceCgroup>) -> Vec<LinuxDeviceCgroup> {
     let mut all = LinuxDeviceCgroup::default();
     all.set_allow(privileged).set_access(Some("rwm".into()));

@@ -47,7 +47,7 @@ pub(super) fn processes(path: &Path) -> Vec<i32> {
 /// False when a group could not be removed.
 fn walk(path: &Path, mut visit: impl FnMut(BorrowedFd<'_>), remove: bool) -> bool {
     let Ok(top) = nix::fcntl::open(path, DIRECTORY, Mode::empty()) else { return false };
-    let mut levels = vec![Level { name: OsString::new(), below: below(top.as_fd()) }];
+    let mut levels = vec![GroupLevel { name: OsString::new(), below: below(top.as_fd()) }];
     visit(top.as_fd());
     let mut here = top;
     let mut all = true;
@@ -56,7 +56,7 @@ fn walk(path: &Path, mut visit: impl FnMut(BorrowedFd<'_>), remove: bool) -> boo
             // One that has gone meanwhile is no loss.
             if let Ok(inner) = openat(here.as_fd(), name.as_os_str(), DIRECTORY, Mode::empty()) {
                 visit(inner.as_fd());
-                levels.push(Level { name, below: below(inner.as_fd()) });
+                levels.push(GroupLevel { name, below: below(inner.as_fd()) });
                 here = inner;
             }
             continue;
@@ -76,7 +76,7 @@ fn walk(path: &Path, mut visit: impl FnMut(BorrowedFd<'_>), remove: bool) -> boo
     all
 }
 
-struct Level {
+struct GroupLevel {
     /// In the level above.
     name: OsString,
     /// The groups below that are still to be visited.

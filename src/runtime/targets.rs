@@ -25,7 +25,7 @@ pub const STAND_INS: [&str; 10] = [
     "sys/crypto/fips_enabled",
 ];
 
-/// What a mount's target has to be.
+/// The file type that a mount's target must have.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     Directory,

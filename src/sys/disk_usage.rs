@@ -1,4 +1,4 @@
-//! What a tree of files takes.
+//! Disk usage of a tree of files.
 
 use std::collections::HashSet;
 use std::fs;

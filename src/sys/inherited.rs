@@ -1,4 +1,4 @@
-//! What a process inherits from whoever started it, and hands on to its children, beside its limits and its environment.
+//! Attributes that a process inherits from its starter, and hands on to its children, beside its limits and its environment.
 
 use super::check;
 use std::io;

@@ -34,7 +34,7 @@ struct Status {
     rest: [u64; 16],
 }
 
-/// What a project may have, and has.
+/// Limits and usage of a project.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Project {
     /// KiB; 0 is without limit.
@@ -65,7 +65,7 @@ pub fn enforced(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(status.flags & PROJECTS_ENFORCED != 0)
 }
 
-/// What a project may have, and has.
+/// Limits and usage of a project.
 ///
 /// # Errors
 /// ENOENT for one that the file system has never heard of (XFS).

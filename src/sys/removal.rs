@@ -2,7 +2,7 @@
 //! length of a path, or changed meanwhile by who made it.
 //!
 //! Everything is done by descriptors, and no symlink is followed. A directory that lies deeper than [`MAX_OPEN`] is moved up into
-//! the topmost one, where it is removed in its turn.
+//! the topmost one, where it is removed later.
 
 use super::quota;
 use super::regular::open_regular_at;
@@ -32,36 +32,36 @@ pub struct Removal {
     parent: OwnedFd,
     name: OsString,
     /// From the topmost directory to the one that is being emptied.
-    levels: Vec<Level>,
+    levels: Vec<RemovalLevel>,
     /// Directories that were moved up so far.
     moved: u64,
     done: bool,
 }
 
 /// A name that was read, and whether it was a directory's then: what is known to be one costs no attempt to unlink it.
-struct Pending {
+struct PendingRemoval {
     name: OsString,
     directory: bool,
 }
 
-struct Level {
+struct RemovalLevel {
     directory: Dir,
     /// In the level above.
     name: OsString,
-    pending: Vec<Pending>,
+    pending: Vec<PendingRemoval>,
     /// The pending names were the last.
     read: bool,
     rounds: u32,
 }
 
-impl Level {
+impl RemovalLevel {
     fn open(above: impl AsFd, name: OsString) -> nix::Result<Self> {
         let directory = Dir::from_fd(openat(above, name.as_os_str(), DIRECTORY, Mode::empty())?)?;
-        Ok(Level { directory, name, pending: Vec::new(), read: false, rounds: 0 })
+        Ok(RemovalLevel { directory, name, pending: Vec::new(), read: false, rounds: 0 })
     }
 
     /// The next name, from the directory itself where none is pending.
-    fn next(&mut self) -> nix::Result<Option<Pending>> {
+    fn next(&mut self) -> nix::Result<Option<PendingRemoval>> {
         if self.pending.is_empty() && !self.read {
             self.read = true;
             for entry in self.directory.iter() {
@@ -71,7 +71,7 @@ impl Level {
                     continue;
                 }
                 let directory = entry.file_type() == Some(Type::Directory);
-                self.pending.push(Pending { name: OsStr::from_bytes(name).to_owned(), directory });
+                self.pending.push(PendingRemoval { name: OsStr::from_bytes(name).to_owned(), directory });
                 if self.pending.len() == BATCH {
                     self.read = false;
                     break;
@@ -145,14 +145,14 @@ impl Removal {
         let Some(level) = self.levels.last_mut() else {
             match unlink(&self.parent, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(nix::Error::ENOENT) => self.done = true,
-                Err(nix::Error::EISDIR) => self.levels.push(Level::open(&self.parent, self.name.clone())?),
+                Err(nix::Error::EISDIR) => self.levels.push(RemovalLevel::open(&self.parent, self.name.clone())?),
                 Err(e) => return Err(e.into()),
             }
             return Ok(());
         };
         match level.next()? {
-            Some(Pending { name, directory: true }) => self.descend(name),
-            Some(Pending { name, directory: false }) => {
+            Some(PendingRemoval { name, directory: true }) => self.descend(name),
+            Some(PendingRemoval { name, directory: false }) => {
                 match unlink(&level.directory, name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
                     Ok(()) | Err(nix::Error::ENOENT) => Ok(()),
                     Err(nix::Error::EISDIR) => self.descend(name),
@@ -167,7 +167,7 @@ impl Removal {
         let depth = self.levels.len();
         let Some(level) = self.levels.last() else { return Ok(()) };
         if depth < MAX_OPEN {
-            let inner = match Level::open(&level.directory, name) {
+            let inner = match RemovalLevel::open(&level.directory, name) {
                 // It is gone, or no directory any more: what is there now is met in the next round.
                 Err(nix::Error::ENOENT | nix::Error::ENOTDIR | nix::Error::ELOOP) => return Ok(()),
                 other => other?,

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde::Deserialize;
 use wharf::compose::check::Check;
 use wharf::compose::node::Node;
-use wharf::compose::{canonical, dotenv, interpolate, merge, schema, settle, yaml};
+use wharf::compose::{canonical, dotenv, finish, interpolate, merge, schema, yaml};
 
 /// Canonical form of a text, or nothing where it is refused.
 fn canonical(text: &str) -> Option<Node> {
@@ -64,9 +64,9 @@ proptest! {
     #[test]
     fn settling_is_idempotent(text in service()) {
         let mut once = canonical(&text).expect("right");
-        settle::settle(&mut once, &schema::PROJECT, false, &mut Vec::new());
+        finish::finish(&mut once, &schema::PROJECT, false, &mut Vec::new());
         let mut twice = once.clone();
-        settle::settle(&mut twice, &schema::PROJECT, false, &mut Vec::new());
+        finish::finish(&mut twice, &schema::PROJECT, false, &mut Vec::new());
         prop_assert_eq!(once.to_json(), twice.to_json());
     }
 

@@ -8,7 +8,7 @@ use crate::units::ContainerPort;
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 
-/// What its first process is: entrypoint and command.
+/// The arguments of its first process: entrypoint and command.
 pub(super) fn command_line(record: &ContainerRecord) -> Vec<String> {
     let (entrypoint, command) = record.entrypoint_and_command();
     [entrypoint, command].concat()

@@ -32,7 +32,7 @@ const FILTERS: [&str; 15] = [
 pub(super) const UNKNOWN: &str = "unknown";
 
 /// Filters, read once.
-struct Wanted<'a> {
+struct ContainerFilter<'a> {
     filters: &'a Filters,
     names: Patterns,
     ids: Patterns,
@@ -43,7 +43,7 @@ struct Wanted<'a> {
     ancestors: Vec<String>,
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> ContainerFilter<'a> {
     fn of(engine: &Engine, filters: &'a Filters) -> Result<Self, EngineError> {
         let list = |key: &str| filters.get(key).map_or(&[][..], Vec::as_slice);
         let invalid = |key: &str, value: &str| EngineError::Invalid(format!("invalid filter '{key}={value}'"));
@@ -60,7 +60,7 @@ impl<'a> Wanted<'a> {
             list(key).iter().map(|name| Ok(engine.containers.find(name)?.record().created_at)).collect()
         };
         let ancestor = |name: &String| engine.images.find(name).map_or_else(|_| name.clone(), |(_, image)| image.id.to_string());
-        Ok(Wanted {
+        Ok(ContainerFilter {
             names: Patterns::of(filters, "name"),
             ids: Patterns::of(filters, "id"),
             before: moments("before")?.into_iter().min(),
@@ -138,7 +138,7 @@ impl<'a> Wanted<'a> {
 
 pub(in crate::api) fn list(engine: &Engine, query: &Query) -> Reply {
     let filters = query.filters(&FILTERS)?;
-    let wanted = Wanted::of(engine, &filters)?;
+    let wanted = ContainerFilter::of(engine, &filters)?;
     let limit = query.number::<i64>("limit").filter(|n| *n > 0);
     // Docker's: the newest ones, whatever their state.
     let all = query.flag("all") || limit.is_some() || wanted.of_stopped();

@@ -229,7 +229,7 @@ pub async fn create(engine: &Arc<Engine>, query: &Query, request: Request<Incomi
     reply::json(201, &json!({"Id": container.id, "Warnings": warnings}))
 }
 
-/// What is ignored and would be missed.
+/// Warnings of ignored settings.
 fn warnings(body: &ContainerCreate) -> Vec<String> {
     let driver = body.host_config.log_config.kind.as_str();
     match driver {

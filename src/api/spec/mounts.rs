@@ -1,4 +1,4 @@
-//! What is mounted in a container: `Binds`, `Mounts`, `Tmpfs` and `Volumes`.
+//! Mounts of a container: `Binds`, `Mounts`, `Tmpfs` and `Volumes`.
 
 use super::{invalid, text};
 use crate::api::types::{ContainerCreate, Mount};
@@ -73,7 +73,7 @@ fn target(path: &str) -> Option<String> {
 
 const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
 
-/// What the third part of a bind says.
+/// The options in the third part of a bind.
 #[derive(Default)]
 struct Mode {
     read_only: bool,

@@ -59,7 +59,7 @@ pub(super) fn link(link: &str) -> (String, String) {
     (alias.to_string(), name.trim_start_matches('/').to_string())
 }
 
-/// What a container asks of a network.
+/// A container's settings on a network.
 ///
 /// # Errors
 /// An address that is none.

@@ -1,4 +1,4 @@
-//! What a container may use.
+//! Limits of a container.
 
 use super::{invalid, text};
 use crate::api::types::{DeviceMapping, HostConfig, ThrottleDevice};

@@ -94,7 +94,7 @@ wire! {
         pub oom_score_adj: i64,
         pub masked_paths: Option<Vec<String>>,
         pub readonly_paths: Option<Vec<String>>,
-        // What it may use. 0 is no limit.
+        // Limits. 0 is none.
         /// Bytes.
         pub memory: i64,
         pub memory_reservation: i64,

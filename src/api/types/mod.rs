@@ -91,7 +91,7 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, EngineError> {
     serde_json::from_slice(bytes).map_err(|_| EngineError::Invalid(what_is_wrong::<T>(bytes)))
 }
 
-/// What is wrong with a body that cannot be read, and where.
+/// The error of a body that cannot be read, with the path of the value.
 fn what_is_wrong<T: DeserializeOwned>(bytes: &[u8]) -> String {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     match serde_path_to_error::deserialize::<_, T>(&mut json) {

@@ -9,7 +9,7 @@ wire! {
         pub endpoints_config: IndexMap<String, Option<EndpointSettings>>,
     }
 
-    /// What a container asks of a network.
+    /// A container's settings on a network.
     pub struct EndpointSettings {
         #[serde(rename = "IPAMConfig")]
         pub ipam_config: Option<EndpointIpam>,

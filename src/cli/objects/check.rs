@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// How much something matters.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum Rating {
     Fine,
     /// Something works less well, or not at all.
     Lacking,
@@ -20,8 +20,8 @@ enum Verdict {
 
 struct Finding {
     what: &'static str,
-    verdict: Verdict,
-    /// What was found; and, unless it is fine, what to do.
+    verdict: Rating,
+    /// The finding; and, unless it is fine, the remedy.
     text: String,
 }
 
@@ -45,25 +45,25 @@ pub async fn run(global: &Global) -> Outcome {
     findings.extend(state(global).await);
     for finding in &findings {
         let mark = match finding.verdict {
-            Verdict::Fine => "ok     ",
-            Verdict::Lacking => "warning",
-            Verdict::Missing => "missing",
+            Rating::Fine => "ok     ",
+            Rating::Lacking => "warning",
+            Rating::Missing => "missing",
         };
         println!("{mark}  {:<20} {}", finding.what, finding.text);
     }
-    if findings.iter().any(|finding| finding.verdict == Verdict::Missing) { Err(Failure::Code(1)) } else { Ok(()) }
+    if findings.iter().any(|finding| finding.verdict == Rating::Missing) { Err(Failure::Code(1)) } else { Ok(()) }
 }
 
 fn fine(what: &'static str, text: impl Into<String>) -> Finding {
-    Finding { what, verdict: Verdict::Fine, text: text.into() }
+    Finding { what, verdict: Rating::Fine, text: text.into() }
 }
 
 fn lacking(what: &'static str, text: impl Into<String>) -> Finding {
-    Finding { what, verdict: Verdict::Lacking, text: text.into() }
+    Finding { what, verdict: Rating::Lacking, text: text.into() }
 }
 
 fn missing(what: &'static str, text: impl Into<String>) -> Finding {
-    Finding { what, verdict: Verdict::Missing, text: text.into() }
+    Finding { what, verdict: Rating::Missing, text: text.into() }
 }
 
 fn kernel() -> Finding {
@@ -173,7 +173,7 @@ fn older_firewall() -> Finding {
 fn neighbours() -> Finding {
     match crate::network::firewall::try_guard() {
         Ok(()) => fine("bridges' nftables", "a container cannot pass for its neighbour"),
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => lacking("bridges' nftables", "root alone can tell"),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => lacking("bridges' nftables", "only root can check it"),
         Err(error) => lacking(
             "bridges' nftables",
             format!(
@@ -241,7 +241,7 @@ fn watches() -> Finding {
     fine("inotify", format!("{instances} instances, {watches} watches"))
 }
 
-/// What the engine says of its state, and what is left of earlier damage.
+/// The engine's report of its state, and earlier damage.
 async fn state(global: &Global) -> Vec<Finding> {
     const WHAT: &str = "state";
     let mut found = Vec::new();

@@ -263,7 +263,7 @@ pub async fn pull_one(client: &Client, image: &str, steps: &mut Steps) -> Outcom
     Ok(())
 }
 
-/// What a line of a pull or a push says of a layer.
+/// A layer's line of a pull or a push.
 ///
 /// # Errors
 /// When the line says why it failed.

@@ -34,7 +34,7 @@ pub enum ProgressType {
 
 static STYLE: OnceLock<(Ansi, ProgressType)> = OnceLock::new();
 
-/// What the command line says of the output, once, before any.
+/// Sets the style of the output once, before any output.
 pub fn set_style(ansi: Ansi, progress: ProgressType) {
     let _ = STYLE.set((ansi, progress));
 }

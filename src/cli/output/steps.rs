@@ -12,7 +12,7 @@ use std::time::Duration;
 /// How often the seconds of what goes on are drawn anew.
 const TICK: Duration = Duration::from_millis(100);
 
-/// What is drawn in place now.
+/// The lines that are drawn in place now.
 static DRAWN: Mutex<Option<MultiProgress>> = Mutex::new(None);
 
 /// Writes to the terminal something that is not progress, beside what is drawn in place.

@@ -20,7 +20,7 @@ pub struct Joined {
     pub tty: bool,
     /// Standard input is sent.
     pub stdin: bool,
-    /// Where a change of the terminal's size is told, without its query.
+    /// The path to which a change of the terminal's size is posted, without its query.
     pub resize: String,
     /// Where signals go that this process gets; without it they do what they do.
     pub signals: Option<String>,
@@ -106,7 +106,7 @@ pub async fn follow(
     Ok((ended, code))
 }
 
-/// What is said of lines that the log no longer had.
+/// The message about lines that the log no longer had.
 pub const LOST: &str = "warning: lines are missing here: nothing was read for 30 s, and the log was rotated meanwhile";
 
 /// A line without its time.

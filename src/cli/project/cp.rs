@@ -42,7 +42,7 @@ pub struct CopyOptions {
 pub async fn run(global: &Global, command: Cp) -> Outcome {
     let (project, loaded) = project::name(global)?;
     let client = connect::engine(global).await?;
-    let (service, into) = match (place(&command.source), place(&command.destination)) {
+    let (service, into) = match (in_container(&command.source), in_container(&command.destination)) {
         (None, Some((service, _))) => (service, true),
         (Some((service, _)), None) => (service, false),
         (Some(_), Some(_)) => return Err(Failure::Message("copy out of one container first, then into the other".into())),
@@ -66,7 +66,7 @@ pub async fn run(global: &Global, command: Cp) -> Outcome {
 }
 
 /// `NAME:PATH`; `None` for a path of this machine.
-pub fn place(text: &str) -> Option<(&str, &str)> {
+pub fn in_container(text: &str) -> Option<(&str, &str)> {
     if text.starts_with(['/', '.']) || text == "-" {
         return None;
     }
@@ -78,14 +78,14 @@ pub fn place(text: &str) -> Option<(&str, &str)> {
 /// # Errors
 /// When the source is not there, or the destination cannot be written.
 pub async fn copy(client: &Client, id: &str, source: &str, destination: &str, how: CopyOptions) -> Outcome {
-    match (place(source), place(destination)) {
+    match (in_container(source), in_container(destination)) {
         (Some((_, path)), _) => out_of(client, id, path, destination, how).await,
         (_, Some((_, path))) => into(client, id, source, path, how).await,
         _ => Err(Failure::Message("one of the two must be in a container: write NAME:PATH".into())),
     }
 }
 
-/// What is at a path of a container.
+/// The file at a path of a container.
 struct Stat {
     directory: bool,
     link: Option<String>,
@@ -168,7 +168,7 @@ async fn out_of(client: &Client, id: &str, path: &str, destination: &str, how: C
     received.await
 }
 
-/// Has `unpack` read what the engine sends, on a thread of its own. What it says of a failure is told before the connection's.
+/// Unpacks the engine's answer on a thread of its own. An error of `unpack` comes before the connection's.
 async fn received(
     client: &Client,
     path: &str,

@@ -41,7 +41,7 @@ pub struct CommitOptions {
     /// A Dockerfile instruction to apply; may be repeated.
     #[arg(short, long, value_name = "INSTRUCTION")]
     change: Vec<String>,
-    /// What it is for.
+    /// The comment of the image.
     #[arg(short, long, default_value = "")]
     message: String,
     /// Pause the container meanwhile.

@@ -139,7 +139,7 @@ pub fn grace(text: &str) -> Result<u32, String> {
     }
 }
 
-/// What the engine is asked for.
+/// The request to the engine.
 ///
 /// # Errors
 /// As [`project::for_engine`].
@@ -195,7 +195,7 @@ pub fn path(loaded: &Loaded, action: &str) -> String {
     format!("/projects/{}/{action}", escape(&loaded.project.name))
 }
 
-/// What a signal does to a command that is followed.
+/// The effect of a signal on a command that is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnSignal {
     /// What has not begun does not begin, and the command leaves when the rest has ended; a second one leaves at once.

@@ -86,7 +86,7 @@ impl Watched {
     }
 }
 
-/// What a batch means for a service.
+/// The actions of a batch for a service.
 #[derive(Default)]
 struct Work {
     rebuild: bool,
@@ -256,7 +256,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Does what a batch of changes asks for. What fails is said, and watching goes on.
+    /// Carries out a batch of changes. An error is printed, and watching goes on.
     async fn handle(&self, batch: &BTreeSet<PathBuf>) {
         let mut services: Vec<(&str, Work)> = Vec::new();
         for watched in &self.watched {

@@ -27,7 +27,7 @@ pub struct Project {
 }
 
 impl Project {
-    /// The project of a settled tree.
+    /// The project of a finished tree.
     ///
     /// # Errors
     /// When the tree holds what no stage refused and no type has room for: a number out of range.

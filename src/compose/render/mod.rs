@@ -12,13 +12,13 @@ use std::cmp::Ordering;
 /// The two shapes of `docker compose config`, which differ in more than their syntax.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// What is empty is left out, extensions are kept.
+    /// Empty values are left out, extensions are kept.
     Yaml,
     /// `command` and `entrypoint` are always there, extensions are kept at the top alone.
     Json,
 }
 
-/// The printable form of a settled tree. With `raw`, variables are still in it and dollars stay single.
+/// The printable form of a finished tree. With `raw`, variables are still in it and dollars stay single.
 pub fn render(root: &Node, format: Format, raw: bool) -> Json {
     Render { format, raw }.object(root, &schema::PROJECT, true)
 }

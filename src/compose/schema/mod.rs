@@ -2,7 +2,7 @@
 //! merged, and whether wharf acts on it.
 //!
 //! The tables follow compose-spec's `compose-spec.json`. The stages walk them: [`check`](super::check) for types,
-//! [`canonical`](super::canonical) for short forms, [`merge`](super::merge), [`settle`](super::settle) for the canonical
+//! [`canonical`](super::canonical) for short forms, [`merge`](super::merge), [`finish`](super::finish) for the canonical
 //! spelling of scalars, [`render`](super::render) for output.
 
 mod project;
@@ -14,7 +14,7 @@ pub use service::SERVICE;
 use super::canonical::Expanded;
 use super::node::{Node, Value};
 
-/// What a value may be, in its canonical form and in the short ones.
+/// The type of a value, in its canonical form and in the short ones.
 pub enum T {
     Any,
     Str,
@@ -88,7 +88,7 @@ pub enum By {
     Distinct,
     /// Its text; a later one replaces an earlier one.
     Text,
-    /// What is before its `=`.
+    /// The part before its `=`.
     Name,
     /// An attribute of it.
     Field(&'static str),

@@ -77,7 +77,7 @@ type Built<T> = Result<T, Failure>;
 struct Builder<'t> {
     file: FileId,
     tokens: Scanner<'t>,
-    /// What an anchor marks, and how many nodes that is.
+    /// The value of an anchor, and its number of nodes.
     anchors: HashMap<&'t str, (Node, usize)>,
     /// The anchors of the nodes that are being read.
     open: Vec<&'t str>,
@@ -202,7 +202,7 @@ impl<'t> Builder<'t> {
         Ok(node)
     }
 
-    /// What a node holds, after its anchor and tag.
+    /// The content of a node, after its anchor and tag.
     fn content(&mut self, context: Context, tag: Option<&str>, marked: bool, end: Mark, depth: usize) -> Built<Node> {
         let file = self.file;
         let Token { kind, start, end: token_end } = self.tokens.peek()?;

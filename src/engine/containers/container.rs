@@ -71,7 +71,7 @@ pub(in crate::engine) struct OperationGuard<'a> {
 }
 
 impl Container {
-    /// What went wrong with the hooks of its last stop; told once.
+    /// The errors of the hooks of its last stop; reported once.
     pub(in crate::engine) fn take_pre_stop_failure(&self) -> Option<String> {
         locked(&self.live).pre_stop_failure.take()
     }

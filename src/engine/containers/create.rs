@@ -60,7 +60,7 @@ impl Engine {
         let volumes = image.config.config().as_ref().and_then(|c| c.volumes().clone()).unwrap_or_default();
         spec.clean_targets();
         spec.mount_volumes_of_image(&volumes);
-        // Until the container is known, nobody else could tell that it needs them.
+        // Until the container is in the registry, nothing else shows that they are in use.
         let mut announced = Vec::new();
         for mount in spec.mounts.iter_mut().filter(|m| m.anonymous && m.source.is_empty()) {
             let same = |old: &&MountSpec| old.anonymous && clean_target(&old.target) == mount.target;
@@ -110,7 +110,7 @@ impl Engine {
 }
 
 impl Containers {
-    /// Gives a new container its directories and its place in the journal, or leaves nothing.
+    /// Makes a new container's directories and its journal record, or leaves nothing.
     ///
     /// # Errors
     /// The disk's.
@@ -224,7 +224,7 @@ fn write_files(directory: &Path, files: &[FileSpec]) -> std::io::Result<()> {
 }
 
 impl Image {
-    /// What the image says of its containers.
+    /// The image's defaults for its containers.
     pub fn facts(&self) -> ImageConfig {
         let config = self.config.config().clone().unwrap_or_default();
         let check = self.healthcheck.as_ref().filter(|check| !check.test.is_empty());

@@ -20,7 +20,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 
-/// What a user asks to run.
+/// The request for an exec.
 #[derive(Clone, Debug, Default)]
 pub struct NewExec {
     pub args: Vec<String>,

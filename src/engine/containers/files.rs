@@ -42,7 +42,7 @@ pub struct PathStat {
     pub link: String,
 }
 
-/// A file that `diff` tells of.
+/// A file that `diff` lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     pub path: String,
@@ -125,7 +125,7 @@ impl Files {
         [self.config.base_layer()].into_iter().chain(record.layers.iter().map(|layer| self.store.layer(layer))).collect()
     }
 
-    /// What is at a path of a container; a symlink at its end is not followed.
+    /// The file at a path of a container; a symlink at its end is not followed.
     ///
     /// # Errors
     /// When there is nothing.
@@ -224,7 +224,7 @@ impl Files {
         pack_all(&tree, out).map_err(doing())
     }
 
-    /// What a container has changed of its image, one after the other.
+    /// A container's changes to its image, one after the other.
     ///
     /// # Errors
     /// The disk's, and those of `each`.
@@ -311,7 +311,7 @@ fn missing(container: &Container, path: &str, error: &io::Error) -> EngineError 
     }
 }
 
-/// What is at a path; a symlink at its end is the symlink itself, unless it is to be followed.
+/// The file at a path; a symlink at its end is followed only where that is asked for.
 fn find(tree: &Tree, path: &Path, follow: bool) -> io::Result<Found> {
     let Some(name) = path.file_name().filter(|_| !follow) else {
         let path = if path == Path::new("") { Path::new(".") } else { path };

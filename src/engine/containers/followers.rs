@@ -26,12 +26,12 @@ pub(in crate::engine) struct Followers {
 }
 
 impl Followers {
-    /// What the monitor of the next run is told.
+    /// The holds for the monitor of the next run.
     pub(in crate::engine) fn for_launch(&mut self) -> (Vec<Hold>, Vec<u64>) {
         (self.list(), std::mem::take(&mut self.expected))
     }
 
-    /// A monitor has introduced itself. Gives what it is to be told: readers may have come since its launch file was written.
+    /// A monitor has connected. Returns the holds that it lacks: readers may have come since its launch file was written.
     pub(in crate::engine) fn monitor_knows(&mut self, known: bool) -> Vec<Hold> {
         self.known = known;
         if known { self.list() } else { Vec::new() }

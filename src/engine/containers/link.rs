@@ -79,7 +79,7 @@ impl MonitorLink {
         control::send(self.socket.as_fd(), request, fds)
     }
 
-    /// Ends a monitor that hangs; the end of the connection is what tells.
+    /// Kills a monitor that hangs; the end of the connection shows it.
     pub fn kill_monitor(&self) {
         let Ok(process) = sys::pidfd_open(self.pid) else { return };
         // What was opened is a monitor, and not another process that has got its id since.
@@ -98,7 +98,7 @@ impl MonitorLink {
     }
 }
 
-/// What is at the control socket of a run directory.
+/// The state of a run directory's control socket.
 #[derive(Debug)]
 pub enum Reached {
     Monitor(MonitorLink),

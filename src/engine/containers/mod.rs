@@ -289,7 +289,7 @@ impl Engine {
         let over = |record: &ContainerRecord| !record.state.status().has_process();
         // One that has ended by itself just now is stopped as well, once its end is noticed.
         let send = |signal: i32| {
-            // Before its end can be told.
+            // Before its end can be reported.
             self.containers.emit(container, "kill", &[("signal", signal.to_string())]);
             match container.ask(&Request::Signal(signal), &[]) {
                 Err(EngineError::NotRunning { .. }) => Ok(()),
@@ -306,7 +306,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Waits for the end of a container that was sent SIGKILL. A monitor that hangs tells no end: it is ended with the container.
+    /// Waits for the end of a container that was sent SIGKILL. A monitor that hangs reports none: it is killed with the container.
     async fn await_killed(&self, container: &Container) -> Result<(), EngineError> {
         let over = |record: &ContainerRecord| !record.state.status().has_process();
         if tokio::time::timeout(KILLED_AT_ONCE, container.wait_until(over)).await.is_ok() {

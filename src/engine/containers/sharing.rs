@@ -137,7 +137,7 @@ async fn mount_of(
 }
 
 impl Containers {
-    /// Opens what a container shares of others: they must run.
+    /// Opens the mounts and namespaces that a container shares with other containers, which must run.
     pub(in crate::engine) fn shared_namespaces(
         &self,
         record: &ContainerRecord,

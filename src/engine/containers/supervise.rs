@@ -183,7 +183,7 @@ impl Engine {
     }
 
     /// What happens when a container exits, however that became known: its execs, its health check and, unless it is started
-    /// again, its place on the networks end; the exit is noted and told; then what [`verdict`] says is done.
+    /// again, its endpoints end; the exit is journaled and its event emitted; then the [`verdict`] is carried out.
     pub(in crate::engine) fn ended(self: &Arc<Self>, container: &Arc<Container>, exit: &Exit) {
         {
             let mut live = locked(&container.live);

@@ -275,14 +275,26 @@ mod tests {
 
     type Change = fn(&mut ContainerSpec);
 
+    fn text(value: &str) -> Option<String> {
+        Some(value.into())
+    }
+
+    fn list(value: &str) -> Vec<String> {
+        vec![value.into()]
+    }
+
+    fn all_refused(cases: &[(&str, Change)]) {
+        for (words, change) in cases {
+            let mut spec = ContainerSpec::default();
+            change(&mut spec);
+            let refused = verify(&spec).expect_err(words);
+            assert!(refused.contains(words), "{words}: {refused}");
+        }
+    }
+
     #[test]
     fn what_docker_refuses_is_refused_in_its_words() {
-        fn text(value: &str) -> Option<String> {
-            Some(value.into())
-        }
-        fn list(value: &str) -> Vec<String> {
-            vec![value.into()]
-        }
+        assert_eq!(verify(&ContainerSpec::default()), Ok(()));
         let cases: &[(&str, Change)] = &[
             ("the working directory 'etc' is invalid", |s| s.working_dir = text("etc")),
             ("invalid signal: FOO", |s| s.stop_signal = text("FOO")),
@@ -326,6 +338,20 @@ mod tests {
             ("destination can't be '/'", |s| s.tmpfs = vec![("/x/..".into(), vec![])]),
             ("Invalid tmpfs option \"size=foo\" of /x: a number", |s| s.tmpfs = vec![("/x".into(), list("size=foo"))]),
             ("Invalid tmpfs option \"foo\" of /x", |s| s.tmpfs = vec![("/x".into(), list("foo"))]),
+            ("invalid --security-opt 1: \"foo\"", |s| s.security_opt = list("foo")),
+            ("invalid --security-opt 2: \"foo=bar\"", |s| s.security_opt = list("foo=bar")),
+            ("invalid --security-opt 2: \"no-new-privileges=maybe\"", |s| s.security_opt = list("no-new-privileges=maybe")),
+            ("seccomp profile", |s| s.security_opt = list("seccomp=/no/such/file")),
+            ("would change the host", |s| drop(s.sysctls.insert("kernel.panic".into(), "1".into()))),
+            ("unknown or invalid runtime name: foo", |s| s.runtime = text("foo")),
+            ("device rule `x`", |s| s.device_cgroup_rules = list("x")),
+        ];
+        all_refused(cases);
+    }
+
+    #[test]
+    fn limits_that_docker_refuses_are_refused_in_its_words() {
+        all_refused(&[
             ("invalid ulimit type: foo", |s| s.ulimits = vec![("foo".into(), 1, 1)]),
             ("less than or equal to hard limit: nofile: 10 > 5", |s| s.ulimits = vec![("nofile".into(), 10, 5)]),
             ("soft: -1 (unlimited), hard: 5", |s| s.ulimits = vec![("core".into(), -1, 5)]),
@@ -355,21 +381,7 @@ mod tests {
                 (s.resources.cpu_rt_period, s.resources.cpu_rt_runtime) = (Some(5), Some(6));
             }),
             ("range for oom score adj is [-1000, 1000]", |s| s.oom_score_adj = -5000),
-            ("invalid --security-opt 1: \"foo\"", |s| s.security_opt = list("foo")),
-            ("invalid --security-opt 2: \"foo=bar\"", |s| s.security_opt = list("foo=bar")),
-            ("invalid --security-opt 2: \"no-new-privileges=maybe\"", |s| s.security_opt = list("no-new-privileges=maybe")),
-            ("seccomp profile", |s| s.security_opt = list("seccomp=/no/such/file")),
-            ("would change the host", |s| drop(s.sysctls.insert("kernel.panic".into(), "1".into()))),
-            ("unknown or invalid runtime name: foo", |s| s.runtime = text("foo")),
-            ("device rule `x`", |s| s.device_cgroup_rules = list("x")),
-        ];
-        assert_eq!(verify(&ContainerSpec::default()), Ok(()));
-        for (words, change) in cases {
-            let mut spec = ContainerSpec::default();
-            change(&mut spec);
-            let refused = verify(&spec).expect_err(words);
-            assert!(refused.contains(words), "{words}: {refused}");
-        }
+        ]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a build needs of the engine: images, and containers that run one command and leave their files.
+//! The engine's part of builds: images, and containers that run one command and leave their files.
 
 use crate::engine::error::EngineError;
 use crate::engine::events::Watch;

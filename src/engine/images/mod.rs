@@ -127,7 +127,7 @@ impl Images {
             .iter()
             .flat_map(|c| c.with_record(|record| record.all_layers().cloned().collect::<Vec<_>>()))
             .collect();
-        // Where it cannot be told what needs them, every layer stays.
+        // Where it is unknown what needs them, every layer stays.
         let uncertain = self.state.check_prunable().is_err();
         let is_used = |layer: &ChainId| uncertain || layers.contains(layer);
         match &name {
@@ -217,7 +217,7 @@ pub enum Cache {
     Forget(Vec<CachedStep>),
 }
 
-/// What was removed.
+/// The removed images and layers.
 #[derive(Default)]
 pub struct Removed {
     pub untagged: Vec<ImageRef>,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// In the order of their weight: what a later one says of a device goes before.
 const DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
-/// What a container gets with its devices.
+/// The devices, mounts, variables and hooks that CDI adds to a container.
 #[derive(Debug, Default)]
 pub struct Edits {
     pub devices: Vec<Device>,
@@ -25,7 +25,7 @@ pub struct Edits {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct File {
+struct CdiFile {
     kind: String,
     #[serde(default)]
     devices: Vec<Named>,
@@ -45,14 +45,14 @@ struct Named {
 #[serde(rename_all = "camelCase", default)]
 struct Stated {
     env: Vec<String>,
-    device_nodes: Vec<Node>,
-    mounts: Vec<Mount>,
+    device_nodes: Vec<CdiNode>,
+    mounts: Vec<CdiMount>,
     hooks: Vec<Hook>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Node {
+struct CdiNode {
     path: String,
     host_path: Option<String>,
     permissions: Option<String>,
@@ -63,7 +63,7 @@ struct Node {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Mount {
+struct CdiMount {
     host_path: PathBuf,
     container_path: String,
     #[serde(default)]
@@ -94,7 +94,7 @@ pub fn knows(kind: &str) -> bool {
     files().is_ok_and(|files| files.iter().any(|(_, file)| file.kind == kind))
 }
 
-fn files() -> Result<Vec<(PathBuf, File)>, String> {
+fn files() -> Result<Vec<(PathBuf, CdiFile)>, String> {
     let mut found = Vec::new();
     for directory in DIRECTORIES {
         let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
@@ -139,7 +139,7 @@ pub fn resolve<'a>(names: impl Iterator<Item = &'a str>) -> Result<Edits, String
             let known = if known.is_empty() { "there are none".to_string() } else { format!("they know {}", known.join(", ")) };
             return Err(format!("no CDI specification in {} knows the device `{name}`: {known}", DIRECTORIES.join(" or ")));
         };
-        // What a file says of all its devices is said once.
+        // The edits of a file that hold for all its devices are applied once.
         if !used.contains(&path.as_path()) {
             used.push(path);
             edits.add(&file.container_edits)?;

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// What is mounted into a container besides what every one has.
+/// A container's own mounts, beside those that every container has.
 #[derive(Default)]
 pub struct Mounts {
     pub binds: Vec<Mount>,
@@ -157,8 +157,6 @@ fn check_destination(destination: &Path, source: &Path) -> Result<(), String> {
     }
     Err(format!("nothing can be mounted on `{}`: it would take the place of what the kernel shows there", destination.display()))
 }
-
-/// Whether a volume is to be filled with what the image has in its place: it is empty, and nobody has said otherwise.
 
 /// A volume of the driver `local` with options: what mount(8) would do with them, in the container's own mount namespace.
 fn driver_mount(name: &str, options: &indexmap::IndexMap<String, String>, mount: &MountSpec) -> Result<Mount, EngineError> {

@@ -11,7 +11,7 @@ use oci_spec::runtime::{BoxBuilder, Linux, LinuxSeccomp, Mount, Process, Root, S
 
 const DEFAULT_SHM: u64 = 64 << 20;
 
-/// What a configuration is made of besides the container's record.
+/// The parts of a configuration that are not in the container's record.
 pub struct Parts<'a> {
     pub hostname: String,
     pub capabilities: Capabilities,

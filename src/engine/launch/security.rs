@@ -7,7 +7,7 @@ use crate::sys::BpfInstruction;
 use crate::units;
 use std::path::Path;
 
-/// What a container's security options ask for.
+/// A container's security options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Security {
     /// No seccomp filter.
@@ -29,7 +29,7 @@ pub enum AppArmor {
 }
 
 impl Security {
-    /// Reads the options. A later one takes an earlier one's place.
+    /// Reads the options. A later one replaces an earlier one.
     ///
     /// # Errors
     /// Docker's words, or why a seccomp profile cannot be used.

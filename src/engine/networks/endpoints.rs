@@ -1,4 +1,4 @@
-//! A container's place on its networks: addresses, namespace, names.
+//! The endpoints of a container: addresses, namespace, names.
 
 use super::{Networks, parent_of};
 use crate::engine::error::EngineError;
@@ -18,14 +18,14 @@ use std::sync::Arc;
 /// A network, and a container's addresses there.
 pub(in crate::engine) type Endpoint = (NetworkRecord, Addresses);
 
-/// A container's place on its networks, ready to be handed to its monitor.
+/// The endpoints of a container and the descriptors that its monitor needs.
 pub(in crate::engine) struct Attached {
     pub namespace: Option<Arc<OwnedFd>>,
     /// On its first network.
     pub addresses: Addresses,
 }
 
-/// What a container's resolver shows it.
+/// The names that a container's resolver knows.
 fn view(record: &ContainerRecord, endpoints: &[Endpoint]) -> View {
     let lower = |(alias, of): &(String, String)| (alias.to_ascii_lowercase(), of.to_ascii_lowercase());
     View {
@@ -99,7 +99,7 @@ fn administers_network(record: &ContainerRecord) -> bool {
     record.spec.capabilities().is_ok_and(|capabilities| capabilities.has("NET_ADMIN"))
 }
 
-/// What a container may say of itself on a network.
+/// The source addresses that a container may use on a network.
 pub(super) fn sender(record: &ContainerRecord, (network, addresses): &Endpoint) -> Option<Sender> {
     let interface = record.interfaces.get(&network.id).filter(|_| !administers_network(record))?;
     let endpoint = record.spec.networks.iter().find(|endpoint| endpoint.network == network.name);
@@ -377,7 +377,7 @@ impl Networks {
         Ok(())
     }
 
-    /// Has a running container see its networks, and others on them see it.
+    /// Attaches a running container to its networks, and enters its names.
     fn show_networks(&self, container: &Container, endpoints: &[Endpoint]) {
         let record = container.record();
         if let Some(resolver) = &locked(&container.live).resolver {
@@ -392,7 +392,7 @@ impl Networks {
         }
     }
 
-    /// Enters a container's names in place of those that it had; nobody finds it without any.
+    /// Replaces a container's names in one step; a lookup always finds it.
     pub(in crate::engine) fn enter_names_anew(&self, record: &ContainerRecord) {
         self.names.replace(&record.id, &record.id, &names_of(record, &self.endpoints_of(record)));
     }

@@ -18,16 +18,16 @@ const GATHER: Duration = Duration::from_millis(100);
 /// How often that is waited for: a change waits at most this many times [`GATHER`].
 const GATHERINGS: u32 = 5;
 
-/// The changes that the kernel has not been told of.
+/// The changes that the kernel has not got yet.
 pub(in crate::engine) struct Flows {
     firewall: Arc<Firewall>,
-    state: Mutex<State>,
-    /// It was said that the kernel has no ctnetlink.
-    said: AtomicBool,
+    state: Mutex<FlowState>,
+    /// A missing ctnetlink was reported.
+    warned: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct FlowState {
     changes: Changes,
     /// Addresses that containers have got while the table was read.
     taken: HashSet<IpAddr>,
@@ -38,10 +38,10 @@ struct State {
 
 impl Flows {
     pub(in crate::engine) fn new(firewall: Arc<Firewall>) -> Arc<Self> {
-        Arc::new(Flows { firewall, state: Mutex::default(), said: AtomicBool::new(false) })
+        Arc::new(Flows { firewall, state: Mutex::default(), warned: AtomicBool::new(false) })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FlowState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -71,7 +71,7 @@ impl Flows {
     }
 
     /// Tells the kernel, after a while, of what there is by then.
-    fn begin(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+    fn begin(self: &Arc<Self>, mut state: MutexGuard<'_, FlowState>) {
         state.made += 1;
         if state.running || state.changes.is_empty() {
             return;
@@ -123,11 +123,11 @@ impl Flows {
             Ok(number) => {
                 tracing::debug!("{number} flows are forgotten");
                 if let Err(error) = self.firewall.forgotten(withdrawn.iter()) {
-                    tracing::error!("letting through what others lead to where a port led: {error}");
+                    tracing::error!("forgetting withdrawn ports in the firewall: {error}");
                 }
             }
-            Err(error) if !self.said.swap(true, Ordering::Relaxed) => {
-                tracing::warn!("flows of UDP may go on to where they were led before: no ctnetlink: {error}");
+            Err(error) if !self.warned.swap(true, Ordering::Relaxed) => {
+                tracing::warn!("flows of UDP may keep their earlier targets: no ctnetlink: {error}");
             }
             Err(_) => {}
         }

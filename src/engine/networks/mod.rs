@@ -1,4 +1,4 @@
-//! Networks: made and removed on request. [`endpoints`] is a container's place on them, [`published`] the host's ports, [`flows`]
+//! Networks: made and removed on request. [`endpoints`] attaches containers, [`published`] the host's ports, [`flows`]
 //! what the kernel is to forget.
 
 mod bridge;
@@ -286,7 +286,7 @@ impl Networks {
         })
     }
 
-    /// Makes a network: its bridge, its isolations, its place in the state.
+    /// Creates a network: its bridge, its isolation rules and its journal record.
     ///
     /// # Errors
     /// When the name or the subnet is taken, or the kernel refuses.
@@ -366,7 +366,7 @@ impl Networks {
         })
     }
 
-    /// Removes a network unless somebody uses it: `user` tells who, while no container can get an address on it.
+    /// Removes a network unless it is in use: `user` names the user, while no container can get an address on it.
     fn remove_unless(&self, name: &str, user: impl FnOnce(&NetworkRecord) -> Option<String>) -> Result<(), EngineError> {
         let mut networks = locked(&self.records);
         let record = find_in(&networks, name).or_else(|error| {
@@ -414,7 +414,7 @@ impl Networks {
         }
     }
 
-    /// Removes a network that no container is configured for, whether or not it runs; tells whether it did.
+    /// Removes a network that no container, running or not, is configured for. `true` where it was removed.
     pub fn remove_unused(&self, name: &str) -> bool {
         let uses = |record: &ContainerRecord| record.spec.networks.iter().any(|endpoint| endpoint.network == name);
         // Announced uses first: one ends when its container is known, so that one of the two is seen.

@@ -1,4 +1,4 @@
-//! What a container has of the host: ports that lead to it, and what its ends on bridges may say.
+//! The host's side of a container: its published ports, and the source addresses that its bridge ports may use.
 
 use super::Networks;
 use super::endpoints::{Endpoint, names_of, sender};
@@ -17,7 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-/// What is taken of the host: its address, protocol and port.
+/// A port of the host that is taken: address, protocol and port.
 type Taken = (IpAddr, Protocol, u16);
 
 /// A running container's ports. They are the host's again when this is dropped and its rules are taken back.
@@ -30,7 +30,7 @@ pub(in crate::engine) struct Published {
     bound: Vec<BoundPort>,
 }
 
-/// What another container has, that one takes over.
+/// The ports of the container that is replaced.
 struct Predecessor {
     /// Of its reservations.
     reserved: Vec<Taken>,
@@ -39,7 +39,7 @@ struct Predecessor {
     bound: Vec<BoundPort>,
 }
 
-/// What is taken over of a [`Predecessor`], and where the proxies are to lead.
+/// The ports that are taken over of a [`Predecessor`], and the targets of the proxies.
 #[derive(Default)]
 struct Inherited {
     reserved: Vec<Taken>,
@@ -128,8 +128,8 @@ impl Taking<'_> {
         Ok(number)
     }
 
-    /// Takes a port of the host's IPv6 addresses. What comes from elsewhere to a container with IPv6 is translated by the kernel;
-    /// the engine leads on what comes from ::1, and what goes to a container without IPv6: TCP and UDP.
+    /// Publishes a port on the host's IPv6 addresses. The kernel translates what comes from elsewhere to a container with IPv6;
+    /// the engine forwards TCP and UDP from ::1, and to a container without IPv6.
     fn on_ipv6(
         &mut self,
         port: &PortSpec,
@@ -160,7 +160,7 @@ impl Taking<'_> {
 }
 
 impl Networks {
-    /// Takes the host's ports and leads them to the container, unless another has them in its place; lets its interfaces speak.
+    /// Publishes the container's ports, unless another container has taken them over, and allows its source addresses.
     ///
     /// # Errors
     /// When a port is taken: none is published then.
@@ -318,7 +318,7 @@ impl Networks {
         }
     }
 
-    /// Gives the host its ports back.
+    /// Withdraws a container's ports.
     pub(super) fn unpublish(&self, container: &Container) {
         let published = std::mem::take(&mut locked(&container.live).published);
         if let Err(error) = self.firewall.withdraw(&published.forwards, &published.senders) {
@@ -328,7 +328,7 @@ impl Networks {
         self.flows.given_back(&published.forwards, addresses.into_iter());
     }
 
-    /// Lets a running container's new interface speak.
+    /// Allows the source addresses of a running container's new interface.
     pub(super) fn allow_sender(&self, container: &Container, endpoint: &Endpoint) -> Result<(), EngineError> {
         if let Some(sender) = sender(&container.record(), endpoint) {
             self.firewall.publish(&[], std::slice::from_ref(&sender)).map_err(NetworkError::Firewall)?;
@@ -349,7 +349,7 @@ impl Networks {
         }
     }
 
-    /// Who of wharf's containers has a port.
+    /// The container that has a port.
     fn owner_of(&self, own_id: &str, port: u16, protocol: Protocol) -> Option<String> {
         use crate::labels::{LABEL_PROJECT, LABEL_SERVICE};
         let has = |c: &&Arc<Container>| {

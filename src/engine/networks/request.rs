@@ -6,7 +6,7 @@ use crate::network::address::{self, IpFamily, Pool, Subnet};
 use indexmap::IndexMap;
 use std::net::IpAddr;
 
-/// What a network is made with.
+/// The request for a new network.
 #[derive(Clone, Debug)]
 pub struct NewNetwork {
     pub name: String,
@@ -45,7 +45,7 @@ pub struct NewPool {
     pub subnet: Option<String>,
     pub gateway: Option<String>,
     pub ip_range: Option<String>,
-    /// Addresses of others on the network, by any name.
+    /// Reserved addresses, by name.
     pub reserved: IndexMap<String, String>,
 }
 

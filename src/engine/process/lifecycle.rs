@@ -31,7 +31,7 @@ use tokio::sync::watch;
 
 /// How long an engine without containers waits for another request.
 const IDLE: Duration = Duration::from_secs(60);
-/// An engine that is told to end waits this long for the starts that are under way.
+/// On SIGTERM the engine waits this long for starts in progress.
 const STARTS_MAY_TAKE: Duration = Duration::from_secs(10);
 
 /// Whether an engine that has had nothing to do for a while ends.
@@ -51,7 +51,7 @@ pub fn socket_path(run_root: &Path) -> std::path::PathBuf {
     run_root.join("engine.sock")
 }
 
-/// Runs an engine until it is told to stop or, if it is to, has nothing left to watch. `serve_api` answers the connections of its
+/// Runs an engine until SIGTERM or, where it may leave, until it has nothing left to watch. `serve_api` answers the connections of its
 /// socket, whose number it keeps; `ready` is called when it listens.
 ///
 /// # Errors
@@ -206,7 +206,7 @@ impl Engine {
         }
     }
 
-    /// Lets go: monitors are told not to bring an engine back, and what no container needs is taken away.
+    /// Says goodbye to the monitors, which restart no engine then, and removes what no container needs.
     fn leave(&self) {
         for container in self.containers.all() {
             container.say_goodbye();

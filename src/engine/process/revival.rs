@@ -1,4 +1,4 @@
-//! What an engine that a monitor has started takes over from the engine before it.
+//! Settings that an engine which a monitor has started takes over from the engine before it.
 //!
 //! A monitor has an empty environment, no streams, the engine's raised limit of open files and an oom_score_adj of its own: an
 //! engine that inherited those would find no proxy and no `git`, lose its log, and give containers another `ulimit -n`.

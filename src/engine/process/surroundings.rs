@@ -1,4 +1,4 @@
-//! What an engine inherits from the process that starts it, and would hand on to every container.
+//! Limits, scheduling and the umask that an engine inherits from its starter, and would hand on to every container.
 //!
 //! An engine that a command has started in the background serves all users and all projects: it has what a service manager
 //! would give it, whatever the command's shell has. One that a service manager or a person runs in the foreground keeps its
@@ -28,7 +28,7 @@ const LIMITS: [(Resource, u64, u64); 15] = [
     (Resource::RLIMIT_RTPRIO, 0, 0),
 ];
 
-/// What becomes of the starter's limits and scheduling.
+/// Resets the starter's limits and scheduling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Starters {
     /// Those of a service manager or a person, or of the engine before this one.

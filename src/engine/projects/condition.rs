@@ -15,7 +15,7 @@ const FIRST_LOOK: Duration = Duration::from_millis(500);
 /// A container that ends and is started again so often is not going to stay up.
 const MOST_RESTARTS: u32 = 3;
 
-/// What is waited for.
+/// The condition that is waited for.
 pub(super) struct Awaited<'a> {
     pub service: &'a str,
     pub condition: Condition,
@@ -24,7 +24,7 @@ pub(super) struct Awaited<'a> {
     pub required: bool,
 }
 
-/// What a container is, as far as a condition goes.
+/// A container's state with regard to a condition.
 #[derive(Debug, PartialEq)]
 enum Judged {
     /// It fulfils the condition, and is so.
@@ -69,7 +69,7 @@ pub(super) async fn await_condition(context: &Context, awaited: &Awaited<'_>) ->
     Ok(())
 }
 
-/// Waits for one container; tells how it is, or why it never will fulfil the condition.
+/// Waits for one container: its state, or why it never will fulfil the condition.
 async fn one(container: &Container, awaited: &Awaited<'_>) -> Result<&'static str, String> {
     let restarts = container.with_record(|record| record.restart_count);
     let mut judged = Judged::NotYet;

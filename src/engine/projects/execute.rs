@@ -23,7 +23,7 @@ struct Execution<'a> {
     /// Steps that have failed, and those that were skipped for them.
     failed: HashSet<NodeIndex>,
     errors: Vec<String>,
-    /// A container is created and started: what is skipped of it is said once, and not at all below its own error.
+    /// A container is created and started: a skip is reported once, and not at all below its own error.
     reported: HashSet<String>,
 }
 

@@ -71,7 +71,7 @@ impl Engine {
     /// Brings a project up, telling what is done as it is done.
     ///
     /// # Errors
-    /// What could not be planned; failures of steps are told and counted.
+    /// Planning errors. A failed step is reported as progress and counted.
     pub async fn up(self: &Arc<Self>, request: UpRequest, progress: ProgressSender) -> Result<(), EngineError> {
         let UpRequest { project, mut options, config_files, working_dir, proxies, inactive, plan_only, follower } = request;
         options.inactive = inactive;
@@ -84,7 +84,7 @@ impl Engine {
                 images.insert(image.to_string());
             }
         }
-        // A plan is made of what is there when its turn has come.
+        // The plan is made under the project's lock.
         let guard = if plan_only { None } else { Some(self.projects.take(&project.name, Change::Up, &progress).await?) };
         let observed = self.observe(&project.name, images.into_iter())?;
         let plan = plan::up(&project, &observed, &options)?;
@@ -185,7 +185,7 @@ impl Engine {
     /// Takes a project down.
     ///
     /// # Errors
-    /// Failures of steps are told and counted.
+    /// None of a step: a failed step is reported as progress and counted.
     pub async fn down(self: &Arc<Self>, name: &str, options: DownOptions, progress: ProgressSender) -> Result<(), EngineError> {
         let guard = if options.plan_only { None } else { Some(self.projects.take(name, Change::Down, &progress).await?) };
         let outline = options.outline.clone().or_else(|| self.outline(name));
@@ -254,7 +254,7 @@ impl Engine {
         result
     }
 
-    /// What the last `up` of a project has told of it.
+    /// The project as its last `up` sent it.
     pub(in crate::engine) fn outline(&self, project: &str) -> Option<Outline> {
         let record: Option<ProjectRecord> = self.state.journal.get(&format!("project/{project}"));
         record.map(|record| Outline::of(&record.project, Vec::new()))

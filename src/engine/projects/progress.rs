@@ -1,4 +1,4 @@
-//! What a command of a project says while it goes on, and whether what has not begun is still to begin.
+//! Progress of a project's command, and its cancellation.
 
 use crate::engine::locked;
 use crate::wire::Progress;

@@ -51,7 +51,7 @@ pub(in crate::engine) struct Queues {
 #[derive(Default)]
 struct Queue {
     lock: Arc<tokio::sync::Mutex<()>>,
-    /// Who has the turn.
+    /// The operation that holds the lock.
     holder: Mutex<Option<Change>>,
     waiting: watch::Sender<Waiting>,
 }
@@ -93,7 +93,7 @@ impl Drop for InQueue<'_> {
 }
 
 impl Queues {
-    /// Waits for the right to change a project, and tells the client for whom.
+    /// Waits for the project's lock, and reports to the client who holds it.
     ///
     /// # Errors
     /// When the client leaves before.
@@ -127,7 +127,7 @@ impl Queues {
 }
 
 impl ProjectGuard {
-    /// Ends when whoever has the turn should no longer wait for something that may never come: `down` waits, or the client has
+    /// Ends when the holder of the lock should no longer wait for something that may never come: `down` waits, or the client has
     /// gone and anybody waits.
     pub async fn superseded(&self, progress: &ProgressSender) {
         let mut waiting = self.queue.waiting.subscribe();

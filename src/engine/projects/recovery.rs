@@ -32,7 +32,7 @@ impl Engine {
         }
     }
 
-    /// Ends every recreation that the journal has begun; with `remove` off, those for which nothing has to be removed. The projects have their turns taken when this returns, so that a command
+    /// Ends every recreation that the journal has begun; with `remove` off, those for which nothing has to be removed. The projects' locks are held when this returns, so that a command
     /// which comes next plans by the end of it; the rest, which may have to wait for a container to stop, is done beside that.
     pub(in crate::engine) async fn recover_replacements(self: &Arc<Self>, remove: bool) {
         let mut half_done: HashMap<String, Vec<Arc<Container>>> = HashMap::new();
@@ -48,7 +48,7 @@ impl Engine {
             let project = container.with_record(|record| record.spec.labels.get(LABEL_PROJECT).cloned());
             half_done.entry(project.unwrap_or_default()).or_default().push(container);
         }
-        // Nobody is told: there is no client yet.
+        // Progress goes nowhere: there is no client yet.
         let (progress, _nobody) = unbounded_channel();
         let progress = progress.into();
         for (project, containers) in half_done {

@@ -204,7 +204,7 @@ async fn replace(context: &Context, object: &str, update: &Update<'_>, old: &Arc
     Ok(())
 }
 
-/// Waits until a container is good; tells why it never will be.
+/// Waits until a container is good, or fails with why it never will be.
 async fn until_good(container: &Container, monitor: Duration, bound: Option<u64>) -> Result<(), String> {
     let good = async {
         loop {

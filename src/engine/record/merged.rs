@@ -26,7 +26,7 @@ impl ContainerRecord {
         env
     }
 
-    /// What a process in it gets: Docker's defaults, the image's variables, its own, and `more`. HOME is set by the container's
+    /// The environment of a process in it: Docker's defaults, the image's variables, its own, and `more`. HOME is set by the container's
     /// first process, which knows the user.
     pub(in crate::engine) fn process_env(&self, more: &[String], hostname: &str, tty: bool) -> Vec<String> {
         let mut env = vec![format!("PATH={DEFAULT_PATH}"), format!("HOSTNAME={hostname}")];

@@ -1,4 +1,4 @@
-//! What the engine knows of containers, networks and volumes, in the form that the journal keeps. [`spec`] is what a container is
+//! Records of containers, networks and volumes, in the form that the journal keeps. [`spec`] is what a container is
 //! to be, `state` how it changes and what follows; here is what has become of it.
 
 mod merged;
@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
-/// What an image says of the containers that are made from it.
+/// The image's defaults for its containers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ImageConfig {
@@ -75,10 +75,10 @@ pub struct ContainerRecord {
     /// How often that has been since a user has started it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unhealthy_restarts: u32,
-    /// It has taken the place of a container that ran, and is to be started.
+    /// It has replaced a container that ran, and is to be started.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub start_owed: bool,
-    /// It is about to take another container's place. Absent once it has.
+    /// It is about to replace another container. Absent once it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<Replacement>,
 }

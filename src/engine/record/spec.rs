@@ -1,4 +1,4 @@
-//! What a container was created with.
+//! The specification that a container was created with.
 
 use super::ContainerRecord;
 use crate::compose::model::OnUnhealthy;
@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What a container was created with.
+/// The specification that a container was created with.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ContainerSpec {
@@ -331,7 +331,7 @@ impl PortSpec {
 }
 
 impl ContainerSpec {
-    /// What its processes may hold: Docker's default or all, with what is added and dropped.
+    /// Its capabilities: Docker's default or all, plus `cap_add`, minus `cap_drop`.
     ///
     /// # Errors
     /// The first name that is not a capability.

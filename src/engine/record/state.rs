@@ -59,7 +59,7 @@ pub struct State {
     /// Why the last start failed.
     pub error: String,
     pub started_at: Option<Timestamp>,
-    /// What it has written from here on is of its last start.
+    /// Output from here on is of its last start.
     pub output_since: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
     pub health: Option<Health>,
@@ -77,7 +77,7 @@ impl State {
     }
 }
 
-/// What can happen to a container.
+/// A change of a container's state.
 #[derive(Clone, Debug)]
 pub enum Transition<'a> {
     /// Its program runs.

@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// What the state was when the engine started.
+/// The state at the engine's start.
 pub(in crate::engine) struct Loaded {
     pub networks: IndexMap<String, NetworkRecord>,
     pub volumes: IndexMap<String, VolumeRecord>,
@@ -47,7 +47,7 @@ impl Loader<'_> {
         let mut containers: IndexMap<String, ContainerRecord> = self.journaled(Kind::Container);
         let parent = self.state.config.data_root.join("containers");
         self.find_directories(Kind::Container, &parent, &mut containers, is_id, |id| self.find_container(id));
-        self.state.recovery.tell_what_was_found();
+        self.state.recovery.report_damage();
         self.look_at_run_directories(&containers);
         let mut records: Vec<ContainerRecord> = containers.into_values().collect();
         records.sort_by_key(|record| record.created_at);

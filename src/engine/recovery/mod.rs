@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What was found wrong with the state, for the life of this engine.
+/// Damage of the state, for the life of this engine.
 #[derive(Default)]
 pub(super) struct Recovery {
     /// The journal has lost something, or may have: nothing is removed that nobody is known to use.
@@ -53,7 +53,7 @@ impl Kind {
     }
 }
 
-/// Something that is there, of which this version cannot tell what it is. It is shown and left alone.
+/// Something that this version does not understand. It is listed and left alone.
 pub struct Unknown {
     pub kind: Kind,
     /// The key in the journal, or the directory's name.
@@ -187,7 +187,7 @@ impl Recovery {
         locked(&self.unknown).push(unknown);
     }
 
-    fn tell_what_was_found(&self) {
+    fn report_damage(&self) {
         let found = std::mem::take(&mut *locked(&self.found_again));
         for kind in [Kind::Container, Kind::Network, Kind::Volume] {
             let names: Vec<&str> = found.iter().filter(|(k, _)| *k == kind).map(|(_, name)| name.as_str()).collect();
@@ -208,7 +208,7 @@ impl Recovery {
 }
 
 impl StateStore {
-    /// What is wrong with the state.
+    /// Damage of the state, in words.
     pub fn warnings(&self) -> Vec<String> {
         locked(&self.recovery.warnings).clone()
     }
@@ -261,7 +261,7 @@ impl StateStore {
         }
         locked(&self.recovery.unknown).first().map_or(Ok(()), |unknown| {
             Err(EngineError::Conflict(format!(
-                "nothing is pruned, since what the unknown {} {} needs cannot be told: see `wharf system check`",
+                "nothing is pruned, since it is not known what the unknown {} {} needs: see `wharf system check`",
                 unknown.kind.as_str(),
                 unknown.name
             )))

@@ -1,4 +1,4 @@
-//! What was built before: a step's key to the layer that it made.
+//! The build cache: from a step's key to the layer that it made.
 //!
 //! A key is the digest of the parent's key, the instruction after expansion, and the content that it reads. So the same
 //! step on the same parent is found, whatever its times and whoever builds it.
@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// What a step made. `None` is no layer: nothing was changed.
+/// The result of a step. `None` is no layer: nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Made {
     pub layer: Option<Layer>,

@@ -28,7 +28,7 @@ use std::path::{Component, Path, PathBuf};
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
-/// What a COPY or ADD asks for, everything expanded.
+/// A COPY or ADD, everything expanded.
 #[derive(Debug, Clone, Default)]
 pub struct Copy {
     pub sources: Vec<String>,
@@ -51,7 +51,7 @@ pub struct Item {
     pub name: PathBuf,
 }
 
-/// What one source names. What is below it is looked up whenever it is needed: a list of a million files would be the engine's
+/// The files of one source. They are looked up whenever they are needed: a list of a million files would be the engine's
 /// memory.
 #[derive(Debug, Clone)]
 pub struct Selected {
@@ -66,7 +66,7 @@ pub struct Selected {
     pub archive: bool,
 }
 
-/// What the sources of one instruction name.
+/// The files of the sources of one instruction.
 #[derive(Debug)]
 pub struct Selection {
     sources: Vec<Selected>,
@@ -85,7 +85,7 @@ impl Selection {
         self.sources.first().filter(|first| !first.directory && !first.left_out).map(|first| first.name.as_path())
     }
 
-    /// What one source brings, parents first.
+    /// The items of one source, parents first.
     ///
     /// # Errors
     /// When the directory cannot be read; so may each item.
@@ -134,7 +134,7 @@ pub fn select(copy: &Copy, tree: &Tree, ignored: &Patterns) -> Result<Selection,
     Ok(all)
 }
 
-/// What one path brings; `kept_name` is what `--parents` keeps of it.
+/// The files at one path; `kept_name` is the part of it that `--parents` keeps.
 fn select_one(copy: &Copy, tree: &Tree, base: &Path, kept_name: PathBuf, excluded: &Patterns) -> Result<Selected, ImageError> {
     let real = tree.resolve(base).map_err(reading(base))?;
     let found = tree.find(&real).map_err(reading(base))?;
@@ -235,7 +235,7 @@ pub fn digest(copy: &Copy, selected: &Selection, tree: &Tree, contents: &Content
             }
         }
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(data_encoding::HEXLOWER.encode(&hash.finalize()))
 }
 
 /// Copies into a layer, by its overlay's root. `seconds` is the time of what is made beside the copies.
@@ -244,7 +244,7 @@ pub fn digest(copy: &Copy, selected: &Selection, tree: &Tree, contents: &Content
 /// The disk's, or a destination that is a file where a directory is needed.
 pub fn apply(copy: &Copy, selected: &Selection, tree: &Tree, root: BorrowedFd<'_>) -> Result<(), ImageError> {
     let wanted = Path::new(&copy.destination);
-    let writer = Writer { copy, tree, root, selected };
+    let writer = Copier { copy, tree, root, selected };
     let several = copy.sources.len() > 1 || selected.count() > 1;
     let into = copy.destination.ends_with('/')
         || copy.destination.ends_with("/.")
@@ -268,14 +268,14 @@ fn relative(path: &Path) -> &Path {
     path.strip_prefix("/").unwrap_or(path)
 }
 
-struct Writer<'a> {
+struct Copier<'a> {
     copy: &'a Copy,
     tree: &'a Tree,
     root: BorrowedFd<'a>,
     selected: &'a Selection,
 }
 
-impl Writer<'_> {
+impl Copier<'_> {
     fn selection(&self, selection: &Selected, wanted: &Path, into: bool) -> io::Result<()> {
         if selection.directory || into {
             let top = self.make_directory(wanted)?;

@@ -7,7 +7,7 @@ use std::fmt;
 /// Bytes of a Dockerfile.
 pub const MAX_FILE: u64 = 4 << 20;
 
-/// What is wrong with a Dockerfile, and where. Lines begin at 1.
+/// An error in a Dockerfile, with its line. Lines begin at 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Malformed {
     pub line: usize,

@@ -295,7 +295,7 @@ fn replace(value: &str, pattern: &str, replacement: &str, all: bool) -> Result<S
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Token {
+enum PatternToken {
     Character(char),
     /// `?`
     One,
@@ -304,16 +304,16 @@ enum Token {
 }
 
 /// A shell pattern of `*`, `?` and escaped characters.
-fn tokens(pattern: &str) -> Vec<Token> {
+fn tokens(pattern: &str) -> Vec<PatternToken> {
     let mut all = Vec::new();
     let mut chars = pattern.chars();
     while let Some(c) = chars.next() {
         all.push(match c {
-            '*' if all.last() == Some(&Token::Any) => continue,
-            '*' => Token::Any,
-            '?' => Token::One,
-            '\\' => Token::Character(chars.next().unwrap_or('\\')),
-            c => Token::Character(c),
+            '*' if all.last() == Some(&PatternToken::Any) => continue,
+            '*' => PatternToken::Any,
+            '?' => PatternToken::One,
+            '\\' => PatternToken::Character(chars.next().unwrap_or('\\')),
+            c => PatternToken::Character(c),
         });
     }
     all
@@ -321,7 +321,7 @@ fn tokens(pattern: &str) -> Vec<Token> {
 
 /// How many characters a pattern matches from the beginning of a text: as many, or as few, as it can. All that may come next is
 /// followed at once, so that no pattern takes longer than its length times the text's.
-fn matched(pattern: &[Token], text: &[char], longest: bool, steps: &mut usize) -> Result<Option<usize>, Unexpandable> {
+fn matched(pattern: &[PatternToken], text: &[char], longest: bool, steps: &mut usize) -> Result<Option<usize>, Unexpandable> {
     let mut places = vec![false; pattern.len() + 1];
     places[0] = true;
     let mut found = None;
@@ -331,7 +331,7 @@ fn matched(pattern: &[Token], text: &[char], longest: bool, steps: &mut usize) -
             .ok_or_else(|| Unexpandable("a pattern takes too long to be matched against its value".into()))?;
         // `*` may stand for nothing.
         for place in 0..pattern.len() {
-            places[place + 1] |= places[place] && pattern[place] == Token::Any;
+            places[place + 1] |= places[place] && pattern[place] == PatternToken::Any;
         }
         if places[pattern.len()] {
             found = Some(length);
@@ -342,8 +342,8 @@ fn matched(pattern: &[Token], text: &[char], longest: bool, steps: &mut usize) -
         let Some(c) = text.get(length) else { break };
         for place in (0..=pattern.len()).rev() {
             let before = place > 0 && places[place - 1];
-            let taken = before && (pattern[place - 1] == Token::One || pattern[place - 1] == Token::Character(*c));
-            let stays = places[place] && pattern.get(place) == Some(&Token::Any);
+            let taken = before && (pattern[place - 1] == PatternToken::One || pattern[place - 1] == PatternToken::Character(*c));
+            let stays = places[place] && pattern.get(place) == Some(&PatternToken::Any);
             places[place] = taken || stays;
         }
     }

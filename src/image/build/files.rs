@@ -71,7 +71,7 @@ impl Tree {
         self.root.as_fd()
     }
 
-    /// What is at a path, symlinks followed within the tree.
+    /// The file at a path, symlinks followed within the tree.
     ///
     /// # Errors
     /// When there is nothing.
@@ -154,11 +154,11 @@ const MAX_KNOWN: usize = 200_000;
 
 /// Digests of files' contents, remembered by what changes when a content does.
 #[derive(Debug, Default)]
-pub struct Contents(Mutex<HashMap<Identity, [u8; 32]>>);
+pub struct Contents(Mutex<HashMap<FileIdentity, [u8; 32]>>);
 
 /// A file as it was when it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Identity {
+struct FileIdentity {
     device: u64,
     inode: u64,
     size: i64,
@@ -170,7 +170,7 @@ impl Contents {
     /// When the file cannot be read.
     pub fn digest(&self, tree: &Tree, found: &Found) -> io::Result<[u8; 32]> {
         let stat = &found.stat;
-        let identity = Identity {
+        let identity = FileIdentity {
             device: stat.st_dev,
             inode: stat.st_ino,
             size: stat.st_size,
@@ -195,7 +195,7 @@ impl Contents {
         Ok(digest)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Identity, [u8; 32]>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<FileIdentity, [u8; 32]>> {
         self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
 }

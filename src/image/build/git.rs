@@ -21,14 +21,14 @@ const MAX_OUTPUT: usize = 64 << 10;
 pub struct GitRef {
     /// Without a login, so that it may be shown and stand among a program's arguments.
     pub remote: String,
-    /// What an HTTP URL says before its host.
+    /// The credentials in an HTTP URL.
     login: Option<Login>,
     /// A branch, a tag or a commit; the server's default where it is absent.
     pub reference: Option<String>,
     pub directory: Option<String>,
 }
 
-/// A name and a password, or a token in the place of either. Only [`Login::environment`] gives it to anybody.
+/// A name and a password, or a token instead of either. Only [`Login::environment`] gives it to anybody.
 #[derive(Clone, PartialEq, Eq)]
 struct Login {
     /// `https://host:port`, the server that gets it.

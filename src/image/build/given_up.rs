@@ -14,7 +14,7 @@ thread_local! {
 pub struct Waiting(Arc<AtomicBool>);
 
 impl Waiting {
-    /// What the step's thread calls: [`check`] fails within it once nobody waits any more.
+    /// The check of the step's thread: [`check`] fails within it once nobody waits any more.
     pub fn step<T, W: FnOnce() -> T>(&self, work: W) -> impl FnOnce() -> T + use<T, W> {
         let flag = self.0.clone();
         move || {

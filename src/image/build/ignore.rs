@@ -78,10 +78,10 @@ impl Line {
 /// them, and `**` for any number of directories. It is matched by going through the path once with all that may come next, so that
 /// no pattern takes longer than its length times the path's.
 #[derive(Debug, Clone)]
-pub struct Pattern(Vec<Token>);
+pub struct Pattern(Vec<GlobToken>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
+enum GlobToken {
     Character(char),
     /// `?`: one that is no `/`.
     One,
@@ -99,8 +99,8 @@ enum Token {
     },
 }
 
-/// What a path has come to in a pattern.
-struct Progress {
+/// The positions that a path has reached in a pattern.
+struct Reached {
     /// The whole path matches.
     whole: bool,
     /// The path matches, or a directory that it is in.
@@ -136,22 +136,22 @@ impl Pattern {
                     // Docker's library takes `**.go` for an ending, as long as it has no other wildcard.
                     let ending = tokens.is_empty() && !slash && !rest.iter().any(|c| "*?[]\\".contains(*c));
                     match rest.is_empty() || ending {
-                        true => tokens.push(Token::All),
-                        false => tokens.extend([Token::Directories, Token::Inside]),
+                        true => tokens.push(GlobToken::All),
+                        false => tokens.extend([GlobToken::Directories, GlobToken::Inside]),
                     }
                 }
-                '*' => tokens.push(Token::Star),
-                '?' => tokens.push(Token::One),
+                '*' => tokens.push(GlobToken::Star),
+                '?' => tokens.push(GlobToken::One),
                 '[' => {
                     let (class, after) = class(rest)?;
                     tokens.push(class);
                     rest = after;
                 }
                 '\\' if !rest.is_empty() => {
-                    tokens.push(Token::Character(rest[0]));
+                    tokens.push(GlobToken::Character(rest[0]));
                     rest = &rest[1..];
                 }
-                c => tokens.push(Token::Character(*c)),
+                c => tokens.push(GlobToken::Character(*c)),
             }
         }
         Some(Pattern(tokens))
@@ -162,7 +162,7 @@ impl Pattern {
         self.run(&slashed(path)).whole
     }
 
-    fn run(&self, path: &str) -> Progress {
+    fn run(&self, path: &str) -> Reached {
         // The places in the pattern that may come next, each once, and which places are among them.
         let (mut now, mut next) = (Places::of(self.0.len()), Places::of(self.0.len()));
         self.reach(&mut now, 0);
@@ -173,13 +173,13 @@ impl Pattern {
             for &place in &now.all {
                 let Some(token) = self.0.get(place) else { continue };
                 let (stays, leaves) = match token {
-                    Token::Character(own) => (false, c == *own),
-                    Token::One => (false, c != '/'),
-                    Token::Star => (c != '/', false),
-                    Token::All => (true, false),
-                    Token::Directories => (false, false),
-                    Token::Inside => (true, c == '/'),
-                    Token::Class { negated, ranges } => {
+                    GlobToken::Character(own) => (false, c == *own),
+                    GlobToken::One => (false, c != '/'),
+                    GlobToken::Star => (c != '/', false),
+                    GlobToken::All => (true, false),
+                    GlobToken::Directories => (false, false),
+                    GlobToken::Inside => (true, c == '/'),
+                    GlobToken::Class { negated, ranges } => {
                         (false, ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated)
                     }
                 };
@@ -193,18 +193,18 @@ impl Pattern {
             std::mem::swap(&mut now, &mut next);
             above |= now.known[self.0.len()] && characters.peek().is_none_or(|c| *c == '/');
             if now.all.is_empty() {
-                return Progress { whole: false, above, goes_on: false };
+                return Reached { whole: false, above, goes_on: false };
             }
         }
-        Progress { whole: now.known[self.0.len()], above, goes_on: now.all.iter().any(|place| *place < self.0.len()) }
+        Reached { whole: now.known[self.0.len()], above, goes_on: now.all.iter().any(|place| *place < self.0.len()) }
     }
 
     /// Adds a place, and those that are reached from it without a character.
     fn reach(&self, places: &mut Places, mut place: usize) {
         while places.add(place) {
             match self.0.get(place) {
-                Some(Token::Star | Token::All) => place += 1,
-                Some(Token::Directories) => {
+                Some(GlobToken::Star | GlobToken::All) => place += 1,
+                Some(GlobToken::Directories) => {
                     places.add(place + 1);
                     place += 2;
                 }
@@ -242,7 +242,7 @@ impl Places {
 }
 
 /// A class behind its `[`, and what follows it; `None` where it has no end, or nothing in it.
-fn class(text: &[char]) -> Option<(Token, &[char])> {
+fn class(text: &[char]) -> Option<(GlobToken, &[char])> {
     let (negated, mut rest) = match text.split_first() {
         Some(('^', rest)) => (true, rest),
         _ => (false, text),
@@ -250,7 +250,7 @@ fn class(text: &[char]) -> Option<(Token, &[char])> {
     let mut ranges = Vec::new();
     loop {
         if let Some((']', after)) = rest.split_first() {
-            return (!ranges.is_empty()).then_some((Token::Class { negated, ranges }, after));
+            return (!ranges.is_empty()).then_some((GlobToken::Class { negated, ranges }, after));
         }
         let (low, after) = class_character(rest)?;
         let (high, after) = match after.split_first() {

@@ -68,7 +68,7 @@ pub struct Request {
     pub git: Option<String>,
     /// Images whose layers may be taken instead of building them, where they were built with `inline_cache`.
     pub cache_from: Vec<String>,
-    /// The image says by which steps it was made, so that others can take them for theirs.
+    /// The image carries its inline cache: other builds can use its steps.
     pub inline_cache: bool,
     /// Stages of which every step is made anew.
     pub no_cache_filter: Vec<String>,
@@ -80,7 +80,7 @@ pub struct Request {
     pub entitlements: Vec<String>,
     /// SOURCE_DATE_EPOCH: the time of everything that is made.
     pub epoch: Option<i64>,
-    /// What is to be said of the image.
+    /// The attestations to make.
     pub attest: super::attest::Wanted,
 }
 
@@ -168,7 +168,7 @@ pub type Output = Arc<dyn Fn(&str) + Send + Sync>;
 /// A future without a type of its own, for [`Host`].
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, ImageError>> + Send + 'a>>;
 
-/// What a build needs of the engine around it.
+/// The engine, as builds need it.
 pub trait Host: Send + Sync {
     fn store(&self) -> Arc<Store>;
 

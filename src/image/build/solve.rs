@@ -51,7 +51,7 @@ const CHECKOUTS_AT_ONCE: usize = 4;
 /// Builds an image.
 ///
 /// # Errors
-/// With the place in the Dockerfile, and the last lines of a command that has failed. Nothing is named then.
+/// With the position in the Dockerfile, and the last lines of a command that has failed. Nothing is tagged then.
 pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Result<Built, ImageError> {
     if let Some(platform) = request.platform.as_deref().filter(|platform| !is_native(platform)) {
         return Err(ImageError::Build(format!(
@@ -99,12 +99,12 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
     let solver = Arc::new(solver.with_globals()?);
     solver.learn().await;
     let finished = solver.clone().stage(target).await;
-    let said = match &finished {
+    let predicates = match &finished {
         Ok(finished) => solver.predicates(target, finished).await,
         Err(_) => Ok(Vec::new()),
     };
     let store = solver.host.store();
-    let (finished, said) = match finished.and_then(|finished| Ok((finished, said?))) {
+    let (finished, predicates) = match finished.and_then(|finished| Ok((finished, predicates?))) {
         Ok(both) => both,
         Err(error) => {
             // What was built is kept for the next try.
@@ -121,7 +121,7 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
     let (bytes, layers) = (config.to_bytes()?, finished.layers.clone());
     let tagged = names.clone();
     let keep = if solver.request.passing { Keep::Passing } else { Keep::Listed };
-    let built = blocking(move || store.tag_built(&tagged, &bytes, &layers, &said, keep)).await?;
+    let built = blocking(move || store.tag_built(&tagged, &bytes, &layers, &predicates, keep)).await?;
     let names: Vec<String> = names.iter().map(ImageRef::familiar).collect();
     (solver.report)(Event::Built { id: built.id.clone(), names, manifest: built.manifest.clone() });
     Ok(built)
@@ -174,7 +174,7 @@ struct Solver {
     stages: Stages,
     context: Arc<Tree>,
     ignored: Patterns,
-    cells: Vec<OnceCell<Arc<State>>>,
+    cells: Vec<OnceCell<Arc<StageState>>>,
     steps: AtomicU32,
     created: String,
     /// ARGs before the first FROM, with their values.
@@ -190,8 +190,8 @@ const MAX_KEPT: usize = 8 << 20;
 
 /// The state of a stage between two instructions.
 #[derive(Clone)]
-struct State {
-    /// What the file system is made of: the chain of what was done to it.
+struct StageState {
+    /// The key of the file system: the chain of the steps that made it.
     key: String,
     layers: Vec<Layer>,
     config: ConfigDocument,
@@ -206,7 +206,7 @@ struct State {
     created: String,
 }
 
-impl State {
+impl StageState {
     fn top(&self) -> Option<&ChainId> {
         self.layers.last().map(|layer| &layer.chain)
     }
@@ -226,7 +226,7 @@ struct Step<'a> {
 impl Solver {
     /// A stage's result; built once, whoever needs it. Each stage is a task of its own: in a chain of hundreds, futures inside of
     /// one another would exhaust the stack. The task ends with who waits for it.
-    fn stage(self: Arc<Self>, index: usize) -> BoxFuture<'static, Result<Arc<State>, ImageError>> {
+    fn stage(self: Arc<Self>, index: usize) -> BoxFuture<'static, Result<Arc<StageState>, ImageError>> {
         async move {
             if let Some(known) = self.cells[index].get() {
                 return Ok(known.clone());
@@ -245,15 +245,15 @@ impl Solver {
         .boxed()
     }
 
-    fn build_stage(self: Arc<Self>, index: usize) -> BoxFuture<'static, Result<Arc<State>, ImageError>> {
+    fn build_stage(self: Arc<Self>, index: usize) -> BoxFuture<'static, Result<Arc<StageState>, ImageError>> {
         async move {
             // What is copied from is needed in any case: it is built beside the base.
             let needed = self.stages.copied_from(index).into_iter().map(|other| self.clone().stage(other));
             let stage = &self.stages.stages[index];
             let first = self.stages.number_of(index);
-            self.tell_instruction(first, &stage.from_text(), 0);
+            self.report_instruction(first, &stage.from_text(), 0);
             let (mut state, _) = futures::future::try_join(self.base(index), try_join_all(needed)).await?;
-            self.tell_done(first, false, &state);
+            self.report_done(first, false, &state);
             let filtered = |name: &String| self.request.no_cache_filter.contains(name);
             state.fresh = self.request.no_cache || stage.name.as_ref().is_some_and(filtered);
             let mut instructions = triggers(&mut state.config, stage.line, &self.source)?;
@@ -277,11 +277,11 @@ impl Solver {
                 // Triggers of the base are no instructions of this file.
                 let number = (i + stage.instructions.len()).checked_sub(instructions.len()).map(|at| first + 1 + at);
                 if let Some(number) = number {
-                    self.tell_instruction(number, &instruction.text, step.id);
+                    self.report_instruction(number, &instruction.text, step.id);
                 }
                 let result = self.perform(&mut state, &step).await;
                 if let (Some(number), Ok(cached)) = (number, &result) {
-                    self.tell_done(number, *cached && step.id > 0, &state);
+                    self.report_done(number, *cached && step.id > 0, &state);
                 }
                 if step.id > 0 {
                     let (id, seconds) = (step.id, begun.elapsed().as_secs_f64());
@@ -298,11 +298,11 @@ impl Solver {
         .boxed()
     }
 
-    fn tell_instruction(&self, number: usize, text: &str, step: u32) {
+    fn report_instruction(&self, number: usize, text: &str, step: u32) {
         (self.report)(Event::Instruction { number, count: self.stages.count(), text: text.to_string(), step });
     }
 
-    fn tell_done(&self, number: usize, cached: bool, state: &State) {
+    fn report_done(&self, number: usize, cached: bool, state: &StageState) {
         let id = state.top().map_or_else(String::new, |chain| chain.hex().chars().take(12).collect());
         (self.report)(Event::InstructionDone { number, cached, id });
     }
@@ -316,7 +316,7 @@ impl Solver {
     /// A step that writes into its layer from outside: found in the cache, or made by `work` on the overlay's root.
     async fn make(
         self: &Arc<Self>,
-        state: &State,
+        state: &StageState,
         key: &Digest,
         work: impl FnOnce(std::os::fd::OwnedFd, &Solver) -> Result<(), ImageError> + Send + 'static,
     ) -> Result<(Made, bool), ImageError> {
@@ -359,7 +359,7 @@ impl Solver {
     }
 
     /// Puts what a step made on top of a stage.
-    fn finish(&self, state: &mut State, key: Digest, (made, cached): (Made, bool), by: &str) -> Result<bool, ImageError> {
+    fn finish(&self, state: &mut StageState, key: Digest, (made, cached): (Made, bool), by: &str) -> Result<bool, ImageError> {
         state.trail.push(Trod {
             key: key.clone(),
             layer: made.layer.as_ref().map(|_| state.layers.len()),
@@ -388,7 +388,7 @@ fn triggers(config: &mut ConfigDocument, line: usize, source: &Source) -> Result
 }
 
 /// A line of the history. A step without a layer says so.
-fn record(state: &mut State, by: &str, layer: bool) {
+fn record(state: &mut StageState, by: &str, layer: bool) {
     let comment = Some("wharf".to_string());
     let entry = HistoryEntry { comment, empty_layer: !layer, ..HistoryEntry::new(&state.created, by) };
     state.config.history.push(entry);

@@ -97,7 +97,7 @@ impl Stages {
         self.number_of(self.stages.len()) - 1
     }
 
-    /// The stage that a name or number means; names are not told apart by case.
+    /// The stage that a name or number means; names are compared without case.
     pub fn find(&self, name: &str) -> Option<usize> {
         let lower = name.to_ascii_lowercase();
         let by_name = self.stages.iter().position(|stage| stage.name.as_deref() == Some(lower.as_str()));

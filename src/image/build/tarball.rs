@@ -17,7 +17,7 @@ use std::path::Path;
 use tar::{Builder, EntryType, Header};
 use xattr::FileExt;
 
-/// What a directory holds, counted while it was written.
+/// Entries and bytes of a directory, counted while it was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
     /// Bytes of the files.
@@ -33,7 +33,7 @@ pub fn write(directory: &Path, out: impl Write) -> io::Result<Counted> {
     let mut builder = Builder::new(out);
     builder.mode(tar::HeaderMode::Complete);
     let root = File::open(directory)?;
-    let mut writer = Writer { builder, links: FirstNames::default(), counted: Counted::default() };
+    let mut writer = TarWriter { builder, links: FirstNames::default(), counted: Counted::default() };
     let none = Patterns::default();
     let mut walk = Walk::new(root.as_fd(), Path::new(""), &none)?;
     while let Some(found) = walk.next().transpose()? {
@@ -62,7 +62,7 @@ pub struct Archive {
     pub counted: Counted,
 }
 
-/// What the tar of a layer's directory would be, without keeping it.
+/// The digest and size of the tar of a layer's directory, without keeping it.
 ///
 /// # Errors
 /// The disk's.
@@ -74,13 +74,13 @@ pub fn digest(directory: &Path) -> io::Result<Archive> {
     Ok(Archive { diff_id, length, counted })
 }
 
-struct Writer<W: Write> {
+struct TarWriter<W: Write> {
     builder: Builder<W>,
     links: FirstNames,
     counted: Counted,
 }
 
-impl<W: Write> Writer<W> {
+impl<W: Write> TarWriter<W> {
     fn file(&mut self, (directory, name): (BorrowedFd<'_>, &Path), found: &Found) -> io::Result<()> {
         let stat = &found.stat;
         let kind = match found.kind() {

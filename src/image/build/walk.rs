@@ -21,14 +21,14 @@ pub struct Walk<'a> {
     root: BorrowedFd<'a>,
     excluded: &'a Patterns,
     /// From the directory where the walk began to the one that it is in.
-    levels: Vec<Level>,
+    levels: Vec<WalkLevel>,
     /// A directory that was given out and is to be entered next.
     next: Option<PathBuf>,
-    /// What is to be given out before anything else.
+    /// Entries that come before anything else.
     queue: VecDeque<Found>,
 }
 
-struct Level {
+struct WalkLevel {
     path: PathBuf,
     /// The directory itself, where it is left out but for something in it that has not been met yet.
     withheld: Option<Found>,
@@ -96,7 +96,7 @@ impl<'a> Walk<'a> {
     /// When it cannot be opened.
     pub fn new(root: BorrowedFd<'a>, top: &Path, excluded: &'a Patterns) -> io::Result<Self> {
         let directory = sys::open_beneath(root, top, libc::O_RDONLY | libc::O_DIRECTORY, 0, Beneath::AsRoot)?;
-        let top = Level {
+        let top = WalkLevel {
             path: top.to_path_buf(),
             withheld: None,
             names: Names::of(&directory, MAX_NAMES)?,
@@ -123,7 +123,7 @@ impl<'a> Walk<'a> {
         };
         let held: usize = self.levels.iter().map(|level| level.names.bytes()).sum();
         let names = Names::of(&directory, MAX_NAMES.saturating_sub(held))?;
-        let level = Level { path, withheld, names, directory: Some(directory) };
+        let level = WalkLevel { path, withheld, names, directory: Some(directory) };
         self.levels.push(level);
         if let Some(far) = self.levels.len().checked_sub(MAX_OPEN + 1) {
             self.levels[far].directory = None;

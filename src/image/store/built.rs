@@ -49,7 +49,7 @@ impl Store {
         if self.has_layer(&layer.chain).is_some() || pending.contains_key(&layer.chain) {
             return Ok(Some(layer));
         }
-        let place = self.layer_place(&layer.chain);
+        let place = self.layer_directory(&layer.chain);
         // A directory without a size is what a build left that ended before it was confirmed.
         remove_tree(&place).map_err(&failed)?;
         let _ = remove_tree(&draft.work());
@@ -71,8 +71,8 @@ impl Store {
             return Ok(());
         }
         for (chain, bytes) in &pending {
-            match fs::write(self.layer_place(chain).join("size.new"), bytes.to_string()) {
-                // Gone: whoever needs it is told so when the image gets its name.
+            match fs::write(self.layer_directory(chain).join("size.new"), bytes.to_string()) {
+                // Gone: tagging an image that needs it fails.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => drop(self.pending().remove(chain)),
                 other => other.map_err(&failed)?,
             }
@@ -80,7 +80,7 @@ impl Store {
         let root = File::open(&self.root).map_err(&failed)?;
         nix::unistd::syncfs(&root).map_err(|e| failed(e.into()))?;
         for chain in pending.keys() {
-            let size = self.layer_place(chain).join("size");
+            let size = self.layer_directory(chain).join("size");
             match fs::rename(size.with_file_name("size.new"), size) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
                 _ => drop(self.pending().remove(chain)),
@@ -197,7 +197,7 @@ mod tests {
         assert!(store.has_layer(&layer.chain).is_some());
     }
 
-    /// An earlier version took what an image said of its layers as it was.
+    /// An earlier version did not check an image's layer digests.
     #[test]
     fn an_image_that_is_refused_today_is_in_nobodys_way() {
         let root = tempfile::tempdir().unwrap();

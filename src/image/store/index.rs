@@ -205,7 +205,7 @@ impl Store {
             return Ok(());
         }
         for layer in image.layers.iter().filter(|l| !used_layers(l) && !rest.iter().any(|i| i.layers.contains(l))) {
-            self.discard_layer(&self.layer_place(layer)).map_err(removing())?;
+            self.discard_layer(&self.layer_directory(layer)).map_err(removing())?;
         }
         let blobs = |image: &Image| -> Vec<Digest> {
             self.manifest(image).map(|manifest| manifest.named_blobs().cloned().collect()).unwrap_or_default()

@@ -47,7 +47,7 @@ const BLOBS: &str = "blobs";
 /// Lines of such a file. A layer has one blob, or a few where others have compressed it; there is no end to what can be made.
 pub(super) const MAX_SEEN: usize = 100;
 
-/// A layer in its place.
+/// A layer in its directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
     pub chain: ChainId,
@@ -70,13 +70,13 @@ impl Drop for StagingDirectory {
 
 impl Store {
     /// Where a layer is, with what is known of it.
-    pub(super) fn layer_place(&self, chain_id: &ChainId) -> PathBuf {
+    pub(super) fn layer_directory(&self, chain_id: &ChainId) -> PathBuf {
         self.layers_directory().join(chain_id.hex())
     }
 
     /// The directory of an unpacked layer.
     pub fn layer(&self, chain_id: &ChainId) -> PathBuf {
-        self.layer_place(chain_id).join("diff")
+        self.layer_directory(chain_id).join("diff")
     }
 
     /// The files of unpacked layers together, the lowest first, read-only.
@@ -98,12 +98,12 @@ impl Store {
 
     /// Whether a layer is there, with the size of its files.
     pub fn has_layer(&self, chain_id: &ChainId) -> Option<u64> {
-        fs::read_to_string(self.layer_place(chain_id).join("size")).ok()?.trim().parse().ok()
+        fs::read_to_string(self.layer_directory(chain_id).join("size")).ok()?.trim().parse().ok()
     }
 
     /// The blobs that were seen to be a layer, the oldest first. A line that a power cut has torn is no digest.
     pub(super) fn seen(&self, chain_id: &ChainId) -> Vec<Digest> {
-        let seen = fs::read_to_string(self.layer_place(chain_id).join(BLOBS)).unwrap_or_default();
+        let seen = fs::read_to_string(self.layer_directory(chain_id).join(BLOBS)).unwrap_or_default();
         seen.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
@@ -119,7 +119,7 @@ impl Store {
         if seen.contains(blob) {
             return Ok(());
         }
-        let path = self.layer_place(chain_id).join(BLOBS);
+        let path = self.layer_directory(chain_id).join(BLOBS);
         if seen.len() < MAX_SEEN {
             let mut file = File::options().append(true).create(true).open(path)?;
             return file.write_all(format!("\n{blob}\n").as_bytes());

@@ -24,7 +24,7 @@ impl LeftOut {
     }
 }
 
-/// What the store has.
+/// The images of the store.
 #[derive(Debug, Default)]
 pub(in crate::image) struct Listed {
     pub images: Vec<(ImageRef, Image)>,

@@ -25,14 +25,14 @@ const TTL: u32 = 5;
 /// The names of every network.
 #[derive(Default)]
 pub struct Names {
-    known: RwLock<Known>,
+    known: RwLock<KnownContainer>,
     turn: AtomicUsize,
     /// The host's resolvers.
     upstreams: Upstreams,
 }
 
 #[derive(Default)]
-struct Known {
+struct KnownContainer {
     /// By the networks' ids.
     zones: HashMap<String, Zone>,
     /// Containers whose health checks have not succeeded yet, or fail, and those that wait for their restart. A name that others
@@ -50,13 +50,13 @@ struct Zone {
     reverse: HashMap<IpAddr, String>,
 }
 
-/// What a container may see: its networks, in the order of its interfaces.
+/// The names that a container may resolve: its networks, in the order of its interfaces.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     pub networks: Vec<String>,
     /// The resolvers to ask instead of the host's (`dns:` of a service).
     pub servers: Vec<IpAddr>,
-    /// Names of the container's own for others (`links:` of a service), in lower case.
+    /// The container's own aliases of other containers (`links:` of a service), in lower case.
     pub links: HashMap<String, String>,
 }
 
@@ -97,7 +97,7 @@ impl Names {
 
     /// Whether a container is to be found by a name that others have as well.
     pub fn set_fit(&self, container: &str, fit: bool) {
-        let is_unfit = |known: &Known| known.unfit.contains(container);
+        let is_unfit = |known: &KnownContainer| known.unfit.contains(container);
         if is_unfit(&self.read()) == fit {
             let mut known = self.write();
             if fit {
@@ -126,11 +126,11 @@ impl Names {
         known.leaving.remove(container);
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Known> {
+    fn read(&self) -> RwLockReadGuard<'_, KnownContainer> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Known> {
+    fn write(&self) -> RwLockWriteGuard<'_, KnownContainer> {
         self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -29,7 +29,7 @@ const MOST_CONNECTIONS: usize = 64;
 const IDLE: Duration = Duration::from_secs(8);
 /// The largest question by TCP; by UDP what is longer is cut off and no question.
 const LARGEST_QUESTION: usize = 4096;
-/// What an answer by TCP has room for.
+/// Bytes of an answer by TCP.
 const LARGEST_ANSWER: usize = 65_535;
 /// An accept loop that fails is out of descriptors: others may be closed meanwhile.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -45,7 +45,7 @@ pub fn serve(resolver: Resolver, namespace: Arc<OwnedFd>, names: Arc<Names>, vie
     let udp = Arc::new(UdpSocket::from_std(resolver.udp)?);
     let tcp = TcpListener::from_std(resolver.tcp)?;
     let view: Shown = Arc::new(RwLock::new(Arc::new(view)));
-    let client = Arc::new(Client {
+    let client = Arc::new(Asker {
         names,
         view: view.clone(),
         own: Upstreams::inside(namespace),
@@ -82,7 +82,7 @@ impl Drop for Serving {
 }
 
 /// Who asks.
-struct Client {
+struct Asker {
     names: Arc<Names>,
     view: Shown,
     /// For resolvers of the container's own.
@@ -91,7 +91,7 @@ struct Client {
     of_all_forwarded: Share,
 }
 
-impl Client {
+impl Asker {
     fn view(&self) -> Arc<View> {
         self.view.read().unwrap_or_else(|e| e.into_inner()).clone()
     }
@@ -120,7 +120,7 @@ impl Client {
     }
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, client: Arc<Client>) {
+async fn serve_udp(socket: Arc<UdpSocket>, client: Arc<Asker>) {
     let mut buffer = [0; LARGEST_QUESTION];
     let mut forwarding = JoinSet::new();
     loop {
@@ -149,7 +149,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, client: Arc<Client>) {
     }
 }
 
-async fn serve_tcp(listener: TcpListener, client: Arc<Client>) {
+async fn serve_tcp(listener: TcpListener, client: Arc<Asker>) {
     /// The connection, and the one to another resolver.
     const DESCRIPTORS: usize = 2;
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
@@ -172,7 +172,7 @@ async fn serve_tcp(listener: TcpListener, client: Arc<Client>) {
 }
 
 /// Answers the questions of a connection, one after the other, until the other end closes it or says nothing for a while.
-async fn converse(mut stream: TcpStream, client: &Client) -> io::Result<()> {
+async fn converse(mut stream: TcpStream, client: &Asker) -> io::Result<()> {
     loop {
         let length = in_time(stream.read_u16()).await?;
         if usize::from(length) > LARGEST_QUESTION {

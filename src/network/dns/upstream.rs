@@ -52,12 +52,12 @@ pub(super) struct Upstreams {
 #[derive(Debug)]
 struct Shared {
     udp: UdpSocket,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<PendingQuery>,
     opened: Instant,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct PendingQuery {
     by_id: HashMap<u16, (Vec<u8>, oneshot::Sender<Vec<u8>>)>,
     /// Nobody reads the socket any more.
     closed: bool,

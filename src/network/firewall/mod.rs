@@ -59,10 +59,10 @@ pub struct Sender {
 
 pub struct Firewall {
     table: String,
-    state: Mutex<State>,
+    state: Mutex<Tables>,
 }
 
-struct State {
+struct Tables {
     netlink: Netlink,
     isolations: Vec<Isolation>,
     forwards: Vec<Forward>,
@@ -91,7 +91,7 @@ impl Firewall {
     /// # Errors
     /// When the kernel has no nfnetlink.
     pub fn new(table: &str) -> io::Result<Self> {
-        let state = State {
+        let state = Tables {
             netlink: Netlink::netfilter()?,
             isolations: Vec::new(),
             forwards: Vec::new(),
@@ -116,7 +116,7 @@ impl Firewall {
         }
         let mut change = Transaction::new(Family::Ip, &self.table);
         for family in BOTH {
-            change.turn_to(family);
+            change.switch_to(family);
             if has_table(&isolations, family) {
                 compose(&mut change, family, &isolations);
                 let of_family = |forward: &&Forward| forward.family() == family;
@@ -138,7 +138,7 @@ impl Firewall {
         Ok(())
     }
 
-    /// Sees to it that what others drop lets wharf's bridges through.
+    /// Lets wharf's bridges pass the chains of other programs.
     fn let_through_again(&self) -> io::Result<()> {
         let state = self.state.lock().unwrap_or_else(|e| e.into_inner());
         foreign_tables::let_through(&state.netlink, &self.table, &state.isolations, Anew::No)
@@ -146,7 +146,7 @@ impl Firewall {
 
     /// Makes or deletes the table that guards the neighbours. A kernel without nftables for bridges has it not: what it guards
     /// against is possible there, as it is with Docker.
-    fn guard(&self, state: &mut State, wanted: bool) {
+    fn guard(&self, state: &mut Tables, wanted: bool) {
         let mut change = Transaction::new(Family::Bridge, &self.table);
         if wanted {
             neighbours::compose(&mut change);
@@ -191,11 +191,11 @@ impl Firewall {
         let targets: HashSet<Vec<u8>> = forwards.iter().map(Forward::target).collect();
         let again = |withdrawn: &Forward| targets.contains(&withdrawn.target());
         for forward in state.withdrawn.iter().filter(|withdrawn| again(withdrawn)) {
-            change.turn_to(forward.family());
+            change.switch_to(forward.family());
             change.delete_element(WITHDRAWN, &forward.target());
         }
         if state.guarded {
-            change.turn_to(Family::Bridge);
+            change.switch_to(Family::Bridge);
             senders.iter().for_each(|sender| neighbours::change(&mut change, sender, true));
         }
         if !change.is_empty() {
@@ -219,13 +219,13 @@ impl Firewall {
         let known: HashSet<&Forward> = state.forwards.iter().collect();
         for forward in before.iter().filter(|forward| known.contains(forward)) {
             let (set, key, _) = element(forward);
-            change.turn_to(forward.family());
+            change.switch_to(forward.family());
             change.delete_element(set, &key);
         }
         let targets: HashSet<Vec<u8>> = after.iter().map(Forward::target).collect();
         let again = |withdrawn: &Forward| targets.contains(&withdrawn.target());
         for forward in state.withdrawn.iter().filter(|withdrawn| again(withdrawn)) {
-            change.turn_to(forward.family());
+            change.switch_to(forward.family());
             change.delete_element(WITHDRAWN, &forward.target());
         }
         after.iter().for_each(|forward| add(&mut change, forward));
@@ -256,7 +256,7 @@ impl Firewall {
         let mut withdrawn: Vec<Forward> = Vec::new();
         for forward in forwards.iter().filter(|forward| known.contains(forward) || draining.contains(forward)) {
             let (set, key, _) = element(forward);
-            change.turn_to(forward.family());
+            change.switch_to(forward.family());
             if known.contains(forward) {
                 change.delete_element(set, &key);
             }
@@ -266,7 +266,7 @@ impl Firewall {
             }
         }
         if state.guarded {
-            change.turn_to(Family::Bridge);
+            change.switch_to(Family::Bridge);
             senders
                 .iter()
                 .filter(|s| state.senders.contains(s))
@@ -294,7 +294,7 @@ impl Firewall {
         state.withdrawn = kept;
         let mut change = Transaction::new(Family::Ip, &self.table);
         for forward in over.iter().filter(|forward| has_table(&state.isolations, forward.family())) {
-            change.turn_to(forward.family());
+            change.switch_to(forward.family());
             change.delete_element(WITHDRAWN, &forward.target());
         }
         if change.is_empty() { Ok(()) } else { change.apply(&state.netlink) }
@@ -354,7 +354,7 @@ fn element(forward: &Forward) -> (&'static str, Vec<u8>, Vec<u8>) {
 
 fn add(change: &mut Transaction, forward: &Forward) {
     let (set, key, data) = element(forward);
-    change.turn_to(forward.family());
+    change.switch_to(forward.family());
     change.add_element(set, &key, Some(&data));
 }
 
@@ -405,7 +405,7 @@ fn compose(change: &mut Transaction, family: Family, isolations: &[Isolation]) {
     }
 }
 
-/// What containers of a network may send, and by which address.
+/// Rules of what leaves a network.
 fn way_out(change: &mut Transaction, isolation: &Isolation, subnet: Subnet, loopback: Subnet) {
     let from = |equal| E::Interface { meta: nft::IIFNAME, name: isolation.bridge.clone(), equal };
     let to = |equal| E::Interface { meta: nft::OIFNAME, name: isolation.bridge.clone(), equal };
@@ -426,7 +426,7 @@ fn way_out(change: &mut Transaction, isolation: &Isolation, subnet: Subnet, loop
     change.rule("postrouting", &[to(true), inside(), E::Conntrack { key: nft::CT_STATUS, bits: nft::DNAT }, E::Masquerade]);
 }
 
-/// What comes to containers of a network.
+/// Rules of what enters a network.
 fn way_in(change: &mut Transaction, isolation: &Isolation) {
     let to = || E::Interface { meta: nft::OIFNAME, name: isolation.bridge.clone(), equal: true };
     // A connection that was led to a port that is published no longer: the kernel goes on translating it until it has forgotten

@@ -1,4 +1,4 @@
-//! What a container may say of itself on its network: a table of the family `bridge`.
+//! Source addresses that a container may use on its network: a table of the family `bridge`.
 
 use super::super::address::{Subnet, octets};
 use super::super::netlink::Netlink;
@@ -11,7 +11,7 @@ const GUARDED: &str = "guarded";
 const SENDERS: &str = "senders";
 const SENDERS_IP6: &str = "senders6";
 
-/// Neighbours find each other by ARP and by IPv6's neighbour discovery, and believe what they are told. So a container says
+/// ARP and IPv6's neighbour discovery are not authenticated. So a container says
 /// nothing of addresses that it does not have: it cannot pass for its neighbour, or for the way out. The rules cost a packet
 /// of IPv4 one comparison.
 pub(super) fn compose(change: &mut Transaction) {

@@ -15,15 +15,15 @@ use tokio::net::TcpListener;
 #[derive(Debug)]
 pub struct Proxy {
     pub port: u16,
-    to: Target,
+    to: ProxyTarget,
     task: tokio::task::AbortHandle,
 }
 
 /// Where a proxy leads, which may change.
 #[derive(Clone, Debug)]
-struct Target(Arc<Mutex<SocketAddr>>);
+struct ProxyTarget(Arc<Mutex<SocketAddr>>);
 
-impl Target {
+impl ProxyTarget {
     fn get(&self) -> SocketAddr {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -48,7 +48,7 @@ impl Drop for Proxy {
 /// EADDRINUSE when the port is taken, EAFNOSUPPORT or EADDRNOTAVAIL where the host has no IPv6.
 pub fn start(protocol: Protocol, address: Ipv6Addr, port: u16, to: SocketAddr) -> io::Result<Proxy> {
     const WAITING: i32 = 4096;
-    let to = Target(Arc::new(Mutex::new(to)));
+    let to = ProxyTarget(Arc::new(Mutex::new(to)));
     let datagrams = protocol == Protocol::Udp;
     let kind = if datagrams { Type::DGRAM } else { Type::STREAM };
     let socket = Socket::new(Domain::IPV6, kind.nonblocking(), None)?;

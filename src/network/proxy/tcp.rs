@@ -2,7 +2,7 @@
 //!
 //! An idle connection has two sockets and no buffer: a buffer is there while there is something to pass on.
 
-use super::Target;
+use super::ProxyTarget;
 use crate::network::descriptors;
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
@@ -28,7 +28,7 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 /// Wakes every connection of every port, to end if it is idle: the descriptors are all the ports' together.
 static CROWDED: Notify = Notify::const_new();
 
-pub(super) async fn serve(listener: TcpListener, to: Target) {
+pub(super) async fn serve(listener: TcpListener, to: ProxyTarget) {
     /// The client's socket and the one to the container. Connections for which there is no room wait in the kernel.
     const DESCRIPTORS: usize = 2;
     let share = descriptors::of_proxies().share();
@@ -94,7 +94,7 @@ async fn pass(from: &TcpStream, to: &TcpStream, begun: Instant, moved: &AtomicU6
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
-            // Others have their turn, however fast this one is.
+            // Yields to other tasks, however fast this connection is.
             tokio::task::coop::consume_budget().await;
             moved.store(begun.elapsed().as_millis() as u64, Ordering::Relaxed);
         }

@@ -4,7 +4,7 @@
 //! ports. It is closed when nothing has gone either way for a while. Answers leave from the address that was asked. A sender has no
 //! buffer: an answer is read when it is there.
 
-use super::{Proxy, Target};
+use super::{Proxy, ProxyTarget};
 use crate::network::budget::{Share, Taken};
 use crate::network::descriptors;
 use nix::cmsg_space;
@@ -35,21 +35,21 @@ type Key = (SockaddrIn6, Ipv6Addr);
 struct Flow {
     inside: UdpSocket,
     to: SocketAddr,
-    /// When the sender has said something last.
+    /// The time of the sender's last datagram.
     asked: Mutex<Instant>,
     _descriptor: Taken,
 }
 
 struct Relay {
     outside: Arc<UdpSocket>,
-    to: Target,
+    to: ProxyTarget,
     flows: HashMap<Key, Arc<Flow>>,
     descriptors: Share,
     /// They end with the relay, so that its port is free at once.
     answering: JoinSet<(Key, Arc<Flow>)>,
 }
 
-pub(super) fn start(socket: std::net::UdpSocket, to: Target) -> io::Result<Proxy> {
+pub(super) fn start(socket: std::net::UdpSocket, to: ProxyTarget) -> io::Result<Proxy> {
     setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
     let port = socket.local_addr()?.port();
     let outside = Arc::new(UdpSocket::from_std(socket)?);

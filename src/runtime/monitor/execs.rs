@@ -115,7 +115,7 @@ impl Monitor {
         })();
         match started {
             Ok(progress) => self.execs.known.push(Exec { id: spec.id, progress }),
-            Err(failure) => self.tell(&Event::ExecFailed { id: spec.id, message: failure.to_string(), code: failure.code }),
+            Err(failure) => self.report(&Event::ExecFailed { id: spec.id, message: failure.to_string(), code: failure.code }),
         }
     }
 

@@ -12,7 +12,7 @@ impl Monitor {
     /// Reads the last output, records the exit, removes the control groups.
     pub(super) fn finish(&mut self, code: i32, chunk: &mut [u8]) -> Result<(), StepFailed> {
         self.read_status();
-        // The mounts are to be gone when the exit is told.
+        // Unmounted before the exit is reported.
         (self.kept, self.kept_in) = (Vec::new(), None);
         self.drain(chunk);
         let oom_killed = self.brief.cgroup.oom_killed(&self.brief.group);
@@ -21,7 +21,7 @@ impl Monitor {
         }
         self.remove_cgroups();
         let event = if self.started_at.is_none() {
-            let (code, message) = serde_json::from_slice(&self.said)
+            let (code, message) = serde_json::from_slice(&self.reported)
                 .unwrap_or((code, format!("the container's process ended with code {code} before its program ran")));
             Event::Failed { message, code }
         } else {
@@ -32,8 +32,8 @@ impl Monitor {
         if !self.stalled {
             self.alone = None;
         }
-        // The engine is told in any case: it writes down the exit, too.
-        self.tell(&event);
+        // The exit is reported in any case: the engine records it, too.
+        self.report(&event);
         if self.stalled {
             let _ = std::fs::remove_file("control");
             self.engine = None;
@@ -65,7 +65,7 @@ impl Monitor {
             while let Some(engine) = self.engine.as_ref().filter(|engine| readable(engine)) {
                 match control::receive::<Request>(engine.as_fd(), &mut self.message) {
                     Ok(Some((Request::Goodbye, _))) => self.goodbye = true,
-                    Ok(Some((Request::Status, _))) => self.tell(event),
+                    Ok(Some((Request::Status, _))) => self.report(event),
                     Ok(Some(_)) => {}
                     Err(error) if control::is_of_another_version(&error) => {}
                     Ok(None) | Err(_) => self.engine = None,

@@ -53,7 +53,7 @@ impl Monitor {
             Request::Hold(hold) => {
                 self.log.holds.set(hold);
                 if hold.file == ALL {
-                    self.tell(&Event::Held { reader: hold.reader });
+                    self.report(&Event::Held { reader: hold.reader });
                 } else {
                     self.catch_up();
                 }
@@ -74,7 +74,7 @@ impl Monitor {
                 self.goodbye = false;
                 let started_at = self.started_at.unwrap_or_default();
                 let starting = self.started_at.is_none();
-                self.tell(&Event::Status {
+                self.report(&Event::Status {
                     pid: self.init,
                     started_at,
                     paused: self.paused,

@@ -79,7 +79,7 @@ impl Monitor {
             input,
             terminal: None,
             status: Some(status),
-            said: Vec::new(),
+            reported: Vec::new(),
             started_at: None,
             execs: Execs::default(),
             paused: false,

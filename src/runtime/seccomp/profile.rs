@@ -48,7 +48,7 @@ pub(super) struct Argument {
     pub(super) is_narrow: bool,
 }
 
-/// What a rule depends on. `minKernel` is not looked at: wharf needs a newer one than any profile names.
+/// The conditions of a rule. `minKernel` is not looked at: wharf needs a newer one than any profile names.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Filter {

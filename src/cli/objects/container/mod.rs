@@ -422,7 +422,7 @@ async fn one(global: &Global, command: Container) -> Outcome {
             export::commit_container(&client, &escape(&container), &reference, &how).await?;
         }
         Container::Cp { how, source, destination } => {
-            let place = cp::place(&source).or(cp::place(&destination));
+            let place = cp::in_container(&source).or(cp::in_container(&destination));
             let (name, _) =
                 place.ok_or_else(|| Failure::Message("one of the two must be in a container: write NAME:PATH".into()))?;
             cp::copy(&client, &escape(name), &source, &destination, how).await?;

@@ -1,4 +1,4 @@
-//! What a container is made with: the options of `docker run`, as the body of `POST /containers/create`.
+//! The options of `docker run`, as the body of `POST /containers/create`.
 
 use super::limits::Limits;
 use super::values::{device, file_lines, gpus, mount, nanoseconds, restart_policy, variables, volume_mount};
@@ -255,7 +255,7 @@ impl New {
         Ok(bindings)
     }
 
-    /// Its places on networks; the first has the addresses and names that are given.
+    /// Its endpoints; the first has the addresses and names that are given.
     fn endpoints(&self) -> NetworkingConfig {
         let mut endpoints = IndexMap::new();
         for (n, network) in self.network.iter().enumerate() {

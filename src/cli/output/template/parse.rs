@@ -73,9 +73,9 @@ pub fn parse(text: &str) -> Result<Vec<Node>, String> {
     let mut pieces = pieces(text)?.into_iter();
     let (nodes, end) = list(&mut pieces, "", 0)?;
     match end {
-        Ending::Template => Ok(nodes),
-        Ending::End => Err("`end` ends nothing: there is no `if`, `range` or `with` before it".into()),
-        Ending::Else(_) => Err("`else` is in no `if`, `range` or `with`".into()),
+        BlockEnd::Template => Ok(nodes),
+        BlockEnd::End => Err("`end` ends nothing: there is no `if`, `range` or `with` before it".into()),
+        BlockEnd::Else(_) => Err("`else` is in no `if`, `range` or `with`".into()),
     }
 }
 
@@ -199,7 +199,7 @@ fn quoted(rest: &str) -> Result<(Token, usize), String> {
 }
 
 /// What ends a list of nodes.
-enum Ending {
+enum BlockEnd {
     Template,
     End,
     /// With what comes behind it: `if` and its condition, or nothing.
@@ -207,7 +207,7 @@ enum Ending {
 }
 
 /// Nodes up to an `end` or `else` of an outer one, or the end of the template. `inside` is what they are in.
-fn list(pieces: &mut std::vec::IntoIter<Piece>, inside: &str, depth: usize) -> Result<(Vec<Node>, Ending), String> {
+fn list(pieces: &mut std::vec::IntoIter<Piece>, inside: &str, depth: usize) -> Result<(Vec<Node>, BlockEnd), String> {
     let mut nodes = Vec::new();
     while let Some(piece) = pieces.next() {
         let tokens = match piece {
@@ -221,12 +221,12 @@ fn list(pieces: &mut std::vec::IntoIter<Piece>, inside: &str, depth: usize) -> R
             Some(Token::Word(word)) if matches!(word.as_str(), "if" | "range" | "with") => {
                 nodes.push(block(&tokens, pieces, depth + 1)?);
             }
-            Some(Token::Word(word)) if word == "end" && tokens.len() == 1 => return Ok((nodes, Ending::End)),
-            Some(Token::Word(word)) if word == "else" => return Ok((nodes, Ending::Else(tokens[1..].to_vec()))),
+            Some(Token::Word(word)) if word == "end" && tokens.len() == 1 => return Ok((nodes, BlockEnd::End)),
+            Some(Token::Word(word)) if word == "else" => return Ok((nodes, BlockEnd::Else(tokens[1..].to_vec()))),
             _ => nodes.push(Node::Print(pipeline(&tokens)?)),
         }
     }
-    if inside.is_empty() { Ok((nodes, Ending::Template)) } else { Err(format!("`{inside}` has no `end`")) }
+    if inside.is_empty() { Ok((nodes, BlockEnd::Template)) } else { Err(format!("`{inside}` has no `end`")) }
 }
 
 /// An `if`, `range` or `with`, whose tokens these are, up to its `end`.
@@ -238,13 +238,13 @@ fn block(tokens: &[Token], pieces: &mut std::vec::IntoIter<Piece>, depth: usize)
     let head = pipeline(head)?;
     let (then, ending) = list(pieces, word, depth)?;
     let otherwise = match ending {
-        Ending::Else(chained) if chained.is_empty() => match list(pieces, word, depth)? {
-            (nodes, Ending::End) => nodes,
+        BlockEnd::Else(chained) if chained.is_empty() => match list(pieces, word, depth)? {
+            (nodes, BlockEnd::End) => nodes,
             _ => return Err(format!("`{word}` has two `else`")),
         },
         // It has the same `end`.
-        Ending::Else(chained) => vec![block(&chained, pieces, depth + 1)?],
-        Ending::End | Ending::Template => Vec::new(),
+        BlockEnd::Else(chained) => vec![block(&chained, pieces, depth + 1)?],
+        BlockEnd::End | BlockEnd::Template => Vec::new(),
     };
     Ok(match word.as_str() {
         "if" => Node::If { condition: head, then, otherwise },

@@ -90,7 +90,7 @@ struct Begun {
 }
 
 impl Shown {
-    /// What an event says; the image where it was the last.
+    /// Shows an event; returns the image where it was the last.
     fn event(&mut self, event: &Event) -> Option<Built> {
         if let Event::Built { id, names, manifest } = event {
             if !self.quiet {

@@ -35,7 +35,7 @@ pub(super) struct Following<'a> {
     reader: u64,
     exits: Option<UnboundedSender<i32>>,
     printer: Printer,
-    /// Whether `up` has said what it shows.
+    /// Whether `up` has named the containers that it shows.
     announced: bool,
     /// The containers that are shown, in the order of their colours.
     names: Vec<String>,

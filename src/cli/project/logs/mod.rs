@@ -162,7 +162,7 @@ pub struct ForUp<'a> {
     pub exits: UnboundedSender<i32>,
     /// Until this comes back, containers may be started that nobody knows yet.
     pub bringing_up: BoxFuture<'a, ()>,
-    /// As the engine was told.
+    /// As the engine got it.
     pub reader: u64,
     /// It ends when no container of these services runs any more; of none at all, where it is empty.
     pub ends_with: &'a [String],

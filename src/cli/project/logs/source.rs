@@ -12,18 +12,18 @@ use std::collections::VecDeque;
 /// One container's log stream.
 pub(super) struct Source {
     pub(super) id: String,
-    /// What its lines begin with, where they begin with anything.
+    /// The prefix of its lines, where there is one.
     pub(super) name: String,
     pub(super) prefix: String,
     pub(super) feed: Feed,
     /// Whole lines with their time, which is not printed unless asked for.
     pub(super) lines: VecDeque<(u8, Bytes)>,
-    /// What comes after those.
+    /// The lines after those.
     pub(super) then: Option<Piece>,
 }
 
 pub(super) enum Feed {
-    /// What is there.
+    /// The lines that are there.
     Whole(Frames),
     Followed(Box<Followed>),
 }

@@ -19,7 +19,7 @@ const BEGIN: &[u8] = br#"{"k":""#;
 pub type Live = BTreeMap<String, Box<RawValue>>;
 
 #[derive(Serialize, Deserialize)]
-struct Entry<'a> {
+struct JournalLine<'a> {
     #[serde(rename = "k", borrow)]
     key: Cow<'a, str>,
     /// Absent: the key is deleted.
@@ -27,7 +27,7 @@ struct Entry<'a> {
     value: Option<Cow<'a, RawValue>>,
 }
 
-/// What a file says.
+/// The records of a file.
 #[derive(Default)]
 pub struct Replayed {
     pub live: Live,
@@ -63,7 +63,7 @@ pub fn replay(bytes: &[u8]) -> Replayed {
 }
 
 impl Replayed {
-    fn apply(&mut self, entry: Entry<'_>) {
+    fn apply(&mut self, entry: JournalLine<'_>) {
         if entry.key == FORMAT_KEY {
             // Of several the newest, since that one wrote last.
             self.format = self.format.max(entry.value.and_then(|value| value.get().parse().ok()));
@@ -101,7 +101,7 @@ impl Replayed {
 /// # Errors
 /// JSON's.
 pub fn encode(key: &str, value: Option<&RawValue>) -> io::Result<Vec<u8>> {
-    let json = serde_json::to_vec(&Entry { key: key.into(), value: value.map(Cow::Borrowed) })?;
+    let json = serde_json::to_vec(&JournalLine { key: key.into(), value: value.map(Cow::Borrowed) })?;
     let mut line = checksum_text(&json);
     line.extend(json);
     line.push(b'\n');

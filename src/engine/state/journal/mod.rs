@@ -74,7 +74,7 @@ pub enum Room {
     Removal,
 }
 
-/// What was found when a journal was opened.
+/// The result of opening a journal.
 #[derive(Debug, Default)]
 pub struct Found {
     pub damage: Option<Damage>,

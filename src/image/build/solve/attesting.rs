@@ -10,7 +10,7 @@ use crate::sys::regular::read_regular;
 use base64::Engine as _;
 use std::sync::atomic::AtomicBool;
 
-/// Where a generator of bills of materials finds what it is to read, and writes: BuildKit's places.
+/// Paths that a generator of bills of materials reads and writes, as in BuildKit.
 const SCANNED: &str = "/run/src/core/sbom";
 const EXTRAS: &str = "/run/src/extras";
 const WRITTEN: &str = "/run/out";
@@ -18,7 +18,7 @@ const WRITTEN: &str = "/run/out";
 /// Bytes that all bills of materials of an image may have.
 const LARGEST: u64 = crate::image::attest::MAX_BYTES;
 
-/// What happens during a build that its provenance tells.
+/// Facts of a build that its provenance states.
 pub(super) struct Facts {
     begun: jiff::Timestamp,
     /// URIs of what was not in the context, with its digests.
@@ -69,7 +69,7 @@ impl Facts {
     }
 }
 
-/// A URL as it may be told to everybody.
+/// A URL without its credentials.
 fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_string() };
     let end = rest.find('/').unwrap_or(rest.len());
@@ -80,8 +80,8 @@ fn without_password(url: &str) -> String {
 }
 
 impl Solver {
-    /// What the request wants to be said.
-    pub(super) async fn predicates(self: &Arc<Self>, target: usize, finished: &State) -> Result<Vec<Predicate>, ImageError> {
+    /// The attestations that the request asks for.
+    pub(super) async fn predicates(self: &Arc<Self>, target: usize, finished: &StageState) -> Result<Vec<Predicate>, ImageError> {
         let mut predicates = Vec::new();
         if let Some(generator) = &self.request.attest.sbom {
             predicates.extend(self.bill_of_materials(generator, target, finished).await?);
@@ -103,7 +103,7 @@ impl Solver {
         let told = told.map(|(name, value)| (format!("build-arg:{name}"), value.clone()));
         let labels = request.labels.iter().map(|(name, value)| (format!("label:{name}"), value.clone()));
         let details: Vec<(String, String)> = told.chain(labels).collect();
-        // What is not told is not complete.
+        // Provenance that leaves arguments out is not complete.
         let complete = wanted.max || details.is_empty();
         let mut asked = json!({"frontend": "dockerfile.v0"});
         if wanted.max {
@@ -164,14 +164,14 @@ impl Solver {
         self: &Arc<Self>,
         generator: &str,
         target: usize,
-        finished: &State,
+        finished: &StageState,
     ) -> Result<Vec<Predicate>, ImageError> {
         let image = self.image(generator).await?;
         let store = self.host.store();
         let mut config = ConfigDocument::parse(&store.configuration(&image)?)?.config;
         config.have_path();
         let mut scanned = vec![(SCANNED.to_string(), finished)];
-        let others: Vec<(String, Arc<State>)> = self.stages_to_scan(target);
+        let others: Vec<(String, Arc<StageState>)> = self.stages_to_scan(target);
         scanned.extend(others.iter().map(|(name, state)| (format!("{EXTRAS}/sbom-{name}"), state.as_ref())));
         let context = self.scans("BUILDKIT_SBOM_SCAN_CONTEXT", finished, "context");
         let keys: Vec<(&String, &String)> = scanned.iter().map(|(target, state)| (target, &state.key)).collect();
@@ -264,7 +264,7 @@ impl Solver {
     }
 
     /// Stages besides the target that their Dockerfile wants to be scanned, of those that were built.
-    fn stages_to_scan(&self, target: usize) -> Vec<(String, Arc<State>)> {
+    fn stages_to_scan(&self, target: usize) -> Vec<(String, Arc<StageState>)> {
         let built = self.cells.iter().enumerate().filter_map(|(n, cell)| Some((n, cell.get()?.clone())));
         let named = built.filter(|(n, _)| *n != target).map(|(n, state)| {
             let name = self.stages.stages[n].name.clone();
@@ -273,8 +273,8 @@ impl Solver {
         named.filter(|(name, state)| self.scans("BUILDKIT_SBOM_SCAN_STAGE", state, name)).collect()
     }
 
-    /// What an ARG of BuildKit's says: a boolean, or the names of what is to be scanned.
-    fn scans(&self, argument: &str, state: &State, name: &str) -> bool {
+    /// The value of BuildKit's ARG: a boolean, or the names of the stages to scan.
+    fn scans(&self, argument: &str, state: &StageState, name: &str) -> bool {
         match state.args.get(argument).or_else(|| self.global.get(argument)).map(String::as_str) {
             None | Some("false" | "0" | "") => false,
             Some("true" | "1") => true,
@@ -283,7 +283,7 @@ impl Solver {
     }
 }
 
-/// What a generator wrote. It may have put links there: none leads out of its layer.
+/// Bills of materials that a generator wrote. Symlinks are not followed out of its layer.
 fn read_bills(layer: &Path, generator: &str) -> Result<Vec<Predicate>, ImageError> {
     let failed = || ImageError::store(format!("reading what {generator} wrote"));
     let tree = Tree::directory(layer).map_err(failed())?;

@@ -1,6 +1,6 @@
 //! The base of a stage: another stage, an image, or nothing.
 
-use super::{Solver, State};
+use super::{Solver, StageState};
 use crate::image::build::Event;
 use crate::image::build::dockerfile::Malformed;
 use crate::image::build::expand::{self};
@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 impl Solver {
-    /// What a stage begins with.
-    pub(super) async fn base(self: &Arc<Self>, index: usize) -> Result<State, ImageError> {
+    /// The base of a stage.
+    pub(super) async fn base(self: &Arc<Self>, index: usize) -> Result<StageState, ImageError> {
         let stage = &self.stages.stages[index];
         let wrong = |message: String| self.source.at(Malformed::new(stage.line, message));
         let name = expand::word(&stage.base, self.stages.escape, &|n| self.global_value(n)).map_err(|e| wrong(e.0))?;
@@ -33,12 +33,12 @@ impl Solver {
             let state = self.clone().stage(earlier).await?;
             let args: usize = state.args.iter().map(|(name, value)| name.len() + value.len()).sum();
             self.keep(args + state.config.to_bytes()?.len()).map_err(wrong)?;
-            let mut state = State::clone(&state);
+            let mut state = StageState::clone(&state);
             state.cmd_is_own = false;
             return Ok(state);
         }
         let beginning = jiff::Timestamp::from_second(self.request.epoch.unwrap_or(0)).unwrap_or_default().to_string();
-        let empty = State {
+        let empty = StageState {
             key: "scratch".into(),
             layers: Vec::new(),
             config: ConfigDocument::scratch(),
@@ -71,7 +71,7 @@ impl Solver {
         let layers: Vec<Layer> = layers.collect();
         let key = layers.last().map_or_else(|| "scratch".to_string(), |layer| layer.chain.to_string());
         config.config.have_path();
-        Ok(State { key, layers, config, created, ..empty })
+        Ok(StageState { key, layers, config, created, ..empty })
     }
 
     /// An image by the name that FROM or --from gives, or that a named context replaces it with.

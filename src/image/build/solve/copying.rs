@@ -10,8 +10,8 @@ use std::time::Duration;
 const CONNECTING: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(120);
 
-/// What one instruction copies from one place.
-struct Source {
+/// The files that one instruction copies from one source.
+struct CopySource {
     tree: Arc<Tree>,
     copy: Copy,
     ignored: Patterns,
@@ -36,10 +36,10 @@ fn keeping() -> impl Fn(std::io::Error) -> ImageError {
 }
 
 impl Solver {
-    pub(super) async fn copy(self: &Arc<Self>, state: &mut State, step: &Step<'_>) -> Result<bool, ImageError> {
+    pub(super) async fn copy(self: &Arc<Self>, state: &mut StageState, step: &Step<'_>) -> Result<bool, ImageError> {
         let (mut wanted, arguments) = self.requested(state, step).await?;
         let mut fetched = Fetched::default();
-        let mut sources: Vec<Source> = Vec::new();
+        let mut sources: Vec<CopySource> = Vec::new();
         let texts = self.heredocs(state, step)?;
         let adds = step.instruction.keyword == "ADD";
         for source in &arguments {
@@ -60,21 +60,21 @@ impl Solver {
         if !wanted.sources.is_empty() {
             let from = flag(step, "from").map(|from| self.expand(step, state, from)).transpose()?;
             let (tree, ignored) = self.tree(from.as_deref(), step).await?;
-            sources.push(Source { tree, copy: wanted.clone(), ignored, identity: None });
+            sources.push(CopySource { tree, copy: wanted.clone(), ignored, identity: None });
         }
         if let Some(draft) = &fetched.draft {
             let tree = Tree::directory(&draft.diff()).map_err(keeping())?;
             // What comes from a URL is a file, never an archive to take apart.
             let copy = Copy { sources: std::mem::take(&mut fetched.names), extract: false, ..wanted };
-            sources.push(Source { tree: Arc::new(tree), copy, ignored: Patterns::default(), identity: None });
+            sources.push(CopySource { tree: Arc::new(tree), copy, ignored: Patterns::default(), identity: None });
         }
         let done = self.copy_from(state, step, sources).await;
         drop(fetched);
         done
     }
 
-    /// What the instruction asks for, and the arguments before the destination.
-    async fn requested(self: &Arc<Self>, state: &State, step: &Step<'_>) -> Result<(Copy, Vec<String>), ImageError> {
+    /// The instruction's options, and its sources.
+    async fn requested(self: &Arc<Self>, state: &StageState, step: &Step<'_>) -> Result<(Copy, Vec<String>), ImageError> {
         let instruction = step.instruction;
         let arguments = json_form(&instruction.rest).unwrap_or_else(|| words(&instruction.rest, step.escape));
         let mut arguments = arguments.iter().map(|word| self.expand(step, state, word)).collect::<Result<Vec<_>, _>>()?;
@@ -109,7 +109,7 @@ impl Solver {
     }
 
     /// The heredocs of the instruction: their names and contents.
-    fn heredocs(&self, state: &State, step: &Step<'_>) -> Result<Vec<(String, Vec<u8>)>, ImageError> {
+    fn heredocs(&self, state: &StageState, step: &Step<'_>) -> Result<Vec<(String, Vec<u8>)>, ImageError> {
         let content = |heredoc: &Heredoc| match heredoc.expand {
             true => {
                 expand::variables(&heredoc.content, step.escape, &|name| state.lookup(name)).map_err(|e| self.wrong(step, e.0))
@@ -133,14 +133,20 @@ impl Solver {
     }
 
     /// A Git repository that ADD names.
-    async fn from_git(self: &Arc<Self>, step: &Step<'_>, wanted: &Copy, url: &str, git: GitRef) -> Result<Source, ImageError> {
+    async fn from_git(
+        self: &Arc<Self>,
+        step: &Step<'_>,
+        wanted: &Copy,
+        url: &str,
+        git: GitRef,
+    ) -> Result<CopySource, ImageError> {
         let keep = is_set(step, "keep-git-dir");
         let directory = git.directory.clone().unwrap_or_default();
         let (tree, commit) = self.repository(url, git, keep).await.map_err(|e| self.wrong(step, e.to_string()))?;
         let copy = Copy { sources: vec!["/.".into()], extract: false, ..wanted.clone() };
         // The commit stands for the content: git's own files are never twice the same.
         let identity = Some(format!("git {commit} {directory} {keep}"));
-        Ok(Source { tree, copy, ignored: Patterns::default(), identity })
+        Ok(CopySource { tree, copy, ignored: Patterns::default(), identity })
     }
 
     /// Downloads a file that ADD names.
@@ -158,12 +164,17 @@ impl Solver {
         self.dated(&path, 0o600).map_err(keeping())
     }
 
-    async fn copy_from(self: &Arc<Self>, state: &mut State, step: &Step<'_>, sources: Vec<Source>) -> Result<bool, ImageError> {
+    async fn copy_from(
+        self: &Arc<Self>,
+        state: &mut StageState,
+        step: &Step<'_>,
+        sources: Vec<CopySource>,
+    ) -> Result<bool, ImageError> {
         let line = step.instruction.line;
         let this = self.clone();
         let selected = blocking(move || {
             let mut all = Vec::new();
-            for Source { tree, copy, ignored, identity } in sources {
+            for CopySource { tree, copy, ignored, identity } in sources {
                 let items = copy::select(&copy, &tree, &ignored)?;
                 let digest = match identity {
                     Some(identity) => identity,
@@ -216,7 +227,7 @@ impl Solver {
     }
 
     /// `--chown=user[:group]`, names as the image's own files have them.
-    pub(super) async fn owner(&self, state: &State, step: &Step<'_>, text: &str) -> Result<(u32, u32), ImageError> {
+    pub(super) async fn owner(&self, state: &StageState, step: &Step<'_>, text: &str) -> Result<(u32, u32), ImageError> {
         let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
         if let (Ok(uid), Ok(gid)) = (user.parse(), group.map_or_else(|| user.parse(), str::parse)) {
             return Ok((uid, gid));

@@ -30,7 +30,7 @@ impl std::fmt::Display for LastLines {
     }
 }
 
-/// What is mounted while a command runs, and what keeps it alive.
+/// The mounts of a command, and what keeps them alive.
 #[derive(Default)]
 struct Prepared {
     mounts: Vec<Mounted>,
@@ -50,7 +50,7 @@ pub(super) fn flag<'a>(step: &Step<'a>, name: &str) -> Option<&'a str> {
 }
 
 /// The image's variables, and the build's arguments where the image has none of their names.
-fn variables(state: &State) -> Vec<String> {
+fn variables(state: &StageState) -> Vec<String> {
     let mut env = state.config.config.env.clone();
     let args = state.args.iter().filter(|(name, _)| state.config.config.variable(name).is_none());
     env.extend(args.map(|(name, value)| format!("{name}={value}")));
@@ -58,7 +58,7 @@ fn variables(state: &State) -> Vec<String> {
 }
 
 impl Solver {
-    pub(super) async fn run(self: &Arc<Self>, state: &mut State, step: &Step<'_>) -> Result<bool, ImageError> {
+    pub(super) async fn run(self: &Arc<Self>, state: &mut StageState, step: &Step<'_>) -> Result<bool, ImageError> {
         let instruction = step.instruction;
         let privileged = self.security(step)?;
         let network = self.network(step)?;
@@ -132,7 +132,7 @@ impl Solver {
     }
 
     /// Keeps what a command has written as a layer, and remembers it.
-    async fn keep_files(&self, state: &State, key: &Digest, draft: Draft, stubs: Vec<PathBuf>) -> Result<Made, ImageError> {
+    async fn keep_files(&self, state: &StageState, key: &Digest, draft: Draft, stubs: Vec<PathBuf>) -> Result<Made, ImageError> {
         let (store, key, created) = (self.host.store(), key.clone(), self.created.clone());
         let (top, epoch) = (state.top().cloned(), self.request.epoch);
         blocking(move || {
@@ -195,7 +195,7 @@ impl Solver {
     }
 
     /// The command's arguments: a list, a text for the shell, or a heredoc.
-    fn command(&self, state: &State, step: &Step<'_>) -> Result<Vec<String>, ImageError> {
+    fn command(&self, state: &StageState, step: &Step<'_>) -> Result<Vec<String>, ImageError> {
         let instruction = step.instruction;
         if let Some(list) = json_form(&instruction.rest).filter(|_| instruction.heredocs.is_empty()) {
             return Ok(list);
@@ -233,7 +233,7 @@ impl Solver {
 
     async fn prepare(
         self: &Arc<Self>,
-        state: &State,
+        state: &StageState,
         step: &Step<'_>,
         mount: Mount,
         into: &mut Prepared,
@@ -373,7 +373,7 @@ impl Solver {
     }
 
     /// The mount points that the image does not have, relative to its root, the deepest first.
-    async fn missing_targets(&self, state: &State, mounts: &[Mounted]) -> Result<Vec<PathBuf>, ImageError> {
+    async fn missing_targets(&self, state: &StageState, mounts: &[Mounted]) -> Result<Vec<PathBuf>, ImageError> {
         let targets: Vec<PathBuf> = mounts
             .iter()
             .map(|mount| match mount {

@@ -1,6 +1,6 @@
 //! Variables of a build: predefined and global arguments, and their expansion.
 
-use super::{MAX_KEPT, Solver, State, Step};
+use super::{MAX_KEPT, Solver, StageState, Step};
 use crate::image::ImageError;
 use crate::image::build::dockerfile::{Malformed, words};
 use crate::image::build::expand::{self, Unexpandable};
@@ -51,7 +51,7 @@ impl Solver {
         self.source.at(Malformed::new(step.instruction.line, message))
     }
 
-    pub(super) fn expand(&self, step: &Step<'_>, state: &State, text: &str) -> Result<String, ImageError> {
+    pub(super) fn expand(&self, step: &Step<'_>, state: &StageState, text: &str) -> Result<String, ImageError> {
         let expanded =
             expand::word(text, step.escape, &|name| state.lookup(name)).map_err(|Unexpandable(why)| self.wrong(step, why))?;
         self.keep(expanded.len()).map_err(|why| self.wrong(step, why)).map(|()| expanded)
@@ -66,7 +66,7 @@ impl Solver {
         Ok(())
     }
 
-    pub(super) fn expand_words(&self, step: &Step<'_>, state: &State, text: &str) -> Result<Vec<String>, ImageError> {
+    pub(super) fn expand_words(&self, step: &Step<'_>, state: &StageState, text: &str) -> Result<Vec<String>, ImageError> {
         let expanded =
             expand::words(text, step.escape, &|name| state.lookup(name)).map_err(|Unexpandable(why)| self.wrong(step, why))?;
         let bytes = expanded.iter().map(String::len).sum();

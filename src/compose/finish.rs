@@ -1,5 +1,5 @@
-//! The last look at the merged tree: what must be there is there, scalars have their canonical spelling, and what says
-//! nothing is left out, as Docker Compose's model does.
+//! The last stage on the merged tree: required attributes are checked, scalars get their canonical form, and empty values
+//! are left out, as in Docker Compose's model.
 
 use super::check::{boolean, example, float, integer, wrong};
 use super::diagnostic::Diagnostic;
@@ -7,17 +7,17 @@ use super::node::{MergeTag, Node, Path, Value};
 use super::schema::{Key, T, find};
 use super::units;
 
-/// Settles a tree in place. With `raw`, values that hold variables stay as they are.
-pub fn settle(root: &mut Node, t: &T, raw: bool, found: &mut Vec<Diagnostic>) {
-    Settle { raw, found }.walk(root, t, &Path::TOP);
+/// Finishes a tree in place. With `raw`, values that hold variables stay as they are.
+pub fn finish(root: &mut Node, t: &T, raw: bool, found: &mut Vec<Diagnostic>) {
+    Finish { raw, found }.walk(root, t, &Path::TOP);
 }
 
-struct Settle<'a> {
+struct Finish<'a> {
     raw: bool,
     found: &'a mut Vec<Diagnostic>,
 }
 
-impl Settle<'_> {
+impl Finish<'_> {
     fn walk(&mut self, node: &mut Node, t: &T, path: &Path<'_>) {
         node.tag = MergeTag::None;
         if self.raw && node.as_str().is_some_and(|text| text.contains('$')) {
