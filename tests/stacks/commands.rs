@@ -87,7 +87,8 @@ fn a_client_may_attach_before_the_start() {
     let mut child =
         stack.command(&["container", "attach", id.trim()]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("attach");
     child.stdin.as_mut().expect("stdin").write_all(b"typed\n").expect("write");
-    std::thread::sleep(Duration::from_millis(200));
+    let attached = || stack.wharf(&["system", "events", "--since", "10m", "--until", "0s", "--filter", "event=attach"]).ok();
+    eventually("the client is attached", 10, || attached().contains(id.trim()));
     stack.wharf(&["container", "start", id.trim()]).ok();
     let out = child.wait_with_output().expect("output");
     assert_eq!((out.status.code(), String::from_utf8_lossy(&out.stdout).as_ref()), (Some(5), "first\ngot typed\n"));
@@ -264,8 +265,9 @@ fn pause_wait_port_scale_and_events() {
     stack.write("compose.yaml", &format!("services: {{app: {{{APP}, ports: ['127.0.0.1::80']}}, job: {{image: 'busybox:local', command: [sh, -c, 'sleep 0.3; exit 3']}}}}"));
     stack.wharf(&["create"]).ok();
     assert_eq!((stack.state("app"), stack.state("job")), ("created".into(), "created".into()));
-    let mut events = stack.command(&["events", "--json"]).stdout(Stdio::piped()).spawn().expect("events");
-    std::thread::sleep(Duration::from_millis(300));
+    // From now on, whenever the client has subscribed.
+    let now = jiff::Timestamp::now().to_string();
+    let mut events = stack.command(&["events", "--json", "--since", &now]).stdout(Stdio::piped()).spawn().expect("events");
     stack.wharf(&["start"]).ok();
     let waited = stack.wharf(&["wait", "job"]);
     assert_eq!(waited.code, 3);
