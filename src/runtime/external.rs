@@ -9,22 +9,24 @@ use super::error::{Doing, StepFailed};
 use super::init::{self, Inherited};
 use super::launch::{ExecSpec, Joined, Launch};
 use super::rootfs::{self, Staged};
-use super::{DEFAULT_PATH, user};
+use super::{DEFAULT_PATH, spec, user};
 use crate::sys::regular::open_regular;
 use crate::sys::shared::SharedReport;
 use crate::sys::{self, Forked};
 use nix::cmsg_space;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use oci_spec::runtime::{Capability, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, Process, User};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a monitor calls the runtime's files, in the container's run directory, which is the bundle and everybody's working
 /// directory: a socket's path may have only 107 bytes.
@@ -170,21 +172,21 @@ fn read_pid(file: &str) -> Option<i32> {
 /// mount namespace in which that is: without it the mounts would be gone when the runtime has made the container.
 fn bundle(launch: &Launch, joined: Joined, monitor: u32, handing: &OwnedFd) -> Result<(), StepFailed> {
     let descriptor = |fd: &OwnedFd| format!("/proc/{monitor}/fd/{}", fd.as_raw_fd());
-    let mut namespaces = vec![json!({"type": "mount"})];
+    let mut namespaces = vec![namespace(LinuxNamespaceType::Mount, None)];
     for (kind, own, other) in [
-        ("pid", libc::CLONE_NEWPID, &joined.pid),
-        ("ipc", libc::CLONE_NEWIPC, &joined.ipc),
-        ("uts", libc::CLONE_NEWUTS, &None),
-        ("network", 0, &joined.network),
+        (LinuxNamespaceType::Pid, libc::CLONE_NEWPID, &joined.pid),
+        (LinuxNamespaceType::Ipc, libc::CLONE_NEWIPC, &joined.ipc),
+        (LinuxNamespaceType::Uts, libc::CLONE_NEWUTS, &None),
+        (LinuxNamespaceType::Network, 0, &joined.network),
     ] {
         match other {
-            Some(fd) => namespaces.push(json!({"type": kind, "path": descriptor(fd)})),
-            None if launch.clone_flags & own as u64 != 0 => namespaces.push(json!({"type": kind})),
+            Some(fd) => namespaces.push(namespace(kind, Some(descriptor(fd).into()))),
+            None if launch.clone_flags & own as u64 != 0 => namespaces.push(namespace(kind, None)),
             None => {}
         }
     }
     if launch.cgroup_namespace {
-        namespaces.push(json!({"type": "cgroup"}));
+        namespaces.push(namespace(LinuxNamespaceType::Cgroup, None));
     }
     let mut shared = rootfs::shared(launch, joined.mount_namespaces, joined.mounts)?;
     shared.extend(rootfs::remote(launch)?);
@@ -196,15 +198,24 @@ fn bundle(launch: &Launch, joined: Joined, monitor: u32, handing: &OwnedFd) -> R
     }
     refuse_special_files(root.as_fd())?;
     let identity = user::lookup(root.as_fd(), &launch.user, &launch.group_add)?;
-    let mut config = serde_json::to_value(&launch.oci).map_err(io::Error::from).doing("writing the bundle")?;
+    let mut config = launch.oci.clone();
+    let mut root = config.root().clone().unwrap_or_default();
+    root.set_path((&launch.rootfs.mountpoint).into());
+    let mut linux = config.linux().clone().unwrap_or_default();
+    linux.set_namespaces(Some(namespaces)).set_cgroups_path(Some(launch.cgroup.path_of(&launch.group).into()));
+    let mut process = config.process().clone().unwrap_or_default();
+    describe(&mut process, &identity);
     // Nothing newer is used, and older runtimes refuse a version that they do not know.
-    config["ociVersion"] = json!("1.0.2");
-    config["root"]["path"] = json!(launch.rootfs.mountpoint);
-    config["mounts"] = serde_json::to_value(mounts).map_err(io::Error::from).doing("writing the bundle")?;
-    config["linux"]["namespaces"] = json!(namespaces);
-    config["linux"]["cgroupsPath"] = json!(launch.cgroup.path_of(&launch.group));
-    describe(&mut config["process"], &identity);
-    std::fs::write("config.json", config.to_string()).doing("writing the bundle's configuration")
+    config.set_version("1.0.2".into()).set_root(Some(root)).set_mounts(Some(mounts));
+    config.set_linux(Some(linux)).set_process(Some(process));
+    let text = serde_json::to_vec(&config).map_err(io::Error::from).doing("writing the bundle")?;
+    std::fs::write("config.json", text).doing("writing the bundle's configuration")
+}
+
+fn namespace(kind: LinuxNamespaceType, path: Option<PathBuf>) -> LinuxNamespace {
+    let mut namespace = LinuxNamespace::default();
+    namespace.set_typ(kind).set_path(path);
+    namespace
 }
 
 /// Refuses what a runtime would wait for: it opens these by itself, and a FIFO has no other end.
@@ -221,24 +232,25 @@ fn refuse_special_files(root: BorrowedFd<'_>) -> Result<(), StepFailed> {
 
 /// User, groups, home and capabilities of a process. Inside a container of somebody else's the engine may have less than all
 /// capabilities, and a runtime gives up over one that it cannot give.
-fn describe(process: &mut Value, identity: &user::Identity) {
-    let held = Capabilities::held().names();
-    for set in process["capabilities"].as_object_mut().into_iter().flat_map(|sets| sets.values_mut()) {
-        if let Some(names) = set.as_array_mut() {
-            names.retain(|name| held.iter().any(|held| name == held));
-        }
-    }
-    process["user"] = json!({"uid": identity.uid, "gid": identity.gid, "additionalGids": identity.groups, "umask": 0o022});
-    if let Some(env) = process["env"].as_array_mut()
-        && !env.iter().any(|variable| variable.as_str().is_some_and(|text| text.starts_with("HOME=")))
-    {
-        env.push(json!(format!("HOME={}", identity.home)));
-    }
+fn describe(process: &mut Process, identity: &user::Identity) {
+    let held = spec::capabilities(Capabilities::held()).bounding().clone().unwrap_or_default();
+    let within = |set: &Option<HashSet<Capability>>| set.as_ref().map(|set| set & &held);
+    let asked = process.capabilities().clone().unwrap_or_default();
+    let mut sets = LinuxCapabilities::default();
+    sets.set_bounding(within(asked.bounding())).set_inheritable(within(asked.inheritable())).set_ambient(within(asked.ambient()));
+    sets.set_effective(within(asked.effective())).set_permitted(within(asked.permitted()));
     if identity.uid != 0 {
         // As Docker has it: a user other than root begins without capabilities.
-        process["capabilities"]["effective"] = json!([]);
-        process["capabilities"]["permitted"] = json!([]);
+        sets.set_effective(Some(HashSet::new())).set_permitted(Some(HashSet::new()));
     }
+    let mut user = User::default();
+    user.set_uid(identity.uid).set_gid(identity.gid).set_umask(Some(0o022));
+    user.set_additional_gids(Some(identity.groups.clone()));
+    let mut env = process.env().clone().unwrap_or_default();
+    if !env.iter().any(|variable| variable.starts_with("HOME=")) {
+        env.push(format!("HOME={}", identity.home));
+    }
+    process.set_user(user).set_env(Some(env)).set_capabilities(Some(sets));
 }
 
 /// Passes a terminal on from the runtime to who asked for it, with its rows and columns.
@@ -309,30 +321,27 @@ fn exec_in_child(
     launch: &Launch,
     runtime: Runtime<'_>,
     init_pid: i32,
-    spec: &ExecSpec,
+    exec: &ExecSpec,
     streams: &[OwnedFd],
 ) -> Result<i32, StepFailed> {
     sys::reset_signals();
     let root = std::fs::File::open(format!("/proc/{init_pid}/root")).doing("opening the container's root")?;
     refuse_special_files(root.as_fd())?;
-    let who = if spec.user.is_empty() { &launch.user } else { &spec.user };
+    let who = if exec.user.is_empty() { &launch.user } else { &exec.user };
     let identity = user::lookup(root.as_fd(), who, &launch.group_add)?;
-    let mut process = serde_json::to_value(launch.oci.process()).map_err(io::Error::from).doing("describing the process")?;
-    let cwd = if spec.cwd.is_empty() { "/" } else { &spec.cwd };
-    for (key, value) in [("args", json!(spec.args)), ("env", json!(spec.env)), ("cwd", json!(cwd)), ("terminal", json!(spec.tty))]
-    {
-        process[key] = value;
-    }
-    if spec.privileged {
-        let all = super::capabilities::Capabilities::all().names();
-        process["capabilities"] = json!({"bounding": all, "effective": all, "permitted": all});
+    let mut process = launch.oci.process().clone().unwrap_or_default();
+    let cwd = if exec.cwd.is_empty() { "/" } else { &exec.cwd };
+    process.set_args(Some(exec.args.clone())).set_env(Some(exec.env.clone())).set_cwd(cwd.into()).set_terminal(Some(exec.tty));
+    if exec.privileged {
+        process.set_capabilities(Some(spec::capabilities(Capabilities::all())));
     }
     describe(&mut process, &identity);
-    let (file, socket) = (format!("exec-{}.json", spec.id), format!("exec-{}.sock", spec.id));
-    std::fs::write(&file, process.to_string()).doing("describing the process")?;
-    let pid_file = format!("exec-{}.pid", spec.id);
+    let (file, socket) = (format!("exec-{}.json", exec.id), format!("exec-{}.sock", exec.id));
+    let text = serde_json::to_vec(&process).map_err(io::Error::from).doing("describing the process")?;
+    std::fs::write(&file, text).doing("describing the process")?;
+    let pid_file = format!("exec-{}.pid", exec.id);
     let mut command = vec!["exec", "--detach", "--process", &file, "--pid-file", &pid_file];
-    let console = match (spec.tty, streams) {
+    let console = match (exec.tty, streams) {
         (true, [_]) => {
             command.extend(["--console-socket", &socket]);
             Some(UnixListener::bind(&socket).doing("making the terminal's socket")?)
@@ -357,7 +366,7 @@ fn exec_in_child(
         return Err(failed("starting the process", runtime));
     };
     if let (Some(console), [terminal, ..]) = (console, streams) {
-        hand_over(&console, spec.size, terminal, &())?;
+        hand_over(&console, exec.size, terminal, &())?;
     }
     Ok(pid)
 }
