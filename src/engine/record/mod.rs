@@ -1,6 +1,7 @@
 //! Records of containers, networks and volumes, in the form that the journal keeps. [`spec`] is what a container is
 //! to be, `state` how it changes and what follows; here is what has become of it.
 
+mod limits;
 mod merged;
 pub mod revision;
 pub mod spec;
