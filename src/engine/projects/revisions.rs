@@ -5,8 +5,8 @@ use super::queue::Change;
 use super::{Context, Origin, Progress, ProgressSender, is_one_off};
 use crate::engine::Engine;
 use crate::engine::error::{EngineError, state_error};
+use crate::engine::record::ProjectRecord;
 use crate::engine::record::revision::{Revision, Revisions, note, target};
-use crate::engine::record::{ContainerRecord, ProjectRecord};
 use crate::labels::{LABEL_HASH, LABEL_SERVICE};
 use crate::plan::{self, PullPolicy, UpOptions, config_hash};
 use crate::wire::RollbackRequest;
@@ -29,14 +29,20 @@ impl Engine {
         known.map_or(Ok(()), |_| self.state.journal.delete(&key(project)).map_err(state_error))
     }
 
-    /// What all containers of a service are made of: the hash and the image; `None` where they differ, or there is none.
-    fn made_of(&self, project: &str, service: &str) -> Option<(String, String)> {
-        let of =
-            |record: &ContainerRecord| (record.spec.labels.get(LABEL_HASH).cloned().unwrap_or_default(), record.image_id.clone());
-        let own = self.project_containers(project).into_iter().filter(|c| c.has_label(LABEL_SERVICE, service) && !is_one_off(c));
-        let mut all = own.map(|container| container.with_record(of));
-        let first = all.next()?;
-        all.all(|other| other == first).then_some(first)
+    /// What all containers of each service are made of: the hash and the image; `None` where they differ.
+    fn made_of(&self, project: &str) -> HashMap<String, Option<(String, String)>> {
+        let mut made: HashMap<String, Option<(String, String)>> = HashMap::new();
+        for container in self.project_containers(project).iter().filter(|container| !is_one_off(container)) {
+            container.with_record(|record| {
+                let label = |key: &str| record.spec.labels.get(key).cloned().unwrap_or_default();
+                let own = (label(LABEL_HASH), record.image_id.clone());
+                let known = made.entry(label(LABEL_SERVICE)).or_insert_with(|| Some(own.clone()));
+                if known.as_ref() != Some(&own) {
+                    *known = None;
+                }
+            });
+        }
+        made
     }
 
     /// Notes what services were made of before the first `up` that keeps revisions: as the last `up` had them.
@@ -48,13 +54,15 @@ impl Engine {
         let Some(earlier) = earlier else { return Ok(()) };
         let mut revisions = self.revisions(&earlier.project.name);
         let unknown: Vec<&String> = causes.keys().filter(|service| !revisions.contains_key(*service)).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let made_of = self.made_of(&earlier.project.name);
         let mut noted = false;
         for service in unknown {
             let Some(definition) = earlier.project.services.get(service) else { continue };
             let hash = config_hash(&earlier.project, definition);
-            let Some((_, image_id)) = self.made_of(&earlier.project.name, service).filter(|(made, _)| *made == hash) else {
-                continue;
-            };
+            let Some((_, image_id)) = made_of.get(service).cloned().flatten().filter(|(made, _)| *made == hash) else { continue };
             let revision = new_revision("as it was".into(), hash, image_id, definition, None);
             note(revisions.entry(service.clone()).or_default(), revision);
             noted = true;
@@ -73,11 +81,12 @@ impl Engine {
         }
         let project = &context.project;
         let mut revisions = self.revisions(&project.name);
+        let all_made_of = self.made_of(&project.name);
         for (service, cause) in causes {
             let Some(definition) = project.services.get(service) else { continue };
             let hash = config_hash(project, definition);
             let failed = context.tallies.why(service);
-            let made_of = self.made_of(&project.name, service).filter(|(made, _)| *made == hash && failed.is_none());
+            let made_of = all_made_of.get(service).cloned().flatten().filter(|(made, _)| *made == hash && failed.is_none());
             let asked =
                 || self.images.find(definition.image.as_deref().unwrap_or_default()).ok().map(|(_, image)| image.id.to_string());
             let image_id = match made_of {

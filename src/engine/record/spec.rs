@@ -398,7 +398,8 @@ mod tests {
     fn logs_are_bounded_unless_somebody_says_otherwise() {
         const MIB: u64 = 1 << 20;
         // Driver, options, bytes of a file, files.
-        let table: [(Option<&str>, &[(&str, &str)], u64, u32); 8] = [
+        type Options<'a> = &'a [(&'a str, &'a str)];
+        let table: [(Option<&str>, Options<'_>, u64, u32); 8] = [
             (None, &[], 20 * MIB, 5),
             (Some(""), &[], 20 * MIB, 5),
             (Some("json-file"), &[("max-file", "3")], 20 * MIB, 3),
