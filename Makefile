@@ -23,9 +23,10 @@ test: test-packages ## every test, containers included; as root
 test-clients: build test-packages ## Docker's own clients, fetched in pinned versions, against an engine; as root
 	tests/clients/run target/release/wharf
 
-lint: ## formatting and clippy
+lint: ## formatting and clippy, and whether the fuzz targets compile
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
+	CARGO_TARGET_DIR=$(TARGET) $(CARGO) check -q --manifest-path fuzz/Cargo.toml --no-default-features
 
 bench: build ## wharf and, where it is set up, Docker Compose (PEER=COMMAND), side by side
 	@command -v wrk >/dev/null && [ -x /bin/busybox ] || { apt-get update -q && apt-get install -y -q --no-install-recommends wrk busybox-static docker-registry gcc libc6-dev; }
