@@ -119,7 +119,7 @@ pub async fn run(global: &Global, command: Watch) -> Outcome {
     };
     tokio::select! {
         result = session.follow() => result,
-        _ = tokio::signal::ctrl_c() => Err(Failure::Code(130)),
+        signal = crate::cli::signals::signalled() => Err(signal.failure()),
     }
 }
 
