@@ -160,6 +160,13 @@ pub fn reap() -> Option<Ended> {
     wait_for_child(-1, libc::WNOHANG)
 }
 
+/// Whether a process is this one's child, and was not reaped yet.
+pub fn is_child(pid: i32) -> bool {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::Pid(nix::unistd::Pid::from_raw(pid)), flags).is_ok()
+}
+
 /// Waits for a child's end; `None` when there is no such child.
 pub fn wait_for(pid: i32) -> Option<i32> {
     wait_for_child(pid, 0).map(|ended| ended.code)

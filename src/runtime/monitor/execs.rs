@@ -111,6 +111,8 @@ impl Monitor {
                 None => exec::start(&launch, &self.pidfd, spec, streams, &report),
             }
             .doing("starting the process")?;
+            // The helpers of others must not have it, nor the processes that the container sees.
+            report.hide_from_children().doing("hiding the helper's report")?;
             Ok(Progress::Starting { helper, report })
         })();
         match started {
@@ -120,7 +122,10 @@ impl Monitor {
     }
 
     pub(super) fn signal_exec(&self, id: u64, signal: i32) {
-        if let Some(process) = self.execs.pid(id).and_then(|pid| sys::pidfd_open(pid).ok()) {
+        let Some(pid) = self.execs.pid(id) else { return };
+        if let Ok(process) = sys::pidfd_open(pid)
+            && sys::is_child(pid)
+        {
             sys::pidfd_signal(process.as_fd(), signal);
         }
     }
