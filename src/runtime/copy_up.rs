@@ -6,15 +6,16 @@ use nix::dir::Dir;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, futimens, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, symlinkat, unlinkat};
+use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Beside the volume's data while it is being filled: what was half filled, when the disk was full or the monitor was killed, is
-/// filled again, and not taken for full.
+/// Beside the volume's data while it is being filled: what was half filled, when the disk was full or the monitor was killed, gets the
+/// rest at the next start. A file has its name only while it is whole, and none that is there by then is written over.
 pub const MARK: &str = ".filling";
 
 /// Copies a directory's content and its own mode and owner, unless the volume holds something by now. `beside` is a directory that
@@ -36,7 +37,7 @@ pub fn copy(image: BorrowedFd<'_>, volume: BorrowedFd<'_>, beside: &Path) -> io:
         Err(e) if e.raw_os_error() == Some(libc::ENOTDIR) => return Ok(()),
         other => other?,
     };
-    File::create(&mark)?;
+    File::options().create(true).truncate(true).write(true).mode(0o600).open(&mark)?;
     copy_directory(from.as_fd(), to.as_fd())?;
     std::fs::remove_file(&mark)
 }
@@ -68,12 +69,9 @@ fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> io::Resu
     let stat = fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
     let safe = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let open_new = |flags: OFlag| -> io::Result<OwnedFd> { Ok(openat(to, name, flags | safe, Mode::from_bits_truncate(0o600))?) };
-    if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) != SFlag::S_IFDIR {
-        match unlinkat(to, name, UnlinkatFlags::NoRemoveDir) {
-            Err(nix::Error::ENOENT) => {}
-            // Of a copy that was broken off.
-            removed => removed?,
-        }
+    let is_directory = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR;
+    if !is_directory && fstatat(to, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
+        return Ok(());
     }
     // Another container may have the volume by now, and rename what is in it: from here on each is its descriptor, not its name.
     match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
@@ -91,11 +89,23 @@ fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> io::Resu
         }
         SFlag::S_IFREG => {
             let source = openat(from, name, OFlag::O_RDONLY | safe, Mode::empty())?;
-            let mut target = File::from(open_new(OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?);
+            let unnamed = openat(to, ".", OFlag::O_WRONLY | OFlag::O_TMPFILE | OFlag::O_CLOEXEC, Mode::from_bits_truncate(0o600));
+            let has_name = unnamed.is_err();
+            let mut target = match unnamed {
+                Ok(unnamed) => File::from(unnamed),
+                // A file system that has no files without a name.
+                Err(_) => File::from(open_new(OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?),
+            };
             copy_with_holes(&File::from(source), &mut target, || Ok(()))?;
             own(target.as_fd(), &stat)?;
             fchmod(&target, Mode::from_bits_truncate(stat.st_mode))?;
             futimens(&target, &accessed(&stat), &modified(&stat))?;
+            if !has_name {
+                match linkat(&target, c"", to, name, AtFlags::AT_EMPTY_PATH) {
+                    Err(nix::Error::EEXIST) => {}
+                    linked => linked?,
+                }
+            }
         }
         kind => {
             match kind {

@@ -60,8 +60,8 @@ pub fn told(failure: &StepFailed) -> Vec<u8> {
         if text.len() <= MAX_FAILURE {
             return text;
         }
-        let half = message.floor_char_boundary(message.len() / 2);
-        message.truncate(half);
+        let half = (0..=message.len() / 2).rev().find(|at| message.is_char_boundary(*at));
+        message.truncate(half.unwrap_or_default());
     }
 }
 

@@ -28,7 +28,6 @@ use super::{Container, Engine, locked};
 use crate::engine::containers::container::OperationGuard;
 use crate::engine::containers::link::MonitorLink;
 use crate::engine::containers::setup::Setup;
-use crate::engine::containers::tracers::Frozen;
 use crate::engine::launch::etc;
 use crate::engine::state::directories::Removal;
 use crate::image::store::remove_files;
@@ -214,16 +213,6 @@ impl Engine {
         link.iter().for_each(|link| link.kill_monitor());
     }
 
-    /// Lets the containers go on that may trace one whose start has failed, once its processes are gone. They stay frozen where
-    /// the kernel keeps one of these.
-    async fn thaw_without(&self, container: &Container, frozen: Frozen) {
-        let group = container.group();
-        self.launcher.groups.end(&group).await;
-        if self.launcher.groups.hierarchy.exists(&group) {
-            frozen.stay();
-        }
-    }
-
     /// Waits for the right to end a container, and breaks off a start that does not come to its end.
     async fn begin_end<'a>(&self, container: &'a Container) -> Result<OperationGuard<'a>, EngineError> {
         if let Ok(guard) = tokio::time::timeout(START_MAY_TAKE, container.begin_operation()).await {
@@ -403,7 +392,7 @@ impl Engine {
     /// # Errors
     /// When it runs and is not to be killed.
     pub async fn remove(self: &Arc<Self>, container: &Arc<Container>, force: bool, volumes: bool) -> Result<(), EngineError> {
-        let _guard = self.begin_end(container).await?;
+        let _guard = if force { self.begin_end(container).await? } else { container.begin_operation().await? };
         if container.status().is_alive() {
             if !force {
                 return Err(EngineError::Conflict(format!(

@@ -3,8 +3,9 @@
 //! Who joins a pid namespace sets itself up in it, with every capability and with descriptors of the host: it has to, since procfs
 //! is mounted from within. A container there with SYS_PTRACE would take both. It does not run meanwhile.
 
-use super::Container;
 use super::registry::Containers;
+use super::{Container, START_MAY_TAKE};
+use crate::engine::Engine;
 use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, Status};
 use crate::runtime::cgroup::{self, Hierarchy};
@@ -26,13 +27,6 @@ pub(in crate::engine) struct Frozen {
     _namespace: OwnedMutexGuard<()>,
 }
 
-impl Frozen {
-    /// Leaves them frozen: a process that they would see cannot be ended.
-    pub(in crate::engine) fn stay(mut self) {
-        self.containers.clear();
-    }
-}
-
 impl Drop for Frozen {
     fn drop(&mut self) {
         for (container, _freezer) in &self.containers {
@@ -51,6 +45,12 @@ impl ContainerRecord {
 }
 
 impl Containers {
+    /// Waits until no other container joins the pid namespace of one; `None` where that has none any more.
+    async fn join_namespace(&self, owner: &Container) -> Option<OwnedMutexGuard<()>> {
+        let namespace = pid_namespace(owner.with_record(|record| record.state.pid))?;
+        Some(self.joining.take(&namespace.to_string_lossy()).await)
+    }
+
     /// Freezes the containers that could trace a container while it joins the pid namespace that they are in. None starts in it
     /// or is thawed until then.
     ///
@@ -65,7 +65,13 @@ impl Containers {
         let owner = self.find(id)?;
         let namespace = |container: &Container| pid_namespace(container.with_record(|record| record.state.pid));
         let Some(joined) = namespace(&owner) else { return Ok(None) };
-        let guard = self.joining.take(&joined.to_string_lossy()).await;
+        let too_long = |what: &str| EngineError::Start {
+            name: record.name.clone(),
+            message: format!("{what} for more than {} s: look for a disk that does not answer", START_MAY_TAKE.as_secs()),
+            code: 128,
+        };
+        let taken = tokio::time::timeout(START_MAY_TAKE, self.join_namespace(&owner)).await;
+        let Some(guard) = taken.map_err(|_| too_long("another container joins the same processes"))? else { return Ok(None) };
         let mut frozen = Frozen { hierarchy: hierarchy.clone(), containers: Vec::new(), _namespace: guard };
         for container in self.all() {
             if container.id == record.id
@@ -74,7 +80,8 @@ impl Containers {
             {
                 continue;
             }
-            let freezer = container.freezer.clone().lock_owned().await;
+            let freezer = tokio::time::timeout(START_MAY_TAKE, container.freezer.clone().lock_owned()).await;
+            let freezer = freezer.map_err(|_| too_long("one that may trace it is being paused"))?;
             frozen.containers.push((container, freezer));
         }
         for (container, _) in &frozen.containers {
@@ -88,6 +95,59 @@ impl Containers {
             })?;
         }
         Ok(Some(frozen))
+    }
+}
+
+impl Engine {
+    /// Lets the containers go on that may trace one whose start has failed, once its processes are gone: the kernel may keep one
+    /// of these for a disk that does not answer.
+    pub(super) async fn thaw_without(self: &Arc<Self>, container: &Container, frozen: Frozen) {
+        let group = container.group();
+        self.launcher.groups.end(&group).await;
+        if !self.launcher.groups.hierarchy.exists(&group) {
+            return;
+        }
+        tracing::warn!(
+            "a process of {} cannot be ended: containers that may trace it stay paused until it is gone",
+            container.name()
+        );
+        let engine = self.clone();
+        tokio::spawn(async move {
+            engine.launcher.groups.end_at_last(&group).await;
+            drop(frozen);
+        });
+    }
+
+    /// Lets the containers go on that the last engine has frozen, once no process is left of those that were being set up.
+    pub(in crate::engine) async fn thaw_tracers(self: &Arc<Self>) {
+        let tracers: Vec<_> = self.containers.all().into_iter().filter(|c| c.with_record(ContainerRecord::may_trace)).collect();
+        if tracers.is_empty() {
+            return;
+        }
+        let mut leftovers = Vec::new();
+        for container in self.containers.all() {
+            let owner = container.with_record(|record| record.spec.pid.container().map(str::to_string));
+            let group = container.group();
+            if let Some(owner) =
+                owner.filter(|_| !container.status().has_process() && self.launcher.groups.hierarchy.exists(&group))
+            {
+                let guard = match self.containers.find(&owner) {
+                    Ok(owner) => self.containers.join_namespace(&owner).await,
+                    Err(_) => None,
+                };
+                leftovers.push((group, guard));
+            }
+        }
+        let engine = self.clone();
+        let thaw = async move {
+            for (group, _guard) in &leftovers {
+                engine.launcher.groups.end_at_last(group).await;
+            }
+            for tracer in tracers.iter().filter(|tracer| tracer.status() == Status::Running) {
+                let _ = engine.launcher.groups.hierarchy.set_frozen(&tracer.group(), cgroup::Frozen::No);
+            }
+        };
+        tokio::spawn(thaw);
     }
 }
 

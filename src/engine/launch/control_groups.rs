@@ -32,6 +32,8 @@ fn is_slice(parent: &str) -> bool {
 /// A process that was killed is gone within so many looks at its group, or never will be.
 const TRIES: u32 = 400;
 const PAUSE: Duration = Duration::from_millis(5);
+/// Between two looks at a process that the kernel keeps.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The control groups of an engine's containers.
 pub(crate) struct Groups {
@@ -100,7 +102,8 @@ impl Groups {
         if self.hierarchy.remove(group) {
             return;
         }
-        // What is frozen does not die.
+        // What is frozen does not die, and does nothing else any more when it is thawed after it was killed.
+        self.hierarchy.kill(group);
         let _ = self.hierarchy.set_frozen(group, Frozen::No);
         for _ in 0..TRIES {
             self.hierarchy.kill(group);
@@ -110,5 +113,15 @@ impl Groups {
             }
         }
         tracing::warn!("the control group {group} still has processes, though they were killed");
+    }
+
+    /// Waits until a group is gone whose processes were killed, however long the kernel keeps one of them.
+    pub(in crate::engine) async fn end_at_last(&self, group: &str) {
+        while self.hierarchy.exists(group) {
+            self.hierarchy.kill(group);
+            if !self.hierarchy.remove(group) {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
     }
 }

@@ -6,7 +6,6 @@ use crate::engine::networks::DEFAULT_NETWORK;
 use crate::engine::record::{Beside, ContainerRecord, Status, Transition};
 use crate::engine::{Container, Engine, locked};
 use crate::network::sandbox;
-use crate::runtime::cgroup::Frozen;
 use crate::runtime::control::{self, Event, Request};
 use crate::runtime::launch::Exit;
 use std::fs::File;
@@ -34,7 +33,7 @@ impl Engine {
         let adoptions = self.containers.all().into_iter().map(|container| self.adopt_container(container));
         futures::future::join_all(adoptions).await;
         self.networks.give_up_expected();
-        self.thaw_tracers();
+        self.thaw_tracers().await;
         let _ = self.containers.adopted.send_replace(true);
         self.recover_restarts();
         // With something missing, nothing is removed.
@@ -44,15 +43,6 @@ impl Engine {
         if may_remove {
             // An engine that dies in the removal of the last container on it leaves it.
             self.networks.remove_unused(DEFAULT_NETWORK);
-        }
-    }
-
-    /// The last engine may have died while it kept tracers from running.
-    fn thaw_tracers(&self) {
-        for container in self.containers.all() {
-            if container.status() == Status::Running && container.with_record(ContainerRecord::may_trace) {
-                let _ = self.launcher.groups.hierarchy.set_frozen(&container.group(), Frozen::No);
-            }
         }
     }
 
