@@ -8,9 +8,9 @@ fuzz_target!(|bytes: &[u8]| {
     let mut messages = Vec::new();
     let _ = netlink::split(bytes, &mut |answer: &[u8]| messages.push(answer.to_vec()));
     for answer in messages {
-        let _ = conntrack::Entry::parse(&answer);
+        let _ = conntrack::Flow::parse(&answer);
         let _ = conntrack::deletion(&answer);
     }
-    let _ = conntrack::Entry::parse(bytes);
+    let _ = conntrack::Flow::parse(bytes);
     let _ = netlink::attribute(bytes, 1);
 });

@@ -2,7 +2,10 @@
 //! as what `load` and ADD take apart. Random bytes are hardly ever an archive; these nearly always are.
 #![no_main]
 
-use libfuzzer_sys::{arbitrary::{self, Arbitrary}, fuzz_target};
+use libfuzzer_sys::{
+    arbitrary::{self, Arbitrary},
+    fuzz_target,
+};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -32,7 +35,8 @@ fn archive(entries: &[Entry<'_>]) -> Vec<u8> {
         let mut data = entry.data.to_vec();
         if kind == b'x' || kind == b'g' {
             // Records that are right in their form, with names that mean something.
-            const KEYS: [&str; 8] = ["path", "linkpath", "size", "uid", "mtime", "SCHILY.xattr.user.a", "GNU.sparse.map", "GNU.sparse.major"];
+            const KEYS: [&str; 8] =
+                ["path", "linkpath", "size", "uid", "mtime", "SCHILY.xattr.user.a", "GNU.sparse.map", "GNU.sparse.major"];
             let key = KEYS[(entry.numbers[0] % 8) as usize];
             let value = [entry.name, entry.data].concat();
             let body = key.len() + value.len() + 3;

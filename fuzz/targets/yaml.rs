@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wharf::compose::{canonical, check::Check, merge, schema, settle, yaml};
+use wharf::compose::{canonical, check::Check, finish, merge, schema, yaml};
 
 fuzz_target!(|text: &str| {
     let Ok(documents) = yaml::parse(0, text) else { return };
@@ -20,7 +20,7 @@ fuzz_target!(|text: &str| {
         merge::drop_reset(&mut root);
         merge::unify_tree(&mut root, &schema::PROJECT);
         let mut found = Vec::new();
-        settle::settle(&mut root, &schema::PROJECT, false, &mut found);
+        finish::finish(&mut root, &schema::PROJECT, false, &mut found);
         let _ = wharf::compose::model::Project::from_tree(&root);
     }
 });
