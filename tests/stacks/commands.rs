@@ -971,7 +971,8 @@ fn what_scripts_read_has_dockers_keys_and_types() {
     let app = format!("{APP}, labels: {{a: b}}, ports: ['127.0.0.1::80'], volumes: ['data:/data']");
     stack.write("compose.yaml", &format!("services: {{web: {{{app}}}}}\nvolumes: {{data: }}\n"));
     stack.wharf(&["up", "-d"]).ok();
-    let container = "Command:s CreatedAt:s ExitCode:n Health:s ID:s Image:s Labels:s LocalVolumes:s Mounts:s Name:s Names:s Networks:s Ports:s Project:s Publishers:a RunningFor:s Service:s Size:s State:s Status:s";
+    // The count of restarts is beyond Docker's.
+    let container = "Command:s CreatedAt:s ExitCode:n Health:s ID:s Image:s Labels:s LocalVolumes:s Mounts:s Name:s Names:s Networks:s Ports:s Project:s Publishers:a RestartCount:n RunningFor:s Service:s Size:s State:s Status:s";
     let of_docker = "Command:s CreatedAt:s ID:s Image:s Labels:s LocalVolumes:s Mounts:s Names:s Networks:s Ports:s RunningFor:s Size:s State:s Status:s";
     let image = "ID:s ContainerName:s Repository:s Tag:s Platform:s Size:n Created:s";
     // A line of objects, or a list of them, as Docker prints each.

@@ -84,10 +84,11 @@ fn what_cannot_be_made_anew_stops_nothing() {
     }
     assert_eq!(stack.sh("web", "cat /data/file"), "kept");
     // A subnet of the network that goes is free for the one that comes.
-    let subnet =
-        stack.wharf(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", &format!("{}_n", stack.project)]).ok();
-    file(&format!("ipam: {{config: [{{subnet: {}}}]}}", subnet.trim()), "");
-    stack.wharf(&["up", "-d"]).ok();
+    let subnet = format!("ipam: {{config: [{{subnet: 10.219.{}.0/24}}]}}", std::process::id() % 250);
+    for further in ["", ", labels: {further: 'yes'}"] {
+        file(&format!("{subnet}{further}"), "");
+        stack.wharf(&["up", "-d"]).ok();
+    }
     assert_ne!(stack.id("web"), "");
 }
 

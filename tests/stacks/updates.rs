@@ -128,7 +128,8 @@ fn clients_notice_no_update() {
         .map(|ip| Asking::start(format!("{ip}:{port}")))
         .collect();
     asking.push(Asking::by_name(&stack, &format!("{}-client-1", stack.project), "web"));
-    let mut connection = TcpStream::connect(("127.0.0.1", published(&stack, "held"))).expect("connect");
+    let held_port = published(&stack, "held");
+    let mut connection = TcpStream::connect(("127.0.0.1", held_port)).expect("connect");
     connection.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
     let mut is_held = |word: &[u8]| {
         let mut buffer = [0; 16];
@@ -165,9 +166,7 @@ fn clients_notice_no_update() {
     }
     // The connection goes on beside the new container, and ends with it.
     let mut up = stack.command(&["up", "-d", "held"]).stderr(std::process::Stdio::null()).spawn().expect("up");
-    eventually("there is a new one", 10, || {
-        TcpStream::connect(("127.0.0.1", published(&stack, "held"))).is_ok() && stack.ps().len() == 5
-    });
+    eventually("there is a new one", 10, || TcpStream::connect(("127.0.0.1", held_port)).is_ok() && stack.ps().len() == 5);
     for _ in 0..20 {
         is_held(b"meanwhile");
         std::thread::sleep(Duration::from_millis(20));
