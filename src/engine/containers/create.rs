@@ -34,17 +34,6 @@ impl Engine {
     pub(in crate::engine) fn create_in_place(
         &self,
         name: &str,
-        spec: ContainerSpec,
-        inherit_from: Option<&ContainerRecord>,
-        replaces: Option<Replacement>,
-    ) -> Result<Arc<Container>, EngineError> {
-        // Its volumes and directories are made: the thread's other requests go on elsewhere.
-        tokio::task::block_in_place(|| self.create_blocking(name, spec, inherit_from, replaces))
-    }
-
-    fn create_blocking(
-        &self,
-        name: &str,
         mut spec: ContainerSpec,
         inherit_from: Option<&ContainerRecord>,
         replaces: Option<Replacement>,
@@ -62,6 +51,7 @@ impl Engine {
         spec.mount_volumes_of_image(&volumes);
         // Until the container is in the registry, nothing else shows that they are in use.
         let mut announced = Vec::new();
+        let many = spec.mounts.len() > MANY_VOLUMES;
         for mount in spec.mounts.iter_mut().filter(|m| m.anonymous && m.source.is_empty()) {
             let same = |old: &&MountSpec| old.anonymous && clean_target(&old.target) == mount.target;
             let earlier = inherit_from.and_then(|old| old.spec.mounts.iter().find(same));
@@ -72,7 +62,8 @@ impl Engine {
                     announced.push(self.volumes.uses.announce(&id));
                     let mut labels = mount.labels.clone();
                     labels.insert("com.docker.volume.anonymous".into(), String::new());
-                    self.volumes.create(NewVolume { name: id, labels, anonymous: true, ..NewVolume::default() })?.name
+                    let new = NewVolume { name: id, labels, anonymous: true, ..NewVolume::default() };
+                    aside_if(many, || self.volumes.create(new))?.name
                 }
             };
         }
@@ -107,6 +98,11 @@ impl Engine {
         self.containers.emit(&container, "create", &[]);
         Ok(container)
     }
+}
+
+/// Does what takes long. Other requests of the thread go on elsewhere: that costs a further thread, and its memory.
+pub(super) fn aside_if<T>(long: bool, work: impl FnOnce() -> T) -> T {
+    if long { tokio::task::block_in_place(work) } else { work() }
 }
 
 impl Containers {
@@ -167,6 +163,8 @@ pub(super) fn check_name(name: &str) -> Result<(), EngineError> {
 
 /// Bytes of an image's labels and variables. Each container's record has them, and each list and event of containers the labels.
 const MAX_INHERITED: usize = 256 << 10;
+/// So many volumes are made and removed within milliseconds.
+pub(super) const MANY_VOLUMES: usize = 16;
 /// Volumes that an image may declare.
 const MAX_VOLUMES: usize = 1000;
 

@@ -427,11 +427,6 @@ impl Engine {
     }
 
     fn remove_locked(&self, container: &Container, volumes: bool) -> Result<(), EngineError> {
-        // Its files are removed: the thread's other requests go on elsewhere.
-        tokio::task::block_in_place(|| self.remove_blocking(container, volumes))
-    }
-
-    fn remove_blocking(&self, container: &Container, volumes: bool) -> Result<(), EngineError> {
         self.networks.detach(container);
         let doing = || EngineError::io(format!("removing the files of {}", container.name()));
         let (record, removal) = {
@@ -463,7 +458,7 @@ impl Engine {
         if volumes {
             for mount in record.spec.mounts.iter().filter(|m| m.anonymous) {
                 // Another container may have taken it over.
-                let _ = self.volumes.remove(&mount.source);
+                let _ = create::aside_if(record.spec.mounts.len() > create::MANY_VOLUMES, || self.volumes.remove(&mount.source));
             }
         }
         finished

@@ -291,7 +291,7 @@ impl Networks {
     /// # Errors
     /// When the name or the subnet is taken, or the kernel refuses.
     pub fn create(&self, new: &NewNetwork) -> Result<NetworkRecord, EngineError> {
-        let _choosing = tokio::task::block_in_place(lock_subnets)?;
+        let _choosing = lock_subnets()?;
         let mut networks = locked(&self.records);
         let record = self.record_of(new, &networks, &[])?;
         self.raise_bridge(&record).inspect_err(|_| self.drop_half_made(&record))?;
@@ -442,5 +442,13 @@ fn lock_subnets() -> Result<Flock<File>, EngineError> {
     let doing = || EngineError::io(format!("locking {SUBNETS_LOCK} for the choice of a subnet"));
     let options = File::options().create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).clone();
     let file = options.open(SUBNETS_LOCK).map_err(doing())?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| doing()(e.into()))
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        // Another engine chooses: the thread's other requests go on elsewhere.
+        Err((file, nix::Error::EWOULDBLOCK)) => {
+            let wait = || Flock::lock(file, FlockArg::LockExclusive);
+            tokio::task::block_in_place(wait).map_err(|(_, e)| doing()(e.into()))
+        }
+        Err((_, error)) => Err(doing()(error.into())),
+    }
 }
