@@ -1,11 +1,11 @@
 //! The engine's end of a monitor's control socket.
 
 use crate::runtime::control::{self, Event, Request};
-use crate::sys;
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use crate::sys::{self, socket::connect_at_once};
+use nix::sys::socket::{SockType, getsockopt, sockopt::PeerCredentials};
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use tokio::io::Interest;
@@ -118,21 +118,16 @@ fn is_monitor(pid: i32) -> bool {
 
 /// A monitor's control socket. Nobody waits for one that is stopped, whose queue of connections may be full.
 fn connect_to(run_directory: &Path) -> io::Result<OwnedFd> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-    use std::os::fd::AsRawFd;
     // Through the directory's descriptor, since a socket's path may have only 107 bytes.
     let directory = std::fs::File::open(run_directory)?;
     let path = format!("/proc/self/fd/{}/control", directory.as_raw_fd());
-    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
-    connect(fd.as_raw_fd(), &UnixAddr::new(path.as_str())?)?;
-    Ok(fd)
+    Ok(connect_at_once(Path::new(&path), SockType::SeqPacket)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
-    use std::os::fd::AsRawFd;
+    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, UnixAddr, bind, listen, socket};
 
     #[tokio::test]
     async fn a_monitor_that_takes_no_connection_is_there_and_is_not_waited_for() {

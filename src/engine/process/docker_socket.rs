@@ -3,8 +3,9 @@
 use crate::engine::record::MountKind;
 use crate::engine::{Container, Engine, EngineError};
 use crate::runtime::{remount, user};
+use crate::sys::socket::connect_at_once;
+use nix::sys::socket::SockType;
 use std::fs;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -45,11 +46,7 @@ pub(super) fn listen(path: &Path) -> Result<UnixListener, EngineError> {
 
 /// Whether somebody listens. Nobody waits for one whose queue is full.
 fn is_listened_to(path: &Path) -> bool {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let connected = socket(AddressFamily::Unix, SockType::Stream, flags, None)
-        .and_then(|socket| connect(socket.as_raw_fd(), &UnixAddr::new(path)?));
-    matches!(connected, Ok(()) | Err(nix::Error::EAGAIN))
+    matches!(connect_at_once(path, SockType::Stream), Ok(_) | Err(nix::Error::EAGAIN))
 }
 
 impl Engine {
