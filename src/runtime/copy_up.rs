@@ -69,12 +69,12 @@ fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> io::Resu
     let stat = fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
     let safe = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let open_new = |flags: OFlag| -> io::Result<OwnedFd> { Ok(openat(to, name, flags | safe, Mode::from_bits_truncate(0o600))?) };
-    let is_directory = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR;
-    if !is_directory && fstatat(to, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
+    let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
+    if kind != SFlag::S_IFDIR && fstatat(to, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
         return Ok(());
     }
     // Another container may have the volume by now, and rename what is in it: from here on each is its descriptor, not its name.
-    match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+    match kind {
         SFlag::S_IFDIR => {
             match mkdirat(to, name, Mode::from_bits_truncate(0o700)) {
                 // Of a copy that was broken off.

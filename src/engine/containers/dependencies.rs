@@ -3,9 +3,10 @@
 
 use crate::compose::model::{Condition, Dependency};
 use crate::engine::containers::health::health_spec;
+use crate::engine::projects::is_one_off;
 use crate::engine::record::{ContainerRecord, HealthStatus, Status};
 use crate::engine::{Container, Engine};
-use crate::labels::{LABEL_DEPENDS_ON, LABEL_ONEOFF, LABEL_PROJECT, LABEL_SERVICE};
+use crate::labels::{LABEL_DEPENDS_ON, LABEL_PROJECT, LABEL_SERVICE};
 use crate::plan::depends_on_label;
 use indexmap::IndexMap;
 use jiff::Timestamp;
@@ -54,7 +55,7 @@ impl Engine {
 
     fn service_containers(&self, project: &str, service: &str) -> Vec<Arc<Container>> {
         let mut containers = self.project_containers(project);
-        containers.retain(|c| c.has_label(LABEL_SERVICE, service) && !c.has_label(LABEL_ONEOFF, "True"));
+        containers.retain(|c| c.has_label(LABEL_SERVICE, service) && !is_one_off(c));
         containers
     }
 

@@ -289,10 +289,10 @@ impl Networks {
             if !record.state.status().has_process() || record.waits_beside() || locked(&container.live).replaced {
                 return Vec::new();
             }
-            let outer = |ipv6| {
+            let outer = |family| {
                 let mut endpoints = record.endpoints.iter();
                 endpoints.find_map(|(id, addresses)| {
-                    addresses.of_family(ipv6).filter(|_| networks.get(id).is_some_and(|n| !n.internal))
+                    addresses.of_family(family).filter(|_| networks.get(id).is_some_and(|n| !n.internal))
                 })
             };
             let (ipv4, ipv6) = (outer(IpFamily::V4), outer(IpFamily::V6));

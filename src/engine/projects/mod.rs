@@ -101,13 +101,13 @@ impl Engine {
         warn(&plan, &progress);
         let causes = plan.causes();
         if !causes.is_empty() {
-            self.note_earlier(self.state.journal.get(&format!("project/{}", project.name)).as_ref(), &causes)?;
+            self.note_earlier(self.project_record(&project.name).as_ref(), &causes)?;
         }
         let mut record =
             ProjectRecord { project: project.clone(), config_files: config_files.clone(), working_dir: working_dir.clone() };
         // The state must not hold what is secret.
         record.project.secrets.values_mut().chain(record.project.configs.values_mut()).for_each(|o| o.content = None);
-        self.state.journal.put(&format!("project/{}", project.name), &record).map_err(state_error)?;
+        self.state.journal.put(&key(&project.name), &record).map_err(state_error)?;
         let own = |c: &&ObservedContainer| c.state.is_alive() && !c.one_off && project.services.contains_key(&c.service);
         for container in observed.containers.iter().filter(own) {
             if !plan.graph.node_weights().any(|step| step.operation.touches(&container.id, &container.name)) {
@@ -208,7 +208,7 @@ impl Engine {
         let result = execute(Arc::new(context), plan).await;
         if result.is_ok() && options.services.is_empty() {
             self.forget_revisions(name)?;
-            self.state.journal.delete(&format!("project/{name}")).map_err(state_error)?;
+            self.state.journal.delete(&key(name)).map_err(state_error)?;
         }
         self.sync_and_trim().await?;
         result
@@ -254,9 +254,13 @@ impl Engine {
         result
     }
 
+    fn project_record(&self, name: &str) -> Option<ProjectRecord> {
+        self.state.journal.get(&key(name))
+    }
+
     /// The project as its last `up` sent it.
     pub(in crate::engine) fn outline(&self, project: &str) -> Option<Outline> {
-        let record: Option<ProjectRecord> = self.state.journal.get(&format!("project/{project}"));
+        let record = self.project_record(project);
         record.map(|record| Outline::of(&record.project, Vec::new()))
     }
 
@@ -291,7 +295,12 @@ fn warn(plan: &Plan, progress: &ProgressSender) {
     }
 }
 
+/// A project's key in the journal.
+fn key(project: &str) -> String {
+    format!("project/{project}")
+}
+
 /// Whether a container was made by `run`: it is none of its service's own.
-pub(super) fn is_one_off(container: &Container) -> bool {
+pub(in crate::engine) fn is_one_off(container: &Container) -> bool {
     container.has_label(crate::labels::LABEL_ONEOFF, "True")
 }

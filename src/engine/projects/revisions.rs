@@ -132,7 +132,7 @@ impl Engine {
         let mut causes = plan.causes();
         causes.values_mut().for_each(|cause| *cause = format!("rollback to {number}"));
         let back = Context {
-            origin: Origin { proxies: context.origin.proxies.clone(), ..context.origin.clone() },
+            origin: context.origin.clone(),
             timeout: context.timeout,
             tallies: super::update::Tallies::new(plan.updates()),
             images: HashMap::from([(service.to_string(), image_id)]),
@@ -170,8 +170,8 @@ impl Engine {
         progress: ProgressSender,
     ) -> Result<(), EngineError> {
         let guard = self.projects.take(name, Change::Up, &progress).await?;
-        let record: Option<ProjectRecord> = self.state.journal.get(&format!("project/{name}"));
-        let record = record
+        let record = self
+            .project_record(name)
             .ok_or_else(|| EngineError::Conflict(format!("the project {name} was not brought up: `wharf up` does that")))?;
         let options = UpOptions { start_first: request.start_first, timeout: request.timeout, ..UpOptions::default() };
         let context = Context {
