@@ -54,7 +54,7 @@ pub async fn run(global: &Global, command: History) -> Outcome {
         ]
     };
     let header = ["SERVICE", "REVISION", "AT", "CAUSE", "CHANGED", "IMAGE ID", "OUTCOME"];
-    print!("{}", output::table(&header, revisions.iter().map(row).collect()));
+    println!("{}", output::table(&header, revisions.iter().map(row).collect()));
     Ok(())
 }
 
