@@ -56,11 +56,14 @@ fn who_enters_a_container_brings_nothing_that_it_could_take() {
     stack.wharf(&["up", "-d"]).ok();
     let watching =
         stack.command(&["exec", "-T", "app", "/tracer", "3"]).stdout(std::process::Stdio::piped()).spawn().expect("exec");
-    for _ in 0..60 {
-        stack.wharf(&["exec", "-T", "app", "true"]).ok();
+    // One after the other, and several at once.
+    for at_once in [1; 40].into_iter().chain([4; 10]) {
+        let exec = || stack.command(&["exec", "-T", "app", "true"]).spawn().expect("exec");
+        let execs: Vec<_> = (0..at_once).map(|_| exec()).collect();
+        execs.into_iter().for_each(|mut exec| assert!(exec.wait().expect("exec").success()));
     }
     let said = watching.wait_with_output().expect("output");
-    assert_eq!(String::from_utf8_lossy(&said.stdout), "directories 0 capabilities 0 of some\n");
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "directories 0 capabilities 0 memory 0 of some\n");
 }
 
 /// The same of a container that shares its processes: another one joins them, and sets itself up there.
@@ -81,7 +84,7 @@ fn who_joins_a_containers_processes_brings_nothing_that_it_could_take() {
         stack.wharf(&["container", "restart", "-t", "0", &joins]).ok();
     }
     let said = watching.wait_with_output().expect("output");
-    assert_eq!(String::from_utf8_lossy(&said.stdout), "directories 0 capabilities 0 of some\n");
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "directories 0 capabilities 0 memory 0 of some\n");
     // An engine that dies in between has left it frozen.
     let app = format!("{}-app-1", stack.project);
     let freezer = stack.group(&app, "freezer");

@@ -1,5 +1,6 @@
 // Looks, as a container with SYS_PTRACE may, at every process that appears in its pid namespace, for SECONDS: directories among its
-// descriptors (from 3 on), and capabilities that this one does not have. Prints how many of both it has met, and of processes.
+// descriptors (from 3 on), capabilities that this one does not have, and memory that it shares with others. Prints how many of these
+// it has met, and of processes.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <fcntl.h>
@@ -20,11 +21,22 @@ static unsigned long long permitted(const char *pid) {
     return set;
 }
 
+static int shares_memory(const char *pid) {
+    char path[64], line[512], mode[8];
+    snprintf(path, sizeof path, "/proc/%s/maps", pid);
+    FILE *file = fopen(path, "r");
+    int found = 0;
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "%*x-%*x %7s", mode) == 1 && mode[1] == 'w' && mode[3] == 's') found = 1;
+    if (file) fclose(file);
+    return found;
+}
+
 int main(int argc, char **argv) {
     char own[16], path[64], last[16] = "";
     snprintf(own, sizeof own, "%d", getpid());
     unsigned long long mine = permitted("self");
-    long directories = 0, capabilities = 0, processes = 0;
+    long directories = 0, capabilities = 0, memory = 0, processes = 0;
     time_t end = time(NULL) + atoi(argv[argc - 1]);
     while (time(NULL) < end) {
         DIR *all = opendir("/proc");
@@ -35,6 +47,7 @@ int main(int argc, char **argv) {
             if (strcmp(last, entry->d_name)) processes++;
             snprintf(last, sizeof last, "%s", entry->d_name);
             if (permitted(entry->d_name) & ~mine) capabilities++;
+            if (shares_memory(entry->d_name)) memory++;
             for (int fd = 3; fd < 32; fd++) {
                 snprintf(path, sizeof path, "/proc/%s/fd/%d", entry->d_name, fd);
                 int found = open(path, O_PATH | O_DIRECTORY);
@@ -43,6 +56,6 @@ int main(int argc, char **argv) {
         }
         closedir(all);
     }
-    printf("directories %ld capabilities %ld of %s\n", directories, capabilities, processes ? "some" : "none");
+    printf("directories %ld capabilities %ld memory %ld of %s\n", directories, capabilities, memory, processes ? "some" : "none");
     return 0;
 }
