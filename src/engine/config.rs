@@ -85,7 +85,7 @@ impl Config {
         Exit::read(&self.exit_file(id))
     }
 
-    pub(super) fn run_directory(&self, id: &str) -> PathBuf {
+    pub(in crate::engine) fn run_directory(&self, id: &str) -> PathBuf {
         self.run_root.join("containers").join(id)
     }
 

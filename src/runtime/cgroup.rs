@@ -216,8 +216,7 @@ impl Hierarchy {
 impl Hierarchy {
     /// Whether the group is there: one whose processes have ended is removed.
     pub fn exists(&self, group: &str) -> bool {
-        let controller = if matches!(self, Hierarchy::V1(_)) { "freezer" } else { "" };
-        self.directory(controller, group).is_some_and(|path| path.exists())
+        self.directories(group).any(|(_, path)| path.exists())
     }
 
     /// Whether every process of the group is frozen by now: the kernel takes a moment.

@@ -3,7 +3,7 @@
 use super::exec;
 use super::followers::Followers;
 use super::link::MonitorLink;
-use super::setup::Setup;
+use super::setup::Breakable;
 use crate::engine::error::EngineError;
 use crate::engine::images::build::is_build_id;
 use crate::engine::locked;
@@ -36,8 +36,8 @@ pub struct Container {
 #[derive(Default)]
 pub(in crate::engine) struct Live {
     pub link: Option<Arc<MonitorLink>>,
-    /// While it is being started.
-    pub setup: Option<Setup>,
+    /// Of its last start.
+    pub setup: Breakable,
     /// The monitor of the last run, which stays until it is told that its end is dealt with: until the next run, where there is one.
     pub parting: Option<Arc<MonitorLink>>,
     /// Keeps the network namespace over restarts.

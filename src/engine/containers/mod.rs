@@ -8,6 +8,7 @@ pub mod files;
 pub mod followers;
 pub(super) mod health;
 pub(super) mod hooks;
+mod leftovers;
 pub(super) mod link;
 pub(super) mod registry;
 pub(super) mod setup;
@@ -30,7 +31,6 @@ use crate::engine::containers::link::MonitorLink;
 use crate::engine::containers::setup::Setup;
 use crate::engine::launch::etc;
 use crate::engine::state::directories::Removal;
-use crate::image::store::remove_files;
 use crate::runtime::control::Request;
 use crate::runtime::launch::{Exit, Join};
 use crate::runtime::quota;
@@ -120,8 +120,8 @@ impl Engine {
             slot = self.launcher.starting.acquire().await;
         }
         let setup = Setup::new();
-        locked(&container.live).setup = Some(setup.clone());
-        let mut running = std::pin::pin!(self.set_up(container, record, setup.clone(), placed, (joined, shared)));
+        locked(&container.live).setup = setup.breakable();
+        let mut running = std::pin::pin!(self.set_up(container, record, setup, placed, (joined, shared)));
         let ended = match tokio::time::timeout(START_MAY_TAKE, &mut running).await {
             Ok(ended) => ended,
             Err(_) => {
@@ -133,7 +133,6 @@ impl Engine {
                 running.await
             }
         };
-        locked(&container.live).setup = None;
         if let Some(frozen) = frozen.filter(|_| ended.is_err()) {
             self.thaw_without(container, frozen).await;
         }
@@ -198,19 +197,18 @@ impl Engine {
 
     /// Ends a container that is being set up, whatever that waits for. Its start fails.
     fn break_off_start(&self, container: &Container) {
-        let (setup, link) = {
-            let live = locked(&container.live);
-            (live.setup.clone(), live.link.clone())
-        };
-        let Some(setup) = setup else { return };
+        // While the monitor is spawned, this waits: without the lock.
+        let setup = std::mem::take(&mut locked(&container.live).setup);
+        if !setup.break_off() {
+            return;
+        }
         tracing::warn!(
             "the start of {} goes on for more than {} s: it is broken off",
             container.name(),
             START_MAY_TAKE.as_secs()
         );
-        setup.break_off();
         self.launcher.groups.hierarchy.kill(&container.group());
-        link.iter().for_each(|link| link.kill_monitor());
+        container.link().iter().for_each(|link| link.kill_monitor());
     }
 
     /// Waits for the right to end a container, and breaks off a start that does not come to its end.
@@ -426,7 +424,7 @@ impl Engine {
         self.remove_locked(container, volumes)
     }
 
-    fn remove_locked(&self, container: &Container, volumes: bool) -> Result<(), EngineError> {
+    fn remove_locked(self: &Arc<Self>, container: &Container, volumes: bool) -> Result<(), EngineError> {
         self.networks.detach(container);
         let doing = || EngineError::io(format!("removing the files of {}", container.name()));
         let (record, removal) = {
@@ -444,7 +442,7 @@ impl Engine {
         container.dismiss_parting();
         self.containers.remove(container);
         container.changed.send_modify(|count| *count += 1);
-        let _ = remove_files(&self.config.run_directory(&container.id));
+        self.remove_run(&container.id, vec![container.group()]);
         if !record.spec.storage_opt.is_empty() {
             quota::release(&removal.path().join("upper"));
         }

@@ -1,38 +1,41 @@
 //! The end that a start may be brought to before its program runs.
 
-use crate::engine::locked;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Weak};
 use tokio::sync::watch;
 
-/// A container's start, for whoever may break it off.
+/// A container's start, which lasts as long as this: whether it was broken off.
 #[derive(Clone)]
-pub(in crate::engine) struct Setup(Arc<State>);
+pub(super) struct Setup(Arc<watch::Sender<bool>>);
 
-struct State {
-    /// Held while the monitor is spawned: a start that was broken off spawns none.
-    broken_off: Mutex<bool>,
-    told: watch::Sender<bool>,
-}
+/// The start of a container, for whoever may break it off.
+#[derive(Default)]
+pub(in crate::engine) struct Breakable(Weak<watch::Sender<bool>>);
 
 impl Setup {
-    pub(super) fn new() -> Self {
-        Setup(Arc::new(State { broken_off: Mutex::new(false), told: watch::Sender::new(false) }))
+    pub fn new() -> Self {
+        Setup(Arc::new(watch::Sender::new(false)))
     }
 
-    pub(super) fn break_off(&self) {
-        *locked(&self.0.broken_off) = true;
-        self.0.told.send_replace(true);
+    pub fn breakable(&self) -> Breakable {
+        Breakable(Arc::downgrade(&self.0))
     }
 
-    /// Spawns the monitor, unless the start was broken off.
-    pub(super) fn unless_broken_off<T>(&self, spawn: impl FnOnce() -> T) -> Option<T> {
-        let broken_off = locked(&self.0.broken_off);
+    /// Spawns the monitor, unless the start was broken off; who breaks it off meanwhile waits for that.
+    pub fn unless_broken_off<T>(&self, spawn: impl FnOnce() -> T) -> Option<T> {
+        let broken_off = self.0.borrow();
         (!*broken_off).then(spawn)
     }
 
     /// Waits until the start is broken off.
-    pub(super) async fn broken_off(&self) {
+    pub async fn broken_off(&self) {
         // The sender lives as long as this.
-        let _ = self.0.told.subscribe().wait_for(|told| *told).await;
+        let _ = self.0.subscribe().wait_for(|broken_off| *broken_off).await;
+    }
+}
+
+impl Breakable {
+    /// Whether there is a start, which is broken off by this.
+    pub(super) fn break_off(&self) -> bool {
+        self.0.upgrade().map(|start| start.send_replace(true)).is_some()
     }
 }

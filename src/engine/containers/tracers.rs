@@ -7,10 +7,12 @@ use super::registry::Containers;
 use super::{Container, START_MAY_TAKE};
 use crate::engine::Engine;
 use crate::engine::error::EngineError;
+use crate::engine::launch::control_groups;
 use crate::engine::record::{ContainerRecord, Status};
-use crate::runtime::cgroup::{self, Hierarchy};
+use crate::runtime::cgroup::{Frozen, Hierarchy};
+use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedMutexGuard;
@@ -20,18 +22,18 @@ const FREEZING_MAY_TAKE: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Containers that are frozen until this is dropped, and their pid namespace, which nobody else joins meanwhile.
-pub(in crate::engine) struct Frozen {
+pub(in crate::engine) struct FrozenTracers {
     hierarchy: Hierarchy,
     /// Nobody thaws one whose freezer is held.
     containers: Vec<(Arc<Container>, OwnedMutexGuard<()>)>,
     _namespace: OwnedMutexGuard<()>,
 }
 
-impl Drop for Frozen {
+impl Drop for FrozenTracers {
     fn drop(&mut self) {
         for (container, _freezer) in &self.containers {
             if container.status() != Status::Paused {
-                let _ = self.hierarchy.set_frozen(&container.group(), cgroup::Frozen::No);
+                let _ = self.hierarchy.set_frozen(&container.group(), Frozen::No);
             }
         }
     }
@@ -45,10 +47,9 @@ impl ContainerRecord {
 }
 
 impl Containers {
-    /// Waits until no other container joins the pid namespace of one; `None` where that has none any more.
-    async fn join_namespace(&self, owner: &Container) -> Option<OwnedMutexGuard<()>> {
-        let namespace = pid_namespace(owner.with_record(|record| record.state.pid))?;
-        Some(self.joining.take(&namespace.to_string_lossy()).await)
+    /// Waits until no other container joins a pid namespace.
+    async fn join_namespace(&self, namespace: &Path) -> OwnedMutexGuard<()> {
+        self.joining.take(&namespace.to_string_lossy()).await
     }
 
     /// Freezes the containers that could trace a container while it joins the pid namespace that they are in. None starts in it
@@ -60,23 +61,22 @@ impl Containers {
         &self,
         record: &ContainerRecord,
         hierarchy: &Hierarchy,
-    ) -> Result<Option<Frozen>, EngineError> {
+    ) -> Result<Option<FrozenTracers>, EngineError> {
         let Some(id) = record.spec.pid.container() else { return Ok(None) };
         let owner = self.find(id)?;
-        let namespace = |container: &Container| pid_namespace(container.with_record(|record| record.state.pid));
-        let Some(joined) = namespace(&owner) else { return Ok(None) };
+        let Some(joined) = pid_namespace(&owner) else { return Ok(None) };
         let too_long = |what: &str| EngineError::Start {
             name: record.name.clone(),
             message: format!("{what} for more than {} s: look for a disk that does not answer", START_MAY_TAKE.as_secs()),
             code: 128,
         };
-        let taken = tokio::time::timeout(START_MAY_TAKE, self.join_namespace(&owner)).await;
-        let Some(guard) = taken.map_err(|_| too_long("another container joins the same processes"))? else { return Ok(None) };
-        let mut frozen = Frozen { hierarchy: hierarchy.clone(), containers: Vec::new(), _namespace: guard };
+        let guard = tokio::time::timeout(START_MAY_TAKE, self.join_namespace(&joined)).await;
+        let guard = guard.map_err(|_| too_long("another container joins the same processes"))?;
+        let mut frozen = FrozenTracers { hierarchy: hierarchy.clone(), containers: Vec::new(), _namespace: guard };
         for container in self.all() {
             if container.id == record.id
                 || !container.with_record(ContainerRecord::may_trace)
-                || namespace(&container).is_none_or(|own| own != joined)
+                || pid_namespace(&container).is_none_or(|own| own != joined)
             {
                 continue;
             }
@@ -101,7 +101,7 @@ impl Containers {
 impl Engine {
     /// Lets the containers go on that may trace one whose start has failed, once its processes are gone: the kernel may keep one
     /// of these for a disk that does not answer.
-    pub(super) async fn thaw_without(self: &Arc<Self>, container: &Container, frozen: Frozen) {
+    pub(super) async fn thaw_without(self: &Arc<Self>, container: &Arc<Container>, frozen: FrozenTracers) {
         let group = container.group();
         self.launcher.groups.end(&group).await;
         if !self.launcher.groups.hierarchy.exists(&group) {
@@ -111,48 +111,55 @@ impl Engine {
             "a process of {} cannot be ended: containers that may trace it stay paused until it is gone",
             container.name()
         );
-        let engine = self.clone();
+        let (engine, container) = (self.clone(), container.clone());
         tokio::spawn(async move {
-            engine.launcher.groups.end_at_last(&group).await;
+            engine.end_leftover(&container).await;
             drop(frozen);
         });
     }
 
-    /// Lets the containers go on that the last engine has frozen, once no process is left of those that were being set up.
+    /// Lets the containers go on that the last engine has frozen, once no process that they would see is one of a container that was
+    /// being set up: of none that runs.
     pub(in crate::engine) async fn thaw_tracers(self: &Arc<Self>) {
-        let tracers: Vec<_> = self.containers.all().into_iter().filter(|c| c.with_record(ContainerRecord::may_trace)).collect();
-        if tracers.is_empty() {
-            return;
-        }
-        let mut leftovers = Vec::new();
-        for container in self.containers.all() {
-            let owner = container.with_record(|record| record.spec.pid.container().map(str::to_string));
-            let group = container.group();
-            if let Some(owner) =
-                owner.filter(|_| !container.status().has_process() && self.launcher.groups.hierarchy.exists(&group))
-            {
-                let guard = match self.containers.find(&owner) {
-                    Ok(owner) => self.containers.join_namespace(&owner).await,
-                    Err(_) => None,
-                };
-                leftovers.push((group, guard));
-            }
-        }
-        let engine = self.clone();
-        let thaw = async move {
-            for (group, _guard) in &leftovers {
-                engine.launcher.groups.end_at_last(group).await;
-            }
-            for tracer in tracers.iter().filter(|tracer| tracer.status() == Status::Running) {
-                let _ = engine.launcher.groups.hierarchy.set_frozen(&tracer.group(), cgroup::Frozen::No);
-            }
+        let hierarchy = &self.launcher.groups.hierarchy;
+        let is_frozen = |container: &Arc<Container>| {
+            container.status() == Status::Running
+                && container.with_record(ContainerRecord::may_trace)
+                && hierarchy.is_frozen(&container.group())
         };
-        tokio::spawn(thaw);
+        let mut frozen: HashMap<PathBuf, Vec<Arc<Container>>> = HashMap::new();
+        for container in self.containers.all().into_iter().filter(is_frozen) {
+            frozen.entry(pid_namespace(&container).unwrap_or_default()).or_default().push(container);
+        }
+        for (namespace, tracers) in frozen {
+            let guard = self.containers.join_namespace(&namespace).await;
+            let engine = self.clone();
+            tokio::spawn(async move {
+                let _guard = guard;
+                while engine.has_strangers(&namespace) {
+                    tokio::time::sleep(control_groups::LOOK_AGAIN).await;
+                }
+                for tracer in tracers.iter().filter(|tracer| tracer.status() == Status::Running) {
+                    let _ = engine.launcher.groups.hierarchy.set_frozen(&tracer.group(), Frozen::No);
+                }
+            });
+        }
+    }
+
+    /// Whether a process of a pid namespace is in the control group of no container that runs.
+    fn has_strangers(&self, namespace: &Path) -> bool {
+        let running = self.containers.all().into_iter().filter(|container| container.status().has_process());
+        let groups: Vec<String> = running.map(|container| container.group()).collect();
+        let is_stranger = |process: PathBuf| {
+            fs::read_link(process.join("ns/pid")).is_ok_and(|own| own == namespace)
+                && fs::read_to_string(process.join("cgroup")).is_ok_and(|text| !groups.iter().any(|group| text.contains(group)))
+        };
+        fs::read_dir("/proc").into_iter().flatten().flatten().any(|process| is_stranger(process.path()))
     }
 }
 
 async fn freeze(container: &Container, hierarchy: &Hierarchy) -> Result<(), String> {
-    hierarchy.set_frozen(&container.group(), cgroup::Frozen::Yes).map_err(|error| error.to_string())?;
+    hierarchy.set_frozen(&container.group(), Frozen::Yes).map_err(|error| error.to_string())?;
     let begun = Instant::now();
     while !hierarchy.is_frozen(&container.group()) && container.status().is_alive() {
         if begun.elapsed() > FREEZING_MAY_TAKE {
@@ -163,6 +170,8 @@ async fn freeze(container: &Container, hierarchy: &Hierarchy) -> Result<(), Stri
     Ok(())
 }
 
-fn pid_namespace(pid: i32) -> Option<PathBuf> {
+/// The pid namespace of a container's first process; `None` where it has none.
+fn pid_namespace(container: &Container) -> Option<PathBuf> {
+    let pid = container.with_record(|record| record.state.pid);
     fs::read_link(format!("/proc/{pid}/ns/pid")).ok()
 }

@@ -33,7 +33,7 @@ fn is_slice(parent: &str) -> bool {
 const TRIES: u32 = 400;
 const PAUSE: Duration = Duration::from_millis(5);
 /// Between two looks at a process that the kernel keeps.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+pub(in crate::engine) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The control groups of an engine's containers.
 pub(crate) struct Groups {
@@ -83,18 +83,27 @@ impl Groups {
         [Some(id.to_string()), self.scope.as_ref().map(|scope| scope.group_of(id))].into_iter().flatten()
     }
 
-    /// Ends and removes what is left of a container that nobody knows any more.
-    pub(in crate::engine) fn remove_strays(&self, id: &str) {
-        for group in self.strays(id) {
-            for _ in 0..TRIES {
-                if self.hierarchy.remove(&group) {
-                    break;
-                }
-                let _ = self.hierarchy.set_frozen(&group, Frozen::No);
-                self.hierarchy.kill(&group);
-                std::thread::sleep(PAUSE);
+    /// Ends and removes what is left of a container that nobody knows any more; `false` where the kernel keeps one of its processes.
+    pub(in crate::engine) fn remove_strays(&self, id: &str) -> bool {
+        let is_left = |group: &String| {
+            if self.hierarchy.remove(group) {
+                return false;
             }
-        }
+            self.kill_frozen(group);
+            (0..TRIES).all(|_| {
+                self.hierarchy.kill(group);
+                std::thread::sleep(PAUSE);
+                !self.hierarchy.remove(group)
+            })
+        };
+        // Each of them, whether or not one is left.
+        self.strays(id).filter(is_left).count() == 0
+    }
+
+    /// What is frozen does not die, and does nothing else any more when it is thawed after it was killed.
+    fn kill_frozen(&self, group: &str) {
+        self.hierarchy.kill(group);
+        let _ = self.hierarchy.set_frozen(group, Frozen::No);
     }
 
     /// Kills what is left in a container's group, and removes that: a process that was killed takes a moment to be gone.
@@ -102,9 +111,7 @@ impl Groups {
         if self.hierarchy.remove(group) {
             return;
         }
-        // What is frozen does not die, and does nothing else any more when it is thawed after it was killed.
-        self.hierarchy.kill(group);
-        let _ = self.hierarchy.set_frozen(group, Frozen::No);
+        self.kill_frozen(group);
         for _ in 0..TRIES {
             self.hierarchy.kill(group);
             tokio::time::sleep(PAUSE).await;
@@ -117,11 +124,17 @@ impl Groups {
 
     /// Waits until a group is gone whose processes were killed, however long the kernel keeps one of them.
     pub(in crate::engine) async fn end_at_last(&self, group: &str) {
-        while self.hierarchy.exists(group) {
-            self.hierarchy.kill(group);
-            if !self.hierarchy.remove(group) {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
+        while !self.end_once(group) {
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// Removes a group, or kills what is in it; whether it is gone.
+    pub(in crate::engine) fn end_once(&self, group: &str) -> bool {
+        let gone = self.hierarchy.remove(group);
+        if !gone {
+            self.hierarchy.kill(group);
+        }
+        gone
     }
 }

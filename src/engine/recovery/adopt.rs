@@ -29,11 +29,15 @@ impl Engine {
                 locked(&old.live).replaced = true;
             }
         }
+        for id in found.lingering {
+            self.remove_run(&id, self.launcher.groups.strays(&id).collect());
+        }
         self.networks.restore(found.networks);
         let adoptions = self.containers.all().into_iter().map(|container| self.adopt_container(container));
         futures::future::join_all(adoptions).await;
         self.networks.give_up_expected();
         self.thaw_tracers().await;
+        self.end_leftovers();
         let _ = self.containers.adopted.send_replace(true);
         self.recover_restarts();
         // With something missing, nothing is removed.

@@ -14,6 +14,7 @@ use crate::runtime::launch::Exit;
 use indexmap::IndexMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,16 +26,20 @@ pub(in crate::engine) struct Loaded {
     pub volumes: IndexMap<String, VolumeRecord>,
     /// Oldest first.
     pub containers: Vec<ContainerRecord>,
+    /// Ids of containers that nobody knows, and of which the kernel keeps a process.
+    pub lingering: Vec<String>,
 }
 
 /// Reads the state. What is left of unfinished removals is taken away.
 pub(in crate::engine) fn load(state: &StateStore, groups: &Groups) -> Loaded {
-    Loader { state, groups }.load()
+    Loader { state, groups, lingering: RefCell::default() }.load()
 }
 
 struct Loader<'a> {
     state: &'a StateStore,
     groups: &'a Groups,
+    /// See [`Loaded`].
+    lingering: RefCell<Vec<String>>,
 }
 
 impl Loader<'_> {
@@ -51,7 +56,7 @@ impl Loader<'_> {
         self.look_at_run_directories(&containers);
         let mut records: Vec<ContainerRecord> = containers.into_values().collect();
         records.sort_by_key(|record| record.created_at);
-        Loaded { networks, volumes, containers: records }
+        Loaded { networks, volumes, containers: records, lingering: self.lingering.take() }
     }
 
     /// The journal's records of a kind; those that this version does not understand are unknown.
@@ -155,8 +160,7 @@ impl Loader<'_> {
                 records.shift_remove(name);
             }
             if kind == Kind::Container {
-                self.groups.remove_strays(name);
-                let _ = remove_files(&self.state.config.run_directory(name));
+                self.remove_strays(name);
             }
             if let Err(error) = directories::remove_unfinished(parent, name) {
                 tracing::warn!("removing what is left of the {} {name}: {error}", kind.as_str());
@@ -217,8 +221,7 @@ impl Loader<'_> {
         if is_build_id(id) {
             // Its build has died with the engine.
             MonitorLink::kill_silent(&self.state.config.run_directory(id));
-            self.groups.remove_strays(id);
-            let _ = remove_files(&self.state.config.run_directory(id));
+            self.remove_strays(id);
             if let Err(error) = remove_files(&directory) {
                 tracing::warn!("removing the step of a build: {error}");
             }
@@ -248,6 +251,15 @@ impl Loader<'_> {
         Some(record)
     }
 
+    /// Removes what is left of a container's run; its run directory stays as long as a process of it.
+    fn remove_strays(&self, id: &str) {
+        if self.groups.remove_strays(id) {
+            let _ = remove_files(&self.state.config.run_directory(id));
+        } else {
+            self.lingering.borrow_mut().push(id.to_string());
+        }
+    }
+
     /// Run directories of containers that have nothing else: they were about to be removed, unless something still runs.
     fn look_at_run_directories(&self, containers: &IndexMap<String, ContainerRecord>) {
         for entry in std::fs::read_dir(self.state.config.run_root.join("containers")).into_iter().flatten().flatten() {
@@ -263,8 +275,7 @@ impl Loader<'_> {
                 let why = "it runs, and nothing else is left of it".to_string();
                 self.state.add_unknown_container(Unknown::new(Kind::Container, id, None, why), reached);
             } else if !self.state.is_incomplete() {
-                self.groups.remove_strays(&id);
-                let _ = remove_files(&entry.path());
+                self.remove_strays(&id);
             }
         }
     }

@@ -38,7 +38,7 @@ fn who_joins_beside_others_brings_nothing_that_could_be_taken() {
             }
         };
         assert!(!said.is_empty());
-        said.lines().for_each(|line| assert_eq!(line, "directories 0 capabilities 0 of some", "{tracer}"));
+        said.lines().for_each(|line| assert_eq!(line, "directories 0 capabilities 0 memory 0 of some", "{tracer}"));
         stack.wharf(&["down"]).ok();
     }
 }
@@ -210,6 +210,64 @@ fn a_disk_that_does_not_answer_holds_up_its_own_containers_alone() {
     }
     let left = stack.wharf(&["container", "ls", "-aq"]).ok();
     stack.wharf(&[&["container", "rm", "-f"][..], &left.split_whitespace().collect::<Vec<_>>()].concat()).ok();
+}
+
+/// A container whose first process the kernel keeps for a disk is among the tracer's processes for as long: nothing lets the tracer go
+/// on, neither the next who joins nor the next engine.
+#[test]
+fn a_tracer_stays_paused_while_a_process_that_cannot_be_ended_is_there() {
+    let stack = Stack::new("nothing");
+    stack.compile("half_silent");
+    let at = stack.path("silent");
+    std::fs::create_dir(&at).expect("directory");
+    let mut disk = std::process::Command::new(stack.path("half_silent"));
+    let mut disk = Disk { at: at.clone(), server: disk.arg(&at).stdout(Stdio::piped()).spawn().expect("the file system") };
+    let mut said = [0; 8];
+    std::io::Read::read_exact(disk.server.stdout.as_mut().expect("stdout"), &mut said).expect("mounted");
+
+    stack
+        .wharf(&["container", "run", "-d", "--name", "tracer", "--cap-add", "SYS_PTRACE", "busybox:local", "sleep", "1000"])
+        .ok();
+    let group = stack.group("tracer", "freezer");
+    let is_frozen = || {
+        let state = |file: &str| std::fs::read_to_string(group.join(file)).unwrap_or_default();
+        state("freezer.state").starts_with("FROZEN") || state("cgroup.freeze").starts_with('1')
+    };
+    let run = |name: &str, further: &[&str]| {
+        let words = [&["container", "run", "-d", "--name", name, "--pid", "container:tracer"][..], further];
+        let words = [&words.concat()[..], &["busybox:local", "sleep", "1000"]].concat();
+        let child = stack.command(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("run");
+        ended_within(&format!("{name} fails"), 30, child)
+    };
+    let source = format!("{}/sub:/x", at.display());
+    assert_ne!(run("kept", &["-v", &source]), 0);
+    assert!(is_frozen(), "after the start that was broken off");
+    assert_ne!(run("next", &[]), 0);
+    assert!(is_frozen(), "after the next who joins");
+    let engine = nix::unistd::Pid::from_raw(stack.engine_pid().expect("engine"));
+    nix::sys::signal::kill(engine, nix::sys::signal::Signal::SIGKILL).expect("killed");
+    assert_eq!(stack.wharf(&["container", "run", "--rm", "busybox:local", "echo", "runs"]).ok(), "runs\n");
+    assert!(is_frozen(), "after the next engine's start");
+    drop(disk);
+    eventually("the tracer goes on once the process is gone", 20, || !is_frozen());
+    assert_eq!(stack.wharf(&["container", "exec", "tracer", "echo", "thawed"]).ok(), "thawed\n");
+    assert_eq!(run("later", &[]), 0);
+    let left = stack.wharf(&["container", "ls", "-aq"]).ok();
+    stack.wharf(&[&["container", "rm", "-f"][..], &left.split_whitespace().collect::<Vec<_>>()].concat()).ok();
+}
+
+/// A file system with a server of its own.
+struct Disk {
+    at: std::path::PathBuf,
+    server: Child,
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Who waits for it has an error from now on.
+        let _ = self.server.kill().and_then(|()| self.server.wait());
+        let _ = nix::mount::umount2(&self.at, nix::mount::MntFlags::MNT_DETACH);
+    }
 }
 
 /// An engine and a monitor that die while a volume is filled: what was half filled is filled again, and not taken for full.
