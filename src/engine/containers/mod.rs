@@ -47,7 +47,7 @@ const DEFAULT_STOP_TIMEOUT: u64 = 10;
 const KILLED_AT_ONCE: Duration = Duration::from_secs(1);
 const KILLED_AT_LAST: Duration = Duration::from_secs(30);
 /// A start takes milliseconds; one that takes this long waits for something, such as a disk that does not answer.
-const START_MAY_TAKE: Duration = Duration::from_secs(5);
+pub(in crate::engine) const START_MAY_TAKE: Duration = Duration::from_secs(5);
 
 fn broken_off(name: &str) -> EngineError {
     let message = format!(
@@ -196,7 +196,7 @@ impl Engine {
     }
 
     /// Ends a container that is being set up, whatever that waits for. Its start fails.
-    fn break_off_start(&self, container: &Container) {
+    pub(in crate::engine) fn break_off_start(&self, container: &Container) {
         // While the monitor is spawned, this waits: without the lock.
         let setup = std::mem::take(&mut locked(&container.live).setup);
         if !setup.break_off() {
@@ -362,7 +362,7 @@ impl Engine {
         timeout: Option<u64>,
         signal: Option<i32>,
     ) -> Result<(), EngineError> {
-        let guard = container.begin_operation().await?;
+        let guard = self.begin_end(container).await?;
         self.restart_locked_by(container, &guard, timeout, signal).await
     }
 

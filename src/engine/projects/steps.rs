@@ -4,7 +4,7 @@ use super::condition::{Awaited, await_condition};
 use super::update::{Update, update};
 use super::{Context, Progress, convert};
 use crate::compose::model::{Network, Project, Volume};
-use crate::engine::containers::verify;
+use crate::engine::containers::{START_MAY_TAKE, verify};
 use crate::engine::error::EngineError;
 use crate::engine::networks::NewNetwork;
 use crate::engine::record::{ContainerSpec, Replacement};
@@ -80,7 +80,7 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
             context.step(&object, "Starting", false);
             let container = engine.containers.find(name)?;
             context.expect_follower(&container);
-            engine.start(&container).await?;
+            or_broken_off(context, &object, &container, engine.start(&container)).await?;
             context.step(&object, "Started", true);
         }
         Operation::Await { service, condition, dependent, required } => {
@@ -147,7 +147,7 @@ async fn change(context: &Context, operation: &Operation, object: &str, containe
         Operation::RestartContainer { .. } => {
             context.step(object, "Restarting", false);
             context.expect_follower(container);
-            engine.restart(container, context.timeout, None).await?;
+            or_broken_off(context, object, container, engine.restart(container, context.timeout, None)).await?;
             context.step(object, "Started", true);
         }
         Operation::KillContainer { signal, .. } => {
@@ -273,6 +273,26 @@ pub(super) async fn superseded(context: &Context, object: &str) -> EngineError {
         "{object} is not waited for any longer: another command for the project {} wants to go on",
         context.project.name
     ))
+}
+
+/// Waits for a container's start. One that does not come to its end, since a disk does not answer, is broken off when it is
+/// cancelled, or somebody else needs the project.
+pub(super) async fn or_broken_off(
+    context: &Context,
+    object: &str,
+    container: &Container,
+    start: impl Future<Output = Result<(), EngineError>>,
+) -> Result<(), EngineError> {
+    let mut start = std::pin::pin!(start);
+    tokio::select! {
+        started = &mut start => return started,
+        _ = superseded(context, object) => {}
+    }
+    if let Ok(started) = tokio::time::timeout(START_MAY_TAKE, &mut start).await {
+        return started;
+    }
+    context.engine.break_off_start(container);
+    start.await
 }
 
 pub(super) fn service_spec(context: &Context, service: &str, number: u32) -> Result<ContainerSpec, EngineError> {

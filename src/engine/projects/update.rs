@@ -3,7 +3,7 @@
 //!
 //! [`judge`] and [`ending`] decide, without a clock or a process.
 
-use super::steps::{service_spec, superseded};
+use super::steps::{or_broken_off, service_spec, superseded};
 use super::{Context, Progress};
 use crate::compose::model::Project;
 use crate::engine::containers::health::health_spec;
@@ -176,7 +176,7 @@ async fn replace(context: &Context, object: &str, update: &Update<'_>, old: &Arc
     let switched = async {
         engine.launch_file(&new.record())?;
         context.expect_follower(&new);
-        engine.start(&new).await?;
+        or_broken_off(context, object, &new, engine.start(&new)).await?;
         context.step(object, "Waiting", false);
         tokio::select! {
             good = until_good(&new, update.monitor, context.options.wait_timeout) => good.map_err(|why| {

@@ -212,6 +212,30 @@ fn a_disk_that_does_not_answer_holds_up_its_own_containers_alone() {
     stack.wharf(&[&["container", "rm", "-f"][..], &left.split_whitespace().collect::<Vec<_>>()].concat()).ok();
 }
 
+/// A project whose start does not come to its end is given up by Ctrl-C, and for `down` and `restart`.
+#[test]
+fn a_start_that_waits_for_a_disk_is_broken_off_for_who_needs_the_project() {
+    let stack = Stack::new("nothing");
+    stack.write("compose.yaml", "services: {web: {image: 'busybox:local', command: sleep 1000, volumes: ['./silent/sub:/x']}}\n");
+    let silent = Silent::mount(stack.path("silent"));
+    let up = || {
+        let log = std::fs::File::create(stack.path("up.log")).expect("file");
+        let up = stack.command(&["up", "-d"]).stdout(Stdio::null()).stderr(log).spawn().expect("up");
+        let is_starting = || std::fs::read_to_string(stack.path("up.log")).is_ok_and(|shown| shown.contains("Starting"));
+        eventually("it is being started", 10, is_starting);
+        up
+    };
+    let first = up();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(first.id() as i32), nix::sys::signal::Signal::SIGINT).expect("Ctrl-C");
+    assert_eq!(ended_within("`up` ends by Ctrl-C", 20, first), 130);
+    let second = up();
+    let down = stack.command(&["down", "-t", "0"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("down");
+    assert_eq!(ended_within("`down` ends", 20, down), 0);
+    assert_ne!(ended_within("`up` fails", 1, second), 0);
+    assert_eq!(stack.wharf(&["container", "ls", "-aq"]).ok(), "");
+    drop(silent);
+}
+
 /// A container whose first process the kernel keeps for a disk is among the tracer's processes for as long: nothing lets the tracer go
 /// on, neither the next who joins nor the next engine.
 #[test]
