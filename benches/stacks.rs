@@ -391,7 +391,7 @@ fn main() {
         root.path(),
         "benchlog",
         1,
-        "    command: [sh, -c, \"yes $$(head -c 99 /dev/zero | tr '\\\\0' x) | head -n 1000000\"]\n",
+        "    command: [sh, -c, \"yes $$(head -c 99 /dev/zero | tr '\\\\0' x) | head -n 1000000\"]\n    logging: {options: {max-size: \"-1\"}}\n",
     );
     let (mut write, mut read) = (Vec::new(), Vec::new());
     for side in &sides {
