@@ -3,6 +3,7 @@
 use super::capabilities::Capabilities;
 use super::control;
 use super::error::{Doing, StepFailed};
+use super::hand_on::hand_on;
 use super::init::{self, Program};
 use super::launch::{ExecSpec, Launch};
 use super::rootfs;
@@ -10,16 +11,8 @@ use super::user::{self, Identity};
 use crate::sys::shared::SharedReport;
 use crate::sys::{self, Beneath, Forked};
 use nix::sys::stat::Mode;
-use std::convert::Infallible;
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-/// How long a program may take to be executed. One of the container that holds its process up, or keeps its report open, gains
-/// nothing beyond that.
-const EXECUTION_MAY_TAKE: Duration = Duration::from_secs(10);
 
 /// Starts the process from the monitor, which becomes its parent. Returns the process id of the helper that starts it, a child of the
 /// monitor as well: when it ends, the report has the process's id, and the failure where the program does not run.
@@ -40,7 +33,7 @@ pub fn start(
     match sys::fork_into(0)? {
         Forked::Parent(helper) => Ok(helper),
         Forked::Child => {
-            let Err(failure) = ready(launch, init, spec, streams).and_then(|program| hand_on(&program, spec.tty, report));
+            let Err(failure) = ready(launch, init, spec, streams).and_then(|program| hand_on(&program, spec.tty, false, report));
             report.write(&init::told(&failure));
             sys::exit_now(failure.code)
         }
@@ -55,56 +48,6 @@ fn ready(launch: &Launch, init: &OwnedFd, spec: &ExecSpec, streams: &[OwnedFd]) 
     let identity = look_up(launch, init, spec)?;
     join(launch, init)?;
     prepare(launch, spec, streams, identity)
-}
-
-/// Drops the privileges, and only then makes the process that the container sees. A container with SYS_PTRACE opens the
-/// descriptors of every process in its pid namespace and changes its memory, so that process never holds a descriptor of the
-/// monitor's (its run directory leads to the host's files), a capability that the container does not have, or a word that the
-/// monitor believes: what it says goes to the helper, which is not seen.
-fn hand_on(program: &Program, tty: bool, report: &SharedReport) -> Result<Infallible, StepFailed> {
-    sys::close_from(3).doing("closing the monitor's descriptors")?;
-    report.hide_from_children().doing("hiding the report")?;
-    let (failure, said) = UnixStream::pair().doing("making a socket")?;
-    failure.set_read_timeout(Some(EXECUTION_MAY_TAKE)).doing("making a socket")?;
-    program.drop_privileges()?;
-    match sys::fork_into(libc::CLONE_PARENT as u64) {
-        Ok(Forked::Parent(pid)) => {
-            report.set_pid(pid);
-            drop(said);
-            report.write(&read_failure(failure));
-            sys::exit_now(0)
-        }
-        Ok(Forked::Child) => {
-            let Err(failure) = begin_session(program, tty).and_then(|()| program.run(false, None));
-            init::report(&said.into(), &failure);
-            sys::exit_now(failure.code)
-        }
-        Err(error) if !program.seccomp.is_empty() => {
-            Err(StepFailed::new("starting the process: the container's seccomp profile has to allow `clone`", error))
-        }
-        Err(error) => Err(StepFailed::new("starting the process", error)),
-    }
-}
-
-/// What the process has said by the time its program is executed, which closes its end.
-fn read_failure(mut from: UnixStream) -> Vec<u8> {
-    let begun = Instant::now();
-    let (mut said, mut buffer) = (Vec::new(), [0; 512]);
-    while said.len() < init::MAX_FAILURE && begun.elapsed() < EXECUTION_MAY_TAKE {
-        match from.read(&mut buffer) {
-            Ok(n) if n > 0 => said.extend_from_slice(&buffer[..n]),
-            _ => break,
-        }
-    }
-    said
-}
-
-fn begin_session(program: &Program, tty: bool) -> Result<(), StepFailed> {
-    nix::unistd::setsid().doing("starting a session")?;
-    if tty {
-        sys::set_controlling_terminal(std::io::stdin().as_fd()).doing("taking the terminal")?;
-    }
-    program.limit_processes()
 }
 
 fn join(launch: &Launch, init: &OwnedFd) -> Result<(), StepFailed> {

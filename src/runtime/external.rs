@@ -117,7 +117,7 @@ fn failed(doing: &str, runtime: Runtime<'_>) -> StepFailed {
 }
 
 fn create(launch: &Launch, runtime: Runtime<'_>, inherited: Inherited) -> Result<i32, StepFailed> {
-    let Inherited { stdio, joined, status: _status, monitor: handing } = inherited;
+    let Inherited { stdio, joined, status: _status, monitor: handing, .. } = inherited;
     for file in [LOG, PID, CONSOLE] {
         let _ = std::fs::remove_file(file);
     }

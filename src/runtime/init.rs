@@ -3,10 +3,12 @@
 use super::apparmor::Confinement;
 use super::capabilities::Capabilities;
 use super::error::{Doing, StepFailed};
+use super::hand_on::hand_on;
 use super::launch::{Joined, Launch};
 use super::rootfs::Entered;
 use super::user::Identity;
 use super::{control, control::Handed, rootfs};
+use crate::sys::shared::SharedReport;
 use crate::sys::{self, BpfInstruction, CapabilitySets, Forked, procfs};
 use nix::fcntl::{OFlag, open};
 use nix::sched::CloneFlags;
@@ -28,12 +30,31 @@ pub struct Inherited {
     pub status: OwnedFd,
     /// Where descriptors are handed to the monitor ([`control::Handed`]).
     pub monitor: OwnedFd,
+    /// The monitor's process id.
+    pub parent: u32,
 }
 
 /// Sets the container up and runs its program. Never returns: a failure goes to the monitor.
-pub fn run(launch: &Launch, inherited: Inherited) -> ! {
-    let Inherited { stdio, joined, status, monitor } = inherited;
+///
+/// A container that joins another's processes is set up outside of their pid namespace, where none of them sees it: its program
+/// is another process, made by [`hand_on`], of which `successor` tells.
+pub fn run(launch: &Launch, inherited: Inherited, successor: Option<&SharedReport>) -> ! {
+    let Inherited { stdio, joined, status, monitor, parent } = inherited;
+    // A start is broken off by its monitor's end. In a pid namespace of its own, this process has no parent that it could name.
+    let bound = sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0);
+    if bound.is_err() || ![0, parent].contains(&std::os::unix::process::parent_id()) {
+        sys::exit_now(128);
+    }
     let Err(failure) = set_up(launch, stdio, joined, &monitor).and_then(|(program, confinement)| {
+        if let Some(successor) = successor {
+            if let Some(confinement) = confinement {
+                confinement.enter().doing("confining the init by AppArmor")?;
+            }
+            let Err(failure) = hand_on(&program, launch.terminal, launch.init, successor);
+            // The way to the monitor is closed by now.
+            successor.write(&told(&failure));
+            sys::exit_now(failure.code);
+        }
         program.drop_privileges()?;
         program.limit_processes()?;
         program.run(launch.init, confinement)
@@ -73,9 +94,13 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, monitor:
     sys::reset_signals();
     // Modes of what is made for the container are meant as they are written.
     nix::sys::stat::umask(Mode::empty());
+    let joins_processes = joined.pid.is_some();
     let mut confinement = None;
     if let Some(profile) = &launch.apparmor {
-        super::apparmor::confine_at_exec(profile)?;
+        // An init that was confined before it was forked hands its confinement on.
+        if !(launch.init && joins_processes) {
+            super::apparmor::confine_at_exec(profile)?;
+        }
         if launch.init {
             confinement = Some(Confinement::prepare(profile)?);
         }
@@ -91,7 +116,10 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, monitor:
     if launch.cgroup_namespace {
         nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).doing("making a cgroup namespace")?;
     }
-    let remote = rootfs::remote(launch)?;
+    let mut premade = rootfs::remote(launch)?;
+    if let Some(process) = &joined.pid {
+        premade.extend(rootfs::procfs_of(launch, process)?);
+    }
     if let Some(network) = joined.network {
         nix::sched::setns(network, CloneFlags::CLONE_NEWNET).doing("joining the network")?;
     }
@@ -111,7 +139,7 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, monitor:
         procfs::write(Path::new("sys/kernel/domainname"), domain).doing("setting the domain name")?;
     }
     sys::new_session_keyring();
-    let Entered { identity, console, kept } = rootfs::enter(launch, &shared, &remote)?;
+    let Entered { identity, console, kept } = rootfs::enter(launch, &shared, &premade)?;
     hand_over_mounts(monitor, kept)?;
     match (console, stdio) {
         (Some((master, peer)), _) => {
@@ -120,7 +148,9 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, monitor:
             }
             control::send(monitor.as_fd(), &Handed::Terminal, &[master.as_fd()]).doing("handing over the terminal")?;
             become_stdio([peer.as_fd(), peer.as_fd(), peer.as_fd()])?;
-            sys::set_controlling_terminal(std::io::stdin().as_fd()).doing("taking the terminal")?;
+            if !joins_processes {
+                sys::set_controlling_terminal(std::io::stdin().as_fd()).doing("taking the terminal")?;
+            }
         }
         (None, Some(stdio)) => become_stdio([stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()])?,
         (None, None) => {}
@@ -137,6 +167,10 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, monitor:
     rootfs::make_and_enter_directory(&cwd)?;
     rootfs::seal(launch)?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+    if let Some(process) = joined.pid {
+        // For children alone: this process stays where it is.
+        nix::sched::setns(process, CloneFlags::CLONE_NEWPID).doing("joining the other container's processes")?;
+    }
     let program = Program {
         args: process.args().clone().unwrap_or_default(),
         env: process.env().clone().unwrap_or_default(),

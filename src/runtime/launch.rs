@@ -61,7 +61,6 @@ pub struct Launch {
     pub revive_lock: PathBuf,
 }
 
-/// A namespace that is joined.
 /// A mount destination whose source is an empty volume that takes the image's content first.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CopyUp {
@@ -70,6 +69,7 @@ pub struct CopyUp {
     pub beside: PathBuf,
 }
 
+/// A namespace that is joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Join {
@@ -87,6 +87,7 @@ pub enum Join {
 pub struct Joined {
     pub network: Option<OwnedFd>,
     pub ipc: Option<OwnedFd>,
+    /// The other container's first process, by a pidfd; its pid namespace where another runtime runs the container.
     pub pid: Option<OwnedFd>,
     pub mount_namespaces: Vec<OwnedFd>,
     pub mounts: Vec<OwnedFd>,

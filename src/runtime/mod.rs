@@ -14,6 +14,7 @@ pub mod copy_up;
 pub mod error;
 mod exec;
 mod external;
+mod hand_on;
 mod init;
 pub mod launch;
 mod limits;

@@ -18,6 +18,7 @@ use super::external::Runtime;
 use super::launch::{Join, LogTarget};
 use crate::logs::{Stream, writer::Writer};
 use crate::sys;
+use crate::sys::shared::SharedReport;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -87,8 +88,18 @@ struct Output {
     stream: Stream,
 }
 
+/// A process that sets a container up, and then makes its first process in another's pid namespace.
+struct Joining {
+    helper: i32,
+    /// Of the first process, and why its program does not run.
+    report: SharedReport,
+    /// The exit code of a first process that has ended before the helper.
+    ended: Option<i32>,
+}
+
 struct Monitor {
     brief: Brief,
+    /// The container's first process, or the one that will make it.
     init: i32,
     pidfd: OwnedFd,
     signals: SignalFd,
@@ -101,6 +112,8 @@ struct Monitor {
     input: Option<OwnedFd>,
     /// The terminal's master, once the child has sent it.
     terminal: Option<OwnedFd>,
+    /// Until the first process has been made by another one, of a container that joins another's processes.
+    joining: Option<Joining>,
     /// On which the child hands descriptors over, until its program runs.
     handing: Option<OwnedFd>,
     /// What other containers may share, in the order of the launch file.
@@ -226,7 +239,14 @@ impl Monitor {
         }
         self.take_handed();
         self.handing = None;
-        if self.reported.is_empty() {
+        if self.joining.is_none() {
+            self.has_started();
+        }
+    }
+
+    /// Reports that the program runs, unless it was said why it does not.
+    fn has_started(&mut self) {
+        if self.reported.is_empty() && self.started_at.is_none() {
             let at = jiff::Timestamp::now();
             self.started_at = Some(at);
             self.report(&Event::Started { pid: self.init, at, keeps_mounts: true, holds_log: true });
@@ -259,13 +279,36 @@ impl Monitor {
         while let Ok(Some(_)) = self.signals.read_signal() {}
         let mut ended = None;
         while let Some(child) = sys::reap() {
-            if child.pid == self.init {
+            if let Some(joining) = self.joining.as_mut().filter(|joining| joining.report.pid() == Some(child.pid)) {
+                joining.ended = Some(child.code);
+            } else if self.joining.as_ref().is_some_and(|joining| joining.helper == child.pid) {
+                ended = self.joined(child.code);
+            } else if child.pid == self.init {
                 ended = Some(child.code);
             } else {
                 let events = self.execs.ended(&child);
                 events.iter().for_each(|event| self.report(event));
             }
         }
+        ended
+    }
+
+    /// The process has ended that has set the container up outside of the pid namespace. Returns the exit code where it is the
+    /// container's end.
+    fn joined(&mut self, code: i32) -> Option<i32> {
+        // A failure of before the first process was made is in the pipe, and what is handed over in the socket.
+        self.read_status();
+        let Some(Joining { report, ended, .. }) = &self.joining else { return None };
+        self.reported.extend(report.text());
+        let Some(init) = report.pid() else { return Some(code) };
+        let ended = *ended;
+        (self.joining, self.init) = (None, init);
+        if ended.is_none()
+            && let Ok(pidfd) = sys::pidfd_open(init)
+        {
+            self.pidfd = pidfd;
+        }
+        self.has_started();
         ended
     }
 

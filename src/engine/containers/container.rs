@@ -24,8 +24,6 @@ pub struct Container {
     pub(in crate::engine) record: Mutex<ContainerRecord>,
     /// Held by whoever starts, stops or removes it.
     operation: tokio::sync::Mutex<()>,
-    /// Held by whoever freezes or thaws it.
-    pub(super) freezer: Arc<tokio::sync::Mutex<()>>,
     pub(in crate::engine) live: Mutex<Live>,
     /// Counts the changes of the record.
     pub(in crate::engine) changed: watch::Sender<u64>,
@@ -81,7 +79,6 @@ impl Container {
             id: record.id.clone(),
             record: Mutex::new(record),
             operation: tokio::sync::Mutex::new(()),
-            freezer: Arc::default(),
             live: Mutex::default(),
             changed: watch::Sender::new(0),
             heard: Notify::new(),

@@ -29,7 +29,7 @@ use super::{Container, Engine, locked};
 use crate::engine::containers::container::OperationGuard;
 use crate::engine::containers::link::MonitorLink;
 use crate::engine::containers::setup::Setup;
-use crate::engine::launch::etc;
+use crate::engine::launch::{etc, find_runtime};
 use crate::engine::state::directories::Removal;
 use crate::runtime::control::Request;
 use crate::runtime::launch::{Exit, Join};
@@ -96,7 +96,8 @@ impl Engine {
         let placed = self.networks.attach(container).await?;
         let record = ContainerRecord { endpoints: container.record().endpoints, ..record };
         let mut joined: Vec<(Join, Arc<OwnedFd>)> = placed.namespace.clone().map(|fd| (Join::Network, fd)).into_iter().collect();
-        joined.extend(self.containers.shared_namespaces(&record)?);
+        let by_other_runtime = find_runtime(record.spec.runtime.as_deref()).is_ok_and(|program| program.is_some());
+        joined.extend(self.containers.shared_namespaces(&record, by_other_runtime)?);
         let mut guards = Vec::new();
         let mut shared = Vec::new();
         let volumes = self.volumes.own_file_systems(&record);
@@ -113,30 +114,17 @@ impl Engine {
             }
             slot = self.launcher.starting.acquire().await;
         }
-        let mut frozen = None;
-        if record.spec.pid.container().is_some() {
-            drop(slot);
-            frozen = self.containers.freeze_tracers(&record, &self.launcher.groups.hierarchy).await?;
-            slot = self.launcher.starting.acquire().await;
-        }
         let setup = Setup::new();
         locked(&container.live).setup = setup.breakable();
         let mut running = std::pin::pin!(self.set_up(container, record, setup, placed, (joined, shared)));
-        let ended = match tokio::time::timeout(START_MAY_TAKE, &mut running).await {
+        match tokio::time::timeout(START_MAY_TAKE, &mut running).await {
             Ok(ended) => ended,
             Err(_) => {
                 // It may wait for a disk that does not answer, and other starts need not.
                 drop(slot);
-                if frozen.is_some() {
-                    self.break_off_start(container);
-                }
                 running.await
             }
-        };
-        if let Some(frozen) = frozen.filter(|_| ended.is_err()) {
-            self.thaw_without(container, frozen).await;
         }
-        ended
     }
 
     /// Starts the monitor, and waits until the container's program runs.

@@ -23,8 +23,6 @@ pub struct Containers {
     pub(in crate::engine) preparing: KeyedMutex,
     /// Whether all that an earlier engine has left is taken over.
     pub(in crate::engine) adopted: watch::Sender<bool>,
-    /// Pid namespaces that a container is joining: one at a time.
-    pub(super) joining: KeyedMutex,
 }
 
 #[derive(Default)]
@@ -62,7 +60,6 @@ impl Containers {
             events,
             known: Mutex::default(),
             preparing: KeyedMutex::default(),
-            joining: KeyedMutex::default(),
             adopted: watch::Sender::new(false),
         }
     }

@@ -137,10 +137,12 @@ async fn mount_of(
 }
 
 impl Containers {
-    /// Opens the mounts and namespaces that a container shares with other containers, which must run.
+    /// Opens the namespaces that a container shares with other containers, which must run. The pid namespace is that of a first
+    /// process, whose /proc is taken as well; another runtime wants the namespace itself.
     pub(in crate::engine) fn shared_namespaces(
         &self,
         record: &ContainerRecord,
+        by_other_runtime: bool,
     ) -> Result<Vec<(Join, Arc<OwnedFd>)>, EngineError> {
         let mut joined = Vec::new();
         for (sharing, what, join) in [(&record.spec.ipc, "IPC namespace", Join::Ipc), (&record.spec.pid, "processes", Join::Pid)]
@@ -151,9 +153,13 @@ impl Containers {
             let gone = || failed(format!("it shares the {what} of {}, which is not running", other.name()));
             let pid_now = || other.with_record(|record| record.state.pid);
             let pid = pid_now();
-            let name = if join == Join::Ipc { "ipc" } else { "pid" };
-            let fd = fs::File::open(format!("/proc/{pid}/ns/{name}")).map_err(|_| gone())?;
-            joined.push((join, Arc::new(fd.into())));
+            let namespace = |name: &str| fs::File::open(format!("/proc/{pid}/ns/{name}")).map(OwnedFd::from);
+            let fd = match join {
+                Join::Ipc => namespace("ipc"),
+                _ if by_other_runtime => namespace("pid"),
+                _ => crate::sys::pidfd_open(pid),
+            };
+            joined.push((join, Arc::new(fd.map_err(|_| gone())?)));
             // What was opened is that container's as long as the process has not been another one by then.
             if pid == 0 || pid_now() != pid {
                 return Err(gone());

@@ -55,9 +55,8 @@ impl Containers {
     }
 
     pub(super) async fn set_paused(&self, container: &Container, pause: bool) -> Result<(), EngineError> {
-        let _freezer = container.freezer.lock().await;
         container.ask(&Request::Pause(pause), &[])?;
-        // Its monitor has done it when it answers what comes after: whoever holds the freezer next finds it so.
+        // Its monitor has done it when it answers what comes after.
         container.monitor_answers(SILENCE).await;
         self.transition(container, &Transition::Paused(pause));
         Ok(())

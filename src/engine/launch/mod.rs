@@ -181,7 +181,7 @@ pub(super) fn make_base_layer(base: &Path) -> Result<(), EngineError> {
 
 /// The program of a runtime: wharf's own for none, for `wharf`, and for Docker's default where this host does not have that;
 /// another by its name in PATH, or by its path.
-pub(super) fn find_runtime(name: Option<&str>) -> Result<Option<std::path::PathBuf>, String> {
+pub(in crate::engine) fn find_runtime(name: Option<&str>) -> Result<Option<std::path::PathBuf>, String> {
     const DOCKERS: [&str; 2] = ["runc", "io.containerd.runc.v2"];
     let Some(name) = name.filter(|name| *name != "wharf") else { return Ok(None) };
     let program = if name == DOCKERS[1] { DOCKERS[0] } else { name };

@@ -1,18 +1,18 @@
 //! The start of a monitor: the run directory's lock, the log, the pipes, the control socket, the container's first process.
 
 use super::execs::Execs;
-use super::{Brief, ENGINE_FD, Monitor, Output, PIPE_SIZE};
+use super::{Brief, ENGINE_FD, Joining, Monitor, Output, PIPE_SIZE};
 use crate::logs::{Stream, writer::Writer};
 use crate::runtime::error::{Doing, StepFailed};
 use crate::runtime::external::{self, Runtime};
 use crate::runtime::init;
 use crate::runtime::init::Inherited;
 use crate::runtime::launch::{Joined, Launch};
+use crate::sys::shared::SharedReport;
 use crate::sys::{self, Forked};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket, socketpair};
@@ -53,17 +53,22 @@ impl Monitor {
         if closed(engine) {
             return Err(StepFailed::because("starting", "the engine that wanted the container has gone"));
         }
-        let inherited = Inherited { stdio, joined, status: status_child, monitor: handing_child };
+        let joining = match &joined.pid {
+            Some(_) if brief.runtime.is_none() => Some(SharedReport::new().doing("making room for the process's report")?),
+            _ => None,
+        };
+        let inherited = Inherited { stdio, joined, status: status_child, monitor: handing_child, parent: std::process::id() };
         let init = match &brief.runtime {
             Some(program) => {
                 let launch: Launch =
                     serde_json::from_slice(&text).map_err(std::io::Error::from).doing("reading the launch file")?;
                 external::start(&launch, Runtime { program, id: &brief.id }, inherited)?
             }
-            None => fork_init(&brief, &text, inherited)?,
+            None => fork_init(&brief, &text, inherited, joining.as_ref())?,
         };
         let pidfd = sys::pidfd_open(init).doing("opening the container's process")?;
         Ok(Monitor {
+            joining: joining.map(|report| Joining { helper: init, report, ended: None }),
             handing: Some(handing),
             kept: Vec::new(),
             kept_in: None,
@@ -141,26 +146,26 @@ fn control_socket() -> Result<OwnedFd, StepFailed> {
     Ok(listener)
 }
 
-/// Starts the container's first process, which sets itself up by the launch file.
-fn fork_init(brief: &Brief, launch_file: &[u8], inherited: Inherited) -> Result<i32, StepFailed> {
-    // Only children enter another pid namespace, and only the container is to: an engine that is revived must not.
-    let own_pid = nix::fcntl::open("/proc/self/ns/pid", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
-    if let Some(pid) = &inherited.joined.pid {
-        nix::sched::setns(pid, CloneFlags::CLONE_NEWPID).doing("joining the other container's processes")?;
-    }
+/// Starts the process that sets the container up by the launch file: its first one, or that one's maker.
+fn fork_init(
+    brief: &Brief,
+    launch_file: &[u8],
+    inherited: Inherited,
+    successor: Option<&SharedReport>,
+) -> Result<i32, StepFailed> {
     let init = match sys::fork_into(brief.clone_flags).doing("making the container's namespaces")? {
         Forked::Parent(pid) => pid,
         Forked::Child => match serde_json::from_slice::<Launch>(launch_file) {
-            Ok(launch) => init::run(&launch, inherited),
+            Ok(launch) => init::run(&launch, inherited, successor),
             Err(error) => {
                 init::report(&inherited.status, &StepFailed::new("reading the launch file", error.into()));
                 sys::exit_now(128)
             }
         },
     };
-    if inherited.joined.pid.is_some() {
-        let own = own_pid.doing("finding the monitor's own pid namespace")?;
-        nix::sched::setns(own, CloneFlags::CLONE_NEWPID).doing("leaving the other container's processes")?;
+    // The helpers of `exec` must not have it.
+    if let Some(successor) = successor {
+        successor.hide_from_children().doing("hiding the process's report")?;
     }
     Ok(init)
 }

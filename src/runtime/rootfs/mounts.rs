@@ -1,5 +1,6 @@
 //! Mounts of a container: file systems, bind mounts, images, control groups, made detached and attached beneath the root.
 
+use super::sharing::within;
 use super::{Shared, is_bind};
 use crate::runtime::error::{Doing, StepFailed};
 use crate::runtime::launch::{ImageMount, Launch};
@@ -8,6 +9,7 @@ use crate::sys::{self, Beneath, Recursive};
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use oci_spec::runtime::Mount;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -157,6 +159,31 @@ pub fn remote(launch: &Launch) -> Result<Shared, StepFailed> {
             let tree = file_system(entry, fstype, &rest, attributes).doing(format_args!("mounting {}", destination.display()))?;
             found.push((destination.clone(), tree));
         }
+    }
+    Ok(found)
+}
+
+/// The procfs of another container's processes, attached nowhere yet: it shows the pid namespace of who has mounted it, and this
+/// process is in the host's.
+pub fn procfs_of(launch: &Launch, process: &OwnedFd) -> Result<Shared, StepFailed> {
+    /// The root of every procfs (`PROC_ROOT_INO`).
+    const ROOT: u64 = 1;
+    let find = || {
+        let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        let mount = sys::open_beneath(root.as_fd(), Path::new("proc"), libc::O_PATH, 0, Beneath::NoSymlinks)?;
+        if fstatfs(&mount)?.filesystem_type() != PROC_SUPER_MAGIC || fstat(&mount)?.st_ino != ROOT {
+            return Err(io::Error::other("it has no procfs there"));
+        }
+        sys::open_tree(mount.as_fd(), Path::new(""), Recursive::No)
+    };
+    let mut found = Vec::new();
+    for entry in launch.oci.mounts().iter().flatten().filter(|entry| entry.typ().as_deref() == Some("proc") && !is_bind(entry)) {
+        let doing = || format!("mounting {}, of the other container's /proc", entry.destination().display());
+        let tree = within(process, find).doing(doing())?;
+        let (attributes, propagation, _) = split_options(entry.options().as_deref().unwrap_or_default());
+        sys::clear_mount_attributes(tree.as_fd(), sys::ATTR_RDONLY).doing(doing())?;
+        sys::set_mount_attributes(tree.as_fd(), attributes, propagation, Recursive::No).doing(doing())?;
+        found.push((entry.destination().clone(), tree));
     }
     Ok(found)
 }

@@ -1,9 +1,10 @@
 // Looks, as a container with SYS_PTRACE may, at every process that appears in its pid namespace, for SECONDS: directories among its
 // descriptors (from 3 on), capabilities that this one does not have, and memory that it shares with others. Prints how many of these
-// it has met, and of processes.
+// it has met, and of processes. As `tracer stop SECONDS` it stops each of them, as any process of their user may.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,7 @@ int main(int argc, char **argv) {
     snprintf(own, sizeof own, "%d", getpid());
     unsigned long long mine = permitted("self");
     long directories = 0, capabilities = 0, memory = 0, processes = 0;
+    int stop = argc == 3;
     time_t end = time(NULL) + atoi(argv[argc - 1]);
     while (time(NULL) < end) {
         DIR *all = opendir("/proc");
@@ -45,6 +47,7 @@ int main(int argc, char **argv) {
             if (entry->d_name[0] < '1' || entry->d_name[0] > '9') continue;
             if (!strcmp(entry->d_name, "1") || !strcmp(entry->d_name, own)) continue;
             if (strcmp(last, entry->d_name)) processes++;
+            if (stop) kill(atoi(entry->d_name), SIGSTOP);
             snprintf(last, sizeof last, "%s", entry->d_name);
             if (permitted(entry->d_name) & ~mine) capabilities++;
             if (shares_memory(entry->d_name)) memory++;
