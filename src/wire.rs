@@ -3,6 +3,7 @@
 use crate::compose::model::Project;
 use crate::plan::UpOptions;
 use indexmap::IndexMap;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// The request that brings a project up.
@@ -106,4 +107,38 @@ pub enum Progress {
     Done {
         ok: bool,
     },
+}
+
+/// A run of a container that has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RunEnd {
+    pub at: Timestamp,
+    pub exit_code: i32,
+    #[serde(default)]
+    pub oom_killed: bool,
+    /// What has ended it.
+    pub reason: String,
+}
+
+/// A container of a service: one that is there, or that another has replaced and whose log is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Incarnation {
+    pub id: String,
+    pub name: String,
+    pub project: String,
+    pub service: String,
+    pub number: u32,
+    pub image_id: String,
+    pub created_at: Timestamp,
+    /// Absent of one that is there.
+    #[serde(default)]
+    pub removed_at: Option<Timestamp>,
+    /// Why it was removed.
+    #[serde(default)]
+    pub removed_for: String,
+    /// Its last runs, the oldest first.
+    #[serde(default)]
+    pub ends: Vec<RunEnd>,
 }

@@ -231,6 +231,22 @@ impl Following {
     }
 }
 
+/// Sends a log to which nothing is written any more.
+pub(super) async fn send_whole(mut reader: Reader, width: Width, options: Options, sender: mpsc::Sender<Bytes>) {
+    loop {
+        let size = width.bytes();
+        let filled = tokio::task::spawn_blocking(move || {
+            let batch = fill(&mut reader, options, size, &mut false);
+            (reader, batch)
+        });
+        let Ok((back, Ok(batch))) = filled.await else { return };
+        reader = back;
+        if batch.is_empty() || sender.send(batch.freeze()).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Reads lines into frames until the batch is full or the log is at its end. `inside` tells whether a line has begun and not
 /// ended yet: without frames, it has its time at its beginning alone.
 fn fill(reader: &mut Reader, options: Options, size: usize, inside: &mut bool) -> std::io::Result<BytesMut> {

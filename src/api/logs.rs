@@ -51,6 +51,25 @@ pub async fn of_container(engine: &Arc<Engine>, id: &str, query: &Query) -> Repl
     reply::stream(kind, batches)
 }
 
+/// `GET /projects/{name}/incarnations/{id}/logs`: all of it that a query asks for. It may be dropped meanwhile; the files are open.
+pub async fn of_gone(engine: &Arc<Engine>, project: &str, id: &str, query: &Query) -> Reply {
+    let known = engine.incarnations_of(project);
+    let gone =
+        known.iter().find(|gone| gone.id == id && gone.removed_at.is_some()).ok_or_else(|| EngineError::no_container(id))?;
+    let options = Options {
+        follow: false,
+        timestamps: query.flag("timestamps"),
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+        form: Form::Frames,
+    };
+    let opened = follow::open(&engine.config.kept_log_path(&gone.id), selection(query)?).await;
+    let (reader, width) = opened.map_err(EngineError::io(format!("reading the log of {}, which is gone", gone.name)))?;
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(follow::send_whole(reader, width, options, sender));
+    reply::stream("application/vnd.docker.multiplexed-stream", reply::receiver_stream(receiver))
+}
+
 /// The lines that a query asks for.
 pub(super) fn selection(query: &Query) -> Result<Selection, EngineError> {
     let time = |key: &str| query.get(key).filter(|t| !t.is_empty() && *t != "0").map(log_time).transpose();

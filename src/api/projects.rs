@@ -33,6 +33,8 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
             run(engine, number, async move |engine, progress| engine.down(&name, options, progress).await)
         }
         ("GET", [name, "history"]) => history(engine, name),
+        ("GET", [name, "incarnations"]) => reply::json(200, &engine.incarnations_of(name)),
+        ("GET", [name, "incarnations", id, "logs"]) => super::logs::of_gone(engine, name, id, query).await,
         ("POST", [name, "rollback"]) => {
             let body: RollbackRequest = reply::project_body(request).await?;
             let name = (*name).to_string();

@@ -104,6 +104,8 @@ pub(super) const ROUTES: &[(&str, &str, Support)] = &[
     ("*", "/configs/{rest...}", Refused),
     ("GET", "/projects", Own),
     ("GET", "/projects/{name}/history", Own),
+    ("GET", "/projects/{name}/incarnations", Own),
+    ("GET", "/projects/{name}/incarnations/{id}/logs", Own),
     ("POST", "/projects/{rest...}", Own),
     ("POST", "/engine/stop", Own),
 ];

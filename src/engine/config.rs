@@ -104,6 +104,16 @@ impl Config {
         if record.spec.log.none { self.run_directory(&record.id).join("output/log") } else { self.log_path(&record.id) }
     }
 
+    /// What is kept of containers that are gone, a directory each.
+    pub(super) fn incarnations(&self) -> PathBuf {
+        self.data_root.join("incarnations")
+    }
+
+    /// The log of a container that is gone.
+    pub fn kept_log_path(&self, id: &str) -> PathBuf {
+        self.incarnations().join(id).join("log")
+    }
+
     /// The directory of a volume, which no container sees.
     pub fn volume_directory(&self, name: &str) -> PathBuf {
         self.data_root.join("volumes").join(name)

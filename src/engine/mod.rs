@@ -29,6 +29,7 @@ pub use events::Event;
 
 use containers::exec::Execs;
 use containers::files::Files;
+use containers::incarnations::Incarnations;
 use containers::registry::Containers;
 use events::Events;
 use images::Images;
@@ -49,7 +50,7 @@ use volumes::Volumes;
 /// 4. the registry of containers ([`Containers`]);
 /// 5. a container's record, then what lives beside it ([`Container`]);
 /// 6. the last ones, under which nothing else is locked: the journal and what recovery has found ([`StateStore`]), [`Events`],
-///    [`Execs`], the launcher's caches, firewall, resolver.
+///    [`Execs`], [`Incarnations`], the launcher's caches, firewall, resolver.
 pub struct Engine {
     pub config: Arc<Config>,
     pub events: Arc<Events>,
@@ -58,6 +59,7 @@ pub struct Engine {
     pub execs: Arc<Execs>,
     pub images: Images,
     pub files: Files,
+    pub incarnations: Incarnations,
     pub volumes: Volumes,
     pub networks: Networks,
     pub launcher: Launcher,

@@ -8,6 +8,9 @@ pub mod holds;
 pub mod reader;
 pub mod writer;
 
+/// Bytes of a file of a log whose container says nothing: no container may fill the disk with it. Those of Docker's driver `local`.
+pub const DEFAULT_FILE: u64 = 20 << 20;
+
 /// The path of the n-th older file.
 pub fn rotated(path: &std::path::Path, n: u32) -> std::path::PathBuf {
     let mut name = path.as_os_str().to_owned();

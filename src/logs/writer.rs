@@ -1,7 +1,7 @@
 //! Writing a log: bytes from the container's pipes to lines with a time, in one write a batch.
 
 use super::holds::Holds;
-use super::{Stream, rotated};
+use super::{DEFAULT_FILE, Stream, rotated};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -14,9 +14,6 @@ pub const MAX_LINE: usize = 16 * 1024;
 /// Bytes that a log may have beyond its limits for readers that are behind, and how many files at most.
 const LAG: u64 = 2 << 20;
 const MOST_LATE_FILES: u64 = 64;
-/// Files of this size are not those of somebody who is short of room, but the default: a reader that does not read holds its container up
-/// only when [`MOST_LATE_FILES`] of them wait for it.
-const LARGE_FILE: u64 = 20 << 20;
 
 pub struct Writer {
     path: PathBuf,
@@ -193,7 +190,9 @@ impl Writer {
 
     fn rotate(&mut self) -> io::Result<()> {
         self.drop_files(self.max_files - 1)?;
-        let late = if self.max_size >= LARGE_FILE { MOST_LATE_FILES } else { (LAG / self.max_size).clamp(1, MOST_LATE_FILES) };
+        // Who has files of the default size is not short of room: a reader that does not read holds its container up only when all of
+        // these wait for it.
+        let late = if self.max_size >= DEFAULT_FILE { MOST_LATE_FILES } else { (LAG / self.max_size).clamp(1, MOST_LATE_FILES) };
         let late = late as u32;
         self.full = self.files >= self.max_files + late;
         if self.full && !self.ended {

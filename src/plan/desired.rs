@@ -81,6 +81,8 @@ pub struct DownOptions {
     pub remove_orphans: bool,
     /// Empty: every service, networks and all.
     pub services: Vec<String>,
+    /// The logs of what is removed are kept.
+    pub keep_logs: bool,
     /// Absent where there is no file.
     pub outline: Option<Outline>,
     /// Tell the plan, and do nothing.

@@ -15,6 +15,7 @@ mod filters;
 mod forms;
 mod hostile;
 mod images;
+mod incarnations;
 mod interrupts;
 mod lifecycle;
 mod networks;

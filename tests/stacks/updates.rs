@@ -357,14 +357,15 @@ fn a_service_goes_back_to_what_it_was() {
     let history = || {
         let text = stack.wharf(&["history", "app", "--format", "json"]).ok();
         let rows = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
-        rows.map(|row| {
-            (
-                row["Revision"].as_u64().expect("number"),
-                row["Outcome"].as_str().expect("text").to_string(),
-                row["Changed"].clone(),
-            )
-        })
-        .collect::<Vec<_>>()
+        rows.filter(|row| row["Revision"].is_u64())
+            .map(|row| {
+                (
+                    row["Revision"].as_u64().expect("number"),
+                    row["Outcome"].as_str().expect("text").to_string(),
+                    row["Changed"].clone(),
+                )
+            })
+            .collect::<Vec<_>>()
     };
     write("one");
     stack.wharf(&["up", "-d"]).ok();

@@ -21,6 +21,9 @@ pub struct Down {
     /// Remove containers of services that the project does not have.
     #[arg(long)]
     remove_orphans: bool,
+    /// Keep the logs of the containers, which `logs --previous` shows, until the next `down`.
+    #[arg(long)]
+    keep_logs: bool,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug)]
@@ -34,7 +37,7 @@ enum Rmi {
 /// # Errors
 /// As `down`.
 pub async fn project(global: &Global) -> Outcome {
-    let whole = Down { services: Vec::new(), volumes: false, rmi: None, timeout: None, remove_orphans: false };
+    let whole = Down { services: Vec::new(), volumes: false, rmi: None, timeout: None, remove_orphans: false, keep_logs: false };
     run(global, whole).await
 }
 
@@ -51,6 +54,7 @@ pub async fn run(global: &Global, command: Down) -> Outcome {
         timeout: command.timeout,
         remove_orphans: command.remove_orphans || up::is_set("COMPOSE_REMOVE_ORPHANS", loaded.as_ref()),
         services: command.services,
+        keep_logs: command.keep_logs,
         plan_only: global.dry_run,
         outline: loaded.as_ref().map(up::outline),
     };

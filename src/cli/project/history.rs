@@ -3,8 +3,9 @@
 use super::{ps, up};
 use crate::api::reply::escape;
 use crate::cli::{Global, Outcome, connect, output, project};
-use crate::wire::RollbackRequest;
-use serde_json::Value;
+use crate::printable;
+use crate::wire::{Incarnation, RollbackRequest, RunEnd};
+use serde_json::{Value, json};
 
 #[derive(clap::Args, Debug)]
 pub struct History {
@@ -36,8 +37,26 @@ pub async fn run(global: &Global, command: History) -> Outcome {
     let client = connect::engine(global).await?;
     let mut revisions: Vec<Value> = client.get(&format!("/projects/{}/history", escape(&name))).await?;
     revisions.retain(|revision| command.service.as_deref().is_none_or(|service| revision["Service"] == service));
+    let mut known: Vec<Incarnation> = client.get(&format!("/projects/{}/incarnations", escape(&name))).await?;
+    known.retain(|container| command.service.as_ref().is_none_or(|service| container.service == *service));
+    let mut ends: Vec<(&Incarnation, &RunEnd)> =
+        known.iter().flat_map(|container| container.ends.iter().map(move |end| (container, end))).collect();
+    ends.sort_by_key(|(container, end)| (&container.service, end.at));
     if command.format == "json" {
         revisions.iter().for_each(|revision| println!("{revision}"));
+        for (container, end) in ends {
+            let value = json!({
+                "Service": container.service,
+                "Container": container.name,
+                "ID": container.id,
+                "At": end.at.to_string(),
+                "ExitCode": end.exit_code,
+                "OOMKilled": end.oom_killed,
+                "Reason": end.reason,
+                "RemovedFor": container.removed_for,
+            });
+            println!("{value}");
+        }
         return Ok(());
     }
     let text = |revision: &Value, key: &str| revision[key].as_str().unwrap_or_default().to_string();
@@ -55,6 +74,22 @@ pub async fn run(global: &Global, command: History) -> Outcome {
     };
     let header = ["SERVICE", "REVISION", "AT", "CAUSE", "CHANGED", "IMAGE ID", "OUTCOME"];
     println!("{}", output::table(&header, revisions.iter().map(row).collect()));
+    if !ends.is_empty() {
+        let row = |(container, end): &(&Incarnation, &RunEnd)| {
+            let of = |text: &str| printable::line(text).into_owned();
+            let then = if container.removed_for.is_empty() { String::new() } else { format!("; {}", container.removed_for) };
+            vec![
+                of(&container.service),
+                of(&container.name),
+                container.id.chars().take(12).collect(),
+                end.at.to_string(),
+                end.exit_code.to_string(),
+                of(&format!("{}{then}", end.reason)),
+            ]
+        };
+        let header = ["SERVICE", "CONTAINER", "CONTAINER ID", "ENDED", "EXIT CODE", "REASON"];
+        println!("\n{}", output::table(&header, ends.iter().map(row).collect()));
+    }
     Ok(())
 }
 

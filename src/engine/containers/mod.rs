@@ -8,6 +8,7 @@ pub mod files;
 pub mod followers;
 pub(super) mod health;
 pub(super) mod hooks;
+pub mod incarnations;
 mod leftovers;
 pub(super) mod link;
 pub(super) mod registry;
@@ -27,6 +28,7 @@ use super::record::{ContainerRecord, ContainerSpec, Status, Transition};
 use super::recovery::Kind;
 use super::{Container, Engine, locked};
 use crate::engine::containers::container::OperationGuard;
+use crate::engine::containers::incarnations::Leaves;
 use crate::engine::containers::link::MonitorLink;
 use crate::engine::containers::setup::Setup;
 use crate::engine::launch::{etc, find_runtime};
@@ -397,17 +399,21 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::stop`] and [`Engine::remove`].
-    pub async fn stop_and_remove(
+    pub(in crate::engine) async fn stop_and_remove(
         self: &Arc<Self>,
         container: &Arc<Container>,
         timeout: Option<u64>,
         volumes: bool,
+        leaves: Leaves,
     ) -> Result<(), EngineError> {
         let _guard = self.begin_end(container).await?;
         if container.status().is_alive() {
             let was_stopped = container.mark_stopped();
             let stopped = self.stop_locked(container, timeout, None).await;
             stopped.inspect_err(|_| self.containers.take_back_stop(container, was_stopped))?;
+        }
+        if let Leaves::Log(why) = leaves {
+            self.incarnations.keep(&container.record(), why);
         }
         self.remove_locked(container, volumes)
     }

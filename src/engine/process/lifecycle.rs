@@ -5,6 +5,7 @@ use super::surroundings::{self, Starters};
 use super::{docker_socket, revival, roots, shutdown};
 use crate::engine::containers::exec::Execs;
 use crate::engine::containers::files::Files;
+use crate::engine::containers::incarnations::Incarnations;
 use crate::engine::containers::registry::Containers;
 use crate::engine::events::Events;
 use crate::engine::images::Images;
@@ -163,6 +164,7 @@ impl Engine {
         Ok(Engine {
             execs: Arc::new(Execs::new(containers.clone(), numbers.clone(), names.clone())),
             files: Files::new(config.clone(), images.store.clone()),
+            incarnations: Incarnations::new(config.clone()),
             volumes: Volumes::new(state.clone(), events.clone(), containers.clone()),
             networks: Networks::new(state.clone(), events.clone(), containers.clone(), numbers, firewall, names),
             launcher: Launcher::new(groups, nofile)?,

@@ -17,6 +17,7 @@ pub use progress::{Commands, ProgressSender};
 use queue::Change;
 pub(super) use queue::Queues as Projects;
 
+use super::containers::incarnations::Leaves;
 use super::error::{EngineError, state_error};
 use super::record::ProjectRecord;
 use super::{Container, Engine};
@@ -46,6 +47,8 @@ struct Context {
     tallies: Tallies,
     /// The images of services by their ids, where these are not what the services' names for them are now.
     images: HashMap<String, String>,
+    /// What the containers leave that are removed and not replaced.
+    leaves: Leaves,
 }
 
 impl Context {
@@ -63,6 +66,7 @@ impl Context {
             options: UpOptions::default(),
             tallies: Tallies::default(),
             images: HashMap::new(),
+            leaves: Leaves::Nothing,
         }
     }
 }
@@ -124,6 +128,7 @@ impl Engine {
             timeout: options.timeout.map(u64::from),
             renew_anonymous: options.renew_anon_volumes,
             follower,
+            leaves: Leaves::Log("scaled down"),
             tallies: Tallies::new(plan.updates()),
             options,
             ..Context::new(self, project, progress, Some(guard))
@@ -204,8 +209,15 @@ impl Engine {
             return Ok(());
         };
         let project = Project { name: name.into(), ..Project::default() };
-        let context = Context { timeout: options.timeout.map(u64::from), ..Context::new(self, project, progress, Some(guard)) };
+        let context = Context {
+            timeout: options.timeout.map(u64::from),
+            leaves: if options.keep_logs { Leaves::Log("down") } else { Leaves::Nothing },
+            ..Context::new(self, project, progress, Some(guard))
+        };
         let result = execute(Arc::new(context), plan).await;
+        if !options.keep_logs {
+            self.incarnations.forget(name, &options.services);
+        }
         if result.is_ok() && options.services.is_empty() {
             self.forget_revisions(name)?;
             self.state.journal.delete(&key(name)).map_err(state_error)?;

@@ -1,11 +1,13 @@
 //! What exists of a project, as plans compare it with what is wanted.
 
 use super::is_one_off;
+use crate::engine::containers::incarnations::describe;
 use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, MountKind, MountSpec, NetworkMode, Status};
 use crate::engine::{Container, Engine};
 use crate::labels::{LABEL_DEPENDS_ON, LABEL_HASH, LABEL_NETWORK, LABEL_NUMBER, LABEL_PROJECT, LABEL_SERVICE};
 use crate::plan::{ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, depends_on_label};
+use crate::wire::Incarnation;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -94,6 +96,14 @@ impl Engine {
         let copies = record.spec.files.iter().enumerate().filter_map(|(n, file)| Some((n, file, file.copied_from.as_deref()?)));
         let mut changed = copies.filter(|(n, _, from)| differs(&own.join(n.to_string()), from));
         changed.next().map(|(_, file, _)| file.target.as_str())
+    }
+
+    /// The containers of a project's services, those first that are gone.
+    pub fn incarnations_of(&self, project: &str) -> Vec<Incarnation> {
+        let mut all = self.incarnations.of_project(project, |id| self.containers.contains(id));
+        let own = self.project_containers(project).into_iter().filter(|container| !is_one_off(container));
+        all.extend(own.map(|container| container.with_record(describe)));
+        all
     }
 
     /// The containers with a project's label.

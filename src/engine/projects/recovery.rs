@@ -2,6 +2,7 @@
 
 use super::queue::Change;
 use super::update::{Ending, ending};
+use crate::engine::containers::incarnations::Leaves;
 use crate::engine::error::EngineError;
 use crate::engine::record::{Beside, Replacement};
 use crate::engine::recovery::Kind;
@@ -74,13 +75,15 @@ impl Engine {
         let old = self.containers.find(&replacement.id).ok();
         let touched = old.as_ref().map(|old| old.with_record(|record| record.stopped_by_user));
         match (ending(replacement, touched), old) {
-            (Ending::Undo, _) => return self.remove(new, true, false).await,
+            (Ending::Undo, _) => {
+                return self.stop_and_remove(new, Some(0), false, Leaves::Log("its update was broken off")).await;
+            }
             (Ending::Finish, Some(old)) if replacement.beside.is_some() => {
                 self.retire(new, &old, &replacement.name, None).await?
             }
             (Ending::Finish, old) => {
                 if let Some(old) = old {
-                    self.stop_and_remove(&old, None, false).await?;
+                    self.stop_and_remove(&old, None, false, Leaves::Log("replaced")).await?;
                 }
                 self.take_place(new, &replacement.name).await?;
             }

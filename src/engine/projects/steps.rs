@@ -4,6 +4,7 @@ use super::condition::{Awaited, await_condition};
 use super::update::{Update, update};
 use super::{Context, Progress, convert};
 use crate::compose::model::{Network, Project, Volume};
+use crate::engine::containers::incarnations::Leaves;
 use crate::engine::containers::{START_MAY_TAKE, verify};
 use crate::engine::error::EngineError;
 use crate::engine::networks::NewNetwork;
@@ -171,7 +172,7 @@ async fn change(context: &Context, operation: &Operation, object: &str, containe
         Operation::RemoveContainer { stop: true, volumes, .. } => {
             let alive = container.status().is_alive();
             context.step(object, if alive { "Stopping" } else { "Removing" }, false);
-            engine.stop_and_remove(container, context.timeout, *volumes).await?;
+            engine.stop_and_remove(container, context.timeout, *volumes, context.leaves).await?;
             if alive {
                 context.step(object, "Stopped", false);
                 context.step(object, "Removing", false);
@@ -322,7 +323,7 @@ async fn recreate(context: &Context, service: &str, number: u32, name: &str, old
         engine.launch_file(&new.record())?;
         // Before it is touched: an engine that finds it ended must know that it was to go.
         engine.containers.change(old, |record| record.stop_requested(false))?;
-        engine.stop_and_remove(old, context.timeout, false).await
+        engine.stop_and_remove(old, context.timeout, false, Leaves::Log("replaced")).await
     };
     if let Err(error) = replaced.await {
         engine.containers.take_back_stop(old, before.stopped_by_user);

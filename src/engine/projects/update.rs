@@ -7,6 +7,7 @@ use super::steps::{or_broken_off, service_spec, superseded};
 use super::{Context, Progress};
 use crate::compose::model::Project;
 use crate::engine::containers::health::health_spec;
+use crate::engine::containers::incarnations::Leaves;
 use crate::engine::error::EngineError;
 use crate::engine::record::{Beside, ContainerRecord, HealthStatus, Replacement, Status};
 use crate::engine::{Container, Engine, locked};
@@ -191,7 +192,7 @@ async fn replace(context: &Context, object: &str, update: &Update<'_>, old: &Arc
     };
     if let Err(error) = switched.await {
         engine.networks.names.set_leaving(&old.id, false);
-        let _ = engine.remove(&new, true, false).await;
+        let _ = engine.stop_and_remove(&new, Some(0), false, Leaves::Log("it was not good")).await;
         return Err(error);
     }
     context.step(object, "Draining", false);
@@ -268,7 +269,7 @@ impl Engine {
         if old.status().has_process() {
             tokio::time::sleep(LAST_CLIENTS).await;
         }
-        match self.stop_and_remove(old, timeout, false).await {
+        match self.stop_and_remove(old, timeout, false, Leaves::Log("replaced")).await {
             Ok(()) | Err(EngineError::NoSuch { .. }) => self.take_place(new, name).await,
             Err(error) => Err(error),
         }

@@ -1,5 +1,6 @@
 //! Limits of a container: resources, block devices, its log.
 
+use crate::logs::DEFAULT_FILE;
 use crate::units::ByteSize;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -53,8 +54,7 @@ pub struct LogSpec {
 }
 
 impl LogSpec {
-    /// What is kept of a log where nothing is said: no container may fill the disk with it. Those of Docker's driver `local`.
-    const MAX_SIZE: u64 = 20 << 20;
+    /// Files of a log whose container says nothing, of [`DEFAULT_FILE`] bytes each.
     const MAX_FILES: u32 = 5;
 
     /// Docker's driver and its options; what only another driver knows is left out. A size of 0 or -1 is without limit.
@@ -76,7 +76,7 @@ impl LogSpec {
         // Docker's `json-file` keeps one file of a size that is said.
         let usual = if max_size.is_some() && driver != Some("local") { 1 } else { Self::MAX_FILES };
         let max_files = options.get("max-file").map(files).transpose()?.unwrap_or(usual);
-        Ok(LogSpec { none: false, max_size: max_size.unwrap_or(Self::MAX_SIZE), max_files })
+        Ok(LogSpec { none: false, max_size: max_size.unwrap_or(DEFAULT_FILE), max_files })
     }
 
     /// Whether it may fill the disk.

@@ -3,6 +3,7 @@
 use super::{ContainerRecord, Health, RestartPolicy};
 use crate::runtime::launch::Exit;
 use crate::units::Nanos;
+use crate::wire::RunEnd;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -69,7 +70,15 @@ pub struct State {
     /// The delay of the last restart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Duration>,
+    /// Its last runs, the oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ends: Vec<RunEnd>,
 }
+
+/// Ends of runs that are kept.
+const KEPT_ENDS: usize = 5;
+/// Characters of a reason; a health check may say more.
+const LONGEST_REASON: usize = 200;
 
 impl State {
     pub fn status(&self) -> Status {
@@ -142,6 +151,7 @@ pub fn verdict(record: &ContainerRecord, exit: &Exit, going_down: bool) -> Verdi
 impl ContainerRecord {
     /// Notes what has happened. Nothing else changes the status.
     pub fn apply(&mut self, transition: &Transition<'_>) {
+        let reason = if let Transition::Ended { exit, .. } = transition { self.reason_of(exit) } else { String::new() };
         let state = &mut self.state;
         state.status = match *transition {
             Transition::Started { pid, at } => {
@@ -168,6 +178,9 @@ impl ContainerRecord {
             Transition::Paused(true) => Status::Paused,
             Transition::Paused(false) => Status::Running,
             Transition::Ended { exit, verdict } => {
+                state.ends.push(RunEnd { at: exit.finished_at, exit_code: exit.code, oom_killed: exit.oom_killed, reason });
+                let beyond = state.ends.len().saturating_sub(KEPT_ENDS);
+                state.ends.drain(..beyond);
                 state.pid = 0;
                 state.exit_code = exit.code;
                 state.oom_killed = exit.oom_killed;
@@ -192,6 +205,22 @@ impl ContainerRecord {
             }
             Transition::Removed => Status::Removing,
         };
+    }
+
+    /// What has ended a run.
+    fn reason_of(&self, exit: &Exit) -> String {
+        let unhealthy = || {
+            let words = self.state.health.as_ref().and_then(Health::last_words).unwrap_or_default();
+            format!("unhealthy: {}", words.chars().take(LONGEST_REASON).collect::<String>())
+        };
+        match () {
+            () if exit.oom_killed => "out of memory".into(),
+            () if self.unhealthy_restart => unhealthy(),
+            () if self.restart_begun => "restarted".into(),
+            () if self.stopped_by_user => "stopped".into(),
+            () if exit.code == 137 => "killed".into(),
+            () => "exited".into(),
+        }
     }
 
     /// The user stops it, for good or in order to start it again: restart policies leave it alone. Tells whether they did before.

@@ -181,6 +181,8 @@ impl<'a> Following<'a> {
             self.reading.push(Box::pin(read_more(source)));
             return Ok(());
         }
+        self.printer.ended(&source);
+        self.printer.flush()?;
         let position = if let Feed::Followed(followed) = &source.feed { followed.position() } else { None };
         let (starts, restarts) = match self.followed.get(&source.id) {
             Some(Known::Open { starts, restarts }) => (*starts, *restarts),

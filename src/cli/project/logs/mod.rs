@@ -6,17 +6,21 @@ mod source;
 
 use super::moment::moment;
 use super::ps::{self, Listed};
-use crate::api::client::Client;
+use crate::api::client::{Client, ClientError};
 use crate::api::followed::{Begin, Follow, Followed, Piece};
 use crate::api::reply::escape;
 use crate::cli::output::Prefixes;
 use crate::cli::output::terminal::LOST;
 use crate::cli::{Failure, Global, Outcome, connect, project};
+use crate::printable;
+use crate::wire::Incarnation;
 use following::Following;
 use futures::future::BoxFuture;
 use printer::{Printer, merge};
+use regex::bytes::Regex;
 use serde_json::{Value, json};
-use source::{Feed, Source, open_whole, read_more};
+use source::{Feed, Source, open_gone, open_whole, read_more};
+use std::collections::HashSet;
 use std::io::IsTerminal;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -35,6 +39,9 @@ pub struct Logs {
     /// Which container of a service, where it has several.
     #[arg(long, value_name = "N")]
     index: Option<u32>,
+    /// The log of the container before, which this one has replaced.
+    #[arg(short, long, conflicts_with = "follow")]
+    previous: bool,
 }
 
 /// What `logs` of a project and of a container have in common.
@@ -55,6 +62,9 @@ pub struct LogOptions {
     /// Show the time of each line.
     #[arg(short, long)]
     timestamps: bool,
+    /// Only lines in which a regular expression is found.
+    #[arg(long, value_name = "REGEX")]
+    grep: Option<Regex>,
 }
 
 impl LogOptions {
@@ -71,6 +81,7 @@ impl LogOptions {
             since: self.since.as_deref().map(moment).transpose()?,
             until: self.until.as_deref().map(moment).transpose()?,
             timestamps: self.timestamps,
+            grep: self.grep.clone(),
             ..View::default()
         })
     }
@@ -90,6 +101,20 @@ pub struct View {
     pub index: Option<u32>,
     /// What containers write to their standard error goes to ours.
     pub errors_apart: bool,
+    /// Lines without it are left out.
+    pub grep: Option<Regex>,
+    pub past: Past,
+}
+
+/// What is shown of containers that others have replaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Past {
+    #[default]
+    Nothing,
+    /// Their lines of the time that is asked for.
+    Within,
+    /// Of each the one before, and nothing of those that are there.
+    Previous,
 }
 
 impl View {
@@ -104,6 +129,11 @@ pub async fn run(global: &Global, command: Logs) -> Outcome {
     let view = View {
         prefix: !command.no_log_prefix,
         index: command.index,
+        past: match &command.how.since {
+            _ if command.previous => Past::Previous,
+            Some(_) => Past::Within,
+            None => Past::Nothing,
+        },
         coloured: crate::cli::output::coloured(std::io::stdout().is_terminal()) && !command.no_color,
         ..command.how.view()?
     };
@@ -142,7 +172,8 @@ pub async fn of_container(client: &Client, name: &str, how: &LogOptions) -> Outc
             eprintln!("{LOST}");
         }
         if !more {
-            return Ok(());
+            printer.ended(&read);
+            return printer.flush();
         }
         source = read;
     }
@@ -178,16 +209,24 @@ pub struct ForUp<'a> {
 /// # Errors
 /// A broken connection.
 pub async fn attach(client: &Client, project: &str, services: &[String], view: &View, up: Option<ForUp<'_>>) -> Outcome {
+    let gone = past(client, project, services, view).await?;
     if !view.follow {
-        let list = listed(client, project, services, view).await?;
-        let prefixes = prefixes(&list, view);
-        let mut sources = Vec::new();
+        let list = if view.past == Past::Previous { Vec::new() } else { listed(client, project, services, view).await? };
+        let names = gone.iter().map(short_name).chain(list.iter().map(Listed::short_name)).collect();
+        let mut sources = of_gone(client, &gone, view, &prefixes(&names, view)).await?;
         for (n, container) in list.iter().enumerate() {
-            sources.push(open_whole(client, container, view, prefixes.of(&container.short_name(), n)).await?);
+            let prefix = prefixes(&names, view).of(&names[gone.len() + n], gone.len() + n);
+            sources.push(open_whole(client, container, view, prefix).await?);
         }
         let mut printer = Printer::new(view.clone());
         merge(sources, &mut printer).await?;
         return printer.flush();
+    }
+    if !gone.is_empty() {
+        let prefixes = prefixes(&gone.iter().map(short_name).collect(), view);
+        let mut printer = Printer::new(view.clone());
+        merge(of_gone(client, &gone, view, &prefixes).await?, &mut printer).await?;
+        printer.flush()?;
     }
     let reader = if let Some(up) = &up { up.reader } else { reader()? };
     let mut following = Following::new(client, project, services, view, reader);
@@ -203,7 +242,53 @@ async fn listed(client: &Client, project: &str, services: &[String], view: &View
     Ok(list)
 }
 
-fn prefixes(list: &[Listed], view: &View) -> Prefixes {
-    let names: Vec<String> = list.iter().map(Listed::short_name).collect();
+fn prefixes(names: &Vec<String>, view: &View) -> Prefixes {
     Prefixes::new(names.iter().map(String::as_str), view.coloured, view.prefix)
+}
+
+/// The containers that are gone, and that the view shows.
+async fn past(client: &Client, project: &str, services: &[String], view: &View) -> Result<Vec<Incarnation>, Failure> {
+    if view.past == Past::Nothing {
+        return Ok(Vec::new());
+    }
+    let mut gone: Vec<Incarnation> = client.get(&format!("/projects/{}/incarnations", escape(project))).await?;
+    gone.retain(|gone| {
+        gone.removed_at.is_some()
+            && (services.is_empty() || services.contains(&gone.service))
+            && view.index.is_none_or(|index| gone.number == index)
+    });
+    if view.past == Past::Previous {
+        let mut seen = HashSet::new();
+        gone.reverse();
+        gone.retain(|gone| seen.insert((gone.service.clone(), gone.number)));
+        gone.reverse();
+        if gone.is_empty() {
+            let whose = if services.is_empty() { project.to_string() } else { services.join(", ") };
+            return Err(Failure::Message(format!(
+                "no log of an earlier container is kept of {whose}: `up` keeps those of the containers that it replaces, and `down` none"
+            )));
+        }
+    }
+    Ok(gone)
+}
+
+/// `web-1 (0123456789ab)`: how log prefixes call one that is gone.
+fn short_name(gone: &Incarnation) -> String {
+    let own = gone.name.strip_prefix(&gone.project).and_then(|rest| rest.strip_prefix(['-', '_']));
+    let name = own.filter(|rest| rest.starts_with(&gone.service)).unwrap_or(&gone.name);
+    format!("{} ({})", printable::line(name), gone.id.get(..12).unwrap_or(&gone.id))
+}
+
+async fn of_gone(client: &Client, gone: &[Incarnation], view: &View, prefixes: &Prefixes) -> Result<Vec<Source>, Failure> {
+    let mut sources = Vec::new();
+    for (n, gone) in gone.iter().enumerate() {
+        let name = short_name(gone);
+        match open_gone(client, gone, view, prefixes.of(&name, n)).await {
+            Ok(source) => sources.push(source),
+            // It had to make room just now.
+            Err(ClientError::Refused { status: 404, .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(sources)
 }

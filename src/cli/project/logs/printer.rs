@@ -5,6 +5,7 @@ use super::source::{Source, read_more};
 use crate::cli::Failure;
 use crate::cli::output::beside_steps;
 use crate::cli::output::stdout::{Stderr, Stdout};
+use std::collections::HashMap;
 use std::io::Write;
 
 /// Prints logs that have an end, always the line that comes first in time.
@@ -12,9 +13,7 @@ pub(super) async fn merge(sources: Vec<Source>, printer: &mut Printer) -> Result
     let mut open = Vec::new();
     for source in sources {
         let (source, more) = read_more(source).await?;
-        if more {
-            open.push(source);
-        }
+        if more { open.push(source) } else { printer.ended(&source) }
     }
     while !open.is_empty() {
         let first = (0..open.len()).min_by(|a, b| time_of(&open[*a]).cmp(time_of(&open[*b]))).unwrap_or(0);
@@ -32,9 +31,7 @@ pub(super) async fn merge(sources: Vec<Source>, printer: &mut Printer) -> Result
         printer.flush_if_full()?;
         if open[first].lines.is_empty() {
             let (source, more) = read_more(open.swap_remove(first)).await?;
-            if more {
-                open.push(source);
-            }
+            if more { open.push(source) } else { printer.ended(&source) }
         }
     }
     Ok(())
@@ -48,20 +45,59 @@ pub(super) fn time(line: &[u8]) -> &[u8] {
     memchr::memchr(b' ', line).map_or(line, |end| &line[..end])
 }
 
+/// A line without its time.
+fn text(line: &[u8]) -> &[u8] {
+    &line[(time(line).len() + 1).min(line.len())..]
+}
+
 pub(super) struct Printer {
     pub(super) view: View,
     out: Vec<u8>,
     /// The container whose line has no end yet on the output: a prompt, for example.
     unfinished: Option<String>,
+    /// Lines that have no end yet, each with its first time, where it is to be seen whether they are shown.
+    begun: HashMap<(String, u8), Vec<u8>>,
 }
+
+/// What is longer is searched in pieces.
+const LONGEST_SEARCHED: usize = 1 << 20;
 
 impl Printer {
     pub(super) fn new(view: View) -> Self {
-        Printer { view, out: Vec::with_capacity(1 << 17), unfinished: None }
+        Printer { view, out: Vec::with_capacity(1 << 17), unfinished: None, begun: HashMap::new() }
+    }
+
+    /// Prints a line of a container, or a part of one, unless it is left out.
+    pub(super) fn line(&mut self, source: &Source, stream: u8, line: &[u8]) {
+        if self.view.grep.is_none() {
+            return self.print(source, stream, line);
+        }
+        let begun = self.begun.entry((source.id.clone(), stream)).or_default();
+        begun.extend_from_slice(if begun.is_empty() { line } else { text(line) });
+        if line.ends_with(b"\n") || begun.len() >= LONGEST_SEARCHED {
+            self.search(source, stream);
+        }
+    }
+
+    /// Nothing more comes of a source.
+    pub(super) fn ended(&mut self, source: &Source) {
+        for stream in [1, 2] {
+            self.search(source, stream);
+        }
+    }
+
+    /// Prints a line where what is searched for is in it.
+    fn search(&mut self, source: &Source, stream: u8) {
+        let Some(line) = self.begun.remove(&(source.id.clone(), stream)) else { return };
+        let searched = text(&line);
+        let searched = searched.strip_suffix(b"\n").unwrap_or(searched);
+        if self.view.grep.as_ref().is_none_or(|regex| regex.is_match(searched)) {
+            self.print(source, stream, &line);
+        }
     }
 
     /// Prints a line of a container, or a part of one. It does not go on in a line that another container has begun.
-    pub(super) fn line(&mut self, source: &Source, stream: u8, line: &[u8]) {
+    fn print(&mut self, source: &Source, stream: u8, line: &[u8]) {
         let apart = self.view.errors_apart && stream == 2;
         if apart {
             let _ = self.flush();
@@ -71,7 +107,7 @@ impl Printer {
             self.end_line();
             self.out.extend_from_slice(source.prefix.as_bytes());
         }
-        let text = if self.view.timestamps && !goes_on { line } else { &line[(time(line).len() + 1).min(line.len())..] };
+        let text = if self.view.timestamps && !goes_on { line } else { text(line) };
         self.out.extend_from_slice(text);
         match line.ends_with(b"\n") {
             true => self.unfinished = None,

@@ -6,6 +6,7 @@ use crate::api::followed::{Followed, Piece};
 use crate::api::reply::escape;
 use crate::cli::Failure;
 use crate::cli::project::ps::Listed;
+use crate::wire::Incarnation;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -36,14 +37,27 @@ impl Source {
 }
 
 pub(super) async fn open_whole(client: &Client, container: &Listed, view: &View, prefix: String) -> Result<Source, Failure> {
-    let mut path = format!("/containers/{}/logs?stdout=1&stderr=1&timestamps=1&multiplexed=1", container.id);
+    let path = selected(format!("/containers/{}/logs", container.id), view);
+    Ok(Source::new(container, prefix, Feed::Whole(client.get_frames(&path).await?)))
+}
+
+/// The log of a container that is gone.
+pub(super) async fn open_gone(client: &Client, gone: &Incarnation, view: &View, prefix: String) -> Result<Source, ClientError> {
+    let path = selected(format!("/projects/{}/incarnations/{}/logs", escape(&gone.project), escape(&gone.id)), view);
+    let feed = Feed::Whole(client.get_frames(&path).await?);
+    Ok(Source { id: gone.id.clone(), name: gone.name.clone(), prefix, feed, lines: VecDeque::new(), then: None })
+}
+
+/// The call of a log with the lines that a view shows.
+fn selected(mut path: String, view: &View) -> String {
+    path.push_str("?stdout=1&stderr=1&timestamps=1&multiplexed=1");
     let tail = view.tail.map(|tail| tail.to_string());
     for (key, value) in [("tail", &tail), ("since", &view.since), ("until", &view.until)] {
         if let Some(value) = value {
             path.push_str(&format!("&{key}={}", escape(value)));
         }
     }
-    Ok(Source::new(container, prefix, Feed::Whole(client.get_frames(&path).await?)))
+    path
 }
 
 /// How many lines are read at once.
