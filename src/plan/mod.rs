@@ -117,11 +117,11 @@ impl Plan {
         self.graph.node_count() == 0
     }
 
-    /// How many containers of each service are updated.
+    /// How many containers of each service are updated, and looked at.
     pub fn updates(&self) -> HashMap<String, usize> {
         let mut updates = HashMap::new();
         for step in self.graph.node_weights() {
-            if let Operation::UpdateContainer { service, .. } = &step.operation {
+            if let Operation::UpdateContainer { service, .. } | Operation::WatchContainer { service, .. } = &step.operation {
                 *updates.entry(service.clone()).or_default() += 1;
             }
         }

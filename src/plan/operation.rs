@@ -45,6 +45,22 @@ pub enum Operation {
         /// The file gives it a health check.
         checked: bool,
     },
+    /// Before the next containers of a service are replaced: waits, and goes on unless too many of those before have failed.
+    NextUpdate {
+        service: String,
+        /// The container that is replaced next.
+        name: String,
+        /// Nanoseconds.
+        delay: u64,
+    },
+    /// Waits until a container that has replaced another is good.
+    WatchContainer {
+        service: String,
+        name: String,
+        /// As of [`Operation::UpdateContainer`].
+        monitor: u64,
+        checked: bool,
+    },
     /// Runs the `pre_start` hooks of a service, or those of one of its containers.
     PreStart {
         service: String,
@@ -110,6 +126,11 @@ pub enum Operation {
     },
 }
 
+/// What makes a container good.
+fn good(checked: bool, monitor: u64) -> String {
+    if checked { "is healthy".into() } else { format!("has run for {}", duration_text(monitor)) }
+}
+
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -122,11 +143,18 @@ impl fmt::Display for Operation {
                 if *delay > 0 {
                     write!(f, "{} later, ", duration_text(*delay))?;
                 }
-                let good = if *checked { "is healthy".into() } else { format!("has run for {}", duration_text(*monitor)) };
+                let good = good(*checked, *monitor);
                 write!(
                     f,
                     "update container {name} (start the new one beside it, wait until that {good}, switch names and ports, stop the old one)"
                 )
+            }
+            Operation::NextUpdate { name, delay, .. } => {
+                write!(f, "go on with container {name}")?;
+                if *delay > 0 { write!(f, " {} later", duration_text(*delay)) } else { Ok(()) }
+            }
+            Operation::WatchContainer { name, monitor, checked, .. } => {
+                write!(f, "wait until container {name} {}", good(*checked, *monitor))
             }
             Operation::PreStart { name, .. } => write!(f, "run what is to run before {name}"),
             Operation::StartContainer { name, .. } => write!(f, "start container {name}"),
@@ -156,6 +184,8 @@ impl Operation {
             Operation::CreateContainer { name, .. }
             | Operation::RecreateContainer { name, .. }
             | Operation::UpdateContainer { name, .. }
+            | Operation::NextUpdate { name, .. }
+            | Operation::WatchContainer { name, .. }
             | Operation::PreStart { name, .. }
             | Operation::StartContainer { name, .. }
             | Operation::StopContainer { name, .. }

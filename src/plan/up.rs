@@ -288,12 +288,12 @@ impl<'a> Planner<'a> {
         before.need(compared.doubles.get(&container.number).into_iter().flatten().copied());
         before.need(stopped);
         let (service_name, number, replaces) = (name.to_string(), container.number, container.id.clone());
+        let nanos = |time: std::time::Duration| time.as_nanos() as u64;
         let runs = container.state.is_alive() && stopped.is_none() && !self.options.no_start;
         if policy.order == UpdateOrder::StartFirst && runs && self.may_start_first(name, service) {
             // The update itself knows whether it goes on after a failure.
             before.follow(earlier);
             before.0.extend(self.dependencies(name, service).0);
-            let nanos = |time: std::time::Duration| time.as_nanos() as u64;
             let operation = Operation::UpdateContainer {
                 service: service_name,
                 number,
@@ -305,15 +305,31 @@ impl<'a> Planner<'a> {
             };
             steps.starts.push(self.plan.add(operation, cause, &before));
         } else {
-            if policy.on_failure == FailureAction::Continue {
-                before.follow(earlier)
-            } else {
-                before.need(earlier)
+            let watched = policy.watched && !self.options.no_start;
+            match (watched, policy.on_failure) {
+                (true, _) => {
+                    // It knows whether too many have failed.
+                    let go_on = earlier.map(|earlier| {
+                        let mut before = Before::default();
+                        before.follow([earlier]);
+                        let (service, name, delay) = (name.to_string(), container_name.clone(), nanos(policy.delay));
+                        self.plan.add(Operation::NextUpdate { service, name, delay }, cause.clone(), &before)
+                    });
+                    before.need(go_on);
+                }
+                (false, FailureAction::Continue) => before.follow(earlier),
+                (false, _) => before.need(earlier),
             }
             let operation =
                 Operation::RecreateContainer { service: service_name, number, name: container_name.clone(), replaces };
             let created = self.plan.add(operation, cause, &before);
-            self.start(name, service, container_name, "created", created, steps);
+            self.start(name, service, container_name.clone(), "created", created, steps);
+            if watched && let Some(started) = steps.starts.pop() {
+                let (service_name, monitor) = (name.to_string(), nanos(policy.monitor));
+                let checked = service.has_health_check();
+                let operation = Operation::WatchContainer { service: service_name, name: container_name, monitor, checked };
+                steps.starts.push(self.plan.add(operation, "update_config", &Before::needs(&[started])));
+            }
         }
         compared.replaced.extend(steps.starts.last());
         Ok(())

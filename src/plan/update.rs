@@ -39,6 +39,8 @@ pub struct UpdatePolicy {
     pub monitor: Duration,
     pub on_failure: FailureAction,
     pub max_failure_ratio: f64,
+    /// With `stop-first`: the file says what is good or what follows a failure, so each container is looked at before the next.
+    pub watched: bool,
 }
 
 impl UpdatePolicy {
@@ -69,6 +71,10 @@ impl UpdatePolicy {
                 _ => FailureAction::Pause,
             },
             max_failure_ratio: config.max_failure_ratio.unwrap_or(0.0),
+            watched: config.delay.is_some()
+                || config.monitor.is_some()
+                || config.failure_action.is_some()
+                || config.max_failure_ratio.is_some(),
         }
     }
 
@@ -92,17 +98,24 @@ mod tests {
     fn what_is_not_said_is_dockers() {
         use UpdateOrder::{StartFirst, StopFirst};
         let asked = UpOptions { start_first: true, ..UpOptions::default() };
-        // Configuration, options, order, parallelism, milliseconds of the monitor.
+        // Configuration, options, order, parallelism, milliseconds of the monitor, whether stop-first looks at each.
         let table = [
-            ("{}", &UpOptions::default(), StopFirst, 0, 5000),
-            ("{parallelism: 2}", &UpOptions::default(), StopFirst, 2, 5000),
-            ("{order: start-first}", &UpOptions::default(), StartFirst, 1, 5000),
-            ("{order: start-first, parallelism: 0, monitor: 1s500ms}", &UpOptions::default(), StartFirst, 0, 1500),
-            ("{order: stop-first, monitor: 0s}", &asked, StartFirst, 1, 0),
+            ("{}", &UpOptions::default(), StopFirst, 0, 5000, false),
+            ("{parallelism: 2}", &UpOptions::default(), StopFirst, 2, 5000, false),
+            ("{order: start-first}", &UpOptions::default(), StartFirst, 1, 5000, false),
+            ("{order: start-first, parallelism: 0, monitor: 1s500ms}", &UpOptions::default(), StartFirst, 0, 1500, true),
+            ("{order: stop-first, monitor: 0s}", &asked, StartFirst, 1, 0, true),
+            ("{delay: 1s}", &UpOptions::default(), StopFirst, 0, 5000, true),
+            ("{failure_action: rollback}", &UpOptions::default(), StopFirst, 0, 5000, true),
+            ("{max_failure_ratio: 0.5, parallelism: 1}", &UpOptions::default(), StopFirst, 1, 5000, true),
         ];
-        for (config, options, order, parallelism, monitor) in table {
+        for (config, options, order, parallelism, monitor, watched) in table {
             let got = policy(config, options);
-            assert_eq!((got.order, got.parallelism, got.monitor.as_millis()), (order, parallelism, monitor), "{config}");
+            assert_eq!(
+                (got.order, got.parallelism, got.monitor.as_millis(), got.watched),
+                (order, parallelism, monitor, watched),
+                "{config}"
+            );
         }
     }
 

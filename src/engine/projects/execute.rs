@@ -75,6 +75,7 @@ impl Execution<'_> {
             self.failed.insert(node);
             let object = self.plan.graph[node].operation.object();
             if !matches!(error, EngineError::Cancelled | EngineError::Paused) {
+                self.context.count_failure(&self.plan.graph[node].operation, &error);
                 self.context.progress.send(Progress::Error { object: object.clone(), message: error.to_string() });
             }
             self.reported.insert(object);

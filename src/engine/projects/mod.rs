@@ -27,9 +27,10 @@ use crate::plan::{self, ContainerState, DownOptions, Lifecycle, LifecycleOptions
 use crate::wire::{Follower, Progress, RunRequest, UpRequest};
 use convert::Origin;
 use execute::execute;
+use indexmap::IndexMap;
 use queue::ProjectGuard;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use update::Tallies;
 
 /// What every step of an execution needs.
@@ -49,6 +50,8 @@ struct Context {
     images: HashMap<String, String>,
     /// What the containers leave that are removed and not replaced.
     leaves: Leaves,
+    /// Rollbacks that the disk had no room for.
+    unnoted_rollbacks: Mutex<IndexMap<String, u32>>,
 }
 
 impl Context {
@@ -67,6 +70,7 @@ impl Context {
             tallies: Tallies::default(),
             images: HashMap::new(),
             leaves: Leaves::Nothing,
+            unnoted_rollbacks: Mutex::default(),
         }
     }
 }
@@ -104,6 +108,7 @@ impl Engine {
         steps::check_resources(self, &project, &plan)?;
         warn(&plan, &progress);
         let causes = plan.causes();
+        self.owe_no_rollback(&project.name)?;
         if !causes.is_empty() {
             self.note_earlier(self.project_record(&project.name).as_ref(), &causes)?;
         }
@@ -219,6 +224,7 @@ impl Engine {
             self.incarnations.forget(name, &options.services);
         }
         if result.is_ok() && options.services.is_empty() {
+            self.owe_no_rollback(name)?;
             self.forget_revisions(name)?;
             self.state.journal.delete(&key(name)).map_err(state_error)?;
         }

@@ -49,6 +49,11 @@ impl Engine {
             let project = container.with_record(|record| record.spec.labels.get(LABEL_PROJECT).cloned());
             half_done.entry(project.unwrap_or_default()).or_default().push(container);
         }
+        if remove {
+            for project in self.projects_with_rollbacks() {
+                half_done.entry(project).or_default();
+            }
+        }
         // Progress goes nowhere: there is no client yet.
         let (progress, _nobody) = unbounded_channel();
         let progress = progress.into();
@@ -64,6 +69,9 @@ impl Engine {
                     if let Err(error) = result.map_err(|error| format!("ending a recreation in the project {project}: {error}")) {
                         tracing::error!("{error}");
                     }
+                }
+                if remove {
+                    engine.recover_rollbacks(&project).await;
                 }
                 drop(guard);
             });

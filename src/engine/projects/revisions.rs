@@ -3,19 +3,29 @@
 use super::execute::execute;
 use super::queue::Change;
 use super::{Context, Origin, Progress, ProgressSender, is_one_off};
+use crate::compose::model::Service;
 use crate::engine::Engine;
 use crate::engine::error::{EngineError, state_error};
+use crate::engine::locked;
 use crate::engine::record::ProjectRecord;
-use crate::engine::record::revision::{Revision, Revisions, note, target};
+use crate::engine::record::revision::{OwedRollbacks, Revision, Revisions, before_failure, note, target};
 use crate::labels::{LABEL_HASH, LABEL_SERVICE};
 use crate::plan::{self, PullPolicy, UpOptions, config_hash};
 use crate::wire::RollbackRequest;
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio::sync::mpsc::unbounded_channel;
 
 fn key(project: &str) -> String {
     format!("revisions/{project}")
+}
+
+/// Before the names of projects, in the journal.
+const OWED: &str = "rollback/";
+
+fn owed_key(project: &str) -> String {
+    format!("{OWED}{project}")
 }
 
 impl Engine {
@@ -87,11 +97,9 @@ impl Engine {
             let hash = config_hash(project, definition);
             let failed = context.tallies.why(service);
             let made_of = all_made_of.get(service).cloned().flatten().filter(|(made, _)| *made == hash && failed.is_none());
-            let asked =
-                || self.images.find(definition.image.as_deref().unwrap_or_default()).ok().map(|(_, image)| image.id.to_string());
             let image_id = match made_of {
                 Some((_, image_id)) => Some(image_id),
-                None if failed.is_some() => context.images.get(service).cloned().or_else(asked),
+                None if failed.is_some() => context.images.get(service).cloned().or_else(|| self.asked_image(definition)),
                 None => None,
             };
             let Some(image_id) = image_id else { continue };
@@ -145,10 +153,57 @@ impl Engine {
         result.map(|()| number)
     }
 
+    /// Notes that a service is to be brought back, and to what.
+    pub(super) fn owe_rollback(&self, context: &Context, service: &str) {
+        let project = &context.project;
+        let mut owed = self.owed_rollbacks(&project.name);
+        let Some(definition) = project.services.get(service) else { return };
+        let image_id = context.images.get(service).cloned().or_else(|| self.asked_image(definition)).unwrap_or_default();
+        let known = self.revisions(&project.name);
+        let of_service = known.get(service).map(Vec::as_slice).unwrap_or_default();
+        let Some(earlier) = before_failure(of_service, &config_hash(project, definition), &image_id) else {
+            let message = "it has no earlier revision that was good, and cannot be rolled back".to_string();
+            return context.progress.send(Progress::Error { object: format!("Service {service}"), message });
+        };
+        if owed.to.contains_key(service) {
+            return;
+        }
+        owed.to.insert(service.to_string(), earlier.number);
+        owed.options = context.options.clone();
+        if let Err(error) = self.state.journal.put(&owed_key(&project.name), &owed) {
+            // It is done all the same, but by no other engine.
+            tracing::warn!("noting the rollback of {service}: {error}");
+            locked(&context.unnoted_rollbacks).extend(owed.to);
+        }
+    }
+
+    /// What a service's name for its image stands for.
+    fn asked_image(&self, definition: &Service) -> Option<String> {
+        let found = self.images.find(definition.image.as_deref().unwrap_or_default());
+        found.ok().map(|(_, image)| image.id.to_string())
+    }
+
+    fn owed_rollbacks(&self, project: &str) -> OwedRollbacks {
+        self.state.journal.get(&owed_key(project)).unwrap_or_default()
+    }
+
+    /// The projects with rollbacks that an earlier engine has not ended.
+    pub(super) fn projects_with_rollbacks(&self) -> Vec<String> {
+        self.state.journal.all(OWED).into_iter().map(|(project, _)| project).collect()
+    }
+
+    /// What was owed is done, or somebody wants something else by now.
+    pub(super) fn owe_no_rollback(&self, project: &str) -> Result<(), EngineError> {
+        let known: Option<OwedRollbacks> = self.state.journal.get(&owed_key(project));
+        known.map_or(Ok(()), |_| self.state.journal.delete(&owed_key(project)).map_err(state_error))
+    }
+
     /// Brings the services back whose update has failed and says `failure_action: rollback`.
     pub(super) async fn roll_back_failed(self: &Arc<Self>, context: &Context) {
-        for service in context.tallies.to_roll_back(&context.project, &context.options) {
-            let progress = match self.go_back(context, &service, None).await {
+        let mut owed = self.owed_rollbacks(&context.project.name).to;
+        owed.extend(std::mem::take(&mut *locked(&context.unnoted_rollbacks)));
+        for (service, number) in owed {
+            let progress = match self.go_back(context, &service, Some(number)).await {
                 Ok(number) => Progress::Warning(format!("{service} is rolled back to its revision {number}")),
                 Err(error) => Progress::Error {
                     object: format!("Service {service}"),
@@ -157,6 +212,25 @@ impl Engine {
             };
             context.progress.send(progress);
         }
+        if let Err(error) = self.owe_no_rollback(&context.project.name) {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// Ends the rollbacks that an earlier engine has begun. The caller holds the project's lock.
+    pub(super) async fn recover_rollbacks(self: &Arc<Self>, name: &str) {
+        let owed = self.owed_rollbacks(name);
+        let Some(record) = self.project_record(name).filter(|_| !owed.to.is_empty()) else { return };
+        tracing::warn!("ending the rollback of {} in the project {name}", owed.to.keys().cloned().collect::<Vec<_>>().join(", "));
+        // Somebody has to listen, or it is cancelled.
+        let (progress, _listener) = unbounded_channel();
+        let context = Context {
+            origin: Origin { config_files: record.config_files, working_dir: record.working_dir, ..Origin::default() },
+            timeout: owed.options.timeout.map(u64::from),
+            options: owed.options,
+            ..Context::new(self, record.project, progress.into(), None)
+        };
+        self.roll_back_failed(&context).await;
     }
 
     /// `wharf rollback`.
@@ -190,12 +264,6 @@ impl Engine {
     }
 }
 
-fn new_revision(
-    cause: String,
-    config_hash: String,
-    image_id: String,
-    service: &crate::compose::model::Service,
-    failed: Option<String>,
-) -> Revision {
+fn new_revision(cause: String, config_hash: String, image_id: String, service: &Service, failed: Option<String>) -> Revision {
     Revision { number: 0, at: Timestamp::now(), cause, config_hash, image_id, service: service.clone(), failed }
 }

@@ -1,7 +1,7 @@
 //! What each operation of a plan does.
 
 use super::condition::{Awaited, await_condition};
-use super::update::{Update, update};
+use super::update::{Update, may_go_on, update, watch};
 use super::{Context, Progress, convert};
 use crate::compose::model::{Network, Project, Volume};
 use crate::engine::containers::incarnations::Leaves;
@@ -65,6 +65,12 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
         Operation::UpdateContainer { service, number, name, replaces, monitor, delay, .. } => {
             let (number, monitor, delay) = (*number, Duration::from_nanos(*monitor), Duration::from_nanos(*delay));
             update(context, &object, &Update { service, number, name, replaces, monitor, delay }).await?;
+        }
+        Operation::NextUpdate { service, delay, .. } => {
+            may_go_on(context, &object, service, Duration::from_nanos(*delay)).await?;
+        }
+        Operation::WatchContainer { name, monitor, .. } => {
+            watch(context, &object, &engine.containers.find(name)?, Duration::from_nanos(*monitor)).await?;
         }
         Operation::RecreateContainer { service, number, name, replaces } => {
             context.step(&object, "Recreate", false);

@@ -9,9 +9,9 @@ use crate::compose::model::Project;
 use crate::engine::containers::health::health_spec;
 use crate::engine::containers::incarnations::Leaves;
 use crate::engine::error::EngineError;
-use crate::engine::record::{Beside, ContainerRecord, HealthStatus, Replacement, Status};
+use crate::engine::record::{Beside, ContainerRecord, HealthStatus, Replacement, RestartPolicy, Status};
 use crate::engine::{Container, Engine, locked};
-use crate::plan::{FailureAction, UpOptions, UpdatePolicy};
+use crate::plan::{FailureAction, Operation, UpOptions, UpdatePolicy};
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -55,10 +55,11 @@ impl Tallies {
         policy.after(tally.failed, tally.all)
     }
 
-    fn failed(&self, service: &str, why: &EngineError) {
+    /// Notes that a service is not as it is to be; with `container`, that one of its containers has failed.
+    fn failed(&self, service: &str, why: &EngineError, container: bool) {
         let mut tallies = locked(&self.0);
         let tally = tallies.entry(service.to_string()).or_default();
-        tally.failed += 1;
+        tally.failed += usize::from(container);
         tally.why.get_or_insert_with(|| why.to_string());
     }
 
@@ -67,14 +68,32 @@ impl Tallies {
         locked(&self.0).get(service)?.why.clone()
     }
 
-    /// The services whose updates have failed and are to be rolled back.
-    pub fn to_roll_back(&self, project: &Project, options: &UpOptions) -> Vec<String> {
-        let rolls_back = |name: &&String| {
-            let policy = project.services.get(*name).map(|service| UpdatePolicy::of(service, options));
-            policy.is_some_and(|policy| self.after(name, &policy) == Some(FailureAction::Rollback))
+    /// Whether the update of a service has failed, and is to be rolled back.
+    fn rolls_back(&self, service: &str, project: &Project, options: &UpOptions) -> bool {
+        let is_update = locked(&self.0).get(service).is_some_and(|tally| tally.all > 0);
+        let policy = project.services.get(service).map(|service| UpdatePolicy::of(service, options));
+        is_update && policy.is_some_and(|policy| self.after(service, &policy) == Some(FailureAction::Rollback))
+    }
+}
+
+impl Context {
+    /// Counts the failure of a step with those of its service's update. A rollback that follows is noted: an engine that dies before its
+    /// end leaves it to the next.
+    pub(super) fn count_failure(&self, operation: &Operation, error: &EngineError) {
+        let (service, container) = match operation {
+            Operation::CreateContainer { service, .. }
+            | Operation::RecreateContainer { service, .. }
+            | Operation::UpdateContainer { service, .. }
+            | Operation::StartContainer { service, .. }
+            | Operation::PreStart { service, .. }
+            | Operation::WatchContainer { service, .. } => (service, true),
+            Operation::Await { service, .. } => (service, false),
+            _ => return,
         };
-        let services: Vec<String> = locked(&self.0).keys().cloned().collect();
-        services.iter().filter(rolls_back).cloned().collect()
+        self.tallies.failed(service, error, container);
+        if self.tallies.rolls_back(service, &self.project, &self.options) {
+            self.engine.owe_rollback(self, service);
+        }
     }
 }
 
@@ -133,35 +152,66 @@ pub(super) fn ending(replacement: &Replacement, touched: Option<bool>) -> Ending
     }
 }
 
-/// Replaces a container. One that fails is counted, and `update_config` decides whether others follow.
-pub(super) async fn update(context: &Context, object: &str, update: &Update<'_>) -> Result<(), EngineError> {
-    let policy = UpdatePolicy::of(&context.project.services[update.service], &context.options);
-    let paused = || context.tallies.after(update.service, &policy).map(|_| EngineError::Paused);
-    if let Some(paused) = paused() {
-        context.step(object, "Paused", true);
-        return Err(paused);
-    }
-    if !update.delay.is_zero() {
-        context.step(object, "Delayed", false);
-        tokio::select! {
-            () = tokio::time::sleep(update.delay) => {}
-            error = superseded(context, object) => return Err(error),
-        }
-        // Another may have failed meanwhile.
-        if let Some(paused) = paused() {
+/// Waits for the time between one container and the next, and refuses to go on when too many have failed by then.
+pub(super) async fn may_go_on(context: &Context, object: &str, service: &str, delay: Duration) -> Result<(), EngineError> {
+    let policy = UpdatePolicy::of(&context.project.services[service], &context.options);
+    let check = || match context.tallies.after(service, &policy) {
+        None => Ok(()),
+        Some(_) => {
             context.step(object, "Paused", true);
-            return Err(paused);
+            Err(EngineError::Paused)
         }
+    };
+    check()?;
+    if delay.is_zero() {
+        return Ok(());
     }
+    context.step(object, "Delayed", false);
+    tokio::select! {
+        () = tokio::time::sleep(delay) => {}
+        error = superseded(context, object) => return Err(error),
+    }
+    // Another may have failed meanwhile.
+    check()
+}
+
+/// Replaces a container. `update_config` decides whether others follow one that fails.
+pub(super) async fn update(context: &Context, object: &str, update: &Update<'_>) -> Result<(), EngineError> {
+    may_go_on(context, object, update.service, update.delay).await?;
     let old = context.engine.containers.find(update.replaces)?;
-    let result = replace(context, object, update, &old).await;
-    // Who has cancelled it has not seen it fail.
-    if let Err(error) = &result
-        && !matches!(error, EngineError::Cancelled)
-    {
-        context.tallies.failed(update.service, error);
+    replace(context, object, update, &old).await
+}
+
+/// Waits until a container is good that was started after the one before it had ended.
+pub(super) async fn watch(
+    context: &Context,
+    object: &str,
+    container: &Arc<Container>,
+    monitor: Duration,
+) -> Result<(), EngineError> {
+    context.step(object, "Waiting", false);
+    tokio::select! {
+        good = until_good(container, monitor, context.options.wait_timeout) => good.map_err(|why| {
+            // A job may be at its end by then.
+            let has_done = |record: &ContainerRecord| {
+                let again = matches!(record.spec.restart, RestartPolicy::Always | RestartPolicy::UnlessStopped);
+                record.state.status() == Status::Exited && record.state.exit_code == 0 && !again
+            };
+            if container.with_record(has_done) { None } else { Some(why) }
+        }),
+        error = superseded(context, object) => return Err(error),
     }
-    result
+    .or_else(|why| why.map_or(Ok(()), |why| Err(EngineError::Conflict(with_last_lines(&context.engine, container, why)))))?;
+    context.step(object, "Good", true);
+    Ok(())
+}
+
+/// Why a container is not good, and the last lines of its log.
+fn with_last_lines(engine: &Engine, container: &Container, why: String) -> String {
+    match engine.last_words(container) {
+        lines if lines.is_empty() => why,
+        lines => format!("{why}\nits last lines{lines}"),
+    }
 }
 
 async fn replace(context: &Context, object: &str, update: &Update<'_>, old: &Arc<Container>) -> Result<(), EngineError> {
@@ -181,10 +231,9 @@ async fn replace(context: &Context, object: &str, update: &Update<'_>, old: &Arc
         context.step(object, "Waiting", false);
         tokio::select! {
             good = until_good(&new, update.monitor, context.options.wait_timeout) => good.map_err(|why| {
-                let said = engine.last_words(&new);
-                let ending = if said.is_empty() { "; " } else { "" };
-                let said = if said.is_empty() { said } else { format!("\nits last lines{said}") };
-                EngineError::Conflict(format!("{why}{said}{ending}{} runs on as it was", before.name))
+                let why = with_last_lines(engine, &new, why);
+                let ending = if why.ends_with('\n') { "" } else { "; " };
+                EngineError::Conflict(format!("{why}{ending}{} runs on as it was", before.name))
             })?,
             error = superseded(context, object) => return Err(error),
         }

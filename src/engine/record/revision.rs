@@ -1,6 +1,7 @@
 //! Revisions of services: what their containers were made of, kept for `rollback` and `history`.
 
 use crate::compose::model::Service;
+use crate::plan::UpOptions;
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,15 @@ pub struct Revision {
     /// Why its containers were not good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
+}
+
+/// Rollbacks of a project's services that have been begun, or are about to be: an engine that finds them ends them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct OwedRollbacks {
+    /// The revision of each service.
+    pub to: IndexMap<String, u32>,
+    /// Of the `up` whose update has failed.
+    pub options: UpOptions,
 }
 
 impl Revision {
@@ -52,6 +62,12 @@ pub fn note(revisions: &mut Vec<Revision>, mut new: Revision) {
     revisions.push(new);
     let beyond = revisions.len().saturating_sub(KEPT);
     revisions.drain(..beyond);
+}
+
+/// The revision that a failed update of another definition and image goes back to, before that is noted.
+pub fn before_failure<'a>(revisions: &'a [Revision], config_hash: &str, image_id: &str) -> Option<&'a Revision> {
+    let is_other = |revision: &&Revision| revision.config_hash != config_hash || revision.image_id != image_id;
+    revisions.iter().rev().find(|revision| revision.failed.is_none() && is_other(revision))
 }
 
 /// The revision to go back to: that of a number, else the last good one that is not like the newest.
