@@ -95,3 +95,58 @@ fn who_depends_at_run_time_follows_a_restart() {
     eventually("it runs again", 10, || ![0, before[0]].contains(&pid("db")) && stack.container("db")["Health"] == "healthy");
     assert_eq!(stack.state("api"), "exited");
 }
+
+/// Who shares a namespace is in the one that the other has now, however that was started again.
+#[test]
+fn who_shares_namespaces_is_restarted_with_their_owner() {
+    let stack = Stack::new("nothing");
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:\n  db: {{{}}}\n  net: {{{}}}\n  ipc: {{{}}}\n  pid: {{{}}}\n  second: {{{}}}\n  beside: {{{}}}\n",
+            sleeping("restart: always, ipc: shareable"),
+            sleeping("network_mode: 'service:db'"),
+            sleeping("ipc: 'service:db'"),
+            sleeping("pid: 'service:db'"),
+            sleeping("ipc: 'service:ipc'").replace("service:ipc", "service:db"),
+            sleeping(""),
+        ),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    let namespace = |service: &str, name: &str| {
+        let pid = stack.pid(&format!("{}-{service}-1", stack.project));
+        std::fs::read_link(format!("/proc/{pid}/ns/{name}")).ok()
+    };
+    let joined = || {
+        [("net", "net"), ("ipc", "ipc"), ("second", "ipc"), ("pid", "pid")].iter().all(|(service, name)| {
+            let own = namespace(service, name);
+            own.is_some() && own == namespace("db", name)
+        })
+    };
+    assert!(joined());
+    let (beside, first) = (started_at(&stack, "beside"), namespace("db", "pid"));
+    let db = format!("{}-db-1", stack.project);
+    for (how, act) in [
+        ("its policy", &(|| signal(stack.pid(&db) as i32, Signal::SIGKILL)) as &dyn Fn()),
+        ("restart", &|| drop(stack.wharf(&["restart", "db"]).ok())),
+        ("the API", &|| assert_eq!(stack.api("POST", &format!("/containers/{db}/restart?t=0"), None).0, 204)),
+        ("stop and start", &|| {
+            stack.wharf(&["stop", "db"]).ok();
+            stack.wharf(&["start", "db"]).ok();
+        }),
+    ] {
+        let before = namespace("db", "pid");
+        act();
+        eventually(&format!("they follow {how}"), 20, || {
+            let now = namespace("db", "pid");
+            now.is_some() && now != before && joined()
+        });
+    }
+    assert_ne!(namespace("db", "pid"), first);
+    assert_eq!(started_at(&stack, "beside"), beside);
+    // What somebody has stopped stays stopped.
+    stack.wharf(&["stop", "ipc"]).ok();
+    stack.wharf(&["restart", "db"]).ok();
+    eventually("the others follow", 10, || namespace("net", "net") == namespace("db", "net") && stack.state("pid") == "running");
+    assert_eq!(stack.state("ipc"), "exited");
+}

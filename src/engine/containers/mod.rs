@@ -3,6 +3,7 @@
 pub mod container;
 mod create;
 mod dependencies;
+mod donors;
 pub mod exec;
 pub mod files;
 pub mod followers;

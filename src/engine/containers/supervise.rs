@@ -135,6 +135,7 @@ impl Engine {
         locked(&container.live).started_here = true;
         container.dismiss_parting();
         self.watch_health(container, None);
+        self.restart_followers(container);
     }
 
     /// Watches the health of a container, and acts on it as its service says.

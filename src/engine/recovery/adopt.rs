@@ -40,6 +40,7 @@ impl Engine {
         self.end_leftovers();
         let _ = self.containers.adopted.send_replace(true);
         self.recover_restarts();
+        self.recover_followers();
         // With something missing, nothing is removed.
         let may_remove = !self.state.is_incomplete();
         self.recover_replacements(may_remove).await;
