@@ -19,6 +19,8 @@ pub mod process;
 pub mod projects;
 pub mod record;
 pub mod recovery;
+#[cfg(test)]
+mod simulation;
 pub mod state;
 pub mod volumes;
 

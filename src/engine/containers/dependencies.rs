@@ -19,7 +19,7 @@ const STAYS_UP: Duration = Duration::from_millis(500);
 
 /// Whether a container that an engine brings back is still to come to what a condition asks for. What has failed, or is not going
 /// to run, is not waited for: the restart policy of who depends on it does the rest.
-fn is_to_come(record: &ContainerRecord, condition: Condition) -> bool {
+pub(in crate::engine) fn is_to_come(record: &ContainerRecord, condition: Condition) -> bool {
     let state = &record.state;
     match (state.status(), condition) {
         (Status::Restarting, _) => true,

@@ -2,7 +2,7 @@
 
 pub mod container;
 mod create;
-mod dependencies;
+pub(super) mod dependencies;
 mod donors;
 pub mod exec;
 pub mod files;

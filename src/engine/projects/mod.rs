@@ -11,7 +11,7 @@ mod recovery;
 mod revisions;
 mod spec;
 mod steps;
-mod update;
+pub(super) mod update;
 
 pub use progress::{Commands, ProgressSender};
 use queue::Change;

@@ -99,7 +99,7 @@ impl Context {
 
 /// What a container is that has started beside another.
 #[derive(Debug, PartialEq)]
-enum Judged {
+pub(in crate::engine) enum Judged {
     Good,
     Failed(String),
     /// It is to be looked at again when something has changed, or so much later.
@@ -107,7 +107,7 @@ enum Judged {
 }
 
 /// Whether a container is good enough to take over. One that ends is not, however it would be restarted.
-fn judge(record: &ContainerRecord, monitor: Duration, now: Timestamp) -> Judged {
+pub(in crate::engine) fn judge(record: &ContainerRecord, monitor: Duration, now: Timestamp) -> Judged {
     let state = &record.state;
     let name = &record.name;
     if state.status() != Status::Running || record.restart_count > 0 {
@@ -137,7 +137,7 @@ fn judge(record: &ContainerRecord, monitor: Duration, now: Timestamp) -> Judged 
 
 /// What becomes of a replacement that an earlier engine has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(in crate::engine) enum Ending {
     /// The old container goes on, and the new one is removed.
     Undo,
     /// The old one ends, if it is still there, and the new one has its name.
@@ -145,7 +145,7 @@ pub(super) enum Ending {
 }
 
 /// `touched`: somebody has begun to stop the old container; `None` where it is gone.
-pub(super) fn ending(replacement: &Replacement, touched: Option<bool>) -> Ending {
+pub(in crate::engine) fn ending(replacement: &Replacement, touched: Option<bool>) -> Ending {
     match (touched, replacement.beside) {
         (None, _) | (Some(_), Some(Beside::Switched)) | (Some(true), None) => Ending::Finish,
         (Some(_), Some(Beside::Waiting)) | (Some(false), None) => Ending::Undo,
