@@ -179,6 +179,47 @@ fn networks(root: &Path, sides: &[Side], row: Row<'_>) {
     row("a service's name: 99th percentile, one question", "µs", slowest);
 }
 
+/// What a client loses while its service is updated again and again: connections that were refused or broken, and answers that are none.
+fn updates(root: &Path, sides: &[Side], server: &Path, row: Row<'_>) {
+    const UPDATES: usize = 100;
+    const URL: &str = "http://127.0.0.1:18098/";
+    let text = |version: usize| {
+        format!(
+            "    command: [/server]\n    volumes: [{}:/server:ro]\n    ports: [\"127.0.0.1:18098:80\"]\n    environment: [V={version}]\n    deploy: {{update_config: {{order: start-first, monitor: 200ms}}}}\n",
+            server.display()
+        )
+    };
+    let mut lost = vec![Vec::new(); 2];
+    for side in sides {
+        let web = stack(root, "benchupdate", 1, &text(0));
+        side.timed(&web, &["up", "-d"]);
+        wait_for("the server answers", || std::net::TcpStream::connect("127.0.0.1:18098").is_ok());
+        let clients: Vec<_> = [&[][..], &["-H", "Connection: close"]]
+            .into_iter()
+            .map(|more| {
+                let args = [&["-t2", "-c32", "-d7200s"], more, &[URL]].concat();
+                Command::new("wrk").args(args).stdout(Stdio::piped()).spawn().expect("wrk")
+            })
+            .collect();
+        for version in 1..=UPDATES {
+            stack(root, "benchupdate", 1, &text(version));
+            side.timed(&web, &["up", "-d"]);
+        }
+        for (client, lost) in clients.into_iter().zip(&mut lost) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(client.id() as i32), nix::sys::signal::Signal::SIGINT);
+            let output = client.wait_with_output().expect("wrk");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let failures = text.lines().filter(|line| line.contains("Socket errors") || line.contains("Non-2xx"));
+            let numbers = failures.flat_map(|line| line.split([' ', ',']).filter_map(|word| word.parse::<f64>().ok()));
+            lost.push(numbers.sum());
+        }
+        side.timed(&web, &["down"]);
+    }
+    let mut lost = lost.into_iter();
+    row("requests lost in 100 updates, 32 connections", "", lost.next().unwrap_or_default());
+    row("the same, each on a connection of its own", "", lost.next().unwrap_or_default());
+}
+
 /// Docker has bridges' frames go through its rules, everybody's. This is without them.
 fn without_bridge_netfilter<T>(measure: impl FnOnce() -> T) -> T {
     const SWITCH: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
@@ -437,6 +478,7 @@ fn main() {
         }
         row("requests/s to a published port on 127.0.0.1", "/s", rates);
         row("the same, each on a connection of its own", "/s", connections);
+        updates(root.path(), &sides, &server, &row);
     }
     networks(root.path(), &sides, &row);
     let restart = stack(root.path(), "benchrestart", 50, "    command: [sleep, \"100077\"]\n    restart: always\n");

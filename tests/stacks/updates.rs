@@ -4,6 +4,7 @@ use crate::crashes::kill_at_line;
 use crate::support::{Stack, eventually, question, sleeping};
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -392,4 +393,127 @@ fn a_service_goes_back_to_what_it_was() {
     stack.wharf(&["rollback", "other"]).fails(1, &["the service other has no revisions yet"]);
     let table = stack.wharf(&["history"]).ok();
     assert!(table.contains("rollback to 3") && table.contains("OUTCOME"), "{table}");
+}
+
+/// With `stop-first`, too: each is looked at before the next, and what has failed is noted, rolled back, and rolled back by the next
+/// engine where the first one dies.
+#[test]
+fn a_stop_first_update_that_fails_is_acted_on() {
+    let stack = Stack::new("nothing");
+    let write = |mark: &str, update: &str| {
+        let script = "test $$MARK != bad || exit 7; exec sleep 1000";
+        stack.write(
+            "compose.yaml",
+            &format!(
+                "services: {{app: {{image: 'busybox:local', command: [sh, -c, '{script}'], stop_signal: SIGKILL, scale: 3,
+                environment: [MARK={mark}], deploy: {{update_config: {{parallelism: 1, monitor: 200ms, {update}}}}}}}}}"
+            ),
+        );
+    };
+    let states = || {
+        let mut states: Vec<String> = stack.ps().iter().map(|c| c["State"].as_str().expect("text").to_string()).collect();
+        states.sort();
+        states
+    };
+    let outcomes = || {
+        let text = stack.wharf(&["history", "app", "--format", "json"]).ok();
+        let rows = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+        let rows = rows.filter(|row| row["Revision"].is_u64());
+        rows.map(|row| format!("{} {}", row["Cause"].as_str().expect("text"), row["Outcome"].as_str().expect("text")))
+            .collect::<Vec<_>>()
+    };
+    write("good", "");
+    let plan = stack.wharf(&["plan"]).ok();
+    assert!(!plan.contains("has run for"), "nothing is replaced: {plan}");
+    stack.wharf(&["up", "-d"]).ok();
+    let ids = || stack.ps().iter().map(|c| c["ID"].to_string()).collect::<std::collections::BTreeSet<_>>();
+    for (update, tried) in [("delay: 10ms", 1), ("max_failure_ratio: 0.5", 2), ("failure_action: continue", 3)] {
+        write("good", update);
+        stack.wharf(&["up", "-d", "--force-recreate"]).ok();
+        assert_eq!(states(), ["running"; 3]);
+        let before = ids();
+        write("bad", update);
+        let plan = stack.wharf(&["plan"]).ok();
+        assert!(plan.contains("has run for 200ms") && plan.matches("go on with container").count() == 2, "{plan}");
+        let up = stack.wharf(&["up", "-d"]).fails(1, &["exited (7)"]);
+        assert_eq!(
+            (ids().difference(&before).count(), states().iter().filter(|s| *s == "exited").count()),
+            (tried, tried),
+            "{update}: {}",
+            up.stderr
+        );
+        assert!(outcomes().last().expect("a revision").ends_with(" failed"), "{:?}", outcomes());
+    }
+    write("good", "failure_action: rollback");
+    stack.wharf(&["up", "-d"]).ok();
+    write("bad", "failure_action: rollback");
+    stack.wharf(&["up", "-d"]).fails(1, &["exited (7)", "app is rolled back to its revision"]);
+    assert_eq!(states(), ["running"; 3]);
+    assert!(
+        outcomes().last().expect("a revision").starts_with("rollback to ") && outcomes().iter().any(|o| o.ends_with("failed"))
+    );
+
+    // The engine dies when the rollback is to begin.
+    write("bad", "failure_action: rollback, delay: 1ms");
+    let journal = || std::fs::read_to_string(stack.data_root().join("state.journal")).unwrap_or_default();
+    let owed = || journal().matches("\"k\":\"rollback/").count();
+    let before = owed();
+    let engine = stack.engine_pid().expect("an engine");
+    let mut up =
+        stack.command(&["up", "-d"]).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("up");
+    while owed() == before {
+        assert!(up.try_wait().expect("wait").is_none(), "it has ended without a rollback");
+    }
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(engine), nix::sys::signal::SIGKILL).expect("kill");
+    up.wait().expect("wait");
+    eventually("the next engine rolls back", 20, || {
+        states() == ["running"; 3] && outcomes().last().is_some_and(|o| o.starts_with("rollback to "))
+    });
+    for index in ["1", "2", "3"] {
+        assert_eq!(stack.wharf(&["exec", "-T", "--index", index, "app", "sh", "-c", "echo $MARK"]).ok().trim(), "good");
+    }
+}
+
+/// `UPDATES=100` makes as many.
+#[test]
+fn wrk_loses_nothing_through_updates() {
+    let updates: usize = std::env::var("UPDATES").ok().and_then(|text| text.parse().ok()).unwrap_or(10);
+    let stack = Stack::new("nothing");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/server.c");
+    let built = Command::new("cc").args(["-static", "-O2", "-pthread", source, "-o"]).arg(stack.path("server")).status();
+    assert!(built.expect("cc").success());
+    // Every fifth has no server, and fails.
+    let write = |version: usize| {
+        let command = if version % 5 == 4 { "[sh, -c, 'exit 7']" } else { "[/server]" };
+        let update = "deploy: {update_config: {order: start-first, monitor: 150ms}}";
+        let service =
+            format!("image: 'busybox:local', command: {command}, volumes: ['./server:/server:ro'], environment: [V={version}]");
+        let client = sleeping("volumes: ['./server:/server:ro']");
+        stack.write("compose.yaml", &format!("services: {{web: {{{service}, ports: ['80'], {update}}}, client: {{{client}}}}}"));
+    };
+    write(0);
+    stack.wharf(&["up", "-d"]).ok();
+    let url = format!("http://127.0.0.1:{}/", published(&stack, "web"));
+    eventually("it answers", 10, || TcpStream::connect(url.trim_start_matches("http://").trim_end_matches('/')).is_ok());
+    let clients: Vec<_> = [&[][..], &["-H", "Connection: close"]]
+        .into_iter()
+        .map(|more| {
+            let args = [&["-t1", "-c16", "-d3600s", "--timeout", "30s"], more, &[&url]].concat();
+            let stdout = std::process::Stdio::piped();
+            Command::new("wrk").args(args).stdout(stdout).spawn().expect("wrk is installed")
+        })
+        .collect();
+    for version in 1..=updates {
+        write(version);
+        let up = stack.wharf(&["up", "-d", "web"]);
+        assert_eq!(up.code, i32::from(version % 5 == 4), "{}", up.stderr);
+    }
+    for client in clients {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(client.id() as i32), nix::sys::signal::SIGINT).expect("kill");
+        let text = String::from_utf8_lossy(&client.wait_with_output().expect("wrk").stdout).into_owned();
+        let answered = text.lines().find_map(|line| line.trim().split_once(" requests in")?.0.parse::<usize>().ok());
+        println!("{text}");
+        assert!(answered.is_some_and(|count| count > 100), "{text}");
+        assert!(!text.contains("Socket errors") && !text.contains("Non-2xx"), "{text}");
+    }
 }
