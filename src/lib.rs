@@ -5,6 +5,7 @@
 pub mod api;
 pub mod cli;
 pub mod compose;
+pub mod cron;
 pub mod engine;
 pub mod image;
 pub mod labels;

@@ -142,3 +142,39 @@ pub struct Incarnation {
     #[serde(default)]
     pub ends: Vec<RunEnd>,
 }
+
+/// The request of `updates --now`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct UpdateRequest {
+    /// Empty: all with `x-update`.
+    #[serde(default)]
+    pub services: Vec<String>,
+}
+
+/// What is known of a service's `x-update`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ImageUpdate {
+    pub service: String,
+    pub image: String,
+    pub schedule: String,
+    pub next: Option<Timestamp>,
+    pub checked_at: Option<Timestamp>,
+    /// The digest that its containers are of, once it is known.
+    pub current: Option<String>,
+    /// Another that the registry had under the tag at the last look.
+    pub available: Option<String>,
+    /// The last ones, the oldest first.
+    pub events: Vec<UpdateEvent>,
+}
+
+/// Something that an `x-update` has done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct UpdateEvent {
+    pub at: Timestamp,
+    pub digest: Option<String>,
+    pub outcome: String,
+    #[serde(default)]
+    pub message: Option<String>,
+}

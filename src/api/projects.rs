@@ -5,7 +5,7 @@ use crate::engine::projects::ProgressSender;
 use crate::engine::{Engine, EngineError};
 use crate::labels::LABEL_PROJECT;
 use crate::plan::{DownOptions, Lifecycle, LifecycleOptions};
-use crate::wire::{Progress, RollbackRequest, RunRequest, UpRequest};
+use crate::wire::{Progress, RollbackRequest, RunRequest, UpRequest, UpdateRequest};
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
@@ -35,6 +35,12 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
         ("GET", [name, "history"]) => history(engine, name),
         ("GET", [name, "incarnations"]) => reply::json(200, &engine.incarnations_of(name)),
         ("GET", [name, "incarnations", id, "logs"]) => super::logs::of_gone(engine, name, id, query).await,
+        ("GET", [name, "updates"]) => reply::json(200, &engine.image_updates_of(name)),
+        ("POST", [name, "updates"]) => {
+            let body: UpdateRequest = reply::project_body(request).await?;
+            let name = (*name).to_string();
+            run(engine, number, async move |engine, progress| engine.update_images(&name, &body.services, progress).await)
+        }
         ("POST", [name, "rollback"]) => {
             let body: RollbackRequest = reply::project_body(request).await?;
             let name = (*name).to_string();

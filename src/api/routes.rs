@@ -106,6 +106,7 @@ pub(super) const ROUTES: &[(&str, &str, Support)] = &[
     ("GET", "/projects/{name}/history", Own),
     ("GET", "/projects/{name}/incarnations", Own),
     ("GET", "/projects/{name}/incarnations/{id}/logs", Own),
+    ("GET", "/projects/{name}/updates", Own),
     ("POST", "/projects/{rest...}", Own),
     ("POST", "/engine/stop", Own),
 ];

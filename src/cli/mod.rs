@@ -16,7 +16,8 @@ mod signals;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use objects::{container, engine, images, login, network, system};
 use project::{
-    attach, build, config, cp, down, events, exec, export, graph, history, lifecycle, logs, ps, push, run, up, usage, watch,
+    attach, build, config, cp, down, events, exec, export, graph, history, lifecycle, logs, ps, push, run, up, updates, usage,
+    watch,
 };
 use signals::or_cancelled;
 use std::path::PathBuf;
@@ -121,6 +122,8 @@ enum Command {
     History(history::History),
     /// Bring a service back to an earlier revision.
     Rollback(history::Rollback),
+    /// What `x-update` has found and done.
+    Updates(updates::Updates),
     /// List containers.
     Ps(ps::Ps),
     /// Show the output of containers.
@@ -375,6 +378,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::Plan(command) => up::plan(global, command).await,
         Command::History(command) => history::run(global, command).await,
         Command::Rollback(command) => history::rollback(global, command).await,
+        Command::Updates(command) => updates::run(global, command).await,
         Command::Down(command) => down::run(global, command).await,
         Command::Ps(command) => ps::run(global, command).await,
         Command::Logs(command) => logs::run(global, command).await,

@@ -4,6 +4,7 @@ use super::check::{boolean, float, integer};
 use super::diagnostic::{Diagnostic, nearest};
 use super::node::{At, Node};
 use super::units;
+use crate::cron::Cron;
 
 /// The configs, secrets and volumes of a file, whether a service uses them or not.
 pub fn resources(root: &Node, found: &mut Vec<Diagnostic>) {
@@ -145,6 +146,22 @@ fn alone(name: &str, key_at: &At, service: &Node, found: &mut Vec<Diagnostic>) {
                 format!("`services.{name}.healthcheck.test` must begin with NONE, CMD or CMD-SHELL"),
                 "write `[\"CMD\", \"program\", \"argument\"]`, or a string that a shell runs",
             );
+        }
+    }
+    if let Some(update) = service.get("x-update") {
+        if let Some(schedule) = update.get("schedule")
+            && let Err(why) = schedule.as_str().unwrap_or_default().parse::<Cron>()
+        {
+            error(
+                &schedule.at,
+                format!("`services.{name}.x-update.schedule`: {why}"),
+                "write five fields as cron has them: `0 4 * * *` is at four, each day",
+            );
+        }
+        let is_url = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+        if let Some(notify) = update.get("notify").filter(|notify| !notify.as_str().is_some_and(is_url)) {
+            let message = format!("`services.{name}.x-update.notify` is no address");
+            error(&notify.at, message, "write one that begins with http:// or https://");
         }
     }
     for trigger in list(service.get("develop").and_then(|develop| develop.get("watch"))) {

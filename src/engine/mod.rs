@@ -38,7 +38,7 @@ use images::Images;
 use launch::launcher::Launcher;
 use networks::Networks;
 use process::shutdown::Shutdown;
-use projects::Projects;
+use projects::{ImageUpdates, Projects};
 use state::StateStore;
 use std::sync::{Arc, Mutex, MutexGuard};
 use volumes::Volumes;
@@ -66,6 +66,7 @@ pub struct Engine {
     pub networks: Networks,
     pub launcher: Launcher,
     projects: Projects,
+    image_updates: ImageUpdates,
     pub shutdown: Shutdown,
 }
 

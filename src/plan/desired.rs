@@ -34,6 +34,10 @@ pub struct UpOptions {
     pub start_first: bool,
     /// `deploy.rollback_config` holds, not `update_config`.
     pub rolling_back: bool,
+    /// Each container that is replaced is looked at until it is good.
+    pub watched: bool,
+    /// An update that fails is rolled back, whatever the file says.
+    pub roll_back: bool,
     pub scale: IndexMap<String, u32>,
     /// Seconds to wait for a container that is stopped; its own grace period otherwise.
     pub timeout: Option<u32>,

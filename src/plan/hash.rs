@@ -6,8 +6,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::sync::LazyLock;
 
-/// Attributes that do not make a container different: Docker Compose leaves out the same ones.
-const IGNORED: [&str; 6] = ["build", "depends_on", "profiles", "pull_policy", "pull_refresh_after", "scale"];
+/// Attributes that do not make a container different: Docker Compose leaves out the same ones, and does not know `x-update`.
+const IGNORED: [&str; 7] = ["build", "depends_on", "profiles", "pull_policy", "pull_refresh_after", "scale", "x-update"];
 
 /// Made once: a project has many services.
 static DEFAULT_SERVICE: LazyLock<Value> = LazyLock::new(|| serde_json::to_value(Service::default()).unwrap_or_default());

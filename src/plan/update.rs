@@ -66,12 +66,14 @@ impl UpdatePolicy {
             delay: time(config.delay).unwrap_or_default(),
             monitor: time(config.monitor).unwrap_or(MONITOR),
             on_failure: match config.failure_action.as_deref() {
+                _ if options.roll_back && !options.rolling_back => FailureAction::Rollback,
                 Some("continue") => FailureAction::Continue,
                 Some("rollback") if !options.rolling_back => FailureAction::Rollback,
                 _ => FailureAction::Pause,
             },
             max_failure_ratio: config.max_failure_ratio.unwrap_or(0.0),
-            watched: config.delay.is_some()
+            watched: options.watched
+                || config.delay.is_some()
                 || config.monitor.is_some()
                 || config.failure_action.is_some()
                 || config.max_failure_ratio.is_some(),

@@ -551,3 +551,40 @@ fn the_default_network_goes_with_its_last_container_whenever_the_engine_dies() {
     assert_eq!(stack.wharf(&["container", "ls", "-aq"]).ok(), "");
     assert_eq!((networks(), stack.container_directories()), (0, 0));
 }
+
+/// A rollback that the disk has no room for leaves everything as it was; two at once go one after the other.
+#[test]
+fn rollbacks_of_a_full_disk_and_two_at_once() {
+    let disk = SmallDisk::new("24m");
+    let stack = &disk.stack;
+    let up = |mark: &str| {
+        let script = format!("echo from {mark}; exec sleep 1000");
+        let service = format!("image: 'busybox:local', network_mode: none, command: [sh, -c, '{script}'], stop_signal: SIGKILL");
+        stack.write("compose.yaml", &format!("services: {{app: {{{service}}}}}"));
+        stack.wharf(&["up", "-d"])
+    };
+    let says = || stack.wharf(&["logs", "--no-log-prefix", "app"]).ok().trim().to_string();
+    up("one").ok();
+    up("two").ok();
+    eventually("it has said so", 10, || says() == "from two");
+    let id = stack.id("app");
+    disk.fill();
+    stack.wharf(&["rollback", "app"]).fails(1, &["No space left on device"]);
+    up("three").fails(1, &["No space left on device"]);
+    assert_eq!((stack.id("app"), stack.state("app")), (id, "running".to_string()));
+    disk.free();
+    up("three").ok();
+    eventually("it has said so", 10, || says() == "from three");
+    std::thread::scope(|scope| {
+        let both = [(); 2].map(|()| scope.spawn(|| stack.wharf(&["rollback", "app"])));
+        both.into_iter().for_each(|one| drop(one.join().expect("rollback").ok()));
+    });
+    eventually("the second goes back to what the first has left", 10, || says() == "from three");
+    assert_eq!((stack.ps().len(), stack.state("app")), (1, "running".to_string()));
+    let history = stack.wharf(&["history", "app"]).ok();
+    let rollbacks = history.lines().filter(|line| line.contains("rollback to "));
+    assert_eq!(rollbacks.filter(|line| line.ends_with("good")).count(), 2, "{history}");
+    assert!(stack.wharf(&["logs", "-p", "app"]).ok().contains("from two"));
+    stack.wharf(&["down", "-t", "0"]).ok();
+    disk.fill();
+}

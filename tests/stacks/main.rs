@@ -14,6 +14,7 @@ mod examples;
 mod filters;
 mod forms;
 mod hostile;
+mod image_updates;
 mod images;
 mod incarnations;
 mod interrupts;

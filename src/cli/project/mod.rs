@@ -17,6 +17,7 @@ pub mod ps;
 pub mod push;
 pub mod run;
 pub mod up;
+pub mod updates;
 pub mod usage;
 pub mod watch;
 

@@ -162,6 +162,8 @@ pub fn request(global: &Global, loaded: &Loaded, services: Vec<String>, how: UpO
             wait_timeout: None,
             start_first: how.start_first,
             rolling_back: false,
+            watched: false,
+            roll_back: false,
             scale: how.scale.into_iter().collect(),
             timeout: how.timeout,
             pull: pull_policy(how.pull.as_deref())?,

@@ -2,6 +2,7 @@
 
 use super::deploy::Deploy;
 use super::values::{NamespaceMode, PullPolicy, RestartPolicy, VolumeKind};
+use crate::cron::Cron;
 use crate::units::{ByteSize, Nanos, Protocol, as_text};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -110,6 +111,9 @@ pub struct Service {
     pub tty: bool,
     pub ulimits: IndexMap<String, Ulimit>,
     pub use_api_socket: bool,
+    /// wharf's own: its image is updated by the engine.
+    #[serde(rename = "x-update", skip_serializing_if = "Option::is_none")]
+    pub auto_update: Option<AutoUpdate>,
     pub user: Option<String>,
     pub userns_mode: Option<String>,
     pub uts: Option<String>,
@@ -163,6 +167,44 @@ pub enum OnUnhealthy {
     Stop,
     /// It is killed, and its restart policy decides.
     Kill,
+}
+
+/// When and how the engine updates a service's image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AutoUpdate {
+    pub schedule: Cron,
+    #[serde(default)]
+    pub policy: UpdateSource,
+    #[serde(default)]
+    pub wait: WaitFor,
+    /// An update that fails is undone.
+    #[serde(default = "yes")]
+    pub rollback: bool,
+    /// Images that were replaced, and that nothing needs, are removed.
+    #[serde(default)]
+    pub cleanup: bool,
+    /// Where what has happened is posted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<String>,
+}
+
+/// What makes an image a newer one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpdateSource {
+    /// The registry has another digest under the tag.
+    #[default]
+    Digest,
+}
+
+/// What an update by the engine waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WaitFor {
+    /// Each container is healthy, or has run for `monitor` without a health check.
+    #[default]
+    Healthy,
+    Started,
 }
 
 impl OnUnhealthy {

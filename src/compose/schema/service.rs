@@ -113,6 +113,17 @@ pub const SERVICE: T = Obj(&[
     k("volumes", List(&VOLUME, By::Field("target"))),
     k("volumes_from", List(&Str, By::Distinct)),
     k("working_dir", Str),
+    k(
+        "x-update",
+        Obj(&[
+            k("cleanup", Bool),
+            k("notify", Str),
+            k("policy", OneOf(&["digest"])),
+            k("rollback", Bool).keep(),
+            k("schedule", Str).required(),
+            k("wait", OneOf(&["healthy", "started"])),
+        ]),
+    ),
 ]);
 
 const BLKIO: &[Key] = &[

@@ -129,6 +129,7 @@ where
         listeners.map(|listener| tokio::spawn(serve_api(engine.clone(), listener, connections.clone()))).collect();
     engine.launcher.reap_monitors()?;
     tokio::spawn(engine.state.clone().write_what_is_owed());
+    tokio::spawn(engine.clone().update_images_by_schedule());
     ready();
     tracing::info!("the engine listens on {}", socket.display());
     engine.clone().until_done(&connections, when_idle).await;
@@ -169,6 +170,7 @@ impl Engine {
             networks: Networks::new(state.clone(), events.clone(), containers.clone(), numbers, firewall, names),
             launcher: Launcher::new(groups, nofile)?,
             projects: Default::default(),
+            image_updates: Default::default(),
             shutdown: Default::default(),
             config,
             events,

@@ -4,6 +4,7 @@ pub mod convert;
 
 mod condition;
 mod execute;
+mod image_updates;
 mod observe;
 mod progress;
 mod queue;
@@ -13,6 +14,7 @@ mod spec;
 mod steps;
 pub(super) mod update;
 
+pub(super) use image_updates::ImageUpdates;
 pub use progress::{Commands, ProgressSender};
 use queue::Change;
 pub(super) use queue::Queues as Projects;
@@ -117,6 +119,7 @@ impl Engine {
         // The state must not hold what is secret.
         record.project.secrets.values_mut().chain(record.project.configs.values_mut()).for_each(|o| o.content = None);
         self.state.journal.put(&key(&project.name), &record).map_err(state_error)?;
+        self.image_updates.look_again();
         let own = |c: &&ObservedContainer| c.state.is_alive() && !c.one_off && project.services.contains_key(&c.service);
         for container in observed.containers.iter().filter(own) {
             if !plan.graph.node_weights().any(|step| step.operation.touches(&container.id, &container.name)) {
@@ -141,7 +144,7 @@ impl Engine {
         let changed = !plan.is_empty();
         let context = Arc::new(context);
         let result = execute(context.clone(), plan).await;
-        self.note_revisions(&context, &causes)?;
+        self.note_revisions_if_it_can(&context, &causes);
         if result.is_err() {
             self.roll_back_failed(&context).await;
         }
@@ -226,6 +229,7 @@ impl Engine {
         if result.is_ok() && options.services.is_empty() {
             self.owe_no_rollback(name)?;
             self.forget_revisions(name)?;
+            self.forget_updates(name)?;
             self.state.journal.delete(&key(name)).map_err(state_error)?;
         }
         self.sync_and_trim().await?;

@@ -17,6 +17,8 @@ pub(in crate::engine) enum Change {
     Run,
     Down,
     Lifecycle(Lifecycle),
+    /// `x-update`.
+    Update,
     /// An earlier engine has died within a change, and this one ends it.
     Recovery,
 }
@@ -35,6 +37,7 @@ impl fmt::Display for Change {
             Change::Run => f.write_str("`run`"),
             Change::Down => f.write_str("`down`"),
             Change::Lifecycle(command) => command.fmt(f),
+            Change::Update => f.write_str("`x-update`"),
             Change::Recovery => f.write_str("the recovery from a crash"),
         }
     }

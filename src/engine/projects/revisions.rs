@@ -84,8 +84,15 @@ impl Engine {
         self.state.journal.put(&key(project), revisions).map_err(state_error)
     }
 
+    /// As [`Engine::note_revisions`]. What was done is done: a full disk keeps nobody from what comes after it.
+    pub(super) fn note_revisions_if_it_can(&self, context: &Context, causes: &HashMap<String, String>) {
+        if let Err(error) = self.note_revisions(context, causes) {
+            context.progress.send(Progress::Warning(format!("what services are made of is not noted for `rollback`: {error}")));
+        }
+    }
+
     /// Notes what the services are made of whose containers a plan has made, and what has failed.
-    pub(super) fn note_revisions(&self, context: &Context, causes: &HashMap<String, String>) -> Result<(), EngineError> {
+    fn note_revisions(&self, context: &Context, causes: &HashMap<String, String>) -> Result<(), EngineError> {
         if causes.is_empty() {
             return Ok(());
         }
@@ -149,7 +156,7 @@ impl Engine {
         };
         let back = Arc::new(back);
         let result = Box::pin(execute(back.clone(), plan)).await;
-        self.note_revisions(&back, &causes)?;
+        self.note_revisions_if_it_can(&back, &causes);
         result.map(|()| number)
     }
 
@@ -189,7 +196,7 @@ impl Engine {
 
     /// The projects with rollbacks that an earlier engine has not ended.
     pub(super) fn projects_with_rollbacks(&self) -> Vec<String> {
-        self.state.journal.all(OWED).into_iter().map(|(project, _)| project).collect()
+        self.state.journal.all::<OwedRollbacks>(OWED).into_iter().map(|(project, _)| project).collect()
     }
 
     /// What was owed is done, or somebody wants something else by now.

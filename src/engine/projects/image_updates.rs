@@ -1,0 +1,425 @@
+//! `x-update`: images of services whose tag names another digest by now are pulled, and the services updated with them, by a schedule.
+//!
+//! The tag is moved only when the update has succeeded: until then the new image is known by its digest, so that `up` brings no image
+//! that has failed. A digest that has failed is not tried again.
+
+use super::execute::execute;
+use super::queue::Change;
+use super::update::Tallies;
+use super::{Context, Origin, Progress, ProgressSender};
+use crate::compose::model::{AutoUpdate, WaitFor};
+use crate::cron::Cron;
+use crate::engine::Engine;
+use crate::engine::error::{EngineError, state_error};
+use crate::engine::images::Cache;
+use crate::image::{Digest, ImageRef};
+use crate::plan::{self, PullPolicy, UpOptions};
+use crate::wire::{ImageUpdate, UpdateEvent};
+use indexmap::IndexMap;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::unbounded_channel;
+
+/// Digests that have failed, events, and replaced images that are remembered of a service.
+const REMEMBERED: usize = 10;
+/// The wall clock may be set: it is looked at so often where there is a schedule.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// How long the receiver of a notification may take.
+const NOTIFY_MAY_TAKE: Duration = Duration::from_secs(10);
+/// Characters of a message in a notification and in the state.
+const LONGEST_MESSAGE: usize = 2000;
+
+/// Wakes the task that follows the schedules.
+#[derive(Default)]
+pub(in crate::engine) struct ImageUpdates {
+    changed: Notify,
+}
+
+impl ImageUpdates {
+    /// A project's definition is another one by now.
+    pub(super) fn look_again(&self) {
+        self.changed.notify_one();
+    }
+}
+
+/// What is known of a service's updates.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Known {
+    checked_at: Option<Timestamp>,
+    /// What the registry had under the tag then.
+    seen: Option<Digest>,
+    /// What the containers are of.
+    current: Option<Digest>,
+    failed: Vec<Digest>,
+    events: Vec<UpdateEvent>,
+    /// Ids of images that were replaced.
+    replaced: Vec<String>,
+}
+
+fn remember<T: PartialEq>(list: &mut Vec<T>, item: T) {
+    list.retain(|known| *known != item);
+    list.push(item);
+    let beyond = list.len().saturating_sub(REMEMBERED);
+    list.drain(..beyond);
+}
+
+/// What a registry's answer asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Todo {
+    Nothing,
+    /// It was tried, and has failed.
+    FailedBefore,
+    Update,
+}
+
+fn todo(known: &Known, found: &Digest) -> Todo {
+    match () {
+        () if known.failed.contains(found) => Todo::FailedBefore,
+        () if known.current.as_ref() == Some(found) => Todo::Nothing,
+        () => Todo::Update,
+    }
+}
+
+fn key(project: &str) -> String {
+    format!("updates/{project}")
+}
+
+/// A service that is looked at.
+struct Subject {
+    project: String,
+    service: String,
+    name: ImageRef,
+    policy: AutoUpdate,
+}
+
+impl Engine {
+    fn known_updates(&self, project: &str) -> IndexMap<String, Known> {
+        self.state.journal.get(&key(project)).unwrap_or_default()
+    }
+
+    fn note_update(&self, subject: &Subject, change: impl FnOnce(&mut Known)) -> Result<(), EngineError> {
+        let mut all = self.known_updates(&subject.project);
+        change(all.entry(subject.service.clone()).or_default());
+        self.state.journal.put(&key(&subject.project), &all).map_err(state_error)
+    }
+
+    pub(super) fn forget_updates(&self, project: &str) -> Result<(), EngineError> {
+        self.image_updates.look_again();
+        let known: Option<IndexMap<String, Known>> = self.state.journal.get(&key(project));
+        known.map_or(Ok(()), |_| self.state.journal.delete(&key(project)).map_err(state_error))
+    }
+
+    /// The services with `x-update` of every project.
+    fn schedules(&self) -> Vec<(String, String, Cron)> {
+        let records = self.state.journal.all::<crate::engine::record::ProjectRecord>("project/");
+        let known = records.into_iter().filter_map(|(name, record)| Some((name, record.ok()?)));
+        let of = |(name, record): (String, crate::engine::record::ProjectRecord)| {
+            let services = record.project.services.into_iter();
+            let scheduled = services.filter_map(|(service, definition)| Some((service, definition.auto_update?.schedule)));
+            scheduled.map(move |(service, schedule)| (name.clone(), service, schedule)).collect::<Vec<_>>()
+        };
+        known.flat_map(of).collect()
+    }
+
+    /// Follows the schedules. What was due while no engine ran is not made up for.
+    pub(in crate::engine) async fn update_images_by_schedule(self: Arc<Self>) {
+        let mut last = Timestamp::now();
+        loop {
+            let mut changed = std::pin::pin!(self.image_updates.changed.notified());
+            changed.as_mut().enable();
+            let schedules = self.schedules();
+            let now = Timestamp::now();
+            // The clock may have been set back.
+            last = last.min(now);
+            let due: Vec<_> = schedules.iter().filter(|(_, _, cron)| cron.next(last).is_some_and(|next| next <= now)).collect();
+            let next = schedules.iter().filter_map(|(_, _, cron)| cron.next(now)).min();
+            last = now;
+            for (project, service, _) in &due {
+                // Somebody has to listen, or it is cancelled.
+                let (progress, _listener) = unbounded_channel();
+                if let Err(error) = self.update_images(project, std::slice::from_ref(service), progress.into()).await {
+                    tracing::warn!("updating {service} of {project}: {error}");
+                }
+            }
+            if !due.is_empty() {
+                continue;
+            }
+            match next {
+                None => changed.await,
+                Some(next) => {
+                    let wait = Duration::try_from(next.duration_since(now)).unwrap_or_default().min(LOOK_AGAIN);
+                    tokio::select! {
+                        () = changed => {}
+                        () = tokio::time::sleep(wait) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// What `wharf updates` shows.
+    pub fn image_updates_of(&self, project: &str) -> Vec<ImageUpdate> {
+        let known = self.known_updates(project);
+        let services = self.project_record(project).map(|record| record.project.services).unwrap_or_default();
+        let row = |(service, definition): (String, crate::compose::model::Service)| {
+            let policy = definition.auto_update?;
+            let known = known.get(&service).cloned().unwrap_or_default();
+            let is_other = known.seen.is_some() && known.seen != known.current;
+            Some(ImageUpdate {
+                service,
+                image: definition.image.unwrap_or_default(),
+                schedule: policy.schedule.to_string(),
+                next: policy.schedule.next(Timestamp::now()),
+                checked_at: known.checked_at,
+                current: known.current.map(|digest| digest.to_string()),
+                available: known.seen.filter(|_| is_other).map(|digest| digest.to_string()),
+                events: known.events,
+            })
+        };
+        services.into_iter().filter_map(row).collect()
+    }
+
+    /// Looks at the images of services with `x-update`, all where none is named, and updates those that have another digest.
+    ///
+    /// # Errors
+    /// When a named service has no `x-update`, a registry does not answer, or an update has failed.
+    pub async fn update_images(
+        self: &Arc<Self>,
+        project: &str,
+        services: &[String],
+        progress: ProgressSender,
+    ) -> Result<(), EngineError> {
+        let record = self
+            .project_record(project)
+            .ok_or_else(|| EngineError::Conflict(format!("the project {project} was not brought up")))?;
+        if let Some(other) =
+            services.iter().find(|name| record.project.services.get(*name).is_none_or(|s| s.auto_update.is_none()))
+        {
+            return Err(EngineError::Conflict(format!(
+                "the service {other} has no `x-update`, as `wharf up` has it: write it, and bring it up"
+            )));
+        }
+        let mut failures = Vec::new();
+        for (service, definition) in record.project.services {
+            let Some(policy) = definition.auto_update.filter(|_| services.is_empty() || services.contains(&service)) else {
+                continue;
+            };
+            let object = format!("Service {service}");
+            let name: ImageRef = match definition.image.as_deref().unwrap_or_default().parse() {
+                Ok(name) => name,
+                Err(error) => {
+                    failures.push(format!("{service}: {error}"));
+                    continue;
+                }
+            };
+            let subject = Subject { project: project.into(), service, name, policy };
+            let outcome = self.update_image(&subject, &progress).await;
+            let text = match &outcome {
+                Ok(text) => (*text).to_string(),
+                Err(error) => error.to_string(),
+            };
+            match outcome {
+                Ok(_) => progress.send(Progress::Step { object, status: text, done: true }),
+                Err(EngineError::Cancelled) => return Err(EngineError::Cancelled),
+                Err(_) => {
+                    progress.send(Progress::Error { object, message: text.clone() });
+                    failures.push(text);
+                }
+            }
+        }
+        if failures.is_empty() { Ok(()) } else { Err(EngineError::Several(failures)) }
+    }
+
+    /// Looks at one image, and updates its service.
+    async fn update_image(self: &Arc<Self>, subject: &Subject, progress: &ProgressSender) -> Result<&'static str, EngineError> {
+        if subject.name.digest.is_some() {
+            return Ok("Has a pinned digest");
+        }
+        let inspected = self.images.registry.inspect(&subject.name).await;
+        let now = Timestamp::now();
+        let found = inspected.inspect_err(|error| {
+            let noted = self.note_update(subject, |known| {
+                known.checked_at = Some(now);
+                remember(&mut known.events, event(None, "unknown", Some(error.to_string())));
+            });
+            noted.unwrap_or_else(|error| tracing::warn!("{error}"));
+        })?;
+        self.note_update(subject, |known| (known.checked_at, known.seen) = (Some(now), Some(found.digest.clone())))?;
+        let known = self.known_updates(&subject.project).swap_remove(&subject.service).unwrap_or_default();
+        match todo(&known, &found.digest) {
+            Todo::Nothing => return Ok("Is up to date"),
+            Todo::FailedBefore => return Ok("Is not updated: this digest has failed before"),
+            Todo::Update => {}
+        }
+        let pinned = ImageRef { tag: None, digest: Some(found.digest.clone()), ..subject.name.clone() };
+        self.images.pull(&pinned.to_string(), progress.plain()).await?;
+        let guard = self.projects.take(&subject.project, Change::Update, progress).await?;
+        let result = self.bring_image(subject, &pinned, &found.digest, progress).await;
+        // By its digest it has a name until it has the tag, or has failed.
+        self.images.store.untag(&pinned)?;
+        drop(guard);
+        self.sync_and_trim().await?;
+        match &result {
+            Ok("Is updated") => self.tell(subject, &found.digest, "updated", None).await,
+            Err(error) if !matches!(error, EngineError::Cancelled) => {
+                self.tell(subject, &found.digest, "failed", Some(error.to_string())).await;
+            }
+            _ => {}
+        }
+        result
+    }
+
+    /// Updates a service's containers with an image that is here.
+    async fn bring_image(
+        self: &Arc<Self>,
+        subject: &Subject,
+        pinned: &ImageRef,
+        digest: &Digest,
+        progress: &ProgressSender,
+    ) -> Result<&'static str, EngineError> {
+        let (_, image) = self.images.find(&pinned.to_string())?;
+        let image_id = image.id.to_string();
+        let Some(record) = self.project_record(&subject.project) else { return Ok("Is gone") };
+        let asked =
+            record.project.services.get(&subject.service).and_then(|definition| definition.image.clone()).unwrap_or_default();
+        if asked.parse::<ImageRef>().ok().as_ref() != Some(&subject.name) {
+            return Ok("Has another image by now");
+        }
+        let own = |container: &Arc<crate::engine::Container>| container.has_label(crate::labels::LABEL_SERVICE, &subject.service);
+        let containers: Vec<_> =
+            self.project_containers(&subject.project).into_iter().filter(|c| own(c) && !super::is_one_off(c)).collect();
+        if !containers.iter().any(|container| container.status().is_alive()) {
+            return Ok("Does not run");
+        }
+        let earlier: Vec<String> =
+            containers.iter().map(|container| container.with_record(|record| record.image_id.clone())).collect();
+        if earlier.iter().any(|id| *id != image_id) {
+            let options = UpOptions {
+                services: vec![subject.service.clone()],
+                no_deps: true,
+                ignore_orphans: true,
+                pull: Some(PullPolicy::Never),
+                scale: [(subject.service.clone(), containers.len() as u32)].into(),
+                watched: subject.policy.wait == WaitFor::Healthy,
+                roll_back: subject.policy.rollback,
+                ..UpOptions::default()
+            };
+            let mut observed = self.observe(&subject.project, std::iter::once(asked.clone()))?;
+            observed.images.insert(asked, image_id.clone());
+            let plan = plan::up(&record.project, &observed, &options)?;
+            let mut causes = plan.causes();
+            self.note_earlier(Some(&record), &causes)?;
+            causes.values_mut().for_each(|cause| *cause = "x-update".into());
+            let context = Arc::new(Context {
+                origin: Origin { config_files: record.config_files, working_dir: record.working_dir, ..Origin::default() },
+                tallies: Tallies::new(plan.updates()),
+                images: HashMap::from([(subject.service.clone(), image_id)]),
+                leaves: crate::engine::containers::incarnations::Leaves::Log("replaced"),
+                options,
+                ..Context::new(self, record.project, progress.clone(), None)
+            });
+            let result = execute(context.clone(), plan).await;
+            self.note_revisions_if_it_can(&context, &causes);
+            if let Err(error) = result {
+                if context.progress.is_closed() {
+                    return Err(EngineError::Cancelled);
+                }
+                let why = context.tallies.why(&subject.service).unwrap_or_else(|| error.to_string());
+                self.note_update(subject, |known| {
+                    remember(&mut known.failed, digest.clone());
+                    remember(&mut known.events, event(Some(digest), "failed", Some(why.clone())));
+                })?;
+                self.roll_back_failed(&context).await;
+                return Err(EngineError::Conflict(format!("{}: the update to {digest} has failed: {why}", subject.service)));
+            }
+        }
+        self.images.store.tag(&image, &subject.name)?;
+        let changed = earlier.iter().any(|id| *id != image.id.to_string());
+        self.note_update(subject, |known| {
+            known.current = Some(digest.clone());
+            if changed {
+                remember(&mut known.events, event(Some(digest), "updated", None));
+                earlier.into_iter().for_each(|id| remember(&mut known.replaced, id));
+            }
+        })?;
+        if changed && subject.policy.cleanup {
+            self.clean_up(subject).await;
+        }
+        Ok(if changed { "Is updated" } else { "Is up to date" })
+    }
+
+    /// Removes images that updates have replaced, and that neither a container nor a revision needs.
+    async fn clean_up(&self, subject: &Subject) {
+        let known = self.known_updates(&subject.project).swap_remove(&subject.service).unwrap_or_default();
+        let replaced = |id: &Digest| known.replaced.iter().any(|known| *known == id.to_string());
+        if let Err(error) = self.images.prune(|name, image| name.is_none() && replaced(&image.id), Cache::Keep).await {
+            tracing::warn!("removing earlier images of {}: {error}", subject.service);
+        }
+    }
+
+    /// Tells whoever the service names. An address may have a password, so it is in no message.
+    async fn tell(&self, subject: &Subject, digest: &Digest, outcome: &str, message: Option<String>) {
+        let Some(url) = &subject.policy.notify else { return };
+        let body = json!({
+            "project": subject.project,
+            "service": subject.service,
+            "image": subject.name.familiar(),
+            "digest": digest.to_string(),
+            "outcome": outcome,
+            "message": message.map(shortened),
+            "at": Timestamp::now().to_string(),
+        });
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(NOTIFY_MAY_TAKE).build();
+        let answer = match client {
+            Ok(client) => client.post(url).json(&body).send().await,
+            Err(error) => Err(error),
+        };
+        let failure = match answer.map(|answer| answer.status()) {
+            Ok(status) if status.is_success() => return,
+            Ok(status) => status.to_string(),
+            Err(error) => error.without_url().to_string(),
+        };
+        tracing::warn!("telling of the update of {} in {}: {failure}", subject.service, subject.project);
+        let noted =
+            self.note_update(subject, |known| remember(&mut known.events, event(Some(digest), "not told", Some(failure))));
+        noted.unwrap_or_else(|error| tracing::warn!("{error}"));
+    }
+}
+
+fn shortened(text: String) -> String {
+    text.chars().take(LONGEST_MESSAGE).collect()
+}
+
+fn event(digest: Option<&Digest>, outcome: &str, message: Option<String>) -> UpdateEvent {
+    let digest = digest.map(Digest::to_string);
+    UpdateEvent { at: Timestamp::now(), digest, outcome: outcome.into(), message: message.map(shortened) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_tried_once() {
+        let digest = |n: u8| Digest::of(&[n]);
+        let mut known = Known::default();
+        assert_eq!(todo(&known, &digest(1)), Todo::Update);
+        known.current = Some(digest(1));
+        assert_eq!(todo(&known, &digest(1)), Todo::Nothing);
+        for n in 2..20 {
+            remember(&mut known.failed, digest(n));
+            remember(&mut known.failed, digest(2));
+        }
+        assert_eq!(known.failed.len(), REMEMBERED);
+        assert_eq!((todo(&known, &digest(2)), todo(&known, &digest(19))), (Todo::FailedBefore, Todo::FailedBefore));
+        assert_eq!(todo(&known, &digest(3)), Todo::Update, "the oldest is forgotten");
+        known.failed.push(digest(1));
+        assert_eq!(todo(&known, &digest(1)), Todo::FailedBefore);
+    }
+}
