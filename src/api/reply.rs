@@ -3,7 +3,7 @@
 use super::types;
 use crate::engine::EngineError;
 use crate::printable;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -185,6 +185,11 @@ pub fn escape(text: &str) -> String {
 /// The largest body that is read as a whole: a project with its configs. Others than projects are a few KiB.
 const MOST_OF_PROJECT: usize = 16 << 20;
 const MOST_OF_BODY: usize = 1 << 20;
+/// Bytes of all bodies that are being read beyond what is free to each, in units: a project's and a few more.
+static BODIES: Semaphore = Semaphore::const_new((20 << 20) / UNIT);
+const UNIT: usize = 1 << 10;
+/// Bytes of a body that wait for no other: most are smaller.
+const FREE: usize = 16 << 10;
 /// How long such a body may take to come.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -221,13 +226,27 @@ pub async fn project_body<T: serde::de::DeserializeOwned>(request: Request<Incom
 }
 
 async fn read_body(request: Request<Incoming>, most: usize) -> Result<Bytes, EngineError> {
-    let limited = http_body_util::Limited::new(request.into_body(), most);
-    let read = tokio::time::timeout(BODY_TIMEOUT, limited.collect()).await;
-    match read.map_err(|_| EngineError::Invalid("the request's body does not come".into()))? {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(EngineError::TooLarge(most)),
-        Err(error) => Err(EngineError::Invalid(format!("the request's body cannot be read: {error}"))),
+    let read = tokio::time::timeout(BODY_TIMEOUT, collect(request.into_body(), most)).await;
+    read.map_err(|_| EngineError::Invalid("the request's body does not come".into()))?
+}
+
+async fn collect(mut body: Incoming, most: usize) -> Result<Bytes, EngineError> {
+    let mut read = BytesMut::new();
+    let mut room: Vec<SemaphorePermit<'_>> = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| EngineError::Invalid(format!("the request's body cannot be read: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if read.len() + data.len() > most {
+            return Err(EngineError::TooLarge(most));
+        }
+        let taken = FREE + UNIT * room.iter().map(SemaphorePermit::num_permits).sum::<usize>();
+        let needed = (read.len() + data.len()).saturating_sub(taken).div_ceil(UNIT);
+        if needed > 0 {
+            room.extend(BODIES.acquire_many(needed as u32).await);
+        }
+        read.extend_from_slice(&data);
     }
+    Ok(read.freeze())
 }
 
 pub fn json(status: u16, value: &impl serde::Serialize) -> Reply {

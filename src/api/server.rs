@@ -25,7 +25,7 @@ use tokio::time::timeout;
 /// How long a request's head may take, and a connection may be idle; Docker's.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// The largest head of a request; more is answered with 431. Of an answer, so much is kept for a client that does not read.
-const MOST_BUFFERED: usize = 64 * 1024;
+const MOST_BUFFERED: usize = 32 * 1024;
 
 /// Clients that get the answer 503 at once when there are too many; further ones see their connection close.
 /// As Docker's: name, version and system.

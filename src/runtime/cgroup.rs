@@ -5,10 +5,12 @@ use super::error::{Doing, StepFailed};
 use super::subgroups;
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The parent of every container's group, in each hierarchy.
 const PARENT: &str = "wharf";
@@ -174,8 +176,21 @@ impl Hierarchy {
         {
             return;
         }
-        for pid in self.processes(group) {
+        // A process that forks faster than they are listed would get away.
+        let frozen = self.set_frozen(group, Frozen::Yes).is_ok();
+        for _ in 0..FREEZING_TRIES {
+            if !frozen || self.is_frozen(group) {
+                break;
+            }
+            std::thread::sleep(FREEZING_PAUSE);
+        }
+        // One that was stopped while it entered the groups is in some of them.
+        let pids: BTreeSet<i32> = self.directories(group).flat_map(|(_, path)| subgroups::processes(&path)).collect();
+        for pid in pids {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        if frozen {
+            let _ = self.set_frozen(group, Frozen::No);
         }
     }
 
@@ -229,6 +244,10 @@ impl Hierarchy {
         text.is_some_and(|text| text.lines().any(|line| line == word))
     }
 }
+
+/// The kernel freezes processes at once, but for one that waits for a disk.
+const FREEZING_TRIES: u32 = 20;
+const FREEZING_PAUSE: Duration = Duration::from_micros(100);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frozen {

@@ -2,7 +2,6 @@
 
 use super::images::Registry;
 use super::support::{Stack, eventually};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -17,6 +16,15 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(self.child.id() as i32), nix::sys::signal::Signal::SIGKILL);
         let _ = self.child.wait();
+    }
+}
+
+/// A child that is ended with this.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill().and_then(|()| self.0.wait());
     }
 }
 
@@ -192,28 +200,41 @@ fn git_is_a_context_and_a_source() {
 #[test]
 fn an_agent_is_lent_to_one_command() {
     let stack = Stack::new("nothing");
-    let socket = stack.path("agent");
-    let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("socket");
-    let inode = std::fs::metadata(&socket).expect("socket").ino();
-    stack.write(
-        "Dockerfile",
-        "FROM busybox:local\nRUN --mount=type=ssh test -S $SSH_AUTH_SOCK && stat -c %i $SSH_AUTH_SOCK > /inode\nRUN --mount=type=ssh,id=other,required=false echo \"[$SSH_AUTH_SOCK]\" > /other\nRUN test ! -e /run/buildkit; echo \"[$SSH_AUTH_SOCK]\" > /after\n",
-    );
-    stack.write("compose.yaml", "services: {app: {build: {context: ., ssh: [default]}, command: cat /inode /other /after}}");
-    let with = |args: &[&str]| stack.command(args).env("SSH_AUTH_SOCK", &socket).output().expect("wharf");
-    let built = with(&["build"]);
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    assert_eq!(stack.wharf(&["run", "--rm", "-T", "app"]).ok(), format!("{inode}\n[]\n[]\n"));
-    let without = stack.command(&["build", "--no-cache"]).env_remove("SSH_AUTH_SOCK").output().expect("wharf");
-    assert!(String::from_utf8_lossy(&without.stderr).contains("make sure SSH_AUTH_SOCK is set"));
-    // A key, whatever its mode, has an agent of its own until the build is done.
+    stack.compile("asks_agent");
     let made =
         std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(stack.path("key")).status();
     assert!(made.expect("ssh-keygen").success());
+    let socket = stack.path("agent");
+    let mut agent = std::process::Command::new("ssh-agent");
+    let _agent = Ended(agent.arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn().expect("ssh-agent"));
+    let keys = |args: &[&str]| {
+        let asked = std::process::Command::new("ssh-add").args(args).env("SSH_AUTH_SOCK", &socket).output().expect("ssh-add");
+        String::from_utf8_lossy(&asked.stdout).into_owned()
+    };
+    eventually("the agent listens", 10, || socket.exists());
+    keys(&[stack.path("key").to_str().expect("path")]);
+    assert!(keys(&["-l"]).contains("ED25519"));
+    stack.write(
+        "Dockerfile",
+        // Keys are listed. None is removed or added, and neither a lock nor a library is taken.
+        "FROM busybox:local\nCOPY asks_agent /\nRUN --mount=type=ssh /asks_agent 11 19 9 17 22 20 26 11 > /answers\nRUN --mount=type=ssh,mode=0640,uid=3,gid=4 stat -c '%a %u %g' $SSH_AUTH_SOCK > /mode\nRUN --mount=type=ssh,id=other,required=false echo \"[$SSH_AUTH_SOCK]\" > /other\nRUN test ! -e /run/buildkit; echo \"[$SSH_AUTH_SOCK]\" > /after\n",
+    );
+    stack.write(
+        "compose.yaml",
+        "services: {app: {build: {context: ., ssh: [default]}, command: cat /answers /mode /other /after}}",
+    );
+    let with = |args: &[&str]| stack.command(args).env("SSH_AUTH_SOCK", &socket).output().expect("wharf");
+    let built = with(&["build"]);
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    assert_eq!(stack.wharf(&["run", "--rm", "-T", "app"]).ok(), "12 5 5 5 5 5 5 12 640 3 4\n[]\n[]\n");
+    assert!(keys(&["-l"]).contains("ED25519"));
+    let without = stack.command(&["build", "--no-cache"]).env_remove("SSH_AUTH_SOCK").output().expect("wharf");
+    assert!(String::from_utf8_lossy(&without.stderr).contains("make sure SSH_AUTH_SOCK is set"));
+    // A key, whatever its mode, has an agent of its own until the build is done.
     std::fs::set_permissions(stack.path("key"), std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("mode");
     let lent = with(&["build", "--no-cache", "--ssh", "default=key"]);
     assert!(lent.status.success(), "{}", String::from_utf8_lossy(&lent.stderr));
-    assert_ne!(stack.wharf(&["run", "--rm", "-T", "app"]).ok().lines().next(), Some(inode.to_string().as_str()));
+    assert!(stack.wharf(&["run", "--rm", "-T", "app"]).ok().starts_with("12 5 5 5 5 5 5 12 "));
     stack.write("no-key", "this is none\n");
     stack.wharf(&["build", "--ssh", "default=no-key"]).fails(1, &["no-key", "lending the key"]);
     stack.write("Dockerfile", "FROM busybox:local\nRUN --mount=type=ssh,id=git,required=true true\n");

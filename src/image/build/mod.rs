@@ -4,6 +4,7 @@
 //! [`expand`] for variables, [`copy`] for COPY and ADD, the engine for RUN, [`config`] for what only changes the image's
 //! configuration. [`cache`] knows what was built before. [`tarball`] gives a layer its digest.
 
+mod agent;
 pub mod cache;
 pub mod copy;
 pub mod dockerfile;

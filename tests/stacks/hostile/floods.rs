@@ -468,3 +468,24 @@ fn large_requests_at_once_are_bounded() {
     });
     answers(&stack, "large requests at once");
 }
+
+/// Requests whose bodies never come whole: their bytes are bounded together, and requests without one are answered.
+#[test]
+fn bodies_that_do_not_come_take_a_bounded_part_of_the_memory() {
+    let stack = Stack::new("nothing");
+    up_with_few_descriptors(&stack, &format!("services: {{app: {{{APP}}}}}"));
+    let before = peak_memory(stack.engine_pid().expect("engine"));
+    let half = |_| {
+        let mut client = UnixStream::connect(stack.run_root().join("engine.sock")).expect("connected");
+        client.set_write_timeout(Some(Duration::from_millis(20))).expect("timeout");
+        let head = "POST /containers/create HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n";
+        // What the engine does not read stays in the socket.
+        let _ = client.write_all(head.as_bytes()).and_then(|()| client.write_all(&[b' '; 900_000]));
+        client
+    };
+    let clients: Vec<UnixStream> = (0..100).map(half).collect();
+    answers(&stack, "100 bodies of 900 KB");
+    let after = peak_memory(stack.engine_pid().expect("engine"));
+    assert!(after - before < 50 << 20, "{before} bytes before, {after} with bodies of 90 MB");
+    drop(clients);
+}

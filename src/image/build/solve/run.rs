@@ -2,10 +2,12 @@
 
 use super::variables::PREDEFINED;
 use super::*;
+use crate::image::build::agent::LentAgent;
 use crate::image::build::cache;
 use crate::image::build::mounts::{self, Kind, Mount, Mounted};
 use crate::image::build::{Output, Run, Secret, SecretContent};
 use std::collections::{BTreeSet, VecDeque};
+use std::os::unix::fs::PermissionsExt;
 
 /// Lines of a failed command that its error shows.
 const SHOWN_LINES: usize = 20;
@@ -42,6 +44,7 @@ struct Prepared {
     /// Files that are made for the step alone.
     drafts: Vec<Draft>,
     agents: u32,
+    lent: Vec<LentAgent>,
 }
 
 /// The value of a flag of the instruction.
@@ -260,7 +263,6 @@ impl Solver {
         let id = mount.id.clone().unwrap_or_else(|| target.clone());
         let place = self.host.store().build_cache().join("mounts").join(Digest::of(id.as_bytes()).hex());
         if !place.exists() {
-            use std::os::unix::fs::PermissionsExt;
             std::fs::create_dir_all(&place).map_err(failed())?;
             let mode = std::fs::Permissions::from_mode(mount.mode.unwrap_or(0o755));
             std::fs::set_permissions(&place, mode).map_err(failed())?;
@@ -368,7 +370,18 @@ impl Solver {
         into.agents += 1;
         into.env.push(format!("SSH_AUTH_SOCK={target}"));
         into.key.push(format!("ssh {id}"));
-        into.mounts.push(Mounted::Bind { source: socket.clone(), target, read_only: false });
+        let draft = self.host.store().draft()?;
+        let lent = draft.diff().join("agent");
+        let agent = LentAgent::new(socket, &draft.diff(), "agent").and_then(|agent| {
+            std::fs::set_permissions(&lent, std::fs::Permissions::from_mode(mount.mode.unwrap_or(0o600)))?;
+            std::os::unix::fs::chown(&lent, mount.uid.or(Some(0)), mount.gid.or(Some(0)))?;
+            Ok(agent)
+        });
+        let agent =
+            agent.map_err(|e| self.wrong(step, format!("the SSH agent `{id}` at {} cannot be lent: {e}", socket.display())))?;
+        into.mounts.push(Mounted::Bind { source: lent, target, read_only: false });
+        into.lent.push(agent);
+        into.drafts.push(draft);
         Ok(())
     }
 
