@@ -132,9 +132,15 @@ fn an_image_is_updated_by_its_digest() {
     );
     assert!(bodies[1].contains("\"outcome\":\"failed\"") && bodies[1].contains("exited (7)"), "{}", bodies[1]);
 
-    // A later one is tried; a registry that is gone is told of.
+    // A later one is tried, once by two at once; a registry that is gone is told of.
     push(&registry, "1", &good("four"));
-    update("app").ok();
+    let said = std::thread::scope(|scope| {
+        let both = [(); 2].map(|()| scope.spawn(|| update("app").stderr));
+        both.map(|one| one.join().expect("update"))
+    });
+    for words in ["Is updated", "Is up to date"] {
+        assert_eq!(said.iter().filter(|text| text.contains(words)).count(), 1, "{said:?}");
+    }
     assert_eq!(marks(), both("four"));
     let table = stack.wharf(&["updates"]).ok();
     assert!(table.contains("SCHEDULE") && table.contains("updated"), "{table}");

@@ -3,7 +3,9 @@
 use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, NetworkMode, Status};
 use crate::engine::{Container, Engine};
+use crate::labels::LABEL_PROJECT;
 use jiff::SignedDuration;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
@@ -45,14 +47,26 @@ fn is_same(name: &str, one: i32, other: i32) -> bool {
 }
 
 impl Engine {
-    /// Restarts the containers that share the namespaces which a container had before it was started just now.
+    /// Restarts the containers that share the namespaces which a container had before it was started just now. A command of their project that
+    /// goes on may do so itself, so they wait for its end.
     pub(in crate::engine) fn restart_followers(self: &Arc<Self>, donor: &Arc<Container>) {
         let shares = |other: &Arc<Container>| other.with_record(|record| !namespaces(record, &donor.id).is_empty());
+        let mut followers: HashMap<Option<String>, Vec<Arc<Container>>> = HashMap::new();
         for follower in self.containers.all().into_iter().filter(shares) {
+            let project = follower.with_record(|record| record.spec.labels.get(LABEL_PROJECT).cloned());
+            followers.entry(project).or_default().push(follower);
+        }
+        for (project, followers) in followers {
             let (engine, donor) = (self.clone(), donor.clone());
             tokio::spawn(async move {
-                if let Err(error) = engine.follow_donor(&follower, &donor).await {
-                    tracing::warn!("restarting {}, which shares namespaces of {}: {error}", follower.name(), donor.name());
+                let follow = futures::future::join_all(followers.iter().map(async |follower| {
+                    if let Err(error) = engine.follow_donor(follower, &donor).await {
+                        tracing::warn!("restarting {}, which shares namespaces of {}: {error}", follower.name(), donor.name());
+                    }
+                }));
+                match project {
+                    Some(project) => drop(engine.between_commands(&project, follow).await),
+                    None => drop(follow.await),
                 }
             });
         }
@@ -70,11 +84,12 @@ impl Engine {
 
     /// Does what an earlier engine has left undone of it.
     pub(in crate::engine) fn recover_followers(self: &Arc<Self>) {
-        for container in self.containers.all() {
-            let donors: Vec<String> = container.with_record(|record| shared(record).map(|(_, id)| id.to_string()).collect());
-            for donor in donors.iter().filter_map(|id| self.containers.find(id).ok()) {
-                self.restart_followers(&donor);
-            }
+        let shared = |container: &Arc<Container>| {
+            container.with_record(|record| shared(record).map(|(_, id)| id.to_string()).collect::<Vec<_>>())
+        };
+        let donors: HashSet<String> = self.containers.all().iter().flat_map(shared).collect();
+        for donor in donors.iter().filter_map(|id| self.containers.find(id).ok()) {
+            self.restart_followers(&donor);
         }
     }
 }

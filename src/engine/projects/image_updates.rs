@@ -7,12 +7,16 @@ use super::execute::execute;
 use super::queue::Change;
 use super::update::Tallies;
 use super::{Context, Origin, Progress, ProgressSender};
-use crate::compose::model::{AutoUpdate, WaitFor};
+use crate::compose::model::{AutoUpdate, Service, WaitFor};
 use crate::cron::Cron;
-use crate::engine::Engine;
+use crate::engine::containers::incarnations::Leaves;
 use crate::engine::error::{EngineError, state_error};
 use crate::engine::images::Cache;
+use crate::engine::record::ProjectRecord;
+use crate::engine::{Container, Engine};
+use crate::image::keyed_mutex::KeyedMutex;
 use crate::image::{Digest, ImageRef};
+use crate::labels::LABEL_SERVICE;
 use crate::plan::{self, PullPolicy, UpOptions};
 use crate::wire::{ImageUpdate, UpdateEvent};
 use indexmap::IndexMap;
@@ -21,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::unbounded_channel;
@@ -34,16 +39,48 @@ const NOTIFY_MAY_TAKE: Duration = Duration::from_secs(10);
 /// Characters of a message in a notification and in the state.
 const LONGEST_MESSAGE: usize = 2000;
 
-/// Wakes the task that follows the schedules.
+/// Wakes the task that follows the schedules, and keeps updates with the same image apart.
 #[derive(Default)]
 pub(in crate::engine) struct ImageUpdates {
     changed: Notify,
+    /// Some service had a schedule at the last look.
+    follows: AtomicBool,
+    /// Held from the pull of an image until it has its tag or loses its name.
+    images: KeyedMutex,
+}
+
+/// What has become of a service that was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Updated,
+    UpToDate,
+    Pinned,
+    FailedBefore,
+    NotRunning,
+    /// Somebody has brought up another definition meanwhile.
+    Changed,
+}
+
+impl Outcome {
+    /// In the words of progress.
+    fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Updated => "Is updated",
+            Outcome::UpToDate => "Is up to date",
+            Outcome::Pinned => "Has a pinned digest",
+            Outcome::FailedBefore => "Is not updated: this digest has failed before",
+            Outcome::NotRunning => "Does not run",
+            Outcome::Changed => "Has another definition by now",
+        }
+    }
 }
 
 impl ImageUpdates {
-    /// A project's definition is another one by now.
-    pub(super) fn look_again(&self) {
-        self.changed.notify_one();
+    /// A project's definition is another one by now; `scheduled` where a service of it has a schedule.
+    pub(super) fn look_again(&self, scheduled: bool) {
+        if scheduled || self.follows.load(Ordering::Relaxed) {
+            self.changed.notify_one();
+        }
     }
 }
 
@@ -110,16 +147,16 @@ impl Engine {
     }
 
     pub(super) fn forget_updates(&self, project: &str) -> Result<(), EngineError> {
-        self.image_updates.look_again();
+        self.image_updates.look_again(false);
         let known: Option<IndexMap<String, Known>> = self.state.journal.get(&key(project));
         known.map_or(Ok(()), |_| self.state.journal.delete(&key(project)).map_err(state_error))
     }
 
     /// The services with `x-update` of every project.
     fn schedules(&self) -> Vec<(String, String, Cron)> {
-        let records = self.state.journal.all::<crate::engine::record::ProjectRecord>("project/");
+        let records = self.state.journal.all::<ProjectRecord>("project/");
         let known = records.into_iter().filter_map(|(name, record)| Some((name, record.ok()?)));
-        let of = |(name, record): (String, crate::engine::record::ProjectRecord)| {
+        let of = |(name, record): (String, ProjectRecord)| {
             let services = record.project.services.into_iter();
             let scheduled = services.filter_map(|(service, definition)| Some((service, definition.auto_update?.schedule)));
             scheduled.map(move |(service, schedule)| (name.clone(), service, schedule)).collect::<Vec<_>>()
@@ -134,6 +171,7 @@ impl Engine {
             let mut changed = std::pin::pin!(self.image_updates.changed.notified());
             changed.as_mut().enable();
             let schedules = self.schedules();
+            self.image_updates.follows.store(!schedules.is_empty(), Ordering::Relaxed);
             let now = Timestamp::now();
             // The clock may have been set back.
             last = last.min(now);
@@ -167,7 +205,7 @@ impl Engine {
     pub fn image_updates_of(&self, project: &str) -> Vec<ImageUpdate> {
         let known = self.known_updates(project);
         let services = self.project_record(project).map(|record| record.project.services).unwrap_or_default();
-        let row = |(service, definition): (String, crate::compose::model::Service)| {
+        let row = |(service, definition): (String, Service)| {
             let policy = definition.auto_update?;
             let known = known.get(&service).cloned().unwrap_or_default();
             let is_other = known.seen.is_some() && known.seen != known.current;
@@ -220,16 +258,12 @@ impl Engine {
             };
             let subject = Subject { project: project.into(), service, name, policy };
             let outcome = self.update_image(&subject, &progress).await;
-            let text = match &outcome {
-                Ok(text) => (*text).to_string(),
-                Err(error) => error.to_string(),
-            };
             match outcome {
-                Ok(_) => progress.send(Progress::Step { object, status: text, done: true }),
+                Ok(outcome) => progress.send(Progress::Step { object, status: outcome.as_str().into(), done: true }),
                 Err(EngineError::Cancelled) => return Err(EngineError::Cancelled),
-                Err(_) => {
-                    progress.send(Progress::Error { object, message: text.clone() });
-                    failures.push(text);
+                Err(error) => {
+                    progress.send(Progress::Error { object, message: error.to_string() });
+                    failures.push(error.to_string());
                 }
             }
         }
@@ -237,9 +271,9 @@ impl Engine {
     }
 
     /// Looks at one image, and updates its service.
-    async fn update_image(self: &Arc<Self>, subject: &Subject, progress: &ProgressSender) -> Result<&'static str, EngineError> {
+    async fn update_image(self: &Arc<Self>, subject: &Subject, progress: &ProgressSender) -> Result<Outcome, EngineError> {
         if subject.name.digest.is_some() {
-            return Ok("Has a pinned digest");
+            return Ok(Outcome::Pinned);
         }
         let inspected = self.images.registry.inspect(&subject.name).await;
         let now = Timestamp::now();
@@ -251,22 +285,32 @@ impl Engine {
             noted.unwrap_or_else(|error| tracing::warn!("{error}"));
         })?;
         self.note_update(subject, |known| (known.checked_at, known.seen) = (Some(now), Some(found.digest.clone())))?;
+        let pinned = ImageRef { tag: None, digest: Some(found.digest.clone()), ..subject.name.clone() };
+        let held = self.image_updates.images.take(&pinned.to_string()).await;
         let known = self.known_updates(&subject.project).swap_remove(&subject.service).unwrap_or_default();
         match todo(&known, &found.digest) {
-            Todo::Nothing => return Ok("Is up to date"),
-            Todo::FailedBefore => return Ok("Is not updated: this digest has failed before"),
+            Todo::Nothing => return Ok(Outcome::UpToDate),
+            Todo::FailedBefore => return Ok(Outcome::FailedBefore),
             Todo::Update => {}
         }
-        let pinned = ImageRef { tag: None, digest: Some(found.digest.clone()), ..subject.name.clone() };
-        self.images.pull(&pinned.to_string(), progress.plain()).await?;
-        let guard = self.projects.take(&subject.project, Change::Update, progress).await?;
-        let result = self.bring_image(subject, &pinned, &found.digest, progress).await;
-        // By its digest it has a name until it has the tag, or has failed.
-        self.images.store.untag(&pinned)?;
-        drop(guard);
+        // Somebody may have given it this name before.
+        let had_name = self.images.store.find(&pinned)?.is_some();
+        let result = async {
+            self.images.pull(&pinned.to_string(), progress.plain()).await?;
+            let _guard = self.projects.take(&subject.project, Change::Update, progress).await?;
+            self.bring_image(subject, &pinned, &found.digest, progress).await
+        };
+        let result = result.await;
+        if !had_name {
+            self.images.store.untag(&pinned)?;
+        }
+        drop(held);
+        if matches!(result, Ok(Outcome::Updated)) && subject.policy.cleanup {
+            self.clean_up(subject).await;
+        }
         self.sync_and_trim().await?;
         match &result {
-            Ok("Is updated") => self.tell(subject, &found.digest, "updated", None).await,
+            Ok(Outcome::Updated) => self.tell(subject, &found.digest, "updated", None).await,
             Err(error) if !matches!(error, EngineError::Cancelled) => {
                 self.tell(subject, &found.digest, "failed", Some(error.to_string())).await;
             }
@@ -282,20 +326,20 @@ impl Engine {
         pinned: &ImageRef,
         digest: &Digest,
         progress: &ProgressSender,
-    ) -> Result<&'static str, EngineError> {
+    ) -> Result<Outcome, EngineError> {
         let (_, image) = self.images.find(&pinned.to_string())?;
         let image_id = image.id.to_string();
-        let Some(record) = self.project_record(&subject.project) else { return Ok("Is gone") };
+        let Some(record) = self.project_record(&subject.project) else { return Ok(Outcome::Changed) };
         let asked =
             record.project.services.get(&subject.service).and_then(|definition| definition.image.clone()).unwrap_or_default();
         if asked.parse::<ImageRef>().ok().as_ref() != Some(&subject.name) {
-            return Ok("Has another image by now");
+            return Ok(Outcome::Changed);
         }
-        let own = |container: &Arc<crate::engine::Container>| container.has_label(crate::labels::LABEL_SERVICE, &subject.service);
+        let own = |container: &Arc<Container>| container.has_label(LABEL_SERVICE, &subject.service);
         let containers: Vec<_> =
             self.project_containers(&subject.project).into_iter().filter(|c| own(c) && !super::is_one_off(c)).collect();
         if !containers.iter().any(|container| container.status().is_alive()) {
-            return Ok("Does not run");
+            return Ok(Outcome::NotRunning);
         }
         let earlier: Vec<String> =
             containers.iter().map(|container| container.with_record(|record| record.image_id.clone())).collect();
@@ -320,7 +364,7 @@ impl Engine {
                 origin: Origin { config_files: record.config_files, working_dir: record.working_dir, ..Origin::default() },
                 tallies: Tallies::new(plan.updates()),
                 images: HashMap::from([(subject.service.clone(), image_id)]),
-                leaves: crate::engine::containers::incarnations::Leaves::Log("replaced"),
+                leaves: Leaves::Log("replaced"),
                 options,
                 ..Context::new(self, record.project, progress.clone(), None)
             });
@@ -348,10 +392,7 @@ impl Engine {
                 earlier.into_iter().for_each(|id| remember(&mut known.replaced, id));
             }
         })?;
-        if changed && subject.policy.cleanup {
-            self.clean_up(subject).await;
-        }
-        Ok(if changed { "Is updated" } else { "Is up to date" })
+        Ok(if changed { Outcome::Updated } else { Outcome::UpToDate })
     }
 
     /// Removes images that updates have replaced, and that neither a container nor a revision needs.

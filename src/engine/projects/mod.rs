@@ -119,7 +119,7 @@ impl Engine {
         // The state must not hold what is secret.
         record.project.secrets.values_mut().chain(record.project.configs.values_mut()).for_each(|o| o.content = None);
         self.state.journal.put(&key(&project.name), &record).map_err(state_error)?;
-        self.image_updates.look_again();
+        self.image_updates.look_again(project.services.values().any(|service| service.auto_update.is_some()));
         let own = |c: &&ObservedContainer| c.state.is_alive() && !c.one_off && project.services.contains_key(&c.service);
         for container in observed.containers.iter().filter(own) {
             if !plan.graph.node_weights().any(|step| step.operation.touches(&container.id, &container.name)) {

@@ -13,6 +13,15 @@ use std::sync::Arc;
 use tokio::sync::mpsc::unbounded_channel;
 
 impl Engine {
+    /// Does what the engine does to a project by itself, while no command changes that.
+    pub(in crate::engine) async fn between_commands<T>(&self, project: &str, work: impl Future<Output = T>) -> T {
+        let (progress, _listener) = unbounded_channel();
+        let guard = self.projects.take(project, Change::Follow, &progress.into()).await;
+        let done = work.await;
+        drop(guard);
+        done
+    }
+
     /// Ends every restart that a user has begun: what was stopped for it is to run again.
     pub(in crate::engine) fn recover_restarts(self: &Arc<Self>) {
         for container in self.containers.all().into_iter().filter(|c| c.with_record(|record| record.restart_begun)) {

@@ -40,10 +40,10 @@ impl Engine {
         self.end_leftovers();
         let _ = self.containers.adopted.send_replace(true);
         self.recover_restarts();
-        self.recover_followers();
         // With something missing, nothing is removed.
         let may_remove = !self.state.is_incomplete();
         self.recover_replacements(may_remove).await;
+        self.recover_followers();
         self.remove_build_steps().await;
         if may_remove {
             // An engine that dies in the removal of the last container on it leaves it.
