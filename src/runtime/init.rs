@@ -55,6 +55,8 @@ pub fn run(launch: &Launch, inherited: Inherited, successor: Option<&SharedRepor
             successor.write(&told(&failure));
             sys::exit_now(failure.code);
         }
+        // Who ends from here on has been set up.
+        nix::unistd::write(&status, READY).doing("reporting to the monitor")?;
         program.drop_privileges()?;
         program.limit_processes()?;
         program.run(launch.init, confinement)
@@ -62,6 +64,9 @@ pub fn run(launch: &Launch, inherited: Inherited, successor: Option<&SharedRepor
     report(&status, &failure);
     sys::exit_now(failure.code)
 }
+
+/// What the monitor reads before a program is run: no word of it. A process that was killed while it was set up has not said it.
+pub const READY: &[u8] = b" ";
 
 /// Bytes of a failure that is told.
 pub const MAX_FAILURE: usize = 4000;

@@ -15,6 +15,7 @@ use super::cgroup::Hierarchy;
 use super::control::{self, Event, Handed};
 use super::error::{Doing, StepFailed};
 use super::external::Runtime;
+use super::init;
 use super::launch::{Join, LogTarget};
 use crate::logs::{Stream, writer::Writer};
 use crate::sys;
@@ -239,7 +240,8 @@ impl Monitor {
         }
         self.take_handed();
         self.handing = None;
-        if self.joining.is_none() {
+        if self.joining.is_none() && (self.brief.runtime.is_some() || self.reported == init::READY) {
+            self.reported.clear();
             self.has_started();
         }
     }

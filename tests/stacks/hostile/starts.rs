@@ -313,12 +313,32 @@ fn a_start_that_was_broken_off_leaves_no_half_filled_volume() {
         ])
         .ok();
     let mark = stack.data_root().join("volumes/kept/.filling");
-    let start = stack.command(&["container", "start", "filled"]).stderr(Stdio::null()).spawn().expect("start");
-    let begun = std::time::Instant::now();
-    while !mark.exists() {
-        assert!(begun.elapsed().as_secs() < 10, "the volume is not filled");
-        std::hint::spin_loop();
+    let start = || {
+        let start = stack.command(&["container", "start", "filled"]).stderr(Stdio::piped()).spawn().expect("start");
+        let begun = std::time::Instant::now();
+        while !mark.exists() {
+            assert!(begun.elapsed().as_secs() < 10, "the volume is not filled");
+            std::hint::spin_loop();
+        }
+        start
+    };
+    // A process that is killed while it sets the container up has run no program.
+    let killed = start();
+    for monitor in stack.monitors() {
+        let children = std::fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children")).expect("children");
+        children.split_whitespace().for_each(|pid| {
+            let pid = nix::unistd::Pid::from_raw(pid.parse().expect("a number"));
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("killed");
+        });
     }
+    let killed = killed.wait_with_output().expect("start");
+    let said = String::from_utf8_lossy(&killed.stderr);
+    assert!(!killed.status.success() && said.contains("before its program ran"), "{said}");
+    std::fs::remove_file(&mark).expect("the mark");
+    std::fs::remove_dir_all(stack.data_root().join("volumes/kept/_data/sub")).ok();
+    std::fs::remove_file(stack.data_root().join("volumes/kept/_data/a")).ok();
+    std::fs::remove_file(stack.data_root().join("volumes/kept/_data/large")).ok();
+    let start = start();
     let engine = nix::unistd::Pid::from_raw(stack.engine_pid().expect("engine"));
     for pid in std::iter::once(engine).chain(stack.monitors().into_iter().map(nix::unistd::Pid::from_raw)) {
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("killed");
