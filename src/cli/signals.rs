@@ -1,6 +1,11 @@
 //! Ctrl-C and SIGTERM: what a command that is cancelled says, and its exit code.
 
 use super::Failure;
+use crate::sys::signals::Disposition;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Waker};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The signals that end a command.
@@ -20,24 +25,81 @@ impl Signal {
     }
 }
 
-/// Listens to Ctrl-C and SIGTERM: neither ends the process by itself any more, and none is missed.
+/// The effects of the signals that somebody listens to, or did.
+static KNOWN: Mutex<BTreeMap<i32, Known>> = Mutex::new(BTreeMap::new());
+
+struct Known {
+    listeners: usize,
+    /// What the signal did before anybody listened.
+    before: Disposition,
+    /// tokio's handler, which tokio installs once and never takes away.
+    heard: Disposition,
+}
+
+/// Listens to one signal. With its last listener the signal does again what it did before: it ends the process.
+pub struct Listener {
+    number: i32,
+    heard: tokio::signal::unix::Signal,
+}
+
+impl Listener {
+    /// # Errors
+    /// When the kernel has no descriptor or memory left.
+    pub fn of(kind: SignalKind) -> io::Result<Self> {
+        let number = kind.as_raw_value();
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = Disposition::of(number)?;
+        let heard = signal(kind)?;
+        match known.get_mut(&number) {
+            Some(known) => {
+                known.heard.restore(number)?;
+                known.listeners += 1;
+            }
+            None => {
+                known.insert(number, Known { listeners: 1, before, heard: Disposition::of(number)? });
+            }
+        }
+        Ok(Listener { number, heard })
+    }
+
+    pub async fn next(&mut self) {
+        self.heard.recv().await;
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(known) = known.get_mut(&self.number) else { return };
+        known.listeners -= 1;
+        if known.listeners > 0 || known.before.restore(self.number).is_err() {
+            return;
+        }
+        // It came as nobody looked any more.
+        if self.heard.poll_recv(&mut Context::from_waker(Waker::noop())).is_ready() {
+            let _ = nix::sys::signal::Signal::try_from(self.number).and_then(nix::sys::signal::raise);
+        }
+    }
+}
+
+/// Listens to Ctrl-C and SIGTERM: neither ends the process by itself meanwhile, and none is missed.
 pub struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
+    interrupt: Listener,
+    terminate: Listener,
 }
 
 impl Signals {
     /// # Errors
     /// When the kernel has no descriptor or memory left.
     pub fn listen() -> Result<Self, Failure> {
-        let of = |kind| signal(kind).map_err(|e| Failure::Message(format!("listening to signals: {e}")));
+        let of = |kind| Listener::of(kind).map_err(|e| Failure::Message(format!("listening to signals: {e}")));
         Ok(Signals { interrupt: of(SignalKind::interrupt())?, terminate: of(SignalKind::terminate())? })
     }
 
     pub async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.interrupt.recv() => Signal::Interrupt,
-            _ = self.terminate.recv() => Signal::Terminate,
+            () = self.interrupt.next() => Signal::Interrupt,
+            () = self.terminate.next() => Signal::Terminate,
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod quota;
 pub mod regular;
 pub mod removal;
 pub mod shared;
+pub mod signals;
 pub mod socket;
 
 pub use inherited::{reset_personality, reset_scheduling, reset_signals_of_service};

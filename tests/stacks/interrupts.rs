@@ -183,3 +183,52 @@ fn an_attached_up_goes_on_until_its_containers_have_ended() {
     assert_eq!(up.wait(10), Some(130), "the second kills");
     assert_eq!(stack.container("web")["ExitCode"], 137);
 }
+
+/// A signal ends a command whatever it has listened to before, and leaves the terminal as it was.
+#[test]
+fn a_signal_ends_a_command_that_has_listened_to_signals_before() {
+    let stack = Stack::new("nothing");
+    let script = "trap 'exit 7' TERM; trap 'exit 8' INT; echo begun; while :; do sleep 0.05; done";
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services: {{web: {{image: 'busybox:local', command: [sh, -c, \"{script}\"], stop_grace_period: 1s, \
+             develop: {{watch: [{{path: ./watched, action: sync, target: /watched}}]}}}}}}\n"
+        ),
+    );
+    stack.write("watched", "");
+    stack.wharf(&["up", "-d"]).ok();
+    for (args, shown, interrupted, terminated) in [
+        (&["watch"][..], "Watch enabled", 130, 143),
+        (&["logs", "-f"], "begun", 130, 143),
+        (&["events"], "exec_create", 130, 143),
+        (&["stats"], "web-1", 130, 143),
+        (&["wait", "web"], "", 130, 143),
+        // Typed, Ctrl-C is the container's. From elsewhere the signal is the command's.
+        (&["exec", "web", "sh", "-c", "trap 'exit 8' INT; echo begun; while :; do sleep 0.05; done"], "begun", 8, 143),
+        (&["run", "--rm", "web"], "begun", 8, 7),
+        (&["run", "--rm", "-T", "web"], "begun", 8, 7),
+    ] {
+        for (typed, code) in [(true, interrupted), (false, terminated)] {
+            // Nothing shows that it waits: what is typed may come before the terminal is its own.
+            if typed && shown.is_empty() {
+                continue;
+            }
+            let mut command = start(&stack, args);
+            if args[0] == "events" {
+                eventually("an event is shown", 10, || {
+                    stack.wharf(&["exec", "-T", "web", "true"]).ok();
+                    command.shown().contains(shown)
+                });
+            } else {
+                command.expect(shown, 20);
+            }
+            match typed {
+                true => command.send(CTRL_C),
+                false => command.terminate(),
+            }
+            assert_eq!(command.wait(10), Some(code), "{args:?} {typed}");
+            assert!(!command.is_raw(), "{args:?}");
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use crate::api::client::{Client, take_frame};
 use crate::api::detach::{self, DetachKeys};
 use crate::api::followed::{Followed, Piece};
+use crate::cli::signals::{Listener, Signal, signalled};
 use crate::cli::{Failure, Outcome};
 use bytes::BytesMut;
 use hyper_util::rt::TokioIo;
@@ -11,6 +12,7 @@ use serde_json::Value;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 
 /// How the streams are joined.
@@ -84,12 +86,15 @@ pub async fn follow(
         std::future::pending::<()>().await;
     });
     let resizing = tokio::spawn(follow_size(client.clone(), joined.resize.clone(), raw.is_some()));
-    let signalling = tokio::spawn(pass_signals(client.clone(), joined.signals.clone()));
+    let signalling = tokio::spawn(pass_signals(client.clone(), joined.signals.clone(), joined.tty));
+    let mut ending = std::pin::pin!(signal_that_ends(raw.is_some() && joined.signals.is_none()));
     let mut code = None;
     let ended = loop {
         let piece = tokio::select! {
             piece = followed.next() => piece?,
             Some(()) = leaving.recv() => break Ended::Detached,
+            // The terminal is given back first.
+            signal = &mut ending => return Err(signal.failure()),
         };
         let Some(piece) = piece else { break Ended::Closed };
         match piece {
@@ -137,12 +142,15 @@ pub async fn join(client: &Client, stream: TokioIo<hyper::upgrade::Upgraded>, jo
         std::future::pending::<()>().await;
     });
     let resizing = tokio::spawn(follow_size(client.clone(), joined.resize.clone(), raw.is_some()));
-    let signalling = tokio::spawn(pass_signals(client.clone(), joined.signals.clone()));
+    let signalling = tokio::spawn(pass_signals(client.clone(), joined.signals.clone(), joined.tty));
+    let mut ending = std::pin::pin!(signal_that_ends(raw.is_some() && joined.signals.is_none()));
     let mut buffer = BytesMut::with_capacity(1 << 16);
     let ended = loop {
         let read = tokio::select! {
             read = from.read_buf(&mut buffer) => read.unwrap_or(0),
             Some(()) = leaving.recv() => break Ended::Detached,
+            // The terminal is given back first.
+            signal = &mut ending => return Err(signal.failure()),
         };
         if joined.tty {
             write(1, &buffer.split())?;
@@ -195,8 +203,7 @@ fn write(stream: u8, bytes: &[u8]) -> Outcome {
 
 /// Tells the other end the terminal's size, now and when it changes.
 async fn follow_size(client: Client, path: String, tty: bool) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut changes) = signal(SignalKind::window_change()) else { return };
+    let Ok(mut changes) = tokio::signal::unix::signal(SignalKind::window_change()) else { return };
     if !tty {
         return;
     }
@@ -210,17 +217,22 @@ async fn follow_size(client: Client, path: String, tty: bool) {
     }
 }
 
-async fn pass_signals(client: Client, path: Option<String>) {
-    use tokio::signal::unix::{SignalKind, signal};
+/// Passes signals on. A terminal that is closed ends the client, though: the container would outlive its user's window.
+async fn pass_signals(client: Client, path: Option<String>, tty: bool) {
     let Some(path) = path else { return std::future::pending().await };
-    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()];
-    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup), Ok(mut quit)] = kinds.map(signal) else { return };
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::quit()];
+    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut quit)] = kinds.map(Listener::of) else { return };
+    let mut hangup = if tty { None } else { Listener::of(SignalKind::hangup()).ok() };
+    let mut hung_up = async || match &mut hangup {
+        Some(hangup) => hangup.next().await,
+        None => std::future::pending().await,
+    };
     loop {
         let name = tokio::select! {
-            _ = interrupt.recv() => "SIGINT",
-            _ = terminate.recv() => "SIGTERM",
-            _ = hangup.recv() => "SIGHUP",
-            _ = quit.recv() => "SIGQUIT",
+            () = interrupt.next() => "SIGINT",
+            () = terminate.next() => "SIGTERM",
+            () = hung_up() => "SIGHUP",
+            () = quit.next() => "SIGQUIT",
         };
         let _: Result<Value, _> = client.post(&format!("{path}?signal={name}"), &Value::Null).await;
     }
@@ -237,6 +249,14 @@ impl RawTerminal {
         cfmakeraw(&mut raw);
         tcsetattr(std::io::stdin(), SetArg::TCSANOW, &raw).map_err(failed)?;
         Ok(RawTerminal(before))
+    }
+}
+
+/// The signal that ends a process whose terminal is raw and that passes none on; without that signals do what they do.
+async fn signal_that_ends(listens: bool) -> Signal {
+    match listens {
+        true => signalled().await,
+        false => std::future::pending().await,
     }
 }
 

@@ -45,7 +45,8 @@ pub async fn run(global: &Global, command: Attach) -> Outcome {
 /// When it does not run, or its exit code.
 pub async fn to_container(client: &Client, id: &str, how: &AttachOptions) -> Outcome {
     let keys = terminal::detach_keys(&how.detach_keys)?;
-    stay(client, open(client, id, Which::output(!how.no_stdin), Begin::Now).await?, how.sig_proxy, keys)
+    let signals = if how.sig_proxy { Proxied::WithoutTerminal } else { Proxied::Never };
+    stay(client, open(client, id, Which::output(!how.no_stdin), Begin::Now).await?, signals, keys)
         .await?
         .map_or(Ok(()), ended_with)
 }
@@ -71,14 +72,25 @@ async fn open(client: &Client, id: &str, which: Which, begin: Begin) -> Result<A
     Ok(Attached { id: id.into(), tty, which: Which { stdin, ..which }, followed })
 }
 
+/// Whether the signals of this process are the container's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Proxied {
+    Always,
+    WithoutTerminal,
+    Never,
+}
+
 /// Joins this process's streams to a container's, to its end; its exit code, or nothing where the user has left.
-async fn stay(client: &Client, attached: Attached, signals: bool, detach_keys: Vec<u8>) -> Result<Option<u8>, Failure> {
+///
+/// With a terminal, signals are passed on where the command has started the container, as Docker does.
+async fn stay(client: &Client, attached: Attached, signals: Proxied, detach_keys: Vec<u8>) -> Result<Option<u8>, Failure> {
     let Attached { id, tty, which, followed } = attached;
     let joined = Joined {
         tty,
         stdin: which.stdin,
         resize: format!("/containers/{id}/resize"),
-        signals: (signals && !tty).then(|| format!("/containers/{id}/kill")),
+        signals: (signals == Proxied::Always || signals == Proxied::WithoutTerminal && !tty)
+            .then(|| format!("/containers/{id}/kill")),
         detach_keys,
     };
     let shown = |stream| if stream == 2 { which.stderr } else { which.stdout };
@@ -156,7 +168,12 @@ pub async fn start_and_stay(client: &Client, id: &str, stay: Stay) -> Outcome {
         println!("{id}");
         return Ok(());
     };
-    let Some(code) = self::stay(client, attached, stay.sig_proxy, keys).await? else { return Ok(()) };
+    let signals = match (stay.sig_proxy, stay.keep) {
+        (false, _) => Proxied::Never,
+        (true, true) => Proxied::WithoutTerminal,
+        (true, false) => Proxied::Always,
+    };
+    let Some(code) = self::stay(client, attached, signals, keys).await? else { return Ok(()) };
     if stay.rm {
         match client.delete(&removal).await {
             // The engine removes what a client leaves behind, and so does the next one.

@@ -450,7 +450,13 @@ impl Terminal {
         self.said.lock().expect("lock").clone()
     }
 
-    /// Its exit code.
+    /// Whether what is typed comes as it is, without the terminal's own editing.
+    pub fn is_raw(&self) -> bool {
+        let modes = nix::sys::termios::tcgetattr(&self.master).expect("termios");
+        !modes.local_flags.contains(nix::sys::termios::LocalFlags::ICANON)
+    }
+
+    /// Its exit code, as a shell shows it.
     ///
     /// # Panics
     /// When it does not end within the bound.
@@ -458,7 +464,7 @@ impl Terminal {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("wait") {
-                return status.code();
+                return status.code().or(std::os::unix::process::ExitStatusExt::signal(&status).map(|signal| 128 + signal));
             }
             assert!(begun.elapsed() < Duration::from_secs(seconds), "it goes on: {}", self.said.lock().expect("lock"));
             std::thread::sleep(Duration::from_millis(5));
