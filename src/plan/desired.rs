@@ -113,6 +113,8 @@ pub struct LifecycleOptions {
     pub volumes: bool,
     /// Of `start`: wait until services run, and are healthy where they have a health check.
     pub wait: bool,
+    /// The client shows the output of hooks.
+    pub hook_output: bool,
     /// Absent where there is no file.
     pub outline: Option<Outline>,
     /// Tell the plan, and do nothing.

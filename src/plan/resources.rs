@@ -171,6 +171,26 @@ impl Planner<'_> {
         self.plan.add(create, cause, &Before::needs(&[removed]))
     }
 
+    /// Stops who depends on a service with `restart: true`, before the service is recreated.
+    pub(super) fn stop_dependents(&mut self, name: &str) -> Vec<NodeIndex> {
+        let (observed, project) = (self.observed, self.project);
+        let restarts = |dependent: &Service| dependent.depends_on.get(name).is_some_and(|dependency| dependency.restart);
+        let runs = |c: &&ObservedContainer| !c.one_off && c.state.is_alive();
+        let mut stops = Vec::new();
+        for container in observed.containers.iter().filter(runs) {
+            let is_dependent = project.services.get(&container.service).is_some_and(restarts);
+            if !is_dependent || !self.selected.contains(&container.service) || self.removed.contains_key(&container.id) {
+                continue;
+            }
+            let plan = &mut self.plan;
+            stops.push(*self.stopped.entry(container.id.clone()).or_insert_with(|| {
+                let operation = Operation::StopContainer { id: container.id.clone(), name: container.name.clone() };
+                plan.add(operation, format!("{name} is recreated, and `restart: true`"), &Before::default())
+            }));
+        }
+        stops
+    }
+
     pub(super) fn volume(&mut self, key: &str) -> Result<Option<NodeIndex>, PlanError> {
         if let Some(step) = self.volumes.get(key) {
             return Ok(*step);

@@ -408,6 +408,40 @@ fn lifecycle_commands() {
 }
 
 #[test]
+fn who_depends_with_restart_is_stopped_before_a_recreation() {
+    let mut p = project(WEB_DB);
+    p.services["web"].depends_on["db"].restart = true;
+    let state = observed(&p, &[("web", 1), ("web", 2), ("db", 1)]);
+    p.services["web"].scale = Some(2);
+    p.services["db"].environment.insert("A".into(), Some("1".into()));
+    let stop = |n: u32, web: u32| format!("[] -> #{n} stop container p-web-{web}: db is recreated, and `restart: true`");
+    let recreate = |n: u32, before: &str| format!("[{before}] -> #{n} recreate container p-db-1: its configuration has changed");
+    let expected = [
+        stop(1, 1),
+        stop(2, 2),
+        recreate(3, "1 2"),
+        "[3] -> #4 start container p-db-1: created".into(),
+        "[4] -> #5 wait for db (service_healthy): depended on".into(),
+        "[1 5] -> #6 start container p-web-1: db is recreated, and `restart: true`".into(),
+        "[2 5] -> #7 start container p-web-2: db is recreated, and `restart: true`".into(),
+    ];
+    assert_eq!(lines(&p, &state, &UpOptions::default()), expected);
+    let options = UpOptions { scale: [("web".to_string(), 1)].into(), ..UpOptions::default() };
+    let got = lines(&p, &state, &options);
+    assert!(got.contains(&"[2] -> #6 stop and remove container p-web-2: web is scaled to 1".to_string()), "{got:#?}");
+    // Who is left alone stays so, and so does who does not run.
+    let db = UpOptions { services: vec!["db".into()], ..UpOptions::default() };
+    assert_eq!(lines(&p, &state, &db)[0], recreate(1, ""));
+    let no_start = UpOptions { no_start: true, ..UpOptions::default() };
+    assert_eq!(lines(&p, &state, &no_start), [recreate(1, "")]);
+    let mut ended = observed(&p, &[("web", 1), ("db", 1)]);
+    ended.containers[0].state = ContainerState::Exited;
+    ended.containers[1].config_hash = "older".into();
+    p.services["web"].scale = None;
+    assert_eq!(lines(&p, &ended, &UpOptions::default())[0], recreate(1, ""));
+}
+
+#[test]
 fn images_that_down_removes() {
     let mut p = project(WEB_DB);
     p.services["web"].build = Some(crate::compose::model::Build::default());

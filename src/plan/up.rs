@@ -212,7 +212,8 @@ impl<'a> Planner<'a> {
                 let double = existing.remove(pair);
                 let first = existing.iter().find(|c| c.number == number).map_or("another", |c| c.name.as_str());
                 let cause = format!("{first} is the container {number} of {name}");
-                let step = self.plan.add(remove(double), cause, &Before::default());
+                let before = self.stopped.get(&double.id).map_or_else(Before::default, |stop| Before::needs(&[*stop]));
+                let step = self.plan.add(remove(double), cause, &before);
                 doubles.entry(number).or_default().push(step);
                 steps.starts.push(step);
             }
@@ -224,7 +225,8 @@ impl<'a> Planner<'a> {
         let Compared { name, service, hash, existing, .. } = compared;
         existing.sort_by_key(|c| (self.recreate_cause(name, service, c, hash).is_some(), c.number));
         for container in existing.split_off(existing.len().min(replicas)) {
-            steps.starts.push(self.plan.add(remove(container), format!("{name} is scaled to {replicas}"), &Before::default()));
+            let before = self.stopped.get(&container.id).map_or_else(Before::default, |stop| Before::needs(&[*stop]));
+            steps.starts.push(self.plan.add(remove(container), format!("{name} is scaled to {replicas}"), &before));
         }
         existing.sort_by_key(|c| c.number);
     }
@@ -256,7 +258,8 @@ impl<'a> Planner<'a> {
             }
             steps.restarted |= stopped.is_some();
             let operation = Operation::StartContainer { service: name.into(), name: container.name.clone() };
-            let cause = stopped.map_or("not running", |_| "a network that it is on is made anew");
+            let stop_cause = || restart_cause.unwrap_or_else(|| "a network that it is on is made anew".into());
+            let cause = stopped.map_or_else(|| "not running".into(), |_| stop_cause());
             steps.starts.push(self.plan.add(operation, cause, &before));
         } else if let Some(cause) = restart_cause {
             let mut before = self.dependencies(name, service);
@@ -305,6 +308,9 @@ impl<'a> Planner<'a> {
             };
             steps.starts.push(self.plan.add(operation, cause, &before));
         } else {
+            if !self.options.no_start {
+                before.need(self.stop_dependents(name));
+            }
             let watched = policy.watched && !self.options.no_start;
             match (watched, policy.on_failure) {
                 (true, _) => {

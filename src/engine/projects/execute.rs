@@ -62,12 +62,14 @@ impl Execution<'_> {
         self.running.push(Box::pin(async move { (node, task.await.unwrap_or_else(|panicked| Err(panicked.into()))) }));
     }
 
-    /// Whether it starts a container whose predecessor ran and is gone.
+    /// Whether it starts a container whose predecessor ran and is gone, or that was stopped for the sake of another.
     fn ends_a_recreation(&self, node: NodeIndex) -> bool {
         let graph = &self.plan.graph;
-        let recreates = |before: NodeIndex| matches!(graph[before].operation, Operation::RecreateContainer { .. });
+        let stops = |node: NodeIndex| {
+            matches!(graph[node].operation, Operation::RecreateContainer { .. } | Operation::StopContainer { .. })
+        };
         matches!(graph[node].operation, Operation::StartContainer { .. })
-            && graph.neighbors_directed(node, Direction::Incoming).any(recreates)
+            && graph.neighbors_directed(node, Direction::Incoming).any(stops)
     }
 
     fn ended(&mut self, node: NodeIndex, result: Result<(), EngineError>) {
