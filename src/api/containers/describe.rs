@@ -121,7 +121,7 @@ pub(super) fn mounts(engine: &Engine, record: &ContainerRecord) -> Vec<Value> {
         }
         MountKind::Volume => json!({
             "Type": "volume", "Name": m.source, "Source": engine.config.volume_data(&m.source), "Destination": m.target,
-            "Driver": "local", "Mode": if m.anonymous { "" } else { "z" }, "RW": !m.read_only, "Propagation": "",
+            "Driver": "local", "Mode": if m.anonymous && !m.listed { "" } else { "z" }, "RW": !m.read_only, "Propagation": "",
         }),
         MountKind::Image => {
             json!({"Type": "image", "Source": m.source, "Destination": m.target, "Mode": "", "RW": false, "Propagation": ""})

@@ -238,7 +238,7 @@ fn host_config(record: &ContainerRecord) -> Result<Value, EngineError> {
         dns: spec.dns.clone(),
         dns_options: spec.dns_opt.clone(),
         dns_search: spec.dns_search.clone(),
-        ipc_mode: sharing(&spec.ipc, "private"),
+        ipc_mode: sharing(&spec.ipc, if spec.as_created.shareable_ipc { "shareable" } else { "private" }),
         pid_mode: sharing(&spec.pid, ""),
         uts_mode: if spec.uts_host { "host".into() } else { String::new() },
         cgroupns_mode: match spec.cgroup_private.unwrap_or(crate::api::system::has_unified_groups() && !spec.privileged) {

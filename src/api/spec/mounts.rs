@@ -217,6 +217,7 @@ fn mount(entry: &Mount) -> Result<Mounted, EngineError> {
             MountSpec {
                 kind: MountKind::Volume,
                 anonymous: entry.source.is_empty(),
+                listed: true,
                 source: entry.source.clone(),
                 no_copy: options.no_copy,
                 subpath: text(&options.subpath),

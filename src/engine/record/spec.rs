@@ -113,6 +113,8 @@ pub struct AsCreated {
     pub volumes_from: Vec<String>,
     pub log_options: IndexMap<String, String>,
     pub container_id_file: String,
+    /// `ipc: shareable`, which is what every container of wharf is.
+    pub shareable_ipc: bool,
 }
 
 /// Whose namespace a container has.
@@ -227,6 +229,9 @@ pub struct MountSpec {
     /// A volume without a name of the user's: it goes with the container, and stays when the container is recreated.
     #[serde(default)]
     pub anonymous: bool,
+    /// The definition lists it among its mounts. Other anonymous volumes are a path alone: of the image, or of `run -v PATH`.
+    #[serde(default)]
+    pub listed: bool,
     /// What is mounted below a bind's source does not come along.
     #[serde(default)]
     pub not_recursive: bool,

@@ -296,13 +296,19 @@ impl New {
         })
     }
 
+    /// Those of `--mount`, and of `--volume` with a source.
     fn mounts(&self) -> Result<Vec<Mount>, Failure> {
         let here = std::env::current_dir().map_err(|e| Failure::Message(format!("finding the working directory: {e}")))?;
         let volume = |text: &String| {
             let volume = short::volume(text, &here).map_err(|why| Failure::Message(format!("--volume: {why}")))?;
             Ok(volume_mount(&volume))
         };
-        self.volume.iter().map(volume).chain(self.mount.iter().map(|text| mount(text, &here))).collect()
+        self.volume
+            .iter()
+            .filter(|text| !is_path_alone(text))
+            .map(volume)
+            .chain(self.mount.iter().map(|text| mount(text, &here)))
+            .collect()
     }
 
     fn host(&self, removal: Removal) -> Result<HostConfig, Failure> {
@@ -371,6 +377,7 @@ impl New {
             stop_signal: some(&self.stop_signal),
             stop_timeout: self.stop_timeout.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
             exposed_ports: self.expose.iter().map(|port| (port.clone(), Some(Empty {}))).collect(),
+            volumes: self.volume.iter().filter(|text| is_path_alone(text)).map(|path| (path.clone(), Some(Empty {}))).collect(),
             healthcheck: self.health(),
             tty: self.tty,
             open_stdin: stdin,
@@ -470,4 +477,9 @@ pub async fn run(client: &Client, command: Run) -> Outcome {
         false => attach::Which { stdin: new.interactive && joined("stdin"), stdout: joined("stdout"), stderr: joined("stderr") },
     };
     attach::start_and_stay(client, &id, attach::Stay { detach, which, sig_proxy, rm, detach_keys, keep: false }).await
+}
+
+/// Whether `--volume` names no source: an anonymous volume, which is none of Docker's `Mounts`.
+fn is_path_alone(volume: &str) -> bool {
+    volume.starts_with('/') && !volume.contains(':')
 }

@@ -52,7 +52,11 @@ pub fn container(project: &Project, name: &str, number: u32, origin: &Origin, sh
     let (mounts, tmpfs) = mounts::mounts(project, name)?;
     let (restart_delay, restart_window) = policies::restart_times(service);
     Ok(ContainerSpec {
-        as_created: AsCreated { exposed_ports: networks::exposed(name, service)?, ..AsCreated::default() },
+        as_created: AsCreated {
+            exposed_ports: networks::exposed(name, service)?,
+            shareable_ipc: matches!(&service.ipc, Some(NamespaceMode::Named(mode)) if mode == "shareable"),
+            ..AsCreated::default()
+        },
         image: service.image.clone().unwrap_or_default(),
         entrypoint: service.entrypoint.clone(),
         command: service.command.clone(),

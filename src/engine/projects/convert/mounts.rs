@@ -61,6 +61,7 @@ fn mount(kind: MountKind, volume: &ServiceVolume, source: Option<String>) -> Mou
     MountSpec {
         kind,
         anonymous: source.is_none(),
+        listed: true,
         source: source.unwrap_or_default(),
         target: volume.target.clone(),
         read_only: volume.read_only,
