@@ -95,6 +95,12 @@ pub enum Progress {
     /// A container of `run`, which is not started yet, by its id.
     Created(String),
     Warning(String),
+    /// A line of a hook's output, for a client that shows the output of containers.
+    HookOutput {
+        container: String,
+        service: String,
+        line: String,
+    },
     /// Volumes whose definition has changed: nothing was done, since the user is to be asked first.
     ChangedVolumes(Vec<String>),
     /// A line of the plan.

@@ -109,6 +109,7 @@ where
     F: Future<Output = Result<(), EngineError>> + Send + 'static,
 {
     let (sender, mut steps) = mpsc::unbounded_channel();
+    let (output, mut hooks) = mpsc::channel::<Progress>(16);
     let (lines, receiver) = mpsc::channel::<Bytes>(256);
     let last = sender.clone();
     let engine = engine.clone();
@@ -116,6 +117,7 @@ where
         Some(number) => ProgressSender::new(sender, engine.commands().begin(number)),
         None => sender.into(),
     };
+    let progress = progress.with_output(output);
     tokio::spawn(async move {
         let result = operation(engine, progress).await;
         if let Err(error) = &result {
@@ -130,11 +132,22 @@ where
         loop {
             let first = tokio::select! {
                 step = steps.recv() => step,
+                Some(output) = hooks.recv() => Some(output),
                 // The client has left: waiting for the project's lock is given up.
                 () = lines.closed() => return,
             };
             let Some(first) = first else { return };
-            let mut bytes = line(&first);
+            // A hook has written before its step ends.
+            let mut bytes = Vec::new();
+            if matches!(first, Progress::HookOutput { .. }) {
+                bytes.extend(line(&first));
+            }
+            while let Ok(output) = hooks.try_recv() {
+                bytes.extend(line(&output));
+            }
+            if !matches!(first, Progress::HookOutput { .. }) {
+                bytes.extend(line(&first));
+            }
             // What has come meanwhile goes with it: a hundred containers are a few writes, not a few hundred.
             while let Ok(more) = steps.try_recv() {
                 bytes.extend(line(&more));

@@ -218,3 +218,36 @@ fn a_command_ends_with_its_own_exit_code_whoever_had_its_process_id() {
     stack.wharf(&["engine", "stop"]).ok();
     engine.wait().expect("the engine");
 }
+
+/// The output of hooks is shown by an attached `up`, whole and in order, and by nothing else.
+#[test]
+fn hooks_are_shown_where_up_is_attached() {
+    const LINES: u32 = 20_000;
+    let stack = Stack::new("nothing");
+    let web = "command: [sh, -c, \"trap 'exit 0' TERM; echo begun; while :; do sleep 0.05; done\"], \
+               post_start: [{command: [sh, -c, 'echo after start; echo mistake >&2; printf unfinished']}]";
+    let last = format!("pre_stop: [{{command: [sh, -c, 'seq 1 {LINES}']}}, {{command: [echo, before stop]}}]");
+    stack.write("compose.yaml", &format!("services: {{web: {{image: 'busybox:local', {web}, {last}}}}}"));
+    let mut up = spawn(&stack, &["up"]);
+    let mut out = BufReader::new(up.stdout.take().expect("stdout"));
+    let mut seen = String::new();
+    while !(seen.contains("unfinished") && seen.contains("| begun")) {
+        assert!(out.read_line(&mut seen).expect("line") > 0, "{seen}");
+    }
+    for line in ["web-1 ->  | after start\n", "web-1 ->  | mistake\n", "web-1 ->  | unfinished\n"] {
+        assert!(seen.contains(line), "{seen}");
+    }
+    let pid = nix::unistd::Pid::from_raw(up.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("kill");
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).expect("text");
+    assert_eq!(up.wait().expect("wait").code(), Some(130));
+    let shown: String =
+        rest.lines().filter_map(|line| line.strip_prefix("web-1 ->  | ")).map(|line| format!("{line}\n")).collect();
+    assert!(shown == numbers(LINES) + "before stop\n", "{} bytes: {}", shown.len(), &rest[rest.len().saturating_sub(300)..]);
+    assert!(rest.ends_with("web-1 exited with code 0\n"), "{}", &rest[rest.len().saturating_sub(300)..]);
+    for args in [&["up", "-d"][..], &["restart"], &["stop"], &["start"], &["logs"], &["down"]] {
+        let ran = stack.wharf(args);
+        assert!(!(ran.stdout + &ran.stderr).contains("before stop"), "{args:?}");
+    }
+}

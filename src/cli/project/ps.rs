@@ -135,9 +135,7 @@ impl Listed {
 
     /// `web-1`: how log prefixes call it.
     pub fn short_name(&self) -> String {
-        let rest = self.name().strip_prefix(self.label(LABEL_PROJECT)).and_then(|rest| rest.strip_prefix(['-', '_']));
-        // A name of the user's own stays whole.
-        rest.filter(|rest| rest.starts_with(self.service())).unwrap_or(self.name()).to_string()
+        short_name(self.name(), self.label(LABEL_PROJECT), self.service()).to_string()
     }
 
     /// Its fields in templates and tables: those of `docker ps` and of `docker compose ps`.
@@ -243,6 +241,13 @@ pub fn check_services(loaded: Option<&crate::compose::Loaded>, services: &[Strin
         }
     }
     Ok(())
+}
+
+/// A container's name without its project's.
+pub fn short_name<'a>(name: &'a str, project: &str, service: &str) -> &'a str {
+    let rest = name.strip_prefix(project).and_then(|rest| rest.strip_prefix(['-', '_']));
+    // A name of the user's own stays whole.
+    rest.filter(|rest| rest.starts_with(service)).unwrap_or(name)
 }
 
 /// Refuses names that no container of a project has: where there is no file, its services are those of its containers.
@@ -374,7 +379,10 @@ pub async fn port(global: &Global, command: PortCommand) -> Outcome {
         Some(port) => println!("{}:{}", port.ip, port.public_port),
         None => {
             let (port, protocol) = (command.private_port, &command.protocol);
-            return Err(Failure::Message(format!("{} publishes no port {port}/{protocol}", container.name())));
+            let mut known: Vec<String> = container.ports.iter().map(|p| format!("{}/{}", p.private_port, p.protocol)).collect();
+            known.dedup();
+            let (name, known) = (container.name(), known.join(", "));
+            return Err(Failure::Message(format!("no port {port}/{protocol} for container {name}: {known}")));
         }
     }
     Ok(())

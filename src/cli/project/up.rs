@@ -2,7 +2,8 @@
 
 mod attached;
 
-use super::{logs, ps};
+use super::logs::{self, HookLine};
+use super::ps;
 use crate::api::client::Client;
 use crate::api::reply::escape;
 use crate::cli::output::Steps;
@@ -12,8 +13,9 @@ use crate::compose::Loaded;
 use crate::plan::{ChangedVolumes, Outline, PullPolicy, UpOptions};
 use crate::wire::Follower;
 use crate::wire::{Progress, UpRequest};
-use attached::{Foreground, Shown, attached};
+use attached::{Foreground, Shown, attached, pass_hook};
 use std::io::IsTerminal;
+use tokio::sync::mpsc::{self, UnboundedSender};
 
 #[derive(clap::Args, Debug, Default)]
 pub struct Up {
@@ -284,7 +286,14 @@ pub async fn follow_with(
 ///
 /// # Errors
 /// As [`follow`].
-async fn bring_up(client: &Client, path: &str, mut request: UpRequest, on_signal: OnSignal) -> Outcome {
+async fn bring_up(
+    client: &Client,
+    path: &str,
+    mut request: UpRequest,
+    on_signal: OnSignal,
+    hooks: Option<UnboundedSender<HookLine>>,
+) -> Outcome {
+    let project = request.project.name.clone();
     if request.options.changed_volumes == ChangedVolumes::Keep && std::io::stdin().is_terminal() {
         request.options.changed_volumes = ChangedVolumes::Ask;
     }
@@ -293,6 +302,7 @@ async fn bring_up(client: &Client, path: &str, mut request: UpRequest, on_signal
         if let Progress::ChangedVolumes(names) = progress {
             changed.clone_from(names);
         }
+        pass_hook(hooks.as_ref(), &project, progress);
     };
     follow_with(client, path, &request, on_signal, false, each).await?;
     if changed.is_empty() {
@@ -308,7 +318,7 @@ async fn bring_up(client: &Client, path: &str, mut request: UpRequest, on_signal
         }
     }
     request.options.changed_volumes = ChangedVolumes::Recreate(agreed);
-    follow_with(client, path, &request, on_signal, false, |_| ()).await
+    follow_with(client, path, &request, on_signal, false, |progress| pass_hook(hooks.as_ref(), &project, progress)).await
 }
 
 /// The value of `--pull`.
@@ -415,7 +425,7 @@ pub async fn run(global: &Global, mut command: Up) -> Outcome {
     request.options.wait_timeout = command.wait_timeout;
     let up_path = path(&loaded, "up");
     let Some(services) = shown.filter(|_| !detach) else {
-        let up = bring_up(&client, &up_path, request, OnSignal::Cancel);
+        let up = bring_up(&client, &up_path, request, OnSignal::Cancel, None);
         return match command.wait_timeout.filter(|_| command.wait) {
             Some(seconds) => tokio::time::timeout(std::time::Duration::from_secs(seconds), up)
                 .await
@@ -426,8 +436,9 @@ pub async fn run(global: &Global, mut command: Up) -> Outcome {
     let reader = logs::reader()?;
     let names = container_names(&loaded, &services, &request.options);
     request.follower = Some(Follower { reader, services: services.clone() });
-    let up = bring_up(&client, &up_path, request, OnSignal::Leave);
-    let shown = Shown { services, reader, names };
+    let (hooks, lines) = mpsc::unbounded_channel();
+    let up = bring_up(&client, &up_path, request, OnSignal::Leave, Some(hooks.clone()));
+    let shown = Shown { services, reader, names, hooks, lines };
     attached(global, &client, &loaded, &command, Foreground { shown, timeout }, up).await
 }
 

@@ -16,7 +16,7 @@ use std::io::ErrorKind;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// A container, and what of it lives in this engine.
 pub struct Container {
@@ -61,7 +61,12 @@ pub(in crate::engine) struct Live {
     pub replaced: bool,
     /// What went wrong with the hooks of its last stop, for whoever has asked for that.
     pub pre_stop_failure: Option<String>,
+    /// Who reads the output of its hooks.
+    pub hook_output: Option<mpsc::Sender<Piece>>,
 }
+
+/// What a hook has written to a stream: 1 is standard output, 2 standard error.
+pub(in crate::engine) type Piece = (u8, Vec<u8>);
 
 /// The right to start, stop or remove a container, which exists.
 pub(in crate::engine) struct OperationGuard<'a> {

@@ -1,5 +1,6 @@
 //! Further processes in running containers, for users (`exec`) and for health checks.
 
+use super::container::Piece;
 use super::registry::Containers;
 use crate::engine::error::EngineError;
 use crate::engine::numbers::Numbers;
@@ -315,26 +316,26 @@ impl Execs {
             Err(_) => return None,
         };
         let mut state = exec.state.subscribe();
-        let exited = state.wait_for(|state| state.exit_code.is_some());
+        let exited = async { state.wait_for(|state| state.exit_code.is_some()).await.map(|state| state.exit_code) };
         tokio::pin!(exited);
         let (mut out, mut err) = (vec![0; READ], vec![0; READ]);
         let (mut out_open, mut err_open) = (true, true);
         let code = loop {
             tokio::select! {
-                n = output.read(&mut out), if out_open => out_open = excerpt.take(&out, n),
-                n = error.read(&mut err), if err_open => err_open = excerpt.take(&err, n),
-                state = &mut exited => break state.ok()?.exit_code,
+                n = output.read(&mut out), if out_open => out_open = excerpt.take(1, &out, n).await,
+                n = error.read(&mut err), if err_open => err_open = excerpt.take(2, &err, n).await,
+                code = &mut exited => break code.ok()?,
             }
         };
         drop(ended);
         // What it had written by then is in the pipes, which a container may have made larger, and may go on to fill. The pipe
         // itself is read: tokio's `try_read` does not ask the kernel until it has heard that something is there.
-        for pipe in [&output, &error] {
+        for (stream, pipe) in [(1, &output), (2, &error)] {
             let mut left = PIPE;
             while left > 0
                 && let Ok(n @ 1..) = nix::unistd::read(pipe, &mut out)
             {
-                excerpt.push(&out[..n]);
+                excerpt.take(stream, &out, Ok(n)).await;
                 left = left.saturating_sub(n);
             }
         }
@@ -371,7 +372,11 @@ pub(in crate::engine) struct Excerpt {
     end: End,
     bytes: Vec<u8>,
     cut: bool,
+    reader: Option<mpsc::Sender<Piece>>,
 }
+
+/// A reader of a command's output that takes nothing for so long has given up.
+const READER_GIVES_UP: Duration = Duration::from_secs(10);
 
 /// Which end of the output is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -383,18 +388,28 @@ enum End {
 impl Excerpt {
     /// The first bytes, followed by `...` where there were more.
     pub(in crate::engine) fn first(limit: usize) -> Self {
-        Excerpt { limit, end: End::First, bytes: Vec::new(), cut: false }
+        Excerpt { limit, end: End::First, bytes: Vec::new(), cut: false, reader: None }
     }
 
     /// The last bytes, after `...` where there were more.
     pub(in crate::engine) fn last(limit: usize) -> Self {
-        Excerpt { limit, end: End::Last, bytes: Vec::new(), cut: false }
+        Excerpt { limit, end: End::Last, bytes: Vec::new(), cut: false, reader: None }
+    }
+
+    /// Somebody gets all of the output. The command waits for them, as for the reader of a pipe.
+    pub(in crate::engine) fn read_by(self, reader: Option<mpsc::Sender<Piece>>) -> Self {
+        Excerpt { reader, ..self }
     }
 
     /// Takes what a read has given; whether the stream is still open.
-    fn take(&mut self, buffer: &[u8], read: std::io::Result<usize>) -> bool {
+    async fn take(&mut self, stream: u8, buffer: &[u8], read: std::io::Result<usize>) -> bool {
         let n = read.unwrap_or(0);
         self.push(&buffer[..n]);
+        if let Some(reader) = self.reader.as_ref().filter(|_| n > 0)
+            && reader.send_timeout((stream, buffer[..n].to_vec()), READER_GIVES_UP).await.is_err()
+        {
+            self.reader = None;
+        }
         n > 0
     }
 

@@ -3,7 +3,7 @@
 use super::exec::{Excerpt, Execs, NewExec};
 use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, ContainerSpec, FileSpec, HealthSpec, HookSpec, PreStartSpec, RestartPolicy};
-use crate::engine::{Container, Engine};
+use crate::engine::{Container, Engine, locked};
 use crate::labels::{LABEL_HASH, LABEL_NUMBER, LABEL_ONEOFF, LABEL_PROJECT, LABEL_SERVICE};
 use crate::logs::reader::{Reader, Selection};
 use std::future::pending;
@@ -29,6 +29,7 @@ impl Execs {
         kind: &str,
     ) -> Result<(), EngineError> {
         let hooks = container.with_record(|record| which(&record.spec).clone());
+        let reader = locked(&container.live).hook_output.clone();
         for hook in hooks {
             let new = NewExec {
                 args: hook.command.clone(),
@@ -38,7 +39,7 @@ impl Execs {
                 privileged: hook.privileged,
                 ..NewExec::default()
             };
-            match self.run(container, new, Excerpt::last(KEPT_OUTPUT)).await {
+            match self.run(container, new, Excerpt::last(KEPT_OUTPUT).read_by(reader.clone())).await {
                 Some((0, _)) => {}
                 Some((code, output)) => {
                     let said = output.trim();

@@ -46,6 +46,7 @@ struct Context {
     /// The right to change the project, where the command needs it.
     guard: Option<ProjectGuard>,
     follower: Option<Follower>,
+    hook_output: bool,
     options: UpOptions,
     tallies: Tallies,
     /// The images of services by their ids, where these are not what the services' names for them are now.
@@ -68,6 +69,7 @@ impl Context {
             progress,
             guard,
             follower: None,
+            hook_output: false,
             options: UpOptions::default(),
             tallies: Tallies::default(),
             images: HashMap::new(),
@@ -135,6 +137,7 @@ impl Engine {
             origin: Origin { config_files, working_dir, proxies },
             timeout: options.timeout.map(u64::from),
             renew_anonymous: options.renew_anon_volumes,
+            hook_output: follower.is_some(),
             follower,
             leaves: Leaves::Log("scaled down"),
             tallies: Tallies::new(plan.updates()),
@@ -270,7 +273,8 @@ impl Engine {
             return Ok(());
         }
         let project = Project { name: name.into(), ..Project::default() };
-        let context = Context { timeout: options.timeout.map(u64::from), ..Context::new(self, project, progress, guard) };
+        let (timeout, hook_output) = (options.timeout.map(u64::from), options.hook_output);
+        let context = Context { timeout, hook_output, ..Context::new(self, project, progress, guard) };
         let result = execute(Arc::new(context), plan).await;
         self.state.sync().await?;
         result

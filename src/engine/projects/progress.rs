@@ -4,7 +4,7 @@ use crate::engine::locked;
 use crate::wire::Progress;
 use std::collections::HashMap;
 use std::sync::Mutex;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::watch;
 
 /// Takes progress; nobody listening is no failure.
@@ -12,17 +12,28 @@ use tokio::sync::watch;
 pub struct ProgressSender {
     to: UnboundedSender<Progress>,
     cancelled: Option<watch::Receiver<bool>>,
+    /// For the output of hooks, which may have no end.
+    output: Option<mpsc::Sender<Progress>>,
 }
 
 impl From<UnboundedSender<Progress>> for ProgressSender {
     fn from(to: UnboundedSender<Progress>) -> Self {
-        ProgressSender { to, cancelled: None }
+        ProgressSender { to, cancelled: None, output: None }
     }
 }
 
 impl ProgressSender {
     pub fn new(to: UnboundedSender<Progress>, cancelled: watch::Receiver<bool>) -> Self {
-        ProgressSender { to, cancelled: Some(cancelled) }
+        ProgressSender { to, cancelled: Some(cancelled), output: None }
+    }
+
+    /// The same with a bounded channel for the output of hooks.
+    pub fn with_output(self, output: mpsc::Sender<Progress>) -> Self {
+        ProgressSender { output: Some(output), ..self }
+    }
+
+    pub(super) fn output(&self) -> Option<&mpsc::Sender<Progress>> {
+        self.output.as_ref()
     }
 
     pub fn send(&self, progress: Progress) {

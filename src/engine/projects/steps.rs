@@ -10,11 +10,16 @@ use crate::engine::error::EngineError;
 use crate::engine::networks::NewNetwork;
 use crate::engine::record::{ContainerSpec, Replacement};
 use crate::engine::volumes::NewVolume;
-use crate::engine::{Container, Engine};
+use crate::engine::{Container, Engine, locked};
+use crate::labels::LABEL_SERVICE;
 use crate::plan::{Operation, Plan, network_hash, volume_hash};
 use indexmap::IndexMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// A hook's line that is longer is shown as several.
+const LONGEST_LINE: usize = 64 * 1024;
 
 impl Context {
     pub(super) fn step(&self, object: &str, status: &str, done: bool) {
@@ -24,10 +29,54 @@ impl Context {
     /// The log of what is started is kept from its first line on for the client that shows it.
     pub(super) fn expect_follower(&self, container: &Container) {
         let Some(follower) = &self.follower else { return };
-        let is_shown = |service: &String| container.has_label(crate::labels::LABEL_SERVICE, service);
-        if follower.services.is_empty() || follower.services.iter().any(is_shown) {
+        if self.is_shown(container) {
             container.expect_follower(follower.reader);
         }
+    }
+
+    /// Whether the client shows a container's output, where it shows any.
+    fn is_shown(&self, container: &Container) -> bool {
+        let Some(follower) = &self.follower else { return true };
+        follower.services.is_empty() || follower.services.iter().any(|service| container.has_label(LABEL_SERVICE, service))
+    }
+
+    /// Does something to a container. A client that shows its output gets that of its hooks meanwhile.
+    async fn with_hooks_shown<T>(&self, container: &Container, work: impl Future<Output = T>) -> T {
+        let Some(output) = self.progress.output().filter(|_| self.hook_output && self.is_shown(container)) else {
+            return work.await;
+        };
+        let (sender, mut pieces) = mpsc::channel(4);
+        locked(&container.live).hook_output = Some(sender);
+        let (name, service) = (container.name(), container.with_record(|r| r.spec.labels.get(LABEL_SERVICE).cloned()));
+        let line = |text: &[u8]| Progress::HookOutput {
+            container: name.clone(),
+            service: service.clone().unwrap_or_default(),
+            line: String::from_utf8_lossy(text).into_owned(),
+        };
+        let passing = async move {
+            let mut unfinished = [Vec::new(), Vec::new()];
+            while let Some((stream, piece)) = pieces.recv().await {
+                let unfinished: &mut Vec<u8> = &mut unfinished[usize::from(stream == 2)];
+                unfinished.extend(piece);
+                while let Some(end) = end_of_line(unfinished) {
+                    let rest = unfinished.split_off(end + 1);
+                    let whole = std::mem::replace(unfinished, rest);
+                    // Nobody reads any more when this fails; then nobody takes pieces either.
+                    if output.send(line(whole.strip_suffix(b"\n").unwrap_or(&whole))).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            for last in unfinished.iter().filter(|last| !last.is_empty()) {
+                let _ = output.send(line(last)).await;
+            }
+        };
+        let working = async {
+            let done = work.await;
+            locked(&container.live).hook_output = None;
+            done
+        };
+        tokio::join!(working, passing).0
     }
 
     /// The labels of a network or a volume, by which another `up` finds it and tells whether its definition has changed.
@@ -40,6 +89,11 @@ impl Context {
         ]
         .into()
     }
+}
+
+/// Where the first line ends, or what is shown as one.
+fn end_of_line(text: &[u8]) -> Option<usize> {
+    memchr::memchr(b'\n', text).or((text.len() > LONGEST_LINE).then_some(LONGEST_LINE))
 }
 
 pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<(), EngineError> {
@@ -87,7 +141,8 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
             context.step(&object, "Starting", false);
             let container = engine.containers.find(name)?;
             context.expect_follower(&container);
-            or_broken_off(context, &object, &container, engine.start(&container)).await?;
+            let started = context.with_hooks_shown(&container, engine.start(&container));
+            or_broken_off(context, &object, &container, started).await?;
             context.step(&object, "Started", true);
         }
         Operation::Await { service, condition, dependent, required } => {
@@ -148,7 +203,7 @@ async fn change(context: &Context, operation: &Operation, object: &str, containe
     match operation {
         Operation::StopContainer { .. } => {
             context.step(object, "Stopping", false);
-            engine.stop(container, context.timeout, None).await?;
+            context.with_hooks_shown(container, engine.stop(container, context.timeout, None)).await?;
             context.step(object, "Stopped", true);
         }
         Operation::RestartContainer { .. } => {
@@ -254,7 +309,7 @@ fn new_volume(key: &str, volume: &Volume) -> Result<NewVolume, EngineError> {
 
 fn create_volume(context: &Context, key: &str) -> Result<(), EngineError> {
     let volume = &context.project.volumes[key];
-    let object = format!("Volume \"{}\"", volume.name);
+    let object = format!("Volume {}", volume.name);
     context.step(&object, "Creating", false);
     let mut new = new_volume(key, volume)?;
     new.labels.extend(context.labels(crate::labels::LABEL_VOLUME, key, volume_hash(volume)));

@@ -2,7 +2,7 @@
 
 use super::printer::Printer;
 use super::source::{Feed, Source, read_more};
-use super::{ForUp, View, listed};
+use super::{ForUp, HookLine, View, listed};
 use crate::api::client::{Client, ClientError, Lines};
 use crate::api::followed::{Begin, Follow, Followed, Piece, Position};
 use crate::api::reply::escape;
@@ -16,7 +16,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 /// The state of a container's log stream.
 enum Known {
@@ -34,11 +34,14 @@ pub(super) struct Following<'a> {
     view: &'a View,
     reader: u64,
     exits: Option<UnboundedSender<i32>>,
+    hooks: Option<UnboundedReceiver<HookLine>>,
     printer: Printer,
     /// Whether `up` has named the containers that it shows.
     announced: bool,
     /// The containers that are shown, in the order of their colours.
     names: Vec<String>,
+    /// The names of hooks that have written something.
+    of_hooks: Vec<String>,
     /// Containers that `up` has found running or has started, shown or not.
     own: HashSet<String>,
     /// Of those that are shown.
@@ -62,6 +65,8 @@ impl<'a> Following<'a> {
             view,
             reader,
             exits: None,
+            hooks: None,
+            of_hooks: Vec::new(),
             announced: false,
             printer: Printer::new(view.clone()),
             names: Vec::new(),
@@ -91,6 +96,7 @@ impl<'a> Following<'a> {
 
     pub(super) async fn up(&mut self, up: ForUp<'a>) -> Outcome {
         (self.exits, self.names, self.ends_with) = (Some(up.exits), up.names, up.ends_with);
+        self.hooks = Some(up.hooks);
         let path = self.events_path();
         let events = self.client.get_lines(&path).await?;
         self.go_on(events, &path, Some((up.bringing_up, up.lasting))).await
@@ -108,6 +114,9 @@ impl<'a> Following<'a> {
         let (mut bringing_up, mut lasting) = of_up.unwrap_or_else(|| (never(), never()));
         loop {
             if is_ready && !lasts && self.has_ended() {
+                while let Some(hook) = self.hooks.as_mut().and_then(|hooks| hooks.try_recv().ok()) {
+                    self.hook(&hook)?;
+                }
                 return Ok(());
             }
             tokio::select! {
@@ -127,6 +136,7 @@ impl<'a> Following<'a> {
                     let (source, more) = read?;
                     self.show(source, more).await?;
                 }
+                Some(hook) = next_of(&mut self.hooks) => self.hook(&hook)?,
                 () = &mut lasting, if lasts => lasts = false,
                 () = &mut bringing_up, if !is_ready => {
                     is_ready = true;
@@ -150,7 +160,26 @@ impl<'a> Following<'a> {
         }
     }
 
+    fn hook(&mut self, hook: &HookLine) -> Outcome {
+        let name = format!("{} ->", hook.container);
+        if !self.of_hooks.contains(&name) {
+            self.of_hooks.push(name.clone());
+        }
+        let n = self.names.iter().position(|known| *known == hook.container).unwrap_or_default();
+        let prefix = self.prefixes().of(&name, n);
+        self.printer.note(&format!("{prefix}{}", hook.line));
+        self.printer.flush()
+    }
+
+    fn prefixes(&self) -> Prefixes {
+        let names = self.names.iter().chain(&self.of_hooks).map(String::as_str);
+        Prefixes::new(names, self.view.coloured, self.view.prefix)
+    }
+
     async fn show(&mut self, mut source: Source, more: bool) -> Outcome {
+        // Longer names have come since.
+        let n = self.names.iter().position(|known| *known == source.name).unwrap_or_default();
+        source.prefix = self.prefixes().of(&source.name, n);
         while let Some((stream, line)) = source.lines.pop_front() {
             self.printer.line(&source, stream, &line);
         }
@@ -273,8 +302,7 @@ impl<'a> Following<'a> {
             self.names.push(name.clone());
         }
         let n = self.names.iter().position(|known| *known == name).unwrap_or_default();
-        let prefixes = Prefixes::new(self.names.iter().map(String::as_str), self.view.coloured, self.view.prefix);
-        let prefix = prefixes.of(&name, n);
+        let prefix = self.prefixes().of(&name, n);
         self.followed.insert(container.id.clone(), Known::Open { starts: 0, restarts: 0 });
         self.reading.push(Box::pin(read_more(Source::new(container, prefix, Feed::Followed(Box::new(followed))))));
         Ok(())
@@ -307,6 +335,14 @@ impl<'a> Following<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// The next line of a hook; for ever none where there are no hooks to show.
+async fn next_of(hooks: &mut Option<UnboundedReceiver<HookLine>>) -> Option<HookLine> {
+    match hooks {
+        Some(hooks) => hooks.recv().await,
+        None => std::future::pending().await,
     }
 }
 

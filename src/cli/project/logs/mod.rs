@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use source::{Feed, Source, open_gone, open_whole, read_more};
 use std::collections::HashSet;
 use std::io::IsTerminal;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 #[derive(clap::Args, Debug)]
 pub struct Logs {
@@ -199,8 +199,17 @@ pub struct ForUp<'a> {
     pub ends_with: &'a [String],
     /// The containers that are going to be shown.
     pub names: Vec<String>,
+    /// Lines of hooks.
+    pub hooks: UnboundedReceiver<HookLine>,
     /// Until this comes back, it goes on when nothing runs: something may be started again.
     pub lasting: BoxFuture<'a, ()>,
+}
+
+/// A line that a hook of a container has written.
+pub struct HookLine {
+    /// The container's name in prefixes.
+    pub container: String,
+    pub line: String,
 }
 
 /// Shows the logs of a project's containers, merged by time. Following, it goes on with containers that are started later,

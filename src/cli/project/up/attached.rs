@@ -2,12 +2,15 @@
 
 use super::{OnSignal, Up, follow_with, outline, path};
 use crate::api::client::Client;
-use crate::cli::project::{logs, ps};
-use crate::cli::signals::signalled;
+use crate::cli::project::logs::{self, HookLine};
+use crate::cli::project::ps;
+use crate::cli::signals::{Signals, signalled};
 use crate::cli::{Failure, Global, Outcome};
 use crate::compose::Loaded;
 use crate::plan::LifecycleOptions;
+use crate::wire::Progress;
 use std::io::IsTerminal;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{mpsc, oneshot};
 
 /// What `up` shows.
@@ -15,6 +18,8 @@ pub(super) struct Shown {
     pub(super) services: Vec<String>,
     pub(super) reader: u64,
     pub(super) names: Vec<String>,
+    pub(super) hooks: UnboundedSender<HookLine>,
+    pub(super) lines: UnboundedReceiver<HookLine>,
 }
 
 /// The containers that attached `up` shows, and how long those of the named services may take to stop at its end.
@@ -44,7 +49,10 @@ pub(super) async fn attached(
     Foreground { shown, timeout }: Foreground,
     up: impl Future<Output = Outcome> + Send,
 ) -> Outcome {
+    // A wrapper passes on a signal that the terminal has sent already: the second comes between two listeners.
+    let _held = Signals::listen()?;
     let view = view(command);
+    let ending = Ending { client, loaded, services: &command.services, timeout, hooks: shown.hooks };
     let (sender, mut exits) = mpsc::unbounded_channel();
     let (ready, is_ready) = oneshot::channel();
     let (lasts, is_over) = oneshot::channel::<()>();
@@ -56,6 +64,7 @@ pub(super) async fn attached(
         reader: shown.reader,
         ends_with: &command.services,
         names: shown.names,
+        hooks: shown.lines,
         lasting: match command.watch {
             true => Box::pin(async {
                 let _ = is_over.await;
@@ -93,7 +102,7 @@ pub(super) async fn attached(
         _ = signalled() => {
             eprintln!("\nGracefully stopping... (press Ctrl+C again to force)");
             drop(lasts);
-            end(client, loaded, &command.services, timeout, attached).await?;
+            end(&ending, attached).await?;
             // As with Docker Compose, whichever signal it was.
             return Err(Failure::Code(130));
         }
@@ -103,7 +112,7 @@ pub(super) async fn attached(
         None => {
             eprintln!("Aborting on container exit...");
             drop(lasts);
-            end(client, loaded, &command.services, timeout, attached).await?;
+            end(&ending, attached).await?;
         }
     }
     codes.extend(std::iter::from_fn(|| exits.try_recv().ok()));
@@ -120,17 +129,28 @@ async fn exit_code_of(client: &Client, loaded: &Loaded, service: &String) -> Res
     Ok(ended.iter().map(|container| container.exit_code).find(|code| *code != 0).unwrap_or(0))
 }
 
+/// Has a hook's line shown among those of containers.
+pub(super) fn pass_hook(hooks: Option<&UnboundedSender<HookLine>>, project: &str, progress: &Progress) {
+    if let (Some(hooks), Progress::HookOutput { container, service, line }) = (hooks, progress) {
+        let container = ps::short_name(container, project, service).to_string();
+        let _ = hooks.send(HookLine { container, line: line.clone() });
+    }
+}
+
+/// The services to stop.
+struct Ending<'a> {
+    client: &'a Client,
+    loaded: &'a Loaded,
+    services: &'a [String],
+    timeout: Option<u32>,
+    hooks: UnboundedSender<HookLine>,
+}
+
 /// Stops services while their last words are shown; the output ends with the last container. A second Ctrl-C kills them, a third
 /// leaves at once.
-async fn end(
-    client: &Client,
-    loaded: &Loaded,
-    services: &[String],
-    timeout: Option<u32>,
-    attached: impl Future<Output = Outcome>,
-) -> Outcome {
+async fn end(ending: &Ending<'_>, attached: impl Future<Output = Outcome>) -> Outcome {
     let ending = async {
-        let (stopped, shown) = tokio::join!(stop(client, loaded, services, timeout), attached);
+        let (stopped, shown) = tokio::join!(stop(ending), attached);
         shown.and(stopped)
     };
     let impatient = async {
@@ -144,13 +164,16 @@ async fn end(
 }
 
 /// Stops services; a signal kills them.
-async fn stop(client: &Client, loaded: &Loaded, services: &[String], timeout: Option<u32>) -> Outcome {
+async fn stop(ending: &Ending<'_>) -> Outcome {
+    let Ending { client, loaded, services, timeout, ref hooks } = *ending;
     let outline = Some(outline(loaded));
-    let options = LifecycleOptions { services: services.to_vec(), timeout, outline, ..LifecycleOptions::default() };
+    let options =
+        LifecycleOptions { services: services.to_vec(), timeout, hook_output: true, outline, ..LifecycleOptions::default() };
     let (stop, kill) = (path(loaded, "stop"), path(loaded, "kill"));
     let leave = OnSignal::Leave;
+    let each = |progress: &Progress| pass_hook(Some(hooks), &loaded.project.name, progress);
     tokio::select! {
-        result = follow_with(client, &stop, &options, leave, false, |_| ()) => result,
+        result = follow_with(client, &stop, &options, leave, false, each) => result,
         _ = signalled() => follow_with(client, &kill, &options, leave, false, |_| ()).await,
     }
 }
