@@ -150,6 +150,20 @@ fn errors_of_usage_and_names_that_are_taken() {
         stack.wharf(args).ok();
     }
     stack.wharf(&["down", "nosuch"]).fails(1, &["no such service: nosuch"]);
+    // Without a file nobody knows the service: most commands find nothing to do, as with Docker Compose.
+    std::fs::remove_file(stack.path("compose.yaml")).expect("remove");
+    for (command, code, words) in [
+        ("pause", 0, ""),
+        ("unpause", 0, ""),
+        ("stop", 0, ""),
+        ("kill", 0, "No container to kill"),
+        ("rm", 0, "No stopped containers"),
+        ("start", 1, "no such service: nosuch"),
+        ("restart", 1, "no such service: nosuch"),
+    ] {
+        let ran = stack.wharf(&[command, "nosuch"]);
+        assert!(ran.code == code && ran.stderr.contains(words), "{command}: {} {}", ran.code, ran.stderr);
+    }
 }
 
 /// Links of services on the default network, which knows no names of services.
@@ -292,4 +306,39 @@ fn pull_follows_policies_and_goes_on_over_what_can_be_built() {
     assert!(ignored.stderr.contains("Skipped Image can be built"), "{}", ignored.stderr);
     ignored.ok();
     stack.wharf(&["pull", "--ignore-pull-failures", "built"]).ok();
+}
+
+/// What `inspect` says of a service as it was made.
+#[test]
+fn inspect_says_what_the_service_asked_for() {
+    let stack = Stack::new("nothing");
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:\n  shared: {{{}}}\n  own: {{{}}}\n  plain: {{{}}}\n",
+            sleeping("ipc: shareable, volumes: [/anonymous, {type: volume, target: /long}]"),
+            sleeping("ipc: private"),
+            sleeping(""),
+        ),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    let inspect = |service: &str, what: &str| {
+        stack.wharf(&["container", "inspect", "-f", what, &format!("{}-{service}-1", stack.project)]).ok()
+    };
+    let modes = ["shared", "own", "plain"].map(|service| inspect(service, "{{.HostConfig.IpcMode}}"));
+    assert_eq!(modes, ["shareable\n", "private\n", "private\n"]);
+    let mounts = "{{range .Mounts}}{{.Destination}}={{.Mode}} {{end}}";
+    assert_eq!(inspect("shared", mounts), "/anonymous=z /long=z \n");
+    stack
+        .wharf(&["container", "run", "-d", "--name", "plain-volume", "-v", "/x", "--ipc", "shareable", "busybox:local", "true"])
+        .ok();
+    let shown = stack.wharf(&[
+        "container",
+        "inspect",
+        "-f",
+        "{{.HostConfig.IpcMode}} {{range .Mounts}}[{{.Mode}}]{{end}}",
+        "plain-volume",
+    ]);
+    assert_eq!(shown.ok(), "shareable []\n");
+    stack.wharf(&["container", "rm", "-f", "-v", "plain-volume"]).ok();
 }

@@ -232,3 +232,19 @@ fn waiting_fails_for_what_does_not_stay_up() {
     stack.wharf(&["up", "--wait"]).ok();
     assert!(begun.elapsed().as_millis() < 450, "it has run for long enough: {:?}", begun.elapsed());
 }
+
+/// A command that has waited for too long leaves nothing behind that waits on.
+#[test]
+fn nobody_waits_after_a_wait_timeout() {
+    let stack = Stack::new("nothing");
+    let never = "healthcheck: {test: 'false', interval: 100ms, retries: 100000}, stop_signal: SIGKILL";
+    stack.write("compose.yaml", &format!("services: {{never: {{image: 'busybox:local', command: sleep 1000, {never}}}}}"));
+    for args in [&["up", "-d"][..], &["start"]] {
+        let waiting = [args, &["--wait", "--wait-timeout", "1"]].concat();
+        stack.wharf(&waiting).fails(1, &["application not healthy after 1s"]);
+        // Another command's time, for the engine to see that the client has gone.
+        stack.wharf(&["ps"]).ok();
+        let next = stack.wharf(&["stop"]);
+        assert!(next.code == 0 && !next.stderr.contains("goes first"), "{args:?}: {}", next.stderr);
+    }
+}

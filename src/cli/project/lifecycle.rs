@@ -1,10 +1,11 @@
 //! `wharf start`, `stop`, `restart`, `kill` and `rm`: existing containers, in the order of their dependencies.
 
 use super::ps::{self, Listed};
-use super::up;
+use super::up::{self, OnSignal};
 use crate::api::reply::escape;
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::plan::{Lifecycle, LifecycleOptions};
+use crate::wire::Progress;
 use std::time::Duration;
 
 #[derive(clap::Args, Debug)]
@@ -91,12 +92,20 @@ async fn ask(global: &Global, command: Lifecycle, options: LifecycleOptions) -> 
     let (name, loaded) = project::name(global)?;
     ps::check_services(loaded.as_ref(), &options.services)?;
     let client = connect::engine(global).await?;
-    if loaded.is_none() {
+    // The others find nothing to do, as with Docker Compose.
+    if loaded.is_none() && matches!(command, Lifecycle::Start | Lifecycle::Restart) {
         ps::check_existing(&client, &name, &options.services).await?;
     }
     let outline = loaded.as_ref().map(up::outline);
     let options = LifecycleOptions { outline, plan_only: global.dry_run, ..options };
-    up::follow(&client, &format!("/projects/{}/{}", escape(&name), command.as_str()), &options, false).await
+    let mut any = false;
+    let each = |progress: &Progress| any |= matches!(progress, Progress::Step { .. } | Progress::Plan(_));
+    let path = format!("/projects/{}/{}", escape(&name), command.as_str());
+    up::follow_with(&client, &path, &options, OnSignal::Cancel, false, each).await?;
+    if command == Lifecycle::Kill && !any {
+        eprintln!("No container to kill");
+    }
+    Ok(())
 }
 
 pub async fn start(global: &Global, command: Start) -> Outcome {

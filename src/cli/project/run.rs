@@ -155,6 +155,11 @@ pub async fn run(global: &Global, mut command: Run) -> Outcome {
         attach::Stay { detach: command.detach, which: attach::Which::output(stdin), rm: command.rm, ..attach::Stay::default() },
     )
     .await
+    // A failed start is 1 as with Docker Compose, not the 126 or 127 of `container run`.
+    .map_err(|failure| match failure {
+        Failure::Code(_) => failure,
+        why => Failure::WithCode { why: Box::new(why), code: 1 },
+    })
 }
 
 /// The service as the command wants it, for one container.

@@ -157,13 +157,18 @@ fn all_watched(loaded: &Loaded, services: &[String]) -> Result<Vec<Watched>, Fai
                 let text = Tree::directory(&context).ok()?.read_text(Path::new(".dockerignore"), ignore::MAX_FILE).ok()?;
                 Some((context, Patterns::parse(&text)))
             });
+            let mut trigger = trigger.clone();
+            if let Some(wanted) = trigger.x_initial_sync {
+                eprintln!("warning: x-initialSync is DEPRECATED, please use the official `initial_sync` attribute");
+                trigger.initial_sync = wanted;
+            }
             all.push(Watched {
                 service: name.clone(),
                 root: loaded.directory.join(&trigger.path),
                 ignore: Patterns::parse(&format!("{EPHEMERAL}{}", trigger.ignore.join("\n"))),
                 include: (!trigger.include.is_empty()).then(|| Patterns::parse(&anywhere(&trigger.include))),
                 dockerignore,
-                trigger: trigger.clone(),
+                trigger,
             });
         }
     }
@@ -230,7 +235,10 @@ impl Session<'_> {
                     batch.extend(found);
                 }
             }
-            self.handle(&batch).await;
+            let acted = self.handle(&batch).await;
+            if acted && self.global.verbose {
+                eprintln!("batch complete: duration[{:?}] count[{}]", begun.elapsed(), batch.len());
+            }
         }
         Ok(())
     }
@@ -256,8 +264,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Carries out a batch of changes. An error is printed, and watching goes on.
-    async fn handle(&self, batch: &BTreeSet<PathBuf>) {
+    /// Carries out a batch of changes; whether there was anything to do. An error is printed, and watching goes on.
+    async fn handle(&self, batch: &BTreeSet<PathBuf>) -> bool {
         let mut services: Vec<(&str, Work)> = Vec::new();
         for watched in &self.watched {
             for path in batch {
@@ -285,11 +293,13 @@ impl Session<'_> {
                 }
             }
         }
+        let acts = !services.is_empty();
         for (service, work) in services {
             if let Err(failure) = self.perform(service, work).await {
                 eprintln!("{failure}");
             }
         }
+        acts
     }
 
     async fn perform(&self, service: &str, work: Work) -> Outcome {

@@ -427,6 +427,9 @@ pub struct Trigger {
     pub ignore: Vec<String>,
     pub include: Vec<String>,
     pub initial_sync: bool,
+    /// Its name before it was part of the specification.
+    #[serde(rename = "x-initialSync", skip_serializing_if = "Option::is_none")]
+    pub x_initial_sync: Option<bool>,
     pub path: String,
     pub target: Option<String>,
 }

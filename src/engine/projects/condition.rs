@@ -54,6 +54,8 @@ pub(super) async fn await_condition(context: &Context, awaited: &Awaited<'_>) ->
         let outcome = tokio::select! {
             outcome = waiting => outcome,
             error = superseded(context, &object) => return Err(error),
+            // `--wait` of a client that has left. A dependent may have been stopped for this, and is started yet.
+            () = context.progress.closed(), if awaited.dependent.is_none() => return Err(EngineError::Cancelled),
         };
         match outcome {
             Ok(status) => context.step(&object, status, true),

@@ -141,7 +141,8 @@ pub async fn run(global: &Global, command: BuildCommand) -> Outcome {
     let client = connect::engine(global).await?;
     build_services(&client, &loaded, &names, &command.flags).await?;
     if command.push {
-        for name in &names {
+        // One without `image:` has no name of a registry's, and stays here, as with Docker Compose.
+        for name in names.iter().filter(|name| loaded.project.services.get(*name).is_some_and(|s| s.image.is_some())) {
             super::push::push_one(&client, &image_name(&loaded.project, name), command.flags.quiet).await?;
         }
     }
