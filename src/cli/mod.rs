@@ -280,7 +280,23 @@ pub fn main() -> ExitCode {
     main_with_room()
 }
 
+/// The word by which the docker command asks its plugins about themselves. As `docker-compose` among them, wharf is `docker compose`.
+const PLUGIN_METADATA: &str = "docker-cli-plugin-metadata";
+
+fn plugin_metadata() -> serde_json::Value {
+    serde_json::json!({
+        "SchemaVersion": "0.1.0",
+        "Vendor": "wharf",
+        "Version": env!("CARGO_PKG_VERSION"),
+        "ShortDescription": "Compose stacks with wharf",
+    })
+}
+
 fn main_with_room() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == PLUGIN_METADATA) {
+        println!("{}", plugin_metadata());
+        return ExitCode::SUCCESS;
+    }
     let mut command = Cli::command();
     let given = arguments::rewritten(Cli::command, std::env::args_os().collect());
     let words = given.clone();

@@ -65,6 +65,11 @@ impl Listener {
     pub async fn next(&mut self) {
         self.heard.recv().await;
     }
+
+    /// Whether the signal has come.
+    fn take(&mut self) -> bool {
+        self.heard.poll_recv(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
 }
 
 impl Drop for Listener {
@@ -76,7 +81,7 @@ impl Drop for Listener {
             return;
         }
         // It came as nobody looked any more.
-        if self.heard.poll_recv(&mut Context::from_waker(Waker::noop())).is_ready() {
+        if self.take() {
             let _ = nix::sys::signal::Signal::try_from(self.number).and_then(nix::sys::signal::raise);
         }
     }
@@ -101,6 +106,24 @@ impl Signals {
             () = self.interrupt.next() => Signal::Interrupt,
             () = self.terminate.next() => Signal::Terminate,
         }
+    }
+}
+
+/// Keeps Ctrl-C and SIGTERM from ending the process between two listeners. They are for those, not for this.
+pub struct Held(Signals);
+
+impl Held {
+    /// # Errors
+    /// As [`Signals::listen`].
+    pub fn new() -> Result<Self, Failure> {
+        Signals::listen().map(Held)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.interrupt.take();
+        self.0.terminate.take();
     }
 }
 

@@ -977,7 +977,9 @@ fn what_scripts_read_has_dockers_keys_and_types() {
     let of_docker = "Command:s CreatedAt:s ID:s Image:s Labels:s LocalVolumes:s Mounts:s Names:s Networks:s Ports:s RunningFor:s Size:s State:s Status:s";
     let image = "ID:s ContainerName:s Repository:s Tag:s Platform:s Size:n Created:s";
     // A line of objects, or a list of them, as Docker prints each.
-    let table: [(&[&str], bool, &str); 7] = [
+    let table: [(&[&str], bool, &str); 8] = [
+        // As a plugin of the docker command.
+        (&["docker-cli-plugin-metadata"], false, "SchemaVersion:s Vendor:s Version:s ShortDescription:s"),
         (&["ps", "--format", "json"], false, container),
         (&["ps", "--format", "json", "--no-trunc"], false, container),
         (&["container", "ls", "--format", "json"], false, of_docker),

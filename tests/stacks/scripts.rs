@@ -1,6 +1,6 @@
 //! What scripts rely on: exit codes, which project a command is about, and that what is refused changes nothing.
 
-use crate::support::{Stack, eventually, sleeping};
+use crate::support::{Stack, Terminal, eventually, sleeping};
 use std::process::Stdio;
 
 fn services(list: &[(&str, &str)]) -> String {
@@ -341,4 +341,25 @@ fn inspect_says_what_the_service_asked_for() {
     ]);
     assert_eq!(shown.ok(), "shareable []\n");
     stack.wharf(&["container", "rm", "-f", "-v", "plain-volume"]).ok();
+}
+
+/// An image without a name of the user's stays here when it is built, and the extension's name of `initial_sync` counts.
+#[test]
+fn a_build_without_a_name_is_not_pushed_and_watch_knows_its_earlier_attribute() {
+    let stack = Stack::new("nothing");
+    let watch =
+        "develop: {watch: [{path: ./data, target: /data, action: sync, x-initialSync: true}, {path: ./.env, action: rebuild}]}";
+    let build = "build: {dockerfile_inline: \"FROM busybox:local\\nCMD sleep 1000\"}, stop_signal: SIGKILL";
+    stack.write("compose.yaml", &format!("services: {{web: {{{build}, {watch}}}}}\n"));
+    std::fs::create_dir(stack.path("data")).expect("directory");
+    stack.write("data/file", "text\n");
+    stack.wharf(&["build", "--push"]).ok();
+    let mut watching = Terminal::start(&mut stack.command(&["--verbose", "watch"]), 24, 100);
+    watching.expect("x-initialSync is DEPRECATED, please use the official `initial_sync` attribute", 20);
+    watching.expect("Watch enabled", 20);
+    assert_eq!(stack.sh("web", "cat /data/file"), "text");
+    stack.write(".env", "A=b\n");
+    watching.expect("batch complete: duration[", 20);
+    watching.send("\x03");
+    assert_eq!(watching.wait(10), Some(130));
 }

@@ -3,7 +3,7 @@
 use super::{bytes, in_place, is_quiet, paint, terminal};
 use crate::printable;
 use crate::wire::Progress;
-use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
@@ -78,7 +78,9 @@ impl InPlace {
         if let Some(more) = self.more.take() {
             more.finish_and_clear();
         }
-        self.by_object.values().for_each(ProgressBar::abandon);
+        self.by_object.drain().for_each(|(_, bar)| bar.abandon());
+        // Drawn once more, the lines would cover those that follow.
+        self.bars.set_draw_target(ProgressDrawTarget::hidden());
         *DRAWN.lock().unwrap_or_else(PoisonError::into_inner) = None;
         for (_, text, _) in self.folded.drain(..) {
             eprintln!("{text}");

@@ -195,7 +195,10 @@ fn listed(command: &Config, loaded: &Loaded) -> Result<Option<Vec<String>>, Fail
     };
     let services = &loaded.project.services;
     Ok(Some(if print.services {
-        keys("services")
+        // As Docker Compose has them: sorted, and each after what it depends on.
+        let mut names = keys("services");
+        names.sort();
+        crate::plan::selected(&loaded.project, &names, false).into_iter().collect()
     } else if print.volumes {
         keys("volumes")
     } else if print.networks {

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::watch;
 
 /// The state of a container's log stream.
 enum Known {
@@ -35,6 +36,7 @@ pub(super) struct Following<'a> {
     reader: u64,
     exits: Option<UnboundedSender<i32>>,
     hooks: Option<UnboundedReceiver<HookLine>>,
+    stopping: Option<watch::Receiver<bool>>,
     printer: Printer,
     /// Whether `up` has named the containers that it shows.
     announced: bool,
@@ -66,6 +68,7 @@ impl<'a> Following<'a> {
             reader,
             exits: None,
             hooks: None,
+            stopping: None,
             of_hooks: Vec::new(),
             announced: false,
             printer: Printer::new(view.clone()),
@@ -96,7 +99,7 @@ impl<'a> Following<'a> {
 
     pub(super) async fn up(&mut self, up: ForUp<'a>) -> Outcome {
         (self.exits, self.names, self.ends_with) = (Some(up.exits), up.names, up.ends_with);
-        self.hooks = Some(up.hooks);
+        (self.hooks, self.stopping) = (Some(up.hooks), Some(up.stopping));
         let path = self.events_path();
         let events = self.client.get_lines(&path).await?;
         self.go_on(events, &path, Some((up.bringing_up, up.lasting))).await
@@ -137,6 +140,7 @@ impl<'a> Following<'a> {
                     self.show(source, more).await?;
                 }
                 Some(hook) = next_of(&mut self.hooks) => self.hook(&hook)?,
+                () = changed(&mut self.stopping) => {}
                 () = &mut lasting, if lasts => lasts = false,
                 () = &mut bringing_up, if !is_ready => {
                     is_ready = true;
@@ -149,6 +153,9 @@ impl<'a> Following<'a> {
 
     /// Whether all has been shown of what this ends with, and none of it runs.
     fn has_ended(&self) -> bool {
+        if self.stopping.as_ref().is_some_and(|stopping| *stopping.borrow()) {
+            return false;
+        }
         let open = self.followed.iter().filter(|(_, known)| matches!(known, Known::Open { .. })).map(|(id, _)| id);
         open.chain(&self.running).chain(&self.coming).all(|id| self.beside.contains(id))
     }
@@ -344,6 +351,16 @@ async fn next_of(hooks: &mut Option<UnboundedReceiver<HookLine>>) -> Option<Hook
         Some(hooks) => hooks.recv().await,
         None => std::future::pending().await,
     }
+}
+
+/// Ends when the stop begins or ends.
+async fn changed(stopping: &mut Option<watch::Receiver<bool>>) {
+    if let Some(known) = stopping
+        && known.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Listens to events again, at the next engine.

@@ -23,6 +23,7 @@ use source::{Feed, Source, open_gone, open_whole, read_more};
 use std::collections::HashSet;
 use std::io::IsTerminal;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::watch;
 
 #[derive(clap::Args, Debug)]
 pub struct Logs {
@@ -201,6 +202,8 @@ pub struct ForUp<'a> {
     pub names: Vec<String>,
     /// Lines of hooks.
     pub hooks: UnboundedReceiver<HookLine>,
+    /// Whether hooks may be writing while the containers are stopped: it does not end then.
+    pub stopping: watch::Receiver<bool>,
     /// Until this comes back, it goes on when nothing runs: something may be started again.
     pub lasting: BoxFuture<'a, ()>,
 }

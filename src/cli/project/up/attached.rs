@@ -4,14 +4,14 @@ use super::{OnSignal, Up, follow_with, outline, path};
 use crate::api::client::Client;
 use crate::cli::project::logs::{self, HookLine};
 use crate::cli::project::ps;
-use crate::cli::signals::{Signals, signalled};
+use crate::cli::signals::{Held, signalled};
 use crate::cli::{Failure, Global, Outcome};
 use crate::compose::Loaded;
 use crate::plan::LifecycleOptions;
 use crate::wire::Progress;
 use std::io::IsTerminal;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// What `up` shows.
 pub(super) struct Shown {
@@ -50,9 +50,10 @@ pub(super) async fn attached(
     up: impl Future<Output = Outcome> + Send,
 ) -> Outcome {
     // A wrapper passes on a signal that the terminal has sent already: the second comes between two listeners.
-    let _held = Signals::listen()?;
+    let _held = Held::new()?;
     let view = view(command);
-    let ending = Ending { client, loaded, services: &command.services, timeout, hooks: shown.hooks };
+    let (stops, stopping) = watch::channel(false);
+    let ending = Ending { client, loaded, services: &command.services, timeout, hooks: shown.hooks, stopping: stops };
     let (sender, mut exits) = mpsc::unbounded_channel();
     let (ready, is_ready) = oneshot::channel();
     let (lasts, is_over) = oneshot::channel::<()>();
@@ -65,6 +66,7 @@ pub(super) async fn attached(
         ends_with: &command.services,
         names: shown.names,
         hooks: shown.lines,
+        stopping,
         lasting: match command.watch {
             true => Box::pin(async {
                 let _ = is_over.await;
@@ -144,13 +146,21 @@ struct Ending<'a> {
     services: &'a [String],
     timeout: Option<u32>,
     hooks: UnboundedSender<HookLine>,
+    /// Tells who shows the output that hooks may be writing.
+    stopping: watch::Sender<bool>,
 }
 
 /// Stops services while their last words are shown; the output ends with the last container. A second Ctrl-C kills them, a third
 /// leaves at once.
 async fn end(ending: &Ending<'_>, attached: impl Future<Output = Outcome>) -> Outcome {
+    ending.stopping.send_replace(true);
+    let stopping = async {
+        let stopped = stop(ending).await;
+        ending.stopping.send_replace(false);
+        stopped
+    };
     let ending = async {
-        let (stopped, shown) = tokio::join!(stop(ending), attached);
+        let (stopped, shown) = tokio::join!(stopping, attached);
         shown.and(stopped)
     };
     let impatient = async {
@@ -165,7 +175,7 @@ async fn end(ending: &Ending<'_>, attached: impl Future<Output = Outcome>) -> Ou
 
 /// Stops services; a signal kills them.
 async fn stop(ending: &Ending<'_>) -> Outcome {
-    let Ending { client, loaded, services, timeout, ref hooks } = *ending;
+    let Ending { client, loaded, services, timeout, ref hooks, .. } = *ending;
     let outline = Some(outline(loaded));
     let options =
         LifecycleOptions { services: services.to_vec(), timeout, hook_output: true, outline, ..LifecycleOptions::default() };
