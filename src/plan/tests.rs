@@ -428,7 +428,7 @@ fn who_depends_with_restart_is_stopped_before_a_recreation() {
     assert_eq!(lines(&p, &state, &UpOptions::default()), expected);
     let options = UpOptions { scale: [("web".to_string(), 1)].into(), ..UpOptions::default() };
     let got = lines(&p, &state, &options);
-    assert!(got.contains(&"[2] -> #6 stop and remove container p-web-2: web is scaled to 1".to_string()), "{got:#?}");
+    assert!(got.contains(&"[2] -> #5 stop and remove container p-web-2: web is scaled to 1".to_string()), "{got:#?}");
     // Who is left alone stays so, and so does who does not run.
     let db = UpOptions { services: vec!["db".into()], ..UpOptions::default() };
     assert_eq!(lines(&p, &state, &db)[0], recreate(1, ""));
