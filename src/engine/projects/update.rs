@@ -9,7 +9,7 @@ use crate::compose::model::Project;
 use crate::engine::containers::health::health_spec;
 use crate::engine::containers::incarnations::Leaves;
 use crate::engine::error::EngineError;
-use crate::engine::record::{Beside, ContainerRecord, HealthStatus, Replacement, RestartPolicy, Status};
+use crate::engine::record::{Beside, BoundPort, ContainerRecord, HealthStatus, PortSpec, Replacement, RestartPolicy, Status};
 use crate::engine::{Container, Engine, locked};
 use crate::plan::{FailureAction, Operation, UpOptions, UpdatePolicy};
 use jiff::Timestamp;
@@ -283,6 +283,18 @@ async fn until_good(container: &Container, monitor: Duration, bound: Option<u64>
     }
 }
 
+/// The ports of a container that the one in its place is to have as well, by its definition.
+fn kept_ports(old: &ContainerRecord, new: &ContainerRecord) -> Vec<BoundPort> {
+    let is_kept = |bound: &&BoundPort| {
+        let is_of = |port: &PortSpec| {
+            let number = port.published.is_any() || port.published.ports().contains(&bound.host_port);
+            number && port.container_port() == bound.container_port()
+        };
+        new.spec.ports.iter().any(is_of)
+    };
+    old.bound_ports.iter().filter(is_kept).cloned().collect()
+}
+
 impl Engine {
     /// Has a container take over the names and ports of the one that it runs beside. Noted before: the next engine goes on.
     async fn take_over(self: &Arc<Self>, new: &Arc<Container>, old: &Arc<Container>) -> Result<(), EngineError> {
@@ -290,10 +302,17 @@ impl Engine {
         if !new.status().has_process() {
             return Err(EngineError::Conflict(format!("{} has ended just now; {} runs on as it was", new.name(), old.name())));
         }
-        let set = |beside| self.containers.change(new, |record| record.replaces.iter_mut().for_each(|r| r.beside = Some(beside)));
-        set(Beside::Switched)?;
+        // With its ports, in one step: an engine that dies now leaves them to the next, which publishes them before anything else.
+        let ports = kept_ports(&old.record(), &new.record());
+        let set = |beside, ports| {
+            self.containers.change(new, |record| {
+                record.replaces.iter_mut().for_each(|replaced| replaced.beside = Some(beside));
+                record.bound_ports = ports;
+            })
+        };
+        set(Beside::Switched, ports)?;
         if let Err(error) = self.networks.switch(old, new) {
-            set(Beside::Waiting)?;
+            set(Beside::Waiting, Vec::new())?;
             return Err(error);
         }
         let flows = self.networks.flows.clone();
