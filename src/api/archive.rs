@@ -1,7 +1,7 @@
 //! A container's files as archives: `/archive` both ways, `/export`, `/changes`, `/commit`.
 
 use super::reply::{self, Query, Reply};
-use super::types::{CommandLine, ContainerCreate, Set};
+use super::types::{CommandLine, ContainerCreate, CreatedId, FileChange, PathStatHeader, Set};
 use crate::engine::containers::files::{ChangeKind, Commit, PathStat};
 use crate::engine::{Engine, EngineError};
 use crate::image::ImageError;
@@ -10,7 +10,6 @@ use crate::units::Nanos;
 use base64::Engine as _;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
-use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// The header with the stat of a path.
@@ -45,7 +44,7 @@ pub async fn archive(engine: &Arc<Engine>, id: &str, query: &Query, request: Req
         let engine = engine.clone();
         reply::written("application/x-tar", move |out| engine.files.read(&container, &path, out))?
     };
-    let encoded = base64::engine::general_purpose::STANDARD.encode(described(&stat).to_string());
+    let encoded = base64::engine::general_purpose::STANDARD.encode(serde_json::to_vec(&described(&stat)).unwrap_or_default());
     if let Ok(value) = hyper::header::HeaderValue::from_str(&encoded) {
         response.headers_mut().insert(STAT, value);
     }
@@ -75,7 +74,7 @@ pub async fn changes(engine: &Arc<Engine>, id: &str) -> Reply {
             };
             count += 1;
             list.push(if list.is_empty() { b'[' } else { b',' });
-            list.extend(json!({"Path": change.path, "Kind": kind}).to_string().into_bytes());
+            list.extend(serde_json::to_vec(&FileChange { path: change.path.clone(), kind }).unwrap_or_default());
             if list.len() > MAX_CHANGES {
                 return Err(EngineError::Invalid(format!(
                     "{} has changed more than {count} files, whose list is longer than {} MiB: `wharf container export` has them all",
@@ -133,7 +132,7 @@ pub async fn commit(engine: &Arc<Engine>, query: &Query, request: Request<Incomi
         Ok(image)
     })
     .await?;
-    reply::json(201, &json!({"Id": image.id}))
+    reply::json(201, &CreatedId { id: image.id.to_string() })
 }
 
 /// The body of a commit: what of the image is to be other than the container.
@@ -165,7 +164,7 @@ fn new_config(body: ContainerCreate) -> ImageSettings {
 }
 
 /// Docker's form: the mode is Go's `os.FileMode`.
-fn described(stat: &PathStat) -> Value {
+fn described(stat: &PathStat) -> PathStatHeader {
     const SETUID: u32 = 0o4000;
     const SETGID: u32 = 0o2000;
     const STICKY: u32 = 0o1000;
@@ -184,5 +183,11 @@ fn described(stat: &PathStat) -> Value {
             mode |= go;
         }
     }
-    json!({"name": stat.name, "size": stat.size, "mode": mode, "mtime": stat.modified.to_string(), "linkTarget": stat.link})
+    PathStatHeader {
+        name: stat.name.clone(),
+        size: stat.size,
+        mode,
+        mtime: stat.modified.to_string(),
+        link_target: stat.link.clone(),
+    }
 }

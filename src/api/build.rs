@@ -2,14 +2,14 @@
 //! its options in the query.
 
 use super::reply::{self, Query, Reply};
+use super::types::{BuildLine, BuiltId, ProgressLine, UlimitConfig};
 use crate::engine::{Engine, EngineError};
-use crate::image::ImageError;
 use crate::image::build::{Event, Report, Request};
 use crate::image::credentials::Logins;
+use crate::image::{Digest, ImageError};
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ pub async fn build(engine: &Arc<Engine>, query: &Query, request: hyper::Request<
     let is_json = request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
     if is_json {
         let wanted: Request = reply::json_body(request).await?;
-        return answer(engine.clone(), (wanted, logins), None, String::new(), |line| format!("{line}\n"));
+        return answer(engine.clone(), (wanted, logins), None, String::new(), own_words);
     }
     let own = query.get("request").map(serde_json::from_str::<Request>).transpose();
     let own = own.map_err(|e| EngineError::Invalid(format!("the request is not understood: {e}")))?;
@@ -52,10 +52,10 @@ pub async fn build(engine: &Arc<Engine>, query: &Query, request: hyper::Request<
         let words = DockersWords { quiet: query.flag("q"), returned: Mutex::default() };
         let unset = unset_limits(query);
         let first = (!unset.is_empty()).then(|| format!("wharf sets no limits for a build's containers: {}", unset.join(", ")));
-        let first: String = first.iter().map(|text| words.of(&json!({"warning": text}))).collect();
+        let first: String = first.into_iter().map(|text| words.of(&BuildLine::Event(Event::Warning(text)))).collect();
         return answer(engine.clone(), (wanted, logins), Some(draft), first, move |event| words.of(event));
     }
-    answer(engine.clone(), (wanted, logins), Some(draft), String::new(), |line| format!("{line}\n"))
+    answer(engine.clone(), (wanted, logins), Some(draft), String::new(), own_words)
 }
 
 /// Docker's query parameters.
@@ -66,7 +66,7 @@ fn of_docker(query: &Query) -> Result<Request, EngineError> {
         let values: Option<BTreeMap<String, Option<String>>> = json_of(query, key)?.flatten();
         Ok(values.into_iter().flatten().filter_map(|(name, value)| Some((name, value?))).collect())
     };
-    let ulimits: Vec<Ulimit> = json_of::<Option<_>>(query, "ulimits")?.flatten().unwrap_or_default();
+    let ulimits: Vec<UlimitConfig> = json_of::<Option<_>>(query, "ulimits")?.flatten().unwrap_or_default();
     Ok(Request {
         dockerfile: query.get("dockerfile").filter(|path| !path.is_empty()).map(Into::into),
         target: query.get("target").filter(|target| !target.is_empty()).map(str::to_string),
@@ -84,14 +84,6 @@ fn of_docker(query: &Query) -> Result<Request, EngineError> {
         ulimits: ulimits.into_iter().map(|limit| (limit.name, limit.soft, limit.hard)).collect(),
         ..Request::default()
     })
-}
-
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Ulimit {
-    name: String,
-    soft: i64,
-    hard: i64,
 }
 
 /// A parameter that is JSON.
@@ -133,7 +125,12 @@ fn unset_limits(query: &Query) -> Vec<&'static str> {
     LIMITS.into_iter().filter(|key| query.get(key).is_some_and(|value| !matches!(value, "" | "0"))).collect()
 }
 
-/// Events as Docker's classic builder says them.
+/// A line of wharf's own form.
+fn own_words(line: &BuildLine) -> String {
+    format!("{}\n", serde_json::to_string(line).unwrap_or_default())
+}
+
+/// Events in the words of Docker's classic builder.
 struct DockersWords {
     /// Nothing but the id, or what has gone wrong.
     quiet: bool,
@@ -142,60 +139,54 @@ struct DockersWords {
 }
 
 impl DockersWords {
-    fn of(&self, event: &Value) -> String {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
-        let lines: Vec<Value> = match event.as_object().and_then(|event| event.iter().next()) {
-            Some((kind, event)) => match kind.as_str() {
-                "instruction" => {
-                    vec![json!(format!("Step {}/{} : {}\n", event["number"], event["count"], text(&event["text"])))]
-                }
-                "instruction_done" => {
-                    let cached = (event["cached"] == true).then(|| json!(" ---> Using cache\n"));
-                    let id = Some(text(&event["id"])).filter(|id| !id.is_empty());
-                    cached.into_iter().chain(id.map(|id| json!(format!(" ---> {id}\n")))).collect()
-                }
-                "output" => vec![json!(format!("{}\n", text(&event["line"])))],
-                "warning" => vec![json!(format!("[Warning] {}\n", event.as_str().unwrap_or_default()))],
-                "returned" => {
-                    let returned = Some((text(&event["command"]), event["code"].as_i64().unwrap_or(1)));
-                    *self.returned.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = returned;
-                    Vec::new()
-                }
-                "built" => return self.built(event),
-                "error" => return self.failed(event),
-                _ => Vec::new(),
-            },
-            None => Vec::new(),
+    fn of(&self, line: &BuildLine) -> String {
+        let event = match line {
+            BuildLine::Event(event) => event,
+            BuildLine::Error { error } => return self.failed(error),
+            BuildLine::Later(_) => return String::new(),
+        };
+        let lines: Vec<String> = match event {
+            Event::Instruction { number, count, text, .. } => vec![format!("Step {number}/{count} : {text}\n")],
+            Event::InstructionDone { cached, id, .. } => {
+                let cached = cached.then(|| " ---> Using cache\n".to_string());
+                cached.into_iter().chain((!id.is_empty()).then(|| format!(" ---> {id}\n"))).collect()
+            }
+            Event::Output { line, .. } => vec![format!("{line}\n")],
+            Event::Warning(text) => vec![format!("[Warning] {text}\n")],
+            Event::Returned { command, code } => {
+                let returned = Some((command.clone(), i64::from(*code)));
+                *self.returned.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = returned;
+                Vec::new()
+            }
+            Event::Built { id, names, .. } => return self.built(id, names),
+            Event::Step { .. } | Event::Cached { .. } | Event::Done { .. } | Event::Failed { .. } => Vec::new(),
         };
         match self.quiet {
             true => String::new(),
-            false => lines.iter().map(|line| format!("{}\n", json!({"stream": line}))).collect(),
+            false => lines.into_iter().map(|line| ProgressLine::stream(line).to_line()).collect(),
         }
     }
 
-    fn built(&self, built: &Value) -> String {
-        let id = built["id"].as_str().unwrap_or_default();
+    fn built(&self, id: &Digest, names: &[String]) -> String {
         if self.quiet {
-            return format!("{}\n", json!({"stream": format!("{id}\n")}));
+            return ProgressLine::stream(format!("{id}\n")).to_line();
         }
-        let short = id.trim_start_matches("sha256:").get(..12).unwrap_or_default();
-        let names = built["names"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let lines = std::iter::once(format!("Successfully built {short}\n"))
-            .chain(names.map(|name| format!("Successfully tagged {name}\n")));
-        let lines: String = lines.map(|line| format!("{}\n", json!({"stream": line}))).collect();
-        format!("{}\n{lines}", json!({"aux": {"ID": id}}))
+        let aux = serde_json::to_value(BuiltId { id: id.to_string() }).ok();
+        let lines = std::iter::once(format!("Successfully built {}\n", &id.hex()[..12]))
+            .chain(names.iter().map(|name| format!("Successfully tagged {name}\n")));
+        let lines: String = lines.map(|line| ProgressLine::stream(line).to_line()).collect();
+        ProgressLine { aux, ..ProgressLine::default() }.to_line() + &lines
     }
 
-    fn failed(&self, error: &Value) -> String {
+    fn failed(&self, error: &str) -> String {
         let returned = self.returned.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        let mut message = error.as_str().unwrap_or_default().to_string();
-        let mut detail = json!({});
-        if let Some((command, code)) = returned {
-            message = format!("The command '{command}' returned a non-zero code: {code}: {message}");
-            detail["code"] = json!(code);
+        match returned {
+            Some((command, code)) => {
+                let message = format!("The command '{command}' returned a non-zero code: {code}: {error}");
+                ProgressLine::failed(&message, Some(code)).to_line()
+            }
+            None => ProgressLine::failed(error, None).to_line(),
         }
-        detail["message"] = json!(message);
-        format!("{}\n", json!({"errorDetail": detail, "error": message}))
     }
 }
 
@@ -239,17 +230,17 @@ fn answer(
     (wanted, logins): (Request, Logins),
     context: Option<crate::image::store::Draft>,
     first: String,
-    words: impl Fn(&Value) -> String + Send + Sync + 'static,
+    words: impl Fn(&BuildLine) -> String + Send + Sync + 'static,
 ) -> Reply {
     let (sender, receiver) = mpsc::channel::<Bytes>(16);
-    let (events, mut pending) = mpsc::unbounded_channel::<Value>();
+    let (events, mut pending) = mpsc::unbounded_channel::<BuildLine>();
     let backlog = Arc::new(Backlog::default());
     let report: Report = {
         let (events, backlog) = (events.clone(), backlog.clone());
         Arc::new(move |event: Event| {
             let (event, left_out) = backlog.take(event);
             for event in left_out.into_iter().chain(event) {
-                let _ = events.send(serde_json::to_value(event).unwrap_or_default());
+                let _ = events.send(BuildLine::Event(event));
             }
         })
     };
@@ -257,7 +248,7 @@ fn answer(
         let result = engine.build(wanted, logins, report).await;
         drop(context);
         if let Err(error) = result {
-            let _ = events.send(json!({"error": error.to_string()}));
+            let _ = events.send(BuildLine::Error { error: error.to_string() });
         }
     });
     tokio::spawn(async move {
@@ -271,7 +262,7 @@ fn answer(
                 event = pending.recv() => event,
                 () = sender.closed() => None,
             };
-            if let Some(line) = event.as_ref().and_then(|event| event["output"]["line"].as_str()) {
+            if let Some(BuildLine::Event(Event::Output { line, .. })) = &event {
                 backlog.sent(line);
             }
             let sent = match event.map(|event| words(&event)) {

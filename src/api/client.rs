@@ -1,6 +1,7 @@
 //! The CLI's end: requests to the engine, and its streams.
 
 use super::WARNING_HEADER;
+use super::types::ErrorAnswer;
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
@@ -94,9 +95,10 @@ impl Client {
         }
         let status = response.status().as_u16();
         let bytes = response.into_body().collect().await.map_err(ClientError::protocol)?.to_bytes();
-        let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let message = json["message"].as_str().map_or_else(|| String::from_utf8_lossy(&bytes).into_owned(), str::to_string);
-        Err(ClientError::Refused { status, message, exit_code: json["exitCode"].as_i64().map(|c| c as i32) })
+        let answer: ErrorAnswer = serde_json::from_slice(&bytes).unwrap_or_default();
+        let message = Some(answer.message).filter(|message| !message.is_empty());
+        let message = message.unwrap_or_else(|| String::from_utf8_lossy(&bytes).into_owned());
+        Err(ClientError::Refused { status, message, exit_code: answer.exit_code })
     }
 
     fn request(method: Method, path: &str, body: RequestBody) -> Result<Request<RequestBody>, ClientError> {

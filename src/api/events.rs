@@ -1,6 +1,7 @@
 //! `GET /events`: what happens, one JSON object a line.
 
 use super::reply::{self, Filters, Query, Reply};
+use super::types::{EventActor, EventMessage, OlderEvent};
 use crate::engine::{Engine, Event};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -61,13 +62,21 @@ pub fn events(engine: &Arc<Engine>, query: &Query) -> Reply {
 }
 
 fn line(event: &Event, older: bool) -> Bytes {
-    let mut value = serde_json::to_value(event).unwrap_or_default();
-    if older && event.kind == "container" {
-        value["status"] = event.action.clone().into();
-        value["id"] = event.actor.id.clone().into();
-        value["from"] = event.actor.attributes.get("image").cloned().unwrap_or_default().into();
-    }
-    Bytes::from(format!("{value}\n"))
+    let actor = EventActor { id: event.actor.id.clone(), attributes: event.actor.attributes.clone() };
+    let older = (older && event.kind == "container").then(|| OlderEvent {
+        status: event.action.clone(),
+        id: actor.id.clone(),
+        from: actor.attributes.get("image").cloned().unwrap_or_default(),
+    });
+    reply::json_line(&EventMessage {
+        kind: event.kind.into(),
+        action: event.action.clone(),
+        actor,
+        scope: event.scope.into(),
+        time: event.time,
+        time_nano: event.time_nano,
+        older,
+    })
 }
 
 const FILTERS: [&str; 14] = [

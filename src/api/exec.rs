@@ -4,13 +4,12 @@ use super::connections::Stream;
 use super::detach::DetachKeys;
 use super::hijack::{self, Answer, CHUNK, Client, Feeder};
 use super::reply::{self, Query, Reply};
-use super::types::{ExecCreate, ExecStart};
+use super::types::{CreatedId, ExecCreate, ExecInspect, ExecProcess, ExecStart};
 use crate::engine::containers::exec::{Exec, Streams};
 use crate::engine::{Engine, EngineError};
 use hyper::body::Incoming;
 use hyper::{Request, header};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use serde_json::json;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -22,7 +21,7 @@ pub async fn create(engine: &Engine, id: &str, request: Request<Incoming>) -> Re
     let body: ExecCreate = reply::json_body(request).await?;
     let exec = engine.execs.create(&container, body.try_into()?)?;
     emit(engine, &exec, &format!("exec_create: {}", exec.new.args.join(" ")), &[]);
-    reply::json(201, &json!({"Id": exec.id}))
+    reply::json(201, &CreatedId { id: exec.id.clone() })
 }
 
 fn emit(engine: &Engine, exec: &Exec, action: &str, extra: &[(&str, String)]) {
@@ -101,22 +100,25 @@ pub fn inspect(engine: &Engine, id: &str) -> Reply {
     let new = &exec.new;
     reply::json(
         200,
-        &json!({
-            "ID": exec.id,
-            "Running": state.running,
-            "ExitCode": state.exit_code,
-            "ProcessConfig": {
-                "tty": new.tty, "entrypoint": new.args.first(), "arguments": new.args.get(1..).unwrap_or_default(),
-                "privileged": new.privileged, "user": new.user.clone().unwrap_or_default(),
+        &ExecInspect {
+            id: exec.id.clone(),
+            running: state.running,
+            exit_code: state.exit_code,
+            process_config: ExecProcess {
+                tty: new.tty,
+                entrypoint: new.args.first().cloned(),
+                arguments: new.args.get(1..).unwrap_or_default().to_vec(),
+                privileged: new.privileged,
+                user: new.user.clone().unwrap_or_default(),
             },
-            "OpenStdin": new.stdin,
-            "OpenStderr": new.is_attached(2),
-            "OpenStdout": new.is_attached(1),
-            "CanRemove": false,
-            "ContainerID": exec.container.id,
-            "DetachKeys": new.detach_keys,
-            "Pid": state.pid,
-        }),
+            open_stdin: new.stdin,
+            open_stderr: new.is_attached(2),
+            open_stdout: new.is_attached(1),
+            can_remove: false,
+            container_id: exec.container.id.clone(),
+            detach_keys: new.detach_keys.clone(),
+            pid: state.pid,
+        },
     )
 }
 

@@ -4,6 +4,10 @@ pub mod prune;
 pub mod transfer;
 
 use super::reply::{self, Filters, Query, Reply};
+use super::types::{
+    GraphDriver, ImageHistoryItem, ImageInspect, ImageMetadata, ImageRemoval, ImageSummary, NEVER, ProgressLine, RootFsLayers,
+    STORAGE_DRIVER, StringMap,
+};
 use crate::engine::{Engine, EngineError};
 use crate::image::build::ignore::Pattern;
 use crate::image::chunks::ChunkReader;
@@ -12,7 +16,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
 use indexmap::IndexMap;
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
@@ -27,7 +32,7 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
         },
         ("POST", ["prune"]) => prune::images(engine, query).await,
         ("POST", ["load"]) => load(engine, request).await,
-        ("GET", [name @ .., "json"]) => inspect(engine, &name.join("/")),
+        ("GET", [name @ .., "json"]) => inspect(engine, &name.join("/"), query),
         ("GET", ["get"]) => save(engine, query.all("names"), query),
         ("GET", [name @ .., "files"]) => files(engine, &name.join("/")),
         ("GET", [name @ .., "get"]) => save(engine, &[name.join("/")], query),
@@ -55,8 +60,8 @@ fn created(image: &Image) -> i64 {
 }
 
 /// An image with all of its names.
-struct Grouped {
-    image: Image,
+pub(super) struct Grouped {
+    pub image: Image,
     names: Vec<ImageRef>,
     digests: Vec<String>,
 }
@@ -90,26 +95,39 @@ fn list(engine: &Engine, query: &Query) -> Reply {
     for container in engine.containers.all().iter().filter(|_| counted) {
         *users.entry(container.with_record(|record| record.image_id.clone())).or_default() += 1;
     }
-    let count = |id: &Digest| users.get(id.as_str()).copied().unwrap_or(0);
-    let value = |group: &Grouped| {
-        let config = group.image.config.config().as_ref();
-        json!({
-            "Id": group.image.id,
-            "ParentId": "",
-            "RepoTags": group.names.iter().map(ImageRef::familiar).collect::<Vec<_>>(),
-            "RepoDigests": group.digests,
-            "Created": created(&group.image),
-            "Size": group.image.size,
-            "VirtualSize": group.image.size,
-            "Labels": config.and_then(|c| c.labels().clone()),
-            "Containers": if counted { json!(count(&group.image.id)) } else { json!(-1) },
-            "SharedSize": -1,
-        })
-    };
+    let users = |group: &Grouped| counted.then(|| users.get(group.image.id.as_str()).copied().unwrap_or(0));
+    let images = grouped(every(engine)?.filter(|one| wanted(one)));
+    let list: Vec<ImageSummary> = images.iter().map(|group| summary(group, users(group), query)).collect();
+    reply::json(200, &list)
+}
+
+/// An image as lists show it, and how many containers have it where they were counted.
+pub(super) fn summary(group: &Grouped, containers: Option<usize>, query: &Query) -> ImageSummary {
+    let image = &group.image;
+    let labels = image.config.config().as_ref().and_then(|config| config.labels().as_ref());
+    ImageSummary {
+        id: image.id.to_string(),
+        parent_id: String::new(),
+        repo_tags: group.names.iter().map(ImageRef::familiar).collect(),
+        repo_digests: group.digests.clone(),
+        created: created(image),
+        size: image.size,
+        virtual_size: (query.version < (1, 44)).then_some(image.size),
+        labels: labels.map(|labels| labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect()),
+        containers: containers.map_or(-1, |count| i64::try_from(count).unwrap_or(i64::MAX)),
+        shared_size: -1,
+    }
+}
+
+/// Every image under each of its names, and those without a name.
+fn every(engine: &Engine) -> Result<impl Iterator<Item = (Option<ImageRef>, Image)>, EngineError> {
     let named = engine.images.store.list()?.into_iter().map(|(name, image)| (Some(name), image));
-    let unnamed = engine.images.store.unnamed()?.into_iter().map(|image| (None, image));
-    let images = grouped(named.chain(unnamed).filter(|one| wanted(one)));
-    reply::json(200, &images.iter().map(value).collect::<Vec<Value>>())
+    Ok(named.chain(engine.images.store.unnamed()?.into_iter().map(|image| (None, image))))
+}
+
+/// All images, each once, the newest first.
+pub(super) fn all(engine: &Engine) -> Result<Vec<Grouped>, EngineError> {
+    Ok(grouped(every(engine)?))
 }
 
 /// The labels that an image gives to its containers.
@@ -152,8 +170,8 @@ fn remove(engine: &Engine, name: &str, query: &Query) -> Reply {
         // It may be there and damaged, so that only its name can be taken away.
         Err(error @ EngineError::NoSuch { .. }) => {
             return match engine.images.remove(name, force) {
-                Ok(_) => reply::json(200, &json!([{"Untagged": name}])),
-                Err(_) if force && query.version >= (1, 53) => reply::json(200, &json!([])),
+                Ok(_) => reply::json(200, &[untagged(name)]),
+                Err(_) if force && query.version >= (1, 53) => reply::json(200, &[(); 0]),
                 Err(_) => Err(error),
             };
         }
@@ -184,13 +202,13 @@ fn remove(engine: &Engine, name: &str, query: &Query) -> Reply {
         if names.is_empty() { vec![name.to_string()] } else { going.iter().map(ImageRef::to_string).collect() };
     for name in &going {
         let gone = engine.images.remove(name, force)?;
-        removed.extend(gone.untagged.iter().map(|name| json!({"Untagged": name.familiar()})));
-        removed.extend(gone.deleted.iter().map(|id| json!({"Deleted": id})));
+        removed.extend(gone.untagged.iter().map(|name| untagged(name.familiar())));
+        removed.extend(gone.deleted.iter().map(deleted));
     }
     reply::json(200, &removed)
 }
 
-fn inspect(engine: &Engine, name: &str) -> Reply {
+fn inspect(engine: &Engine, name: &str, query: &Query) -> Reply {
     let (reference, image) = engine.images.find(name)?;
     let others = engine
         .images
@@ -204,27 +222,58 @@ fn inspect(engine: &Engine, name: &str) -> Reply {
         .chain(others.map(|(other, found)| (other, found.manifest)))
         .collect();
     names.sort();
-    // As the image has it: what Docker has beside OCI's fields as well, such as Healthcheck and Shell.
-    let whole: Value = serde_json::from_slice(&engine.images.store.configuration(&image)?)
+    let stored: StoredConfiguration = serde_json::from_slice(&engine.images.store.configuration(&image)?)
         .map_err(|e| EngineError::Invalid(format!("the configuration of {} is damaged: {e}", image.id)))?;
-    reply::json(
-        200,
-        &json!({
-            "Id": image.id,
-            "RepoTags": names.iter().map(|(name, _)| name.familiar()).collect::<Vec<_>>(),
-            "RepoDigests": names.iter().map(|(name, digest)| format!("{}@{digest}", name.familiar_name())).collect::<Vec<_>>(),
-            "Created": image.config.created(),
-            "Architecture": image.config.architecture(),
-            "Os": image.config.os(),
-            "Size": image.size,
-            "Config": whole["config"],
-            "Author": whole["author"].as_str().unwrap_or_default(),
-            "Variant": whole["variant"],
-            "RootFS": {"Type": "layers", "Layers": image.diff_ids},
-            // wharf's own: what a push will say of it.
-            "Attestations": engine.images.store.predicates(&image)?,
-        }),
-    )
+    let comment = stored.history.and_then(|steps| steps.into_iter().last()?.comment);
+    let inspected = ImageInspect {
+        id: image.id.to_string(),
+        repo_tags: names.iter().map(|(name, _)| name.familiar()).collect(),
+        repo_digests: names.iter().map(|(name, digest)| format!("{}@{digest}", name.familiar_name())).collect(),
+        comment: comment.unwrap_or_default(),
+        created: image.config.created().clone(),
+        author: stored.author.unwrap_or_default(),
+        config: stored.config,
+        architecture: image.config.architecture().to_string(),
+        variant: stored.variant,
+        os: image.config.os().to_string(),
+        size: image.size,
+        virtual_size: (query.version < (1, 44)).then_some(image.size),
+        graph_driver: GraphDriver { name: STORAGE_DRIVER.into(), data: StringMap::new() },
+        root_fs: RootFsLayers { kind: "layers".into(), layers: image.diff_ids.iter().map(ToString::to_string).collect() },
+        // There is no record of when an image got its name; clients show how long ago that was.
+        metadata: ImageMetadata { last_tag_time: image.config.created().clone().unwrap_or_else(|| NEVER.into()) },
+        attestations: serde_json::to_value(engine.images.store.predicates(&image)?).unwrap_or_default(),
+        ..ImageInspect::default()
+    };
+    reply::json(200, &inspected)
+}
+
+/// A configuration as it is stored: with what Docker has beside OCI's fields as well, such as Healthcheck and Shell.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct StoredConfiguration {
+    config: Value,
+    author: Option<String>,
+    variant: Option<String>,
+    history: Option<Vec<StoredStep>>,
+}
+
+/// A step of an image's history.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct StoredStep {
+    created: Option<String>,
+    created_by: Option<String>,
+    comment: Option<String>,
+    empty_layer: Option<bool>,
+}
+
+fn untagged(name: impl Into<String>) -> ImageRemoval {
+    ImageRemoval { untagged: name.into(), ..ImageRemoval::default() }
+}
+
+fn deleted(id: &Digest) -> ImageRemoval {
+    ImageRemoval { deleted: id.to_string(), ..ImageRemoval::default() }
 }
 
 /// Images as an archive.
@@ -261,24 +310,24 @@ fn named(engine: &Engine, name: &str) -> Result<Image, EngineError> {
 /// The steps that made an image, the last first.
 fn history(engine: &Engine, name: &str) -> Reply {
     let (reference, image) = engine.images.find(name)?;
-    let config: Value = serde_json::from_slice(&engine.images.store.configuration(&image)?).unwrap_or_default();
+    let stored: StoredConfiguration = serde_json::from_slice(&engine.images.store.configuration(&image)?).unwrap_or_default();
     let mut layers = image.layers.iter();
     let mut steps = Vec::new();
-    for entry in config["history"].as_array().into_iter().flatten() {
-        let layer = if entry["empty_layer"] == json!(true) { None } else { layers.next() };
-        let created = entry["created"].as_str().and_then(|c| c.parse::<jiff::Timestamp>().ok()).map_or(0, |t| t.as_second());
-        steps.push(json!({
-            "Id": "<missing>",
-            "Created": created,
-            "CreatedBy": entry["created_by"].as_str().unwrap_or_default(),
-            "Comment": entry["comment"].as_str().unwrap_or_default(),
-            "Size": layer.and_then(|layer| engine.images.store.has_layer(layer)).unwrap_or(0),
-            "Tags": null,
-        }));
+    for entry in stored.history.unwrap_or_default() {
+        let layer = if entry.empty_layer == Some(true) { None } else { layers.next() };
+        let created = entry.created.and_then(|text| text.parse::<jiff::Timestamp>().ok()).map_or(0, |time| time.as_second());
+        steps.push(ImageHistoryItem {
+            id: "<missing>".into(),
+            created,
+            created_by: entry.created_by.unwrap_or_default(),
+            comment: entry.comment.unwrap_or_default(),
+            size: layer.and_then(|layer| engine.images.store.has_layer(layer)).unwrap_or(0),
+            tags: None,
+        });
     }
     if let Some(last) = steps.last_mut() {
-        last["Id"] = json!(image.id);
-        last["Tags"] = json!(reference.iter().map(ImageRef::familiar).collect::<Vec<_>>());
+        last.id = image.id.to_string();
+        last.tags = Some(reference.iter().map(ImageRef::familiar).collect());
     }
     steps.reverse();
     reply::json(200, &steps)
@@ -298,11 +347,12 @@ async fn import(engine: &Arc<Engine>, query: &Query, request: Request<Incoming>)
     }
     let name: ImageRef = text.parse().map_err(ImageError::from)?;
     let changes = query.all("changes").to_vec();
+    let comment = query.get("message").filter(|text| !text.is_empty()).unwrap_or("Imported from -").to_string();
     let worker = engine.clone();
     let target = name.clone();
-    let image = with_body(request, move |body| archive::import(&worker.images.store, body, &target, &changes)).await?;
+    let image = with_body(request, move |body| archive::import(&worker.images.store, body, &target, &comment, &changes)).await?;
     engine.events.emit_image("import", &image.id, &name);
-    reply::json(200, &json!({"status": image.id}))
+    reply::json(200, &ProgressLine::status(image.id.to_string()))
 }
 
 async fn load(engine: &Arc<Engine>, request: Request<Incoming>) -> Reply {
@@ -312,10 +362,10 @@ async fn load(engine: &Arc<Engine>, request: Request<Incoming>) -> Reply {
     })
     .await?;
     loaded.iter().for_each(|(_, image)| engine.events.emit_image_id("load", &image.id));
-    let lines: Vec<String> =
-        loaded.iter().map(|(name, _)| json!({"stream": format!("Loaded image: {}\n", name.familiar())}).to_string()).collect();
+    let line = |name: &ImageRef| ProgressLine::stream(format!("Loaded image: {}\n", name.familiar())).to_line();
+    let lines: String = loaded.iter().map(|(name, _)| line(name)).collect();
     // The CLI reads lines of JSON by the type of the content.
-    let mut response = reply::text(200, lines.join("\n"))?;
+    let mut response = reply::text(200, lines)?;
     response.headers_mut().insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
     Ok(response)
 }

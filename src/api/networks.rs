@@ -1,7 +1,9 @@
 //! `/networks`.
 
 use super::reply::{self, Filters, Patterns, Query, Reply, labelled};
-use super::types::{self, NetworkConnect, NetworkDisconnect};
+use super::types::{
+    self, Ipam, IpamPool, NEVER, NetworkConnect, NetworkCreated, NetworkDisconnect, NetworkInspect, NetworkMember, NetworksPruned,
+};
 use crate::engine::networks::DEFAULT_NETWORK;
 use crate::engine::record::{ContainerRecord, NetworkRecord};
 use crate::engine::recovery::Kind;
@@ -9,7 +11,7 @@ use crate::engine::{Engine, EngineError};
 use crate::network::address::{Addresses, IpFamily, Pool};
 use hyper::body::Incoming;
 use hyper::{Method, Request};
-use serde_json::{Value, json};
+use indexmap::IndexMap;
 use std::sync::Arc;
 
 /// Networks that always exist: `bridge`, even while nobody is on it, and those that are none.
@@ -21,22 +23,37 @@ fn predefined(engine: &Engine, name: &str) -> Option<&'static str> {
     PREDEFINED.into_iter().find(|known| *known == name || name.len() >= 12 && id(known).starts_with(name))
 }
 
-/// One that has no record: nothing is to be known of it.
-fn empty_network(engine: &Engine, name: &str) -> Value {
-    let driver = if name == "none" { "null" } else { name };
-    json!({
-        "Name": name, "Id": engine.config.fixed_id(&format!("network {name}")), "Created": "0001-01-01T00:00:00Z", "Scope": "local",
-        "Driver": driver, "EnableIPv4": true, "EnableIPv6": false, "Internal": false, "Attachable": false, "Ingress": false,
-        "IPAM": {"Driver": "default", "Options": null, "Config": []},
-        "ConfigFrom": {"Network": ""}, "ConfigOnly": false, "Containers": {}, "Options": {}, "Labels": {},
-    })
+/// One that has no record. `bridge` shows the subnet that its next container finds there.
+fn empty_network(engine: &Engine, name: &str) -> NetworkInspect {
+    let pools: Vec<Pool> =
+        if name == DEFAULT_NETWORK { engine.networks.next_default_pool().into_iter().collect() } else { Vec::new() };
+    NetworkInspect {
+        name: name.into(),
+        id: engine.config.fixed_id(&format!("network {name}")),
+        created: NEVER.into(),
+        scope: "local".into(),
+        driver: if name == "none" { "null" } else { name }.into(),
+        enable_ipv4: true,
+        ipam: ipam(pools.iter()),
+        ..NetworkInspect::default()
+    }
+}
+
+/// The addresses of a network.
+fn ipam<'a>(pools: impl Iterator<Item = &'a Pool>) -> Ipam {
+    let pool = |pool: &Pool| IpamPool {
+        subnet: pool.subnet.to_string(),
+        ip_range: pool.range.map(|range| range.to_string()).unwrap_or_default(),
+        gateway: pool.gateway.to_string(),
+        auxiliary_addresses: pool.reserved.iter().map(|(name, address)| (name.clone(), address.to_string())).collect(),
+    };
+    Ipam { driver: "default".into(), config: pools.map(pool).collect(), ..Ipam::default() }
 }
 
 const NETWORK_FILTERS: [&str; 7] = ["dangling", "driver", "id", "label", "name", "scope", "type"];
 
 /// Whether a network in Docker's form fulfils the filters.
-fn network_allowed(network: &Value, filters: &Filters) -> Result<bool, EngineError> {
-    let text = |key: &str| network[key].as_str().unwrap_or_default();
+fn network_allowed(network: &NetworkInspect, filters: &Filters) -> Result<bool, EngineError> {
     let any =
         |key: &str, has: &dyn Fn(&String) -> bool| filters.get(key).is_none_or(|list| list.is_empty() || list.iter().any(has));
     for kind in filters.get("type").into_iter().flatten() {
@@ -44,32 +61,35 @@ fn network_allowed(network: &Value, filters: &Filters) -> Result<bool, EngineErr
             return Err(EngineError::Invalid(format!("invalid filter: 'type'='{kind}'")));
         }
     }
-    let builtin = PREDEFINED.contains(&text("Name"));
-    let used = network["Containers"].as_object().is_some_and(|members| !members.is_empty());
-    let labels: indexmap::IndexMap<String, String> = serde_json::from_value(network["Labels"].clone()).unwrap_or_default();
+    let builtin = PREDEFINED.contains(&network.name.as_str());
+    let used = !network.containers.is_empty();
     let dangling = reply::boolean(filters, "dangling")?;
-    Ok(labelled(&labels, filters)
-        && Patterns::of(filters, "name").allow(&[text("Name")])
-        && any("id", &|id| text("Id").starts_with(id.as_str()))
-        && any("driver", &|driver| text("Driver") == driver)
-        && any("scope", &|scope| text("Scope") == scope)
+    Ok(labelled(&network.labels, filters)
+        && Patterns::of(filters, "name").allow(&[network.name.as_str()])
+        && any("id", &|id| network.id.starts_with(id.as_str()))
+        && any("driver", &|driver| network.driver == *driver)
+        && any("scope", &|scope| network.scope == *scope)
         && any("type", &|kind| (kind == "builtin") == builtin)
         && dangling.is_none_or(|dangling| dangling == (!used && !builtin)))
 }
 
 fn list_networks(engine: &Engine, query: &Query) -> Reply {
     let filters = query.filters(&NETWORK_FILTERS)?;
-    let mut list: Vec<Value> = engine.networks.all().iter().map(|n| network(engine, n)).collect();
+    let mut list: Vec<NetworkInspect> = engine.networks.all().iter().map(|n| network(engine, n)).collect();
     for name in PREDEFINED {
-        if !list.iter().any(|known| known["Name"] == name) {
+        if !list.iter().any(|known| known.name == name) {
             list.push(empty_network(engine, name));
         }
     }
     let unknown = engine.state.unknown(Kind::Network).into_iter();
-    list.extend(
-        unknown
-            .map(|n| json!({"Name": n.name, "Id": n.id, "Driver": "unknown", "Scope": "local", "Labels": {}, "Containers": {}})),
-    );
+    list.extend(unknown.map(|n| NetworkInspect {
+        name: n.name.clone(),
+        id: n.id.clone(),
+        created: NEVER.into(),
+        driver: "unknown".into(),
+        scope: "local".into(),
+        ..NetworkInspect::default()
+    }));
     let mut allowed = Vec::new();
     for value in list {
         if network_allowed(&value, &filters)? {
@@ -89,7 +109,7 @@ async fn prune_networks(engine: &Arc<Engine>, query: &Query) -> Reply {
     let removed: Vec<String> = names.into_iter().filter(|name| engine.networks.remove_unused(name)).collect();
     engine.state.sync().await?;
     engine.events.emit_prune("network", 0);
-    reply::json(200, &json!({"NetworksDeleted": reply::or_null(removed)}))
+    reply::json(200, &NetworksPruned { networks_deleted: reply::or_null(removed) })
 }
 
 async fn join_network(engine: &Arc<Engine>, name: &str, connect: bool, request: Request<Incoming>) -> Reply {
@@ -131,7 +151,7 @@ pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], quer
             let made = tokio::task::spawn_blocking(move || worker.networks.create(&new)).await;
             let record = made.map_err(EngineError::from)??;
             engine.state.sync().await?;
-            reply::json(201, &json!({"Id": record.id, "Warning": ""}))
+            reply::json(201, &NetworkCreated { id: record.id, warning: String::new() })
         }
         ("GET", [name]) => match (engine.networks.find(name), predefined(engine, name)) {
             (Ok(record), _) => reply::json(200, &network(engine, &record)),
@@ -153,8 +173,8 @@ pub async fn networks(engine: &Arc<Engine>, method: &Method, rest: &[&str], quer
     }
 }
 
-fn network(engine: &Engine, record: &NetworkRecord) -> Value {
-    let mut members = serde_json::Map::new();
+fn network(engine: &Engine, record: &NetworkRecord) -> NetworkInspect {
+    let mut containers = IndexMap::new();
     for container in engine.containers.all().iter().filter(|c| c.status().is_alive()) {
         let container = container.record();
         if let Some(addresses) = container.endpoints.get(&record.id) {
@@ -163,42 +183,32 @@ fn network(engine: &Engine, record: &NetworkRecord) -> Value {
                 Some(format!("{}/{}", addresses.of_family(family)?, pool.subnet.prefix()))
             };
             let with_prefix = |family| with_prefix(family).unwrap_or_default();
-            members.insert(
-                container.id.clone(),
-                json!({"Name": container.name, "EndpointID": super::containers::endpoint_id(&container.id, &record.id),
-                    "MacAddress": mac(&container, record, addresses), "IPv4Address": with_prefix(IpFamily::V4), "IPv6Address": with_prefix(IpFamily::V6)}),
-            );
+            let member = NetworkMember {
+                name: container.name.clone(),
+                endpoint_id: super::containers::endpoint_id(&container.id, &record.id),
+                mac_address: mac(&container, record, addresses),
+                ipv4_address: with_prefix(IpFamily::V4),
+                ipv6_address: with_prefix(IpFamily::V6),
+            };
+            containers.insert(container.id.clone(), member);
         }
     }
-    let pool = |pool: &Pool| {
-        let mut config = json!({"Subnet": pool.subnet.to_string(), "Gateway": pool.gateway.to_string()});
-        if let Some(range) = pool.range {
-            config["IPRange"] = json!(range.to_string());
-        }
-        if !pool.reserved.is_empty() {
-            config["AuxiliaryAddresses"] = json!(pool.reserved);
-        }
-        config
-    };
-    let pools: Vec<Value> = record.pools().map(pool).collect();
-    json!({
-        "Name": record.name,
-        "Id": record.id,
-        "Created": record.created_at.to_string(),
-        "Scope": "local",
-        "Driver": record.driver.as_str(),
-        "EnableIPv4": record.ipv4.is_some(),
-        "EnableIPv6": record.ipv6.is_some(),
-        "Internal": record.internal,
-        "Attachable": false,
-        "Ingress": false,
-        "IPAM": {"Driver": "default", "Options": null, "Config": pools},
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": false,
-        "Labels": record.labels,
-        "Options": record.options,
-        "Containers": members,
-    })
+    NetworkInspect {
+        name: record.name.clone(),
+        id: record.id.clone(),
+        created: record.created_at.to_string(),
+        scope: "local".into(),
+        driver: record.driver.as_str().into(),
+        enable_ipv4: record.ipv4.is_some(),
+        enable_ipv6: record.ipv6.is_some(),
+        ipam: ipam(record.pools()),
+        internal: record.internal,
+        attachable: record.attachable,
+        labels: record.labels.clone(),
+        options: record.options.clone(),
+        containers,
+        ..NetworkInspect::default()
+    }
 }
 
 /// A container's address of the second layer on a network.

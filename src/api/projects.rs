@@ -1,6 +1,7 @@
 //! `/projects`: `up` and `down` as one request each, whose answer is the progress, a JSON object a line.
 
 use super::reply::{self, Query, Reply};
+use super::types::{CommandCancelled, ProjectSummary, RevisionSummary};
 use crate::engine::projects::ProgressSender;
 use crate::engine::{Engine, EngineError};
 use crate::labels::LABEL_PROJECT;
@@ -9,7 +10,6 @@ use crate::wire::{Progress, RollbackRequest, RunRequest, UpRequest, UpdateReques
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -47,7 +47,7 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
             run(engine, number, async move |engine, progress| engine.rollback(&name, body, progress).await)
         }
         ("POST", [_, "cancel"]) => {
-            reply::json(200, &json!({"Cancelled": number.is_some_and(|number| engine.commands().cancel(number))}))
+            reply::json(200, &CommandCancelled { cancelled: number.is_some_and(|number| engine.commands().cancel(number)) })
         }
         ("POST", [name, command]) if Lifecycle::parse(command).is_some() => {
             let Some(command) = Lifecycle::parse(command) else { return super::server::not_found(method, request.uri().path()) };
@@ -65,17 +65,17 @@ fn history(engine: &Engine, project: &str) -> Reply {
     for (service, revisions) in engine.revisions(project) {
         for (n, revision) in revisions.iter().enumerate() {
             let changed = n.checked_sub(1).map(|before| revision.changes(&revisions[before])).unwrap_or_default();
-            all.push(json!({
-                "Service": service,
-                "Revision": revision.number,
-                "At": revision.at.to_string(),
-                "Cause": revision.cause,
-                "Changed": changed,
-                "Image": revision.service.image,
-                "ImageID": revision.image_id,
-                "Outcome": revision.failed.as_deref().map_or("good", |_| "failed"),
-                "Failure": revision.failed,
-            }));
+            all.push(RevisionSummary {
+                service: service.clone(),
+                revision: revision.number,
+                at: revision.at.to_string(),
+                cause: revision.cause.clone(),
+                changed,
+                image: revision.service.image.clone(),
+                image_id: revision.image_id.to_string(),
+                outcome: revision.failed.as_deref().map_or("good", |_| "failed").into(),
+                failure: revision.failed.clone(),
+            });
         }
     }
     reply::json(200, &all)
@@ -93,7 +93,7 @@ fn list(engine: &Engine) -> Reply {
     }
     let value = |(name, (states, files)): (String, (BTreeMap<&str, usize>, String))| {
         let status: Vec<String> = states.iter().map(|(state, count)| format!("{state}({count})")).collect();
-        json!({"Name": name, "Status": status.join(", "), "ConfigFiles": files})
+        ProjectSummary { name, status: status.join(", "), config_files: files }
     };
     reply::json(200, &projects.into_iter().map(value).collect::<Vec<_>>())
 }

@@ -1,6 +1,6 @@
 //! Requests taken apart, and answers put together.
 
-use super::types;
+use super::types::{self, ErrorAnswer};
 use crate::engine::EngineError;
 use crate::printable;
 use bytes::{Bytes, BytesMut};
@@ -324,6 +324,13 @@ pub fn receiver_stream<T: Send + 'static>(receiver: tokio::sync::mpsc::Receiver<
     futures::stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) })
 }
 
+/// A line of a stream of JSON.
+pub fn json_line(value: &impl serde::Serialize) -> Bytes {
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    line.into()
+}
+
 /// JSON that is a text already.
 pub fn json_text(text: Vec<u8>) -> Response<Body> {
     with_body(200, "application/json", whole(text))
@@ -343,11 +350,12 @@ fn with_body(status: u16, content_type: &'static str, body: Body) -> Response<Bo
 
 /// An error in Docker's form: `{"message": ...}`, with the exit code of a start that failed.
 pub fn error(error: &EngineError) -> Response<Body> {
-    let mut value = serde_json::json!({"message": printable::lines(&error.to_string())});
-    if let EngineError::Start { code, .. } | EngineError::Exec { code, .. } = error {
-        value["exitCode"] = (*code).into();
-    }
-    let bytes = serde_json::to_vec(&value).unwrap_or_default();
+    let exit_code = match error {
+        EngineError::Start { code, .. } | EngineError::Exec { code, .. } => Some(*code),
+        _ => None,
+    };
+    let answer = ErrorAnswer { message: printable::lines(&error.to_string()).to_string(), exit_code };
+    let bytes = serde_json::to_vec(&answer).unwrap_or_default();
     with_body(error.status(), "application/json", whole(bytes))
 }
 

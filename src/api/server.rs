@@ -13,7 +13,6 @@ use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::json;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
@@ -137,6 +136,10 @@ fn stream_of(parts: &[&str]) -> Option<StreamKind> {
 
 async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Response<Body>, Option<Stream>), EngineError> {
     let path = request.uri().path().to_string();
+    // A name that is empty is no name: the list of all things is another answer.
+    if path.trim_matches('/').contains("//") {
+        return not_found(request.method(), &path).map(|response| (response, None));
+    }
     let mut parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).map(reply::segment).collect();
     let versioned =
         parts.first().is_some_and(|p| p.strip_prefix('v').is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit())));
@@ -162,7 +165,7 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Respo
         ["_ping"] if get => ping(),
         ["version"] if get => reply::json(200, &system::version()),
         ["info"] if get => reply::json(200, &system::info(&engine)?),
-        ["plugins"] if get => reply::json(200, &json!([])),
+        ["plugins"] if get => reply::json(200, &[(); 0]),
         ["events"] if get => events::events(&engine, &query),
         ["containers", rest @ ..] => match rest {
             ["json"] if get => containers::list(&engine, &query),

@@ -1,12 +1,19 @@
 //! `top`, `stats` and `/system/df`: what containers, images and volumes use.
 
+use super::images::Grouped;
 use super::reply::{self, Query, Reply};
-use crate::engine::containers::usage::{Usage, disk_usage};
+use super::types::{
+    BlkioEntry, BlkioStats, CacheRecord, ContainerStats, ContainerTop, CpuStats, CpuUsage, DiskUsage, InterfaceStats,
+    MemoryDetails, MemoryStats, NEVER, PidsStats, VolumeInspect, VolumeUsage, signed,
+};
+use crate::engine::containers::usage::{Traffic, Usage, disk_usage};
+use crate::engine::record::{ContainerRecord, VolumeRecord};
 use crate::engine::{Container, Engine, EngineError};
+use crate::image::ChainId;
 use bytes::Bytes;
-use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 
 /// The columns of `ps -ef`, as `ps -o` calls them, and their titles.
@@ -33,8 +40,8 @@ pub fn top(engine: &Engine, id: &str, query: &Query) -> Reply {
     };
     let rows: Vec<Vec<String>> = engine.launcher.groups.processes(&container)?.into_iter().map(row).collect();
     engine.containers.emit(&container, "top", &[]);
-    let titles: Vec<&str> = chosen.iter().map(|(_, title)| title.as_str()).collect();
-    reply::json(200, &json!({"Titles": titles, "Processes": rows}))
+    let titles = chosen.into_iter().map(|(_, title)| title).collect();
+    reply::json(200, &ContainerTop { titles, processes: rows })
 }
 
 /// The columns that the arguments of `ps` name, each with its title; `None` is the name of the program alone.
@@ -99,127 +106,117 @@ type Sample = (Usage, jiff::Timestamp);
 
 fn line(container: &Container, (now, time): &Sample, before: Option<&Sample>) -> Bytes {
     let (before, preread) = (before.map(|(usage, _)| usage), before.map(|(_, time)| time));
-    let cpu = |usage: &Usage| {
-        json!({
-            "cpu_usage": {
-                "total_usage": usage.cpu_total,
-                "usage_in_kernelmode": usage.cpu_system,
-                "usage_in_usermode": usage.cpu_user,
-            },
-            "system_cpu_usage": usage.host_cpu,
-            "online_cpus": usage.processors,
-            "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
-        })
-    };
-    let blocks: Vec<Value> = now
-        .blocks
-        .iter()
-        .flat_map(|(major, minor, read, written)| {
-            [("read", read), ("write", written)]
-                .map(|(op, value)| json!({"major": major, "minor": minor, "op": op, "value": value}))
-        })
-        .collect();
-    let networks: serde_json::Map<String, Value> = now
-        .networks
-        .iter()
-        .map(|(name, t)| {
-            let value = json!({
-                "rx_bytes": t.rx_bytes, "rx_packets": t.rx_packets, "rx_errors": t.rx_errors, "rx_dropped": t.rx_dropped,
-                "tx_bytes": t.tx_bytes, "tx_packets": t.tx_packets, "tx_errors": t.tx_errors, "tx_dropped": t.tx_dropped,
-            });
-            (name.clone(), value)
-        })
-        .collect();
-    let value = json!({
-        "read": time.to_string(),
-        "name": format!("/{}", container.name()),
-        "id": container.id,
-        "pids_stats": {"current": now.processes, "limit": now.processes_limit},
-        "blkio_stats": {
-            "io_service_bytes_recursive": blocks, "io_serviced_recursive": null, "io_queue_recursive": null,
-            "io_service_time_recursive": null, "io_wait_time_recursive": null, "io_merged_recursive": null,
-            "io_time_recursive": null, "sectors_recursive": null,
-        },
-        "cpu_stats": cpu(now),
-        // Clients read the fields of the first sample as well.
-        "precpu_stats": before.map_or_else(|| cpu(&Usage::default()), cpu),
-        "preread": preread.map_or_else(|| "0001-01-01T00:00:00Z".to_string(), |time| time.to_string()),
-        "num_procs": 0,
-        "storage_stats": {},
-        "memory_stats": {
-            "usage": now.memory,
-            "limit": now.memory_limit,
-            "stats": {"inactive_file": now.inactive_file, "total_inactive_file": now.inactive_file},
-        },
-        "networks": networks,
+    let moved = |op: &str, (major, minor, value): (u64, u64, u64)| BlkioEntry { major, minor, op: op.into(), value };
+    let blocks = now.blocks.iter().flat_map(|(major, minor, read, written)| {
+        [moved("read", (*major, *minor, *read)), moved("write", (*major, *minor, *written))]
     });
-    Bytes::from(format!("{value}\n"))
+    let stats = ContainerStats {
+        read: time.to_string(),
+        name: format!("/{}", container.name()),
+        id: container.id.clone(),
+        pids_stats: PidsStats { current: now.processes, limit: now.processes_limit },
+        blkio_stats: BlkioStats { io_service_bytes_recursive: blocks.collect(), ..BlkioStats::default() },
+        cpu_stats: cpu(now),
+        // Clients read the fields of the first sample as well.
+        precpu_stats: before.map_or_else(|| cpu(&Usage::default()), cpu),
+        preread: preread.map_or_else(|| NEVER.to_string(), |time| time.to_string()),
+        memory_stats: MemoryStats {
+            usage: now.memory,
+            limit: now.memory_limit,
+            stats: MemoryDetails { inactive_file: now.inactive_file, total_inactive_file: now.inactive_file },
+        },
+        networks: now.networks.iter().map(|(name, traffic)| (name.clone(), interface(traffic))).collect(),
+        ..ContainerStats::default()
+    };
+    reply::json_line(&stats)
 }
 
-/// `GET /system/df`.
+fn cpu(usage: &Usage) -> CpuStats {
+    CpuStats {
+        cpu_usage: CpuUsage {
+            total_usage: usage.cpu_total,
+            usage_in_kernelmode: usage.cpu_system,
+            usage_in_usermode: usage.cpu_user,
+        },
+        system_cpu_usage: usage.host_cpu,
+        online_cpus: usage.processors,
+        ..CpuStats::default()
+    }
+}
+
+fn interface(traffic: &Traffic) -> InterfaceStats {
+    InterfaceStats {
+        rx_bytes: traffic.rx_bytes,
+        rx_packets: traffic.rx_packets,
+        rx_errors: traffic.rx_errors,
+        rx_dropped: traffic.rx_dropped,
+        tx_bytes: traffic.tx_bytes,
+        tx_packets: traffic.tx_packets,
+        tx_errors: traffic.tx_errors,
+        tx_dropped: traffic.tx_dropped,
+    }
+}
+
+/// What `type` may ask for.
+const KINDS: [&str; 4] = ["container", "image", "volume", "build-cache"];
+
+/// `GET /system/df`: of the kinds that `type` names, or of all.
 pub async fn df(engine: &Arc<Engine>, query: &Query) -> Reply {
-    let engine = engine.clone();
-    if let Some(kind) = query.all("type").iter().find(|kind| !KINDS.iter().any(|(known, _)| known == kind)) {
+    if let Some(kind) = query.all("type").iter().find(|kind| !KINDS.contains(&kind.as_str())) {
         return Err(EngineError::Invalid(format!("unknown object type: {kind}")));
     }
-    let kinds = query.all("type").to_vec();
-    let counted = tokio::task::spawn_blocking(move || count(&engine)).await;
-    let mut counted = counted.map_err(EngineError::from)??;
-    for (kind, field) in KINDS.iter().filter(|(known, _)| !kinds.is_empty() && !kinds.iter().any(|kind| kind == known)) {
-        counted[*field] = Value::Null;
-        if *kind == "image" {
-            counted["LayersSize"] = json!(0);
-        }
-    }
-    reply::json(200, &counted)
+    let (engine, kinds, version) = (engine.clone(), query.all("type").to_vec(), query.version);
+    let counted = tokio::task::spawn_blocking(move || {
+        let asked = |kind: &str| kinds.is_empty() || kinds.iter().any(|asked| asked == kind);
+        count(&engine, asked, &Query::of(None, version))
+    });
+    reply::json(200, &counted.await.map_err(EngineError::from)??)
 }
 
-/// What `type` may ask for, and where it is in the answer.
-const KINDS: [(&str, &str); 4] =
-    [("container", "Containers"), ("image", "Images"), ("volume", "Volumes"), ("build-cache", "BuildCache")];
-
-fn count(engine: &Engine) -> Result<Value, EngineError> {
+fn count(engine: &Engine, asked: impl Fn(&str) -> bool, query: &Query) -> Result<DiskUsage, EngineError> {
     let records: Vec<_> = engine.containers.all().iter().filter(|c| !c.is_build_step()).map(|c| c.record()).collect();
-    let mut layers: std::collections::BTreeMap<crate::image::ChainId, u64> = std::collections::BTreeMap::new();
-    let mut images = Vec::new();
-    let named = engine.images.store.list()?.into_iter().map(|(name, image)| (vec![name.familiar()], image));
-    for (names, image) in named.chain(engine.images.store.unnamed()?.into_iter().map(|image| (Vec::new(), image))) {
-        for layer in &image.layers {
-            layers.entry(layer.clone()).or_insert_with(|| engine.images.store.has_layer(layer).unwrap_or(0));
-        }
-        let users = records.iter().filter(|record| record.image_id == image.id.as_str()).count();
-        images.push(json!({
-            "Id": image.id, "RepoTags": names, "Size": image.size, "SharedSize": -1, "Containers": users,
-        }));
+    let mut usage = DiskUsage::default();
+    if asked("image") {
+        let images = super::images::all(engine)?;
+        let layers: BTreeSet<&ChainId> = images.iter().flat_map(|group| &group.image.layers).collect();
+        usage.layers_size = layers.into_iter().map(|layer| engine.images.store.has_layer(layer).unwrap_or(0)).sum();
+        let users = |group: &Grouped| records.iter().filter(|record| record.image_id == group.image.id.as_str()).count();
+        usage.images = Some(images.iter().map(|group| super::images::summary(group, Some(users(group)), query)).collect());
     }
-    let containers: Vec<Value> = records
-        .iter()
-        .map(|record| {
-            json!({
-                "Id": record.id, "Names": [format!("/{}", record.name)], "Image": record.spec.image,
-                "State": record.state.status().as_str(), "SizeRw": disk_usage(&engine.config.written_by(&record.id)),
-            })
-        })
-        .collect();
-    let volumes: Vec<Value> = engine
-        .volumes
-        .all()
-        .iter()
-        .map(|volume| {
-            let users =
-                records.iter().filter(|record| record.spec.mounts.iter().any(|mount| mount.source == volume.name)).count();
-            json!({
-                "Name": volume.name, "Driver": "local", "Labels": volume.labels,
-                "UsageData": {"Size": disk_usage(&engine.config.volume_data(&volume.name)), "RefCount": users},
-            })
-        })
-        .collect();
-    let cache = disk_usage(&engine.images.store.build_cache());
-    Ok(json!({
-        "LayersSize": layers.values().sum::<u64>(),
-        "Images": images,
-        "Containers": containers,
-        "Volumes": volumes,
-        "BuildCache": [{"ID": "wharf", "Type": "regular", "InUse": false, "Shared": false, "Size": cache}],
-    }))
+    if asked("container") {
+        let networks = engine.networks.all();
+        let shown = |record| super::containers::summary(engine, &networks, record, query, true);
+        usage.containers = Some(records.iter().map(shown).collect());
+    }
+    if asked("volume") {
+        usage.volumes = Some(engine.volumes.all().iter().map(|volume| volume_usage(engine, &records, volume)).collect());
+    }
+    if asked("build-cache") {
+        usage.build_cache = Some(vec![cache(engine)?]);
+    }
+    Ok(usage)
+}
+
+fn volume_usage(engine: &Engine, records: &[ContainerRecord], volume: &VolumeRecord) -> VolumeInspect {
+    let users = records.iter().filter(|record| record.spec.mounts.iter().any(|mount| mount.source == volume.name)).count();
+    let size = signed(Some(disk_usage(&engine.config.volume_data(&volume.name))));
+    let usage = VolumeUsage { size, ref_count: i64::try_from(users).unwrap_or(i64::MAX) };
+    VolumeInspect { usage_data: Some(usage), ..super::volumes::volume(engine, volume) }
+}
+
+/// What builds remember, as one record.
+fn cache(engine: &Engine) -> Result<CacheRecord, EngineError> {
+    let steps = engine.images.store.cached_steps()?;
+    let text = |time: SystemTime| jiff::Timestamp::try_from(time).unwrap_or_default().to_string();
+    let first = steps.iter().map(|step| step.created).min();
+    Ok(CacheRecord {
+        id: "wharf".into(),
+        kind: "regular".into(),
+        description: "steps of builds".into(),
+        size: disk_usage(&engine.images.store.build_cache()),
+        created_at: text(first.unwrap_or_else(SystemTime::now)),
+        last_used_at: steps.iter().map(|step| step.last_used).max().map(text),
+        usage_count: i64::try_from(steps.len()).unwrap_or(i64::MAX),
+        ..CacheRecord::default()
+    })
 }

@@ -1,14 +1,13 @@
 //! `/volumes`.
 
 use super::reply::{self, Filters, Patterns, Query, Reply, labelled};
-use super::types::VolumeCreate;
+use super::types::{VolumeCreate, VolumeInspect, VolumeList, VolumesPruned};
 use crate::engine::record::{ContainerRecord, VolumeRecord};
 use crate::engine::recovery::Kind;
 use crate::engine::volumes::NewVolume;
 use crate::engine::{Engine, EngineError};
 use hyper::body::Incoming;
 use hyper::{Method, Request};
-use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Docker's filters of volumes.
@@ -36,9 +35,14 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
             let names = Patterns::of(&filters, "name");
             let asked = filters.keys().all(|key| key == "name");
             let unknown = engine.state.unknown(Kind::Volume).into_iter().filter(|v| asked && names.allow(&[v.name.as_str()]));
-            let unknown = unknown.map(|v| json!({"Name": v.name, "Driver": "unknown", "Scope": "local", "Labels": {}}));
-            let list: Vec<Value> = list.iter().map(|v| volume(engine, v)).chain(unknown).collect();
-            reply::json(200, &json!({"Volumes": list, "Warnings": engine.state.warnings()}))
+            let unknown = unknown.map(|v| VolumeInspect {
+                name: v.name.clone(),
+                driver: "unknown".into(),
+                scope: "local".into(),
+                ..VolumeInspect::default()
+            });
+            let volumes = list.iter().map(|v| volume(engine, v)).chain(unknown).collect();
+            reply::json(200, &VolumeList { volumes, warnings: engine.state.warnings() })
         }
         ("POST", ["create"]) => {
             let body: VolumeCreate = reply::optional_body(request).await?;
@@ -77,16 +81,18 @@ fn new_volume(create: VolumeCreate) -> Result<NewVolume, EngineError> {
     Ok(NewVolume { name, labels, options, anonymous })
 }
 
-fn volume(engine: &Engine, record: &VolumeRecord) -> Value {
-    json!({
-        "Name": record.name,
-        "Driver": "local",
-        "Mountpoint": engine.config.volume_data(&record.name),
-        "CreatedAt": record.created_at.to_string(),
-        "Labels": record.labels,
-        "Scope": "local",
-        "Options": record.options,
-    })
+/// A volume as lists show it.
+pub(super) fn volume(engine: &Engine, record: &VolumeRecord) -> VolumeInspect {
+    VolumeInspect {
+        name: record.name.clone(),
+        driver: "local".into(),
+        mountpoint: engine.config.volume_data(&record.name).to_string_lossy().into_owned(),
+        created_at: record.created_at.to_string(),
+        labels: record.labels.clone(),
+        scope: "local".into(),
+        options: record.options.clone(),
+        usage_data: None,
+    }
 }
 
 /// Removes volumes that no container uses and that have no options: of those that have some, only the definition is here, and nothing
@@ -108,5 +114,5 @@ async fn prune(engine: &Arc<Engine>, query: &Query) -> Reply {
     }
     engine.state.sync().await?;
     engine.events.emit_prune("volume", bytes);
-    reply::json(200, &json!({"VolumesDeleted": reply::or_null(removed), "SpaceReclaimed": bytes}))
+    reply::json(200, &VolumesPruned { volumes_deleted: reply::or_null(removed), space_reclaimed: bytes })
 }

@@ -84,10 +84,13 @@ impl EngineError {
             | EngineError::Plan(PlanError::NoSuchService { .. }) => 404,
             EngineError::Image(ImageError::Unauthorized { .. }) => 401,
             EngineError::Conflict(_) | EngineError::NotRunning { .. } => 409,
-            EngineError::Invalid(_) | EngineError::Plan(_) | EngineError::Image(ImageError::Reference(_)) => 400,
+            EngineError::Invalid(_)
+            | EngineError::Plan(_)
+            | EngineError::Image(ImageError::Reference(_) | ImageError::Change(_)) => 400,
+            EngineError::Network(error) if error.is_in_request() => 400,
             EngineError::TooLarge(_) => 413,
             EngineError::NotImplemented(_) => 501,
-            EngineError::Forbidden(_) => 403,
+            EngineError::Forbidden(_) | EngineError::Network(NetworkError::Overlap { .. }) => 403,
             EngineError::TooManyStreams | EngineError::Unavailable(_) => 503,
             EngineError::Start { code: 126 | 127, .. } | EngineError::Exec { code: 126 | 127, .. } => 400,
             _ => 500,

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// A change that is not understood, a damaged tar, a full disk.
-pub fn import(store: &Store, tar: impl Read, name: &ImageRef, changes: &[String]) -> Result<Image, ImageError> {
+pub fn import(store: &Store, tar: impl Read, name: &ImageRef, comment: &str, changes: &[String]) -> Result<Image, ImageError> {
     let mut configuration = ConfigDocument::new();
     changes.iter().try_for_each(|change| apply_change(&mut configuration.config, change))?;
     let stream = compression::plain(tar).map_err(ImageError::store("reading the archive".into()))?;
@@ -31,7 +31,13 @@ pub fn import(store: &Store, tar: impl Read, name: &ImageRef, changes: &[String]
         store.keep_blob(copy, staged.diff_id.digest())?;
     }
     let diff_id = staged.diff_id.clone();
-    configuration.created = Some(jiff::Timestamp::now().to_string());
+    let now = jiff::Timestamp::now().to_string();
+    configuration.history.push(HistoryEntry {
+        created: Some(now.clone()),
+        comment: Some(comment.to_string()),
+        ..HistoryEntry::default()
+    });
+    configuration.created = Some(now);
     configuration.add_layer(&diff_id);
     let size = staged.bytes;
     write_image(store, name, &configuration.to_bytes()?, vec![(diff_id, size)], vec![Arrived::Staged(staged)])

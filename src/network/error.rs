@@ -45,3 +45,27 @@ pub enum NetworkError {
     #[error("port {port}/{protocol} on {address} cannot be published: {owner}")]
     PortTaken { port: u16, protocol: crate::units::Protocol, address: String, owner: String },
 }
+
+impl NetworkError {
+    /// Whether another request would do.
+    pub fn is_in_request(&self) -> bool {
+        match self {
+            NetworkError::BadSubnet(_)
+            | NetworkError::SecondSubnet { .. }
+            | NetworkError::HostBits { .. }
+            | NetworkError::Reserved { .. }
+            | NetworkError::NoHosts { .. }
+            | NetworkError::ForeignAddress { .. }
+            | NetworkError::NoFamily { .. }
+            | NetworkError::HostsBridge { .. } => true,
+            NetworkError::Kernel { .. }
+            | NetworkError::Sandbox { .. }
+            | NetworkError::Firewall(_)
+            | NetworkError::Overlap { .. }
+            | NetworkError::PoolExhausted { .. }
+            | NetworkError::SubnetFull { .. }
+            | NetworkError::AddressTaken { .. }
+            | NetworkError::PortTaken { .. } => false,
+        }
+    }
+}

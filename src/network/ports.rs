@@ -86,7 +86,8 @@ fn blame(protocol: Protocol, port: u16, error: &std::io::Error, owner_of: &dyn F
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             let who = owner_of(port).or_else(|| process_on(protocol, port)).unwrap_or_else(|| "another process".into());
-            format!("it is in use by {who}; stop it or choose another host port")
+            // Clients look for Docker's words.
+            format!("port is already allocated: it is in use by {who}; stop it or choose another host port")
         }
         std::io::ErrorKind::AddrNotAvailable => "the host has no such address".into(),
         _ => error.to_string(),

@@ -1,11 +1,12 @@
 //! Parts of a container that both its list and its inspection show.
 
+use crate::api::types::{EndpointInspect, EndpointIpam, MountPoint, PortSummary};
 use crate::engine::Engine;
 use crate::engine::record::{ContainerRecord, EndpointSpec, MountKind, MountSpec, NetworkMode, NetworkRecord};
 use crate::network::address::IpFamily;
 use crate::network::link::mac_of;
 use crate::units::ContainerPort;
-use serde_json::{Value, json};
+use indexmap::IndexMap;
 use std::net::Ipv4Addr;
 
 /// The arguments of its first process: entrypoint and command.
@@ -24,22 +25,29 @@ pub(super) fn network_mode(record: &ContainerRecord) -> String {
 }
 
 /// Published ports, and those that are exposed alone, of a container that runs.
-pub(super) fn ports(record: &ContainerRecord) -> Vec<Value> {
+pub(super) fn ports(record: &ContainerRecord) -> Vec<PortSummary> {
     if !record.state.status().is_alive() {
         return Vec::new();
     }
-    let bound = record.bound_ports.iter().map(|bound| {
-        let ip = bound.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
-        json!({"IP": ip, "PrivatePort": bound.target, "PublicPort": bound.host_port, "Type": bound.protocol})
+    let bound = record.bound_ports.iter().map(|bound| PortSummary {
+        ip: bound.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()).to_string(),
+        private_port: bound.target,
+        public_port: bound.host_port,
+        protocol: bound.protocol.to_string(),
     });
     let is_bound = |port: &ContainerPort| record.bound_ports.iter().any(|bound| bound.container_port() == *port);
     let exposed = record.as_exposed().into_iter().filter(|port| !is_bound(port));
-    bound.chain(exposed.map(|exposed| json!({"PrivatePort": exposed.port, "Type": exposed.protocol}))).collect()
+    let alone = |port: ContainerPort| PortSummary {
+        private_port: port.port,
+        protocol: port.protocol.to_string(),
+        ..PortSummary::default()
+    };
+    bound.chain(exposed.map(alone)).collect()
 }
 
 /// Endpoints by the names of their networks; of a container that was not started yet, what it asks for.
-pub(super) fn endpoints(networks: &[NetworkRecord], record: &ContainerRecord) -> Value {
-    let mut map = serde_json::Map::new();
+pub(super) fn endpoints(networks: &[NetworkRecord], record: &ContainerRecord) -> IndexMap<String, EndpointInspect> {
+    let mut map = IndexMap::new();
     for endpoint in &record.spec.networks {
         let network = networks.iter().find(|n| n.name == endpoint.network);
         map.insert(endpoint.network.clone(), one_endpoint(network, record, endpoint));
@@ -52,10 +60,10 @@ pub(super) fn endpoints(networks: &[NetworkRecord], record: &ContainerRecord) ->
         let name = if *mode == NetworkMode::Host { "host" } else { "none" };
         map.insert(name.into(), one_endpoint(None, record, &EndpointSpec::default()));
     }
-    Value::Object(map)
+    map
 }
 
-fn one_endpoint(network: Option<&NetworkRecord>, record: &ContainerRecord, asked: &EndpointSpec) -> Value {
+fn one_endpoint(network: Option<&NetworkRecord>, record: &ContainerRecord, asked: &EndpointSpec) -> EndpointInspect {
     let alive = record.state.status().is_alive();
     let addresses = network.and_then(|network| record.endpoints.get(&network.id)).filter(|_| alive);
     let pool = |family| network.and_then(|network| network.pool(family)).filter(|_| addresses.is_some());
@@ -65,16 +73,11 @@ fn one_endpoint(network: Option<&NetworkRecord>, record: &ContainerRecord, asked
     let text = |mac: [u8; 6]| mac.map(|b| format!("{b:02x}")).join(":");
     let mac = asked.mac_address.or_else(|| addresses.and_then(|a| a.first()).map(mac_of)).filter(|_| alive);
     let mac = mac.or(asked.mac_address).map(text).unwrap_or_default();
-    let asked_addresses = asked.ipv4_address.is_some() || asked.ipv6_address.is_some() || !asked.link_local_ips.is_empty();
-    let ipam = asked_addresses.then(|| {
-        let mut ipam = serde_json::Map::new();
-        ipam.extend(asked.ipv4_address.map(|ip| ("IPv4Address".to_string(), json!(ip))));
-        ipam.extend(asked.ipv6_address.map(|ip| ("IPv6Address".to_string(), json!(ip))));
-        if !asked.link_local_ips.is_empty() {
-            ipam.insert("LinkLocalIPs".into(), json!(asked.link_local_ips));
-        }
-        Value::Object(ipam)
-    });
+    let ipam = EndpointIpam {
+        ipv4_address: asked.ipv4_address.map(|ip| ip.to_string()).unwrap_or_default(),
+        ipv6_address: asked.ipv6_address.map(|ip| ip.to_string()).unwrap_or_default(),
+        link_local_ips: asked.link_local_ips.iter().map(ToString::to_string).collect(),
+    };
     let mut names = vec![record.name.clone()];
     for name in asked.aliases.iter().cloned().chain([record.id[..12].to_string()]).chain(record.spec.hostname.clone()) {
         if !names.contains(&name) {
@@ -82,24 +85,26 @@ fn one_endpoint(network: Option<&NetworkRecord>, record: &ContainerRecord, asked
         }
     }
     let is_named = network.is_some_and(|network| network.name != crate::engine::networks::DEFAULT_NETWORK);
-    let id = network.filter(|_| addresses.is_some()).map(|network| endpoint_id(&record.id, &network.id)).unwrap_or_default();
-    json!({
-        "IPAMConfig": ipam,
-        "Links": null,
-        "Aliases": (!asked.aliases.is_empty()).then_some(&asked.aliases),
-        "MacAddress": mac,
-        "DriverOpts": null,
-        "GwPriority": asked.gw_priority,
-        "NetworkID": network.map(|network| network.id.as_str()).unwrap_or_default(),
-        "EndpointID": id,
-        "Gateway": gateway(IpFamily::V4),
-        "IPAddress": address(IpFamily::V4),
-        "IPPrefixLen": prefix(IpFamily::V4),
-        "IPv6Gateway": gateway(IpFamily::V6),
-        "GlobalIPv6Address": address(IpFamily::V6),
-        "GlobalIPv6PrefixLen": prefix(IpFamily::V6),
-        "DNSNames": is_named.then_some(names),
-    })
+    EndpointInspect {
+        ipam_config: (ipam != EndpointIpam::default()).then_some(ipam),
+        links: (!asked.links.is_empty()).then(|| asked.links.clone()),
+        aliases: (!asked.aliases.is_empty()).then(|| asked.aliases.clone()),
+        mac_address: mac,
+        driver_opts: (!asked.driver_opts.is_empty()).then(|| asked.driver_opts.clone()),
+        gw_priority: asked.gw_priority,
+        network_id: network.map(|network| network.id.clone()).unwrap_or_default(),
+        endpoint_id: network
+            .filter(|_| addresses.is_some())
+            .map(|network| endpoint_id(&record.id, &network.id))
+            .unwrap_or_default(),
+        gateway: gateway(IpFamily::V4),
+        ip_address: address(IpFamily::V4),
+        ip_prefix_len: prefix(IpFamily::V4),
+        ipv6_gateway: gateway(IpFamily::V6),
+        global_ipv6_address: address(IpFamily::V6),
+        global_ipv6_prefix_len: prefix(IpFamily::V6),
+        dns_names: is_named.then_some(names),
+    }
 }
 
 /// An endpoint has no record of its own: its id follows from its container's and its network's.
@@ -113,18 +118,30 @@ pub(in crate::api) fn endpoint_id(container: &str, network: &str) -> String {
         .collect()
 }
 
-pub(super) fn mounts(engine: &Engine, record: &ContainerRecord) -> Vec<Value> {
-    let mount = |m: &MountSpec| match m.kind {
-        MountKind::Bind => {
-            let propagation = m.propagation.as_deref().unwrap_or("rprivate");
-            json!({"Type": "bind", "Source": m.source, "Destination": m.target, "Mode": mode(m), "RW": !m.read_only, "Propagation": propagation})
-        }
-        MountKind::Volume => json!({
-            "Type": "volume", "Name": m.source, "Source": engine.config.volume_data(&m.source), "Destination": m.target,
-            "Driver": "local", "Mode": if m.anonymous && !m.listed { "" } else { "z" }, "RW": !m.read_only, "Propagation": "",
-        }),
-        MountKind::Image => {
-            json!({"Type": "image", "Source": m.source, "Destination": m.target, "Mode": "", "RW": false, "Propagation": ""})
+pub(super) fn mounts(engine: &Engine, record: &ContainerRecord) -> Vec<MountPoint> {
+    let mount = |m: &MountSpec| {
+        let point = MountPoint {
+            source: m.source.clone(),
+            destination: m.target.clone(),
+            writable: !m.read_only,
+            ..MountPoint::default()
+        };
+        match m.kind {
+            MountKind::Bind => MountPoint {
+                kind: "bind".into(),
+                mode: mode(m),
+                propagation: m.propagation.clone().unwrap_or_else(|| "rprivate".into()),
+                ..point
+            },
+            MountKind::Volume => MountPoint {
+                kind: "volume".into(),
+                name: m.source.clone(),
+                source: engine.config.volume_data(&m.source).to_string_lossy().into_owned(),
+                driver: "local".into(),
+                mode: if m.anonymous && !m.listed { "" } else { "z" }.into(),
+                ..point
+            },
+            MountKind::Image => MountPoint { kind: "image".into(), writable: false, ..point },
         }
     };
     record.spec.mounts.iter().map(mount).collect()

@@ -4,101 +4,93 @@ use super::describe::{command_line, endpoints, mode, mounts, network_mode, sizes
 use super::list::UNKNOWN;
 use crate::api::reply::{self, Query, Reply};
 use crate::api::types::{
-    BindOptions, CommandLine, ContainerCreate, DeviceMapping, Empty, HealthConfig, HostConfig, ImageOptions, LogConfig, Mount,
-    PortBinding, RestartPolicyConfig, ThrottleDevice, UlimitConfig, VolumeOptions, WeightDevice, signed,
+    BindOptions, CommandLine, ContainerConfig, ContainerInspect, DeviceMapping, Empty, GraphDriver, HealthConfig, HostConfig,
+    ImageOptions, InspectedHealth, InspectedState, LogConfig, Mount, NEVER, NetworkSettings, OlderNetworkSettings, PortBinding,
+    ProbeResult, RestartPolicyConfig, STORAGE_DRIVER, ThrottleDevice, UlimitConfig, UnknownContainer, UnknownState,
+    VolumeOptions, WeightDevice, signed,
 };
-use crate::engine::record::{ContainerRecord, ContainerSpec, HealthSpec, MountKind, MountSpec, RestartPolicy, Sharing, Status};
+use crate::engine::Engine;
+use crate::engine::record::{
+    ContainerRecord, ContainerSpec, HealthSpec, MountKind, MountSpec, Probe, RestartPolicy, Sharing, Status,
+};
 use crate::engine::recovery::Kind;
-use crate::engine::{Engine, EngineError};
 use crate::units::ByteSize;
 use indexmap::IndexMap;
 use jiff::Timestamp;
-use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 
 pub(in crate::api) fn inspect(engine: &Engine, id: &str, query: &Query) -> Reply {
     if let (Err(_), Some(unknown)) = (engine.containers.find(id), engine.state.find_unknown(Kind::Container, id)) {
-        let state = json!({"Status": UNKNOWN, "Running": unknown.runs(), "ExitCode": 0});
+        let state = UnknownState { status: UNKNOWN, running: unknown.runs(), exit_code: 0 };
         let name = format!("/{}", unknown.name);
-        return reply::json(200, &json!({"Id": unknown.id, "Name": name, "State": state, "Record": unknown.record}));
+        let shown = UnknownContainer { id: unknown.id.clone(), name, state, record: unknown.record.clone() };
+        return reply::json(200, &shown);
     }
     let record = engine.containers.find(id)?.record();
     let argv = command_line(&record);
     let files = engine.config.data_root.join("containers").join(&record.id);
-    let mut value = json!({
-        "Id": record.id,
-        "Created": record.created_at.to_string(),
-        "Path": argv.first().cloned().unwrap_or_default(),
-        "Args": argv.get(1..).unwrap_or_default(),
-        "State": state(&record),
-        "Image": record.image_id,
-        "ResolvConfPath": files.join("etc/resolv.conf"),
-        "HostnamePath": files.join("etc/hostname"),
-        "HostsPath": files.join("etc/hosts"),
-        "LogPath": engine.config.log_path(&record.id),
-        "Name": format!("/{}", record.name),
-        "RestartCount": record.restart_count,
-        "Driver": "overlay2",
-        "Platform": "linux",
-        "MountLabel": "",
-        "ProcessLabel": "",
-        "AppArmorProfile": "",
-        "ExecIDs": null,
-        "HostConfig": host_config(&record)?,
-        "GraphDriver": {"Name": "overlay2", "Data": {
-            "UpperDir": files.join("upper"), "WorkDir": files.join("work"), "MergedDir": files.join("merged"),
-        }},
-        "Mounts": mounts(engine, &record),
-        "Config": config(engine, &record)?,
-        "NetworkSettings": network_settings(engine, &record, query),
-    });
-    if query.flag("size") {
-        let (own, root) = sizes(engine, &record);
-        value["SizeRw"] = json!(own);
-        value["SizeRootFs"] = json!(root);
-    }
-    reply::json(200, &value)
+    let path = |name: &str| files.join(name).to_string_lossy().into_owned();
+    let layer = [("UpperDir", "upper"), ("WorkDir", "work"), ("MergedDir", "merged")];
+    let (own, root) = query.flag("size").then(|| sizes(engine, &record)).unzip();
+    let inspected = ContainerInspect {
+        id: record.id.clone(),
+        created: record.created_at.to_string(),
+        path: argv.first().cloned().unwrap_or_default(),
+        args: argv.get(1..).unwrap_or_default().to_vec(),
+        state: state(&record),
+        image: record.image_id.to_string(),
+        resolv_conf_path: path("etc/resolv.conf"),
+        hostname_path: path("etc/hostname"),
+        hosts_path: path("etc/hosts"),
+        log_path: engine.config.log_path(&record.id).to_string_lossy().into_owned(),
+        name: format!("/{}", record.name),
+        restart_count: record.restart_count,
+        driver: STORAGE_DRIVER.into(),
+        platform: "linux".into(),
+        host_config: host_config(&record),
+        graph_driver: GraphDriver {
+            name: STORAGE_DRIVER.into(),
+            data: layer.into_iter().map(|(key, name)| (key.to_string(), path(name))).collect(),
+        },
+        mounts: mounts(engine, &record),
+        config: config(engine, &record),
+        network_settings: network_settings(engine, &record, query),
+        size_rw: own,
+        size_root_fs: root,
+        ..ContainerInspect::default()
+    };
+    reply::json(200, &inspected)
 }
 
-fn state(record: &ContainerRecord) -> Value {
+fn state(record: &ContainerRecord) -> InspectedState {
     let state = &record.state;
-    let time = |t: Option<Timestamp>| t.map_or_else(|| "0001-01-01T00:00:00Z".to_string(), |t| t.to_string());
-    let mut value = json!({
-        "Status": state.status().as_str(),
-        "Running": state.status().is_alive(),
-        "Paused": state.status() == Status::Paused,
-        "Restarting": state.status() == Status::Restarting,
-        "OOMKilled": state.oom_killed,
-        "Dead": false,
-        "Pid": state.pid,
-        "ExitCode": state.exit_code,
-        "Error": state.error,
-        "StartedAt": time(state.started_at),
-        // wharf's own: clients show what came since the last start from here on.
-        "OutputSince": time(state.output_since),
-        "FinishedAt": time(state.finished_at),
-    });
-    if let Some(health) = &state.health {
-        let log: Vec<Value> = health
-            .log
-            .iter()
-            .map(|p| json!({"Start": p.start.to_string(), "End": p.end.to_string(), "ExitCode": p.exit_code, "Output": p.output}))
-            .collect();
-        value["Health"] = json!({"Status": health.status.as_str(), "FailingStreak": health.failing_streak, "Log": log});
-        if record.on_unhealthy().is_some() {
-            value["Health"]["Restarts"] = json!(record.unhealthy_restarts);
-        }
+    let time = |t: Option<Timestamp>| t.map_or_else(|| NEVER.to_string(), |t| t.to_string());
+    let probe = |probe: &Probe| ProbeResult {
+        start: probe.start.to_string(),
+        end: probe.end.to_string(),
+        exit_code: probe.exit_code,
+        output: probe.output.clone(),
+    };
+    InspectedState {
+        status: state.status().as_str().into(),
+        running: state.status().is_alive(),
+        paused: state.status() == Status::Paused,
+        restarting: state.status() == Status::Restarting,
+        oom_killed: state.oom_killed,
+        dead: false,
+        pid: state.pid,
+        exit_code: state.exit_code,
+        error: state.error.clone(),
+        started_at: time(state.started_at),
+        output_since: time(state.output_since),
+        finished_at: time(state.finished_at),
+        health: state.health.as_ref().map(|health| InspectedHealth {
+            status: health.status.as_str().into(),
+            failing_streak: health.failing_streak,
+            log: health.log.iter().map(probe).collect(),
+            restarts: record.on_unhealthy().map(|_| record.unhealthy_restarts),
+        }),
     }
-    value
-}
-
-/// Types as JSON, without some of their fields.
-fn without(value: &impl serde::Serialize, fields: &[&str]) -> Result<Value, EngineError> {
-    let mut value = serde_json::to_value(value).map_err(|e| EngineError::Invalid(e.to_string()))?;
-    if let Some(map) = value.as_object_mut() {
-        fields.iter().for_each(|field| drop(map.shift_remove(*field)));
-    }
-    Ok(value)
 }
 
 fn health_config(check: &HealthSpec) -> HealthConfig {
@@ -112,12 +104,11 @@ fn health_config(check: &HealthSpec) -> HealthConfig {
     }
 }
 
-fn config(engine: &Engine, record: &ContainerRecord) -> Result<Value, EngineError> {
+fn config(engine: &Engine, record: &ContainerRecord) -> ContainerConfig {
     let (spec, image) = (&record.spec, &record.image);
     let line = |words: Vec<String>| (!words.is_empty()).then_some(CommandLine(words));
     let (entrypoint, command) = record.entrypoint_and_command();
-    let health = spec.health.as_ref().or(image.health.as_ref()).map(health_config);
-    let config = ContainerCreate {
+    ContainerConfig {
         image: spec.image.clone(),
         hostname: engine.containers.host_name(record),
         domainname: spec.domainname.clone().unwrap_or_default(),
@@ -129,31 +120,18 @@ fn config(engine: &Engine, record: &ContainerRecord) -> Result<Value, EngineErro
         tty: spec.tty,
         open_stdin: spec.stdin_open,
         stdin_once: spec.stdin_once,
-        env: record.env(),
+        // A name without a value takes a variable of the image away; clients see it all the same.
+        env: record.env().into_iter().chain(spec.env.iter().filter(|variable| !variable.contains('=')).cloned()).collect(),
         cmd: line(command),
         entrypoint: line(entrypoint),
-        healthcheck: health.clone(),
+        healthcheck: spec.health.as_ref().or(image.health.as_ref()).map(health_config),
         volumes: spec.mounts.iter().filter(|m| m.anonymous).map(|m| (m.target.clone(), Some(Empty {}))).collect(),
         working_dir: spec.working_dir.clone().unwrap_or_else(|| image.working_dir.clone()),
         labels: spec.labels.clone(),
         stop_signal: spec.stop_signal.clone().or_else(|| image.stop_signal.clone()).unwrap_or_default(),
         stop_timeout: spec.stop_timeout.and_then(|seconds| i64::try_from(seconds).ok()),
-        ..ContainerCreate::default()
-    };
-    let mut value = without(&config, &["HostConfig", "NetworkingConfig", "MacAddress", "NetworkDisabled"])?;
-    let absent = |value: &Value| value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty) || value == "";
-    if let Some(map) = value.as_object_mut() {
-        for field in ["ExposedPorts", "Healthcheck", "StopSignal", "StopTimeout"] {
-            if map.get(field).is_some_and(absent) {
-                map.shift_remove(field);
-            }
-        }
-        if map.get("Volumes").is_some_and(absent) {
-            map["Volumes"] = Value::Null;
-        }
-        map.insert("OnBuild".into(), Value::Null);
+        on_build: None,
     }
-    Ok(value)
 }
 
 /// Whether Docker's short form says all of a mount.
@@ -204,7 +182,7 @@ fn bindings(spec: &ContainerSpec) -> IndexMap<String, Option<Vec<PortBinding>>> 
     bindings
 }
 
-fn host_config(record: &ContainerRecord) -> Result<Value, EngineError> {
+fn host_config(record: &ContainerRecord) -> HostConfig {
     let spec = &record.spec;
     let retries = if let RestartPolicy::OnFailure { max } = spec.restart { i64::from(max) } else { 0 };
     let (short, long): (Vec<&MountSpec>, Vec<&MountSpec>) = spec.mounts.iter().filter(|m| !m.anonymous).partition(|m| is_bind(m));
@@ -212,7 +190,7 @@ fn host_config(record: &ContainerRecord) -> Result<Value, EngineError> {
         mode if mode.is_empty() => format!("{}:{}", m.source, m.target),
         mode => format!("{}:{}:{mode}", m.source, m.target),
     };
-    let config = HostConfig {
+    HostConfig {
         binds: short.iter().map(bind).collect(),
         mounts: long.into_iter().map(long_mount).collect(),
         tmpfs: spec.tmpfs.iter().map(|(path, options)| (path.clone(), options.join(","))).collect(),
@@ -252,44 +230,6 @@ fn host_config(record: &ContainerRecord) -> Result<Value, EngineError> {
         oom_score_adj: i64::from(spec.oom_score_adj),
         console_size: Some(spec.console_size.unwrap_or_default()),
         ..limits(spec)
-    };
-    let mut value = serde_json::to_value(&config).map_err(|e| EngineError::Invalid(e.to_string()))?;
-    if let Some(map) = value.as_object_mut() {
-        without_empties(map);
-    }
-    Ok(value)
-}
-
-/// Empty lists and mappings as Docker shows them.
-fn without_empties(map: &mut serde_json::Map<String, Value>) {
-    // Lists that nothing was asked of are null.
-    const NULL: [&str; 12] = [
-        "Binds",
-        "VolumesFrom",
-        "Links",
-        "CapAdd",
-        "CapDrop",
-        "SecurityOpt",
-        "GroupAdd",
-        "ExtraHosts",
-        "DeviceCgroupRules",
-        "DeviceRequests",
-        "Ulimits",
-        "BlkioWeightDevice",
-    ];
-    for field in NULL {
-        if map.get(field).and_then(Value::as_array).is_some_and(Vec::is_empty) {
-            map.insert(field.into(), Value::Null);
-        }
-    }
-    // Absent where nothing was asked for: an empty list would unmask the paths of who makes another one of it.
-    for field in ["MaskedPaths", "ReadonlyPaths", "Mounts", "Tmpfs", "Sysctls", "StorageOpt", "Annotations"] {
-        let empty = |v: &Value| {
-            v.is_null() || v.as_array().is_some_and(Vec::is_empty) || v.as_object().is_some_and(serde_json::Map::is_empty)
-        };
-        if map.get(field).is_some_and(empty) {
-            map.shift_remove(field);
-        }
     }
 }
 
@@ -362,7 +302,7 @@ fn sharing(sharing: &Sharing, own: &str) -> String {
     }
 }
 
-fn network_settings(engine: &Engine, record: &ContainerRecord, query: &Query) -> Value {
+fn network_settings(engine: &Engine, record: &ContainerRecord, query: &Query) -> NetworkSettings {
     let alive = record.state.status().is_alive();
     let mut ports: IndexMap<String, Option<Vec<PortBinding>>> = IndexMap::new();
     if alive {
@@ -378,37 +318,26 @@ fn network_settings(engine: &Engine, record: &ContainerRecord, query: &Query) ->
         pid if alive && pid > 0 => format!("/proc/{pid}/ns/net"),
         _ => String::new(),
     };
-    let mut settings = json!({
-        "SandboxID": if alive { record.id.as_str() } else { "" },
-        "SandboxKey": sandbox,
-        "Ports": ports,
-        "Networks": networks,
-    });
-    if query.version < (1, 52) {
-        // Those of the network `bridge`, from before there were others.
+    // From before there were other networks than `bridge`.
+    let older = (query.version < (1, 52)).then(|| {
         let bridge = networks.get(crate::engine::networks::DEFAULT_NETWORK).cloned().unwrap_or_default();
-        for (field, empty) in [
-            ("EndpointID", json!("")),
-            ("Gateway", json!("")),
-            ("IPAddress", json!("")),
-            ("IPPrefixLen", json!(0)),
-            ("IPv6Gateway", json!("")),
-            ("GlobalIPv6Address", json!("")),
-            ("GlobalIPv6PrefixLen", json!(0)),
-            ("MacAddress", json!("")),
-        ] {
-            settings[field] = bridge.get(field).cloned().unwrap_or(empty);
+        OlderNetworkSettings {
+            endpoint_id: bridge.endpoint_id,
+            gateway: bridge.gateway,
+            ip_address: bridge.ip_address,
+            ip_prefix_len: bridge.ip_prefix_len,
+            ipv6_gateway: bridge.ipv6_gateway,
+            global_ipv6_address: bridge.global_ipv6_address,
+            global_ipv6_prefix_len: bridge.global_ipv6_prefix_len,
+            mac_address: bridge.mac_address,
+            ..OlderNetworkSettings::default()
         }
-        for (field, value) in [
-            ("Bridge", json!("")),
-            ("HairpinMode", json!(false)),
-            ("LinkLocalIPv6Address", json!("")),
-            ("LinkLocalIPv6PrefixLen", json!(0)),
-            ("SecondaryIPAddresses", Value::Null),
-            ("SecondaryIPv6Addresses", Value::Null),
-        ] {
-            settings[field] = value;
-        }
+    });
+    NetworkSettings {
+        sandbox_id: if alive { record.id.clone() } else { String::new() },
+        sandbox_key: sandbox,
+        ports,
+        networks,
+        older,
     }
-    settings
 }

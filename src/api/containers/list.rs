@@ -2,13 +2,12 @@
 
 use super::describe::{command_line, endpoints, mounts, network_mode, ports};
 use crate::api::reply::{self, Filters, Patterns, Query, Reply};
-use crate::engine::record::{ContainerRecord, Status};
+use crate::api::types::{ContainerSummary, HealthSummary, SummaryHostConfig, SummaryNetworks};
+use crate::engine::record::{ContainerRecord, NetworkRecord, Status};
 use crate::engine::recovery::{Kind, Unknown};
 use crate::engine::{Engine, EngineError};
 use crate::units::Protocol;
-use indexmap::IndexMap;
 use jiff::Timestamp;
-use serde_json::{Value, json};
 
 const FILTERS: [&str; 15] = [
     "ancestor",
@@ -125,14 +124,12 @@ impl<'a> ContainerFilter<'a> {
     fn allows_unknown(&self, unknown: &Unknown, all: bool) -> bool {
         // What is filtered by something that nobody knows of them does not show them.
         let asked = self.filters.keys().all(|key| matches!(key.as_str(), "status" | "name" | "id" | "label"));
-        let labels: IndexMap<String, String> =
-            serde_json::from_value(unknown.record["spec"]["labels"].clone()).unwrap_or_default();
         asked
             && (all || unknown.runs() || !self.list("status").is_empty())
             && self.any("status", |status| status == UNKNOWN)
             && self.names.allow(&[unknown.name.as_str(), &format!("/{}", unknown.name)])
             && self.ids.allow(&[unknown.id.as_str()])
-            && reply::labelled(&labels, self.filters)
+            && reply::labelled(&unknown.known().spec.labels, self.filters)
     }
 }
 
@@ -151,7 +148,7 @@ pub(in crate::api) fn list(engine: &Engine, query: &Query) -> Reply {
     }
     let networks = engine.networks.all();
     let size = query.flag("size");
-    let mut values: Vec<Value> = list.iter().map(|record| summary(engine, &networks, record, query, size)).collect();
+    let mut values: Vec<ContainerSummary> = list.iter().map(|record| summary(engine, &networks, record, query, size)).collect();
     let all = query.flag("all");
     values.extend(
         engine
@@ -164,66 +161,63 @@ pub(in crate::api) fn list(engine: &Engine, query: &Query) -> Reply {
     reply::json(200, &values)
 }
 
-fn unknown_summary(unknown: &Unknown) -> Value {
-    let record = &unknown.record;
-    let created = record["created_at"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
-    json!({
-        "Id": unknown.id,
-        "Names": [format!("/{}", unknown.name)],
-        "Image": record["spec"]["image"].as_str().unwrap_or_default(),
-        "ImageID": record["image_id"].as_str().unwrap_or_default(),
-        "Command": "",
-        "Created": created.map_or(0, Timestamp::as_second),
-        "Ports": [],
-        "Labels": record["spec"]["labels"].as_object().cloned().unwrap_or_default(),
-        "State": UNKNOWN,
-        "Status": if unknown.runs() { "Unknown (running)" } else { "Unknown" },
-        "ExitCode": 0,
-        "HostConfig": {"NetworkMode": ""},
-        "NetworkSettings": {"Networks": {}},
-        "Mounts": [],
-    })
+fn unknown_summary(unknown: &Unknown) -> ContainerSummary {
+    let known = unknown.known();
+    ContainerSummary {
+        id: unknown.id.clone(),
+        names: vec![format!("/{}", unknown.name)],
+        image: known.spec.image,
+        image_id: known.image_id,
+        created: known.created_at.and_then(|text| text.parse().ok()).map_or(0, Timestamp::as_second),
+        labels: known.spec.labels,
+        state: UNKNOWN.into(),
+        status: if unknown.runs() { "Unknown (running)" } else { "Unknown" }.into(),
+        ..ContainerSummary::default()
+    }
 }
 
-fn summary(
+/// A container as lists show it.
+pub(in crate::api) fn summary(
     engine: &Engine,
-    networks: &[crate::engine::record::NetworkRecord],
+    networks: &[NetworkRecord],
     record: &ContainerRecord,
     query: &Query,
     size: bool,
-) -> Value {
-    let mut value = json!({
-        "Id": record.id,
-        "Names": [format!("/{}", record.name)],
-        "Image": record.spec.image,
-        "ImageID": record.image_id,
-        "Command": command_line(record).join(" "),
-        "Created": record.created_at.as_second(),
-        "Ports": ports(record),
-        "Labels": record.spec.labels,
-        "State": record.state.status().as_str(),
-        "Status": status_text(record),
-        // Not in Docker's list, where clients have to inspect each container for it.
-        "ExitCode": record.state.exit_code,
-        "RestartCount": record.restart_count,
-        "HostConfig": {"NetworkMode": network_mode(record), "Annotations": record.spec.annotations},
-        "NetworkSettings": {"Networks": endpoints(networks, record)},
-        "Mounts": mounts(engine, record),
-    });
-    if record.spec.log.is_unlimited() {
-        value["LogUnlimited"] = json!(true);
-    }
-    if query.version >= (1, 52) {
-        let (status, streak) =
+) -> ContainerSummary {
+    let health = || {
+        let (status, failing_streak) =
             record.state.health.as_ref().map_or(("none", 0), |health| (health.status.as_str(), health.failing_streak));
-        value["Health"] = json!({"Status": status, "FailingStreak": streak});
+        HealthSummary { status: status.into(), failing_streak }
+    };
+    let (own, root) = size.then(|| super::describe::sizes(engine, record)).unzip();
+    ContainerSummary {
+        id: record.id.clone(),
+        names: vec![format!("/{}", record.name)],
+        image: record.spec.image.clone(),
+        image_id: record.image_id.to_string(),
+        command: shown_command(&command_line(record)),
+        created: record.created_at.as_second(),
+        ports: ports(record),
+        labels: record.spec.labels.clone(),
+        state: record.state.status().as_str().into(),
+        status: status_text(record),
+        exit_code: record.state.exit_code,
+        restart_count: record.restart_count,
+        host_config: SummaryHostConfig { network_mode: network_mode(record), annotations: record.spec.annotations.clone() },
+        network_settings: SummaryNetworks { networks: endpoints(networks, record) },
+        mounts: mounts(engine, record),
+        log_unlimited: record.spec.log.is_unlimited(),
+        health: (query.version >= (1, 52)).then(health),
+        size_rw: own,
+        size_root_fs: root,
     }
-    if size {
-        let (own, root) = super::describe::sizes(engine, record);
-        value["SizeRw"] = json!(own);
-        value["SizeRootFs"] = json!(root);
-    }
-    value
+}
+
+/// A command line as Docker shows it: arguments with spaces are quoted.
+fn shown_command(words: &[String]) -> String {
+    let argument = |word: &String| if word.contains(' ') { format!("'{word}'") } else { word.clone() };
+    let words: Vec<String> = words.iter().take(1).cloned().chain(words.iter().skip(1).map(argument)).collect();
+    words.join(" ")
 }
 
 /// `Up 3 minutes (healthy)`, `Exited (1) 2 hours ago`, as Docker says it.

@@ -6,20 +6,18 @@ mod list;
 
 pub(super) use describe::endpoint_id;
 pub(super) use inspect::inspect;
-pub(super) use list::list;
+pub(super) use list::{list, summary};
 
 use super::reply::{self, Query, Reply};
-use super::types::{ContainerCreate, HostConfig};
+use super::types::{ContainerCreate, ContainerCreated, ContainerUpdated, ContainerWaited, ContainersPruned, HostConfig};
 use crate::engine::containers::signals::parse_signal;
 use crate::engine::containers::verify;
 use crate::engine::record::{ContainerRecord, Status};
 use crate::engine::recovery::Kind;
 use crate::engine::{Container, Engine, EngineError};
-use bytes::Bytes;
 use hyper::Request;
 use hyper::body::Incoming;
 use jiff::Timestamp;
-use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -160,7 +158,7 @@ fn wait(container: Arc<Container>, query: &Query) -> Reply {
             }
         };
         container.wait_until(over).await;
-        Bytes::from(format!("{}\n", json!({"StatusCode": code})))
+        reply::json_line(&ContainerWaited { status_code: code })
     };
     reply::stream("application/json", futures::stream::once(ended))
 }
@@ -189,7 +187,7 @@ pub async fn prune(engine: &Arc<Engine>, query: &Query) -> Reply {
     }
     engine.state.sync().await?;
     engine.events.emit_prune("container", bytes);
-    reply::json(200, &json!({"ContainersDeleted": reply::or_null(removed), "SpaceReclaimed": bytes}))
+    reply::json(200, &ContainersPruned { containers_deleted: reply::or_null(removed), space_reclaimed: bytes })
 }
 
 /// `POST /containers/{id}/update`: limits and the restart policy, of what the body names.
@@ -205,7 +203,7 @@ pub async fn update(engine: &Arc<Engine>, id: &str, request: Request<Incoming>) 
         spec.restart = policy.unwrap_or(spec.restart);
     })?;
     engine.state.sync().await?;
-    reply::json(200, &json!({"Warnings": []}))
+    reply::json(200, &ContainerUpdated::default())
 }
 
 /// `POST /containers/create`, with the settings that wharf acts on.
@@ -226,7 +224,7 @@ pub async fn create(engine: &Arc<Engine>, query: &Query, request: Request<Incomi
     warnings.extend(verify::warnings(&spec));
     let container = engine.create(&name, spec)?;
     engine.state.sync().await?;
-    reply::json(201, &json!({"Id": container.id, "Warnings": warnings}))
+    reply::json(201, &ContainerCreated { id: container.id.clone(), warnings })
 }
 
 /// Warnings of ignored settings.

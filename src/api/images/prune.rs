@@ -1,11 +1,11 @@
 //! `POST /images/prune` and `POST /build/prune`.
 
-use super::{created, labels};
+use super::{created, deleted, labels, untagged};
 use crate::api::reply::{self, Filters, Query, Reply};
+use crate::api::types::{CachePruned, ImageRemoval, ImagesPruned};
 use crate::engine::images::Cache;
 use crate::engine::{Engine, EngineError};
 use crate::image::prune::CachedStep;
-use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Removes images that no container uses: those without a name, or all with Docker's filter `dangling=false`.
@@ -24,13 +24,15 @@ pub async fn images(engine: &Arc<Engine>, query: &Query) -> Reply {
     let cache = if query.flag("builds") { Cache::ForgetAll } else { Cache::Keep };
     let removed = engine.images.prune(meant, cache).await?;
     engine.events.emit_prune("image", removed.bytes);
-    let untagged = removed.untagged.iter().map(|name| json!({"Untagged": name.familiar()}));
-    let deleted = removed.deleted.iter().map(|id| json!({"Deleted": id}));
-    let list: Vec<Value> = untagged.chain(deleted).collect();
-    reply::json(
-        200,
-        &json!({"ImagesDeleted": reply::or_null(list), "SpaceReclaimed": removed.bytes, "Layers": removed.layers, "Blobs": removed.blobs}),
-    )
+    let names = removed.untagged.iter().map(|name| untagged(name.familiar()));
+    let list: Vec<ImageRemoval> = names.chain(removed.deleted.iter().map(deleted)).collect();
+    let pruned = ImagesPruned {
+        images_deleted: reply::or_null(list),
+        space_reclaimed: removed.bytes,
+        layers: removed.layers,
+        blobs: removed.blobs,
+    };
+    reply::json(200, &pruned)
 }
 
 const CACHE_FILTERS: [&str; 10] =
@@ -74,7 +76,7 @@ pub async fn builds(engine: &Arc<Engine>, query: &Query) -> Reply {
     let removed = engine.images.prune(|_, _| false, Cache::Forget(going)).await?;
     let bytes = removed.bytes + size;
     engine.events.emit_prune("builder", bytes);
-    reply::json(200, &json!({"CachesDeleted": reply::or_null(ids), "SpaceReclaimed": bytes}))
+    reply::json(200, &CachePruned { caches_deleted: reply::or_null(ids), space_reclaimed: bytes })
 }
 
 /// Docker's filters of the build cache. Steps have no parent, description or labels, and none is in use.

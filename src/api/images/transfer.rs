@@ -2,8 +2,12 @@
 
 use crate::api::logins;
 use crate::api::reply::{self, Query, Reply};
+use crate::api::types::{
+    DescriptorAnswer, DistributionInspect, LoginAnswer, LoginRequest, PlatformAnswer, ProgressDetail, ProgressLine, PushedDigest,
+};
 use crate::engine::{Engine, EngineError};
 use crate::image::credentials::host_of;
+use crate::image::manifest::Platform;
 use crate::image::registry::Registry;
 use crate::image::{Image, ImageError, ImageRef};
 use crate::wire::Progress;
@@ -11,17 +15,14 @@ use bytes::Bytes;
 use futures::StreamExt;
 use hyper::Request;
 use hyper::body::Incoming;
-use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// `/auth`: whether a registry takes a login.
 pub async fn login(engine: &Engine, request: Request<Incoming>) -> Reply {
-    let wanted: Value = reply::json_body(request).await?;
-    let text = |key: &str| wanted[key].as_str().unwrap_or_default().to_string();
-    let address = text("serveraddress");
-    engine.images.registry.check_login(host_of(&address), &text("username"), &text("password")).await?;
-    reply::json(200, &json!({"Status": "Login Succeeded", "IdentityToken": ""}))
+    let login: LoginRequest = reply::json_body(request).await?;
+    engine.images.registry.check_login(host_of(&login.server_address), &login.username, &login.password).await?;
+    reply::json(200, &LoginAnswer { status: "Login Succeeded".into(), identity_token: String::new() })
 }
 
 /// `/distribution/NAME/json`: what a registry has under a tag now.
@@ -29,19 +30,13 @@ pub async fn distribution(engine: &Engine, name: &str, request: &Request<Incomin
     let reference: ImageRef = name.parse().map_err(ImageError::from)?;
     let registry = engine.images.registry.with_logins(logins::of(request, &reference.host));
     let found = registry.inspect(&reference).await?;
-    let platforms: Vec<Value> = found
-        .platforms
-        .iter()
-        .map(|platform| {
-            let mut value = json!({"architecture": platform.architecture, "os": platform.os});
-            if let Some(variant) = &platform.variant {
-                value["variant"] = json!(variant);
-            }
-            value
-        })
-        .collect();
-    let descriptor = json!({"mediaType": found.kind, "digest": found.digest, "size": found.size});
-    reply::json(200, &json!({"Descriptor": descriptor, "Platforms": platforms}))
+    let platform = |platform: &Platform| PlatformAnswer {
+        architecture: platform.architecture.clone(),
+        os: platform.os.clone(),
+        variant: platform.variant.clone(),
+    };
+    let descriptor = DescriptorAnswer { media_type: found.kind, digest: found.digest.to_string(), size: found.size };
+    reply::json(200, &DistributionInspect { descriptor, platforms: found.platforms.iter().map(platform).collect() })
 }
 
 /// Whether a name has neither tag nor digest: to Docker it stands for all tags.
@@ -104,18 +99,14 @@ impl Lines {
         }
     }
 
-    async fn send(&mut self, value: Value) {
+    async fn send(&mut self, line: ProgressLine) {
         self.any = true;
-        let _ = self.sender.send(Bytes::from(format!("{value}\n"))).await;
+        let _ = self.sender.send(Bytes::from(line.to_line())).await;
     }
 
     async fn failed(&mut self, error: &EngineError) -> Result<(), EngineError> {
-        let message = error.to_string();
-        let detail = match error.status() {
-            401 => json!({"code": 401, "message": message}),
-            _ => json!({"message": message}),
-        };
-        self.send(json!({"error": message, "errorDetail": detail})).await;
+        let code = Some(error.status()).filter(|status| *status == 401);
+        self.send(ProgressLine::failed(&error.to_string(), code.map(i64::from))).await;
         Ok(())
     }
 }
@@ -128,13 +119,16 @@ async fn pull_one(engine: &Arc<Engine>, registry: &Registry, name: &ImageRef, li
         let (engine, registry, name) = (engine.clone(), registry.clone(), name.to_string());
         tokio::spawn(async move { engine.images.pull_from(&registry, &name, progress).await })
     };
-    let mut from = Some(json!({"status": format!("Pulling from {}", name.familiar_name()), "id": name.version()}));
+    let mut from = Some(ProgressLine {
+        id: Some(name.version().to_string()),
+        ..ProgressLine::status(format!("Pulling from {}", name.familiar_name()))
+    });
     while let Some(step) = lines.next(&mut steps).await {
         if let Progress::Layer { id, status, current, total, .. } = step {
             if let Some(from) = from.take() {
                 lines.send(from).await;
             }
-            lines.send(json!({"id": id, "status": status, "progressDetail": {"current": current, "total": total}})).await;
+            lines.send(ProgressLine::layer(id, status, current, total)).await;
         }
     }
     if lines.sender.is_closed() {
@@ -144,8 +138,8 @@ async fn pull_one(engine: &Arc<Engine>, registry: &Registry, name: &ImageRef, li
     pulling.await.map_err(EngineError::from)??;
     let after = manifest();
     let what = if after == before { "Image is up to date" } else { "Downloaded newer image" };
-    let digest = after.map(|digest| json!({"status": format!("Digest: {digest}")}));
-    let status = json!({"status": format!("Status: {what} for {}", name.familiar())});
+    let digest = after.map(|digest| ProgressLine::status(format!("Digest: {digest}")));
+    let status = ProgressLine::status(format!("Status: {what} for {}", name.familiar()));
     for line in from.into_iter().chain(digest).chain([status]) {
         lines.send(line).await;
     }
@@ -173,7 +167,7 @@ pub async fn push(engine: &Arc<Engine>, name: &str, query: &Query, request: &Req
     tokio::spawn(async move {
         let mut lines = Lines { sender, any: false };
         let repository = format!("{}/{}", reference.host, reference.path);
-        lines.send(json!({"status": format!("The push refers to repository [{repository}]")})).await;
+        lines.send(ProgressLine::status(format!("The push refers to repository [{repository}]"))).await;
         for (name, image) in images {
             if lines.sender.is_closed() {
                 return Ok(());
@@ -200,7 +194,7 @@ async fn push_one(
     let pushing = tokio::spawn(async move { registry.push(&store, &reference, &image, report).await });
     while let Some(step) = lines.next(&mut steps).await {
         let crate::image::Progress::Layer { id, status, current, total } = step;
-        lines.send(json!({"id": id, "status": status, "progressDetail": {"current": current, "total": total}})).await;
+        lines.send(ProgressLine::layer(id, status, current, total)).await;
     }
     if lines.sender.is_closed() {
         pushing.abort();
@@ -209,7 +203,9 @@ async fn push_one(
     let (digest, size) = pushing.await.map_err(EngineError::from)??;
     engine.events.emit_image("push", &id, &name);
     let tag = name.version();
-    lines.send(json!({"status": format!("{tag}: digest: {digest} size: {size}")})).await;
-    lines.send(json!({"progressDetail": {}, "aux": {"Tag": tag, "Digest": digest, "Size": size}})).await;
+    lines.send(ProgressLine::status(format!("{tag}: digest: {digest} size: {size}"))).await;
+    let pushed = PushedDigest { tag: tag.to_string(), digest: digest.to_string(), size };
+    let aux = serde_json::to_value(pushed).ok();
+    lines.send(ProgressLine { progress_detail: Some(ProgressDetail::default()), aux, ..ProgressLine::default() }).await;
     Ok(())
 }

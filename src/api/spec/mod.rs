@@ -11,7 +11,7 @@ pub use mounts::volumes_to_make;
 pub use networks::{endpoint, network};
 pub use resources::update;
 
-use super::types::{ContainerCreate, ExecCreate, HostConfig, RestartPolicyConfig};
+use super::types::{ContainerCreate, ExecCreate, HostConfig, LogConfig, RestartPolicyConfig};
 use crate::engine::EngineError;
 use crate::engine::containers::exec::NewExec;
 use crate::engine::containers::verify;
@@ -149,7 +149,22 @@ fn check(create: &ContainerCreate) -> Result<(), EngineError> {
     if create.image.is_empty() {
         return Err(invalid("config cannot be empty in order to create a container: no `Image`"));
     }
+    check_log(&create.host_config.log_config)?;
     check_modes(create)
+}
+
+/// Refuses drivers that Docker does not have, and options that those which wharf has do not know. Docker's other drivers are a warning.
+fn check_log(log: &LogConfig) -> Result<(), EngineError> {
+    const OPTIONS: [&str; 10] =
+        ["max-size", "max-file", "compress", "env", "env-regex", "labels", "labels-regex", "tag", "mode", "max-buffer-size"];
+    let unknown = log.config.keys().find(|key| !OPTIONS.contains(&key.as_str()) && !key.starts_with("cache-"));
+    match (log.kind.as_str(), unknown) {
+        ("" | "json-file", Some(key)) => Err(invalid(format!("unknown log opt '{key}' for json-file log driver"))),
+        ("local", Some(key)) => Err(invalid(format!("unknown log opt '{key}' for log driver local"))),
+        ("" | "json-file" | "local" | "none", _) => Ok(()),
+        ("awslogs" | "fluentd" | "gcplogs" | "gelf" | "journald" | "splunk" | "syslog", _) => Ok(()),
+        (name, _) => Err(invalid(format!("logger: no log driver named '{name}' is registered"))),
+    }
 }
 
 fn check_modes(create: &ContainerCreate) -> Result<(), EngineError> {

@@ -92,6 +92,8 @@ pub fn endpoint(network: &str, settings: &EndpointSettings) -> Result<EndpointSp
         gw_priority: settings.gw_priority,
         interface_name: option("ifname").cloned(),
         sysctls: option("sysctls").map(|list| networks::interface_sysctls(list)).unwrap_or_default(),
+        driver_opts: settings.driver_opts.clone(),
+        links: settings.links.clone(),
     })
 }
 
@@ -120,6 +122,7 @@ pub fn network(create: NetworkCreate) -> Result<NewNetwork, EngineError> {
         ipv4: create.enable_ipv4.unwrap_or(true),
         ipv6: create.enable_ipv6.unwrap_or(false),
         internal: create.internal,
+        attachable: create.attachable,
         labels: create.labels,
         driver: create.driver,
         options: create.options,

@@ -1,6 +1,6 @@
 //! `POST /containers/create` and `/containers/{id}/update`.
 
-use super::{CommandLine, NetworkingConfig, Set, StringMap};
+use super::{CommandLine, NetworkingConfig, Set, StringMap, null_if_empty};
 use indexmap::IndexMap;
 
 wire! {
@@ -48,9 +48,13 @@ wire! {
     /// What of a container is about its host. The body of `/containers/{id}/update` is a part of it: limits that are not 0 change,
     /// and the restart policy if it has a name.
     pub struct HostConfig {
+        #[serde(serialize_with = "null_if_empty")]
         pub binds: Vec<String>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
         pub mounts: Vec<Mount>,
+        #[serde(skip_serializing_if = "IndexMap::is_empty")]
         pub tmpfs: StringMap,
+        #[serde(serialize_with = "null_if_empty")]
         pub volumes_from: Vec<String>,
         pub volume_driver: String,
         #[serde(rename = "ContainerIDFile")]
@@ -64,6 +68,7 @@ wire! {
         /// wharf's own: the client removes the container when it has read its output to the end.
         #[serde(rename = "WharfClientRemoves", skip_serializing_if = "std::ops::Not::not")]
         pub client_removes: bool,
+        #[serde(serialize_with = "null_if_empty")]
         pub links: Vec<String>,
         pub init: Option<bool>,
         /// Rows and columns of the client's terminal; the container's begins with them.
@@ -71,10 +76,15 @@ wire! {
         pub runtime: String,
         pub privileged: bool,
         pub readonly_rootfs: bool,
+        #[serde(serialize_with = "null_if_empty")]
         pub cap_add: Vec<String>,
+        #[serde(serialize_with = "null_if_empty")]
         pub cap_drop: Vec<String>,
+        #[serde(serialize_with = "null_if_empty")]
         pub security_opt: Vec<String>,
+        #[serde(serialize_with = "null_if_empty")]
         pub group_add: Vec<String>,
+        #[serde(serialize_with = "null_if_empty")]
         pub extra_hosts: Vec<String>,
         pub dns: Vec<String>,
         pub dns_options: Vec<String>,
@@ -87,12 +97,17 @@ wire! {
         pub cgroupns_mode: String,
         pub cgroup: String,
         pub isolation: String,
+        #[serde(skip_serializing_if = "IndexMap::is_empty")]
         pub sysctls: StringMap,
+        #[serde(skip_serializing_if = "IndexMap::is_empty")]
         pub storage_opt: StringMap,
+        #[serde(skip_serializing_if = "IndexMap::is_empty")]
         pub annotations: StringMap,
         pub shm_size: i64,
         pub oom_score_adj: i64,
+        #[serde(skip_serializing_if = "Option::is_none")]
         pub masked_paths: Option<Vec<String>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         pub readonly_paths: Option<Vec<String>>,
         // Limits. 0 is none.
         /// Bytes.
@@ -115,6 +130,7 @@ wire! {
         pub pids_limit: Option<i64>,
         pub cgroup_parent: String,
         pub blkio_weight: u16,
+        #[serde(serialize_with = "null_if_empty")]
         pub blkio_weight_device: Vec<WeightDevice>,
         pub blkio_device_read_bps: Vec<ThrottleDevice>,
         pub blkio_device_write_bps: Vec<ThrottleDevice>,
@@ -123,8 +139,11 @@ wire! {
         #[serde(rename = "BlkioDeviceWriteIOps")]
         pub blkio_device_write_iops: Vec<ThrottleDevice>,
         pub devices: Vec<DeviceMapping>,
+        #[serde(serialize_with = "null_if_empty")]
         pub device_cgroup_rules: Vec<String>,
+        #[serde(serialize_with = "null_if_empty")]
         pub device_requests: Vec<DeviceRequest>,
+        #[serde(serialize_with = "null_if_empty")]
         pub ulimits: Vec<UlimitConfig>,
     }
 
@@ -227,5 +246,57 @@ wire! {
         pub name: String,
         pub soft: i64,
         pub hard: i64,
+    }
+    /// The answer to `/containers/create`.
+    pub struct ContainerCreated {
+        pub id: String,
+        pub warnings: Vec<String>,
+    }
+
+    /// The answer to `/containers/{id}/update`.
+    pub struct ContainerUpdated {
+        pub warnings: Vec<String>,
+    }
+
+    /// The answer to `/containers/{id}/wait`.
+    pub struct ContainerWaited {
+        pub status_code: i32,
+    }
+
+    /// The answer to `/containers/prune`.
+    pub struct ContainersPruned {
+        pub containers_deleted: Option<Vec<String>>,
+        pub space_reclaimed: u64,
+    }
+
+    /// An element of `/containers/{id}/changes`: 0 is changed, 1 added, 2 deleted.
+    pub struct FileChange {
+        pub path: String,
+        pub kind: u8,
+    }
+
+    /// The id of what was made: of an exec, or of a commit's image.
+    pub struct CreatedId {
+        pub id: String,
+    }
+}
+
+wire! {
+    "camelCase"
+    /// The header `X-Docker-Container-Path-Stat`.
+    pub struct PathStatHeader {
+        pub name: String,
+        pub size: u64,
+        /// Go's `os.FileMode`.
+        pub mode: u32,
+        pub mtime: String,
+        pub link_target: String,
+    }
+
+    /// An answer's error; wharf's own is the exit code of a start that failed.
+    pub struct ErrorAnswer {
+        pub message: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub exit_code: Option<i32>,
     }
 }

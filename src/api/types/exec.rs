@@ -24,4 +24,32 @@ wire! {
         pub tty: bool,
         pub console_size: Option<(u16, u16)>,
     }
+    /// `GET /exec/{id}/json`.
+    pub struct ExecInspect {
+        #[serde(rename = "ID")]
+        pub id: String,
+        pub running: bool,
+        pub exit_code: Option<i32>,
+        pub process_config: ExecProcess,
+        pub open_stdin: bool,
+        pub open_stderr: bool,
+        pub open_stdout: bool,
+        pub can_remove: bool,
+        #[serde(rename = "ContainerID")]
+        pub container_id: String,
+        pub detach_keys: String,
+        pub pid: i32,
+    }
+}
+
+wire! {
+    "lowercase"
+    /// The process of an exec.
+    pub struct ExecProcess {
+        pub tty: bool,
+        pub entrypoint: Option<String>,
+        pub arguments: Vec<String>,
+        pub privileged: bool,
+        pub user: String,
+    }
 }

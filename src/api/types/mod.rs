@@ -3,32 +3,61 @@
 //! Field names are Docker's (PascalCase). As in Docker, `null` and an absent field both mean the default, and unknown fields are
 //! ignored. A value of the wrong type is refused with the path of the value.
 
-/// Declares structs of the API: every field has a default, which `null` stands for as well.
+/// Declares structs of the API: every field has a default, which `null` stands for as well. A list is no object.
 macro_rules! wire {
-    ($($(#[$meta:meta])* pub struct $name:ident { $($(#[$field_meta:meta])* pub $field:ident: $type:ty),* $(,)? })*) => {$(
+    ($(#[$meta:meta])* pub struct $($rest:tt)*) => { wire! { "PascalCase" $(#[$meta])* pub struct $($rest)* } };
+    ($case:literal $($(#[$meta:meta])* pub struct $name:ident { $($(#[$field_meta:meta])* pub $field:ident: $type:ty),* $(,)? })*) => {$(
         $(#[$meta])*
         #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-        #[serde(default, rename_all = "PascalCase")]
+        #[serde(default, rename_all = $case, remote = "Self")]
         pub struct $name {
             $($(#[$field_meta])* #[serde(deserialize_with = "crate::api::types::or_default")] pub $field: $type),*
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                $name::serialize(self, serializer)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                $name::deserialize(crate::api::types::MapOnly(deserializer))
+            }
         }
     )*};
 }
 
 mod container;
+mod event;
 mod exec;
+mod image;
+mod inspect;
+mod list;
 mod network;
+mod project;
+mod system;
+mod transfer;
+mod usage;
 mod volume;
 
 pub use container::*;
+pub use event::*;
 pub use exec::*;
+pub use image::*;
+pub use inspect::*;
+pub use list::*;
 pub use network::*;
+pub use project::*;
+pub use system::*;
+pub use transfer::*;
+pub use usage::*;
 pub use volume::*;
 
 use crate::engine::EngineError;
 use indexmap::IndexMap;
 use serde::de::{DeserializeOwned, Error, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
 /// Labels, options and the like.
@@ -40,9 +69,38 @@ pub type Set = IndexMap<String, Option<Empty>>;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Empty {}
 
+/// The name of the driver of layers that clients look for.
+pub const STORAGE_DRIVER: &str = "overlay2";
+/// The time of what has not happened, as Go writes it.
+pub const NEVER: &str = "0001-01-01T00:00:00Z";
+
 /// Docker has signed numbers, and 0 for none; what does not fit is as good as the largest.
 pub fn signed(number: Option<u64>) -> i64 {
     i64::try_from(number.unwrap_or(0)).unwrap_or(i64::MAX)
+}
+
+/// Serialises as `null` where a list or a mapping is empty, as Go does for those that are nil.
+fn null_if_empty<T: Serialize + Default + PartialEq, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    match *value == T::default() {
+        true => serializer.serialize_none(),
+        false => value.serialize(serializer),
+    }
+}
+
+/// Reads structs from objects alone: serde takes a list of the fields' values as well.
+struct MapOnly<D>(D);
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for MapOnly<D> {
+    type Error = D::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_map(visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
 }
 
 fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {

@@ -3,6 +3,7 @@
 use super::network;
 use crate::api::client::Client;
 use crate::api::reply::escape;
+use crate::api::types::{ImageHistoryItem, ImageRemoval, ImageSummary, ImagesPruned, ProgressLine};
 use crate::cli::output::format::{Column, LABEL, Listing};
 use crate::cli::output::{Steps, bytes, table};
 use crate::cli::project::ps;
@@ -253,8 +254,8 @@ pub async fn each_image<'a>(
 pub async fn pull_one(client: &Client, image: &str, steps: &mut Steps) -> Outcome {
     let object = format!("Image {image}");
     steps.show(&Progress::Step { object: object.clone(), status: "Pulling".into(), done: false });
-    let mut lines = client.post_lines(&format!("/images/create?fromImage={}", escape(image)), &Value::Null).await?;
-    while let Some(line) = lines.next::<Value>().await? {
+    let mut lines = client.post_lines(&format!("/images/create?fromImage={}", escape(image)), &()).await?;
+    while let Some(line) = lines.next::<ProgressLine>().await? {
         if let Some(layer) = layer_progress(image, &line)? {
             steps.show(&layer);
         }
@@ -267,17 +268,17 @@ pub async fn pull_one(client: &Client, image: &str, steps: &mut Steps) -> Outcom
 ///
 /// # Errors
 /// When the line says why it failed.
-pub fn layer_progress(image: &str, line: &Value) -> Result<Option<Progress>, Failure> {
-    if let Some(error) = line["error"].as_str() {
-        return Err(Failure::Message(error.to_string()));
+pub fn layer_progress(image: &str, line: &ProgressLine) -> Result<Option<Progress>, Failure> {
+    if let Some(error) = &line.error {
+        return Err(Failure::Message(error.clone()));
     }
-    let number = |key: &str| line["progressDetail"][key].as_u64().unwrap_or(0);
-    Ok(line["id"].as_str().map(|id| Progress::Layer {
+    let detail = line.progress_detail.clone().unwrap_or_default();
+    Ok(line.id.as_ref().map(|id| Progress::Layer {
         image: image.into(),
-        id: id.into(),
-        status: line["status"].as_str().unwrap_or_default().to_string(),
-        current: number("current"),
-        total: number("total"),
+        id: id.clone(),
+        status: line.status.clone().unwrap_or_default(),
+        current: detail.current.unwrap_or(0),
+        total: detail.total.unwrap_or(0),
     }))
 }
 
@@ -286,8 +287,9 @@ pub async fn list(global: &Global, command: Images) -> Outcome {
     ps::check_services(loaded.as_ref(), &command.services)?;
     let Some(client) = connect::engine_if_any(global).await? else { return Ok(()) };
     let containers = ps::containers(&client, &name, &command.services, true).await?;
-    let images: Vec<Value> = client.get("/images/json").await?;
-    let size = |id: &str| images.iter().find(|i| i["Id"] == id).and_then(|i| i["Size"].as_u64()).unwrap_or(0);
+    let images: Vec<ImageSummary> = client.get("/images/json").await?;
+    let of = |id: &str| images.iter().find(|image| image.id == id);
+    let size = |id: &str| of(id).map_or(0, |image| image.size);
     let short = |id: &str| id.trim_start_matches("sha256:").chars().take(12).collect::<String>();
     if command.quiet {
         let mut ids: Vec<&str> = containers.iter().map(|c| c.image_id.as_str()).collect();
@@ -305,8 +307,7 @@ pub async fn list(global: &Global, command: Images) -> Outcome {
             .iter()
             .map(|c| {
                 let (repository, tag) = named(&c.image);
-                let image = images.iter().find(|image| image["Id"] == c.image_id.as_str());
-                let created = image.and_then(|image| image["Created"].as_i64()).unwrap_or_default();
+                let created = of(&c.image_id).map(|image| image.created).unwrap_or_default();
                 json!({
                     "ID": c.image_id, "ContainerName": c.name(), "Repository": repository, "Tag": tag,
                     "Platform": format!("linux/{}", crate::image::architecture()), "Size": size(&c.image_id),
@@ -320,7 +321,7 @@ pub async fn list(global: &Global, command: Images) -> Outcome {
     let now = jiff::Timestamp::now().as_second();
     let rows = containers.iter().map(|c| {
         let (repository, tag) = named(&c.image);
-        let created = images.iter().find(|image| image["Id"] == c.image_id.as_str()).and_then(|image| image["Created"].as_i64());
+        let created = of(&c.image_id).map(|image| image.created);
         let created = created.map_or_else(|| "N/A".into(), |time| format!("{} ago", crate::units::time_text(now - time)));
         let platform = format!("linux/{}", crate::image::architecture());
         vec![c.name().to_string(), repository, tag, platform, short(&c.image_id), bytes(size(&c.image_id)), created]
@@ -334,18 +335,18 @@ const COLUMNS: [Column; 5] =
     [("Repository", "REPOSITORY"), ("Tag", "TAG"), ("ID", "IMAGE ID"), ("CreatedSince", "CREATED"), ("Size", "SIZE")];
 
 /// An image under one of its names, as tables and templates have it.
-fn image_row(image: &Value, id: &str, repository: &str, tag: &str) -> Value {
+fn image_row(image: &ImageSummary, id: &str, repository: &str, tag: &str) -> Value {
     let now = jiff::Timestamp::now().as_second();
-    let created = image["Created"].as_i64().unwrap_or(now);
+    let created = image.created;
     json!({
         "Repository": repository,
         "Tag": tag,
         "ID": id,
         "CreatedSince": format!("{} ago", crate::units::time_text(now - created)),
         "CreatedAt": jiff::Timestamp::from_second(created).map(|time| time.to_string()).unwrap_or_default(),
-        "Size": bytes(image["Size"].as_u64().unwrap_or(0)),
-        "Digest": image["RepoDigests"][0].as_str().and_then(|name| Some(name.split_once('@')?.1)).unwrap_or("<none>"),
-        LABEL: image["Labels"],
+        "Size": bytes(image.size),
+        "Digest": image.repo_digests.first().and_then(|name| Some(name.split_once('@')?.1)).unwrap_or("<none>"),
+        LABEL: image.labels,
     })
 }
 
@@ -372,12 +373,11 @@ async fn save(client: &Client, references: &[String], output: Option<&std::path:
 
 /// `image history`.
 async fn history(client: &Client, reference: &str) -> Outcome {
-    let steps: Vec<Value> = client.get(&format!("/images/{}/history", escape(reference))).await?;
+    let steps: Vec<ImageHistoryItem> = client.get(&format!("/images/{}/history", escape(reference))).await?;
     let rows = steps.iter().map(|step| {
-        let text = |key: &str| step[key].as_str().unwrap_or_default().to_string();
-        let id = text("Id").trim_start_matches("sha256:").chars().take(12).collect::<String>();
-        let by: String = text("CreatedBy").chars().take(60).collect();
-        vec![id, by, bytes(step["Size"].as_u64().unwrap_or(0)), text("Comment")]
+        let id = step.id.trim_start_matches("sha256:").chars().take(12).collect::<String>();
+        let by: String = step.created_by.chars().take(60).collect();
+        vec![id, by, bytes(step.size), step.comment.clone()]
     });
     println!("{}", table(&["IMAGE", "CREATED BY", "SIZE", "COMMENT"], rows.collect()));
     Ok(())
@@ -391,14 +391,14 @@ async fn list_images(
     digests: bool,
     filter: &[(String, String)],
 ) -> Outcome {
-    let images: Vec<Value> = client.get(&format!("/images/json?filters={}", network::filters(filter))).await?;
-    let id = |i: &Value| {
-        let id = i["Id"].as_str().unwrap_or_default();
-        if *no_trunc { id.to_string() } else { id.trim_start_matches("sha256:").chars().take(12).collect() }
+    let images: Vec<ImageSummary> = client.get(&format!("/images/json?filters={}", network::filters(filter))).await?;
+    let id = |image: &ImageSummary| match no_trunc {
+        true => image.id.clone(),
+        false => image.id.trim_start_matches("sha256:").chars().take(12).collect(),
     };
     let mut rows = Vec::new();
     for image in &images {
-        let tags: Vec<&str> = image["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let tags: Vec<&str> = image.repo_tags.iter().map(String::as_str).collect();
         for tag in if tags.is_empty() { vec!["<none>:<none>"] } else { tags } {
             let (repository, version) = tag.rsplit_once(':').unwrap_or((tag, ""));
             if name.is_none_or(|name| name == tag || name == repository) {
@@ -435,25 +435,26 @@ pub async fn image(global: &Global, command: Image) -> Outcome {
         Image::Prune { all, build_cache, .. } => {
             let filters = if all { "&filters=%7B%22dangling%22%3A%5B%22false%22%5D%7D" } else { "" };
             let path = format!("/images/prune?builds={build_cache}{filters}");
-            let answer: Value = client.post(&path, &Value::Null).await?;
-            for (what, name) in answer["ImagesDeleted"].as_array().into_iter().flatten().filter_map(Value::as_object).flatten() {
-                println!("{what}: {}", name.as_str().unwrap_or_default());
+            let answer: ImagesPruned = client.post(&path, &()).await?;
+            for ImageRemoval { untagged, deleted } in answer.images_deleted.into_iter().flatten() {
+                let (what, name) = if deleted.is_empty() { ("Untagged", untagged) } else { ("Deleted", deleted) };
+                println!("{what}: {name}");
             }
-            println!("Total reclaimed space: {}", bytes(answer["SpaceReclaimed"].as_u64().unwrap_or(0)));
+            println!("Total reclaimed space: {}", bytes(answer.space_reclaimed));
         }
         Image::History { reference } => history(&client, &reference).await?,
         Image::Import { file, reference, change } => {
             let changes: String = change.iter().map(|c| format!("&changes={}", escape(c))).collect();
             let path = format!("/images/create?fromSrc=-&repo={}{changes}", escape(&reference));
             let answer = upload(&client, &path, Some(file)).await?;
-            let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
-            println!("{}", answer["status"].as_str().unwrap_or_default());
+            let answer: ProgressLine = serde_json::from_str(&answer).unwrap_or_default();
+            println!("{}", answer.status.unwrap_or_default());
         }
         Image::Load { input, file } => {
             let answer = upload(&client, "/images/load", input.or(file)).await?;
             for line in answer.lines() {
-                let line: Value = serde_json::from_str(line).unwrap_or_default();
-                print!("{}", line["stream"].as_str().unwrap_or_default());
+                let line: ProgressLine = serde_json::from_str(line).unwrap_or_default();
+                print!("{}", line.stream.unwrap_or_default());
             }
         }
         Image::Pull { reference, quiet } => {

@@ -1,8 +1,8 @@
 //! `wharf login` and `wharf logout`.
 
+use crate::api::types::{LoginAnswer, LoginRequest};
 use crate::cli::{Failure, Global, Outcome, connect};
 use crate::image::credentials;
-use serde_json::json;
 use std::io::{BufRead, IsTerminal};
 
 #[derive(clap::Args, Debug)]
@@ -48,9 +48,9 @@ pub async fn login(global: &Global, command: Login) -> Outcome {
         password?
     };
     let client = connect::engine(global).await?;
-    let body = json!({"serveraddress": command.server, "username": user, "password": password});
-    let _: serde_json::Value = client.post("/auth", &body).await?;
-    let path = credentials::remember(&command.server, &credentials::encode(&user, &password))
+    let login = LoginRequest { server_address: command.server.clone(), username: user, password };
+    let _: LoginAnswer = client.post("/auth", &login).await?;
+    let path = credentials::remember(&command.server, &credentials::encode(&login.username, &login.password))
         .map_err(|e| Failure::Message(format!("keeping the login: {e}")))?;
     eprintln!("logged in to {}; kept in {}, where whoever reads it can use it", command.server, path.display());
     Ok(())

@@ -2,9 +2,13 @@
 
 use crate::api::client::Client;
 use crate::api::reply::escape;
-use crate::api::types::StringMap;
+use crate::api::types::{
+    EndpointIpam, EndpointSettings, Ipam, IpamPool, NetworkConnect, NetworkCreate, NetworkCreated, NetworkDisconnect,
+    NetworkInspect, NetworksPruned, StringMap, VolumeCreate, VolumeInspect, VolumeList, VolumesPruned,
+};
 use crate::cli::output::format::{self, Column, Format, LABEL, Listing};
 use crate::cli::{Failure, Global, Outcome, connect};
+use indexmap::IndexMap;
 use serde_json::{Value, json};
 use std::io::Write;
 
@@ -219,26 +223,23 @@ pub async fn delete_each(client: &Client, names: &[String], path: impl Fn(&str) 
     if failed { Err(Failure::Code(1)) } else { Ok(()) }
 }
 
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_string()
-}
-
 pub async fn network(global: &Global, command: Network) -> Outcome {
     let client = connect::engine(global).await?;
     let of = |name: &str| format!("/networks/{}", escape(name));
     match command {
         Network::Ls { listing: Listing { quiet, no_trunc, format }, filter } => {
-            let list: Vec<Value> = client.get(&format!("/networks?filters={}", filters(&filter))).await?;
-            let id = |n: &Value| text(&n["Id"]).chars().take(if no_trunc { usize::MAX } else { 12 }).collect::<String>();
+            let list: Vec<NetworkInspect> = client.get(&format!("/networks?filters={}", filters(&filter))).await?;
+            let id = |n: &NetworkInspect| n.id.chars().take(if no_trunc { usize::MAX } else { 12 }).collect::<String>();
             if quiet {
                 list.iter().for_each(|n| println!("{}", id(n)));
                 return Ok(());
             }
-            let row = |n: &Value| {
+            let row = |n: &NetworkInspect| {
                 json!({
-                    "ID": id(n), "Name": n["Name"], "Driver": n["Driver"], "Scope": n["Scope"], "Subnet": text(&n["IPAM"]["Config"][0]["Subnet"]),
-                    "Internal": n["Internal"].to_string(), "IPv6": n["EnableIPv6"].to_string(), "CreatedAt": n["Created"], "Labels": labels(&n["Labels"]),
-                    LABEL: n["Labels"],
+                    "ID": id(n), "Name": n.name, "Driver": n.driver, "Scope": n.scope,
+                    "Subnet": n.ipam.config.first().map(|pool| pool.subnet.as_str()).unwrap_or_default(),
+                    "Internal": n.internal.to_string(), "IPv6": n.enable_ipv6.to_string(), "CreatedAt": n.created,
+                    "Labels": labels(&n.labels), LABEL: n.labels,
                 })
             };
             const COLUMNS: [Column; 5] =
@@ -251,30 +252,46 @@ pub async fn network(global: &Global, command: Network) -> Outcome {
                 let of_family = |list: &[String]| list.iter().find(|text| text.contains(':') == is_ipv6).cloned();
                 let aux: Vec<String> = aux_address.iter().filter(|pair| pair.contains(':') == is_ipv6).cloned().collect();
                 let (subnet, gateway) = (of_family(&subnet), of_family(&gateway));
-                json!({
-                    "Subnet": subnet, "Gateway": gateway, "IPRange": of_family(&ip_range), "AuxiliaryAddresses": pairs(&aux),
-                })
+                IpamPool {
+                    subnet: subnet.unwrap_or_default(),
+                    gateway: gateway.unwrap_or_default(),
+                    ip_range: of_family(&ip_range).unwrap_or_default(),
+                    auxiliary_addresses: pairs(&aux),
+                }
             };
-            let body = json!({
-                "Name": name, "Driver": driver, "Internal": internal, "Labels": pairs(&label), "Options": pairs(&opt),
-                "EnableIPv4": ipv4, "EnableIPv6": ipv6, "IPAM": {"Config": [config(false), config(true)]},
-            });
-            let made: Value = client.post("/networks/create", &body).await?;
-            println!("{}", text(&made["Id"]));
+            let body = NetworkCreate {
+                name,
+                driver,
+                internal,
+                labels: pairs(&label),
+                options: pairs(&opt),
+                enable_ipv4: Some(ipv4),
+                enable_ipv6: Some(ipv6),
+                ipam: Some(Ipam { config: vec![config(false), config(true)], ..Ipam::default() }),
+                ..NetworkCreate::default()
+            };
+            let made: NetworkCreated = client.post("/networks/create", &body).await?;
+            println!("{}", made.id);
         }
         Network::Connect { alias, ip, ip6, network, container } => {
-            let endpoint = json!({"Aliases": alias, "IPAMConfig": {"IPv4Address": ip, "IPv6Address": ip6}});
-            let body = json!({"Container": container, "EndpointConfig": endpoint});
+            let addresses = EndpointIpam {
+                ipv4_address: ip.unwrap_or_default(),
+                ipv6_address: ip6.unwrap_or_default(),
+                ..EndpointIpam::default()
+            };
+            let endpoint = EndpointSettings { aliases: alias, ipam_config: Some(addresses), ..EndpointSettings::default() };
+            let body = NetworkConnect { container, endpoint_config: Some(endpoint) };
             client.post::<Value>(&format!("{}/connect", of(&network)), &body).await?;
         }
         Network::Disconnect { network, container, .. } => {
-            client.post::<Value>(&format!("{}/disconnect", of(&network)), &json!({"Container": container})).await?;
+            let body = NetworkDisconnect { container, force: false };
+            client.post::<Value>(&format!("{}/disconnect", of(&network)), &body).await?;
         }
         Network::Rm { names } => delete_each(&client, &names, of).await?,
         Network::Prune { force, filter } => {
             if confirmed("This removes all networks that no container is on.", force).await? {
-                let pruned: Value = client.post(&format!("/networks/prune?filters={}", filters(&filter)), &Value::Null).await?;
-                pruned["NetworksDeleted"].as_array().into_iter().flatten().for_each(|name| println!("{}", text(name)));
+                let pruned: NetworksPruned = client.post(&format!("/networks/prune?filters={}", filters(&filter)), &()).await?;
+                pruned.networks_deleted.into_iter().flatten().for_each(|name| println!("{name}"));
             }
         }
     }
@@ -288,18 +305,18 @@ pub async fn volume(global: &Global, command: Volume) -> Outcome {
         Volume::Ls { quiet, format, filter } => show_volumes(&client, &filters(&filter), quiet, &format).await?,
         Volume::Inspect { format, names } => inspect(&client, format.as_deref(), names.iter().map(|name| of(name))).await?,
         Volume::Create { driver, label, opt, name } => {
-            let body = json!({"Name": name, "Driver": driver, "Labels": pairs(&label), "DriverOpts": pairs(&opt)});
-            let made: Value = client.post("/volumes/create", &body).await?;
-            println!("{}", text(&made["Name"]));
+            let body = VolumeCreate { name, driver, labels: pairs(&label), driver_opts: pairs(&opt) };
+            let made: VolumeInspect = client.post("/volumes/create", &body).await?;
+            println!("{}", made.name);
         }
         Volume::Rm { names, .. } => delete_each(&client, &names, of).await?,
         Volume::Prune { all, force, mut filter } => {
             let which = if all { "all" } else { "all anonymous" };
             if confirmed(&format!("This removes {which} volumes that no container uses, with their data."), force).await? {
                 filter.extend(all.then(|| ("all".to_string(), "true".to_string())));
-                let pruned: Value = client.post(&format!("/volumes/prune?filters={}", filters(&filter)), &Value::Null).await?;
-                pruned["VolumesDeleted"].as_array().into_iter().flatten().for_each(|name| println!("{}", text(name)));
-                println!("Total reclaimed space: {}", crate::cli::output::bytes(pruned["SpaceReclaimed"].as_u64().unwrap_or(0)));
+                let pruned: VolumesPruned = client.post(&format!("/volumes/prune?filters={}", filters(&filter)), &()).await?;
+                pruned.volumes_deleted.into_iter().flatten().for_each(|name| println!("{name}"));
+                println!("Total reclaimed space: {}", crate::cli::output::bytes(pruned.space_reclaimed));
             }
         }
     }
@@ -312,20 +329,23 @@ pub async fn volume(global: &Global, command: Volume) -> Outcome {
 /// A broken connection, or a field that there is not.
 pub async fn show_volumes(client: &Client, filters: &str, quiet: bool, format: &Format) -> Outcome {
     const COLUMNS: [Column; 2] = [("Driver", "DRIVER"), ("Name", "VOLUME NAME")];
-    let answer: Value = client.get(&format!("/volumes?filters={filters}")).await?;
-    let list: Vec<&Value> = answer["Volumes"].as_array().into_iter().flatten().collect();
+    let VolumeList { volumes: list, .. } = client.get(&format!("/volumes?filters={filters}")).await?;
     if quiet {
-        list.iter().for_each(|v| println!("{}", text(&v["Name"])));
+        list.iter().for_each(|v| println!("{}", v.name));
         return Ok(());
     }
-    let row = |v: &&Value| json!({"Driver": v["Driver"], "Name": v["Name"], "Scope": "local", "Mountpoint": v["Mountpoint"], "Availability": "N/A", "Group": "N/A", "Links": "N/A", "Size": "N/A", "Status": "N/A", "Labels": labels(&v["Labels"]), LABEL: v["Labels"]});
+    let row = |v: &VolumeInspect| {
+        json!({
+            "Driver": v.driver, "Name": v.name, "Scope": "local", "Mountpoint": v.mountpoint, "Availability": "N/A", "Group": "N/A",
+            "Links": "N/A", "Size": "N/A", "Status": "N/A", "Labels": labels(&v.labels), LABEL: v.labels,
+        })
+    };
     format.print(&COLUMNS, &list.iter().map(row).collect::<Vec<_>>())
 }
 
 /// Labels as tables show them: `a=b,c=d`.
-fn labels(value: &Value) -> String {
-    let pairs = value.as_object().into_iter().flatten().map(|(key, value)| format!("{key}={}", text(value)));
-    pairs.collect::<Vec<_>>().join(",")
+fn labels(labels: &StringMap) -> String {
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }
 
 /// A condition of `--filter`.
@@ -347,10 +367,9 @@ pub fn condition(text: &str, keys: &[&str]) -> Result<(String, String), String> 
 
 /// Conditions as a query's, escaped.
 pub fn filters(conditions: &[(String, String)]) -> String {
-    let mut named: serde_json::Map<String, Value> = serde_json::Map::new();
+    let mut named: IndexMap<&str, Vec<&str>> = IndexMap::new();
     for (key, value) in conditions {
-        let values = named.entry(key.clone()).or_insert_with(|| json!([]));
-        values.as_array_mut().into_iter().for_each(|values| values.push(json!(value)));
+        named.entry(key).or_default().push(value);
     }
-    escape(&Value::Object(named).to_string())
+    escape(&serde_json::to_string(&named).unwrap_or_default())
 }

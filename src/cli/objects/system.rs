@@ -1,5 +1,6 @@
 //! `wharf system`: what the engine has, and what the host gives it.
 
+use crate::api::types::{ContainerSummary, DiskUsage, ImageSummary, SpaceReclaimed, VolumeInspect};
 use crate::cli::output::{bytes, table};
 use crate::cli::project::events;
 use crate::cli::{Global, Outcome, connect};
@@ -62,8 +63,8 @@ pub async fn system(global: &Global, command: System) -> Outcome {
             paths.push(format!("/images/prune{filters}"));
             let mut reclaimed = 0;
             for path in paths {
-                let pruned: Value = client.post(&path, &Value::Null).await?;
-                reclaimed += pruned["SpaceReclaimed"].as_u64().unwrap_or(0);
+                let pruned: SpaceReclaimed = client.post(&path, &()).await?;
+                reclaimed += pruned.space_reclaimed;
             }
             println!("Total reclaimed space: {}", bytes(reclaimed));
         }
@@ -71,58 +72,47 @@ pub async fn system(global: &Global, command: System) -> Outcome {
     Ok(())
 }
 
-fn show_usage(usage: &Value, verbose: bool) {
-    let list = |key: &str| usage[key].as_array().cloned().unwrap_or_default();
-    let number = |value: &Value| value.as_u64().unwrap_or(0);
-    let text = |value: &Value| value.as_str().unwrap_or_default().trim_start_matches('/').to_string();
-    let (images, containers, volumes) = (list("Images"), list("Containers"), list("Volumes"));
+fn show_usage(usage: &DiskUsage, verbose: bool) {
+    let images = usage.images.as_deref().unwrap_or_default();
+    let containers = usage.containers.as_deref().unwrap_or_default();
+    let volumes = usage.volumes.as_deref().unwrap_or_default();
+    let written = |container: &ContainerSummary| container.size_rw.unwrap_or(0);
+    let volume_size =
+        |volume: &VolumeInspect| volume.usage_data.as_ref().map_or(0, |usage| u64::try_from(usage.size).unwrap_or(0));
+    let users = |volume: &VolumeInspect| volume.usage_data.as_ref().map_or(0, |usage| usage.ref_count);
     if verbose {
-        let rows =
-            images.iter().map(|i| vec![text(&i["RepoTags"][0]), bytes(number(&i["Size"])), number(&i["Containers"]).to_string()]);
+        let name = |image: &ImageSummary| image.repo_tags.first().cloned().unwrap_or_default();
+        let rows = images.iter().map(|image| vec![name(image), bytes(image.size), image.containers.to_string()]);
         println!("{}\n", table(&["IMAGE", "SIZE", "CONTAINERS"], rows.collect()));
-        let rows = containers.iter().map(|c| vec![text(&c["Names"][0]), text(&c["State"]), bytes(number(&c["SizeRw"]))]);
+        let rows = containers.iter().map(|c| vec![c.name().to_string(), c.state.clone(), bytes(written(c))]);
         println!("{}\n", table(&["CONTAINER", "STATE", "SIZE"], rows.collect()));
-        let rows = volumes.iter().map(|v| {
-            let usage = &v["UsageData"];
-            vec![text(&v["Name"]), bytes(number(&usage["Size"])), number(&usage["RefCount"]).to_string()]
-        });
+        let rows = volumes.iter().map(|v| vec![v.name.clone(), bytes(volume_size(v)), users(v).to_string()]);
         println!("{}\n", table(&["VOLUME", "SIZE", "CONTAINERS"], rows.collect()));
     }
     let row = |kind: &str, total: usize, active: usize, size: u64, reclaimable: u64| {
         let share = (reclaimable * 100).checked_div(size).map(|share| format!(" ({share}%)")).unwrap_or_default();
         vec![kind.to_string(), total.to_string(), active.to_string(), bytes(size), format!("{}{share}", bytes(reclaimable))]
     };
-    let total = number(&usage["LayersSize"]);
-    let used_images: u64 = images.iter().filter(|i| number(&i["Containers"]) > 0).map(|i| number(&i["Size"])).sum();
-    let is_alive = |c: &&Value| matches!(c["State"].as_str(), Some("running" | "paused" | "restarting"));
-    let sum = |list: &[Value], size: &dyn Fn(&Value) -> u64, keep: &dyn Fn(&Value) -> bool| {
-        list.iter().filter(|item| keep(item)).map(size).sum::<u64>()
-    };
-    let written = |c: &Value| number(&c["SizeRw"]);
-    let volume_size = |v: &Value| number(&v["UsageData"]["Size"]);
-    let unused = |v: &Value| number(&v["UsageData"]["RefCount"]) == 0;
-    let cache: u64 = list("BuildCache").iter().map(|c| number(&c["Size"])).sum();
+    let used: Vec<&ImageSummary> = images.iter().filter(|image| image.containers > 0).collect();
+    let of_used = used.iter().map(|image| image.size).sum();
+    let (alive, stopped): (Vec<&ContainerSummary>, Vec<_>) = containers.iter().partition(|container| container.is_alive());
+    let unused: Vec<&VolumeInspect> = volumes.iter().filter(|volume| users(volume) == 0).collect();
+    let cache: u64 = usage.build_cache.iter().flatten().map(|record| record.size).sum();
     let rows = vec![
-        row(
-            "Images",
-            images.len(),
-            images.iter().filter(|i| number(&i["Containers"]) > 0).count(),
-            total,
-            total.saturating_sub(used_images),
-        ),
+        row("Images", images.len(), used.len(), usage.layers_size, usage.layers_size.saturating_sub(of_used)),
         row(
             "Containers",
             containers.len(),
-            containers.iter().filter(is_alive).count(),
-            sum(&containers, &written, &|_| true),
-            sum(&containers, &written, &|c| !is_alive(&c)),
+            alive.len(),
+            containers.iter().map(written).sum(),
+            stopped.into_iter().map(written).sum(),
         ),
         row(
             "Local Volumes",
             volumes.len(),
-            volumes.iter().filter(|v| !unused(v)).count(),
-            sum(&volumes, &volume_size, &|_| true),
-            sum(&volumes, &volume_size, &unused),
+            volumes.len() - unused.len(),
+            volumes.iter().map(volume_size).sum(),
+            unused.into_iter().map(volume_size).sum(),
         ),
         row("Build Cache", usize::from(cache > 0), 0, cache, cache),
     ];

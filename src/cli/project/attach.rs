@@ -3,6 +3,7 @@
 use super::{logs, ps};
 use crate::api::client::{Client, ClientError};
 use crate::api::followed::{Begin, Follow, Followed};
+use crate::api::types::{ContainerInspect, ContainerWaited};
 use crate::cli::output::terminal::{self, Ended, Joined};
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use serde_json::Value;
@@ -64,9 +65,9 @@ struct Attached {
 }
 
 async fn open(client: &Client, id: &str, which: Which, begin: Begin) -> Result<Attached, Failure> {
-    let config: Value = client.get(&format!("/containers/{id}/json")).await?;
-    let tty = config["Config"]["Tty"].as_bool().unwrap_or(false);
-    let stdin = which.stdin && config["Config"]["OpenStdin"].as_bool().unwrap_or(false);
+    let found: ContainerInspect = client.get(&format!("/containers/{id}/json")).await?;
+    let tty = found.config.tty;
+    let stdin = which.stdin && found.config.open_stdin;
     let follow = Follow { begin, stdin, attached: true, reader: logs::reader()? };
     let followed = Followed::open(client, id, follow).await?;
     Ok(Attached { id: id.into(), tty, which: Which { stdin, ..which }, followed })
@@ -189,6 +190,6 @@ pub async fn start_and_stay(client: &Client, id: &str, stay: Stay) -> Outcome {
 /// # Errors
 /// A broken connection.
 pub async fn exit_code(client: &Client, id: &str) -> Result<u8, Failure> {
-    let ended: Value = client.post(&format!("/containers/{id}/wait"), &Value::Null).await?;
-    Ok(ended["StatusCode"].as_i64().unwrap_or(0) as u8)
+    let ended: ContainerWaited = client.post(&format!("/containers/{id}/wait"), &()).await?;
+    Ok(ended.status_code as u8)
 }

@@ -1,6 +1,7 @@
 //! `wharf config`.
 
 use crate::api::reply::escape;
+use crate::api::types::DistributionInspect;
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::compose::diagnostic::{Diagnostic, Sources};
 use crate::compose::interpolate::Variable;
@@ -311,10 +312,8 @@ async fn resolve_digests(global: &Global, root: &mut Node) -> Outcome {
         if name.contains('@') {
             continue;
         }
-        let found: Json = client.get(&format!("/distribution/{}/json", escape(&name))).await?;
-        if let Some(digest) = found["Descriptor"]["digest"].as_str() {
-            image.value = Value::String(format!("{name}@{digest}"));
-        }
+        let found: DistributionInspect = client.get(&format!("/distribution/{}/json", escape(&name))).await?;
+        image.value = Value::String(format!("{name}@{}", found.descriptor.digest));
     }
     Ok(())
 }

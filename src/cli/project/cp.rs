@@ -3,10 +3,10 @@
 use super::ps;
 use crate::api::client::{Client, ClientError};
 use crate::api::reply::escape;
+use crate::api::types::PathStatHeader;
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::image::unpack::{XATTR, extended_attributes};
 use base64::Engine as _;
-use serde_json::Value;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -92,18 +92,17 @@ struct Stat {
 }
 
 async fn stat(client: &Client, id: &str, path: &str) -> Result<Option<Stat>, Failure> {
-    const DIRECTORY: u64 = 1 << 31;
-    const SYMLINK: u64 = 1 << 27;
+    const DIRECTORY: u32 = 1 << 31;
+    const SYMLINK: u32 = 1 << 27;
     let header =
         match client.head(&format!("/containers/{id}/archive?path={}", escape(path)), "x-docker-container-path-stat").await {
             Err(ClientError::Refused { status: 404, .. }) => return Ok(None),
             other => other?,
         };
     let decoded = base64::engine::general_purpose::STANDARD.decode(header.unwrap_or_default()).unwrap_or_default();
-    let value: Value = serde_json::from_slice(&decoded).unwrap_or_default();
-    let mode = value["mode"].as_u64().unwrap_or(0);
-    let link = value["linkTarget"].as_str().filter(|_| mode & SYMLINK != 0).map(str::to_string);
-    Ok(Some(Stat { directory: mode & DIRECTORY != 0, link }))
+    let stat: PathStatHeader = serde_json::from_slice(&decoded).unwrap_or_default();
+    let link = (stat.mode & SYMLINK != 0).then_some(stat.link_target);
+    Ok(Some(Stat { directory: stat.mode & DIRECTORY != 0, link }))
 }
 
 /// A path of a container with the symlink at its end followed once.

@@ -4,10 +4,12 @@ use super::moment::moment;
 use super::ps;
 use crate::api::client::Client;
 use crate::api::reply::escape;
+use crate::api::types::{EventMessage, StringMap};
 use crate::cli::objects::network;
 use crate::cli::output::template::Template;
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::labels::{LABEL_PROJECT, LABEL_SERVICE};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 #[derive(clap::Args, Debug)]
@@ -55,21 +57,18 @@ pub async fn run(global: &Global, command: Events) -> Outcome {
     ps::check_services(loaded.as_ref(), &command.services)?;
     let client = connect::engine(global).await?;
     let filters = [("type".into(), "container".into()), ("label".into(), format!("{LABEL_PROJECT}={name}"))];
-    let show = |event: &Value| {
-        let attributes = &event["Actor"]["Attributes"];
-        let service = attributes[LABEL_SERVICE].as_str().unwrap_or_default().to_string();
+    let show = |event: &EventMessage| {
+        let service = event.actor.attributes.get(LABEL_SERVICE).cloned().unwrap_or_default();
         if !command.services.is_empty() && !command.services.contains(&service) {
             return Ok(None);
         }
         // All but the labels by which the project is found, as Docker Compose has it.
-        let mut short = attributes.clone();
-        if let Some(short) = short.as_object_mut() {
-            short.retain(|key, _| !key.starts_with("com.docker.compose."));
-        }
+        let mut short = event.actor.attributes.clone();
+        short.retain(|key, _| !key.starts_with("com.docker.compose."));
         Ok(Some(if command.json {
             json!({
-                "action": event["Action"], "attributes": short, "id": event["Actor"]["ID"], "service": service,
-                "time": time(event), "type": event["Type"],
+                "action": event.action, "attributes": short, "id": event.actor.id, "service": service,
+                "time": time(event), "type": event.kind,
             })
             .to_string()
         } else {
@@ -93,16 +92,20 @@ pub async fn all(client: &Client, command: &All) -> Outcome {
     let show = |event: &Value| match (&template, command.format.as_str()) {
         (Some(template), _) => template.render(event).map(Some).map_err(failed),
         (None, "json") => Ok(Some(event.to_string())),
-        _ => Ok(Some(line(event, &event["Actor"]["Attributes"]))),
+        _ => {
+            let event: EventMessage =
+                serde::Deserialize::deserialize(event).map_err(|e| Failure::Message(format!("reading an event: {e}")))?;
+            Ok(Some(line(&event, &event.actor.attributes)))
+        }
     };
     follow(client, &command.filter, &command.span, show).await
 }
 
-async fn follow(
+async fn follow<T: DeserializeOwned>(
     client: &Client,
     filters: &[(String, String)],
     span: &Span,
-    show: impl Fn(&Value) -> Result<Option<String>, Failure>,
+    show: impl Fn(&T) -> Result<Option<String>, Failure>,
 ) -> Outcome {
     let mut path = format!("/events?filters={}", network::filters(filters));
     for (key, time) in [("since", &span.since), ("until", &span.until)] {
@@ -111,29 +114,19 @@ async fn follow(
         }
     }
     let mut events = client.get_lines(&path).await?;
-    while let Some(event) = events.next::<Value>().await? {
+    while let Some(event) = events.next::<T>().await? {
         let Some(text) = show(&event)? else { continue };
         println!("{text}");
     }
     Ok(())
 }
 
-fn time(event: &Value) -> String {
-    let nanos = i128::from(event["timeNano"].as_i64().unwrap_or(0));
-    jiff::Timestamp::from_nanosecond(nanos).map(|t| t.to_string()).unwrap_or_default()
+fn time(event: &EventMessage) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(event.time_nano)).map(|t| t.to_string()).unwrap_or_default()
 }
 
 /// `TIME TYPE ACTION ID (KEY=VALUE, ...)`, as Docker writes it.
-fn line(event: &Value, attributes: &Value) -> String {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
-    let pairs: Vec<String> =
-        attributes.as_object().into_iter().flatten().map(|(key, value)| format!("{key}={}", text(value))).collect();
-    format!(
-        "{} {} {} {} ({})",
-        time(event),
-        text(&event["Type"]),
-        text(&event["Action"]),
-        text(&event["Actor"]["ID"]),
-        pairs.join(", ")
-    )
+fn line(event: &EventMessage, attributes: &StringMap) -> String {
+    let pairs: Vec<String> = attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    format!("{} {} {} {} ({})", time(event), event.kind, event.action, event.actor.id, pairs.join(", "))
 }

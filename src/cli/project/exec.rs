@@ -2,9 +2,10 @@
 
 use super::ps;
 use crate::api::client::{Client, ClientError};
+use crate::api::types::{CommandLine, CreatedId, ExecCreate, ExecInspect, ExecStart};
 use crate::cli::output::terminal::{self, Ended, Joined};
 use crate::cli::{Failure, Global, Outcome, connect, project};
-use serde_json::{Value, json};
+use serde::de::IgnoredAny;
 
 #[derive(clap::Args, Debug)]
 pub struct Exec {
@@ -88,24 +89,26 @@ const NOT_KNOWN: u8 = 255;
 /// Why it cannot run, or its exit code.
 pub async fn in_container(client: &Client, container: &str, request: Request, detach: bool, keys: &str) -> Outcome {
     let size = if request.tty { terminal::size() } else { None };
-    let body = json!({
-        "Cmd": request.command,
-        "Env": request.env,
-        "User": request.user,
-        "WorkingDir": request.workdir,
-        "Privileged": request.privileged,
-        "Tty": request.tty,
-        "AttachStdin": request.stdin,
-        "AttachStdout": true,
-        "AttachStderr": true,
-        "ConsoleSize": size.map(|(rows, columns)| [rows, columns]),
-    });
-    let created: Value = client.post(&format!("/containers/{container}/exec"), &body).await?;
-    let id = created["Id"].as_str().unwrap_or_default().to_string();
+    let body = ExecCreate {
+        cmd: CommandLine(request.command),
+        env: request.env,
+        user: request.user.unwrap_or_default(),
+        working_dir: request.workdir.unwrap_or_default(),
+        privileged: request.privileged,
+        tty: request.tty,
+        attach_stdin: request.stdin,
+        attach_stdout: true,
+        attach_stderr: true,
+        console_size: size,
+        ..ExecCreate::default()
+    };
+    let CreatedId { id } = client.post(&format!("/containers/{container}/exec"), &body).await?;
     if detach {
-        return Ok(client.post::<Value>(&format!("/exec/{id}/start"), &json!({"Detach": true})).await.map(drop)?);
+        let start = ExecStart { detach: true, ..ExecStart::default() };
+        return Ok(client.post::<IgnoredAny>(&format!("/exec/{id}/start"), &start).await.map(drop)?);
     }
-    let stream = client.hijack(&format!("/exec/{id}/start"), &json!({"Detach": false, "Tty": request.tty})).await?;
+    let start = ExecStart { tty: request.tty, ..ExecStart::default() };
+    let stream = client.hijack(&format!("/exec/{id}/start"), &start).await?;
     let joined = Joined {
         tty: request.tty,
         stdin: request.stdin,
@@ -116,7 +119,7 @@ pub async fn in_container(client: &Client, container: &str, request: Request, de
     if terminal::join(client, stream, &joined).await? == Ended::Detached {
         return Ok(());
     }
-    let state: Value = match client.get(&format!("/exec/{id}/json")).await {
+    let state: ExecInspect = match client.get(&format!("/exec/{id}/json")).await {
         // The next engine knows nothing of it.
         Err(
             ClientError::Connect { .. } | ClientError::Cut | ClientError::Protocol(_) | ClientError::Refused { status: 404, .. },
@@ -126,7 +129,7 @@ pub async fn in_container(client: &Client, container: &str, request: Request, de
         }
         other => other?,
     };
-    match state["ExitCode"].as_i64() {
+    match state.exit_code {
         Some(0) => Ok(()),
         Some(code) => Err(Failure::Code(code as u8)),
         None => Err(Failure::Client(ClientError::Protocol("the connection ended before the command did".into()))),

@@ -3,8 +3,8 @@
 use super::ps;
 use crate::api::client::Client;
 use crate::api::reply::escape;
+use crate::api::types::CreatedId;
 use crate::cli::{Failure, Global, Outcome, connect, project};
-use serde_json::Value;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
@@ -99,7 +99,7 @@ pub async fn commit_container(client: &Client, id: &str, reference: &str, how: &
         escape(&how.message),
         u8::from(how.pause)
     );
-    let made: Value = client.post(&path, &Value::Null).await?;
-    println!("{}", made["Id"].as_str().unwrap_or_default());
+    let made: CreatedId = client.post(&path, &()).await?;
+    println!("{}", made.id);
     Ok(())
 }

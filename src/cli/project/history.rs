@@ -2,10 +2,11 @@
 
 use super::{ps, up};
 use crate::api::reply::escape;
+use crate::api::types::RevisionSummary;
 use crate::cli::{Global, Outcome, connect, output, project};
 use crate::printable;
 use crate::wire::{Incarnation, RollbackRequest, RunEnd};
-use serde_json::{Value, json};
+use serde_json::json;
 
 #[derive(clap::Args, Debug)]
 pub struct History {
@@ -35,15 +36,17 @@ pub async fn run(global: &Global, command: History) -> Outcome {
     let (name, loaded) = project::name(global)?;
     ps::check_services(loaded.as_ref(), command.service.as_slice())?;
     let client = connect::engine(global).await?;
-    let mut revisions: Vec<Value> = client.get(&format!("/projects/{}/history", escape(&name))).await?;
-    revisions.retain(|revision| command.service.as_deref().is_none_or(|service| revision["Service"] == service));
+    let mut revisions: Vec<RevisionSummary> = client.get(&format!("/projects/{}/history", escape(&name))).await?;
+    revisions.retain(|revision| command.service.as_deref().is_none_or(|service| revision.service == service));
     let mut known: Vec<Incarnation> = client.get(&format!("/projects/{}/incarnations", escape(&name))).await?;
     known.retain(|container| command.service.as_ref().is_none_or(|service| container.service == *service));
     let mut ends: Vec<(&Incarnation, &RunEnd)> =
         known.iter().flat_map(|container| container.ends.iter().map(move |end| (container, end))).collect();
     ends.sort_by_key(|(container, end)| (&container.service, end.at));
     if command.format == "json" {
-        revisions.iter().for_each(|revision| println!("{revision}"));
+        for revision in &revisions {
+            println!("{}", serde_json::to_string(revision).unwrap_or_default());
+        }
         for (container, end) in ends {
             let value = json!({
                 "Service": container.service,
@@ -59,17 +62,15 @@ pub async fn run(global: &Global, command: History) -> Outcome {
         }
         return Ok(());
     }
-    let text = |revision: &Value, key: &str| revision[key].as_str().unwrap_or_default().to_string();
-    let row = |revision: &Value| {
-        let changed: Vec<&str> = revision["Changed"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let row = |revision: &RevisionSummary| {
         vec![
-            text(revision, "Service"),
-            revision["Revision"].to_string(),
-            text(revision, "At"),
-            text(revision, "Cause"),
-            changed.join(","),
-            text(revision, "ImageID").trim_start_matches("sha256:").chars().take(12).collect(),
-            text(revision, "Outcome"),
+            revision.service.clone(),
+            revision.revision.to_string(),
+            revision.at.clone(),
+            revision.cause.clone(),
+            revision.changed.join(","),
+            revision.image_id.trim_start_matches("sha256:").chars().take(12).collect(),
+            revision.outcome.clone(),
         ]
     };
     let header = ["SERVICE", "REVISION", "AT", "CAUSE", "CHANGED", "IMAGE ID", "OUTCOME"];

@@ -1,8 +1,9 @@
 //! `wharf start`, `stop`, `restart`, `kill` and `rm`: existing containers, in the order of their dependencies.
 
-use super::ps::{self, Listed};
+use super::ps;
 use super::up::{self, OnSignal};
 use crate::api::reply::escape;
+use crate::api::types::ContainerSummary;
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::plan::{Lifecycle, LifecycleOptions};
 use crate::wire::Progress;
@@ -172,7 +173,7 @@ pub async fn rm(global: &Global, command: Rm) -> Outcome {
     ps::check_services(loaded.as_ref(), &command.services)?;
     let client = connect::engine(global).await?;
     let outline = loaded.as_ref().map(up::outline);
-    let is_known = |c: &Listed| outline.as_ref().is_none_or(|outline| outline.services.contains_key(c.service()));
+    let is_known = |c: &ContainerSummary| outline.as_ref().is_none_or(|outline| outline.services.contains_key(c.service()));
     let mut list = ps::containers(&client, &name, &command.services, true).await?;
     list.retain(|c| !c.is_one_off() && (!command.services.is_empty() || is_known(c)));
     list.retain(|c| command.stop || matches!(c.state.as_str(), "exited" | "created"));
@@ -180,7 +181,7 @@ pub async fn rm(global: &Global, command: Rm) -> Outcome {
         eprintln!("No stopped containers");
         return Ok(());
     }
-    let names: Vec<&str> = list.iter().map(Listed::name).collect();
+    let names: Vec<&str> = list.iter().map(ContainerSummary::name).collect();
     let going = format!("Going to remove {}", names.join(", "));
     if command.force || global.dry_run {
         println!("{going}");

@@ -2,13 +2,13 @@
 
 use crate::api::client::Client;
 use crate::api::reply::escape;
+use crate::api::types::{ContainerSummary, PortSummary, ProjectSummary};
 use crate::cli::output::format::{Column, Format, LABEL, without_methods};
 use crate::cli::output::table;
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::labels::{LABEL_NUMBER, LABEL_ONEOFF, LABEL_PROJECT, LABEL_SERVICE};
-use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 #[derive(clap::Args, Debug)]
 pub struct Ps {
@@ -56,76 +56,14 @@ pub struct Ls {
     filter: Vec<String>,
 }
 
-/// A container as the API lists it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct Listed {
-    pub id: String,
-    pub names: Vec<String>,
-    pub image: String,
-    #[serde(rename = "ImageID")]
-    pub image_id: String,
-    pub command: String,
-    pub created: i64,
-    pub labels: HashMap<String, String>,
-    pub state: String,
-    pub status: String,
-    pub exit_code: i32,
-    #[serde(default)]
-    restart_count: u32,
-    #[serde(default)]
-    health: Option<HealthSummary>,
-    pub ports: Vec<Port>,
-    #[serde(default)]
-    mounts: Vec<Value>,
-    #[serde(default)]
-    network_settings: Value,
-}
-
-/// `none` is a container without a health check.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct HealthSummary {
-    status: String,
-}
-
-/// A port that is published, or, without an address, only exposed.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct Port {
-    #[serde(rename = "IP")]
-    pub ip: String,
-    pub private_port: u16,
-    pub public_port: u16,
-    #[serde(rename = "Type")]
-    pub protocol: String,
-}
-
-impl Listed {
-    pub fn name(&self) -> &str {
-        self.names.first().map_or("", |n| n.trim_start_matches('/'))
-    }
-
-    /// Empty without a health check.
-    pub fn health(&self) -> &str {
-        self.health.as_ref().map(|health| health.status.as_str()).filter(|status| *status != "none").unwrap_or_default()
-    }
-
-    pub fn label(&self, key: &str) -> &str {
-        self.labels.get(key).map_or("", String::as_str)
-    }
-
+/// A container as Compose knows it, and as tables show it.
+impl ContainerSummary {
     pub fn service(&self) -> &str {
         self.label(LABEL_SERVICE)
     }
 
     pub fn number(&self) -> u32 {
         self.label(LABEL_NUMBER).parse().unwrap_or(1)
-    }
-
-    /// Whether it has a process, or is about to have one again.
-    pub fn is_alive(&self) -> bool {
-        matches!(self.state.as_str(), "running" | "paused" | "restarting")
     }
 
     /// Whether `run` has made it.
@@ -142,10 +80,10 @@ impl Listed {
     pub fn described(&self, shortened: bool) -> Value {
         let now = jiff::Timestamp::now().as_second();
         let mounts = self.mounts.iter().filter_map(|mount| {
-            let name = ["Name", "Source"].into_iter().filter_map(|key| mount[key].as_str()).find(|name| !name.is_empty())?;
+            let name = [&mount.name, &mount.source].into_iter().find(|name| !name.is_empty())?;
             Some(if shortened { self::shortened(name, 15) } else { name.to_string() })
         });
-        let networks = self.network_settings["Networks"].as_object().into_iter().flat_map(|networks| networks.keys().cloned());
+        let networks = self.network_settings.networks.keys().cloned();
         let command = if shortened { self::shortened(&self.command, 20) } else { self.command.clone() };
         let mut labels: Vec<String> = self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         labels.sort();
@@ -161,11 +99,11 @@ impl Listed {
             "RunningFor": format!("{} ago", crate::units::time_text(now - self.created)),
             "State": self.state,
             "Status": self.status,
-            "Health": self.health(),
+            "Health": self.health_status(),
             "ExitCode": self.exit_code,
             "Ports": self.ports_text(),
             "Labels": labels.join(","),
-            "LocalVolumes": self.mounts.iter().filter(|mount| mount["Type"] == "volume").count().to_string(),
+            "LocalVolumes": self.mounts.iter().filter(|mount| mount.kind == "volume").count().to_string(),
             "Mounts": mounts.collect::<Vec<_>>().join(","),
             "Networks": networks.collect::<Vec<_>>().join(","),
             "Size": "0B",
@@ -175,15 +113,14 @@ impl Listed {
 
     /// The object of `docker compose ps --format json`.
     fn in_json(&self, mut described: Value) -> Value {
-        let port =
-            |p: &Port| json!({"URL": p.ip, "TargetPort": p.private_port, "PublishedPort": p.public_port, "Protocol": p.protocol});
+        let port = |p: &PortSummary| json!({"URL": p.ip, "TargetPort": p.private_port, "PublishedPort": p.public_port, "Protocol": p.protocol});
         described["Publishers"] = self.ports.iter().map(port).collect();
         described["RestartCount"] = self.restart_count.into();
         in_order(described)
     }
 
     pub fn ports_text(&self) -> String {
-        let port = |p: &Port| {
+        let port = |p: &PortSummary| {
             if p.ip.is_empty() {
                 return format!("{}/{}", p.private_port, p.protocol);
             }
@@ -198,17 +135,22 @@ impl Listed {
 ///
 /// # Errors
 /// When a named service has no container.
-pub async fn containers(client: &Client, project: &str, services: &[String], all: bool) -> Result<Vec<Listed>, Failure> {
+pub async fn containers(
+    client: &Client,
+    project: &str,
+    services: &[String],
+    all: bool,
+) -> Result<Vec<ContainerSummary>, Failure> {
     let filters = json!({"label": [format!("{LABEL_PROJECT}={project}")]});
     let path = format!("/containers/json?all={}&filters={}", u8::from(all), escape(&filters.to_string()));
-    let mut list: Vec<Listed> = client.get(&path).await?;
+    let mut list: Vec<ContainerSummary> = client.get(&path).await?;
     list.retain(|c| services.is_empty() || services.iter().any(|s| s == c.service()));
     list.sort_by(|a, b| (a.service(), a.number()).cmp(&(b.service(), b.number())));
     Ok(list)
 }
 
 /// Whether a container is of a service that the project does not have.
-fn is_orphan(loaded: &crate::compose::Loaded, container: &Listed) -> bool {
+fn is_orphan(loaded: &crate::compose::Loaded, container: &ContainerSummary) -> bool {
     let known = |name: &str| loaded.project.services.contains_key(name) || loaded.inactive.contains_key(name);
     !known(container.service()) && !container.is_one_off()
 }
@@ -217,9 +159,9 @@ fn is_orphan(loaded: &crate::compose::Loaded, container: &Listed) -> bool {
 ///
 /// # Errors
 /// When it has none, or none of that number.
-pub async fn one(client: &Client, project: &str, service: &str, index: Option<u32>) -> Result<Listed, Failure> {
+pub async fn one(client: &Client, project: &str, service: &str, index: Option<u32>) -> Result<ContainerSummary, Failure> {
     let mut list = containers(client, project, std::slice::from_ref(&service.to_string()), false).await?;
-    list.sort_by_key(Listed::is_one_off);
+    list.sort_by_key(ContainerSummary::is_one_off);
     let found = list.into_iter().find(|c| index.is_none_or(|n| c.number() == n && !c.is_one_off()));
     found.ok_or_else(|| {
         let which = index.map_or_else(String::new, |n| format!(" container #{n}"));
@@ -286,7 +228,7 @@ pub async fn run(global: &Global, command: Ps) -> Outcome {
     if command.quiet {
         list.iter().for_each(|c| println!("{}", c.id));
     } else if command.services_only {
-        let mut names: Vec<&str> = list.iter().map(Listed::service).collect();
+        let mut names: Vec<&str> = list.iter().map(ContainerSummary::service).collect();
         names.dedup();
         names.iter().for_each(|n| println!("{n}"));
     } else {
@@ -405,28 +347,25 @@ pub async fn volumes(global: &Global, command: Volumes) -> Outcome {
     let (name, loaded) = project::name(global)?;
     check_services(loaded.as_ref(), &command.services)?;
     let Some(client) = connect::engine_if_any(global).await? else { return Ok(()) };
-    let mut filters = json!({"label": [format!("{LABEL_PROJECT}={name}")]});
+    let mut filters: BTreeMap<&str, Vec<String>> = BTreeMap::from([("label", vec![format!("{LABEL_PROJECT}={name}")])]);
     if !command.services.is_empty() {
         let mut used = Vec::new();
         for container in containers(&client, &name, &command.services, true).await? {
-            let found: Value = client.get(&format!("/containers/{}/json", container.id)).await?;
-            let mounts = found["Mounts"].as_array().into_iter().flatten().filter_map(|m| m["Name"].as_str().map(str::to_string));
-            used.extend(mounts);
+            used.extend(container.mounts.into_iter().map(|mount| mount.name).filter(|name| !name.is_empty()));
         }
-        filters["name"] = json!(used);
+        filters.insert("name", used);
     }
-    crate::cli::objects::network::show_volumes(&client, &escape(&filters.to_string()), command.quiet, &command.format).await
+    crate::cli::objects::network::show_volumes(
+        &client,
+        &escape(&serde_json::to_string(&filters).unwrap_or_default()),
+        command.quiet,
+        &command.format,
+    )
+    .await
 }
 
 pub async fn ls(global: &Global, command: Ls) -> Outcome {
-    #[derive(Deserialize, serde::Serialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Project {
-        name: String,
-        status: String,
-        config_files: String,
-    }
-    let mut list: Vec<Project> = match connect::engine_if_any(global).await? {
+    let mut list: Vec<ProjectSummary> = match connect::engine_if_any(global).await? {
         Some(client) => client.get("/projects").await?,
         None => Vec::new(),
     };

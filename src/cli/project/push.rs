@@ -2,11 +2,11 @@
 
 use crate::api::client::Client;
 use crate::api::reply::escape;
+use crate::api::types::{ProgressLine, PushedDigest};
 use crate::cli::objects::images::{each_image, layer_progress};
 use crate::cli::output::Steps;
 use crate::cli::{Global, Outcome, connect, project};
 use crate::wire::Progress;
-use serde_json::Value;
 
 #[derive(clap::Args, Debug)]
 pub struct Push {
@@ -52,11 +52,11 @@ pub async fn run(global: &Global, command: Push) -> Outcome {
 /// Why it is not there.
 pub async fn push_one(client: &Client, image: &str, quiet: bool) -> Outcome {
     let mut steps = Steps::new(quiet);
-    let mut lines = client.post_lines(&format!("/images/{}/push", escape(image)), &Value::Null).await?;
-    while let Some(line) = lines.next::<Value>().await? {
+    let mut lines = client.post_lines(&format!("/images/{}/push", escape(image)), &()).await?;
+    while let Some(line) = lines.next::<ProgressLine>().await? {
         if let Some(layer) = layer_progress(image, &line)? {
             steps.show(&layer);
-        } else if let Some(digest) = line["aux"]["Digest"].as_str() {
+        } else if let Some(Ok(PushedDigest { digest, .. })) = line.aux.map(serde_json::from_value) {
             steps.show(&Progress::Step { object: format!("Image {image} {digest}"), status: "Pushed".into(), done: true });
         }
     }

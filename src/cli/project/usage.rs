@@ -1,7 +1,8 @@
 //! `wharf top` and `wharf stats`.
 
-use super::ps::{self, Listed};
+use super::ps;
 use crate::api::client::{Client, ClientError};
+use crate::api::types::{ContainerStats, ContainerSummary, ContainerTop};
 use crate::cli::output::format::{Column, Format};
 use crate::cli::output::{bytes, table};
 use crate::cli::{Global, Outcome, connect, project};
@@ -57,13 +58,9 @@ pub async fn top(global: &Global, command: Top) -> Outcome {
 /// # Errors
 /// When it does not run.
 pub async fn processes(client: &Client, id: &str) -> Result<String, ClientError> {
-    let listed: Value = client.get(&format!("/containers/{id}/top")).await?;
-    let texts = |value: &Value| -> Vec<String> {
-        value.as_array().into_iter().flatten().map(|v| v.as_str().unwrap_or_default().to_string()).collect()
-    };
-    let titles = texts(&listed["Titles"]);
-    let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
-    Ok(table(&titles, listed["Processes"].as_array().into_iter().flatten().map(texts).collect()))
+    let listed: ContainerTop = client.get(&format!("/containers/{id}/top")).await?;
+    let titles: Vec<&str> = listed.titles.iter().map(String::as_str).collect();
+    Ok(table(&titles, listed.processes))
 }
 
 pub async fn stats(global: &Global, command: Stats) -> Outcome {
@@ -80,20 +77,20 @@ pub async fn stats(global: &Global, command: Stats) -> Outcome {
 /// A broken connection.
 pub async fn show<F>(client: &Client, how: &StatsOptions, list: impl Fn() -> F) -> Outcome
 where
-    F: Future<Output = Result<Vec<Listed>, crate::cli::Failure>>,
+    F: Future<Output = Result<Vec<ContainerSummary>, crate::cli::Failure>>,
 {
     let live = !how.no_stream && std::io::stdout().is_terminal();
     loop {
         let list = list().await?;
         // Each waits a second, to see how much processor time it takes in that: all at once.
         let asked = list.iter().map(|container| async move {
-            match client.get::<Value>(&format!("/containers/{}/stats?stream=0", container.id)).await {
+            match client.get::<ContainerStats>(&format!("/containers/{}/stats?stream=0", container.id)).await {
                 // It was removed meanwhile.
                 Err(ClientError::Refused { status: 404, .. }) => Ok(None),
                 other => other.map(|usage| Some((container, usage))),
             }
         });
-        let found: Vec<(&Listed, Value)> = try_join_all(asked).await?.into_iter().flatten().collect();
+        let found: Vec<(&ContainerSummary, ContainerStats)> = try_join_all(asked).await?.into_iter().flatten().collect();
         let rows: Vec<Value> = found.iter().map(|(container, usage)| described(container, usage, how.no_trunc)).collect();
         let text = how.format.text(&COLUMNS, &rows)?;
         let mut out = crate::cli::output::stdout::Stdout;
@@ -118,24 +115,19 @@ const COLUMNS: [Column; 8] = [
 ];
 
 /// Docker's words for what a container uses.
-fn described(container: &Listed, usage: &Value, whole: bool) -> Value {
-    let number = |value: &Value| value.as_u64().unwrap_or(0);
-    let (now, before) = (&usage["cpu_stats"], &usage["precpu_stats"]);
-    let grown = |path: &dyn Fn(&Value) -> u64| path(now).saturating_sub(path(before)) as f64;
-    let own = grown(&|v| number(&v["cpu_usage"]["total_usage"]));
-    let host = grown(&|v| number(&v["system_cpu_usage"]));
-    let processors = number(&now["online_cpus"]).max(1) as f64;
+fn described(container: &ContainerSummary, usage: &ContainerStats, whole: bool) -> Value {
+    let (now, before) = (&usage.cpu_stats, &usage.precpu_stats);
+    let own = now.cpu_usage.total_usage.saturating_sub(before.cpu_usage.total_usage) as f64;
+    let host = now.system_cpu_usage.saturating_sub(before.system_cpu_usage) as f64;
+    let processors = now.online_cpus.max(1) as f64;
     let cpu = if host > 0.0 { own / host * processors * 100.0 } else { 0.0 };
-    let memory = &usage["memory_stats"];
-    let used = number(&memory["usage"]).saturating_sub(number(&memory["stats"]["inactive_file"]));
-    let limit = number(&memory["limit"]);
+    let used = usage.memory_stats.usage.saturating_sub(usage.memory_stats.stats.inactive_file);
+    let limit = usage.memory_stats.limit;
     let share = if limit > 0 { used as f64 / limit as f64 * 100.0 } else { 0.0 };
-    let networks = usage["networks"].as_object();
-    let traffic = |key: &str| networks.iter().flat_map(|n| n.values()).map(|n| number(&n[key])).sum::<u64>();
-    let blocks = usage["blkio_stats"]["io_service_bytes_recursive"].as_array();
-    let moved = |op: &str| {
-        blocks.iter().copied().flatten().filter(|entry| entry["op"] == op).map(|entry| number(&entry["value"])).sum::<u64>()
-    };
+    let received: u64 = usage.networks.values().map(|interface| interface.rx_bytes).sum();
+    let sent: u64 = usage.networks.values().map(|interface| interface.tx_bytes).sum();
+    let blocks = &usage.blkio_stats.io_service_bytes_recursive;
+    let moved = |op: &str| blocks.iter().filter(|entry| entry.op == op).map(|entry| entry.value).sum::<u64>();
     json!({
         "ID": if whole { &container.id } else { &container.id[..12] },
         "Container": container.name(),
@@ -143,9 +135,9 @@ fn described(container: &Listed, usage: &Value, whole: bool) -> Value {
         "CPUPerc": format!("{cpu:.2}%"),
         "MemUsage": format!("{} / {}", binary(used), binary(limit)),
         "MemPerc": format!("{share:.2}%"),
-        "NetIO": format!("{} / {}", bytes(traffic("rx_bytes")), bytes(traffic("tx_bytes"))),
+        "NetIO": format!("{} / {}", bytes(received), bytes(sent)),
         "BlockIO": format!("{} / {}", bytes(moved("read")), bytes(moved("write"))),
-        "PIDs": number(&usage["pids_stats"]["current"]).to_string(),
+        "PIDs": usage.pids_stats.current.to_string(),
     })
 }
 

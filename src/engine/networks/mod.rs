@@ -19,7 +19,7 @@ use super::recovery::{Kind, is_id};
 use super::{Config, Container, Events, StateStore, locked, new_id};
 use crate::engine::containers::registry::{Containers, Uses};
 use crate::engine::numbers::Numbers;
-use crate::network::address::{IpFamily, Subnet};
+use crate::network::address::{IpFamily, Pool, Subnet};
 use crate::network::dns::Names;
 use crate::network::firewall::{Firewall, Isolation};
 use crate::network::{NetworkError, link};
@@ -282,6 +282,7 @@ impl Networks {
             name: new.name.clone(),
             created_at: jiff::Timestamp::now(),
             internal: new.internal,
+            attachable: new.attachable,
             labels: new.labels.clone(),
         })
     }
@@ -412,6 +413,12 @@ impl Networks {
             Err(EngineError::Conflict(_)) => Ok(()),
             other => other.map(drop),
         }
+    }
+
+    /// The addresses that the network of containers that name none would get now.
+    pub fn next_default_pool(&self) -> Option<Pool> {
+        let new = NewNetwork { name: DEFAULT_NETWORK.into(), ..NewNetwork::default() };
+        self.record_of(&new, &locked(&self.records), &[]).ok()?.ipv4
     }
 
     /// Removes a network that no container, running or not, is configured for. `true` where it was removed.

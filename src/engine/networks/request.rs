@@ -15,6 +15,8 @@ pub struct NewNetwork {
     pub ipv4: bool,
     pub ipv6: bool,
     pub internal: bool,
+    /// Clients read it; wharf's networks always are.
+    pub attachable: bool,
     pub labels: IndexMap<String, String>,
     /// `bridge` where it is empty.
     pub driver: String,
@@ -31,6 +33,7 @@ impl Default for NewNetwork {
             ipv4: true,
             ipv6: false,
             internal: false,
+            attachable: false,
             labels: IndexMap::new(),
             driver: String::new(),
             of_builds: false,

@@ -279,6 +279,7 @@ fn new_network(network: &Network) -> NewNetwork {
         ipv4: network.enable_ipv4.unwrap_or(true),
         ipv6: network.enable_ipv6.unwrap_or(false),
         internal: network.internal,
+        attachable: network.attachable,
         labels: network.labels.clone(),
         driver: network.driver.clone().unwrap_or_default(),
         options: network.driver_opts.clone(),

@@ -271,6 +271,9 @@ pub struct NetworkRecord {
     pub ipv4: Option<Pool>,
     pub ipv6: Option<Pool>,
     pub internal: bool,
+    /// Clients read it, and nothing follows from it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub attachable: bool,
     pub labels: IndexMap<String, String>,
     pub driver: NetworkDriver,
     /// Docker's options of the driver.
@@ -298,6 +301,8 @@ struct StoredNetwork {
     #[serde(default)]
     internal: bool,
     #[serde(default)]
+    attachable: bool,
+    #[serde(default)]
     labels: IndexMap<String, String>,
     #[serde(default)]
     driver: NetworkDriver,
@@ -319,6 +324,7 @@ impl From<StoredNetwork> for NetworkRecord {
             ipv4: stored.ipv4.or(older),
             ipv6: stored.ipv6,
             internal: stored.internal,
+            attachable: stored.attachable,
             labels: stored.labels,
             driver: stored.driver,
             options: stored.options,

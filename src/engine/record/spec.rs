@@ -276,6 +276,11 @@ pub struct EndpointSpec {
     /// Settings of the interface: `net.ipv4.conf.IFNAME.log_martians` and the like, and their values.
     #[serde(default)]
     pub sysctls: Vec<(String, String)>,
+    /// Docker's options of the endpoint as they were given, and links to other containers; for clients that read them again.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub driver_opts: IndexMap<String, String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,6 +13,9 @@ use crate::engine::state::directories::{self};
 use crate::engine::state::journal::Found;
 use crate::image::store::remove_files;
 use crate::runtime::control::{Event, Request};
+use indexmap::IndexMap;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -90,7 +93,39 @@ impl From<Reached> for Monitor {
     }
 }
 
+/// What is understood of a container's record, each field by itself.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct KnownParts {
+    #[serde(deserialize_with = "lenient")]
+    pub created_at: Option<String>,
+    #[serde(deserialize_with = "lenient")]
+    pub image_id: String,
+    #[serde(deserialize_with = "lenient")]
+    pub spec: KnownSpec,
+}
+
+/// What is understood of its specification.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct KnownSpec {
+    #[serde(deserialize_with = "lenient")]
+    pub image: String,
+    #[serde(deserialize_with = "lenient")]
+    pub labels: IndexMap<String, String>,
+}
+
+/// A value of another form is the default.
+fn lenient<'de, T: DeserializeOwned + Default, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Value::deserialize(deserializer).map(|value| serde_json::from_value(value).unwrap_or_default())
+}
+
 impl Unknown {
+    /// What is understood of a container's record.
+    pub fn known(&self) -> KnownParts {
+        KnownParts::deserialize(&self.record).unwrap_or_default()
+    }
+
     fn new(kind: Kind, id: String, text: Option<&str>, why: String) -> Self {
         let record: Value = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let name = record["name"].as_str().map_or_else(|| id.chars().take(12).collect(), str::to_string);

@@ -9,10 +9,9 @@ use super::network;
 use super::network::{confirmed, delete_each, inspect};
 use crate::api::client::{Client, ClientError};
 use crate::api::reply::escape;
-use crate::api::types::{HostConfig, signed};
+use crate::api::types::{ContainerInspect, ContainerSummary, ContainersPruned, FileChange, HostConfig, signed};
 use crate::cli::output::bytes;
 use crate::cli::output::format::{Column, Format, Listing};
-use crate::cli::project::ps::Listed;
 use crate::cli::project::{attach, cp, exec, export, logs, ps, usage};
 use crate::cli::{Failure, Global, Outcome, connect};
 use futures::future::try_join_all;
@@ -218,7 +217,7 @@ fn filter(text: &str) -> Result<(String, String), String> {
     network::condition(text, &["id", "name", "label", "network", "volume", "ancestor", "exited", "status"])
 }
 
-async fn listed(client: &Client, all: bool, filters: &[(String, String)]) -> Result<Vec<Listed>, Failure> {
+async fn listed(client: &Client, all: bool, filters: &[(String, String)]) -> Result<Vec<ContainerSummary>, Failure> {
     let filters = network::filters(filters);
     Ok(client.get(&format!("/containers/json?all={}&filters={filters}", u8::from(all))).await?)
 }
@@ -294,10 +293,10 @@ const COLUMNS: [Column; 7] = [
 
 /// `container diff`: what has changed in a container's files.
 async fn diff(client: &Client, container: &str) -> Outcome {
-    let changes: Vec<Value> = client.get(&path_of(container, "changes")).await?;
+    let changes: Vec<FileChange> = client.get(&path_of(container, "changes")).await?;
     for change in changes {
-        let kind = ["C", "A", "D"].get(change["Kind"].as_u64().unwrap_or(0) as usize).copied().unwrap_or("C");
-        println!("{kind} {}", change["Path"].as_str().unwrap_or_default());
+        let kind = ["C", "A", "D"].get(usize::from(change.kind)).copied().unwrap_or("C");
+        println!("{kind} {}", change.path);
     }
     Ok(())
 }
@@ -328,7 +327,7 @@ async fn list(client: &Client, all: bool, listing: &Listing, newest: Option<usiz
         list.sort_by_key(|container| std::cmp::Reverse(container.created));
         list.truncate(newest);
     }
-    let id = |c: &Listed| if *no_trunc { c.id.clone() } else { c.id[..12].to_string() };
+    let id = |c: &ContainerSummary| if *no_trunc { c.id.clone() } else { c.id[..12].to_string() };
     if *quiet {
         list.iter().for_each(|c| println!("{}", id(c)));
         return Ok(());
@@ -343,11 +342,10 @@ async fn list(client: &Client, all: bool, listing: &Listing, newest: Option<usiz
 
 /// `container port`: where its ports are published.
 async fn ports(client: &Client, container: &str) -> Outcome {
-    let found: Value = client.get(&path_of(container, "json")).await?;
-    for (port, bindings) in found["NetworkSettings"]["Ports"].as_object().into_iter().flatten() {
-        for binding in bindings.as_array().into_iter().flatten() {
-            let text = |key: &str| binding[key].as_str().unwrap_or_default().to_string();
-            println!("{port} -> {}:{}", text("HostIp"), text("HostPort"));
+    let found: ContainerInspect = client.get(&path_of(container, "json")).await?;
+    for (port, bindings) in found.network_settings.ports {
+        for binding in bindings.into_iter().flatten() {
+            println!("{port} -> {}:{}", binding.host_ip, binding.host_port);
         }
     }
     Ok(())
@@ -356,10 +354,10 @@ async fn ports(client: &Client, container: &str) -> Outcome {
 /// `container prune`.
 async fn prune(client: &Client, force: bool, filter: &[(String, String)]) -> Outcome {
     if confirmed("This removes all containers that do not run.", force).await? {
-        let pruned: Value = client.post(&format!("/containers/prune?filters={}", network::filters(filter)), &Value::Null).await?;
-        let removed = pruned["ContainersDeleted"].as_array();
-        removed.into_iter().flatten().for_each(|id| println!("{}", id.as_str().unwrap_or_default()));
-        println!("Total reclaimed space: {}", bytes(pruned["SpaceReclaimed"].as_u64().unwrap_or(0)));
+        let path = format!("/containers/prune?filters={}", network::filters(filter));
+        let pruned: ContainersPruned = client.post(&path, &()).await?;
+        pruned.containers_deleted.into_iter().flatten().for_each(|id| println!("{id}"));
+        println!("Total reclaimed space: {}", bytes(pruned.space_reclaimed));
     }
     Ok(())
 }
@@ -369,11 +367,10 @@ async fn start_attached(client: &Client, interactive: bool, detach_keys: String,
     let [one] = containers else {
         return Err(Failure::Message("only one container can be attached to at once".into()));
     };
-    let known: Value = client.get(&path_of(one, "json")).await?;
-    let id = known["Id"].as_str().unwrap_or_default();
+    let known: ContainerInspect = client.get(&path_of(one, "json")).await?;
     let which = attach::Which::output(interactive);
     let stay = attach::Stay { keep: true, which, detach_keys, ..attach::Stay::default() };
-    attach::start_and_stay(client, id, stay).await
+    attach::start_and_stay(client, &known.id, stay).await
 }
 
 fn path_of(container: &str, what: &str) -> String {

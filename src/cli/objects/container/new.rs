@@ -5,8 +5,8 @@ use super::values::{device, file_lines, gpus, mount, nanoseconds, restart_policy
 use crate::api::client::Client;
 use crate::api::reply::escape;
 use crate::api::types::{
-    CommandLine, ContainerCreate, Empty, EndpointIpam, EndpointSettings, HealthConfig, HostConfig, LogConfig, Mount,
-    NetworkingConfig, PortBinding,
+    CommandLine, ContainerCreate, ContainerCreated, Empty, EndpointIpam, EndpointSettings, HealthConfig, HostConfig,
+    ImageInspect, LogConfig, Mount, NetworkingConfig, PortBinding,
 };
 use crate::cli::objects::images;
 use crate::cli::objects::network::pairs;
@@ -15,7 +15,6 @@ use crate::cli::project::attach;
 use crate::cli::{Failure, Outcome};
 use crate::compose::short;
 use indexmap::IndexMap;
-use serde_json::Value;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -397,7 +396,7 @@ impl New {
             file.map(|file| (file, path)).map_err(|e| failed(e, path))
         });
         let id_file = id_file.transpose()?;
-        let look = async || client.get::<Value>(&format!("/images/{}/json", escape(self.image()))).await;
+        let look = async || client.get::<ImageInspect>(&format!("/images/{}/json", escape(self.image()))).await;
         let mut image = look().await;
         if self.pull == "always" || image.is_err() && self.pull == "missing" {
             images::pull_one(client, self.image(), &mut Steps::new(self.quiet)).await?;
@@ -405,7 +404,7 @@ impl New {
         }
         let image = image.unwrap_or_default();
         if let Some(wanted) = &self.platform {
-            let own = ["Os", "Architecture"].map(|key| image[key].as_str().unwrap_or_default());
+            let own = [image.os.as_str(), image.architecture.as_str()];
             let mut parts = wanted.split('/');
             if parts.next() != Some(own[0]) || parts.next().is_some_and(|architecture| architecture != own[1]) {
                 let own = own.join("/");
@@ -414,12 +413,11 @@ impl New {
         }
         let name = self.name.as_ref().map(|name| format!("?name={}", escape(name))).unwrap_or_default();
         let body = self.body(stdin, removal)?;
-        let made = client.post::<Value>(&format!("/containers/create{name}"), &body).await;
+        let made = client.post::<ContainerCreated>(&format!("/containers/create{name}"), &body).await;
         if let (Err(_), Some((_, path))) = (&made, &id_file) {
             let _ = std::fs::remove_file(path);
         }
-        let made = made?;
-        let id = made["Id"].as_str().unwrap_or_default().to_string();
+        let id = made?.id;
         if let Some((mut file, path)) = id_file {
             file.write_all(id.as_bytes()).map_err(|e| failed(e, path))?;
         }

@@ -1,13 +1,13 @@
 //! The steps of a build as they are made.
 
 use super::{BuildFlags, Progress};
+use crate::api::types::BuildLine;
 use crate::cli::Failure;
 use crate::cli::output::{self, paint, terminal};
 use crate::image::build::Event;
 use crate::image::build::solve::Built;
 use crate::image::{Digest, ImageRef};
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::sync::LazyLock;
@@ -30,15 +30,18 @@ pub async fn show(mut lines: crate::api::client::Lines, prefix: &str, flags: &Bu
         begun: BTreeMap::new(),
         bars: (terminal && !quiet).then(|| BARS.clone()),
     };
-    while let Some(line) = lines.next::<Value>().await? {
-        if let Some(error) = line["error"].as_str() {
-            out.clear();
-            return Err(Failure::Message(error.to_string()));
-        }
-        if let Ok(event) = serde_json::from_value::<Event>(line)
-            && let Some(built) = out.event(&event)
-        {
-            return Ok(built);
+    while let Some(line) = lines.next::<BuildLine>().await? {
+        match line {
+            BuildLine::Error { error } => {
+                out.clear();
+                return Err(Failure::Message(error));
+            }
+            BuildLine::Event(event) => {
+                if let Some(built) = out.event(&event) {
+                    return Ok(built);
+                }
+            }
+            BuildLine::Later(_) => {}
         }
     }
     Err(Failure::Message("the engine left before the build was done; run the command again".into()))

@@ -5,15 +5,15 @@ use super::source::{Feed, Source, read_more};
 use super::{ForUp, HookLine, View, listed};
 use crate::api::client::{Client, ClientError, Lines};
 use crate::api::followed::{Begin, Follow, Followed, Piece, Position};
-use crate::api::reply::escape;
+use crate::api::types::{ContainerSummary, EventMessage};
 use crate::cli::Outcome;
+use crate::cli::objects::network;
 use crate::cli::output::Prefixes;
 use crate::cli::output::terminal::LOST;
-use crate::cli::project::ps::{self, Listed};
-use crate::labels::LABEL_PROJECT;
+use crate::cli::project::ps;
+use crate::labels::{LABEL_ONEOFF, LABEL_PROJECT, LABEL_SERVICE};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -87,7 +87,7 @@ impl<'a> Following<'a> {
         let path = self.events_path();
         let events = self.client.get_lines(&path).await?;
         let list = listed(self.client, self.project, self.services, self.view).await?;
-        self.names = list.iter().map(Listed::short_name).collect();
+        self.names = list.iter().map(ContainerSummary::short_name).collect();
         for container in list {
             if container.is_alive() {
                 self.running.insert(container.id.clone());
@@ -106,8 +106,8 @@ impl<'a> Following<'a> {
     }
 
     fn events_path(&self) -> String {
-        let filters = json!({"type": ["container"], "label": [format!("{LABEL_PROJECT}={}", self.project)]});
-        format!("/events?filters={}", escape(&filters.to_string()))
+        let label = format!("{LABEL_PROJECT}={}", self.project);
+        format!("/events?filters={}", network::filters(&[("type".into(), "container".into()), ("label".into(), label)]))
     }
 
     async fn go_on(&mut self, events: Lines, path: &str, of_up: Option<(BoxFuture<'_, ()>, BoxFuture<'_, ()>)>) -> Outcome {
@@ -125,7 +125,7 @@ impl<'a> Following<'a> {
             tokio::select! {
                 // A start is counted before what follows from it is looked at.
                 biased;
-                event = events.next::<Value>() => match event {
+                event = events.next::<EventMessage>() => match event {
                     Ok(Some(event)) => self.event(&event).await?,
                     // The engine has died; by the time that the next is there it knows what runs.
                     Ok(None) | Err(_) => {
@@ -232,18 +232,17 @@ impl<'a> Following<'a> {
         Ok(())
     }
 
-    async fn event(&mut self, event: &Value) -> Outcome {
-        let attributes = &event["Actor"]["Attributes"];
-        let service = attributes["com.docker.compose.service"].as_str().unwrap_or_default();
-        let id = event["Actor"]["ID"].as_str().unwrap_or_default();
-        if self.exits.is_some() && attributes["com.docker.compose.oneoff"] == "True" {
+    async fn event(&mut self, event: &EventMessage) -> Outcome {
+        let attribute = |key: &str| event.actor.attributes.get(key).map_or("", String::as_str);
+        let (service, id) = (attribute(LABEL_SERVICE), event.actor.id.as_str());
+        if self.exits.is_some() && attribute(LABEL_ONEOFF) == "True" {
             return Ok(());
         }
         let shown = self.services.is_empty() || self.services.iter().any(|name| name == service);
         if !self.ends_with.is_empty() && !self.ends_with.iter().any(|name| name == service) {
             self.beside.insert(id.into());
         }
-        match event["Action"].as_str().unwrap_or_default() {
+        match event.action.as_str() {
             // Somebody else replaces a container: the new one is there before the old one ends.
             "create" if shown && self.exits.is_some() => {
                 self.coming.insert(id.into());
@@ -253,7 +252,7 @@ impl<'a> Following<'a> {
                 self.coming.remove(id);
                 // What is not shown counts. Of what is shown the end is known when all of it was shown.
                 if let Some(exits) = self.exits.as_ref().filter(|_| !shown && self.own.contains(id)) {
-                    let code = attributes["exitCode"].as_str().and_then(|code| code.parse().ok()).unwrap_or_default();
+                    let code = attribute("exitCode").parse().unwrap_or_default();
                     let _ = exits.send(code);
                 }
             }
@@ -295,7 +294,7 @@ impl<'a> Following<'a> {
         }
     }
 
-    pub(super) async fn open(&mut self, container: &Listed, begin: Begin) -> Outcome {
+    pub(super) async fn open(&mut self, container: &ContainerSummary, begin: Begin) -> Outcome {
         let how = Follow { begin, stdin: false, attached: self.exits.is_some(), reader: self.reader };
         let followed = match Followed::open(self.client, &container.id, how).await {
             Ok(followed) => followed,

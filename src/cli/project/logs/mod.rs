@@ -5,10 +5,11 @@ mod printer;
 mod source;
 
 use super::moment::moment;
-use super::ps::{self, Listed};
+use super::ps;
 use crate::api::client::{Client, ClientError};
 use crate::api::followed::{Begin, Follow, Followed, Piece};
 use crate::api::reply::escape;
+use crate::api::types::{ContainerInspect, ContainerSummary};
 use crate::cli::output::Prefixes;
 use crate::cli::output::terminal::LOST;
 use crate::cli::{Failure, Global, Outcome, connect, project};
@@ -18,7 +19,6 @@ use following::Following;
 use futures::future::BoxFuture;
 use printer::{Printer, merge};
 use regex::bytes::Regex;
-use serde_json::{Value, json};
 use source::{Feed, Source, open_gone, open_whole, read_more};
 use std::collections::HashSet;
 use std::io::IsTerminal;
@@ -148,10 +148,9 @@ pub async fn run(global: &Global, command: Logs) -> Outcome {
 /// When there is no such container.
 pub async fn of_container(client: &Client, name: &str, how: &LogOptions) -> Outcome {
     let view = how.view()?;
-    let config: Value = client.get(&format!("/containers/{}/json", escape(name))).await?;
-    let id = config["Id"].as_str().unwrap_or_default();
-    let list: Vec<Listed> =
-        client.get(&format!("/containers/json?all=1&filters={}", escape(&json!({"id": [id]}).to_string()))).await?;
+    let found: ContainerInspect = client.get(&format!("/containers/{}/json", escape(name))).await?;
+    let filters = crate::cli::objects::network::filters(&[("id".into(), found.id)]);
+    let list: Vec<ContainerSummary> = client.get(&format!("/containers/json?all=1&filters={filters}")).await?;
     let Some(container) = list.first() else { return Ok(()) };
     let mut source = match view.follow {
         false => open_whole(client, container, &view, String::new()).await?,
@@ -248,7 +247,7 @@ pub async fn attach(client: &Client, project: &str, services: &[String], view: &
     }
 }
 
-async fn listed(client: &Client, project: &str, services: &[String], view: &View) -> Result<Vec<Listed>, Failure> {
+async fn listed(client: &Client, project: &str, services: &[String], view: &View) -> Result<Vec<ContainerSummary>, Failure> {
     let mut list = ps::containers(client, project, services, true).await?;
     list.retain(|container| view.index.is_none_or(|index| container.number() == index));
     Ok(list)

@@ -4,8 +4,8 @@ use super::View;
 use crate::api::client::{Client, ClientError, Frames};
 use crate::api::followed::{Followed, Piece};
 use crate::api::reply::escape;
+use crate::api::types::ContainerSummary;
 use crate::cli::Failure;
-use crate::cli::project::ps::Listed;
 use crate::wire::Incarnation;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -30,13 +30,18 @@ pub(super) enum Feed {
 }
 
 impl Source {
-    pub(super) fn new(container: &Listed, prefix: String, feed: Feed) -> Self {
+    pub(super) fn new(container: &ContainerSummary, prefix: String, feed: Feed) -> Self {
         let (id, name) = (container.id.clone(), container.short_name());
         Source { id, name, prefix, feed, lines: VecDeque::new(), then: None }
     }
 }
 
-pub(super) async fn open_whole(client: &Client, container: &Listed, view: &View, prefix: String) -> Result<Source, Failure> {
+pub(super) async fn open_whole(
+    client: &Client,
+    container: &ContainerSummary,
+    view: &View,
+    prefix: String,
+) -> Result<Source, Failure> {
     let path = selected(format!("/containers/{}/logs", container.id), view);
     Ok(Source::new(container, prefix, Feed::Whole(client.get_frames(&path).await?)))
 }

@@ -69,6 +69,8 @@ fn endpoint(name: &str, network: String, options: ServiceNetwork, mac: Option<&S
         sysctls: interface_sysctls(driver_option("com.docker.network.endpoint.sysctls").map_or("", String::as_str)),
         interface_name: options.interface_name.clone().or_else(|| driver_option("com.docker.network.endpoint.ifname").cloned()),
         gw_priority: options.gw_priority.unwrap_or(0),
+        driver_opts: options.driver_opts.clone(),
+        links: Vec::new(),
     })
 }
 
