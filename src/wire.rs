@@ -61,7 +61,7 @@ pub struct RunRequest {
     pub client_removes: bool,
 }
 
-/// What the CLI sends to bring a service back to an earlier revision.
+/// The request to bring a service back to an earlier revision.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RollbackRequest {
     pub service: String,

@@ -117,7 +117,7 @@ impl Drop for Busy {
 /// A permit for a stream.
 pub(super) type Stream = Arc<OwnedSemaphorePermit>;
 
-/// What streams are for: who follows does not keep others from running commands.
+/// The purpose of a stream: followers do not keep clients from running commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StreamKind {
     Follow,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
-/// What happens from now on; with `since`, what has happened before as far as the engine remembers; with `until`, to that time.
+/// Events from now on; with `since`, also those before as far as the engine remembers; with `until`, to that time.
 pub fn events(engine: &Arc<Engine>, query: &Query) -> Reply {
     let moment = |key: &str| query.get(key).filter(|text| !text.is_empty()).map(super::logs::moment).transpose();
     let (since, until) = (moment("since")?, moment("until")?);

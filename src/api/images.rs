@@ -8,6 +8,7 @@ use super::types::{
     GraphDriver, ImageHistoryItem, ImageInspect, ImageMetadata, ImageRemoval, ImageSummary, NEVER, ProgressLine, RootFsLayers,
     STORAGE_DRIVER, StringMap,
 };
+use crate::engine::record::ContainerRecord;
 use crate::engine::{Engine, EngineError};
 use crate::image::build::ignore::Pattern;
 use crate::image::chunks::ChunkReader;
@@ -93,7 +94,7 @@ fn list(engine: &Engine, query: &Query) -> Reply {
     let counted = query.version >= (1, 51);
     let mut users: HashMap<String, usize> = HashMap::new();
     for container in engine.containers.all().iter().filter(|_| counted) {
-        *users.entry(container.with_record(|record| record.image_id.clone())).or_default() += 1;
+        *users.entry(container.with_record(|record| record.image_id_text())).or_default() += 1;
     }
     let users = |group: &Grouped| counted.then(|| users.get(group.image.id.as_str()).copied().unwrap_or(0));
     let images = grouped(every(engine)?.filter(|one| wanted(one)));
@@ -191,8 +192,9 @@ fn remove(engine: &Engine, name: &str, query: &Query) -> Reply {
         )));
     }
     let users = engine.containers.all();
-    let running = |id: &str| users.iter().any(|c| c.status().is_alive() && c.with_record(|record| record.image_id == id));
-    if by_id && force && running(image.id.as_str()) {
+    let uses = |record: &ContainerRecord| record.image_id.as_ref() == Some(&image.id);
+    let running = || users.iter().any(|container| container.status().is_alive() && container.with_record(uses));
+    if by_id && force && running() {
         return Err(EngineError::Conflict(format!(
             "conflict: unable to delete {} (cannot be forced) - image is being used by running container",
             &image.id.hex()[..12]

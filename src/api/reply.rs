@@ -131,7 +131,7 @@ impl Patterns {
     }
 }
 
-/// What `filters` names, each with its values.
+/// The filters of a query, each with its values.
 pub type Filters = HashMap<String, Vec<String>>;
 
 /// Whether labels fulfil the filters `label` and `label!`: `KEY`s or `KEY=VALUE`s, each of which must be there, or must not.
@@ -174,7 +174,7 @@ pub fn segment(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-/// What stands for itself in a path or a query (RFC 3986, section 2.3).
+/// Characters that stand for themselves in a path or a query (RFC 3986, section 2.3).
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// Percent-encoding of everything that is not plain in a path or a query.
@@ -350,11 +350,12 @@ fn with_body(status: u16, content_type: &'static str, body: Body) -> Response<Bo
 
 /// An error in Docker's form: `{"message": ...}`, with the exit code of a start that failed.
 pub fn error(error: &EngineError) -> Response<Body> {
-    let exit_code = match error {
-        EngineError::Start { code, .. } | EngineError::Exec { code, .. } => Some(*code),
-        _ => None,
+    let step = error.failed_step();
+    let answer = ErrorAnswer {
+        message: printable::lines(&error.to_string()).to_string(),
+        exit_code: step.map(|step| step.exit_code()),
+        step: step.map(|step| step.as_str().to_string()),
     };
-    let answer = ErrorAnswer { message: printable::lines(&error.to_string()).to_string(), exit_code };
     let bytes = serde_json::to_vec(&answer).unwrap_or_default();
     with_body(error.status(), "application/json", whole(bytes))
 }

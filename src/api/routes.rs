@@ -2,7 +2,7 @@
 
 use hyper::Method;
 
-/// What wharf does with a call.
+/// The support of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Support {
     Done,

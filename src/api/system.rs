@@ -107,7 +107,7 @@ pub(super) fn info(engine: &Engine) -> Result<SystemInfo, EngineError> {
     })
 }
 
-/// What is the same on every host.
+/// Fields with the same value on every host.
 fn fixed_info() -> SystemInfo {
     SystemInfo {
         memory_limit: true,

@@ -157,7 +157,7 @@ fn interface(traffic: &Traffic) -> InterfaceStats {
     }
 }
 
-/// What `type` may ask for.
+/// The values of `type`.
 const KINDS: [&str; 4] = ["container", "image", "volume", "build-cache"];
 
 /// `GET /system/df`: of the kinds that `type` names, or of all.
@@ -180,7 +180,7 @@ fn count(engine: &Engine, asked: impl Fn(&str) -> bool, query: &Query) -> Result
         let images = super::images::all(engine)?;
         let layers: BTreeSet<&ChainId> = images.iter().flat_map(|group| &group.image.layers).collect();
         usage.layers_size = layers.into_iter().map(|layer| engine.images.store.has_layer(layer).unwrap_or(0)).sum();
-        let users = |group: &Grouped| records.iter().filter(|record| record.image_id == group.image.id.as_str()).count();
+        let users = |group: &Grouped| records.iter().filter(|record| record.image_id.as_ref() == Some(&group.image.id)).count();
         usage.images = Some(images.iter().map(|group| super::images::summary(group, Some(users(group)), query)).collect());
     }
     if asked("container") {
@@ -204,7 +204,7 @@ fn volume_usage(engine: &Engine, records: &[ContainerRecord], volume: &VolumeRec
     VolumeInspect { usage_data: Some(usage), ..super::volumes::volume(engine, volume) }
 }
 
-/// What builds remember, as one record.
+/// The build cache, as one record.
 fn cache(engine: &Engine) -> Result<CacheRecord, EngineError> {
     let steps = engine.images.store.cached_steps()?;
     let text = |time: SystemTime| jiff::Timestamp::try_from(time).unwrap_or_default().to_string();

@@ -31,7 +31,7 @@ pub fn fill(root: &mut Node) {
     });
 }
 
-/// What may be left empty, with and without [`normalise`]: no services, no networks, a resource without attributes.
+/// Sections that may be empty, with and without [`normalise`]: no services, no networks, a resource without attributes.
 pub fn fill_empty(root: &mut Node, project: &str) {
     let at = root.at;
     if root.get("services").is_none_or(Node::is_null) {
@@ -161,7 +161,7 @@ fn implied_dependencies(service: &mut Node) {
     service.set("depends_on", dependencies);
 }
 
-/// What has no name of its own is named after the project; what is external has the name that the file uses.
+/// Resources without a name of their own are named after the project; external ones have the name that the file uses.
 fn resource_name(name: &str, node: &mut Node, project: &str) {
     let at = node.at;
     if node.get("name").is_none_or(Node::is_null) {

@@ -16,7 +16,7 @@ pub struct Diagnostic {
     pub severity: Severity,
     pub at: Option<At>,
     pub message: String,
-    /// What to do about it, a sentence.
+    /// The remedy, a sentence.
     pub help: Option<String>,
     /// Other positions that led there: an `include`, an `extends`, the other definition; the nearest first.
     pub notes: Vec<(At, String)>,

@@ -98,7 +98,7 @@ fn value<'a>(text: &'a str, earlier: &IndexMap<String, String>, outer: &dyn Vari
     }
 }
 
-/// What follows a closing quote: a comment, or another variable, as Docker Compose has it. It forgets any other text; nobody
+/// The rest of a line behind a closing quote: a comment, or another variable, as Docker Compose has it. It forgets any other text; nobody
 /// means that.
 fn after_quote(text: &str) -> Result<&str, String> {
     let line = text.split_once('\n').map_or(text, |(line, _)| line).trim();

@@ -53,9 +53,9 @@ pub fn interpolate(node: &mut Node, variables: &dyn Variables, unset: &mut Unset
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Variable {
     pub required: bool,
-    /// What stands in for it where it has no value.
+    /// The replacement where it has no value.
     pub default: String,
-    /// What stands in for it where it has one.
+    /// The replacement where it has one.
     pub alternate: String,
 }
 

@@ -29,7 +29,7 @@ pub struct Loader<'a> {
     warnings: Vec<Diagnostic>,
 }
 
-/// What a file's relative paths and variables are resolved with. An included file has its own.
+/// The context in which a file's relative paths and variables are resolved. An included file has its own.
 struct Scope {
     directory: PathBuf,
     variables: Variables,

@@ -99,9 +99,9 @@ pub struct Loaded {
     pub directory: PathBuf,
     /// Services that the selected profiles leave out, with their profiles.
     pub inactive: IndexMap<String, Vec<String>>,
-    /// What interpolation sees: the process environment over the env files.
+    /// The variables of interpolation: the process environment over the env files.
     pub environment: BTreeMap<String, String>,
-    /// What configs and secrets of `environment` hold, by section and name: an included file has variables of its own.
+    /// Contents of configs and secrets of `environment`, by section and name: an included file has variables of its own.
     pub contents: Contents,
     /// The variables of the files, with what each says about its absence.
     pub variables: BTreeMap<String, Variable>,

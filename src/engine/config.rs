@@ -35,7 +35,7 @@ impl Config {
         self.run_root.join("engine.sock")
     }
 
-    /// What a bind mount of a path has: the path, or this engine's socket in the place of Docker's where that is none.
+    /// The source of a bind mount of a path: the path, or this engine's socket in the place of Docker's where that is none.
     pub(super) fn bind_source(&self, path: &str) -> PathBuf {
         use std::os::unix::fs::FileTypeExt;
         let is_socket = || std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket());

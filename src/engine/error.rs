@@ -3,6 +3,7 @@
 use crate::image::ImageError;
 use crate::network::NetworkError;
 use crate::plan::PlanError;
+use crate::runtime::error::SetupStep;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -23,10 +24,10 @@ pub enum EngineError {
     /// It needs what this engine is not: a member of a swarm.
     #[error("{0}")]
     Unavailable(String),
-    /// What wharf does not have.
+    /// A feature that wharf does not have.
     #[error("{0}")]
     NotImplemented(&'static str),
-    /// What nobody may do.
+    /// An operation that is never permitted.
     #[error("{0}")]
     Forbidden(String),
     #[error("the request's body is larger than {0} bytes")]
@@ -49,12 +50,12 @@ pub enum EngineError {
     /// Too many containers of the service have failed before.
     #[error("the update is paused")]
     Paused,
-    /// The container's process could not be started; the code is the one that Docker gives.
+    /// The container's process could not be started.
     #[error("the container {name} cannot be started: {message}")]
-    Start { name: String, message: String, code: i32 },
-    /// A further process of a container could not be run; the code as that of a start.
+    Start { name: String, message: String, step: SetupStep },
+    /// A further process of a container could not be run.
     #[error("the command `{command}` cannot be run in the container {container}: {message}")]
-    Exec { command: String, container: String, message: String, code: i32 },
+    Exec { command: String, container: String, message: String, step: SetupStep },
     /// Some of a project's steps have failed; each with the object it was about.
     #[error("{}", .0.join("\n"))]
     Several(Vec<String>),
@@ -76,6 +77,14 @@ impl EngineError {
         EngineError::NoSuch { what: "container", name: name.into() }
     }
 
+    /// The step of a start or of an exec that failed.
+    pub fn failed_step(&self) -> Option<SetupStep> {
+        match self {
+            EngineError::Start { step, .. } | EngineError::Exec { step, .. } => Some(*step),
+            _ => None,
+        }
+    }
+
     /// The HTTP status in Docker's API.
     pub fn status(&self) -> u16 {
         match self {
@@ -92,7 +101,7 @@ impl EngineError {
             EngineError::NotImplemented(_) => 501,
             EngineError::Forbidden(_) | EngineError::Network(NetworkError::Overlap { .. }) => 403,
             EngineError::TooManyStreams | EngineError::Unavailable(_) => 503,
-            EngineError::Start { code: 126 | 127, .. } | EngineError::Exec { code: 126 | 127, .. } => 400,
+            EngineError::Start { step, .. } | EngineError::Exec { step, .. } if matches!(step.exit_code(), 126 | 127) => 400,
             _ => 500,
         }
     }
@@ -124,7 +133,7 @@ pub fn state_error(source: std::io::Error) -> EngineError {
 mod tests {
     use super::*;
 
-    /// What is wharf's fault is no fault of the request.
+    /// A fault of wharf's own is no fault of the request.
     #[tokio::test]
     async fn a_panic_is_no_bad_request() {
         let panicked = tokio::spawn(async { std::panic::resume_unwind(Box::new("boom")) }).await;

@@ -63,12 +63,12 @@ impl Events {
         self.emit(kind, "prune", "", [("reclaimed".to_string(), bytes.to_string())].into());
     }
 
-    /// What happened to an image under a name.
+    /// An event about an image under a name.
     pub fn emit_image(&self, action: &str, id: &crate::image::Digest, name: &crate::image::ImageRef) {
         self.emit("image", action, id.as_str(), [("name".to_string(), name.familiar())].into());
     }
 
-    /// What happened to an image by its id, whatever its names.
+    /// An event about an image by its id, whatever its names.
     pub fn emit_image_id(&self, action: &str, id: &crate::image::Digest) {
         self.emit("image", action, id.as_str(), [("name".to_string(), id.to_string())].into());
     }

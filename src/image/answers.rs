@@ -1,4 +1,4 @@
-//! What registries answer, within bounds: every answer has a size and a time that it may take, whoever sends it.
+//! Answers of registries, within bounds: every answer has a size and a time that it may take, whoever sends it.
 
 use super::manifest::MAX_DOCUMENT;
 use futures::stream::StreamExt;

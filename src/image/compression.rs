@@ -58,7 +58,7 @@ mod tests {
         assert!(refused.to_string().contains("mem"), "{refused}");
     }
 
-    /// What pbzip2 writes: a stream for each piece.
+    /// The output of pbzip2: a stream for each piece.
     #[test]
     fn every_stream_of_a_bzip2_file_is_read() {
         let two: &[u8] =

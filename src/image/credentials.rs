@@ -1,4 +1,4 @@
-//! Who logs in where: `~/.docker/config.json`, and the credential helpers that it names.
+//! Logins at registries: `~/.docker/config.json`, and the credential helpers that it names.
 
 use base64::Engine as _;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ pub enum Logins {
     Given(BTreeMap<String, Login>),
 }
 
-/// Who asks a registry: what one login may do is not kept for another.
+/// The identity of a request to a registry: tokens of one login are not kept for another.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) enum Who {
     /// The file of logins, as it is now: device, inode, size, time.

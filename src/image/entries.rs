@@ -57,7 +57,7 @@ impl<R: Read> Entries<R> {
     /// Gives each entry to `take`, until one is refused. What is left of an entry is skipped.
     ///
     /// # Errors
-    /// What `damaged` makes of an archive that is not right, or what `take` says.
+    /// The error that `damaged` makes of a damaged archive, or that of `take`.
     pub fn each<E>(
         mut self,
         damaged: impl Fn(io::Error) -> E,

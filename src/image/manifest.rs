@@ -14,7 +14,7 @@ pub const MAX_VALUES: usize = 20_000;
 /// Layers of an image: as many lower directories as overlayfs takes (`OVL_MAX_STACK`).
 pub const MAX_LAYERS: usize = 500;
 
-/// What names a blob.
+/// The name of a blob.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {

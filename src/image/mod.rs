@@ -100,7 +100,7 @@ fn unpack_hint(error: &unpack::UnpackError) -> &'static str {
     }
 }
 
-/// What happens during a pull, for whoever shows it.
+/// Progress of a pull.
 #[derive(Clone, Debug)]
 pub enum Progress {
     /// A layer, by the beginning of its digest, and how many of its bytes have come.

@@ -1,4 +1,4 @@
-//! What nothing refers to any more, taken out of the store.
+//! Removal of unreferenced content from the store.
 
 use super::digest::{Algorithm, ChainId, Digest};
 use super::store::Store;
@@ -35,7 +35,7 @@ pub struct CachedStep {
 }
 
 impl Store {
-    /// What builds remember.
+    /// The build cache.
     ///
     /// # Errors
     /// The disk's.

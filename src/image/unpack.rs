@@ -33,14 +33,14 @@ pub enum UnpackError {
     Write { path: String, source: io::Error },
 }
 
-/// What a reader of tar says, which quotes what it could not read, without what no terminal should get.
+/// An error of the tar reader, which quotes its input, without control characters.
 fn in_words(error: &io::Error) -> String {
     let text = error.to_string();
     let end = text.find(|c: char| c.is_control() || !c.is_ascii()).unwrap_or(text.len());
     if end < text.len() { format!("{}...", &text[..end]) } else { text }
 }
 
-/// What an archive's key for an extended attribute begins with; the attribute's name follows.
+/// The prefix of an archive's key for an extended attribute; the attribute's name follows.
 pub const XATTR: &str = "SCHILY.xattr.";
 
 /// The extended attributes that an archive has for an entry, by their keys there.
@@ -120,7 +120,7 @@ struct Applier<'a> {
     remembered: usize,
     /// `.wh.` names hide what is below.
     whiteouts: bool,
-    /// Who owns everything, whatever the archive says.
+    /// The owner of everything, whatever the archive says.
     owner: Option<(u32, u32)>,
     /// A directory is not replaced by something else, nor something else by a directory.
     keeps_kinds: bool,

@@ -46,7 +46,7 @@ pub struct Selection {
     pub after: Option<String>,
     /// Lines up to this time.
     pub until: Option<String>,
-    /// What is there when the log is opened, however much is written meanwhile.
+    /// The log's content when it is opened, however much is written meanwhile.
     pub snapshot: bool,
 }
 

@@ -23,7 +23,7 @@ pub struct Writer {
     max_files: u32,
     /// How many files there are.
     files: u32,
-    /// What readers need.
+    /// The files that readers need.
     pub holds: Holds,
     /// A new file is due, but readers are too far behind.
     full: bool,
@@ -33,7 +33,7 @@ pub struct Writer {
     /// Formatted, not yet in the file. What the disk refuses stays here and is tried again.
     buffer: Vec<u8>,
     partial: [Vec<u8>; 2],
-    /// What has no end of line yet is written as well: somebody may be waiting to answer it.
+    /// Output without an end of line is written as well: it may be a prompt.
     at_once: bool,
 }
 

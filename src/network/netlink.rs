@@ -49,7 +49,7 @@ impl Message {
         message
     }
 
-    /// What follows the netlink header.
+    /// The payload behind the netlink header.
     #[cfg(test)]
     pub fn payload(&self) -> &[u8] {
         &self.bytes[HEADER..]

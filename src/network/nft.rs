@@ -75,7 +75,7 @@ impl Transaction {
         Transaction { family, table: table.to_string(), messages: Vec::new() }
     }
 
-    /// What follows is about the table of the same name in another family.
+    /// The next commands are about the table of the same name in another family.
     pub fn switch_to(&mut self, family: Family) {
         self.family = family;
     }

@@ -4,7 +4,7 @@ use crate::compose::model::{Dependency, Project, PullPolicy};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-/// What `up` was asked for.
+/// Options of `up`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UpOptions {
@@ -74,7 +74,7 @@ pub enum RemoveImages {
     Local,
 }
 
-/// What `down` was asked for.
+/// Options of `down`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DownOptions {
@@ -93,7 +93,7 @@ pub struct DownOptions {
     pub plan_only: bool,
 }
 
-/// What `start`, `stop`, ... were asked for.
+/// Options of `start`, `stop`, ...
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LifecycleOptions {
@@ -121,7 +121,7 @@ pub struct LifecycleOptions {
     pub plan_only: bool,
 }
 
-/// What commands for containers that exist need of a Compose file.
+/// The parts of a Compose file that commands for existing containers need.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Outline {

@@ -15,7 +15,7 @@ pub struct Interruption {
     pub text: String,
 }
 
-/// What becomes of a container that runs.
+/// The fate of a running container.
 #[derive(PartialEq)]
 enum Fate {
     Interrupted,

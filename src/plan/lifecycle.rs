@@ -201,7 +201,7 @@ impl<'a> LifecyclePlanner<'a> {
         self.relations.outline.and_then(|outline| outline.services.get(service)).map_or(1, |service| service.replicas)
     }
 
-    /// What has to be before a container of a service starts, for the sake of these dependencies. `strict`: they must exist.
+    /// Preconditions of the start of a service's container, by these dependencies. `strict`: they must exist.
     fn conditions<'d>(
         &mut self,
         service: &str,

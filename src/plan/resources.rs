@@ -1,4 +1,4 @@
-//! What containers need before they can be made: images, networks and volumes, made anew where their definitions have changed.
+//! Prerequisites of containers: images, networks and volumes, made anew where their definitions have changed.
 
 use super::up::Planner;
 use super::{
@@ -50,7 +50,7 @@ impl Planner<'_> {
         Ok(before)
     }
 
-    /// What a service shares must be there, or come with this plan.
+    /// Namespaces and volumes that a service shares must be there, or come with this plan.
     pub(super) fn check_donors(&self, service: &Service) -> Result<(), PlanError> {
         let shared =
             [("network namespace", &service.network_mode), ("IPC namespace", &service.ipc), ("PID namespace", &service.pid)];

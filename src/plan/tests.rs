@@ -206,7 +206,7 @@ fn containers_wait_for_their_networks() {
     assert_eq!(got[0], "[] -> #1 recreate container p-web-1: a network that it is on is gone");
 }
 
-/// What changes of a network or a volume, and what follows.
+/// Changes of a network or a volume, and their consequences.
 #[test]
 fn changed_networks_and_volumes_are_made_anew() {
     let old = project(WEB_DB);

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Docker's: a container that has run for so long without a health check is good.
 const MONITOR: Duration = Duration::from_secs(5);
 
-/// What follows when more containers of a service have failed than may.
+/// The consequence when more containers of a service have failed than may.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FailureAction {
     /// The others stay as they are.
@@ -80,7 +80,7 @@ impl UpdatePolicy {
         }
     }
 
-    /// What is to be done once `failed` of `all` containers have failed; `None` while the update goes on.
+    /// The action once `failed` of `all` containers have failed; `None` while the update goes on.
     pub fn after(&self, failed: usize, all: usize) -> Option<FailureAction> {
         let too_many = failed > 0 && failed as f64 / all.max(1) as f64 > self.max_failure_ratio;
         Some(self.on_failure).filter(|action| too_many && *action != FailureAction::Continue)

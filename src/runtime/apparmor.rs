@@ -15,7 +15,7 @@ const LOADED: &str = "/sys/kernel/security/apparmor/profiles";
 /// Where AppArmor's own rules are, which a profile may take in.
 const RULES: &str = "/etc/apparmor.d";
 
-/// What Docker's default profile allows and denies (moby/profiles, `apparmor/template.go`): everything that capabilities and
+/// Rules of Docker's default profile (moby/profiles, `apparmor/template.go`): everything that capabilities and
 /// seccomp let through, but no mount, no AF_ALG (which a 32-bit program reaches by a call whose arguments seccomp does not see),
 /// and no write to the kernel's own files below /proc and /sys.
 const PROFILE: &str = r"

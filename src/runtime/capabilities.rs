@@ -49,7 +49,7 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// What Docker gives a container that asks for nothing (moby, `oci/caps/defaults.go`).
+/// Docker's default capabilities (moby, `oci/caps/defaults.go`).
 const DEFAULT: [&str; 14] = [
     "CHOWN",
     "DAC_OVERRIDE",

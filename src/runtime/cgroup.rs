@@ -260,7 +260,7 @@ fn make(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o755).create(path)
 }
 
-/// What marks a parent group that wharf has made: it goes with its last container. One that was there is its maker's.
+/// Marks a parent group that wharf has made: it goes with its last container. One that was there is its maker's.
 const MADE: &str = "trusted.wharf";
 
 /// Makes a group for containers' groups, with what leads to it, and turns its controllers on for them.

@@ -1,5 +1,6 @@
 //! The words between the engine and a monitor: one JSON message a packet, with descriptors beside it where needed.
 
+use super::error::{SetupStep, known_step};
 use super::launch::{ExecSpec, Exit};
 use crate::logs::holds::Hold;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -67,6 +68,9 @@ pub enum Event {
     Failed {
         message: String,
         code: i32,
+        /// Monitors of earlier versions do not say it.
+        #[serde(default, deserialize_with = "known_step")]
+        step: Option<SetupStep>,
     },
     Exited(Exit),
     ExecStarted {
@@ -77,6 +81,8 @@ pub enum Event {
         id: u64,
         message: String,
         code: i32,
+        #[serde(default, deserialize_with = "known_step")]
+        step: Option<SetupStep>,
     },
     ExecExited {
         id: u64,

@@ -2,7 +2,7 @@
 
 use super::capabilities::Capabilities;
 use super::control;
-use super::error::{Doing, StepFailed};
+use super::error::{Doing, InStep, SetupStep, StepFailed};
 use super::hand_on::hand_on;
 use super::init::{self, Program};
 use super::launch::{ExecSpec, Launch};
@@ -34,8 +34,8 @@ pub fn start(
         Forked::Parent(helper) => Ok(helper),
         Forked::Child => {
             let Err(failure) = ready(launch, init, spec, streams).and_then(|program| hand_on(&program, spec.tty, false, report));
-            report.write(&init::told(&failure));
-            sys::exit_now(failure.code)
+            report.write(&init::reported(&failure));
+            sys::exit_now(failure.exit_code())
         }
     }
 }
@@ -43,11 +43,11 @@ pub fn start(
 /// All that takes privileges, done by the helper: the container's processes do not see it.
 fn ready(launch: &Launch, init: &OwnedFd, spec: &ExecSpec, streams: &[OwnedFd]) -> Result<Program, StepFailed> {
     if let Some(profile) = launch.apparmor.as_ref().filter(|_| !spec.privileged) {
-        super::apparmor::confine_at_exec(profile)?;
+        super::apparmor::confine_at_exec(profile).in_step(SetupStep::Privileges)?;
     }
-    let identity = look_up(launch, init, spec)?;
-    join(launch, init)?;
-    prepare(launch, spec, streams, identity)
+    let identity = look_up(launch, init, spec).in_step(SetupStep::User)?;
+    join(launch, init).in_step(SetupStep::Namespaces)?;
+    prepare(launch, spec, streams, identity).in_step(SetupStep::Streams)
 }
 
 fn join(launch: &Launch, init: &OwnedFd) -> Result<(), StepFailed> {
@@ -93,11 +93,11 @@ fn prepare(launch: &Launch, spec: &ExecSpec, streams: &[OwnedFd], identity: Iden
         _ => return Err(StepFailed::because("starting the process", "its streams are missing")),
     }
     init::own_stdio(&identity);
-    rootfs::enter_directory(&spec.cwd)?;
+    rootfs::enter_directory(&spec.cwd).in_step(SetupStep::WorkingDirectory)?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let own = launch.oci.process().as_ref();
     if let Some(process) = own {
-        init::set_rlimits(process)?;
+        init::set_rlimits(process).in_step(SetupStep::Limits)?;
     }
     let bounding = own.and_then(|p| p.capabilities().as_ref()).and_then(|c| c.bounding().as_ref());
     let names: Vec<String> = bounding.into_iter().flatten().map(ToString::to_string).collect();

@@ -10,6 +10,7 @@ use super::init::{self, Inherited};
 use super::launch::{ExecSpec, Joined, Launch};
 use super::rootfs::{self, Staged};
 use super::{DEFAULT_PATH, spec, user};
+use crate::runtime::error::{FailureReport, InStep, SetupStep};
 use crate::sys::regular::open_regular;
 use crate::sys::shared::SharedReport;
 use crate::sys::{self, Forked};
@@ -28,7 +29,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-/// What a monitor calls the runtime's files, in the container's run directory, which is the bundle and everybody's working
+/// Names of the runtime's files for a monitor, in the container's run directory, which is the bundle and everybody's working
 /// directory: a socket's path may have only 107 bytes.
 const STATE: &str = "runtime";
 const LOG: &str = "runtime.log";
@@ -107,13 +108,14 @@ pub fn start(launch: &Launch, runtime: Runtime<'_>, inherited: Inherited) -> Res
 
 fn failed(doing: &str, runtime: Runtime<'_>) -> StepFailed {
     let stderr = runtime.stderr();
-    let code = match () {
-        () if stderr.contains("executable file") || stderr.contains("No such file") => 127,
-        () if stderr.contains("ermission denied") => 126,
-        () => 128,
+    // Its words are all that another runtime gives.
+    let step = match () {
+        () if stderr.contains("executable file") || stderr.contains("No such file") => SetupStep::ProgramMissing,
+        () if stderr.contains("ermission denied") => SetupStep::ProgramNotExecutable,
+        () => SetupStep::OtherRuntime,
     };
     let why = if stderr.is_empty() { "it gives no reason".into() } else { stderr };
-    StepFailed { code, ..StepFailed::because(format!("{doing} by the runtime {}", runtime.program.display()), why) }
+    StepFailed::because(format!("{doing} by the runtime {}", runtime.program.display()), why).in_step(step)
 }
 
 fn create(launch: &Launch, runtime: Runtime<'_>, inherited: Inherited) -> Result<i32, StepFailed> {
@@ -133,15 +135,15 @@ fn create(launch: &Launch, runtime: Runtime<'_>, inherited: Inherited) -> Result
         Forked::Child => {
             let Err(failure) = bundle(launch, joined, monitor, &handing).and_then(|()| become_create(launch, runtime, stdio));
             init::report(&writer, &failure);
-            sys::exit_now(failure.code)
+            sys::exit_now(failure.exit_code())
         }
     };
     drop((writer, stdio));
     let code = sys::wait_for(helper).unwrap_or(128);
     let mut text = String::new();
     let _ = io::Read::read_to_string(&mut std::fs::File::from(stderr), &mut text);
-    if let Ok((code, message)) = serde_json::from_str::<(i32, String)>(&text) {
-        return Err(StepFailed { code, ..StepFailed::because("preparing the bundle", message) });
+    if let Ok(FailureReport { step, message }) = serde_json::from_str(&text) {
+        return Err(StepFailed::because("preparing the bundle", message).in_step(step));
     }
     if code != 0 {
         return Err(failed("making the container", runtime));
@@ -310,8 +312,8 @@ pub fn exec(
             sys::exit_now(0)
         }
         Err(failure) => {
-            report.write(&init::told(&failure));
-            sys::exit_now(failure.code)
+            report.write(&init::reported(&failure));
+            sys::exit_now(failure.exit_code())
         }
     }
 }
@@ -355,7 +357,7 @@ fn exec_in_child(
     command.push(runtime.id);
     // The runtime leaves, and its child becomes the monitor's.
     let child = match sys::fork_into(0).doing("starting the process")? {
-        Forked::Child => sys::exit_now(runtime.become_command(&command).code),
+        Forked::Child => sys::exit_now(runtime.become_command(&command).exit_code()),
         Forked::Parent(child) => child,
     };
     let code = sys::wait_for(child).unwrap_or(128);

@@ -1,6 +1,6 @@
 //! The step by which a process appears among those of a container: the last one, without anything that those could take.
 
-use super::error::{Doing, StepFailed};
+use super::error::{Doing, InStep, SetupStep, StepFailed};
 use super::init::{self, Program};
 use crate::sys::shared::SharedReport;
 use crate::sys::{self, Forked};
@@ -27,7 +27,7 @@ pub fn hand_on(program: &Program, tty: bool, with_init: bool, report: &SharedRep
     report.hide_from_children().doing("hiding the report")?;
     let (failure, said) = UnixStream::pair().doing("making a socket")?;
     failure.set_read_timeout(Some(EXECUTION_MAY_TAKE)).doing("making a socket")?;
-    program.drop_privileges()?;
+    program.drop_privileges().in_step(SetupStep::Privileges)?;
     match sys::fork_into(libc::CLONE_PARENT as u64) {
         Ok(Forked::Parent(pid)) => {
             report.set_pid(pid);
@@ -36,9 +36,10 @@ pub fn hand_on(program: &Program, tty: bool, with_init: bool, report: &SharedRep
             sys::exit_now(0)
         }
         Ok(Forked::Child) => {
-            let Err(failure) = begin_session(program, tty).and_then(|()| program.run(with_init, None));
+            let Err(failure) =
+                begin_session(program, tty).and_then(|()| program.run(with_init, None).in_step(SetupStep::Program));
             init::report(&said.into(), &failure);
-            sys::exit_now(failure.code)
+            sys::exit_now(failure.exit_code())
         }
         Err(error) if !program.seccomp.is_empty() => {
             Err(StepFailed::new("starting the process: the container's seccomp profile has to allow `clone`", error))
@@ -47,7 +48,7 @@ pub fn hand_on(program: &Program, tty: bool, with_init: bool, report: &SharedRep
     }
 }
 
-/// What the process has said by the time its program is executed, which closes its end.
+/// The report of the process up to the execution of its program, which closes its end.
 fn read_failure(mut from: UnixStream) -> Vec<u8> {
     let begun = Instant::now();
     let (mut said, mut buffer) = (Vec::new(), [0; 512]);
@@ -65,5 +66,5 @@ fn begin_session(program: &Program, tty: bool) -> Result<(), StepFailed> {
     if tty {
         sys::set_controlling_terminal(std::io::stdin().as_fd()).doing("taking the terminal")?;
     }
-    program.limit_processes()
+    program.limit_processes().in_step(SetupStep::Limits)
 }

@@ -2,7 +2,7 @@
 
 use super::apparmor::Confinement;
 use super::capabilities::Capabilities;
-use super::error::{Doing, StepFailed};
+use super::error::{Doing, FailureReport, InStep, SetupStep, StepFailed};
 use super::hand_on::hand_on;
 use super::launch::{Joined, Launch};
 use super::rootfs::Entered;
@@ -48,46 +48,46 @@ pub fn run(launch: &Launch, inherited: Inherited, successor: Option<&SharedRepor
     let Err(failure) = set_up(launch, stdio, joined, &monitor).and_then(|(program, confinement)| {
         if let Some(successor) = successor {
             if let Some(confinement) = confinement {
-                confinement.enter().doing("confining the init by AppArmor")?;
+                confinement.enter().doing("confining the init by AppArmor").in_step(SetupStep::Privileges)?;
             }
             let Err(failure) = hand_on(&program, launch.terminal, launch.init, successor);
             // The way to the monitor is closed by now.
-            successor.write(&told(&failure));
-            sys::exit_now(failure.code);
+            successor.write(&reported(&failure));
+            sys::exit_now(failure.exit_code());
         }
         // Who ends from here on has been set up.
         nix::unistd::write(&status, READY).doing("reporting to the monitor")?;
-        program.drop_privileges()?;
-        program.limit_processes()?;
-        program.run(launch.init, confinement)
+        program.drop_privileges().in_step(SetupStep::Privileges)?;
+        program.limit_processes().in_step(SetupStep::Limits)?;
+        program.run(launch.init, confinement).in_step(SetupStep::Program)
     });
     report(&status, &failure);
-    sys::exit_now(failure.code)
+    sys::exit_now(failure.exit_code())
 }
 
-/// What the monitor reads before a program is run: no word of it. A process that was killed while it was set up has not said it.
+/// Read by the monitor before a program is run, beside no report: a process that was killed while it was set up has not written it.
 pub const READY: &[u8] = b" ";
 
-/// Bytes of a failure that is told.
+/// Bytes of a reported failure.
 pub const MAX_FAILURE: usize = 4000;
 
-/// Tells the monitor why the program does not run, in the words that the user will read.
+/// Reports to the monitor why the program does not run, in the words that the user will read.
 pub fn report(status: &OwnedFd, failure: &StepFailed) {
     if let Ok(copy) = status.try_clone() {
-        let _ = std::fs::File::from(copy).write_all(&told(failure));
+        let _ = std::fs::File::from(copy).write_all(&reported(failure));
     }
 }
 
 /// A failure as the monitor reads it: at most [`MAX_FAILURE`] bytes, since a program's name may be longer.
-pub fn told(failure: &StepFailed) -> Vec<u8> {
-    let mut message = failure.to_string();
+pub fn reported(failure: &StepFailed) -> Vec<u8> {
+    let mut report = FailureReport { step: failure.step, message: failure.to_string() };
     loop {
-        let text = serde_json::to_vec(&(failure.code, &message)).unwrap_or_default();
+        let text = serde_json::to_vec(&report).unwrap_or_default();
         if text.len() <= MAX_FAILURE {
             return text;
         }
-        let half = (0..=message.len() / 2).rev().find(|at| message.is_char_boundary(*at));
-        message.truncate(half.unwrap_or_default());
+        let half = (0..=report.message.len() / 2).rev().find(|at| report.message.is_char_boundary(*at));
+        report.message.truncate(half.unwrap_or_default());
     }
 }
 
@@ -104,64 +104,56 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, monitor:
     if let Some(profile) = &launch.apparmor {
         // An init that was confined before it was forked hands its confinement on.
         if !(launch.init && joins_processes) {
-            super::apparmor::confine_at_exec(profile)?;
+            super::apparmor::confine_at_exec(profile).in_step(SetupStep::Privileges)?;
         }
         if launch.init {
-            confinement = Some(Confinement::prepare(profile)?);
+            confinement = Some(Confinement::prepare(profile).in_step(SetupStep::Privileges)?);
         }
     }
     let oci = &launch.oci;
     let process = oci.process().as_ref().ok_or_else(|| StepFailed::because("reading the launch file", "it names no process"))?;
     let linux = oci.linux().as_ref();
-    set_oom_score(process)?;
+    set_oom_score(process).in_step(SetupStep::Limits)?;
     if launch.init {
         forget_arguments();
     }
-    launch.cgroup.enter_new(&launch.group, linux.and_then(|l| l.resources().as_ref()))?;
+    launch.cgroup.enter_new(&launch.group, linux.and_then(|l| l.resources().as_ref())).in_step(SetupStep::ControlGroup)?;
     if launch.cgroup_namespace {
-        nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).doing("making a cgroup namespace")?;
+        nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).doing("making a cgroup namespace").in_step(SetupStep::Namespaces)?;
     }
-    let mut premade = rootfs::remote(launch)?;
+    let mut premade = rootfs::remote(launch).in_step(SetupStep::Mounts)?;
     if let Some(process) = &joined.pid {
-        premade.extend(rootfs::procfs_of(launch, process)?);
+        premade.extend(rootfs::procfs_of(launch, process).in_step(SetupStep::Mounts)?);
     }
     if let Some(network) = joined.network {
-        nix::sched::setns(network, CloneFlags::CLONE_NEWNET).doing("joining the network")?;
+        nix::sched::setns(network, CloneFlags::CLONE_NEWNET).doing("joining the network").in_step(SetupStep::Network)?;
     }
     if let Some(ipc) = joined.ipc {
-        nix::sched::setns(ipc, CloneFlags::CLONE_NEWIPC).doing("joining the other container's IPC namespace")?;
+        nix::sched::setns(ipc, CloneFlags::CLONE_NEWIPC)
+            .doing("joining the other container's IPC namespace")
+            .in_step(SetupStep::Namespaces)?;
     }
-    let shared = rootfs::shared(launch, joined.mount_namespaces, joined.mounts)?;
+    let shared = rootfs::shared(launch, joined.mount_namespaces, joined.mounts).in_step(SetupStep::Mounts)?;
     for (name, value) in linux.and_then(|l| l.sysctl().as_ref()).into_iter().flatten() {
         // The host's procfs: nothing of the image is mounted yet, so nothing of it can stand in the file's place.
         let path = Path::new("sys").join(name.replace('.', "/"));
-        procfs::write(&path, value).doing(format_args!("setting the sysctl {name} to `{value}`"))?;
+        procfs::write(&path, value).doing(format_args!("setting the sysctl {name} to `{value}`")).in_step(SetupStep::Sysctls)?;
     }
     if let Some(hostname) = oci.hostname() {
-        nix::unistd::sethostname(hostname).doing("setting the host name")?;
+        nix::unistd::sethostname(hostname).doing("setting the host name").in_step(SetupStep::HostName)?;
     }
     if let Some(domain) = oci.domainname() {
-        procfs::write(Path::new("sys/kernel/domainname"), domain).doing("setting the domain name")?;
+        procfs::write(Path::new("sys/kernel/domainname"), domain)
+            .doing("setting the domain name")
+            .in_step(SetupStep::HostName)?;
     }
     sys::new_session_keyring();
-    let Entered { identity, console, kept } = rootfs::enter(launch, &shared, &premade)?;
+    let Entered { identity, console, kept } = rootfs::enter(launch, &shared, &premade).in_step(SetupStep::Mounts)?;
     hand_over_mounts(monitor, kept)?;
-    match (console, stdio) {
-        (Some((master, peer)), _) => {
-            if let Some(size) = process.console_size() {
-                let _ = sys::set_window_size(master.as_fd(), size.height() as u16, size.width() as u16);
-            }
-            control::send(monitor.as_fd(), &Handed::Terminal, &[master.as_fd()]).doing("handing over the terminal")?;
-            become_stdio([peer.as_fd(), peer.as_fd(), peer.as_fd()])?;
-            if !joins_processes {
-                sys::set_controlling_terminal(std::io::stdin().as_fd()).doing("taking the terminal")?;
-            }
-        }
-        (None, Some(stdio)) => become_stdio([stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()])?,
-        (None, None) => {}
-    }
+    let owner = if joins_processes { TerminalOwner::Successor } else { TerminalOwner::ThisProcess };
+    open_streams(process, console, stdio, (monitor, owner)).in_step(SetupStep::Streams)?;
     own_stdio(&identity);
-    set_rlimits(process)?;
+    set_rlimits(process).in_step(SetupStep::Limits)?;
     let capabilities = process
         .capabilities()
         .as_ref()
@@ -169,8 +161,8 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, monitor:
         .map(|set| Capabilities(0).adjusted(&set.iter().map(ToString::to_string).collect::<Vec<_>>(), &[]).unwrap_or_default())
         .unwrap_or_default();
     let cwd = process.cwd().to_str().unwrap_or("/").to_string();
-    rootfs::make_and_enter_directory(&cwd)?;
-    rootfs::seal(launch)?;
+    rootfs::make_and_enter_directory(&cwd).in_step(SetupStep::WorkingDirectory)?;
+    rootfs::seal(launch).in_step(SetupStep::Mounts)?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     if let Some(process) = joined.pid {
         // For children alone: this process stays where it is.
@@ -186,6 +178,38 @@ fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, monitor:
         processes: process_limit(process),
     };
     Ok((program, confinement))
+}
+
+/// The process whose controlling terminal the container's becomes.
+#[derive(PartialEq)]
+enum TerminalOwner {
+    ThisProcess,
+    /// The one that [`hand_on`] makes.
+    Successor,
+}
+
+/// Standard input, output and error: a terminal of the container's, or what the monitor has made.
+fn open_streams(
+    process: &oci_spec::runtime::Process,
+    console: Option<(OwnedFd, OwnedFd)>,
+    stdio: Option<[OwnedFd; 3]>,
+    (monitor, owner): (&OwnedFd, TerminalOwner),
+) -> Result<(), StepFailed> {
+    match (console, stdio) {
+        (Some((master, peer)), _) => {
+            if let Some(size) = process.console_size() {
+                let _ = sys::set_window_size(master.as_fd(), size.height() as u16, size.width() as u16);
+            }
+            control::send(monitor.as_fd(), &Handed::Terminal, &[master.as_fd()]).doing("handing over the terminal")?;
+            become_stdio([peer.as_fd(), peer.as_fd(), peer.as_fd()])?;
+            if owner == TerminalOwner::ThisProcess {
+                sys::set_controlling_terminal(std::io::stdin().as_fd()).doing("taking the terminal")?;
+            }
+            Ok(())
+        }
+        (None, Some(stdio)) => become_stdio([stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()]),
+        (None, None) => Ok(()),
+    }
 }
 
 /// Gives the monitor what it keeps for other containers. It need not read meanwhile: the socket has room for it.
@@ -304,7 +328,7 @@ impl Program {
                 let _ = nix::sys::prctl::set_name(c"wharf-init");
                 if let Some(Err(error)) = confinement.map(Confinement::enter) {
                     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(child), nix::sys::signal::Signal::SIGKILL);
-                    return Err(StepFailed::new("confining the init by AppArmor", error));
+                    return Err(StepFailed::new("confining the init by AppArmor", error).in_step(SetupStep::Privileges));
                 }
                 let null = open("/dev/null", OFlag::O_RDWR, Mode::empty());
                 let _ = null.map(|null| become_stdio([null.as_fd(), null.as_fd(), null.as_fd()]));
@@ -315,10 +339,10 @@ impl Program {
             sys::take_foreground(std::io::stdin().as_fd());
         }
         let error = sys::exec(&path, &args, &variables);
-        let code = match error.raw_os_error() {
-            Some(libc::ENOENT | libc::ENOTDIR) => 127,
-            Some(libc::EACCES | libc::EISDIR) => 126,
-            _ => 128,
+        let step = match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR) => SetupStep::ProgramMissing,
+            Some(libc::EACCES | libc::EISDIR) => SetupStep::ProgramNotExecutable,
+            _ => SetupStep::Program,
         };
         let doing = match error.raw_os_error() {
             Some(libc::ENOENT) => format!("running {}: its interpreter is missing", path.display()),
@@ -327,7 +351,7 @@ impl Program {
             }
             _ => format!("running {}", path.display()),
         };
-        Err(StepFailed { code, ..StepFailed::new(doing, error) })
+        Err(StepFailed::new(doing, error).in_step(step))
     }
 
     /// The process keeps the capabilities of its container alone, is its user and has its filter.
@@ -400,7 +424,8 @@ fn unpack(head: u32, k: u32) -> BpfInstruction {
 
 /// Looks a program up as execvp does, in the container's PATH.
 fn find_program(name: &str, env: &[String]) -> Result<PathBuf, StepFailed> {
-    let missing = |why: &str| StepFailed { code: 127, ..StepFailed::because(format!("running `{name}`"), why) };
+    let missing = |why: &str| StepFailed::because(format!("running `{name}`"), why).in_step(SetupStep::ProgramMissing);
+    let cannot = |why: &str| StepFailed::because(format!("running `{name}`"), why).in_step(SetupStep::ProgramNotExecutable);
     if name.is_empty() {
         return Err(missing("there is no command: the image has none, and neither has the service"));
     }
@@ -409,13 +434,10 @@ fn find_program(name: &str, env: &[String]) -> Result<PathBuf, StepFailed> {
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
                 Err(missing("no such file or directory in the container"))
             }
-            Ok(_) if nix::unistd::access(name, nix::unistd::AccessFlags::X_OK).is_err() => Err(StepFailed {
-                code: 126,
-                ..StepFailed::because(format!("running `{name}`"), "permission denied: it is not executable")
-            }),
-            Ok(meta) if meta.is_dir() => {
-                Err(StepFailed { code: 126, ..StepFailed::because(format!("running `{name}`"), "it is a directory") })
+            Ok(_) if nix::unistd::access(name, nix::unistd::AccessFlags::X_OK).is_err() => {
+                Err(cannot("permission denied: it is not executable"))
             }
+            Ok(meta) if meta.is_dir() => Err(cannot("it is a directory")),
             _ => Ok(PathBuf::from(name)),
         };
     }
@@ -431,10 +453,8 @@ fn find_program(name: &str, env: &[String]) -> Result<PathBuf, StepFailed> {
         }
     }
     Err(match denied {
-        Some(path) => StepFailed {
-            code: 126,
-            ..StepFailed::because(format!("running {}", path.display()), "permission denied: it is not executable")
-        },
+        Some(path) => StepFailed::because(format!("running {}", path.display()), "permission denied: it is not executable")
+            .in_step(SetupStep::ProgramNotExecutable),
         None => missing("executable file not found in $PATH"),
     })
 }

@@ -19,7 +19,7 @@ pub struct Launch {
     pub monitors: Option<String>,
     /// CLONE_NEW* of the namespaces to make.
     pub clone_flags: u64,
-    /// What of others' the container joins: the monitor inherits a descriptor for each, in this order, after the engine's.
+    /// Namespaces and mounts of other containers that it joins: the monitor inherits a descriptor for each, in this order, after the engine's.
     pub joins: Vec<Join>,
     /// The OCI runtime that runs the container; wharf's own where it is absent.
     pub runtime: Option<PathBuf>,

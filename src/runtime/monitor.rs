@@ -75,7 +75,8 @@ fn run(directory: &Path) -> Result<(), StepFailed> {
     let mut monitor = match Monitor::start(&engine) {
         Ok(monitor) => monitor,
         Err(failure) => {
-            let _ = control::send(engine.as_fd(), &Event::Failed { message: failure.to_string(), code: failure.code }, &[]);
+            let (message, code) = (failure.to_string(), failure.exit_code());
+            let _ = control::send(engine.as_fd(), &Event::Failed { message, code, step: Some(failure.step) }, &[]);
             return Err(failure);
         }
     };
@@ -117,7 +118,7 @@ struct Monitor {
     joining: Option<Joining>,
     /// On which the child hands descriptors over, until its program runs.
     handing: Option<OwnedFd>,
-    /// What other containers may share, in the order of the launch file.
+    /// Mounts that other containers may share, in the order of the launch file.
     kept: Vec<OwnedFd>,
     /// The mount namespace in which those are, where it is not the container's own.
     kept_in: Option<OwnedFd>,

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 const MOBY: &str = include_str!("moby_profile.txt");
 
-/// What moby has and wharf has not (`-`), or the other way round (`+`), and why.
+/// Differences: rules that moby has and wharf has not (`-`), or the other way round (`+`), and why.
 const DIFFERENCES: [(&str, &str); 10] = [
     ("+ masked /proc/sysrq-trigger", "nothing in it can be read, so a mask says the same as read-only"),
     ("- readonly /proc/sysrq-trigger", "it is masked"),

@@ -12,6 +12,7 @@ use super::error::{Doing, StepFailed};
 use super::launch::{Launch, Rootfs};
 use super::targets::{Target, open_or_make};
 use super::user::{self, Identity};
+use crate::runtime::error::{InStep, SetupStep};
 use crate::sys::{self, Beneath, Recursive};
 use dev::{is_dev, make_device, open_terminal, populate_dev};
 use mounts::{attach_image, attach_mount, bind_tree, file_system, fill_volumes, image_tree, is_directory, split_options};
@@ -78,7 +79,7 @@ pub fn enter(launch: &Launch, shared: &Shared, remote: &Shared) -> Result<Entere
         make_readonly(root.as_fd(), Path::new(path))?;
     }
     // While /proc is the host's.
-    let identity = user::lookup(root.as_fd(), &launch.user, &launch.group_add)?;
+    let identity = user::lookup(root.as_fd(), &launch.user, &launch.group_add).in_step(SetupStep::User)?;
     pivot(root.as_fd())?;
     Ok(Entered { identity, console, kept: kept.finish()? })
 }
@@ -247,12 +248,12 @@ pub fn enter_directory(path: &str) -> Result<(), StepFailed> {
     let inside = Path::new(path).strip_prefix("/").unwrap_or(Path::new(path));
     let directory = sys::open_beneath(root.as_fd(), inside, libc::O_PATH | libc::O_DIRECTORY, 0, Beneath::AsRoot);
     let directory = directory.map_err(|error| {
-        let (code, why) = match error.raw_os_error() {
-            Some(libc::ENOENT) => (127, "no such file or directory".into()),
-            Some(libc::ENOTDIR) => (126, "not a directory".into()),
-            _ => (126, error.to_string()),
+        let (step, why) = match error.raw_os_error() {
+            Some(libc::ENOENT) => (SetupStep::WorkingDirectoryMissing, "no such file or directory".into()),
+            Some(libc::ENOTDIR) => (SetupStep::NotADirectory, "not a directory".into()),
+            _ => (SetupStep::NotADirectory, error.to_string()),
         };
-        StepFailed { code, ..StepFailed::because(format!("chdir to cwd (\"{path}\")"), why) }
+        StepFailed::because(format!("chdir to cwd (\"{path}\")"), why).in_step(step)
     })?;
     change_to(directory, path)
 }

@@ -301,7 +301,7 @@ pub(super) mod tests {
         assert_eq!(run(&program, AUDIT_ARCH_X86_64, native("keyctl"), 0), DENY);
     }
 
-    /// What a program says of a system call.
+    /// The answer of a filter program to a system call.
     fn run_with(program: &[BpfInstruction], number: u32, args: [u64; 6]) -> u32 {
         let mut data = vec![number, AUDIT_ARCH_X86_64, 0, 0];
         data.extend(args.iter().flat_map(|a| [*a as u32, (*a >> 32) as u32]));

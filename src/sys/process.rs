@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// What `fork` returns.
+/// The result of `fork`.
 pub enum Forked {
     Child,
     Parent(i32),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, Ordering};
 /// Bytes of a message that fit.
 const ROOM: usize = 4096 - 8;
 
-/// What a helper tells its parent: a process id and a message. A pipe would do, but every child of the helper would have it as well.
+/// The report of a helper to its parent: a process id and a message. A pipe would do, but every child of the helper would have it as well.
 #[repr(C)]
 pub struct Report {
     pid: AtomicI32,

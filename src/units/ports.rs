@@ -107,7 +107,7 @@ impl From<ContainerPort> for String {
 /// Ports of an image or of an older journal, for `#[serde(deserialize_with = "...")]`: texts that are none are left out.
 ///
 /// # Errors
-/// What is no list of texts.
+/// A value that is no list of texts.
 pub fn known_ports<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ContainerPort>, D::Error> {
     Ok(Vec::<String>::deserialize(from)?.iter().filter_map(|text| text.parse().ok()).collect())
 }

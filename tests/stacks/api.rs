@@ -208,3 +208,96 @@ fn a_running_container_answers_as_dockers_does() {
     let (status, answer) = stack.api("DELETE", &format!("/v1.45/images/{image}?force=1"), None);
     assert_eq!((status, &answer[2]["Deleted"]), (200, &json!(image)), "{answer}");
 }
+
+/// Shapes that clients of Docker read: of a network without containers, of links and options of endpoints, of disk usage.
+#[test]
+fn answers_have_dockers_shapes() {
+    let stack = Stack::new("nothing");
+    let get = |path: &str| {
+        let (status, answer) = stack.api("GET", path, None);
+        assert_eq!(status, 200, "{path}: {answer}");
+        answer
+    };
+    let post = |path: &str, body: Value, expected: u16| {
+        let (status, answer) = stack.api("POST", path, Some(&body));
+        assert_eq!(status, expected, "{path} {body}: {answer}");
+        answer
+    };
+    // `bridge` has addresses while nobody is on it.
+    let bridge = get("/networks/bridge")["IPAM"]["Config"][0].clone();
+    assert!(bridge["Subnet"].is_string() && bridge["Gateway"].is_string(), "{bridge}");
+    post("/networks/create", json!({"Name": "att", "Attachable": true}), 201);
+    assert_eq!(get("/networks/att")["Attachable"], true);
+    let body = json!({
+        "Image": "busybox:local", "Cmd": ["sh", "-c", "echo a b"], "Env": ["HOME"], "HostConfig": {"NetworkMode": "att"},
+        "NetworkingConfig": {"EndpointsConfig": {"att": {"Links": ["x:y"], "DriverOpts": {"some": "thing"}}}},
+    });
+    let id = created(&stack, "shapes", &body);
+    let inspected = inspected(&stack, &id);
+    let endpoint = &inspected["NetworkSettings"]["Networks"]["att"];
+    assert_eq!((&endpoint["Links"], &endpoint["DriverOpts"]), (&json!(["x:y"]), &json!({"some": "thing"})));
+    assert!(inspected["Config"]["Env"].as_array().is_some_and(|env| env.contains(&json!("HOME"))), "{inspected}");
+    assert_eq!(get("/containers/json?all=1")[0]["Command"], "sh -c 'echo a b'");
+    // An image with two names is one.
+    assert_eq!(stack.api("POST", "/images/busybox:local/tag?repo=second&tag=name", None).0, 201);
+    let usage = get("/system/df");
+    assert_eq!(usage["Images"].as_array().map(Vec::len), Some(1), "{usage}");
+    assert!(usage["Images"][0]["Created"].as_i64().is_some_and(|time| time > 0), "{usage}");
+    assert_eq!(usage["Images"][0]["RepoTags"].as_array().map(Vec::len), Some(2), "{usage}");
+    assert_eq!(
+        (&usage["Containers"][0]["Status"], &usage["Containers"][0]["Command"]),
+        (&json!("Created"), &json!("sh -c 'echo a b'"))
+    );
+    assert!(usage["BuildCache"][0]["CreatedAt"].is_string(), "{usage}");
+    assert!(get("/images/busybox:local/json")["Metadata"]["LastTagTime"].is_string());
+}
+
+/// Requests that are wrong are the client's fault, and not the engine's.
+#[test]
+fn wrong_requests_are_refused_with_dockers_status() {
+    let stack = Stack::new("nothing");
+    let create = "/containers/create";
+    let image = |host: Value| json!({"Image": "busybox:local", "HostConfig": host});
+    let log = |kind: &str, key: &str| image(json!({"LogConfig": {"Type": kind, "Config": {key: "1"}}}));
+    for (path, body, status, words) in [
+        (create, json!(["busybox:local"]), 400, "invalid type"),
+        (create, image(json!([])), 400, "HostConfig"),
+        (create, log("nosuch", "a"), 400, "logger: no log driver named 'nosuch' is registered"),
+        (create, log("json-file", "nosuch"), 400, "unknown log opt 'nosuch' for json-file log driver"),
+        (create, log("syslog", "syslog-address"), 201, ""),
+        ("/networks/create", json!({"Name": "n", "IPAM": {"Config": [{"Subnet": "bogus"}]}}), 400, "bogus"),
+        ("/networks/create", json!({"Name": "n", "IPAM": {"Config": [{"Subnet": "127.0.0.0/16"}]}}), 400, "127.0.0.0/16"),
+    ] {
+        let (got, answer) = stack.api("POST", path, Some(&body));
+        assert_eq!(got, status, "{path} {body}: {answer}");
+        assert!(answer["message"].as_str().unwrap_or_default().contains(words), "{body}: {answer}");
+    }
+    let id = created(&stack, "c", &image(json!({})));
+    let (status, answer) = stack.api("POST", &format!("/commit?container={id}&changes=BOGUS%20x"), None);
+    assert_eq!(status, 400, "{answer}");
+    // A name that is empty is not the list.
+    for path in ["/images//json", "/v1.40/containers//json", "/containers//json"] {
+        assert_eq!(stack.api("GET", path, None).0, 404, "{path}");
+    }
+    assert_eq!(stack.api("GET", "//v1.40/containers/json", None).0, 200);
+}
+
+/// A start that fails says which step has failed, beside its words.
+#[test]
+fn a_failed_start_names_its_step() {
+    let stack = Stack::new("nothing");
+    std::fs::write(stack.path("plain"), "text").expect("write");
+    let plain = format!("{}:/plain", stack.path("plain").display());
+    for (name, body, step, code) in [
+        ("missing", json!({"Cmd": ["nosuchcommand"]}), "program_missing", 127),
+        ("denied", json!({"Cmd": ["/plain"], "HostConfig": {"Binds": [plain]}}), "program_not_executable", 126),
+        ("user", json!({"Cmd": ["true"], "User": "nosuch"}), "user", 128),
+        ("sysctl", json!({"Cmd": ["true"], "HostConfig": {"Sysctls": {"net.ipv4.nosuch": "1"}}}), "sysctls", 128),
+    ] {
+        let mut body = body;
+        body["Image"] = json!("busybox:local");
+        let id = created(&stack, name, &body);
+        let (_, answer) = stack.api("POST", &format!("/containers/{id}/start"), None);
+        assert_eq!((&answer["step"], &answer["exitCode"]), (&json!(step), &json!(code)), "{answer}");
+    }
+}

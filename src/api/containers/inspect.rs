@@ -38,7 +38,7 @@ pub(in crate::api) fn inspect(engine: &Engine, id: &str, query: &Query) -> Reply
         path: argv.first().cloned().unwrap_or_default(),
         args: argv.get(1..).unwrap_or_default().to_vec(),
         state: state(&record),
-        image: record.image_id.to_string(),
+        image: record.image_id_text(),
         resolv_conf_path: path("etc/resolv.conf"),
         hostname_path: path("etc/hostname"),
         hosts_path: path("etc/hosts"),

@@ -115,9 +115,9 @@ impl<'a> ContainerFilter<'a> {
             && self.since.is_none_or(|since| record.created_at > since)
             && (self.ancestors.is_empty()
                 || self.ancestors.iter().any(|id| {
-                    record.image_id == *id
-                        || record.spec.image == *id
-                        || record.image_id.trim_start_matches("sha256:").starts_with(id.as_str())
+                    let image = record.image_id.as_ref();
+                    record.spec.image == *id
+                        || image.is_some_and(|image| image.as_str() == id || image.hex().starts_with(id.as_str()))
                 }))
     }
 
@@ -194,7 +194,7 @@ pub(in crate::api) fn summary(
         id: record.id.clone(),
         names: vec![format!("/{}", record.name)],
         image: record.spec.image.clone(),
-        image_id: record.image_id.to_string(),
+        image_id: record.image_id_text(),
         command: shown_command(&command_line(record)),
         created: record.created_at.as_second(),
         ports: ports(record),

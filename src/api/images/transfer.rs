@@ -84,7 +84,7 @@ pub async fn pull(engine: &Arc<Engine>, image: &str, query: &Query, request: &Re
     reply::stream("application/json", first.chain(reply::receiver_stream(receiver)))
 }
 
-/// What a client gets, a JSON object a line.
+/// The stream to a client, a JSON object a line.
 struct Lines {
     sender: mpsc::Sender<Bytes>,
     any: bool,

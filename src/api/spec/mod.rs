@@ -19,7 +19,7 @@ use crate::engine::record::{
     AsCreated, ContainerRecord, ContainerSpec, LogSpec, NetworkMode, RestartPolicy, Sharing, volumes_from,
 };
 
-/// What `Runtime` says of containers that wharf itself runs.
+/// `Runtime` of containers that wharf itself runs.
 pub const OWN_RUNTIME: &str = "wharf";
 
 fn invalid(message: impl Into<String>) -> EngineError {
@@ -127,7 +127,7 @@ impl TryFrom<ContainerCreate> for ContainerSpec {
     }
 }
 
-/// What clients read again, and nobody acts on once the container exists.
+/// Settings that clients read again, and nobody acts on once the container exists.
 fn as_created(create: &ContainerCreate) -> AsCreated {
     let host = &create.host_config;
     AsCreated {

@@ -17,7 +17,7 @@ pub(super) fn of(host: &HostConfig) -> Result<ResourceSpec, EngineError> {
 /// Changes the limits that are not 0.
 ///
 /// # Errors
-/// What Docker refuses.
+/// Values that Docker refuses.
 pub fn update(resources: &mut ResourceSpec, host: &HostConfig) -> Result<(), EngineError> {
     verify::verify_resources(&of(host)?).map_err(invalid)?;
     change(resources, host)

@@ -45,7 +45,7 @@ wire! {
         pub retries: i64,
     }
 
-    /// What of a container is about its host. The body of `/containers/{id}/update` is a part of it: limits that are not 0 change,
+    /// The settings of a container that are about its host. The body of `/containers/{id}/update` is a part of it: limits that are not 0 change,
     /// and the restart policy if it has a name.
     pub struct HostConfig {
         #[serde(serialize_with = "null_if_empty")]
@@ -293,10 +293,12 @@ wire! {
         pub link_target: String,
     }
 
-    /// An answer's error; wharf's own is the exit code of a start that failed.
+    /// An answer's error; wharf's own are the exit code of a start that failed, and the step of it.
     pub struct ErrorAnswer {
         pub message: String,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub exit_code: Option<i32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub step: Option<String>,
     }
 }

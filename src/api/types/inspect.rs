@@ -97,7 +97,7 @@ wire! {
         pub propagation: String,
     }
 
-    /// What of a container is not about its host.
+    /// The settings of a container that are not about its host.
     pub struct ContainerConfig {
         pub image: String,
         pub hostname: String,
@@ -181,7 +181,7 @@ pub struct UnknownContainer {
     pub record: serde_json::Value,
 }
 
-/// What is known of the state of an [`UnknownContainer`].
+/// The known parts of the state of an [`UnknownContainer`].
 #[derive(Debug, serde::Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct UnknownState {

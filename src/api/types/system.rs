@@ -121,7 +121,7 @@ wire! {
         pub warnings: Vec<String>,
     }
 
-    /// What the answers to all prunes have; networks take no space.
+    /// The common field of the answers to prunes; networks take no space.
     pub struct SpaceReclaimed {
         /// Bytes.
         pub space_reclaimed: u64,

@@ -20,7 +20,7 @@ wire! {
         pub build_cache: Option<Vec<CacheRecord>>,
     }
 
-    /// What builds remember.
+    /// The build cache.
     pub struct CacheRecord {
         #[serde(rename = "ID")]
         pub id: String,

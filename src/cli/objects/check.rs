@@ -158,7 +158,7 @@ fn firewall() -> Finding {
     }
 }
 
-/// What iptables keeps outside of nftables, where wharf cannot let its networks through.
+/// Rules that iptables keeps outside of nftables, where wharf cannot let its networks through.
 fn older_firewall() -> Finding {
     let loaded = |family: &str| fs::read_to_string(format!("/proc/net/{family}_names")).unwrap_or_default().contains("filter");
     if loaded("ip_tables") || loaded("ip6_tables") {

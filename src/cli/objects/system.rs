@@ -81,7 +81,7 @@ fn show_usage(usage: &DiskUsage, verbose: bool) {
         |volume: &VolumeInspect| volume.usage_data.as_ref().map_or(0, |usage| u64::try_from(usage.size).unwrap_or(0));
     let users = |volume: &VolumeInspect| volume.usage_data.as_ref().map_or(0, |usage| usage.ref_count);
     if verbose {
-        let name = |image: &ImageSummary| image.repo_tags.first().cloned().unwrap_or_default();
+        let name = |image: &ImageSummary| image.repo_tags.join(", ");
         let rows = images.iter().map(|image| vec![name(image), bytes(image.size), image.containers.to_string()]);
         println!("{}\n", table(&["IMAGE", "SIZE", "CONTAINERS"], rows.collect()));
         let rows = containers.iter().map(|c| vec![c.name().to_string(), c.state.clone(), bytes(written(c))]);

@@ -1,4 +1,4 @@
-//! What people see: progress lines, tables, coloured prefixes.
+//! Terminal output: progress lines, tables, coloured prefixes.
 
 #[macro_use]
 pub mod stdout;

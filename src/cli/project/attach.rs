@@ -18,7 +18,7 @@ pub struct Attach {
     service: String,
 }
 
-/// What `attach` to a service and to a container have in common.
+/// Options that `attach` to a service and to a container share.
 #[derive(clap::Args, Debug)]
 pub struct AttachOptions {
     /// Keys that leave the container running, typed at a terminal.

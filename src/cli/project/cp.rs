@@ -28,7 +28,7 @@ pub struct Cp {
     destination: String,
 }
 
-/// What `cp` of a service and of a container have in common.
+/// Options that `cp` of a service and of a container share.
 #[derive(clap::Args, Debug, Clone, Copy)]
 pub struct CopyOptions {
     /// Keep owners: into a container, the files are its user's.

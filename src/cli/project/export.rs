@@ -32,7 +32,7 @@ pub struct Commit {
     reference: String,
 }
 
-/// What `commit` of a service and of a container have in common.
+/// Options that `commit` of a service and of a container share.
 #[derive(clap::Args, Debug)]
 pub struct CommitOptions {
     /// Who has made it.

@@ -28,7 +28,7 @@ use crate::compose::{self, Loaded, Options, Skip};
 use crate::engine::process::lifecycle::socket_path;
 use indexmap::IndexMap;
 
-/// What `-f`, `-p`, ... and the surroundings say.
+/// The project's files, name and directory by `-f`, `-p`, ... and the environment.
 pub fn options(global: &Global) -> Options {
     Options {
         files: global.files.clone(),

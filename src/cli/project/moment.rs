@@ -9,7 +9,7 @@ use jiff::{Timestamp, civil};
 /// as RFC 3339. Without a zone it is this machine's.
 ///
 /// # Errors
-/// What is none of them.
+/// A text that is none of them.
 pub fn moment(text: &str) -> Result<String, Failure> {
     let parsed = if let Some(nanos) = units::duration(text).filter(|_| text.ends_with(|c: char| c.is_ascii_alphabetic())) {
         Timestamp::from_nanosecond(Timestamp::now().as_nanosecond() - i128::from(nanos)).ok()

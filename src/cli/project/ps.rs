@@ -260,7 +260,7 @@ fn in_order(row: Value) -> Value {
     Value::Object(fields.into_iter().collect())
 }
 
-/// What `docker container ls` has of a row.
+/// The fields of a row in `docker container ls`.
 pub fn of_docker(mut row: Value) -> Value {
     for key in ["Name", "Service", "Project", "Health", "ExitCode"] {
         row.as_object_mut().and_then(|row| row.shift_remove(key));

@@ -73,7 +73,7 @@ pub struct Up {
     menu: bool,
 }
 
-/// What `up` and `plan` have in common.
+/// Options that `up` and `plan` share.
 #[derive(clap::Args, Debug, Default)]
 pub struct UpOutput {
     /// Recreate containers even when nothing has changed.
@@ -202,7 +202,7 @@ pub fn path(loaded: &Loaded, action: &str) -> String {
 /// The effect of a signal on a command that is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnSignal {
-    /// What has not begun does not begin, and the command leaves when the rest has ended; a second one leaves at once.
+    /// Steps that have not begun do not begin, and the command leaves when the rest has ended; a second one leaves at once.
     Cancel,
     /// The caller sees to it.
     Leave,
@@ -505,7 +505,7 @@ pub fn go_seconds(seconds: u64) -> String {
     }
 }
 
-/// What commands for existing containers need of the file.
+/// The parts of the file that commands for existing containers need.
 pub fn outline(loaded: &Loaded) -> Outline {
     Outline::of(&loaded.project, loaded.inactive.keys().cloned().collect())
 }

@@ -24,7 +24,7 @@ pub struct Stats {
     how: StatsOptions,
 }
 
-/// What `stats` of a project and of containers have in common.
+/// Options that `stats` of a project and of containers share.
 #[derive(clap::Args, Debug)]
 pub struct StatsOptions {
     /// Containers that do not run as well.

@@ -43,7 +43,7 @@ const QUIET: Duration = Duration::from_millis(15);
 /// However much goes on changing, a batch is no longer than this.
 const LONGEST: Duration = Duration::from_millis(500);
 
-/// What editors leave beside a file for a moment.
+/// Names of editors' temporary files.
 const EPHEMERAL: &str =
     "**/.git\n**/*.swp\n**/*.swx\n**/.#*\n**/#*#\n**/*~\n**/4913\n**/___jb_*___\n**/.goutputstream-*\n**/.DS_Store\n";
 

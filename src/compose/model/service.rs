@@ -157,7 +157,7 @@ fn yes() -> bool {
     true
 }
 
-/// What is done with a container that is unhealthy.
+/// The action on an unhealthy container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnUnhealthy {
@@ -418,7 +418,7 @@ pub struct Develop {
     pub watch: Vec<Trigger>,
 }
 
-/// What happens when a file under a path changes.
+/// The action when a file under a path changes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Trigger {

@@ -56,7 +56,7 @@ fn sequence(out: &mut String, list: &[Value], indent: usize) {
     }
 }
 
-/// What stands behind a key: on its line, or on lines of its own.
+/// The value of a key: on its line, or on lines of its own.
 fn below(out: &mut String, value: &Value, indent: usize) {
     match value {
         Value::Object(map) if !map.is_empty() => {

@@ -61,7 +61,7 @@ pub enum T {
 pub struct Short {
     pub long: T,
     pub accepts: &'static [Shape],
-    /// What it may be, with an example, for the message about what it is not.
+    /// The values that it may have, with an example, for the message about a wrong one.
     pub expected: &'static str,
     /// Makes the long form of a short one in place, and gives what it stands for beyond it: the ports of a range. Also given
     /// long forms, to complete them.
@@ -79,7 +79,7 @@ pub enum Shape {
     Map,
 }
 
-/// What makes an item of a list the same item, in the list and in another file's.
+/// The key by which items of lists are the same, in one list and in two files'.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum By {
     /// Nothing: every item counts.

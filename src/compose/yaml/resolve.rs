@@ -1,4 +1,4 @@
-//! What a plain scalar is: as go-yaml has it, since that is what Docker Compose reads files with.
+//! The type of a plain scalar: as go-yaml has it, since that is what Docker Compose reads files with.
 
 use super::super::node::Value;
 

@@ -54,7 +54,7 @@ impl<'t> Scanner<'t> {
         Ok((text, end))
     }
 
-    /// What belongs to a plain scalar up to a blank that something else, or the line's end, follows.
+    /// The part of a plain scalar up to a blank that something else, or the line's end, follows.
     fn plain_words(&mut self) -> &'t str {
         let bytes = self.text.as_bytes();
         let start = self.mark.index;

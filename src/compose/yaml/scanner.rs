@@ -69,7 +69,7 @@ pub fn malformed(at: Mark, what: impl Into<Cow<'static, str>>, help: &'static st
 
 pub type Scanned<T> = Result<T, Malformed>;
 
-/// What may turn out to be a key, once a `:` follows on the same line.
+/// A possible key: it is one if a `:` follows on the same line.
 #[derive(Clone, Copy)]
 struct SimpleKey {
     /// It stands where only a key can stand.

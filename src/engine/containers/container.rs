@@ -45,7 +45,7 @@ pub(in crate::engine) struct Live {
     pub execs: exec::Running,
     /// Whether the monitor hands out the container's mounts: one of an earlier version does not.
     pub keeps_mounts: bool,
-    /// Who waits for such a mount, in the order of the requests.
+    /// Waiters for such a mount, in the order of the requests.
     pub mounts: VecDeque<oneshot::Sender<Vec<OwnedFd>>>,
     pub input: Vec<oneshot::Sender<Option<OwnedFd>>>,
     pub followers: Followers,
@@ -59,7 +59,7 @@ pub(in crate::engine) struct Live {
     pub on_networks: bool,
     /// Another container has its names and ports already, and it is about to be stopped.
     pub replaced: bool,
-    /// What went wrong with the hooks of its last stop, for whoever has asked for that.
+    /// Failures of the hooks of its last stop, for the caller of the stop.
     pub pre_stop_failure: Option<String>,
     /// Who reads the output of its hooks.
     pub hook_output: Option<mpsc::Sender<Piece>>,

@@ -88,7 +88,7 @@ impl Engine {
         }
         let id = new_id().map_err(EngineError::io("making an id"))?;
         let record = ContainerRecord {
-            image_id: image.id.to_string(),
+            image_id: Some(image.id.clone()),
             endpoints: inherit_from.map(|old| old.endpoints.clone()).unwrap_or_default(),
             replaces,
             image: image.facts(),

@@ -45,7 +45,7 @@ fn has_come(record: &ContainerRecord, condition: Condition) -> Option<bool> {
 }
 
 impl Engine {
-    /// What a container's service depends on: as the last `up` has it, else as the container was made.
+    /// Dependencies of a container's service: as the last `up` has them, else as the container was made.
     fn dependencies_of(&self, record: &ContainerRecord) -> IndexMap<String, Dependency> {
         let label = |key: &str| record.spec.labels.get(key).map_or("", String::as_str);
         let outline = self.outline(label(LABEL_PROJECT));

@@ -8,6 +8,7 @@ use crate::engine::record::Status;
 use crate::engine::{Container, locked, new_id};
 use crate::network::dns::Names;
 use crate::runtime::control::{self, Event, Request};
+use crate::runtime::error::SetupStep;
 use crate::runtime::launch::ExecSpec;
 use nix::fcntl::OFlag;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -65,7 +66,7 @@ pub struct ExecState {
 /// Where the events of execs that run in a container go, by the number of each.
 pub(in crate::engine) type Running = HashMap<u64, mpsc::UnboundedSender<Event>>;
 
-/// Who asks how an exec has ended does so soon. Docker keeps them for some minutes as well.
+/// Clients ask soon how an exec has ended. Docker keeps them for some minutes as well.
 const KEPT_FOR: Duration = Duration::from_secs(300);
 const KEPT_AT_MOST: usize = 1000;
 /// A monitor that has not started an exec by then is asked whether it is there.
@@ -262,10 +263,11 @@ impl Execs {
             Some(Event::ExecStarted { pid, .. }) => {
                 exec.state.send_modify(|state| *state = ExecState { pid, running: true, exit_code: None })
             }
-            Some(Event::ExecFailed { message, code, .. }) => {
+            Some(Event::ExecFailed { message, code, step, .. }) => {
+                let step = step.unwrap_or_else(|| SetupStep::of_code(code));
                 exec.state.send_modify(|state| state.exit_code = Some(code));
                 let (command, container) = (exec.new.args[0].clone(), record.name.clone());
-                return Err(EngineError::Exec { command, container, message, code });
+                return Err(EngineError::Exec { command, container, message, step });
             }
             _ => return Err(EngineError::NotRunning { name: record.name.clone() }),
         }
@@ -311,7 +313,7 @@ impl Execs {
         let (mut output, mut error) = match self.start(&exec).await {
             Ok(Streams::Pipes { output, error, .. }) => (output, error),
             Ok(Streams::Terminal(_)) => return None,
-            Err(EngineError::Exec { message, code, .. }) => return Some((code, message)),
+            Err(EngineError::Exec { message, step, .. }) => return Some((step.exit_code(), message)),
             Err(error @ EngineError::Unresponsive { .. }) => return Some((-1, error.to_string())),
             Err(_) => return None,
         };
@@ -365,7 +367,7 @@ impl Execs {
 const READ: usize = 8 * 1024;
 const PIPE: usize = 1024 * 1024;
 
-/// What is kept of the output of a command that the engine itself runs, which may write without end.
+/// The kept part of the output of a command that the engine itself runs, which may write without end.
 #[derive(Debug)]
 pub(in crate::engine) struct Excerpt {
     limit: usize,

@@ -258,8 +258,9 @@ impl Files {
         let record = container.record();
         let spec = &record.spec;
         let doing = || EngineError::io(format!("committing {}", record.name));
-        let base = self.store.find_loosely(&record.image_id)?.map(|(_, image)| image);
-        let base = base.ok_or_else(|| EngineError::NoSuch { what: "image", name: record.image_id.clone() })?;
+        let id = record.image_id_text();
+        let base = self.store.find_loosely(&id)?.map(|(_, image)| image);
+        let base = base.ok_or_else(|| EngineError::NoSuch { what: "image", name: id })?;
         // The archive is a file for the time: its digest is known when it has been written.
         let draft = self.store.blob_draft()?;
         let file = File::create(draft.path()).map_err(doing())?;
@@ -285,7 +286,7 @@ impl Files {
     }
 }
 
-/// What `commit` is asked for.
+/// A request to `commit`.
 #[derive(Clone, Debug)]
 pub struct Commit {
     pub name: Option<ImageRef>,
@@ -293,7 +294,7 @@ pub struct Commit {
     pub comment: String,
     /// Dockerfile instructions.
     pub changes: Vec<String>,
-    /// What is to be other than the container's. What is empty stays as it is.
+    /// Settings to be other than the container's. Empty ones stay as they are.
     pub config: ImageSettings,
 }
 

@@ -1,4 +1,4 @@
-//! Who follows a container's output: rotation keeps what they have not read, whichever monitor writes the log.
+//! Followers of a container's output: rotation keeps what they have not read, whichever monitor writes the log.
 
 use super::{Container, locked};
 use crate::engine::record::Status;
@@ -15,11 +15,11 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// The readers of a container's log.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Followers {
-    /// What each still needs, by the reader.
+    /// The position from which each reader still needs the log.
     holds: HashMap<u64, u64>,
     /// Readers that the next run's monitor shall wait for.
     expected: Vec<u64>,
-    /// Who waits until the monitor keeps every file.
+    /// Waiters until the monitor keeps every file.
     waiting: HashMap<u64, oneshot::Sender<()>>,
     /// Whether the monitor knows of holds: one of an earlier version does not.
     known: bool,

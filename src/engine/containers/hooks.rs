@@ -142,7 +142,7 @@ impl Engine {
         Ok(())
     }
 
-    /// What a hook runs in: the service's container with another command, and without what only one can have or what is about
+    /// The container of a hook: the service's container with another command, and without what only one can have or what is about
     /// living on.
     fn hook_container(&self, record: &ContainerRecord, index: usize, hook: &PreStartSpec) -> (String, ContainerSpec) {
         let mut spec = record.spec.clone();

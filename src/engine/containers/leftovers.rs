@@ -1,4 +1,4 @@
-//! What is left of a run whose processes the kernel keeps for a disk that does not answer.
+//! Leftovers of a run whose processes the kernel keeps for a disk that does not answer.
 
 use crate::engine::launch::control_groups::LOOK_AGAIN;
 use crate::engine::{Container, Engine};

@@ -35,6 +35,7 @@ use crate::engine::containers::setup::Setup;
 use crate::engine::launch::{etc, find_runtime};
 use crate::engine::state::directories::Removal;
 use crate::runtime::control::Request;
+use crate::runtime::error::SetupStep;
 use crate::runtime::launch::{Exit, Join};
 use crate::runtime::quota;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -57,7 +58,7 @@ fn broken_off(name: &str) -> EngineError {
         "it was not set up within {} s, and was broken off: a mount of it, or its volume, may be on a disk that does not answer",
         START_MAY_TAKE.as_secs()
     );
-    EngineError::Start { name: name.into(), message, code: 128 }
+    EngineError::Start { name: name.into(), message, step: SetupStep::Mounts }
 }
 
 impl Engine {
@@ -86,7 +87,8 @@ impl Engine {
         let result = self.try_start(container).await;
         if let Err(error) = &result {
             self.networks.detach(container);
-            let code = if let EngineError::Start { code, .. } = error { *code } else { 128 };
+            let step = if let EngineError::Start { step, .. } = error { *step } else { SetupStep::Monitor };
+            let code = step.exit_code();
             let text = error.to_string();
             self.containers.transition(container, &Transition::StartFailed { message: &text, code });
         }
@@ -312,7 +314,7 @@ impl Engine {
     /// Changes the limits and the restart policy of a container, of a running one at once.
     ///
     /// # Errors
-    /// What the kernel refuses; nothing is changed in the state then.
+    /// A limit that the kernel refuses; nothing is changed in the state then.
     pub fn update_limits(&self, container: &Container, change: impl FnOnce(&mut ContainerSpec)) -> Result<(), EngineError> {
         let mut record = container.record();
         change(&mut record.spec);

@@ -31,7 +31,7 @@ struct Known {
     by_name: HashMap<String, Holder>,
 }
 
-/// Who has a name.
+/// The holder of a name.
 #[derive(PartialEq)]
 enum Holder {
     Reserved,

@@ -6,6 +6,7 @@ use crate::engine::record::{ContainerRecord, MountKind, MountSpec, Sharing};
 use crate::engine::volumes::Volumes;
 use crate::engine::{Container, locked};
 use crate::runtime::control::Request;
+use crate::runtime::error::SetupStep;
 use crate::runtime::launch::Join;
 use std::collections::BTreeSet;
 use std::fs;
@@ -48,7 +49,7 @@ impl Volumes {
         kept
     }
 
-    /// What a container shares of others' mounts, by where it is to be here: /dev/shm with the IPC namespace, and volumes that are
+    /// Mounts of other containers that a container shares, by their destination in it: /dev/shm with the IPC namespace, and volumes that are
     /// file systems of their own and that a running container has mounted.
     ///
     /// # Errors
@@ -62,7 +63,7 @@ impl Volumes {
                 EngineError::NotRunning { name: other } => EngineError::Start {
                     name: record.name.clone(),
                     message: format!("it shares {SHM} with {other}, which is not running"),
-                    code: 128,
+                    step: SetupStep::Namespaces,
                 },
                 error => error,
             })?);
@@ -104,7 +105,7 @@ async fn mount_of(
     let failed = |why: &str| EngineError::Start {
         name: record.name.clone(),
         message: format!("it shares {} with {}, which {why}", theirs.display(), other.name()),
-        code: 128,
+        step: SetupStep::Namespaces,
     };
     let gone = EngineError::NotRunning { name: other.name() };
     let Some(link) = other.link() else { return Err(gone) };
@@ -149,7 +150,7 @@ impl Containers {
         {
             let Some(id) = sharing.container() else { continue };
             let other = self.find(id)?;
-            let failed = |message: String| EngineError::Start { name: record.name.clone(), message, code: 128 };
+            let failed = |message: String| EngineError::Start { name: record.name.clone(), message, step: SetupStep::Namespaces };
             let gone = || failed(format!("it shares the {what} of {}, which is not running", other.name()));
             let pid_now = || other.with_record(|record| record.state.pid);
             let pid = pid_now();

@@ -8,6 +8,7 @@ use crate::engine::record::{ContainerRecord, Health, HealthStatus, Status, Trans
 use crate::engine::{Container, Engine, locked};
 use crate::logs::holds::GRACE;
 use crate::runtime::control::{self, Event, Request};
+use crate::runtime::error::{FailureReport, SetupStep};
 use crate::runtime::launch::Exit;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -43,8 +44,11 @@ impl Engine {
         self.clone().spawn_follower(container.clone(), link, Some(sender));
         match started.await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err((message, code))) => Err(EngineError::Start { name: container.name(), message, code }),
-            Err(_) => Err(EngineError::Start { name: container.name(), message: "its monitor was killed".into(), code: 128 }),
+            Ok(Err(FailureReport { step, message })) => Err(EngineError::Start { name: container.name(), message, step }),
+            Err(_) => {
+                let message = "its monitor was killed".into();
+                Err(EngineError::Start { name: container.name(), message, step: SetupStep::Monitor })
+            }
         }
     }
 
@@ -52,7 +56,7 @@ impl Engine {
         self: Arc<Self>,
         container: Arc<Container>,
         link: Arc<MonitorLink>,
-        started: Option<oneshot::Sender<Result<(), (String, i32)>>>,
+        started: Option<oneshot::Sender<Result<(), FailureReport>>>,
     ) {
         tokio::spawn(async move { self.follow(container, link, started).await });
     }
@@ -61,7 +65,7 @@ impl Engine {
         self: Arc<Self>,
         container: Arc<Container>,
         link: Arc<MonitorLink>,
-        mut started: Option<oneshot::Sender<Result<(), (String, i32)>>>,
+        mut started: Option<oneshot::Sender<Result<(), FailureReport>>>,
     ) {
         loop {
             let received = link.receive().await;
@@ -96,10 +100,13 @@ impl Engine {
                         let _ = sender.send(Ok(()));
                     }
                 }
-                Event::Failed { message, code } => {
+                Event::Failed { message, code, step } => {
                     container.keep_parting(link);
                     match started.take() {
-                        Some(sender) => drop(sender.send(Err((message, code)))),
+                        Some(sender) => {
+                            let step = step.unwrap_or_else(|| SetupStep::of_code(code));
+                            drop(sender.send(Err(FailureReport { step, message })));
+                        }
                         None => self.ended(&container, &Exit::now(code)),
                     }
                     return;
@@ -183,7 +190,7 @@ impl Engine {
         }
     }
 
-    /// What happens when a container exits, however that became known: its execs, its health check and, unless it is started
+    /// Handles the exit of a container, however it became known: its execs, its health check and, unless it is started
     /// again, its endpoints end; the exit is journaled and its event emitted; then the [`verdict`] is carried out.
     pub(in crate::engine) fn ended(self: &Arc<Self>, container: &Arc<Container>, exit: &Exit) {
         {

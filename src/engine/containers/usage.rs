@@ -1,4 +1,4 @@
-//! What a container uses, from the kernel's own files: its processes (`top`) and its resources (`stats`).
+//! Resource usage of a container, from the kernel's own files: its processes (`top`) and its resources (`stats`).
 
 use crate::engine::Container;
 use crate::engine::error::EngineError;
@@ -75,7 +75,7 @@ impl Groups {
         Ok(self.hierarchy.processes(&container.group()).into_iter().filter_map(|pid| process(pid, &users, booted)).collect())
     }
 
-    /// What a container uses now; nothing for one that does not run.
+    /// The usage of a container now; nothing for one that does not run.
     pub fn usage(&self, container: &Container) -> Usage {
         let group = container.group();
         let file = |controller: &str, name: &str| {

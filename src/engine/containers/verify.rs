@@ -1,4 +1,4 @@
-//! What Docker's engine refuses when a container is made (moby, `daemon/container.go`, `daemon/daemon_unix.go`,
+//! Requests that Docker's engine refuses when a container is made (moby, `daemon/container.go`, `daemon/daemon_unix.go`,
 //! `daemon/internal/runconfig`), in its words, since clients match them: for whoever asks, and before anything is made or
 //! stopped. What no container could be started with stands here too.
 
@@ -76,7 +76,7 @@ pub fn verify(spec: &ContainerSpec) -> Result<(), String> {
     crate::engine::launch::find_runtime(spec.runtime.as_deref()).map(drop)
 }
 
-/// What Docker takes and does not act on, in its words.
+/// Settings that Docker takes and does not act on, in its words.
 pub fn warnings(spec: &ContainerSpec) -> Vec<String> {
     let discarded = spec.network_mode == NetworkMode::Host && !spec.ports.is_empty();
     discarded.then(|| "Published ports are discarded when using host network mode".into()).into_iter().collect()
@@ -163,7 +163,7 @@ fn names(spec: &ContainerSpec) -> Option<String> {
     Some(format!("{what} \"{name}\" is too long (maximum {LONGEST_NAME} bytes)"))
 }
 
-/// What a container without a network, or without a host name, of its own cannot have.
+/// Settings that need a network, or a host name, of the container's own.
 fn network_mode(spec: &ContainerSpec) -> Option<String> {
     let has = |list: &[String]| !list.is_empty();
     let named = spec.hostname.is_some();

@@ -31,7 +31,7 @@ pub(in crate::engine) fn new_build_id() -> std::io::Result<String> {
     Ok(crate::random::hex::<20>()? + ID_END)
 }
 
-/// What builds share.
+/// State that builds share.
 #[derive(Default)]
 pub(super) struct Builds {
     /// Held by whoever makes a step that another build may want as well.
@@ -46,7 +46,7 @@ impl Engine {
     /// Builds an image. What it starts from is pulled with the logins.
     ///
     /// # Errors
-    /// What is wrong with the Dockerfile, or the step that failed.
+    /// An error in the Dockerfile, or the step that failed.
     pub async fn build(self: &Arc<Self>, request: Request, logins: Logins, report: Report) -> Result<solve::Built, EngineError> {
         let registry = self.images.registry.with_logins(logins);
         let host = Arc::new(BuildHost { engine: self.clone(), registry });

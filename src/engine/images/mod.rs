@@ -207,10 +207,11 @@ impl Images {
 
 /// Whether a container is of an image, or has it mounted.
 fn uses(record: &ContainerRecord, image: &Image) -> bool {
-    record.image_id == image.id.as_str() || record.spec.mounts.iter().any(|m| !m.layers.is_empty() && m.layers == image.layers)
+    record.image_id.as_ref() == Some(&image.id)
+        || record.spec.mounts.iter().any(|m| !m.layers.is_empty() && m.layers == image.layers)
 }
 
-/// What becomes of what builds remember while images are pruned.
+/// Treatment of the build cache while images are pruned.
 pub enum Cache {
     Keep,
     ForgetAll,

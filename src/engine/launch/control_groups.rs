@@ -5,6 +5,7 @@ use crate::engine::numbers::Numbers;
 use crate::engine::process::lifecycle::WhenIdle;
 use crate::engine::record::ContainerRecord;
 use crate::runtime::cgroup::{Frozen, Hierarchy};
+use crate::runtime::error::SetupStep;
 use crate::runtime::scope::Scope;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +71,7 @@ impl Groups {
                 let own = Scope::request(point, slice, &unit).map_err(|error| EngineError::Start {
                     name: record.name.clone(),
                     message: error.to_string(),
-                    code: 128,
+                    step: SetupStep::ControlGroup,
                 })?;
                 Ok((Some(own.group_of(&record.id)), Some(own)))
             }
@@ -100,7 +101,7 @@ impl Groups {
         self.strays(id).filter(is_left).count() == 0
     }
 
-    /// What is frozen does not die, and does nothing else any more when it is thawed after it was killed.
+    /// A frozen process does not die before it is thawed, and does nothing else then.
     fn kill_frozen(&self, group: &str) {
         self.hierarchy.kill(group);
         let _ = self.hierarchy.set_frozen(group, Frozen::No);

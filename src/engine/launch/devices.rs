@@ -12,7 +12,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// What of the host's /dev is not a device of its own: the container has another one of it.
+/// Entries of the host's /dev that are no devices: the container has its own.
 const NOT_SHOWN: [&str; 8] = ["pts", "shm", "fd", "mqueue", "console", "ptmx", "log", ".udev"];
 
 /// Refuses permissions and rules that mean nothing, whether or not the devices are there.
@@ -181,7 +181,7 @@ pub fn block_io(spec: &BlkioSpec) -> Result<Option<LinuxBlockIo>, String> {
 /// specification on this host calls them.
 ///
 /// # Errors
-/// What is asked for and is not here, as the rest of a sentence.
+/// The missing devices of a request, as the rest of a sentence.
 pub fn requested(driver: &str, capabilities: &[String], ids: &[String], count: Option<i64>) -> Result<Vec<DeviceSpec>, String> {
     const GPUS: &str = "nvidia.com/gpu";
     let is_gpu = capabilities.iter().any(|capability| capability == "gpu");

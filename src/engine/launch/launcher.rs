@@ -1,4 +1,4 @@
-//! What starts containers: the program that their monitors run, their profiles and limits, and how many start at once.
+//! The launcher of containers: the program that their monitors run, their profiles and limits, and how many start at once.
 
 use super::control_groups::Groups;
 use crate::engine::error::EngineError;
@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 /// Two processors keep about so many starts going; more only wait for each other's locks in the kernel.
 const STARTS_AT_ONCE: usize = 8;
 
-/// What starts monitors.
+/// Starts monitors.
 pub struct Launcher {
     /// This program, from a read-only mount of its own: what monitors and, in them, containers' first processes run.
     program: OwnedFd,

@@ -16,6 +16,7 @@ use super::error::EngineError;
 use super::record::{ContainerRecord, ContainerSpec, Sharing};
 use crate::runtime::DEFAULT_PATH;
 use crate::runtime::capabilities::Capabilities;
+use crate::runtime::error::SetupStep;
 use crate::runtime::launch::{Launch, LogTarget, Rootfs};
 use crate::runtime::pack;
 use crate::runtime::scope::Scope;
@@ -33,7 +34,7 @@ impl Engine {
     /// Builds the launch file. Makes what its mounts need on the host: directories of volumes and sources of bind mounts.
     pub(super) fn launch_file(&self, record: &ContainerRecord) -> Result<Launch, EngineError> {
         let spec = &record.spec;
-        let invalid = |why: String| EngineError::Start { name: record.name.clone(), message: why, code: 128 };
+        let invalid = |why: String| EngineError::Start { name: record.name.clone(), message: why, step: SetupStep::Monitor };
         let capabilities =
             spec.capabilities().map_err(|name| invalid(format!("`{name}` is not a capability; capabilities(7) lists them")))?;
         let security = Security::of(spec).map_err(&invalid)?;

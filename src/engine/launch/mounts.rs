@@ -3,6 +3,7 @@
 use crate::engine::Engine;
 use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, MountKind, MountSpec};
+use crate::runtime::error::SetupStep;
 use crate::runtime::launch::{CopyUp, ImageMount};
 use crate::runtime::{copy_up, spec, targets};
 use oci_spec::runtime::Mount;
@@ -134,7 +135,7 @@ fn make_source(record: &ContainerRecord, mount: &MountSpec, source: &Path) -> Re
     }
     if !mount.create_host_path {
         let message = format!("the bind mount's source {} does not exist; create it, or correct the path", mount.source);
-        return Err(EngineError::Start { name: record.name.clone(), message, code: 128 });
+        return Err(EngineError::Start { name: record.name.clone(), message, step: SetupStep::Mounts });
     }
     fs::create_dir_all(source).map_err(EngineError::io(format!("making the bind mount's source {}", mount.source)))
 }

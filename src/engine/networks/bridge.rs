@@ -12,7 +12,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-/// What a network changes on a bridge of the host's, as it was before. It is kept in the run root before the change is made,
+/// Settings of a bridge of the host's as they were before a network changed them. It is kept in the run root before the change is made,
 /// so that an engine which knows the network no more can undo it.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Borrowed {

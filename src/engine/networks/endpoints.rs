@@ -9,6 +9,7 @@ use crate::network::dns::{self, View};
 use crate::network::firewall::Sender;
 use crate::network::sandbox::{self, Attachment, Sandbox};
 use crate::network::{NetworkError, link};
+use crate::runtime::error::SetupStep;
 use indexmap::IndexMap;
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -150,7 +151,7 @@ impl Networks {
                 let namespace = namespace.ok_or_else(|| EngineError::Start {
                     name: record.name.clone(),
                     message: format!("it shares the network of {}, which is not running", other.name()),
-                    code: 128,
+                    step: SetupStep::Network,
                 })?;
                 let addresses = other.record().endpoints.values().next().copied().unwrap_or_default();
                 return Ok(Attached { namespace: Some(namespace), addresses });

@@ -224,7 +224,7 @@ impl Engine {
     }
 }
 
-/// What an engine's firewall table and scope are called: `wharf` for the default one; one with another run root has its own.
+/// The name of an engine's firewall table and scope: `wharf` for the default one; one with another run root has its own.
 fn instance_name(run_root: &Path) -> String {
     if run_root == Path::new("/run/wharf") {
         return "wharf".into();

@@ -37,7 +37,7 @@ pub enum Starters {
     Forgotten,
 }
 
-/// What every engine needs, however it was started. Before it has threads.
+/// Process settings of every engine, however it was started. To be called before it has threads.
 pub(super) fn prepare() {
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let _ = sys::reset_signals_of_service();

@@ -35,7 +35,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use update::Tallies;
 
-/// What every step of an execution needs.
+/// The context of every step of an execution.
 struct Context {
     engine: Arc<Engine>,
     project: Project,

@@ -1,4 +1,4 @@
-//! What exists of a project, as plans compare it with what is wanted.
+//! The observed state of a project, which plans compare with the desired one.
 
 use super::is_one_off;
 use crate::engine::containers::incarnations::describe;
@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 impl Engine {
-    /// What exists of a project, its images among these.
+    /// The observed state of a project, with its images.
     ///
     /// # Errors
     /// When the image store is damaged.
@@ -63,7 +63,7 @@ impl Engine {
         Ok(built)
     }
 
-    /// What a container has that is gone or out of date: a network that it runs on, a container whose namespace it shares, the
+    /// Things of a container that are gone or out of date: a network that it runs on, a container whose namespace it shares, the
     /// file that it has a copy of.
     fn lost_by(&self, record: &ContainerRecord, networks: &HashMap<&str, &str>) -> Option<String> {
         if record.state.status().is_alive() && record.endpoints.keys().any(|id| !networks.contains_key(id.as_str())) {
@@ -121,7 +121,7 @@ fn observe_container(record: &ContainerRecord) -> ObservedContainer {
         service: label(LABEL_SERVICE),
         number: label(LABEL_NUMBER).parse().unwrap_or(1),
         config_hash: label(LABEL_HASH),
-        image_id: record.image_id.clone(),
+        image_id: record.image_id_text(),
         state: match record.state.status() {
             Status::Created => ContainerState::Created,
             Status::Running => ContainerState::Running,

@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, Weak};
 use tokio::sync::{OwnedMutexGuard, watch};
 
-/// What changes a project.
+/// A command that changes a project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Change {
     Up,

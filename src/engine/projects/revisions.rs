@@ -39,13 +39,13 @@ impl Engine {
         known.map_or(Ok(()), |_| self.state.journal.delete(&key(project)).map_err(state_error))
     }
 
-    /// What all containers of each service are made of: the hash and the image; `None` where they differ.
+    /// Hash and image of all containers of each service; `None` where they differ.
     fn made_of(&self, project: &str) -> HashMap<String, Option<(String, String)>> {
         let mut made: HashMap<String, Option<(String, String)>> = HashMap::new();
         for container in self.project_containers(project).iter().filter(|container| !is_one_off(container)) {
             container.with_record(|record| {
                 let label = |key: &str| record.spec.labels.get(key).cloned().unwrap_or_default();
-                let own = (label(LABEL_HASH), record.image_id.clone());
+                let own = (label(LABEL_HASH), record.image_id_text());
                 let known = made.entry(label(LABEL_SERVICE)).or_insert_with(|| Some(own.clone()));
                 if known.as_ref() != Some(&own) {
                     *known = None;

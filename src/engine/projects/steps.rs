@@ -1,4 +1,4 @@
-//! What each operation of a plan does.
+//! The operations of a plan.
 
 use super::condition::{Awaited, await_condition};
 use super::update::{Update, may_go_on, update, watch};

@@ -32,7 +32,7 @@ pub(super) struct Update<'a> {
     pub delay: Duration,
 }
 
-/// What the updates of services have come to.
+/// Outcomes of the updates of services.
 #[derive(Default)]
 pub(super) struct Tallies(Mutex<HashMap<String, Tally>>);
 
@@ -97,7 +97,7 @@ impl Context {
     }
 }
 
-/// What a container is that has started beside another.
+/// The role of a container that has started beside another.
 #[derive(Debug, PartialEq)]
 pub(in crate::engine) enum Judged {
     Good,
@@ -135,7 +135,7 @@ pub(in crate::engine) fn judge(record: &ContainerRecord, monitor: Duration, now:
     }
 }
 
-/// What becomes of a replacement that an earlier engine has begun.
+/// The end of a replacement that an earlier engine has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Ending {
     /// The old container goes on, and the new one is removed.

@@ -11,7 +11,7 @@ pub use spec::*;
 pub use state::{State, Status, Transition, Verdict, verdict};
 
 use crate::compose::model::OnUnhealthy;
-use crate::image::ChainId;
+use crate::image::{ChainId, Digest};
 use crate::network::address::{Addresses, IpFamily, Pool, Subnet};
 use crate::units::{ContainerPort, Protocol, known_ports};
 use indexmap::IndexMap;
@@ -40,7 +40,9 @@ pub struct ContainerRecord {
     pub id: String,
     pub name: String,
     pub created_at: Timestamp,
-    pub image_id: String,
+    /// Journals have an empty text for none.
+    #[serde(with = "digest_or_empty")]
+    pub image_id: Option<Digest>,
     /// The image's part of the configuration, as it was when the container was created.
     #[serde(default)]
     pub image: ImageConfig,
@@ -145,14 +147,37 @@ pub enum Beside {
     Switched,
 }
 
+/// A digest that need not be there, as an empty text then.
+mod digest_or_empty {
+    use crate::image::Digest;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(digest: &Option<Digest>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(digest.as_ref().map(Digest::as_str).unwrap_or_default())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Digest>, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "" => Ok(None),
+            text => text.parse().map(Some).map_err(D::Error::custom),
+        }
+    }
+}
+
 impl ContainerRecord {
+    /// The id of its image as clients and plans have it; empty where it has none.
+    pub fn image_id_text(&self) -> String {
+        self.image_id.as_ref().map(ToString::to_string).unwrap_or_default()
+    }
+
     /// A container that nothing has happened to yet, made now and of no image.
     pub fn new(id: String, name: String, spec: ContainerSpec, layers: Vec<ChainId>) -> Self {
         ContainerRecord {
             id,
             name,
             created_at: Timestamp::now(),
-            image_id: String::new(),
+            image_id: None,
             image: ImageConfig::default(),
             layers,
             spec,
@@ -172,7 +197,7 @@ impl ContainerRecord {
         }
     }
 
-    /// What is done when its health check fails: what its service says, or the label that people's files have for a container
+    /// The action when its health check fails: what its service says, or the label that people's files have for a container
     /// which restarts others.
     pub fn on_unhealthy(&self) -> Option<OnUnhealthy> {
         let labelled = self.spec.labels.get("autoheal").is_some_and(|label| label == "true");
@@ -486,6 +511,24 @@ mod tests {
         for wrong in ["../../etc", "/etc", "sha256:../../etc", ""] {
             assert!(record(wrong).is_err(), "{wrong}");
         }
+    }
+
+    /// The text of an image's id in journals is as it was when it was no type; none is an empty text.
+    #[test]
+    fn image_ids_in_journals_are_texts() {
+        let record = |id: &str| {
+            serde_json::from_value::<ContainerRecord>(serde_json::json!({
+                "id": "0123456789abcdef", "name": "n", "created_at": "2026-01-01T00:00:00Z", "image_id": id,
+                "layers": [], "spec": ContainerSpec::default(), "state": State::default(),
+            }))
+        };
+        let digest = format!("sha256:{}", "a".repeat(64));
+        for id in ["", &digest] {
+            let read = record(id).expect("a record");
+            assert_eq!((read.image_id.is_none(), read.image_id_text()), (id.is_empty(), id.to_string()));
+            assert_eq!(serde_json::to_value(&read).expect("JSON")["image_id"], id);
+        }
+        assert!(record("busybox").is_err());
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub fn before_failure<'a>(revisions: &'a [Revision], config_hash: &str, image_id
 /// The revision to go back to: that of a number, else the last good one that is not like the newest.
 ///
 /// # Errors
-/// What there is instead.
+/// The revisions that there are instead.
 pub fn target(service: &str, revisions: &[Revision], number: Option<u32>) -> Result<Revision, String> {
     let newest = revisions.last().ok_or_else(|| format!("the service {service} has no revisions yet: `wharf up` makes them"))?;
     let found = match number {

@@ -35,7 +35,7 @@ pub struct ContainerSpec {
     /// Seconds between the stop signal and SIGKILL.
     pub stop_timeout: Option<u64>,
     pub health: Option<HealthSpec>,
-    /// What is done when the health check fails; `None` as Docker, nothing.
+    /// The action when the health check fails; `None` as Docker, nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_unhealthy: Option<OnUnhealthy>,
     pub init: bool,
@@ -232,7 +232,7 @@ pub struct MountSpec {
     /// The definition lists it among its mounts. Other anonymous volumes are a path alone: of the image, or of `run -v PATH`.
     #[serde(default)]
     pub listed: bool,
-    /// What is mounted below a bind's source does not come along.
+    /// Mounts below a bind's source do not come along.
     #[serde(default)]
     pub not_recursive: bool,
     /// Of an anonymous volume.

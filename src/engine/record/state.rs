@@ -105,7 +105,7 @@ pub enum Transition<'a> {
     Removed,
 }
 
-/// What follows the end of a container.
+/// The consequence of a container's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It stays as it is.
@@ -116,7 +116,7 @@ pub enum Verdict {
     Remove,
 }
 
-/// What follows an exit: Docker's rules. When the host goes down the next engine restarts the container, and this is no attempt.
+/// The consequence of an exit, by Docker's rules. When the host goes down the next engine restarts the container, and this is no attempt.
 pub fn verdict(record: &ContainerRecord, exit: &Exit, going_down: bool) -> Verdict {
     let ran_for = record.state.started_at.map(|start| exit.finished_at.duration_since(start));
     // A restart that has succeeded begins the count of attempts anew.

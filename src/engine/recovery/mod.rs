@@ -1,4 +1,4 @@
-//! What the engine knows at its start: the journal's records, what the disk has and the journal has lost, and what nobody can
+//! The engine's knowledge at its start: the journal's records, what the disk has and the journal has lost, and what nobody can
 //! tell. Nothing is removed because nothing is known of it: docs/reliability.md.
 
 pub(super) mod adopt;
@@ -93,7 +93,7 @@ impl From<Reached> for Monitor {
     }
 }
 
-/// What is understood of a container's record, each field by itself.
+/// The understood parts of a container's record, each field by itself.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct KnownParts {
@@ -105,7 +105,7 @@ pub struct KnownParts {
     pub spec: KnownSpec,
 }
 
-/// What is understood of its specification.
+/// The understood parts of its specification.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct KnownSpec {
@@ -121,7 +121,7 @@ fn lenient<'de, T: DeserializeOwned + Default, D: Deserializer<'de>>(deserialize
 }
 
 impl Unknown {
-    /// What is understood of a container's record.
+    /// The understood parts of a container's record.
     pub fn known(&self) -> KnownParts {
         KnownParts::deserialize(&self.record).unwrap_or_default()
     }
@@ -253,7 +253,7 @@ impl StateStore {
         if self.recovery.unreported.swap(false, Ordering::AcqRel) { self.warnings() } else { Vec::new() }
     }
 
-    /// What is there and not understood.
+    /// Things that are there and not understood.
     pub fn unknown(&self, kind: Kind) -> Vec<Arc<Unknown>> {
         locked(&self.recovery.unknown).iter().filter(|unknown| unknown.kind == kind).cloned().collect()
     }
@@ -267,7 +267,7 @@ impl StateStore {
     /// Refuses to do anything with what is not understood.
     ///
     /// # Errors
-    /// What it is and what can be done about it.
+    /// A sentence about it and the remedy.
     pub(super) fn refuse_unknown(&self, kind: Kind, name: &str) -> Result<(), EngineError> {
         self.find_unknown(kind, name).map_or(Ok(()), |unknown| Err(unknown.refusal()))
     }

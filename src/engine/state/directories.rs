@@ -41,7 +41,7 @@ pub fn is_marked(parent: &Path) -> bool {
 pub struct Draft {
     path: PathBuf,
     finished: PathBuf,
-    /// What has a limit of its size, which is given back as well.
+    /// A directory with a limit of its size, which is given back as well.
     limited: Option<PathBuf>,
 }
 
@@ -149,7 +149,7 @@ impl Removal {
     }
 }
 
-/// What is in a directory of directories.
+/// The entries of a directory of directories.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entry {
     Whole(String),
@@ -159,7 +159,7 @@ pub enum Entry {
     Removing(String),
 }
 
-/// What is in a directory of directories, or of manifests.
+/// The entries of a directory of directories, or of manifests.
 ///
 /// # Errors
 /// The disk's; a missing one is empty.

@@ -1,4 +1,4 @@
-//! What survives the engine: the journal, and the directories with the manifests that are beside it.
+//! Durable state: the journal, and the directories with the manifests that are beside it.
 
 pub(super) mod directories;
 pub(super) mod journal;
@@ -18,7 +18,7 @@ pub struct StateStore {
     pub(super) config: Arc<Config>,
     pub(super) journal: Journal,
     pub(super) recovery: Recovery,
-    /// What the journal could not take is to be written again.
+    /// Notified when a record that the journal could not take is to be written again.
     pub(super) owing: Notify,
 }
 

@@ -56,7 +56,7 @@ pub struct Item {
 #[derive(Debug, Clone)]
 pub struct Selected {
     found: Found,
-    /// What `--parents` keeps of its path, or its own name.
+    /// The part of its path that `--parents` keeps, or its own name.
     name: PathBuf,
     /// `--exclude` leaves it out.
     left_out: bool,

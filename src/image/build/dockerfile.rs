@@ -40,7 +40,7 @@ pub struct Instruction {
     pub keyword: String,
     /// `--name=value`; a flag without a value is `true`.
     pub flags: Vec<(String, String)>,
-    /// What follows the flags, continuations joined.
+    /// The text behind the flags, continuations joined.
     pub rest: String,
     pub heredocs: Vec<Heredoc>,
     /// The whole instruction on one line, for output and history.

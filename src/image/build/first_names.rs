@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Bytes that they may take: four hundred thousand files.
 const MAX_BYTES: usize = 32 << 20;
-/// What an entry of the table takes besides its name.
+/// The memory of a table entry besides its name.
 const ENTRY: usize = 56;
 
 /// Names are kept apart from their directories, which many of them share.

@@ -335,7 +335,7 @@ mod tests {
         assert!(taken_back.may_take_back_below(Path::new("d")) && !taken_back.may_take_back_below(Path::new("x")));
     }
 
-    /// What took 4.7 seconds for ten stars, and doubled with each other one.
+    /// A pattern that took 4.7 seconds for ten stars, and twice as long for each further one.
     #[test]
     fn many_stars_end_soon() {
         let begun = std::time::Instant::now();

@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
-/// What to build. Paths are absolute.
+/// A build request. Paths are absolute.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Request {
@@ -77,7 +77,7 @@ pub struct Request {
     pub ssh: BTreeMap<String, PathBuf>,
     /// Name, soft, hard.
     pub ulimits: Vec<(String, i64, i64)>,
-    /// What RUN may ask for beyond a container's confinement: `security.insecure`.
+    /// Entitlements of RUN beyond a container's confinement: `security.insecure`.
     pub entitlements: Vec<String>,
     /// SOURCE_DATE_EPOCH: the time of everything that is made.
     pub epoch: Option<i64>,
@@ -109,7 +109,7 @@ pub enum SecretContent {
     Value(String),
 }
 
-/// What happens during a build.
+/// Progress of a build.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
@@ -163,7 +163,7 @@ pub enum Event {
 
 pub type Report = Arc<dyn Fn(Event) + Send + Sync>;
 
-/// Who gets a command's output, line by line.
+/// The receiver of a command's output, line by line.
 pub type Output = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// A future without a type of its own, for [`Host`].

@@ -81,7 +81,7 @@ impl Drop for Serving {
     }
 }
 
-/// Who asks.
+/// The container that asks.
 struct Asker {
     names: Arc<Names>,
     view: Shown,

@@ -236,7 +236,7 @@ fn give_up(shared: &Shared) {
     waiting.by_id.clear();
 }
 
-/// What is no answer to a question that waits is dropped: whoever guesses does not end the waiting.
+/// Datagrams that answer no pending question are dropped: whoever guesses does not end the waiting.
 fn deliver(shared: &Shared, datagram: &[u8]) {
     let Some(id) = message::id(datagram) else { return };
     let mut waiting = locked(&shared.waiting);

@@ -28,7 +28,7 @@ pub struct Isolation {
     pub subnets: Vec<Subnet>,
     /// No way out and none in.
     pub internal: bool,
-    /// What leaves has the host's address.
+    /// Outgoing packets get the host's address.
     pub masquerade: bool,
     /// Containers on the network reach each other.
     pub connected: bool,

@@ -26,7 +26,7 @@ const IDLE: Duration = Duration::from_secs(90);
 const MOST_SENDERS: usize = 1024;
 const LARGEST: usize = 65_536;
 
-/// Who has sent, and to which of the host's addresses.
+/// The sender, and the host's address that it has sent to.
 type Sender = (SockaddrIn6, libc::in6_pktinfo);
 /// The same, to tell senders apart by.
 type Key = (SockaddrIn6, Ipv6Addr);

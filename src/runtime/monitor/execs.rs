@@ -2,7 +2,7 @@
 
 use super::Monitor;
 use crate::runtime::control::Event;
-use crate::runtime::error::{Doing, StepFailed};
+use crate::runtime::error::{Doing, FailureReport, SetupStep, StepFailed};
 use crate::runtime::launch::{ExecSpec, Launch};
 use crate::runtime::{exec, external};
 use crate::sys::shared::SharedReport;
@@ -42,7 +42,7 @@ impl Execs {
         (!self.unmatched.iter().any(|(ended, _)| *ended == pid)).then_some(pid)
     }
 
-    /// What the end of a child means.
+    /// The events that follow from the end of a child.
     pub(super) fn ended(&mut self, child: &Ended) -> Vec<Event> {
         let runs = |exec: &Exec| matches!(exec.progress, Progress::Running(pid) if pid == child.pid);
         if let Some(at) = self.known.iter().position(runs) {
@@ -66,16 +66,17 @@ impl Execs {
         let exec = self.known.swap_remove(at);
         let Progress::Starting { report, .. } = exec.progress else { return Vec::new() };
         let (id, said) = (exec.id, report.text());
-        let failed = |message: String, code: i32| Event::ExecFailed { id, message, code };
+        let failed =
+            |message: String, step: SetupStep| Event::ExecFailed { id, message, code: step.exit_code(), step: Some(step) };
         let event = match (report.pid(), said.is_empty()) {
             (Some(pid), true) => {
                 self.known.push(Exec { id, progress: Progress::Running(pid) });
                 Event::ExecStarted { id, pid }
             }
-            (None, true) => failed("the process ended before it could be set up".into(), 128),
-            (_, false) => match serde_json::from_slice::<(i32, String)>(&said) {
-                Ok((code, message)) => failed(message, code),
-                Err(_) => failed("the process did not run, and its reason is not understood".into(), 128),
+            (None, true) => failed("the process ended before it could be set up".into(), SetupStep::Monitor),
+            (_, false) => match serde_json::from_slice(&said) {
+                Ok(FailureReport { step, message }) => failed(message, step),
+                Err(_) => failed("the process did not run, and its reason is not understood".into(), SetupStep::Monitor),
             },
         };
         let runs = matches!(event, Event::ExecStarted { .. });
@@ -117,7 +118,10 @@ impl Monitor {
         })();
         match started {
             Ok(progress) => self.execs.known.push(Exec { id: spec.id, progress }),
-            Err(failure) => self.report(&Event::ExecFailed { id: spec.id, message: failure.to_string(), code: failure.code }),
+            Err(failure) => {
+                let (message, code) = (failure.to_string(), failure.exit_code());
+                self.report(&Event::ExecFailed { id: spec.id, message, code, step: Some(failure.step) });
+            }
         }
     }
 

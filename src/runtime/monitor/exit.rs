@@ -3,7 +3,7 @@
 use super::execs::Execs;
 use super::{CHUNK, Monitor, readable};
 use crate::runtime::control::{self, Event, Request};
-use crate::runtime::error::{Doing, StepFailed};
+use crate::runtime::error::{Doing, FailureReport, StepFailed};
 use crate::runtime::launch::Exit;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
@@ -21,9 +21,13 @@ impl Monitor {
         }
         self.remove_cgroups();
         let event = if self.started_at.is_none() {
-            let (code, message) = serde_json::from_slice(&self.reported)
-                .unwrap_or((code, format!("the container's process ended with code {code} before its program ran")));
-            Event::Failed { message, code }
+            match serde_json::from_slice(&self.reported) {
+                Ok(FailureReport { step, message }) => Event::Failed { message, code: step.exit_code(), step: Some(step) },
+                Err(_) => {
+                    let message = format!("the container's process ended with code {code} before its program ran");
+                    Event::Failed { message, code, step: None }
+                }
+            }
         } else {
             let exit = Exit { code, oom_killed, finished_at: jiff::Timestamp::now(), started_at: self.started_at };
             Event::Exited(exit)

@@ -43,7 +43,7 @@ pub(super) fn image_tree(mount: &ImageMount, launch: &Launch) -> Result<OwnedFd,
     Ok(part)
 }
 
-/// What a bind mount binds, attached nowhere yet, and whether what is mounted below it comes along.
+/// The tree of a bind mount, attached nowhere yet, and whether mounts below it come along.
 pub(super) fn bind_tree(entry: &Mount, launch: &Launch) -> Result<(OwnedFd, Recursive), StepFailed> {
     let (source, destination) = (entry.source().as_deref().unwrap_or(Path::new("")), entry.destination());
     let deep = entry.options().iter().flatten().any(|option| option == "rbind");

@@ -435,7 +435,7 @@ fn with_proxies(mut env: Vec<String>) -> Vec<String> {
     env
 }
 
-/// Who removes a container that has ended.
+/// The one that removes a container when it has ended.
 #[derive(Clone, Copy)]
 enum Removal {
     Nobody,
@@ -446,7 +446,7 @@ enum Removal {
 /// Makes a container; gives its id.
 ///
 /// # Errors
-/// What of it is not understood, or why it cannot be made.
+/// The part of it that is not understood, or the reason why it cannot be made.
 pub async fn create(client: &Client, command: &Create) -> Result<String, Failure> {
     let removal = if command.rm { Removal::Engine } else { Removal::Nobody };
     command.new.create(client, command.new.interactive, removal).await

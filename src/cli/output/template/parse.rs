@@ -198,7 +198,7 @@ fn quoted(rest: &str) -> Result<(Token, usize), String> {
     Err("a string is never closed by `\"`".into())
 }
 
-/// What ends a list of nodes.
+/// The end of a list of nodes.
 enum BlockEnd {
     Template,
     End,

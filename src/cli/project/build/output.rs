@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// What `--output` says.
+/// A value of `--output`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// The store, and a registry where it is pushed.

@@ -45,7 +45,7 @@ pub struct Logs {
     previous: bool,
 }
 
-/// What `logs` of a project and of a container have in common.
+/// Options that `logs` of a project and of a container share.
 #[derive(clap::Args, Debug)]
 pub struct LogOptions {
     /// Go on showing what comes.
@@ -187,7 +187,7 @@ pub fn reader() -> Result<u64, Failure> {
     crate::random::number().map_err(|e| Failure::Message(format!("choosing a number: {e}")))
 }
 
-/// What `up` wants of the output that it shows.
+/// How `up` shows output.
 pub struct ForUp<'a> {
     /// Gets the exit code of every container of the project that ends and is not restarted.
     pub exits: UnboundedSender<i32>,

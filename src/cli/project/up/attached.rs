@@ -13,7 +13,7 @@ use std::io::IsTerminal;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// What `up` shows.
+/// The output that `up` shows.
 pub(super) struct Shown {
     pub(super) services: Vec<String>,
     pub(super) reader: u64,

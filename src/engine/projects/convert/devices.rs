@@ -13,7 +13,7 @@ pub(super) fn devices(name: &str, service: &Service) -> Result<Vec<DeviceSpec>, 
     Ok(given.chain(requested_devices(name, service)?).collect())
 }
 
-/// What `gpus` and `deploy.resources.reservations.devices` ask for.
+/// The devices of `gpus` and `deploy.resources.reservations.devices`.
 fn requested_devices(name: &str, service: &Service) -> Result<Vec<DeviceSpec>, String> {
     let reservations = service.deploy.as_ref().and_then(|d| d.resources.reservations.as_ref());
     let gpus = service.gpus.iter().map(|request| (true, request));

@@ -97,7 +97,7 @@ const SMALLEST_UNIT: u64 = 16 << 10;
 const UNITS: u64 = 4;
 
 impl Room {
-    /// What has to be left of the reserve, for one of so many bytes a unit.
+    /// The part of the reserve that has to be left, for one of so many bytes a unit.
     fn leaves(self, unit: u64) -> u64 {
         match self {
             Room::Ordinary => 2 * unit,
