@@ -134,15 +134,15 @@ pub(super) fn stream(kind: StreamKind) -> Option<Stream> {
 
 /// An answer that keeps its connection busy until it has been sent.
 pub(super) fn until_sent(response: Response<Body>, busy: Busy) -> Response<Body> {
-    response.map(|body| http_body_util::BodyExt::boxed_unsync(Counted { body, _busy: busy }))
+    response.map(|body| http_body_util::BodyExt::boxed_unsync(CountedConnection { body, _busy: busy }))
 }
 
-struct Counted {
+struct CountedConnection {
     body: Body,
     _busy: Busy,
 }
 
-impl HttpBody for Counted {
+impl HttpBody for CountedConnection {
     type Data = Bytes;
     type Error = io::Error;
 

@@ -62,7 +62,7 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
 /// The revisions of a project's services, the oldest first.
 fn history(engine: &Engine, project: &str) -> Reply {
     let mut all = Vec::new();
-    for (service, revisions) in engine.revisions(project) {
+    for (service, revisions) in engine.state.revisions(project) {
         for (n, revision) in revisions.iter().enumerate() {
             let changed = n.checked_sub(1).map(|before| revision.changes(&revisions[before])).unwrap_or_default();
             all.push(RevisionSummary {

@@ -54,12 +54,12 @@ impl de::Error for Misfit {
 }
 
 /// The entries of a map, one after the other.
-struct Entries<'de, I> {
+struct MapEntries<'de, I> {
     rest: I,
     next: Option<(&'de str, &'de Node)>,
 }
 
-impl<'de, I: Iterator<Item = (&'de String, &'de Entry)>> MapAccess<'de> for Entries<'de, I> {
+impl<'de, I: Iterator<Item = (&'de String, &'de Entry)>> MapAccess<'de> for MapEntries<'de, I> {
     type Error = Misfit;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Misfit> {
@@ -101,7 +101,7 @@ impl<'de> Deserializer<'de> for &'de Node {
             Value::Float(value) => visitor.visit_f64(*value),
             Value::String(text) => visitor.visit_borrowed_str(text),
             Value::List(list) => visitor.visit_seq(Elements { rest: list.iter().enumerate() }),
-            Value::Map(map) => visitor.visit_map(Entries { rest: map.iter(), next: None }),
+            Value::Map(map) => visitor.visit_map(MapEntries { rest: map.iter(), next: None }),
         }
     }
 

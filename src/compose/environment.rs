@@ -49,13 +49,13 @@ pub fn resolve(name: &str, service: &mut Node, variables: &dyn Variables, read: 
             let before = earlier.get(key).and_then(|entry: &Entry| entry.node.as_str().map(str::to_string));
             before.or_else(|| variables.get(key))
         };
-        let wanted = Wanted { what: "env file", service: name, at: &path.at, required, raw };
+        let wanted = WantedVariables { what: "env file", service: name, at: &path.at, required, raw };
         load(&mut merged, path, &wanted, &lookup, read, found);
     }
     lay_over(service, "environment", merged);
     let mut labels = Map::default();
     for path in take_files(service, "label_file") {
-        let wanted = Wanted { what: "label file", service: name, at: &path.at, required: true, raw: false };
+        let wanted = WantedVariables { what: "label file", service: name, at: &path.at, required: true, raw: false };
         load(&mut labels, &path, &wanted, &|_: &str| None, read, found);
     }
     lay_over(service, "labels", labels);
@@ -64,7 +64,7 @@ pub fn resolve(name: &str, service: &mut Node, variables: &dyn Variables, read: 
     }
 }
 
-struct Wanted<'a> {
+struct WantedVariables<'a> {
     what: &'a str,
     service: &'a str,
     at: &'a At,
@@ -92,9 +92,16 @@ fn lay_over(service: &mut Node, key: &str, mut merged: Map) {
     service.set(key, Node::new(Value::Map(merged), at));
 }
 
-fn load(into: &mut Map, path: &Node, wanted: &Wanted<'_>, lookup: &dyn Variables, read: Read<'_>, found: &mut Vec<Diagnostic>) {
+fn load(
+    into: &mut Map,
+    path: &Node,
+    wanted: &WantedVariables<'_>,
+    lookup: &dyn Variables,
+    read: Read<'_>,
+    found: &mut Vec<Diagnostic>,
+) {
     let text = path.as_str().unwrap_or_default();
-    let Wanted { what, service, at, .. } = wanted;
+    let WantedVariables { what, service, at, .. } = wanted;
     let content = match read(Path::new(text)) {
         None if !wanted.required => return,
         None => {

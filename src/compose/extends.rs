@@ -19,7 +19,7 @@ pub fn resolve(root: &mut Node, file: &Path, directory: &Path, reader: &mut dyn 
         Some(map) => map.iter().filter(|(_, entry)| extending(entry)).map(|(name, _)| name.clone()).collect(),
         None => return,
     };
-    let mut resolver = Resolver { reader, others: HashMap::new() };
+    let mut resolver = ExtendsResolver { reader, others: HashMap::new() };
     for name in names {
         match resolver.service(root, file, directory, &name, &mut Vec::new()) {
             Ok(Some(service)) => {
@@ -41,12 +41,12 @@ pub fn resolve(root: &mut Node, file: &Path, directory: &Path, reader: &mut dyn 
 /// How the message about a cycle begins. A cycle is one error, whichever of its services it is found from.
 const CYCLE: &str = "`extends` has a cycle";
 
-struct Resolver<'a> {
+struct ExtendsResolver<'a> {
     reader: &'a mut dyn ReadFile,
     others: HashMap<PathBuf, Node>,
 }
 
-impl Resolver<'_> {
+impl ExtendsResolver<'_> {
     fn service(
         &mut self,
         root: &Node,

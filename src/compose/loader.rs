@@ -30,7 +30,7 @@ pub struct Loader<'a> {
 }
 
 /// The context in which a file's relative paths and variables are resolved. An included file has its own.
-struct Scope {
+struct FileScope {
     directory: PathBuf,
     variables: Variables,
 }
@@ -99,7 +99,7 @@ impl<'a> Loader<'a> {
         }
         let name = self.name(&parsed, &located.directory, &variables)?;
         variables.insert(PROJECT_NAME.into(), name.clone());
-        let scope = Scope { directory: located.directory.clone(), variables };
+        let scope = FileScope { directory: located.directory.clone(), variables };
         let mut root = self.model(parsed, &scope, &mut Vec::new())?;
         defaults::fill_empty(&mut root, &name);
         if !skip.normalisation {
@@ -133,7 +133,7 @@ impl<'a> Loader<'a> {
     fn active_services(
         &mut self,
         root: &mut Node,
-        scope: &Scope,
+        scope: &FileScope,
         found: &mut Found,
     ) -> Result<indexmap::IndexMap<String, Vec<String>>, Found> {
         let skip = self.options.skip;
@@ -281,7 +281,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Several files as one model: each one's own stages, then one laid on the other.
-    fn model(&mut self, parsed: Vec<Parsed>, scope: &Scope, chain: &mut Vec<PathBuf>) -> Result<Node, Found> {
+    fn model(&mut self, parsed: Vec<Parsed>, scope: &FileScope, chain: &mut Vec<PathBuf>) -> Result<Node, Found> {
         let mut merged: Option<Node> = None;
         let mut found = Found::new();
         let deep = chain.len();
@@ -295,7 +295,7 @@ impl<'a> Loader<'a> {
                 if let Some(base) = &mut merged {
                     merge::apply_tags(base, &document);
                 }
-                let mut reader = Reader { loader: self, variables: &scope.variables };
+                let mut reader = FileReader { loader: self, variables: &scope.variables };
                 extends::resolve(&mut document, &file.path, &scope.directory, &mut reader, &mut found);
                 for wanted in include::take(&mut document, &scope.directory, &mut found) {
                     match self.include(wanted, scope, chain) {
@@ -340,7 +340,7 @@ impl<'a> Loader<'a> {
         Ok(root)
     }
 
-    fn include(&mut self, wanted: Include, outer: &Scope, chain: &mut Vec<PathBuf>) -> Result<Node, Found> {
+    fn include(&mut self, wanted: Include, outer: &FileScope, chain: &mut Vec<PathBuf>) -> Result<Node, Found> {
         let at = wanted.at.at;
         if let Some(start) = chain.iter().position(|path| *path == wanted.files[0]) {
             let cycle = chain[start..].iter().chain([&wanted.files[0]]).map(|path| self.shown(path));
@@ -383,7 +383,7 @@ impl<'a> Loader<'a> {
         }
         let noted = |found: Found| -> Found { found.into_iter().map(|d| d.note(&at, "included here")).collect() };
         self.judge(&mut found)?;
-        let scope = Scope { directory: wanted.directory, variables };
+        let scope = FileScope { directory: wanted.directory, variables };
         self.model(parsed, &scope, chain).map_err(noted)
     }
 
@@ -453,12 +453,12 @@ fn selected(root: &Node, named: &[String]) -> Option<HashSet<String>> {
 }
 
 /// Reads the files that services extend.
-struct Reader<'l, 'a, 'v> {
+struct FileReader<'l, 'a, 'v> {
     loader: &'l mut Loader<'a>,
     variables: &'v Variables,
 }
 
-impl extends::ReadFile for Reader<'_, '_, '_> {
+impl extends::ReadFile for FileReader<'_, '_, '_> {
     fn read(&mut self, path: &Path, asked_at: &Node) -> Result<Node, Found> {
         if !path.exists() {
             let message = format!("the extended file {} does not exist", path.display());

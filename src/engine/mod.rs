@@ -4,8 +4,9 @@
 //! makes what a monitor starts from; [`projects`] executes plans; [`recovery`] takes over what an earlier engine left;
 //! [`process`] is the process itself.
 //!
-//! Each part below owns its locks and has its own methods; a part holds those before it that it needs. [`Engine`] has what
-//! crosses them: a container's life, projects, what follows an exit, the process.
+//! Each part below owns its locks and has its own methods; a part holds those before it that it needs. [`Engine`] has the operations
+//! that cross parts: a container's life, projects, the consequences of an exit, the process. A method that needs one part, or a part
+//! and those that it holds, is that part's, whichever file it is in.
 
 mod config;
 pub mod containers;

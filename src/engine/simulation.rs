@@ -4,7 +4,7 @@
 //! `SCHEDULES=1000000` tries as many schedules, `SEED=N` that of a failure alone.
 
 use super::containers::dependencies::is_to_come;
-use super::projects::update::{Ending, Judged, ending, judge};
+use super::projects::update::{Ending, UpdateVerdict, ending, judge};
 use super::record::{
     Beside, ContainerRecord, ContainerSpec, Health, HealthSpec, HealthStatus, Replacement, RestartPolicy, Status, Transition,
     Verdict, verdict,
@@ -241,8 +241,8 @@ impl World {
             Some(id) => match self.members.iter().find(|member| member.record.id == id) {
                 None => {}
                 Some(new) => match judge(&new.record, self.policy.monitor, self.now) {
-                    Judged::NotYet(_) => rollout.watched = Some(id),
-                    Judged::Good => {
+                    UpdateVerdict::NotYet(_) => rollout.watched = Some(id),
+                    UpdateVerdict::Good => {
                         if let Some(replaced) = self.member(&id).and_then(|new| new.record.replaces.as_mut()) {
                             replaced.beside = Some(Beside::Switched);
                         }
@@ -253,7 +253,7 @@ impl World {
                         self.retire(&id);
                         assert!(self.good() >= good, "a good one is replaced by none");
                     }
-                    Judged::Failed(_) => {
+                    UpdateVerdict::Failed(_) => {
                         rollout.failed += 1;
                         if self.old_of(&id).is_some() {
                             self.stop(&id, false);

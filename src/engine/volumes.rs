@@ -60,7 +60,7 @@ impl NewVolume {
 pub struct Volumes {
     config: Arc<Config>,
     state: Arc<StateStore>,
-    events: Arc<Events>,
+    pub(super) events: Arc<Events>,
     pub(super) containers: Arc<Containers>,
     /// Volumes that are being made or removed: taken before the records.
     names: Reservations,

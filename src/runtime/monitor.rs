@@ -85,7 +85,7 @@ fn run(directory: &Path) -> Result<(), StepFailed> {
 }
 
 /// A pipe of the container that is copied to the log.
-struct Output {
+struct OutputPipe {
     fd: OwnedFd,
     stream: Stream,
 }
@@ -107,7 +107,7 @@ struct Monitor {
     signals: SignalFd,
     listener: OwnedFd,
     engine: Option<OwnedFd>,
-    outputs: Vec<Output>,
+    outputs: Vec<OutputPipe>,
     log: Writer,
     /// The log could not be written (a full disk): nothing more is read until it can.
     stalled: bool,
@@ -214,7 +214,7 @@ impl Monitor {
                     let Some(master) = fds.into_iter().next() else { continue };
                     let _ = fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
                     if let Ok(copy) = master.try_clone() {
-                        self.outputs.push(Output { fd: copy, stream: Stream::Stdout });
+                        self.outputs.push(OutputPipe { fd: copy, stream: Stream::Stdout });
                     }
                     self.terminal = Some(master);
                 }

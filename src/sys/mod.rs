@@ -2,6 +2,7 @@
 
 pub mod disk_usage;
 mod inherited;
+mod malloc;
 pub mod node;
 mod process;
 pub mod procfs;
@@ -13,6 +14,7 @@ pub mod signals;
 pub mod socket;
 
 pub use inherited::{reset_personality, reset_scheduling, reset_signals_of_service};
+pub use malloc::{few_malloc_arenas, trim_memory};
 pub use process::*;
 
 use nix::errno::Errno;
@@ -487,16 +489,4 @@ pub fn spread_directories(directory: impl AsFd) {
             libc::ioctl(fd, FS_IOC_SETFLAGS, &raw const flags);
         }
     }
-}
-
-/// Keeps malloc from giving each thread an arena of its own: threads that come and go would each leave one behind.
-pub fn few_malloc_arenas() {
-    // SAFETY: mallopt takes integers, and is called before there are other threads.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
-}
-
-/// Gives memory that malloc has free back to the kernel.
-pub fn trim_memory() {
-    // SAFETY: no preconditions.
-    unsafe { libc::malloc_trim(0) };
 }

@@ -28,7 +28,7 @@ struct Attributes {
 
 /// The beginning of `struct fs_quota_stat` of linux/dqblk_xfs.h, with room for the rest.
 #[repr(C)]
-struct Status {
+struct QuotaStatus {
     version: i8,
     flags: u16,
     rest: [u64; 16],
@@ -59,7 +59,7 @@ unsafe fn quotactl<T>(fd: BorrowedFd<'_>, command: i32, project: u32, address: *
 /// # Errors
 /// ENOSYS where it has no quotas, or the kernel no `quotactl_fd`.
 pub fn enforced(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    let mut status = Status { version: 1, flags: 0, rest: [0; 16] };
+    let mut status = QuotaStatus { version: 1, flags: 0, rest: [0; 16] };
     // SAFETY: the status is larger than the kernel's struct, which it writes.
     unsafe { quotactl(fd, XGETQSTAT, 0, &raw mut status) }?;
     Ok(status.flags & PROJECTS_ENFORCED != 0)

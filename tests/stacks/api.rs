@@ -250,6 +250,8 @@ fn answers_have_dockers_shapes() {
     );
     assert!(usage["BuildCache"][0]["CreatedAt"].is_string(), "{usage}");
     assert!(get("/images/busybox:local/json")["Metadata"]["LastTagTime"].is_string());
+    assert_eq!(stack.api("DELETE", &format!("/containers/{id}"), None).0, 204);
+    assert_eq!(stack.api("DELETE", "/networks/att", None).0, 204);
 }
 
 /// Requests that are wrong are the client's fault, and not the engine's.
@@ -264,7 +266,6 @@ fn wrong_requests_are_refused_with_dockers_status() {
         (create, image(json!([])), 400, "HostConfig"),
         (create, log("nosuch", "a"), 400, "logger: no log driver named 'nosuch' is registered"),
         (create, log("json-file", "nosuch"), 400, "unknown log opt 'nosuch' for json-file log driver"),
-        (create, log("syslog", "syslog-address"), 201, ""),
         ("/networks/create", json!({"Name": "n", "IPAM": {"Config": [{"Subnet": "bogus"}]}}), 400, "bogus"),
         ("/networks/create", json!({"Name": "n", "IPAM": {"Config": [{"Subnet": "127.0.0.0/16"}]}}), 400, "127.0.0.0/16"),
     ] {
@@ -280,6 +281,10 @@ fn wrong_requests_are_refused_with_dockers_status() {
         assert_eq!(stack.api("GET", path, None).0, 404, "{path}");
     }
     assert_eq!(stack.api("GET", "//v1.40/containers/json", None).0, 200);
+    let other = created(&stack, "other", &log("syslog", "syslog-address"));
+    for id in [id, other] {
+        assert_eq!(stack.api("DELETE", &format!("/containers/{id}"), None).0, 204);
+    }
 }
 
 /// A start that fails says which step has failed, beside its words.
@@ -299,5 +304,6 @@ fn a_failed_start_names_its_step() {
         let id = created(&stack, name, &body);
         let (_, answer) = stack.api("POST", &format!("/containers/{id}/start"), None);
         assert_eq!((&answer["step"], &answer["exitCode"]), (&json!(step), &json!(code)), "{answer}");
+        assert_eq!(stack.api("DELETE", &format!("/containers/{id}"), None).0, 204);
     }
 }

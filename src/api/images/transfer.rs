@@ -63,7 +63,7 @@ pub async fn pull(engine: &Arc<Engine>, image: &str, query: &Query, request: &Re
     let (sender, mut receiver) = mpsc::channel::<Bytes>(64);
     let engine = engine.clone();
     let pulling = tokio::spawn(async move {
-        let mut lines = Lines { sender, any: false };
+        let mut lines = ProgressLines { sender, any: false };
         for reference in references {
             if lines.sender.is_closed() {
                 return Ok(());
@@ -85,12 +85,12 @@ pub async fn pull(engine: &Arc<Engine>, image: &str, query: &Query, request: &Re
 }
 
 /// The stream to a client, a JSON object a line.
-struct Lines {
+struct ProgressLines {
     sender: mpsc::Sender<Bytes>,
     any: bool,
 }
 
-impl Lines {
+impl ProgressLines {
     /// The next step of a pull or a push; `None` at its end, or when the client has left, which ends it as with Docker.
     async fn next<T>(&self, steps: &mut mpsc::UnboundedReceiver<T>) -> Option<T> {
         tokio::select! {
@@ -111,7 +111,12 @@ impl Lines {
     }
 }
 
-async fn pull_one(engine: &Arc<Engine>, registry: &Registry, name: &ImageRef, lines: &mut Lines) -> Result<(), EngineError> {
+async fn pull_one(
+    engine: &Arc<Engine>,
+    registry: &Registry,
+    name: &ImageRef,
+    lines: &mut ProgressLines,
+) -> Result<(), EngineError> {
     let manifest = || engine.images.store.find(name).ok().flatten().map(|image| image.manifest);
     let before = manifest();
     let (progress, mut steps) = mpsc::unbounded_channel();
@@ -165,7 +170,7 @@ pub async fn push(engine: &Arc<Engine>, name: &str, query: &Query, request: &Req
     let (sender, receiver) = mpsc::channel::<Bytes>(64);
     let engine = engine.clone();
     tokio::spawn(async move {
-        let mut lines = Lines { sender, any: false };
+        let mut lines = ProgressLines { sender, any: false };
         let repository = format!("{}/{}", reference.host, reference.path);
         lines.send(ProgressLine::status(format!("The push refers to repository [{repository}]"))).await;
         for (name, image) in images {
@@ -186,7 +191,7 @@ async fn push_one(
     registry: &Registry,
     name: ImageRef,
     image: Image,
-    lines: &mut Lines,
+    lines: &mut ProgressLines,
 ) -> Result<(), EngineError> {
     let (progress, mut steps) = mpsc::unbounded_channel();
     let report: crate::image::Report = Arc::new(move |step| drop(progress.send(step)));

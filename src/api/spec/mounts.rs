@@ -41,11 +41,11 @@ pub(super) fn of(create: &ContainerCreate) -> Result<Mounts, EngineError> {
     }
     for entry in &host.mounts {
         match mount(entry)? {
-            Mounted::Other(mount) => all.add(mount)?,
-            Mounted::Tmpfs(target, _) if all.has(&target) => {
+            MountTargets::Other(mount) => all.add(mount)?,
+            MountTargets::Tmpfs(target, _) if all.has(&target) => {
                 return Err(invalid(format!("Duplicate mount point: {target}")));
             }
-            Mounted::Tmpfs(target, options) => all.tmpfs.push((target, options)),
+            MountTargets::Tmpfs(target, options) => all.tmpfs.push((target, options)),
         }
     }
     for path in create.volumes.keys() {
@@ -149,12 +149,12 @@ fn bind(raw: &str) -> Result<MountSpec, EngineError> {
 }
 
 /// One of Docker's `Mounts`.
-enum Mounted {
+enum MountTargets {
     Tmpfs(String, Vec<String>),
     Other(MountSpec),
 }
 
-fn mount(entry: &Mount) -> Result<Mounted, EngineError> {
+fn mount(entry: &Mount) -> Result<MountTargets, EngineError> {
     let kind = if entry.kind.is_empty() { "volume" } else { entry.kind.as_str() };
     let wrong = |why: String| invalid(format!("invalid mount config for type \"{kind}\": {why}"));
     if entry.target.is_empty() {
@@ -176,7 +176,7 @@ fn mount(entry: &Mount) -> Result<Mounted, EngineError> {
     }
     let needed = || text(&entry.source).ok_or_else(|| wrong("field Source must not be empty".into()));
     let common = MountSpec { read_only: entry.read_only, target: target.clone(), ..MountSpec::default() };
-    Ok(Mounted::Other(match kind {
+    Ok(MountTargets::Other(match kind {
         "tmpfs" => {
             if !entry.source.is_empty() {
                 return Err(wrong("field Source must not be specified".into()));
@@ -186,7 +186,7 @@ fn mount(entry: &Mount) -> Result<Mounted, EngineError> {
             list.extend((options.size_bytes > 0).then(|| format!("size={}", options.size_bytes)));
             list.extend((options.mode > 0).then(|| format!("mode={:o}", options.mode)));
             list.extend(entry.read_only.then(|| "ro".to_string()));
-            return Ok(Mounted::Tmpfs(target, list));
+            return Ok(MountTargets::Tmpfs(target, list));
         }
         "bind" => {
             let options = entry.bind_options.clone().unwrap_or_default();

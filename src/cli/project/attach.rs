@@ -57,20 +57,20 @@ fn ended_with(code: u8) -> Outcome {
 }
 
 /// A container that is attached to.
-struct Attached {
+struct AttachedContainer {
     id: String,
     tty: bool,
     which: Which,
     followed: Followed,
 }
 
-async fn open(client: &Client, id: &str, which: Which, begin: Begin) -> Result<Attached, Failure> {
+async fn open(client: &Client, id: &str, which: Which, begin: Begin) -> Result<AttachedContainer, Failure> {
     let found: ContainerInspect = client.get(&format!("/containers/{id}/json")).await?;
     let tty = found.config.tty;
     let stdin = which.stdin && found.config.open_stdin;
     let follow = Follow { begin, stdin, attached: true, reader: logs::reader()? };
     let followed = Followed::open(client, id, follow).await?;
-    Ok(Attached { id: id.into(), tty, which: Which { stdin, ..which }, followed })
+    Ok(AttachedContainer { id: id.into(), tty, which: Which { stdin, ..which }, followed })
 }
 
 /// Whether the signals of this process are the container's.
@@ -84,8 +84,13 @@ enum Proxied {
 /// Joins this process's streams to a container's, to its end; its exit code, or nothing where the user has left.
 ///
 /// With a terminal, signals are passed on where the command has started the container, as Docker does.
-async fn stay(client: &Client, attached: Attached, signals: Proxied, detach_keys: Vec<u8>) -> Result<Option<u8>, Failure> {
-    let Attached { id, tty, which, followed } = attached;
+async fn stay(
+    client: &Client,
+    attached: AttachedContainer,
+    signals: Proxied,
+    detach_keys: Vec<u8>,
+) -> Result<Option<u8>, Failure> {
+    let AttachedContainer { id, tty, which, followed } = attached;
     let joined = Joined {
         tty,
         stdin: which.stdin,

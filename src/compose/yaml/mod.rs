@@ -32,8 +32,8 @@ pub fn parse(file: FileId, text: &str) -> Result<Vec<Node>, Diagnostic> {
     let tokens = Scanner::new(text).map_err(malformed)?;
     let mut builder = Builder { file, tokens, anchors: HashMap::new(), open: Vec::new(), nodes: 0 };
     builder.documents().map_err(|failure| match failure {
-        Failure::Malformed(what) => malformed(what),
-        Failure::Refused(diagnostic) => *diagnostic,
+        ParseFailure::Malformed(what) => malformed(what),
+        ParseFailure::Refused(diagnostic) => *diagnostic,
     })
 }
 
@@ -54,25 +54,25 @@ fn place(file: FileId, start: Mark, end: Mark) -> At {
 }
 
 /// Why a text has no tree.
-enum Failure {
+enum ParseFailure {
     Malformed(Malformed),
     /// It is YAML, and not of the kind that a Compose file is.
     Refused(Box<Diagnostic>),
 }
 
-impl From<Malformed> for Failure {
+impl From<Malformed> for ParseFailure {
     fn from(what: Malformed) -> Self {
-        Failure::Malformed(what)
+        ParseFailure::Malformed(what)
     }
 }
 
-impl From<Diagnostic> for Failure {
+impl From<Diagnostic> for ParseFailure {
     fn from(diagnostic: Diagnostic) -> Self {
-        Failure::Refused(Box::new(diagnostic))
+        ParseFailure::Refused(Box::new(diagnostic))
     }
 }
 
-type Built<T> = Result<T, Failure>;
+type Built<T> = Result<T, ParseFailure>;
 
 struct Builder<'t> {
     file: FileId,
@@ -86,7 +86,7 @@ struct Builder<'t> {
 
 /// Which blocks a node may be, where it stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Context {
+enum ParseContext {
     /// Within brackets.
     Flow,
     Block,
@@ -110,12 +110,12 @@ impl<'t> Builder<'t> {
                     self.anchors.clear();
                     documents.push(match self.tokens.peek()?.kind {
                         Kind::Directive | Kind::DocumentStart | Kind::DocumentEnd | Kind::StreamEnd => self.nothing(start.end),
-                        _ => self.node(Context::Block, 0)?,
+                        _ => self.node(ParseContext::Block, 0)?,
                     });
                     explicit = false;
                 }
                 _ if explicit => {
-                    documents.push(self.node(Context::Block, 0)?);
+                    documents.push(self.node(ParseContext::Block, 0)?);
                     explicit = false;
                 }
                 _ => {
@@ -151,7 +151,7 @@ impl<'t> Builder<'t> {
         Ok(())
     }
 
-    fn node(&mut self, context: Context, depth: usize) -> Built<Node> {
+    fn node(&mut self, context: ParseContext, depth: usize) -> Built<Node> {
         let first = self.tokens.peek()?;
         let (start, end) = (first.start, first.end);
         let at = self.at(start, end);
@@ -203,13 +203,13 @@ impl<'t> Builder<'t> {
     }
 
     /// The content of a node, after its anchor and tag.
-    fn content(&mut self, context: Context, tag: Option<&str>, marked: bool, end: Mark, depth: usize) -> Built<Node> {
+    fn content(&mut self, context: ParseContext, tag: Option<&str>, marked: bool, end: Mark, depth: usize) -> Built<Node> {
         let file = self.file;
         let Token { kind, start, end: token_end } = self.tokens.peek()?;
         let start = *start;
         let at = place(file, start, *token_end);
         let value = match kind {
-            Kind::BlockEntry if context == Context::Entry => Value::List(self.block_sequence(true, depth)?),
+            Kind::BlockEntry if context == ParseContext::Entry => Value::List(self.block_sequence(true, depth)?),
             Kind::Scalar(..) => {
                 let Kind::Scalar(text, style) = self.tokens.next()?.kind else { return Ok(self.nothing(start)) };
                 // A long text weighs as many short ones, should aliases repeat it.
@@ -218,11 +218,11 @@ impl<'t> Builder<'t> {
             }
             Kind::FlowSequence => Value::List(self.flow_sequence(depth)?),
             Kind::FlowMapping => Value::Map(self.flow_mapping(depth)?),
-            Kind::BlockSequence if context != Context::Flow => {
+            Kind::BlockSequence if context != ParseContext::Flow => {
                 self.tokens.next()?;
                 Value::List(self.block_sequence(false, depth)?)
             }
-            Kind::BlockMapping if context != Context::Flow => Value::Map(self.block_mapping(depth)?),
+            Kind::BlockMapping if context != ParseContext::Flow => Value::Map(self.block_mapping(depth)?),
             _ if marked => return Ok(Node { value: scalar("", Style::Plain, tag), ..self.nothing(end) }),
             kind => return Err(unexpected(kind, start).into()),
         };
@@ -240,7 +240,7 @@ impl<'t> Builder<'t> {
                     let item = match self.tokens.peek()?.kind {
                         Kind::BlockEntry | Kind::BlockEnd => self.nothing(dash),
                         Kind::Key | Kind::Value if indentless => self.nothing(dash),
-                        _ => self.node(Context::Block, depth + 1)?,
+                        _ => self.node(ParseContext::Block, depth + 1)?,
                     };
                     push(&mut list, item);
                 }
@@ -292,8 +292,8 @@ impl<'t> Builder<'t> {
     fn entry_part(&mut self, mark: Mark, depth: usize) -> Built<(Node, bool)> {
         match self.tokens.peek()?.kind {
             Kind::Key | Kind::Value | Kind::BlockEnd => Ok((self.nothing(mark), false)),
-            Kind::Scalar(_, Style::Plain) | Kind::Tag("!!merge") => Ok((self.node(Context::Entry, depth + 1)?, true)),
-            _ => Ok((self.node(Context::Entry, depth + 1)?, false)),
+            Kind::Scalar(_, Style::Plain) | Kind::Tag("!!merge") => Ok((self.node(ParseContext::Entry, depth + 1)?, true)),
+            _ => Ok((self.node(ParseContext::Entry, depth + 1)?, false)),
         }
     }
 
@@ -314,7 +314,7 @@ impl<'t> Builder<'t> {
                     push(&mut list, Node::new(Value::Map(map.finish()?), at));
                 }
                 _ => {
-                    let item = self.node(Context::Flow, depth + 1)?;
+                    let item = self.node(ParseContext::Flow, depth + 1)?;
                     push(&mut list, item);
                 }
             }
@@ -344,7 +344,7 @@ impl<'t> Builder<'t> {
                 }
                 // `{name}` is a key without a value.
                 _ => {
-                    let key = self.node(Context::Flow, depth + 1)?;
+                    let key = self.node(ParseContext::Flow, depth + 1)?;
                     let value = self.nothing_here()?;
                     map.insert((key, false), value)?;
                 }
@@ -381,7 +381,7 @@ impl<'t> Builder<'t> {
     fn flow_part(&mut self, mark: Mark, depth: usize) -> Built<Node> {
         match self.tokens.peek()?.kind {
             Kind::Value | Kind::FlowEntry | Kind::FlowSequenceEnd | Kind::FlowMappingEnd => Ok(self.nothing(mark)),
-            _ => self.node(Context::Flow, depth),
+            _ => self.node(ParseContext::Flow, depth),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Dependencies at run time: what an engine brings back comes back in their order, and who says so (`x-runtime`) is restarted with
 //! what it depends on.
 
+use super::registry::Containers;
 use crate::compose::model::{Condition, Dependency};
 use crate::engine::containers::health::health_spec;
 use crate::engine::projects::is_one_off;
@@ -44,24 +45,41 @@ fn has_come(record: &ContainerRecord, condition: Condition) -> Option<bool> {
     }
 }
 
-impl Engine {
+/// Waits until a container is as a condition asks for; `false` where it has ended or failed: its next restart is another
+/// occasion.
+async fn comes_back(container: &Container, condition: Condition) -> bool {
+    let mut come = None;
+    container
+        .wait_until(|record| {
+            come = has_come(record, condition);
+            come.is_some()
+        })
+        .await;
+    if come != Some(true) || condition != Condition::ServiceStarted {
+        return come == Some(true);
+    }
+    let ended = container.wait_until(|record| record.state.status() != Status::Running);
+    tokio::time::timeout(STAYS_UP, ended).await.is_err()
+}
+
+impl Containers {
     /// Dependencies of a container's service: as the last `up` has them, else as the container was made.
     fn dependencies_of(&self, record: &ContainerRecord) -> IndexMap<String, Dependency> {
         let label = |key: &str| record.spec.labels.get(key).map_or("", String::as_str);
-        let outline = self.outline(label(LABEL_PROJECT));
+        let outline = self.state.outline(label(LABEL_PROJECT));
         let known = outline.and_then(|mut outline| outline.services.swap_remove(label(LABEL_SERVICE)));
         known.map_or_else(|| depends_on_label(label(LABEL_DEPENDS_ON)), |service| service.depends_on)
     }
 
     fn service_containers(&self, project: &str, service: &str) -> Vec<Arc<Container>> {
-        let mut containers = self.project_containers(project);
+        let mut containers = self.of_project(project);
         containers.retain(|c| c.has_label(LABEL_SERVICE, service) && !is_one_off(c));
         containers
     }
 
     /// Waits until what a container depends on is as its conditions ask for, as far as it is going to be. `ps` tells for whom.
     pub(in crate::engine) async fn await_dependencies(&self, container: &Arc<Container>) {
-        let _ = self.containers.adopted.subscribe().wait_for(|adopted| *adopted).await;
+        let _ = self.adopted.subscribe().wait_for(|adopted| *adopted).await;
         let record = container.record();
         let Some(project) = record.spec.labels.get(LABEL_PROJECT) else { return };
         let mut waited = false;
@@ -69,23 +87,25 @@ impl Engine {
             for other in self.service_containers(project, &service) {
                 if other.with_record(|record| is_to_come(record, dependency.condition)) {
                     let whom = format!("{service} ({})", dependency.condition.as_str());
-                    self.containers.update(container, |record| record.state.waits_for = Some(whom));
+                    self.update(container, |record| record.state.waits_for = Some(whom));
                     waited = true;
                     other.wait_until(|record| !is_to_come(record, dependency.condition)).await;
                 }
             }
         }
         if waited {
-            self.containers.update(container, |record| record.state.waits_for = None);
+            self.update(container, |record| record.state.waits_for = None);
         }
     }
+}
 
+impl Engine {
     /// Restarts who depends on a container with `x-runtime: true`, and has started before `since`, once that container is as they
     /// ask for. Whether somebody does is looked up first: most have nobody.
     pub(in crate::engine) fn restart_dependents(self: &Arc<Self>, container: &Arc<Container>, since: Timestamp) {
         let label = |key: &str| container.with_record(|record| record.spec.labels.get(key).cloned());
         let (Some(project), Some(service)) = (label(LABEL_PROJECT), label(LABEL_SERVICE)) else { return };
-        let Some(outline) = self.outline(&project) else { return };
+        let Some(outline) = self.state.outline(&project) else { return };
         let of = |service: &str| -> Vec<(String, Condition)> {
             let depends = outline.services.iter().filter_map(|(name, other)| Some((name, other.depends_on.get(service)?)));
             depends.filter(|(_, dependency)| dependency.runtime).map(|(name, d)| (name.clone(), d.condition)).collect()
@@ -109,14 +129,17 @@ impl Engine {
         tokio::spawn(async move {
             for (dependency, dependent, condition) in chain {
                 // The first is the container itself; of those that were restarted for it, all.
-                let awaited =
-                    if dependency == service { vec![first.clone()] } else { engine.service_containers(&project, &dependency) };
+                let awaited = if dependency == service {
+                    vec![first.clone()]
+                } else {
+                    engine.containers.service_containers(&project, &dependency)
+                };
                 for other in awaited {
-                    if !engine.comes_back(&other, condition).await {
+                    if !comes_back(&other, condition).await {
                         return;
                     }
                 }
-                for other in engine.service_containers(&project, &dependent) {
+                for other in engine.containers.service_containers(&project, &dependent) {
                     let started_before = |record: &ContainerRecord| {
                         record.state.status().is_alive()
                             && !record.stopped_by_user
@@ -131,23 +154,6 @@ impl Engine {
                 }
             }
         });
-    }
-
-    /// Waits until a container is as a condition asks for; `false` where it has ended or failed: its next restart is another
-    /// occasion.
-    async fn comes_back(&self, container: &Container, condition: Condition) -> bool {
-        let mut come = None;
-        container
-            .wait_until(|record| {
-                come = has_come(record, condition);
-                come.is_some()
-            })
-            .await;
-        if come != Some(true) || condition != Condition::ServiceStarted {
-            return come == Some(true);
-        }
-        let ended = container.wait_until(|record| record.state.status() != Status::Running);
-        tokio::time::timeout(STAYS_UP, ended).await.is_err()
     }
 }
 

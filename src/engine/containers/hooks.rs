@@ -1,6 +1,7 @@
 //! Hooks: commands in a container after its start and before its stop, and containers that run before a service's.
 
 use super::exec::{Excerpt, Execs, NewExec};
+use crate::engine::Config;
 use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, ContainerSpec, FileSpec, HealthSpec, HookSpec, PreStartSpec, RestartPolicy};
 use crate::engine::{Container, Engine, locked};
@@ -61,6 +62,66 @@ impl Execs {
     }
 }
 
+impl Config {
+    /// The last lines that a container has written, after a colon.
+    pub(in crate::engine) fn last_words(&self, container: &Container) -> String {
+        let selection = Selection { tail: Some(LAST_LINES), ..Selection::default() };
+        let mut excerpt = Excerpt::last(KEPT_OUTPUT);
+        if let Ok(mut reader) = Reader::open(&self.log_path(&container.id), &selection) {
+            while let Ok(Some(line)) = reader.next_line() {
+                excerpt.push(line.text);
+                excerpt.push(if line.complete { b"\n" } else { b"" });
+            }
+        }
+        let text = excerpt.text();
+        if text.trim().is_empty() { String::new() } else { format!(":\n{}\n", text.trim_end()) }
+    }
+}
+
+/// The container of a hook: the service's container with another command, and without what only one can have or what is about
+/// living on.
+fn hook_container(config: &Config, record: &ContainerRecord, index: usize, hook: &PreStartSpec) -> (String, ContainerSpec) {
+    let mut spec = record.spec.clone();
+    spec.command = Some(hook.hook.command.clone());
+    spec.env.extend(hook.hook.env.iter().cloned());
+    spec.user = hook.hook.user.clone().or(spec.user);
+    spec.working_dir = hook.hook.working_dir.clone().or(spec.working_dir);
+    spec.privileged |= hook.hook.privileged;
+    if let Some(image) = &hook.image {
+        spec.image = image.clone();
+        spec.entrypoint = None;
+    }
+    spec.ports.clear();
+    spec.health = Some(HealthSpec { test: vec!["NONE".into()], ..HealthSpec::default() });
+    spec.restart = RestartPolicy::No;
+    (spec.pre_start, spec.post_start, spec.pre_stop) = Default::default();
+    (spec.tty, spec.stdin_open) = (false, false);
+    for endpoint in &mut spec.networks {
+        endpoint.aliases.clear();
+        (endpoint.ipv4_address, endpoint.ipv6_address, endpoint.mac_address) = (None, None, None);
+    }
+    // The volumes are the service's; none of them goes with the hook's container.
+    spec.mounts.iter_mut().for_each(|mount| mount.anonymous = false);
+    let own_files = config.container_directory(&record.id).join("files");
+    for (n, file) in spec.files.iter_mut().enumerate() {
+        let copy = || own_files.join(n.to_string()).display().to_string();
+        let source = Some(file.source.clone().unwrap_or_else(copy));
+        *file = FileSpec { source, content: None, copied_from: None, ..file.clone() };
+    }
+    let label = |key: &str| record.spec.labels.get(key).cloned().unwrap_or_default();
+    let (project, service) = (label(LABEL_PROJECT), label(LABEL_SERVICE));
+    let mut name = format!("{project}-{service}-pre_start-{index}");
+    if hook.per_replica {
+        name = format!("{name}-{}", label(LABEL_NUMBER));
+    }
+    for key in [LABEL_HASH, LABEL_NUMBER] {
+        spec.labels.shift_remove(key);
+    }
+    let own = [(LABEL_ONEOFF, "True".to_string()), (LABEL_HOOK, "pre_start".into()), (LABEL_HOOK_INDEX, index.to_string())];
+    spec.labels.extend(own.map(|(key, value)| (key.to_string(), value)));
+    (name, spec)
+}
+
 impl Engine {
     /// Runs the `pre_start` hooks of a container that nobody has run yet: those of its service once, for whichever of its
     /// containers is first, and those with `per_replica` for each.
@@ -101,7 +162,7 @@ impl Engine {
         tokio::pin!(given_up);
         let record = container.record();
         for (index, hook) in record.spec.pre_start.iter().enumerate().filter(|(_, hook)| hook.per_replica == per_replica) {
-            let (name, spec) = self.hook_container(&record, index, hook);
+            let (name, spec) = hook_container(&self.config, &record, index, hook);
             if let Ok(earlier) = self.containers.find(&name) {
                 self.remove(&earlier, true, true).await?;
             }
@@ -129,7 +190,7 @@ impl Engine {
                 self.remove(&runner, true, true).await?;
                 return Err(EngineError::Conflict(format!("the pre_start hook `{command}` of {}: {error}", record.name)));
             }
-            let said = self.last_words(&runner);
+            let said = self.config.last_words(&runner);
             let service = record.spec.labels.get(LABEL_SERVICE).map_or("", String::as_str);
             return Err(EngineError::Conflict(format!(
                 "service \"{service}\" pre_start[{index}] exited with code {code}: `{command}` of {}{said}; its container {name} is kept",
@@ -140,63 +201,5 @@ impl Engine {
             self.containers.update(container, |record| record.prepared = true);
         }
         Ok(())
-    }
-
-    /// The container of a hook: the service's container with another command, and without what only one can have or what is about
-    /// living on.
-    fn hook_container(&self, record: &ContainerRecord, index: usize, hook: &PreStartSpec) -> (String, ContainerSpec) {
-        let mut spec = record.spec.clone();
-        spec.command = Some(hook.hook.command.clone());
-        spec.env.extend(hook.hook.env.iter().cloned());
-        spec.user = hook.hook.user.clone().or(spec.user);
-        spec.working_dir = hook.hook.working_dir.clone().or(spec.working_dir);
-        spec.privileged |= hook.hook.privileged;
-        if let Some(image) = &hook.image {
-            spec.image = image.clone();
-            spec.entrypoint = None;
-        }
-        spec.ports.clear();
-        spec.health = Some(HealthSpec { test: vec!["NONE".into()], ..HealthSpec::default() });
-        spec.restart = RestartPolicy::No;
-        (spec.pre_start, spec.post_start, spec.pre_stop) = Default::default();
-        (spec.tty, spec.stdin_open) = (false, false);
-        for endpoint in &mut spec.networks {
-            endpoint.aliases.clear();
-            (endpoint.ipv4_address, endpoint.ipv6_address, endpoint.mac_address) = (None, None, None);
-        }
-        // The volumes are the service's; none of them goes with the hook's container.
-        spec.mounts.iter_mut().for_each(|mount| mount.anonymous = false);
-        let own_files = self.config.container_directory(&record.id).join("files");
-        for (n, file) in spec.files.iter_mut().enumerate() {
-            let copy = || own_files.join(n.to_string()).display().to_string();
-            let source = Some(file.source.clone().unwrap_or_else(copy));
-            *file = FileSpec { source, content: None, copied_from: None, ..file.clone() };
-        }
-        let label = |key: &str| record.spec.labels.get(key).cloned().unwrap_or_default();
-        let (project, service) = (label(LABEL_PROJECT), label(LABEL_SERVICE));
-        let mut name = format!("{project}-{service}-pre_start-{index}");
-        if hook.per_replica {
-            name = format!("{name}-{}", label(LABEL_NUMBER));
-        }
-        for key in [LABEL_HASH, LABEL_NUMBER] {
-            spec.labels.shift_remove(key);
-        }
-        let own = [(LABEL_ONEOFF, "True".to_string()), (LABEL_HOOK, "pre_start".into()), (LABEL_HOOK_INDEX, index.to_string())];
-        spec.labels.extend(own.map(|(key, value)| (key.to_string(), value)));
-        (name, spec)
-    }
-
-    /// The last lines that a container has written, after a colon.
-    pub(in crate::engine) fn last_words(&self, container: &Container) -> String {
-        let selection = Selection { tail: Some(LAST_LINES), ..Selection::default() };
-        let mut excerpt = Excerpt::last(KEPT_OUTPUT);
-        if let Ok(mut reader) = Reader::open(&self.config.log_path(&container.id), &selection) {
-            while let Ok(Some(line)) = reader.next_line() {
-                excerpt.push(line.text);
-                excerpt.push(if line.complete { b"\n" } else { b"" });
-            }
-        }
-        let text = excerpt.text();
-        if text.trim().is_empty() { String::new() } else { format!(":\n{}\n", text.trim_end()) }
     }
 }

@@ -43,7 +43,7 @@ pub(in crate::engine) fn describe(record: &ContainerRecord) -> Incarnation {
         project: label(LABEL_PROJECT),
         service: label(LABEL_SERVICE),
         number: label(LABEL_NUMBER).parse().unwrap_or(1),
-        image_id: record.image_id.clone(),
+        image_id: record.image_id_text(),
         created_at: record.created_at,
         removed_at: None,
         removed_for: String::new(),

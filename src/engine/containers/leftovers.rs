@@ -1,6 +1,6 @@
 //! Leftovers of a run whose processes the kernel keeps for a disk that does not answer.
 
-use crate::engine::launch::control_groups::LOOK_AGAIN;
+use crate::engine::launch::control_groups::{Groups, LOOK_AGAIN};
 use crate::engine::{Container, Engine};
 use crate::image::store::remove_files;
 use std::sync::Arc;
@@ -14,23 +14,7 @@ impl Engine {
                 continue;
             }
             let engine = self.clone();
-            tokio::spawn(async move { engine.end_leftover(&container).await });
-        }
-    }
-
-    /// Waits until the control group of a container is gone that has ended, or until that is started again.
-    pub(super) async fn end_leftover(&self, container: &Container) {
-        loop {
-            {
-                let Ok(_guard) = container.begin_operation().await else {
-                    // Removed: nobody starts it any more.
-                    return self.launcher.groups.end_at_last(&container.group()).await;
-                };
-                if container.status().has_process() || self.launcher.groups.end_once(&container.group()) {
-                    return;
-                }
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::spawn(async move { engine.launcher.groups.end_leftover(&container).await });
         }
     }
 
@@ -49,5 +33,23 @@ impl Engine {
             }
             let _ = remove_files(&directory);
         });
+    }
+}
+
+impl Groups {
+    /// Waits until the control group of a container is gone that has ended, or until that is started again.
+    pub(super) async fn end_leftover(&self, container: &Container) {
+        loop {
+            {
+                let Ok(_guard) = container.begin_operation().await else {
+                    // Removed: nobody starts it any more.
+                    return self.end_at_last(&container.group()).await;
+                };
+                if container.status().has_process() || self.end_once(&container.group()) {
+                    return;
+                }
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 }

@@ -32,7 +32,7 @@ use crate::engine::containers::container::OperationGuard;
 use crate::engine::containers::incarnations::Leaves;
 use crate::engine::containers::link::MonitorLink;
 use crate::engine::containers::setup::Setup;
-use crate::engine::launch::{etc, find_runtime};
+use crate::engine::launch::{etc, find_runtime, oci_limits};
 use crate::engine::state::directories::Removal;
 use crate::runtime::control::Request;
 use crate::runtime::error::SetupStep;
@@ -59,6 +59,11 @@ fn broken_off(name: &str) -> EngineError {
         START_MAY_TAKE.as_secs()
     );
     EngineError::Start { name: name.into(), message, step: SetupStep::Mounts }
+}
+
+/// The signal by which a container is stopped.
+fn stop_signal(record: &ContainerRecord) -> i32 {
+    record.stop_signal().and_then(signals::parse_signal).unwrap_or(libc::SIGTERM)
 }
 
 impl Engine {
@@ -157,7 +162,7 @@ impl Engine {
             (record.control_group, scope) = this.launcher.groups.choose(&record)?;
             // Journaled with the start: without that it is nobody's.
             locked(&started.record).control_group.clone_from(&record.control_group);
-            let mut launch = this.launch_file(&record)?;
+            let mut launch = this.launch_files().make(&record)?;
             launch.joins = joined.iter().map(|(join, _)| *join).collect();
             launch.shared = shared;
             (launch.log.holds, launch.log.expected) = locked(&started.live).followers.for_launch();
@@ -264,7 +269,7 @@ impl Engine {
             failure.iter().for_each(|why| tracing::warn!("{why}"));
             locked(&container.live).pre_stop_failure = failure;
         }
-        let signal = signal.unwrap_or_else(|| Self::stop_signal(&record));
+        let signal = signal.unwrap_or_else(|| stop_signal(&record));
         // At a shutdown it is about to be restarted then, by another engine.
         let over = |record: &ContainerRecord| !record.state.status().has_process();
         // One that has ended by itself just now is stopped as well, once its end is noticed.
@@ -307,10 +312,6 @@ impl Engine {
         })
     }
 
-    fn stop_signal(record: &ContainerRecord) -> i32 {
-        record.stop_signal().and_then(signals::parse_signal).unwrap_or(libc::SIGTERM)
-    }
-
     /// Changes the limits and the restart policy of a container, of a running one at once.
     ///
     /// # Errors
@@ -319,7 +320,7 @@ impl Engine {
         let mut record = container.record();
         change(&mut record.spec);
         if container.status().is_alive() {
-            let resources = self.oci_limits(&record)?;
+            let resources = oci_limits(&record)?;
             self.launcher
                 .groups
                 .hierarchy

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 pub struct Containers {
     pub(super) state: Arc<StateStore>,
     events: Arc<Events>,
-    known: Mutex<Known>,
+    known: Mutex<KnownContainers>,
     /// Held by whoever runs the `pre_start` hooks of a service.
     pub(in crate::engine) preparing: KeyedMutex,
     /// Whether all that an earlier engine has left is taken over.
@@ -26,7 +26,7 @@ pub struct Containers {
 }
 
 #[derive(Default)]
-struct Known {
+struct KnownContainers {
     by_id: IndexMap<String, Arc<Container>>,
     by_name: HashMap<String, Holder>,
 }

@@ -137,7 +137,9 @@ impl Engine {
     }
 
     fn on_started(self: &Arc<Self>, container: &Arc<Container>, pid: i32, at: Timestamp) {
-        self.emit_use_begun(container);
+        // Docker's events of them come before that of the start.
+        self.networks.emit_use(container, "connect");
+        self.volumes.emit_use(container, "mount");
         self.containers.transition(container, &Transition::Started { pid, at });
         locked(&container.live).started_here = true;
         container.dismiss_parting();
@@ -230,7 +232,8 @@ impl Engine {
             self.networks.names.set_fit(&container.id, false);
         }
         self.containers.emit_transition(container, &Transition::Ended { exit, verdict });
-        self.emit_use_ended(container);
+        self.networks.emit_use(container, "disconnect");
+        self.volumes.emit_use(container, "unmount");
         match verdict {
             Verdict::Restart { after, .. } if !going_down => self.restart_after(container, after),
             Verdict::Stay if container.with_record(|record| record.spec.client_removes) => {
@@ -263,7 +266,7 @@ impl Engine {
         let task = tokio::spawn(async move {
             tokio::time::sleep(delay).await;
             if brought_back {
-                this.await_dependencies(&again).await;
+                this.containers.await_dependencies(&again).await;
             }
             // From here on nobody may abort the task half-way: it does not listen to its handle any more.
             locked(&again.live).restart = None;

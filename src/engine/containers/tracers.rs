@@ -4,6 +4,7 @@
 //! SYS_PTRACE would have taken both, and were paused meanwhile. Since then a container is set up outside of the namespace.
 
 use super::Container;
+use super::registry::Containers;
 use crate::engine::Engine;
 use crate::engine::launch::control_groups;
 use crate::engine::record::{ContainerRecord, Status};
@@ -37,7 +38,7 @@ impl Engine {
         for (namespace, tracers) in frozen {
             let engine = self.clone();
             tokio::spawn(async move {
-                while engine.has_strangers(&namespace) {
+                while engine.containers.has_strangers(&namespace) {
                     tokio::time::sleep(control_groups::LOOK_AGAIN).await;
                 }
                 for tracer in tracers.iter().filter(|tracer| tracer.status() == Status::Running) {
@@ -46,10 +47,12 @@ impl Engine {
             });
         }
     }
+}
 
+impl Containers {
     /// Whether a process of a pid namespace is in the control group of no container that runs.
     fn has_strangers(&self, namespace: &Path) -> bool {
-        let running = self.containers.all().into_iter().filter(|container| container.status().has_process());
+        let running = self.all().into_iter().filter(|container| container.status().has_process());
         let groups: Vec<String> = running.map(|container| container.group()).collect();
         let is_stranger = |process: PathBuf| {
             fs::read_link(process.join("ns/pid")).is_ok_and(|own| own == namespace)

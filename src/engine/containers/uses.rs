@@ -1,31 +1,25 @@
 //! Events about what a container uses while it runs: its networks and volumes.
 
+use crate::engine::Container;
+use crate::engine::networks::Networks;
 use crate::engine::record::{MountKind, MountSpec};
-use crate::engine::{Container, Engine};
+use crate::engine::volumes::Volumes;
 use indexmap::IndexMap;
 
-impl Engine {
-    /// A container has begun to use its networks and volumes: Docker's events come before that of its start.
-    pub(in crate::engine) fn emit_use_begun(&self, container: &Container) {
-        self.emit_networks(container, "connect");
-        self.emit_volumes(container, "mount");
-    }
-
-    /// It uses them no more: after its end.
-    pub(in crate::engine) fn emit_use_ended(&self, container: &Container) {
-        self.emit_networks(container, "disconnect");
-        self.emit_volumes(container, "unmount");
-    }
-
-    fn emit_networks(&self, container: &Container, action: &str) {
+impl Networks {
+    /// Emits `connect` or `disconnect` for each network of a container.
+    pub(in crate::engine) fn emit_use(&self, container: &Container, action: &str) {
         let names: Vec<String> =
             container.with_record(|record| record.spec.networks.iter().map(|endpoint| endpoint.network.clone()).collect());
-        for network in names.iter().filter_map(|name| self.networks.find(name).ok()) {
-            self.networks.emit(&network, action, Some(&container.id));
+        for network in names.iter().filter_map(|name| self.find(name).ok()) {
+            self.emit(&network, action, Some(&container.id));
         }
     }
+}
 
-    fn emit_volumes(&self, container: &Container, action: &str) {
+impl Volumes {
+    /// Emits `mount` or `unmount` for each volume of a container.
+    pub(in crate::engine) fn emit_use(&self, container: &Container, action: &str) {
         let mounts = container.with_record(|record| record.spec.mounts.clone());
         for mount in mounts.iter().filter(|mount| mount.kind == MountKind::Volume) {
             self.events.emit("volume", action, &mount.source, attributes(container, mount, action == "mount"));

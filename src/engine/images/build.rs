@@ -1,5 +1,6 @@
 //! The engine's part of builds: images, and containers that run one command and leave their files.
 
+use crate::engine::containers::registry::Containers;
 use crate::engine::error::EngineError;
 use crate::engine::events::Watch;
 use crate::engine::networks::NewNetwork;
@@ -192,7 +193,7 @@ impl Engine {
         let layers = std::mem::take(&mut step.layers);
         let output = step.output.clone();
         let (spec, network) = self.spec_of_step(step)?;
-        let container = self.create_step(spec, layers)?;
+        let container = self.containers.create_step(spec, layers)?;
         let guard = StepGuard { engine: self.clone(), container: container.clone(), network };
         let log = self.config.log_path(&container.id);
         let directory = log.parent().unwrap_or(&log).to_path_buf();
@@ -274,13 +275,15 @@ impl Engine {
         }
         Ok((spec, network))
     }
+}
 
+impl Containers {
     /// The container of a step: on layers that need not be an image's.
     fn create_step(self: &Arc<Self>, spec: ContainerSpec, layers: Vec<ChainId>) -> Result<Arc<Container>, EngineError> {
         let id = new_build_id().map_err(EngineError::io("making an id"))?;
         let name = format!("wharf-build-{}", &id[..12]);
         let record = ContainerRecord::new(id, name, spec, layers);
-        let name = self.containers.reserve(&record.name)?;
-        self.containers.keep(record, name, || "making the container of a step".into())
+        let name = self.reserve(&record.name)?;
+        self.keep(record, name, || "making the container of a step".into())
     }
 }

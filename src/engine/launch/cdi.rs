@@ -47,7 +47,7 @@ struct Stated {
     env: Vec<String>,
     device_nodes: Vec<CdiNode>,
     mounts: Vec<CdiMount>,
-    hooks: Vec<Hook>,
+    hooks: Vec<CdiHook>,
 }
 
 #[derive(Deserialize)]
@@ -74,7 +74,7 @@ struct CdiMount {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Hook {
+struct CdiHook {
     hook_name: String,
     path: String,
     #[serde(default)]
@@ -172,7 +172,7 @@ impl Edits {
         stated.hooks.iter().try_for_each(|hook| self.add_hook(hook))
     }
 
-    fn add_hook(&mut self, stated: &Hook) -> Result<(), String> {
+    fn add_hook(&mut self, stated: &CdiHook) -> Result<(), String> {
         let mut hook = oci_spec::runtime::Hook::default();
         hook.set_path(stated.path.clone().into()).set_args(Some(stated.args.clone())).set_env(Some(stated.env.clone()));
         hook.set_timeout(stated.timeout);

@@ -11,9 +11,12 @@ mod oci;
 pub(super) mod security;
 pub(super) mod sysctls;
 
-use super::Engine;
+use super::containers::registry::Containers;
 use super::error::EngineError;
+use super::images::Images;
 use super::record::{ContainerRecord, ContainerSpec, Sharing};
+use super::volumes::Volumes;
+use super::{Config, Engine};
 use crate::runtime::DEFAULT_PATH;
 use crate::runtime::capabilities::Capabilities;
 use crate::runtime::error::SetupStep;
@@ -21,6 +24,7 @@ use crate::runtime::launch::{Launch, LogTarget, Rootfs};
 use crate::runtime::pack;
 use crate::runtime::scope::Scope;
 use crate::runtime::seccomp::{self, Profile};
+use launcher::Launcher;
 use oci::Parts;
 use oci_spec::runtime::LinuxSeccomp;
 use security::{AppArmor, Security};
@@ -30,9 +34,26 @@ use std::path::Path;
 
 /// Bytes of each of two files in memory that hold what nobody has attached to, with the log driver `none`.
 const UNKEPT_OUTPUT: u64 = 256 << 10;
+
+/// The parts of the engine out of which launch files are made.
+pub(super) struct LaunchFiles<'a> {
+    config: &'a Config,
+    containers: &'a Containers,
+    images: &'a Images,
+    launcher: &'a Launcher,
+    volumes: &'a Volumes,
+}
+
 impl Engine {
+    pub(super) fn launch_files(&self) -> LaunchFiles<'_> {
+        let Engine { config, containers, images, launcher, volumes, .. } = self;
+        LaunchFiles { config, containers, images, launcher, volumes }
+    }
+}
+
+impl LaunchFiles<'_> {
     /// Builds the launch file. Makes what its mounts need on the host: directories of volumes and sources of bind mounts.
-    pub(super) fn launch_file(&self, record: &ContainerRecord) -> Result<Launch, EngineError> {
+    pub(super) fn make(&self, record: &ContainerRecord) -> Result<Launch, EngineError> {
         let spec = &record.spec;
         let invalid = |why: String| EngineError::Start { name: record.name.clone(), message: why, step: SetupStep::Monitor };
         let capabilities =
@@ -127,11 +148,11 @@ impl Engine {
             AppArmor::Default => Ok(self.launcher.apparmor_profile()),
         }
     }
+}
 
-    /// A container's limits in OCI's form, without its device rules.
-    pub(super) fn oci_limits(&self, record: &ContainerRecord) -> Result<oci_spec::runtime::LinuxResources, EngineError> {
-        limits::resources(&record.spec.resources).map_err(EngineError::Invalid)
-    }
+/// A container's limits in OCI's form, without its device rules.
+pub(super) fn oci_limits(record: &ContainerRecord) -> Result<oci_spec::runtime::LinuxResources, EngineError> {
+    limits::resources(&record.spec.resources).map_err(EngineError::Invalid)
 }
 
 /// CLONE_NEW* of the namespaces that the monitor makes.

@@ -1,6 +1,6 @@
 //! Mounts of a container: its own files, volumes, directories of the host, images.
 
-use crate::engine::Engine;
+use super::LaunchFiles;
 use crate::engine::error::EngineError;
 use crate::engine::record::{ContainerRecord, MountKind, MountSpec};
 use crate::runtime::error::SetupStep;
@@ -35,7 +35,7 @@ impl Mounts {
     }
 }
 
-impl Engine {
+impl LaunchFiles<'_> {
     /// The mounts of a container, in the order of their definition. Makes directories of volumes, and sources of bind mounts that
     /// are not there where the file wants that.
     ///

@@ -41,7 +41,7 @@ struct Predecessor {
 
 /// The ports that are taken over of a [`Predecessor`], and the targets of the proxies.
 #[derive(Default)]
-struct Inherited {
+struct InheritedPorts {
     reserved: Vec<Taken>,
     proxied: Vec<(Taken, (IpAddr, u16))>,
 }
@@ -49,7 +49,7 @@ struct Inherited {
 /// Ports that a container is about to have.
 struct Taking<'a> {
     published: Published,
-    inherited: Inherited,
+    inherited: InheritedPorts,
     from: Option<&'a Predecessor>,
 }
 
@@ -234,7 +234,7 @@ impl Networks {
         endpoints: &[Endpoint],
         from: Option<&'a Predecessor>,
     ) -> Result<Taking<'a>, EngineError> {
-        let mut taking = Taking { published: Published::default(), inherited: Inherited::default(), from };
+        let mut taking = Taking { published: Published::default(), inherited: InheritedPorts::default(), from };
         let outer = |family| endpoints.iter().find_map(|(n, a)| Some((n, a.of_family(family).filter(|_| !n.internal)?)));
         let (ipv4, ipv6) = (outer(IpFamily::V4), outer(IpFamily::V6));
         let runs = record.state.status().has_process();

@@ -1,7 +1,7 @@
 //! The API where clients look for Docker's socket, and in containers that have the engine's socket mounted.
 
 use crate::engine::record::MountKind;
-use crate::engine::{Container, Engine, EngineError};
+use crate::engine::{Config, Container, EngineError};
 use crate::runtime::{remount, user};
 use crate::sys::socket::connect_at_once;
 use nix::sys::socket::SockType;
@@ -49,23 +49,21 @@ fn is_listened_to(path: &Path) -> bool {
     matches!(connect_at_once(path, SockType::Stream), Ok(_) | Err(nix::Error::EAGAIN))
 }
 
-impl Engine {
-    /// Gives a running container this engine's socket where it has that of an earlier one: nobody listens there any more.
-    /// Nobody waits for the container's file system.
-    pub(in crate::engine) fn renew_sockets(self: &Arc<Self>, container: &Arc<Container>, pid: i32) {
-        let mounts = container.with_record(|record| record.spec.mounts.clone());
-        for mount in mounts.into_iter().filter(|mount| mount.kind == MountKind::Bind) {
-            let source = self.config.bind_source(&mount.source);
-            if !self.config.is_own_socket(&source) {
-                continue;
-            }
-            let container = container.clone();
-            tokio::task::spawn_blocking(move || {
-                if let Err(error) = remount::renew_socket(&source, pid, &mount.target, mount.read_only) {
-                    let (name, target) = (container.name(), &mount.target);
-                    tracing::warn!("{name}: the engine's socket at {target} is that of an earlier engine: {error}");
-                }
-            });
+/// Gives a running container this engine's socket where it has that of an earlier one: nobody listens there any more.
+/// Nobody waits for the container's file system.
+pub(in crate::engine) fn renew_sockets(config: &Config, container: &Arc<Container>, pid: i32) {
+    let mounts = container.with_record(|record| record.spec.mounts.clone());
+    for mount in mounts.into_iter().filter(|mount| mount.kind == MountKind::Bind) {
+        let source = config.bind_source(&mount.source);
+        if !config.is_own_socket(&source) {
+            continue;
         }
+        let container = container.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = remount::renew_socket(&source, pid, &mount.target, mount.read_only) {
+                let (name, target) = (container.name(), &mount.target);
+                tracing::warn!("{name}: the engine's socket at {target} is that of an earlier engine: {error}");
+            }
+        });
     }
 }

@@ -1,6 +1,6 @@
 //! The engine as a process: its start and end, its roots, its locks.
 
-mod docker_socket;
+pub(super) mod docker_socket;
 pub mod lifecycle;
 pub(super) mod locks;
 pub mod revival;

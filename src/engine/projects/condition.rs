@@ -26,7 +26,7 @@ pub(super) struct Awaited<'a> {
 
 /// A container's state with regard to a condition.
 #[derive(Debug, PartialEq)]
-enum Judged {
+enum ConditionVerdict {
     /// It fulfils the condition, and is so.
     Fulfilled(&'static str),
     /// It never will.
@@ -44,7 +44,7 @@ enum Judged {
 /// Of one that cannot fulfil the condition any more; an optional dependency is warned of instead.
 pub(super) async fn await_condition(context: &Context, awaited: &Awaited<'_>) -> Result<(), EngineError> {
     let is_own = |c: &Arc<Container>| c.has_label(crate::labels::LABEL_SERVICE, awaited.service) && !is_one_off(c);
-    let containers = context.engine.project_containers(&context.project.name).into_iter().filter(is_own);
+    let containers = context.engine.containers.of_project(&context.project.name).into_iter().filter(is_own);
     for container in containers {
         let object = format!("Container {}", container.name());
         let waiting = async {
@@ -74,21 +74,21 @@ pub(super) async fn await_condition(context: &Context, awaited: &Awaited<'_>) ->
 /// Waits for one container: its state, or why it never will fulfil the condition.
 async fn one(container: &Container, awaited: &Awaited<'_>) -> Result<&'static str, String> {
     let restarts = container.with_record(|record| record.restart_count);
-    let mut judged = Judged::NotYet;
+    let mut judged = ConditionVerdict::NotYet;
     loop {
         container
             .wait_until(|record| {
                 judged = judge(record, awaited, restarts);
-                judged != Judged::NotYet
+                judged != ConditionVerdict::NotYet
             })
             .await;
         let time = match judged {
-            Judged::Unchecked => FIRST_LOOK,
+            ConditionVerdict::Unchecked => FIRST_LOOK,
             // What has run for so long before is not waited for again.
-            Judged::Running => FIRST_LOOK.saturating_sub(container.with_record(running_for)),
+            ConditionVerdict::Running => FIRST_LOOK.saturating_sub(container.with_record(running_for)),
             _ => break,
         };
-        let before = std::mem::replace(&mut judged, Judged::NotYet);
+        let before = std::mem::replace(&mut judged, ConditionVerdict::NotYet);
         let changes = container.wait_until(|record| {
             judged = judge(record, awaited, restarts);
             judged != before
@@ -102,14 +102,14 @@ async fn one(container: &Container, awaited: &Awaited<'_>) -> Result<&'static st
         _ => "",
     };
     match judged {
-        Judged::Fulfilled(status) => Ok(status),
-        Judged::Running => Ok("Healthy"),
-        Judged::Failed(why) => Err(format!("{prefix}{why}")),
-        Judged::Unchecked => Err(format!(
+        ConditionVerdict::Fulfilled(status) => Ok(status),
+        ConditionVerdict::Running => Ok("Healthy"),
+        ConditionVerdict::Failed(why) => Err(format!("{prefix}{why}")),
+        ConditionVerdict::Unchecked => Err(format!(
             "{prefix}container {} has no healthcheck configured\ngive it a `healthcheck`, or depend on it with `condition: service_started`",
             container.name()
         )),
-        Judged::NotYet => Err(EngineError::no_container(&container.name()).to_string()),
+        ConditionVerdict::NotYet => Err(EngineError::no_container(&container.name()).to_string()),
     }
 }
 
@@ -120,35 +120,38 @@ fn running_for(record: &ContainerRecord) -> Duration {
 }
 
 /// `restarts` is how often it had been restarted before.
-fn judge(record: &ContainerRecord, awaited: &Awaited<'_>, restarts: u32) -> Judged {
+fn judge(record: &ContainerRecord, awaited: &Awaited<'_>, restarts: u32) -> ConditionVerdict {
     let state = &record.state;
     let name = &record.name;
     // One that could not be started has an error, and stays as it was.
     let ended = matches!(state.status(), Status::Exited | Status::Removing)
         || (state.status() == Status::Created && !state.error.is_empty());
-    let exited = || Judged::Failed(format!("container {name} exited ({})", state.exit_code));
+    let exited = || ConditionVerdict::Failed(format!("container {name} exited ({})", state.exit_code));
     match (awaited.condition, &state.health) {
-        (Condition::ServiceCompletedSuccessfully, _) if ended && state.exit_code == 0 => Judged::Fulfilled("Exited"),
-        (Condition::ServiceCompletedSuccessfully, _) if ended => Judged::Failed(format!(
+        (Condition::ServiceCompletedSuccessfully, _) if ended && state.exit_code == 0 => ConditionVerdict::Fulfilled("Exited"),
+        (Condition::ServiceCompletedSuccessfully, _) if ended => ConditionVerdict::Failed(format!(
             "service \"{}\" didn't complete successfully: exit {}\n`wharf logs {}` may tell why",
             awaited.service, state.exit_code, awaited.service
         )),
-        (Condition::ServiceCompletedSuccessfully, _) => Judged::NotYet,
+        (Condition::ServiceCompletedSuccessfully, _) => ConditionVerdict::NotYet,
         _ if ended => exited(),
         (Condition::ServiceStarted, None) if record.restart_count.saturating_sub(restarts) >= MOST_RESTARTS => {
-            Judged::Failed(format!("container {name} does not stay up: it exited ({}) {MOST_RESTARTS} times", state.exit_code))
+            ConditionVerdict::Failed(format!(
+                "container {name} does not stay up: it exited ({}) {MOST_RESTARTS} times",
+                state.exit_code
+            ))
         }
-        (_, Some(health)) if health.status == HealthStatus::Healthy => Judged::Fulfilled("Healthy"),
+        (_, Some(health)) if health.status == HealthStatus::Healthy => ConditionVerdict::Fulfilled("Healthy"),
         (_, Some(health)) if health.status == HealthStatus::Unhealthy => {
             let last = health.log.last().map(|probe| probe.output.trim()).filter(|text| !text.is_empty());
             let check = last.map(|text| format!("\nits check says: {text}")).unwrap_or_default();
-            Judged::Failed(format!("container {name} is unhealthy{check}"))
+            ConditionVerdict::Failed(format!("container {name} is unhealthy{check}"))
         }
-        (_, Some(_)) => Judged::NotYet,
-        (_, None) if state.status() != Status::Running => Judged::NotYet,
+        (_, Some(_)) => ConditionVerdict::NotYet,
+        (_, None) if state.status() != Status::Running => ConditionVerdict::NotYet,
         // Only a command awaits a mere start.
-        (Condition::ServiceStarted, None) => Judged::Running,
-        (_, None) => Judged::Unchecked,
+        (Condition::ServiceStarted, None) => ConditionVerdict::Running,
+        (_, None) => ConditionVerdict::Unchecked,
     }
 }
 
@@ -163,9 +166,9 @@ mod tests {
         let wait = Awaited { service: "a", condition: Condition::ServiceStarted, dependent: None, required: true };
         for (count, failed) in [(7, false), (9, false), (10, true)] {
             record.restart_count = count;
-            assert_eq!(matches!(judge(&record, &wait, 7), Judged::Failed(_)), failed, "{count}");
+            assert_eq!(matches!(judge(&record, &wait, 7), ConditionVerdict::Failed(_)), failed, "{count}");
         }
         let healthy = Awaited { condition: Condition::ServiceHealthy, ..wait };
-        assert_eq!(judge(&record, &healthy, 7), Judged::NotYet);
+        assert_eq!(judge(&record, &healthy, 7), ConditionVerdict::NotYet);
     }
 }

@@ -204,7 +204,7 @@ impl Engine {
     /// What `wharf updates` shows.
     pub fn image_updates_of(&self, project: &str) -> Vec<ImageUpdate> {
         let known = self.known_updates(project);
-        let services = self.project_record(project).map(|record| record.project.services).unwrap_or_default();
+        let services = self.state.project_record(project).map(|record| record.project.services).unwrap_or_default();
         let row = |(service, definition): (String, Service)| {
             let policy = definition.auto_update?;
             let known = known.get(&service).cloned().unwrap_or_default();
@@ -234,6 +234,7 @@ impl Engine {
         progress: ProgressSender,
     ) -> Result<(), EngineError> {
         let record = self
+            .state
             .project_record(project)
             .ok_or_else(|| EngineError::Conflict(format!("the project {project} was not brought up")))?;
         if let Some(other) =
@@ -308,7 +309,7 @@ impl Engine {
         if matches!(result, Ok(Outcome::Updated)) && subject.policy.cleanup {
             self.clean_up(subject).await;
         }
-        self.sync_and_trim().await?;
+        self.state.sync_and_trim().await?;
         match &result {
             Ok(Outcome::Updated) => self.tell(subject, &found.digest, "updated", None).await,
             Err(error) if !matches!(error, EngineError::Cancelled) => {
@@ -329,7 +330,7 @@ impl Engine {
     ) -> Result<Outcome, EngineError> {
         let (_, image) = self.images.find(&pinned.to_string())?;
         let image_id = image.id.to_string();
-        let Some(record) = self.project_record(&subject.project) else { return Ok(Outcome::Changed) };
+        let Some(record) = self.state.project_record(&subject.project) else { return Ok(Outcome::Changed) };
         let asked =
             record.project.services.get(&subject.service).and_then(|definition| definition.image.clone()).unwrap_or_default();
         if asked.parse::<ImageRef>().ok().as_ref() != Some(&subject.name) {
@@ -337,12 +338,12 @@ impl Engine {
         }
         let own = |container: &Arc<Container>| container.has_label(LABEL_SERVICE, &subject.service);
         let containers: Vec<_> =
-            self.project_containers(&subject.project).into_iter().filter(|c| own(c) && !super::is_one_off(c)).collect();
+            self.containers.of_project(&subject.project).into_iter().filter(|c| own(c) && !super::is_one_off(c)).collect();
         if !containers.iter().any(|container| container.status().is_alive()) {
             return Ok(Outcome::NotRunning);
         }
         let earlier: Vec<String> =
-            containers.iter().map(|container| container.with_record(|record| record.image_id.clone())).collect();
+            containers.iter().map(|container| container.with_record(|record| record.image_id_text())).collect();
         if earlier.iter().any(|id| *id != image_id) {
             let options = UpOptions {
                 services: vec![subject.service.clone()],

@@ -14,6 +14,7 @@ mod spec;
 mod steps;
 pub(super) mod update;
 
+use crate::engine::state::StateStore;
 pub(super) use image_updates::ImageUpdates;
 pub use progress::{Commands, ProgressSender};
 use queue::Change;
@@ -114,7 +115,7 @@ impl Engine {
         let causes = plan.causes();
         self.owe_no_rollback(&project.name)?;
         if !causes.is_empty() {
-            self.note_earlier(self.project_record(&project.name).as_ref(), &causes)?;
+            self.note_earlier(self.state.project_record(&project.name).as_ref(), &causes)?;
         }
         let mut record =
             ProjectRecord { project: project.clone(), config_files: config_files.clone(), working_dir: working_dir.clone() };
@@ -152,9 +153,9 @@ impl Engine {
             self.roll_back_failed(&context).await;
         }
         // What it has not started, it was not to, or could not.
-        self.project_containers(&context.project.name).iter().for_each(|container| self.owe_no_start(container));
+        self.containers.of_project(&context.project.name).iter().for_each(|container| self.containers.owe_no_start(container));
         if changed {
-            self.sync_and_trim().await?;
+            self.state.sync_and_trim().await?;
         }
         result
     }
@@ -193,7 +194,7 @@ impl Engine {
         (spec.auto_remove, spec.client_removes) = (auto_remove, client_removes);
         spec.console_size = console_size;
         let container = self.create(&name, spec)?;
-        self.sync_and_trim().await?;
+        self.state.sync_and_trim().await?;
         context.progress.send(Progress::Created(container.id.clone()));
         Ok(())
     }
@@ -204,11 +205,11 @@ impl Engine {
     /// None of a step: a failed step is reported as progress and counted.
     pub async fn down(self: &Arc<Self>, name: &str, options: DownOptions, progress: ProgressSender) -> Result<(), EngineError> {
         let guard = if options.plan_only { None } else { Some(self.projects.take(name, Change::Down, &progress).await?) };
-        let outline = options.outline.clone().or_else(|| self.outline(name));
+        let outline = options.outline.clone().or_else(|| self.state.outline(name));
         let images = outline.iter().filter(|_| options.rmi.is_some()).flat_map(|outline| outline.services.values());
         let mut observed = self.observe(name, images.filter_map(|service| service.image.clone()))?;
         if options.rmi.is_some() {
-            observed.built = self.images_built_for(name)?;
+            observed.built = self.images.built_for(name)?;
         }
         let plan = plan::down(name, &observed, outline.as_ref(), &options);
         warn(&plan, &progress);
@@ -231,11 +232,11 @@ impl Engine {
         }
         if result.is_ok() && options.services.is_empty() {
             self.owe_no_rollback(name)?;
-            self.forget_revisions(name)?;
+            self.state.forget_revisions(name)?;
             self.forget_updates(name)?;
             self.state.journal.delete(&key(name)).map_err(state_error)?;
         }
-        self.sync_and_trim().await?;
+        self.state.sync_and_trim().await?;
         result
     }
 
@@ -253,7 +254,7 @@ impl Engine {
         // A signal waits for nobody.
         let at_once = options.plan_only || matches!(command, Lifecycle::Kill | Lifecycle::Pause | Lifecycle::Unpause);
         let guard = if at_once { None } else { Some(self.projects.take(name, Change::Lifecycle(command), &progress).await?) };
-        let outline = options.outline.clone().or_else(|| self.outline(name));
+        let outline = options.outline.clone().or_else(|| self.state.outline(name));
         let observed = self.observe(name, std::iter::empty())?;
         let plan = plan::lifecycle(command, &observed, outline.as_ref(), &options)?;
         if options.plan_only {
@@ -279,9 +280,12 @@ impl Engine {
         self.state.sync().await?;
         result
     }
+}
 
-    fn project_record(&self, name: &str) -> Option<ProjectRecord> {
-        self.state.journal.get(&key(name))
+impl StateStore {
+    /// The project as the journal has it.
+    pub(super) fn project_record(&self, name: &str) -> Option<ProjectRecord> {
+        self.journal.get(&key(name))
     }
 
     /// The project as its last `up` sent it.
@@ -290,8 +294,9 @@ impl Engine {
         record.map(|record| Outline::of(&record.project, Vec::new()))
     }
 
-    async fn sync_and_trim(self: &Arc<Self>) -> Result<(), EngineError> {
-        let synced = self.state.sync().await;
+    /// Writes the journal, and gives back the memory of a plan.
+    pub(super) async fn sync_and_trim(self: &Arc<Self>) -> Result<(), EngineError> {
+        let synced = self.sync().await;
         // A plan's graph, its records and its progress are gone by now.
         let _trimmed = tokio::task::spawn_blocking(crate::sys::trim_memory).await;
         synced

@@ -1,8 +1,11 @@
 //! The observed state of a project, which plans compare with the desired one.
 
 use super::is_one_off;
+use crate::engine::Config;
 use crate::engine::containers::incarnations::describe;
+use crate::engine::containers::registry::Containers;
 use crate::engine::error::EngineError;
+use crate::engine::images::Images;
 use crate::engine::record::{ContainerRecord, MountKind, MountSpec, NetworkMode, Status};
 use crate::engine::{Container, Engine};
 use crate::labels::{LABEL_DEPENDS_ON, LABEL_HASH, LABEL_NETWORK, LABEL_NUMBER, LABEL_PROJECT, LABEL_SERVICE};
@@ -28,8 +31,10 @@ impl Engine {
                 ..observe_container(&record)
             }
         };
-        let mut observed =
-            Observed { containers: self.project_containers(project).into_iter().map(observe).collect(), ..Observed::default() };
+        let mut observed = Observed {
+            containers: self.containers.of_project(project).into_iter().map(observe).collect(),
+            ..Observed::default()
+        };
         for network in &networks {
             let label = |key: &str| network.labels.get(key).cloned();
             let found = ObservedNetwork { project: label(LABEL_PROJECT), key: label(LABEL_NETWORK), hash: label(LABEL_HASH) };
@@ -51,18 +56,6 @@ impl Engine {
         Ok(observed)
     }
 
-    /// The images that were built for a project, by their labels, each with its service.
-    pub(super) fn images_built_for(&self, project: &str) -> Result<Vec<(String, Option<String>)>, EngineError> {
-        let mut built = Vec::new();
-        for (name, image) in self.images.store.list()? {
-            let Some(labels) = image.config.config().as_ref().and_then(|config| config.labels().clone()) else { continue };
-            if labels.get(LABEL_PROJECT).is_some_and(|label| label == project) {
-                built.push((name.familiar(), labels.get(LABEL_SERVICE).cloned()));
-            }
-        }
-        Ok(built)
-    }
-
     /// Things of a container that are gone or out of date: a network that it runs on, a container whose namespace it shares, the
     /// file that it has a copy of.
     fn lost_by(&self, record: &ContainerRecord, networks: &HashMap<&str, &str>) -> Option<String> {
@@ -82,13 +75,44 @@ impl Engine {
         if let Some(mount) = record.spec.mounts.iter().find(changed) {
             return Some(format!("the image {} that it mounts has changed", mount.source));
         }
-        self.changed_copy(record).map(|target| format!("the file that it has a copy of as {target} has changed"))
+        self.config.changed_copy(record).map(|target| format!("the file that it has a copy of as {target} has changed"))
     }
 
+    /// The containers of a project's services, those first that are gone.
+    pub fn incarnations_of(&self, project: &str) -> Vec<Incarnation> {
+        let mut all = self.incarnations.of_project(project, |id| self.containers.contains(id));
+        let own = self.containers.of_project(project).into_iter().filter(|container| !is_one_off(container));
+        all.extend(own.map(|container| container.with_record(describe)));
+        all
+    }
+}
+
+impl Containers {
+    /// The containers with a project's label.
+    pub fn of_project(&self, project: &str) -> Vec<Arc<Container>> {
+        self.all().into_iter().filter(|c| c.has_label(LABEL_PROJECT, project)).collect()
+    }
+}
+
+impl Images {
+    /// The images that were built for a project, by their labels, each with its service.
+    pub(super) fn built_for(&self, project: &str) -> Result<Vec<(String, Option<String>)>, EngineError> {
+        let mut built = Vec::new();
+        for (name, image) in self.store.list()? {
+            let Some(labels) = image.config.config().as_ref().and_then(|config| config.labels().clone()) else { continue };
+            if labels.get(LABEL_PROJECT).is_some_and(|label| label == project) {
+                built.push((name.familiar(), labels.get(LABEL_SERVICE).cloned()));
+            }
+        }
+        Ok(built)
+    }
+}
+
+impl Config {
     /// The config or secret of a container that is a copy of a file which has another content by now. One that cannot be read is
     /// said by whoever makes the container anew.
     fn changed_copy<'a>(&self, record: &'a ContainerRecord) -> Option<&'a str> {
-        let own = self.config.container_directory(&record.id).join("files");
+        let own = self.container_directory(&record.id).join("files");
         let differs = |copy: &Path, from: &str| {
             let size = |path: &Path| std::fs::metadata(path).map(|file| file.len()).ok();
             size(copy) != size(Path::new(from)) || std::fs::read(copy).ok() != std::fs::read(from).ok()
@@ -96,19 +120,6 @@ impl Engine {
         let copies = record.spec.files.iter().enumerate().filter_map(|(n, file)| Some((n, file, file.copied_from.as_deref()?)));
         let mut changed = copies.filter(|(n, _, from)| differs(&own.join(n.to_string()), from));
         changed.next().map(|(_, file, _)| file.target.as_str())
-    }
-
-    /// The containers of a project's services, those first that are gone.
-    pub fn incarnations_of(&self, project: &str) -> Vec<Incarnation> {
-        let mut all = self.incarnations.of_project(project, |id| self.containers.contains(id));
-        let own = self.project_containers(project).into_iter().filter(|container| !is_one_off(container));
-        all.extend(own.map(|container| container.with_record(describe)));
-        all
-    }
-
-    /// The containers with a project's label.
-    pub fn project_containers(&self, project: &str) -> Vec<Arc<Container>> {
-        self.containers.all().into_iter().filter(|c| c.has_label(LABEL_PROJECT, project)).collect()
     }
 }
 

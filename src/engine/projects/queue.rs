@@ -59,16 +59,16 @@ struct Queue {
     lock: Arc<tokio::sync::Mutex<()>>,
     /// The operation that holds the lock.
     holder: Mutex<Option<Change>>,
-    waiting: watch::Sender<Waiting>,
+    waiting: watch::Sender<WaitingCommand>,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Waiting {
+struct WaitingCommand {
     all: usize,
     downs: usize,
 }
 
-impl Waiting {
+impl WaitingCommand {
     fn count(&mut self, change: Change, by: isize) {
         self.all = self.all.saturating_add_signed(by);
         if change.ends_waits() {

@@ -3,6 +3,7 @@
 use super::queue::Change;
 use super::update::{Ending, ending};
 use crate::engine::containers::incarnations::Leaves;
+use crate::engine::containers::registry::Containers;
 use crate::engine::error::EngineError;
 use crate::engine::record::{Beside, Replacement};
 use crate::engine::recovery::Kind;
@@ -118,14 +119,7 @@ impl Engine {
             return Ok(());
         }
         let started = self.start(new).await;
-        started.inspect_err(|_| self.owe_no_start(new))
-    }
-
-    /// Whoever was to start it has, or has failed.
-    pub(super) fn owe_no_start(&self, container: &Container) {
-        if container.with_record(|record| record.start_owed) {
-            self.containers.update(container, |record| record.start_owed = false);
-        }
+        started.inspect_err(|_| self.containers.owe_no_start(new))
     }
 
     /// Gives a new container the name of the one that it replaces, which is gone. Where that ran, its start is owed from then on:
@@ -136,5 +130,14 @@ impl Engine {
             let ran = record.replaces.take().is_some_and(|replaced| replaced.start);
             record.start_owed = ran && !record.state.status().is_alive();
         })
+    }
+}
+
+impl Containers {
+    /// Whoever was to start it has, or has failed.
+    pub(super) fn owe_no_start(&self, container: &Container) {
+        if container.with_record(|record| record.start_owed) {
+            self.update(container, |record| record.start_owed = false);
+        }
     }
 }

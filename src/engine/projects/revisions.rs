@@ -5,10 +5,12 @@ use super::queue::Change;
 use super::{Context, Origin, Progress, ProgressSender, is_one_off};
 use crate::compose::model::Service;
 use crate::engine::Engine;
+use crate::engine::containers::registry::Containers;
 use crate::engine::error::{EngineError, state_error};
 use crate::engine::locked;
 use crate::engine::record::ProjectRecord;
 use crate::engine::record::revision::{OwedRollbacks, Revision, Revisions, before_failure, note, target};
+use crate::engine::state::StateStore;
 use crate::labels::{LABEL_HASH, LABEL_SERVICE};
 use crate::plan::{self, PullPolicy, UpOptions, config_hash};
 use crate::wire::RollbackRequest;
@@ -28,21 +30,27 @@ fn owed_key(project: &str) -> String {
     format!("{OWED}{project}")
 }
 
-impl Engine {
+impl StateStore {
     /// The revisions of a project's services.
     pub fn revisions(&self, project: &str) -> Revisions {
-        self.state.journal.get(&key(project)).unwrap_or_default()
+        self.journal.get(&key(project)).unwrap_or_default()
     }
 
     pub(super) fn forget_revisions(&self, project: &str) -> Result<(), EngineError> {
-        let known: Option<Revisions> = self.state.journal.get(&key(project));
-        known.map_or(Ok(()), |_| self.state.journal.delete(&key(project)).map_err(state_error))
+        let known: Option<Revisions> = self.journal.get(&key(project));
+        known.map_or(Ok(()), |_| self.journal.delete(&key(project)).map_err(state_error))
     }
 
+    fn keep_revisions(&self, project: &str, revisions: &Revisions) -> Result<(), EngineError> {
+        self.journal.put(&key(project), revisions).map_err(state_error)
+    }
+}
+
+impl Containers {
     /// Hash and image of all containers of each service; `None` where they differ.
     fn made_of(&self, project: &str) -> HashMap<String, Option<(String, String)>> {
         let mut made: HashMap<String, Option<(String, String)>> = HashMap::new();
-        for container in self.project_containers(project).iter().filter(|container| !is_one_off(container)) {
+        for container in self.of_project(project).iter().filter(|container| !is_one_off(container)) {
             container.with_record(|record| {
                 let label = |key: &str| record.spec.labels.get(key).cloned().unwrap_or_default();
                 let own = (label(LABEL_HASH), record.image_id_text());
@@ -54,7 +62,9 @@ impl Engine {
         }
         made
     }
+}
 
+impl Engine {
     /// Notes what services were made of before the first `up` that keeps revisions: as the last `up` had them.
     pub(super) fn note_earlier(
         &self,
@@ -62,12 +72,12 @@ impl Engine {
         causes: &HashMap<String, String>,
     ) -> Result<(), EngineError> {
         let Some(earlier) = earlier else { return Ok(()) };
-        let mut revisions = self.revisions(&earlier.project.name);
+        let mut revisions = self.state.revisions(&earlier.project.name);
         let unknown: Vec<&String> = causes.keys().filter(|service| !revisions.contains_key(*service)).collect();
         if unknown.is_empty() {
             return Ok(());
         }
-        let made_of = self.made_of(&earlier.project.name);
+        let made_of = self.containers.made_of(&earlier.project.name);
         let mut noted = false;
         for service in unknown {
             let Some(definition) = earlier.project.services.get(service) else { continue };
@@ -77,11 +87,7 @@ impl Engine {
             note(revisions.entry(service.clone()).or_default(), revision);
             noted = true;
         }
-        if noted { self.keep_revisions(&earlier.project.name, &revisions) } else { Ok(()) }
-    }
-
-    fn keep_revisions(&self, project: &str, revisions: &Revisions) -> Result<(), EngineError> {
-        self.state.journal.put(&key(project), revisions).map_err(state_error)
+        if noted { self.state.keep_revisions(&earlier.project.name, &revisions) } else { Ok(()) }
     }
 
     /// As [`Engine::note_revisions`]. What was done is done: a full disk keeps nobody from what comes after it.
@@ -97,8 +103,8 @@ impl Engine {
             return Ok(());
         }
         let project = &context.project;
-        let mut revisions = self.revisions(&project.name);
-        let all_made_of = self.made_of(&project.name);
+        let mut revisions = self.state.revisions(&project.name);
+        let all_made_of = self.containers.made_of(&project.name);
         for (service, cause) in causes {
             let Some(definition) = project.services.get(service) else { continue };
             let hash = config_hash(project, definition);
@@ -112,7 +118,7 @@ impl Engine {
             let Some(image_id) = image_id else { continue };
             note(revisions.entry(service.clone()).or_default(), new_revision(cause.clone(), hash, image_id, definition, failed));
         }
-        self.keep_revisions(&project.name, &revisions)
+        self.state.keep_revisions(&project.name, &revisions)
     }
 
     /// Brings a service back to an earlier revision: its definition, and its image by digest.
@@ -120,7 +126,7 @@ impl Engine {
     /// # Errors
     /// When there is none, its image is gone, or it cannot be done; failures of steps are told and counted.
     pub(super) async fn go_back(self: &Arc<Self>, context: &Context, service: &str, to: Option<u32>) -> Result<u32, EngineError> {
-        let known = self.revisions(&context.project.name);
+        let known = self.state.revisions(&context.project.name);
         let of_service = known.get(service).map(Vec::as_slice).unwrap_or_default();
         let Revision { number, image_id, service: definition, .. } =
             target(service, of_service, to).map_err(EngineError::Conflict)?;
@@ -166,7 +172,7 @@ impl Engine {
         let mut owed = self.owed_rollbacks(&project.name);
         let Some(definition) = project.services.get(service) else { return };
         let image_id = context.images.get(service).cloned().or_else(|| self.asked_image(definition)).unwrap_or_default();
-        let known = self.revisions(&project.name);
+        let known = self.state.revisions(&project.name);
         let of_service = known.get(service).map(Vec::as_slice).unwrap_or_default();
         let Some(earlier) = before_failure(of_service, &config_hash(project, definition), &image_id) else {
             let message = "it has no earlier revision that was good, and cannot be rolled back".to_string();
@@ -227,7 +233,7 @@ impl Engine {
     /// Ends the rollbacks that an earlier engine has begun. The caller holds the project's lock.
     pub(super) async fn recover_rollbacks(self: &Arc<Self>, name: &str) {
         let owed = self.owed_rollbacks(name);
-        let Some(record) = self.project_record(name).filter(|_| !owed.to.is_empty()) else { return };
+        let Some(record) = self.state.project_record(name).filter(|_| !owed.to.is_empty()) else { return };
         tracing::warn!("ending the rollback of {} in the project {name}", owed.to.keys().cloned().collect::<Vec<_>>().join(", "));
         // Somebody has to listen, or it is cancelled.
         let (progress, _listener) = unbounded_channel();
@@ -252,6 +258,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let guard = self.projects.take(name, Change::Up, &progress).await?;
         let record = self
+            .state
             .project_record(name)
             .ok_or_else(|| EngineError::Conflict(format!("the project {name} was not brought up: `wharf up` does that")))?;
         let options = UpOptions { start_first: request.start_first, timeout: request.timeout, ..UpOptions::default() };
@@ -267,7 +274,7 @@ impl Engine {
             status: format!("Is at its revision {number}"),
             done: true,
         });
-        self.sync_and_trim().await
+        self.state.sync_and_trim().await
     }
 }
 

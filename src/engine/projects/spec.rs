@@ -27,7 +27,7 @@ impl Engine {
                 NamespaceMode::Service(name) => name,
                 NamespaceMode::Host | NamespaceMode::Named(_) => return Ok(None),
             };
-            let mut containers = self.project_containers(&project.name).into_iter();
+            let mut containers = self.containers.of_project(&project.name).into_iter();
             let found = containers.find(|c| c.has_label(crate::labels::LABEL_SERVICE, other) && !is_one_off(c));
             found.map(Some).ok_or_else(|| {
                 EngineError::Invalid(format!("the service `{service}` shares the {what} of `{other}`, which has no container"))

@@ -382,7 +382,7 @@ async fn recreate(context: &Context, service: &str, number: u32, name: &str, old
     let new = engine.create_in_place(&temporary, spec, inherit_from, Some(replacement))?;
     let replaced = async {
         // What the start will find out anyway, before anything is stopped.
-        engine.launch_file(&new.record())?;
+        engine.launch_files().make(&new.record())?;
         // Before it is touched: an engine that finds it ended must know that it was to go.
         engine.containers.change(old, |record| record.stop_requested(false))?;
         engine.stop_and_remove(old, context.timeout, false, Leaves::Log("replaced")).await

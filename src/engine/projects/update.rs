@@ -99,7 +99,7 @@ impl Context {
 
 /// The role of a container that has started beside another.
 #[derive(Debug, PartialEq)]
-pub(in crate::engine) enum Judged {
+pub(in crate::engine) enum UpdateVerdict {
     Good,
     Failed(String),
     /// It is to be looked at again when something has changed, or so much later.
@@ -107,11 +107,11 @@ pub(in crate::engine) enum Judged {
 }
 
 /// Whether a container is good enough to take over. One that ends is not, however it would be restarted.
-pub(in crate::engine) fn judge(record: &ContainerRecord, monitor: Duration, now: Timestamp) -> Judged {
+pub(in crate::engine) fn judge(record: &ContainerRecord, monitor: Duration, now: Timestamp) -> UpdateVerdict {
     let state = &record.state;
     let name = &record.name;
     if state.status() != Status::Running || record.restart_count > 0 {
-        return Judged::Failed(match state.status() {
+        return UpdateVerdict::Failed(match state.status() {
             Status::Paused => format!("{name} was paused"),
             Status::Removing => format!("{name} was removed"),
             _ if state.oom_killed => format!("{name} ran out of memory ({})", state.exit_code),
@@ -120,17 +120,17 @@ pub(in crate::engine) fn judge(record: &ContainerRecord, monitor: Duration, now:
     }
     let Some(health) = &state.health else {
         if health_spec(record).is_some() {
-            return Judged::NotYet(None);
+            return UpdateVerdict::NotYet(None);
         }
         let ran = state.started_at.map_or(Duration::ZERO, |start| now.duration_since(start).try_into().unwrap_or_default());
-        return if ran >= monitor { Judged::Good } else { Judged::NotYet(Some(monitor - ran)) };
+        return if ran >= monitor { UpdateVerdict::Good } else { UpdateVerdict::NotYet(Some(monitor - ran)) };
     };
     match health.status {
-        HealthStatus::Healthy => Judged::Good,
-        HealthStatus::Starting => Judged::NotYet(None),
+        HealthStatus::Healthy => UpdateVerdict::Good,
+        HealthStatus::Starting => UpdateVerdict::NotYet(None),
         HealthStatus::Unhealthy => {
             let said = health.last_words().map(|said| format!(": {said}"));
-            Judged::Failed(format!("{name} is unhealthy{}", said.unwrap_or_default()))
+            UpdateVerdict::Failed(format!("{name} is unhealthy{}", said.unwrap_or_default()))
         }
     }
 }
@@ -208,7 +208,7 @@ pub(super) async fn watch(
 
 /// Why a container is not good, and the last lines of its log.
 fn with_last_lines(engine: &Engine, container: &Container, why: String) -> String {
-    match engine.last_words(container) {
+    match engine.config.last_words(container) {
         lines if lines.is_empty() => why,
         lines => format!("{why}\nits last lines{lines}"),
     }
@@ -225,7 +225,7 @@ async fn replace(context: &Context, object: &str, update: &Update<'_>, old: &Arc
     let new = engine.create_in_place(&temporary, spec, inherit_from, Some(replacement))?;
     engine.networks.names.set_leaving(&old.id, true);
     let switched = async {
-        engine.launch_file(&new.record())?;
+        engine.launch_files().make(&new.record())?;
         context.expect_follower(&new);
         or_broken_off(context, object, &new, engine.start(&new)).await?;
         context.step(object, "Waiting", false);
@@ -258,18 +258,18 @@ async fn replace(context: &Context, object: &str, update: &Update<'_>, old: &Arc
 async fn until_good(container: &Container, monitor: Duration, bound: Option<u64>) -> Result<(), String> {
     let good = async {
         loop {
-            let mut judged = Judged::NotYet(None);
+            let mut judged = UpdateVerdict::NotYet(None);
             let change = container.wait_until(|record| {
                 judged = judge(record, monitor, Timestamp::now());
-                !matches!(judged, Judged::NotYet(None))
+                !matches!(judged, UpdateVerdict::NotYet(None))
             });
             change.await;
             match judged {
-                Judged::Good => return Ok(()),
-                Judged::Failed(why) => return Err(why),
-                Judged::NotYet(later) => {
-                    let failed =
-                        container.wait_until(|record| matches!(judge(record, monitor, Timestamp::now()), Judged::Failed(_)));
+                UpdateVerdict::Good => return Ok(()),
+                UpdateVerdict::Failed(why) => return Err(why),
+                UpdateVerdict::NotYet(later) => {
+                    let failed = container
+                        .wait_until(|record| matches!(judge(record, monitor, Timestamp::now()), UpdateVerdict::Failed(_)));
                     let _either = tokio::time::timeout(later.unwrap_or_default(), failed).await;
                 }
             }
@@ -362,25 +362,25 @@ mod tests {
         let at = |second| Timestamp::from_second(second).expect("time");
         let judged = |record: &ContainerRecord, second| judge(record, monitor, at(second));
         let record = started(100);
-        assert_eq!(judged(&record, 103), Judged::NotYet(Some(Duration::from_secs(2))));
-        assert_eq!(judged(&record, 105), Judged::Good);
-        assert_eq!(judged(&record, 99), Judged::NotYet(Some(monitor)), "the clock was set back");
+        assert_eq!(judged(&record, 103), UpdateVerdict::NotYet(Some(Duration::from_secs(2))));
+        assert_eq!(judged(&record, 105), UpdateVerdict::Good);
+        assert_eq!(judged(&record, 99), UpdateVerdict::NotYet(Some(monitor)), "the clock was set back");
         let mut ended = started(100);
         let exit = Exit { code: 3, oom_killed: false, finished_at: at(101), started_at: None };
         ended.apply(&Transition::Ended { exit: &exit, verdict: Verdict::Restart { after: Duration::ZERO, attempt: 1 } });
-        assert_eq!(judged(&ended, 101), Judged::Failed("new exited (3)".into()));
+        assert_eq!(judged(&ended, 101), UpdateVerdict::Failed("new exited (3)".into()));
         ended.apply(&Transition::Started { pid: 2, at: at(102) });
-        assert!(matches!(judged(&ended, 200), Judged::Failed(_)), "it has been restarted");
+        assert!(matches!(judged(&ended, 200), UpdateVerdict::Failed(_)), "it has been restarted");
         let mut checked = started(100);
         checked.spec.health = Some(HealthSpec { test: vec!["CMD".into(), "true".into()], ..HealthSpec::default() });
-        assert_eq!(judged(&checked, 200), Judged::NotYet(None), "its first check is still to come");
+        assert_eq!(judged(&checked, 200), UpdateVerdict::NotYet(None), "its first check is still to come");
         let probe = Probe { start: at(1), end: at(1), exit_code: 1, output: "no database\n".into() };
         for (status, expected) in [
-            (HealthStatus::Starting, Judged::NotYet(None)),
-            (HealthStatus::Healthy, Judged::Good),
+            (HealthStatus::Starting, UpdateVerdict::NotYet(None)),
+            (HealthStatus::Healthy, UpdateVerdict::Good),
             (
                 HealthStatus::Unhealthy,
-                Judged::Failed("new is unhealthy: its health check ended with 1 and says: no database".into()),
+                UpdateVerdict::Failed("new is unhealthy: its health check ended with 1 and says: no database".into()),
             ),
         ] {
             checked.state.health = Some(Health { status, failing_streak: 0, log: vec![probe.clone()] });

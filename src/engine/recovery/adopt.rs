@@ -3,6 +3,8 @@
 use super::load;
 use crate::engine::containers::link::{MonitorLink, Reached};
 use crate::engine::networks::DEFAULT_NETWORK;
+use crate::engine::networks::Networks;
+use crate::engine::process::docker_socket;
 use crate::engine::record::{Beside, ContainerRecord, Status, Transition};
 use crate::engine::{Container, Engine, locked};
 use crate::network::sandbox;
@@ -15,6 +17,42 @@ use std::time::{Duration, Instant};
 
 /// A monitor answers at once; one that is stopped does not.
 const MONITOR_MAY_TAKE: Duration = Duration::from_secs(5);
+
+impl Networks {
+    /// Connects a running container's network namespace, and publishes its ports again.
+    async fn adopt(&self, container: &Arc<Container>, pid: i32) {
+        let record = container.record();
+        let endpoints = self.endpoints_of(&record);
+        if !endpoints.is_empty() {
+            let name = record.name.clone();
+            let namespace = File::open(format!("/proc/{pid}/ns/net"));
+            let adopted = tokio::task::spawn_blocking(move || {
+                sandbox::adopt(
+                    &name,
+                    namespace
+                        .map_err(|source| crate::network::NetworkError::Sandbox {
+                            container: name.clone(),
+                            doing: "opening the network namespace",
+                            source,
+                        })?
+                        .into(),
+                )
+            });
+            match adopted.await {
+                Ok(Ok(sandbox)) => {
+                    if let Err(error) = self.attach_sandbox(container, sandbox, &endpoints) {
+                        tracing::error!("{error}");
+                    }
+                    if let Err(error) = self.publish(container, &endpoints) {
+                        tracing::error!("publishing the ports of {} again: {error}", record.name);
+                    }
+                }
+                Ok(Err(error)) => tracing::error!("{error}"),
+                Err(error) => tracing::error!("{error}"),
+            }
+        }
+    }
+}
 
 impl Engine {
     /// Reads the state and takes every container over. Containers that must run and do not are started in the background.
@@ -119,44 +157,10 @@ impl Engine {
             }
         };
         self.containers.transition(container, &Transition::Found { pid, started_at, paused });
-        self.adopt_networks(container, pid).await;
-        self.renew_sockets(container, pid);
+        self.networks.adopt(container, pid).await;
+        docker_socket::renew_sockets(&self.config, container, pid);
         self.clone().spawn_follower(container.clone(), link, None);
         self.watch_health(container, container.record().state.health);
-    }
-
-    /// Connects a running container's network namespace, and publishes its ports again.
-    async fn adopt_networks(self: &Arc<Self>, container: &Arc<Container>, pid: i32) {
-        let record = container.record();
-        let endpoints = self.networks.endpoints_of(&record);
-        if !endpoints.is_empty() {
-            let name = record.name.clone();
-            let namespace = File::open(format!("/proc/{pid}/ns/net"));
-            let adopted = tokio::task::spawn_blocking(move || {
-                sandbox::adopt(
-                    &name,
-                    namespace
-                        .map_err(|source| crate::network::NetworkError::Sandbox {
-                            container: name.clone(),
-                            doing: "opening the network namespace",
-                            source,
-                        })?
-                        .into(),
-                )
-            });
-            match adopted.await {
-                Ok(Ok(sandbox)) => {
-                    if let Err(error) = self.networks.attach_sandbox(container, sandbox, &endpoints) {
-                        tracing::error!("{error}");
-                    }
-                    if let Err(error) = self.networks.publish(container, &endpoints) {
-                        tracing::error!("publishing the ports of {} again: {error}", record.name);
-                    }
-                }
-                Ok(Err(error)) => tracing::error!("{error}"),
-                Err(error) => tracing::error!("{error}"),
-            }
-        }
     }
 
     /// A container that had a process when the last engine saw it, and has none now.

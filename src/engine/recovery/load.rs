@@ -32,17 +32,17 @@ pub(in crate::engine) struct Loaded {
 
 /// Reads the state. What is left of unfinished removals is taken away.
 pub(in crate::engine) fn load(state: &StateStore, groups: &Groups) -> Loaded {
-    Loader { state, groups, lingering: RefCell::default() }.load()
+    RecordLoader { state, groups, lingering: RefCell::default() }.load()
 }
 
-struct Loader<'a> {
+struct RecordLoader<'a> {
     state: &'a StateStore,
     groups: &'a Groups,
     /// See [`Loaded`].
     lingering: RefCell<Vec<String>>,
 }
 
-impl Loader<'_> {
+impl RecordLoader<'_> {
     fn load(&self) -> Loaded {
         let mut networks: IndexMap<String, NetworkRecord> = self.journaled(Kind::Network);
         self.find_networks(&mut networks);

@@ -66,14 +66,14 @@ pub struct Unknown {
     pub record: Value,
     why: String,
     /// Of a container that runs: its monitor brings no other engine back while it has this one.
-    monitor: Mutex<Monitor>,
+    monitor: Mutex<UnknownMonitor>,
     /// Somebody removes it.
     removing: AtomicBool,
 }
 
 /// The monitor of a container that is not understood.
 #[derive(Clone)]
-enum Monitor {
+enum UnknownMonitor {
     Linked(Arc<MonitorLink>),
     /// It is there, and has not taken a connection yet.
     Silent,
@@ -83,12 +83,12 @@ enum Monitor {
 /// How often a monitor that takes no connection is asked again.
 const ASKED_AGAIN: Duration = Duration::from_secs(5);
 
-impl From<Reached> for Monitor {
+impl From<Reached> for UnknownMonitor {
     fn from(reached: Reached) -> Self {
         match reached {
-            Reached::Monitor(link) => Monitor::Linked(Arc::new(link)),
-            Reached::Silent => Monitor::Silent,
-            Reached::Nobody => Monitor::Gone,
+            Reached::Monitor(link) => UnknownMonitor::Linked(Arc::new(link)),
+            Reached::Silent => UnknownMonitor::Silent,
+            Reached::Nobody => UnknownMonitor::Gone,
         }
     }
 }
@@ -129,11 +129,11 @@ impl Unknown {
     fn new(kind: Kind, id: String, text: Option<&str>, why: String) -> Self {
         let record: Value = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let name = record["name"].as_str().map_or_else(|| id.chars().take(12).collect(), str::to_string);
-        Unknown { kind, id, name, record, why, monitor: Mutex::new(Monitor::Gone), removing: AtomicBool::new(false) }
+        Unknown { kind, id, name, record, why, monitor: Mutex::new(UnknownMonitor::Gone), removing: AtomicBool::new(false) }
     }
 
     pub fn runs(&self) -> bool {
-        !matches!(*locked(&self.monitor), Monitor::Gone)
+        !matches!(*locked(&self.monitor), UnknownMonitor::Gone)
     }
 
     /// Waits for the end of a container.
@@ -141,12 +141,12 @@ impl Unknown {
         loop {
             let monitor = locked(&self.monitor).clone();
             let next = match monitor {
-                Monitor::Gone => return,
-                Monitor::Silent => {
+                UnknownMonitor::Gone => return,
+                UnknownMonitor::Silent => {
                     tokio::time::sleep(ASKED_AGAIN).await;
                     MonitorLink::reach(run_directory).into()
                 }
-                Monitor::Linked(link) => {
+                UnknownMonitor::Linked(link) => {
                     // One whose container has ended before says so.
                     let _ = link.send(&Request::Status, &[]);
                     while let Ok(Some((event, _))) = link.receive().await {
@@ -156,7 +156,7 @@ impl Unknown {
                             break;
                         }
                     }
-                    Monitor::Gone
+                    UnknownMonitor::Gone
                 }
             };
             *locked(&self.monitor) = next;
@@ -316,7 +316,7 @@ impl StateStore {
     /// The monitors of containers that are not understood need not bring an engine back.
     pub(super) fn leave_unknown(&self) {
         for unknown in locked(&self.recovery.unknown).iter() {
-            if let Monitor::Linked(link) = &*locked(&unknown.monitor) {
+            if let UnknownMonitor::Linked(link) = &*locked(&unknown.monitor) {
                 let _ = link.send(&Request::Goodbye, &[]);
             }
         }

@@ -22,7 +22,7 @@ pub struct GitRef {
     /// Without a login, so that it may be shown and stand among a program's arguments.
     pub remote: String,
     /// The credentials in an HTTP URL.
-    login: Option<Login>,
+    login: Option<GitLogin>,
     /// A branch, a tag or a commit; the server's default where it is absent.
     pub reference: Option<String>,
     pub directory: Option<String>,
@@ -30,29 +30,29 @@ pub struct GitRef {
 
 /// A name and a password, or a token instead of either. Only [`Login::environment`] gives it to anybody.
 #[derive(Clone, PartialEq, Eq)]
-struct Login {
+struct GitLogin {
     /// `https://host:port`, the server that gets it.
     server: String,
     user: String,
     password: String,
 }
 
-impl std::fmt::Debug for Login {
+impl std::fmt::Debug for GitLogin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "a login for {}", self.server)
     }
 }
 
-impl Login {
+impl GitLogin {
     /// Takes the login out of an HTTP URL.
-    fn split(url: &str) -> Option<(String, Login)> {
+    fn split(url: &str) -> Option<(String, GitLogin)> {
         let (scheme, rest) = url.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))?;
         let (authority, path) = rest.split_once('/')?;
         let (login, host) = authority.rsplit_once('@')?;
         let (user, password) = login.split_once(':').unwrap_or((login, ""));
         let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
         let server = format!("{scheme}://{host}");
-        Some((format!("{server}/{path}"), Login { server, user: decoded(user), password: decoded(password) }))
+        Some((format!("{server}/{path}"), GitLogin { server, user: decoded(user), password: decoded(password) }))
     }
 
     /// Settings of git that answer its question for a login. Other users can read a program's arguments, and not its environment; git
@@ -90,7 +90,7 @@ impl GitRef {
             return None;
         }
         let remote = if remote.starts_with("github.com/") { format!("https://{remote}") } else { remote.to_string() };
-        let (remote, login) = match Login::split(&remote) {
+        let (remote, login) = match GitLogin::split(&remote) {
             Some((without, login)) => (without, Some(login)),
             None => (remote, None),
         };
@@ -187,7 +187,7 @@ impl Drop for Group {
 /// git in a directory, with the login of its server.
 struct Git<'a> {
     directory: &'a Path,
-    login: Option<&'a Login>,
+    login: Option<&'a GitLogin>,
 }
 
 impl Git<'_> {
@@ -202,7 +202,7 @@ impl Git<'_> {
             .arg(self.directory)
             .args(arguments)
             .env("GIT_TERMINAL_PROMPT", "0")
-            .envs(self.login.map(Login::environment).into_iter().flatten())
+            .envs(self.login.map(GitLogin::environment).into_iter().flatten())
             .env("GIT_ALLOW_PROTOCOL", "http:https:git:ssh")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -13,10 +13,10 @@ const MAX_PATTERN: usize = 4096;
 
 /// The patterns of a file, in order.
 #[derive(Debug, Clone, Default)]
-pub struct Patterns(Vec<Line>);
+pub struct Patterns(Vec<IgnoreLine>);
 
 #[derive(Debug, Clone)]
-struct Line {
+struct IgnoreLine {
     pattern: Pattern,
     negated: bool,
 }
@@ -25,11 +25,11 @@ impl Patterns {
     /// Reads a `.dockerignore`.
     pub fn parse(text: &str) -> Self {
         let lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines().filter(|line| !line.starts_with('#'));
-        Patterns(lines.filter_map(|line| Line::parse(line.trim())).collect())
+        Patterns(lines.filter_map(|line| IgnoreLine::parse(line.trim())).collect())
     }
 
     pub fn of(patterns: &[String]) -> Self {
-        Patterns(patterns.iter().filter_map(|pattern| Line::parse(pattern.trim())).collect())
+        Patterns(patterns.iter().filter_map(|pattern| IgnoreLine::parse(pattern.trim())).collect())
     }
 
     pub fn is_empty(&self) -> bool {
@@ -64,13 +64,13 @@ fn slashed(path: &Path) -> String {
     parts.join("/")
 }
 
-impl Line {
+impl IgnoreLine {
     fn parse(line: &str) -> Option<Self> {
         let (negated, line) = match line.strip_prefix('!') {
             Some(rest) => (true, rest.trim()),
             None => (false, line),
         };
-        Some(Line { pattern: Pattern::parse(line)?, negated })
+        Some(IgnoreLine { pattern: Pattern::parse(line)?, negated })
     }
 }
 
@@ -100,7 +100,7 @@ enum GlobToken {
 }
 
 /// The positions that a path has reached in a pattern.
-struct Reached {
+struct ReachedStates {
     /// The whole path matches.
     whole: bool,
     /// The path matches, or a directory that it is in.
@@ -162,7 +162,7 @@ impl Pattern {
         self.run(&slashed(path)).whole
     }
 
-    fn run(&self, path: &str) -> Reached {
+    fn run(&self, path: &str) -> ReachedStates {
         // The places in the pattern that may come next, each once, and which places are among them.
         let (mut now, mut next) = (Places::of(self.0.len()), Places::of(self.0.len()));
         self.reach(&mut now, 0);
@@ -193,10 +193,10 @@ impl Pattern {
             std::mem::swap(&mut now, &mut next);
             above |= now.known[self.0.len()] && characters.peek().is_none_or(|c| *c == '/');
             if now.all.is_empty() {
-                return Reached { whole: false, above, goes_on: false };
+                return ReachedStates { whole: false, above, goes_on: false };
             }
         }
-        Reached { whole: now.known[self.0.len()], above, goes_on: now.all.iter().any(|place| *place < self.0.len()) }
+        ReachedStates { whole: now.known[self.0.len()], above, goes_on: now.all.iter().any(|place| *place < self.0.len()) }
     }
 
     /// Adds a place, and those that are reached from it without a character.

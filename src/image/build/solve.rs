@@ -217,7 +217,7 @@ impl StageState {
 }
 
 /// One instruction that is carried out.
-struct Step<'a> {
+struct SolveStep<'a> {
     instruction: &'a Instruction,
     escape: char,
     id: u32,
@@ -265,7 +265,7 @@ impl Solver {
                 .unwrap_or_else(|| if self.stages.stages.len() > 1 { format!("stage-{index}") } else { String::new() });
             for (i, instruction) in instructions.iter().enumerate() {
                 let begun = Instant::now();
-                let mut step = Step { instruction, escape: self.stages.escape, id: 0 };
+                let mut step = SolveStep { instruction, escape: self.stages.escape, id: 0 };
                 if has_work(&instruction.keyword) {
                     step.id = self.begin(&format!(
                         "[{}{}/{count}] {}",

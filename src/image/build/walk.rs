@@ -33,7 +33,7 @@ struct WalkLevel {
     /// The directory itself, where it is left out but for something in it that has not been met yet.
     withheld: Option<Found>,
     directory: Option<OwnedFd>,
-    names: Names,
+    names: WalkNames,
 }
 
 /// Bytes that the names in all directories of one walk may take: a million of some twenty letters.
@@ -41,17 +41,17 @@ const MAX_NAMES: usize = 32 << 20;
 
 /// The names in a directory, the last one first, end to end: a vector of its own for each would be three times as much.
 #[derive(Default)]
-struct Names {
+struct WalkNames {
     text: Vec<u8>,
     /// Where each begins, and its length.
     places: Vec<(u32, u16)>,
 }
 
-impl Names {
+impl WalkNames {
     /// Reads a directory; an error where that would be more than `room` bytes.
     fn of(directory: &OwnedFd, room: usize) -> io::Result<Self> {
         let copy = openat(directory, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-        let mut names = Names::default();
+        let mut names = WalkNames::default();
         for entry in nix::dir::Dir::from_fd(copy)?.iter() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
@@ -69,7 +69,7 @@ impl Names {
             }
         }
         names.text.shrink_to_fit();
-        let Names { text, places } = &mut names;
+        let WalkNames { text, places } = &mut names;
         places.sort_unstable_by(|a, b| name_at(text, *b).cmp(name_at(text, *a)));
         places.shrink_to_fit();
         Ok(names)
@@ -99,7 +99,7 @@ impl<'a> Walk<'a> {
         let top = WalkLevel {
             path: top.to_path_buf(),
             withheld: None,
-            names: Names::of(&directory, MAX_NAMES)?,
+            names: WalkNames::of(&directory, MAX_NAMES)?,
             directory: Some(directory),
         };
         Ok(Walk { root, excluded, levels: vec![top], next: None, queue: VecDeque::new() })
@@ -122,7 +122,7 @@ impl<'a> Walk<'a> {
             other => other?,
         };
         let held: usize = self.levels.iter().map(|level| level.names.bytes()).sum();
-        let names = Names::of(&directory, MAX_NAMES.saturating_sub(held))?;
+        let names = WalkNames::of(&directory, MAX_NAMES.saturating_sub(held))?;
         let level = WalkLevel { path, withheld, names, directory: Some(directory) };
         self.levels.push(level);
         if let Some(far) = self.levels.len().checked_sub(MAX_OPEN + 1) {

@@ -41,7 +41,7 @@ pub(super) struct Upstreams {
     /// The host's where it is absent.
     namespace: Option<Arc<OwnedFd>>,
     /// They live as long as they are received from.
-    sockets: Mutex<HashMap<SocketAddr, Weak<Shared>>>,
+    sockets: Mutex<HashMap<SocketAddr, Weak<SharedUpstream>>>,
     /// Held while a socket is opened: many questions at once open one.
     opening: tokio::sync::Mutex<()>,
     /// Those that receive; they end with this.
@@ -50,7 +50,7 @@ pub(super) struct Upstreams {
 
 /// A connected socket, and who waits for what at it.
 #[derive(Debug)]
-struct Shared {
+struct SharedUpstream {
     udp: UdpSocket,
     waiting: Mutex<PendingQuery>,
     opened: Instant,
@@ -65,7 +65,7 @@ struct PendingQuery {
 
 /// A question that waits; it does no longer when this is dropped.
 struct Open<'a> {
-    shared: &'a Shared,
+    shared: &'a SharedUpstream,
     id: u16,
 }
 
@@ -75,7 +75,7 @@ impl Drop for Open<'_> {
     }
 }
 
-impl Shared {
+impl SharedUpstream {
     /// Enters a question that waits for its answer; `None` where the socket is closed.
     fn enter(&self, question: &[u8]) -> io::Result<Option<(u16, oneshot::Receiver<Vec<u8>>)>> {
         let mut waiting = locked(&self.waiting);
@@ -139,8 +139,8 @@ impl Upstreams {
     }
 
     /// The socket towards a server: the one that is open, or a new one.
-    async fn shared(&self, server: SocketAddr) -> io::Result<Arc<Shared>> {
-        let fresh = |shared: &Shared| shared.opened.elapsed() < SOCKET_LIFE && !locked(&shared.waiting).closed;
+    async fn shared(&self, server: SocketAddr) -> io::Result<Arc<SharedUpstream>> {
+        let fresh = |shared: &SharedUpstream| shared.opened.elapsed() < SOCKET_LIFE && !locked(&shared.waiting).closed;
         let known = || locked(&self.sockets).get(&server).and_then(Weak::upgrade).filter(|shared| fresh(shared));
         if let Some(shared) = known() {
             return Ok(shared);
@@ -152,7 +152,7 @@ impl Upstreams {
         let socket = self.open(server, Type::DGRAM).await?;
         socket.connect(&server.into())?;
         let udp = UdpSocket::from_std(socket.into())?;
-        let shared = Arc::new(Shared { udp, waiting: Mutex::default(), opened: Instant::now() });
+        let shared = Arc::new(SharedUpstream { udp, waiting: Mutex::default(), opened: Instant::now() });
         let mut sockets = locked(&self.sockets);
         sockets.retain(|_, shared| shared.strong_count() > 0);
         sockets.insert(server, Arc::downgrade(&shared));
@@ -201,7 +201,7 @@ fn free_id<T>(by_id: &HashMap<u16, T>) -> io::Result<u16> {
 }
 
 /// Gives each answer to who waits for it, until the socket is old and nobody does.
-async fn receive(shared: Arc<Shared>) {
+async fn receive(shared: Arc<SharedUpstream>) {
     loop {
         let left = SOCKET_LIFE.saturating_sub(shared.opened.elapsed()).max(Duration::from_millis(100));
         match timeout(left, shared.udp.readable()).await {
@@ -230,14 +230,14 @@ async fn receive(shared: Arc<Shared>) {
     }
 }
 
-fn give_up(shared: &Shared) {
+fn give_up(shared: &SharedUpstream) {
     let mut waiting = locked(&shared.waiting);
     waiting.closed = true;
     waiting.by_id.clear();
 }
 
 /// Datagrams that answer no pending question are dropped: whoever guesses does not end the waiting.
-fn deliver(shared: &Shared, datagram: &[u8]) {
+fn deliver(shared: &SharedUpstream, datagram: &[u8]) {
     let Some(id) = message::id(datagram) else { return };
     let mut waiting = locked(&shared.waiting);
     if waiting.by_id.get(&id).is_some_and(|(question, _)| message::answers(datagram, question))

@@ -32,7 +32,7 @@ type Sender = (SockaddrIn6, libc::in6_pktinfo);
 type Key = (SockaddrIn6, Ipv6Addr);
 
 /// A sender's way to the container.
-struct Flow {
+struct UdpFlow {
     inside: UdpSocket,
     to: SocketAddr,
     /// The time of the sender's last datagram.
@@ -43,10 +43,10 @@ struct Flow {
 struct Relay {
     outside: Arc<UdpSocket>,
     to: ProxyTarget,
-    flows: HashMap<Key, Arc<Flow>>,
+    flows: HashMap<Key, Arc<UdpFlow>>,
     descriptors: Share,
     /// They end with the relay, so that its port is free at once.
-    answering: JoinSet<(Key, Arc<Flow>)>,
+    answering: JoinSet<(Key, Arc<UdpFlow>)>,
 }
 
 pub(super) fn start(socket: std::net::UdpSocket, to: ProxyTarget) -> io::Result<Proxy> {
@@ -74,7 +74,7 @@ pub(super) fn start(socket: std::net::UdpSocket, to: ProxyTarget) -> io::Result<
 
 impl Relay {
     /// Forgets a flow that has ended, unless the sender has another by now.
-    fn forget(&mut self, key: &Key, flow: &Arc<Flow>) {
+    fn forget(&mut self, key: &Key, flow: &Arc<UdpFlow>) {
         if self.flows.get(key).is_some_and(|known| Arc::ptr_eq(known, flow)) {
             self.flows.remove(key);
         }
@@ -95,7 +95,7 @@ impl Relay {
             if inside.connect(to).await.is_err() {
                 return;
             }
-            let flow = Arc::new(Flow { inside, to, asked: Mutex::new(Instant::now()), _descriptor: descriptor });
+            let flow = Arc::new(UdpFlow { inside, to, asked: Mutex::new(Instant::now()), _descriptor: descriptor });
             self.flows.insert(key, flow.clone());
             self.answering.spawn(answers(self.outside.clone(), sender, key, flow));
         }
@@ -106,7 +106,7 @@ impl Relay {
 }
 
 /// Sends a container's answers to a sender until there has been none, and no question, for a while.
-async fn answers(outside: Arc<UdpSocket>, (sender, asked): Sender, key: Key, flow: Arc<Flow>) -> (Key, Arc<Flow>) {
+async fn answers(outside: Arc<UdpSocket>, (sender, asked): Sender, key: Key, flow: Arc<UdpFlow>) -> (Key, Arc<UdpFlow>) {
     loop {
         match timeout(IDLE, flow.inside.readable()).await {
             Ok(_) => {}

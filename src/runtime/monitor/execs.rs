@@ -10,12 +10,12 @@ use crate::sys::{self, Ended};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// A process of `exec`.
-struct Exec {
+struct KnownExec {
     id: u64,
-    progress: Progress,
+    progress: ExecProgress,
 }
 
-enum Progress {
+enum ExecProgress {
     /// By a helper, whose end says that the program runs or cannot: its report tells which.
     Starting {
         helper: i32,
@@ -27,7 +27,7 @@ enum Progress {
 /// The processes of `exec`.
 #[derive(Default)]
 pub(super) struct Execs {
-    known: Vec<Exec>,
+    known: Vec<KnownExec>,
     /// Children that ended while a helper was at work, and their exit codes: whose process it was, is known when the helper ends.
     unmatched: Vec<(i32, i32)>,
 }
@@ -36,20 +36,20 @@ impl Execs {
     /// The process of an id, while the number cannot be another's: it is a child that was not reaped.
     pub(super) fn pid(&self, id: u64) -> Option<i32> {
         let pid = match &self.known.iter().find(|exec| exec.id == id)?.progress {
-            Progress::Starting { report, .. } => report.pid()?,
-            Progress::Running(pid) => *pid,
+            ExecProgress::Starting { report, .. } => report.pid()?,
+            ExecProgress::Running(pid) => *pid,
         };
         (!self.unmatched.iter().any(|(ended, _)| *ended == pid)).then_some(pid)
     }
 
     /// The events that follow from the end of a child.
     pub(super) fn ended(&mut self, child: &Ended) -> Vec<Event> {
-        let runs = |exec: &Exec| matches!(exec.progress, Progress::Running(pid) if pid == child.pid);
+        let runs = |exec: &KnownExec| matches!(exec.progress, ExecProgress::Running(pid) if pid == child.pid);
         if let Some(at) = self.known.iter().position(runs) {
             let exec = self.known.swap_remove(at);
             return vec![Event::ExecExited { id: exec.id, code: child.code }];
         }
-        let helps = |exec: &Exec| matches!(exec.progress, Progress::Starting { helper, .. } if helper == child.pid);
+        let helps = |exec: &KnownExec| matches!(exec.progress, ExecProgress::Starting { helper, .. } if helper == child.pid);
         match self.known.iter().position(helps) {
             Some(at) => self.started(at),
             None => {
@@ -64,13 +64,13 @@ impl Execs {
     /// A helper has ended.
     fn started(&mut self, at: usize) -> Vec<Event> {
         let exec = self.known.swap_remove(at);
-        let Progress::Starting { report, .. } = exec.progress else { return Vec::new() };
+        let ExecProgress::Starting { report, .. } = exec.progress else { return Vec::new() };
         let (id, said) = (exec.id, report.text());
         let failed =
             |message: String, step: SetupStep| Event::ExecFailed { id, message, code: step.exit_code(), step: Some(step) };
         let event = match (report.pid(), said.is_empty()) {
             (Some(pid), true) => {
-                self.known.push(Exec { id, progress: Progress::Running(pid) });
+                self.known.push(KnownExec { id, progress: ExecProgress::Running(pid) });
                 Event::ExecStarted { id, pid }
             }
             (None, true) => failed("the process ended before it could be set up".into(), SetupStep::Monitor),
@@ -97,13 +97,13 @@ impl Execs {
     }
 
     fn are_starting(&self) -> bool {
-        self.known.iter().any(|exec| matches!(exec.progress, Progress::Starting { .. }))
+        self.known.iter().any(|exec| matches!(exec.progress, ExecProgress::Starting { .. }))
     }
 }
 
 impl Monitor {
     pub(super) fn exec(&mut self, spec: &ExecSpec, streams: &[OwnedFd]) {
-        let started = (|| -> Result<Progress, StepFailed> {
+        let started = (|| -> Result<ExecProgress, StepFailed> {
             let report = SharedReport::new().doing("making room for the helper's report")?;
             let text = std::fs::read("launch.json").doing("reading the launch file")?;
             let launch: Launch = serde_json::from_slice(&text).map_err(std::io::Error::from).doing("reading the launch file")?;
@@ -114,10 +114,10 @@ impl Monitor {
             .doing("starting the process")?;
             // The helpers of others must not have it, nor the processes that the container sees.
             report.hide_from_children().doing("hiding the helper's report")?;
-            Ok(Progress::Starting { helper, report })
+            Ok(ExecProgress::Starting { helper, report })
         })();
         match started {
-            Ok(progress) => self.execs.known.push(Exec { id: spec.id, progress }),
+            Ok(progress) => self.execs.known.push(KnownExec { id: spec.id, progress }),
             Err(failure) => {
                 let (message, code) = (failure.to_string(), failure.exit_code());
                 self.report(&Event::ExecFailed { id: spec.id, message, code, step: Some(failure.step) });

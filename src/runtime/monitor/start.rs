@@ -1,7 +1,7 @@
 //! The start of a monitor: the run directory's lock, the log, the pipes, the control socket, the container's first process.
 
 use super::execs::Execs;
-use super::{Brief, ENGINE_FD, Joining, Monitor, Output, PIPE_SIZE};
+use super::{Brief, ENGINE_FD, Joining, Monitor, OutputPipe, PIPE_SIZE};
 use crate::logs::{Stream, writer::Writer};
 use crate::runtime::error::{Doing, StepFailed};
 use crate::runtime::external::{self, Runtime};
@@ -100,7 +100,7 @@ impl Monitor {
 #[derive(Default)]
 struct Standard {
     stdio: Option<[OwnedFd; 3]>,
-    outputs: Vec<Output>,
+    outputs: Vec<OutputPipe>,
     input: Option<OwnedFd>,
 }
 
@@ -123,7 +123,7 @@ impl Standard {
         for (fd, stream) in [(out, Stream::Stdout), (err, Stream::Stderr)] {
             sys::set_pipe_size(&fd, PIPE_SIZE);
             fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).doing("preparing a pipe")?;
-            outputs.push(Output { fd, stream });
+            outputs.push(OutputPipe { fd, stream });
         }
         Ok(Standard { stdio: Some([in_child, out_child, err_child]), outputs, input })
     }

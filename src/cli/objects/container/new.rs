@@ -310,7 +310,7 @@ impl New {
             .collect()
     }
 
-    fn host(&self, removal: Removal) -> Result<HostConfig, Failure> {
+    fn host(&self, removal: RemovedBy) -> Result<HostConfig, Failure> {
         let tmpfs = self.tmpfs.iter().map(|text| text.split_once(':').unwrap_or((text, "")));
         let some = |text: &Option<String>| text.clone().unwrap_or_default();
         Ok(HostConfig {
@@ -345,8 +345,8 @@ impl New {
             annotations: pairs(&self.annotation),
             log_config: LogConfig { kind: some(&self.log_driver), config: pairs(&self.log_opt) },
             console_size: if self.tty { terminal::size() } else { None },
-            auto_remove: matches!(removal, Removal::Engine),
-            client_removes: matches!(removal, Removal::Client),
+            auto_remove: matches!(removal, RemovedBy::Engine),
+            client_removes: matches!(removal, RemovedBy::Client),
             ..self.limits.host_config()?
         })
     }
@@ -356,7 +356,7 @@ impl New {
     }
 
     /// The container in Docker's form.
-    fn body(&self, stdin: bool, removal: Removal) -> Result<ContainerCreate, Failure> {
+    fn body(&self, stdin: bool, removal: RemovedBy) -> Result<ContainerCreate, Failure> {
         let entrypoint = self.entrypoint.as_deref().map(shell_words::split).transpose();
         let entrypoint = entrypoint.map_err(|e| Failure::Message(format!("--entrypoint: {e}")))?;
         let mut labels = file_lines(&self.label_file)?;
@@ -388,7 +388,7 @@ impl New {
     }
 
     /// Makes the container; gives its id.
-    async fn create(&self, client: &Client, stdin: bool, removal: Removal) -> Result<String, Failure> {
+    async fn create(&self, client: &Client, stdin: bool, removal: RemovedBy) -> Result<String, Failure> {
         let failed = |e: std::io::Error, path: &Path| Failure::Message(format!("writing {}: {e}", path.display()));
         // Before anything is made: an id that cannot be written would be lost.
         let id_file = self.cidfile.as_ref().map(|path| {
@@ -437,7 +437,7 @@ fn with_proxies(mut env: Vec<String>) -> Vec<String> {
 
 /// The one that removes a container when it has ended.
 #[derive(Clone, Copy)]
-enum Removal {
+enum RemovedBy {
     Nobody,
     Engine,
     Client,
@@ -448,7 +448,7 @@ enum Removal {
 /// # Errors
 /// The part of it that is not understood, or the reason why it cannot be made.
 pub async fn create(client: &Client, command: &Create) -> Result<String, Failure> {
-    let removal = if command.rm { Removal::Engine } else { Removal::Nobody };
+    let removal = if command.rm { RemovedBy::Engine } else { RemovedBy::Nobody };
     command.new.create(client, command.new.interactive, removal).await
 }
 
@@ -464,9 +464,9 @@ pub async fn run(client: &Client, command: Run) -> Outcome {
     }
     // Who stays removes it when he has read to its end; who leaves leaves that to the engine.
     let removal = match (rm, detach) {
-        (false, _) => Removal::Nobody,
-        (true, true) => Removal::Engine,
-        (true, false) => Removal::Client,
+        (false, _) => RemovedBy::Nobody,
+        (true, true) => RemovedBy::Engine,
+        (true, false) => RemovedBy::Client,
     };
     let id = new.create(client, new.interactive, removal).await?;
     let joined = |stream: &str| attach.iter().any(|wanted| wanted.eq_ignore_ascii_case(stream));

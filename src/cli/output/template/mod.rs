@@ -30,19 +30,19 @@ impl Template {
     /// # Errors
     /// A sentence: a field that there is not, or a function's argument that does not fit.
     pub fn render(&self, value: &Value) -> Result<String, String> {
-        let mut run = Execution { out: String::new(), variables: vec![("$".to_string(), value.clone())] };
+        let mut run = TemplateExecution { out: String::new(), variables: vec![("$".to_string(), value.clone())] };
         run.nodes(&self.nodes, value)?;
         Ok(run.out)
     }
 }
 
-struct Execution {
+struct TemplateExecution {
     out: String,
     /// The innermost last.
     variables: Vec<(String, Value)>,
 }
 
-impl Execution {
+impl TemplateExecution {
     fn nodes(&mut self, nodes: &[Node], dot: &Value) -> Result<(), String> {
         for node in nodes {
             match node {

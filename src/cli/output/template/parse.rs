@@ -45,7 +45,7 @@ impl Operand {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Token {
+enum TemplateToken {
     Word(String),
     /// `.A`: a dot and a name; without one it is the dot itself.
     Field(String),
@@ -64,9 +64,9 @@ fn nested(depth: usize) -> Result<(), String> {
 }
 
 /// A piece of a template: text, or what is between `{{` and `}}`.
-enum Piece {
+enum TextPiece {
     Text(String),
-    Action(Vec<Token>),
+    Action(Vec<TemplateToken>),
 }
 
 pub fn parse(text: &str) -> Result<Vec<Node>, String> {
@@ -79,7 +79,7 @@ pub fn parse(text: &str) -> Result<Vec<Node>, String> {
     }
 }
 
-fn pieces(mut rest: &str) -> Result<Vec<Piece>, String> {
+fn pieces(mut rest: &str) -> Result<Vec<TextPiece>, String> {
     let mut pieces = Vec::new();
     let mut trim = false;
     while let Some(start) = rest.find("{{") {
@@ -90,20 +90,20 @@ fn pieces(mut rest: &str) -> Result<Vec<Piece>, String> {
             before = before.trim_end();
         }
         let before = if trim { before.trim_start() } else { before };
-        pieces.push(Piece::Text(before.to_string()));
+        pieces.push(TextPiece::Text(before.to_string()));
         let (tokens, length, trims) = action(inside)?;
         if let Some(tokens) = tokens {
-            pieces.push(Piece::Action(tokens));
+            pieces.push(TextPiece::Action(tokens));
         }
         trim = trims;
         rest = &inside[length..];
     }
-    pieces.push(Piece::Text(if trim { rest.trim_start() } else { rest }.to_string()));
+    pieces.push(TextPiece::Text(if trim { rest.trim_start() } else { rest }.to_string()));
     Ok(pieces)
 }
 
 /// The tokens up to `}}`, how long that is with it, and whether it takes the space behind it away. No tokens for a comment.
-fn action(text: &str) -> Result<(Option<Vec<Token>>, usize, bool), String> {
+fn action(text: &str) -> Result<(Option<Vec<TemplateToken>>, usize, bool), String> {
     let unclosed = || "`{{` is never closed by `}}`".to_string();
     if let Some(comment) = text.trim_start().strip_prefix("/*") {
         let end = comment.find("*/").ok_or("a comment is never closed by `*/`")?;
@@ -129,7 +129,7 @@ fn action(text: &str) -> Result<(Option<Vec<Token>>, usize, bool), String> {
         }
         let joined = at > 0 && !text[..at].ends_with(char::is_whitespace) && !text[..at].ends_with(['(', '|', '=', ',']);
         let (token, length) = match token(rest, next)? {
-            (Token::Field(name), length) if joined && !name.is_empty() => (Token::Joined(name), length),
+            (TemplateToken::Field(name), length) if joined && !name.is_empty() => (TemplateToken::Joined(name), length),
             other => other,
         };
         tokens.push(token);
@@ -137,40 +137,40 @@ fn action(text: &str) -> Result<(Option<Vec<Token>>, usize, bool), String> {
     }
 }
 
-fn token(rest: &str, next: char) -> Result<(Token, usize), String> {
+fn token(rest: &str, next: char) -> Result<(TemplateToken, usize), String> {
     let name = |text: &str| text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
     for mark in [":=", "=", "(", ")", "|", ","] {
         if rest.starts_with(mark) {
-            return Ok((Token::Mark(mark), mark.len()));
+            return Ok((TemplateToken::Mark(mark), mark.len()));
         }
     }
     match next {
         '.' => {
             let length = name(&rest[1..]);
-            Ok((Token::Field(rest[1..=length].to_string()), 1 + length))
+            Ok((TemplateToken::Field(rest[1..=length].to_string()), 1 + length))
         }
         '$' => {
             let length = 1 + name(&rest[1..]);
-            Ok((Token::Variable(rest[..length].to_string()), length))
+            Ok((TemplateToken::Variable(rest[..length].to_string()), length))
         }
         '`' => {
             let end = rest[1..].find('`').ok_or("a string in backquotes is never closed")?;
-            Ok((Token::Literal(rest[1..=end].into()), end + 2))
+            Ok((TemplateToken::Literal(rest[1..=end].into()), end + 2))
         }
         '"' => quoted(rest),
         _ if next.is_ascii_digit() || matches!(next, '-' | '+') => {
             let length = 1 + rest[1..].find(|c: char| !c.is_ascii_alphanumeric() && c != '.').unwrap_or(rest.len() - 1);
             let text = rest[..length].trim_start_matches('+');
             let number = text.parse::<i64>().map(Value::from).or_else(|_| text.parse::<f64>().map(Value::from));
-            Ok((Token::Literal(number.map_err(|_| format!("`{text}` is not a number"))?), length))
+            Ok((TemplateToken::Literal(number.map_err(|_| format!("`{text}` is not a number"))?), length))
         }
         _ if next.is_alphabetic() || next == '_' => {
             let length = name(rest);
             let token = match &rest[..length] {
-                "true" => Token::Literal(true.into()),
-                "false" => Token::Literal(false.into()),
-                "nil" => Token::Literal(Value::Null),
-                word => Token::Word(word.to_string()),
+                "true" => TemplateToken::Literal(true.into()),
+                "false" => TemplateToken::Literal(false.into()),
+                "nil" => TemplateToken::Literal(Value::Null),
+                word => TemplateToken::Word(word.to_string()),
             };
             Ok((token, length))
         }
@@ -179,12 +179,12 @@ fn token(rest: &str, next: char) -> Result<(Token, usize), String> {
 }
 
 /// A string in double quotes, with Go's escapes.
-fn quoted(rest: &str) -> Result<(Token, usize), String> {
+fn quoted(rest: &str) -> Result<(TemplateToken, usize), String> {
     let mut text = String::new();
     let mut chars = rest.char_indices().skip(1);
     while let Some((at, c)) = chars.next() {
         match c {
-            '"' => return Ok((Token::Literal(text.into()), at + 1)),
+            '"' => return Ok((TemplateToken::Literal(text.into()), at + 1)),
             '\\' => match chars.next().map(|(_, c)| c) {
                 Some('n') => text.push('\n'),
                 Some('t') => text.push('\t'),
@@ -203,26 +203,26 @@ enum BlockEnd {
     Template,
     End,
     /// With what comes behind it: `if` and its condition, or nothing.
-    Else(Vec<Token>),
+    Else(Vec<TemplateToken>),
 }
 
 /// Nodes up to an `end` or `else` of an outer one, or the end of the template. `inside` is what they are in.
-fn list(pieces: &mut std::vec::IntoIter<Piece>, inside: &str, depth: usize) -> Result<(Vec<Node>, BlockEnd), String> {
+fn list(pieces: &mut std::vec::IntoIter<TextPiece>, inside: &str, depth: usize) -> Result<(Vec<Node>, BlockEnd), String> {
     let mut nodes = Vec::new();
     while let Some(piece) = pieces.next() {
         let tokens = match piece {
-            Piece::Text(text) => {
+            TextPiece::Text(text) => {
                 nodes.push(Node::Text(text));
                 continue;
             }
-            Piece::Action(tokens) => tokens,
+            TextPiece::Action(tokens) => tokens,
         };
         match tokens.first() {
-            Some(Token::Word(word)) if matches!(word.as_str(), "if" | "range" | "with") => {
+            Some(TemplateToken::Word(word)) if matches!(word.as_str(), "if" | "range" | "with") => {
                 nodes.push(block(&tokens, pieces, depth + 1)?);
             }
-            Some(Token::Word(word)) if word == "end" && tokens.len() == 1 => return Ok((nodes, BlockEnd::End)),
-            Some(Token::Word(word)) if word == "else" => return Ok((nodes, BlockEnd::Else(tokens[1..].to_vec()))),
+            Some(TemplateToken::Word(word)) if word == "end" && tokens.len() == 1 => return Ok((nodes, BlockEnd::End)),
+            Some(TemplateToken::Word(word)) if word == "else" => return Ok((nodes, BlockEnd::Else(tokens[1..].to_vec()))),
             _ => nodes.push(Node::Print(pipeline(&tokens)?)),
         }
     }
@@ -230,9 +230,9 @@ fn list(pieces: &mut std::vec::IntoIter<Piece>, inside: &str, depth: usize) -> R
 }
 
 /// An `if`, `range` or `with`, whose tokens these are, up to its `end`.
-fn block(tokens: &[Token], pieces: &mut std::vec::IntoIter<Piece>, depth: usize) -> Result<Node, String> {
+fn block(tokens: &[TemplateToken], pieces: &mut std::vec::IntoIter<TextPiece>, depth: usize) -> Result<Node, String> {
     nested(depth)?;
-    let Some((Token::Word(word), head)) = tokens.split_first() else {
+    let Some((TemplateToken::Word(word), head)) = tokens.split_first() else {
         return Err("`else` is followed by `if`, `with` or nothing".into());
     };
     let head = pipeline(head)?;
@@ -254,7 +254,7 @@ fn block(tokens: &[Token], pieces: &mut std::vec::IntoIter<Piece>, depth: usize)
     })
 }
 
-fn pipeline(tokens: &[Token]) -> Result<Pipeline, String> {
+fn pipeline(tokens: &[TemplateToken]) -> Result<Pipeline, String> {
     let mut at = 0;
     let pipeline = commands(tokens, &mut at, 0)?;
     match tokens.get(at) {
@@ -264,49 +264,52 @@ fn pipeline(tokens: &[Token]) -> Result<Pipeline, String> {
 }
 
 /// A pipeline up to its `)`, or the end.
-fn commands(tokens: &[Token], at: &mut usize, depth: usize) -> Result<Pipeline, String> {
+fn commands(tokens: &[TemplateToken], at: &mut usize, depth: usize) -> Result<Pipeline, String> {
     nested(depth)?;
     let mut pipeline = Pipeline { commands: vec![Vec::new()], ..Pipeline::default() };
     // `$x :=`, `$x =` or `$i, $x :=`.
-    let names: Vec<&Token> = tokens[*at..].iter().take(4).collect();
+    let names: Vec<&TemplateToken> = tokens[*at..].iter().take(4).collect();
     let (variables, mark) = match names.as_slice() {
-        [Token::Variable(one), mark @ Token::Mark(":=" | "="), ..] => (vec![one.clone()], Some(*mark)),
-        [Token::Variable(one), Token::Mark(","), Token::Variable(two), mark @ Token::Mark(":=" | "=")] => {
-            (vec![one.clone(), two.clone()], Some(*mark))
-        }
+        [TemplateToken::Variable(one), mark @ TemplateToken::Mark(":=" | "="), ..] => (vec![one.clone()], Some(*mark)),
+        [
+            TemplateToken::Variable(one),
+            TemplateToken::Mark(","),
+            TemplateToken::Variable(two),
+            mark @ TemplateToken::Mark(":=" | "="),
+        ] => (vec![one.clone(), two.clone()], Some(*mark)),
         _ => (Vec::new(), None),
     };
     if let Some(mark) = mark {
         *at += 2 * variables.len();
-        pipeline.assigns = *mark == Token::Mark("=");
+        pipeline.assigns = *mark == TemplateToken::Mark("=");
         pipeline.variables = variables;
     }
     while let Some(token) = tokens.get(*at) {
         *at += 1;
         let operand = match token {
-            Token::Mark(")") => {
+            TemplateToken::Mark(")") => {
                 *at -= 1;
                 break;
             }
-            Token::Mark("|") => {
+            TemplateToken::Mark("|") => {
                 pipeline.commands.push(Vec::new());
                 continue;
             }
-            Token::Mark("(") => {
+            TemplateToken::Mark("(") => {
                 let inner = commands(tokens, at, depth + 1)?;
-                if tokens.get(*at) != Some(&Token::Mark(")")) {
+                if tokens.get(*at) != Some(&TemplateToken::Mark(")")) {
                     return Err("a `(` is never closed by `)`".into());
                 }
                 *at += 1;
                 Operand::Group(Box::new(inner), path(tokens, at))
             }
-            Token::Mark(mark) => return Err(format!("`{mark}` has no meaning there")),
-            Token::Joined(name) => return Err(format!("`.{name}` is of nothing that has fields")),
-            Token::Literal(value) => Operand::Literal(value.clone()),
-            Token::Word(word) => Operand::Function(word.clone()),
-            Token::Variable(name) => Operand::Variable(name.clone(), path(tokens, at)),
-            Token::Field(name) if name.is_empty() => Operand::Field(Vec::new()),
-            Token::Field(name) => {
+            TemplateToken::Mark(mark) => return Err(format!("`{mark}` has no meaning there")),
+            TemplateToken::Joined(name) => return Err(format!("`.{name}` is of nothing that has fields")),
+            TemplateToken::Literal(value) => Operand::Literal(value.clone()),
+            TemplateToken::Word(word) => Operand::Function(word.clone()),
+            TemplateToken::Variable(name) => Operand::Variable(name.clone(), path(tokens, at)),
+            TemplateToken::Field(name) if name.is_empty() => Operand::Field(Vec::new()),
+            TemplateToken::Field(name) => {
                 let mut all = vec![name.clone()];
                 all.extend(path(tokens, at));
                 Operand::Field(all)
@@ -323,9 +326,9 @@ fn commands(tokens: &[Token], at: &mut usize, depth: usize) -> Result<Pipeline, 
 }
 
 /// The fields that follow at once.
-fn path(tokens: &[Token], at: &mut usize) -> Vec<String> {
+fn path(tokens: &[TemplateToken], at: &mut usize) -> Vec<String> {
     let mut path = Vec::new();
-    while let Some(Token::Joined(name)) = tokens.get(*at) {
+    while let Some(TemplateToken::Joined(name)) = tokens.get(*at) {
         path.push(name.clone());
         *at += 1;
     }

@@ -23,7 +23,7 @@ pub async fn show(mut lines: crate::api::client::Lines, prefix: &str, flags: &Bu
         Progress::Plain => false,
         _ => output::in_place(std::io::stderr().is_terminal() && (!service || std::io::stdout().is_terminal())),
     };
-    let mut out = Shown {
+    let mut out = BuildDisplay {
         prefix: if prefix.is_empty() { String::new() } else { format!("{prefix} ") },
         quiet,
         service,
@@ -76,7 +76,7 @@ fn cut(text: &str, room: usize) -> String {
     shown.take(room.saturating_sub(1)).chain(['…']).collect()
 }
 
-struct Shown {
+struct BuildDisplay {
     prefix: String,
     quiet: bool,
     /// It is the build of a project's service.
@@ -92,7 +92,7 @@ struct Begun {
     bar: Option<ProgressBar>,
 }
 
-impl Shown {
+impl BuildDisplay {
     /// Shows an event; returns the image where it was the last.
     fn event(&mut self, event: &Event) -> Option<Built> {
         if let Event::Built { id, names, manifest } = event {

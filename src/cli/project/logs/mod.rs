@@ -223,7 +223,7 @@ pub async fn attach(client: &Client, project: &str, services: &[String], view: &
     let gone = past(client, project, services, view).await?;
     if !view.follow {
         let list = if view.past == Past::Previous { Vec::new() } else { listed(client, project, services, view).await? };
-        let names = gone.iter().map(short_name).chain(list.iter().map(Listed::short_name)).collect();
+        let names = gone.iter().map(short_name).chain(list.iter().map(ContainerSummary::short_name)).collect();
         let mut sources = of_gone(client, &gone, view, &prefixes(&names, view)).await?;
         for (n, container) in list.iter().enumerate() {
             let prefix = prefixes(&names, view).of(&names[gone.len() + n], gone.len() + n);

@@ -27,7 +27,7 @@ struct Fetched {
 }
 
 /// Whether a flag is there, and not `false`.
-fn is_set(step: &Step<'_>, name: &str) -> bool {
+fn is_set(step: &SolveStep<'_>, name: &str) -> bool {
     flag(step, name).is_some_and(|value| value != "false")
 }
 
@@ -36,7 +36,7 @@ fn keeping() -> impl Fn(std::io::Error) -> ImageError {
 }
 
 impl Solver {
-    pub(super) async fn copy(self: &Arc<Self>, state: &mut StageState, step: &Step<'_>) -> Result<bool, ImageError> {
+    pub(super) async fn copy(self: &Arc<Self>, state: &mut StageState, step: &SolveStep<'_>) -> Result<bool, ImageError> {
         let (mut wanted, arguments) = self.requested(state, step).await?;
         let mut fetched = Fetched::default();
         let mut sources: Vec<CopySource> = Vec::new();
@@ -74,7 +74,7 @@ impl Solver {
     }
 
     /// The instruction's options, and its sources.
-    async fn requested(self: &Arc<Self>, state: &StageState, step: &Step<'_>) -> Result<(Copy, Vec<String>), ImageError> {
+    async fn requested(self: &Arc<Self>, state: &StageState, step: &SolveStep<'_>) -> Result<(Copy, Vec<String>), ImageError> {
         let instruction = step.instruction;
         let arguments = json_form(&instruction.rest).unwrap_or_else(|| words(&instruction.rest, step.escape));
         let mut arguments = arguments.iter().map(|word| self.expand(step, state, word)).collect::<Result<Vec<_>, _>>()?;
@@ -109,7 +109,7 @@ impl Solver {
     }
 
     /// The heredocs of the instruction: their names and contents.
-    fn heredocs(&self, state: &StageState, step: &Step<'_>) -> Result<Vec<(String, Vec<u8>)>, ImageError> {
+    fn heredocs(&self, state: &StageState, step: &SolveStep<'_>) -> Result<Vec<(String, Vec<u8>)>, ImageError> {
         let content = |heredoc: &Heredoc| match heredoc.expand {
             true => {
                 expand::variables(&heredoc.content, step.escape, &|name| state.lookup(name)).map_err(|e| self.wrong(step, e.0))
@@ -120,7 +120,7 @@ impl Solver {
     }
 
     /// Where a file of the step's own is written.
-    fn place(&self, step: &Step<'_>, fetched: &mut Fetched, name: &str) -> Result<PathBuf, ImageError> {
+    fn place(&self, step: &SolveStep<'_>, fetched: &mut Fetched, name: &str) -> Result<PathBuf, ImageError> {
         if matches!(name, "." | "..") || name.contains('/') {
             return Err(self.wrong(step, format!("`{name}` cannot be a file's name")));
         }
@@ -135,7 +135,7 @@ impl Solver {
     /// A Git repository that ADD names.
     async fn from_git(
         self: &Arc<Self>,
-        step: &Step<'_>,
+        step: &SolveStep<'_>,
         wanted: &Copy,
         url: &str,
         git: GitRef,
@@ -150,7 +150,7 @@ impl Solver {
     }
 
     /// Downloads a file that ADD names.
-    async fn fetch(&self, step: &Step<'_>, fetched: &mut Fetched, url: &str) -> Result<(), ImageError> {
+    async fn fetch(&self, step: &SolveStep<'_>, fetched: &mut Fetched, url: &str) -> Result<(), ImageError> {
         let name = url.split(['?', '#']).next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
         let path = self.place(step, fetched, if name.is_empty() { "index.html" } else { name })?;
         let expected = flag(step, "checksum").map(str::parse::<Digest>).transpose();
@@ -167,7 +167,7 @@ impl Solver {
     async fn copy_from(
         self: &Arc<Self>,
         state: &mut StageState,
-        step: &Step<'_>,
+        step: &SolveStep<'_>,
         sources: Vec<CopySource>,
     ) -> Result<bool, ImageError> {
         let line = step.instruction.line;
@@ -227,7 +227,7 @@ impl Solver {
     }
 
     /// `--chown=user[:group]`, names as the image's own files have them.
-    pub(super) async fn owner(&self, state: &StageState, step: &Step<'_>, text: &str) -> Result<(u32, u32), ImageError> {
+    pub(super) async fn owner(&self, state: &StageState, step: &SolveStep<'_>, text: &str) -> Result<(u32, u32), ImageError> {
         let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
         if let (Ok(uid), Ok(gid)) = (user.parse(), group.map_or_else(|| user.parse(), str::parse)) {
             return Ok((uid, gid));

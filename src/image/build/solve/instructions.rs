@@ -7,7 +7,7 @@ use crate::units::Nanos;
 
 impl Solver {
     /// Performs an instruction; `true` where its layer was in the cache.
-    pub(super) async fn perform(self: &Arc<Self>, state: &mut StageState, step: &Step<'_>) -> Result<bool, ImageError> {
+    pub(super) async fn perform(self: &Arc<Self>, state: &mut StageState, step: &SolveStep<'_>) -> Result<bool, ImageError> {
         let instruction = step.instruction;
         let text = instruction.text.clone();
         match instruction.keyword.as_str() {
@@ -76,7 +76,7 @@ impl Solver {
         Ok(false)
     }
 
-    fn expose(&self, state: &mut StageState, step: &Step<'_>) -> Result<(), ImageError> {
+    fn expose(&self, state: &mut StageState, step: &SolveStep<'_>) -> Result<(), ImageError> {
         for text in self.expand_words(step, state, &step.instruction.rest)? {
             let wrong = || self.wrong(step, format!("`{text}` is not a port: write `80` or `53/udp`"));
             let members = ports(&text).ok_or_else(wrong)?.into_iter().map(|port| (port, Member {}));
@@ -85,7 +85,7 @@ impl Solver {
         Ok(())
     }
 
-    fn volumes(&self, state: &mut StageState, step: &Step<'_>) -> Result<(), ImageError> {
+    fn volumes(&self, state: &mut StageState, step: &SolveStep<'_>) -> Result<(), ImageError> {
         let rest = &step.instruction.rest;
         let paths = match json_form(rest) {
             Some(paths) => paths.iter().map(|path| self.expand(step, state, path)).collect::<Result<Vec<_>, _>>()?,
@@ -98,7 +98,7 @@ impl Solver {
         Ok(())
     }
 
-    fn declare(&self, state: &mut StageState, step: &Step<'_>) -> Result<(), ImageError> {
+    fn declare(&self, state: &mut StageState, step: &SolveStep<'_>) -> Result<(), ImageError> {
         for word in words(&step.instruction.rest, step.escape) {
             let (name, default) = match word.split_once('=') {
                 Some((name, default)) => (name.to_string(), Some(self.expand(step, state, default)?)),
@@ -123,7 +123,7 @@ impl Solver {
         })
     }
 
-    fn health(&self, state: &StageState, step: &Step<'_>) -> Result<Healthcheck, ImageError> {
+    fn health(&self, state: &StageState, step: &SolveStep<'_>) -> Result<Healthcheck, ImageError> {
         let (kind, command) = step.instruction.rest.split_once(char::is_whitespace).unwrap_or((&step.instruction.rest, ""));
         if kind.eq_ignore_ascii_case("none") {
             return Ok(Healthcheck { test: vec!["NONE".into()], ..Healthcheck::default() });
@@ -157,7 +157,7 @@ impl Solver {
         Ok(check)
     }
 
-    async fn working_dir(self: &Arc<Self>, state: &mut StageState, step: &Step<'_>) -> Result<bool, ImageError> {
+    async fn working_dir(self: &Arc<Self>, state: &mut StageState, step: &SolveStep<'_>) -> Result<bool, ImageError> {
         let wanted = self.expand(step, state, &step.instruction.rest)?;
         let path = absolute(&wanted, &state.config.config.directory());
         state.config.config.working_dir.clone_from(&path);

@@ -48,7 +48,7 @@ struct Prepared {
 }
 
 /// The value of a flag of the instruction.
-pub(super) fn flag<'a>(step: &Step<'a>, name: &str) -> Option<&'a str> {
+pub(super) fn flag<'a>(step: &SolveStep<'a>, name: &str) -> Option<&'a str> {
     step.instruction.flags.iter().find(|(flag, _)| flag == name).map(|(_, value)| value.as_str())
 }
 
@@ -61,7 +61,7 @@ fn variables(state: &StageState) -> Vec<String> {
 }
 
 impl Solver {
-    pub(super) async fn run(self: &Arc<Self>, state: &mut StageState, step: &Step<'_>) -> Result<bool, ImageError> {
+    pub(super) async fn run(self: &Arc<Self>, state: &mut StageState, step: &SolveStep<'_>) -> Result<bool, ImageError> {
         let instruction = step.instruction;
         let privileged = self.security(step)?;
         let network = self.network(step)?;
@@ -149,7 +149,7 @@ impl Solver {
     }
 
     /// Whether the command is privileged.
-    fn security(&self, step: &Step<'_>) -> Result<bool, ImageError> {
+    fn security(&self, step: &SolveStep<'_>) -> Result<bool, ImageError> {
         match flag(step, "security") {
             None | Some("sandbox") => Ok(false),
             Some("insecure") if self.request.entitlements.iter().any(|e| e == "security.insecure") => Ok(true),
@@ -165,7 +165,7 @@ impl Solver {
     }
 
     /// The network of a command, where it is not the build's own.
-    fn network(&self, step: &Step<'_>) -> Result<Option<String>, ImageError> {
+    fn network(&self, step: &SolveStep<'_>) -> Result<Option<String>, ImageError> {
         match flag(step, "network") {
             None | Some("default") => Ok(self.request.network.clone().filter(|network| network != "default")),
             Some("host") if !self.may_have_hosts_network() => Err(self.source.at(Malformed::new(
@@ -198,7 +198,7 @@ impl Solver {
     }
 
     /// The command's arguments: a list, a text for the shell, or a heredoc.
-    fn command(&self, state: &StageState, step: &Step<'_>) -> Result<Vec<String>, ImageError> {
+    fn command(&self, state: &StageState, step: &SolveStep<'_>) -> Result<Vec<String>, ImageError> {
         let instruction = step.instruction;
         if let Some(list) = json_form(&instruction.rest).filter(|_| instruction.heredocs.is_empty()) {
             return Ok(list);
@@ -237,7 +237,7 @@ impl Solver {
     async fn prepare(
         self: &Arc<Self>,
         state: &StageState,
-        step: &Step<'_>,
+        step: &SolveStep<'_>,
         mount: Mount,
         into: &mut Prepared,
     ) -> Result<(), ImageError> {
@@ -280,7 +280,7 @@ impl Solver {
     /// `--mount=type=bind`: files of the context, a stage or an image.
     async fn prepare_bind(
         self: &Arc<Self>,
-        step: &Step<'_>,
+        step: &SolveStep<'_>,
         mount: &Mount,
         target: String,
         into: &mut Prepared,
@@ -310,7 +310,7 @@ impl Solver {
     /// `--mount=type=secret`: a file, a variable, or both.
     fn prepare_secret(
         &self,
-        step: &Step<'_>,
+        step: &SolveStep<'_>,
         mount: &Mount,
         target: Option<String>,
         into: &mut Prepared,
@@ -356,7 +356,13 @@ impl Solver {
     }
 
     /// `--mount=type=ssh`: the socket of an agent.
-    fn prepare_ssh(&self, step: &Step<'_>, mount: &Mount, target: Option<String>, into: &mut Prepared) -> Result<(), ImageError> {
+    fn prepare_ssh(
+        &self,
+        step: &SolveStep<'_>,
+        mount: &Mount,
+        target: Option<String>,
+        into: &mut Prepared,
+    ) -> Result<(), ImageError> {
         let id = mount.id.clone().unwrap_or_else(|| "default".into());
         let Some(socket) = self.request.ssh.get(&id) else {
             if mount.required {
@@ -412,7 +418,7 @@ impl Solver {
         .await
     }
 
-    fn failed(&self, step: &Step<'_>, code: i32, last: &LastLines) -> ImageError {
+    fn failed(&self, step: &SolveStep<'_>, code: i32, last: &LastLines) -> ImageError {
         let command: String = step.instruction.text.chars().take(120).collect();
         let message = format!("`{command}` ended with exit code {code}{last}");
         let help = match code {

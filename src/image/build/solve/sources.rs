@@ -68,7 +68,11 @@ impl Solver {
     }
 
     /// Where COPY and mounts read from: the context, a stage, a named context, an image.
-    pub(super) async fn tree(self: &Arc<Self>, from: Option<&str>, step: &Step<'_>) -> Result<(Arc<Tree>, Patterns), ImageError> {
+    pub(super) async fn tree(
+        self: &Arc<Self>,
+        from: Option<&str>,
+        step: &SolveStep<'_>,
+    ) -> Result<(Arc<Tree>, Patterns), ImageError> {
         let Some(from) = from else { return Ok((self.context.clone(), self.ignored.clone())) };
         if let Some(text) = self.request.contexts.get(from)
             && let Some(git) = GitRef::parse(text)

@@ -1,6 +1,6 @@
 //! Variables of a build: predefined and global arguments, and their expansion.
 
-use super::{MAX_KEPT, Solver, StageState, Step};
+use super::{MAX_KEPT, SolveStep, Solver, StageState};
 use crate::image::ImageError;
 use crate::image::build::dockerfile::{Malformed, words};
 use crate::image::build::expand::{self, Unexpandable};
@@ -47,11 +47,11 @@ impl Solver {
         self.global.get(name).cloned().or_else(|| platform_argument(name))
     }
 
-    pub(super) fn wrong(&self, step: &Step<'_>, message: impl Into<String>) -> ImageError {
+    pub(super) fn wrong(&self, step: &SolveStep<'_>, message: impl Into<String>) -> ImageError {
         self.source.at(Malformed::new(step.instruction.line, message))
     }
 
-    pub(super) fn expand(&self, step: &Step<'_>, state: &StageState, text: &str) -> Result<String, ImageError> {
+    pub(super) fn expand(&self, step: &SolveStep<'_>, state: &StageState, text: &str) -> Result<String, ImageError> {
         let expanded =
             expand::word(text, step.escape, &|name| state.lookup(name)).map_err(|Unexpandable(why)| self.wrong(step, why))?;
         self.keep(expanded.len()).map_err(|why| self.wrong(step, why)).map(|()| expanded)
@@ -66,7 +66,7 @@ impl Solver {
         Ok(())
     }
 
-    pub(super) fn expand_words(&self, step: &Step<'_>, state: &StageState, text: &str) -> Result<Vec<String>, ImageError> {
+    pub(super) fn expand_words(&self, step: &SolveStep<'_>, state: &StageState, text: &str) -> Result<Vec<String>, ImageError> {
         let expanded =
             expand::words(text, step.escape, &|name| state.lookup(name)).map_err(|Unexpandable(why)| self.wrong(step, why))?;
         let bytes = expanded.iter().map(String::len).sum();
