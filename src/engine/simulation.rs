@@ -415,7 +415,7 @@ impl World {
             let serving = self.members.iter().filter(|member| member.number == number && self.serves(member)).count();
             assert!(serving <= 1, "{serving} containers are the container {number}");
             let all = self.members.iter().filter(|member| member.number == number).count();
-            assert!(all >= 1 && all <= 2, "{all} containers of the number {number}");
+            assert!((1..=2).contains(&all), "{all} containers of the number {number}");
         }
     }
 

@@ -260,7 +260,7 @@ impl Files {
         let doing = || EngineError::io(format!("committing {}", record.name));
         let id = record.image_id_text();
         let base = self.store.find_loosely(&id)?.map(|(_, image)| image);
-        let base = base.ok_or_else(|| EngineError::NoSuch { what: "image", name: id })?;
+        let base = base.ok_or(EngineError::NoSuch { what: "image", name: id })?;
         // The archive is a file for the time: its digest is known when it has been written.
         let draft = self.store.blob_draft()?;
         let file = File::create(draft.path()).map_err(doing())?;

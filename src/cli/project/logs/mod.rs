@@ -223,7 +223,7 @@ pub async fn attach(client: &Client, project: &str, services: &[String], view: &
     let gone = past(client, project, services, view).await?;
     if !view.follow {
         let list = if view.past == Past::Previous { Vec::new() } else { listed(client, project, services, view).await? };
-        let names = gone.iter().map(short_name).chain(list.iter().map(ContainerSummary::short_name)).collect();
+        let names = gone.iter().map(short_name).chain(list.iter().map(ContainerSummary::short_name)).collect::<Vec<_>>();
         let mut sources = of_gone(client, &gone, view, &prefixes(&names, view)).await?;
         for (n, container) in list.iter().enumerate() {
             let prefix = prefixes(&names, view).of(&names[gone.len() + n], gone.len() + n);
@@ -234,7 +234,7 @@ pub async fn attach(client: &Client, project: &str, services: &[String], view: &
         return printer.flush();
     }
     if !gone.is_empty() {
-        let prefixes = prefixes(&gone.iter().map(short_name).collect(), view);
+        let prefixes = prefixes(&gone.iter().map(short_name).collect::<Vec<_>>(), view);
         let mut printer = Printer::new(view.clone());
         merge(of_gone(client, &gone, view, &prefixes).await?, &mut printer).await?;
         printer.flush()?;
@@ -253,7 +253,7 @@ async fn listed(client: &Client, project: &str, services: &[String], view: &View
     Ok(list)
 }
 
-fn prefixes(names: &Vec<String>, view: &View) -> Prefixes {
+fn prefixes(names: &[String], view: &View) -> Prefixes {
     Prefixes::new(names.iter().map(String::as_str), view.coloured, view.prefix)
 }
 
