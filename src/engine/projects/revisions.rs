@@ -150,8 +150,13 @@ impl Engine {
             ..UpOptions::default()
         };
         let plan = plan::up(&project, &observed, &options)?;
+        let cause = format!("rollback to {number}");
         let mut causes = plan.causes();
-        causes.values_mut().for_each(|cause| *cause = format!("rollback to {number}"));
+        causes.values_mut().for_each(|other| other.clone_from(&cause));
+        // An engine that has died in it may have left nothing to do but to note it.
+        if of_service.last().is_some_and(|last| last.failed.is_some()) {
+            causes.entry(service.to_string()).or_insert(cause);
+        }
         let back = Context {
             origin: context.origin.clone(),
             timeout: context.timeout,
