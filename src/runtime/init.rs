@@ -94,22 +94,23 @@ pub fn reported(failure: &StepFailed) -> Vec<u8> {
 /// The program, and the confinement of wharf's init, which stays beside it as it is.
 type Ready = (Program, Option<Confinement>);
 
+/// Has AppArmor confine the program. Returns the confinement of wharf's init, where there is one.
+fn confine(launch: &Launch, joins_processes: bool) -> Result<Option<Confinement>, StepFailed> {
+    let Some(profile) = &launch.apparmor else { return Ok(None) };
+    // An init that was confined before it was forked hands its confinement on.
+    if !(launch.init && joins_processes) {
+        super::apparmor::confine_at_exec(profile)?;
+    }
+    if launch.init { Confinement::prepare(profile).map(Some) } else { Ok(None) }
+}
+
 fn set_up(launch: &Launch, stdio: Option<[OwnedFd; 3]>, joined: Joined, monitor: &OwnedFd) -> Result<Ready, StepFailed> {
     nix::unistd::setsid().doing("starting a session")?;
     sys::reset_signals();
     // Modes of what is made for the container are meant as they are written.
     nix::sys::stat::umask(Mode::empty());
     let joins_processes = joined.pid.is_some();
-    let mut confinement = None;
-    if let Some(profile) = &launch.apparmor {
-        // An init that was confined before it was forked hands its confinement on.
-        if !(launch.init && joins_processes) {
-            super::apparmor::confine_at_exec(profile).in_step(SetupStep::Privileges)?;
-        }
-        if launch.init {
-            confinement = Some(Confinement::prepare(profile).in_step(SetupStep::Privileges)?);
-        }
-    }
+    let confinement = confine(launch, joins_processes).in_step(SetupStep::Privileges)?;
     let oci = &launch.oci;
     let process = oci.process().as_ref().ok_or_else(|| StepFailed::because("reading the launch file", "it names no process"))?;
     let linux = oci.linux().as_ref();

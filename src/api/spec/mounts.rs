@@ -181,12 +181,7 @@ fn mount(entry: &Mount) -> Result<MountTargets, EngineError> {
             if !entry.source.is_empty() {
                 return Err(wrong("field Source must not be specified".into()));
             }
-            let options = entry.tmpfs_options.clone().unwrap_or_default();
-            let mut list = Vec::new();
-            list.extend((options.size_bytes > 0).then(|| format!("size={}", options.size_bytes)));
-            list.extend((options.mode > 0).then(|| format!("mode={:o}", options.mode)));
-            list.extend(entry.read_only.then(|| "ro".to_string()));
-            return Ok(MountTargets::Tmpfs(target, list));
+            return Ok(MountTargets::Tmpfs(target, tmpfs_options(entry)));
         }
         "bind" => {
             let options = entry.bind_options.clone().unwrap_or_default();
@@ -234,6 +229,14 @@ fn mount(entry: &Mount) -> Result<MountTargets, EngineError> {
         },
         other => return Err(invalid(format!("mount type unknown: \"{other}\""))),
     }))
+}
+
+/// A tmpfs's options as `mount(8)` has them.
+fn tmpfs_options(entry: &Mount) -> Vec<String> {
+    let options = entry.tmpfs_options.clone().unwrap_or_default();
+    let size = (options.size_bytes > 0).then(|| format!("size={}", options.size_bytes));
+    let mode = (options.mode > 0).then(|| format!("mode={:o}", options.mode));
+    size.into_iter().chain(mode).chain(entry.read_only.then(|| "ro".to_string())).collect()
 }
 
 /// Named volumes that `Mounts` describe: they are made with their labels and options before the container is.

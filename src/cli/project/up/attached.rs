@@ -84,10 +84,7 @@ pub(super) async fn attached(
         }
     };
     let mut codes: Vec<i32> = Vec::new();
-    let aborts = |code: &i32| {
-        let any = command.abort_on_container_exit || command.exit_code_from.is_some();
-        any || (command.abort_on_container_failure && *code != 0)
-    };
+    let aborts = |code: &i32| ends_with(command, *code);
     let aborting = async {
         while let Some(code) = exits.recv().await {
             codes.push(code);
@@ -123,6 +120,12 @@ pub(super) async fn attached(
         None => codes.into_iter().find(aborts).unwrap_or(0),
     };
     if code == 0 { Ok(()) } else { Err(Failure::Code(code as u8)) }
+}
+
+/// Whether a container's exit ends the command.
+fn ends_with(command: &Up, code: i32) -> bool {
+    let any = command.abort_on_container_exit || command.exit_code_from.is_some();
+    any || (command.abort_on_container_failure && code != 0)
 }
 
 /// The exit code of a service's containers, shown or not.
