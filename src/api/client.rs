@@ -15,6 +15,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use tokio::net::UnixStream;
 
+/// Why a request of the CLI has no answer that it can use.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     #[error("the engine at {path} cannot be reached: {source}")]

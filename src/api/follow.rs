@@ -53,6 +53,7 @@ pub(super) struct Options {
     pub form: Form,
 }
 
+/// How a log is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// A container with a terminal has one stream, without frames.

@@ -33,6 +33,7 @@ pub(super) struct Client {
     pub output: Output,
 }
 
+/// The way to a client, whose connection was taken over or not.
 pub(super) enum Output {
     Socket(OwnedWriteHalf),
     /// An answer that goes on as long as the stream does.

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// An error in it ends the connection, so that the client does not take the rest for the whole.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
+/// An answer, or the error that becomes one.
 pub type Reply = Result<Response<Body>, EngineError>;
 
 /// Does something to its end, whether or not the client waits for it: nothing stays half done because somebody left.

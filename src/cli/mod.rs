@@ -259,6 +259,7 @@ impl Failure {
     }
 }
 
+/// The end of a command.
 pub type Outcome = Result<(), Failure>;
 
 /// Every command with its options, for tests and documentation.

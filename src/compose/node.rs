@@ -80,6 +80,7 @@ pub enum MergeTag {
     Override,
 }
 
+/// A value of a Compose file, with its place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     pub value: Value,
@@ -87,6 +88,7 @@ pub struct Node {
     pub tag: MergeTag,
 }
 
+/// A value of YAML, with its parts.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     Null,
@@ -164,6 +166,7 @@ impl<'a> IntoIterator for &'a mut Map {
     }
 }
 
+/// A value of a mapping, with the place of its key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     pub key_at: At,

@@ -5,6 +5,7 @@ use crate::network::NetworkError;
 use crate::plan::PlanError;
 use crate::runtime::error::SetupStep;
 
+/// Why the engine has not done what it was asked for. Each kind has a status of the API.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     #[error("{}", no_such(.what, .name))]

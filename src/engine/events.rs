@@ -24,6 +24,7 @@ pub struct Event {
     pub time_nano: i64,
 }
 
+/// `Actor` of an event.
 #[derive(Clone, Debug, Serialize)]
 pub struct Actor {
     #[serde(rename = "ID")]

@@ -28,6 +28,7 @@ pub enum Scheme {
     Http,
 }
 
+/// Where registries are, and how they are spoken to.
 #[derive(Debug, Default)]
 pub struct Hosts {
     /// Hosts to ask before Docker Hub.

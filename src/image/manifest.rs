@@ -79,6 +79,7 @@ pub struct Index {
     pub manifests: Vec<IndexEntry>,
 }
 
+/// A manifest that an index names.
 #[derive(Clone, Debug, Deserialize)]
 pub struct IndexEntry {
     /// One that is not for us may have an algorithm that is not known here.
@@ -98,6 +99,7 @@ struct EntryAnnotations {
     oci: Option<String>,
 }
 
+/// `platform` of OCI's descriptors.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Platform {

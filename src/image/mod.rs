@@ -30,6 +30,7 @@ pub use store::{Image, Store};
 use crate::printable;
 use std::io;
 
+/// Why something with an image was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     #[error(transparent)]

@@ -14,6 +14,7 @@ pub struct ImageRef {
     pub digest: Option<Digest>,
 }
 
+/// A text that is no image's name.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{text}` is not an image reference: {why}; write NAME, NAME:TAG, HOST/NAME:TAG or NAME@sha256:DIGEST")]
 pub struct BadReference {

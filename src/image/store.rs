@@ -46,6 +46,7 @@ pub struct Image {
     pub healthcheck: Option<Healthcheck>,
 }
 
+/// The images, layers and blobs below the data root.
 pub struct Store {
     root: PathBuf,
     index: Mutex<Index>,

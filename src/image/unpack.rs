@@ -23,6 +23,7 @@ use std::rc::Rc;
 use tar::EntryType;
 use xattr::FileExt;
 
+/// Why an archive was not unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
     #[error("what came is not a tar archive that can be read: {}", in_words(.0))]

@@ -18,6 +18,7 @@ pub fn rotated(path: &std::path::Path, n: u32) -> std::path::PathBuf {
     name.into()
 }
 
+/// A standard stream of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stream {

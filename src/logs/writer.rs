@@ -15,6 +15,7 @@ pub const MAX_LINE: usize = 16 * 1024;
 const LAG: u64 = 2 << 20;
 const MOST_LATE_FILES: u64 = 64;
 
+/// Writes a container's log, and rotates its files.
 pub struct Writer {
     path: PathBuf,
     file: File,

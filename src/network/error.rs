@@ -4,6 +4,7 @@ use super::address::IpFamily;
 use std::io;
 use std::net::IpAddr;
 
+/// Why a network was not made or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
     #[error("making the network {network}: {doing}: {source}")]

@@ -63,6 +63,7 @@ pub struct Sandbox {
     pub resolver: Option<Resolver>,
 }
 
+/// The sockets of a container's resolver, on 127.0.0.11.
 #[derive(Debug)]
 pub struct Resolver {
     pub udp: UdpSocket,

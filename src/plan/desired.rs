@@ -132,6 +132,7 @@ pub struct Outline {
     pub volumes: Vec<String>,
 }
 
+/// What commands that take no file need to know of a service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OutlineService {

@@ -20,6 +20,7 @@ pub struct Observed {
     pub built: Vec<(String, Option<String>)>,
 }
 
+/// A network that the engine has.
 #[derive(Clone, Debug, Default)]
 pub struct ObservedNetwork {
     /// The project that has made it, and its key in the project's file, by its labels.
@@ -29,12 +30,14 @@ pub struct ObservedNetwork {
     pub hash: Option<String>,
 }
 
+/// A volume that the engine has.
 #[derive(Clone, Debug, Default)]
 pub struct ObservedVolume {
     pub project: Option<String>,
     pub hash: Option<String>,
 }
 
+/// A container's state, as far as a plan depends on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ContainerState {
     #[default]
@@ -56,6 +59,7 @@ impl ContainerState {
     }
 }
 
+/// A container that the engine has.
 #[derive(Clone, Debug, Default)]
 pub struct ObservedContainer {
     pub id: String,

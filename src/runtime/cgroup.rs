@@ -249,6 +249,7 @@ impl Hierarchy {
 const FREEZING_TRIES: u32 = 20;
 const FREEZING_PAUSE: Duration = Duration::from_micros(100);
 
+/// The state that a freezer is to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frozen {
     Yes,

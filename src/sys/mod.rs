@@ -95,6 +95,7 @@ pub fn open_tree(dir: BorrowedFd<'_>, path: &Path, recursive: Recursive) -> io::
     owned(unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags) })
 }
 
+/// Whether mounts below are meant as well.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Recursive {
     Yes,

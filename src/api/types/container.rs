@@ -185,6 +185,7 @@ wire! {
         pub image_options: Option<ImageOptions>,
     }
 
+    /// `Mount.BindOptions`.
     pub struct BindOptions {
         pub propagation: String,
         pub non_recursive: bool,
@@ -193,6 +194,7 @@ wire! {
         pub read_only_force_recursive: bool,
     }
 
+    /// `Mount.VolumeOptions`.
     pub struct VolumeOptions {
         pub no_copy: bool,
         pub labels: StringMap,
@@ -206,11 +208,13 @@ wire! {
         pub options: StringMap,
     }
 
+    /// `Mount.TmpfsOptions`: bytes and an octal mode, 0 for the default.
     pub struct TmpfsOptions {
         pub size_bytes: i64,
         pub mode: u32,
     }
 
+    /// `Mount.ImageOptions`.
     pub struct ImageOptions {
         pub subpath: String,
     }
@@ -232,16 +236,19 @@ wire! {
         pub options: StringMap,
     }
 
+    /// `HostConfig.BlkioWeightDevice`: a device's share of I/O, 10 to 1000.
     pub struct WeightDevice {
         pub path: String,
         pub weight: u16,
     }
 
+    /// `HostConfig.BlkioDevice*`: bytes or operations a second of a device.
     pub struct ThrottleDevice {
         pub path: String,
         pub rate: u64,
     }
 
+    /// `HostConfig.Ulimits`; -1 is without limit.
     pub struct UlimitConfig {
         pub name: String,
         pub soft: i64,

@@ -19,6 +19,7 @@ wire! {
         pub cmd: CommandLine,
     }
 
+    /// The body of `POST /exec/{id}/start`; the size is rows and columns.
     pub struct ExecStart {
         pub detach: bool,
         pub tty: bool,

@@ -60,6 +60,7 @@ wire! {
         pub layers: Vec<String>,
     }
 
+    /// `Metadata` of an image.
     pub struct ImageMetadata {
         /// RFC 3339.
         pub last_tag_time: String,

@@ -57,6 +57,7 @@ wire! {
         pub health: Option<InspectedHealth>,
     }
 
+    /// `State.Health`.
     pub struct InspectedHealth {
         pub status: String,
         pub failing_streak: u32,
@@ -129,6 +130,7 @@ wire! {
         pub on_build: Option<Vec<String>>,
     }
 
+    /// `NetworkSettings` of `GET /containers/{id}/json`.
     pub struct NetworkSettings {
         #[serde(rename = "SandboxID")]
         pub sandbox_id: String,

@@ -48,12 +48,14 @@ wire! {
         pub protocol: String,
     }
 
+    /// `HostConfig` in the list of containers.
     pub struct SummaryHostConfig {
         pub network_mode: String,
         #[serde(skip_serializing_if = "IndexMap::is_empty")]
         pub annotations: StringMap,
     }
 
+    /// `NetworkSettings` in the list of containers.
     pub struct SummaryNetworks {
         pub networks: IndexMap<String, EndpointInspect>,
     }

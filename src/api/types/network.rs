@@ -20,6 +20,7 @@ wire! {
         pub gw_priority: i64,
     }
 
+    /// `IPAMConfig` of an endpoint: the addresses that were asked for.
     pub struct EndpointIpam {
         #[serde(rename = "IPv4Address")]
         #[serde(skip_serializing_if = "String::is_empty")]
@@ -52,6 +53,7 @@ wire! {
         pub labels: StringMap,
     }
 
+    /// `ConfigFrom`: the network whose configuration is taken.
     pub struct ConfigFrom {
         pub network: String,
     }
@@ -64,6 +66,7 @@ wire! {
         pub config: Vec<IpamPool>,
     }
 
+    /// One of `IPAM.Config`: a subnet, and what of it is given out.
     pub struct IpamPool {
         #[serde(skip_serializing_if = "String::is_empty")]
         pub subnet: String,

@@ -21,16 +21,19 @@ wire! {
         pub build_time: String,
     }
 
+    /// `Platform` of `GET /version`.
     pub struct NamedPlatform {
         pub name: String,
     }
 
+    /// One of `Components` of `GET /version`.
     pub struct VersionComponent {
         pub name: String,
         pub version: String,
         pub details: VersionDetails,
     }
 
+    /// `Details` of a component.
     pub struct VersionDetails {
         pub api_version: String,
         #[serde(rename = "MinAPIVersion")]
@@ -135,6 +138,7 @@ wire! {
         pub log: Vec<String>,
     }
 
+    /// `RegistryConfig` of `GET /info`.
     pub struct RegistrySettings {
         #[serde(rename = "AllowNondistributableArtifactsCIDRs")]
         pub allow_nondistributable_artifacts_cidrs: Option<Vec<String>>,
@@ -166,6 +170,7 @@ wire! {
 
 wire! {
     "lowercase"
+    /// One of `Runtimes` of `GET /info`.
     pub struct RuntimePath {
         pub path: String,
     }

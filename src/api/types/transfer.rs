@@ -47,6 +47,7 @@ wire! {
         pub total: Option<u64>,
     }
 
+    /// `errorDetail` of a stream of progress.
     pub struct ErrorDetail {
         /// 401, or the exit code of a build's command.
         #[serde(skip_serializing_if = "Option::is_none")]

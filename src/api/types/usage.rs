@@ -57,12 +57,14 @@ wire! {
         pub networks: IndexMap<String, InterfaceStats>,
     }
 
+    /// `pids_stats`.
     pub struct PidsStats {
         pub current: u64,
         /// 0 is without limit.
         pub limit: u64,
     }
 
+    /// `blkio_stats`.
     pub struct BlkioStats {
         pub io_service_bytes_recursive: Vec<BlkioEntry>,
         pub io_serviced_recursive: Option<Vec<BlkioEntry>>,
@@ -82,6 +84,7 @@ wire! {
         pub value: u64,
     }
 
+    /// `cpu_stats` and `precpu_stats`.
     pub struct CpuStats {
         pub cpu_usage: CpuUsage,
         /// Nanoseconds of all processors of the host.
@@ -97,6 +100,7 @@ wire! {
         pub usage_in_usermode: u64,
     }
 
+    /// `throttling_data`: periods, and nanoseconds.
     pub struct ThrottlingData {
         pub periods: u64,
         pub throttled_periods: u64,

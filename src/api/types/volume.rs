@@ -27,6 +27,7 @@ wire! {
         pub usage_data: Option<VolumeUsage>,
     }
 
+    /// `UsageData` of a volume.
     pub struct VolumeUsage {
         /// Bytes.
         pub size: i64,

@@ -8,6 +8,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+/// A service, as compose-spec names its attributes, after merging and with defaults left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Service {
@@ -122,6 +123,7 @@ pub struct Service {
     pub working_dir: Option<String>,
 }
 
+/// `depends_on.*.condition`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
@@ -140,6 +142,7 @@ impl Condition {
     }
 }
 
+/// An entry of `depends_on`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Dependency {
     pub condition: Condition,
@@ -217,6 +220,7 @@ impl OnUnhealthy {
     }
 }
 
+/// `healthcheck`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Healthcheck {
@@ -236,6 +240,7 @@ pub struct Healthcheck {
     pub on_failure: Option<OnUnhealthy>,
 }
 
+/// `logging`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Logging {
@@ -243,6 +248,7 @@ pub struct Logging {
     pub options: IndexMap<String, String>,
 }
 
+/// A service's place on a network: an entry of its `networks`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ServiceNetwork {
@@ -257,6 +263,7 @@ pub struct ServiceNetwork {
     pub priority: Option<i64>,
 }
 
+/// An entry of `ports`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Port {
     pub target: u16,
@@ -275,6 +282,7 @@ pub struct Port {
     pub name: Option<String>,
 }
 
+/// An entry of `volumes`, in its long form.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServiceVolume {
     #[serde(rename = "type")]
@@ -296,6 +304,7 @@ pub struct ServiceVolume {
     pub consistency: Option<String>,
 }
 
+/// `volumes[].bind`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BindOptions {
@@ -305,6 +314,7 @@ pub struct BindOptions {
     pub selinux: Option<String>,
 }
 
+/// `volumes[].volume`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VolumeOptions {
@@ -313,6 +323,7 @@ pub struct VolumeOptions {
     pub subpath: Option<String>,
 }
 
+/// `volumes[].tmpfs`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TmpfsOptions {
@@ -321,12 +332,14 @@ pub struct TmpfsOptions {
     pub mode: Option<u32>,
 }
 
+/// `volumes[].image`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ImageOptions {
     pub subpath: Option<String>,
 }
 
+/// An entry of `ulimits`: one limit, or soft and hard; -1 is without limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Ulimit {
@@ -345,6 +358,7 @@ pub struct FileMount {
     pub mode: Option<u32>,
 }
 
+/// `build`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Build {
@@ -377,6 +391,7 @@ pub struct Build {
     pub ulimits: IndexMap<String, Ulimit>,
 }
 
+/// `blkio_config`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BlkioConfig {
@@ -388,6 +403,7 @@ pub struct BlkioConfig {
     pub weight_device: Vec<WeightDevice>,
 }
 
+/// A rate of a device in `blkio_config`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Throttle {
@@ -397,6 +413,7 @@ pub struct Throttle {
     pub rate: Option<ByteSize>,
 }
 
+/// A weight of a device in `blkio_config`, 10 to 1000.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WeightDevice {
@@ -404,6 +421,7 @@ pub struct WeightDevice {
     pub weight: u16,
 }
 
+/// `credential_spec`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CredentialSpec {
@@ -412,6 +430,7 @@ pub struct CredentialSpec {
     pub registry: Option<String>,
 }
 
+/// `develop`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Develop {
@@ -448,6 +467,7 @@ pub struct Hook {
     pub working_dir: Option<String>,
 }
 
+/// An entry of `devices`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Device {
@@ -457,6 +477,7 @@ pub struct Device {
     pub permissions: Option<String>,
 }
 
+/// An entry of `gpus` or of `deploy.resources.reservations.devices`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DeviceRequest {
@@ -468,6 +489,7 @@ pub struct DeviceRequest {
     pub options: IndexMap<String, String>,
 }
 
+/// `provider`: a program that stands for the service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Provider {
@@ -476,6 +498,7 @@ pub struct Provider {
     pub options: IndexMap<String, Json>,
 }
 
+/// An entry of the service's `models`: the variables that name it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ServiceModel {

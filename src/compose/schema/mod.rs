@@ -106,6 +106,7 @@ pub enum State {
     Elsewhere,
 }
 
+/// An attribute that a mapping may have.
 pub struct Key {
     pub name: &'static str,
     pub t: T,

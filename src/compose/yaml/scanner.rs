@@ -12,6 +12,7 @@ pub struct Mark {
     pub column: u32,
 }
 
+/// How a scalar is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     Plain,
@@ -19,6 +20,7 @@ pub enum Style {
     Block,
 }
 
+/// A token of YAML.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind<'t> {
     StreamEnd,
@@ -43,6 +45,7 @@ pub enum Kind<'t> {
     Scalar(Cow<'t, str>, Style),
 }
 
+/// A token, with where it begins and ends.
 #[derive(Clone, Debug)]
 pub struct Token<'t> {
     pub kind: Kind<'t>,
@@ -67,6 +70,7 @@ pub fn malformed(at: Mark, what: impl Into<Cow<'static, str>>, help: &'static st
     Malformed { at, what: what.into(), help }
 }
 
+/// A token or more, or why the text is no YAML.
 pub type Scanned<T> = Result<T, Malformed>;
 
 /// A possible key: it is one if a `:` follows on the same line.
@@ -79,6 +83,7 @@ struct SimpleKey {
     mark: Mark,
 }
 
+/// Cuts a text into tokens of YAML.
 pub struct Scanner<'t> {
     pub(super) text: &'t str,
     pub(super) mark: Mark,

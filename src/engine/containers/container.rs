@@ -31,6 +31,7 @@ pub struct Container {
     pub(in crate::engine) heard: Notify,
 }
 
+/// A container as this engine has it: nothing of it is in the journal.
 #[derive(Default)]
 pub(in crate::engine) struct Live {
     pub link: Option<Arc<MonitorLink>>,

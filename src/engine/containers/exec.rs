@@ -56,6 +56,7 @@ pub struct Exec {
     terminal: Mutex<Option<OwnedFd>>,
 }
 
+/// The state of an exec; the exit code is absent while it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExecState {
     pub pid: i32,

@@ -49,6 +49,7 @@ pub struct Change {
     pub kind: ChangeKind,
 }
 
+/// How a path differs from the image's: `Kind` 0, 1, 2 of Docker's API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeKind {
     Modified,

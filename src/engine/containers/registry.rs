@@ -248,6 +248,7 @@ pub(in crate::engine) struct Reservations {
     freed: Condvar,
 }
 
+/// A name that nobody else takes while this lives.
 pub(in crate::engine) struct Reservation<'a> {
     of: &'a Reservations,
     name: String,
@@ -273,6 +274,7 @@ impl Drop for Reservation<'_> {
 #[derive(Default)]
 pub(in crate::engine) struct Uses(Mutex<HashMap<String, usize>>);
 
+/// A name that is in use while this lives.
 pub(in crate::engine) struct Use<'a> {
     of: &'a Uses,
     name: String,

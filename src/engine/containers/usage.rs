@@ -49,6 +49,7 @@ pub struct Usage {
     pub networks: Vec<(String, Traffic)>,
 }
 
+/// Bytes and packets of an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     pub rx_bytes: u64,

@@ -20,6 +20,7 @@ pub struct Security {
     pub apparmor: AppArmor,
 }
 
+/// `security_opt: apparmor=...`: wharf's own profile, none, or one that is loaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum AppArmor {
     #[default]

@@ -5,6 +5,7 @@ use crate::units::ByteSize;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+/// Limits of a container's resources, as `HostConfig` names them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ResourceSpec {
@@ -45,6 +46,7 @@ pub struct BlkioSpec {
     pub write_iops: Vec<(String, u64)>,
 }
 
+/// A container's log: bytes of a file, 0 without limit, and how many files.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogSpec {

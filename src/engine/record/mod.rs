@@ -238,6 +238,7 @@ impl ContainerRecord {
     }
 }
 
+/// `State.Health.Status` of a container with a health check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HealthStatus {
@@ -257,6 +258,7 @@ impl HealthStatus {
     }
 }
 
+/// What the health check of a container has found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Health {
@@ -280,6 +282,7 @@ impl Health {
     }
 }
 
+/// A run of a health check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
     pub start: Timestamp,

@@ -77,6 +77,7 @@ impl From<StoredNetwork> for NetworkRecord {
     }
 }
 
+/// `Driver` of a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NetworkDriver {

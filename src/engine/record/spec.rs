@@ -200,6 +200,7 @@ pub struct HealthSpec {
     pub retries: u32,
 }
 
+/// `Type` of a mount, but for tmpfs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MountKind {
@@ -210,6 +211,7 @@ pub enum MountKind {
     Image,
 }
 
+/// A mount of a container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MountSpec {
     pub kind: MountKind,
@@ -243,6 +245,7 @@ pub struct MountSpec {
     pub layers: Vec<crate::image::ChainId>,
 }
 
+/// A port that is published.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PortSpec {
     pub target: u16,
@@ -253,6 +256,7 @@ pub struct PortSpec {
     pub published: PortRange,
 }
 
+/// A network that a container is to be on, and how.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EndpointSpec {
     /// The network's name.
@@ -283,6 +287,7 @@ pub struct EndpointSpec {
     pub links: Vec<String>,
 }
 
+/// `HostConfig.NetworkMode`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NetworkMode {

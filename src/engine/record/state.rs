@@ -15,6 +15,7 @@ const LONG_ENOUGH: SignedDuration = SignedDuration::from_secs(10);
 /// A program may have written so long before its monitor noticed that it runs.
 const OUTPUT_BEFORE_START: SignedDuration = SignedDuration::from_millis(50);
 
+/// `State.Status`. Docker's `removing` and `dead` do not occur.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
@@ -50,6 +51,7 @@ impl Status {
     }
 }
 
+/// The state of a container, which changes by [`Transition`] alone.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct State {

@@ -34,6 +34,7 @@ pub(super) struct Recovery {
     unreported: AtomicBool,
 }
 
+/// An object that has a record in the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Container,

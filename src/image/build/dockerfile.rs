@@ -47,6 +47,7 @@ pub struct Instruction {
     pub text: String,
 }
 
+/// A here-document of an instruction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heredoc {
     pub name: String,

@@ -161,6 +161,7 @@ pub enum Event {
     },
 }
 
+/// The receiver of a build's events.
 pub type Report = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// The receiver of a command's output, line by line.

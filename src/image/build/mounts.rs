@@ -4,6 +4,7 @@ use super::dockerfile::Malformed;
 use crate::image::ChainId;
 use std::path::PathBuf;
 
+/// `type` of `RUN --mount`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// From another stage, image or context; of this build's context where there is no `from`.

@@ -13,6 +13,7 @@ pub struct Stage {
     pub instructions: Vec<Instruction>,
 }
 
+/// A Dockerfile, cut into its stages.
 #[derive(Debug, Clone)]
 pub struct Stages {
     /// ARG instructions before the first FROM.

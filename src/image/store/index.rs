@@ -43,6 +43,7 @@ impl Entry {
     }
 }
 
+/// An image of the store: a descriptor of OCI's `index.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Entry {
     #[serde(rename = "mediaType")]

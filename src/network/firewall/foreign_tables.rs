@@ -12,6 +12,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Weak;
 use std::time::Duration;
 
+/// A chain of somebody else that packets of containers pass.
 pub struct ForeignChain {
     family: Family,
     pub table: &'static str,

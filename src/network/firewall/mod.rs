@@ -57,6 +57,7 @@ pub struct Sender {
     pub addresses: Vec<IpAddr>,
 }
 
+/// The engine's nftables table.
 pub struct Firewall {
     table: String,
     state: Mutex<Tables>,

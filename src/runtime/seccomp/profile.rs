@@ -18,6 +18,7 @@ pub struct Profile {
     pub(super) syscalls: Vec<Rule>,
 }
 
+/// One of a profile's `syscalls`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Rule {
@@ -35,6 +36,7 @@ pub(super) struct Rule {
     pub(super) excludes: Option<Filter>,
 }
 
+/// One of a rule's `args`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Argument {

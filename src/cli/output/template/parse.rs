@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+/// A part of a Go template.
 #[derive(Clone, Debug)]
 pub enum Node {
     Text(String),
@@ -21,6 +22,7 @@ pub struct Pipeline {
     pub commands: Vec<Vec<Operand>>,
 }
 
+/// A value of a pipeline.
 #[derive(Clone, Debug)]
 pub enum Operand {
     Literal(Value),

@@ -50,6 +50,7 @@ fn text(line: &[u8]) -> &[u8] {
     &line[(time(line).len() + 1).min(line.len())..]
 }
 
+/// Writes lines of several containers, each with its prefix.
 pub(super) struct Printer {
     pub(super) view: View,
     out: Vec<u8>,

@@ -23,6 +23,7 @@ pub(super) struct Source {
     pub(super) then: Option<Piece>,
 }
 
+/// Where the lines of a container come from.
 pub(super) enum Feed {
     /// The lines that are there.
     Whole(Frames),

@@ -16,6 +16,7 @@ pub const FORMAT_KEY: &str = "format";
 const CHECKSUM: usize = 9;
 const BEGIN: &[u8] = br#"{"k":""#;
 
+/// The records of a journal that count, by their keys.
 pub type Live = BTreeMap<String, Box<RawValue>>;
 
 #[derive(Serialize, Deserialize)]

@@ -18,6 +18,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
+/// Why the journal cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     #[error("reading the engine's state in {}: {source}", path.display())]
@@ -29,6 +30,7 @@ pub enum JournalError {
     Newer { path: PathBuf, found: u32 },
 }
 
+/// The file `state.journal`: records by their keys, each change appended.
 pub struct Journal {
     path: PathBuf,
     inner: Mutex<Inner>,

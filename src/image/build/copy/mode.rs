@@ -8,6 +8,7 @@ pub enum ModeChange {
     Symbolic(Vec<Clause>),
 }
 
+/// A clause of a symbolic mode, such as `u+x`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clause {
     who: u32,
