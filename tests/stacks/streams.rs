@@ -83,7 +83,8 @@ fn a_slow_reader_slows_the_container_and_one_that_has_gone_does_not() {
             std::thread::sleep(std::time::Duration::from_millis(2));
             still > 50
         });
-        // The engine dies meanwhile.
+        // The engine dies meanwhile, once `up` has brought the stack up: the next command waits for that.
+        stack.wharf(&["up", "-d"]).ok();
         let engine = stack.engine_pid().expect("engine");
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(engine), nix::sys::signal::Signal::SIGKILL).expect("kill");
         let mut text = String::new();
