@@ -228,6 +228,13 @@ fn an_agent_is_lent_to_one_command() {
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     assert_eq!(stack.wharf(&["run", "--rm", "-T", "app"]).ok(), "12 5 5 5 5 5 5 12 640 3 4\n[]\n[]\n");
     assert!(keys(&["-l"]).contains("ED25519"));
+    // With an agent that has died, a step that is known is not run again, and one that is run has no answer.
+    drop(std::os::unix::net::UnixListener::bind(stack.path("dead")).expect("socket"));
+    let dead = |args: &[&str]| stack.command(args).env("SSH_AUTH_SOCK", stack.path("dead")).output().expect("wharf");
+    assert!(dead(&["build"]).status.success());
+    let failed = dead(&["build", "--no-cache"]);
+    let said = String::from_utf8_lossy(&failed.stderr);
+    assert!(!failed.status.success() && said.contains("`RUN --mount=type=ssh /asks_agent"), "{said}");
     let without = stack.command(&["build", "--no-cache"]).env_remove("SSH_AUTH_SOCK").output().expect("wharf");
     assert!(String::from_utf8_lossy(&without.stderr).contains("make sure SSH_AUTH_SOCK is set"));
     // A key, whatever its mode, has an agent of its own until the build is done.

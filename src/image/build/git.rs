@@ -28,7 +28,7 @@ pub struct GitRef {
     pub directory: Option<String>,
 }
 
-/// A name and a password, or a token instead of either. Only [`Login::environment`] gives it to anybody.
+/// A name and a password, or a token instead of either. Only [`GitLogin::environment`] gives it to anybody.
 #[derive(Clone, PartialEq, Eq)]
 struct GitLogin {
     /// `https://host:port`, the server that gets it.

@@ -43,8 +43,29 @@ struct Prepared {
     exclusive: BTreeSet<String>,
     /// Files that are made for the step alone.
     drafts: Vec<Draft>,
-    agents: u32,
-    lent: Vec<LentAgent>,
+    /// Agents that are lent to the command when it runs, each by a socket.
+    agents: Vec<Lending>,
+}
+
+/// An agent's socket for a command, beside that of the user.
+struct Lending {
+    id: String,
+    agent: PathBuf,
+    directory: PathBuf,
+    mode: u32,
+    owner: (Option<u32>, Option<u32>),
+}
+
+impl Lending {
+    const NAME: &str = "agent";
+
+    fn begin(&self) -> std::io::Result<LentAgent> {
+        let lent = LentAgent::new(&self.agent, &self.directory, Self::NAME)?;
+        let socket = self.directory.join(Self::NAME);
+        std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(self.mode))?;
+        std::os::unix::fs::chown(&socket, self.owner.0, self.owner.1)?;
+        Ok(lent)
+    }
 }
 
 /// The value of a flag of the instruction.
@@ -104,6 +125,8 @@ impl Solver {
         for cache in &prepared.exclusive {
             held.push(self.host.keyed_mutex().take(cache).await);
         }
+        // A step that is known needs no agent.
+        let _lent = self.lend(step, &prepared.agents)?;
         let stubs = self.missing_targets(state, &prepared.mounts).await?;
         let shown = command.join(" ");
         let ran = self
@@ -372,23 +395,30 @@ impl Solver {
             }
             return Ok(());
         };
-        let target = target.unwrap_or_else(|| format!("/run/buildkit/ssh_agent.{}", into.agents));
-        into.agents += 1;
+        let target = target.unwrap_or_else(|| format!("/run/buildkit/ssh_agent.{}", into.agents.len()));
         into.env.push(format!("SSH_AUTH_SOCK={target}"));
         into.key.push(format!("ssh {id}"));
         let draft = self.host.store().draft()?;
-        let lent = draft.diff().join("agent");
-        let agent = LentAgent::new(socket, &draft.diff(), "agent").and_then(|agent| {
-            std::fs::set_permissions(&lent, std::fs::Permissions::from_mode(mount.mode.unwrap_or(0o600)))?;
-            std::os::unix::fs::chown(&lent, mount.uid.or(Some(0)), mount.gid.or(Some(0)))?;
-            Ok(agent)
+        into.mounts.push(Mounted::Bind { source: draft.diff().join(Lending::NAME), target, read_only: false });
+        into.agents.push(Lending {
+            id,
+            agent: socket.clone(),
+            directory: draft.diff(),
+            mode: mount.mode.unwrap_or(0o600),
+            owner: (mount.uid.or(Some(0)), mount.gid.or(Some(0))),
         });
-        let agent =
-            agent.map_err(|e| self.wrong(step, format!("the SSH agent `{id}` at {} cannot be lent: {e}", socket.display())))?;
-        into.mounts.push(Mounted::Bind { source: lent, target, read_only: false });
-        into.lent.push(agent);
         into.drafts.push(draft);
         Ok(())
+    }
+
+    /// Lends agents to a command, as long as the result lives.
+    fn lend(&self, step: &SolveStep<'_>, agents: &[Lending]) -> Result<Vec<LentAgent>, ImageError> {
+        let lend = |lending: &Lending| {
+            let Lending { id, agent, .. } = lending;
+            let failed = |e| self.wrong(step, format!("the SSH agent `{id}` at {} cannot be lent: {e}", agent.display()));
+            lending.begin().map_err(failed)
+        };
+        agents.iter().map(lend).collect()
     }
 
     /// The mount points that the image does not have, relative to its root, the deepest first.
