@@ -59,16 +59,16 @@ struct Queue {
     lock: Arc<tokio::sync::Mutex<()>>,
     /// The operation that holds the lock.
     holder: Mutex<Option<Change>>,
-    waiting: watch::Sender<WaitingCommand>,
+    waiting: watch::Sender<WaitingCounts>,
 }
 
 #[derive(Clone, Copy, Default)]
-struct WaitingCommand {
+struct WaitingCounts {
     all: usize,
     downs: usize,
 }
 
-impl WaitingCommand {
+impl WaitingCounts {
     fn count(&mut self, change: Change, by: isize) {
         self.all = self.all.saturating_add_signed(by);
         if change.ends_waits() {

@@ -97,7 +97,7 @@ impl Context {
     }
 }
 
-/// The role of a container that has started beside another.
+/// Whether a container that has started beside another may take over.
 #[derive(Debug, PartialEq)]
 pub(in crate::engine) enum UpdateVerdict {
     Good,
