@@ -1,6 +1,6 @@
 // Looks, as a container with SYS_PTRACE may, at every process that appears in its pid namespace, for SECONDS: directories among its
 // descriptors (from 3 on), capabilities that this one does not have, and memory that it shares with others. Prints how many of these
-// it has met, and of processes. As `tracer stop SECONDS` it stops each of them, as any process of their user may.
+// it has met, and of processes. As `tracer stop SECONDS` it stops each of them instead, as any process of their user may.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <fcntl.h>
@@ -33,13 +33,28 @@ static int shares_memory(const char *pid) {
     return found;
 }
 
+// Whose descriptor was found, and of what, for who reads why the test has failed.
+static void tell(const char *pid, const char *descriptor) {
+    char path[64], name[64] = "?\n", target[256] = "?";
+    snprintf(path, sizeof path, "/proc/%s/comm", pid);
+    FILE *file = fopen(path, "r");
+    if (file && !fgets(name, sizeof name, file)) name[0] = 0;
+    if (file) fclose(file);
+    ssize_t length = readlink(descriptor, target, sizeof target - 1);
+    if (length >= 0) target[length] = 0;
+    name[strcspn(name, "\n")] = 0;
+    printf("%s of %s: %s\n", descriptor, name, target);
+}
+
 int main(int argc, char **argv) {
     char own[16], path[64], last[16] = "";
     snprintf(own, sizeof own, "%d", getpid());
     unsigned long long mine = permitted("self");
     long directories = 0, capabilities = 0, memory = 0, processes = 0;
-    int stop = argc == 3;
     time_t end = time(NULL) + atoi(argv[argc - 1]);
+    // Without a directory of its own, which the tracer would find.
+    if (argc == 3)
+        while (time(NULL) < end) processes += !kill(-1, SIGSTOP);
     while (time(NULL) < end) {
         DIR *all = opendir("/proc");
         struct dirent *entry;
@@ -47,14 +62,15 @@ int main(int argc, char **argv) {
             if (entry->d_name[0] < '1' || entry->d_name[0] > '9') continue;
             if (!strcmp(entry->d_name, "1") || !strcmp(entry->d_name, own)) continue;
             if (strcmp(last, entry->d_name)) processes++;
-            if (stop) kill(atoi(entry->d_name), SIGSTOP);
             snprintf(last, sizeof last, "%s", entry->d_name);
             if (permitted(entry->d_name) & ~mine) capabilities++;
             if (shares_memory(entry->d_name)) memory++;
             for (int fd = 3; fd < 32; fd++) {
                 snprintf(path, sizeof path, "/proc/%s/fd/%d", entry->d_name, fd);
                 int found = open(path, O_PATH | O_DIRECTORY);
-                if (found >= 0) directories++, close(found);
+                if (found < 0) continue;
+                directories++, close(found);
+                tell(entry->d_name, path);
             }
         }
         closedir(all);
