@@ -16,10 +16,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 
-/// The answer to a request for BuildKit.
-pub(super) const NO_BUILDKIT: &str = "wharf has no BuildKit API: build with the classic builder (DOCKER_BUILDKIT=0 docker build ..., \
-    COMPOSE_BAKE=false DOCKER_BUILDKIT=0 docker compose build) or with `wharf image build` and `wharf build`, which know all of a Dockerfile";
-
 pub async fn build(engine: &Arc<Engine>, query: &Query, request: hyper::Request<Incoming>) -> Reply {
     let logins = super::logins::of_build(&request);
     let is_json = request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
@@ -100,10 +96,10 @@ fn refuse(query: &Query) -> Result<(), EngineError> {
         return invalid("squash is only supported with experimental mode");
     }
     if query.get("version") == Some("2") {
-        return invalid(NO_BUILDKIT);
+        return invalid("a build of version 2 goes through /session and /grpc");
     }
     if query.get("outputs").is_some_and(|outputs| !matches!(outputs, "" | "[]" | "null")) {
-        return invalid("`outputs` needs BuildKit; `wharf image build -o DIRECTORY` writes what was built");
+        return invalid("`outputs` are for BuildKit's API; `wharf image build -o DIRECTORY` writes what was built");
     }
     if let Some(remote) = query.get("remote").filter(|remote| !remote.is_empty() && !is_git(remote)) {
         return invalid(&format!("cannot fetch the context {remote}: send it as the request's body, or name a Git repository"));

@@ -77,10 +77,35 @@ impl Entry {
         self.connection.end.notified().await;
     }
 
+    /// The count of connections, for a connection that goes on after it was upgraded.
+    pub(super) fn counted(&self) -> Counted {
+        Counted(self.connections.count.clone())
+    }
+
     /// Counts a request as long as this lives.
     pub(super) fn request(&self) -> Busy {
         self.connection.requests.fetch_add(1, Ordering::AcqRel);
         Busy { connection: self.connection.clone(), stream: None }
+    }
+}
+
+/// Counts an upgraded connection in among those that are open: an engine with one of them is not idle.
+#[derive(Clone)]
+pub(super) struct Counted(Arc<watch::Sender<usize>>);
+
+/// An upgraded connection that counts.
+pub(super) struct Held(Arc<watch::Sender<usize>>);
+
+impl Counted {
+    pub(super) fn hold(self) -> Held {
+        self.0.send_modify(|n| *n += 1);
+        Held(self.0)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n -= 1);
     }
 }
 

@@ -43,14 +43,9 @@ pub(super) enum Output {
 impl Output {
     /// Waits until the client has read the head. Some clients lose what comes in one packet with it.
     async fn head_is_read(&self) {
-        let Output::Socket(socket) = self else { return };
-        let unread = || sys::unread_by_peer(socket.as_ref()).unwrap_or(0) > 0;
-        let read = async {
-            while unread() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        let _ = tokio::time::timeout(HEAD, read).await;
+        if let Output::Socket(socket) = self {
+            head_is_read(socket.as_ref()).await;
+        }
     }
 
     /// Comes back when the client has closed its connection, for who has nothing to send to it yet.
@@ -85,6 +80,16 @@ impl AsyncWrite for Output {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(self.get_mut().writer()).poll_shutdown(context)
     }
+}
+
+/// Waits until the other end of a socket has read what was sent to it.
+pub(super) async fn head_is_read(socket: &UnixStream) {
+    let read = async {
+        while sys::unread_by_peer(socket).unwrap_or(0) > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let _ = tokio::time::timeout(HEAD, read).await;
 }
 
 /// How an answer is given.

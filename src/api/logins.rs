@@ -91,6 +91,7 @@ mod tests {
                 Some(Login::Identity(token) | Login::Token(token)) => token.clone(),
                 None => "none".into(),
             },
+            Logins::Asked(_) => "asked".into(),
         };
         let encode = |text: &str| base64::engine::general_purpose::URL_SAFE.encode(text);
         for (json, expected) in [

@@ -59,8 +59,8 @@ pub(super) const ROUTES: &[(&str, &str, Support)] = &[
     ("POST", "/commit", Done),
     ("POST", "/build", Done),
     ("POST", "/build/prune", Done),
-    ("POST", "/grpc", Refused),
-    ("POST", "/session", Refused),
+    ("POST", "/grpc", Done),
+    ("POST", "/session", Done),
     ("GET", "/images/json", Done),
     ("POST", "/images/create", Done),
     ("POST", "/images/load", Done),
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(of("POST", "containers/x/checkpoints"), Some(Refused));
         assert_eq!(of("PATCH", "containers/x"), None);
         assert_eq!(of("GET", "session"), None);
-        assert_eq!(of("POST", "session"), Some(Refused));
+        assert_eq!(of("POST", "session"), Some(Done));
         assert_eq!(of("POST", "swarm/init"), Some(Refused));
     }
 

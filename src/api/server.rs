@@ -73,7 +73,10 @@ const TOO_MANY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: applic
     {\"message\":\"the engine answers too many requests at once; try it again\"}";
 
 async fn converse(engine: Arc<Engine>, stream: UnixStream, entry: Entry) {
-    let service = service_fn(|request| answer(engine.clone(), request, entry.request()));
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(entry.counted());
+        answer(engine.clone(), request, entry.request())
+    });
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MOST_BUFFERED);
     let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
@@ -150,11 +153,6 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Respo
     let (get, post, delete) = (method == Method::GET || method == Method::HEAD, method == Method::POST, method == Method::DELETE);
     let put = method == Method::PUT;
     match routes::support(&method, &parts) {
-        Some(Support::Refused)
-            if matches!(parts[..], ["grpc" | "session"]) && request.headers().contains_key(header::UPGRADE) =>
-        {
-            return super::buildkit::refuse(request).map(|response| (response, None));
-        }
         Some(Support::Refused) => return refused(&parts).map(|response| (response, None)),
         Some(Support::Done | Support::Own) => {}
         None => return not_found(&method, &path).map(|response| (response, None)),
@@ -192,6 +190,7 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Respo
         ["commit"] if post => archive::commit(&engine, &query, request).await,
         ["system", "df"] if get => usage::df(&engine, &query).await,
         ["auth"] if post => images::transfer::login(&engine, request).await,
+        ["grpc" | "session"] if post => super::buildkit::upgrade(engine, request),
         ["build"] if post => super::build::build(&engine, &query, request).await,
         ["build", "prune"] if post => images::prune::builds(&engine, &query).await,
         ["distribution", name @ .., "json"] if get => images::transfer::distribution(&engine, &name.join("/"), &request).await,
@@ -249,17 +248,16 @@ fn refused(parts: &[&str]) -> Reply {
         ["plugins", name @ .., _] if !name.is_empty() => EngineError::NoSuch { what: "plugin", name: name.join("/") },
         ["plugins", ..] => EngineError::NotImplemented("wharf has no plugins"),
         [.., "ws"] => EngineError::NotImplemented("wharf does not attach by WebSocket; attach by `POST /containers/{id}/attach`"),
-        ["grpc" | "session"] => EngineError::NotImplemented(super::build::NO_BUILDKIT),
         ["images", "search"] => EngineError::NotImplemented("wharf does not search registries"),
         _ => EngineError::NotImplemented("wharf has no checkpoints"),
     })
 }
 
-/// The head says what clients negotiate with. Builder 1 is the classic one.
+/// The head says what clients negotiate with. Builder 2 is BuildKit's API; the classic one, 1, is served as well.
 fn ping() -> Reply {
     let mut response = reply::text(200, "OK")?;
     let headers = response.headers_mut();
-    headers.insert("Builder-Version", HeaderValue::from_static("1"));
+    headers.insert("Builder-Version", HeaderValue::from_static("2"));
     headers.insert("Swarm", HeaderValue::from_static("inactive"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
     headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));

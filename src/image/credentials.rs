@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 /// Docker Hub's name in the file.
 const HUB: &str = "https://index.docker.io/v1/";
@@ -29,6 +30,17 @@ pub enum Logins {
     Own,
     /// A client's own, by the registry's host, and no others.
     Given(BTreeMap<String, Login>),
+    /// Those of a client that is asked for each.
+    Asked(Arc<dyn Asked>),
+}
+
+/// A client that is asked for its logins as long as it is there.
+pub trait Asked: Send + Sync {
+    /// No other client has it.
+    fn id(&self) -> &str;
+
+    /// The login at a registry. It waits for the client.
+    fn login(&self, host: &str) -> Option<Login>;
 }
 
 /// The identity of a request to a registry: tokens of one login are not kept for another.
@@ -37,6 +49,7 @@ pub(super) enum Who {
     /// The file of logins, as it is now: device, inode, size, time.
     Own(Option<(u64, u64, u64, i64, i64)>),
     Given(Option<Login>),
+    Asked(String),
 }
 
 impl Logins {
@@ -45,6 +58,7 @@ impl Logins {
         match self {
             Logins::Own => find(host).map(Login::Basic),
             Logins::Given(logins) => logins.get(host).cloned(),
+            Logins::Asked(client) => client.login(host),
         }
     }
 
@@ -56,6 +70,7 @@ impl Logins {
                 Who::Own(file.map(|file| (file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec())))
             }
             Logins::Given(logins) => Who::Given(logins.get(host).cloned()),
+            Logins::Asked(client) => Who::Asked(client.id().to_string()),
         }
     }
 }

@@ -68,6 +68,9 @@ pub enum ImageError {
     /// A build's: the whole sentence.
     #[error("{0}")]
     Build(String),
+    /// The same of a line of a Dockerfile.
+    #[error("{text}")]
+    Dockerfile { text: String, place: Box<build::Place> },
 }
 
 impl ImageError {

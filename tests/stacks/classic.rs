@@ -66,7 +66,7 @@ fn the_classic_builder_speaks_as_dockers_does() {
     assert!(last["error"].as_str().is_some_and(|error| error.contains("returned a non-zero code: 3")), "{last}");
     for (query, words) in [
         ("squash=1", "only supported with experimental mode"),
-        ("version=2", "DOCKER_BUILDKIT=0"),
+        ("version=2", "/session and /grpc"),
         ("outputs=%5B%7B%7D%5D", "BuildKit"),
         ("remote=http%3A%2F%2Fx%2Fy.tar", "cannot fetch"),
         ("ulimits=x", "not understood"),

@@ -2,6 +2,7 @@
 
 mod api;
 mod attributes;
+mod buildkit;
 mod builds;
 mod classic;
 mod commands;

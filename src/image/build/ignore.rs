@@ -64,6 +64,17 @@ fn slashed(path: &Path) -> String {
     parts.join("/")
 }
 
+/// The patterns of a `.dockerignore` as they are sent to who walks through a directory: without comments, relative to its root.
+pub fn lines(text: &str) -> Vec<String> {
+    let lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines().filter(|line| !line.starts_with('#')).map(str::trim);
+    let cleaned = lines.filter_map(|line| {
+        let (sign, pattern) = line.strip_prefix('!').map_or(("", line), |rest| ("!", rest.trim()));
+        let parts: Vec<&str> = pattern.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+        (!parts.is_empty()).then(|| format!("{sign}{}", parts.join("/")))
+    });
+    cleaned.collect()
+}
+
 impl IgnoreLine {
     fn parse(line: &str) -> Option<Self> {
         let (negated, line) = match line.strip_prefix('!') {

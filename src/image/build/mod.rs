@@ -42,6 +42,12 @@ pub struct Request {
     pub dockerfile: Option<PathBuf>,
     /// The Dockerfile's text itself.
     pub inline: Option<String>,
+    /// A Dockerfile that was fetched apart from the context. Not the client's to say.
+    #[serde(skip)]
+    pub given: Option<GivenDockerfile>,
+    /// Who has the secrets and agents that are not named here.
+    #[serde(skip)]
+    pub lender: Option<Arc<dyn Lender>>,
     /// The stage to build; the last one where it is absent.
     pub target: Option<String>,
     pub args: BTreeMap<String, String>,
@@ -83,6 +89,35 @@ pub struct Request {
     pub epoch: Option<i64>,
     /// The attestations to make.
     pub attest: super::attest::Wanted,
+}
+
+/// A Dockerfile's text, its name for messages, and what it leaves out of the context.
+#[derive(Clone, Debug, Default)]
+pub struct GivenDockerfile {
+    pub text: String,
+    pub shown: String,
+    /// The text of its `.dockerignore`; the context's own where it is absent.
+    pub ignored: Option<String>,
+}
+
+/// A line of a Dockerfile that an error is about.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The Dockerfile's name, and its text.
+    pub shown: String,
+    pub source: String,
+    pub line: usize,
+    /// What is wrong there, without the line itself.
+    pub what: String,
+    pub help: Option<String>,
+}
+
+impl Place {
+    /// The error for who shows the line in a way of his own.
+    pub fn message(&self) -> String {
+        let help = self.help.as_ref().map(|help| format!("\n  help: {help}")).unwrap_or_default();
+        format!("{}:{}: {}{help}", self.shown, self.line, self.what)
+    }
 }
 
 /// A secret, and what the file that RUN sees is like where RUN does not say it.
@@ -184,6 +219,15 @@ pub trait Host: Send + Sync {
 
     /// Runs a command on layers. Its output goes to the step's `output`, line by line.
     fn run<'a>(&'a self, step: Run) -> Later<'a, Ran>;
+}
+
+/// The client of a build, which is asked for what a step needs when it needs it.
+pub trait Lender: Send + Sync + std::fmt::Debug {
+    /// A secret by its id; nothing where the client has none.
+    fn secret<'a>(&'a self, id: &'a str) -> Later<'a, Option<Vec<u8>>>;
+
+    /// The socket of an SSH agent by its id; nothing where the client has none.
+    fn agent<'a>(&'a self, id: &'a str) -> Later<'a, Option<PathBuf>>;
 }
 
 /// A RUN instruction as a process.

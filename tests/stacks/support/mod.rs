@@ -3,6 +3,8 @@
 //! Every stack has its own data and run roots, so tests run beside each other and beside a user's stacks. When it is
 //! dropped, it checks that nothing of it is left: processes, mounts, interfaces, control groups, firewall tables.
 
+pub mod buildkit;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;

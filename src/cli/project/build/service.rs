@@ -113,6 +113,8 @@ pub(super) fn request(
     Ok(Request {
         passing: false,
         unpacked: false,
+        given: None,
+        lender: None,
         context: if git.is_some() { PathBuf::new() } else { loaded.directory.join(context) },
         git,
         inline_cache: !build.cache_to.is_empty(),

@@ -52,7 +52,7 @@ impl Solver {
             return Ok(empty);
         }
         let image = self.image(&name).await.map_err(|e| match e {
-            ImageError::Build(_) => e,
+            ImageError::Build(_) | ImageError::Dockerfile { .. } => e,
             other => wrong(other.to_string()),
         })?;
         let store = self.host.store();

@@ -5,7 +5,7 @@ use crate::image::build::dockerfile::{self, Malformed};
 use crate::image::build::files::Tree;
 use crate::image::build::git::GitRef;
 use crate::image::build::ignore::{self, Patterns};
-use crate::image::build::{Host, Request};
+use crate::image::build::{Host, Place, Request};
 use crate::image::store::Draft;
 use std::path::Path;
 use std::sync::Arc;
@@ -38,6 +38,13 @@ pub(super) fn read_dockerfile(
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(ImageError::Build(format!("{} cannot be read: {e}", path.display()))),
     };
+    if let Some(given) = &request.given {
+        let ignored = match &given.ignored {
+            Some(text) => Patterns::parse(text),
+            None => patterns(context, Path::new(".dockerignore"))?.unwrap_or_default(),
+        };
+        return Ok((given.text.clone(), given.shown.clone(), ignored));
+    }
     let general = || patterns(context, Path::new(".dockerignore")).map(Option::unwrap_or_default);
     if let Some(text) = &request.inline {
         return Ok((text.clone(), "dockerfile_inline".into(), general()?));
@@ -83,16 +90,17 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn at(&self, malformed: Malformed) -> ImageError {
-        let Malformed { line, message, help } = malformed;
-        let mut text = format!("{}:{line}: {message}", self.shown);
+        let Malformed { line, message: what, help } = malformed;
+        let mut text = format!("{}:{line}: {what}", self.shown);
         if let Some(content) = self.text.lines().nth(line.saturating_sub(1)) {
             let gutter = " ".repeat(line.to_string().len());
             let content: String = content.chars().take(SHOWN_COLUMNS).collect();
             text.push_str(&format!("\n{gutter} |\n{line} | {content}\n{gutter} |"));
         }
-        if let Some(help) = help {
+        if let Some(help) = &help {
             text.push_str(&format!("\n  help: {help}"));
         }
-        ImageError::Build(text)
+        let place = Place { shown: self.shown.clone(), source: self.text.clone(), line, what, help };
+        ImageError::Dockerfile { text, place: Box::new(place) }
     }
 }

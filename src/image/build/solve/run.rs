@@ -275,8 +275,8 @@ impl Solver {
             }
             Kind::Cache => self.prepare_cache(&mount, target.unwrap_or_default(), into),
             Kind::Bind => self.prepare_bind(step, &mount, target.unwrap_or_default(), into).await,
-            Kind::Secret => self.prepare_secret(step, &mount, target, into),
-            Kind::Ssh => self.prepare_ssh(step, &mount, target, into),
+            Kind::Secret => self.prepare_secret(step, &mount, target, into).await,
+            Kind::Ssh => self.prepare_ssh(step, &mount, target, into).await,
         }
     }
 
@@ -331,7 +331,7 @@ impl Solver {
     }
 
     /// `--mount=type=secret`: a file, a variable, or both.
-    fn prepare_secret(
+    async fn prepare_secret(
         &self,
         step: &SolveStep<'_>,
         mount: &Mount,
@@ -348,10 +348,13 @@ impl Solver {
             Some(SecretContent::Value(value)) => value.clone().into_bytes(),
             Some(SecretContent::File(path)) => read_secret(path)
                 .map_err(|e| self.wrong(step, format!("the secret `{id}` cannot be read from {}: {e}", path.display())))?,
-            None if mount.required => {
-                return Err(self.wrong(step, format!("the secret `{id}` is required and was not given to the build")));
-            }
-            None => return Ok(()),
+            None => match self.lent_secret(&id).await.map_err(|e| self.wrong(step, e.to_string()))? {
+                Some(content) => content,
+                None if mount.required => {
+                    return Err(self.wrong(step, format!("the secret `{id}` is required and was not given to the build")));
+                }
+                None => return Ok(()),
+            },
         };
         if let Some(name) = &mount.env {
             into.env.push(format!("{name}={}", String::from_utf8_lossy(&content).trim_end_matches('\n')));
@@ -378,8 +381,15 @@ impl Solver {
         Ok(())
     }
 
+    async fn lent_secret(&self, id: &str) -> Result<Option<Vec<u8>>, ImageError> {
+        match &self.request.lender {
+            Some(lender) => lender.secret(id).await,
+            None => Ok(None),
+        }
+    }
+
     /// `--mount=type=ssh`: the socket of an agent.
-    fn prepare_ssh(
+    async fn prepare_ssh(
         &self,
         step: &SolveStep<'_>,
         mount: &Mount,
@@ -387,7 +397,12 @@ impl Solver {
         into: &mut Prepared,
     ) -> Result<(), ImageError> {
         let id = mount.id.clone().unwrap_or_else(|| "default".into());
-        let Some(socket) = self.request.ssh.get(&id) else {
+        let socket = match (self.request.ssh.get(&id), &self.request.lender) {
+            (Some(socket), _) => Some(socket.clone()),
+            (None, Some(lender)) => lender.agent(&id).await.map_err(|e| self.wrong(step, e.to_string()))?,
+            (None, None) => None,
+        };
+        let Some(socket) = socket else {
             if mount.required {
                 let message = format!("the SSH agent `{id}` is required and was not given to the build");
                 let help = "give it with `ssh: [default]` or --ssh default, where SSH_AUTH_SOCK names an agent";
@@ -402,7 +417,7 @@ impl Solver {
         into.mounts.push(Mounted::Bind { source: draft.diff().join(Lending::NAME), target, read_only: false });
         into.agents.push(Lending {
             id,
-            agent: socket.clone(),
+            agent: socket,
             directory: draft.diff(),
             mode: mount.mode.unwrap_or(0o600),
             owner: (mount.uid.or(Some(0)), mount.gid.or(Some(0))),

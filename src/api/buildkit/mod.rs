@@ -1,0 +1,74 @@
+//! BuildKit's API, as Docker's clients use it to build: `/grpc` and `/session`, connections that become HTTP/2.
+//!
+//! On the one the client calls the engine ([`control`]), on the other the engine calls the client ([`session`]): for its directories
+//! ([`filesync`]), which are then a build's context as any ([`sources`]). What is built is a Dockerfile ([`attributes`]), by wharf's own
+//! solver; a build and what it exports are in [`jobs`], what its steps ask the client for in [`lender`], and [`progress`] shows it as BuildKit would.
+
+mod attributes;
+mod control;
+mod filesync;
+mod grpc;
+mod jobs;
+mod lender;
+mod progress;
+mod session;
+mod sources;
+
+use super::connections::Counted;
+use super::hijack;
+use super::reply::{self, Reply};
+use crate::engine::{Engine, EngineError};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::sync::Arc;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
+
+/// Connections of both kinds at once. A build has one of each.
+static CONNECTIONS: Semaphore = Semaphore::const_new(128);
+
+/// The answer to a request without an upgrade.
+pub(super) const NO_UPGRADE: &str = "BuildKit's API is spoken over a connection that is upgraded to h2c";
+
+/// Upgrades a connection, and serves it until its client leaves.
+///
+/// # Errors
+/// When there are too many, or the session is none.
+pub(super) fn upgrade(engine: Arc<Engine>, mut request: Request<Incoming>) -> Reply {
+    let permit = CONNECTIONS.try_acquire().map_err(|_| EngineError::TooManyStreams)?;
+    if request.headers().get(header::UPGRADE).is_none_or(|protocol| protocol != "h2c") {
+        return Err(EngineError::Invalid(NO_UPGRADE.into()));
+    }
+    let is_session = request.uri().path().ends_with("/session");
+    let offer = is_session.then(|| session::Offer::of(request.headers())).transpose().map_err(EngineError::Invalid)?;
+    // An engine that serves such a connection is not idle.
+    let counted = request.extensions_mut().remove::<Counted>();
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let _held = (permit, counted.map(Counted::hold));
+        let upgraded = match upgrade.await {
+            Ok(upgraded) => upgraded.downcast::<TokioIo<UnixStream>>(),
+            Err(error) => return tracing::debug!("a connection was not upgraded: {error}"),
+        };
+        let Ok(parts) = upgraded else { return tracing::error!("a connection that is no unix socket was upgraded") };
+        let socket = parts.io.into_inner();
+        hijack::head_is_read(&socket).await;
+        let (input, output) = socket.into_split();
+        let stream = tokio::io::join(std::io::Cursor::new(parts.read_buf).chain(input), output);
+        let ended = match offer {
+            Some(offer) => session::serve(offer, stream).await,
+            None => control::serve(engine, stream).await,
+        };
+        if let Err(error) = ended {
+            tracing::debug!("a client of BuildKit's API: {error}");
+        }
+    });
+    let mut response = Response::new(reply::whole(Vec::new()));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("h2c"));
+    Ok(response)
+}

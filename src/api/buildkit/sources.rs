@@ -1,0 +1,148 @@
+//! What a build reads: its Dockerfile, its context and further ones, which come from the client.
+
+use super::attributes::{self, Attributes, Files, Source};
+use super::filesync::{self, Selection};
+use super::grpc::{Code, Status};
+use super::jobs::Job;
+use crate::image::build::files::Tree;
+use crate::image::build::{GivenDockerfile, Request, dockerfile, ignore};
+use crate::image::store::{Draft, Store};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The files of a build, which go when it has ended.
+pub(super) struct Fetched {
+    _drafts: Vec<Draft>,
+}
+
+fn internal(error: impl std::fmt::Display) -> Status {
+    Status::new(Code::Internal, error.to_string())
+}
+
+/// Fetches the files, and names them in the request.
+///
+/// # Errors
+/// When the client does not have them, or leaves.
+pub(super) async fn fetch(
+    job: &Job,
+    store: &Arc<Store>,
+    files: Files,
+    attributes: &Attributes,
+    request: &mut Request,
+) -> Result<Fetched, Status> {
+    let mut drafts = Vec::new();
+    let mut ignored = None;
+    if let Some(directory) = &files.dockerfile {
+        let given = load_dockerfile(job, store, directory, &files.filename, attributes).await?;
+        ignored.clone_from(&given.ignored);
+        request.given = Some(given);
+    } else {
+        request.dockerfile = Some(files.filename.clone().into());
+    }
+    match &files.context {
+        Source::Git(url) => request.git = Some(url.clone()),
+        Source::Upload(_) => {
+            return Err(Status::new(
+                Code::Unimplemented,
+                "wharf takes no archive as the context of a build by BuildKit's API: unpack it",
+            ));
+        }
+        Source::Local(directory) => {
+            let ignored = match ignored {
+                Some(text) => text,
+                None => load_ignored(job, store, directory, attributes).await?,
+            };
+            let selection = Selection { exclude: ignore::lines(&ignored), ..Selection::default() };
+            let draft = store.draft().map_err(internal)?;
+            let step = job.progress.begin(&format!("{}/context", job.reference), "[internal] load build context");
+            let session = job.session(attributes, directory).await;
+            let received = match session {
+                Ok(session) => filesync::receive(&session, directory, &selection, draft.diff()).await,
+                Err(status) => Err(status),
+            };
+            if let Ok(entries) = &received {
+                step.status(&format!("transferring context: {entries} files"));
+            }
+            step.result(received)?;
+            if let Some(given) = &mut request.given {
+                given.ignored = Some(ignored);
+            }
+            request.context = draft.diff();
+            drafts.push(draft);
+        }
+    }
+    for (name, directory) in &files.contexts {
+        let draft = store.draft().map_err(internal)?;
+        let step =
+            job.progress.begin(&format!("{}/context/{name}", job.reference), &format!("[context {name}] load from client"));
+        let session = job.session(attributes, directory).await?;
+        step.result(filesync::receive(&session, directory, &Selection::default(), draft.diff()).await)?;
+        request.contexts.insert(name.clone(), draft.diff().to_string_lossy().into_owned());
+        drafts.push(draft);
+    }
+    Ok(Fetched { _drafts: drafts })
+}
+
+/// Some files of a client's directory.
+async fn load(
+    job: &Job,
+    store: &Arc<Store>,
+    directory: &str,
+    names: Vec<String>,
+    attributes: &Attributes,
+) -> Result<(Draft, Tree), Status> {
+    let draft = store.draft().map_err(internal)?;
+    let session = job.session(attributes, directory).await?;
+    let selection = Selection { follow: names, ..Selection::default() };
+    filesync::receive(&session, directory, &selection, draft.diff()).await?;
+    let tree = Tree::directory(&draft.diff()).map_err(internal)?;
+    Ok((draft, tree))
+}
+
+/// A text that may be missing.
+fn optional(tree: &Tree, name: &str, limit: u64) -> Result<Option<String>, Status> {
+    match tree.read_text(Path::new(name), limit) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Status::new(Code::InvalidArgument, format!("{name} cannot be read: {error}"))),
+    }
+}
+
+async fn load_dockerfile(
+    job: &Job,
+    store: &Arc<Store>,
+    directory: &str,
+    filename: &str,
+    attributes: &Attributes,
+) -> Result<GivenDockerfile, Status> {
+    let step = job
+        .progress
+        .begin(&format!("{}/dockerfile", job.reference), &format!("[internal] load build definition from {filename}"));
+    let own = format!("{filename}.dockerignore");
+    let loaded = async {
+        let (_draft, tree) = load(job, store, directory, vec![filename.to_string(), own.clone()], attributes).await?;
+        let text = optional(&tree, filename, dockerfile::MAX_FILE)?;
+        let missing =
+            || Status::new(Code::NotFound, format!("failed to read dockerfile: open {filename}: no such file or directory"));
+        let text = text.ok_or_else(missing)?;
+        attributes::syntax(&text).map_or(Ok(()), attributes::check_syntax)?;
+        Ok(GivenDockerfile { text, shown: filename.to_string(), ignored: optional(&tree, &own, ignore::MAX_FILE)? })
+    };
+    let loaded: Result<GivenDockerfile, Status> = loaded.await;
+    if let Ok(given) = &loaded {
+        step.status(&format!("transferring dockerfile: {}B", given.text.len()));
+    }
+    step.result(loaded)
+}
+
+/// The `.dockerignore` of a context.
+async fn load_ignored(job: &Job, store: &Arc<Store>, directory: &str, attributes: &Attributes) -> Result<String, Status> {
+    const NAME: &str = ".dockerignore";
+    let step = job.progress.begin(&format!("{}/dockerignore", job.reference), "[internal] load .dockerignore");
+    let loaded = async {
+        let (_draft, tree) = load(job, store, directory, vec![NAME.to_string()], attributes).await?;
+        Ok::<_, Status>(optional(&tree, NAME, ignore::MAX_FILE)?.unwrap_or_default())
+    };
+    step.result(loaded.await)
+}

@@ -1,0 +1,248 @@
+//! Builds by BuildKit's API, as `docker build`, `docker buildx build` and `docker compose build` make them.
+
+use crate::support::buildkit::{Client, Served, new_reference, stat, upgraded};
+use crate::support::{Stack, eventually};
+use bollard_buildkit_proto::fsutil::types::Packet;
+use bollard_buildkit_proto::fsutil::types::packet::PacketType;
+use bollard_buildkit_proto::moby::buildkit::v1 as control;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+fn within<T>(seconds: u64, work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(seconds), work).await.expect("in time") })
+}
+
+fn engine(stack: &Stack) -> std::path::PathBuf {
+    stack.wharf(&["image", "ls"]).ok();
+    stack.run_root().join("engine.sock")
+}
+
+fn image<'a>(name: &'a [(&'a str, &'a str)]) -> Option<(&'a str, &'a [(&'a str, &'a str)])> {
+    Some(("moby", name))
+}
+
+#[test]
+fn a_client_of_buildkit_builds() {
+    let stack = Stack::new("nothing");
+    let socket = engine(&stack);
+    within(60, async {
+        let dockerfile = "# syntax=docker/dockerfile:1\nFROM busybox:local\nARG V=1\nCOPY . /files/\nRUN echo \"v=$V\" && find /files | sort\nCMD [\"cat\", \"/files/d/b\"]\n";
+        let mut served = Served::new(
+            dockerfile,
+            &[(".dockerignore", "# comment\n/ignored\n"), ("a", "1"), ("d/", ""), ("d/b", "two"), ("ignored", "x")],
+        );
+        served.directories.get_mut("context").expect("it").insert("large".into(), vec![7; 3 << 20]);
+        let client = Client::new(socket, served.clone()).await;
+        let attributes = [("filename", "Dockerfile"), ("build-arg:V", "7"), ("label:l", "m"), ("image-resolve-mode", "local")];
+        let build = client.build(&attributes, image(&[("name", "docker.io/library/made:1,made:2")])).await;
+        let response = build.response();
+        assert_eq!(response["image.name"], "docker.io/library/made:1,docker.io/library/made:2");
+        assert!(response["containerimage.digest"].starts_with("sha256:") && response["containerimage.config.digest"].len() == 71);
+        assert_eq!(build.log(), "v=7\n/files\n/files/.dockerignore\n/files/a\n/files/d\n/files/d/b\n/files/large\n");
+        assert!(served.asked().iter().any(|asked| asked.ends_with("DiffCopy context [\"ignored\"]")), "{:?}", served.asked());
+        let run = build.vertex("RUN echo");
+        assert!(run.started.is_some() && run.completed.is_some() && !run.cached && run.error.is_empty(), "{run:?}");
+        assert!(build.vertex("load build context").completed.is_some() && build.vertex("exporting to image").completed.is_some());
+        let again = client.build(&attributes, image(&[("name", "made:3")])).await;
+        assert!(
+            again.vertex("RUN echo").cached && again.response()["containerimage.digest"] == response["containerimage.digest"]
+        );
+        let none = client.build(&[("no-cache", "")], None).await;
+        assert!(none.response().is_empty() && !none.vertex("COPY").cached && none.log().starts_with("v=1\n"), "{none:?}");
+    });
+    assert_eq!(stack.wharf(&["container", "run", "--rm", "made:2"]).ok(), "two");
+    let (status, inspected) = stack.api("GET", "/v1.45/images/made:1/json", None);
+    assert_eq!((status, inspected["Config"]["Labels"]["l"].as_str()), (200, Some("m")));
+}
+
+#[test]
+fn a_build_that_fails_says_where() {
+    let stack = Stack::new("nothing");
+    let socket = engine(&stack);
+    within(60, async {
+        for (dockerfile, attributes, words, line) in [
+            (
+                "FROM busybox:local\nRUN echo before; exit 3\n",
+                &[][..],
+                "process \"/bin/sh -c echo before; exit 3\" did not complete successfully: exit code: 3",
+                Some(2),
+            ),
+            ("FROM busybox:local\nWRONG x\n", &[], "Dockerfile:2: `WRONG` is not an instruction", Some(2)),
+            ("FROM busybox:local\nCOPY nosuch /\n", &[], "nosuch", Some(2)),
+            ("# syntax=evil/frontend\nFROM busybox:local\n", &[], "the frontend evil/frontend cannot be run", None),
+            ("FROM busybox:local\n", &[("filename", "other")], "open other: no such file", None),
+            ("FROM busybox:local\n", &[("requestid", "frontend.lint")], "frontend.lint", None),
+            ("FROM busybox:local\n", &[("context:x", "/etc")], "the context `x` is /etc", None),
+            ("FROM busybox:local\n", &[("context:x", "local:nosuch")], "", None),
+            (
+                "FROM busybox:local\nRUN --mount=type=secret,id=s,required cat /run/secrets/s\n",
+                &[],
+                "the secret `s` is required",
+                Some(2),
+            ),
+        ] {
+            let client = Client::new(socket.clone(), Served::new(dockerfile, &[])).await;
+            let build = client.build(attributes, image(&[])).await;
+            let failed = build.failed();
+            assert!(failed.message.contains(words), "{dockerfile}: {failed:?}");
+            let details = failed.details.concat();
+            match line {
+                Some(line) => {
+                    let range = format!("{{\"start\":{{\"line\":{line}}}");
+                    assert!(details.contains("errdefs.Source+json") && details.contains(&range), "{details}");
+                }
+                None => assert!(details.is_empty(), "{details}"),
+            }
+        }
+        let client = Client::new(socket.clone(), Served::new("FROM busybox:local\n", &[])).await;
+        for frontend in ["gateway.v0", "other"] {
+            assert!(client.build_as(frontend, &[("source", "x/y")], None).await.failed().message.contains("wharf"));
+        }
+        let graph = bollard_buildkit_proto::pb::Definition { def: vec![b"x".to_vec()], ..Default::default() };
+        let solve = control::SolveRequest { r#ref: new_reference(), definition: Some(graph), ..Default::default() };
+        let answer =
+            client.call::<control::SolveResponse>("/moby.buildkit.v1.Control/Solve", "", &solve).await.expect_err("refused");
+        assert!(answer.message.contains("no build graphs") && answer.code == 12, "{answer:?}");
+    });
+}
+
+#[test]
+fn secrets_agents_and_logins_are_the_clients() {
+    let stack = Stack::new("nothing");
+    stack.compile("asks_agent");
+    let socket = engine(&stack);
+    let agent = stack.path("agent.sock");
+    let mut child = std::process::Command::new("ssh-agent")
+        .arg("-D")
+        .arg("-a")
+        .arg(&agent)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("an agent");
+    eventually("an agent", 10, || agent.exists());
+    within(60, async {
+        let dockerfile = "FROM busybox:local\nCOPY asks_agent /\n\
+            RUN --mount=type=secret,id=s --mount=type=secret,id=e,env=E cat /run/secrets/s && echo \" $E\"\n\
+            RUN --mount=type=secret,id=missing test ! -e /run/secrets/missing\n\
+            RUN --mount=type=ssh /asks_agent 11 19\n";
+        let mut served = Served::new(dockerfile, &[]);
+        let program = std::fs::read(stack.path("asks_agent")).expect("a program");
+        served.directories.get_mut("context").expect("it").insert("asks_agent".into(), program);
+        served
+            .directories
+            .get_mut("dockerfile")
+            .expect("it")
+            .insert("Dockerfile".into(), dockerfile.replace("COPY asks", "COPY --chmod=755 asks").into_bytes());
+        served.secrets = [("s".to_string(), b"hidden".to_vec()), ("e".to_string(), b"too".to_vec())].into();
+        served.agents = [("default".to_string(), agent.clone())].into();
+        let client = Client::new(socket.clone(), served.clone()).await;
+        let build = client.build(&[], image(&[])).await;
+        build.response();
+        // Keys are listed, and nothing is forgotten for a command.
+        assert_eq!(build.log(), "hidden too\n12 5 \n", "{build:?}");
+        // A registry that asks for a login gets that of the client.
+        let mut served = Served::new("FROM 127.0.0.1:1/x\n", &[]);
+        served.login = Some(("u".into(), "p".into()));
+        assert!(Client::new(socket, served).await.build(&[], image(&[])).await.failed().message.contains("127.0.0.1:1"));
+    });
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+}
+
+#[test]
+fn a_hostile_client_breaks_its_own_build_alone() {
+    let stack = Stack::new("nothing");
+    let socket = engine(&stack);
+    let pid = stack.engine_pid().expect("an engine");
+    within(120, async {
+        let dockerfile = "FROM busybox:local\nCOPY . /\n";
+        let good = Client::new(socket.clone(), Served::new(dockerfile, &[("f", "x")])).await;
+        let link = |path: &str, target: &str| {
+            let mut packet = stat(path, 1 << 27 | 0o777, 0);
+            packet.stat.as_mut().expect("it").linkname = target.into();
+            packet
+        };
+        let many: Vec<Packet> = (0..400_000).map(|n| stat(&format!("{n:0>100}"), 0o644, 1)).collect();
+        for (packets, words) in [
+            (vec![stat("../escaped", 0o644, 0)], "no name of a file below the directory"),
+            (vec![link("l", "/tmp"), stat("l/escaped", 0o644, 0)], "l/escaped"),
+            (
+                vec![Packet { r#type: PacketType::PacketErr.into(), data: b"disk on fire".to_vec(), ..Packet::default() }],
+                "disk on fire",
+            ),
+            (vec![Packet { r#type: 77, ..Packet::default() }], "no sender has"),
+            (many, "there are too many files"),
+        ] {
+            let mut served = Served::new(dockerfile, &[]);
+            served.packets = [("context".to_string(), packets)].into();
+            let build = Client::new(socket.clone(), served).await.build(&[], None).await;
+            assert!(build.failed().message.contains(words), "{words}: {:?}", build.failed());
+        }
+        assert!(!std::path::Path::new("/tmp/escaped").exists());
+        // A client that leaves in the middle of its files.
+        let served = Served { vanishes_at: Some("context".into()), ..Served::new(dockerfile, &[]) };
+        let build = Client::new(socket.clone(), served).await.build(&[], None).await;
+        assert!(build.failed().message.contains("the connection to the client has ended"), "{:?}", build.failed());
+        // No session, another's reference, no reference.
+        let other = Client::new(socket.clone(), Served::new(dockerfile, &[])).await;
+        other.end_session();
+        let unknown = control::SolveRequest {
+            r#ref: new_reference(),
+            frontend: "dockerfile.v0".into(),
+            session: "nosuch".into(),
+            ..Default::default()
+        };
+        let answer =
+            good.call::<control::SolveResponse>("/moby.buildkit.v1.Control/Solve", "", &unknown).await.expect_err("no session");
+        assert!(answer.message.contains("no active session for nosuch"), "{answer:?}");
+        let nothing = control::SolveRequest::default();
+        let answer =
+            good.call::<control::SolveResponse>("/moby.buildkit.v1.Control/Solve", "", &nothing).await.expect_err("no reference");
+        assert!(answer.message.contains("no reference"), "{answer:?}");
+        let answer = good
+            .call::<control::SolveResponse>("/moby.buildkit.v1.Control/Nosuch", "", &nothing)
+            .await
+            .expect_err("no such call");
+        assert_eq!(answer.code, 12);
+        // What is no HTTP/2, and what is no message.
+        let mut garbage = upgraded(&socket, "/grpc", "").await;
+        garbage.write_all(&[0xaa; 4096]).await.expect("written");
+        let mut rest = Vec::new();
+        let _ = garbage.read_to_end(&mut rest).await;
+        // Thousands of calls at once: those that there is no room for wait.
+        let calls =
+            (0..3000).map(|_| good.call::<control::InfoResponse>("/moby.buildkit.v1.Control/Info", "", &control::InfoRequest {}));
+        assert!(futures::future::join_all(calls).await.iter().all(Result::is_ok));
+        // Two builds by one session at once.
+        let (one, two) = tokio::join!(good.build(&[("no-cache", "")], None), good.build(&[], None));
+        assert!(one.result.is_ok() && two.result.is_ok(), "{one:?} {two:?}");
+    });
+    assert_eq!(stack.engine_pid(), Some(pid));
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a status");
+    let peak: u64 =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().split(' ').next()?.parse().ok()).expect("a peak");
+    assert!(peak < 100 << 10, "{peak} KiB");
+}
+
+#[test]
+fn a_build_ends_with_its_client() {
+    let stack = Stack::new("nothing");
+    let socket = engine(&stack);
+    let running = || stack.api("GET", "/v1.45/info", None).1["ContainersRunning"].clone();
+    within(60, async {
+        let client = Client::new(socket.clone(), Served::new("FROM busybox:local\nRUN touch /begun; sleep 1000\n", &[])).await;
+        let further = client.further().await;
+        let build = tokio::spawn(async move { further.build(&[("no-cache", "")], None).await });
+        let processes = |words: &str| {
+            let all = std::fs::read_dir("/proc").expect("procfs").flatten();
+            all.filter(|entry| std::fs::read_to_string(entry.path().join("cmdline")).is_ok_and(|line| line.contains(words)))
+                .count()
+        };
+        let words = "touch /begun; sleep 1000";
+        eventually("the command runs", 20, || processes(words) > 0);
+        build.abort();
+        eventually("the command has ended", 20, || processes(words) == 0);
+    });
+    assert_eq!(running(), 0);
+}
