@@ -163,7 +163,10 @@ fn a_hostile_client_breaks_its_own_build_alone() {
             packet.stat.as_mut().expect("it").linkname = target.into();
             packet
         };
-        let many: Vec<Packet> = (0..400_000).map(|n| stat(&format!("{n:0>100}"), 0o644, 1)).collect();
+        // Names of 3,800 bytes in a directory as deep.
+        let parts: Vec<String> = (0..15).map(|_| "d".repeat(250)).collect();
+        let above = (1..=15).map(|depth| stat(&parts[..depth].join("/"), 1 << 31 | 0o755, 0));
+        let many: Vec<Packet> = above.chain((0..9000).map(|n| stat(&format!("{}/{n}", parts.join("/")), 0o644, 1))).collect();
         for (packets, words) in [
             (vec![stat("../escaped", 0o644, 0)], "no name of a file below the directory"),
             (vec![link("l", "/tmp"), stat("l/escaped", 0o644, 0)], "l/escaped"),
@@ -231,16 +234,17 @@ fn a_build_ends_with_its_client() {
     let socket = engine(&stack);
     let running = || stack.api("GET", "/v1.45/info", None).1["ContainersRunning"].clone();
     within(60, async {
-        let client = Client::new(socket.clone(), Served::new("FROM busybox:local\nRUN touch /begun; sleep 1000\n", &[])).await;
+        let client = Client::new(socket.clone(), Served::new("FROM busybox:local\nRUN sleep 4321\n", &[])).await;
         let further = client.further().await;
         let build = tokio::spawn(async move { further.build(&[("no-cache", "")], None).await });
         let processes = |words: &str| {
             let all = std::fs::read_dir("/proc").expect("procfs").flatten();
-            all.filter(|entry| std::fs::read_to_string(entry.path().join("cmdline")).is_ok_and(|line| line.contains(words)))
+            all.filter(|entry| std::fs::read_to_string(entry.path().join("cmdline")).is_ok_and(|line| line.starts_with(words)))
                 .count()
         };
-        let words = "touch /begun; sleep 1000";
-        eventually("the command runs", 20, || processes(words) > 0);
+        let words = "sleep\x004321";
+        eventually("the command runs", 20, || processes(words) > 0 || build.is_finished());
+        assert!(!build.is_finished(), "{:?}", build.await);
         build.abort();
         eventually("the command has ended", 20, || processes(words) == 0);
     });

@@ -11,6 +11,7 @@ use crate::printable;
 use crate::sys::{Beneath, open_beneath};
 use bollard_buildkit_proto::fsutil::types::packet::PacketType;
 use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
+use futures::FutureExt;
 use hyper::header::{HeaderName, HeaderValue};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, UtimensatFlags, fchmod, futimens, mkdirat, utimensat};
@@ -36,6 +37,9 @@ const MAX_WAITING: usize = 32 << 20;
 /// Bytes that one entry which waits takes besides its name.
 const ENTRY: usize = 48;
 const MAX_PATH: usize = 4095;
+/// Packets that are handed on together, and their bytes.
+const BATCH: usize = 256;
+const BATCH_BYTES: usize = 256 << 10;
 /// Bytes of the patterns that go into headers.
 const MAX_PATTERNS: usize = 256 << 10;
 
@@ -101,17 +105,32 @@ pub(super) async fn receive(session: &Session, name: &str, selection: &Selection
     }
     let (requests, outgoing) = mpsc::channel::<Packet>(2 * AT_ONCE);
     let mut incoming = session.channel.stream(METHOD, selection.metadata(name), outgoing).await?;
-    let (packets, received) = mpsc::channel::<Packet>(64);
+    let (packets, received) = mpsc::channel::<Vec<Packet>>(2);
     let directory = File::open(&into).map_err(|e| Status::new(Code::Internal, format!("opening {}: {e}", into.display())))?;
     let writing = tokio::task::spawn_blocking(move || Writer::new(directory.into()).run(received, &requests));
     let pump = async {
         loop {
             let silent = |_| Status::new(Code::Unavailable, "the client has stopped sending files");
             let packet = tokio::time::timeout(SILENCE, incoming.next::<Packet>()).await.map_err(silent)??;
-            // The writer that takes no more has ended, and knows why.
             let Some(packet) = packet else { return Ok(()) };
-            if packets.send(packet).await.is_err() {
+            // What is there already goes along: a directory of small files is thousands of packets.
+            let (mut batch, mut bytes, mut ended) = (vec![packet], 0, None);
+            while batch.len() < BATCH && bytes < BATCH_BYTES && ended.is_none() {
+                match incoming.next::<Packet>().now_or_never() {
+                    Some(Ok(Some(packet))) => {
+                        bytes += packet.data.len();
+                        batch.push(packet);
+                    }
+                    Some(end) => ended = Some(end.map(drop)),
+                    None => break,
+                }
+            }
+            // The writer that takes no more has ended, and knows why.
+            if packets.send(batch).await.is_err() {
                 return Ok(());
+            }
+            if let Some(ended) = ended {
+                return ended;
             }
         }
     };
@@ -181,13 +200,14 @@ impl Writer {
         }
     }
 
-    fn run(mut self, mut packets: mpsc::Receiver<Packet>, requests: &mpsc::Sender<Packet>) -> Result<u32, WriteError> {
+    fn run(mut self, mut batches: mpsc::Receiver<Vec<Packet>>, requests: &mpsc::Sender<Packet>) -> Result<u32, WriteError> {
         let mut finished = false;
         let ask = |kind: PacketType, id: u32| {
             let packet = Packet { r#type: kind.into(), id, ..Packet::default() };
             requests.blocking_send(packet).map_err(|_| WriteError::Cut)
         };
-        while let Some(packet) = packets.blocking_recv() {
+        let batches = std::iter::from_fn(|| batches.blocking_recv());
+        for packet in batches.flatten() {
             match PacketType::try_from(packet.r#type) {
                 Ok(PacketType::PacketStat) if self.walked => return Err(WriteError::Protocol("a file comes after the last")),
                 Ok(PacketType::PacketStat) => match packet.stat {
@@ -366,8 +386,8 @@ mod tests {
     }
 
     fn write(root: &Path, packets: Vec<Packet>) -> Result<u32, WriteError> {
-        let (sender, receiver) = mpsc::channel(packets.len().max(1));
-        packets.into_iter().for_each(|packet| sender.try_send(packet).expect("room"));
+        let (sender, receiver) = mpsc::channel(1);
+        sender.try_send(packets).expect("room");
         drop(sender);
         let (requests, _kept) = mpsc::channel(100);
         Writer::new(File::open(root).expect("a directory").into()).run(receiver, &requests)
