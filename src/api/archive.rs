@@ -32,11 +32,11 @@ pub async fn archive(engine: &Arc<Engine>, id: &str, query: &Query, request: Req
     }
     if method == Method::DELETE {
         let engine = engine.clone();
-        let removed = tokio::task::spawn_blocking(move || engine.files.remove(&container, &path));
-        removed.await.map_err(EngineError::from)??;
+        reply::archive_work(move || engine.files.remove(&container, &path)).await?;
         return reply::empty(204);
     }
-    let stat = engine.files.stat(&container, &path)?;
+    let (worker, asked, subject) = (engine.clone(), path.clone(), container.clone());
+    let stat = reply::archive_work(move || worker.files.stat(&subject, &asked)).await?;
     let mut response = if method == Method::HEAD {
         reply::empty(200)?
     } else {
@@ -64,7 +64,7 @@ const MAX_CHANGES: usize = 16 << 20;
 pub async fn changes(engine: &Arc<Engine>, id: &str) -> Reply {
     let container = engine.containers.find(id)?;
     let worker = engine.clone();
-    let listed = tokio::task::spawn_blocking(move || {
+    let list = reply::archive_work(move || {
         let (mut list, mut count) = (Vec::new(), 0);
         worker.files.changes(&container, |change| {
             let kind = match change.kind {
@@ -85,9 +85,9 @@ pub async fn changes(engine: &Arc<Engine>, id: &str) -> Reply {
             Ok(())
         })?;
         list.extend(if list.is_empty() { &b"[]"[..] } else { b"]" });
-        Ok::<_, EngineError>(list)
-    });
-    let list = listed.await.map_err(EngineError::from)??;
+        Ok(list)
+    })
+    .await?;
     Ok(reply::json_text(list))
 }
 

@@ -287,6 +287,21 @@ pub fn archive_thread() -> Result<SemaphorePermit<'static>, EngineError> {
     })
 }
 
+/// Work on a container's files, which may be on a disk that does not answer.
+///
+/// # Errors
+/// The work's; when it has panicked, or all threads for archives are taken.
+pub async fn archive_work<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
+) -> Result<T, EngineError> {
+    let thread = archive_thread()?;
+    let working = tokio::task::spawn_blocking(move || {
+        let _thread = thread;
+        work()
+    });
+    working.await.map_err(EngineError::from)?
+}
+
 /// The output of blocking work, as an answer that is sent while it is written.
 pub fn written<E: std::fmt::Display>(
     content_type: &'static str,

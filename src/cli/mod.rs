@@ -253,7 +253,9 @@ impl Failure {
     /// The same with another exit code, unless it has one of its own: that of a container's process, 126 or 127.
     pub fn or_code(self, code: u8) -> Self {
         match self.code() {
-            1 if !matches!(self, Failure::Code(_) | Failure::WithCode { .. }) => Failure::WithCode { why: Box::new(self), code },
+            1 | 128 if !matches!(self, Failure::Code(_) | Failure::WithCode { .. }) => {
+                Failure::WithCode { why: Box::new(self), code }
+            }
             _ => self,
         }
     }

@@ -310,6 +310,9 @@ impl Monitor {
             && let Ok(pidfd) = sys::pidfd_open(init)
         {
             self.pidfd = pidfd;
+            if !self.reported.is_empty() {
+                end_failed(&self.pidfd);
+            }
         }
         self.has_started();
         ended
@@ -337,6 +340,11 @@ impl Monitor {
             let _ = sys::spawn(c"/proc/self/exe", &args, &[]);
         }
     }
+}
+
+/// Ends a process that is said not to run its program. It ends by itself, unless one that may trace it has said so in its place.
+fn end_failed(process: &OwnedFd) {
+    sys::pidfd_signal(process.as_fd(), libc::SIGKILL);
 }
 
 /// Whether a read would not block.

@@ -86,7 +86,19 @@ fn reopen(found: &OwnedFd) -> io::Result<File> {
 /// # Errors
 /// As [`open_regular`]; `FileTooLarge` where it holds more than `limit` bytes.
 pub fn read_regular(root: BorrowedFd<'_>, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let file = open_regular(root, path)?;
+    read_at_most(open_regular(root, path)?, limit)
+}
+
+/// Reads a regular file of the host. Symlinks are followed.
+///
+/// # Errors
+/// The kernel's; `InvalidInput` where it is no regular file, `FileTooLarge` where it holds more than `limit` bytes.
+pub fn read_regular_file(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let found = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    read_at_most(reopen(&found)?, limit)
+}
+
+fn read_at_most(file: File, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // The length is read, not asked for: a file may grow meanwhile.
     file.take(limit + 1).read_to_end(&mut bytes)?;

@@ -6,6 +6,7 @@ use crate::engine::EngineError;
 use crate::engine::is_docker_socket;
 use crate::engine::record::{MountKind, MountSpec};
 use crate::engine::volumes::NewVolume;
+use crate::sys::foreign_disk::ask;
 use std::path::Path;
 
 /// The mounts of a container; file systems in memory with their options.
@@ -189,7 +190,10 @@ fn mount(entry: &Mount) -> Result<MountTargets, EngineError> {
             if !source.starts_with('/') {
                 return Err(wrong(format!("invalid mount path: '{source}' mount path must be absolute")));
             }
-            if !options.create_mountpoint && !Path::new(&source).exists() && !is_docker_socket(&source) {
+            if !options.create_mountpoint
+                && !is_there(&source).map_err(|e| wrong(format!("bind source path {source}: {e}")))?
+                && !is_docker_socket(&source)
+            {
                 return Err(wrong(format!("bind source path does not exist: {source}")));
             }
             if !options.propagation.is_empty() && !PROPAGATIONS.contains(&options.propagation.as_str()) {
@@ -250,6 +254,11 @@ pub fn volumes_to_make(create: &ContainerCreate) -> Vec<NewVolume> {
         (named && !(new.labels.is_empty() && new.options.is_empty())).then_some(new)
     };
     create.host_config.mounts.iter().filter_map(described).collect()
+}
+
+/// Whether there is a file, as `stat` sees it.
+fn is_there(path: &str) -> std::io::Result<bool> {
+    ask(|| Ok(Path::new(path).exists()))
 }
 
 #[cfg(test)]

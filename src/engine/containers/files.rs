@@ -63,6 +63,21 @@ pub struct Files {
     store: Arc<Store>,
 }
 
+/// The part of a volume that is mounted: the directory at a subpath, or the directory of a file and the file's name in it. No link in
+/// the volume leads out of it.
+fn part_of(volume: &Path, subpath: &Path) -> io::Result<(Tree, PathBuf)> {
+    let whole = Tree::directory(volume)?;
+    match whole.open(subpath, libc::O_PATH | libc::O_DIRECTORY) {
+        Ok(part) => Ok((Tree::of(part), PathBuf::new())),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            let found = whole.resolve(subpath)?;
+            let directory = whole.open(found.parent().unwrap_or(Path::new("")), libc::O_PATH | libc::O_DIRECTORY)?;
+            Ok((Tree::of(directory), found.file_name().unwrap_or_default().into()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 impl Files {
     pub(in crate::engine) fn new(config: Arc<Config>, store: Arc<Store>) -> Self {
         Files { config, store }
@@ -94,6 +109,10 @@ impl Files {
                 MountKind::Bind => PathBuf::from(&mount.source),
                 _ => self.config.volume_data(&mount.source),
             };
+            if let Some(subpath) = mount.subpath.as_deref().map(Path::new) {
+                let (tree, inside) = part_of(&source, subpath).map_err(doing())?;
+                return Ok((tree, inside.join(rest)));
+            }
             if source.is_dir() {
                 return Ok((Tree::directory(&source).map_err(doing())?, rest.to_path_buf()));
             }

@@ -3,6 +3,7 @@
 use crate::engine::record::MountKind;
 use crate::engine::{Config, Container, EngineError};
 use crate::runtime::{remount, user};
+use crate::sys::foreign_disk::ask;
 use crate::sys::socket::connect_at_once;
 use nix::sys::socket::SockType;
 use std::fs;
@@ -51,19 +52,27 @@ fn is_listened_to(path: &Path) -> bool {
 
 /// Gives a running container this engine's socket where it has that of an earlier one: nobody listens there any more.
 /// Nobody waits for the container's file system.
-pub(in crate::engine) fn renew_sockets(config: &Config, container: &Arc<Container>, pid: i32) {
+pub(in crate::engine) fn renew_sockets(config: &Arc<Config>, container: &Arc<Container>, pid: i32) {
     let mounts = container.with_record(|record| record.spec.mounts.clone());
-    for mount in mounts.into_iter().filter(|mount| mount.kind == MountKind::Bind) {
-        let source = config.bind_source(&mount.source);
-        if !config.is_own_socket(&source) {
-            continue;
-        }
-        let container = container.clone();
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = remount::renew_socket(&source, pid, &mount.target, mount.read_only) {
+    let binds: Vec<_> = mounts.into_iter().filter(|mount| mount.kind == MountKind::Bind).collect();
+    if binds.is_empty() {
+        return;
+    }
+    let (config, container) = (config.clone(), container.clone());
+    tokio::task::spawn_blocking(move || {
+        for mount in binds {
+            let own = ask(|| {
+                let source = config.bind_source(&mount.source);
+                Ok(config.is_own_socket(&source).then_some(source))
+            });
+            let renewed = own.and_then(|own| match own {
+                Some(source) => remount::renew_socket(&source, pid, &mount.target, mount.read_only),
+                None => Ok(()),
+            });
+            if let Err(error) = renewed {
                 let (name, target) = (container.name(), &mount.target);
                 tracing::warn!("{name}: the engine's socket at {target} is that of an earlier engine: {error}");
             }
-        });
-    }
+        }
+    });
 }

@@ -1,5 +1,6 @@
 //! The observed state of a project, which plans compare with the desired one.
 
+use super::convert::MAX_COPIED;
 use super::is_one_off;
 use crate::engine::Config;
 use crate::engine::containers::incarnations::describe;
@@ -10,6 +11,8 @@ use crate::engine::record::{ContainerRecord, MountKind, MountSpec, NetworkMode, 
 use crate::engine::{Container, Engine};
 use crate::labels::{LABEL_DEPENDS_ON, LABEL_HASH, LABEL_NETWORK, LABEL_NUMBER, LABEL_PROJECT, LABEL_SERVICE};
 use crate::plan::{ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, depends_on_label};
+use crate::sys::foreign_disk::ask;
+use crate::sys::regular::read_regular_file;
 use crate::wire::Incarnation;
 use std::collections::HashMap;
 use std::path::Path;
@@ -114,8 +117,9 @@ impl Config {
     fn changed_copy<'a>(&self, record: &'a ContainerRecord) -> Option<&'a str> {
         let own = self.container_directory(&record.id).join("files");
         let differs = |copy: &Path, from: &str| {
-            let size = |path: &Path| std::fs::metadata(path).map(|file| file.len()).ok();
-            size(copy) != size(Path::new(from)) || std::fs::read(copy).ok() != std::fs::read(from).ok()
+            let size = |path: &Path| ask(|| std::fs::metadata(path)).map(|file| file.len()).ok();
+            let read = |path: &Path| ask(|| read_regular_file(path, MAX_COPIED)).ok();
+            size(copy) != size(Path::new(from)) || read(copy) != read(Path::new(from))
         };
         let copies = record.spec.files.iter().enumerate().filter_map(|(n, file)| Some((n, file, file.copied_from.as_deref()?)));
         let mut changed = copies.filter(|(n, _, from)| differs(&own.join(n.to_string()), from));

@@ -3,6 +3,7 @@
 //!
 //! The messages are those of draft-ietf-sshm-ssh-agent.
 
+use crate::sys::foreign_disk::ask;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -34,7 +35,7 @@ impl LentAgent {
     /// When there is no such agent, or no socket can be made.
     pub fn new(agent: &Path, directory: &Path, name: &str) -> io::Result<Self> {
         use std::os::unix::fs::FileTypeExt;
-        if !std::fs::metadata(agent)?.file_type().is_socket() {
+        if !ask(|| std::fs::metadata(agent))?.file_type().is_socket() {
             return Err(io::Error::from(io::ErrorKind::NotConnected));
         }
         // Its path may be longer than the name of a socket.

@@ -22,6 +22,7 @@ use super::{Event, Host, Report, Request};
 use crate::image::documents::{ConfigDocument, HistoryEntry};
 use crate::image::store::{Draft, Keep, Layer};
 use crate::image::{ChainId, Digest, Image, ImageError, ImageRef, is_native};
+use crate::sys::foreign_disk::ask;
 use attesting::Facts;
 use dockerfile_source::{Source, check_out, read_dockerfile};
 use futures::future::{BoxFuture, FutureExt, try_join_all};
@@ -66,10 +67,11 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
         None => (None, Facts::new(None)),
     };
     let names: Vec<ImageRef> = request.tags.iter().map(|tag| tag.parse().map_err(ImageError::from)).collect::<Result<_, _>>()?;
-    let context = Tree::directory(&request.context)
+    let context = ask(|| Tree::directory(&request.context))
         .map_err(ImageError::store(format!("opening the build context {}", request.context.display())))?;
     let foreign = request.unpacked || facts.has_repository();
-    let (text, shown, ignored) = read_dockerfile(&request, &context, foreign)?;
+    let (text, shown, ignored) = ask(|| Ok(read_dockerfile(&request, &context, foreign)))
+        .map_err(ImageError::store("reading the Dockerfile".into()))??;
     let source = Source { text, shown };
     let parsed = dockerfile::parse(&source.text).map_err(|m| source.at(m))?;
     let stages = stages::split(parsed).map_err(|m| source.at(m))?;

@@ -1,6 +1,6 @@
 //! Processes that `exec` has started in the container: children of the monitor beside the first one.
 
-use super::Monitor;
+use super::{Monitor, end_failed};
 use crate::runtime::control::Event;
 use crate::runtime::error::{Doing, FailureReport, SetupStep, StepFailed};
 use crate::runtime::launch::{ExecSpec, Launch};
@@ -83,6 +83,11 @@ impl Execs {
         let mut events = vec![event];
         // It may have ended before its id was known.
         let early = report.pid().and_then(|pid| self.unmatched.iter().position(|(ended, _)| *ended == pid));
+        if let Some(pid) = report.pid().filter(|_| !runs && early.is_none())
+            && let Ok(process) = sys::pidfd_open(pid)
+        {
+            end_failed(&process);
+        }
         if let Some((_, code)) = early.map(|early| self.unmatched.swap_remove(early))
             && runs
         {

@@ -146,7 +146,7 @@ fn links_lead_no_mount_to_the_kernels_files() {
         std::fs::write(stack.path("linked.tar"), tar.into_inner().expect("tar")).expect("write");
         stack.wharf(&["image", "import", stack.path("linked.tar").to_str().expect("path"), "linked"]).ok();
         let ran = stack.wharf(&["container", "run", "--rm", "linked", "/bin/busybox", "true"]);
-        ran.fails(128, &[&format!("opening /{directory}")]);
+        ran.fails(125, &[&format!("opening /{directory}")]);
     }
     // What the user names is as before.
     stack.write("mounted/file", "mounted");

@@ -277,6 +277,127 @@ fn who_cannot_be_set_up_is_out_of_the_tracers_sight() {
     stack.wharf(&[&["container", "rm", "-f"][..], &left.split_whitespace().collect::<Vec<_>>()].concat()).ok();
 }
 
+/// A process that is said not to run its program, by one that may trace it, does not: nobody waits for it, and nothing of it goes on.
+#[test]
+fn who_is_said_to_have_failed_has_failed() {
+    let stack = Stack::new("nothing");
+    stack.compile("spokesman");
+    let program = format!("{}:/spokesman:ro", stack.path("spokesman").display());
+    let owner = ["--name", "owner", "--cap-add", "SYS_PTRACE", "-v", &program, "busybox:local", "/spokesman", "60"];
+    stack.wharf(&[&["container", "run", "-d"][..], &owner].concat()).ok();
+    let count = || stack.wharf(&["container", "logs", "owner"]).ok().lines().count();
+    let spoken_for = |begin: &[&str]| {
+        for _ in 0..20 {
+            let before = count();
+            let begun = stack.command(begin).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("begun");
+            let code = ended_within("there is an answer", 15, begun);
+            if count() > before {
+                return code;
+            }
+            stack.wharf(&["container", "rm", "-f", "joins"]);
+        }
+        panic!("no process was spoken for");
+    };
+    let runs = |seconds: &str| {
+        let processes = stack.wharf(&["container", "top", "owner"]).ok();
+        processes.lines().filter(|line| line.contains(&format!("sleep {seconds}"))).count()
+    };
+    let joins = ["container", "run", "-d", "--name", "joins", "--pid", "container:owner", "busybox:local", "sleep", "1001"];
+    assert_eq!(spoken_for(&joins), 125);
+    let left = stack.wharf(&["container", "ls", "-aq", "--filter", "name=joins"]).ok();
+    assert_eq!((left.as_str(), runs("1001")), ("", 0));
+    assert_eq!(spoken_for(&["container", "exec", "owner", "sleep", "1002"]), 128);
+    eventually("the process of the exec has ended", 5, || runs("1002") == 0);
+    stack.wharf(&["container", "rm", "-f", "joins", "owner"]).ok();
+}
+
+/// Calls that wait for a disk hold up their own clients alone, however many they are: copies, builds, binds, and configs of files.
+#[test]
+fn calls_that_wait_for_a_disk_hold_up_nobody_else() {
+    let stack = Stack::new("nothing");
+    let silent = Silent::mount(stack.path("silent"));
+    let at = silent.at.display();
+    let app = format!("image: 'busybox:local', command: sleep 1000, secrets: [{{source: k, mode: 0400}}], configs: [k]");
+    let file = format!("{{k: {{file: '{at}/k'}}}}");
+    stack.write("compose.yaml", &format!("services: {{web: {{{app}}}}}\nsecrets: {file}\nconfigs: {file}\n"));
+    stack.wharf(&["container", "create", "--name", "holds", "-v", &format!("{at}:/x"), "busybox:local", "true"]).ok();
+    stack.write("file", "text");
+    let bind = format!("type=bind,src={at}/1,dst=/y");
+    let (named, context) = (stack.path("file").display().to_string(), format!("{at}/context"));
+    let commands: [&[&str]; 6] = [
+        &["container", "cp", "holds:/x/sub", "-"],
+        &["container", "cp", &named, "holds:/x/sub"],
+        &["container", "create", "--mount", &bind, "busybox:local"],
+        &["image", "build", "-t", "b", &context],
+        &["image", "build", "-t", "c", "-f", &context, "."],
+        &["up", "-d"],
+    ];
+    let begin = |words: &&[&str]| stack.command(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("begun");
+    // More than the engine's workers, of each.
+    let waiting: Vec<Child> = commands.iter().flat_map(|words| (0..5).map(move |_| begin(words))).collect();
+    for _ in 0..5 {
+        let other = stack.command(&["container", "run", "--rm", "busybox:local", "true"]).stdout(Stdio::null()).spawn();
+        assert_eq!(ended_within("another container runs", 20, other.expect("run")), 0);
+    }
+    drop(silent);
+    waiting.into_iter().for_each(|child| assert_ne!(ended_within("its client has an answer", 20, child), 0));
+    stack.wharf(&["container", "rm", "-f", "holds"]).ok();
+}
+
+/// What is copied for a container is a regular file within its bound.
+#[test]
+fn a_secret_is_no_fifo_and_not_endless() {
+    let stack = Stack::new("nothing");
+    let k = stack.path("k");
+    let up = "services: {web: {image: 'busybox:local', command: sleep 1000, secrets: [{source: k, mode: 0400}]}}";
+    stack.write("compose.yaml", &format!("{up}\nsecrets: {{k: {{file: ./k}}}}\n"));
+    nix::unistd::mkfifo(&k, nix::sys::stat::Mode::from_bits_truncate(0o600)).expect("FIFO");
+    stack.wharf(&["up", "-d"]).fails(1, &["the secret `k` cannot be read", "not a regular file"]);
+    std::fs::remove_file(&k).expect("removed");
+    std::fs::File::create(&k).and_then(|file| file.set_len(100 << 30)).expect("a file of holes");
+    stack.wharf(&["up", "-d"]).fails(1, &["the secret `k` cannot be read", "larger than 16777216 bytes"]);
+    stack.write("k", "text");
+    stack.wharf(&["up", "-d"]).ok();
+    // It is looked at again by every `up`.
+    std::fs::remove_file(&k).expect("removed");
+    nix::unistd::mkfifo(&k, nix::sys::stat::Mode::from_bits_truncate(0o600)).expect("FIFO");
+    stack.wharf(&["up", "-d"]).fails(1, &["not a regular file"]);
+    stack.wharf(&["down", "-t", "0"]).ok();
+}
+
+/// `cp` with a container that does not run is about the part of a volume that it mounts, and no other.
+#[test]
+fn copies_stay_within_the_subpath_of_a_volume() {
+    let stack = Stack::new("nothing");
+    let fill = "mkdir -p /v/only/mine /v/other; echo mine > /v/only/mine/f; echo others > /v/f; echo others > /v/other/f; ln -s ../../other /v/only/mine/out";
+    stack.wharf(&["container", "run", "--rm", "-v", "vv:/v", "busybox:local", "sh", "-c", fill]).ok();
+    let mount = |subpath: &str, target: &str| format!("type=volume,src=vv,dst={target},volume-subpath={subpath}");
+    let create = [
+        "container",
+        "create",
+        "--name",
+        "stopped",
+        "--mount",
+        &mount("only/mine", "/d"),
+        "--mount",
+        &mount("only/mine/f", "/one"),
+    ];
+    stack.wharf(&[&create[..], &["busybox:local", "true"]].concat()).ok();
+    let read = |path: &str| stack.wharf(&["container", "cp", &format!("stopped:{path}"), "got"]);
+    for path in ["/d/f", "/one"] {
+        read(path).ok();
+        assert_eq!(std::fs::read_to_string(stack.path("got")).expect(path), "mine\n", "{path}");
+    }
+    for path in ["/d/other/f", "/d/out/f", "/d/../only/f", "/d/only/mine/f"] {
+        read(path).fails(1, &["there is no"]);
+    }
+    stack.write("written", "text");
+    stack.wharf(&["container", "cp", &stack.path("written").display().to_string(), "stopped:/d/written"]).ok();
+    let volume = stack.data_root().join("volumes/vv/_data");
+    assert!(volume.join("only/mine/written").exists() && !volume.join("written").exists());
+    stack.wharf(&["container", "rm", "-f", "stopped"]).ok();
+}
+
 /// A file system with a server of its own.
 struct Disk {
     at: std::path::PathBuf,

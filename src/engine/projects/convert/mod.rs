@@ -16,6 +16,7 @@ use crate::labels::{
 use crate::plan::config_hash;
 use crate::units::{ByteSize, Nanos};
 use indexmap::IndexMap;
+pub(in crate::engine::projects) use mounts::MAX_COPIED;
 pub use networks::pool;
 
 /// Where a project comes from.

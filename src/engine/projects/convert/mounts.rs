@@ -3,6 +3,12 @@
 use super::wrong;
 use crate::compose::model::{FileMount, FileObject, Project, ServiceVolume, VolumeKind};
 use crate::engine::record::{FileSpec, MountKind, MountSpec};
+use crate::sys::foreign_disk::ask;
+use crate::sys::regular::read_regular_file;
+use std::path::Path;
+
+/// Bytes of a file that becomes a config or secret with an owner or mode of its own: it is copied. Docker's limits are 1,000 and 500 kB.
+pub(in crate::engine::projects) const MAX_COPIED: u64 = 16 << 20;
 
 /// A tmpfs mount: its target, and its mount options.
 type Tmpfs = (String, Vec<String>);
@@ -110,12 +116,15 @@ fn file(
     let target = mounted.target.clone().unwrap_or_else(|| source.clone());
     let target = if target.starts_with('/') { target } else { format!("{directory}{target}") };
     let as_it_is = mounted.uid.is_none() && mounted.gid.is_none() && mounted.mode.is_none();
-    let read = |path: &String| std::fs::read(path).map_err(|e| format!("the {one} `{source}` cannot be read from {path}: {e}"));
+    let read = |path: &String| {
+        ask(|| read_regular_file(Path::new(path), MAX_COPIED))
+            .map_err(|e| format!("the {one} `{source}` cannot be read from {path}: {e}"))
+    };
     let copied_from = object.file.clone().filter(|_| object.content.is_none() && !as_it_is);
     let (source, content) = match (&object.content, &object.file) {
         (Some(content), _) => (None, Some(content.clone().into_bytes())),
         (None, Some(path)) if as_it_is => {
-            std::fs::metadata(path).map_err(|e| format!("the {one} `{source}` cannot be read from {path}: {e}"))?;
+            ask(|| std::fs::metadata(path)).map_err(|e| format!("the {one} `{source}` cannot be read from {path}: {e}"))?;
             (Some(path.clone()), None)
         }
         (None, Some(path)) => (None, Some(read(path)?)),
