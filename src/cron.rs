@@ -6,7 +6,7 @@
 
 use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan};
+use jiff::{SignedDuration, Timestamp, ToSpan};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -52,6 +52,8 @@ pub enum CronError {
     Value { text: String, what: &'static str, min: i8, max: i8 },
     #[error("there is no time zone `{0}`: write one such as `TZ=Europe/Berlin`")]
     Zone(String),
+    #[error("the time zone is given beside the schedule: leave out `{0}`")]
+    TwoZones(String),
     #[error("`{0}` never comes: no month has such a day")]
     Never(String),
 }
@@ -68,15 +70,31 @@ impl FromStr for Cron {
 
     fn from_str(text: &str) -> Result<Self, CronError> {
         let text = text.trim();
-        let mut words: Vec<&str> = text.get(..LONGEST).unwrap_or(text).split_ascii_whitespace().collect();
-        let named = words.first().and_then(|word| word.strip_prefix("CRON_TZ=").or_else(|| word.strip_prefix("TZ=")));
-        let zone = match named {
-            Some(name) => TimeZone::get(name).map_err(|_| CronError::Zone(name.into()))?,
-            None => TimeZone::UTC,
-        };
+        let mut words = words(text);
+        let named = words.first().and_then(|word| zone_of(word));
+        let zone = zone(named)?;
         if named.is_some() {
             words.remove(0);
         }
+        Self::of(text, words, zone)
+    }
+}
+
+impl Cron {
+    /// Five fields in a time zone, which is UTC where none is named.
+    ///
+    /// # Errors
+    /// What is wrong with the one or the other.
+    pub fn in_zone(text: &str, zone: Option<&str>) -> Result<Self, CronError> {
+        let text = text.trim();
+        let words = words(text);
+        match words.first().filter(|word| zone_of(word).is_some()) {
+            Some(word) => Err(CronError::TwoZones((*word).into())),
+            None => Self::of(text, words, self::zone(zone)?),
+        }
+    }
+
+    fn of(text: &str, mut words: Vec<&str>, zone: TimeZone) -> Result<Self, CronError> {
         if let [one] = words[..] {
             words = match one {
                 "@hourly" => vec!["0", "*", "*", "*", "*"],
@@ -105,6 +123,19 @@ impl FromStr for Cron {
         };
         cron.next(Timestamp::UNIX_EPOCH).map(|_| cron.clone()).ok_or_else(|| CronError::Never(text.into()))
     }
+}
+
+fn words(text: &str) -> Vec<&str> {
+    text.get(..LONGEST).unwrap_or(text).split_ascii_whitespace().collect()
+}
+
+/// The time zone that a schedule's first word names.
+fn zone_of(word: &str) -> Option<&str> {
+    word.strip_prefix("CRON_TZ=").or_else(|| word.strip_prefix("TZ="))
+}
+
+fn zone(name: Option<&str>) -> Result<TimeZone, CronError> {
+    name.map_or(Ok(TimeZone::UTC), |name| TimeZone::get(name).map_err(|_| CronError::Zone(name.into())))
 }
 
 impl TryFrom<String> for Cron {
@@ -166,23 +197,53 @@ fn field(text: &str, what: &'static str, range: RangeInclusive<i8>, names: &[&st
 impl Cron {
     /// The first time after another; `None` where the calendar ends before.
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
-        let local = after.to_zoned(self.zone.clone()).datetime();
-        let mut date = local.date();
-        for n in 0..DAYS_AHEAD {
+        // What clocks have skipped just before is as much later, and may still come.
+        let from = after.to_zoned(self.zone.clone()).datetime().checked_sub(self.skipped_before(after)).ok()?;
+        let mut date = from.date();
+        for _ in 0..DAYS_AHEAD {
             if self.is_on(date) {
-                let from = if n == 0 { Some(local.time()) } else { None };
-                let times = self.times(from).filter_map(|time| {
-                    let zoned = date.to_datetime(time).to_zoned(self.zone.clone()).ok()?;
-                    Some(zoned.timestamp()).filter(|time| *time > after)
-                });
-                // What does not exist is later, and may be after what comes later in the day.
-                if let Some(first) = times.min() {
-                    return Some(first);
+                let first = if date == from.date() { from.time() } else { Time::midnight() };
+                if let Some(next) = self.first_of(date, first, after) {
+                    return Some(next);
                 }
             }
             date = date.checked_add(1.day()).ok()?;
         }
         None
+    }
+
+    /// The first time of a day after another time.
+    fn first_of(&self, date: Date, from: Time, after: Timestamp) -> Option<Timestamp> {
+        let times = self.times(from).filter_map(|time| {
+            let zoned = date.to_datetime(time).to_zoned(self.zone.clone()).ok()?;
+            Some(zoned.timestamp()).filter(|time| *time > after)
+        });
+        let mut first: Option<Timestamp> = None;
+        for time in times {
+            first = Some(first.map_or(time, |first| first.min(time)));
+            // What does not exist is later, and may be after what comes later in the day.
+            if !self.changes_within(after, time) {
+                break;
+            }
+        }
+        first
+    }
+
+    /// How far clocks were put, less than that and a day ago.
+    fn skipped_before(&self, time: Timestamp) -> SignedDuration {
+        let Some(change) = self.zone.preceding(time).next() else { return SignedDuration::ZERO };
+        let offset = |time| self.zone.to_offset(time);
+        let before = change.timestamp().checked_sub(SignedDuration::from_secs(1)).map_or(change.offset(), offset);
+        let by = SignedDuration::from_secs(i64::from(change.offset().seconds() - before.seconds()).abs());
+        if time.duration_since(change.timestamp()) <= by { by } else { SignedDuration::ZERO }
+    }
+
+    /// Whether clocks are put between two times, or within the two days before or after.
+    fn changes_within(&self, from: Timestamp, to: Timestamp) -> bool {
+        const DAYS: SignedDuration = SignedDuration::from_hours(48);
+        let from = from.saturating_sub(DAYS).unwrap_or(from);
+        let to = to.saturating_add(DAYS).unwrap_or(to);
+        self.zone.following(from).next().is_some_and(|change| change.timestamp() <= to)
     }
 
     fn is_on(&self, date: Date) -> bool {
@@ -192,12 +253,10 @@ impl Cron {
     }
 
     /// The times of a day, from one on.
-    fn times(&self, from: Option<Time>) -> impl Iterator<Item = Time> + '_ {
-        let from = from.map_or((0, 0), |time| (time.hour(), time.minute()));
+    fn times(&self, from: Time) -> impl Iterator<Item = Time> + '_ {
         let minutes = move |hour| (0..60).map(move |minute| (hour, minute));
-        let all = (0..24).filter(|hour| self.hours.has(*hour)).flat_map(minutes);
-        // An hour before: clocks may have been put back.
-        let all = all.filter(move |(hour, minute)| self.minutes.has(*minute) && (*hour + 1, *minute) >= from);
+        let all = (from.hour()..24).filter(|hour| self.hours.has(*hour)).flat_map(minutes);
+        let all = all.filter(move |(hour, minute)| self.minutes.has(*minute) && (*hour, *minute) >= (from.hour(), from.minute()));
         all.filter_map(|(hour, minute)| Time::new(hour, minute, 0, 0).ok())
     }
 }
@@ -264,25 +323,125 @@ mod tests {
         }
     }
 
-    /// Each time is the first minute that fits, as a plain search finds it.
-    #[test]
-    fn no_time_is_left_out() {
-        for text in ["*/7 3-5 * * *", "0 0 1,15 * 3", "59 23 31 * *", "*/30 */6 * 2,11 sun"] {
-            let cron: Cron = text.parse().expect("a schedule");
-            let mut now: Timestamp = "2026-11-27T10:00:00Z".parse().expect("a time");
-            for _ in 0..20 {
-                let next = cron.next(now).expect("a next time");
-                let mut minute = now;
-                let searched = loop {
-                    minute += jiff::SignedDuration::from_mins(1);
-                    let civil = minute.to_zoned(TimeZone::UTC).datetime();
-                    if cron.is_on(civil.date()) && cron.hours.has(civil.hour()) && cron.minutes.has(civil.minute()) {
-                        break minute;
+    /// The values of a field as its text says, without the code above.
+    fn slow_field(text: &str, min: i8, max: i8, names: &[&str]) -> Vec<i8> {
+        let value = |word: &str| {
+            let of_name = |n: usize| i8::try_from(n).expect("a number") + if names.len() == 12 { 1 } else { 0 };
+            names.iter().position(|name| *name == word).map_or_else(|| word.parse().expect("a number"), of_name)
+        };
+        let of_part = |part: &str| -> Vec<i8> {
+            let (range, step) = part.split_once('/').unwrap_or((part, "1"));
+            let (from, to) = match range.split_once('-') {
+                Some((from, to)) => (value(from), value(to)),
+                None if range == "*" => (min, max),
+                None => (value(range), if part.contains('/') { max } else { value(range) }),
+            };
+            (min..=max).filter(|n| *n >= from && *n <= to && (n - from) % step.parse::<i8>().expect("a step") == 0).collect()
+        };
+        text.split(',').flat_map(of_part).collect()
+    }
+
+    /// The first time after another, by a look at each minute of each day.
+    fn slow_next(text: &str, zone: &TimeZone, after: Timestamp) -> Timestamp {
+        let fields: Vec<&str> = text.split(' ').collect();
+        let minutes = slow_field(fields[0], 0, 59, &[]);
+        let hours = slow_field(fields[1], 0, 23, &[]);
+        let days = slow_field(fields[2], 1, 31, &[]);
+        let months = slow_field(fields[3], 1, 12, &MONTHS);
+        let weekdays: Vec<i8> = slow_field(fields[4], 0, 7, &DAYS).into_iter().map(|day| day % 7).collect();
+        let mut date = after.to_zoned(zone.clone()).date().checked_sub(2.days()).expect("a date");
+        let mut best: Option<Timestamp> = None;
+        let mut left = 4;
+        while left > 0 {
+            let (day, weekday) = (days.contains(&date.day()), weekdays.contains(&date.weekday().to_sunday_zero_offset()));
+            let fits = match (fields[2].starts_with('*'), fields[4].starts_with('*')) {
+                (false, false) => day || weekday,
+                _ => day && weekday,
+            };
+            for minute in (0..24 * 60_i16).filter(|_| fits && months.contains(&date.month())) {
+                let (hour, minute) = ((minute / 60) as i8, (minute % 60) as i8);
+                if hours.contains(&hour) && minutes.contains(&minute) {
+                    let time = date.at(hour, minute, 0, 0).to_zoned(zone.clone()).expect("a time").timestamp();
+                    if time > after {
+                        best = Some(best.map_or(time, |best| best.min(time)));
                     }
-                };
-                assert_eq!(next, searched, "{text} after {now}");
-                now = next;
+                }
             }
+            // What is found first may be later than what the days after it have.
+            left -= i32::from(best.is_some());
+            date = date.tomorrow().expect("a date");
+        }
+        best.expect("a time")
+    }
+
+    /// A field of random numbers.
+    fn random_field(random: &mut impl FnMut(u32) -> u32, min: u32, max: u32, names: &[&str]) -> String {
+        let mut part = |simple: bool| {
+            let (a, b) = (min + random(max - min + 1), min + random(max - min + 1));
+            let (from, to) = (a.min(b), a.max(b));
+            let named =
+                |n: u32, first: u32| names.get((n - first) as usize).map_or_else(|| n.to_string(), |name| (*name).to_string());
+            let first = u32::from(names.len() == 12);
+            match random(if simple { 2 } else { 6 }) {
+                0 => named(a, first),
+                1 => format!("{from}-{to}"),
+                2 => format!("*/{}", 1 + random(max)),
+                3 => format!("{from}-{to}/{}", 1 + random(9)),
+                4 => format!("{from}/{}", 1 + random(9)),
+                _ => "*".into(),
+            }
+        };
+        let simple = part(false);
+        if simple.starts_with('*') {
+            simple
+        } else {
+            format!("{simple},{}", part(true)).split(',').take(1 + random(2) as usize).collect::<Vec<_>>().join(",")
+        }
+    }
+
+    /// Random schedules in zones with all kinds of changes, against the slow search. `CRON_CASES` says how many.
+    #[test]
+    fn random_schedules_are_as_a_slow_search_finds_them() {
+        const ZONES: [&str; 12] = [
+            "UTC",
+            "Europe/Berlin",
+            "America/New_York",
+            "Australia/Lord_Howe",
+            "Antarctica/Troll",
+            "Pacific/Apia",
+            "Asia/Kathmandu",
+            "America/Sao_Paulo",
+            "Africa/Casablanca",
+            "Asia/Tehran",
+            "America/St_Johns",
+            "Pacific/Kwajalein",
+        ];
+        let cases: u64 = std::env::var("CRON_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(1000);
+        let mut state = std::env::var("CRON_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(0x9e37_79b9_7f4a_7c15_u64);
+        let mut random = |below: u32| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            u32::try_from((state >> 33) % u64::from(below)).expect("a number")
+        };
+        let zones: Vec<(&str, TimeZone)> = ZONES.iter().map(|name| (*name, TimeZone::get(name).expect("a zone"))).collect();
+        for _ in 0..cases {
+            let fields = [
+                random_field(&mut random, 0, 59, &[]),
+                random_field(&mut random, 0, 23, &[]),
+                random_field(&mut random, 1, 28, &[]),
+                random_field(&mut random, 1, 12, &MONTHS),
+                random_field(&mut random, 0, 7, &DAYS),
+            ];
+            let text = fields.join(" ");
+            let (name, zone) = &zones[random(ZONES.len() as u32) as usize];
+            let cron = Cron::in_zone(&text, Some(name)).unwrap_or_else(|error| panic!("{text}: {error}"));
+            // A third near a change of the clocks.
+            let mut after = Timestamp::from_second(1_000_000_000 + i64::from(random(1_200_000_000))).expect("a time");
+            if random(3) == 0
+                && let Some(change) = zone.following(after).next()
+            {
+                after = change.timestamp() + SignedDuration::from_secs(i64::from(random(400_000)) - 200_000);
+            }
+            assert_eq!(cron.next(after), Some(slow_next(&text, zone, after)), "{text} in {name} after {after}");
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod compose;
 pub mod cron;
 pub mod engine;
 pub mod image;
+pub mod jobs;
 pub mod labels;
 pub mod logs;
 pub mod network;

@@ -215,6 +215,22 @@ fn under(node: &mut Node, key: &str) {
     }
 }
 
+/// The sections whose entries become containers.
+pub const WORKLOADS: [&str; 2] = ["services", "jobs"];
+
+/// [`each`] of the services and the jobs.
+pub fn each_workload(root: &mut Node, mut f: impl FnMut(&str, &mut Node)) {
+    for section in WORKLOADS {
+        each(root, section, &mut f);
+    }
+}
+
+/// The services and the jobs: the section, the name, the entry.
+pub fn workloads(root: &Node) -> impl Iterator<Item = (&'static str, &String, &Entry)> {
+    let of = |section| root.get(section).and_then(Node::as_map).into_iter().flatten().map(move |(name, e)| (section, name, e));
+    WORKLOADS.into_iter().flat_map(of)
+}
+
 /// Applies a function to each entry of a mapping under `key`.
 pub fn each(root: &mut Node, key: &str, mut f: impl FnMut(&str, &mut Node)) {
     if let Some(Value::Map(map)) = root.get_mut(key).map(|node| &mut node.value) {
@@ -289,6 +305,12 @@ pub fn env_file(node: &mut Node) -> Expanded {
     if node.get("required").is_none() {
         node.set("required", Node::new(Value::Bool(true), node.at));
     }
+    Ok(Vec::new())
+}
+
+/// `schedule: ["0 3 * * *"]`.
+pub fn schedule(node: &mut Node) -> Expanded {
+    under(node, "cron");
     Ok(Vec::new())
 }
 

@@ -3,7 +3,7 @@
 
 use super::diagnostic::{Diagnostic, nearest};
 use super::node::{Entry, Node, Path, Value};
-use super::schema::{By, Key, Shape, Short, State, T, find};
+use super::schema::{By, Key, Shape, Short, State, T, find, is_of_services_alone};
 use super::units;
 use std::collections::HashSet;
 
@@ -127,9 +127,10 @@ impl Checker<'_> {
     }
 
     fn check_entry(&mut self, key: &str, entry: &Entry, item: &T, path: &Path<'_>) {
-        if path.is_section("services") && !is_service_name(key) {
+        let named = [("services", "service"), ("jobs", "job")].into_iter().find(|(section, _)| path.is_section(section));
+        if let Some((_, what)) = named.filter(|_| !is_service_name(key)) {
             self.found.push(
-                Diagnostic::error(&entry.key_at, format!("`{key}` cannot be a service's name"))
+                Diagnostic::error(&entry.key_at, format!("`{key}` cannot be a {what}'s name"))
                     .help("a name has letters, digits, `.`, `-` and `_`"),
             );
         }
@@ -207,7 +208,8 @@ impl Checker<'_> {
         };
         for (name, entry) in map {
             // A few extensions are wharf's own.
-            if name.starts_with("x-") && find(keys, name).is_none() {
+            let is_refused = path.up().is_some_and(|up| up.is_section("jobs")) && is_of_services_alone(name);
+            if name.starts_with("x-") && find(keys, name).is_none() && !is_refused {
                 continue;
             }
             let child = path.name(name);
@@ -339,6 +341,9 @@ fn unknown_help(name: &str, keys: &[Key], path: &Path<'_>) -> String {
         "cmd" => Some("command"),
         _ => None,
     };
+    if path.up().is_some_and(|up| up.is_section("jobs")) && is_of_services_alone(name) {
+        return "remove it: it is about services, which stay, and a job runs to its end".to_string();
+    }
     let known = known.filter(|known| keys.iter().any(|key| key.name == *known));
     match known.or_else(|| nearest(name, keys.iter().map(|key| key.name))) {
         Some(near) => format!("did you mean `{near}`?"),

@@ -1,10 +1,13 @@
 //! Consistency: names that are used are defined, attributes that exclude each other, cycles.
 
+use super::canonical::workloads;
 use super::check::{boolean, float, integer};
 use super::diagnostic::{Diagnostic, nearest};
 use super::node::{At, Node};
 use super::units;
 use crate::cron::Cron;
+
+mod jobs;
 
 /// The configs, secrets and volumes of a file, whether a service uses them or not.
 pub fn resources(root: &Node, found: &mut Vec<Diagnostic>) {
@@ -43,18 +46,19 @@ pub fn resources(root: &Node, found: &mut Vec<Diagnostic>) {
             }
         }
     }
-    for (name, entry) in root.get("services").and_then(Node::as_map).into_iter().flatten() {
-        devices(name, &entry.node, found);
+    for (section, name, entry) in workloads(root) {
+        let path = format!("{section}.{name}");
+        devices(&path, &entry.node, found);
         for trigger in list(entry.node.get("develop").and_then(|develop| develop.get("watch"))) {
-            if let Some(path) = trigger.get("path").filter(|path| path.as_str() == Some("")) {
-                found.push(Diagnostic::error(&path.at, format!("`services.{name}.develop.watch` watches no path")));
+            if let Some(watched) = trigger.get("path").filter(|watched| watched.as_str() == Some("")) {
+                found.push(Diagnostic::error(&watched.at, format!("`{path}.develop.watch` watches no path")));
             }
         }
         for volume in list(entry.node.get("volumes")) {
             let bind = volume.get("type").and_then(Node::as_str) == Some("bind");
             if bind && volume.get("source").is_none() {
                 found.push(
-                    Diagnostic::error(&volume.at, format!("a bind mount of `services.{name}` has no `source`"))
+                    Diagnostic::error(&volume.at, format!("a bind mount of `{path}` has no `source`"))
                         .help("say what of this machine is mounted: `source: ./dir`"),
                 );
             }
@@ -67,7 +71,7 @@ pub fn resources(root: &Node, found: &mut Vec<Diagnostic>) {
             }
             if volume.as_map().is_some() && volume.get("target").is_none() {
                 found.push(
-                    Diagnostic::error(&volume.at, format!("a volume of `services.{name}` has no `target`"))
+                    Diagnostic::error(&volume.at, format!("a volume of `{path}` has no `target`"))
                         .help("write the path in the container: `target: /path`"),
                 );
             }
@@ -75,12 +79,12 @@ pub fn resources(root: &Node, found: &mut Vec<Diagnostic>) {
     }
 }
 
-fn devices(name: &str, service: &Node, found: &mut Vec<Diagnostic>) {
+fn devices(path: &str, service: &Node, found: &mut Vec<Diagnostic>) {
     let reserved = service.get("deploy").and_then(|d| d.get("resources")).and_then(|r| r.get("reservations"));
     for request in list(reserved.and_then(|r| r.get("devices"))).chain(list(service.get("gpus"))) {
         if let (Some(count), Some(_)) = (request.get("count"), request.get("device_ids")) {
             found.push(
-                Diagnostic::error(&count.at, format!("a device request of `services.{name}` has `count` and `device_ids`"))
+                Diagnostic::error(&count.at, format!("a device request of `{path}` has `count` and `device_ids`"))
                     .help("either a number of devices, or their names: keep one of the two"),
             );
         }
@@ -91,31 +95,33 @@ fn list(node: Option<&Node>) -> impl Iterator<Item = &Node> {
     node.and_then(Node::as_list).unwrap_or_default().iter()
 }
 
-/// The active services of a whole project.
+/// The active services and jobs of a whole project.
 pub fn services(root: &Node, disabled: &[String], found: &mut Vec<Diagnostic>) {
-    let Some(map) = root.get("services").and_then(Node::as_map) else { return };
     let references = References::of(root, disabled);
-    for (name, entry) in map {
+    for (section, name, entry) in workloads(root) {
         let service = &entry.node;
-        alone(name, &entry.key_at, service, found);
+        let user = format!("{section}.{name}");
+        alone(&user, &entry.key_at, service, found);
         distinct_values(name, service, found);
-        references.check(name, service, found);
+        references.check(&user, service, found);
     }
+    jobs::check(root, found);
     cycles(root, found);
 }
 
 /// Checks of one service alone.
-fn alone(name: &str, key_at: &At, service: &Node, found: &mut Vec<Diagnostic>) {
+fn alone(path: &str, key_at: &At, service: &Node, found: &mut Vec<Diagnostic>) {
     let text = |key: &str| service.get(key).and_then(Node::as_str).filter(|text| !text.is_empty());
     let mut error = |at: &At, message: String, help: &str| found.push(Diagnostic::error(at, message).help(help));
     if text("image").is_none() && service.get("build").is_none_or(Node::is_null) && service.get("provider").is_none() {
         let at = service.get("image").map_or(key_at, |image| &image.at);
-        error(at, format!("the service `{name}` has neither an `image` nor a `build`"), "say what it runs: `image: NAME`");
+        let what = path.replacen("services.", "service `", 1).replacen("jobs.", "job `", 1);
+        error(at, format!("the {what}` has neither an `image` nor a `build`"), "say what it runs: `image: NAME`");
     }
     if let Some(build) = service.get("build") {
         let given = |key: &str| build.get(key).filter(|node| node.as_str().is_some_and(|text| !text.is_empty()));
         if let (Some(inline), Some(_)) = (given("dockerfile_inline"), given("dockerfile")) {
-            let message = format!("`services.{name}.build` has `dockerfile` and `dockerfile_inline`");
+            let message = format!("`{path}.build` has `dockerfile` and `dockerfile_inline`");
             error(&inline.at, message, "keep one of the two");
         }
         let mut platforms = list(build.get("platforms")).filter_map(Node::as_str).peekable();
@@ -123,7 +129,7 @@ fn alone(name: &str, key_at: &At, service: &Node, found: &mut Vec<Diagnostic>) {
             && let Some(wanted) = platform.as_str().filter(|wanted| !wanted.is_empty())
             && !platforms.any(|built| built == wanted)
         {
-            let message = format!("`services.{name}` runs on `{wanted}`, which is not one of its `build.platforms`");
+            let message = format!("`{path}` runs on `{wanted}`, which is not one of its `build.platforms`");
             error(&platform.at, message, "add it to `build.platforms`, or remove `platform`");
         }
     }
@@ -134,7 +140,7 @@ fn alone(name: &str, key_at: &At, service: &Node, found: &mut Vec<Diagnostic>) {
     {
         error(
             &mode.at,
-            format!("`services.{name}` has both `network_mode` and `networks`"),
+            format!("`{path}` has both `network_mode` and `networks`"),
             "a service either joins networks or has a network mode: keep one of the two",
         );
     }
@@ -143,7 +149,7 @@ fn alone(name: &str, key_at: &At, service: &Node, found: &mut Vec<Diagnostic>) {
         if !matches!(first, Some("NONE" | "CMD" | "CMD-SHELL") | None) {
             error(
                 &test.at,
-                format!("`services.{name}.healthcheck.test` must begin with NONE, CMD or CMD-SHELL"),
+                format!("`{path}.healthcheck.test` must begin with NONE, CMD or CMD-SHELL"),
                 "write `[\"CMD\", \"program\", \"argument\"]`, or a string that a shell runs",
             );
         }
@@ -154,13 +160,13 @@ fn alone(name: &str, key_at: &At, service: &Node, found: &mut Vec<Diagnostic>) {
         {
             error(
                 &schedule.at,
-                format!("`services.{name}.x-update.schedule`: {why}"),
+                format!("`{path}.x-update.schedule`: {why}"),
                 "write five fields as cron has them: `0 4 * * *` is at four, each day",
             );
         }
         let is_url = |url: &str| url.starts_with("http://") || url.starts_with("https://");
         if let Some(notify) = update.get("notify").filter(|notify| !notify.as_str().is_some_and(is_url)) {
-            let message = format!("`services.{name}.x-update.notify` is no address");
+            let message = format!("`{path}.x-update.notify` is no address");
             error(&notify.at, message, "write one that begins with http:// or https://");
         }
     }
@@ -169,12 +175,12 @@ fn alone(name: &str, key_at: &At, service: &Node, found: &mut Vec<Diagnostic>) {
         if !matches!(action, "rebuild" | "restart") && trigger.get("target").is_none() {
             error(
                 &trigger.at,
-                format!("`services.{name}.develop.watch` copies files with `{action}` and has no `target`"),
+                format!("`{path}.develop.watch` copies files with `{action}` and has no `target`"),
                 "say where in the container they go: `target: /path`",
             );
         }
         if action == "sync+exec" && trigger.get("exec").is_none() {
-            let message = format!("`services.{name}.develop.watch` runs a command with `sync+exec` and has no `exec`");
+            let message = format!("`{path}.develop.watch` runs a command with `sync+exec` and has no `exec`");
             error(&trigger.at, message, "say which: `exec: {command: COMMAND}`");
         }
     }
@@ -241,13 +247,23 @@ impl<'a> References<'a> {
     fn check(&self, user: &str, service: &Node, found: &mut Vec<Diagnostic>) {
         for (name, dependency) in service.get("depends_on").and_then(Node::as_map).into_iter().flatten() {
             let required = dependency.node.get("required").and_then(boolean).unwrap_or(true);
-            if self.services.is_some_and(|services| services.contains_key(name)) {
+            let job = self.root.get("jobs").and_then(Node::as_map).and_then(|jobs| jobs.get(name));
+            if let Some(job) = job.filter(|_| user.starts_with("services.")) {
+                let message = format!("`{user}` depends on the job `{name}`, and a service cannot wait for a job");
+                found.push(
+                    Diagnostic::error(&dependency.key_at, message)
+                        .note(&job.key_at, "the job")
+                        .help("make a service of it, and wait with `condition: service_completed_successfully`"),
+                );
+                continue;
+            }
+            if job.is_some() || self.services.is_some_and(|services| services.contains_key(name)) {
                 continue;
             }
             if !self.disabled.contains(name) {
                 found.push(self.undefined(&dependency.key_at, user, "service", name, "services"));
             } else if required {
-                let message = format!("`services.{user}` depends on `{name}`, which no active profile has");
+                let message = format!("`{user}` depends on `{name}`, which no active profile has");
                 found.push(
                     Diagnostic::error(&dependency.key_at, message)
                         .help("activate a profile of it with `--profile NAME`, or write `required: false` for this dependency"),
@@ -289,18 +305,18 @@ impl<'a> References<'a> {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("define it under `{section}:`, or remove it here"),
         };
-        Diagnostic::error(at, format!("`services.{user}` refers to the {what} `{name}`, which is not defined")).help(help)
+        Diagnostic::error(at, format!("`{user}` refers to the {what} `{name}`, which is not defined")).help(help)
     }
 }
 
 fn cycles(root: &Node, found: &mut Vec<Diagnostic>) {
-    let Some(services) = root.get("services").and_then(Node::as_map) else { return };
+    let all: indexmap::IndexMap<&str, &Node> = workloads(root).map(|(_, name, entry)| (name.as_str(), &entry.node)).collect();
     let mut graph = petgraph::graphmap::DiGraphMap::<&str, ()>::new();
-    for (name, entry) in services {
-        graph.add_node(name);
-        for dependency in entry.node.get("depends_on").and_then(Node::as_map).into_iter().flat_map(|m| m.keys()) {
-            if let Some((dependency, _)) = services.get_key_value(dependency) {
-                graph.add_edge(name, dependency, ());
+    for (name, node) in &all {
+        graph.add_node(*name);
+        for dependency in node.get("depends_on").and_then(Node::as_map).into_iter().flat_map(|m| m.keys()) {
+            if let Some((dependency, _)) = all.get_key_value(dependency.as_str()) {
+                graph.add_edge(*name, *dependency, ());
             }
         }
     }
@@ -309,7 +325,7 @@ fn cycles(root: &Node, found: &mut Vec<Diagnostic>) {
             continue;
         }
         // The message begins with the service that the file has first.
-        let first = component.iter().copied().min_by_key(|name| services.get_index_of(*name)).unwrap_or(component[0]);
+        let first = component.iter().copied().min_by_key(|name| all.get_index_of(*name)).unwrap_or(component[0]);
         // Walk the cycle within the component, so that the message can name it in order.
         let mut path = vec![first];
         while let Some(next) = path.last().and_then(|last| graph.neighbors(last).find(|n| component.contains(n))) {
@@ -320,7 +336,7 @@ fn cycles(root: &Node, found: &mut Vec<Diagnostic>) {
             }
             path.push(next);
         }
-        let at = services.get(path[0]).and_then(|e| e.node.get("depends_on")).map_or(&root.at, |n| &n.at);
+        let at = all.get(path[0]).and_then(|node| node.get("depends_on")).map_or(&root.at, |n| &n.at);
         found.push(
             Diagnostic::error(at, format!("`depends_on` has a cycle: {}", path.join(" -> ")))
                 .help("remove one of these dependencies: no order can start these services"),

@@ -1,11 +1,11 @@
 //! Defaults: targets, counts, names, networks and dependencies that a file does not state.
 
-use super::canonical::{each, map_of};
+use super::canonical::{each, each_workload, map_of, workloads};
 use super::node::{Node, Value};
 
 /// The defaults of a file's own, before its paths are resolved: contexts, the places of secrets, the mode of ports.
 pub fn fill(root: &mut Node) {
-    each(root, "services", |_, service| {
+    each_workload(root, |_, service| {
         if let Some(build) = service.get_mut("build").filter(|build| build.get("context").is_none()) {
             let at = build.at;
             build.set("context", Node::string(".", &at));
@@ -43,7 +43,7 @@ pub fn fill_empty(root: &mut Node, project: &str) {
         }
     };
     drop_empty_networks(root);
-    each(root, "services", |_, service| drop_empty_networks(service));
+    each_workload(root, |_, service| drop_empty_networks(service));
     for section in ["networks", "volumes", "configs", "secrets"] {
         each(root, section, |_, node| {
             if node.is_null() {
@@ -62,7 +62,7 @@ pub fn fill_empty(root: &mut Node, project: &str) {
 pub fn normalise(root: &mut Node, project: &str) {
     let at = root.at;
     let mut uses_default = false;
-    each(root, "services", |_, service| {
+    each_workload(root, |_, service| {
         uses_default |= join_default(service);
         build_file(service);
         implied_dependencies(service);
@@ -173,7 +173,7 @@ fn resource_name(name: &str, node: &mut Node, project: &str) {
 /// Takes out what no service uses: Docker Compose neither shows nor makes it.
 pub fn drop_unused(root: &mut Node) {
     let mut used: std::collections::HashSet<(&'static str, String)> = std::collections::HashSet::new();
-    for entry in root.get("services").and_then(Node::as_map).into_iter().flat_map(|services| services.values()) {
+    for (_, _, entry) in workloads(root) {
         let service = &entry.node;
         let names = |key: &str| {
             service.get(key).and_then(Node::as_map).map(|m| m.keys().cloned().collect::<Vec<_>>()).unwrap_or_default()

@@ -59,7 +59,7 @@ fn is_remote(path: &str) -> bool {
 pub fn import(document: &mut Node, included: Node, found: &mut Vec<Diagnostic>) {
     let Value::Map(sections) = included.value else { return };
     for (section, entry) in sections {
-        if !["services", "networks", "volumes", "configs", "secrets", "models"].contains(&section.as_str()) {
+        if !["services", "jobs", "networks", "volumes", "configs", "secrets", "models"].contains(&section.as_str()) {
             continue;
         }
         let Value::Map(resources) = entry.node.value else { continue };

@@ -163,7 +163,7 @@ impl<'a> Loader<'a> {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
                 result => Some(result),
             };
-            canonical::each(root, "services", |name, service| {
+            canonical::each_workload(root, |name, service| {
                 let mut of_others = Found::new();
                 let found = if takes_part(name) { &mut *found } else { &mut of_others };
                 environment::resolve(name, service, &|key: &str| variables.get(key).cloned(), &mut read, found);
@@ -333,7 +333,7 @@ impl<'a> Loader<'a> {
         }
         if !self.options.skip.interpolation {
             let variables = &scope.variables;
-            canonical::each(&mut root, "services", |_, service| {
+            canonical::each_workload(&mut root, |_, service| {
                 environment::inherit(service, &|key: &str| variables.get(key).cloned());
             });
         }
@@ -444,8 +444,8 @@ fn selected(root: &Node, named: &[String]) -> Option<HashSet<String>> {
     let mut selected = HashSet::new();
     while let Some(name) = wanted.pop() {
         if selected.insert(name.to_string()) {
-            let service = root.get("services").and_then(|services| services.get(name));
-            let dependencies = service.and_then(|service| service.get("depends_on")).and_then(Node::as_map);
+            let workload = canonical::WORKLOADS.iter().find_map(|section| root.get(section)?.get(name));
+            let dependencies = workload.and_then(|workload| workload.get("depends_on")).and_then(Node::as_map);
             wanted.extend(dependencies.into_iter().flat_map(|map| map.keys().map(String::as_str)));
         }
     }
@@ -479,7 +479,7 @@ impl extends::ReadFile for FileReader<'_, '_, '_> {
 
 /// Warns of log drivers that send logs elsewhere: wharf has one way to keep them.
 fn logging_drivers(root: &Node, warnings: &mut Vec<Diagnostic>) {
-    for entry in root.get("services").and_then(Node::as_map).into_iter().flat_map(|map| map.values()) {
+    for (_, _, entry) in canonical::workloads(root) {
         let Some(driver) = entry.node.get("logging").and_then(|logging| logging.get("driver")) else { continue };
         let text = driver.as_str().unwrap_or_default();
         if !matches!(text, "json-file" | "local" | "none" | "") {

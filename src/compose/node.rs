@@ -40,6 +40,11 @@ impl<'a> Path<'a> {
         Path { up: Some(self), step: PathStep::Index(index) }
     }
 
+    /// What it is in; `None` at the top.
+    pub fn up(&self) -> Option<&'a Path<'a>> {
+        self.up
+    }
+
     pub fn is_top(&self) -> bool {
         self.up.is_none()
     }

@@ -1,12 +1,12 @@
 //! Relative paths of a Compose file, resolved against the directory that they are relative to.
 
-use super::canonical::each;
+use super::canonical::{each, each_workload};
 use super::node::{Node, Value};
 use std::path::{Component, Path, PathBuf};
 
 /// Makes every path of a canonical tree absolute: of services, configs, secrets and volumes.
 pub fn resolve(root: &mut Node, directory: &Path) {
-    each(root, "services", |_, service| resolve_service(service, directory));
+    each_workload(root, |_, service| resolve_service(service, directory));
     for section in ["configs", "secrets"] {
         each(root, section, |_, node| {
             if let Some(file) = node.get_mut("file") {

@@ -1,20 +1,24 @@
-//! Profiles: which services take part.
+//! Profiles: which services and jobs take part.
 
+use super::canonical::WORKLOADS;
 use super::node::{Map, Node};
 
-/// Takes the services out of the tree that no selected profile activates, and returns them. `*` is every profile; naming a
-/// service activates it and its profiles.
+/// Takes the services and jobs out of the tree that no selected profile activates, and returns them. `*` is every profile; naming
+/// one activates it and its profiles.
 pub fn select(root: &mut Node, selected: &[String], named: &[String]) -> Map {
-    let Some(services) = root.get_mut("services").and_then(Node::as_map_mut) else { return Map::default() };
     let mut active: Vec<String> = selected.to_vec();
     for name in named {
-        if let Some(entry) = services.get(name).filter(|entry| !is_active(&entry.node, selected)) {
-            active.extend(of(&entry.node));
-        }
+        let entries = WORKLOADS.iter().filter_map(|section| root.get(section)?.get(name));
+        active.extend(entries.filter(|node| !is_active(node, selected)).flat_map(of).collect::<Vec<_>>());
     }
-    let all = std::mem::take(services);
-    let (kept, left_out): (Map, Map) = all.into_iter().partition(|(_, entry)| is_active(&entry.node, &active));
-    *services = kept;
+    let mut left_out = Map::default();
+    for section in WORKLOADS {
+        let Some(map) = root.get_mut(section).and_then(Node::as_map_mut) else { continue };
+        let all = std::mem::take(map);
+        let (kept, others): (Map, Map) = all.into_iter().partition(|(_, entry)| is_active(&entry.node, &active));
+        *map = kept;
+        left_out.extend(others);
+    }
     left_out
 }
 

@@ -59,6 +59,12 @@ impl Files {
         serde_json::from_str(&self.scrubbed(&text)).expect("JSON")
     }
 
+    /// The same as YAML.
+    pub fn yaml(&self, options: &Options) -> String {
+        let loaded = compose::load(options).unwrap_or_else(|error| panic!("{error}"));
+        wharf::compose::render::yaml::text(&print(&loaded.root, Format::Yaml, false))
+    }
+
     fn scrubbed(&self, text: &str) -> String {
         text.replace(&*self.path().to_string_lossy(), "DIR")
     }

@@ -1,10 +1,12 @@
 //! The typed project: what the rest of wharf knows of a Compose file. Field names are the specification's.
 
 mod deploy;
+mod job;
 mod service;
 mod values;
 
 pub use deploy::*;
+pub use job::*;
 pub use service::*;
 pub use values::{NamespaceMode, PullPolicy, RestartCondition, RestartPolicy, VolumeKind};
 
@@ -19,6 +21,9 @@ use serde::{Deserialize, Serialize};
 pub struct Project {
     pub name: String,
     pub services: IndexMap<String, Service>,
+    /// Absent of a project without jobs, as for engines and files of earlier versions.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub jobs: IndexMap<String, Job>,
     pub networks: IndexMap<String, Network>,
     pub volumes: IndexMap<String, Volume>,
     pub configs: IndexMap<String, FileObject>,

@@ -4,7 +4,7 @@ use crate::compose::schema::T;
 
 /// The attributes of each kind of mapping.
 const ORDERS: &[&[&str]] = &[
-    &["name", "services", "networks", "volumes", "secrets", "configs", "models"],
+    &["name", "services", "jobs", "networks", "volumes", "secrets", "configs", "models"],
     &[
         "profiles",
         "annotations",
@@ -86,6 +86,7 @@ const ORDERS: &[&[&str]] = &[
         "storage_opt",
         "sysctls",
         "tmpfs",
+        "triggers",
         "tty",
         "ulimits",
         "use_api_socket",
@@ -180,6 +181,8 @@ const ORDERS: &[&[&str]] = &[
     &["endpoint_var", "model_var"],
     &["type", "options"],
     &["name", "model", "context_size", "runtime_flags"],
+    &["manual", "schedule"],
+    &["cron", "timezone", "concurrency", "missed_fires"],
 ];
 
 /// The order of a mapping's attributes; what it does not name, extensions, comes after.

@@ -5,9 +5,11 @@
 //! [`canonical`](super::canonical) for short forms, [`merge`](super::merge), [`finish`](super::finish) for the canonical
 //! spelling of scalars, [`render`](super::render) for output.
 
+mod job;
 mod project;
 mod service;
 
+pub use job::{JOB, is_of_services_alone};
 pub use project::PROJECT;
 pub use service::SERVICE;
 
@@ -15,6 +17,7 @@ use super::canonical::Expanded;
 use super::node::{Node, Value};
 
 /// The type of a value, in its canonical form and in the short ones.
+#[derive(Clone, Copy)]
 pub enum T {
     Any,
     Str,
@@ -107,6 +110,7 @@ pub enum State {
 }
 
 /// An attribute that a mapping may have.
+#[derive(Clone, Copy)]
 pub struct Key {
     pub name: &'static str,
     pub t: T,
@@ -186,6 +190,10 @@ mod tests {
     /// A line for each attribute, as docs/compose-compatibility.md has them.
     fn lines(keys: &'static [Key], path: &str, out: &mut Vec<String>) {
         for key in keys {
+            // The others are a service's.
+            if path == "jobs.*." && key.name != "depends_on" && find(SERVICE.keys().unwrap_or_default(), key.name).is_some() {
+                continue;
+            }
             let path = format!("{path}{}", key.name);
             let state = match key.state {
                 State::Done => "acted on",

@@ -1,12 +1,13 @@
 //! The top of a Compose file: networks, volumes, configs, secrets, models, include.
 
 use super::T::{Bool, Int, List, Many, Map, Mapping, Maybe, Obj, Options, Str, Text};
-use super::{By, Key, SERVICE, Shape, Short, T, k};
+use super::{By, JOB, Key, SERVICE, Shape, Short, T, k};
 use crate::compose::canonical;
 
 pub const PROJECT: T = Obj(&[
     k("configs", Map(&CONFIG)),
     k("include", List(&INCLUDE, By::Append)),
+    k("jobs", Map(&JOB)),
     k("models", Map(&MODEL)),
     k("name", Str),
     k("networks", Map(&NETWORK)),

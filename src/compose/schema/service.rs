@@ -7,7 +7,9 @@ use super::T::{
 use super::{By, Key, Shape, Short, T, k};
 use crate::compose::{canonical, mounts, ports};
 
-pub const SERVICE: T = Obj(&[
+pub const SERVICE: T = Obj(SERVICE_KEYS);
+
+pub(super) const SERVICE_KEYS: &[Key] = &[
     k("annotations", Mapping),
     k("attach", Bool).keep(),
     k("blkio_config", Obj(BLKIO)),
@@ -124,7 +126,7 @@ pub const SERVICE: T = Obj(&[
             k("wait", OneOf(&["healthy", "started"])),
         ]),
     ),
-]);
+];
 
 const BLKIO: &[Key] = &[
     k("device_read_bps", List(&Obj(THROTTLE), By::Append)),
