@@ -1,6 +1,7 @@
 //! Messages between a project's commands and the engine, beside Docker's API: JSON, a line each.
 
-use crate::compose::model::Project;
+use crate::compose::model::{Job, Project};
+use crate::jobs::{Run, RunState, Trigger};
 use crate::plan::UpOptions;
 use indexmap::IndexMap;
 use jiff::Timestamp;
@@ -94,6 +95,8 @@ pub enum Progress {
     },
     /// A container of `run`, which is not started yet, by its id.
     Created(String),
+    /// A run of a job that has a record now, by its id.
+    Run(String),
     Warning(String),
     /// A line of a hook's output, for a client that shows the output of containers.
     HookOutput {
@@ -183,4 +186,89 @@ pub struct UpdateEvent {
     pub outcome: String,
     #[serde(default)]
     pub message: Option<String>,
+}
+
+/// The request of `run` for a job.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct JobRunRequest {
+    pub up: UpRequest,
+    /// The engine starts the container; otherwise its client does, once it reads the output.
+    pub detach: bool,
+}
+
+/// A registered job.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct JobSummary {
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// `PROJECT.JOB`.
+    pub name: String,
+    pub project: String,
+    pub job: String,
+    /// `manual`, or its schedules.
+    pub trigger: String,
+    /// `idle`, or that of the run that goes on.
+    pub state: String,
+    pub paused: bool,
+    pub last_run: Option<JobRun>,
+    /// Absent without a schedule, while it is paused, and while a run goes on.
+    pub next_fire: Option<Timestamp>,
+    pub registered_at: Timestamp,
+}
+
+/// A registered job with everything that is known of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct JobDetails {
+    #[serde(flatten)]
+    pub summary: JobSummary,
+    pub definition: Option<Job>,
+    /// The last ones, the newest first.
+    pub runs: Vec<JobRun>,
+}
+
+/// A run of a job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct JobRun {
+    #[serde(rename = "ID")]
+    pub id: String,
+    pub iteration: u64,
+    pub state: RunState,
+    pub trigger: Trigger,
+    /// The fire that it was for.
+    pub due_at: Option<Timestamp>,
+    pub created_at: Timestamp,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    pub container: Option<String>,
+    pub exit_code: Option<i32>,
+    pub error: Option<String>,
+}
+
+impl From<&Run> for JobRun {
+    fn from(run: &Run) -> Self {
+        JobRun {
+            id: run.id.clone(),
+            iteration: run.iteration,
+            state: run.state,
+            trigger: run.trigger,
+            due_at: run.due,
+            created_at: run.created_at,
+            started_at: run.started_at,
+            finished_at: run.finished_at,
+            container: run.container.clone(),
+            exit_code: run.exit_code,
+            error: run.error.clone(),
+        }
+    }
+}
+
+/// The removal of jobs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct JobsPruned {
+    /// Names of the jobs that are gone.
+    pub jobs: Vec<String>,
 }

@@ -17,6 +17,7 @@ pub mod follow;
 pub mod followed;
 mod hijack;
 mod images;
+mod jobs;
 mod logins;
 mod logs;
 mod networks;

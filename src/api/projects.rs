@@ -6,7 +6,7 @@ use crate::engine::projects::ProgressSender;
 use crate::engine::{Engine, EngineError};
 use crate::labels::LABEL_PROJECT;
 use crate::plan::{DownOptions, Lifecycle, LifecycleOptions};
-use crate::wire::{Progress, RollbackRequest, RunRequest, UpRequest, UpdateRequest};
+use crate::wire::{JobRunRequest, Progress, RollbackRequest, RunRequest, UpRequest, UpdateRequest};
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
@@ -26,6 +26,11 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
         ("POST", [_, "run"]) => {
             let body: RunRequest = reply::project_body(request).await?;
             run(engine, number, async move |engine, progress| engine.run(body, progress).await)
+        }
+        ("POST", [_, "jobs", job, "run"]) => {
+            let body: JobRunRequest = reply::project_body(request).await?;
+            let job = (*job).to_string();
+            run(engine, number, async move |engine, progress| engine.run_job_for_client(&job, body, progress).await)
         }
         ("POST", [name, "down"]) => {
             let options: DownOptions = reply::project_body(request).await?;

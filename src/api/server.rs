@@ -196,6 +196,7 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Respo
         ["distribution", name @ .., "json"] if get => images::transfer::distribution(&engine, &name.join("/"), &request).await,
         ["networks", rest @ ..] => networks::networks(&engine, &method, rest, &query, request).await,
         ["volumes", rest @ ..] => volumes::route(&engine, &method, rest, &query, request).await,
+        ["jobs", rest @ ..] => super::jobs::route(&engine, &method, rest, &query, &path).await,
         ["projects", rest @ ..] => projects::route(&engine, &method, rest, &query, request).await,
         ["engine", "stop"] if post => {
             let containers = query.flag("containers");

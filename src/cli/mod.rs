@@ -1,13 +1,14 @@
 //! The command line: arguments, the project, requests to the engine, output.
 //!
 //! A file a command: [`project`] has those of a project and loads the Compose files, [`objects`] those of containers, images,
-//! networks and volumes by name; [`connect`] finds or starts the engine, [`output`] draws.
+//! networks and volumes by name, [`jobs`] jobs; [`connect`] finds or starts the engine, [`output`] draws.
 
 #[macro_use]
 mod output;
 
 mod arguments;
 mod connect;
+mod jobs;
 mod objects;
 mod project;
 mod proxies;
@@ -194,6 +195,9 @@ enum Command {
     /// Build, import, load, list, tag, push and remove images.
     #[command(subcommand)]
     Image(images::Image),
+    /// Jobs and their runs.
+    #[command(subcommand)]
+    Job(jobs::JobCommand),
     /// Single containers, whatever project they are of.
     #[command(subcommand)]
     Container(Box<container::Container>),
@@ -364,6 +368,7 @@ fn unforeseeable(command: &Command) -> &'static str {
         Command::Cp(_) => "cp",
         Command::Watch(_) => "watch",
         Command::Commit(_) => "commit",
+        Command::Job(_) => "job",
         Command::Container(_) => "container",
         Command::Image(_) => "image",
         Command::Network(_) => "network",
@@ -433,6 +438,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::Volumes(command) => ps::volumes(global, command).await,
         Command::Commit(command) => export::commit(global, command).await,
         Command::Export(command) => export::export(global, command).await,
+        Command::Job(command) => or_cancelled(jobs::job(global, command)).await,
         Command::Container(command) => container::container(global, *command).await,
         Command::Network(command) => network::network(global, command).await,
         Command::Volume(command) => network::volume(global, command).await,

@@ -88,7 +88,7 @@ pub struct Skip {
 pub type Contents = HashMap<(&'static str, String), String>;
 
 /// A loaded project.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Loaded {
     pub project: Project,
     /// The finished tree with every attribute, also those that the model does not have: what `wharf config` prints.

@@ -13,6 +13,7 @@ pub mod containers;
 pub mod error;
 pub mod events;
 pub mod images;
+pub mod jobs;
 pub mod launch;
 pub mod networks;
 mod numbers;
@@ -36,10 +37,11 @@ use containers::incarnations::Incarnations;
 use containers::registry::Containers;
 use events::Events;
 use images::Images;
+use jobs::Jobs;
 use launch::launcher::Launcher;
 use networks::Networks;
 use process::shutdown::Shutdown;
-use projects::{ImageUpdates, Projects};
+use projects::{ImageUpdates, Projects, Schedules};
 use state::StateStore;
 use std::sync::{Arc, Mutex, MutexGuard};
 use volumes::Volumes;
@@ -53,7 +55,7 @@ use volumes::Volumes;
 /// 4. the registry of containers ([`Containers`]);
 /// 5. a container's record, then what lives beside it ([`Container`]);
 /// 6. the last ones, under which nothing else is locked: the journal and what recovery has found ([`StateStore`]), [`Events`],
-///    [`Execs`], [`Incarnations`], the launcher's caches, firewall, resolver.
+///    [`Execs`], [`Incarnations`], the launcher's caches, firewall, resolver. Before them: the records of jobs ([`Jobs`]).
 pub struct Engine {
     pub config: Arc<Config>,
     pub events: Arc<Events>,
@@ -68,6 +70,8 @@ pub struct Engine {
     pub launcher: Launcher,
     projects: Projects,
     image_updates: ImageUpdates,
+    schedules: Schedules,
+    jobs: Jobs,
     pub shutdown: Shutdown,
 }
 

@@ -130,6 +130,7 @@ pub struct Outline {
     pub inactive: Vec<String>,
     /// Names of the project's own volumes.
     pub volumes: Vec<String>,
+    pub jobs: Vec<String>,
 }
 
 /// What commands that take no file need to know of a service.
@@ -155,6 +156,7 @@ impl Outline {
         Outline {
             services: project.services.iter().map(service).collect(),
             inactive,
+            jobs: project.jobs.keys().cloned().collect(),
             volumes: project.volumes.values().filter(|volume| !volume.external).map(|volume| volume.name.clone()).collect(),
         }
     }

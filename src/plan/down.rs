@@ -14,7 +14,8 @@ pub fn down(project: &str, observed: &Observed, outline: Option<&Outline>, optio
     let mut orphans: Vec<&ObservedContainer> = Vec::new();
     for container in &observed.containers {
         let is_asked = options.services.is_empty() || options.services.contains(&container.service);
-        let is_own = known(&container.service) && (!container.one_off || options.remove_orphans);
+        // Nothing of a job is left: neither what runs nor what is kept of the last runs.
+        let is_own = container.of_job || known(&container.service) && (!container.one_off || options.remove_orphans);
         if is_own && is_asked {
             doomed.push(container);
         } else if container.is_orphan(known) {
@@ -32,6 +33,12 @@ pub fn down(project: &str, observed: &Observed, outline: Option<&Outline>, optio
     relations.dependents_first(&mut plan, &steps);
     for container in orphans {
         plan.add(remove(container, false), "it is of no service", &Before::default());
+    }
+    let mut jobs: Vec<&String> = observed.jobs.keys().collect();
+    jobs.retain(|job| options.services.is_empty() || options.services.contains(job));
+    jobs.sort();
+    for job in jobs {
+        plan.add(Operation::DeregisterJob { job: job.clone() }, "down", &Before::default());
     }
     if options.services.is_empty() {
         resources(&mut plan, project, observed, outline, options);

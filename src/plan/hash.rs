@@ -37,6 +37,13 @@ pub fn config_hash(project: &Project, service: &Service) -> String {
     hexadecimal(hash)
 }
 
+/// The hash of a part of a project, with the contents of its configs and secrets.
+pub(super) fn part_hash(part: &Project) -> String {
+    let mut hash = Sha256::new();
+    feed(&serde_json::to_value(part).unwrap_or_default(), &mut hash);
+    hexadecimal(hash)
+}
+
 /// The hash of a network's definition, its name included.
 pub fn network_hash(network: &Network) -> String {
     hash_of(network, &Network::default())

@@ -141,6 +141,9 @@ impl<'a> LifecyclePlanner<'a> {
     fn check_names(&self) -> Result<(), PlanError> {
         let Some(outline) = &self.options.outline else { return Ok(()) };
         let Some(name) = self.options.services.iter().find(|name| !outline.knows(name)) else { return Ok(()) };
+        if outline.jobs.contains(name) {
+            return Err(PlanError::IsJob { name: name.clone() });
+        }
         let nearest = nearest(name, outline.services.keys().map(String::as_str)).map(str::to_string);
         Err(PlanError::NoSuchService { name: name.clone(), nearest })
     }

@@ -9,6 +9,7 @@ mod desired;
 mod down;
 mod hash;
 mod interruption;
+mod jobs;
 mod lifecycle;
 mod observed;
 mod operation;
@@ -22,6 +23,7 @@ pub use desired::{ChangedVolumes, DownOptions, LifecycleOptions, Outline, Outlin
 pub use down::down;
 pub use hash::{config_hash, network_hash, volume_hash};
 pub use interruption::Interruption;
+pub use jobs::{job_hash, part_for_job, with_job_as_service};
 pub use lifecycle::{Lifecycle, lifecycle};
 pub use observed::{ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, depends_on_label};
 pub use operation::Operation;
@@ -108,6 +110,8 @@ pub enum PlanError {
     MissingDonor { what: &'static str, other: String },
     #[error("service \"{service}\" has no container to start\n`wharf up -d` creates it")]
     NothingToStart { service: String },
+    #[error("`{name}` is a job, and is not started with services: `wharf run {name}` runs it")]
+    IsJob { name: String },
     #[error("{service} is missing dependency {dependency}\n`wharf up -d {dependency}` creates it")]
     MissingDependency { service: String, dependency: String },
 }

@@ -16,6 +16,8 @@ pub struct Observed {
     pub images: HashMap<String, String>,
     /// Seconds since each of them was pulled, where that is known.
     pub image_ages: HashMap<String, u64>,
+    /// The hashes of the jobs that are registered, by their names.
+    pub jobs: HashMap<String, String>,
     /// Images that were built for the project, with the service, where the image is one service's alone.
     pub built: Vec<(String, Option<String>)>,
 }
@@ -71,6 +73,8 @@ pub struct ObservedContainer {
     pub state: ContainerState,
     /// `run` has made it: it is none of the service's own.
     pub one_off: bool,
+    /// It is of a run of a job.
+    pub of_job: bool,
     /// Its `pre_start` hooks have been run.
     pub prepared: bool,
     /// The services it depends on, from its label.
@@ -84,9 +88,9 @@ pub struct ObservedContainer {
 }
 
 impl ObservedContainer {
-    /// A container of a service that the project does not have, or of a `run` that has ended.
+    /// A container of a service or a job that the project does not have, or of a `run` that has ended.
     pub fn is_orphan(&self, known: impl FnOnce(&str) -> bool) -> bool {
-        if self.one_off { self.state == ContainerState::Exited } else { !known(&self.service) }
+        if self.one_off && !self.of_job { self.state == ContainerState::Exited } else { !known(&self.service) }
     }
 }
 

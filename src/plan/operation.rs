@@ -124,6 +124,16 @@ pub enum Operation {
     RemoveImage {
         image: String,
     },
+    /// Has the engine know a job: it runs by its schedule from then on.
+    RegisterJob {
+        job: String,
+        /// What starts it.
+        trigger: String,
+    },
+    /// Has the engine start a job no more. A run that goes on is cancelled.
+    DeregisterJob {
+        job: String,
+    },
 }
 
 /// What makes a container good.
@@ -169,6 +179,8 @@ impl fmt::Display for Operation {
             Operation::RemoveNetwork { name, .. } => write!(f, "remove network {name}"),
             Operation::RemoveVolume { name, .. } => write!(f, "remove volume {name}"),
             Operation::RemoveImage { image } => write!(f, "remove image {image}"),
+            Operation::RegisterJob { job, trigger } => write!(f, "register job {job} ({trigger})"),
+            Operation::DeregisterJob { job } => write!(f, "deregister job {job}"),
         }
     }
 }
@@ -181,6 +193,7 @@ impl Operation {
             Operation::CreateVolume { key: name } | Operation::RemoveVolume { name, .. } => format!("Volume {name}"),
             Operation::PullImage { image } | Operation::RemoveImage { image } => format!("Image {image}"),
             Operation::Await { service, .. } => format!("Service {service}"),
+            Operation::RegisterJob { job, .. } | Operation::DeregisterJob { job } => format!("Job {job}"),
             Operation::CreateContainer { name, .. }
             | Operation::RecreateContainer { name, .. }
             | Operation::UpdateContainer { name, .. }

@@ -64,7 +64,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn image(&mut self, image: &str, service: &Service) -> Option<NodeIndex> {
+    pub(super) fn image(&mut self, image: &str, service: &Service) -> Option<NodeIndex> {
         if let Some(step) = self.images.get(image) {
             return *step;
         }

@@ -32,6 +32,9 @@ pub fn up(project: &Project, observed: &Observed, options: &UpOptions) -> Result
     planner.bystanders();
     planner.earlier_networks();
     planner.orphans();
+    if options.services.is_empty() {
+        planner.jobs()?;
+    }
     planner.images_first();
     if options.wait && !options.no_start {
         for name in &selected {
@@ -75,6 +78,9 @@ pub fn one_off(project: &Project, observed: &Observed, options: &UpOptions, name
 /// The services to act on: the named ones and, unless `no_deps` is set, their dependencies.
 fn select(project: &Project, options: &UpOptions) -> Result<IndexSet<String>, PlanError> {
     for name in options.services.iter().chain(options.scale.keys()) {
+        if project.jobs.contains_key(name) {
+            return Err(PlanError::IsJob { name: name.clone() });
+        }
         if !project.services.contains_key(name) {
             let nearest = nearest(name, project.services.keys().map(String::as_str)).map(str::to_string);
             return Err(PlanError::NoSuchService { name: name.clone(), nearest });
@@ -492,11 +498,13 @@ impl<'a> Planner<'a> {
 
     fn orphans(&mut self) {
         let inactive = |service: &str| self.options.inactive.iter().any(|name| name == service);
-        let known = |service: &str| self.project.services.contains_key(service) || inactive(service);
+        let (services, jobs) = (&self.project.services, &self.project.jobs);
+        let known = |service: &str| services.contains_key(service) || jobs.contains_key(service) || inactive(service);
         let observed = self.observed;
         for container in observed.containers.iter().filter(|c| c.is_orphan(known)) {
             if self.options.remove_orphans {
                 let cause = match container.one_off {
+                    true if container.of_job => format!("the project has no job {}", container.service),
                     true => "it was made by `run`, and has ended".into(),
                     false => format!("the project has no service {}", container.service),
                 };

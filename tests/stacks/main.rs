@@ -19,6 +19,7 @@ mod image_updates;
 mod images;
 mod incarnations;
 mod interrupts;
+mod jobs;
 mod lifecycle;
 mod networks;
 mod scenarios;

@@ -145,7 +145,7 @@ impl Steps {
             }
             Progress::Warning(text) => self.line(&format!("warning: {text}")),
             Progress::Plan(line) => println!("{line}"),
-            Progress::Created(_) | Progress::ChangedVolumes(_) | Progress::HookOutput { .. } => {}
+            Progress::Created(_) | Progress::Run(_) | Progress::ChangedVolumes(_) | Progress::HookOutput { .. } => {}
             Progress::Error { object, message } => {
                 self.failed = true;
                 if let Some(drawn) = self.in_place.as_mut().filter(|drawn| drawn.by_object.contains_key(object)) {

@@ -23,7 +23,7 @@ pub mod watch;
 
 use super::{Failure, Global};
 use crate::compose::diagnostic::{Diagnostic, Sources, render};
-use crate::compose::model::{FileMount, FileObject, Project, Service, ServiceVolume, VolumeKind};
+use crate::compose::model::{FileMount, FileObject, Job, Project, Service, ServiceVolume, VolumeKind};
 use crate::compose::{self, Loaded, Options, Skip};
 use crate::engine::process::lifecycle::socket_path;
 use indexmap::IndexMap;
@@ -64,8 +64,13 @@ pub fn for_engine(global: &Global, loaded: &Loaded, named: &[String], no_deps: b
     let mut project = loaded.project.clone();
     crate::cli::project::build::name_images(&mut project);
     lend_api(global, &mut project);
-    let starting = up::selected(loaded, named, no_deps);
-    let services = loaded.project.services.iter().filter(|(name, _)| starting.contains(name));
+    let with_jobs = crate::cli::jobs::run::with_jobs_as_services(loaded);
+    let starting = up::selected(&with_jobs, named, no_deps);
+    // `up` starts no job, and the engine those with a schedule.
+    let starts = |name: &String| {
+        starting.contains(name) && (!named.is_empty() || loaded.project.jobs.get(name).is_none_or(Job::is_scheduled))
+    };
+    let services = with_jobs.project.services.iter().filter(|(name, _)| starts(name));
     let configs = project.configs.iter_mut().map(|(name, object)| ("config", "configs", name, object));
     let secrets = project.secrets.iter_mut().map(|(name, object)| ("secret", "secrets", name, object));
     for (what, section, name, object) in configs.chain(secrets) {
@@ -79,11 +84,13 @@ pub fn for_engine(global: &Global, loaded: &Loaded, named: &[String], no_deps: b
             && let Some((service, _)) = services.clone().find(|(_, service)| mounts(service))
         {
             return Err(Failure::Message(format!(
-                "the {what} `{name}` of `services.{service}` is the variable `{variable}`, which is not set; set it, or put it into .env"
+                "the {what} `{name}` of `{service}` is the variable `{variable}`, which is not set; set it, or put it into .env"
             )));
         }
     }
-    for option in project.services.values_mut().flat_map(|service| &mut service.security_opt) {
+    let Project { services, jobs, .. } = &mut project;
+    let all = services.values_mut().chain(jobs.values_mut().map(|job| &mut job.service));
+    for option in all.flat_map(|service| &mut service.security_opt) {
         let file = option.strip_prefix("seccomp").and_then(|rest| rest.strip_prefix([':', '='])).filter(|f| *f != "unconfined");
         if let Some(file) = file {
             *option = format!("seccomp:{}", loaded.directory.join(file).display());
@@ -97,7 +104,8 @@ fn lend_api(global: &Global, project: &mut Project) {
     const LOGINS: &str = "#apisocket";
     const DIRECTORY: &str = "/run/secrets/docker";
     let mut lent = false;
-    for service in project.services.values_mut().filter(|service| service.use_api_socket) {
+    let all = project.services.values_mut().chain(project.jobs.values_mut().map(|job| &mut job.service));
+    for service in all.filter(|service| service.use_api_socket) {
         lent = true;
         service.volumes.push(ServiceVolume {
             kind: VolumeKind::Bind,

@@ -177,6 +177,11 @@ pub fn check_services(loaded: Option<&crate::compose::Loaded>, services: &[Strin
     let Some(loaded) = loaded else { return Ok(()) };
     let known: Vec<&str> = loaded.project.services.keys().chain(loaded.inactive.keys()).map(String::as_str).collect();
     for name in services {
+        if loaded.project.jobs.contains_key(name) {
+            return Err(Failure::Message(format!(
+                "`{name}` is a job, and this command is for services: `wharf run {name}` runs it, `wharf job` has more"
+            )));
+        }
         if !known.contains(&name.as_str()) {
             let hint = crate::compose::diagnostic::nearest(name, known.iter().copied()).map(|n| format!("\ndid you mean `{n}`?"));
             return Err(Failure::Message(format!("no such service: {name}{}", hint.unwrap_or_default())));

@@ -3,7 +3,7 @@
 use super::{attach, ps, up};
 use crate::cli::output::terminal;
 use crate::cli::signals::or_cancelled;
-use crate::cli::{Failure, Global, Outcome, connect, project};
+use crate::cli::{Failure, Global, Outcome, connect, jobs, project};
 use crate::compose::model::{RestartPolicy, Service};
 use crate::compose::{Loaded, dotenv, short, words};
 use crate::wire::{Progress, RunRequest};
@@ -98,6 +98,11 @@ pub async fn run(global: &Global, mut command: Run) -> Outcome {
     command.command = words.split_off(1);
     command.service = words.swap_remove(0);
     let loaded = project::load(global, std::slice::from_ref(&command.service))?;
+    if loaded.project.jobs.contains_key(&command.service) {
+        let options = job_options(&command)?;
+        let client = connect::engine(global).await?;
+        return jobs::run::run(global, &client, &loaded, &command.service, options).await;
+    }
     ps::check_services(Some(&loaded), std::slice::from_ref(&command.service))?;
     let client = connect::engine(global).await?;
     let starting = up::selected(&loaded, std::slice::from_ref(&command.service), command.no_deps);
@@ -159,6 +164,40 @@ pub async fn run(global: &Global, mut command: Run) -> Outcome {
     .map_err(|failure| match failure {
         Failure::Code(_) => failure,
         why => Failure::WithCode { why: Box::new(why), code: 1 },
+    })
+}
+
+/// How a job is run. What runs, and how, is in the file alone: that is what its record is about.
+fn job_options(command: &Run) -> Result<jobs::run::RunOptions, Failure> {
+    let changes = [
+        ("a command", !command.command.is_empty()),
+        ("--cap-add", !command.cap_add.is_empty()),
+        ("--cap-drop", !command.cap_drop.is_empty()),
+        ("--entrypoint", command.entrypoint.is_some()),
+        ("--env", !command.env.is_empty()),
+        ("--env-from-file", !command.env_from_file.is_empty()),
+        ("--label", !command.label.is_empty()),
+        ("--name", command.name.is_some()),
+        ("--publish", !command.publish.is_empty()),
+        ("--user", command.user.is_some()),
+        ("--volume", !command.volume.is_empty()),
+        ("--workdir", command.workdir.is_some()),
+    ];
+    if let Some((what, _)) = changes.iter().find(|(_, given)| *given) {
+        let job = &command.service;
+        return Err(Failure::Message(format!(
+            "`{job}` is a job, and runs as the file has it: {what} cannot be given; make a service of it for a run of another kind"
+        )));
+    }
+    Ok(jobs::run::RunOptions {
+        detach: command.detach,
+        quiet: command.quiet,
+        build: command.build,
+        quiet_build: command.quiet_build,
+        no_deps: command.no_deps,
+        pull: command.pull.clone(),
+        remove_orphans: command.remove_orphans,
+        stdin: command.interactive,
     })
 }
 

@@ -355,6 +355,7 @@ pub async fn build_what_is_missing(
     quiet: bool,
 ) -> Outcome {
     let mut wanted = Vec::new();
+    let loaded = &crate::cli::jobs::run::with_jobs_as_services(loaded);
     let services = loaded.project.services.iter().filter(|(name, service)| service.build.is_some() && starting.contains(name));
     for (name, service) in services {
         let image = super::build::image_name(&loaded.project, name);
@@ -412,7 +413,10 @@ pub async fn run(global: &Global, mut command: Up) -> Outcome {
     }
     let client = connect::engine(global).await?;
     if !command.no_build {
-        let starting = selected(&loaded, &command.services, command.how.no_deps);
+        let mut starting = selected(&loaded, &command.services, command.how.no_deps);
+        if command.services.is_empty() {
+            starting.extend(loaded.project.jobs.iter().filter(|(_, job)| job.is_scheduled()).map(|(name, _)| name.clone()));
+        }
         let build = if command.build { &starting[..] } else { &[] };
         let pull = pull_policy(command.how.pull.as_deref())?;
         or_cancelled(build_what_is_missing(&client, &loaded, &starting, pull, build, command.how.quiet_build)).await?;

@@ -129,7 +129,7 @@ where
         listeners.map(|listener| tokio::spawn(serve_api(engine.clone(), listener, connections.clone()))).collect();
     engine.launcher.reap_monitors()?;
     tokio::spawn(engine.state.clone().write_what_is_owed());
-    tokio::spawn(engine.clone().update_images_by_schedule());
+    tokio::spawn(engine.clone().follow_schedules());
     ready();
     tracing::info!("the engine listens on {}", socket.display());
     engine.clone().until_done(&connections, when_idle).await;
@@ -171,6 +171,8 @@ impl Engine {
             launcher: Launcher::new(groups, nofile)?,
             projects: Default::default(),
             image_updates: Default::default(),
+            schedules: Default::default(),
+            jobs: Default::default(),
             shutdown: Default::default(),
             config,
             events,
@@ -203,7 +205,7 @@ impl Engine {
                 () = idle, if when_idle == WhenIdle::Leave => {}
             }
             let busy = *connections.borrow() > 0 || self.containers.all().iter().any(|c| c.status().is_alive());
-            let busy = busy || self.state.has_unknown_running();
+            let busy = busy || self.state.has_unknown_running() || self.jobs_need_the_engine();
             if !busy {
                 return;
             }

@@ -25,28 +25,30 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::unbounded_channel;
 
 /// Digests that have failed, events, and replaced images that are remembered of a service.
 const REMEMBERED: usize = 10;
-/// The wall clock may be set: it is looked at so often where there is a schedule.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// How long the receiver of a notification may take.
 const NOTIFY_MAY_TAKE: Duration = Duration::from_secs(10);
 /// Characters of a message in a notification and in the state.
 const LONGEST_MESSAGE: usize = 2000;
 
-/// Wakes the task that follows the schedules, and keeps updates with the same image apart.
+/// Keeps updates with the same image apart.
 #[derive(Default)]
 pub(in crate::engine) struct ImageUpdates {
-    changed: Notify,
-    /// Some service had a schedule at the last look.
-    follows: AtomicBool,
     /// Held from the pull of an image until it has its tag or loses its name.
     images: KeyedMutex,
+    by_schedule: tokio::sync::Mutex<()>,
+}
+
+/// Services with `x-update`.
+pub(super) struct UpdateSchedules {
+    pub any: bool,
+    /// Their projects and names.
+    pub due: Vec<(String, String)>,
+    pub next: Option<Timestamp>,
 }
 
 /// What has become of a service that was looked at.
@@ -71,15 +73,6 @@ impl Outcome {
             Outcome::FailedBefore => "Is not updated: this digest has failed before",
             Outcome::NotRunning => "Does not run",
             Outcome::Changed => "Has another definition by now",
-        }
-    }
-}
-
-impl ImageUpdates {
-    /// A project's definition is another one by now; `scheduled` where a service of it has a schedule.
-    pub(super) fn look_again(&self, scheduled: bool) {
-        if scheduled || self.follows.load(Ordering::Relaxed) {
-            self.changed.notify_one();
         }
     }
 }
@@ -147,13 +140,13 @@ impl Engine {
     }
 
     pub(super) fn forget_updates(&self, project: &str) -> Result<(), EngineError> {
-        self.image_updates.look_again(false);
+        self.schedules.look_again(false);
         let known: Option<IndexMap<String, Known>> = self.state.journal.get(&key(project));
         known.map_or(Ok(()), |_| self.state.journal.delete(&key(project)).map_err(state_error))
     }
 
     /// The services with `x-update` of every project.
-    fn schedules(&self) -> Vec<(String, String, Cron)> {
+    fn update_schedules(&self) -> Vec<(String, String, Cron)> {
         let records = self.state.journal.all::<ProjectRecord>("project/");
         let known = records.into_iter().filter_map(|(name, record)| Some((name, record.ok()?)));
         let of = |(name, record): (String, ProjectRecord)| {
@@ -164,39 +157,29 @@ impl Engine {
         known.flat_map(of).collect()
     }
 
-    /// Follows the schedules. What was due while no engine ran is not made up for.
-    pub(in crate::engine) async fn update_images_by_schedule(self: Arc<Self>) {
-        let mut last = Timestamp::now();
-        loop {
-            let mut changed = std::pin::pin!(self.image_updates.changed.notified());
-            changed.as_mut().enable();
-            let schedules = self.schedules();
-            self.image_updates.follows.store(!schedules.is_empty(), Ordering::Relaxed);
-            let now = Timestamp::now();
-            // The clock may have been set back.
-            last = last.min(now);
-            let due: Vec<_> = schedules.iter().filter(|(_, _, cron)| cron.next(last).is_some_and(|next| next <= now)).collect();
-            let next = schedules.iter().filter_map(|(_, _, cron)| cron.next(now)).min();
-            last = now;
-            for (project, service, _) in &due {
-                // Somebody has to listen, or it is cancelled.
-                let (progress, _listener) = unbounded_channel();
-                if let Err(error) = self.update_images(project, std::slice::from_ref(service), progress.into()).await {
-                    tracing::warn!("updating {service} of {project}: {error}");
-                }
-            }
-            if !due.is_empty() {
-                continue;
-            }
-            match next {
-                None => changed.await,
-                Some(next) => {
-                    let wait = Duration::try_from(next.duration_since(now)).unwrap_or_default().min(LOOK_AGAIN);
-                    tokio::select! {
-                        () = changed => {}
-                        () = tokio::time::sleep(wait) => {}
-                    }
-                }
+    /// The services whose images are to be looked at. What was due while no engine ran is not made up for.
+    pub(super) fn due_updates(&self, last: Timestamp, now: Timestamp) -> UpdateSchedules {
+        let schedules = self.update_schedules();
+        let is_due = |cron: &Cron| cron.next(last).is_some_and(|next| next <= now);
+        UpdateSchedules {
+            any: !schedules.is_empty(),
+            next: schedules.iter().filter_map(|(_, _, cron)| cron.next(now)).min(),
+            due: schedules
+                .into_iter()
+                .filter(|(_, _, cron)| is_due(cron))
+                .map(|(project, service, _)| (project, service))
+                .collect(),
+        }
+    }
+
+    /// Looks at the images of services one after the other: an update takes what it takes, and nothing else is to wait for it.
+    pub(super) async fn update_in_turn(self: Arc<Self>, due: Vec<(String, String)>) {
+        let _one_at_a_time = self.image_updates.by_schedule.lock().await;
+        for (project, service) in due {
+            // Somebody has to listen, or it is cancelled.
+            let (progress, _listener) = unbounded_channel();
+            if let Err(error) = self.update_images(&project, std::slice::from_ref(&service), progress.into()).await {
+                tracing::warn!("updating {service} of {project}: {error}");
             }
         }
     }

@@ -5,20 +5,24 @@ pub mod convert;
 mod condition;
 mod execute;
 mod image_updates;
+mod jobs;
 mod observe;
 mod progress;
 mod queue;
 mod recovery;
 mod revisions;
+mod schedules;
 mod spec;
 mod steps;
 pub(super) mod update;
 
 use crate::engine::state::StateStore;
 pub(super) use image_updates::ImageUpdates;
+pub(super) use jobs::JobContainer;
 pub use progress::{Commands, ProgressSender};
 use queue::Change;
 pub(super) use queue::Queues as Projects;
+pub(super) use schedules::{Schedules, wall_clock};
 
 use super::containers::incarnations::Leaves;
 use super::error::{EngineError, state_error};
@@ -97,6 +101,9 @@ impl Engine {
                 images.insert(image.to_string());
             }
         }
+        if options.services.is_empty() {
+            images.extend(project.jobs.values().flat_map(|job| job.service.images().map(str::to_string).collect::<Vec<_>>()));
+        }
         // The plan is made under the project's lock.
         let guard = if plan_only { None } else { Some(self.projects.take(&project.name, Change::Up, &progress).await?) };
         let observed = self.observe(&project.name, images.into_iter())?;
@@ -122,7 +129,7 @@ impl Engine {
         // The state must not hold what is secret.
         record.project.secrets.values_mut().chain(record.project.configs.values_mut()).for_each(|o| o.content = None);
         self.state.journal.put(&key(&project.name), &record).map_err(state_error)?;
-        self.image_updates.look_again(project.services.values().any(|service| service.auto_update.is_some()));
+        self.schedules.look_again(project.services.values().any(|service| service.auto_update.is_some()));
         let own = |c: &&ObservedContainer| c.state.is_alive() && !c.one_off && project.services.contains_key(&c.service);
         for container in observed.containers.iter().filter(own) {
             if !plan.graph.node_weights().any(|step| step.operation.touches(&container.id, &container.name)) {
@@ -204,6 +211,10 @@ impl Engine {
     /// # Errors
     /// None of a step: a failed step is reported as progress and counted.
     pub async fn down(self: &Arc<Self>, name: &str, options: DownOptions, progress: ProgressSender) -> Result<(), EngineError> {
+        if !options.plan_only {
+            // What waits for something that may never come gives the project's lock back.
+            self.cancel_jobs_of(name, &options.services)?;
+        }
         let guard = if options.plan_only { None } else { Some(self.projects.take(name, Change::Down, &progress).await?) };
         let outline = options.outline.clone().or_else(|| self.state.outline(name));
         let images = outline.iter().filter(|_| options.rmi.is_some()).flat_map(|outline| outline.services.values());
@@ -234,6 +245,7 @@ impl Engine {
             self.owe_no_rollback(name)?;
             self.state.forget_revisions(name)?;
             self.forget_updates(name)?;
+            self.forget_jobs_of(name)?;
             self.state.journal.delete(&key(name)).map_err(state_error)?;
         }
         self.state.sync_and_trim().await?;

@@ -9,7 +9,7 @@ use crate::engine::error::EngineError;
 use crate::engine::images::Images;
 use crate::engine::record::{ContainerRecord, MountKind, MountSpec, NetworkMode, Status};
 use crate::engine::{Container, Engine};
-use crate::labels::{LABEL_DEPENDS_ON, LABEL_HASH, LABEL_NETWORK, LABEL_NUMBER, LABEL_PROJECT, LABEL_SERVICE};
+use crate::labels::{LABEL_DEPENDS_ON, LABEL_HASH, LABEL_JOB, LABEL_NETWORK, LABEL_NUMBER, LABEL_PROJECT, LABEL_SERVICE};
 use crate::plan::{ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, depends_on_label};
 use crate::sys::foreign_disk::ask;
 use crate::sys::regular::read_regular_file;
@@ -36,6 +36,7 @@ impl Engine {
         };
         let mut observed = Observed {
             containers: self.containers.of_project(project).into_iter().map(observe).collect(),
+            jobs: self.state.job_hashes(project),
             ..Observed::default()
         };
         for network in &networks {
@@ -144,6 +145,7 @@ fn observe_container(record: &ContainerRecord) -> ObservedContainer {
             Status::Restarting => ContainerState::Restarting,
             Status::Exited | Status::Removing => ContainerState::Exited,
         },
+        of_job: record.spec.labels.contains_key(LABEL_JOB),
         prepared: record.prepared,
         depends_on: depends_on_label(&label(LABEL_DEPENDS_ON)),
         networks: record.spec.networks.iter().map(|endpoint| endpoint.network.clone()).collect(),

@@ -19,6 +19,8 @@ pub(in crate::engine) enum Change {
     Lifecycle(Lifecycle),
     /// `x-update`.
     Update,
+    /// A run of a job.
+    Job,
     /// Containers are restarted with one whose namespaces they share.
     Follow,
     /// An earlier engine has died within a change, and this one ends it.
@@ -40,6 +42,7 @@ impl fmt::Display for Change {
             Change::Down => f.write_str("`down`"),
             Change::Lifecycle(command) => command.fmt(f),
             Change::Update => f.write_str("`x-update`"),
+            Change::Job => f.write_str("a run of a job"),
             Change::Follow => f.write_str("a restart of containers that share namespaces"),
             Change::Recovery => f.write_str("the recovery from a crash"),
         }

@@ -169,6 +169,16 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
         Operation::RemoveVolume { name, unless_used } => {
             removed(context, &object, *unless_used, async { engine.volumes.remove(name) }).await?;
         }
+        Operation::RegisterJob { job, .. } => {
+            context.step(&object, "Registering", false);
+            engine.register_job(&context.project, job, &context.origin)?;
+            context.step(&object, "Registered", true);
+        }
+        Operation::DeregisterJob { job } => {
+            context.step(&object, "Removing", false);
+            engine.deregister_job(&context.project.name, job)?;
+            context.step(&object, "Removed", true);
+        }
         Operation::RemoveImage { image } => {
             removed(context, &object, true, async { engine.images.remove(image, false).map(drop) }).await?
         }

@@ -82,6 +82,7 @@ impl Engine {
         let may_remove = !self.state.is_incomplete();
         self.recover_replacements(may_remove).await;
         self.recover_followers();
+        self.recover_jobs();
         self.remove_build_steps().await;
         if may_remove {
             // An engine that dies in the removal of the last container on it leaves it.

@@ -112,7 +112,8 @@ async fn push_cache(client: &Client, built: &Built, cache_to: &[String], quiet: 
 
 pub async fn run(global: &Global, command: BuildCommand) -> Outcome {
     let loaded = project::load(global, &command.services)?;
-    super::ps::check_services(Some(&loaded), &command.services)?;
+    let loaded = crate::cli::jobs::run::with_jobs_as_services(&loaded);
+    super::ps::check_services(Some(&*loaded), &command.services)?;
     let mut wanted = command.services.clone();
     if command.with_dependencies {
         wanted = super::up::selected(&loaded, &wanted, false);
@@ -158,7 +159,9 @@ pub fn image_name(project: &Project, service: &str) -> String {
 /// Gives services that are built and have no `image` the name of theirs.
 pub fn name_images(project: &mut Project) {
     let prefix = format!("{}{}", project.name, crate::cli::separator());
-    for (name, service) in project.services.iter_mut().filter(|(_, service)| service.build.is_some() && service.image.is_none()) {
+    let jobs = project.jobs.iter_mut().map(|(name, job)| (name, &mut job.service));
+    let all = project.services.iter_mut().chain(jobs);
+    for (name, service) in all.filter(|(_, service)| service.build.is_some() && service.image.is_none()) {
         service.image = Some(format!("{prefix}{name}"));
     }
 }

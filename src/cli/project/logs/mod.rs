@@ -69,6 +69,11 @@ pub struct LogOptions {
 }
 
 impl LogOptions {
+    /// Whether it goes on with what comes.
+    pub fn follows(&self) -> bool {
+        self.follow
+    }
+
     fn view(&self) -> Result<View, Failure> {
         let tail = match self.tail.as_str() {
             "all" | "" => None,
@@ -152,7 +157,7 @@ pub async fn of_container(client: &Client, name: &str, how: &LogOptions) -> Outc
     let filters = crate::cli::objects::network::filters(&[("id".into(), found.id)]);
     let list: Vec<ContainerSummary> = client.get(&format!("/containers/json?all=1&filters={filters}")).await?;
     let Some(container) = list.first() else { return Ok(()) };
-    let mut source = match view.follow {
+    let source = match view.follow {
         false => open_whole(client, container, &view, String::new()).await?,
         true => {
             let how = Follow { begin: view.begin(), stdin: false, attached: false, reader: reader()? };
@@ -160,8 +165,25 @@ pub async fn of_container(client: &Client, name: &str, how: &LogOptions) -> Outc
             Source::new(container, String::new(), Feed::Followed(Box::new(followed)))
         }
     };
+    print_all(source, &view).await
+}
+
+/// Shows the log that is kept of a container of a project that is gone. False where none is.
+///
+/// # Errors
+/// A broken connection.
+pub async fn of_gone_container(client: &Client, project: &str, id: &str, how: &LogOptions) -> Result<bool, Failure> {
+    let view = how.view()?;
+    let gone: Vec<Incarnation> = client.get(&format!("/projects/{}/incarnations", escape(project))).await?;
+    let Some(gone) = gone.iter().find(|gone| gone.id == id) else { return Ok(false) };
+    print_all(open_gone(client, gone, &view, String::new()).await?, &view).await?;
+    Ok(true)
+}
+
+/// Shows one source to its end.
+async fn print_all(mut source: Source, view: &View) -> Outcome {
     // As `docker logs` does, and `docker compose logs` does not.
-    let mut printer = Printer::new(View { errors_apart: true, ..view });
+    let mut printer = Printer::new(View { errors_apart: true, ..view.clone() });
     loop {
         let (mut read, more) = read_more(source).await?;
         while let Some((stream, line)) = read.lines.pop_front() {

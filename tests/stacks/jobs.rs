@@ -1,0 +1,357 @@
+//! Jobs: on demand, by a schedule (the engine's clock is put forward), and over the engine's death.
+
+use crate::support::{Stack, eventually, sleeping};
+use serde_json::Value;
+use std::process::{Child, Stdio};
+
+/// The registered jobs, by their names.
+fn jobs(stack: &Stack) -> Vec<Value> {
+    let text = stack.wharf(&["job", "ls", "--format", "json"]).ok();
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// The states of a job's runs, the newest first, each with its exit code and what has started it.
+fn runs(stack: &Stack, job: &str) -> Vec<String> {
+    let text = stack.wharf(&["job", "runs", job, "--format", "{{.Iteration}} {{.State}} {{.ExitCode}} {{.Trigger}}"]);
+    text.stdout.lines().map(str::to_string).collect()
+}
+
+fn job(stack: &Stack, job: &str, field: &str) -> Value {
+    let text = stack.wharf(&["job", "inspect", job]).ok();
+    serde_json::from_str::<Value>(&text).expect("JSON")[0][field].clone()
+}
+
+/// How many containers of runs there are.
+fn containers(stack: &Stack) -> usize {
+    stack.wharf(&["container", "ls", "-aq", "--filter", "label=com.docker.job.run-id"]).ok().lines().count()
+}
+
+fn run_job(stack: &Stack, name: &str) -> Child {
+    stack.command(&["run", name]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("wharf")
+}
+
+const IMAGE: &str = "image: 'busybox:local', stop_signal: SIGKILL";
+
+#[test]
+fn a_job_is_run_on_demand() {
+    let stack = Stack::new("none");
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:
+  db: {{{}, healthcheck: {{test: test -e /ready || touch /ready, interval: 100ms}}}}
+jobs:
+  migrate: {{{IMAGE}, command: 'sh -c \"echo migrated $$VALUE; cat /run/secrets/word; echo aside >&2\"', environment: {{VALUE: '7'}},
+    secrets: [word], depends_on: {{db: {{condition: service_healthy}}}}, triggers: {{manual: true}}}}
+  report: {{{IMAGE}, command: 'sh -c \"echo no table; exit 3\"', triggers: {{manual: true}}}}
+  after: {{{IMAGE}, command: echo after, depends_on: [migrate], triggers: {{manual: true}}}}
+  bad: {{{IMAGE}, command: echo never, depends_on: [report], triggers: {{manual: true}}}}
+  locked: {{{IMAGE}, command: echo never, triggers: {{manual: false}}}}
+  behind: {{{IMAGE}, command: echo never, depends_on: [locked], triggers: {{manual: true}}}}
+  absent: {{image: '127.0.0.1:1/absent', triggers: {{manual: true}}}}
+  program: {{{IMAGE}, command: /no/such/program, triggers: {{manual: true}}}}
+  slow: {{{IMAGE}, command: sleep 1000, x-timeout: 300ms, triggers: {{manual: true}}}}
+  long: {{{IMAGE}, command: 'sh -c \"echo begun; sleep 1000\"', triggers: {{manual: true}}}}
+secrets: {{word: {{environment: WORD}}}}
+",
+            sleeping("")
+        ),
+    );
+    stack.write(".env", "WORD=hidden\n");
+    let up = stack.wharf(&["up", "-d"]);
+    assert!(up.code == 0 && up.stderr.contains("`wharf run JOB` does") && up.stderr.contains("migrate"), "{}", up.stderr);
+    assert!(jobs(&stack).is_empty(), "`up` registers no job without a schedule");
+    stack.wharf(&["stop", "db"]).ok();
+
+    // Dependencies are started, the output is streamed, the container goes and its log stays.
+    let ran = stack.wharf(&["run", "migrate"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "migrated 7\nhidden"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("aside"), "{}", ran.stderr);
+    assert_eq!(stack.state("db"), "running");
+    let name = |job: &str| format!("{}.{job}", stack.project);
+    assert_eq!(runs(&stack, &name("migrate")), ["1 succeeded 0 manual"]);
+    eventually("the container is removed", 5, || containers(&stack) == 0);
+    assert_eq!(stack.wharf(&["job", "logs", "migrate"]).ok(), "migrated 7\nhidden");
+    assert!(!std::fs::read_to_string(stack.data_root().join("state.journal")).expect("journal").contains("hidden"));
+
+    // What has failed stays, and so does its exit code.
+    stack.wharf(&["run", "report"]).fails(3, &[]);
+    assert_eq!((runs(&stack, &name("report")), containers(&stack)), (vec!["1 failed 3 manual".to_string()], 1));
+    assert_eq!(stack.wharf(&["job", "logs", &name("report")]).ok(), "no table\n");
+    stack.wharf(&["job", "wait", "report"]).fails(3, &[]);
+    let table = stack.wharf(&["job", "ls"]).ok();
+    assert!(table.starts_with("NAME") && table.contains("LAST RUN") && table.contains("failed ("), "{table}");
+    assert_eq!(stack.wharf(&["ps", "-q"]).ok().lines().count(), 1);
+
+    // Jobs come before jobs, each with a record; what fails before is what the run fails for.
+    assert_eq!(stack.wharf(&["run", "-q", "after"]).ok(), "after\n");
+    assert_eq!(runs(&stack, &name("migrate")), ["2 succeeded 0 dependency", "1 succeeded 0 manual"]);
+    stack.wharf(&["run", "bad"]).fails(1, &["the job `report`, which comes before, has failed (3)"]);
+    assert_eq!(runs(&stack, &name("bad")), ["1 failed - manual"]);
+    stack.wharf(&["run", "behind"]).fails(1, &["`locked` has `manual: false`"]);
+    stack.wharf(&["run", "locked"]).fails(1, &["`triggers.manual: false`"]);
+    stack.wharf(&["run", "absent"]).fails(1, &["127.0.0.1:1"]);
+    assert!(job(&stack, "absent", "LastRun")["Error"].as_str().is_some_and(|why| why.contains("127.0.0.1:1")));
+    stack.wharf(&["run", "program"]).fails(1, &["/no/such/program"]);
+    stack.wharf(&["run", "slow"]).fails(124, &[]);
+    assert!(runs(&stack, &name("slow"))[0].starts_with("1 timed_out "), "{:?}", runs(&stack, &name("slow")));
+
+    // Twice at once, and cancelled; a job is what the file says.
+    let first = run_job(&stack, "long");
+    eventually("it runs", 10, || runs(&stack, "long") == ["1 running - manual"]);
+    stack.wharf(&["run", "long"]).fails(1, &["the run 1 of the job", "wharf job cancel"]);
+    stack.wharf(&["job", "run", "long"]).fails(1, &["the run 1 of the job"]);
+    assert_eq!(job(&stack, "long", "State"), "running");
+    stack.wharf(&["job", "cancel", "long"]).ok();
+    let ended = first.wait_with_output().expect("its end");
+    assert_eq!((ended.status.code(), &*ended.stdout), (Some(130), &b"begun\n"[..]), "{ended:?}");
+    assert!(runs(&stack, "long")[0].starts_with("1 cancelled "));
+    stack.wharf(&["job", "cancel", "long"]).fails(1, &["no run of the job"]);
+    for (command, words) in [
+        (&["run", "report", "ls"][..], "runs as the file has it: a command"),
+        (&["run", "-e", "A=1", "report"], "--env"),
+        (&["up", "-d", "report"], "`wharf run report`"),
+        (&["start", "report"], "`wharf run report`"),
+        (&["logs", "report"], "`wharf run report`"),
+        (&["job", "run", "nobody"], "there is no job `nobody`"),
+        (&["job", "pause", "report"], "has no schedule"),
+        (&["job", "logs", "bad"], "no logs available"),
+        (&["job", "inspect", "report", "--run", "9"], "no run `9`"),
+    ] {
+        stack.wharf(command).fails(1, &[words]);
+    }
+
+    // Only the last finished runs are kept, and their containers.
+    for _ in 0..6 {
+        stack.wharf(&["run", "report"]).fails(3, &[]);
+    }
+    assert_eq!(runs(&stack, "report").len(), 5, "{:?}", runs(&stack, "report"));
+    let limited = stack.wharf(&["job", "runs", "report", "--limit", "1", "--before", "6", "--format", "{{.Iteration}}"]).ok();
+    assert_eq!(limited, "5\n");
+    let of_report = |stack: &Stack| {
+        let id = format!("label=com.docker.job.id={}", job(stack, "report", "ID").as_str().expect("id"));
+        stack.wharf(&["container", "ls", "-aq", "--filter", &id]).ok().lines().count()
+    };
+    assert_eq!(of_report(&stack), 5);
+
+    // Removal with and without the past; prune; nothing is left by `down`.
+    stack.wharf(&["job", "rm", "slow"]).ok();
+    assert!(runs(&stack, &name("slow"))[0].contains("timed_out"), "its runs are kept");
+    stack.wharf(&["job", "rm", "--runs", "remove", "report"]).ok();
+    assert!(runs(&stack, &name("report")).is_empty() && !jobs(&stack).iter().any(|job| job["Job"] == "report"));
+    let pruned = stack.wharf(&["job", "prune", "-f", "--label", "com.docker.compose.project=other"]).ok();
+    assert_eq!(pruned, "");
+    assert!(stack.wharf(&["job", "prune", "-f"]).ok().contains(&name("migrate")));
+    assert!(jobs(&stack).is_empty());
+    let last = run_job(&stack, "long");
+    eventually("it runs", 10, || runs(&stack, "long").first().is_some_and(|run| run.contains("running")));
+    stack.wharf(&["down", "-t", "1"]).ok();
+    assert_ne!(last.wait_with_output().expect("its end").status.code(), Some(0));
+    assert_eq!((containers(&stack), jobs(&stack).len()), (0, 0));
+    assert!(runs(&stack, &name("slow")).is_empty() && runs(&stack, &name("long")).is_empty());
+}
+
+/// An engine in the foreground whose clock a test puts forward.
+struct Clock<'a> {
+    stack: &'a Stack,
+    engine: Option<Child>,
+}
+
+impl<'a> Clock<'a> {
+    fn start(stack: &'a Stack) -> Self {
+        let mut clock = Clock { stack, engine: None };
+        clock.engine();
+        clock
+    }
+
+    fn engine(&mut self) {
+        let mut command = self.stack.command(&["engine"]);
+        command.env("TEST_CLOCK", self.stack.path("clock"));
+        self.engine = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("engine"));
+        eventually("the engine answers", 10, || self.stack.api("GET", "/_ping", None).0 == 200);
+    }
+
+    fn kill(&mut self) {
+        let mut engine = self.engine.take().expect("an engine");
+        engine.kill().expect("kill");
+        engine.wait().expect("its end");
+    }
+
+    /// Puts the clock so many seconds from the real one, and has the engine look at it.
+    fn set(&self, seconds: i64) {
+        self.stack.write("clock", &seconds.to_string());
+        if self.engine.is_some() {
+            self.stack.wharf(&["job", "pause", "bell"]).ok();
+        }
+    }
+}
+
+impl Drop for Clock<'_> {
+    fn drop(&mut self) {
+        if let Some(mut engine) = self.engine.take() {
+            self.stack.wharf(&["down", "-t", "1"]);
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(engine.id() as i32), nix::sys::signal::Signal::SIGTERM);
+            let _ = engine.wait();
+        }
+    }
+}
+
+#[test]
+fn schedules_fire_and_what_was_missed_is_as_they_say() {
+    let stack = Stack::new("none");
+    let hour = 3600;
+    // `bell` is never due: it is paused to have the engine look at its clock.
+    let write = |tick: &str, more: &str| {
+        stack.write(
+            "compose.yaml",
+            &format!(
+                "services:
+  db: {{{}}}
+jobs:
+  bell: {{{IMAGE}, command: 'true', triggers: {{schedule: ['0 0 29 2 *']}}}}
+  tick: {{{IMAGE}, command: {tick}, configs: [text], depends_on: [db], triggers: {{schedule: [{{cron: '0 * * * *'}}]}}}}
+  skip: {{{IMAGE}, command: 'true', triggers: {{schedule: [{{cron: '0 * * * *', missed_fires: skip}}]}}}}
+  line: {{{IMAGE}, command: sleep 1000, triggers: {{schedule: [{{cron: '0 * * * *', concurrency: queue}}]}}}}
+{more}configs: {{text: {{content: 'inline'}}}}
+",
+                sleeping("")
+            ),
+        );
+    };
+    write("cat /text", "  other: {image: 'busybox:local', command: 'true', triggers: {schedule: '@yearly'}}\n");
+    let mut clock = Clock::start(&stack);
+    let plan = stack.wharf(&["plan"]).ok();
+    assert!(plan.contains("register job tick (0 * * * *): not registered"), "{plan}");
+    stack.wharf(&["up", "-d", "--no-start"]).ok();
+    assert_eq!(jobs(&stack).len(), 5);
+    assert!(stack.wharf(&["plan"]).ok().contains("start container"), "nothing else");
+    assert!(!stack.wharf(&["plan"]).ok().contains("register"));
+    let next = job(&stack, "tick", "NextFire");
+    assert!(next.as_str().is_some_and(|next| next.contains(":00:00Z")), "{next}");
+
+    // Due: the dependency is started, the run has the content of the file, and the next fire is an hour later.
+    clock.set(hour);
+    eventually("it has run", 10, || runs(&stack, "tick") == ["1 succeeded 0 schedule"]);
+    assert_eq!(stack.wharf(&["job", "logs", "tick"]).ok(), "inline");
+    assert_eq!(stack.state("db"), "running");
+    assert_eq!(runs(&stack, "skip").len(), 0, "an hour is more than late");
+    eventually("the other runs", 10, || runs(&stack, "line") == ["1 running - schedule"]);
+    // Once, however often the clock is looked at, and when it is set back a little.
+    clock.set(hour);
+    clock.set(hour - 600);
+    assert_eq!(runs(&stack, "tick").len(), 1);
+
+    // During a run: one waits, and no more than one.
+    clock.set(2 * hour);
+    eventually("one waits", 10, || runs(&stack, "line") == ["2 pending - schedule", "1 running - schedule"]);
+    clock.set(3 * hour);
+    eventually("tick has run", 10, || runs(&stack, "tick").len() == 3);
+    assert_eq!(runs(&stack, "line").len(), 2);
+    stack.wharf(&["job", "run", "line"]).fails(1, &["no more than one waits"]);
+    stack.wharf(&["job", "cancel", "line"]).ok();
+    eventually("the next runs", 10, || runs(&stack, "line")[0] == "2 running - schedule");
+
+    // Paused, nothing is due; resumed, nothing was missed. A manual run is one more, or stands for the next.
+    stack.wharf(&["job", "pause", "tick"]).ok();
+    assert!(job(&stack, "tick", "NextFire").is_null() && job(&stack, "tick", "Paused") == true);
+    clock.set(5 * hour);
+    stack.wharf(&["job", "resume", "tick"]).ok();
+    clock.set(5 * hour);
+    assert_eq!(runs(&stack, "tick").len(), 3);
+    stack.wharf(&["job", "run", "--reschedule", "tick"]).ok();
+    eventually("it has run", 10, || runs(&stack, "tick")[0] == "4 succeeded 0 manual");
+    clock.set(6 * hour);
+    clock.set(6 * hour);
+    assert_eq!(runs(&stack, "tick").len(), 4, "the manual run stood for it");
+
+    // `up` again changes nothing; a changed job is registered anew, one that is gone no longer.
+    write("cat /text", "  other: {image: 'busybox:local', command: 'true', triggers: {schedule: '@yearly'}}\n");
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(runs(&stack, "tick").len(), 4);
+    write("echo changed", "");
+    let plan = stack.wharf(&["plan"]).ok();
+    assert!(
+        plan.contains("register job tick (0 * * * *): its definition has changed")
+            && plan.contains("deregister job other: the project has no such job"),
+        "{plan}"
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    assert_eq!(jobs(&stack).len(), 4);
+    clock.set(7 * hour);
+    eventually("it runs as it is now", 10, || stack.wharf(&["job", "logs", "tick"]).stdout == "changed\n");
+
+    // The engine is down for three fires: one makes up for them, or none.
+    stack.wharf(&["job", "cancel", "line"]).ok();
+    eventually("it is cancelled", 10, || runs(&stack, "line").iter().all(|run| !run.contains("running")));
+    let before = runs(&stack, "tick").len();
+    clock.kill();
+    clock.set(10 * hour);
+    clock.engine();
+    eventually("one makes up for them", 10, || runs(&stack, "tick")[0].starts_with("6 succeeded"));
+    assert!(before <= 5 && runs(&stack, "skip").is_empty(), "{:?}", runs(&stack, "skip"));
+
+    // It ends what runs, and what waits does not begin.
+    eventually("it runs", 10, || runs(&stack, "line")[0].contains("running"));
+    clock.set(11 * hour);
+    eventually("one waits", 10, || runs(&stack, "line")[0].contains("pending"));
+    stack.wharf(&["down", "-t", "1"]).ok();
+    assert_eq!((jobs(&stack).len(), containers(&stack)), (0, 0));
+    clock.set(0);
+    drop(clock);
+}
+
+#[test]
+fn a_killed_engine_goes_on_with_its_runs() {
+    let stack = Stack::new("none");
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services:
+  db: {{{}, healthcheck: {{test: test -e /host/ready, interval: 100ms, retries: 1000}}, volumes: ['.:/host']}}
+jobs:
+  long: {{{IMAGE}, command: 'sh -c \"while ! test -e /host/end; do sleep 0.05; done; exit 4\"', volumes: ['.:/host'], triggers: {{manual: true}}}}
+  waits: {{{IMAGE}, command: echo ready, depends_on: {{db: {{condition: service_healthy}}}}, triggers: {{manual: true}}}}
+",
+            sleeping("")
+        ),
+    );
+    let kill = || {
+        let pid = stack.engine_pid().expect("an engine");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("kill");
+        eventually("it is dead", 5, || stack.engine_pid() != Some(pid));
+    };
+    // While the process runs: it goes on, and the next engine has its end.
+    let id = stack.wharf(&["run", "-d", "long"]).ok();
+    assert_eq!(id.trim().len(), 12, "{id}");
+    eventually("it runs", 10, || runs(&stack, "long") == ["1 running - manual"]);
+    kill();
+    assert_eq!(runs(&stack, "long"), ["1 running - manual"]);
+    kill();
+    stack.write("end", "");
+    eventually("its end is known", 10, || runs(&stack, "long") == ["1 failed 4 manual"]);
+
+    // Between the record and the container: a run that nobody stays with goes on, a client's is given up.
+    let client = run_job(&stack, "waits");
+    eventually("it waits", 10, || runs(&stack, "waits") == ["1 pending - manual"]);
+    kill();
+    eventually("it is given up", 10, || runs(&stack, "waits") == ["1 failed - manual"]);
+    assert_ne!(client.wait_with_output().expect("its end").status.code(), Some(0));
+    let ran = stack.command(&["job", "run", "waits"]).output().expect("wharf");
+    assert!(ran.status.success(), "{ran:?}");
+    assert_eq!(runs(&stack, "waits")[0], "2 pending - manual");
+    kill();
+    assert_eq!(runs(&stack, "waits")[0], "2 pending - manual");
+    stack.write("ready", "");
+    eventually("it has run, once", 15, || runs(&stack, "waits")[0] == "2 succeeded 0 manual");
+    assert_eq!(stack.wharf(&["job", "logs", "waits"]).ok(), "ready\n");
+
+    // Cancelled while it waits, and taken down while it waits.
+    std::fs::remove_file(stack.path("ready")).expect("file");
+    stack.wharf(&["rm", "-sf", "db"]).ok();
+    stack.wharf(&["job", "run", "waits"]).ok();
+    stack.wharf(&["job", "cancel", "waits"]).ok();
+    eventually("it is cancelled", 10, || runs(&stack, "waits")[0] == "3 cancelled - manual");
+    stack.wharf(&["job", "run", "waits"]).ok();
+    stack.wharf(&["down", "-t", "1"]).ok();
+    assert_eq!((jobs(&stack).len(), containers(&stack)), (0, 0));
+}
