@@ -539,7 +539,7 @@ fn jobs_are_registered_when_they_have_a_schedule_or_have_changed() {
     // The image of a job with a schedule is there before anything is done.
     state.images.remove("backup");
     state.jobs.clear();
-    assert_eq!(lines(&p, &state, &options)[..1], ["[] -> #1 pull image backup: missing"]);
+    assert_eq!(lines(&p, &state, &options)[..1], ["[] -> #1 pull image backup: not found"]);
     // Commands for services leave jobs alone, and refuse their names.
     let of_web = UpOptions { services: vec!["web".into()], ..UpOptions::default() };
     assert!(up(&p, &state, &of_web).expect("plan").is_empty());

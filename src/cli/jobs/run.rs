@@ -1,7 +1,7 @@
 //! `wharf run JOB`: a run of a job as the file has it, with its output and its exit code.
 
 use super::code_of;
-use crate::api::client::Client;
+use crate::api::client::{Client, ClientError};
 use crate::api::reply::escape;
 use crate::cli::project::{attach, up};
 use crate::cli::signals::or_cancelled;
@@ -24,6 +24,8 @@ pub struct RunOptions {
     pub remove_orphans: bool,
     /// Standard input is the container's.
     pub stdin: bool,
+    /// Its container goes, however it has ended.
+    pub rm: bool,
 }
 
 /// The project in which jobs are services: for the steps before the engine that look at services, builds and the contents of files.
@@ -72,6 +74,13 @@ pub async fn run(global: &Global, client: &Client, loaded: &Loaded, job: &str, o
     let stay = attach::Stay { which: attach::Which::output(options.stdin), keep: true, ..attach::Stay::default() };
     let stayed = attach::start_and_stay(client, &container, stay).await;
     let ended: Result<JobRun, _> = client.post(&format!("/jobs/{}/wait?run={}", escape(&name), escape(&run)), &Value::Null).await;
+    if options.rm {
+        match client.delete(&format!("/containers/{container}?force=1&v=1")).await {
+            // The engine removes those of runs that have succeeded.
+            Ok(()) | Err(ClientError::Refused { status: 404 | 409, .. }) => {}
+            Err(error) => eprintln!("warning: removing the container of the run: {error}"),
+        }
+    }
     match (stayed, ended) {
         (_, Ok(ended)) => {
             if let Some(error) = &ended.error {

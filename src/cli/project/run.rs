@@ -179,6 +179,7 @@ fn job_options(command: &Run) -> Result<jobs::run::RunOptions, Failure> {
         ("--label", !command.label.is_empty()),
         ("--name", command.name.is_some()),
         ("--publish", !command.publish.is_empty()),
+        ("--use-aliases", command.use_aliases),
         ("--user", command.user.is_some()),
         ("--volume", !command.volume.is_empty()),
         ("--workdir", command.workdir.is_some()),
@@ -198,6 +199,7 @@ fn job_options(command: &Run) -> Result<jobs::run::RunOptions, Failure> {
         pull: command.pull.clone(),
         remove_orphans: command.remove_orphans,
         stdin: command.interactive,
+        rm: command.rm,
     })
 }
 

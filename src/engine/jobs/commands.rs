@@ -47,8 +47,15 @@ impl Engine {
             locked(&self.jobs.clients).remove(&id);
         }
         begun?;
-        progress.send(Progress::Run(id));
-        match is_made.await {
+        progress.send(Progress::Run(id.clone()));
+        let made = tokio::select! {
+            made = is_made => made,
+            () = progress.closed() => {
+                self.ask_to_end(&key, &id, Ending::Cancel)?;
+                return Err(EngineError::Cancelled);
+            }
+        };
+        match made {
             Ok(Ok(container)) => progress.send(Progress::Created(container)),
             Ok(Err(why)) => return Err(EngineError::Conflict(why)),
             Err(_) => return Err(EngineError::Conflict("the run was cancelled".into())),

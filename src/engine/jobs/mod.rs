@@ -234,6 +234,8 @@ impl Engine {
                 run.ending.get_or_insert(ending);
                 if !is_current {
                     run.apply(&RunEvent::Ended, Timestamp::now());
+                    // Nobody makes its container any more.
+                    drop(locked(&self.jobs.clients).remove(id));
                 }
             }
         })
