@@ -114,6 +114,9 @@ fn no_such(what: &str, name: &str) -> String {
         "container" => format!("No such container: {name}"),
         "image" => format!("No such image: {name}"),
         "local image" => format!("An image does not exist locally with the tag: {name}"),
+        "job" => format!(
+            "there is no job `{name}`\n`wharf up` registers jobs with a schedule, `wharf run` the others; `wharf job ls` lists them"
+        ),
         "exec" => format!("No such exec instance: {name}"),
         "network" => format!("network {name} not found"),
         "volume" => format!("get {name}: no such volume"),

@@ -296,12 +296,12 @@ fn what_was_half_made_or_half_removed_goes_and_nothing_else() {
 }
 
 /// A small file system as a data root, so that it can be full.
-struct SmallDisk {
-    stack: Stack,
+pub struct SmallDisk {
+    pub stack: Stack,
 }
 
 impl SmallDisk {
-    fn new(size: &str) -> Self {
+    pub fn new(size: &str) -> Self {
         let stack = Stack::bare("none");
         let data = stack.data_root();
         std::fs::create_dir_all(&data).expect("directory");
@@ -317,7 +317,7 @@ impl SmallDisk {
     }
 
     /// Takes all that is free.
-    fn fill(&self) {
+    pub fn fill(&self) {
         let mut filler = std::fs::File::options().create(true).append(true).open(self.filler()).expect("filler");
         for size in [1 << 20, 64 << 10, 4096, 1] {
             while filler.write_all(&vec![b'x'; size]).is_ok() {}
@@ -325,7 +325,7 @@ impl SmallDisk {
         assert_eq!(nix::sys::statvfs::statvfs(&self.stack.data_root()).expect("disk").blocks_available(), 0);
     }
 
-    fn free(&self) {
+    pub fn free(&self) {
         std::fs::remove_file(self.filler()).expect("filler");
     }
 }

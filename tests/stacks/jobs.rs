@@ -1,5 +1,6 @@
 //! Jobs: on demand, by a schedule (the engine's clock is put forward), and over the engine's death.
 
+use crate::durability::SmallDisk;
 use crate::support::{Stack, eventually, sleeping};
 use serde_json::Value;
 use std::process::{Child, Stdio};
@@ -159,6 +160,7 @@ struct Clock<'a> {
 
 impl<'a> Clock<'a> {
     fn start(stack: &'a Stack) -> Self {
+        stack.wharf(&["engine", "stop"]).ok();
         let mut clock = Clock { stack, engine: None };
         clock.engine();
         clock
@@ -354,4 +356,33 @@ jobs:
     stack.wharf(&["job", "run", "waits"]).ok();
     stack.wharf(&["down", "-t", "1"]).ok();
     assert_eq!((jobs(&stack).len(), containers(&stack)), (0, 0));
+}
+
+#[test]
+fn a_run_whose_record_has_no_room_is_not_begun() {
+    let disk = SmallDisk::new("24m");
+    let stack = &disk.stack;
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "jobs:
+  bell: {{{IMAGE}, command: 'true', network_mode: none, triggers: {{schedule: ['0 0 29 2 *']}}}}
+  tick: {{{IMAGE}, command: echo tick, network_mode: none, triggers: {{schedule: ['0 * * * *']}}}}
+"
+        ),
+    );
+    let clock = Clock::start(stack);
+    stack.wharf(&["up", "-d"]).ok();
+    clock.set(0);
+    disk.fill();
+    // What is kept for ends is not for this.
+    let writes = ["resume", "pause"].into_iter().cycle().take(200);
+    let refused = writes.map(|word| stack.wharf(&["job", word, "bell"])).find(|said| said.code != 0);
+    refused.expect("a full journal").fails(1, &["No space left on device"]);
+    clock.set(3600);
+    stack.wharf(&["job", "run", "tick"]).fails(1, &["No space left on device"]);
+    clock.set(3600);
+    assert_eq!((runs(stack, "tick").len(), containers(stack)), (0, 0));
+    disk.free();
+    eventually("it is made up for", 15, || runs(stack, "tick") == ["1 succeeded 0 schedule"]);
 }

@@ -253,8 +253,10 @@ impl Engine {
         {
             let _records = locked(&self.jobs.records);
             let mut record = self.state.job_record(&key).ok_or_else(|| no_job(name))?;
-            record.paused = paused;
-            self.state.journal.put(&format!("{JOBS}{}", key.as_str()), &record).map_err(state_error)?;
+            if record.paused != paused {
+                record.paused = paused;
+                self.state.journal.put(&format!("{JOBS}{}", key.as_str()), &record).map_err(state_error)?;
+            }
         }
         self.schedules.look_again(true);
         Ok(())
@@ -342,8 +344,5 @@ fn next_fire(job: &Job, after: Timestamp) -> Option<Timestamp> {
 }
 
 fn no_job(name: &str) -> EngineError {
-    EngineError::NoSuch {
-        what: "job",
-        name: format!("{name}\n`wharf up` registers jobs with a schedule, `wharf run` the others; `wharf job ls` lists them"),
-    }
+    EngineError::NoSuch { what: "job", name: name.into() }
 }
