@@ -151,3 +151,44 @@ fn an_image_is_updated_by_its_digest() {
     assert_eq!(row()["Events"].as_array().and_then(|e| e.last()).map(|e| e["Outcome"].clone()), Some("unknown".into()));
     assert!(!std::fs::read_to_string(stack.run_root().join("engine.log")).unwrap_or_default().contains("secret=word"));
 }
+
+/// A registry that does not answer holds up its own project, and a schedule is followed from when it is known.
+#[test]
+fn nobody_waits_for_the_registry_of_another_project() {
+    let registry = Registry::start();
+    let stack = Stack::new("nothing");
+    push(&registry, "1", "exec sleep 1000");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
+    let slow = format!("127.0.0.1:{}/app:1", silent.local_addr().expect("address").port());
+    let quick = format!("127.0.0.1:{}/app:1", registry.port);
+    stack.wharf(&["image", "tag", "busybox:local", &slow]).ok();
+    stack.wharf(&["engine", "stop"]).ok();
+    let mut engine = stack.command(&["engine"]);
+    engine.env("TEST_CLOCK", stack.path("clock")).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut engine = engine.spawn().expect("engine");
+    eventually("the engine answers", 10, || stack.api("GET", "/_ping", None).0 == 200);
+    let up = |project: &str, image: &str, schedule: &str| {
+        let service = format!("{{image: '{image}', command: sleep 1000, x-update: {{schedule: '{schedule}'}}}}");
+        stack.write("compose.yaml", &format!("name: {project}\nservices: {{app: {service}}}\n"));
+        stack.wharf(&["-p", project, "up", "-d"]).ok();
+    };
+    let checked = |project: &str| -> bool {
+        let text = stack.wharf(&["-p", project, "updates", "app", "--format", "json"]).ok();
+        let row: serde_json::Value = serde_json::from_str(text.trim()).expect("JSON");
+        !row["CheckedAt"].is_null()
+    };
+    // A day without schedules, and then one whose time was within it.
+    stack.write("clock", "90000");
+    up("first", &slow, "0 4 * * *");
+    up("second", &quick, "0 4 * * *");
+    assert!(!checked("second"), "it was due before it was known");
+    stack.write("clock", "180000");
+    up("third", "busybox:local", "0 4 * * *");
+    let _held = silent.accept().expect("it is asked");
+    eventually("the other one is looked at", 10, || checked("second"));
+    assert!(!checked("first"));
+    drop(silent);
+    ["first", "second", "third"].iter().for_each(|project| drop(stack.wharf(&["-p", project, "down", "-t", "0"]).ok()));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(engine.id() as i32), nix::sys::signal::Signal::SIGTERM).expect("ended");
+    engine.wait().expect("its end");
+}

@@ -13,7 +13,7 @@ use crate::engine::containers::incarnations::Leaves;
 use crate::engine::error::{EngineError, state_error};
 use crate::engine::images::Cache;
 use crate::engine::record::ProjectRecord;
-use crate::engine::{Container, Engine};
+use crate::engine::{Container, Engine, locked};
 use crate::image::keyed_mutex::KeyedMutex;
 use crate::image::{Digest, ImageRef};
 use crate::labels::LABEL_SERVICE;
@@ -23,8 +23,8 @@ use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -40,7 +40,8 @@ const LONGEST_MESSAGE: usize = 2000;
 pub(in crate::engine) struct ImageUpdates {
     /// Held from the pull of an image until it has its tag or loses its name.
     images: KeyedMutex,
-    by_schedule: tokio::sync::Mutex<()>,
+    /// Projects that are being looked at by schedule.
+    by_schedule: Mutex<HashSet<String>>,
 }
 
 /// Services with `x-update`.
@@ -49,6 +50,36 @@ pub(super) struct UpdateSchedules {
     /// Their projects and names.
     pub due: Vec<(String, String)>,
     pub next: Option<Timestamp>,
+}
+
+/// When services are looked at next, by project and service. A schedule is followed from when it is known.
+pub(super) type NextLooks = HashMap<(String, String), (Cron, Option<Timestamp>)>;
+
+/// The services that are due; `known` is brought up to date.
+fn due_services(known: &mut NextLooks, schedules: Vec<(String, String, Cron)>, now: Timestamp) -> Vec<(String, String)> {
+    let before = std::mem::take(known);
+    let mut due = Vec::new();
+    for (project, service, cron) in schedules {
+        let (key, next) = ((project, service), cron.next(now));
+        let expected = before.get(&key).filter(|(known, _)| *known == cron).and_then(|(_, expected)| *expected);
+        if expected.is_some_and(|expected| expected <= now) {
+            due.push(key.clone());
+        }
+        known.insert(key, (cron, next));
+    }
+    due
+}
+
+/// A project that is being looked at, until this is dropped.
+struct LookByProject<'a> {
+    updates: &'a ImageUpdates,
+    project: &'a str,
+}
+
+impl Drop for LookByProject<'_> {
+    fn drop(&mut self) {
+        locked(&self.updates.by_schedule).remove(self.project);
+    }
 }
 
 /// What has become of a service that was looked at.
@@ -158,29 +189,32 @@ impl Engine {
     }
 
     /// The services whose images are to be looked at. What was due while no engine ran is not made up for.
-    pub(super) fn due_updates(&self, last: Timestamp, now: Timestamp) -> UpdateSchedules {
-        let schedules = self.update_schedules();
-        let is_due = |cron: &Cron| cron.next(last).is_some_and(|next| next <= now);
-        UpdateSchedules {
-            any: !schedules.is_empty(),
-            next: schedules.iter().filter_map(|(_, _, cron)| cron.next(now)).min(),
-            due: schedules
-                .into_iter()
-                .filter(|(_, _, cron)| is_due(cron))
-                .map(|(project, service, _)| (project, service))
-                .collect(),
-        }
+    pub(super) fn due_updates(&self, known: &mut NextLooks, now: Timestamp) -> UpdateSchedules {
+        let due = due_services(known, self.update_schedules(), now);
+        UpdateSchedules { any: !known.is_empty(), next: known.values().filter_map(|(_, next)| *next).min(), due }
     }
 
-    /// Looks at the images of services one after the other: an update takes what it takes, and nothing else is to wait for it.
-    pub(super) async fn update_in_turn(self: Arc<Self>, due: Vec<(String, String)>) {
-        let _one_at_a_time = self.image_updates.by_schedule.lock().await;
-        for (project, service) in due {
-            // Somebody has to listen, or it is cancelled.
-            let (progress, _listener) = unbounded_channel();
-            if let Err(error) = self.update_images(&project, std::slice::from_ref(&service), progress.into()).await {
-                tracing::warn!("updating {service} of {project}: {error}");
+    /// Looks at the images of services: those of a project one after the other, and no project waits for another's registry. One that
+    /// is still looked at is left out.
+    pub(super) fn update_by_schedule(self: &Arc<Self>, due: Vec<(String, String)>) {
+        let mut projects: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        due.into_iter().for_each(|(project, service)| projects.entry(project).or_default().push(service));
+        for (project, services) in projects {
+            if !locked(&self.image_updates.by_schedule).insert(project.clone()) {
+                tracing::warn!("the images of {project} are due, and the last look at them goes on: this one is left out");
+                continue;
             }
+            let this = self.clone();
+            tokio::spawn(async move {
+                let _look = LookByProject { updates: &this.image_updates, project: &project };
+                for service in services {
+                    // Somebody has to listen, or it is cancelled.
+                    let (progress, _listener) = unbounded_channel();
+                    if let Err(error) = this.update_images(&project, std::slice::from_ref(&service), progress.into()).await {
+                        tracing::warn!("updating {service} of {project}: {error}");
+                    }
+                }
+            });
         }
     }
 
@@ -429,6 +463,34 @@ fn event(digest: Option<&Digest>, outcome: &str, message: Option<String>) -> Upd
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_schedule_is_followed_from_when_it_is_known() {
+        let at = |text: &str| text.parse::<Timestamp>().expect("time");
+        let cron = |text: &str| text.parse::<Cron>().expect("schedule");
+        let mut known = NextLooks::default();
+        let mut look = |list: &[(&str, &str)], now: &str| {
+            let schedules = list.iter().map(|(service, text)| ("p".into(), (*service).into(), cron(text))).collect();
+            let due = due_services(&mut known, schedules, at(now));
+            due.into_iter().map(|(_, service)| service).collect::<Vec<String>>().join(" ")
+        };
+        let (a, b) = (("a", "0 4 * * *"), ("b", "*/10 * * * *"));
+        // Nothing is due for being new, after however long a time without schedules.
+        assert_eq!(look(&[], "2026-11-26T12:00:00Z"), "");
+        assert_eq!(look(&[a], "2026-11-27T12:00:00Z"), "");
+        assert_eq!(look(&[a, b], "2026-11-27T12:05:01Z"), "");
+        assert_eq!(look(&[a, b], "2026-11-27T12:09:59Z"), "");
+        // Woken for another reason in that very second.
+        assert_eq!(look(&[a, b, ("c", "* * * * *")], "2026-11-27T12:10:00Z"), "b");
+        assert_eq!(look(&[a, b], "2026-11-27T12:10:00Z"), "");
+        // Another schedule is a new one.
+        assert_eq!(look(&[("a", "15 12 * * *"), b], "2026-11-27T12:16:00Z"), "");
+        // The clock is put forward by days: each once. And back: the next fires come again.
+        assert_eq!(look(&[a, b], "2026-11-27T12:16:00Z"), "");
+        assert_eq!(look(&[a, b], "2026-12-03T00:00:00Z"), "a b");
+        assert_eq!(look(&[a, b], "2026-11-27T03:55:00Z"), "");
+        assert_eq!(look(&[a, b], "2026-11-27T04:00:00Z"), "a b");
+    }
 
     #[test]
     fn a_digest_is_tried_once() {

@@ -1,5 +1,6 @@
 //! Schedules: one task looks at those of jobs and of `x-update` when the next is due.
 
+use super::image_updates::NextLooks;
 use crate::engine::Engine;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -44,18 +45,13 @@ impl Engine {
     /// Follows the schedules of jobs and of `x-update`.
     pub(in crate::engine) async fn follow_schedules(self: Arc<Self>) {
         let running_since = wall_clock();
-        let mut last = running_since;
+        let mut looks = NextLooks::default();
         loop {
             let mut changed = std::pin::pin!(self.schedules.changed.notified());
             changed.as_mut().enable();
             let now = wall_clock();
-            // The clock may have been set back.
-            last = last.min(now);
-            let updates = self.due_updates(last, now);
-            last = now;
-            if !updates.due.is_empty() {
-                tokio::spawn(self.clone().update_in_turn(updates.due));
-            }
+            let updates = self.due_updates(&mut looks, now);
+            self.update_by_schedule(updates.due);
             let jobs = self.fire_due_jobs(running_since, now);
             self.schedules.follows.store(updates.any || jobs.any, Ordering::Relaxed);
             let until = |next: Timestamp| Duration::try_from(next.duration_since(wall_clock())).unwrap_or_default();
