@@ -14,6 +14,7 @@ mod lifecycle;
 mod observed;
 mod operation;
 mod resources;
+mod starts;
 mod up;
 mod update;
 

@@ -1,19 +1,21 @@
 //! `wharf up` and `wharf plan`.
 
 mod attached;
+mod follow;
+
+pub use follow::{OnSignal, follow, follow_with};
 
 use super::logs::{self, HookLine};
 use super::ps;
 use crate::api::client::Client;
 use crate::api::reply::escape;
 use crate::cli::output::Steps;
-use crate::cli::signals::{Signal, Signals, or_cancelled};
+use crate::cli::signals::or_cancelled;
 use crate::cli::{Failure, Global, Outcome, connect, project};
 use crate::compose::Loaded;
 use crate::plan::{ChangedVolumes, Outline, PullPolicy, UpOptions};
-use crate::wire::Follower;
-use crate::wire::{Progress, UpRequest};
-use attached::{Foreground, Shown, attached, pass_hook};
+use crate::wire::{Follower, Progress, UpRequest};
+use attached::{Foreground, Shown, attached, container_names, pass_hook, shown};
 use std::io::IsTerminal;
 use tokio::sync::mpsc::{self, UnboundedSender};
 
@@ -199,91 +201,6 @@ pub fn path(loaded: &Loaded, action: &str) -> String {
     format!("/projects/{}/{action}", escape(&loaded.project.name))
 }
 
-/// The effect of a signal on a command that is followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnSignal {
-    /// Steps that have not begun do not begin, and the command leaves when the rest has ended; a second one leaves at once.
-    Cancel,
-    /// The caller sees to it.
-    Leave,
-}
-
-/// Sends a request whose answer is progress, and shows it.
-///
-/// # Errors
-/// When a step has failed, with exit code 1, or the command was cancelled.
-pub async fn follow(client: &Client, path: &str, body: &impl serde::Serialize, quiet: bool) -> Outcome {
-    follow_with(client, path, body, OnSignal::Cancel, quiet, |_| ()).await
-}
-
-/// As [`follow`], with a look at each event.
-///
-/// # Errors
-/// As [`follow`].
-pub async fn follow_with(
-    client: &Client,
-    path: &str,
-    body: &impl serde::Serialize,
-    on_signal: OnSignal,
-    quiet: bool,
-    mut each: impl FnMut(&Progress),
-) -> Outcome {
-    let number = crate::random::hex::<8>().map_err(|e| Failure::Message(format!("choosing a number: {e}")))?;
-    let mut signals = match on_signal {
-        OnSignal::Cancel => Some(Signals::listen()?),
-        OnSignal::Leave => None,
-    };
-    let mut next_signal = async || match &mut signals {
-        Some(signals) => signals.next().await,
-        None => std::future::pending().await,
-    };
-    let mut steps = Steps::new(quiet);
-    let mut cancelled: Option<Signal> = None;
-    let path_and_number = format!("{path}?command={number}");
-    let mut lines = tokio::select! {
-        lines = client.post_lines(&path_and_number, body) => lines?,
-        signal = next_signal() => {
-            eprintln!("canceled");
-            return Err(signal.failure());
-        }
-    };
-    loop {
-        let progress = tokio::select! {
-            line = lines.next::<Progress>() => line?,
-            () = steps.go_on() => continue,
-            signal = next_signal() => {
-                if cancelled.is_some() {
-                    return Err(signal.failure());
-                }
-                cancelled = Some(signal);
-                steps.line("Canceling: what has begun is ended, nothing else begins (press Ctrl+C again to leave at once)");
-                let (parent, _) = path.rsplit_once('/').unwrap_or((path, ""));
-                // Beside the loop: a second signal does not wait for an engine that does not answer. One that is gone ends the lines.
-                let (asking, cancel) = (client.clone(), format!("{parent}/cancel?command={number}"));
-                tokio::spawn(async move { asking.post_nothing(&cancel).await });
-                continue;
-            }
-        };
-        let Some(progress) = progress else {
-            return Err(Failure::Message("the engine left before it was done; run the command again".into()));
-        };
-        each(&progress);
-        let done = steps.show(&progress);
-        let asks = matches!(progress, Progress::ChangedVolumes(_));
-        match (done, cancelled) {
-            (Some(true), None) => return Ok(()),
-            (Some(false), None) => return Err(Failure::Code(1)),
-            // Everything had begun.
-            (Some(_), Some(signal)) => {
-                eprintln!("canceled");
-                return Err(signal.failure());
-            }
-            (None, _) if asks => return Ok(()),
-            (None, _) => {}
-        }
-    }
-}
-
 /// As [`follow`], of an `up`; it asks before a volume whose definition has changed loses its data.
 ///
 /// # Errors
@@ -385,25 +302,6 @@ pub async fn build_what_is_missing(
     super::build::build_services(client, loaded, &wanted, &super::build::BuildFlags::quiet(quiet)).await
 }
 
-/// The services whose output `up` shows; empty for every container of the project, `None` where there is none to show.
-fn shown(loaded: &Loaded, command: &Up) -> Option<Vec<String>> {
-    let named = &command.services;
-    let candidates = match (&command.attach[..], named.is_empty() || command.attach_dependencies) {
-        ([], true) => selected(loaded, named, false),
-        ([], false) => named.clone(),
-        (attach, _) => return Some(attach.to_vec()),
-    };
-    let quiet = |name: &&String| {
-        let service = loaded.project.services.get(*name);
-        command.no_attach.contains(name) || service.is_some_and(|service| service.attach == Some(false))
-    };
-    if named.is_empty() && !candidates.iter().any(|name| quiet(&name)) {
-        return Some(Vec::new());
-    }
-    let shown: Vec<String> = candidates.iter().filter(|name| !quiet(name)).cloned().collect();
-    (!shown.is_empty()).then_some(shown)
-}
-
 pub async fn run(global: &Global, mut command: Up) -> Outcome {
     let loaded = project::load(global, &command.services)?;
     if command.menu || is_set("COMPOSE_MENU", Some(&loaded)) {
@@ -446,22 +344,6 @@ pub async fn run(global: &Global, mut command: Up) -> Outcome {
     let up = bring_up(&client, &up_path, request, OnSignal::Leave, Some(hooks.clone()));
     let shown = Shown { services, reader, names, hooks, lines };
     attached(global, &client, &loaded, &command, Foreground { shown, timeout }, up).await
-}
-
-/// The names by which the output of services is shown: `web-1`.
-fn container_names(loaded: &Loaded, services: &[String], options: &UpOptions) -> Vec<String> {
-    let project = &loaded.project;
-    let all = project.services.iter().filter(|(name, _)| services.is_empty() || services.contains(name));
-    let names = all.flat_map(|(name, service)| {
-        let count = options.scale.get(name).copied().unwrap_or_else(|| service.replicas());
-        (1..=count).map(move |number| match &service.container_name {
-            Some(own) => own.clone(),
-            None => format!("{name}{}{number}", crate::cli::separator()),
-        })
-    });
-    let mut names: Vec<String> = names.collect();
-    names.sort();
-    names
 }
 
 /// `wharf create`: everything but the start.

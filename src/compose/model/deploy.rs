@@ -1,6 +1,6 @@
 //! `deploy` of a service.
 
-use super::service::DeviceRequest;
+use super::devices::DeviceRequest;
 use super::values::RestartCondition;
 use crate::units::{ByteSize, Nanos, as_text};
 use indexmap::IndexMap;

@@ -1,12 +1,18 @@
 //! The typed project: what the rest of wharf knows of a Compose file. Field names are the specification's.
 
+mod build;
 mod deploy;
+mod devices;
 mod job;
+mod mounts;
 mod service;
 mod values;
 
+pub use build::*;
 pub use deploy::*;
+pub use devices::*;
 pub use job::*;
+pub use mounts::*;
 pub use service::*;
 pub use values::{NamespaceMode, PullPolicy, RestartCondition, RestartPolicy, VolumeKind};
 

@@ -1,6 +1,9 @@
 //! A service, as its canonical tree has it.
 
+use super::build::Build;
 use super::deploy::Deploy;
+use super::devices::{BlkioConfig, Device, DeviceRequest};
+use super::mounts::{FileMount, ServiceVolume};
 use super::values::{NamespaceMode, PullPolicy, RestartPolicy, VolumeKind};
 use crate::cron::Cron;
 use crate::units::{ByteSize, Nanos, Protocol, as_text};
@@ -282,143 +285,12 @@ pub struct Port {
     pub name: Option<String>,
 }
 
-/// An entry of `volumes`, in its long form.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ServiceVolume {
-    #[serde(rename = "type")]
-    pub kind: VolumeKind,
-    #[serde(default)]
-    pub source: Option<String>,
-    pub target: String,
-    #[serde(default)]
-    pub read_only: bool,
-    #[serde(default)]
-    pub bind: Option<BindOptions>,
-    #[serde(default)]
-    pub volume: Option<VolumeOptions>,
-    #[serde(default)]
-    pub tmpfs: Option<TmpfsOptions>,
-    #[serde(default)]
-    pub image: Option<ImageOptions>,
-    #[serde(default)]
-    pub consistency: Option<String>,
-}
-
-/// `volumes[].bind`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct BindOptions {
-    pub create_host_path: bool,
-    pub propagation: Option<String>,
-    pub recursive: Option<String>,
-    pub selinux: Option<String>,
-}
-
-/// `volumes[].volume`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct VolumeOptions {
-    pub labels: IndexMap<String, String>,
-    pub nocopy: bool,
-    pub subpath: Option<String>,
-}
-
-/// `volumes[].tmpfs`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct TmpfsOptions {
-    #[serde(with = "as_text")]
-    pub size: Option<ByteSize>,
-    pub mode: Option<u32>,
-}
-
-/// `volumes[].image`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ImageOptions {
-    pub subpath: Option<String>,
-}
-
 /// An entry of `ulimits`: one limit, or soft and hard; -1 is without limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Ulimit {
     Both(i64),
     Pair { soft: i64, hard: i64 },
-}
-
-/// A config or a secret as a file in the container.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct FileMount {
-    pub source: String,
-    pub target: Option<String>,
-    pub uid: Option<String>,
-    pub gid: Option<String>,
-    pub mode: Option<u32>,
-}
-
-/// `build`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Build {
-    pub additional_contexts: IndexMap<String, String>,
-    pub args: IndexMap<String, Option<String>>,
-    pub cache_from: Vec<String>,
-    pub cache_to: Vec<String>,
-    pub context: Option<String>,
-    pub dockerfile: Option<String>,
-    pub dockerfile_inline: Option<String>,
-    pub entitlements: Vec<String>,
-    pub extra_hosts: Vec<String>,
-    pub isolation: Option<String>,
-    pub labels: IndexMap<String, String>,
-    pub network: Option<String>,
-    pub no_cache: bool,
-    pub no_cache_filter: Vec<String>,
-    pub platforms: Vec<String>,
-    pub privileged: bool,
-    pub provenance: Option<String>,
-    pub pull: bool,
-    pub sbom: Option<String>,
-    pub secrets: Vec<FileMount>,
-    #[serde(with = "as_text")]
-    pub shm_size: Option<ByteSize>,
-    /// By their ids; `None` is the agent.
-    pub ssh: IndexMap<String, Option<String>>,
-    pub tags: Vec<String>,
-    pub target: Option<String>,
-    pub ulimits: IndexMap<String, Ulimit>,
-}
-
-/// `blkio_config`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct BlkioConfig {
-    pub device_read_bps: Vec<Throttle>,
-    pub device_read_iops: Vec<Throttle>,
-    pub device_write_bps: Vec<Throttle>,
-    pub device_write_iops: Vec<Throttle>,
-    pub weight: Option<u16>,
-    pub weight_device: Vec<WeightDevice>,
-}
-
-/// A rate of a device in `blkio_config`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Throttle {
-    pub path: String,
-    /// Bytes or operations a second.
-    #[serde(with = "as_text")]
-    pub rate: Option<ByteSize>,
-}
-
-/// A weight of a device in `blkio_config`, 10 to 1000.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct WeightDevice {
-    pub path: String,
-    pub weight: u16,
 }
 
 /// `credential_spec`.
@@ -465,28 +337,6 @@ pub struct Hook {
     pub privileged: bool,
     pub user: Option<String>,
     pub working_dir: Option<String>,
-}
-
-/// An entry of `devices`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Device {
-    pub source: String,
-    pub target: Option<String>,
-    /// Of `r`, `w` and `m`.
-    pub permissions: Option<String>,
-}
-
-/// An entry of `gpus` or of `deploy.resources.reservations.devices`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DeviceRequest {
-    pub capabilities: Vec<String>,
-    /// -1 is all of them.
-    pub count: Option<i64>,
-    pub device_ids: Vec<String>,
-    pub driver: Option<String>,
-    pub options: IndexMap<String, String>,
 }
 
 /// `provider`: a program that stands for the service.

@@ -1,13 +1,13 @@
 //! `up` in the foreground: shows the output of the containers, and stops them at Ctrl-C or when one of them ends.
 
-use super::{OnSignal, Up, follow_with, outline, path};
+use super::{OnSignal, Up, follow_with, outline, path, selected};
 use crate::api::client::Client;
 use crate::cli::project::logs::{self, HookLine};
 use crate::cli::project::ps;
 use crate::cli::signals::{Held, signalled};
 use crate::cli::{Failure, Global, Outcome};
 use crate::compose::Loaded;
-use crate::plan::LifecycleOptions;
+use crate::plan::{LifecycleOptions, UpOptions};
 use crate::wire::Progress;
 use std::io::IsTerminal;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -189,4 +189,39 @@ async fn stop(ending: &Ending<'_>) -> Outcome {
         result = follow_with(client, &stop, &options, leave, false, each) => result,
         _ = signalled() => follow_with(client, &kill, &options, leave, false, |_| ()).await,
     }
+}
+
+/// The services whose output `up` shows; empty for every container of the project, `None` where there is none to show.
+pub(super) fn shown(loaded: &Loaded, command: &Up) -> Option<Vec<String>> {
+    let named = &command.services;
+    let candidates = match (&command.attach[..], named.is_empty() || command.attach_dependencies) {
+        ([], true) => selected(loaded, named, false),
+        ([], false) => named.clone(),
+        (attach, _) => return Some(attach.to_vec()),
+    };
+    let quiet = |name: &&String| {
+        let service = loaded.project.services.get(*name);
+        command.no_attach.contains(name) || service.is_some_and(|service| service.attach == Some(false))
+    };
+    if named.is_empty() && !candidates.iter().any(|name| quiet(&name)) {
+        return Some(Vec::new());
+    }
+    let shown: Vec<String> = candidates.iter().filter(|name| !quiet(name)).cloned().collect();
+    (!shown.is_empty()).then_some(shown)
+}
+
+/// The names by which the output of services is shown: `web-1`.
+pub(super) fn container_names(loaded: &Loaded, services: &[String], options: &UpOptions) -> Vec<String> {
+    let project = &loaded.project;
+    let all = project.services.iter().filter(|(name, _)| services.is_empty() || services.contains(name));
+    let names = all.flat_map(|(name, service)| {
+        let count = options.scale.get(name).copied().unwrap_or_else(|| service.replicas());
+        (1..=count).map(move |number| match &service.container_name {
+            Some(own) => own.clone(),
+            None => format!("{name}{}{number}", crate::cli::separator()),
+        })
+    });
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
 }
