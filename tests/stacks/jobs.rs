@@ -22,6 +22,15 @@ fn job(stack: &Stack, job: &str, field: &str) -> Value {
     serde_json::from_str::<Value>(&text).expect("JSON")[0][field].clone()
 }
 
+fn kill_engine(stack: &Stack) {
+    let Some(pid) = stack.engine_pid() else { return };
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    eventually("the engine is dead", 5, || {
+        let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        state.is_empty() || state.contains(") Z ")
+    });
+}
+
 /// How many containers of runs there are.
 fn containers(stack: &Stack) -> usize {
     stack.wharf(&["container", "ls", "-aq", "--filter", "label=com.docker.job.run-id"]).ok().lines().count()
@@ -173,20 +182,24 @@ impl<'a> Clock<'a> {
         eventually("the engine answers", 10, || self.stack.api("GET", "/_ping", None).0 == 200);
     }
 
-    fn kill(&mut self) {
-        let mut engine = self.engine.take().expect("an engine");
-        engine.kill().expect("kill");
-        engine.wait().expect("its end");
+    /// Kills the engine, at a time when the clock is so many seconds from the real one, and has another one go on.
+    fn kill_at(&mut self, seconds: i64) {
+        self.stack.write("clock", &seconds.to_string());
+        // A monitor may have started another in the meantime of an earlier one.
+        kill_engine(self.stack);
+        if let Some(mut engine) = self.engine.take() {
+            let _ = engine.kill();
+            let _ = engine.wait();
+        }
+        self.engine();
     }
 
     /// Puts the clock so many seconds from the real one, and has the engine look at it.
     fn set(&self, seconds: i64) {
         self.stack.write("clock", &seconds.to_string());
-        if self.engine.is_some() {
-            // On a full disk it stays what it is; the clock is looked at all the same.
-            let looked = ["pause", "resume"].map(|word| self.stack.wharf(&["job", word, "bell"]).code == 0);
-            assert!(looked.contains(&true));
-        }
+        // On a full disk it stays what it is; the clock is looked at all the same.
+        let looked = ["pause", "resume"].map(|word| self.stack.wharf(&["job", word, "bell"]).code == 0);
+        assert!(looked.contains(&true));
     }
 }
 
@@ -286,12 +299,20 @@ jobs:
     eventually("it runs as it is now", 10, || stack.wharf(&["job", "logs", "tick"]).stdout == "changed\n");
 
     // The engine is down for three fires: one makes up for them, or none.
-    let before = runs(&stack, "tick").len();
-    clock.kill();
-    clock.set(10 * hour);
-    clock.engine();
+    clock.kill_at(10 * hour);
     eventually("one makes up for them", 10, || runs(&stack, "tick")[0].starts_with("6 succeeded"));
-    assert!(before <= 5 && runs(&stack, "skip").is_empty(), "{:?}", runs(&stack, "skip"));
+    assert!(runs(&stack, "skip").is_empty(), "{:?}", runs(&stack, "skip"));
+    // It dies at the moment of a fire: there is one run, whether or not it was noted by then.
+    for n in 11..14 {
+        stack.write("clock", &(n * hour).to_string());
+        std::thread::scope(|scope| {
+            scope.spawn(|| stack.api("POST", "/jobs/bell/pause", None));
+            scope.spawn(|| kill_engine(&stack));
+        });
+        clock.kill_at(n * hour);
+        let expected = format!("{} succeeded 0 schedule", n - 4);
+        eventually("it has run once", 10, || runs(&stack, "tick")[0] == expected);
+    }
 
     // It ends what runs, and what waits does not begin.
     eventually("one runs and one waits", 10, || {
@@ -313,16 +334,26 @@ fn a_killed_engine_goes_on_with_its_runs() {
   db: {{{}, healthcheck: {{test: test -e /host/ready, interval: 100ms, retries: 1000}}, volumes: ['.:/host']}}
 jobs:
   long: {{{IMAGE}, command: 'sh -c \"while ! test -e /host/end; do sleep 0.05; done; exit 4\"', volumes: ['.:/host'], triggers: {{manual: true}}}}
+  turns: {{{IMAGE}, command: 'sh -c \"while ! test -e /host/go; do sleep 0.05; done; echo done\"', volumes: ['.:/host'],
+    triggers: {{schedule: [{{cron: '0 0 29 2 *', concurrency: queue}}]}}}}
   waits: {{{IMAGE}, command: echo ready, depends_on: {{db: {{condition: service_healthy}}}}, triggers: {{manual: true}}}}
 ",
             sleeping("")
         ),
     );
-    let kill = || {
-        let pid = stack.engine_pid().expect("an engine");
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("kill");
-        eventually("it is dead", 5, || stack.engine_pid() != Some(pid));
-    };
+    let kill = || kill_engine(&stack);
+    // Two clients at once: the second one's run begins when the first has ended, and there is no third.
+    let first = run_job(&stack, "turns");
+    eventually("it runs", 10, || runs(&stack, "turns") == ["1 running - manual"]);
+    let second = run_job(&stack, "turns");
+    eventually("it waits", 10, || runs(&stack, "turns").len() == 2);
+    stack.wharf(&["run", "turns"]).fails(1, &["no more than one waits"]);
+    stack.write("go", "");
+    for (client, words) in [(first, ""), (second, "the run 1 of the job")] {
+        let ended = client.wait_with_output().expect("its end");
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(ended.status.success() && ended.stdout == b"done\n" && said.contains(words), "{ended:?}");
+    }
     // While the process runs: it goes on, and the next engine has its end.
     let id = stack.wharf(&["run", "-d", "long"]).ok();
     assert_eq!(id.trim().len(), 12, "{id}");

@@ -155,7 +155,8 @@ pub enum Image {
 
 pub async fn pull(global: &Global, command: Pull) -> Outcome {
     let loaded = project::load(global, &command.services)?;
-    ps::check_services(Some(&loaded), &command.services)?;
+    let loaded = crate::cli::jobs::run::with_jobs_as_services(&loaded);
+    ps::check_services(Some(&*loaded), &command.services)?;
     let mut services = command.services.clone();
     if command.include_deps {
         services = crate::cli::project::up::selected(&loaded, &services, false);

@@ -181,10 +181,18 @@ pub fn keep_named(loaded: &mut Loaded, named: &[String]) {
             kept.push(name);
         }
     }
-    if let Some(services) = loaded.root.get_mut("services").and_then(Node::as_map_mut) {
-        services.retain(|name, _| kept.contains(name));
+    for section in compose::canonical::WORKLOADS {
+        if let Some(entries) = loaded.root.get_mut(section).and_then(Node::as_map_mut) {
+            entries.retain(|name, _| kept.contains(name));
+        }
+    }
+    if loaded.project.jobs.keys().all(|name| !kept.contains(name))
+        && let Some(root) = loaded.root.as_map_mut()
+    {
+        root.shift_remove("jobs");
     }
     loaded.project.services.retain(|name, _| kept.contains(name));
+    loaded.project.jobs.retain(|name, _| kept.contains(name));
     compose::defaults::drop_unused(&mut loaded.root);
 }
 
@@ -208,9 +216,11 @@ fn listed(command: &Config, loaded: &Loaded) -> Result<Option<Vec<String>>, Fail
         let models = loaded.root.get("models").and_then(Node::as_map).into_iter().flatten();
         models.filter_map(|(_, entry)| entry.node.get("model")?.as_str().map(str::to_string)).collect()
     } else if print.images {
-        services.iter().map(|(name, service)| image(&loaded.project.name, name, service)).collect()
+        let jobs = loaded.project.jobs.iter().map(|(name, job)| (name, &job.service));
+        services.iter().chain(jobs).map(|(name, service)| image(&loaded.project.name, name, service)).collect()
     } else if print.profiles {
-        let active = services.values().flat_map(|service| service.profiles.clone());
+        let jobs = loaded.project.jobs.values().map(|job| &job.service);
+        let active = services.values().chain(jobs).flat_map(|service| service.profiles.clone());
         let mut names: Vec<String> = active.chain(loaded.inactive.values().flatten().cloned()).collect();
         names.sort();
         names.dedup();

@@ -48,6 +48,11 @@ impl Engine {
         }
         begun?;
         progress.send(Progress::Run(id.clone()));
+        let runs = self.state.job_runs(&key).unwrap_or_default();
+        if let Some(other) = runs.current().filter(|other| other.id != id) {
+            let text = format!("the run {} of the job {} goes first; waiting for its end", other.iteration, key.as_str());
+            progress.send(Progress::Warning(text));
+        }
         let made = tokio::select! {
             made = is_made => made,
             () = progress.closed() => {

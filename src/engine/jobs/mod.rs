@@ -116,7 +116,8 @@ pub enum RunsFate {
 impl StateStore {
     /// The hashes of a project's registered jobs, by their names.
     pub(in crate::engine) fn job_hashes(&self, project: &str) -> HashMap<String, String> {
-        self.job_records().into_iter().filter(|job| job.project.name == project).map(|job| (job.job, job.hash)).collect()
+        let records = self.journal.all::<JobRecord>(&format!("{JOBS}{project}."));
+        records.into_iter().filter_map(|(job, record)| Some((job, record.ok()?.hash))).collect()
     }
 
     /// The registered jobs that this version understands.
@@ -304,6 +305,9 @@ impl Engine {
 
     /// Goes on with the runs that an earlier engine has begun, and removes what it was about to remove.
     pub(in crate::engine) fn recover_jobs(self: &Arc<Self>) {
+        for (key, _) in self.state.journal.all::<JobRecord>(JOBS).iter().filter(|(_, record)| record.is_err()) {
+            tracing::warn!("the job {key} was registered by another version: it does not run until `up` registers it anew");
+        }
         for key in self.state.keys_of_runs() {
             let Some(runs) = self.state.job_runs(&key) else { continue };
             if runs.current().is_some() {
@@ -337,5 +341,26 @@ impl Engine {
     /// The containers of a job's runs.
     fn containers_of_job(&self, id: &str) -> Vec<Arc<Container>> {
         self.containers.all().into_iter().filter(|container| container.has_label(LABEL_JOB, id)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record of a later version has more in it; one of an earlier version less.
+    #[test]
+    fn records_of_other_versions_are_read() {
+        let project = r#"{"name": "p", "later": 1, "jobs": {"a.b": {"image": "x", "later": {}, "triggers": {"schedule": [{"cron": "0 3 * * *"}]}}}}"#;
+        let text = format!(
+            r#"{{"id": "i", "job": "a.b", "hash": "h", "registered_at": "2026-01-01T00:00:00Z", "project": {project}, "later": []}}"#
+        );
+        let record: JobRecord = serde_json::from_str(&text).expect("a record");
+        assert!(record.definition().is_some_and(|job| job.is_scheduled() && job.service.image.as_deref() == Some("x")));
+        assert!(!record.paused);
+        let key = record.key();
+        assert_eq!((key.as_str(), key.project(), key.job()), ("p.a.b", "p", "a.b"));
+        let again: JobRecord = serde_json::from_value(serde_json::to_value(&record).expect("JSON")).expect("a record");
+        assert_eq!(again.project, record.project);
     }
 }
