@@ -250,3 +250,69 @@ fn a_build_ends_with_its_client() {
     });
     assert_eq!(running(), 0);
 }
+
+#[test]
+fn files_and_archives_go_to_the_client_and_come_from_it() {
+    let stack = Stack::new("nothing");
+    let socket = engine(&stack);
+    within(60, async {
+        let dockerfile = "FROM busybox:local AS made\nRUN mkdir /d && echo content > /d/f && chmod 4750 /d/f\nFROM scratch\nCOPY --from=made /d /d\nCOPY a /link-target\n";
+        // The context is an archive, and so the Dockerfile is in it.
+        let mut tar = tar::Builder::new(Vec::new());
+        for (name, text) in [("Dockerfile", dockerfile), ("a", "of the archive")] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, name, text.as_bytes()).expect("a file");
+        }
+        let mut served = Served { upload: tar.into_inner().expect("an archive"), ..Served::default() };
+        let attributes = [("context", "http://buildkit-session/some")];
+        let client = Client::new(socket.clone(), served.clone()).await;
+        client.build(&attributes, Some(("tar", &[]))).await.response();
+        let sent = served.sent.lock().expect("a lock").split_off(0);
+        let names = |sent: &[u8]| -> Vec<String> {
+            let mut archive = tar::Archive::new(sent);
+            archive
+                .entries()
+                .expect("entries")
+                .map(|entry| entry.expect("an entry").path().expect("a path").display().to_string())
+                .collect()
+        };
+        assert_eq!(names(&sent), ["d/", "d/f", "link-target"]);
+        let build = client.build(&attributes, Some(("docker", &[("name", "made:9")]))).await;
+        assert!(
+            build.response()["image.name"] == "docker.io/library/made:9"
+                && build.vertex("exporting to docker").completed.is_some()
+        );
+        let sent = served.sent.lock().expect("a lock").split_off(0);
+        assert!(names(&sent).iter().any(|name| name == "manifest.json"), "{:?}", names(&sent));
+        let received = std::sync::Arc::default();
+        served.received = Some(std::sync::Arc::clone(&received));
+        let client = Client::new(socket.clone(), served).await;
+        client.build(&attributes, Some(("local", &[]))).await.response();
+        let files = received.lock().expect("a lock").clone();
+        let expected =
+            [("d", 1 << 31 | 0o755, ""), ("d/f", 1 << 23 | 0o750, "content\n"), ("link-target", 0o644, "of the archive")];
+        let files: Vec<_> = files
+            .iter()
+            .map(|(path, (mode, content))| (path.as_str(), *mode, std::str::from_utf8(content).expect("text")))
+            .collect();
+        assert_eq!(files, expected);
+        for (kind, attributes) in [("nosuch", &[][..]), ("image", &[("push", "true")])] {
+            let failed = client.build(&[], Some((kind, attributes))).await;
+            assert!(failed.failed().message.contains("wharf"), "{failed:?}");
+        }
+        // What builds remember.
+        let everything = control::DiskUsageRequest::default();
+        let usage = async || {
+            let method = "/moby.buildkit.v1.Control/DiskUsage";
+            client.call::<control::DiskUsageResponse>(method, "", &everything).await.expect("usage").record
+        };
+        assert!(!usage().await.is_empty());
+        let prune = control::PruneRequest { all: true, ..Default::default() };
+        let gone = client.answers::<control::UsageRecord>("/moby.buildkit.v1.Control/Prune", "", &prune).await.expect("pruned");
+        assert!(!gone.is_empty() && usage().await.is_empty());
+    });
+    let (_, images) = stack.api("GET", "/v1.45/images/json", None);
+    assert_eq!(images.as_array().map(Vec::len), Some(1), "no image was exported to the store: {images}");
+}

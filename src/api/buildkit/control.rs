@@ -1,7 +1,7 @@
 //! `/grpc`: the services `moby.buildkit.v1.Control` and `moby.buildkit.v1.frontend.LLBBridge`, as far as Docker's clients call them.
 
 use super::grpc::{self, Body, Code, Status};
-use super::jobs;
+use super::{cache, jobs};
 use crate::engine::Engine;
 use bollard_buildkit_proto::moby::buildkit::v1 as control;
 use bollard_buildkit_proto::moby::buildkit::v1::apicaps::ApiCap;
@@ -96,10 +96,21 @@ async fn control(engine: &Arc<Engine>, method: &str, request: Request<Incoming>)
             grpc::unary(request, solve).await
         }
         "Status" => status(request).await,
+        "DiskUsage" => {
+            let usage = async |_: control::DiskUsageRequest| cache::usage(engine).await;
+            grpc::unary(request, usage).await
+        }
+        "Prune" => {
+            let pruned = async { cache::prune(engine, grpc::only(request).await?).await };
+            match pruned.await {
+                Ok(records) => grpc::all(records),
+                Err(status) => grpc::failed(&status),
+            }
+        }
         "ListenBuildHistory" => {
             // Nothing is kept of builds: the history has ended before it began.
             match grpc::only::<control::BuildHistoryRequest>(request).await {
-                Ok(_) => grpc::streamed(mpsc::channel::<Result<control::BuildHistoryEvent, Status>>(1).1),
+                Ok(_) => grpc::all(Vec::<control::BuildHistoryEvent>::new()),
                 Err(status) => grpc::failed(&status),
             }
         }

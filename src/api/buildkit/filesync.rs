@@ -308,7 +308,7 @@ impl Writer {
     }
 
     fn enter(&mut self, parent: &Path) -> io::Result<()> {
-        if !self.parent.as_ref().is_some_and(|(known, _)| known == parent) {
+        if self.parent.as_ref().is_none_or(|(known, _)| known != parent) {
             self.parent = Some((parent.to_path_buf(), self.directory(parent)?));
         }
         Ok(())

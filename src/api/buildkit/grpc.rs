@@ -235,6 +235,14 @@ pub(super) async fn only<M: Message + Default>(request: Request<Incoming>) -> Re
     message.ok_or_else(|| Status::new(Code::InvalidArgument, "the call has no message"))
 }
 
+/// An answer of messages that are all there.
+pub(super) fn all<R: Message + 'static>(messages: Vec<R>) -> Response<Body> {
+    let frames = messages.into_iter().map(|message| Ok(Frame::data(framed(&message))));
+    answer(
+        StreamBody::new(futures::stream::iter(frames.chain(std::iter::once(Ok(succeeded()))).collect::<Vec<_>>())).boxed_unsync(),
+    )
+}
+
 /// An answer of messages that come as long as `receiver` has some. It is the client that decides how fast they go.
 pub(super) fn streamed<R: Message + 'static>(receiver: mpsc::Receiver<Result<R, Status>>) -> Response<Body> {
     answer(StreamBody::new(frames_of(receiver)).boxed_unsync())

@@ -5,16 +5,17 @@
 //! second part and lets the first one export. Older clients send the frontend with `Control.Solve`.
 
 use super::attributes::{self, Attributes};
+use super::exporters::{self, is_image};
 use super::grpc::{Code, Status};
 use super::lender::{SessionLender, SessionLogins};
 use super::progress::Progress;
 use super::session::{self, Session};
 use super::sources;
 use crate::engine::{Engine, EngineError};
+use crate::image::ImageError;
 use crate::image::build::Report;
 use crate::image::build::solve::Built;
 use crate::image::credentials::Logins;
-use crate::image::{ImageError, ImageRef};
 use bollard_buildkit_proto::google::protobuf::Any;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::result::Result as Returned;
 use bollard_buildkit_proto::moby::buildkit::v1::{Exporter, SolveRequest};
@@ -86,12 +87,11 @@ pub(super) async fn find(reference: &str) -> Result<Arc<Job>, Status> {
 /// # Errors
 /// The build's, or why there can be none.
 pub(super) async fn solve(engine: &Arc<Engine>, request: SolveRequest) -> Result<HashMap<String, String>, Status> {
-    let has_graph = |graph: &bollard_buildkit_proto::pb::Definition| !graph.def.is_empty();
-    if request.definition.as_ref().is_some_and(has_graph) || request.frontend_inputs.values().any(has_graph) {
-        return Err(no_graphs());
-    }
+    // It is known before it is refused: its client asks for its progress at the same time.
     let job = register(&request)?;
     let job = &job.0;
+    check(&request)?;
+    exporters::check(&job.exporters)?;
     let id = if request.frontend.is_empty() {
         let mut returned = job.returned.subscribe();
         let returned = returned.wait_for(Option::is_some).await.map(|returned| returned.clone());
@@ -101,11 +101,26 @@ pub(super) async fn solve(engine: &Arc<Engine>, request: SolveRequest) -> Result
     };
     let Some(id) = id else { return Ok(HashMap::new()) };
     let built = job.find_built(&id)?;
-    job.export(engine, &built).await
+    exporters::export(job, engine, &job.exporters, &built).await
 }
 
 pub(super) fn no_graphs() -> Status {
     Status::new(Code::Unimplemented, "wharf builds Dockerfiles, and no build graphs (LLB) of its clients")
+}
+
+/// Refuses what is not there.
+fn check(request: &SolveRequest) -> Result<(), Status> {
+    let has_graph = |graph: &bollard_buildkit_proto::pb::Definition| !graph.def.is_empty();
+    if request.definition.as_ref().is_some_and(has_graph) || request.frontend_inputs.values().any(has_graph) {
+        return Err(no_graphs());
+    }
+    for export in request.cache.iter().flat_map(|cache| &cache.exports) {
+        if export.r#type != "inline" {
+            let message = format!("wharf exports no cache of type {}: use `type=inline`", export.r#type);
+            return Err(Status::new(Code::Unimplemented, message));
+        }
+    }
+    Ok(())
 }
 
 fn register(request: &SolveRequest) -> Result<Registered, Status> {
@@ -118,21 +133,13 @@ fn register(request: &SolveRequest) -> Result<Registered, Status> {
         [] => vec![Exporter { r#type: request.exporter_deprecated.clone(), attrs: request.exporter_attrs_deprecated.clone() }],
         exporters => exporters.to_vec(),
     };
-    let mut inline_cache = false;
-    for export in request.cache.iter().flat_map(|cache| &cache.exports) {
-        if export.r#type != "inline" {
-            let message = format!("wharf exports no cache of type {}: use `type=inline`", export.r#type);
-            return Err(Status::new(Code::Unimplemented, message));
-        }
-        inline_cache = true;
-    }
     let job = Arc::new(Job {
         reference: reference.clone(),
         progress: Progress::default(),
         session: request.session.clone(),
         exporters,
         entitlements: request.entitlements.clone(),
-        inline_cache,
+        inline_cache: request.cache.as_ref().is_some_and(|cache| !cache.exports.is_empty()),
         built: Mutex::default(),
         returned: watch::Sender::new(None),
         ended: watch::Sender::new(false),
@@ -176,7 +183,8 @@ impl Job {
     async fn build_image(&self, engine: &Arc<Engine>, frontend: &str, attributes: &Attributes) -> Result<Built, Status> {
         attributes::check_frontend(frontend, attributes)?;
         let (mut request, files) = attributes::read(attributes)?;
-        request.tags = self.tags().map(str::to_string).collect();
+        let images = self.exporters.iter().filter(|exporter| is_image(exporter));
+        request.tags = images.flat_map(exporters::names).map(str::to_string).collect();
         // Without an image to export it is made for its files alone.
         request.passing = !self.exporters.iter().any(is_image);
         request.inline_cache |= self.inline_cache;
@@ -201,14 +209,11 @@ impl Job {
     }
 
     /// The build's own session.
-    async fn own_session(&self) -> Result<Arc<Session>, Status> {
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub async fn own_session(&self) -> Result<Arc<Session>, Status> {
         session::find(&self.session).await
-    }
-
-    /// The names of the image.
-    fn tags(&self) -> impl Iterator<Item = &str> {
-        let names = self.exporters.iter().filter(|exporter| is_image(exporter)).filter_map(|exporter| exporter.attrs.get("name"));
-        names.flat_map(|names| names.split(',')).map(str::trim).filter(|name| !name.is_empty())
     }
 
     fn find_built(&self, id: &str) -> Result<Built, Status> {
@@ -243,31 +248,6 @@ impl Job {
         Ok(())
     }
 
-    async fn export(&self, engine: &Arc<Engine>, built: &Built) -> Result<HashMap<String, String>, Status> {
-        let mut response = HashMap::new();
-        for exporter in &self.exporters {
-            if !is_image(exporter) {
-                let message = format!("wharf has no exporter {}: it makes an image", exporter.r#type);
-                return Err(Status::new(Code::Unimplemented, message));
-            }
-            let step = self.progress.begin(&format!("{}/export", self.reference), "exporting to image");
-            step.status("exporting layers");
-            step.status(&format!("writing image {}", built.id));
-            let names: Result<Vec<String>, _> =
-                self.tags().map(|name| name.parse::<ImageRef>().map(|name| name.to_string())).collect();
-            let names = names.map_err(|e| Status::new(Code::InvalidArgument, e.to_string()))?;
-            names.iter().for_each(|name| step.status(&format!("naming to {name}")));
-            step.done();
-            response.insert("containerimage.digest".to_string(), built.id.to_string());
-            response.insert("containerimage.config.digest".to_string(), built.id.to_string());
-            if !names.is_empty() {
-                response.insert("image.name".to_string(), names.join(","));
-            }
-        }
-        let _ = engine;
-        Ok(response)
-    }
-
     /// A build's error as BuildKit's clients show it: in its words for a command that has failed, and with the lines of the
     /// Dockerfile around it.
     fn status_of(&self, error: EngineError) -> Status {
@@ -287,9 +267,4 @@ impl Job {
         }
         status
     }
-}
-
-/// Whether an exporter makes an image in the store.
-fn is_image(exporter: &Exporter) -> bool {
-    matches!(exporter.r#type.as_str(), "moby" | "image")
 }

@@ -134,7 +134,7 @@ async fn forward(mut stream: UnixStream, session: &Session, id: &str) -> Result<
         Err(_) => return Err(Status::new(Code::InvalidArgument, "its id cannot be sent")),
     };
     let (sender, outgoing) = mpsc::channel(4);
-    let mut incoming = session.channel.stream(FORWARD_AGENT, metadata, outgoing).await?;
+    let answered = session.channel.stream(FORWARD_AGENT, metadata, outgoing);
     let (mut from, mut to) = stream.split();
     let up = async {
         let mut buffer = vec![0; CHUNK];
@@ -145,7 +145,9 @@ async fn forward(mut stream: UnixStream, session: &Session, id: &str) -> Result<
         }
         drop(sender);
     };
+    // The client's answer begins when the agent has answered, which it does when it was asked.
     let down = async {
+        let mut incoming = answered.await?;
         while let Some(message) = incoming.next::<BytesMessage>().await? {
             if to.write_all(&message.data).await.is_err() {
                 break;

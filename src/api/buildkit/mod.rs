@@ -2,10 +2,12 @@
 //!
 //! On the one the client calls the engine ([`control`]), on the other the engine calls the client ([`session`]): for its directories
 //! ([`filesync`]), which are then a build's context as any ([`sources`]). What is built is a Dockerfile ([`attributes`]), by wharf's own
-//! solver; a build and what it exports are in [`jobs`], what its steps ask the client for in [`lender`], and [`progress`] shows it as BuildKit would.
+//! solver; a build is a job ([`jobs`]) and ends with its exports ([`exporters`]), what its steps ask the client for in [`lender`], and [`progress`] shows it as BuildKit would. [`cache`] is what builds remember.
 
 mod attributes;
+mod cache;
 mod control;
+mod exporters;
 mod filesync;
 mod grpc;
 mod jobs;

@@ -4,12 +4,20 @@ use super::attributes::{self, Attributes, Files, Source};
 use super::filesync::{self, Selection};
 use super::grpc::{Code, Status};
 use super::jobs::Job;
+use super::session::Session;
 use crate::image::build::files::Tree;
 use crate::image::build::{GivenDockerfile, Request, dockerfile, ignore};
+use crate::image::chunks::ChunkReader;
 use crate::image::store::{Draft, Store};
+use crate::image::{compression, unpack};
+use bollard_buildkit_proto::moby::upload::v1::BytesMessage;
+use hyper::header::{HeaderName, HeaderValue};
+use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::sync::mpsc;
 
 /// The files of a build, which go when it has ended.
 pub(super) struct Fetched {
@@ -42,11 +50,18 @@ pub(super) async fn fetch(
     }
     match &files.context {
         Source::Git(url) => request.git = Some(url.clone()),
-        Source::Upload(_) => {
-            return Err(Status::new(
-                Code::Unimplemented,
-                "wharf takes no archive as the context of a build by BuildKit's API: unpack it",
-            ));
+        Source::Upload(id) => {
+            let draft = store.draft().map_err(internal)?;
+            let step = job.progress.begin(&format!("{}/context", job.reference), "[internal] load remote build context");
+            let session = job.own_session().await?;
+            step.result(upload(&session, id, draft.diff()).await)?;
+            if request.given.is_none() {
+                let tree = Tree::directory(&draft.diff()).map_err(internal)?;
+                let text = optional(&tree, &files.filename, dockerfile::MAX_FILE)?;
+                text.as_deref().and_then(attributes::syntax).map_or(Ok(()), attributes::check_syntax)?;
+            }
+            request.context = draft.diff();
+            drafts.push(draft);
         }
         Source::Local(directory) => {
             let ignored = match ignored {
@@ -82,6 +97,40 @@ pub(super) async fn fetch(
         drafts.push(draft);
     }
     Ok(Fetched { _drafts: drafts })
+}
+
+/// Unpacks an archive that the client uploads.
+async fn upload(session: &Session, id: &str, into: PathBuf) -> Result<(), Status> {
+    const METHOD: &str = "/moby.upload.v1.Upload/Pull";
+    let value = |text: &str| HeaderValue::from_str(text).map_err(internal);
+    let metadata = vec![
+        (HeaderName::from_static("urlpath"), vec![value(&format!("/{id}"))?]),
+        (HeaderName::from_static("urlhost"), vec![value("buildkit-session")?]),
+    ];
+    let (_kept, nothing) = mpsc::channel::<BytesMessage>(1);
+    let mut incoming = session.channel.stream(METHOD, metadata, nothing).await?;
+    let (chunks, reader) = ChunkReader::channel(16);
+    let unpacking = tokio::task::spawn_blocking(move || -> Result<(), String> {
+        let directory = File::open(&into).map_err(|e| e.to_string())?;
+        let plain = compression::plain_of_any(reader).map_err(|e| e.to_string())?;
+        unpack::extract(plain, directory.as_fd(), None).map(drop).map_err(|e| e.to_string())
+    });
+    let pump = async {
+        while let Some(part) = incoming.next::<BytesMessage>().await? {
+            if chunks.send(Ok(part.data.into())).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    };
+    let sent: Result<(), Status> = pump.await;
+    if let Err(status) = &sent {
+        let _ = chunks.send(Err(io::Error::other(status.to_string()))).await;
+    }
+    drop(chunks);
+    let unpacked = unpacking.await.map_err(internal)?;
+    sent?;
+    unpacked.map_err(|why| Status::new(Code::InvalidArgument, format!("the build context: {why}")))
 }
 
 /// Some files of a client's directory.

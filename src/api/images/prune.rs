@@ -41,7 +41,6 @@ const CACHE_FILTERS: [&str; 10] =
 /// `POST /build/prune`: what builds remember. Without `all`, steps whose layer an image has stay.
 pub async fn builds(engine: &Arc<Engine>, query: &Query) -> Reply {
     let filters = query.filters(&CACHE_FILTERS)?;
-    let meant = meant_steps(filters)?;
     let size = |keys: &[&str]| -> Result<Option<u64>, EngineError> {
         let given = keys.iter().find_map(|key| query.get(key).filter(|text| !text.is_empty()).map(|text| (*key, text)));
         let parse = |(key, text): (&str, &str)| {
@@ -54,7 +53,28 @@ pub async fn builds(engine: &Arc<Engine>, query: &Query) -> Reply {
     if size(&["min-free-space"])?.is_some() {
         return Err(EngineError::Invalid("`min-free-space` is not there; use `reserved-space` or `max-used-space`".into()));
     }
-    let all = query.flag("all");
+    let (going, bytes) = forget(engine, Forgotten { all: query.flag("all"), reserved, most, filters }).await?;
+    let ids: Vec<String> = going.into_iter().map(|step| step.id).collect();
+    reply::json(200, &CachePruned { caches_deleted: reply::or_null(ids), space_reclaimed: bytes })
+}
+
+/// What builds are to forget.
+pub struct Forgotten {
+    /// Steps whose layer an image has as well.
+    pub all: bool,
+    /// Bytes that may stay.
+    pub reserved: Option<u64>,
+    pub most: Option<u64>,
+    pub filters: Filters,
+}
+
+/// Removes what builds remember. Gives what it was, and the bytes that are free again.
+///
+/// # Errors
+/// When a filter is not understood; the disk's.
+pub async fn forget(engine: &Arc<Engine>, forgotten: Forgotten) -> Result<(Vec<CachedStep>, u64), EngineError> {
+    let Forgotten { all, reserved, most, filters } = forgotten;
+    let meant = meant_steps(filters)?;
     let store = engine.images.store.clone();
     let mut known = tokio::task::spawn_blocking(move || store.cached_steps()).await.map_err(EngineError::from)??;
     // The ones that were used last stay.
@@ -71,12 +91,11 @@ pub async fn builds(engine: &Arc<Engine>, query: &Query) -> Reply {
             kept.is_none_or(|kept| bytes > kept) && (all || !step.shared) && meant(step)
         })
         .collect();
-    let ids: Vec<String> = going.iter().map(|step| step.id.clone()).collect();
     let size: u64 = going.iter().filter(|step| step.kind != "regular").map(|step| step.bytes).sum();
-    let removed = engine.images.prune(|_, _| false, Cache::Forget(going)).await?;
+    let removed = engine.images.prune(|_, _| false, Cache::Forget(going.clone())).await?;
     let bytes = removed.bytes + size;
     engine.events.emit_prune("builder", bytes);
-    reply::json(200, &CachePruned { caches_deleted: reply::or_null(ids), space_reclaimed: bytes })
+    Ok((going, bytes))
 }
 
 /// Docker's filters of the build cache. Steps have no parent, description or labels, and none is in use.

@@ -47,8 +47,12 @@ pub struct Served {
     pub login: Option<(String, String)>,
     /// What has been asked for: method, and the directory's name with the patterns.
     pub asked: Arc<Mutex<Vec<String>>>,
-    /// What was sent to the client, and its FileSend packets.
+    /// An archive that is the context.
+    pub upload: Vec<u8>,
+    /// The file that was sent to the client.
     pub sent: Arc<Mutex<Vec<u8>>>,
+    /// The directory that was sent, where the client wants one: mode and content by path.
+    pub received: Option<Arc<Mutex<BTreeMap<String, (u32, Vec<u8>)>>>>,
 }
 
 impl Served {
@@ -234,7 +238,11 @@ impl Client {
         };
         let status = self.shown(&reference);
         let (outer, inner, shown) = tokio::join!(outer, inner, status);
-        let result = inner.and_then(|_| outer.map(|response| response.exporter_response));
+        // A build that was refused from outside is cancelled within.
+        let result = match inner {
+            Err(failed) if failed.code != 1 => Err(failed),
+            _ => outer.map(|response| response.exporter_response),
+        };
         Build { result, shown }
     }
 
@@ -384,6 +392,14 @@ async fn serve(served: Served, gone: &tokio::sync::Notify, request: Request<Inco
                 drop(sender);
             });
         }
+        "FileSend/DiffCopy" if served.received.is_some() => {
+            tokio::spawn(receive_tree(served.received.expect("it"), messages, sender));
+        }
+        "Upload/Pull" => {
+            let parts = served.upload.chunks(1000).map(|part| framed(&BytesMessage { data: part.to_vec() }));
+            parts.for_each(|part| drop(sender.send(Frame::data(part))));
+            let _ = sender.send(end(0));
+        }
         "FileSend/DiffCopy" => {
             tokio::spawn(async move {
                 while let Some(message) = messages.next::<BytesMessage>().await {
@@ -469,6 +485,46 @@ async fn send_tree(
                 break;
             }
             other => panic!("{other:?}: {}", String::from_utf8_lossy(&packet.data)),
+        }
+    }
+    let _ = sender.send(end(0));
+}
+
+/// fsutil's receiver.
+async fn receive_tree(
+    into: Arc<Mutex<BTreeMap<String, (u32, Vec<u8>)>>>,
+    mut messages: Messages,
+    sender: mpsc::UnboundedSender<Frame<Bytes>>,
+) {
+    let send = |kind: PacketType, id: u32| {
+        drop(sender.send(Frame::data(framed(&Packet { r#type: kind.into(), id, ..Packet::default() }))))
+    };
+    let (mut names, mut open) = (Vec::new(), 0);
+    let mut walked = false;
+    while let Some(packet) = messages.next::<Packet>().await {
+        match PacketType::try_from(packet.r#type).expect("a kind") {
+            PacketType::PacketStat => match packet.stat {
+                Some(stat) => {
+                    if stat.mode & (1 << 31 | 1 << 27) == 0 {
+                        open += 1;
+                        send(PacketType::PacketReq, names.len() as u32);
+                    }
+                    names.push(stat.path.clone());
+                    into.lock().expect("a lock").insert(stat.path, (stat.mode, stat.linkname.into_bytes()));
+                }
+                None => walked = true,
+            },
+            PacketType::PacketData if packet.data.is_empty() => open -= 1,
+            PacketType::PacketData => {
+                let mut files = into.lock().expect("a lock");
+                files.get_mut(&names[packet.id as usize]).expect("a file").1.extend(packet.data);
+            }
+            PacketType::PacketFin => break,
+            other => panic!("{other:?}: {}", String::from_utf8_lossy(&packet.data)),
+        }
+        if walked && open == 0 {
+            walked = false;
+            send(PacketType::PacketFin, 0);
         }
     }
     let _ = sender.send(end(0));
