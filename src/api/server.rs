@@ -254,11 +254,12 @@ fn refused(parts: &[&str]) -> Reply {
     })
 }
 
-/// The head says what clients negotiate with. Builder 2 is BuildKit's API; the classic one, 1, is served as well.
+/// The head says what clients negotiate with. Builder 1 is the classic one: Docker's CLI before 23 goes by the header, and would build
+/// with BuildKit by a call that is not there (`POST /build` of version 2); later ones use BuildKit's API whatever it says.
 fn ping() -> Reply {
     let mut response = reply::text(200, "OK")?;
     let headers = response.headers_mut();
-    headers.insert("Builder-Version", HeaderValue::from_static("2"));
+    headers.insert("Builder-Version", HeaderValue::from_static("1"));
     headers.insert("Swarm", HeaderValue::from_static("inactive"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
     headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
