@@ -317,7 +317,7 @@ fn calls_that_wait_for_a_disk_hold_up_nobody_else() {
     let stack = Stack::new("nothing");
     let silent = Silent::mount(stack.path("silent"));
     let at = silent.at.display();
-    let app = format!("image: 'busybox:local', command: sleep 1000, secrets: [{{source: k, mode: 0400}}], configs: [k]");
+    let app = "image: 'busybox:local', command: sleep 1000, secrets: [{source: k, mode: 0400}], configs: [k]";
     let file = format!("{{k: {{file: '{at}/k'}}}}");
     stack.write("compose.yaml", &format!("services: {{web: {{{app}}}}}\nsecrets: {file}\nconfigs: {file}\n"));
     stack.wharf(&["container", "create", "--name", "holds", "-v", &format!("{at}:/x"), "busybox:local", "true"]).ok();
