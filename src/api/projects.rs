@@ -77,7 +77,7 @@ fn history(engine: &Engine, project: &str) -> Reply {
                 cause: revision.cause.clone(),
                 changed,
                 image: revision.service.image.clone(),
-                image_id: revision.image_id.to_string(),
+                image_id: revision.image_id.as_ref().map(ToString::to_string).unwrap_or_default(),
                 outcome: revision.failed.as_deref().map_or("good", |_| "failed").into(),
                 failure: revision.failed.clone(),
             });

@@ -159,9 +159,9 @@ impl Images {
         }
         // A rollback needs the images of revisions.
         let revisions = self.state.journal.all::<Revisions>("revisions/").into_iter().filter_map(|(_, known)| known.ok());
-        let kept: HashSet<String> =
-            revisions.flat_map(|known| known.into_values().flatten()).map(|revision| revision.image_id).collect();
-        let is_kept = |image: &Image| kept.contains(&image.id.to_string());
+        let kept: HashSet<Digest> =
+            revisions.flat_map(|known| known.into_values().flatten()).filter_map(|revision| revision.image_id).collect();
+        let is_kept = |image: &Image| kept.contains(&image.id);
         let all = self.store.list()?.into_iter().map(|(_, image)| image).chain(self.store.unnamed()?);
         used_layers.extend(all.filter(is_kept).flat_map(|image| image.layers));
         let is_used = |image: &Image| is_kept(image) || containers.iter().any(|c| c.with_record(|record| uses(record, image)));

@@ -11,6 +11,7 @@ use crate::engine::locked;
 use crate::engine::record::ProjectRecord;
 use crate::engine::record::revision::{OwedRollbacks, Revision, Revisions, before_failure, note, target};
 use crate::engine::state::StateStore;
+use crate::image::Digest;
 use crate::labels::{LABEL_HASH, LABEL_SERVICE};
 use crate::plan::{self, PullPolicy, UpOptions, config_hash};
 use crate::wire::RollbackRequest;
@@ -48,12 +49,12 @@ impl StateStore {
 
 impl Containers {
     /// Hash and image of all containers of each service; `None` where they differ.
-    fn made_of(&self, project: &str) -> HashMap<String, Option<(String, String)>> {
-        let mut made: HashMap<String, Option<(String, String)>> = HashMap::new();
+    fn made_of(&self, project: &str) -> HashMap<String, Option<(String, Option<Digest>)>> {
+        let mut made: HashMap<String, Option<(String, Option<Digest>)>> = HashMap::new();
         for container in self.of_project(project).iter().filter(|container| !is_one_off(container)) {
             container.with_record(|record| {
                 let label = |key: &str| record.spec.labels.get(key).cloned().unwrap_or_default();
-                let own = (label(LABEL_HASH), record.image_id_text());
+                let own = (label(LABEL_HASH), record.image_id.clone());
                 let known = made.entry(label(LABEL_SERVICE)).or_insert_with(|| Some(own.clone()));
                 if known.as_ref() != Some(&own) {
                     *known = None;
@@ -111,11 +112,12 @@ impl Engine {
             let failed = context.tallies.why(service);
             let made_of = all_made_of.get(service).cloned().flatten().filter(|(made, _)| *made == hash && failed.is_none());
             let image_id = match made_of {
-                Some((_, image_id)) => Some(image_id),
-                None if failed.is_some() => context.images.get(service).cloned().or_else(|| self.asked_image(definition)),
-                None => None,
+                Some((_, image_id)) => image_id,
+                None => match failed.as_ref().and_then(|_| self.image_of(context, service, definition)) {
+                    None => continue,
+                    known => known,
+                },
             };
-            let Some(image_id) = image_id else { continue };
             note(revisions.entry(service.clone()).or_default(), new_revision(cause.clone(), hash, image_id, definition, failed));
         }
         self.state.keep_revisions(&project.name, &revisions)
@@ -130,6 +132,8 @@ impl Engine {
         let of_service = known.get(service).map(Vec::as_slice).unwrap_or_default();
         let Revision { number, image_id, service: definition, .. } =
             target(service, of_service, to).map_err(EngineError::Conflict)?;
+        let unknown = || EngineError::Conflict(format!("the image of revision {number} of the service {service} is unknown"));
+        let image_id = image_id.ok_or_else(unknown)?.to_string();
         self.images.find(&image_id)?;
         let mut project = context.project.clone();
         let image = definition.image.clone().unwrap_or_default();
@@ -176,10 +180,10 @@ impl Engine {
         let project = &context.project;
         let mut owed = self.owed_rollbacks(&project.name);
         let Some(definition) = project.services.get(service) else { return };
-        let image_id = context.images.get(service).cloned().or_else(|| self.asked_image(definition)).unwrap_or_default();
+        let image_id = self.image_of(context, service, definition);
         let known = self.state.revisions(&project.name);
         let of_service = known.get(service).map(Vec::as_slice).unwrap_or_default();
-        let Some(earlier) = before_failure(of_service, &config_hash(project, definition), &image_id) else {
+        let Some(earlier) = before_failure(of_service, &config_hash(project, definition), image_id.as_ref()) else {
             let message = "it has no earlier revision that was good, and cannot be rolled back".to_string();
             return context.progress.send(Progress::Error { object: format!("Service {service}"), message });
         };
@@ -195,10 +199,11 @@ impl Engine {
         }
     }
 
-    /// What a service's name for its image stands for.
-    fn asked_image(&self, definition: &Service) -> Option<String> {
-        let found = self.images.find(definition.image.as_deref().unwrap_or_default());
-        found.ok().map(|(_, image)| image.id.to_string())
+    /// The image of a service's new containers: the one that the command names by its id, else that of the definition.
+    fn image_of(&self, context: &Context, service: &str, definition: &Service) -> Option<Digest> {
+        let given = context.images.get(service).and_then(|id| id.parse().ok());
+        let by_name = || Some(self.images.find(definition.image.as_deref().unwrap_or_default()).ok()?.1.id);
+        given.or_else(by_name)
     }
 
     fn owed_rollbacks(&self, project: &str) -> OwedRollbacks {
@@ -210,7 +215,7 @@ impl Engine {
         self.state.journal.all::<OwedRollbacks>(OWED).into_iter().map(|(project, _)| project).collect()
     }
 
-    /// What was owed is done, or somebody wants something else by now.
+    /// Forgets the owed rollbacks: they are done, or a later command has overtaken them.
     pub(super) fn owe_no_rollback(&self, project: &str) -> Result<(), EngineError> {
         let known: Option<OwedRollbacks> = self.state.journal.get(&owed_key(project));
         known.map_or(Ok(()), |_| self.state.journal.delete(&owed_key(project)).map_err(state_error))
@@ -283,6 +288,12 @@ impl Engine {
     }
 }
 
-fn new_revision(cause: String, config_hash: String, image_id: String, service: &Service, failed: Option<String>) -> Revision {
+fn new_revision(
+    cause: String,
+    config_hash: String,
+    image_id: Option<Digest>,
+    service: &Service,
+    failed: Option<String>,
+) -> Revision {
     Revision { number: 0, at: Timestamp::now(), cause, config_hash, image_id, service: service.clone(), failed }
 }

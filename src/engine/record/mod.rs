@@ -165,6 +165,11 @@ mod digest_or_empty {
             text => text.parse().map(Some).map_err(D::Error::custom),
         }
     }
+
+    /// A text that is no digest is read as none.
+    pub(super) fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Digest>, D::Error> {
+        Ok(String::deserialize(deserializer)?.parse().ok())
+    }
 }
 
 impl ContainerRecord {
@@ -258,7 +263,7 @@ impl HealthStatus {
     }
 }
 
-/// What the health check of a container has found.
+/// The results of a container's health check.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Health {

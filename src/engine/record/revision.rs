@@ -1,6 +1,8 @@
 //! Revisions of services: what their containers were made of, kept for `rollback` and `history`.
 
+use super::digest_or_empty;
 use crate::compose::model::Service;
+use crate::image::Digest;
 use crate::plan::UpOptions;
 use indexmap::IndexMap;
 use jiff::Timestamp;
@@ -19,7 +21,9 @@ pub struct Revision {
     pub at: Timestamp,
     pub cause: String,
     pub config_hash: String,
-    pub image_id: String,
+    /// Journals have an empty text for none, and those of earlier versions may have a text that is no digest.
+    #[serde(default, serialize_with = "digest_or_empty::serialize", deserialize_with = "digest_or_empty::lenient")]
+    pub image_id: Option<Digest>,
     pub service: Service,
     /// Why its containers were not good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,8 +69,8 @@ pub fn note(revisions: &mut Vec<Revision>, mut new: Revision) {
 }
 
 /// The revision that a failed update of another definition and image goes back to, before that is noted.
-pub fn before_failure<'a>(revisions: &'a [Revision], config_hash: &str, image_id: &str) -> Option<&'a Revision> {
-    let is_other = |revision: &&Revision| revision.config_hash != config_hash || revision.image_id != image_id;
+pub fn before_failure<'a>(revisions: &'a [Revision], config_hash: &str, image_id: Option<&Digest>) -> Option<&'a Revision> {
+    let is_other = |revision: &&Revision| revision.config_hash != config_hash || revision.image_id.as_ref() != image_id;
     revisions.iter().rev().find(|revision| revision.failed.is_none() && is_other(revision))
 }
 
@@ -97,7 +101,7 @@ mod tests {
             at: Timestamp::UNIX_EPOCH,
             cause: String::new(),
             config_hash: hash.into(),
-            image_id: image.into(),
+            image_id: Some(Digest::of(image.as_bytes())),
             service: Service::default(),
             failed: failed.then(|| "it exited".into()),
         }
@@ -121,10 +125,24 @@ mod tests {
         let numbers = |revisions: &[Revision]| revisions.iter().map(|revision| revision.number).collect::<Vec<_>>();
         assert_eq!(numbers(&revisions), [1, 2, 3, 4, 5]);
         assert_eq!(target("a", &revisions, None).map(|revision| revision.number), Ok(4));
-        assert_eq!(target("a", &revisions, Some(2)).map(|revision| revision.image_id), Ok("y".into()));
+        assert_eq!(target("a", &revisions, Some(2)).map(|revision| revision.image_id), Ok(Some(Digest::of(b"y"))));
         note(&mut revisions, revision("1", "x", false));
         assert_eq!(numbers(&revisions), [2, 3, 4, 5, 6]);
         assert!(target("a", &revisions, Some(1)).is_err_and(|why| why.contains("2, 3, 4, 5, 6")));
         assert_eq!(target("a", &revisions, None).map(|revision| revision.number), Ok(4));
+    }
+
+    /// Journals of earlier versions: the image's id was a text of any form.
+    #[test]
+    fn image_ids_that_are_no_digests_are_read_as_none() {
+        let id = Digest::of(b"x").to_string();
+        for (text, read, written) in [(id.as_str(), Some(Digest::of(b"x")), id.as_str()), ("", None, ""), ("busybox", None, "")] {
+            let journaled = serde_json::json!({ "a": [{
+                "number": 3, "at": "2026-01-01T00:00:00Z", "cause": "up", "config_hash": "h", "image_id": text, "service": {},
+            }]});
+            let revisions: Revisions = serde_json::from_value(journaled).expect("the revisions of an earlier version");
+            assert_eq!((revisions["a"][0].number, &revisions["a"][0].image_id), (3, &read), "{text}");
+            assert_eq!(serde_json::to_value(&revisions).expect("JSON")["a"][0]["image_id"], written, "{text}");
+        }
     }
 }

@@ -209,7 +209,7 @@ impl ContainerRecord {
         };
     }
 
-    /// What has ended a run.
+    /// The cause of a run's end.
     fn reason_of(&self, exit: &Exit) -> String {
         let unhealthy = || {
             let words = self.state.health.as_ref().and_then(Health::last_words).unwrap_or_default();
