@@ -84,7 +84,7 @@ impl Cron {
     /// Five fields in a time zone, which is UTC where none is named.
     ///
     /// # Errors
-    /// What is wrong with the one or the other.
+    /// A wrong field or time zone.
     pub fn in_zone(text: &str, zone: Option<&str>) -> Result<Self, CronError> {
         let text = text.trim();
         let words = words(text);

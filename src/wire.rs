@@ -26,7 +26,7 @@ pub struct UpRequest {
     /// Tell the plan and change nothing.
     #[serde(default)]
     pub plan_only: bool,
-    /// Who shows the output of what is started.
+    /// The client that shows the output of the containers that are started.
     #[serde(default)]
     pub follower: Option<Follower>,
 }
@@ -126,7 +126,7 @@ pub struct RunEnd {
     pub exit_code: i32,
     #[serde(default)]
     pub oom_killed: bool,
-    /// What has ended it.
+    /// The cause of its end.
     pub reason: String,
 }
 
@@ -160,7 +160,7 @@ pub struct UpdateRequest {
     pub services: Vec<String>,
 }
 
-/// What is known of a service's `x-update`.
+/// The status of a service's `x-update`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ImageUpdate {

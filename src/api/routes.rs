@@ -6,7 +6,7 @@ use hyper::Method;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Support {
     Done,
-    /// What it asks for is absent here: the answer says so.
+    /// An error answer: wharf does not have the feature.
     Refused,
     /// A call that Docker does not have.
     Own,

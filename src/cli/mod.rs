@@ -123,7 +123,7 @@ enum Command {
     History(history::History),
     /// Bring a service back to an earlier revision.
     Rollback(history::Rollback),
-    /// What `x-update` has found and done.
+    /// Show the results of `x-update`.
     Updates(updates::Updates),
     /// List containers.
     Ps(ps::Ps),

@@ -30,7 +30,7 @@ static KNOWN: Mutex<BTreeMap<i32, Known>> = Mutex::new(BTreeMap::new());
 
 struct Known {
     listeners: usize,
-    /// What the signal did before anybody listened.
+    /// The signal's disposition before anybody listened.
     before: Disposition,
     /// tokio's handler, which tokio installs once and never takes away.
     heard: Disposition,

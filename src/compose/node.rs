@@ -40,7 +40,7 @@ impl<'a> Path<'a> {
         Path { up: Some(self), step: PathStep::Index(index) }
     }
 
-    /// What it is in; `None` at the top.
+    /// The path of its parent; `None` at the top.
     pub fn up(&self) -> Option<&'a Path<'a>> {
         self.up
     }

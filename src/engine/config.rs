@@ -104,7 +104,7 @@ impl Config {
         if record.spec.log.none { self.run_directory(&record.id).join("output/log") } else { self.log_path(&record.id) }
     }
 
-    /// What is kept of containers that are gone, a directory each.
+    /// Exit codes and logs of removed containers, a directory each.
     pub(super) fn incarnations(&self) -> PathBuf {
         self.data_root.join("incarnations")
     }

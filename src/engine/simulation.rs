@@ -40,7 +40,7 @@ struct Member {
     number: u32,
     version: u32,
     runs: bool,
-    /// What its monitor has recorded, and no engine has seen yet.
+    /// The exit that its monitor has recorded and no engine has seen yet.
     exit: Option<Exit>,
     /// Of its restart; lost with the engine.
     timer: Option<Timestamp>,
@@ -157,7 +157,7 @@ impl World {
         }
     }
 
-    /// What the engine does about an exit.
+    /// The engine's reaction to an exit.
     fn ended(&mut self, id: &str) {
         let now = self.now;
         let Some(member) = self.member(id) else { return };

@@ -133,7 +133,7 @@ pub struct Outline {
     pub jobs: Vec<String>,
 }
 
-/// What commands that take no file need to know of a service.
+/// The attributes of a service that commands without a file need.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OutlineService {

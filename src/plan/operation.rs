@@ -97,7 +97,7 @@ pub enum Operation {
     Await {
         service: String,
         condition: Condition,
-        /// Who waits; otherwise the command does, for a service that runs, and is healthy where it has a health check.
+        /// The service that waits. Without one, the command waits until the service runs, and is healthy where it has a health check.
         dependent: Option<String>,
         /// An optional dependency that fails is warned of.
         required: bool,
@@ -127,7 +127,7 @@ pub enum Operation {
     /// Has the engine know a job: it runs by its schedule from then on.
     RegisterJob {
         job: String,
-        /// What starts it.
+        /// Its triggers, as lists show them.
         trigger: String,
     },
     /// Has the engine start a job no more. A run that goes on is cancelled.
@@ -136,7 +136,7 @@ pub enum Operation {
     },
 }
 
-/// What makes a container good.
+/// The condition under which a new container counts as good.
 fn good(checked: bool, monitor: u64) -> String {
     if checked { "is healthy".into() } else { format!("has run for {}", duration_text(monitor)) }
 }

@@ -1,7 +1,7 @@
 //! Where a mount goes: a path of the container's, resolved beneath its root, and what a mount there must not cover.
 //!
 //! The path is the user's or the image's, and so is what lies on the way: a directory of the image may be a symlink to /proc/sys.
-//! What decides is therefore what has been opened, not how it is called (CVE-2019-16884, CVE-2023-27561).
+//! The check is therefore of the opened descriptor, not of the path (CVE-2019-16884, CVE-2023-27561).
 
 use super::error::{Doing, StepFailed};
 use crate::sys::{self, Beneath};

@@ -1,4 +1,4 @@
-//! What a signal does to this process.
+//! Signal dispositions of this process.
 
 use super::check;
 use std::io;

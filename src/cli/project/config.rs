@@ -39,7 +39,7 @@ pub struct Config {
     output: Option<PathBuf>,
 }
 
-/// What to print instead of the project. Of several, the first in this order counts.
+/// The list that is printed instead of the project. Of several, the first in this order counts.
 #[derive(clap::Args, Debug)]
 struct Print {
     /// Names of services, one a line.

@@ -26,7 +26,7 @@ pub struct Events {
 /// Of which time.
 #[derive(clap::Args, Debug, Default)]
 pub struct Span {
-    /// What has happened from a time on, too, of the last 256 events: 2026-01-31T12:00:00Z, or how long ago: 10m.
+    /// Show past events from a time on, of the last 256: 2026-01-31T12:00:00Z, or how long ago: 10m.
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
     /// Up to a time, and no longer.

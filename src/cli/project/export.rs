@@ -35,7 +35,7 @@ pub struct Commit {
 /// Options that `commit` of a service and of a container share.
 #[derive(clap::Args, Debug)]
 pub struct CommitOptions {
-    /// Who has made it.
+    /// The image's author.
     #[arg(short, long, default_value = "")]
     author: String,
     /// A Dockerfile instruction to apply; may be repeated.

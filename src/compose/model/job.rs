@@ -19,7 +19,7 @@ pub struct Job {
     pub service: Service,
 }
 
-/// What starts a job.
+/// The triggers of a job.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Triggers {
@@ -41,7 +41,7 @@ impl Job {
         !self.triggers.schedule.is_empty()
     }
 
-    /// What starts it, as lists show it.
+    /// Its triggers, as lists show them.
     pub fn trigger_text(&self) -> String {
         match &self.triggers.schedule[..] {
             [] => "manual".into(),
@@ -75,7 +75,7 @@ impl fmt::Display for Schedule {
     }
 }
 
-/// What happens when a job is due that runs.
+/// The reaction to a fire while the job still runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Concurrency {
@@ -86,7 +86,7 @@ pub enum Concurrency {
     Queue,
 }
 
-/// What happens to fires that were due while no engine ran.
+/// The reaction to fires that were due while no engine ran.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MissedFires {

@@ -194,7 +194,7 @@ pub struct AutoUpdate {
     pub notify: Option<String>,
 }
 
-/// What makes an image a newer one.
+/// The difference by which an image counts as newer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UpdateSource {
@@ -203,7 +203,7 @@ pub enum UpdateSource {
     Digest,
 }
 
-/// What an update by the engine waits for.
+/// The condition that an update by the engine waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WaitFor {

@@ -62,11 +62,11 @@ pub(in crate::engine) struct Live {
     pub replaced: bool,
     /// Failures of the hooks of its last stop, for the caller of the stop.
     pub pre_stop_failure: Option<String>,
-    /// Who reads the output of its hooks.
+    /// The reader of its hooks' output.
     pub hook_output: Option<mpsc::Sender<Piece>>,
 }
 
-/// What a hook has written to a stream: 1 is standard output, 2 standard error.
+/// Output of a hook on a stream: 1 is stdout, 2 stderr.
 pub(in crate::engine) type Piece = (u8, Vec<u8>);
 
 /// The right to start, stop or remove a container, which exists.

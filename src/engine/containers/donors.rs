@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// The exits of a container and of one that shares its processes are noticed so far from each other.
 const TOGETHER: SignedDuration = SignedDuration::from_secs(1);
 
-/// What a container shares with others: the name of the namespace, and the other's id.
+/// The namespaces that a container joins: the name of each, and the id of the container that owns it.
 fn shared(record: &ContainerRecord) -> impl Iterator<Item = (&'static str, &str)> {
     let network = if let NetworkMode::Container(id) = &record.spec.network_mode { Some(id.as_str()) } else { None };
     let pairs = [("net", network), ("ipc", record.spec.ipc.container()), ("pid", record.spec.pid.container())];

@@ -36,7 +36,7 @@ pub(in crate::engine) fn health_spec(record: &ContainerRecord) -> Option<HealthS
     (spec.test.first().is_some_and(|first| first != "NONE")).then_some(spec)
 }
 
-/// What others act on.
+/// A change of health that the engine acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum HealthNews {
     /// It is unhealthy, and its service says what is to be done.
@@ -45,7 +45,7 @@ pub(in crate::engine) enum HealthNews {
     Recovered,
 }
 
-/// Who acts on it.
+/// The engine's handler of a change of health.
 pub(in crate::engine) type Act = Box<dyn Fn(&Arc<Container>, HealthNews) + Send + Sync>;
 
 impl Execs {

@@ -1,4 +1,4 @@
-//! What is left of a service's containers that others have replaced: how they have ended, and their logs.
+//! Exit codes and logs of a service's containers that were replaced.
 //!
 //! Each has a directory of its id beside the containers', with a manifest and hard links of the log's files, made before the container
 //! is removed. A crash between the two leaves both; the container counts then. Names and labels of the container are in the manifest
@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 /// Incarnations that are kept of each number of a service.
 const KEPT: usize = 5;
 
-/// What a removal leaves of a container.
+/// The parts of a removed container that are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Leaves {
     Nothing,

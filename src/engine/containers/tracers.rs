@@ -1,7 +1,8 @@
 //! Containers that an engine of before 2026-11-28 has paused, and did not live to resume.
 //!
-//! Who joined a pid namespace was set up in it then, with every capability and with descriptors of the host. Containers there with
-//! SYS_PTRACE would have taken both, and were paused meanwhile. Since then a container is set up outside of the namespace.
+//! A container that joined a pid namespace was set up in it then, with every capability and with descriptors of the host.
+//! Containers there with SYS_PTRACE would have taken both, and were paused meanwhile. Since then a container is set up outside of
+//! the namespace.
 
 use super::Container;
 use super::registry::Containers;

@@ -56,7 +56,7 @@ struct Context {
     tallies: Tallies,
     /// The images of services by their ids, where these are not what the services' names for them are now.
     images: HashMap<String, String>,
-    /// What the containers leave that are removed and not replaced.
+    /// The remains of containers that are removed and not replaced.
     leaves: Leaves,
     /// Rollbacks that the disk had no room for.
     unnoted_rollbacks: Mutex<IndexMap<String, u32>>,

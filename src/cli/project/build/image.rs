@@ -56,10 +56,10 @@ pub struct ImageBuild {
     /// Limit of RUN, NAME=SOFT[:HARD]; may be repeated.
     #[arg(long, value_name = "LIMIT")]
     ulimit: Vec<String>,
-    /// What RUN may ask for: security.insecure. May be repeated.
+    /// Entitlement that RUN may use: security.insecure. May be repeated.
     #[arg(long, value_name = "ENTITLEMENT")]
     allow: Vec<String>,
-    /// What to tell of the image: type=provenance,mode=max or type=sbom,generator=IMAGE. May be repeated.
+    /// Attestation of the image: type=provenance,mode=max or type=sbom,generator=IMAGE. May be repeated.
     #[arg(long, value_name = "ATTESTATION")]
     attest: Vec<String>,
     /// Write the image's id to a file.

@@ -105,14 +105,14 @@ pub struct View {
     pub coloured: bool,
     /// The containers of this number alone.
     pub index: Option<u32>,
-    /// What containers write to their standard error goes to ours.
+    /// The containers' stderr goes to the command's stderr.
     pub errors_apart: bool,
     /// Lines without it are left out.
     pub grep: Option<Regex>,
     pub past: Past,
 }
 
-/// What is shown of containers that others have replaced.
+/// The output of replaced containers that is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Past {
     #[default]

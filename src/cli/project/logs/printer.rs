@@ -60,7 +60,7 @@ pub(super) struct Printer {
     begun: HashMap<(String, u8), Vec<u8>>,
 }
 
-/// What is longer is searched in pieces.
+/// Bytes of a line that are searched at once; a longer line is searched in pieces.
 const LONGEST_SEARCHED: usize = 1 << 20;
 
 impl Printer {
