@@ -102,14 +102,7 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
     match operation {
         Operation::CreateNetwork { key } => create_network(context, key).await?,
         Operation::CreateVolume { key } => create_volume(context, key)?,
-        Operation::PullImage { image } => {
-            context.step(&object, "Pulling", false);
-            tokio::select! {
-                pulled = engine.images.pull(image, context.progress.plain()) => pulled?,
-                () = context.progress.closed() => return Err(EngineError::Cancelled),
-            }
-            context.step(&object, "Pulled", true);
-        }
+        Operation::PullImage { image } => pull_image(context, &object, image).await?,
         Operation::CreateContainer { service, number, name } => {
             context.step(&object, "Creating", false);
             let spec = service_spec(context, service, *number)?;
@@ -137,14 +130,7 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
             engine.pre_start(&container, *per_replica, superseded(context, &object)).await?;
             context.step(&object, "Prepared", true);
         }
-        Operation::StartContainer { name, .. } => {
-            context.step(&object, "Starting", false);
-            let container = engine.containers.find(name)?;
-            context.expect_follower(&container);
-            let started = context.with_hooks_shown(&container, engine.start(&container));
-            or_broken_off(context, &object, &container, started).await?;
-            context.step(&object, "Started", true);
-        }
+        Operation::StartContainer { name, .. } => start_container(context, &object, name).await?,
         Operation::Await { service, condition, dependent, required } => {
             let awaited = Awaited { service, condition: *condition, dependent: dependent.as_deref(), required: *required };
             await_condition(context, &awaited).await?;
@@ -183,6 +169,26 @@ pub(super) async fn perform(context: &Context, operation: &Operation) -> Result<
             removed(context, &object, true, async { engine.images.remove(image, false).map(drop) }).await?
         }
     }
+    Ok(())
+}
+
+async fn pull_image(context: &Context, object: &str, image: &str) -> Result<(), EngineError> {
+    context.step(object, "Pulling", false);
+    tokio::select! {
+        pulled = context.engine.images.pull(image, context.progress.plain()) => pulled?,
+        () = context.progress.closed() => return Err(EngineError::Cancelled),
+    }
+    context.step(object, "Pulled", true);
+    Ok(())
+}
+
+async fn start_container(context: &Context, object: &str, name: &str) -> Result<(), EngineError> {
+    context.step(object, "Starting", false);
+    let container = context.engine.containers.find(name)?;
+    context.expect_follower(&container);
+    let started = context.with_hooks_shown(&container, context.engine.start(&container));
+    or_broken_off(context, object, &container, started).await?;
+    context.step(object, "Started", true);
     Ok(())
 }
 
