@@ -26,7 +26,7 @@ pub fn events(engine: &Arc<Engine>, query: &Query) -> Reply {
     let (sender, receiver) = mpsc::channel(4);
     tokio::spawn(async move {
         let in_time = |event: &Event| until.is_none_or(|until| event.time_nano <= until);
-        for event in last.iter().filter(|event| in_time(event) && is_wanted(event, &filters)) {
+        for event in last.iter().filter(|event| in_time(event) && matches_filters(event, &filters)) {
             if sender.send(line(event, older)).await.is_err() {
                 return;
             }
@@ -53,7 +53,7 @@ pub fn events(engine: &Arc<Engine>, query: &Query) -> Reply {
                 () = &mut end => return,
                 () = sender.closed() => return,
             };
-            if !in_time(&event) || is_wanted(&event, &filters) && sender.send(line(&event, older)).await.is_err() {
+            if !in_time(&event) || matches_filters(&event, &filters) && sender.send(line(&event, older)).await.is_err() {
                 return;
             }
         }
@@ -97,7 +97,7 @@ const FILTERS: [&str; 14] = [
 ];
 
 /// Docker's filters: of those with one name any has to be fulfilled, of labels all.
-fn is_wanted(event: &Event, filters: &Filters) -> bool {
+fn matches_filters(event: &Event, filters: &Filters) -> bool {
     let any = |key: &str, holds: &dyn Fn(&str) -> bool| filters.get(key).is_none_or(|list| list.iter().any(|v| holds(v)));
     let attribute = |key: &str| event.actor.attributes.get(key).map(String::as_str);
     let is = |kind: &str, wanted: &str| {

@@ -90,7 +90,7 @@ fn list(engine: &Engine, query: &Query) -> Reply {
     if let Some(name) = query.get("filter").filter(|name| !name.is_empty()) {
         filters.entry("reference".into()).or_default().push(name.to_string());
     }
-    let wanted = wanted_images(engine, &filters)?;
+    let wanted = image_filter(engine, &filters)?;
     let counted = query.version >= (1, 51);
     let mut users: HashMap<String, usize> = HashMap::new();
     for container in engine.containers.all().iter().filter(|_| counted) {
@@ -138,7 +138,7 @@ fn labels(image: &Image) -> IndexMap<String, String> {
 }
 
 /// Docker's filters of images. Those without a name are what `dangling=true` means.
-fn wanted_images(engine: &Engine, filters: &Filters) -> Result<impl Fn(&(Option<ImageRef>, Image)) -> bool, EngineError> {
+fn image_filter(engine: &Engine, filters: &Filters) -> Result<impl Fn(&(Option<ImageRef>, Image)) -> bool, EngineError> {
     let moments = |key: &str| -> Result<Vec<i64>, EngineError> {
         let names = filters.get(key).into_iter().flatten();
         names.map(|name| Ok(created(&engine.images.find(name)?.1))).collect()

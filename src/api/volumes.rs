@@ -11,7 +11,7 @@ use hyper::{Method, Request};
 use std::sync::Arc;
 
 /// Docker's filters of volumes.
-fn wanted_volumes(engine: &Engine, filters: &Filters) -> Result<impl Fn(&VolumeRecord) -> bool, EngineError> {
+fn volume_filter(engine: &Engine, filters: &Filters) -> Result<impl Fn(&VolumeRecord) -> bool, EngineError> {
     let names = Patterns::of(filters, "name");
     let driver = filters.get("driver").is_none_or(|list| list.is_empty() || list.iter().any(|driver| driver == "local"));
     let dangling = reply::boolean(filters, "dangling")?;
@@ -30,7 +30,7 @@ pub async fn route(engine: &Arc<Engine>, method: &Method, rest: &[&str], query: 
         ("POST", ["prune"]) => prune(engine, query).await,
         ("GET", []) => {
             let filters = query.filters(&["dangling", "driver", "label", "name"])?;
-            let wanted = wanted_volumes(engine, &filters)?;
+            let wanted = volume_filter(engine, &filters)?;
             let list: Vec<VolumeRecord> = engine.volumes.all().into_iter().filter(|volume| wanted(volume)).collect();
             let names = Patterns::of(&filters, "name");
             let asked = filters.keys().all(|key| key == "name");

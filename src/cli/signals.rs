@@ -26,9 +26,9 @@ impl Signal {
 }
 
 /// The effects of the signals that somebody listens to, or did.
-static KNOWN: Mutex<BTreeMap<i32, Known>> = Mutex::new(BTreeMap::new());
+static KNOWN: Mutex<BTreeMap<i32, ListenedSignal>> = Mutex::new(BTreeMap::new());
 
-struct Known {
+struct ListenedSignal {
     listeners: usize,
     /// The signal's disposition before anybody listened.
     before: Disposition,
@@ -56,7 +56,7 @@ impl Listener {
                 known.listeners += 1;
             }
             None => {
-                known.insert(number, Known { listeners: 1, before, heard: Disposition::of(number)? });
+                known.insert(number, ListenedSignal { listeners: 1, before, heard: Disposition::of(number)? });
             }
         }
         Ok(Listener { number, heard })

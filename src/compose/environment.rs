@@ -49,13 +49,13 @@ pub fn resolve(name: &str, service: &mut Node, variables: &dyn Variables, read: 
             let before = earlier.get(key).and_then(|entry: &Entry| entry.node.as_str().map(str::to_string));
             before.or_else(|| variables.get(key))
         };
-        let wanted = WantedVariables { what: "env file", service: name, at: &path.at, required, raw };
+        let wanted = VariableFile { what: "env file", service: name, at: &path.at, required, raw };
         load(&mut merged, path, &wanted, &lookup, read, found);
     }
     lay_over(service, "environment", merged);
     let mut labels = Map::default();
     for path in take_files(service, "label_file") {
-        let wanted = WantedVariables { what: "label file", service: name, at: &path.at, required: true, raw: false };
+        let wanted = VariableFile { what: "label file", service: name, at: &path.at, required: true, raw: false };
         load(&mut labels, &path, &wanted, &|_: &str| None, read, found);
     }
     lay_over(service, "labels", labels);
@@ -64,7 +64,7 @@ pub fn resolve(name: &str, service: &mut Node, variables: &dyn Variables, read: 
     }
 }
 
-struct WantedVariables<'a> {
+struct VariableFile<'a> {
     what: &'a str,
     service: &'a str,
     at: &'a At,
@@ -95,13 +95,13 @@ fn lay_over(service: &mut Node, key: &str, mut merged: Map) {
 fn load(
     into: &mut Map,
     path: &Node,
-    wanted: &WantedVariables<'_>,
+    wanted: &VariableFile<'_>,
     lookup: &dyn Variables,
     read: Read<'_>,
     found: &mut Vec<Diagnostic>,
 ) {
     let text = path.as_str().unwrap_or_default();
-    let WantedVariables { what, service, at, .. } = wanted;
+    let VariableFile { what, service, at, .. } = wanted;
     let content = match read(Path::new(text)) {
         None if !wanted.required => return,
         None => {

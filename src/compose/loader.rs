@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// Set for interpolation: the project's name, as far as it is known.
 const PROJECT_NAME: &str = "COMPOSE_PROJECT_NAME";
 
-type Found = Vec<Diagnostic>;
+type Diagnostics = Vec<Diagnostic>;
 type Variables = HashMap<String, String>;
 
 pub struct Loader<'a> {
@@ -70,7 +70,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn load(&mut self) -> Result<Loaded, Found> {
+    fn load(&mut self) -> Result<Loaded, Diagnostics> {
         let options = self.options;
         let skip = options.skip;
         let mut variables = options.environment.clone();
@@ -82,7 +82,7 @@ impl<'a> Loader<'a> {
         }
         self.warnings.extend(located.ambiguous);
         let mut parsed = Vec::new();
-        let mut found = Found::new();
+        let mut found = Diagnostics::new();
         for path in &located.files {
             match self.parse(path) {
                 Ok(file) => parsed.push(file),
@@ -134,8 +134,8 @@ impl<'a> Loader<'a> {
         &mut self,
         root: &mut Node,
         scope: &FileScope,
-        found: &mut Found,
-    ) -> Result<indexmap::IndexMap<String, Vec<String>>, Found> {
+        found: &mut Diagnostics,
+    ) -> Result<indexmap::IndexMap<String, Vec<String>>, Diagnostics> {
         let skip = self.options.skip;
         if skip.interpolation {
             return Ok(indexmap::IndexMap::new());
@@ -164,7 +164,7 @@ impl<'a> Loader<'a> {
                 result => Some(result),
             };
             canonical::each_workload(root, |name, service| {
-                let mut of_others = Found::new();
+                let mut of_others = Diagnostics::new();
                 let found = if takes_part(name) { &mut *found } else { &mut of_others };
                 environment::resolve(name, service, &|key: &str| variables.get(key).cloned(), &mut read, found);
             });
@@ -178,7 +178,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Keeps the warnings among the findings; with an error among them, that is all.
-    fn judge(&mut self, found: &mut Found) -> Result<(), Found> {
+    fn judge(&mut self, found: &mut Diagnostics) -> Result<(), Diagnostics> {
         self.warnings.extend(found.extract_if(.., |d| d.severity == Severity::Warning));
         if found.is_empty() { Ok(()) } else { Err(std::mem::take(found)) }
     }
@@ -197,7 +197,7 @@ impl<'a> Loader<'a> {
     }
 
     /// `--env-file`, COMPOSE_ENV_FILES, or `.env` beside the project. Tells whether they were named.
-    fn env_files(&self, variables: &mut Variables, directory: &Path) -> Result<bool, Found> {
+    fn env_files(&self, variables: &mut Variables, directory: &Path) -> Result<bool, Diagnostics> {
         let mut named: Vec<PathBuf> = self.options.env_files.clone();
         if named.is_empty() {
             let listed = variables.get("COMPOSE_ENV_FILES").cloned().unwrap_or_default();
@@ -223,7 +223,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Adds a file's variables to those that are not set yet.
-    fn read_env_file(&self, path: &Path, required: bool, variables: &mut Variables) -> Result<(), Found> {
+    fn read_env_file(&self, path: &Path, required: bool, variables: &mut Variables) -> Result<(), Diagnostics> {
         let mut values = Variables::new();
         self.read_env_file_over(path, required, variables, &mut values)?;
         values.extend(std::mem::take(variables));
@@ -231,7 +231,13 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
-    fn read_env_file_over(&self, path: &Path, required: bool, outer: &Variables, into: &mut Variables) -> Result<(), Found> {
+    fn read_env_file_over(
+        &self,
+        path: &Path,
+        required: bool,
+        outer: &Variables,
+        into: &mut Variables,
+    ) -> Result<(), Diagnostics> {
         if !required && !path.is_file() {
             return Ok(());
         }
@@ -247,7 +253,7 @@ impl<'a> Loader<'a> {
 
     /// `-p`, COMPOSE_PROJECT_NAME, the last `name` of the files, the directory: the first there is. Only the first two must be
     /// right as they are; the others are made so, as Docker Compose does.
-    fn name(&mut self, parsed: &[Parsed], directory: &Path, variables: &Variables) -> Result<String, Found> {
+    fn name(&mut self, parsed: &[Parsed], directory: &Path, variables: &Variables) -> Result<String, Diagnostics> {
         let given = self.options.project_name.clone().or_else(|| variables.get(PROJECT_NAME).cloned());
         if let Some(name) = given.filter(|name| !name.is_empty()) {
             if files::is_project_name(&name) {
@@ -281,9 +287,9 @@ impl<'a> Loader<'a> {
     }
 
     /// Several files as one model: each one's own stages, then one laid on the other.
-    fn model(&mut self, parsed: Vec<Parsed>, scope: &FileScope, chain: &mut Vec<PathBuf>) -> Result<Node, Found> {
+    fn model(&mut self, parsed: Vec<Parsed>, scope: &FileScope, chain: &mut Vec<PathBuf>) -> Result<Node, Diagnostics> {
         let mut merged: Option<Node> = None;
-        let mut found = Found::new();
+        let mut found = Diagnostics::new();
         let deep = chain.len();
         for file in parsed {
             chain.push(file.path.clone());
@@ -340,7 +346,7 @@ impl<'a> Loader<'a> {
         Ok(root)
     }
 
-    fn include(&mut self, wanted: Include, outer: &FileScope, chain: &mut Vec<PathBuf>) -> Result<Node, Found> {
+    fn include(&mut self, wanted: Include, outer: &FileScope, chain: &mut Vec<PathBuf>) -> Result<Node, Diagnostics> {
         let at = wanted.at.at;
         if let Some(start) = chain.iter().position(|path| *path == wanted.files[0]) {
             let cycle = chain[start..].iter().chain([&wanted.files[0]]).map(|path| self.shown(path));
@@ -348,7 +354,7 @@ impl<'a> Loader<'a> {
             return Err(vec![Diagnostic::error(&at, message).help("remove one of these includes")]);
         }
         let mut variables = outer.variables.clone();
-        let mut found = Found::new();
+        let mut found = Diagnostics::new();
         match wanted.env_files {
             None => self.read_env_file(&wanted.directory.join(".env"), false, &mut variables)?,
             Some(files) => {
@@ -381,7 +387,7 @@ impl<'a> Loader<'a> {
                 }
             }
         }
-        let noted = |found: Found| -> Found { found.into_iter().map(|d| d.note(&at, "included here")).collect() };
+        let noted = |found: Diagnostics| -> Diagnostics { found.into_iter().map(|d| d.note(&at, "included here")).collect() };
         self.judge(&mut found)?;
         let scope = FileScope { directory: wanted.directory, variables };
         self.model(parsed, &scope, chain).map_err(noted)
@@ -393,7 +399,7 @@ impl<'a> Loader<'a> {
     }
 
     /// A file's text as trees.
-    fn parse(&mut self, path: &Path) -> Result<Parsed, Found> {
+    fn parse(&mut self, path: &Path) -> Result<Parsed, Diagnostics> {
         let (shown, text) = if path == Path::new("-") {
             let text = std::io::read_to_string(std::io::stdin())
                 .map_err(|e| vec![Diagnostic::global(format!("the Compose file on standard input cannot be read: {e}"))])?;
@@ -417,8 +423,8 @@ impl<'a> Loader<'a> {
     }
 
     /// One document through the stages that look at it alone.
-    fn document(&mut self, document: &mut Node, variables: &Variables) -> Result<(), Found> {
-        let mut found = Found::new();
+    fn document(&mut self, document: &mut Node, variables: &Variables) -> Result<(), Diagnostics> {
+        let mut found = Diagnostics::new();
         if self.options.list_variables {
             interpolate::variables(document, &mut self.variables);
         }
@@ -459,7 +465,7 @@ struct FileReader<'l, 'a, 'v> {
 }
 
 impl extends::ReadFile for FileReader<'_, '_, '_> {
-    fn read(&mut self, path: &Path, asked_at: &Node) -> Result<Node, Found> {
+    fn read(&mut self, path: &Path, asked_at: &Node) -> Result<Node, Diagnostics> {
         if !path.exists() {
             let message = format!("the extended file {} does not exist", path.display());
             let at = asked_at.get("file").map_or(&asked_at.at, |file| &file.at);

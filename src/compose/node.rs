@@ -108,26 +108,26 @@ pub enum Value {
 /// A mapping in the order in which it was written; the key's own place is kept for messages about the key. Boxed: most values
 /// are not mappings, and every value has the size of the largest.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Map(Box<Entries>);
+pub struct Map(Box<EntryMap>);
 
-type Entries = IndexMap<String, Entry, foldhash::fast::RandomState>;
+type EntryMap = IndexMap<String, Entry, foldhash::fast::RandomState>;
 
 impl Map {
     pub fn with_capacity(capacity: usize) -> Self {
-        Map(Box::new(Entries::with_capacity_and_hasher(capacity, foldhash::fast::RandomState::default())))
+        Map(Box::new(EntryMap::with_capacity_and_hasher(capacity, foldhash::fast::RandomState::default())))
     }
 }
 
 impl std::ops::Deref for Map {
-    type Target = Entries;
+    type Target = EntryMap;
 
-    fn deref(&self) -> &Entries {
+    fn deref(&self) -> &EntryMap {
         &self.0
     }
 }
 
 impl std::ops::DerefMut for Map {
-    fn deref_mut(&mut self) -> &mut Entries {
+    fn deref_mut(&mut self) -> &mut EntryMap {
         &mut self.0
     }
 }

@@ -101,12 +101,12 @@ impl Event {
 }
 
 /// Watched directories: whom to notify, and how many watch each.
-type Waiting = HashMap<PathBuf, (Arc<Notify>, usize)>;
+type WatchedDirectories = HashMap<PathBuf, (Arc<Notify>, usize)>;
 
 /// Tells readers that a log has grown: one inotify instance for all logs that are followed.
 pub struct LogWatcher {
     inner: Mutex<Option<notify::RecommendedWatcher>>,
-    waiting: Arc<Mutex<Waiting>>,
+    waiting: Arc<Mutex<WatchedDirectories>>,
 }
 
 impl Default for LogWatcher {

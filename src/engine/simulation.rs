@@ -35,7 +35,7 @@ impl Random {
     }
 }
 
-struct Member {
+struct SimulatedContainer {
     record: ContainerRecord,
     number: u32,
     version: u32,
@@ -66,7 +66,7 @@ struct World {
     policy: UpdatePolicy,
     checked: bool,
     restart: RestartPolicy,
-    members: Vec<Member>,
+    members: Vec<SimulatedContainer>,
     rollout: Option<Rollout>,
     /// A rollback that is journaled.
     owed: Option<u32>,
@@ -124,11 +124,11 @@ impl World {
         let health = self.checked.then(|| HealthSpec { test: vec!["true".into()], ..HealthSpec::default() });
         let spec = ContainerSpec { restart: self.restart, health, ..ContainerSpec::default() };
         let record = ContainerRecord { replaces, ..ContainerRecord::new(id.clone(), id.clone(), spec, Vec::new()) };
-        self.members.push(Member { record, number, version, runs: false, exit: None, timer: None, dies: None });
+        self.members.push(SimulatedContainer { record, number, version, runs: false, exit: None, timer: None, dies: None });
         id
     }
 
-    fn member(&mut self, id: &str) -> Option<&mut Member> {
+    fn member(&mut self, id: &str) -> Option<&mut SimulatedContainer> {
         self.members.iter_mut().find(|member| member.record.id == id)
     }
 
@@ -197,8 +197,8 @@ impl World {
     }
 
     /// Whether names and ports of its number lead to a container.
-    fn serves(&self, member: &Member) -> bool {
-        let is_retired = |other: &Member| {
+    fn serves(&self, member: &SimulatedContainer) -> bool {
+        let is_retired = |other: &SimulatedContainer| {
             let replaced = other.record.replaces.as_ref();
             replaced.is_some_and(|replaced| replaced.id == member.record.id && replaced.beside == Some(Beside::Switched))
         };

@@ -121,14 +121,14 @@ pub const MAX_BYTES: u64 = 24 << 20;
 struct Statement<'a> {
     #[serde(rename = "_type")]
     kind: &'static str,
-    subject: &'a [Subject],
+    subject: &'a [StatementSubject],
     predicate_type: &'a str,
     predicate: &'a RawValue,
 }
 
 /// The subject of a statement.
 #[derive(Serialize)]
-struct Subject {
+struct StatementSubject {
     name: String,
     /// The hexadecimal digest by its algorithm.
     digest: BTreeMap<&'static str, String>,
@@ -189,7 +189,7 @@ impl Attested {
         let platform =
             |architecture: &str, os: &str| Some(Platform { architecture: architecture.into(), os: os.into(), variant: None });
         let digest = BTreeMap::from([(manifest.digest.algorithm().name(), manifest.digest.hex().to_string())]);
-        let subject = [Subject { name: purl(name), digest }];
+        let subject = [StatementSubject { name: purl(name), digest }];
         let mut blobs = Vec::new();
         let mut layers = Vec::new();
         for Predicate { predicate_type, predicate } in predicates {

@@ -50,7 +50,7 @@ impl Registry {
         let config = store.configuration(image)?;
         let config_digest = image.id.clone();
         if !self.has_blob(name, &config_digest).await? {
-            self.upload(name, &config_digest, config.len() as u64, Body::Bytes(config.clone())).await?;
+            self.upload(name, &config_digest, config.len() as u64, UploadBody::Bytes(config.clone())).await?;
         }
         // What the registry gave is given back byte for byte; what was built here gets the compressed layers' digests.
         let as_described = sent.iter().map(|layer| (&layer.digest, layer.size));
@@ -74,7 +74,7 @@ impl Registry {
         let attested = Attested::of(name, &manifest, &kind, &said);
         for blob in attested.blobs {
             if !self.has_blob(name, &blob.digest).await? {
-                self.upload(name, &blob.digest, blob.bytes.len() as u64, Body::Bytes(blob.bytes)).await?;
+                self.upload(name, &blob.digest, blob.bytes.len() as u64, UploadBody::Bytes(blob.bytes)).await?;
             }
         }
         self.put_manifest(name, manifest.digest.as_str(), &kind, &manifest).await?;
@@ -128,7 +128,7 @@ impl Registry {
             }
         };
         sending(0);
-        self.upload(name, &sent.digest, sent.size, Body::File(sent.file.clone(), Arc::new(sending))).await?;
+        self.upload(name, &sent.digest, sent.size, UploadBody::File(sent.file.clone(), Arc::new(sending))).await?;
         layer_is("Pushed");
         Ok(sent)
     }
@@ -164,7 +164,7 @@ impl Registry {
         Ok(false)
     }
 
-    async fn upload(&self, name: &ImageRef, digest: &Digest, size: u64, body: Body) -> Result<(), ImageError> {
+    async fn upload(&self, name: &ImageRef, digest: &Digest, size: u64, body: UploadBody) -> Result<(), ImageError> {
         let failed = |why: String| ImageError::Registry {
             host: name.host.clone(),
             what: format!("an upload of {}", name.familiar()),
@@ -196,18 +196,18 @@ impl Registry {
                 let request =
                     request.header(header::CONTENT_TYPE, "application/octet-stream").header(header::CONTENT_LENGTH, size);
                 Ok(match body {
-                    Body::Bytes(bytes) if is_small => {
+                    UploadBody::Bytes(bytes) if is_small => {
                         progress.send_replace(size);
                         request.body(bytes)
                     }
-                    Body::File(path, shown) if is_small => {
+                    UploadBody::File(path, shown) if is_small => {
                         let bytes =
                             tokio::fs::read(&path).await.map_err(ImageError::store(format!("reading {}", path.display())))?;
                         progress.send_replace(size);
                         shown(size);
                         request.body(bytes)
                     }
-                    Body::Bytes(bytes) => {
+                    UploadBody::Bytes(bytes) => {
                         let pieces: Vec<_> = bytes.chunks(PIECE).map(|piece| Ok::<_, io::Error>(piece.to_vec())).collect();
                         let mut count = 0;
                         request.body(reqwest::Body::wrap_stream(futures::stream::iter(pieces).inspect_ok(move |piece| {
@@ -215,7 +215,7 @@ impl Registry {
                             progress.send_replace(count);
                         })))
                     }
-                    Body::File(path, shown) => {
+                    UploadBody::File(path, shown) => {
                         let sending: Sending = Arc::new(move |count| {
                             progress.send_replace(count);
                             shown(count);
@@ -257,7 +257,7 @@ impl Registry {
 
 /// The content of an upload.
 #[derive(Clone)]
-enum Body {
+enum UploadBody {
     Bytes(Vec<u8>),
     /// With a callback for the number of bytes sent.
     File(PathBuf, Sending),

@@ -17,7 +17,7 @@ const FS_XFLAG_APPEND: u32 = 0x10;
 /// `struct fsxattr` of linux/fs.h.
 #[repr(C)]
 #[derive(Default)]
-struct Attributes {
+struct FsXattr {
     flags: u32,
     extent_size: u32,
     extents: u32,
@@ -103,7 +103,7 @@ pub fn project_of(directory: BorrowedFd<'_>) -> io::Result<u32> {
 /// EOPNOTSUPP where the file system knows no projects.
 pub fn set_project(directory: BorrowedFd<'_>, project: u32) -> io::Result<()> {
     let old = attributes(directory)?;
-    let new = Attributes { project, flags: old.flags | FS_XFLAG_PROJINHERIT, ..old };
+    let new = FsXattr { project, flags: old.flags | FS_XFLAG_PROJINHERIT, ..old };
     // SAFETY: the request reads a struct fsxattr, which outlives the call.
     check(unsafe { libc::ioctl(directory.as_raw_fd(), FS_IOC_FSSETXATTR, &raw const new) }.into()).map(drop)
 }
@@ -114,7 +114,7 @@ pub fn set_project(directory: BorrowedFd<'_>, project: u32) -> io::Result<()> {
 /// The kernel's.
 pub fn allow_changes(file: BorrowedFd<'_>) -> io::Result<()> {
     let old = attributes(file)?;
-    let new = Attributes { flags: old.flags & !(FS_XFLAG_IMMUTABLE | FS_XFLAG_APPEND), ..old };
+    let new = FsXattr { flags: old.flags & !(FS_XFLAG_IMMUTABLE | FS_XFLAG_APPEND), ..old };
     if new.flags == old.flags {
         return Ok(());
     }
@@ -122,8 +122,8 @@ pub fn allow_changes(file: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FSSETXATTR, &raw const new) }.into()).map(drop)
 }
 
-fn attributes(directory: BorrowedFd<'_>) -> io::Result<Attributes> {
-    let mut attributes = Attributes::default();
+fn attributes(directory: BorrowedFd<'_>) -> io::Result<FsXattr> {
+    let mut attributes = FsXattr::default();
     // SAFETY: the request writes a struct fsxattr, which outlives the call.
     check(unsafe { libc::ioctl(directory.as_raw_fd(), FS_IOC_FSGETXATTR, &raw mut attributes) }.into())?;
     Ok(attributes)

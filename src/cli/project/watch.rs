@@ -109,7 +109,7 @@ pub async fn run(global: &Global, command: Watch) -> Outcome {
         let request = up::request(global, &loaded, services, up::UpOutput::default(), false)?;
         up::follow(&client, &up::path(&loaded, "up"), &request, command.quiet).await?;
     }
-    let session = Session {
+    let session = WatchSession {
         global,
         client: &client,
         loaded: &loaded,
@@ -129,7 +129,7 @@ pub async fn run(global: &Global, command: Watch) -> Outcome {
 /// When nothing is to be watched, or the kernel has no watches left.
 pub async fn beside_up(global: &Global, client: &Client, loaded: &Loaded, services: &[String]) -> Outcome {
     let watched = all_watched(loaded, services)?;
-    let session = Session { global, client, loaded, watched, quiet: false, prune: true };
+    let session = WatchSession { global, client, loaded, watched, quiet: false, prune: true };
     session.follow().await
 }
 
@@ -183,7 +183,7 @@ fn anywhere(patterns: &[String]) -> String {
     patterns.iter().map(|p| if p.contains('/') { format!("{p}\n") } else { format!("**/{p}\n") }).collect()
 }
 
-struct Session<'a> {
+struct WatchSession<'a> {
     client: &'a Client,
     global: &'a Global,
     loaded: &'a Loaded,
@@ -192,7 +192,7 @@ struct Session<'a> {
     prune: bool,
 }
 
-impl Session<'_> {
+impl WatchSession<'_> {
     async fn follow(&self) -> Outcome {
         let (sender, mut changes) = mpsc::unbounded_channel::<PathBuf>();
         let tell = move |event: notify::Result<notify::Event>| {

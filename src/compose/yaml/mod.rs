@@ -72,7 +72,7 @@ impl From<Diagnostic> for ParseFailure {
     }
 }
 
-type Built<T> = Result<T, ParseFailure>;
+type ParseResult<T> = Result<T, ParseFailure>;
 
 struct Builder<'t> {
     file: FileId,
@@ -95,7 +95,7 @@ enum ParseContext {
 }
 
 impl<'t> Builder<'t> {
-    fn documents(&mut self) -> Built<Vec<Node>> {
+    fn documents(&mut self) -> ParseResult<Vec<Node>> {
         let mut documents = Vec::new();
         let mut explicit = true;
         loop {
@@ -135,12 +135,12 @@ impl<'t> Builder<'t> {
     }
 
     /// Nothing, where the next token begins.
-    fn nothing_here(&mut self) -> Built<Node> {
+    fn nothing_here(&mut self) -> ParseResult<Node> {
         let mark = self.tokens.peek()?.start;
         Ok(self.nothing(mark))
     }
 
-    fn count(&mut self, at: &At, nodes: usize) -> Built<()> {
+    fn count(&mut self, at: &At, nodes: usize) -> ParseResult<()> {
         self.nodes += nodes;
         if self.nodes > MAX_NODES {
             let most = MAX_NODES * TEXT_PER_NODE / 1_000_000;
@@ -151,7 +151,7 @@ impl<'t> Builder<'t> {
         Ok(())
     }
 
-    fn node(&mut self, context: ParseContext, depth: usize) -> Built<Node> {
+    fn node(&mut self, context: ParseContext, depth: usize) -> ParseResult<Node> {
         let first = self.tokens.peek()?;
         let (start, end) = (first.start, first.end);
         let at = self.at(start, end);
@@ -188,7 +188,7 @@ impl<'t> Builder<'t> {
         Ok(node)
     }
 
-    fn alias(&mut self, name: &str, at: At) -> Built<Node> {
+    fn alias(&mut self, name: &str, at: At) -> ParseResult<Node> {
         if self.open.contains(&name) {
             return Err(Diagnostic::error(&at, "this alias refers to the value that it is part of").into());
         }
@@ -203,7 +203,7 @@ impl<'t> Builder<'t> {
     }
 
     /// The content of a node, after its anchor and tag.
-    fn content(&mut self, context: ParseContext, tag: Option<&str>, marked: bool, end: Mark, depth: usize) -> Built<Node> {
+    fn content(&mut self, context: ParseContext, tag: Option<&str>, marked: bool, end: Mark, depth: usize) -> ParseResult<Node> {
         let file = self.file;
         let Token { kind, start, end: token_end } = self.tokens.peek()?;
         let start = *start;
@@ -230,7 +230,7 @@ impl<'t> Builder<'t> {
     }
 
     /// `- item` lines. A list that is not indented deeper than its key has no token at its end.
-    fn block_sequence(&mut self, indentless: bool, depth: usize) -> Built<Vec<Node>> {
+    fn block_sequence(&mut self, indentless: bool, depth: usize) -> ParseResult<Vec<Node>> {
         let mut list = Vec::new();
         loop {
             let token = self.tokens.peek()?;
@@ -258,7 +258,7 @@ impl<'t> Builder<'t> {
         }
     }
 
-    fn block_mapping(&mut self, depth: usize) -> Built<Map> {
+    fn block_mapping(&mut self, depth: usize) -> ParseResult<Map> {
         self.tokens.next()?;
         let mut map = Mapping::default();
         loop {
@@ -289,7 +289,7 @@ impl<'t> Builder<'t> {
     }
 
     /// A key or a value of a block mapping, and whether it is a plain scalar.
-    fn entry_part(&mut self, mark: Mark, depth: usize) -> Built<(Node, bool)> {
+    fn entry_part(&mut self, mark: Mark, depth: usize) -> ParseResult<(Node, bool)> {
         match self.tokens.peek()?.kind {
             Kind::Key | Kind::Value | Kind::BlockEnd => Ok((self.nothing(mark), false)),
             Kind::Scalar(_, Style::Plain) | Kind::Tag("!!merge") => Ok((self.node(ParseContext::Entry, depth + 1)?, true)),
@@ -297,7 +297,7 @@ impl<'t> Builder<'t> {
         }
     }
 
-    fn flow_sequence(&mut self, depth: usize) -> Built<Vec<Node>> {
+    fn flow_sequence(&mut self, depth: usize) -> ParseResult<Vec<Node>> {
         self.tokens.next()?;
         let mut list = Vec::new();
         loop {
@@ -332,7 +332,7 @@ impl<'t> Builder<'t> {
         Ok(list)
     }
 
-    fn flow_mapping(&mut self, depth: usize) -> Built<Map> {
+    fn flow_mapping(&mut self, depth: usize) -> ParseResult<Map> {
         self.tokens.next()?;
         let mut map = Mapping::default();
         loop {
@@ -364,7 +364,7 @@ impl<'t> Builder<'t> {
     }
 
     /// `key: value` within brackets; the key comes with whether it is a plain scalar.
-    fn flow_pair(&mut self, depth: usize) -> Built<((Node, bool), Node)> {
+    fn flow_pair(&mut self, depth: usize) -> ParseResult<((Node, bool), Node)> {
         let mark = self.tokens.next()?.start;
         let plain = matches!(self.tokens.peek()?.kind, Kind::Scalar(_, Style::Plain) | Kind::Tag("!!merge"));
         let key = self.flow_part(mark, depth)?;
@@ -378,7 +378,7 @@ impl<'t> Builder<'t> {
         Ok(((key, plain), value))
     }
 
-    fn flow_part(&mut self, mark: Mark, depth: usize) -> Built<Node> {
+    fn flow_part(&mut self, mark: Mark, depth: usize) -> ParseResult<Node> {
         match self.tokens.peek()?.kind {
             Kind::Value | Kind::FlowEntry | Kind::FlowSequenceEnd | Kind::FlowMappingEnd => Ok(self.nothing(mark)),
             _ => self.node(ParseContext::Flow, depth),

@@ -38,9 +38,9 @@ const ULIMITS: [&str; 16] = [
     "stack",
 ];
 
-type Rule<T> = fn(&T) -> Option<String>;
+type SpecRule<T> = fn(&T) -> Option<String>;
 
-const RULES: [Rule<ContainerSpec>; 15] = [
+const RULES: [SpecRule<ContainerSpec>; 15] = [
     working_directory,
     stop_signal,
     environment,

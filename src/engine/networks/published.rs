@@ -18,13 +18,13 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// A port of the host that is taken: address, protocol and port.
-type Taken = (IpAddr, Protocol, u16);
+type TakenPort = (IpAddr, Protocol, u16);
 
 /// A running container's ports. They are the host's again when this is dropped and its rules are taken back.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Published {
-    reservations: Vec<(Taken, Reservation)>,
-    proxies: Vec<(Taken, Proxy)>,
+    reservations: Vec<(TakenPort, Reservation)>,
+    proxies: Vec<(TakenPort, Proxy)>,
     forwards: Vec<Forward>,
     senders: Vec<Sender>,
     bound: Vec<BoundPort>,
@@ -33,17 +33,17 @@ pub(in crate::engine) struct Published {
 /// The ports of the container that is replaced.
 struct Predecessor {
     /// Of its reservations.
-    reserved: Vec<Taken>,
+    reserved: Vec<TakenPort>,
     /// Of its proxies.
-    proxied: Vec<Taken>,
+    proxied: Vec<TakenPort>,
     bound: Vec<BoundPort>,
 }
 
 /// The ports that are taken over of a [`Predecessor`], and the targets of the proxies.
 #[derive(Default)]
 struct InheritedPorts {
-    reserved: Vec<Taken>,
-    proxied: Vec<(Taken, (IpAddr, u16))>,
+    reserved: Vec<TakenPort>,
+    proxied: Vec<(TakenPort, (IpAddr, u16))>,
 }
 
 /// Ports that a container is about to have.
@@ -64,7 +64,7 @@ fn binding(network: &NetworkRecord, family: IpFamily) -> Option<IpAddr> {
 
 impl Predecessor {
     /// The one of the taken that is in a range of ports on an address.
-    fn among(taken: &[Taken], address: IpAddr, protocol: Protocol, range: &RangeInclusive<u16>) -> Option<Taken> {
+    fn among(taken: &[TakenPort], address: IpAddr, protocol: Protocol, range: &RangeInclusive<u16>) -> Option<TakenPort> {
         taken.iter().find(|(ip, of, port)| *ip == address && *of == protocol && range.contains(port)).copied()
     }
 }
@@ -190,7 +190,7 @@ impl Networks {
         let endpoints = self.endpoints_of(&record);
         let predecessor = {
             let live = locked(&old.live);
-            let taken = |all: &mut dyn Iterator<Item = &Taken>| all.cloned().collect();
+            let taken = |all: &mut dyn Iterator<Item = &TakenPort>| all.cloned().collect();
             Predecessor {
                 reserved: taken(&mut live.published.reservations.iter().map(|(taken, _)| taken)),
                 proxied: taken(&mut live.published.proxies.iter().map(|(taken, _)| taken)),

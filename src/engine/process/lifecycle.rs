@@ -128,7 +128,7 @@ where
     let servers: Vec<_> =
         listeners.map(|listener| tokio::spawn(serve_api(engine.clone(), listener, connections.clone()))).collect();
     engine.launcher.reap_monitors()?;
-    tokio::spawn(engine.state.clone().write_what_is_owed());
+    tokio::spawn(engine.state.clone().write_deferred_entries());
     tokio::spawn(engine.clone().follow_schedules());
     ready();
     tracing::info!("the engine listens on {}", socket.display());

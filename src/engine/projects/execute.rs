@@ -12,14 +12,14 @@ use petgraph::visit::EdgeRef;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-type Running<'a> = FuturesUnordered<BoxFuture<'a, (NodeIndex, Result<(), EngineError>)>>;
+type RunningSteps<'a> = FuturesUnordered<BoxFuture<'a, (NodeIndex, Result<(), EngineError>)>>;
 
 struct Execution<'a> {
     context: Arc<Context>,
     plan: &'a Plan,
     /// How many steps each step still waits for.
     waiting: HashMap<NodeIndex, usize>,
-    running: Running<'a>,
+    running: RunningSteps<'a>,
     /// Steps that have failed, and those that were skipped for them.
     failed: HashSet<NodeIndex>,
     errors: Vec<String>,

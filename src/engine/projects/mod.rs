@@ -120,7 +120,7 @@ impl Engine {
         steps::check_resources(self, &project, &plan)?;
         warn(&plan, &progress);
         let causes = plan.causes();
-        self.owe_no_rollback(&project.name)?;
+        self.clear_pending_rollbacks(&project.name)?;
         if !causes.is_empty() {
             self.note_earlier(self.state.project_record(&project.name).as_ref(), &causes)?;
         }
@@ -160,7 +160,10 @@ impl Engine {
             self.roll_back_failed(&context).await;
         }
         // What it has not started, it was not to, or could not.
-        self.containers.of_project(&context.project.name).iter().for_each(|container| self.containers.owe_no_start(container));
+        self.containers
+            .of_project(&context.project.name)
+            .iter()
+            .for_each(|container| self.containers.clear_pending_start(container));
         if changed {
             self.state.sync_and_trim().await?;
         }
@@ -242,7 +245,7 @@ impl Engine {
             self.incarnations.forget(name, &options.services);
         }
         if result.is_ok() && options.services.is_empty() {
-            self.owe_no_rollback(name)?;
+            self.clear_pending_rollbacks(name)?;
             self.state.forget_revisions(name)?;
             self.forget_updates(name)?;
             self.forget_jobs_of(name)?;

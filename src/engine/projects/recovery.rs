@@ -73,7 +73,7 @@ impl Engine {
             tokio::spawn(async move {
                 let ends = containers.iter().map(async |new| match new.with_record(|record| record.replaces.clone()) {
                     Some(replacement) => engine.end_replacement(new, &replacement).await,
-                    None => engine.start_owed(new).await,
+                    None => engine.start_pending(new).await,
                 });
                 for result in futures::future::join_all(ends).await {
                     if let Err(error) = result.map_err(|error| format!("ending a recreation in the project {project}: {error}")) {
@@ -110,16 +110,16 @@ impl Engine {
         if replacement.beside == Some(Beside::Waiting) && new.status().has_process() {
             self.networks.publish(new, &self.networks.endpoints_of(&new.record()))?;
         }
-        self.start_owed(new).await
+        self.start_pending(new).await
     }
 
     /// Starts a container that has taken the place of one that ran, once: one that cannot be started is not tried again.
-    async fn start_owed(self: &Arc<Self>, new: &Arc<Container>) -> Result<(), EngineError> {
+    async fn start_pending(self: &Arc<Self>, new: &Arc<Container>) -> Result<(), EngineError> {
         if !new.with_record(|record| record.start_owed) {
             return Ok(());
         }
         let started = self.start(new).await;
-        started.inspect_err(|_| self.containers.owe_no_start(new))
+        started.inspect_err(|_| self.containers.clear_pending_start(new))
     }
 
     /// Gives a new container the name of the one that it replaces, which is gone. Where that ran, its start is owed from then on:
@@ -135,7 +135,7 @@ impl Engine {
 
 impl Containers {
     /// Whoever was to start it has, or has failed.
-    pub(super) fn owe_no_start(&self, container: &Container) {
+    pub(super) fn clear_pending_start(&self, container: &Container) {
         if container.with_record(|record| record.start_owed) {
             self.update(container, |record| record.start_owed = false);
         }

@@ -9,7 +9,7 @@ use crate::engine::containers::registry::Containers;
 use crate::engine::error::{EngineError, state_error};
 use crate::engine::locked;
 use crate::engine::record::ProjectRecord;
-use crate::engine::record::revision::{OwedRollbacks, Revision, Revisions, before_failure, note, target};
+use crate::engine::record::revision::{PendingRollbacks, Revision, Revisions, before_failure, note, target};
 use crate::engine::state::StateStore;
 use crate::image::Digest;
 use crate::labels::{LABEL_HASH, LABEL_SERVICE};
@@ -127,7 +127,12 @@ impl Engine {
     ///
     /// # Errors
     /// When there is none, its image is gone, or it cannot be done; failures of steps are told and counted.
-    pub(super) async fn go_back(self: &Arc<Self>, context: &Context, service: &str, to: Option<u32>) -> Result<u32, EngineError> {
+    pub(super) async fn roll_back_to(
+        self: &Arc<Self>,
+        context: &Context,
+        service: &str,
+        to: Option<u32>,
+    ) -> Result<u32, EngineError> {
         let known = self.state.revisions(&context.project.name);
         let of_service = known.get(service).map(Vec::as_slice).unwrap_or_default();
         let Revision { number, image_id, service: definition, .. } =
@@ -176,9 +181,9 @@ impl Engine {
     }
 
     /// Notes that a service is to be brought back, and to what.
-    pub(super) fn owe_rollback(&self, context: &Context, service: &str) {
+    pub(super) fn note_pending_rollback(&self, context: &Context, service: &str) {
         let project = &context.project;
-        let mut owed = self.owed_rollbacks(&project.name);
+        let mut owed = self.pending_rollbacks(&project.name);
         let Some(definition) = project.services.get(service) else { return };
         let image_id = self.image_of(context, service, definition);
         let known = self.state.revisions(&project.name);
@@ -206,27 +211,27 @@ impl Engine {
         given.or_else(by_name)
     }
 
-    fn owed_rollbacks(&self, project: &str) -> OwedRollbacks {
+    fn pending_rollbacks(&self, project: &str) -> PendingRollbacks {
         self.state.journal.get(&owed_key(project)).unwrap_or_default()
     }
 
     /// The projects with rollbacks that an earlier engine has not ended.
     pub(super) fn projects_with_rollbacks(&self) -> Vec<String> {
-        self.state.journal.all::<OwedRollbacks>(OWED).into_iter().map(|(project, _)| project).collect()
+        self.state.journal.all::<PendingRollbacks>(OWED).into_iter().map(|(project, _)| project).collect()
     }
 
     /// Forgets the owed rollbacks: they are done, or a later command has overtaken them.
-    pub(super) fn owe_no_rollback(&self, project: &str) -> Result<(), EngineError> {
-        let known: Option<OwedRollbacks> = self.state.journal.get(&owed_key(project));
+    pub(super) fn clear_pending_rollbacks(&self, project: &str) -> Result<(), EngineError> {
+        let known: Option<PendingRollbacks> = self.state.journal.get(&owed_key(project));
         known.map_or(Ok(()), |_| self.state.journal.delete(&owed_key(project)).map_err(state_error))
     }
 
     /// Brings the services back whose update has failed and says `failure_action: rollback`.
     pub(super) async fn roll_back_failed(self: &Arc<Self>, context: &Context) {
-        let mut owed = self.owed_rollbacks(&context.project.name).to;
+        let mut owed = self.pending_rollbacks(&context.project.name).to;
         owed.extend(std::mem::take(&mut *locked(&context.unnoted_rollbacks)));
         for (service, number) in owed {
-            let progress = match self.go_back(context, &service, Some(number)).await {
+            let progress = match self.roll_back_to(context, &service, Some(number)).await {
                 Ok(number) => Progress::Warning(format!("{service} is rolled back to its revision {number}")),
                 Err(error) => Progress::Error {
                     object: format!("Service {service}"),
@@ -235,14 +240,14 @@ impl Engine {
             };
             context.progress.send(progress);
         }
-        if let Err(error) = self.owe_no_rollback(&context.project.name) {
+        if let Err(error) = self.clear_pending_rollbacks(&context.project.name) {
             tracing::warn!("{error}");
         }
     }
 
     /// Ends the rollbacks that an earlier engine has begun. The caller holds the project's lock.
     pub(super) async fn recover_rollbacks(self: &Arc<Self>, name: &str) {
-        let owed = self.owed_rollbacks(name);
+        let owed = self.pending_rollbacks(name);
         let Some(record) = self.state.project_record(name).filter(|_| !owed.to.is_empty()) else { return };
         tracing::warn!("ending the rollback of {} in the project {name}", owed.to.keys().cloned().collect::<Vec<_>>().join(", "));
         // Somebody has to listen, or it is cancelled.
@@ -278,7 +283,7 @@ impl Engine {
             options,
             ..Context::new(self, record.project, progress, Some(guard))
         };
-        let number = self.go_back(&context, &request.service, request.to).await?;
+        let number = self.roll_back_to(&context, &request.service, request.to).await?;
         context.progress.send(Progress::Step {
             object: format!("Service {}", request.service),
             status: format!("Is at its revision {number}"),

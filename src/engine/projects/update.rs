@@ -92,7 +92,7 @@ impl Context {
         };
         self.tallies.failed(service, error, container);
         if self.tallies.rolls_back(service, &self.project, &self.options) {
-            self.engine.owe_rollback(self, service);
+            self.engine.note_pending_rollback(self, service);
         }
     }
 }

@@ -32,7 +32,7 @@ pub struct Revision {
 
 /// Rollbacks of a project's services that have been begun, or are about to be: an engine that finds them ends them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct OwedRollbacks {
+pub struct PendingRollbacks {
     /// The revision of each service.
     pub to: IndexMap<String, u32>,
     /// Of the `up` whose update has failed.

@@ -43,10 +43,10 @@ impl StateStore {
     }
 
     /// Writes what the disk has refused, once it does not any more.
-    pub(super) async fn write_what_is_owed(self: Arc<Self>) {
+    pub(super) async fn write_deferred_entries(self: Arc<Self>) {
         loop {
             self.owing.notified().await;
-            while self.journal.write_owed().is_err() {
+            while self.journal.write_deferred().is_err() {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }

@@ -25,14 +25,14 @@ const TTL: u32 = 5;
 /// The names of every network.
 #[derive(Default)]
 pub struct Names {
-    known: RwLock<KnownContainer>,
+    known: RwLock<Zones>,
     turn: AtomicUsize,
     /// The host's resolvers.
     upstreams: Upstreams,
 }
 
 #[derive(Default)]
-struct KnownContainer {
+struct Zones {
     /// By the networks' ids.
     zones: HashMap<String, Zone>,
     /// Containers whose health checks have not succeeded yet, or fail, and those that wait for their restart. A name that others
@@ -97,7 +97,7 @@ impl Names {
 
     /// Whether a container is to be found by a name that others have as well.
     pub fn set_fit(&self, container: &str, fit: bool) {
-        let is_unfit = |known: &KnownContainer| known.unfit.contains(container);
+        let is_unfit = |known: &Zones| known.unfit.contains(container);
         if is_unfit(&self.read()) == fit {
             let mut known = self.write();
             if fit {
@@ -126,11 +126,11 @@ impl Names {
         known.leaving.remove(container);
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, KnownContainer> {
+    fn read(&self) -> RwLockReadGuard<'_, Zones> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, KnownContainer> {
+    fn write(&self) -> RwLockWriteGuard<'_, Zones> {
         self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -44,7 +44,7 @@ static FORWARDED_TOGETHER: LazyLock<Arc<Budget>> = LazyLock::new(|| Budget::new(
 pub fn serve(resolver: Resolver, namespace: Arc<OwnedFd>, names: Arc<Names>, view: View) -> io::Result<Serving> {
     let udp = Arc::new(UdpSocket::from_std(resolver.udp)?);
     let tcp = TcpListener::from_std(resolver.tcp)?;
-    let view: Shown = Arc::new(RwLock::new(Arc::new(view)));
+    let view: SharedView = Arc::new(RwLock::new(Arc::new(view)));
     let client = Arc::new(Asker {
         names,
         view: view.clone(),
@@ -60,13 +60,13 @@ pub fn serve(resolver: Resolver, namespace: Arc<OwnedFd>, names: Arc<Names>, vie
 /// A container's running resolver.
 #[derive(Debug)]
 pub struct Serving {
-    view: Shown,
+    view: SharedView,
     /// Whatever they have begun ends with them: a socket or a descriptor of theirs would keep the container's namespace.
     tasks: [tokio::task::AbortHandle; 2],
 }
 
 /// A view that may be replaced while it is looked through.
-type Shown = Arc<RwLock<Arc<View>>>;
+type SharedView = Arc<RwLock<Arc<View>>>;
 
 impl Serving {
     /// Shows the container other networks from now on.
@@ -84,7 +84,7 @@ impl Drop for Serving {
 /// The container that asks.
 struct Asker {
     names: Arc<Names>,
-    view: Shown,
+    view: SharedView,
     /// For resolvers of the container's own.
     own: Upstreams,
     forwarded: Semaphore,

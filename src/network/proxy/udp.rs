@@ -27,9 +27,9 @@ const MOST_SENDERS: usize = 1024;
 const LARGEST: usize = 65_536;
 
 /// The sender, and the host's address that it has sent to.
-type Sender = (SockaddrIn6, libc::in6_pktinfo);
+type UdpSender = (SockaddrIn6, libc::in6_pktinfo);
 /// The same, to tell senders apart by.
-type Key = (SockaddrIn6, Ipv6Addr);
+type SenderKey = (SockaddrIn6, Ipv6Addr);
 
 /// A sender's way to the container.
 struct UdpFlow {
@@ -43,10 +43,10 @@ struct UdpFlow {
 struct Relay {
     outside: Arc<UdpSocket>,
     to: ProxyTarget,
-    flows: HashMap<Key, Arc<UdpFlow>>,
+    flows: HashMap<SenderKey, Arc<UdpFlow>>,
     descriptors: Share,
     /// They end with the relay, so that its port is free at once.
-    answering: JoinSet<(Key, Arc<UdpFlow>)>,
+    answering: JoinSet<(SenderKey, Arc<UdpFlow>)>,
 }
 
 pub(super) fn start(socket: std::net::UdpSocket, to: ProxyTarget) -> io::Result<Proxy> {
@@ -74,7 +74,7 @@ pub(super) fn start(socket: std::net::UdpSocket, to: ProxyTarget) -> io::Result<
 
 impl Relay {
     /// Forgets a flow that has ended, unless the sender has another by now.
-    fn forget(&mut self, key: &Key, flow: &Arc<UdpFlow>) {
+    fn forget(&mut self, key: &SenderKey, flow: &Arc<UdpFlow>) {
         if self.flows.get(key).is_some_and(|known| Arc::ptr_eq(known, flow)) {
             self.flows.remove(key);
         }
@@ -82,7 +82,7 @@ impl Relay {
 
     /// Sends a datagram to the container, by the sender's socket. A flow to where the port led before ends with the answers that
     /// are still to come.
-    async fn forward(&mut self, sender: Sender, datagram: &[u8]) {
+    async fn forward(&mut self, sender: UdpSender, datagram: &[u8]) {
         let key = (sender.0, Ipv6Addr::from(sender.1.ipi6_addr.s6_addr));
         let to = self.to.get();
         if self.flows.get(&key).is_some_and(|flow| flow.to != to) {
@@ -106,7 +106,12 @@ impl Relay {
 }
 
 /// Sends a container's answers to a sender until there has been none, and no question, for a while.
-async fn answers(outside: Arc<UdpSocket>, (sender, asked): Sender, key: Key, flow: Arc<UdpFlow>) -> (Key, Arc<UdpFlow>) {
+async fn answers(
+    outside: Arc<UdpSocket>,
+    (sender, asked): UdpSender,
+    key: SenderKey,
+    flow: Arc<UdpFlow>,
+) -> (SenderKey, Arc<UdpFlow>) {
     loop {
         match timeout(IDLE, flow.inside.readable()).await {
             Ok(_) => {}
@@ -130,7 +135,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// A datagram's length, who has sent it, and to which address.
-async fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Option<Sender>)> {
+async fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Option<UdpSender>)> {
     let take = || {
         let mut control = cmsg_space!(libc::in6_pktinfo);
         let mut parts = [IoSliceMut::new(buffer)];

@@ -34,7 +34,7 @@ pub struct BuildFlags {
     quiet: bool,
     /// How progress is shown: auto (in place on a terminal), plain (a line for each step), quiet.
     #[arg(long, value_name = "TYPE", default_value = "auto")]
-    progress: Progress,
+    progress: BuildProgress,
     /// Tell what the image was made from, for who gets it from a registry: true, false, or mode=min|max,builder-id=ID,...
     #[arg(long, value_name = "PARAMETERS", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     provenance: Option<String>,
@@ -47,7 +47,7 @@ pub struct BuildFlags {
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Progress {
+enum BuildProgress {
     #[default]
     Auto,
     Tty,
@@ -204,7 +204,7 @@ pub async fn build_services(client: &Client, loaded: &Loaded, names: &[String], 
             None => break,
         }
     }
-    let quiet = flags.quiet || flags.progress == Progress::Quiet || crate::cli::output::is_quiet();
+    let quiet = flags.quiet || flags.progress == BuildProgress::Quiet || crate::cli::output::is_quiet();
     let is_built = |name: &&String| loaded.project.services.get(*name).is_some_and(|service| service.build.is_some());
     for name in begun.iter().filter(is_built).filter(|_| !quiet) {
         println!(" Image {}  Built", image_name(&loaded.project, name));

@@ -1,6 +1,6 @@
 //! The steps of a build as they are made.
 
-use super::{BuildFlags, Progress};
+use super::{BuildFlags, BuildProgress};
 use crate::api::types::BuildLine;
 use crate::cli::Failure;
 use crate::cli::output::{self, paint, terminal};
@@ -15,12 +15,12 @@ use std::time::Duration;
 
 /// Shows a build as BuildKit does: in place on a terminal, else a line for each thing that happens.
 pub async fn show(mut lines: crate::api::client::Lines, prefix: &str, flags: &BuildFlags) -> Result<Built, Failure> {
-    let quiet = flags.quiet || flags.progress == Progress::Quiet || output::is_quiet();
+    let quiet = flags.quiet || flags.progress == BuildProgress::Quiet || output::is_quiet();
     // As Docker Compose has it, the output of services' builds is on standard output; that of `docker build` is not.
     let service = !prefix.is_empty();
     let terminal = match flags.progress {
-        Progress::Tty => true,
-        Progress::Plain => false,
+        BuildProgress::Tty => true,
+        BuildProgress::Plain => false,
         _ => output::in_place(std::io::stderr().is_terminal() && (!service || std::io::stdout().is_terminal())),
     };
     let mut out = BuildDisplay {

@@ -20,7 +20,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 
 /// The state of a container's log stream.
-enum KnownContainer {
+enum FollowedContainer {
     /// It is followed. How often the container was started meanwhile, and how many of its restarts the stream has gone on over.
     Open { starts: u32, restarts: u32 },
     /// It has ended after this line. Starts that it has gone on over, and whose events have not come yet.
@@ -50,7 +50,7 @@ pub(super) struct Following<'a> {
     running: HashSet<String>,
     /// Those that somebody has made since, and that have not been started.
     coming: HashSet<String>,
-    followed: HashMap<String, KnownContainer>,
+    followed: HashMap<String, FollowedContainer>,
     /// The services with whose containers it ends; empty for all that are shown.
     ends_with: &'a [String],
     /// Containers that it does not end with.
@@ -156,7 +156,7 @@ impl<'a> Following<'a> {
         if self.stopping.as_ref().is_some_and(|stopping| *stopping.borrow()) {
             return false;
         }
-        let open = self.followed.iter().filter(|(_, known)| matches!(known, KnownContainer::Open { .. })).map(|(id, _)| id);
+        let open = self.followed.iter().filter(|(_, known)| matches!(known, FollowedContainer::Open { .. })).map(|(id, _)| id);
         open.chain(&self.running).chain(&self.coming).all(|id| self.beside.contains(id))
     }
 
@@ -193,7 +193,7 @@ impl<'a> Following<'a> {
         let then = source.then.take();
         if let (Some(Piece::Exited(exited)), true) = (&then, more)
             && exited.restarting
-            && let Some(KnownContainer::Open { restarts, .. }) = self.followed.get_mut(&source.id)
+            && let Some(FollowedContainer::Open { restarts, .. }) = self.followed.get_mut(&source.id)
         {
             *restarts += 1;
         }
@@ -221,11 +221,11 @@ impl<'a> Following<'a> {
         self.printer.flush()?;
         let position = if let Feed::Followed(followed) = &source.feed { followed.position() } else { None };
         let (starts, restarts) = match self.followed.get(&source.id) {
-            Some(KnownContainer::Open { starts, restarts }) => (*starts, *restarts),
+            Some(FollowedContainer::Open { starts, restarts }) => (*starts, *restarts),
             _ => (0, 0),
         };
         let owed = restarts.saturating_sub(starts);
-        self.followed.insert(source.id.clone(), KnownContainer::Ended { position, owed });
+        self.followed.insert(source.id.clone(), FollowedContainer::Ended { position, owed });
         if starts > restarts {
             self.started(&source.id).await?;
         }
@@ -276,16 +276,16 @@ impl<'a> Following<'a> {
     /// A container runs: it is followed from where it was left, or from its start.
     async fn started(&mut self, id: &str) -> Outcome {
         let begin = match self.followed.get_mut(id) {
-            Some(KnownContainer::Open { starts, .. }) => {
+            Some(FollowedContainer::Open { starts, .. }) => {
                 *starts += 1;
                 return Ok(());
             }
-            Some(KnownContainer::Ended { owed, .. }) if *owed > 0 => {
+            Some(FollowedContainer::Ended { owed, .. }) if *owed > 0 => {
                 *owed -= 1;
                 return Ok(());
             }
-            Some(KnownContainer::Ended { position: Some(position), .. }) => Begin::After(position.clone()),
-            Some(KnownContainer::Ended { position: None, .. }) | None => Begin::Start,
+            Some(FollowedContainer::Ended { position: Some(position), .. }) => Begin::After(position.clone()),
+            Some(FollowedContainer::Ended { position: None, .. }) | None => Begin::Start,
         };
         let list = listed(self.client, self.project, self.services, self.view).await?;
         match list.iter().find(|container| container.id == id) {
@@ -309,7 +309,7 @@ impl<'a> Following<'a> {
         }
         let n = self.names.iter().position(|known| *known == name).unwrap_or_default();
         let prefix = self.prefixes().of(&name, n);
-        self.followed.insert(container.id.clone(), KnownContainer::Open { starts: 0, restarts: 0 });
+        self.followed.insert(container.id.clone(), FollowedContainer::Open { starts: 0, restarts: 0 });
         self.reading.push(Box::pin(read_more(Source::new(container, prefix, Feed::Followed(Box::new(followed))))));
         Ok(())
     }
@@ -330,9 +330,9 @@ impl<'a> Following<'a> {
             if shown && self.view.index.is_none_or(|index| container.number() == index) {
                 self.running.insert(container.id.clone());
                 let known = self.followed.get_mut(&container.id);
-                let is_open = matches!(known, Some(KnownContainer::Open { .. }));
+                let is_open = matches!(known, Some(FollowedContainer::Open { .. }));
                 // Events may have been missed.
-                if let Some(KnownContainer::Ended { owed, .. }) = known {
+                if let Some(FollowedContainer::Ended { owed, .. }) = known {
                     *owed = 0;
                 }
                 if !is_open {

@@ -53,7 +53,7 @@ pub(super) async fn attached(
     let _held = Held::new()?;
     let view = view(command);
     let (stops, stopping) = watch::channel(false);
-    let ending = Ending { client, loaded, services: &command.services, timeout, hooks: shown.hooks, stopping: stops };
+    let ending = ServicesToStop { client, loaded, services: &command.services, timeout, hooks: shown.hooks, stopping: stops };
     let (sender, mut exits) = mpsc::unbounded_channel();
     let (ready, is_ready) = oneshot::channel();
     let (lasts, is_over) = oneshot::channel::<()>();
@@ -143,7 +143,7 @@ pub(super) fn pass_hook(hooks: Option<&UnboundedSender<HookLine>>, project: &str
 }
 
 /// The services to stop.
-struct Ending<'a> {
+struct ServicesToStop<'a> {
     client: &'a Client,
     loaded: &'a Loaded,
     services: &'a [String],
@@ -155,7 +155,7 @@ struct Ending<'a> {
 
 /// Stops services while their last words are shown; the output ends with the last container. A second Ctrl-C kills them, a third
 /// leaves at once.
-async fn end(ending: &Ending<'_>, attached: impl Future<Output = Outcome>) -> Outcome {
+async fn end(ending: &ServicesToStop<'_>, attached: impl Future<Output = Outcome>) -> Outcome {
     ending.stopping.send_replace(true);
     let stopping = async {
         let stopped = stop(ending).await;
@@ -177,8 +177,8 @@ async fn end(ending: &Ending<'_>, attached: impl Future<Output = Outcome>) -> Ou
 }
 
 /// Stops services; a signal kills them.
-async fn stop(ending: &Ending<'_>) -> Outcome {
-    let Ending { client, loaded, services, timeout, ref hooks, .. } = *ending;
+async fn stop(ending: &ServicesToStop<'_>) -> Outcome {
+    let ServicesToStop { client, loaded, services, timeout, ref hooks, .. } = *ending;
     let outline = Some(outline(loaded));
     let options =
         LifecycleOptions { services: services.to_vec(), timeout, hook_output: true, outline, ..LifecycleOptions::default() };

@@ -1,13 +1,13 @@
 //! Limits that Docker's engine refuses, in its words.
 
-use super::Rule;
+use super::SpecRule;
 use crate::engine::record::ResourceSpec;
 use crate::units::ByteSize;
 use std::path::Path;
 
 /// Bytes: Docker's smallest limit.
 const LEAST_MEMORY: i64 = 6 << 20;
-const RESOURCE_RULES: [Rule<ResourceSpec>; 4] = [memory, cpu, real_time, block_io];
+const RESOURCE_RULES: [SpecRule<ResourceSpec>; 4] = [memory, cpu, real_time, block_io];
 
 /// Refuses limits, of a container or of a change of some.
 ///

@@ -202,7 +202,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Sets a key to what has happened already. Where the disk refuses, it is kept in memory: [`Journal::write_owed`] writes it.
+    /// Sets a key to what has happened already. Where the disk refuses, it is kept in memory: [`Journal::write_deferred`] writes it.
     ///
     /// # Errors
     /// The disk's, so that somebody tries again.
@@ -224,7 +224,7 @@ impl Journal {
     ///
     /// # Errors
     /// The disk's, for the last of those that it still refuses.
-    pub fn write_owed(&self) -> io::Result<()> {
+    pub fn write_deferred(&self) -> io::Result<()> {
         let mut inner = self.lock();
         let mut result = Ok(());
         for (key, room) in inner.owed.clone() {

@@ -126,13 +126,13 @@ fn what_is_ordinary_leaves_the_reserve_to_the_ends_however_often_it_is_tried() {
     let mut owed = 0;
     for n in 0..100 {
         owed += u32::from(journal.put_anyway("a/probed", &format!("{n}{probe}"), Room::Ordinary).is_err());
-        let _ = journal.write_owed();
+        let _ = journal.write_deferred();
     }
     assert!(owed > 80, "{owed}");
     journal.put_within("b/stopped", &end, Room::Ending).expect("the reserve is there for it");
     // One that is refused holds no other up.
     journal.lock().owed.insert("b/stopped".into(), Room::Ending);
-    journal.write_owed().expect_err("the other is refused still");
+    journal.write_deferred().expect_err("the other is refused still");
     assert_eq!(journal.lock().owed.keys().collect::<Vec<_>>(), ["a/probed"]);
     // An end that could not be written is one whatever happens to the same key later.
     journal.lock().owed.insert("a/probed".into(), Room::Removal);
