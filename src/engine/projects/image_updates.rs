@@ -44,32 +44,6 @@ pub(in crate::engine) struct ImageUpdates {
     by_schedule: Mutex<HashSet<String>>,
 }
 
-/// Services with `x-update`.
-pub(super) struct UpdateSchedules {
-    pub any: bool,
-    /// Their projects and names.
-    pub due: Vec<(String, String)>,
-    pub next: Option<Timestamp>,
-}
-
-/// When services are looked at next, by project and service. A schedule is followed from when it is known.
-pub(super) type NextLooks = HashMap<(String, String), (Cron, Option<Timestamp>)>;
-
-/// The services that are due; `known` is brought up to date.
-fn due_services(known: &mut NextLooks, schedules: Vec<(String, String, Cron)>, now: Timestamp) -> Vec<(String, String)> {
-    let before = std::mem::take(known);
-    let mut due = Vec::new();
-    for (project, service, cron) in schedules {
-        let (key, next) = ((project, service), cron.next(now));
-        let expected = before.get(&key).filter(|(known, _)| *known == cron).and_then(|(_, expected)| *expected);
-        if expected.is_some_and(|expected| expected <= now) {
-            due.push(key.clone());
-        }
-        known.insert(key, (cron, next));
-    }
-    due
-}
-
 /// A project that is being looked at, until this is dropped.
 struct LookByProject<'a> {
     updates: &'a ImageUpdates,
@@ -177,7 +151,7 @@ impl Engine {
     }
 
     /// The services with `x-update` of every project.
-    fn update_schedules(&self) -> Vec<(String, String, Cron)> {
+    pub(super) fn update_schedules(&self) -> Vec<(String, String, Cron)> {
         let records = self.state.journal.all::<ProjectRecord>("project/");
         let known = records.into_iter().filter_map(|(name, record)| Some((name, record.ok()?)));
         let of = |(name, record): (String, ProjectRecord)| {
@@ -186,12 +160,6 @@ impl Engine {
             scheduled.map(move |(service, schedule)| (name.clone(), service, schedule)).collect::<Vec<_>>()
         };
         known.flat_map(of).collect()
-    }
-
-    /// The services whose images are to be looked at. What was due while no engine ran is not made up for.
-    pub(super) fn due_updates(&self, known: &mut NextLooks, now: Timestamp) -> UpdateSchedules {
-        let due = due_services(known, self.update_schedules(), now);
-        UpdateSchedules { any: !known.is_empty(), next: known.values().filter_map(|(_, next)| *next).min(), due }
     }
 
     /// Looks at the images of services: those of a project one after the other, and no project waits for another's registry. One that
@@ -463,34 +431,6 @@ fn event(digest: Option<&Digest>, outcome: &str, message: Option<String>) -> Upd
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_schedule_is_followed_from_when_it_is_known() {
-        let at = |text: &str| text.parse::<Timestamp>().expect("time");
-        let cron = |text: &str| text.parse::<Cron>().expect("schedule");
-        let mut known = NextLooks::default();
-        let mut look = |list: &[(&str, &str)], now: &str| {
-            let schedules = list.iter().map(|(service, text)| ("p".into(), (*service).into(), cron(text))).collect();
-            let due = due_services(&mut known, schedules, at(now));
-            due.into_iter().map(|(_, service)| service).collect::<Vec<String>>().join(" ")
-        };
-        let (a, b) = (("a", "0 4 * * *"), ("b", "*/10 * * * *"));
-        // Nothing is due for being new, after however long a time without schedules.
-        assert_eq!(look(&[], "2026-11-26T12:00:00Z"), "");
-        assert_eq!(look(&[a], "2026-11-27T12:00:00Z"), "");
-        assert_eq!(look(&[a, b], "2026-11-27T12:05:01Z"), "");
-        assert_eq!(look(&[a, b], "2026-11-27T12:09:59Z"), "");
-        // Woken for another reason in that very second.
-        assert_eq!(look(&[a, b, ("c", "* * * * *")], "2026-11-27T12:10:00Z"), "b");
-        assert_eq!(look(&[a, b], "2026-11-27T12:10:00Z"), "");
-        // Another schedule is a new one.
-        assert_eq!(look(&[("a", "15 12 * * *"), b], "2026-11-27T12:16:00Z"), "");
-        // The clock is put forward by days: each once. And back: the next fires come again.
-        assert_eq!(look(&[a, b], "2026-11-27T12:16:00Z"), "");
-        assert_eq!(look(&[a, b], "2026-12-03T00:00:00Z"), "a b");
-        assert_eq!(look(&[a, b], "2026-11-27T03:55:00Z"), "");
-        assert_eq!(look(&[a, b], "2026-11-27T04:00:00Z"), "a b");
-    }
 
     #[test]
     fn a_digest_is_tried_once() {

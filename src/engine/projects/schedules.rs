@@ -1,8 +1,9 @@
 //! Schedules: one task looks at those of jobs and of `x-update` when the next is due.
 
-use super::image_updates::NextLooks;
+use crate::cron::Cron;
 use crate::engine::Engine;
 use jiff::Timestamp;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -41,7 +42,39 @@ pub(in crate::engine) fn wall_clock() -> Timestamp {
     now
 }
 
+/// Services with `x-update`.
+pub(super) struct UpdateSchedules {
+    pub any: bool,
+    /// Their projects and names.
+    pub due: Vec<(String, String)>,
+    pub next: Option<Timestamp>,
+}
+
+/// When services are looked at next, by project and service. A schedule is followed from when it is known.
+pub(super) type NextLooks = HashMap<(String, String), (Cron, Option<Timestamp>)>;
+
+/// The services that are due; `known` is brought up to date.
+fn due_services(known: &mut NextLooks, schedules: Vec<(String, String, Cron)>, now: Timestamp) -> Vec<(String, String)> {
+    let before = std::mem::take(known);
+    let mut due = Vec::new();
+    for (project, service, cron) in schedules {
+        let (key, next) = ((project, service), cron.next(now));
+        let expected = before.get(&key).filter(|(known, _)| *known == cron).and_then(|(_, expected)| *expected);
+        if expected.is_some_and(|expected| expected <= now) {
+            due.push(key.clone());
+        }
+        known.insert(key, (cron, next));
+    }
+    due
+}
+
 impl Engine {
+    /// The services whose images are to be looked at. What was due while no engine ran is not made up for.
+    pub(super) fn due_updates(&self, known: &mut NextLooks, now: Timestamp) -> UpdateSchedules {
+        let due = due_services(known, self.update_schedules(), now);
+        UpdateSchedules { any: !known.is_empty(), next: known.values().filter_map(|(_, next)| *next).min(), due }
+    }
+
     /// Follows the schedules of jobs and of `x-update`.
     pub(in crate::engine) async fn follow_schedules(self: Arc<Self>) {
         let running_since = wall_clock();
@@ -68,5 +101,38 @@ impl Engine {
                 () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_is_followed_from_when_it_is_known() {
+        let at = |text: &str| text.parse::<Timestamp>().expect("time");
+        let cron = |text: &str| text.parse::<Cron>().expect("schedule");
+        let mut known = NextLooks::default();
+        let mut look = |list: &[(&str, &str)], now: &str| {
+            let schedules = list.iter().map(|(service, text)| ("p".into(), (*service).into(), cron(text))).collect();
+            let due = due_services(&mut known, schedules, at(now));
+            due.into_iter().map(|(_, service)| service).collect::<Vec<String>>().join(" ")
+        };
+        let (a, b) = (("a", "0 4 * * *"), ("b", "*/10 * * * *"));
+        // Nothing is due for being new, after however long a time without schedules.
+        assert_eq!(look(&[], "2026-11-26T12:00:00Z"), "");
+        assert_eq!(look(&[a], "2026-11-27T12:00:00Z"), "");
+        assert_eq!(look(&[a, b], "2026-11-27T12:05:01Z"), "");
+        assert_eq!(look(&[a, b], "2026-11-27T12:09:59Z"), "");
+        // Woken for another reason in that very second.
+        assert_eq!(look(&[a, b, ("c", "* * * * *")], "2026-11-27T12:10:00Z"), "b");
+        assert_eq!(look(&[a, b], "2026-11-27T12:10:00Z"), "");
+        // Another schedule is a new one.
+        assert_eq!(look(&[("a", "15 12 * * *"), b], "2026-11-27T12:16:00Z"), "");
+        // The clock is put forward by days: each once. And back: the next fires come again.
+        assert_eq!(look(&[a, b], "2026-11-27T12:16:00Z"), "");
+        assert_eq!(look(&[a, b], "2026-12-03T00:00:00Z"), "a b");
+        assert_eq!(look(&[a, b], "2026-11-27T03:55:00Z"), "");
+        assert_eq!(look(&[a, b], "2026-11-27T04:00:00Z"), "a b");
     }
 }
