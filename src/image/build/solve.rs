@@ -17,7 +17,7 @@ use super::files::Tree;
 use super::git::GitRef;
 use super::given_up::Waiting;
 use super::ignore::{self, Patterns};
-use super::stages::{self, Stages};
+use super::stages::{self, Needs, Stages};
 use super::{Event, Host, Report, Request};
 use crate::image::documents::{ConfigDocument, HistoryEntry};
 use crate::image::store::{Draft, Keep, Layer};
@@ -76,6 +76,7 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
     let parsed = dockerfile::parse(&source.text).map_err(|m| source.at(m))?;
     let stages = stages::split(parsed).map_err(|m| source.at(m))?;
     let target = target_stage(&request, &stages, &source)?;
+    let needs = Needs::of(&stages, |name| is_replaced(&request, name)).map_err(|m| source.at(m))?;
     let created = match request.epoch {
         Some(seconds) => jiff::Timestamp::from_second(seconds).unwrap_or_default(),
         None => jiff::Timestamp::now(),
@@ -95,6 +96,7 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
         report,
         source,
         stages,
+        needs: Mutex::new(needs),
         facts,
         kept: AtomicUsize::new(0),
     };
@@ -140,6 +142,11 @@ fn target_stage(request: &Request, stages: &Stages, source: &Source) -> Result<u
     })
 }
 
+/// Whether `--from=NAME` is a further context of the build, whatever stages there are.
+fn is_replaced(request: &Request, name: &str) -> bool {
+    request.contexts.get(name).is_some_and(|context| !context.contains("://") || GitRef::parse(context).is_some())
+}
+
 /// The field of an image's configuration that has the inline cache.
 const INLINE_CACHE: &str = "dev.wharf.cache";
 
@@ -174,6 +181,7 @@ struct Solver {
     report: Report,
     source: Source,
     stages: Stages,
+    needs: Mutex<Needs>,
     context: Arc<Tree>,
     ignored: Patterns,
     cells: Vec<OnceCell<Arc<StageState>>>,
@@ -221,6 +229,7 @@ impl StageState {
 /// One instruction that is carried out.
 struct SolveStep<'a> {
     instruction: &'a Instruction,
+    stage: usize,
     escape: char,
     id: u32,
 }
@@ -247,10 +256,18 @@ impl Solver {
         .boxed()
     }
 
+    /// A stage that an instruction of another one needs.
+    async fn needed(self: &Arc<Self>, by: usize, line: usize, stage: usize) -> Result<Arc<StageState>, ImageError> {
+        let noted = self.needs.lock().unwrap_or_else(|e| e.into_inner()).note(&self.stages, by, stage, line);
+        noted.map_err(|malformed| self.source.at(malformed))?;
+        self.clone().stage(stage).await
+    }
+
     fn build_stage(self: Arc<Self>, index: usize) -> BoxFuture<'static, Result<Arc<StageState>, ImageError>> {
         async move {
             // What is copied from is needed in any case: it is built beside the base.
-            let needed = self.stages.copied_from(index).into_iter().map(|other| self.clone().stage(other));
+            let copied = self.stages.copied_from(index, |name| is_replaced(&self.request, name));
+            let needed = copied.into_keys().map(|other| self.clone().stage(other));
             let stage = &self.stages.stages[index];
             let first = self.stages.number_of(index);
             self.report_instruction(first, &stage.from_text(), 0);
@@ -267,7 +284,7 @@ impl Solver {
                 .unwrap_or_else(|| if self.stages.stages.len() > 1 { format!("stage-{index}") } else { String::new() });
             for (i, instruction) in instructions.iter().enumerate() {
                 let begun = Instant::now();
-                let mut step = SolveStep { instruction, escape: self.stages.escape, id: 0 };
+                let mut step = SolveStep { instruction, stage: index, escape: self.stages.escape, id: 0 };
                 if has_work(&instruction.keyword) {
                     step.id = self.begin(&format!(
                         "[{}{}/{count}] {}",

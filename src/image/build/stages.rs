@@ -1,6 +1,7 @@
 //! A Dockerfile's stages, and those that a target needs.
 
 use super::dockerfile::{Dockerfile, Instruction, Malformed, words};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// `FROM` and what follows it.
 #[derive(Debug, Clone)]
@@ -105,9 +106,10 @@ impl Stages {
         by_name.or_else(|| name.parse().ok().filter(|i| *i < self.stages.len()))
     }
 
-    /// The earlier stages that a stage copies from or mounts, as far as their names need no expansion.
-    pub fn copied_from(&self, stage: usize) -> Vec<usize> {
-        let mut all = Vec::new();
+    /// The stages that a stage copies from or mounts, as far as their names need no expansion, and the lines that do. `replaced` are
+    /// the names that mean something else than a stage.
+    pub fn copied_from(&self, stage: usize, replaced: impl Fn(&str) -> bool) -> BTreeMap<usize, usize> {
+        let mut all = BTreeMap::new();
         for instruction in &self.stages[stage].instructions {
             for (flag, value) in &instruction.flags {
                 let name = match flag.as_str() {
@@ -115,11 +117,102 @@ impl Stages {
                     "mount" => value.split(',').find_map(|part| part.trim().strip_prefix("from=")),
                     _ => None,
                 };
-                let found = name.and_then(|name| self.find(name)).filter(|i| *i < stage);
-                all.extend(found.filter(|i| !all.contains(i)));
+                if let Some(found) = name.filter(|name| !replaced(name)).and_then(|name| self.find(name)) {
+                    all.entry(found).or_insert(instruction.line);
+                }
             }
         }
         all
+    }
+
+    /// The earlier stage that a stage begins with, by its expanded name.
+    pub fn base_of(&self, stage: usize, name: &str) -> Option<usize> {
+        self.find(name).filter(|earlier| *earlier < stage && name.parse::<usize>().is_err())
+    }
+
+    /// The name of a stage for messages.
+    fn shown(&self, stage: usize) -> String {
+        self.stages[stage].name.clone().unwrap_or_else(|| format!("stage-{stage}"))
+    }
+
+    fn circular(&self, stage: usize, line: usize) -> Malformed {
+        Malformed::new(line, format!("circular dependency detected on stage: {}", self.shown(stage)))
+            .help("a stage cannot copy from itself, nor from one that needs it")
+    }
+}
+
+/// Which stages need which. Stages wait for what they need, so a circle would wait for ever.
+#[derive(Debug)]
+pub struct Needs(Vec<BTreeSet<usize>>);
+
+impl Needs {
+    /// What is known from the text.
+    ///
+    /// # Errors
+    /// A stage that needs itself.
+    pub fn of(stages: &Stages, replaced: impl Fn(&str) -> bool) -> Result<Self, Malformed> {
+        let mut needs = Vec::new();
+        for (stage, content) in stages.stages.iter().enumerate() {
+            let mut all: BTreeSet<usize> = stages.copied_from(stage, &replaced).into_keys().collect();
+            all.extend(stages.base_of(stage, &content.base));
+            needs.push(all);
+        }
+        let needs = Needs(needs);
+        match needs.circle() {
+            Some((stage, other)) => {
+                let copied = stages.copied_from(stage, &replaced).get(&other).copied();
+                Err(stages.circular(other, copied.unwrap_or(stages.stages[stage].line)))
+            }
+            None => Ok(needs),
+        }
+    }
+
+    /// A stage that needs another one which needs it.
+    fn circle(&self) -> Option<(usize, usize)> {
+        let (mut seen, mut finished) = (vec![false; self.0.len()], vec![false; self.0.len()]);
+        for first in 0..self.0.len() {
+            let mut path = if seen[first] { Vec::new() } else { vec![(first, self.0[first].iter())] };
+            seen[first] = true;
+            while let Some((stage, rest)) = path.last_mut() {
+                let stage = *stage;
+                match rest.next() {
+                    Some(&other) if seen[other] && !finished[other] => return Some((stage, other)),
+                    Some(&other) if !seen[other] => {
+                        seen[other] = true;
+                        path.push((other, self.0[other].iter()));
+                    }
+                    Some(_) => {}
+                    None => {
+                        finished[stage] = true;
+                        path.pop();
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Notes that the instruction of a stage needs another, whose name was expanded.
+    ///
+    /// # Errors
+    /// When that one needs the stage.
+    pub fn note(&mut self, stages: &Stages, stage: usize, other: usize, line: usize) -> Result<(), Malformed> {
+        if self.0[stage].insert(other) && self.leads(other, stage) {
+            return Err(stages.circular(stage, line));
+        }
+        Ok(())
+    }
+
+    fn leads(&self, from: usize, to: usize) -> bool {
+        let mut seen = BTreeSet::from([from]);
+        let mut open = vec![from];
+        while let Some(stage) = open.pop() {
+            if stage == to {
+                return true;
+            }
+            open.extend(self.0[stage].iter().filter(|next| seen.insert(**next)));
+        }
+        false
     }
 }
 
@@ -134,11 +227,44 @@ mod tests {
         let stages = split(parse(text).expect("right")).expect("right");
         assert_eq!((stages.stages.len(), stages.global.len()), (3, 1));
         assert_eq!((stages.find("BASE"), stages.find("2"), stages.find("3")), (Some(0), Some(2), None));
-        assert_eq!((stages.copied_from(1), stages.copied_from(2)), (vec![0], vec![1]));
+        let copied = |stage| stages.copied_from(stage, |_| false).into_keys().collect::<Vec<_>>();
+        assert_eq!((copied(1), copied(2), stages.base_of(2, "base")), (vec![0], vec![1], Some(0)));
         let many = |count: usize| split(parse(&"FROM a\n".repeat(count)).expect("lines"));
         assert!(many(MAX_STAGES).is_ok() && many(MAX_STAGES + 1).is_err());
         for wrong in ["RUN x\nFROM a", "FROM a b", "FROM a AS B!", "FROM a AS b\nFROM c AS b", "ARG A"] {
             assert!(split(parse(wrong).expect("lines")).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn stages_that_need_themselves() {
+        let needs = |text: &str| {
+            let stages = split(parse(text).expect("right")).expect("right");
+            Needs::of(&stages, |name| name == "given").map_err(|m| (m.line, m.message))
+        };
+        for (text, line, name) in [
+            ("FROM a\nCOPY --from=0 / /x", 2, "stage-0"),
+            ("FROM a AS me\nRUN x\nCOPY --from=ME / /x", 3, "me"),
+            ("FROM a AS me\nRUN --mount=type=bind,from=me,target=/x y", 2, "me"),
+            ("FROM a AS one\nCOPY --from=two / /\nFROM b AS two\nCOPY --from=0 / /", 4, "one"),
+            ("FROM a AS one\nCOPY --from=three / /\nFROM one AS two\nFROM b AS three\nCOPY --from=two / /", 3, "one"),
+            ("FROM a AS one\nCOPY --from=two / /\nFROM one AS two", 3, "one"),
+        ] {
+            let expected = (line, format!("circular dependency detected on stage: {name}"));
+            assert_eq!(needs(text).expect_err(text), expected, "{text}");
+        }
+        for text in [
+            "FROM a AS one\nCOPY --from=two / /\nFROM b AS two",
+            "FROM me AS me\nFROM me AS other\nCOPY --from=me / /",
+            "FROM a AS given\nCOPY --from=given / /",
+        ] {
+            assert!(needs(text).is_ok(), "{text}");
+        }
+        // Names that were expanded.
+        let stages = split(parse("FROM a AS one\nFROM one AS two\nFROM b AS three").expect("right")).expect("right");
+        let mut needs = Needs::of(&stages, |_| false).expect("right");
+        assert!(needs.note(&stages, 0, 2, 9).is_ok() && needs.note(&stages, 0, 2, 9).is_ok());
+        assert_eq!(needs.note(&stages, 2, 1, 9).expect_err("a circle").line, 9);
+        assert!(needs.note(&stages, 2, 2, 9).is_err());
     }
 }

@@ -29,8 +29,8 @@ impl Solver {
                 )));
             }
         }
-        if let Some(earlier) = self.stages.find(&name).filter(|i| *i < index && name.parse::<usize>().is_err()) {
-            let state = self.clone().stage(earlier).await?;
+        if let Some(earlier) = self.stages.base_of(index, &name) {
+            let state = self.needed(index, stage.line, earlier).await?;
             let args: usize = state.args.iter().map(|(name, value)| name.len() + value.len()).sum();
             self.keep(args + state.config.to_bytes()?.len()).map_err(wrong)?;
             let mut state = StageState::clone(&state);

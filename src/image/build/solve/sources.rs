@@ -92,11 +92,11 @@ impl Solver {
             return Ok((Arc::new(tree), ignored));
         }
         let layers: Vec<PathBuf> = match self.stages.find(from) {
-            Some(stage) if self.stages.stages[stage].line < step.instruction.line => {
-                let state = self.clone().stage(stage).await?;
+            Some(stage) => {
+                let state = self.needed(step.stage, step.instruction.line, stage).await?;
                 self.layer_paths(&state.layers)
             }
-            _ => {
+            None => {
                 let image = self.image(from).await.map_err(|e| self.wrong(step, e.to_string()))?;
                 let store = self.host.store();
                 image.layers.iter().map(|chain| store.layer(chain)).collect()
