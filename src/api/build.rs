@@ -6,6 +6,7 @@ use super::types::{BuildLine, BuiltId, ProgressLine, UlimitConfig};
 use crate::engine::{Engine, EngineError};
 use crate::image::build::{Event, Report, Request};
 use crate::image::credentials::Logins;
+use crate::image::store::Passing;
 use crate::image::{Digest, ImageError};
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -30,7 +31,7 @@ pub async fn build(engine: &Arc<Engine>, query: &Query, request: hyper::Request<
         Some(wanted) => wanted,
         None => of_docker(query)?,
     };
-    let draft = engine.images.store.draft()?;
+    let draft = Passing::new(engine.images.store.draft()?);
     // A repository is fetched, and the body is empty then.
     if !docker || wanted.git.is_none() {
         wanted.context = draft.diff();
@@ -224,7 +225,7 @@ impl Backlog {
 fn answer(
     engine: Arc<Engine>,
     (wanted, logins): (Request, Logins),
-    context: Option<crate::image::store::Draft>,
+    context: Option<Passing>,
     first: String,
     words: impl Fn(&BuildLine) -> String + Send + Sync + 'static,
 ) -> Reply {

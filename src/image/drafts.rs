@@ -80,6 +80,30 @@ impl Drop for Draft {
     }
 }
 
+/// A draft of any number of files for which nobody waits when they go: they are removed in the background. On a disk that discards
+/// what is freed, a thousand files take seconds.
+#[derive(Debug)]
+pub struct Passing(Option<Draft>);
+
+impl Passing {
+    pub fn new(draft: Draft) -> Self {
+        Passing(Some(draft))
+    }
+
+    pub fn diff(&self) -> PathBuf {
+        self.0.as_ref().map(Draft::diff).unwrap_or_default()
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        let draft = self.0.take();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            drop(runtime.spawn_blocking(move || drop(draft)));
+        }
+    }
+}
+
 /// A tree with no more files than this is removed on the spot: less than a millisecond of work.
 const FEW_STEPS: u32 = 512;
 

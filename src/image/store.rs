@@ -13,7 +13,7 @@ use super::arrival::{Arrived, HeldBlob, HeldBlobs, KnownLayer};
 use super::digest::{Algorithm, ChainId, DiffId, Digest};
 use super::documents::{ConfigDocument, Healthcheck, OCI_MANIFEST};
 use super::drafts::BlobDraft;
-pub use super::drafts::{Draft, remove_files};
+pub use super::drafts::{Draft, Passing, remove_files};
 use super::manifest::{Configuration, Manifest};
 use super::reference::ImageRef;
 use crate::sys::removal::remove_tree;

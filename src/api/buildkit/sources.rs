@@ -8,7 +8,7 @@ use super::session::Session;
 use crate::image::build::files::Tree;
 use crate::image::build::{GivenDockerfile, Request, dockerfile, ignore};
 use crate::image::chunks::ChunkReader;
-use crate::image::store::{Draft, Store};
+use crate::image::store::{Draft, Passing, Store};
 use crate::image::{compression, unpack};
 use bollard_buildkit_proto::moby::upload::v1::BytesMessage;
 use hyper::header::{HeaderName, HeaderValue};
@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 
 /// The files of a build, which go when it has ended.
 pub(super) struct Fetched {
-    _drafts: Vec<Draft>,
+    _drafts: Vec<Passing>,
 }
 
 fn internal(error: impl std::fmt::Display) -> Status {
@@ -51,7 +51,7 @@ pub(super) async fn fetch(
     match &files.context {
         Source::Git(url) => request.git = Some(url.clone()),
         Source::Upload(id) => {
-            let draft = store.draft().map_err(internal)?;
+            let draft = Passing::new(store.draft().map_err(internal)?);
             let step = job.progress.begin(&format!("{}/context", job.reference), "[internal] load remote build context");
             let session = job.own_session().await?;
             step.result(upload(&session, id, draft.diff()).await)?;
@@ -69,7 +69,7 @@ pub(super) async fn fetch(
                 None => load_ignored(job, store, directory, attributes).await?,
             };
             let selection = Selection { exclude: ignore::lines(&ignored), ..Selection::default() };
-            let draft = store.draft().map_err(internal)?;
+            let draft = Passing::new(store.draft().map_err(internal)?);
             let step = job.progress.begin(&format!("{}/context", job.reference), "[internal] load build context");
             let session = job.session(attributes, directory).await;
             let received = match session {
@@ -88,7 +88,7 @@ pub(super) async fn fetch(
         }
     }
     for (name, directory) in &files.contexts {
-        let draft = store.draft().map_err(internal)?;
+        let draft = Passing::new(store.draft().map_err(internal)?);
         let step =
             job.progress.begin(&format!("{}/context/{name}", job.reference), &format!("[context {name}] load from client"));
         let session = job.session(attributes, directory).await?;
