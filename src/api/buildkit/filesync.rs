@@ -15,7 +15,7 @@ use futures::FutureExt;
 use hyper::header::{HeaderName, HeaderValue};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, UtimensatFlags, fchmod, futimens, mkdirat, utimensat};
-use nix::sys::time::{TimeSpec, TimeValLike};
+use nix::sys::time::TimeSpec;
 use nix::unistd::{LinkatFlags, linkat, symlinkat};
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -28,6 +28,8 @@ use tokio::sync::mpsc;
 const METHOD: &str = "/moby.filesync.v1.FileSync/DiffCopy";
 /// How long a client may say nothing: it may walk through a slow disk, but it sends what it has.
 const SILENCE: Duration = Duration::from_secs(5 * 60);
+/// How long a client may take to end its call after its last packet.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Files whose content is on its way at a time, each an open file.
 const AT_ONCE: usize = 32;
 /// Entries of a directory, with all that is below it.
@@ -111,7 +113,11 @@ pub(super) async fn receive(session: &Session, name: &str, selection: &Selection
     let pump = async {
         loop {
             let silent = |_| Status::new(Code::Unavailable, "the client has stopped sending files");
-            let packet = tokio::time::timeout(SILENCE, incoming.next::<Packet>()).await.map_err(silent)??;
+            let packet = tokio::select! {
+                packet = tokio::time::timeout(SILENCE, incoming.next::<Packet>()) => packet.map_err(silent)??,
+                // The writer has ended, and knows why: the client may wait for it and send nothing more.
+                () = packets.closed() => return Ok(()),
+            };
             let Some(packet) = packet else { return Ok(()) };
             // What is there already goes along: a directory of small files is thousands of packets.
             let (mut batch, mut bytes, mut ended) = (vec![packet], 0, None);
@@ -125,7 +131,6 @@ pub(super) async fn receive(session: &Session, name: &str, selection: &Selection
                     None => break,
                 }
             }
-            // The writer that takes no more has ended, and knows why.
             if packets.send(batch).await.is_err() {
                 return Ok(());
             }
@@ -137,6 +142,11 @@ pub(super) async fn receive(session: &Session, name: &str, selection: &Selection
     let sent: Result<(), Status> = pump.await;
     drop(packets);
     let written = writing.await.map_err(|e| Status::new(Code::Internal, e.to_string()))?;
+    if sent.is_ok() && written.is_ok() {
+        // The client has said FIN: its call ends by itself, where it is not cut off.
+        let end = async { while let Ok(Some(())) = incoming.next::<()>().await {} };
+        let _ = tokio::time::timeout(FAREWELL, end).await;
+    }
     match (sent, written) {
         (Err(status), Err(WriteError::Cut)) => Err(status),
         (_, Ok(entries)) => Ok(entries),
@@ -256,7 +266,7 @@ impl Writer {
         self.enter(parent).map_err(|source| WriteError::Write { path: shown(&stat.path), source })?;
         let Some((_, directory)) = &self.parent else { return Err(refuse("it has no directory")) };
         let name = Path::new(name);
-        let (time, mode) = (TimeSpec::nanoseconds(stat.mod_time), mode_of(stat.mode));
+        let (time, mode) = (time_of(stat.mod_time), mode_of(stat.mode));
         match stat.mode & go_mode::TYPE {
             0 if !stat.linkname.is_empty() => self.hard_link(&stat, directory.as_fd(), name)?,
             0 => {
@@ -332,7 +342,7 @@ impl Writer {
         self.waiting_bytes -= next.path.as_os_str().len() + ENTRY;
         let file = open_beneath(self.root.as_fd(), &next.path, libc::O_WRONLY | libc::O_NOFOLLOW, 0, Beneath::NoSymlinks)
             .map_err(|source| WriteError::Write { path: shown(&next.path.to_string_lossy()), source })?;
-        let time = TimeSpec::nanoseconds(next.time);
+        let time = time_of(next.time);
         self.arriving.insert(next.id, Arriving { file: file.into(), path: next.path, time });
         Ok(())
     }
@@ -363,6 +373,12 @@ fn shown(path: &str) -> String {
     const SHOWN: usize = 256;
     let short: String = path.chars().take(SHOWN).collect();
     if short.len() < path.len() { short + "..." } else { short }
+}
+
+/// A time in nanoseconds, as Go has them. What a file system cannot have, the kernel clamps.
+fn time_of(nanoseconds: i64) -> TimeSpec {
+    const SECOND: i64 = 1_000_000_000;
+    TimeSpec::new(nanoseconds.div_euclid(SECOND), nanoseconds.rem_euclid(SECOND))
 }
 
 fn mode_of(mode: u32) -> Mode {
@@ -424,6 +440,24 @@ mod tests {
         );
         assert_eq!((at("a").permissions().mode() & 0o7777, at("a").mtime()), (0o751, 5));
         assert_eq!(std::fs::read_link(outer.path().join("symlink")).expect("a link"), Path::new("../../x"));
+    }
+
+    #[test]
+    fn no_value_of_a_stat_ends_the_writer() {
+        let extremes = [i64::MIN, i64::MIN + 1, -1, 0, i64::MAX - 1, i64::MAX];
+        let modes = [0, u32::MAX, 0o7777, go_mode::DIRECTORY | 0o7777, go_mode::SYMLINK, go_mode::FIFO, go_mode::SOCKET];
+        for (number, mode) in (0..36).flat_map(|number| modes.map(|mode| (number, mode))) {
+            let (time, size) = (extremes[number / 6], extremes[number % 6]);
+            let root = tempfile::tempdir().expect("a directory");
+            let mut one = stat("a", mode, size, if mode == go_mode::SYMLINK { "b" } else { "" });
+            let given = one.stat.as_mut().expect("it");
+            (given.mod_time, given.uid, given.gid, given.devmajor) = (time, u32::MAX, u32::MAX, time);
+            let error = write(root.path(), vec![one]).expect_err("it has no end");
+            assert!(matches!(error, WriteError::Cut | WriteError::Refused { .. }), "{time} {size} {mode:o}: {error}");
+        }
+        for (nanoseconds, seconds) in [(-1, -1), (i64::MIN, -9_223_372_037), (i64::MAX, 9_223_372_036)] {
+            assert_eq!(time_of(nanoseconds).tv_sec(), seconds);
+        }
     }
 
     #[test]
