@@ -182,6 +182,15 @@ fn a_hostile_client_breaks_its_own_build_alone() {
             let build = Client::new(socket.clone(), served).await.build(&[], None).await;
             assert!(build.failed().message.contains(words), "{words}: {:?}", build.failed());
         }
+        // A file that is refused in the last packet: the client waits for the engine, and the engine not for the client.
+        let mut wrong = stat("a", 0o644, 0);
+        wrong.stat.as_mut().expect("it").mod_time = i64::MIN;
+        for packets in [vec![wrong, stat("../x", 0o644, 0)], vec![stat("../x", 0o644, 0), Packet::default()]] {
+            let served = Served { packets: [("context".to_string(), packets)].into(), ..Served::new(dockerfile, &[]) };
+            let client = Client::new(socket.clone(), served).await;
+            let build = tokio::time::timeout(Duration::from_secs(10), client.build(&[], None)).await.expect("an end");
+            assert!(build.failed().message.contains("no name of a file below"), "{:?}", build.failed());
+        }
         assert!(!std::path::Path::new("/tmp/escaped").exists());
         // A client that leaves in the middle of its files.
         let served = Served { vanishes_at: Some("context".into()), ..Served::new(dockerfile, &[]) };
@@ -315,4 +324,39 @@ fn files_and_archives_go_to_the_client_and_come_from_it() {
     });
     let (_, images) = stack.api("GET", "/v1.45/images/json", None);
     assert_eq!(images.as_array().map(Vec::len), Some(1), "no image was exported to the store: {images}");
+}
+
+#[test]
+fn builds_share_a_session_that_a_call_carries() {
+    let stack = Stack::new("nothing");
+    let socket = engine(&stack);
+    within(60, async {
+        let client = Client::new(socket.clone(), Served::default()).await;
+        let mut served = Served::new("FROM busybox:local\nCOPY . /\nRUN cat /a\n", &[("a", "shared\n")]);
+        served.directories.get_mut("context").expect("it").insert("large".into(), vec![7; 3 << 20]);
+        let shared = new_reference();
+        let carried = client.carried(served.clone(), &shared);
+        // As bake builds two targets of one directory.
+        let attributes = |name: &str| (format!("local-sessionid:{name}"), shared.clone());
+        let (context, dockerfile) = (attributes("context"), attributes("dockerfile"));
+        let attributes = [(context.0.as_str(), context.1.as_str()), (dockerfile.0.as_str(), dockerfile.1.as_str())];
+        let uncached = [&attributes[..], &[("no-cache", "")]].concat();
+        let (one, two) =
+            tokio::join!(client.build(&uncached, image(&[("name", "one")])), client.build(&uncached, image(&[("name", "two")])));
+        for build in [one, two] {
+            assert!(build.response().contains_key("containerimage.digest") && build.log() == "shared\n", "{build:?}");
+        }
+        for (id, words) in [(shared.as_str(), "already exists"), ("", "has no id")] {
+            let refused = client.carried(served.clone(), id).await.expect("it").expect_err("refused");
+            assert!(refused.message.contains(words), "{refused:?}");
+        }
+        // The session ends with its call, and then there can be another with its id.
+        carried.abort();
+        let mut again = client.carried(served.clone(), &shared);
+        while let Ok(ended) = tokio::time::timeout(Duration::from_millis(200), &mut again).await {
+            assert!(ended.expect("it").is_err_and(|failed| failed.message.contains("already exists")));
+            again = client.carried(served.clone(), &shared);
+        }
+        client.build(&attributes, None).await.response();
+    });
 }

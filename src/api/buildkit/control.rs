@@ -1,7 +1,7 @@
 //! `/grpc`: the services `moby.buildkit.v1.Control` and `moby.buildkit.v1.frontend.LLBBridge`, as far as Docker's clients call them.
 
 use super::grpc::{self, Body, Code, Status};
-use super::{cache, jobs};
+use super::{cache, jobs, session};
 use crate::engine::Engine;
 use bollard_buildkit_proto::moby::buildkit::v1 as control;
 use bollard_buildkit_proto::moby::buildkit::v1::apicaps::ApiCap;
@@ -96,6 +96,10 @@ async fn control(engine: &Arc<Engine>, method: &str, request: Request<Incoming>)
             grpc::unary(request, solve).await
         }
         "Status" => status(request).await,
+        "Session" => match session::Offer::of(request.headers()) {
+            Ok(offer) => grpc::streamed(session::serve_call(offer, grpc::Messages::new(request.into_body()))),
+            Err(why) => grpc::failed(&Status::new(Code::InvalidArgument, why)),
+        },
         "DiskUsage" => {
             let usage = async |_: control::DiskUsageRequest| cache::usage(engine).await;
             grpc::unary(request, usage).await

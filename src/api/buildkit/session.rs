@@ -1,13 +1,16 @@
 //! `/session`: a client's connection, on which it serves what only it has: files, secrets, an SSH agent, logins.
+//!
+//! A session that several builds share comes as a call instead (`Control.Session`): its bytes are the messages of that call.
 
-use super::grpc::{Channel, Code, Status};
+use super::grpc::{Channel, Code, Messages, Status};
+use bollard_buildkit_proto::moby::buildkit::v1::BytesMessage;
 use hyper::HeaderMap;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
+use tokio::sync::{mpsc, watch};
 
 /// How long a call waits for the session that it names: both connections are opened at once.
 const APPEARS: Duration = Duration::from_secs(10);
@@ -22,6 +25,9 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Bytes of an id, and methods of a session.
 const MAX_ID: usize = 128;
 const MAX_METHODS: usize = 64;
+/// Bytes in each direction between a session and the call that carries it, and of one message.
+const CARRIED: usize = 64 << 10;
+const CHUNK: usize = 32 << 10;
 
 /// What a client says of a session when it opens it.
 pub(super) struct Offer {
@@ -86,6 +92,53 @@ pub(super) async fn serve(offer: Offer, stream: impl AsyncRead + AsyncWrite + Un
     let _registered = Registered(id);
     drop(session);
     connection.await.map_err(|e| e.to_string())
+}
+
+/// Keeps a session whose connection is the messages of a call. Either ends the other.
+pub(super) fn serve_call(offer: Offer, incoming: Messages) -> mpsc::Receiver<Result<BytesMessage, Status>> {
+    let (sender, receiver) = mpsc::channel(1);
+    let (ours, theirs) = tokio::io::duplex(CARRIED);
+    tokio::spawn(async move {
+        let id = offer.id.clone();
+        let ended = tokio::select! {
+            ended = serve(offer, ours) => ended,
+            ended = carry(theirs, incoming, &sender) => ended,
+        };
+        if let Err(why) = ended {
+            tracing::debug!("session {id}: {why}");
+            let _ = sender.send(Err(Status::new(Code::Unavailable, why))).await;
+        }
+    });
+    receiver
+}
+
+/// Copies a connection's bytes from and to messages, until the call or the connection ends.
+async fn carry(
+    stream: DuplexStream,
+    mut incoming: Messages,
+    outgoing: &mpsc::Sender<Result<BytesMessage, Status>>,
+) -> Result<(), String> {
+    let (mut from, mut to) = tokio::io::split(stream);
+    let down = async {
+        while let Some(message) = incoming.next::<BytesMessage>().await.map_err(|status| status.to_string())? {
+            to.write_all(&message.data).await.map_err(|e| e.to_string())?;
+        }
+        Ok(())
+    };
+    let up = async {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let n = from.read(&mut buffer).await.map_err(|e| e.to_string())?;
+            if n == 0 || outgoing.send(Ok(BytesMessage { data: buffer[..n].to_vec() })).await.is_err() {
+                return Ok(());
+            }
+        }
+    };
+    tokio::select! {
+        ended = down => ended,
+        ended = up => ended,
+        () = outgoing.closed() => Ok(()),
+    }
 }
 
 /// The entry of a session, which ends with its connection.

@@ -261,6 +261,49 @@ impl Client {
         shown
     }
 
+    /// A further session, which is carried by a call instead of a connection of its own. Gives how it has ended.
+    pub fn carried(&self, served: Served, id: &str) -> tokio::task::JoinHandle<Result<(), Failed>> {
+        let (ours, theirs) = tokio::io::duplex(32 << 10);
+        let service = hyper::service::service_fn(move |request| {
+            let served = served.clone();
+            async move { Ok::<_, Infallible>(serve(served, &tokio::sync::Notify::new(), request).await) }
+        });
+        let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let connection = builder.serve_connection(TokioIo::new(ours), service);
+        let (mut from, mut to) = tokio::io::split(theirs);
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let frames = answer(receiver).into_body();
+        let mut request = request("/moby.buildkit.v1.Control/Session", frames);
+        let headers = request.headers_mut();
+        headers.insert("x-docker-expose-session-uuid", HeaderValue::from_str(id).expect("an id"));
+        headers.insert("x-docker-expose-session-name", HeaderValue::from_static("shared"));
+        for method in METHODS {
+            headers.append("x-docker-expose-session-grpc-method", HeaderValue::from_static(method));
+        }
+        let mut calls = self.sender.clone();
+        tokio::spawn(async move {
+            let response = calls.send_request(request).await.map_err(broken)?;
+            if response.headers().contains_key("grpc-status") {
+                return status(response.headers());
+            }
+            let mut messages = Messages(response.into_body(), BytesMut::new());
+            let down = async {
+                while let Some(message) = messages.next::<control::BytesMessage>().await {
+                    to.write_all(&message.data).await.expect("written");
+                }
+            };
+            let up = async {
+                let mut buffer = vec![0; 32 << 10];
+                while let Ok(n @ 1..) = from.read(&mut buffer).await {
+                    let message = control::BytesMessage { data: buffer[..n].to_vec() };
+                    let _ = sender.send(Frame::data(framed(&message)));
+                }
+            };
+            tokio::select! { () = down => {}, () = up => {}, _ = connection => {} }
+            Ok(())
+        })
+    }
+
     /// A further connection for calls, whose builds end with it.
     pub async fn further(&self) -> Self {
         let serving = tokio::spawn(async {});
