@@ -1,5 +1,6 @@
 //! What becomes of a built image: names in the store, files or archives that are sent to the client.
 
+use super::fsutil::{Packet, PacketType, Stat};
 use super::grpc::{Code, Metadata, Status};
 use super::jobs::Job;
 use super::session::Session;
@@ -10,15 +11,13 @@ use crate::image::build::solve::Built;
 use crate::image::build::walk::Walk;
 use crate::image::{Image, ImageRef, archive};
 use crate::sys::regular::open_regular;
-use bollard_buildkit_proto::fsutil::types::packet::PacketType;
-use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
 use bollard_buildkit_proto::moby::buildkit::v1::Exporter;
 use bollard_buildkit_proto::moby::filesync::v1::BytesMessage;
 use hyper::header::{HeaderName, HeaderValue};
 use nix::sys::stat::SFlag;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -276,18 +275,17 @@ fn stat_of(walk: &Walk<'_>, found: &crate::image::build::files::Found) -> io::Re
     let linkname = match kind {
         SYMLINK => {
             let (directory, name) = walk.place(found)?;
-            nix::fcntl::readlinkat(directory, name)?.to_string_lossy().into_owned()
+            nix::fcntl::readlinkat(directory, name)?.into_vec()
         }
-        _ => String::new(),
+        _ => Vec::new(),
     };
     Ok(Some(Stat {
-        path: String::from_utf8_lossy(found.path.as_os_str().as_bytes()).into_owned(),
+        path: found.path.as_os_str().as_bytes().to_vec(),
         mode: kind | special | (of.st_mode & 0o777),
         uid: of.st_uid,
         gid: of.st_gid,
         size: if kind == 0 { of.st_size } else { 0 },
         mod_time: of.st_mtime.saturating_mul(1_000_000_000).saturating_add(of.st_mtime_nsec),
         linkname,
-        ..Stat::default()
     }))
 }

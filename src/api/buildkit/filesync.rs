@@ -5,12 +5,11 @@
 //! may be hostile: every name is resolved beneath the new directory without following a link, and what has to be remembered is
 //! bounded.
 
+use super::fsutil::{Packet, PacketType, Stat};
 use super::grpc::{Code, Metadata, Status};
 use super::session::Session;
 use crate::printable;
 use crate::sys::{Beneath, open_beneath};
-use bollard_buildkit_proto::fsutil::types::packet::PacketType;
-use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
 use futures::FutureExt;
 use hyper::header::{HeaderName, HeaderValue};
 use nix::fcntl::{OFlag, openat};
@@ -18,9 +17,11 @@ use nix::sys::stat::{Mode, UtimensatFlags, fchmod, futimens, mkdirat, utimensat}
 use nix::sys::time::TimeSpec;
 use nix::unistd::{LinkatFlags, linkat, symlinkat};
 use std::collections::{HashMap, VecDeque};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -292,7 +293,7 @@ impl Writer {
                 if stat.linkname.is_empty() || stat.linkname.len() > MAX_PATH {
                     return Err(refuse("it is a symlink to nothing"));
                 }
-                symlinkat(stat.linkname.as_str(), directory, name).map_err(failed)?;
+                symlinkat(Path::new(OsStr::from_bytes(&stat.linkname)), directory, name).map_err(failed)?;
                 utimensat(directory, name, &time, &time, UtimensatFlags::NoFollowSymlink).map_err(failed)?;
             }
             go_mode::FIFO => nix::unistd::mkfifoat(directory, name, mode).map_err(failed)?,
@@ -332,7 +333,7 @@ impl Writer {
                 let directory = open_beneath(self.root.as_fd(), &path, flags, 0, Beneath::NoSymlinks)?;
                 Ok(futimens(&directory, &time, &time)?)
             };
-            set().map_err(|source| WriteError::Write { path: shown(&path.to_string_lossy()), source })?;
+            set().map_err(|source| WriteError::Write { path: shown(path.as_os_str().as_bytes()), source })?;
         }
         Ok(())
     }
@@ -341,7 +342,7 @@ impl Writer {
     fn begin(&mut self, next: Awaited) -> Result<(), WriteError> {
         self.waiting_bytes -= next.path.as_os_str().len() + ENTRY;
         let file = open_beneath(self.root.as_fd(), &next.path, libc::O_WRONLY | libc::O_NOFOLLOW, 0, Beneath::NoSymlinks)
-            .map_err(|source| WriteError::Write { path: shown(&next.path.to_string_lossy()), source })?;
+            .map_err(|source| WriteError::Write { path: shown(next.path.as_os_str().as_bytes()), source })?;
         let time = time_of(next.time);
         self.arriving.insert(next.id, Arriving { file: file.into(), path: next.path, time });
         Ok(())
@@ -351,7 +352,7 @@ impl Writer {
     fn data(&mut self, id: u32, data: &[u8]) -> Result<(), WriteError> {
         let unknown = WriteError::Protocol("content comes that nobody has asked for");
         let Some(arriving) = self.arriving.get_mut(&id) else { return Err(unknown) };
-        let failed = |source| WriteError::Write { path: shown(&arriving.path.to_string_lossy()), source };
+        let failed = |source| WriteError::Write { path: shown(arriving.path.as_os_str().as_bytes()), source };
         if !data.is_empty() {
             return arriving.file.write_all(data).map_err(failed);
         }
@@ -362,17 +363,19 @@ impl Writer {
 }
 
 /// A path below the directory, as the protocol has it: names, and nothing else.
-fn inside(path: &str) -> Option<PathBuf> {
-    let found = Path::new(path);
-    let named = !path.is_empty() && path.len() <= MAX_PATH && !path.contains('\0');
+fn inside(path: &[u8]) -> Option<PathBuf> {
+    let found = Path::new(OsStr::from_bytes(path));
+    let named = !path.is_empty() && path.len() <= MAX_PATH && !path.contains(&0);
     (named && found.components().all(|part| matches!(part, Component::Normal(_)))).then(|| found.to_path_buf())
 }
 
 /// A name for messages: of one that is long, the beginning.
-fn shown(path: &str) -> String {
+fn shown(path: &[u8]) -> String {
     const SHOWN: usize = 256;
-    let short: String = path.chars().take(SHOWN).collect();
-    if short.len() < path.len() { short + "..." } else { short }
+    let short = path[..path.len().min(SHOWN)]
+        .utf8_chunks()
+        .fold(String::new(), |shown, chunk| shown + chunk.valid() + &chunk.invalid().escape_ascii().to_string());
+    if path.len() > SHOWN { short + "..." } else { short }
 }
 
 /// A time in nanoseconds, as Go has them. What a file system cannot have, the kernel clamps.
@@ -443,6 +446,28 @@ mod tests {
     }
 
     #[test]
+    fn names_are_bytes() {
+        let outer = tempfile::tempdir().expect("a directory");
+        let odd = |path: &[u8], mode: u32, link: &[u8]| {
+            let mut packet = stat("", mode, 0, "");
+            let given = packet.stat.as_mut().expect("it");
+            (given.path, given.linkname) = (path.to_vec(), link.to_vec());
+            packet
+        };
+        let packets = [
+            vec![odd(b"odd\xffbad", 0o644, b""), odd(b"symlink", go_mode::SYMLINK | 0o777, b"odd\xffbad")],
+            ended(),
+            vec![packet(PacketType::PacketFin, 0, b"")],
+        ];
+        assert_eq!(write(outer.path(), packets.concat()).expect("written"), 2);
+        let at = outer.path().join(OsStr::from_bytes(b"odd\xffbad"));
+        let target = std::fs::read_link(outer.path().join("symlink")).expect("a link");
+        assert!(at.exists() && target.as_os_str().as_bytes() == b"odd\xffbad", "{target:?}");
+        let error = write(outer.path(), vec![odd(b"../\xff\x1b", 0o644, b"")]).expect_err("refused").to_string();
+        assert!(error.starts_with("../\\xff") && !error.contains('\x1b'), "{error}");
+    }
+
+    #[test]
     fn no_value_of_a_stat_ends_the_writer() {
         let extremes = [i64::MIN, i64::MIN + 1, -1, 0, i64::MAX - 1, i64::MAX];
         let modes = [0, u32::MAX, 0o7777, go_mode::DIRECTORY | 0o7777, go_mode::SYMLINK, go_mode::FIFO, go_mode::SOCKET];
@@ -451,7 +476,7 @@ mod tests {
             let root = tempfile::tempdir().expect("a directory");
             let mut one = stat("a", mode, size, if mode == go_mode::SYMLINK { "b" } else { "" });
             let given = one.stat.as_mut().expect("it");
-            (given.mod_time, given.uid, given.gid, given.devmajor) = (time, u32::MAX, u32::MAX, time);
+            (given.mod_time, given.uid, given.gid) = (time, u32::MAX, u32::MAX);
             let error = write(root.path(), vec![one]).expect_err("it has no end");
             assert!(matches!(error, WriteError::Cut | WriteError::Refused { .. }), "{time} {size} {mode:o}: {error}");
         }

@@ -1,7 +1,7 @@
 //! BuildKit's API, as Docker's clients use it to build: `/grpc` and `/session`, connections that become HTTP/2.
 //!
 //! On the one the client calls the engine ([`control`]), on the other the engine calls the client ([`session`]): for its directories
-//! ([`filesync`]), which are then a build's context as any ([`sources`]). What is built is a Dockerfile ([`attributes`]), by wharf's own
+//! ([`filesync`], [`fsutil`]), which are then a build's context as any ([`sources`]). What is built is a Dockerfile ([`attributes`]), by wharf's own
 //! solver; a build is a job ([`jobs`]) and ends with its exports ([`exporters`]), what its steps ask the client for in [`lender`], and [`progress`] shows it as BuildKit would. [`cache`] is what builds remember.
 
 mod attributes;
@@ -9,6 +9,7 @@ mod cache;
 mod control;
 mod exporters;
 mod filesync;
+mod fsutil;
 mod grpc;
 mod jobs;
 mod lender;

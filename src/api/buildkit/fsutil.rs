@@ -1,0 +1,63 @@
+//! fsutil's messages: files of a client's directory. Names are bytes, which a text of the protocol's own would not let through.
+
+pub(super) use bollard_buildkit_proto::fsutil::types::packet::PacketType;
+
+/// A file. What is not used of it is not kept: owners, devices, extended attributes.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Stat {
+    #[prost(bytes = "vec", tag = "1")]
+    pub path: Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    pub mode: u32,
+    #[prost(uint32, tag = "3")]
+    pub uid: u32,
+    #[prost(uint32, tag = "4")]
+    pub gid: u32,
+    #[prost(int64, tag = "5")]
+    pub size: i64,
+    #[prost(int64, tag = "6")]
+    pub mod_time: i64,
+    #[prost(bytes = "vec", tag = "7")]
+    pub linkname: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Packet {
+    #[prost(enumeration = "PacketType", tag = "1")]
+    pub r#type: i32,
+    #[prost(message, optional, tag = "2")]
+    pub stat: Option<Stat>,
+    #[prost(uint32, tag = "3")]
+    pub id: u32,
+    #[prost(bytes = "vec", tag = "4")]
+    pub data: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bollard_buildkit_proto::fsutil::types as published;
+    use prost::Message;
+
+    #[test]
+    fn messages_are_those_of_the_protocol() {
+        let stat = published::Stat {
+            path: "ä/b".into(),
+            mode: 0o644,
+            uid: 1,
+            gid: 2,
+            size: 3,
+            mod_time: -4,
+            linkname: "c".into(),
+            devmajor: 5,
+            devminor: 6,
+            xattrs: [("user.x".to_string(), vec![0xff])].into(),
+        };
+        let packet = published::Packet { r#type: PacketType::PacketStat.into(), stat: Some(stat), id: 7, data: vec![8] };
+        let read = Packet::decode(packet.encode_to_vec().as_slice()).expect("a packet");
+        let stat = Stat { path: "ä/b".into(), mode: 0o644, uid: 1, gid: 2, size: 3, mod_time: -4, linkname: b"c".to_vec() };
+        assert_eq!(read, Packet { r#type: 0, stat: Some(stat), id: 7, data: vec![8] });
+        let odd = Packet { stat: Some(Stat { path: vec![b'x', 0xff], ..Stat::default() }), ..Packet::default() };
+        assert_eq!(Packet::decode(odd.encode_to_vec().as_slice()), Ok(odd));
+    }
+}
