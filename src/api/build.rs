@@ -150,7 +150,7 @@ impl DockersWords {
             }
             Event::Output { line, .. } => vec![format!("{line}\n")],
             Event::Warning(text) => vec![format!("[Warning] {text}\n")],
-            Event::Returned { command, code } => {
+            Event::Returned { command, code, .. } => {
                 let returned = Some((command.clone(), i64::from(*code)));
                 *self.returned.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = returned;
                 Vec::new()

@@ -78,6 +78,14 @@ impl ImageError {
         ImageError::WrongDigest { what: what.into(), expected: expected.clone(), got: got.clone() }
     }
 
+    /// The reason alone: without the line of a Dockerfile, where it is one's.
+    pub fn reason(&self) -> String {
+        match self {
+            ImageError::Dockerfile { place, .. } => place.what.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// Says what was being done when the disk failed.
     pub fn store(doing: String) -> impl Fn(io::Error) -> ImageError {
         move |source| ImageError::Store { doing: doing.clone(), source }

@@ -68,6 +68,14 @@ fn a_build_that_fails_says_where() {
                 "process \"/bin/sh -c echo before; exit 3\" did not complete successfully: exit code: 3",
                 Some(2),
             ),
+            ("FROM busybox:local AS me\nCOPY --from=me / /x\n", &[], "circular dependency detected on stage: me", Some(2)),
+            (
+                "FROM busybox:local AS me\nARG A=e\nRUN --mount=from=m$A,target=/x y\n",
+                &[],
+                "circular dependency detected on stage: me",
+                Some(3),
+            ),
+            ("FROM busybox:local\n", &[("target", "nosuch")], "target stage \"nosuch\" could not be found", None),
             ("FROM busybox:local\nWRONG x\n", &[], "Dockerfile:2: `WRONG` is not an instruction", Some(2)),
             ("FROM busybox:local\nCOPY nosuch /\n", &[], "nosuch", Some(2)),
             ("# syntax=evil/frontend\nFROM busybox:local\n", &[], "the frontend evil/frontend cannot be run", None),
@@ -86,6 +94,7 @@ fn a_build_that_fails_says_where() {
             let build = client.build(attributes, image(&[])).await;
             let failed = build.failed();
             assert!(failed.message.contains(words), "{dockerfile}: {failed:?}");
+            assert!(![3, 5, 13].contains(&failed.code), "a client shows the code's name: {failed:?}");
             let details = failed.details.concat();
             match line {
                 Some(line) => {
@@ -95,6 +104,28 @@ fn a_build_that_fails_says_where() {
                 None => assert!(details.is_empty(), "{details}"),
             }
         }
+        // The reason is at the step, and the line with it.
+        for (line, step, words) in [
+            ("COPY nosuch /", "COPY nosuch", "nosuch"),
+            ("RUN --mount=type=secret,id=s,required cat /run/secrets/s", "RUN", "the secret `s` is required"),
+            ("RUN [\"/nosuch/program\"]", "RUN", "/nosuch/program"),
+            ("FROM 127.0.0.1:1/x", "FROM 127.0.0.1:1/x", "127.0.0.1:1"),
+        ] {
+            let client = Client::new(socket.clone(), Served::new(&format!("FROM busybox:local\n{line}\n"), &[])).await;
+            let build = client.build(&[], image(&[])).await;
+            let details = build.failed().details.concat();
+            assert!(build.vertex(step).error.contains(words), "{line}: {:?}", build.vertex(step));
+            assert!(details.contains("{\"start\":{\"line\":2}"), "{line}: {details}");
+        }
+        // The end of what is printed too fast, which says why.
+        let dockerfile = "FROM busybox:local\nRUN seq 1 600000; echo the reason; exit 3\n";
+        let client = Client::new(socket.clone(), Served::new(dockerfile, &[])).await;
+        let log = client.build(&[("no-cache", "")], image(&[])).await.log();
+        assert!(log.starts_with("1\n2\n") && log.ends_with("600000\nthe reason\n"), "{} bytes", log.len());
+        // What is wrong in the Dockerfile is found before the context is sent.
+        let served = Served::new("FROM busybox:local\nWRONG x\n", &[("a", "b")]);
+        Client::new(socket.clone(), served.clone()).await.build(&[], None).await.failed();
+        assert!(served.asked().iter().all(|asked| !asked.contains(" context ")), "{:?}", served.asked());
         let client = Client::new(socket.clone(), Served::new("FROM busybox:local\n", &[])).await;
         for frontend in ["gateway.v0", "other"] {
             assert!(client.build_as(frontend, &[("source", "x/y")], None).await.failed().message.contains("wharf"));

@@ -58,6 +58,14 @@ impl Status {
         Status { code: code as i32, message: message.into(), details: Vec::new() }
     }
 
+    /// A build's failure: a client shows the name of its code before the message, where there is one.
+    pub fn without_code(mut self) -> Self {
+        if [Code::InvalidArgument, Code::NotFound, Code::Internal].iter().any(|code| self.is(*code)) {
+            self.code = Code::Unknown as i32;
+        }
+        self
+    }
+
     pub fn is(&self, code: Code) -> bool {
         self.code == code as i32
     }

@@ -171,7 +171,7 @@ impl Job {
     pub async fn build(&self, engine: &Arc<Engine>, frontend: &str, attributes: &Attributes) -> Result<String, Status> {
         tokio::select! {
             built = self.build_image(engine, frontend, attributes) => {
-                let built = built?;
+                let built = built.map_err(Status::without_code)?;
                 let id = crate::random::hex::<12>().map_err(|e| Status::new(Code::Internal, e.to_string()))?;
                 self.built.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), built);
                 Ok(id)
@@ -250,7 +250,7 @@ impl Job {
 
     /// A build's error as BuildKit's clients show it: in its words for a command that has failed, and with the lines of the
     /// Dockerfile around it.
-    fn status_of(&self, error: EngineError) -> Status {
+    pub fn status_of(&self, error: EngineError) -> Status {
         let EngineError::Image(ImageError::Dockerfile { place, .. }) = &error else {
             return Status::new(Code::Unknown, error.to_string());
         };

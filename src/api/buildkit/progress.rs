@@ -3,14 +3,20 @@
 use crate::image::build::Event;
 use bollard_buildkit_proto::google::protobuf::Timestamp;
 use bollard_buildkit_proto::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog, VertexStatus, VertexWarning};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
-/// Bytes of output of one build, and of all, that wait for clients which read more slowly than they come. What is more is left out:
-/// it concerns what is shown, never what is done.
+/// Bytes of output of one build, and of all, that wait for clients which read more slowly than they come. What is more is left out,
+/// but for the last lines of each step: it concerns what is shown, never what is done. BuildKit shows as much of a step.
 const MAX_BACKLOG: usize = 2 << 20;
+/// Bytes of a step's last lines, and of those of all steps of a build, beyond the backlog.
+const TAIL: usize = 8 << 10;
+const MAX_TAILS: usize = 512 << 10;
+/// Lines of a step that come together are sent together, up to so many bytes.
+const TOGETHER: usize = 16 << 10;
+const TOGETHER_NANOS: i64 = 100_000_000;
 const MAX_OF_ALL: usize = 16 << 20;
 static OF_ALL: AtomicUsize = AtomicUsize::new(0);
 /// Memory of a waiting line besides its bytes.
@@ -29,14 +35,94 @@ pub(super) struct Progress {
 struct State {
     pending: StatusResponse,
     bytes: usize,
-    left_out: usize,
+    /// What was left out of the steps that run.
+    clipped: HashMap<String, Clipped>,
     /// The vertices that have not ended, by their numbers.
     running: HashMap<String, Vertex>,
     /// The last vertex, on which warnings are shown.
     last: String,
-    /// How the command that failed has ended.
-    returned: Option<String>,
+    /// How the command that failed has ended, and its vertex.
+    returned: Option<(String, String)>,
     ended: bool,
+}
+
+/// Output of a step that there was no room for.
+#[derive(Default)]
+struct Clipped {
+    lines: usize,
+    /// The last of it, whole lines.
+    tail: VecDeque<u8>,
+}
+
+impl Clipped {
+    fn push(&mut self, line: &str) {
+        self.lines += 1;
+        let kept = line.len().min(TAIL - 1);
+        self.tail.extend(&line.as_bytes()[line.len() - kept..]);
+        self.tail.push_back(b'\n');
+        while self.tail.len() > TAIL {
+            let end = self.tail.iter().position(|byte| *byte == b'\n').unwrap_or(self.tail.len() - 1);
+            self.tail.drain(..=end);
+        }
+    }
+
+    /// What is shown of it: that there was more, and its end.
+    fn text(self) -> Vec<u8> {
+        let shown = self.tail.iter().filter(|byte| **byte == b'\n').count();
+        let mut text = match self.lines - shown {
+            0 => Vec::new(),
+            lines => format!("[output clipped: {lines} lines came faster than they were read]\n").into_bytes(),
+        };
+        text.extend(self.tail);
+        text
+    }
+}
+
+impl State {
+    fn log(&mut self, vertex: &str, text: &[u8]) {
+        let now = now();
+        let nanos = |time: &Option<Timestamp>| time.as_ref().map_or(0, |t| t.seconds * 1_000_000_000 + i64::from(t.nanos));
+        let last = self.pending.logs.last_mut().filter(|log| {
+            log.vertex == vertex && log.msg.len() + text.len() <= TOGETHER && nanos(&now) - nanos(&log.timestamp) < TOGETHER_NANOS
+        });
+        let bytes = match last {
+            Some(log) => {
+                log.msg.extend(text);
+                text.len()
+            }
+            None => {
+                let log = VertexLog { vertex: vertex.into(), timestamp: now, stream: STDOUT, msg: text.to_vec() };
+                self.pending.logs.push(log);
+                text.len() + LINE
+            }
+        };
+        OF_ALL.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.bytes + bytes + LINE <= MAX_BACKLOG && OF_ALL.load(Ordering::Relaxed) + bytes + LINE <= MAX_OF_ALL
+    }
+
+    fn output(&mut self, vertex: &str, line: &str) {
+        let waiting = self.clipped.get(vertex).map_or(0, |clipped| clipped.tail.len() + LINE);
+        if !self.has_room(waiting + line.len() + 1) {
+            return self.clipped.entry(vertex.to_string()).or_default().push(line);
+        }
+        self.show_clipped(vertex);
+        let mut text = line.as_bytes().to_vec();
+        text.push(b'\n');
+        self.log(vertex, &text);
+    }
+
+    /// Shows the end of what was left out of a step, also where there is no more room for output.
+    fn show_clipped(&mut self, vertex: &str) {
+        if let Some(clipped) = self.clipped.remove(vertex)
+            && self.bytes < MAX_BACKLOG + MAX_TAILS
+        {
+            self.log(vertex, &clipped.text());
+        }
+    }
 }
 
 impl Drop for State {
@@ -80,6 +166,7 @@ impl Progress {
         state.ended = true;
         let running: Vec<Vertex> = state.running.drain().map(|(_, vertex)| vertex).collect();
         for vertex in running {
+            state.show_clipped(&vertex.digest);
             let error = "context canceled".to_string();
             state.pending.vertexes.push(Vertex { completed: now(), error, ..vertex });
         }
@@ -106,6 +193,7 @@ impl Progress {
 
     fn end_vertex(&self, digest: &str, cached: bool, error: String) {
         let mut state = self.state();
+        state.show_clipped(digest);
         if let Some(vertex) = state.running.remove(digest) {
             state.pending.vertexes.push(Vertex { completed: now(), cached, error, ..vertex });
         }
@@ -120,15 +208,20 @@ impl Progress {
             Event::Step { id, name } => self.begin_vertex(digest(id), &name),
             Event::Cached { id } => self.end_vertex(&digest(id), true, String::new()),
             Event::Done { id, .. } => self.end_vertex(&digest(id), false, String::new()),
-            Event::Failed { id } => {
-                let error = self.state().returned.clone().unwrap_or_else(|| "it has failed".into());
-                self.end_vertex(&digest(id), false, error);
+            Event::Failed { id, why } => {
+                let digest = digest(id);
+                let returned = self.state().returned.clone().filter(|(vertex, _)| *vertex == digest);
+                let why = if why.is_empty() { "it has failed".into() } else { why };
+                self.end_vertex(&digest, false, returned.map_or(why, |(_, words)| words));
             }
-            Event::Output { id, line } => self.output(digest(id), line),
+            Event::Output { id, line } => {
+                self.state().output(&digest(id), &line);
+                self.changed.notify_one();
+            }
             Event::Warning(text) => self.warn(VertexWarning { level: 1, short: text.into_bytes(), ..VertexWarning::default() }),
-            Event::Returned { command, code } => {
+            Event::Returned { id, command, code } => {
                 let words = format!("process \"{command}\" did not complete successfully: exit code: {code}");
-                self.state().returned = Some(words);
+                self.state().returned = Some((digest(id), words));
             }
             Event::Instruction { .. } | Event::InstructionDone { .. } | Event::Built { .. } => {}
         }
@@ -136,7 +229,7 @@ impl Progress {
 
     /// How the command that has failed ended, in BuildKit's words.
     pub fn returned(&self) -> Option<String> {
-        self.state().returned.clone()
+        self.state().returned.clone().map(|(_, words)| words)
     }
 
     /// A warning, of the vertex that it names or of the last.
@@ -147,29 +240,6 @@ impl Progress {
         }
         if state.pending.warnings.len() < 1000 {
             state.pending.warnings.push(warning);
-        }
-        drop(state);
-        self.changed.notify_one();
-    }
-
-    fn output(&self, vertex: String, line: String) {
-        let mut state = self.state();
-        let bytes = line.len() + LINE;
-        if state.bytes + bytes > MAX_BACKLOG || OF_ALL.load(Ordering::Relaxed) + bytes > MAX_OF_ALL {
-            state.left_out += 1;
-            return;
-        }
-        let mut log = |text: String| {
-            let bytes = text.len() + LINE;
-            OF_ALL.fetch_add(bytes, Ordering::Relaxed);
-            state.bytes += bytes;
-            let log = VertexLog { vertex: vertex.clone(), timestamp: now(), stream: STDOUT, msg: (text + "\n").into_bytes() };
-            state.pending.logs.push(log);
-            std::mem::take(&mut state.left_out)
-        };
-        let left_out = log(line);
-        if left_out > 0 {
-            log(format!("[{left_out} lines of output were left out: they came faster than they were read]"));
         }
         drop(state);
         self.changed.notify_one();
@@ -231,22 +301,56 @@ impl Drop for Step<'_> {
 mod tests {
     use super::*;
 
+    fn text(status: &StatusResponse) -> String {
+        status.logs.iter().map(|log| String::from_utf8_lossy(&log.msg).into_owned()).collect()
+    }
+
     #[tokio::test]
     async fn output_that_nobody_reads_is_bounded() {
         let progress = Progress::default();
+        let output = |line: String| progress.event("r", Event::Output { id: 1, line });
         progress.event("r", Event::Step { id: 1, name: "RUN yes".into() });
-        for _ in 0..100_000 {
-            progress.event("r", Event::Output { id: 1, line: "y".repeat(100) });
-        }
+        (0..100_000).for_each(|n| output(format!("{n:0>100}")));
         let first = progress.next().await.expect("events");
-        let bytes: usize = first.logs.iter().map(|log| log.msg.len() - 1 + LINE).sum();
-        assert!(bytes <= MAX_BACKLOG + LINE && first.logs.len() > 1000, "{bytes}");
-        progress.event("r", Event::Output { id: 1, line: "end".into() });
+        let bytes: usize = first.logs.iter().map(|log| log.msg.len() + LINE).sum();
+        // BuildKit's limit, less what the messages take.
+        assert!((MAX_BACKLOG - MAX_BACKLOG / 20..=MAX_BACKLOG).contains(&bytes), "{bytes}");
+        // The last lines come with the next that there is room for, and then all is as before.
+        output("further".into());
+        let second = text(&progress.next().await.expect("events"));
+        let lines: Vec<&str> = second.lines().collect();
+        assert!(lines[0].starts_with("[output clipped: ") && lines.len() > 80 && second.len() < TAIL + 200, "{second}");
+        assert_eq!(lines[lines.len() - 2..], [format!("{:0>100}", 99_999).as_str(), "further"]);
+        output("next".into());
+        assert_eq!(text(&progress.next().await.expect("events")), "next\n");
+        // Or at the end of the step, whatever waits.
+        (0..100_000).for_each(|n| output(format!("{n:0>100}")));
+        output("the reason".into());
+        let why = "ended with exit code 3".to_string();
+        progress.event("r", Event::Returned { id: 1, command: "c".into(), code: 3 });
+        progress.event("r", Event::Failed { id: 1, why });
+        progress.event("r", Event::Step { id: 2, name: "COPY".into() });
+        progress.event("r", Event::Failed { id: 2, why: "no such file".into() });
         progress.end();
         let last = progress.next().await.expect("the end");
-        assert!(String::from_utf8_lossy(&last.logs[1].msg).contains("lines of output were left out"), "{:?}", last.logs);
-        assert_eq!((last.vertexes.len(), last.vertexes[0].error.as_str()), (1, "context canceled"));
+        assert!(text(&last).ends_with("the reason\n") && text(&last).contains("[output clipped: "));
+        let errors: Vec<&str> = last.vertexes.iter().map(|vertex| vertex.error.as_str()).collect();
+        assert_eq!(errors, ["process \"c\" did not complete successfully: exit code: 3", "", "no such file"]);
         assert!(progress.next().await.is_none());
         assert_eq!(OF_ALL.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn the_end_of_clipped_output_is_whole_lines() {
+        let mut clipped = Clipped::default();
+        clipped.push(&"x".repeat(3 * TAIL));
+        assert_eq!((clipped.lines, clipped.tail.len()), (1, TAIL));
+        (0..5000).for_each(|n| clipped.push(&n.to_string()));
+        let text = String::from_utf8(clipped.text()).expect("text");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines[lines.len() - 1], lines[1].len()), ("4999", 4));
+        let mut short = Clipped::default();
+        short.push("all of it");
+        assert_eq!(short.text(), b"all of it\n");
     }
 }

@@ -5,8 +5,9 @@ use super::filesync::{self, Selection};
 use super::grpc::{Code, Status};
 use super::jobs::Job;
 use super::session::Session;
+use crate::engine::EngineError;
 use crate::image::build::files::Tree;
-use crate::image::build::{GivenDockerfile, Request, dockerfile, ignore};
+use crate::image::build::{GivenDockerfile, Request, dockerfile, ignore, solve};
 use crate::image::chunks::ChunkReader;
 use crate::image::store::{Draft, Passing, Store};
 use crate::image::{compression, unpack};
@@ -43,6 +44,7 @@ pub(super) async fn fetch(
     let mut ignored = None;
     if let Some(directory) = &files.dockerfile {
         let given = load_dockerfile(job, store, directory, &files.filename, attributes).await?;
+        solve::check(&given, request.target.as_deref()).map_err(|error| job.status_of(EngineError::Image(error)))?;
         ignored.clone_from(&given.ignored);
         request.given = Some(given);
     } else {

@@ -166,8 +166,11 @@ pub enum Event {
         id: u32,
         seconds: f64,
     },
+    /// With the reason, without its place.
     Failed {
         id: u32,
+        #[serde(default)]
+        why: String,
     },
     Warning(String),
     /// An instruction of the Dockerfile begins: its number among all, and the step that it is; 0 where it has no work.
@@ -185,6 +188,8 @@ pub enum Event {
     },
     /// A command has failed; the build's error follows.
     Returned {
+        #[serde(default)]
+        id: u32,
         command: String,
         code: i32,
     },

@@ -18,7 +18,7 @@ use super::git::GitRef;
 use super::given_up::Waiting;
 use super::ignore::{self, Patterns};
 use super::stages::{self, Needs, Stages};
-use super::{Event, Host, Report, Request};
+use super::{Event, GivenDockerfile, Host, Report, Request};
 use crate::image::documents::{ConfigDocument, HistoryEntry};
 use crate::image::store::{Draft, Keep, Layer};
 use crate::image::{ChainId, Digest, Image, ImageError, ImageRef, is_native};
@@ -75,7 +75,7 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
     let source = Source { text, shown };
     let parsed = dockerfile::parse(&source.text).map_err(|m| source.at(m))?;
     let stages = stages::split(parsed).map_err(|m| source.at(m))?;
-    let target = target_stage(&request, &stages, &source)?;
+    let target = target_stage(request.target.as_deref(), &stages, &source)?;
     let needs = Needs::of(&stages, |name| is_replaced(&request, name)).map_err(|m| source.at(m))?;
     let created = match request.epoch {
         Some(seconds) => jiff::Timestamp::from_second(seconds).unwrap_or_default(),
@@ -131,14 +131,25 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
     Ok(built)
 }
 
+/// Checks a Dockerfile before its context is there.
+///
+/// # Errors
+/// With the position in it.
+pub fn check(given: &GivenDockerfile, target: Option<&str>) -> Result<(), ImageError> {
+    let source = Source { text: given.text.clone(), shown: given.shown.clone() };
+    let parsed = dockerfile::parse(&source.text).map_err(|m| source.at(m))?;
+    let stages = stages::split(parsed).map_err(|m| source.at(m))?;
+    target_stage(target, &stages, &source).map(drop)
+}
+
 /// The number of the stage that is built: the named one, or the last.
-fn target_stage(request: &Request, stages: &Stages, source: &Source) -> Result<usize, ImageError> {
-    let Some(name) = &request.target else { return Ok(stages.stages.len() - 1) };
+fn target_stage(target: Option<&str>, stages: &Stages, source: &Source) -> Result<usize, ImageError> {
+    let Some(name) = target else { return Ok(stages.stages.len() - 1) };
     stages.find(name).ok_or_else(|| {
         let known: Vec<&str> = stages.stages.iter().filter_map(|stage| stage.name.as_deref()).collect();
         let known =
             if known.is_empty() { "none of its stages has a name".into() } else { format!("it has {}", known.join(", ")) };
-        ImageError::Build(format!("{} has no stage `{name}`; {known}", source.shown))
+        ImageError::Build(format!("target stage \"{name}\" could not be found in {}: {known}", source.shown))
     })
 }
 
@@ -307,7 +318,7 @@ impl Solver {
                     match &result {
                         Ok(true) => (self.report)(Event::Cached { id }),
                         Ok(false) => (self.report)(Event::Done { id, seconds }),
-                        Err(_) => (self.report)(Event::Failed { id }),
+                        Err(error) => (self.report)(Event::Failed { id, why: error.reason() }),
                     }
                 }
                 result?;

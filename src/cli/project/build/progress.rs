@@ -140,7 +140,7 @@ impl BuildDisplay {
                 format!("#{id} {seconds:.3} {line}")
             }
             Event::Done { id, seconds } => format!("#{id} DONE {seconds:.1}s"),
-            Event::Failed { id } => format!("#{id} ERROR"),
+            Event::Failed { id, .. } => format!("#{id} ERROR"),
             Event::Warning(text) => return eprintln!("{}warning: {text}", self.prefix),
             Event::Built { .. } | Event::Instruction { .. } | Event::InstructionDone { .. } | Event::Returned { .. } => return,
         };
@@ -181,7 +181,7 @@ impl BuildDisplay {
             Event::Instruction { .. } | Event::InstructionDone { .. } | Event::Returned { .. } => None,
             Event::Cached { id } => end(id, (34, "=> CACHED"), String::new()),
             Event::Done { id, seconds } => end(id, (32, "=>"), format!("{seconds:.1}s")),
-            Event::Failed { id } => end(id, (31, "=> ERROR"), String::new()),
+            Event::Failed { id, .. } => end(id, (31, "=> ERROR"), String::new()),
             Event::Warning(text) => Some(format!("warning: {text}")),
             Event::Built { .. } => None,
         };

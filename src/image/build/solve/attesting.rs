@@ -200,7 +200,7 @@ impl Solver {
             }
         };
         (self.report)(match &made {
-            Err(_) => Event::Failed { id },
+            Err(error) => Event::Failed { id, why: error.reason() },
             Ok(_) if cached => Event::Cached { id },
             Ok(_) => Event::Done { id, seconds: begun.elapsed().as_secs_f64() },
         });

@@ -52,7 +52,7 @@ impl Solver {
             return Ok(empty);
         }
         let image = self.image(&name).await.map_err(|e| match e {
-            ImageError::Build(_) | ImageError::Dockerfile { .. } => e,
+            ImageError::Dockerfile { .. } => e,
             other => wrong(other.to_string()),
         })?;
         let store = self.host.store();
@@ -89,7 +89,7 @@ impl Solver {
                 self.facts.used_image(&reference, image);
                 (self.report)(Event::Done { id, seconds: begun.elapsed().as_secs_f64() });
             }
-            Err(_) => (self.report)(Event::Failed { id }),
+            Err(error) => (self.report)(Event::Failed { id, why: error.reason() }),
         }
         result
     }

@@ -149,7 +149,7 @@ impl Solver {
             .map_err(|e| self.wrong(step, e.to_string()))?;
         drop(held);
         if ran.code != 0 {
-            (self.report)(Event::Returned { command: shown, code: ran.code });
+            (self.report)(Event::Returned { id: step.id, command: shown, code: ran.code });
             return Err(self.failed(step, ran.code, &last));
         }
         let made = self.keep_files(state, &key, ran.draft, stubs).await?;
