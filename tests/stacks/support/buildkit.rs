@@ -25,6 +25,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
+/// What a build has exported: the mode and content of each file, by its path.
+pub type ReceivedFiles = Arc<Mutex<BTreeMap<String, (u32, Vec<u8>)>>>;
+
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Content by path; a directory ends with `/`.
@@ -52,7 +55,7 @@ pub struct Served {
     /// The file that was sent to the client.
     pub sent: Arc<Mutex<Vec<u8>>>,
     /// The directory that was sent, where the client wants one: mode and content by path.
-    pub received: Option<Arc<Mutex<BTreeMap<String, (u32, Vec<u8>)>>>>,
+    pub received: Option<ReceivedFiles>,
 }
 
 impl Served {
@@ -534,11 +537,7 @@ async fn send_tree(
 }
 
 /// fsutil's receiver.
-async fn receive_tree(
-    into: Arc<Mutex<BTreeMap<String, (u32, Vec<u8>)>>>,
-    mut messages: Messages,
-    sender: mpsc::UnboundedSender<Frame<Bytes>>,
-) {
+async fn receive_tree(into: ReceivedFiles, mut messages: Messages, sender: mpsc::UnboundedSender<Frame<Bytes>>) {
     let send = |kind: PacketType, id: u32| {
         drop(sender.send(Frame::data(framed(&Packet { r#type: kind.into(), id, ..Packet::default() }))))
     };
