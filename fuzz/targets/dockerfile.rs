@@ -24,6 +24,6 @@ fuzz_target!(|text: &str| {
         }
     }
     if let Ok(stages) = stages::split(file) {
-        (0..stages.stages.len()).for_each(|stage| drop(stages.copied_from(stage)));
+        (0..stages.stages.len()).for_each(|stage| drop(stages.copied_from(stage, |_| false)));
     }
 });
