@@ -30,7 +30,7 @@ secrets:
   token: {environment: TOKEN}
 ",
     );
-    stack.wharf(&["up", "-d"]).fails(1, &["secret `token`", "`services.app`", "`TOKEN`", "not set"]);
+    stack.wharf(&["up", "-d"]).fails(1, &["secret `token`", "`app`", "`TOKEN`", "not set"]);
     let up = || stack.command(&["up", "-d"]).env("TOKEN", "s3cr3t-value").output().expect("wharf");
     let first = up();
     assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
