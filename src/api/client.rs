@@ -34,6 +34,11 @@ impl ClientError {
     fn protocol(error: impl std::fmt::Display) -> Self {
         ClientError::Protocol(error.to_string())
     }
+
+    /// Whether no whole answer has come: the engine may have died meanwhile, and the next one may give it.
+    pub fn is_of_connection(&self) -> bool {
+        !matches!(self, ClientError::Refused { .. })
+    }
 }
 
 type RequestBody = UnsyncBoxBody<Bytes, io::Error>;

@@ -6,11 +6,11 @@ use super::{ForUp, HookLine, View, listed};
 use crate::api::client::{Client, ClientError, Lines};
 use crate::api::followed::{Begin, Follow, Followed, Piece, Position};
 use crate::api::types::{ContainerSummary, EventMessage};
-use crate::cli::Outcome;
 use crate::cli::objects::network;
 use crate::cli::output::Prefixes;
 use crate::cli::output::terminal::LOST;
 use crate::cli::project::ps;
+use crate::cli::{Failure, Outcome};
 use crate::labels::{LABEL_ONEOFF, LABEL_PROJECT, LABEL_SERVICE};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -122,32 +122,40 @@ impl<'a> Following<'a> {
                 }
                 return Ok(());
             }
-            tokio::select! {
+            let mut step = tokio::select! {
                 // A start is counted before what follows from it is looked at.
                 biased;
                 event = events.next::<EventMessage>() => match event {
-                    Ok(Some(event)) => self.event(&event).await?,
-                    // The engine has died; by the time that the next is there it knows what runs.
-                    Ok(None) | Err(_) => {
-                        events = reconnected(self.client, path).await?;
-                        if is_ready {
-                            self.look_again().await?;
-                        }
-                    }
+                    Ok(Some(event)) => self.event(&event).await,
+                    Ok(None) => Err(ClientError::Cut.into()),
+                    Err(error) => Err(error.into()),
                 },
                 Some(read) = self.reading.next() => {
                     let (source, more) = read?;
-                    self.show(source, more).await?;
+                    self.show(source, more).await
                 }
-                Some(hook) = next_of(&mut self.hooks) => self.hook(&hook)?,
-                () = changed(&mut self.stopping) => {}
-                () = &mut lasting, if lasts => lasts = false,
+                Some(hook) = next_of(&mut self.hooks) => self.hook(&hook),
+                () = changed(&mut self.stopping) => Ok(()),
+                () = &mut lasting, if lasts => {
+                    lasts = false;
+                    Ok(())
+                }
                 () = &mut bringing_up, if !is_ready => {
                     is_ready = true;
                     self.announce();
-                    self.look_again().await?;
+                    self.look_again().await
                 }
+            };
+            let lost = Instant::now();
+            // The engine has died; by the time that the next is there it knows what runs. That one may die as well.
+            while let Err(Failure::Client(error)) = &step
+                && error.is_of_connection()
+                && lost.elapsed() < ENGINE_RETURNS
+            {
+                events = reconnected(self.client, path).await?;
+                step = if is_ready { self.look_again().await } else { Ok(()) };
             }
+            step?;
         }
     }
 
