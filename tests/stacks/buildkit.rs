@@ -1,5 +1,6 @@
 //! Builds by BuildKit's API, as `docker build`, `docker buildx build` and `docker compose build` make them.
 
+use crate::durability::SmallDisk;
 use crate::support::buildkit::{Client, Served, new_reference, stat, upgraded};
 use crate::support::{Stack, eventually};
 use bollard_buildkit_proto::fsutil::types::Packet;
@@ -16,6 +17,12 @@ fn within<T>(seconds: u64, work: impl Future<Output = T>) -> T {
 fn engine(stack: &Stack) -> std::path::PathBuf {
     stack.wharf(&["image", "ls"]).ok();
     stack.run_root().join("engine.sock")
+}
+
+/// Processes whose command begins with these words.
+fn processes(words: &str) -> usize {
+    let all = std::fs::read_dir("/proc").expect("procfs").flatten();
+    all.filter(|entry| std::fs::read_to_string(entry.path().join("cmdline")).is_ok_and(|line| line.starts_with(words))).count()
 }
 
 fn image<'a>(name: &'a [(&'a str, &'a str)]) -> Option<(&'a str, &'a [(&'a str, &'a str)])> {
@@ -277,11 +284,6 @@ fn a_build_ends_with_its_client() {
         let client = Client::new(socket.clone(), Served::new("FROM busybox:local\nRUN sleep 4321\n", &[])).await;
         let further = client.further().await;
         let build = tokio::spawn(async move { further.build(&[("no-cache", "")], None).await });
-        let processes = |words: &str| {
-            let all = std::fs::read_dir("/proc").expect("procfs").flatten();
-            all.filter(|entry| std::fs::read_to_string(entry.path().join("cmdline")).is_ok_and(|line| line.starts_with(words)))
-                .count()
-        };
         let words = "sleep\x004321";
         eventually("the command runs", 20, || processes(words) > 0 || build.is_finished());
         assert!(!build.is_finished(), "{:?}", build.await);
@@ -390,4 +392,46 @@ fn builds_share_a_session_that_a_call_carries() {
         }
         client.build(&attributes, None).await.response();
     });
+}
+
+/// A context that the disk has no room for ends its own build, and leaves nothing on the disk.
+#[test]
+fn a_full_disk_ends_a_build_and_keeps_nothing() {
+    let disk = SmallDisk::new("24m");
+    let socket = engine(&disk.stack);
+    within(60, async {
+        let mut served = Served::new("FROM busybox:local\nCOPY a /\n", &[("a", "1")]);
+        let small = served.clone();
+        served.directories.get_mut("context").expect("it").insert("large".into(), vec![7; 30 << 20]);
+        let build = Client::new(socket.clone(), served).await.build(&[], image(&[("name", "large")])).await;
+        assert!(build.failed().message.contains("No space left on device"), "{:?}", build.failed());
+        let staging = disk.stack.data_root().join("images/staging");
+        let is_empty = || std::fs::read_dir(&staging).expect("the drafts").next().is_none();
+        eventually("what came is gone", 10, is_empty);
+        let build = Client::new(socket, small).await.build(&[], image(&[("name", "small")])).await;
+        assert!(build.response()["containerimage.digest"].starts_with("sha256:"));
+    });
+}
+
+/// The death of the engine ends its builds, and the next one builds.
+#[test]
+fn a_build_ends_with_the_engine() {
+    let stack = Stack::new("nothing");
+    let socket = engine(&stack);
+    within(60, async {
+        let slow = Served::new("FROM busybox:local\nRUN echo begun; sleep 4322\n", &[("a", "1")]);
+        let client = Client::new(socket.clone(), slow).await;
+        let build = tokio::spawn(async move { client.build(&[("no-cache", "")], image(&[("name", "slow")])).await });
+        let command = "sleep\x004322";
+        eventually("the command runs", 20, || processes(command) > 0 || build.is_finished());
+        let engine = nix::unistd::Pid::from_raw(stack.engine_pid().expect("engine"));
+        nix::sys::signal::kill(engine, nix::sys::signal::Signal::SIGKILL).expect("killed");
+        assert!(build.await.is_err(), "its answers are cut off");
+        stack.wharf(&["image", "ls"]).ok();
+        eventually("the command has ended", 20, || processes(command) == 0);
+        let client = Client::new(socket, Served::new("FROM busybox:local\nCOPY a /\n", &[("a", "1")])).await;
+        let build = client.build(&[], image(&[("name", "quick")])).await;
+        assert!(build.response()["containerimage.digest"].starts_with("sha256:"));
+    });
+    assert!(!stack.wharf(&["image", "ls"]).ok().contains("slow"));
 }

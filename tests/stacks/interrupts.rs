@@ -69,6 +69,18 @@ fn a_signal_cancels_what_has_not_begun() {
     eventually("its stop goes on", 10, || stack.ps().iter().all(|c| c["Service"] != "slow"));
     assert_eq!(stack.state("base"), "running");
 
+    // Nor does the second wait for an engine that does not answer to the first.
+    let mut up = start(&stack, &["up", "-d", "later"]);
+    up.expect("Waiting", 10);
+    let engine = nix::unistd::Pid::from_raw(stack.engine_pid().expect("engine"));
+    nix::sys::signal::kill(engine, nix::sys::signal::Signal::SIGSTOP).expect("stopped");
+    up.send(CTRL_C);
+    up.expect("Canceling", 5);
+    up.send(CTRL_C);
+    let code = up.wait(5);
+    nix::sys::signal::kill(engine, nix::sys::signal::Signal::SIGCONT).expect("continued");
+    assert_eq!(code, Some(130));
+
     let mut rm = start(&stack, &["rm", "-s"]);
     rm.expect("Are you sure?", 10);
     rm.send(CTRL_C);
