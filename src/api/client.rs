@@ -2,6 +2,7 @@
 
 use super::WARNING_HEADER;
 use super::types::ErrorAnswer;
+use crate::sys::socket::short_name;
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
@@ -11,7 +12,6 @@ use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use tokio::net::UnixStream;
 
@@ -80,10 +80,9 @@ impl Client {
 
     async fn connect(&self) -> Result<UnixStream, ClientError> {
         let failed = |source| ClientError::Connect { path: self.socket.display().to_string(), source };
-        // Through the directory's descriptor, since a socket's path may have only 107 bytes.
         let directory = std::fs::File::open(self.socket.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
         let name = self.socket.file_name().unwrap_or_default().to_string_lossy();
-        UnixStream::connect(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd())).await.map_err(failed)
+        UnixStream::connect(short_name(&directory, name)).await.map_err(failed)
     }
 
     async fn send(&self, request: Request<RequestBody>) -> Result<Response<Incoming>, ClientError> {

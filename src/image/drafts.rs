@@ -1,6 +1,7 @@
 //! Drafts: directories and files on their way into the store, removed unless they are kept.
 
 use super::ImageError;
+use crate::sys::blocking::in_place;
 use crate::sys::removal::{Removal, remove_tree};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -113,13 +114,9 @@ const FEW_STEPS: u32 = 512;
 /// # Errors
 /// The first that cannot be removed.
 pub fn remove_files(path: &Path) -> io::Result<()> {
-    use tokio::runtime::{Handle, RuntimeFlavor};
     let Some(mut removal) = Removal::of(path)? else { return Ok(()) };
     if removal.advance(FEW_STEPS)? {
         return Ok(());
     }
-    match Handle::try_current() {
-        Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => tokio::task::block_in_place(|| removal.finish()),
-        _ => removal.finish(),
-    }
+    in_place(|| removal.finish())
 }

@@ -1,9 +1,9 @@
 //! Calls that may reach a file system of which nobody knows whether it answers: a path that a user names can be on a network's disk
 //! whose server is gone, or on a container's own FUSE.
 
+use super::blocking::in_place;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// Threads that may wait at the same time. The rest of the async runtime's 512 are for others.
 const MOST_WAITING: usize = 64;
@@ -28,9 +28,7 @@ pub fn ask<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let why = format!("{MOST_WAITING} calls wait for disks that do not answer: unmount them, or bring their servers back");
         return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
     }
-    // What runs on one thread alone serves nobody else meanwhile.
-    let is_worker = Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
-    if is_worker { tokio::task::block_in_place(call) } else { call() }
+    in_place(call)
 }
 
 #[cfg(test)]

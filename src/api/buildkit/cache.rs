@@ -21,9 +21,8 @@ fn failed(error: &EngineError) -> Status {
 /// The disk's.
 pub(super) async fn usage(engine: &Arc<Engine>) -> Result<DiskUsageResponse, Status> {
     let store = engine.images.store.clone();
-    let internal = |why: String| Status::new(Code::Internal, why);
-    let steps = tokio::task::spawn_blocking(move || store.cached_steps()).await.map_err(|e| internal(e.to_string()))?;
-    let steps = steps.map_err(|e| internal(e.to_string()))?;
+    let steps = tokio::task::spawn_blocking(move || store.cached_steps()).await.map_err(Status::internal)?;
+    let steps = steps.map_err(Status::internal)?;
     Ok(DiskUsageResponse { record: steps.into_iter().map(record).collect() })
 }
 
@@ -33,12 +32,6 @@ pub(super) async fn usage(engine: &Arc<Engine>) -> Result<DiskUsageResponse, Sta
 /// When a filter is not understood; the disk's.
 pub(super) async fn prune(engine: &Arc<Engine>, request: PruneRequest) -> Result<Vec<UsageRecord>, Status> {
     let size = |bytes: i64| u64::try_from(bytes).ok().filter(|bytes| *bytes > 0);
-    if size(request.min_free_space).is_some() {
-        return Err(Status::new(
-            Code::InvalidArgument,
-            "`min-free-space` is not there; use `reserved-space` or `max-used-space`",
-        ));
-    }
     let mut filters = Filters::new();
     for filter in &request.filter {
         // containerd's form: `name==value`, `name~=expression`, or a name alone.
@@ -51,8 +44,14 @@ pub(super) async fn prune(engine: &Arc<Engine>, request: PruneRequest) -> Result
     if request.keep_duration > 0 {
         filters.insert("until".into(), vec![format!("{}s", request.keep_duration / 1_000_000_000)]);
     }
-    let (reserved, most) = (size(request.reserved_space), size(request.max_used_space));
-    let (gone, _) = forget(engine, Forgotten { all: request.all, reserved, most, filters }).await.map_err(|e| failed(&e))?;
+    let forgotten = Forgotten {
+        all: request.all,
+        reserved: size(request.reserved_space),
+        most: size(request.max_used_space),
+        min_free: size(request.min_free_space),
+        filters,
+    };
+    let (gone, _) = forget(engine, forgotten).await.map_err(|e| failed(&e))?;
     Ok(gone.into_iter().map(record).collect())
 }
 

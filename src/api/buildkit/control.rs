@@ -167,13 +167,10 @@ async fn bridge(engine: &Arc<Engine>, method: &str, request: Request<Incoming>) 
         }
         "Solve" => {
             let solve = async |message: gateway::SolveRequest| {
-                let has_graph = |graph: &bollard_buildkit_proto::pb::Definition| !graph.def.is_empty();
-                if message.frontend.is_empty() && message.definition.as_ref().is_none_or(|graph| !has_graph(graph)) {
+                if message.frontend.is_empty() && !message.definition.as_ref().is_some_and(jobs::has_graph) {
                     return Ok(gateway::SolveResponse::default());
                 }
-                if message.definition.as_ref().is_some_and(has_graph) || message.frontend_inputs.values().any(has_graph) {
-                    return Err(jobs::no_graphs());
-                }
+                jobs::refuse_graphs(message.definition.as_ref(), &message.frontend_inputs)?;
                 let id = job.build(engine, &message.frontend, &message.frontend_opt).await?;
                 let result = Some(Returned::Ref(gateway::Ref { id: id.clone(), def: None }));
                 let result = gateway::Result { result, ..gateway::Result::default() };

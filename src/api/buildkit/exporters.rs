@@ -1,6 +1,6 @@
 //! What becomes of a built image: names in the store, files or archives that are sent to the client.
 
-use super::fsutil::{Packet, PacketType, Stat};
+use super::fsutil::{Packet, PacketType, Stat, go_mode};
 use super::grpc::{Code, Metadata, Status};
 use super::jobs::Job;
 use super::session::Session;
@@ -133,10 +133,6 @@ async fn send(
     }
 }
 
-fn internal(error: impl std::fmt::Display) -> Status {
-    Status::new(Code::Internal, error.to_string())
-}
-
 /// Sends what is written as the parts of a file.
 struct Parts(mpsc::Sender<BytesMessage>);
 
@@ -172,7 +168,7 @@ async fn send_file(
     };
     let (answered, written): (Result<(), Status>, _) = tokio::join!(answered, writing);
     answered?;
-    written.map_err(internal)?.map_err(internal)
+    written.map_err(Status::internal)?.map_err(Status::internal)
 }
 
 /// Sends an image's files as a directory: the sending end of fsutil's protocol.
@@ -199,7 +195,7 @@ async fn send_directory(session: &Session, metadata: Metadata, engine: Arc<Engin
         Ok(())
     };
     let (answered, sent): (Result<(), Status>, _) = tokio::join!(answered, sending);
-    sent.map_err(internal)?.map_err(internal)?;
+    sent.map_err(Status::internal)?.map_err(Status::internal)?;
     answered
 }
 
@@ -259,21 +255,17 @@ fn send_content(tree: &Tree, path: &Path, id: u32, sender: &mpsc::Sender<Packet>
 
 /// A file as the protocol has it; devices and sockets are left out.
 fn stat_of(walk: &Walk<'_>, found: &crate::image::build::files::Found) -> io::Result<Option<Stat>> {
-    const DIRECTORY: u32 = 1 << 31;
-    const SYMLINK: u32 = 1 << 27;
-    const FIFO: u32 = 1 << 25;
     let of = &found.stat;
     let kind = match found.kind() {
         SFlag::S_IFREG => 0,
-        SFlag::S_IFDIR => DIRECTORY,
-        SFlag::S_IFLNK => SYMLINK,
-        SFlag::S_IFIFO => FIFO,
+        SFlag::S_IFDIR => go_mode::DIRECTORY,
+        SFlag::S_IFLNK => go_mode::SYMLINK,
+        SFlag::S_IFIFO => go_mode::FIFO,
         _ => return Ok(None),
     };
-    let special = [(0o4000, 1 << 23), (0o2000, 1 << 22), (0o1000, 1 << 20)];
-    let special = special.into_iter().filter(|(bit, _)| of.st_mode & bit != 0).fold(0, |bits, (_, bit)| bits | bit);
+    let special = go_mode::SPECIAL.iter().filter(|(_, bit)| of.st_mode & bit != 0).fold(0, |bits, (bit, _)| bits | bit);
     let linkname = match kind {
-        SYMLINK => {
+        go_mode::SYMLINK => {
             let (directory, name) = walk.place(found)?;
             nix::fcntl::readlinkat(directory, name)?.into_vec()
         }

@@ -5,7 +5,7 @@
 //! may be hostile: every name is resolved beneath the new directory without following a link, and what has to be remembered is
 //! bounded.
 
-use super::fsutil::{Packet, PacketType, Stat};
+use super::fsutil::{Packet, PacketType, Stat, go_mode};
 use super::grpc::{Code, Metadata, Status};
 use super::session::Session;
 use crate::printable;
@@ -46,26 +46,9 @@ const BATCH_BYTES: usize = 256 << 10;
 /// Bytes of the patterns that go into headers.
 const MAX_PATTERNS: usize = 256 << 10;
 
-/// Bits of Go's `os.FileMode`, which a STAT has.
-mod go_mode {
-    pub const DIRECTORY: u32 = 1 << 31;
-    pub const SYMLINK: u32 = 1 << 27;
-    pub const DEVICE: u32 = 1 << 26;
-    pub const FIFO: u32 = 1 << 25;
-    pub const SOCKET: u32 = 1 << 24;
-    pub const SETUID: u32 = 1 << 23;
-    pub const SETGID: u32 = 1 << 22;
-    pub const CHARACTER_DEVICE: u32 = 1 << 21;
-    pub const STICKY: u32 = 1 << 20;
-    pub const IRREGULAR: u32 = 1 << 19;
-    pub const TYPE: u32 = DIRECTORY | SYMLINK | DEVICE | FIFO | SOCKET | CHARACTER_DEVICE | IRREGULAR;
-}
-
 /// Which files of a directory are wanted.
 #[derive(Default)]
 pub(super) struct Selection {
-    /// None is all.
-    pub include: Vec<String>,
     /// As a `.dockerignore` has them.
     pub exclude: Vec<String>,
     /// Paths that are wanted, and what their symlinks lead to. None is all.
@@ -79,7 +62,6 @@ impl Selection {
         let exclude: usize = self.exclude.iter().map(String::len).sum();
         let lists = [
             ("dir-name", std::slice::from_ref(&name.to_string()).to_vec()),
-            ("include-patterns", self.include.clone()),
             // The builder leaves them out as well: without them more comes than is needed.
             ("exclude-patterns", if exclude > MAX_PATTERNS { Vec::new() } else { self.exclude.clone() }),
             ("followpaths", self.follow.clone()),
@@ -142,7 +124,7 @@ pub(super) async fn receive(session: &Session, name: &str, selection: &Selection
     };
     let sent: Result<(), Status> = pump.await;
     drop(packets);
-    let written = writing.await.map_err(|e| Status::new(Code::Internal, e.to_string()))?;
+    let written = writing.await.map_err(Status::internal)?;
     if sent.is_ok() && written.is_ok() {
         // The client has said FIN: its call ends by itself, where it is not cut off.
         let end = async { while let Ok(Some(())) = incoming.next::<()>().await {} };
@@ -385,8 +367,7 @@ fn time_of(nanoseconds: i64) -> TimeSpec {
 }
 
 fn mode_of(mode: u32) -> Mode {
-    let special = [(go_mode::SETUID, 0o4000), (go_mode::SETGID, 0o2000), (go_mode::STICKY, 0o1000)];
-    let special = special.into_iter().filter(|(bit, _)| mode & bit != 0).fold(0, |bits, (_, bit)| bits | bit);
+    let special = go_mode::SPECIAL.iter().filter(|(bit, _)| mode & bit != 0).fold(0, |bits, (_, bit)| bits | bit);
     Mode::from_bits_truncate(mode & 0o777 | special)
 }
 

@@ -2,6 +2,23 @@
 
 pub(super) use bollard_buildkit_proto::fsutil::types::packet::PacketType;
 
+/// Bits of Go's `os.FileMode`, which a [`Stat`] has.
+pub(super) mod go_mode {
+    pub const DIRECTORY: u32 = 1 << 31;
+    pub const SYMLINK: u32 = 1 << 27;
+    pub const DEVICE: u32 = 1 << 26;
+    pub const FIFO: u32 = 1 << 25;
+    pub const SOCKET: u32 = 1 << 24;
+    pub const SETUID: u32 = 1 << 23;
+    const SETGID: u32 = 1 << 22;
+    pub const CHARACTER_DEVICE: u32 = 1 << 21;
+    const STICKY: u32 = 1 << 20;
+    pub const IRREGULAR: u32 = 1 << 19;
+    pub const TYPE: u32 = DIRECTORY | SYMLINK | DEVICE | FIFO | SOCKET | CHARACTER_DEVICE | IRREGULAR;
+    /// The bits beside the permissions, and Linux's.
+    pub const SPECIAL: [(u32, u32); 3] = [(SETUID, 0o4000), (SETGID, 0o2000), (STICKY, 0o1000)];
+}
+
 /// A file. What is not used of it is not kept: owners, devices, extended attributes.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Stat {

@@ -58,6 +58,11 @@ impl Status {
         Status { code: code as i32, message: message.into(), details: Vec::new() }
     }
 
+    /// A failure that is not the client's.
+    pub fn internal(error: impl std::fmt::Display) -> Self {
+        Status::new(Code::Internal, error.to_string())
+    }
+
     /// A build's failure: a client shows the name of its code before the message, where there is one.
     pub fn without_code(mut self) -> Self {
         if [Code::InvalidArgument, Code::NotFound, Code::Internal].iter().any(|code| self.is(*code)) {
@@ -288,7 +293,7 @@ impl Channel {
             .header(header::CONTENT_TYPE, "application/grpc")
             .header(header::TE, "trailers")
             .body(body)
-            .map_err(|e| Status::new(Code::Internal, e.to_string()))?;
+            .map_err(Status::internal)?;
         for (name, values) in metadata {
             for value in values {
                 request.headers_mut().append(name.clone(), value);

@@ -19,6 +19,7 @@ use crate::image::credentials::Logins;
 use bollard_buildkit_proto::google::protobuf::Any;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::result::Result as Returned;
 use bollard_buildkit_proto::moby::buildkit::v1::{Exporter, SolveRequest};
+use bollard_buildkit_proto::pb::Definition;
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -104,16 +105,25 @@ pub(super) async fn solve(engine: &Arc<Engine>, request: SolveRequest) -> Result
     exporters::export(job, engine, &job.exporters, &built).await
 }
 
-pub(super) fn no_graphs() -> Status {
-    Status::new(Code::Unimplemented, "wharf builds Dockerfiles, and no build graphs (LLB) of its clients")
+/// Whether a call brings a build graph.
+pub(super) fn has_graph(definition: &Definition) -> bool {
+    !definition.def.is_empty()
+}
+
+/// Refuses what a client wants built by a graph of its own.
+///
+/// # Errors
+/// Where there is one.
+pub(super) fn refuse_graphs(definition: Option<&Definition>, inputs: &HashMap<String, Definition>) -> Result<(), Status> {
+    if definition.is_some_and(has_graph) || inputs.values().any(has_graph) {
+        return Err(Status::new(Code::Unimplemented, "wharf builds Dockerfiles, and no build graphs (LLB) of its clients"));
+    }
+    Ok(())
 }
 
 /// Refuses what is not there.
 fn check(request: &SolveRequest) -> Result<(), Status> {
-    let has_graph = |graph: &bollard_buildkit_proto::pb::Definition| !graph.def.is_empty();
-    if request.definition.as_ref().is_some_and(has_graph) || request.frontend_inputs.values().any(has_graph) {
-        return Err(no_graphs());
-    }
+    refuse_graphs(request.definition.as_ref(), &request.frontend_inputs)?;
     for export in request.cache.iter().flat_map(|cache| &cache.exports) {
         if export.r#type != "inline" {
             let message = format!("wharf exports no cache of type {}: use `type=inline`", export.r#type);
@@ -172,7 +182,7 @@ impl Job {
         tokio::select! {
             built = self.build_image(engine, frontend, attributes) => {
                 let built = built.map_err(Status::without_code)?;
-                let id = crate::random::hex::<12>().map_err(|e| Status::new(Code::Internal, e.to_string()))?;
+                let id = crate::random::hex::<12>().map_err(Status::internal)?;
                 self.built.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), built);
                 Ok(id)
             }

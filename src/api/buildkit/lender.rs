@@ -6,13 +6,13 @@ use crate::image::ImageError;
 use crate::image::build::{Later, Lender};
 use crate::image::credentials::{Asked, Login, encode};
 use crate::image::store::{Draft, Store};
+use crate::sys::socket::short_name;
 use bollard_buildkit_proto::moby::buildkit::secrets::v1::{GetSecretRequest, GetSecretResponse};
 use bollard_buildkit_proto::moby::filesync::v1::{CredentialsRequest, CredentialsResponse};
 use bollard_buildkit_proto::moby::sshforward::v1::{BytesMessage, CheckAgentRequest, CheckAgentResponse};
 use hyper::header::{HeaderName, HeaderValue};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -94,8 +94,7 @@ impl SessionLender {
         let draft = self.store.draft()?;
         let listening = || ImageError::store(format!("listening for the SSH agent `{id}`"));
         let directory = File::open(draft.diff()).map_err(listening())?;
-        // Its path may be longer than the name of a socket.
-        let listener = UnixListener::bind(format!("/proc/self/fd/{}/agent", directory.as_raw_fd())).map_err(listening())?;
+        let listener = UnixListener::bind(short_name(&directory, "agent")).map_err(listening())?;
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, self.session.clone(), id.to_string()));
         let socket = draft.diff().join("agent");

@@ -25,10 +25,6 @@ pub(super) struct Fetched {
     _drafts: Vec<Passing>,
 }
 
-fn internal(error: impl std::fmt::Display) -> Status {
-    Status::new(Code::Internal, error.to_string())
-}
-
 /// Fetches the files, and names them in the request.
 ///
 /// # Errors
@@ -53,12 +49,12 @@ pub(super) async fn fetch(
     match &files.context {
         Source::Git(url) => request.git = Some(url.clone()),
         Source::Upload(id) => {
-            let draft = Passing::new(store.draft().map_err(internal)?);
+            let draft = Passing::new(store.draft().map_err(Status::internal)?);
             let step = job.progress.begin(&format!("{}/context", job.reference), "[internal] load remote build context");
             let session = job.own_session().await?;
             step.result(upload(&session, id, draft.diff()).await)?;
             if request.given.is_none() {
-                let tree = Tree::directory(&draft.diff()).map_err(internal)?;
+                let tree = Tree::directory(&draft.diff()).map_err(Status::internal)?;
                 let text = optional(&tree, &files.filename, dockerfile::MAX_FILE)?;
                 text.as_deref().and_then(attributes::syntax).map_or(Ok(()), attributes::check_syntax)?;
             }
@@ -71,7 +67,7 @@ pub(super) async fn fetch(
                 None => load_ignored(job, store, directory, attributes).await?,
             };
             let selection = Selection { exclude: ignore::lines(&ignored), ..Selection::default() };
-            let draft = Passing::new(store.draft().map_err(internal)?);
+            let draft = Passing::new(store.draft().map_err(Status::internal)?);
             let step = job.progress.begin(&format!("{}/context", job.reference), "[internal] load build context");
             let session = job.session(attributes, directory).await;
             let received = match session {
@@ -90,7 +86,7 @@ pub(super) async fn fetch(
         }
     }
     for (name, directory) in &files.contexts {
-        let draft = Passing::new(store.draft().map_err(internal)?);
+        let draft = Passing::new(store.draft().map_err(Status::internal)?);
         let step =
             job.progress.begin(&format!("{}/context/{name}", job.reference), &format!("[context {name}] load from client"));
         let session = job.session(attributes, directory).await?;
@@ -104,7 +100,7 @@ pub(super) async fn fetch(
 /// Unpacks an archive that the client uploads.
 async fn upload(session: &Session, id: &str, into: PathBuf) -> Result<(), Status> {
     const METHOD: &str = "/moby.upload.v1.Upload/Pull";
-    let value = |text: &str| HeaderValue::from_str(text).map_err(internal);
+    let value = |text: &str| HeaderValue::from_str(text).map_err(Status::internal);
     let metadata = vec![
         (HeaderName::from_static("urlpath"), vec![value(&format!("/{id}"))?]),
         (HeaderName::from_static("urlhost"), vec![value("buildkit-session")?]),
@@ -130,7 +126,7 @@ async fn upload(session: &Session, id: &str, into: PathBuf) -> Result<(), Status
         let _ = chunks.send(Err(io::Error::other(status.to_string()))).await;
     }
     drop(chunks);
-    let unpacked = unpacking.await.map_err(internal)?;
+    let unpacked = unpacking.await.map_err(Status::internal)?;
     sent?;
     unpacked.map_err(|why| Status::new(Code::InvalidArgument, format!("the build context: {why}")))
 }
@@ -143,11 +139,11 @@ async fn load(
     names: Vec<String>,
     attributes: &Attributes,
 ) -> Result<(Draft, Tree), Status> {
-    let draft = store.draft().map_err(internal)?;
+    let draft = store.draft().map_err(Status::internal)?;
     let session = job.session(attributes, directory).await?;
     let selection = Selection { follow: names, ..Selection::default() };
     filesync::receive(&session, directory, &selection, draft.diff()).await?;
-    let tree = Tree::directory(&draft.diff()).map_err(internal)?;
+    let tree = Tree::directory(&draft.diff()).map_err(Status::internal)?;
     Ok((draft, tree))
 }
 

@@ -50,10 +50,8 @@ pub async fn builds(engine: &Arc<Engine>, query: &Query) -> Reply {
     };
     let reserved = size(&["reserved-space", "keep-storage"])?;
     let most = size(&["max-used-space"])?;
-    if size(&["min-free-space"])?.is_some() {
-        return Err(EngineError::Invalid("`min-free-space` is not there; use `reserved-space` or `max-used-space`".into()));
-    }
-    let (going, bytes) = forget(engine, Forgotten { all: query.flag("all"), reserved, most, filters }).await?;
+    let min_free = size(&["min-free-space"])?;
+    let (going, bytes) = forget(engine, Forgotten { all: query.flag("all"), reserved, most, min_free, filters }).await?;
     let ids: Vec<String> = going.into_iter().map(|step| step.id).collect();
     reply::json(200, &CachePruned { caches_deleted: reply::or_null(ids), space_reclaimed: bytes })
 }
@@ -65,15 +63,20 @@ pub struct Forgotten {
     /// Bytes that may stay.
     pub reserved: Option<u64>,
     pub most: Option<u64>,
+    /// Bytes of the disk that are to be free: refused.
+    pub min_free: Option<u64>,
     pub filters: Filters,
 }
 
 /// Removes what builds remember. Gives what it was, and the bytes that are free again.
 ///
 /// # Errors
-/// When a filter is not understood; the disk's.
+/// When a filter is not understood, or free space is asked for; the disk's.
 pub async fn forget(engine: &Arc<Engine>, forgotten: Forgotten) -> Result<(Vec<CachedStep>, u64), EngineError> {
-    let Forgotten { all, reserved, most, filters } = forgotten;
+    let Forgotten { all, reserved, most, min_free, filters } = forgotten;
+    if min_free.is_some() {
+        return Err(EngineError::Invalid("`min-free-space` is not there; use `reserved-space` or `max-used-space`".into()));
+    }
     let meant = meant_steps(filters)?;
     let store = engine.images.store.clone();
     let mut known = tokio::task::spawn_blocking(move || store.cached_steps()).await.map_err(EngineError::from)??;

@@ -2,7 +2,7 @@
 
 pub mod run;
 
-use super::objects::network::answered_yes;
+use super::objects::network::{confirmed, delete_each, for_each};
 use super::output::format::{self, Column, Format};
 use super::project::logs::{self, LogOptions};
 use super::{Failure, Global, Outcome, connect};
@@ -13,7 +13,6 @@ use crate::units::time_text;
 use crate::wire::{JobDetails, JobRun, JobSummary, JobsPruned};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use std::io::IsTerminal;
 
 #[derive(clap::Subcommand, Debug)]
 #[command(defer = true)]
@@ -161,12 +160,11 @@ pub async fn job(global: &Global, command: JobCommand) -> Outcome {
             println!("{}", run.id);
             Ok(())
         }
-        JobCommand::Pause { jobs } => each(&jobs, async |job| client.post_nothing(&path(job, "/pause")).await).await,
-        JobCommand::Resume { jobs } => each(&jobs, async |job| client.post_nothing(&path(job, "/resume")).await).await,
-        JobCommand::Rm { jobs, runs } => each(&jobs, async |job| client.delete(&path(job, &format!("?runs={runs}"))).await).await,
+        JobCommand::Pause { jobs } => for_each(&jobs, async |job| client.post_nothing(&path(job, "/pause")).await).await,
+        JobCommand::Resume { jobs } => for_each(&jobs, async |job| client.post_nothing(&path(job, "/resume")).await).await,
+        JobCommand::Rm { jobs, runs } => delete_each(&client, &jobs, |job| path(job, &format!("?runs={runs}"))).await,
         JobCommand::Prune { force, label } => {
-            let question = "This removes all jobs without a schedule, with their runs. Go on? [yN] ";
-            if !force && std::io::stdin().is_terminal() && !answered_yes(question).await? {
+            if !confirmed("This removes all jobs without a schedule, with their runs.", force).await? {
                 return Ok(());
             }
             let labels: Vec<String> = label.iter().map(|label| format!("label={}", escape(label))).collect();
@@ -175,22 +173,6 @@ pub async fn job(global: &Global, command: JobCommand) -> Outcome {
             Ok(())
         }
     }
-}
-
-/// Does something to each job, and prints the names of those to which it was done.
-async fn each(jobs: &[String], act: impl AsyncFn(&str) -> Result<(), ClientError>) -> Outcome {
-    let mut failed = None;
-    for job in jobs {
-        match act(job).await {
-            Ok(()) => println!("{job}"),
-            Err(error) => {
-                if let Some(earlier) = failed.replace(Failure::from(error)) {
-                    eprintln!("{}", crate::printable::lines(&earlier.to_string()));
-                }
-            }
-        }
-    }
-    failed.map_or(Ok(()), Err)
 }
 
 async fn list(client: &Client, quiet: bool, format: &Format) -> Outcome {
@@ -259,7 +241,7 @@ fn find<'a>(runs: &'a [JobRun], job: &str, wanted: &str) -> Result<&'a JobRun, F
 }
 
 /// The exit code of a command that stays with a run to its end.
-pub fn code_of(run: &JobRun) -> u8 {
+fn code_of(run: &JobRun) -> u8 {
     match (run.state, run.exit_code) {
         (RunState::Succeeded, _) => 0,
         // As a shell has it for Ctrl-C, and as timeout(1) has it.
@@ -271,11 +253,15 @@ pub fn code_of(run: &JobRun) -> u8 {
 }
 
 async fn wait(client: &Client, job: &str, run: Option<&str>) -> Outcome {
-    let run: JobRun = client.post(&path(job, &format!("/wait{}", of_run(run))), &Value::Null).await?;
+    ended_by(&client.post(&path(job, &format!("/wait{}", of_run(run))), &Value::Null).await?)
+}
+
+/// Says why a run has failed, and ends a command by its exit code.
+pub fn ended_by(run: &JobRun) -> Outcome {
     if let Some(error) = &run.error {
         eprintln!("{}", crate::printable::lines(error));
     }
-    match code_of(&run) {
+    match code_of(run) {
         0 => Ok(()),
         code => Err(Failure::Code(code)),
     }

@@ -1,6 +1,6 @@
 //! `wharf run JOB`: a run of a job as the file has it, with its output and its exit code.
 
-use super::code_of;
+use super::ended_by;
 use crate::api::client::{Client, ClientError};
 use crate::api::reply::escape;
 use crate::cli::project::{attach, up};
@@ -82,15 +82,7 @@ pub async fn run(global: &Global, client: &Client, loaded: &Loaded, job: &str, o
         }
     }
     match (stayed, ended) {
-        (_, Ok(ended)) => {
-            if let Some(error) = &ended.error {
-                eprintln!("{}", crate::printable::lines(error));
-            }
-            match code_of(&ended) {
-                0 => Ok(()),
-                code => Err(Failure::Code(code)),
-            }
-        }
+        (_, Ok(ended)) => ended_by(&ended),
         (stayed, Err(_)) => stayed,
     }
 }

@@ -1,6 +1,6 @@
 //! `wharf network` and `wharf volume`.
 
-use crate::api::client::Client;
+use crate::api::client::{Client, ClientError};
 use crate::api::reply::escape;
 use crate::api::types::{
     EndpointIpam, EndpointSettings, Ipam, IpamPool, NetworkConnect, NetworkCreate, NetworkCreated, NetworkDisconnect,
@@ -210,9 +210,17 @@ pub async fn inspect(client: &Client, format: Option<&str>, paths: impl Iterator
 /// # Errors
 /// With exit code 1 when any could not be deleted.
 pub async fn delete_each(client: &Client, names: &[String], path: impl Fn(&str) -> String) -> Outcome {
+    for_each(names, async |name| client.delete(&path(name)).await).await
+}
+
+/// Does something to several things, goes on when it fails for one, and prints the names of the others.
+///
+/// # Errors
+/// With exit code 1 when it has failed for any.
+pub async fn for_each(names: &[String], act: impl AsyncFn(&str) -> Result<(), ClientError>) -> Outcome {
     let mut failed = false;
     for name in names {
-        match client.delete(&path(name)).await {
+        match act(name).await {
             Ok(()) => println!("{name}"),
             Err(error) => {
                 eprintln!("error: {error}");

@@ -49,9 +49,10 @@ impl Job {
         }
     }
 
-    /// Whether a fire during a run waits for its end.
-    pub fn queues(&self) -> bool {
-        self.triggers.schedule.iter().any(|schedule| schedule.concurrency == Concurrency::Queue)
+    /// What becomes of a run while another one goes on: it waits where one of the schedules says so.
+    pub fn concurrency(&self) -> Concurrency {
+        let queues = self.triggers.schedule.iter().any(|schedule| schedule.concurrency == Concurrency::Queue);
+        if queues { Concurrency::Queue } else { Concurrency::Forbid }
     }
 }
 

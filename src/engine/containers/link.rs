@@ -1,11 +1,12 @@
 //! The engine's end of a monitor's control socket.
 
 use crate::runtime::control::{self, Event, Request};
-use crate::sys::{self, socket::connect_at_once};
+use crate::sys;
+use crate::sys::socket::{connect_at_once, short_name};
 use nix::sys::socket::{SockType, getsockopt, sockopt::PeerCredentials};
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use tokio::io::Interest;
@@ -118,16 +119,15 @@ fn is_monitor(pid: i32) -> bool {
 
 /// A monitor's control socket. Nobody waits for one that is stopped, whose queue of connections may be full.
 fn connect_to(run_directory: &Path) -> io::Result<OwnedFd> {
-    // Through the directory's descriptor, since a socket's path may have only 107 bytes.
     let directory = std::fs::File::open(run_directory)?;
-    let path = format!("/proc/self/fd/{}/control", directory.as_raw_fd());
-    Ok(connect_at_once(Path::new(&path), SockType::SeqPacket)?)
+    Ok(connect_at_once(Path::new(&short_name(&directory, "control")), SockType::SeqPacket)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use nix::sys::socket::{AddressFamily, Backlog, SockFlag, UnixAddr, bind, listen, socket};
+    use std::os::fd::AsRawFd;
 
     #[tokio::test]
     async fn a_monitor_that_takes_no_connection_is_there_and_is_not_waited_for() {

@@ -1,7 +1,7 @@
 //! What users ask for: `run` of a job, and the commands of `wharf job`.
 
 use super::worker::{ClientRun, how_it_ended, new_run};
-use super::{JOBS, JobKey, JobRecord, RUNS, RunsFate};
+use super::{JobKey, JobRecord, RunsFate};
 use crate::compose::model::{Concurrency, Job};
 use crate::engine::containers::incarnations::Leaves;
 use crate::engine::error::{EngineError, state_error};
@@ -31,7 +31,7 @@ impl Engine {
         let missing = || EngineError::NoSuch { what: "job", name: job.into() };
         let definition = up.project.jobs.get(job).ok_or_else(missing)?;
         may_be_run(job, definition)?;
-        let queues = definition.queues();
+        let concurrency = definition.concurrency();
         let origin = Origin { config_files: up.config_files, working_dir: up.working_dir, proxies: up.proxies };
         self.register_job(&up.project, job, &origin)?;
         let mut options = up.options;
@@ -42,7 +42,7 @@ impl Engine {
         let client = ClientRun { project: up.project, options, origin, progress: progress.clone(), made };
         locked(&self.jobs.clients).insert(run.id.clone(), client);
         let id = run.id.clone();
-        let begun = self.begin(&key, run, queues, |_| ());
+        let begun = self.begin(&key, run, concurrency, |_| ());
         if begun.is_err() {
             locked(&self.jobs.clients).remove(&id);
         }
@@ -80,15 +80,20 @@ impl Engine {
         let id = run.id.clone();
         let next = next_fire(definition, wall_clock()).filter(|_| reschedule);
         let key = record.key();
-        self.begin(&key, run, definition.queues(), |runs| runs.until = next.unwrap_or(runs.until))?;
+        self.begin(&key, run, definition.concurrency(), |runs| runs.until = next.unwrap_or(runs.until))?;
         if reschedule {
             self.schedules.look_again(true);
         }
         self.run_of(&key, &id).as_ref().map(JobRun::from).ok_or_else(|| no_job(name))
     }
 
-    fn begin(self: &Arc<Self>, key: &JobKey, run: Run, queues: bool, also: impl FnOnce(&mut Runs)) -> Result<(), EngineError> {
-        let concurrency = if queues { Concurrency::Queue } else { Concurrency::Forbid };
+    fn begin(
+        self: &Arc<Self>,
+        key: &JobKey,
+        run: Run,
+        concurrency: Concurrency,
+        also: impl FnOnce(&mut Runs),
+    ) -> Result<(), EngineError> {
         let admission = self.change_runs(key, Room::Ordinary, |runs| {
             let admission = runs.admit(run, concurrency);
             if admission == Admission::Admitted {
@@ -260,7 +265,7 @@ impl Engine {
             let mut record = self.state.job_record(&key).ok_or_else(|| no_job(name))?;
             if record.paused != paused {
                 record.paused = paused;
-                self.state.journal.put(&format!("{JOBS}{}", key.as_str()), &record).map_err(state_error)?;
+                self.state.journal.put(&key.record_key(), &record).map_err(state_error)?;
             }
         }
         self.schedules.look_again(true);
@@ -299,7 +304,7 @@ impl Engine {
                 }
             }
             let _records = locked(&self.jobs.records);
-            self.state.journal.delete(&format!("{RUNS}{}", key.as_str())).map_err(state_error)?;
+            self.state.journal.delete(&key.runs_key()).map_err(state_error)?;
         }
         self.incarnations.forget(key.project(), &[key.job().to_string()]);
         Ok(())

@@ -72,6 +72,16 @@ impl JobKey {
         JobKey(format!("{project}.{job}"))
     }
 
+    /// The key of its record in the journal.
+    fn record_key(&self) -> String {
+        format!("{JOBS}{}", self.0)
+    }
+
+    /// The key of its runs in the journal.
+    fn runs_key(&self) -> String {
+        format!("{RUNS}{}", self.0)
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -126,11 +136,11 @@ impl StateStore {
     }
 
     fn job_record(&self, key: &JobKey) -> Option<JobRecord> {
-        self.journal.get(&format!("{JOBS}{}", key.as_str()))
+        self.journal.get(&key.record_key())
     }
 
     fn job_runs(&self, key: &JobKey) -> Option<Runs> {
-        self.journal.get(&format!("{RUNS}{}", key.as_str()))
+        self.journal.get(&key.runs_key())
     }
 
     fn keys_of_runs(&self) -> Vec<JobKey> {
@@ -179,8 +189,8 @@ impl Engine {
         self.write_contents(&record.id, &contents)?;
         let mut runs = self.state.job_runs(&key).unwrap_or_default();
         runs.until = wall_clock();
-        self.state.journal.put(&format!("{RUNS}{}", key.as_str()), &runs).map_err(state_error)?;
-        self.state.journal.put(&format!("{JOBS}{}", key.as_str()), &record).map_err(state_error)?;
+        self.state.journal.put(&key.runs_key(), &runs).map_err(state_error)?;
+        self.state.journal.put(&key.record_key(), &record).map_err(state_error)?;
         self.schedules.look_again(true);
         Ok(())
     }
@@ -194,7 +204,7 @@ impl Engine {
         self.cancel_all(&key)?;
         let _records = locked(&self.jobs.records);
         if let Some(record) = self.state.job_record(&key) {
-            self.state.journal.delete(&format!("{JOBS}{}", key.as_str())).map_err(state_error)?;
+            self.state.journal.delete(&key.record_key()).map_err(state_error)?;
             let _ = std::fs::remove_file(self.contents_path(&record.id));
         }
         self.schedules.look_again(false);
@@ -215,7 +225,7 @@ impl Engine {
         }
         let _records = locked(&self.jobs.records);
         for key in self.state.keys_of_runs().into_iter().filter(|key| key.project() == project) {
-            self.state.journal.delete(&format!("{RUNS}{}", key.as_str())).map_err(state_error)?;
+            self.state.journal.delete(&key.runs_key()).map_err(state_error)?;
         }
         self.jobs.changed.send_modify(|count| *count += 1);
         Ok(())
@@ -251,7 +261,7 @@ impl Engine {
         let _records = locked(&self.jobs.records);
         let Some(mut runs) = self.state.job_runs(key) else { return Ok(None) };
         let changed = change(&mut runs);
-        let journal_key = format!("{RUNS}{}", key.as_str());
+        let journal_key = key.runs_key();
         match room {
             Room::Ordinary => self.state.journal.put(&journal_key, &runs).map_err(state_error)?,
             room => {
@@ -305,9 +315,12 @@ impl Engine {
 
     /// Goes on with the runs that an earlier engine has begun, and removes what it was about to remove.
     pub(in crate::engine) fn recover_jobs(self: &Arc<Self>) {
-        for (key, _) in self.state.journal.all::<JobRecord>(JOBS).iter().filter(|(_, record)| record.is_err()) {
+        let records = self.state.journal.all::<JobRecord>(JOBS);
+        for (key, _) in records.iter().filter(|(_, record)| record.is_err()) {
             tracing::warn!("the job {key} was registered by another version: it does not run until `up` registers it anew");
         }
+        // Before any run goes on: it may register a job that comes before it.
+        self.remove_unknown_contents(&records);
         for key in self.state.keys_of_runs() {
             let Some(runs) = self.state.job_runs(&key) else { continue };
             if runs.current().is_some() {
@@ -319,12 +332,17 @@ impl Engine {
                 tokio::spawn(async move { engine.drop_container(&container, Leaves::Log("its run has succeeded")).await });
             }
         }
-        let known: HashSet<PathBuf> = self.state.job_records().iter().map(|record| self.contents_path(&record.id)).collect();
+    }
+
+    /// Removes the files of a registration or a removal that a crash has broken off. A record of another version has a file of its
+    /// own, which nobody here knows: they all stay then.
+    fn remove_unknown_contents(&self, records: &[(String, Result<JobRecord, String>)]) {
+        let Some(known) = records.iter().map(|(_, record)| Some(self.contents_path(&record.as_ref().ok()?.id))).collect() else {
+            return;
+        };
+        let known: HashSet<PathBuf> = known;
         for entry in std::fs::read_dir(self.config.data_root.join("jobs")).into_iter().flatten().flatten() {
-            // Of a registration or a removal that a crash has broken off; a record of another version has its own.
-            if !known.contains(&entry.path())
-                && self.state.journal.all::<JobRecord>(JOBS).iter().all(|(_, record)| record.is_ok())
-            {
+            if !known.contains(&entry.path()) {
                 let _ = std::fs::remove_file(entry.path());
             }
         }

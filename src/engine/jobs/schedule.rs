@@ -1,7 +1,7 @@
 //! Runs that a schedule begins.
 
 use super::JobRecord;
-use crate::compose::model::Concurrency;
+use crate::compose::model::{Concurrency, Job};
 use crate::engine::Engine;
 use crate::engine::error::EngineError;
 use crate::engine::state::journal::Room;
@@ -40,11 +40,11 @@ impl Engine {
     fn fire(self: &Arc<Self>, record: &JobRecord, found: &Due) -> Result<(), EngineError> {
         let Some(at) = found.fire else { return Ok(()) };
         let key = record.key();
-        let queues = record.definition().is_some_and(|job| job.queues());
+        let concurrency = record.definition().map_or(Concurrency::Forbid, Job::concurrency);
         let run = Run { trigger: Trigger::Schedule, due: Some(at), ..super::worker::new_run()? };
         let admission = self.change_runs(&key, Room::Ordinary, |runs| {
             runs.until = found.until;
-            runs.admit(run, if queues { Concurrency::Queue } else { Concurrency::Forbid })
+            runs.admit(run, concurrency)
         })?;
         match admission {
             Some(Admission::Admitted) => self.work_on(&key),

@@ -20,6 +20,7 @@ use crate::engine::{Config, Engine, EngineError};
 use crate::network::dns::Names;
 use crate::network::firewall::{Firewall, keep_through};
 use crate::sys;
+use crate::sys::socket::short_name;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -106,8 +107,7 @@ where
     let socket = socket_path(&config.run_root);
     let _ = fs::remove_file(&socket);
     let directory = File::open(&config.run_root).map_err(EngineError::io("opening the run root"))?;
-    // Through a descriptor, since a socket's path may have only 107 bytes.
-    let short = format!("/proc/self/fd/{}/engine.sock", std::os::fd::AsRawFd::as_raw_fd(&directory));
+    let short = short_name(&directory, "engine.sock");
     let listener = UnixListener::bind(short).map_err(EngineError::io(format!("listening on {}", socket.display())))?;
     let _ = fs::set_permissions(&socket, fs::Permissions::from_mode(0o600));
     let docker = config.docker_socket.clone();

@@ -4,8 +4,8 @@
 //! The messages are those of draft-ietf-sshm-ssh-agent.
 
 use crate::sys::foreign_disk::ask;
+use crate::sys::socket::short_name;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,9 +38,8 @@ impl LentAgent {
         if !ask(|| std::fs::metadata(agent))?.file_type().is_socket() {
             return Err(io::Error::from(io::ErrorKind::NotConnected));
         }
-        // Its path may be longer than the name of a socket.
         let directory = std::fs::File::open(directory)?;
-        let listener = UnixListener::bind(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))?;
+        let listener = UnixListener::bind(short_name(&directory, name))?;
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, agent.to_path_buf()));
         Ok(LentAgent { _serving: serving })
