@@ -57,11 +57,12 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn stack(root: &Path, name: &str, services: usize, service: &str) -> PathBuf {
+    let signal = if service.contains("stop_signal") { "" } else { "    stop_signal: SIGKILL\n" };
     let directory = root.join(name);
     std::fs::create_dir_all(&directory).expect("directory");
     let mut text = String::from("services:\n");
     for i in 1..=services {
-        text.push_str(&format!("  s{i}:\n    image: busybox:local\n    stop_signal: SIGKILL\n{service}"));
+        text.push_str(&format!("  s{i}:\n    image: busybox:local\n{signal}{service}"));
     }
     let path = directory.join("compose.yaml");
     std::fs::write(&path, text).expect("compose.yaml");
@@ -184,8 +185,9 @@ fn updates(root: &Path, sides: &[Side], server: &Path, row: Row<'_>) {
     const UPDATES: usize = 100;
     const URL: &str = "http://127.0.0.1:18098/";
     let text = |version: usize| {
+        // The server ends by itself, after its last answer: it is not killed, as the others are.
         format!(
-            "    command: [/server]\n    volumes: [{}:/server:ro]\n    ports: [\"127.0.0.1:18098:80\"]\n    environment: [V={version}]\n    deploy: {{update_config: {{order: start-first, monitor: 200ms}}}}\n",
+            "    stop_signal: SIGTERM\n    command: [/server]\n    volumes: [{}:/server:ro]\n    ports: [\"127.0.0.1:18098:80\"]\n    environment: [V={version}]\n    deploy: {{update_config: {{order: start-first, monitor: 200ms}}}}\n",
             server.display()
         )
     };
@@ -432,7 +434,7 @@ fn main() {
         root.path(),
         "benchlog",
         1,
-        "    command: [sh, -c, \"yes $$(head -c 99 /dev/zero | tr '\\\\0' x) | head -n 1000000\"]\n    logging: {options: {max-size: \"-1\"}}\n",
+        "    command: [sh, -c, \"yes $$(head -c 99 /dev/zero | tr '\\\\0' x) | head -n 1000000\"]\n    logging: {options: {max-size: 1g}}\n",
     );
     let (mut write, mut read) = (Vec::new(), Vec::new());
     for side in &sides {
