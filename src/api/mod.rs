@@ -6,7 +6,7 @@
 mod archive;
 mod attach;
 mod build;
-mod buildkit;
+pub mod buildkit;
 pub mod client;
 mod connections;
 mod containers;

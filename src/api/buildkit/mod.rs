@@ -9,7 +9,7 @@ mod cache;
 mod control;
 mod exporters;
 mod filesync;
-mod fsutil;
+pub mod fsutil;
 mod grpc;
 mod jobs;
 mod lender;

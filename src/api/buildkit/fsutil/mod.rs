@@ -1,6 +1,10 @@
-//! fsutil's messages: files of a client's directory. Names are bytes, which a text of the protocol's own would not let through.
+//! fsutil's protocol, by which a client sends a directory: its messages, and [`writer`], which makes the directory of them.
+//!
+//! Names are bytes, which a text of the protocol's own would not let through.
 
-pub(super) use bollard_buildkit_proto::fsutil::types::packet::PacketType;
+pub mod writer;
+
+pub use bollard_buildkit_proto::fsutil::types::packet::PacketType;
 
 /// Bits of Go's `os.FileMode`, which a [`Stat`] has.
 pub(super) mod go_mode {
@@ -21,7 +25,7 @@ pub(super) mod go_mode {
 
 /// A file. What is not used of it is not kept: owners, devices, extended attributes.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Stat {
+pub struct Stat {
     #[prost(bytes = "vec", tag = "1")]
     pub path: Vec<u8>,
     #[prost(uint32, tag = "2")]
@@ -38,8 +42,9 @@ pub(super) struct Stat {
     pub linkname: Vec<u8>,
 }
 
+/// What is sent, in both directions.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Packet {
+pub struct Packet {
     #[prost(enumeration = "PacketType", tag = "1")]
     pub r#type: i32,
     #[prost(message, optional, tag = "2")]
