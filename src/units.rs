@@ -1,7 +1,9 @@
 //! Durations, sizes, booleans and ports as Compose files, Dockerfiles and Docker's options write them.
 
+mod id_map;
 mod ports;
 
+pub use id_map::IdMap;
 pub use ports::{ContainerPort, PortRange, Protocol, known_ports};
 
 /// Go's `strconv.ParseBool`, by which Docker reads its flags, filters and options.

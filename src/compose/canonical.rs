@@ -86,8 +86,8 @@ impl Canonical<'_> {
             T::Short(_) => {
                 self.short(node, t);
             }
-            T::Any | T::Str | T::Bool | T::Int | T::Float | T::Bytes | T::Duration | T::OneOf(_) | T::Restart | T::PullPolicy => {
-            }
+            T::Any | T::Str | T::Bool | T::Int | T::Float | T::Bytes | T::Duration | T::OneOf(_) => {}
+            T::Restart | T::PullPolicy | T::IdMap => {}
         }
     }
 

@@ -4,7 +4,7 @@
 use super::diagnostic::{Diagnostic, nearest};
 use super::node::{Entry, Node, Path, Value};
 use super::schema::{By, Key, Shape, Short, State, T, find, is_of_services_alone};
-use super::units;
+use super::units::{self, IdMap};
 use std::collections::HashSet;
 
 /// State that the checks of a load's files share.
@@ -86,6 +86,7 @@ impl Checker<'_> {
             },
             T::Restart => self.check_restart(node, path),
             T::PullPolicy => self.check_pull_policy(node, path),
+            T::IdMap => self.check_id_map(node, path),
             T::Command | T::Test => match &node.value {
                 Value::String(_) => {}
                 Value::List(list) => list.iter().for_each(|item| {
@@ -282,6 +283,18 @@ impl Checker<'_> {
         let every = text.strip_prefix("every_").is_some_and(|every| units::duration(every).is_some());
         if !(POLICIES.contains(&text) || every || text.is_empty()) {
             self.not_one_of(node, path, text, &POLICIES, ALL);
+        }
+    }
+
+    fn check_id_map(&mut self, node: &Node, path: &Path<'_>) {
+        match node.as_str() {
+            None => self.wrong(node, path, "`match-user`, `match-user:USER` or `userns`"),
+            Some("") => {}
+            Some(text) => {
+                if let Err(why) = text.parse::<IdMap>() {
+                    self.found.push(Diagnostic::error(&node.at, format!("`{path}` cannot be `{text}`: {why}")));
+                }
+            }
         }
     }
 }

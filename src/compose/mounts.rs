@@ -48,6 +48,15 @@ pub fn parse(node: &mut Node) -> Expanded {
                 map.shift_remove("read_only");
             }
             "z" | "Z" => bind.extend(map_of([("selinux", Node::string(option, at))])),
+            "idmap" if on_host => bind.extend(map_of([("idmap", Node::string("match-user", at))])),
+            "idmap" => return Err(refuse_id_map(text)),
+            // Another program's: without a word it would be another's files.
+            _ if option.starts_with("idmap=") => {
+                return Err(Refused {
+                    message: format!("`{text}` has an option that the short form does not have: `{option}`"),
+                    help: "write `:idmap` for the container's user, or the long form with `bind: {idmap: match-user:USER}`".into(),
+                });
+            }
             "nocopy" => volume.extend(map_of([("nocopy", yes())])),
             "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
                 bind.extend(map_of([("propagation", Node::string(option, at))]));
@@ -67,6 +76,13 @@ pub fn parse(node: &mut Node) -> Expanded {
     }
     node.value = Value::Map(map);
     Ok(Vec::new())
+}
+
+fn refuse_id_map(volume: &str) -> Refused {
+    Refused {
+        message: format!("`idmap` of `{volume}` is for bind mounts alone"),
+        help: "mount a directory of the host (`./dir:/path:idmap`), or remove it".into(),
+    }
 }
 
 /// Splits at colons, but not at that of a drive of Windows.
@@ -98,6 +114,10 @@ fn long(node: &mut Node) -> Expanded {
     };
     if node.get("type").and_then(Node::as_str) == Some("bind") && node.get("source").is_none() {
         return Err(missing("source", "a bind mount needs the path on the host: `source: ./dir`"));
+    }
+    let is_bind = node.get("type").and_then(Node::as_str).is_none_or(|kind| kind == "bind");
+    if !is_bind && node.get("bind").and_then(|bind| bind.get("idmap")).is_some_and(|idmap| !idmap.is_null()) {
+        return Err(refuse_id_map(&target));
     }
     let at = node.at;
     node.set("target", Node::string(clean(&target), &at));
@@ -139,6 +159,14 @@ mod tests {
             ("", None),
             ("a:/b", Some(r#"{"type":"volume","target":"a:/b","volume":{}}"#)),
             ("vol:/b:ro:rw", None),
+            (
+                "./x:/y:idmap,ro",
+                Some(
+                    r#"{"type":"bind","source":"./x","target":"/y","read_only":true,"bind":{"idmap":"match-user","create_host_path":true}}"#,
+                ),
+            ),
+            ("vol:/y:idmap", None),
+            ("./x:/y:idmap=uids=0-1000-1", None),
         ];
         for (text, expected) in table {
             let mut node = Node::string(text, &at);

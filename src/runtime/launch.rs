@@ -38,6 +38,9 @@ pub struct Launch {
     pub images: Vec<ImageMount>,
     /// Mount destinations of which not the source is mounted but what is at a path in it. It is resolved beneath the source.
     pub subpaths: HashMap<String, PathBuf>,
+    /// Bind mounts in which the source's owner is a user of the container: the destination, and `user[:group]`, empty for the
+    /// container's own.
+    pub id_maps: Vec<(PathBuf, String)>,
     /// Empty volumes that take the image's content first.
     pub copy_up: Vec<CopyUp>,
     /// Destinations of mounts that are another container's as well.

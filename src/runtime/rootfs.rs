@@ -5,6 +5,7 @@
 //! attached to a descriptor that was resolved beneath the root (openat2), so that a symlink of the image cannot lead it out.
 
 mod dev;
+mod id_map;
 mod mounts;
 mod sharing;
 
@@ -17,6 +18,7 @@ use crate::sys::{self, Beneath, Recursive};
 use dev::{is_dev, make_device, open_terminal, populate_dev};
 use mounts::{attach_image, attach_mount, bind_tree, file_system, fill_volumes, image_tree, is_directory, split_options};
 pub use mounts::{procfs_of, remote};
+use id_map::IdMaps;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
@@ -43,13 +45,14 @@ pub fn enter(launch: &Launch, shared: &Shared, remote: &Shared) -> Result<Entere
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).doing("detaching from the host's mounts")?;
     let root = overlay(&launch.rootfs)?;
     fill_volumes(root.as_fd(), launch)?;
+    let id_maps = IdMaps::find(root.as_fd(), launch)?;
     let linux = launch.oci.linux().as_ref();
     let mut null = None;
     let mut kept = Kept::new(launch);
     for entry in launch.oci.mounts().iter().flatten() {
         let mount = match shared.iter().find(|(destination, _)| entry.destination() == destination) {
             Some((destination, tree)) => attach_shared(root.as_fd(), destination, tree, entry)?,
-            None => attach_mount(root.as_fd(), entry, launch, remote)?,
+            None => attach_mount(root.as_fd(), entry, launch, (remote, &id_maps))?,
         };
         kept.add(entry, mount);
         if is_dev(entry) && !is_bind(entry) {
@@ -80,6 +83,7 @@ pub fn enter(launch: &Launch, shared: &Shared, remote: &Shared) -> Result<Entere
     }
     // While /proc is the host's.
     let identity = user::lookup(root.as_fd(), &launch.user, &launch.group_add).in_step(SetupStep::User)?;
+    id_maps.check(&identity)?;
     pivot(root.as_fd())?;
     Ok(Entered { identity, console, kept: kept.finish()? })
 }
@@ -104,6 +108,7 @@ pub fn stage(launch: &Launch, mut shared: Shared) -> Result<Staged, StepFailed> 
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).doing("detaching from the host's mounts")?;
     let root = overlay(&launch.rootfs)?;
     fill_volumes(root.as_fd(), launch)?;
+    let id_maps = IdMaps::find(root.as_fd(), launch)?;
     let staged = std::env::current_dir().doing("finding the run directory")?.join("staged");
     let mut mounts = Vec::new();
     let mut kept = Kept::new(launch);
@@ -147,7 +152,8 @@ pub fn stage(launch: &Launch, mut shared: Shared) -> Result<Staged, StepFailed> 
             mounts.push(entry.clone());
             continue;
         }
-        let (tree, _) = bind_tree(entry, launch)?;
+        let (tree, recursive) = bind_tree(entry, launch)?;
+        id_maps.apply(entry, tree.as_fd(), recursive)?;
         let copy = tree.try_clone().doing("duplicating a descriptor")?;
         kept.add(entry, Some(copy));
         mounts.push(place(tree, entry, mounts.len())?);

@@ -14,6 +14,7 @@ pub mod removal;
 pub mod shared;
 pub mod signals;
 pub mod socket;
+pub mod userns;
 
 pub use inherited::{reset_personality, reset_scheduling, reset_signals_of_service};
 pub use malloc::{few_malloc_arenas, trim_memory};
@@ -143,6 +144,16 @@ pub const ATTR_NOEXEC: u64 = 0x8;
 /// The kernel's.
 pub fn set_mount_attributes(mount: BorrowedFd<'_>, set: u64, propagation: u64, recursive: Recursive) -> io::Result<()> {
     change_mount(mount, MountAttr { set, propagation, ..MountAttr::default() }, recursive)
+}
+
+/// Maps the owners of what a mount shows by a user namespace (MOUNT_ATTR_IDMAP). The mount is attached nowhere yet.
+///
+/// # Errors
+/// The kernel's: EINVAL for a file system that cannot, EPERM for a mount that is mapped already.
+pub fn map_ids(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>, recursive: Recursive) -> io::Result<()> {
+    const ATTR_IDMAP: u64 = 0x0010_0000;
+    let userns = u64::try_from(namespace.as_raw_fd()).map_err(io::Error::other)?;
+    change_mount(mount, MountAttr { set: ATTR_IDMAP, userns, ..MountAttr::default() }, recursive)
 }
 
 /// Clears attributes (ATTR_*) of the mount that a descriptor is open on.

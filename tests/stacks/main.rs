@@ -15,6 +15,7 @@ mod examples;
 mod filters;
 mod forms;
 mod hostile;
+mod id_maps;
 mod image_updates;
 mod images;
 mod incarnations;

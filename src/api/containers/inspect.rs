@@ -5,7 +5,7 @@ use super::list::UNKNOWN;
 use crate::api::reply::{self, Query, Reply};
 use crate::api::types::{
     BindOptions, CommandLine, ContainerConfig, ContainerInspect, DeviceMapping, Empty, GraphDriver, HealthConfig, HostConfig,
-    ImageOptions, InspectedHealth, InspectedState, LogConfig, Mount, NEVER, NetworkSettings, OlderNetworkSettings, PortBinding,
+    IdMapping, ImageOptions, InspectedHealth, InspectedState, LogConfig, Mount, NEVER, NetworkSettings, OlderNetworkSettings, PortBinding,
     ProbeResult, RestartPolicyConfig, STORAGE_DRIVER, ThrottleDevice, UlimitConfig, UnknownContainer, UnknownState,
     VolumeOptions, WeightDevice, signed,
 };
@@ -136,7 +136,8 @@ fn config(engine: &Engine, record: &ContainerRecord) -> ContainerConfig {
 
 /// Whether Docker's short form says all of a mount.
 fn is_bind(mount: &MountSpec) -> bool {
-    let plain = !mount.not_recursive && mount.subpath.is_none() && !mount.source.contains(':') && !mount.target.contains(':');
+    let plain = !mount.not_recursive && mount.id_map.is_none() && mount.subpath.is_none();
+    let plain = plain && !mount.source.contains(':') && !mount.target.contains(':');
     plain && !mount.anonymous && (mount.kind == MountKind::Volume || mount.kind == MountKind::Bind && mount.create_host_path)
 }
 
@@ -157,6 +158,7 @@ fn long_mount(mount: &MountSpec) -> Mount {
             propagation: text(&mount.propagation),
             non_recursive: mount.not_recursive,
             create_mountpoint: mount.create_host_path,
+            id_mapping: mount.id_map.as_ref().map(IdMapping::from),
             ..BindOptions::default()
         }),
         volume_options: of(MountKind::Volume).then(|| VolumeOptions {

@@ -7,6 +7,7 @@ use crate::engine::is_docker_socket;
 use crate::engine::record::{MountKind, MountSpec};
 use crate::engine::volumes::NewVolume;
 use crate::sys::foreign_disk::ask;
+use crate::units::IdMap;
 use std::path::Path;
 
 /// The mounts of a container; file systems in memory with their options.
@@ -199,8 +200,10 @@ fn mount(entry: &Mount) -> Result<MountTargets, EngineError> {
             if !options.propagation.is_empty() && !PROPAGATIONS.contains(&options.propagation.as_str()) {
                 return Err(wrong(format!("invalid propagation: '{}'", options.propagation)));
             }
+            let id_map = options.id_mapping.as_ref().map(|map| IdMap::of_parts(&map.source, &map.user)).transpose();
             MountSpec {
                 kind: MountKind::Bind,
+                id_map: id_map.map_err(|why| wrong(format!("invalid IDMapping: {why}")))?,
                 source,
                 propagation: text(&options.propagation),
                 create_host_path: options.create_mountpoint,
@@ -301,13 +304,15 @@ mod tests {
     #[test]
     fn mounts_are_read() {
         let spec = spec_of(json!({"HostConfig": {"Mounts": [
-            {"Type": "bind", "Source": "/tmp", "Target": "/a", "BindOptions": {"Propagation": "rslave", "NonRecursive": true}},
+            {"Type": "bind", "Source": "/tmp", "Target": "/a", "BindOptions": {"Propagation": "rslave", "NonRecursive": true,
+                "IDMapping": {"Source": "match-user", "User": "app:staff"}}},
             {"Type": "volume", "Target": "/b", "VolumeOptions": {"Labels": {"k": "v"}}},
             {"Type": "volume", "Source": "v", "Target": "/c", "VolumeOptions": {"Subpath": "s"}},
             {"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"SizeBytes": 4096, "Mode": 0o700}},
         ]}}))
         .expect("a body");
         assert_eq!((spec.mounts[0].propagation.as_deref(), spec.mounts[0].not_recursive), (Some("rslave"), true));
+        assert_eq!(spec.mounts[0].id_map, Some(IdMap::MatchUser(Some("app:staff".into()))));
         assert_eq!((spec.mounts[1].anonymous, spec.mounts[1].labels.len()), (true, 1));
         assert_eq!(spec.mounts[2].subpath.as_deref(), Some("s"));
         assert_eq!(spec.tmpfs, [("/t".to_string(), vec!["size=4096".to_string(), "mode=700".to_string()])]);
@@ -340,6 +345,15 @@ mod tests {
             (
                 mount(json!({"Type": "bind", "Source": "/tmp", "Target": "/a", "BindOptions": {"Propagation": "x"}})),
                 "invalid propagation",
+            ),
+            (
+                mount(json!({"Type": "bind", "Source": "/tmp", "Target": "/a", "BindOptions": {"IDMapping": {"Source": "uids"}}})),
+                "invalid IDMapping: `uids` is no id mapping",
+            ),
+            (
+                mount(json!({"Type": "bind", "Source": "/tmp", "Target": "/a",
+                    "BindOptions": {"IDMapping": {"Source": "userns", "User": "app"}}})),
+                "`userns` takes no user",
             ),
         ]);
     }

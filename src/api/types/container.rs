@@ -1,6 +1,7 @@
 //! `POST /containers/create` and `/containers/{id}/update`.
 
 use super::{CommandLine, NetworkingConfig, Set, StringMap, null_if_empty};
+use crate::units::IdMap;
 use indexmap::IndexMap;
 
 wire! {
@@ -192,6 +193,15 @@ wire! {
         pub create_mountpoint: bool,
         pub read_only_non_recursive: bool,
         pub read_only_force_recursive: bool,
+        #[serde(rename = "IDMapping", skip_serializing_if = "Option::is_none")]
+        pub id_mapping: Option<IdMapping>,
+    }
+
+    /// `Mount.BindOptions.IDMapping`: `match-user` with a user or none, or `userns`.
+    pub struct IdMapping {
+        pub source: String,
+        #[serde(skip_serializing_if = "String::is_empty")]
+        pub user: String,
     }
 
     /// `Mount.VolumeOptions`.
@@ -307,5 +317,12 @@ wire! {
         pub exit_code: Option<i32>,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub step: Option<String>,
+    }
+}
+
+impl From<&IdMap> for IdMapping {
+    fn from(map: &IdMap) -> Self {
+        let (source, user) = map.parts();
+        IdMapping { source: source.into(), user: user.into() }
     }
 }

@@ -1,7 +1,7 @@
 //! The mounts of a service: `volumes`, `configs` and `secrets`.
 
 use super::values::VolumeKind;
-use crate::units::{ByteSize, as_text};
+use crate::units::{ByteSize, IdMap, as_text};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,8 @@ pub struct BindOptions {
     pub propagation: Option<String>,
     pub recursive: Option<String>,
     pub selinux: Option<String>,
+    #[serde(with = "as_text")]
+    pub idmap: Option<IdMap>,
 }
 
 /// `volumes[].volume`.

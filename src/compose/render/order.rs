@@ -129,7 +129,7 @@ const ORDERS: &[&[&str]] = &[
     ],
     &["name", "mode", "host_ip", "target", "published", "protocol", "app_protocol"],
     &["type", "source", "target", "read_only", "consistency", "bind", "volume", "tmpfs", "image"],
-    &["selinux", "propagation", "create_host_path", "recursive"],
+    &["selinux", "propagation", "create_host_path", "recursive", "idmap"],
     &["labels", "nocopy", "subpath"],
     &["size", "mode"],
     &["test", "timeout", "interval", "retries", "start_period", "start_interval", "disable"],

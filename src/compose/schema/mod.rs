@@ -37,6 +37,8 @@ pub enum T {
     Restart,
     /// `always`, `missing`, `never`, `build`, `daily`, `weekly`, `every_N`.
     PullPolicy,
+    /// `match-user`, `match-user:USER`, `userns`.
+    IdMap,
     /// Nothing, a string that is split as a shell splits it, or a list.
     Command,
     /// A health check's test: a string for a shell, or a list.

@@ -1,7 +1,7 @@
 //! A service and what is in it: build, deploy, develop, hooks, mounts, ports.
 
 use super::T::{
-    Any, Bool, Bytes, Command, Duration, Float, Hosts, Int, List, Many, Map, Mapping, Maybe, Obj, OneOf, Options, PullPolicy,
+    Any, Bool, Bytes, Command, Duration, Float, Hosts, IdMap, Int, List, Many, Map, Mapping, Maybe, Obj, OneOf, Options, PullPolicy,
     Restart, Str, Test, Text, Variables,
 };
 use super::{By, Key, Shape, Short, T, k};
@@ -399,6 +399,7 @@ const VOLUME: T = T::Short(&Short {
             "bind",
             Obj(&[
                 k("create_host_path", Bool),
+                k("idmap", IdMap),
                 k("propagation", OneOf(&["private", "rprivate", "shared", "rshared", "slave", "rslave"])),
                 k("recursive", OneOf(&["enabled", "disabled", "writable", "readonly"])),
                 k("selinux", OneOf(&["z", "Z"])).elsewhere(),

@@ -9,7 +9,7 @@ use crate::engine::launch::{devices, security::Security, sysctls};
 use crate::engine::record::{ContainerSpec, NetworkMode, RestartPolicy};
 use crate::runtime::capabilities::Capabilities;
 use crate::runtime::targets;
-use crate::units::Nanos;
+use crate::units::{IdMap, Nanos};
 pub use resources::{swappiness, unsigned, verify_resources};
 use std::net::IpAddr;
 use std::path::Path;
@@ -40,7 +40,7 @@ const ULIMITS: [&str; 16] = [
 
 type SpecRule<T> = fn(&T) -> Option<String>;
 
-const RULES: [SpecRule<ContainerSpec>; 15] = [
+const RULES: [SpecRule<ContainerSpec>; 16] = [
     working_directory,
     stop_signal,
     environment,
@@ -54,6 +54,7 @@ const RULES: [SpecRule<ContainerSpec>; 15] = [
     names,
     network_mode,
     mount_points,
+    id_maps,
     tmpfs_options,
     ulimits,
 ];
@@ -186,6 +187,14 @@ fn network_mode(spec: &ContainerSpec) -> Option<String> {
         () => return None,
     };
     Some(format!("conflicting options: {conflict}"))
+}
+
+fn id_maps(spec: &ContainerSpec) -> Option<String> {
+    let mount = spec.mounts.iter().find(|mount| mount.id_map == Some(IdMap::Userns))?;
+    Some(format!(
+        "the bind mount on '{}' has the id mapping `userns`, which follows the container's private user namespace, and it has none: wharf's containers run in the host's. Write `match-user`, or `match-user:USER`",
+        mount.target
+    ))
 }
 
 fn mount_points(spec: &ContainerSpec) -> Option<String> {

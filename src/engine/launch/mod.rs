@@ -96,6 +96,7 @@ impl LaunchFiles<'_> {
             copy_up: mounted.copy_up,
             images: mounted.images,
             subpaths: mounted.subpaths,
+            id_maps: mounted.id_maps,
             shared: Vec::new(),
             kept: self.volumes.kept_mounts(record),
             init: spec.init,

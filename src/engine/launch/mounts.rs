@@ -6,6 +6,7 @@ use crate::engine::record::{ContainerRecord, MountKind, MountSpec};
 use crate::runtime::error::SetupStep;
 use crate::runtime::launch::{CopyUp, ImageMount};
 use crate::runtime::{copy_up, spec, targets};
+use crate::units::IdMap;
 use oci_spec::runtime::Mount;
 use std::collections::HashMap;
 use std::fs;
@@ -19,6 +20,8 @@ pub struct Mounts {
     pub copy_up: Vec<CopyUp>,
     pub images: Vec<ImageMount>,
     pub subpaths: HashMap<String, PathBuf>,
+    /// Destinations of binds whose source's owner is a user of the container, and `user[:group]`; empty for the container's own.
+    pub id_maps: Vec<(PathBuf, String)>,
 }
 
 impl Mounts {
@@ -58,6 +61,9 @@ impl LaunchFiles<'_> {
                 MountKind::Bind => {
                     let source = self.config.bind_source(&mount.source);
                     make_source(record, mount, &source)?;
+                    if let Some(IdMap::MatchUser(user)) = &mount.id_map {
+                        all.id_maps.push((mount.target.clone().into(), user.clone().unwrap_or_default()));
+                    }
                     all.binds.push(bind(mount, &source));
                 }
                 MountKind::Volume => {

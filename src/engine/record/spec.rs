@@ -5,7 +5,7 @@ pub use super::limits::{BlkioSpec, LogSpec, ResourceSpec};
 use crate::compose::model::OnUnhealthy;
 pub use crate::compose::model::RestartPolicy;
 use crate::runtime::capabilities::Capabilities;
-use crate::units::{ContainerPort, Nanos, PortRange, Protocol, known_ports};
+use crate::units::{ContainerPort, IdMap, Nanos, PortRange, Protocol, as_text, known_ports};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -237,6 +237,9 @@ pub struct MountSpec {
     /// Mounts below a bind's source do not come along.
     #[serde(default)]
     pub not_recursive: bool,
+    /// Whose the files of a bind's source are in the container.
+    #[serde(default, with = "as_text", skip_serializing_if = "Option::is_none")]
+    pub id_map: Option<IdMap>,
     /// Of an anonymous volume.
     #[serde(default)]
     pub labels: IndexMap<String, String>,

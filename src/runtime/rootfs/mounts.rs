@@ -1,5 +1,6 @@
 //! Mounts of a container: file systems, bind mounts, images, control groups, made detached and attached beneath the root.
 
+use super::id_map::IdMaps;
 use super::sharing::within;
 use super::{Shared, is_bind};
 use crate::runtime::error::{Doing, StepFailed};
@@ -105,7 +106,7 @@ pub(super) fn attach_mount(
     root: BorrowedFd<'_>,
     entry: &Mount,
     launch: &Launch,
-    remote: &Shared,
+    (remote, id_maps): (&Shared, &IdMaps),
 ) -> Result<Option<OwnedFd>, StepFailed> {
     let destination = entry.destination();
     let options = entry.options().clone().unwrap_or_default();
@@ -118,6 +119,7 @@ pub(super) fn attach_mount(
     let bind = is_bind(entry);
     let (mounted, recursive, kind) = if bind {
         let (tree, recursive) = bind_tree(entry, launch)?;
+        id_maps.apply(entry, tree.as_fd(), recursive)?;
         let directory = is_directory(tree.as_fd()).doing(doing())?;
         (tree, recursive, if directory { Target::Directory } else { Target::File })
     } else if let Some((_, tree)) = remote.iter().find(|(remote, _)| remote == destination) {

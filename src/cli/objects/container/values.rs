@@ -2,10 +2,11 @@
 
 use super::limits::size;
 use crate::api::types::{
-    BindOptions, DeviceMapping, DeviceRequest, ImageOptions, Mount, RestartPolicyConfig, TmpfsOptions, VolumeOptions,
+    BindOptions, DeviceMapping, DeviceRequest, IdMapping, ImageOptions, Mount, RestartPolicyConfig, TmpfsOptions, VolumeOptions,
 };
 use crate::cli::Failure;
 use crate::compose::model::{ServiceVolume, VolumeKind};
+use crate::units::IdMap;
 use std::path::{Path, PathBuf};
 
 pub(super) fn wrong(option: &str, text: &str, what: &str) -> Failure {
@@ -50,6 +51,7 @@ pub(super) fn volume_mount(volume: &ServiceVolume) -> Mount {
     let bind = |bind: &crate::compose::model::BindOptions| BindOptions {
         propagation: bind.propagation.clone().unwrap_or_default(),
         create_mountpoint: bind.create_host_path,
+        id_mapping: bind.idmap.as_ref().map(IdMapping::from),
         ..BindOptions::default()
     };
     Mount {
@@ -69,7 +71,7 @@ pub(super) fn volume_mount(volume: &ServiceVolume) -> Mount {
 
 /// A mount of `--mount`, in the words of Docker's command line.
 pub(super) fn mount(text: &str, here: &Path) -> Result<Mount, Failure> {
-    const KEYS: &str = "type, source, target, readonly, bind-propagation, volume-nocopy, volume-subpath, image-subpath, tmpfs-size or tmpfs-mode";
+    const KEYS: &str = "type, source, target, readonly, bind-propagation, bind-idmap, volume-nocopy, volume-subpath, image-subpath, tmpfs-size or tmpfs-mode";
     let mut mount = Mount { kind: "volume".into(), ..Mount::default() };
     for field in text.split(',') {
         let (key, value) = field.split_once('=').unwrap_or((field, "true"));
@@ -88,6 +90,11 @@ pub(super) fn mount(text: &str, here: &Path) -> Result<Mount, Failure> {
             "bind-propagation" => mount.bind_options.get_or_insert_default().propagation = owned(),
             "bind-nonrecursive" => mount.bind_options.get_or_insert_default().non_recursive = flag()?,
             "bind-recursive" => mount.bind_options.get_or_insert_default().non_recursive = value == "disabled",
+            "bind-idmap" => {
+                let map = if field.contains('=') { value } else { "match-user" };
+                let map: IdMap = map.parse().map_err(|why| Failure::Message(format!("--mount {text}: {why}")))?;
+                mount.bind_options.get_or_insert_default().id_mapping = Some(IdMapping::from(&map));
+            }
             "volume-nocopy" => mount.volume_options.get_or_insert_default().no_copy = flag()?,
             "volume-subpath" => mount.volume_options.get_or_insert_default().subpath = owned(),
             "image-subpath" => mount.image_options = Some(ImageOptions { subpath: owned() }),

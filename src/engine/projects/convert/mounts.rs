@@ -76,6 +76,7 @@ fn mount(kind: MountKind, volume: &ServiceVolume, source: Option<String>) -> Mou
         no_copy: volume.volume.as_ref().is_some_and(|v| v.nocopy),
         subpath: volume.volume.as_ref().and_then(|v| v.subpath.clone()),
         not_recursive: volume.bind.as_ref().is_some_and(|b| b.recursive.as_deref() == Some("disabled")),
+        id_map: volume.bind.as_ref().and_then(|b| b.idmap.clone()).filter(|_| kind == MountKind::Bind),
         labels: volume.volume.as_ref().map(|v| v.labels.clone()).unwrap_or_default(),
         layers: Vec::new(),
     }
