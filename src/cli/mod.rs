@@ -12,12 +12,13 @@ mod jobs;
 mod objects;
 mod project;
 mod proxies;
+mod remote;
 mod signals;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use objects::{container, engine, images, login, network, system};
 use project::{
-    attach, build, config, cp, down, events, exec, export, graph, history, lifecycle, logs, ps, push, run, up, updates, usage,
+    attach, build, config, cp, down, events, exec, export, graph, history, lifecycle, logs, ps, publish, push, run, up, updates, usage,
     watch,
 };
 use signals::or_cancelled;
@@ -177,6 +178,8 @@ enum Command {
     Build(build::BuildCommand),
     /// Push the images of services that are built.
     Push(push::Push),
+    /// Publish the project as an OCI artifact, which `-f oci://NAME` reads.
+    Publish(publish::Publish),
     /// Pull the images of services.
     Pull(images::Pull),
     /// List the images of the project's containers.
@@ -416,6 +419,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::Images(command) => images::list(global, command).await,
         Command::Config(command) => config::run(global, command).await,
         Command::Build(command) => or_cancelled(build::run(global, command)).await,
+        Command::Publish(command) => publish::run(global, command).await,
         Command::Push(command) => or_cancelled(push::run(global, command)).await,
         Command::Login(command) => login::login(global, command).await,
         Command::Logout(command) => login::logout(global, command).await,

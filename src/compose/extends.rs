@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 /// Reads another file of the project and takes it through the stages up to canonical form.
 pub trait ReadFile {
+    /// Where the file is that a service of `from` extends: relative to `directory`, or fetched.
+    fn locate(&mut self, text: &str, directory: &Path, from: &Path, asked_at: &Node) -> Result<PathBuf, Vec<Diagnostic>>;
+
     fn read(&mut self, path: &Path, asked_at: &Node) -> Result<Node, Vec<Diagnostic>>;
 }
 
@@ -77,7 +80,7 @@ impl ExtendsResolver<'_> {
                 .service(root, file, directory, base_name, chain)?
                 .ok_or_else(|| vec![missing(root, extends, name, base_name, None)])?,
             Some(other) => {
-                let path = paths::absolute(other, directory);
+                let path = self.reader.locate(other, directory, file, extends)?;
                 let tree = match self.others.get(&path) {
                     Some(tree) => tree.clone(),
                     None => {

@@ -15,7 +15,7 @@ pub struct Located {
 }
 
 /// The names that are looked for in a directory, in Docker Compose's order.
-const NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
+pub const NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
 /// An override beside the found file is merged on top of it.
 const OVERRIDES: [&str; 4] =
     ["compose.override.yaml", "compose.override.yml", "docker-compose.override.yml", "docker-compose.override.yaml"];
@@ -36,10 +36,13 @@ pub fn locate(options: &Options, variables: &HashMap<String, String>) -> Result<
     if !given.is_empty() {
         let files: Vec<PathBuf> = given
             .iter()
-            .map(|file| if file == "-" { PathBuf::from("-") } else { super::paths::cleaned(&options.directory.join(file)) })
+            .map(|file| match file.as_str() {
+                "-" => PathBuf::from("-"),
+                remote if is_remote(options, remote) => PathBuf::from(remote),
+                file => super::paths::cleaned(&options.directory.join(file)),
+            })
             .collect();
-        let named = files.iter().find(|file| *file != Path::new("-"));
-        let beside = named.and_then(|file| file.parent()).unwrap_or(&options.directory).to_path_buf();
+        let beside = beside_first(options, &given);
         return Ok(Located { directory: project_directory.unwrap_or(beside), files, ambiguous: None });
     }
     let start = project_directory.clone().unwrap_or_else(|| options.directory.clone());
@@ -67,6 +70,18 @@ pub fn locate(options: &Options, variables: &HashMap<String, String>) -> Result<
     }
     Err(Diagnostic::global(format!("there is no Compose file in {} or any directory above it", start.display()))
         .help("create compose.yaml, or name the file with -f FILE"))
+}
+
+/// Whether a name is one of a file that is fetched.
+pub fn is_remote(options: &Options, name: &str) -> bool {
+    options.remote.as_ref().is_some_and(|remote| remote.is_remote(name))
+}
+
+/// Where the first of the files is; the working directory for one that is fetched, and for standard input alone.
+pub fn beside_first(options: &Options, given: &[String]) -> PathBuf {
+    let first = given.iter().find(|file| *file != "-").filter(|file| !is_remote(options, file));
+    let path = first.map(|file| super::paths::cleaned(&options.directory.join(file)));
+    path.and_then(|path| path.parent().map(Path::to_path_buf)).unwrap_or_else(|| options.directory.clone())
 }
 
 /// `--project-directory`, absolute.

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct Include {
     /// The first is the file; the others are laid on top of it.
-    pub files: Vec<PathBuf>,
-    /// The directory of the included file's relative paths.
-    pub directory: PathBuf,
+    pub files: Vec<Node>,
+    /// The directory of the included file's relative paths, where one is named.
+    pub directory: Option<PathBuf>,
     /// `env_file`s; `None` stands for `.env` in the directory, where there is one.
     pub env_files: Option<Vec<(PathBuf, Node)>>,
     pub at: Node,
@@ -25,33 +25,24 @@ pub fn take(document: &mut Node, directory: &Path, found: &mut Vec<Diagnostic>) 
         let strings =
             |key: &str| -> Vec<Node> { entry.get(key).and_then(Node::as_list).map(<[Node]>::to_vec).unwrap_or_default() };
         let files: Vec<Node> = strings("path");
-        let Some(first) = files.first() else {
+        if files.is_empty() {
             found.push(Diagnostic::error(&entry.at, "`include` needs a `path`").help("write `- path: FILE`, or `- FILE`"));
-            continue;
-        };
-        if let Some(remote) = files.iter().find(|file| file.as_str().is_some_and(is_remote)) {
-            let message = format!("`{}` is not on this machine", remote.as_str().unwrap_or_default());
-            found.push(Diagnostic::error(&remote.at, message).help("wharf includes local files: fetch it first"));
             continue;
         }
         let absolute = |node: &Node| super::paths::absolute(node.as_str().unwrap_or_default(), directory);
         let own = match entry.get("project_directory").and_then(Node::as_str).filter(|text| !text.is_empty()) {
-            Some(text) => super::paths::absolute(text, directory),
-            None => absolute(first).parent().unwrap_or(directory).to_path_buf(),
+            Some(text) => Some(super::paths::absolute(text, directory)),
+            None => None,
         };
         let env_files = strings("env_file");
         includes.push(Include {
-            files: files.iter().map(absolute).collect(),
+            files,
             directory: own,
             env_files: (!env_files.is_empty()).then(|| env_files.into_iter().map(|file| (absolute(&file), file)).collect()),
             at: entry,
         });
     }
     includes
-}
-
-fn is_remote(path: &str) -> bool {
-    path.contains("://") || path.starts_with("git@") || path.starts_with("github.com/")
 }
 
 /// Puts an included model's resources into the document that includes it. The same resource twice is fine; two different

@@ -1,10 +1,13 @@
 //! The order of the stages, for the project's own files and for those that they include and extend.
 
+mod fetching;
+
 use super::check::Check;
 use super::diagnostic::{Diagnostic, LoadError, Severity, Sources};
 use super::include::Include;
 use super::interpolate::{self, Unset, UnsetAt, Variable};
 use super::node::{Node, Value};
+use super::remote::RemoteFiles;
 use super::{
     Contents, Loaded, Options, canonical, consistency, defaults, dotenv, environment, extends, files, finish, include, merge,
     model, paths, profiles, schema, yaml,
@@ -27,6 +30,7 @@ pub struct Loader<'a> {
     /// See [`Loaded::contents`].
     contents: Contents,
     warnings: Vec<Diagnostic>,
+    remote: RemoteFiles,
 }
 
 /// The context in which a file's relative paths and variables are resolved. An included file has its own.
@@ -51,6 +55,7 @@ impl<'a> Loader<'a> {
             variables: BTreeMap::new(),
             contents: Contents::new(),
             warnings: Vec::new(),
+            remote: RemoteFiles::default(),
         }
     }
 
@@ -74,13 +79,15 @@ impl<'a> Loader<'a> {
         let options = self.options;
         let skip = options.skip;
         let mut variables = options.environment.clone();
-        let here = files::project_directory(options).unwrap_or_else(|| self.beside_first_file());
+        let here = files::project_directory(options).unwrap_or_else(|| files::beside_first(options, &options.files));
         let explicit = self.env_files(&mut variables, &here)?;
-        let located = files::locate(options, &variables).map_err(|d| vec![d])?;
+        let mut located = files::locate(options, &variables).map_err(|d| vec![d])?;
         if !explicit && located.directory != here && !self.is_env_file_disabled(&variables) {
             self.read_env_file(&located.directory.join(".env"), false, &mut variables)?;
         }
-        self.warnings.extend(located.ambiguous);
+        self.warnings.extend(located.ambiguous.take());
+        let named_by = located.directory.clone();
+        self.fetch(&mut located)?;
         let mut parsed = Vec::new();
         let mut found = Diagnostics::new();
         for path in &located.files {
@@ -97,7 +104,7 @@ impl<'a> Loader<'a> {
             let empty = Diagnostic::global(format!("{} is empty", names.join(", ")));
             return Err(vec![empty.help("a Compose file has at least `services:`")]);
         }
-        let name = self.name(&parsed, &located.directory, &variables)?;
+        let name = self.name(&parsed, &named_by, &variables)?;
         variables.insert(PROJECT_NAME.into(), name.clone());
         let scope = FileScope { directory: located.directory.clone(), variables };
         let mut root = self.model(parsed, &scope, &mut Vec::new())?;
@@ -120,6 +127,7 @@ impl<'a> Loader<'a> {
             warnings: std::mem::take(&mut self.warnings),
             sources: Sources::default(),
             files: located.files,
+            remote: std::mem::take(&mut self.remote).into_vec(),
             directory: located.directory,
             inactive,
             environment: scope.variables.into_iter().collect(),
@@ -159,9 +167,16 @@ impl<'a> Loader<'a> {
         if !skip.environment {
             let variables = &scope.variables;
             let directory = &scope.directory;
-            let mut read = |path: &Path| match std::fs::read_to_string(directory.join(path)) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-                result => Some(result),
+            let remote = &self.remote;
+            let mut read = |path: &Path| {
+                let path = directory.join(path);
+                if let Err(why) = remote.check_links(&path) {
+                    return Some(Err(std::io::Error::other(why)));
+                }
+                match std::fs::read_to_string(path) {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+                    result => Some(result),
+                }
             };
             canonical::each_workload(root, |name, service| {
                 let mut of_others = Diagnostics::new();
@@ -181,13 +196,6 @@ impl<'a> Loader<'a> {
     fn judge(&mut self, found: &mut Diagnostics) -> Result<(), Diagnostics> {
         self.warnings.extend(found.extract_if(.., |d| d.severity == Severity::Warning));
         if found.is_empty() { Ok(()) } else { Err(std::mem::take(found)) }
-    }
-
-    /// Where the first `-f` is; without one, the working directory.
-    fn beside_first_file(&self) -> PathBuf {
-        let first = self.options.files.iter().find(|file| *file != "-");
-        let path = first.map(|file| paths::cleaned(&self.options.directory.join(file)));
-        path.and_then(|path| path.parent().map(Path::to_path_buf)).unwrap_or_else(|| self.options.directory.clone())
     }
 
     fn is_env_file_disabled(&self, variables: &Variables) -> bool {
@@ -348,15 +356,22 @@ impl<'a> Loader<'a> {
 
     fn include(&mut self, wanted: Include, outer: &FileScope, chain: &mut Vec<PathBuf>) -> Result<Node, Diagnostics> {
         let at = wanted.at.at;
-        if let Some(start) = chain.iter().position(|path| *path == wanted.files[0]) {
-            let cycle = chain[start..].iter().chain([&wanted.files[0]]).map(|path| self.shown(path));
+        let from = chain.last().cloned().unwrap_or_default();
+        let paths = wanted.files.iter().map(|file| self.locate(file, &outer.directory, &from)).collect::<Result<Vec<_>, _>>()?;
+        let beside = paths[0].parent().unwrap_or(&outer.directory).to_path_buf();
+        let own = wanted.directory.unwrap_or(beside);
+        if let Some(start) = chain.iter().position(|path| *path == paths[0]) {
+            let cycle = chain[start..].iter().chain([&paths[0]]).map(|path| self.shown(path));
             let message = format!("`include` has a cycle: {}", cycle.collect::<Vec<_>>().join(" -> "));
             return Err(vec![Diagnostic::error(&at, message).help("remove one of these includes")]);
         }
         let mut variables = outer.variables.clone();
         let mut found = Diagnostics::new();
         match wanted.env_files {
-            None => self.read_env_file(&wanted.directory.join(".env"), false, &mut variables)?,
+            None => {
+                self.check_stays(None, &own.join(".env"))?;
+                self.read_env_file(&own.join(".env"), false, &mut variables)?;
+            }
             Some(files) => {
                 let mut all = Variables::new();
                 for (path, node) in files {
@@ -365,6 +380,7 @@ impl<'a> Loader<'a> {
                     if path == Path::new("/dev/null") {
                         continue;
                     }
+                    self.remote.check(&from, &path).map_err(|why| vec![Diagnostic::error(&node.at, why)])?;
                     if !path.is_file() {
                         let message = format!("the env file {} does not exist", path.display());
                         found.push(Diagnostic::error(&node.at, message).help("create it, or remove it here"));
@@ -377,7 +393,7 @@ impl<'a> Loader<'a> {
             }
         }
         let mut parsed = Vec::new();
-        for path in &wanted.files {
+        for path in &paths {
             match path.exists().then(|| self.parse(path)) {
                 Some(Ok(file)) => parsed.push(file),
                 Some(Err(more)) => found.extend(more),
@@ -389,7 +405,7 @@ impl<'a> Loader<'a> {
         }
         let noted = |found: Diagnostics| -> Diagnostics { found.into_iter().map(|d| d.note(&at, "included here")).collect() };
         self.judge(&mut found)?;
-        let scope = FileScope { directory: wanted.directory, variables };
+        let scope = FileScope { directory: own, variables };
         self.model(parsed, &scope, chain).map_err(noted)
     }
 
@@ -465,6 +481,11 @@ struct FileReader<'l, 'a, 'v> {
 }
 
 impl extends::ReadFile for FileReader<'_, '_, '_> {
+    fn locate(&mut self, text: &str, directory: &Path, from: &Path, asked_at: &Node) -> Result<PathBuf, Diagnostics> {
+        let name = asked_at.get("file").cloned().unwrap_or_else(|| Node::string(text, &asked_at.at));
+        self.loader.locate(&name, directory, from)
+    }
+
     fn read(&mut self, path: &Path, asked_at: &Node) -> Result<Node, Diagnostics> {
         if !path.exists() {
             let message = format!("the extended file {} does not exist", path.display());

@@ -27,6 +27,8 @@ pub mod node;
 pub mod paths;
 pub mod ports;
 pub mod profiles;
+pub mod publish;
+pub mod remote;
 pub mod render;
 pub mod schema;
 pub mod short;
@@ -40,7 +42,9 @@ use interpolate::Variable;
 use model::Project;
 use node::Node;
 use std::collections::{BTreeMap, HashMap};
+use remote::{Remote, RemoteFile};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The options that decide which project is loaded, and how.
 #[derive(Clone, Debug, Default)]
@@ -64,6 +68,8 @@ pub struct Options {
     pub skip: Skip,
     /// `--all-resources`: keep what no service uses.
     pub all_resources: bool,
+    /// Fetches files that are not on this machine; without it they are refused.
+    pub remote: Option<Arc<dyn Remote>>,
     /// Fill [`Loaded::variables`].
     pub list_variables: bool,
 }
@@ -96,6 +102,8 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
     pub sources: Sources,
     pub files: Vec<PathBuf>,
+    /// Those of the files, included and extended ones that were fetched.
+    pub remote: Vec<RemoteFile>,
     pub directory: PathBuf,
     /// Services that the selected profiles leave out, with their profiles.
     pub inactive: IndexMap<String, Vec<String>>,

@@ -3,6 +3,7 @@
 pub mod answers;
 pub mod archive;
 pub mod arrival;
+pub mod artifact;
 pub mod attest;
 pub mod build;
 pub mod chunks;

@@ -84,10 +84,20 @@ impl Registry {
     }
 
     async fn put_manifest(&self, name: &ImageRef, version: &str, kind: &str, manifest: &Blob) -> Result<(), ImageError> {
+        let response = self.send_manifest(name, version, kind, manifest).await?;
+        if response.status().is_success() { Ok(()) } else { Err(self.refused(name, "the manifest", response).await) }
+    }
+
+    pub(super) async fn send_manifest(
+        &self,
+        name: &ImageRef,
+        version: &str,
+        kind: &str,
+        manifest: &Blob,
+    ) -> Result<reqwest::Response, ImageError> {
         let (client, url) = self.url_of(name, &format!("manifests/{version}")).await?;
         let put = || std::future::ready(Ok(client.put(&url).header(header::CONTENT_TYPE, kind).body(manifest.bytes.clone())));
-        let response = self.authorised(name, "pull,push", self.patience.document, put).await?;
-        if response.status().is_success() { Ok(()) } else { Err(self.refused(name, "the manifest", response).await) }
+        self.authorised(name, "pull,push", self.patience.document, put).await
     }
 
     async fn push_layer(
@@ -133,7 +143,7 @@ impl Registry {
         Ok(sent)
     }
 
-    async fn has_blob(&self, name: &ImageRef, digest: &Digest) -> Result<bool, ImageError> {
+    pub(super) async fn has_blob(&self, name: &ImageRef, digest: &Digest) -> Result<bool, ImageError> {
         let (client, url) = self.url_of(name, &format!("blobs/{digest}")).await?;
         let response =
             self.authorised(name, "pull,push", self.patience.answer, || std::future::ready(Ok(client.head(&url)))).await?;
@@ -164,7 +174,7 @@ impl Registry {
         Ok(false)
     }
 
-    async fn upload(&self, name: &ImageRef, digest: &Digest, size: u64, body: UploadBody) -> Result<(), ImageError> {
+    pub(super) async fn upload(&self, name: &ImageRef, digest: &Digest, size: u64, body: UploadBody) -> Result<(), ImageError> {
         let failed = |why: String| ImageError::Registry {
             host: name.host.clone(),
             what: format!("an upload of {}", name.familiar()),
@@ -237,7 +247,7 @@ impl Registry {
     }
 
     /// Why a registry did not take something, in its own words where it has any.
-    async fn refused(&self, name: &ImageRef, what: &str, response: reqwest::Response) -> ImageError {
+    pub(super) async fn refused(&self, name: &ImageRef, what: &str, response: reqwest::Response) -> ImageError {
         let status = response.status();
         let answer = answers::read(response, MAX_ERROR, self.patience.document).await;
         let said = answer.ok().and_then(|answer| answers::error_message(&answer));
@@ -257,13 +267,13 @@ impl Registry {
 
 /// The content of an upload.
 #[derive(Clone)]
-enum UploadBody {
+pub(super) enum UploadBody {
     Bytes(Vec<u8>),
     /// With a callback for the number of bytes sent.
     File(PathBuf, Sending),
 }
 
-type Sending = Arc<dyn Fn(u64) + Send + Sync>;
+pub(super) type Sending = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// Bytes that are handed to the connection at once.
 const PIECE: usize = 1 << 18;

@@ -251,11 +251,11 @@ impl Registry {
         self.layer(store, name, layer, expected, report).await
     }
 
-    async fn manifest(&self, name: &ImageRef, version: &str) -> Result<Vec<u8>, ImageError> {
+    pub(super) async fn manifest(&self, name: &ImageRef, version: &str) -> Result<Vec<u8>, ImageError> {
         self.document(name, &format!("manifests/{version}"), Some(MANIFESTS)).await
     }
 
-    async fn document(&self, name: &ImageRef, what: &str, accept: Option<&str>) -> Result<Vec<u8>, ImageError> {
+    pub(super) async fn document(&self, name: &ImageRef, what: &str, accept: Option<&str>) -> Result<Vec<u8>, ImageError> {
         let response = self.get(name, what, accept).await?;
         self.read_document(response, name).await
     }

@@ -23,6 +23,7 @@ mod interrupts;
 mod jobs;
 mod lifecycle;
 mod networks;
+mod published;
 mod scenarios;
 mod scripts;
 mod services;

@@ -314,7 +314,7 @@ fn model(command: &Config, loaded: &Loaded) -> Result<String, Failure> {
 }
 
 /// Asks the registries, by way of the engine, for the digests that the images' tags have now.
-async fn resolve_digests(global: &Global, root: &mut Node) -> Outcome {
+pub(super) async fn resolve_digests(global: &Global, root: &mut Node) -> Outcome {
     let client = connect::engine(global).await?;
     for entry in root.get_mut("services").and_then(Node::as_map_mut).into_iter().flat_map(|map| map.values_mut()) {
         let Some(image) = entry.node.get_mut("image") else { continue };

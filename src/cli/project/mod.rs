@@ -14,6 +14,7 @@ pub mod lifecycle;
 pub mod logs;
 pub mod moment;
 pub mod ps;
+pub mod publish;
 pub mod push;
 pub mod run;
 pub mod up;
@@ -21,12 +22,14 @@ pub mod updates;
 pub mod usage;
 pub mod watch;
 
+use super::remote::Sources;
 use super::{Failure, Global};
 use crate::compose::diagnostic::{Diagnostic, Sources, render};
 use crate::compose::model::{FileMount, FileObject, Job, Project, Service, ServiceVolume, VolumeKind};
 use crate::compose::{self, Loaded, Options, Skip};
 use crate::engine::process::lifecycle::socket_path;
 use indexmap::IndexMap;
+use std::sync::Arc;
 
 /// The project's files, name and directory by `-f`, `-p`, ... and the environment.
 pub fn options(global: &Global) -> Options {
@@ -39,6 +42,7 @@ pub fn options(global: &Global) -> Options {
         environment: std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect(),
         directory: std::env::current_dir().unwrap_or_else(|_| "/".into()),
         services: Vec::new(),
+        remote: Some(Arc::new(Sources)),
         skip: Skip::default(),
         list_variables: false,
         all_resources: global.all_resources,

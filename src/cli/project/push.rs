@@ -6,6 +6,7 @@ use crate::api::types::{ProgressLine, PushedDigest};
 use crate::cli::objects::images::{each_image, layer_progress};
 use crate::cli::output::Steps;
 use crate::cli::{Global, Outcome, connect, project};
+use crate::compose::Loaded;
 use crate::wire::Progress;
 
 #[derive(clap::Args, Debug)]
@@ -31,6 +32,22 @@ pub async fn run(global: &Global, command: Push) -> Outcome {
         services = super::up::selected(&loaded, &services, false);
     }
     let client = connect::engine(global).await?;
+    push_built(&client, &loaded, &services, How { dry_run: global.dry_run, ignore_failures: command.ignore_push_failures, quiet: command.quiet }).await
+}
+
+/// How images are pushed.
+pub struct How {
+    pub dry_run: bool,
+    /// Go on when an image cannot be pushed.
+    pub ignore_failures: bool,
+    pub quiet: bool,
+}
+
+/// Pushes the images of services that are built; of all without names.
+///
+/// # Errors
+/// The registry's.
+pub async fn push_built(client: &Client, loaded: &Loaded, services: &[String], how: How) -> Outcome {
     let named = |name: &String| services.is_empty() || services.contains(name);
     let built = loaded.project.services.iter().filter(|(name, service)| service.build.is_some() && named(name));
     let images = built.filter_map(|(name, service)| {
@@ -39,11 +56,11 @@ pub async fn run(global: &Global, command: Push) -> Outcome {
         }
         service.image.as_ref()
     });
-    if global.dry_run {
+    if how.dry_run {
         images.for_each(|image| println!("image {image}: Pushed"));
         return Ok(());
     }
-    each_image(images, command.ignore_push_failures, async |image| push_one(&client, image, command.quiet).await).await
+    each_image(images, how.ignore_failures, async |image| push_one(client, image, how.quiet).await).await
 }
 
 /// Pushes an image and shows how.

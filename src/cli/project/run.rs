@@ -3,7 +3,7 @@
 use super::{attach, ps, up};
 use crate::cli::output::terminal;
 use crate::cli::signals::or_cancelled;
-use crate::cli::{Failure, Global, Outcome, connect, jobs, project};
+use crate::cli::{Failure, Global, Outcome, connect, jobs, project, remote};
 use crate::compose::model::{RestartPolicy, Service};
 use crate::compose::{Loaded, dotenv, short, words};
 use crate::wire::{Progress, RunRequest};
@@ -98,6 +98,7 @@ pub async fn run(global: &Global, mut command: Run) -> Outcome {
     command.command = words.split_off(1);
     command.service = words.swap_remove(0);
     let loaded = project::load(global, std::slice::from_ref(&command.service))?;
+    remote::confirmed(global, &loaded, false).await?;
     if loaded.project.jobs.contains_key(&command.service) {
         let options = job_options(&command)?;
         let client = connect::engine(global).await?;

@@ -11,7 +11,7 @@ use crate::api::client::Client;
 use crate::api::reply::escape;
 use crate::cli::output::Steps;
 use crate::cli::signals::or_cancelled;
-use crate::cli::{Failure, Global, Outcome, connect, project};
+use crate::cli::{Failure, Global, Outcome, connect, project, remote};
 use crate::compose::Loaded;
 use crate::plan::{ChangedVolumes, Outline, PullPolicy, UpOptions};
 use crate::wire::{Follower, Progress, UpRequest};
@@ -311,6 +311,7 @@ pub async fn run(global: &Global, mut command: Up) -> Outcome {
     if global.dry_run {
         return plan(global, PlanCommand { services: command.services, how: command.how }).await;
     }
+    remote::confirmed(global, &loaded, command.how.yes).await?;
     let client = connect::engine(global).await?;
     if !command.no_build {
         let mut starting = selected(&loaded, &command.services, command.how.no_deps);

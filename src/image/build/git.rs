@@ -111,11 +111,59 @@ impl GitRef {
     /// # Errors
     /// git's own words; a server that is silent for [`SILENCE`].
     pub async fn check_out(&self, into: &Path, keep_git: bool) -> Result<(String, PathBuf), ImageError> {
-        let git = Git { directory: into, login: self.login.as_ref() };
-        let reference = self.reference.as_deref().unwrap_or("HEAD");
-        if reference.starts_with('-') {
-            return Err(ImageError::Build(format!("`{reference}` is not a branch, tag or commit")));
+        let commit = self.check_out_all(into).await?;
+        let (into, directory) = (into.to_path_buf(), self.directory.clone().unwrap_or_default());
+        let remote = self.remote.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            if !keep_git {
+                let _ = remove_tree(&into.join(".git"));
+            }
+            // A link in the repository must not make another directory of this machine the context.
+            let root = into.canonicalize().map_err(ImageError::store(format!("opening {}", into.display())))?;
+            let inside = root.join(&directory).canonicalize().ok().filter(|path| path.starts_with(&root));
+            inside
+                .filter(|path| path.is_dir())
+                .ok_or_else(|| ImageError::Build(format!("{remote} has no directory `{directory}`")))
+        });
+        Ok((commit, found.await.map_err(|e| ImageError::Build(format!("the build ended early: {e}")))??))
+    }
+
+    /// The commit that is meant, as the server has it now; `None` where neither a branch, a tag nor a whole commit is named.
+    ///
+    /// # Errors
+    /// As [`Self::check_out`].
+    pub async fn resolve(&self, beside: &Path) -> Result<Option<String>, ImageError> {
+        let reference = self.reference()?;
+        let is_commit = |text: &str| text.len() == 40 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if is_commit(reference) {
+            return Ok(Some(reference.to_string()));
         }
+        let git = Git { directory: beside, login: self.login.as_ref() };
+        let peeled = format!("{reference}^{{}}");
+        let listed = git.run(&["ls-remote", "--", &self.remote, reference, &peeled]).await?;
+        let listed: Vec<(&str, &str)> = listed.lines().filter_map(|line| line.split_once('\t')).collect();
+        // In the order in which `git fetch` looks; of an annotated tag its commit.
+        let tag = format!("refs/tags/{reference}");
+        let names = [reference.to_string(), format!("{tag}^{{}}"), tag, format!("refs/heads/{reference}")];
+        let commit = names.iter().find_map(|name| listed.iter().find(|(_, listed)| listed == name)).map(|(commit, _)| *commit);
+        Ok(commit.filter(|commit| is_commit(commit)).map(str::to_string))
+    }
+
+    fn reference(&self) -> Result<&str, ImageError> {
+        let reference = self.reference.as_deref().unwrap_or("HEAD");
+        match reference.starts_with('-') {
+            true => Err(ImageError::Build(format!("`{reference}` is not a branch, tag or commit"))),
+            false => Ok(reference),
+        }
+    }
+
+    /// Checks the repository out into an empty directory, with its submodules and its history. Gives the commit.
+    ///
+    /// # Errors
+    /// As [`Self::check_out`].
+    pub async fn check_out_all(&self, into: &Path) -> Result<String, ImageError> {
+        let git = Git { directory: into, login: self.login.as_ref() };
+        let reference = self.reference()?;
         git.run(&["init", "--quiet"]).await?;
         git.run(&["remote", "add", "--", "origin", &self.remote]).await?;
         // A commit that is no branch's end is not given out by every server: then everything is fetched.
@@ -136,21 +184,7 @@ impl GitRef {
         if into.join(".gitmodules").exists() {
             git.run(&["submodule", "update", "--progress", "--init", "--recursive", "--depth", "1"]).await?;
         }
-        let commit = git.run(&["rev-parse", "HEAD"]).await?.trim().to_string();
-        let (into, directory) = (into.to_path_buf(), self.directory.clone().unwrap_or_default());
-        let remote = self.remote.clone();
-        let found = tokio::task::spawn_blocking(move || {
-            if !keep_git {
-                let _ = remove_tree(&into.join(".git"));
-            }
-            // A link in the repository must not make another directory of this machine the context.
-            let root = into.canonicalize().map_err(ImageError::store(format!("opening {}", into.display())))?;
-            let inside = root.join(&directory).canonicalize().ok().filter(|path| path.starts_with(&root));
-            inside
-                .filter(|path| path.is_dir())
-                .ok_or_else(|| ImageError::Build(format!("{remote} has no directory `{directory}`")))
-        });
-        Ok((commit, found.await.map_err(|e| ImageError::Build(format!("the build ended early: {e}")))??))
+        Ok(git.run(&["rev-parse", "HEAD"]).await?.trim().to_string())
     }
 }
 

@@ -1,0 +1,92 @@
+//! What a project from elsewhere is asked about before it is started, as Docker Compose asks.
+
+use crate::cli::{Failure, Global, Outcome, project};
+use crate::compose::{self, Loaded, Skip};
+use crate::printable;
+use std::io::{IsTerminal, Write};
+
+/// Says where a project from elsewhere is, and asks about its further sources and its variables. A project of this machine is not
+/// asked about. `assume_yes` asks nothing.
+///
+/// # Errors
+/// When the answer is no.
+pub async fn confirmed(global: &Global, loaded: &Loaded, assume_yes: bool) -> Outcome {
+    let main = loaded.files.first().and_then(|file| loaded.remote.iter().find(|remote| remote.fetched.file == *file));
+    let Some(main) = main else { return Ok(()) };
+    let mut named = loaded.remote.iter().filter(|remote| !loaded.files.contains(&remote.fetched.file)).peekable();
+    if !assume_yes && named.peek().is_some() {
+        eprintln!("\nWarning: This Compose project includes files from remote sources:");
+        for remote in std::iter::once(main).chain(named) {
+            eprintln!("  - {}", printable::line(&remote.name));
+        }
+        eprintln!("\nRemote includes could potentially be malicious. Make sure you trust the source.");
+        agreed("Do you want to continue? [y/N]: ", false).await?;
+    }
+    println!("Your compose stack {:?} is stored in {:?}", main.name, loaded.directory.display().to_string());
+    let variables = if assume_yes { Vec::new() } else { variables(global, loaded)? };
+    if variables.is_empty() {
+        return Ok(());
+    }
+    eprintln!("\nFound the following variables in configuration:");
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING);
+    table.set_header(["VARIABLE", "VALUE", "SOURCE", "REQUIRED", "DEFAULT"]);
+    for row in variables {
+        table.add_row(row.map(|text| printable::line(&text).to_string()));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 3));
+    }
+    for line in table.lines() {
+        eprintln!("{}", line.trim_end());
+    }
+    agreed("\nDo you want to proceed with these variables? [Y/n]: ", true).await
+}
+
+/// The variables of the project's files: name, value, where it is from, whether it has to be set, default.
+fn variables(global: &Global, loaded: &Loaded) -> Result<Vec<[String; 5]>, Failure> {
+    let mut options = project::options(global);
+    options.list_variables = true;
+    options.skip = Skip { interpolation: true, consistency: true, environment: true, ..Skip::default() };
+    let listed = compose::load(&options)?.variables;
+    let row = |(name, variable): (String, compose::interpolate::Variable)| {
+        let given = loaded.environment.get(&name);
+        let (value, source) = match given {
+            Some(value) if std::env::var(&name).is_ok() => (value.clone(), "environment"),
+            Some(value) => (value.clone(), "env file"),
+            None if variable.default.is_empty() => ("<unset>".into(), "none"),
+            None => (variable.default.clone(), "compose file"),
+        };
+        [name, value, source.into(), if variable.required { "yes" } else { "no" }.into(), variable.default]
+    };
+    Ok(listed.into_iter().map(row).collect())
+}
+
+async fn agreed(question: &str, by_default: bool) -> Outcome {
+    match yes_or_no(question, by_default).await? {
+        true => Ok(()),
+        false => Err(Failure::Message("operation cancelled by user".into())),
+    }
+}
+
+/// Asks. At a terminal, Enter is the default; a pipe has to say yes.
+///
+/// # Errors
+/// When the answer cannot be read, or the command is cancelled.
+pub async fn yes_or_no(question: &str, by_default: bool) -> Result<bool, Failure> {
+    eprint!("{question}");
+    let _ = std::io::stderr().flush();
+    let read = async {
+        let line = tokio::task::spawn_blocking(|| {
+            let mut answer = String::new();
+            std::io::stdin().read_line(&mut answer).map(|_| answer)
+        });
+        let line = line.await.map_err(std::io::Error::from).and_then(|line| line);
+        line.map_err(|e| Failure::Message(format!("reading the answer: {e}")))
+    };
+    let answer = crate::cli::signals::or_cancelled(read).await?;
+    Ok(match answer.trim().to_ascii_lowercase().as_str() {
+        "" => by_default && std::io::stdin().is_terminal(),
+        answer => matches!(answer, "y" | "yes" | "true" | "1" | "t" | "on"),
+    })
+}
