@@ -18,8 +18,8 @@ mod signals;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use objects::{container, engine, images, login, network, system};
 use project::{
-    attach, build, config, cp, down, events, exec, export, graph, history, lifecycle, logs, ps, publish, push, run, up, updates, usage,
-    watch,
+    attach, build, config, cp, down, events, exec, export, graph, history, lifecycle, logs, ps, publish, push, run, up, updates,
+    usage, watch,
 };
 use signals::or_cancelled;
 use std::path::PathBuf;

@@ -41,8 +41,8 @@ use indexmap::IndexMap;
 use interpolate::Variable;
 use model::Project;
 use node::Node;
-use std::collections::{BTreeMap, HashMap};
 use remote::{Remote, RemoteFile};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -54,7 +54,8 @@ pub fn parse(node: &mut Node) -> Expanded {
             _ if option.starts_with("idmap=") => {
                 return Err(Refused {
                     message: format!("`{text}` has an option that the short form does not have: `{option}`"),
-                    help: "write `:idmap` for the container's user, or the long form with `bind: {idmap: match-user:USER}`".into(),
+                    help: "write `:idmap` for the container's user, or the long form with `bind: {idmap: match-user:USER}`"
+                        .into(),
                 });
             }
             "nocopy" => volume.extend(map_of([("nocopy", yes())])),

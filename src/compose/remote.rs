@@ -79,7 +79,9 @@ impl RemoteFiles {
         let root = self.0.iter().map(|file| file.fetched.root.as_path()).find(|root| to.starts_with(root));
         let Some(root) = root.and_then(|root| root.canonicalize().ok()) else { return Ok(()) };
         match to.canonicalize() {
-            Ok(whole) if !whole.starts_with(&root) => Err(format!("{} comes from elsewhere, and a link in it leads out of it", to.display())),
+            Ok(whole) if !whole.starts_with(&root) => {
+                Err(format!("{} comes from elsewhere, and a link in it leads out of it", to.display()))
+            }
             _ => Ok(()),
         }
     }

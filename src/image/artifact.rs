@@ -125,11 +125,7 @@ impl Registry {
     ///
     /// # Errors
     /// The registry's; what is no project, or has names that are paths, too many layers or too many bytes.
-    pub async fn project(
-        &self,
-        name: &ImageRef,
-        kept: impl Fn(&Digest) -> Option<Vec<u8>>,
-    ) -> Result<PulledProject, ImageError> {
+    pub async fn project(&self, name: &ImageRef, kept: impl Fn(&Digest) -> Option<Vec<u8>>) -> Result<PulledProject, ImageError> {
         let bytes = self.manifest(name, name.version()).await?;
         if let Some(expected) = &name.digest {
             expected.matches(&bytes).map_err(|got| ImageError::wrong_digest("manifest", expected, &got))?;
@@ -193,7 +189,11 @@ impl Registry {
             };
             layer.digest.matches(&content).map_err(|got| ImageError::wrong_digest("layer", &layer.digest, &got))?;
             if content.len() as u64 != layer.size {
-                return Err(malformed(format!("the layer {} has not the {} bytes that it says", layer.digest.short(), layer.size)));
+                return Err(malformed(format!(
+                    "the layer {} has not the {} bytes that it says",
+                    layer.digest.short(),
+                    layer.size
+                )));
             }
             let whole = files.entry(file.to_string()).or_default();
             if !whole.is_empty() {
@@ -210,7 +210,12 @@ impl Registry {
     ///
     /// # Errors
     /// The registry's.
-    pub async fn publish(&self, name: &ImageRef, files: &[ProjectFile], version: Option<OciVersion>) -> Result<Digest, ImageError> {
+    pub async fn publish(
+        &self,
+        name: &ImageRef,
+        files: &[ProjectFile],
+        version: Option<OciVersion>,
+    ) -> Result<Digest, ImageError> {
         let nothing = Blob::new(NOTHING.to_vec());
         let blobs = files.iter().map(|file| Blob::new(file.content.clone()));
         for blob in blobs.chain([nothing]) {
@@ -231,16 +236,18 @@ impl Registry {
         let is_login = matches!(status.as_u16(), 401 | 403 | 407);
         if version.is_none() && status.is_client_error() && !is_login {
             let (response, digest) = put(OciVersion::V1_0).await?;
-            return if response.status().is_success() { Ok(digest) } else { Err(self.refused(name, "the manifest", response).await) };
+            return if response.status().is_success() {
+                Ok(digest)
+            } else {
+                Err(self.refused(name, "the manifest", response).await)
+            };
         }
         Err(self.refused(name, "the manifest", response).await)
     }
 }
 
 fn manifest_of(files: &[ProjectFile], version: OciVersion) -> Value {
-    let descriptor = |media_type: &str, content: &[u8]| {
-        json!({"mediaType": media_type, "digest": Digest::of(content).as_str(), "size": content.len(), "data": BASE64.encode(content)})
-    };
+    let descriptor = |media_type: &str, content: &[u8]| json!({"mediaType": media_type, "digest": Digest::of(content).as_str(), "size": content.len(), "data": BASE64.encode(content)});
     let layers: Vec<Value> = files
         .iter()
         .map(|file| {

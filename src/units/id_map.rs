@@ -74,7 +74,8 @@ mod tests {
 
     #[test]
     fn every_form() {
-        for text in ["match-user", "match-user:app", "match-user:1000", "match-user:1000:1001", "match-user:app:staff", "userns"] {
+        for text in ["match-user", "match-user:app", "match-user:1000", "match-user:1000:1001", "match-user:app:staff", "userns"]
+        {
             let map: IdMap = text.parse().expect(text);
             assert_eq!(map.to_string(), text);
             let (source, user) = map.parts();

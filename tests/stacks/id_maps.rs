@@ -39,7 +39,8 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         // A mount namespace that another test makes this moment has it as well.
-        let unmount = || Command::new("umount").arg(&self.0).stderr(std::process::Stdio::null()).status().is_ok_and(|s| s.success());
+        let unmount =
+            || Command::new("umount").arg(&self.0).stderr(std::process::Stdio::null()).status().is_ok_and(|s| s.success());
         if std::thread::panicking() {
             let _ = Command::new("umount").arg("-l").arg(&self.0).status();
         } else {
@@ -88,7 +89,10 @@ fn files_of_a_bind_mount_are_the_container_users_and_the_hosts_owners() {
         ] {
             let run = |script: &str| stack.wharf(&["exec", "-T", "-u", user, service, "sh", "-c", script]);
             assert_eq!(run("stat -c %u:%g /d /d/hosts").ok(), format!("{seen}\n{seen}\n"), "{service} on {at}");
-            run(&format!("mkdir /d/{service} && echo made > /d/{service}/made && ln -s made /d/{service}/link && echo more >> /d/hosts")).ok();
+            run(&format!(
+                "mkdir /d/{service} && echo made > /d/{service}/made && ln -s made /d/{service}/link && echo more >> /d/hosts"
+            ))
+            .ok();
             assert_eq!(run(&format!("stat -c %u:%g /d/{service}/made")).ok(), format!("{seen}\n"), "{service} on {at}");
             for made in [service.to_string(), format!("{service}/made"), format!("{service}/link")] {
                 assert_eq!(owner(&source.join(&made)), OWNER, "{made} of {service} on {at}");
@@ -99,7 +103,10 @@ fn files_of_a_bind_mount_are_the_container_users_and_the_hosts_owners() {
             assert!(stranger.code != 0 && !source.join("stranger").exists(), "{service}: {stranger:?}");
         }
         assert_eq!(std::fs::read_to_string(source.join("hosts")).expect("file"), format!("x\n{}", "more\n".repeat(6)));
-        assert_eq!(stack.sh("ro", "stat -c %u:%g /d/hosts; touch /d/x 2>&1 || true"), "1000:1000\ntouch: /d/x: Read-only file system");
+        assert_eq!(
+            stack.sh("ro", "stat -c %u:%g /d/hosts; touch /d/x 2>&1 || true"),
+            "1000:1000\ntouch: /d/x: Read-only file system"
+        );
         // The host's owner writes, and the container's user reads it as its own.
         std::fs::write(source.join("late"), "").expect("file");
         chown(source.join("late"), Some(OWNER.0), Some(OWNER.1)).expect("chown");
@@ -156,11 +163,27 @@ fn an_id_mapped_mount_stays_one() {
     stack.write("compose.yaml", &format!("services: {{a: {{{}}}}}", sleeping(&format!("user: app, {volumes}"))));
     stack.wharf(&["up", "-d"]).ok();
     assert_eq!(stack.sh("a", "stat -c %u:%g /file /link /link/hosts; echo y > /file"), "1000:1000\n1000:1000\n1000:1000");
-    assert_eq!((std::fs::read_to_string(stack.path("file")).expect("file").as_str(), owner(&stack.path("file"))), ("y\n", (42, 43)));
+    assert_eq!(
+        (std::fs::read_to_string(stack.path("file")).expect("file").as_str(), owner(&stack.path("file"))),
+        ("y\n", (42, 43))
+    );
     // Docker's own form of it.
     let mount = |idmap: &str| format!("type=bind,source={},target=/d{idmap}", source.display());
     let run = |idmap: &str| {
-        stack.wharf(&["container", "run", "--rm", "-u", "7:8", "--mount", &mount(idmap), "busybox:local", "stat", "-c", "%u:%g", "/d"])
+        stack.wharf(&[
+            "container",
+            "run",
+            "--rm",
+            "-u",
+            "7:8",
+            "--mount",
+            &mount(idmap),
+            "busybox:local",
+            "stat",
+            "-c",
+            "%u:%g",
+            "/d",
+        ])
     };
     assert_eq!(run(",bind-idmap").ok(), "7:8\n");
     assert_eq!(run(",bind-idmap=match-user:5:6").ok(), "5:6\n");
@@ -180,7 +203,10 @@ fn mounts_below_an_id_mapped_one_are_mapped_too() {
     };
     yaml("");
     stack.wharf(&["up", "-d"]).ok();
-    assert_eq!(stack.sh("a", "touch /d/below/made; stat -c %u:%g /d/below /d/below/hosts /d/below/made"), ["1000:1000"; 3].join("\n"));
+    assert_eq!(
+        stack.sh("a", "touch /d/below/made; stat -c %u:%g /d/below /d/below/hosts /d/below/made"),
+        ["1000:1000"; 3].join("\n")
+    );
     assert_eq!(owner(&below.0.join("made")), OWNER);
     stack.wharf(&["down"]).ok();
     // One that cannot be: it is named, and how to do without it.
@@ -221,7 +247,10 @@ fn what_cannot_be_id_mapped_is_refused() {
     up("'./data:/d'", "").ok();
     let id = if stack.id("a") == id { id } else { stack.id("a") };
     for (volume, words) in [
-        ("{type: bind, source: ./data, target: /d, bind: {idmap: userns}}", &["'/d'", "private user namespace", "match-user"][..]),
+        (
+            "{type: bind, source: ./data, target: /d, bind: {idmap: userns}}",
+            &["'/d'", "private user namespace", "match-user"][..],
+        ),
         ("{type: bind, source: ./data, target: /d, bind: {idmap: mine}}", &["compose.yaml:3:", "`mine` is no id mapping"]),
         ("{type: bind, source: ./data, target: /d, bind: {idmap: 'match-user:'}}", &["compose.yaml:3:", "names no user"]),
         ("{type: bind, source: ./data, target: /d, bind: {idmap: 7}}", &["compose.yaml:3:", "must be `match-user`"]),
@@ -234,7 +263,8 @@ fn what_cannot_be_id_mapped_is_refused() {
     }
     // A user whom a mounted passwd makes another one.
     stack.write("passwd", "app:x:1001:1001::/:/bin/sh\n");
-    up("'./passwd:/etc/passwd', './data:/d:idmap'", "user: app, ").fails(1, &["1000:1000 in the image, and 1001:1001", "match-user:UID:GID"]);
+    up("'./passwd:/etc/passwd', './data:/d:idmap'", "user: app, ")
+        .fails(1, &["1000:1000 in the image, and 1001:1001", "match-user:UID:GID"]);
     stack.wharf(&["down"]).ok();
     drop(overlay);
 }

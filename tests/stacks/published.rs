@@ -81,7 +81,8 @@ fn a_project_is_published_and_read_back() {
     let app = &config["services"]["app"];
     assert_eq!(app["environment"], json!({"BASE": "b", "FROM_FILE": "seen", "PASSWORD": "hush", "WHO": "nobody"}));
     assert_eq!(app["image"], "busybox:local");
-    let asked = there.wharf(&["-f", &oci, "up", "-d"]).fails(1, &["Found the following variables", "WHO", "nobody", "cancelled by user"]);
+    let asked =
+        there.wharf(&["-f", &oci, "up", "-d"]).fails(1, &["Found the following variables", "WHO", "nobody", "cancelled by user"]);
     assert!(asked.stdout.contains("Your compose stack") && asked.stdout.contains("is stored in"), "{}", asked.stdout);
     assert!(there.wharf(&["ps", "-q"]).stdout.is_empty());
     there.wharf(&["-f", &oci, "up", "-d", "-y"]).ok();
@@ -97,7 +98,10 @@ fn a_project_is_published_and_read_back() {
     }
     assert_eq!(there.wharf(&["-f", &oci, "config", "--services"]).ok(), "app\n");
     // The project's name is the directory's where it has none of its own; others include and extend it.
-    there.write("compose.yaml", &format!("include: ['{oci}']\nservices:\n  own:\n    extends: {{file: '{oci}', service: app}}\n    command: sleep 7\n"));
+    there.write(
+        "compose.yaml",
+        &format!("include: ['{oci}']\nservices:\n  own:\n    extends: {{file: '{oci}', service: app}}\n    command: sleep 7\n"),
+    );
     let services = there.wharf(&["config", "--services"]).ok();
     assert_eq!(services, "app\nown\n");
     there.wharf(&["down"]).ok();
@@ -124,10 +128,22 @@ fn what_cannot_be_published_is_not() {
     for (yaml, code, words) in [
         (format!("include: [other.yaml]\nservices: {{a: {{{image}}}}}"), 1, &["local includes", "other.yaml"][..]),
         ("services: {a: {build: .}, b: {image: x}}".to_string(), 1, &["only contains a build section", "- \"a\""]),
-        (format!("services: {{a: {{{image}, environment: {{API_KEY: abc123}}}}}}"), 130, &["literal value for \"API_KEY\"", "--with-env"]),
+        (
+            format!("services: {{a: {{{image}, environment: {{API_KEY: abc123}}}}}}"),
+            130,
+            &["literal value for \"API_KEY\"", "--with-env"],
+        ),
         (format!("services: {{a: {{{image}, env_file: a.env}}}}"), 130, &["service \"a\": env_file declared"]),
-        (format!("services: {{a: {{{image}, secrets: [s]}}}}\nsecrets: {{s: {{file: key}}}}"), 130, &["sensitive data", "Private Key", "key:1"]),
-        (format!("services: {{a: {{{image}, configs: [c]}}}}\nconfigs: {{c: {{content: literal text}}}}"), 130, &["inline config", "config \"c\""]),
+        (
+            format!("services: {{a: {{{image}, secrets: [s]}}}}\nsecrets: {{s: {{file: key}}}}"),
+            130,
+            &["sensitive data", "Private Key", "key:1"],
+        ),
+        (
+            format!("services: {{a: {{{image}, configs: [c]}}}}\nconfigs: {{c: {{content: literal text}}}}"),
+            130,
+            &["inline config", "config \"c\""],
+        ),
     ] {
         stack.write("compose.yaml", &yaml);
         stack.wharf(&["publish", &name]).fails(code, words);
@@ -177,9 +193,18 @@ fn a_hostile_artifact_reads_and_writes_nothing_else() {
     let includes = format!("include: ['{outside}']\nservices: {{a: {{image: x}}}}").into_bytes();
     let many: Vec<(&str, &[u8], Value)> = (0..101).map(|_| plain()).collect();
     let table: Vec<(String, &str)> = vec![
-        (push(&registry, "kind", &[plain()], |m| m["artifactType"] = json!("application/x.evil")), "no Compose project, but application/x.evil"),
-        (push(&registry, "image", &[plain()], |m| drop(m.as_object_mut().map(|m| m.remove("artifactType")))), "no Compose project"),
-        (push(&registry, "name1", &[plain(), (ENV_FILE, b"A=1", named("envfile", "../x.env"))], none), "`../x.env`, which is no file name"),
+        (
+            push(&registry, "kind", &[plain()], |m| m["artifactType"] = json!("application/x.evil")),
+            "no Compose project, but application/x.evil",
+        ),
+        (
+            push(&registry, "image", &[plain()], |m| drop(m.as_object_mut().map(|m| m.remove("artifactType")))),
+            "no Compose project",
+        ),
+        (
+            push(&registry, "name1", &[plain(), (ENV_FILE, b"A=1", named("envfile", "../x.env"))], none),
+            "`../x.env`, which is no file name",
+        ),
         (push(&registry, "name2", &[plain(), (ENV_FILE, b"A=1", named("envfile", "/etc/x"))], none), "which is no file name"),
         (push(&registry, "name3", &[plain(), (ENV_FILE, b"A=1", json!({}))], none), "which is no file name"),
         (push(&registry, "name4", &[plain(), (COMPOSE_FILE, main, extended("a/b.yaml"))], none), "which is no file name"),
@@ -239,7 +264,10 @@ fn a_repository_is_a_project() {
         git(&server.work, &["add", "-A"]);
         git(&server.work, &["commit", "-qm", what]);
     };
-    write("compose.yaml", "services: {web: {image: 'busybox:local', command: sleep 1000, stop_signal: SIGKILL, env_file: web.env}}");
+    write(
+        "compose.yaml",
+        "services: {web: {image: 'busybox:local', command: sleep 1000, stop_signal: SIGKILL, env_file: web.env}}",
+    );
     write("web.env", "FROM_GIT=first");
     write("sub/docker-compose.yml", "services: {sub: {extends: {file: ../compose.yaml, service: web}}}");
     write("sub/named.yaml", "services: {named: {image: x}}");
@@ -260,14 +288,18 @@ fn a_repository_is_a_project() {
     assert_eq!(stack.sh("web", "echo $FROM_GIT"), "second");
     there.wharf(&["down"]).ok();
     // By another file, which has it confirmed as Docker Compose does: not.
-    there.write("compose.yaml", &format!("include: ['{url}#v2']\nservices: {{own: {{extends: {{file: '{url}', service: web}}}}}}"));
+    there.write(
+        "compose.yaml",
+        &format!("include: ['{url}#v2']\nservices: {{own: {{extends: {{file: '{url}', service: web}}}}}}"),
+    );
     assert_eq!(there.wharf(&["config", "--services"]).ok(), "own\nweb\n");
     // A repository that includes another is asked about.
     write("more.yaml", &format!("include: ['{url}#v2']\nservices: {{more: {{image: x}}}}"));
     commit("more");
-    there
-        .wharf(&["-f", &format!("{url}#main:more.yaml"), "up", "-d"])
-        .fails(1, &["includes files from remote sources", "more.yaml", "#v2", "Make sure you trust the source", "cancelled by user"]);
+    there.wharf(&["-f", &format!("{url}#main:more.yaml"), "up", "-d"]).fails(
+        1,
+        &["includes files from remote sources", "more.yaml", "#v2", "Make sure you trust the source", "cancelled by user"],
+    );
     // What a repository may not.
     std::fs::write(stack.path("outside.yaml"), "services: {s: {image: secret-of-the-host}}").expect("file");
     std::fs::write(stack.path("outside.env"), "STOLEN=secret-of-the-host").expect("file");
@@ -310,7 +342,10 @@ fn a_repository_is_a_project() {
     git(&server.work, &["-c", "protocol.file.allow=always", "submodule", "add", "-q", &private, "module"]);
     commit("a submodule");
     there.wharf(&["-f", &format!("{url}#main:module"), "config"]).fails(1, &["not allowed"]);
-    assert!(std::fs::read_dir(there.cache().join("wharf/drafts")).is_ok_and(|mut drafts| drafts.next().is_none()), "no draft is left");
+    assert!(
+        std::fs::read_dir(there.cache().join("wharf/drafts")).is_ok_and(|mut drafts| drafts.next().is_none()),
+        "no draft is left"
+    );
     // Two at once get the same.
     let _ = std::fs::remove_dir_all(there.cache());
     let (one, other) = std::thread::scope(|scope| {

@@ -5,8 +5,8 @@ use super::list::UNKNOWN;
 use crate::api::reply::{self, Query, Reply};
 use crate::api::types::{
     BindOptions, CommandLine, ContainerConfig, ContainerInspect, DeviceMapping, Empty, GraphDriver, HealthConfig, HostConfig,
-    IdMapping, ImageOptions, InspectedHealth, InspectedState, LogConfig, Mount, NEVER, NetworkSettings, OlderNetworkSettings, PortBinding,
-    ProbeResult, RestartPolicyConfig, STORAGE_DRIVER, ThrottleDevice, UlimitConfig, UnknownContainer, UnknownState,
+    IdMapping, ImageOptions, InspectedHealth, InspectedState, LogConfig, Mount, NEVER, NetworkSettings, OlderNetworkSettings,
+    PortBinding, ProbeResult, RestartPolicyConfig, STORAGE_DRIVER, ThrottleDevice, UlimitConfig, UnknownContainer, UnknownState,
     VolumeOptions, WeightDevice, signed,
 };
 use crate::engine::Engine;

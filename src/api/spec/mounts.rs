@@ -347,7 +347,9 @@ mod tests {
                 "invalid propagation",
             ),
             (
-                mount(json!({"Type": "bind", "Source": "/tmp", "Target": "/a", "BindOptions": {"IDMapping": {"Source": "uids"}}})),
+                mount(
+                    json!({"Type": "bind", "Source": "/tmp", "Target": "/a", "BindOptions": {"IDMapping": {"Source": "uids"}}}),
+                ),
                 "invalid IDMapping: `uids` is no id mapping",
             ),
             (

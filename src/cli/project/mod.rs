@@ -22,7 +22,7 @@ pub mod updates;
 pub mod usage;
 pub mod watch;
 
-use super::remote::Sources;
+use super::remote::Fetcher;
 use super::{Failure, Global};
 use crate::compose::diagnostic::{Diagnostic, Sources, render};
 use crate::compose::model::{FileMount, FileObject, Job, Project, Service, ServiceVolume, VolumeKind};
@@ -42,7 +42,7 @@ pub fn options(global: &Global) -> Options {
         environment: std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect(),
         directory: std::env::current_dir().unwrap_or_else(|_| "/".into()),
         services: Vec::new(),
-        remote: Some(Arc::new(Sources)),
+        remote: Some(Arc::new(Fetcher)),
         skip: Skip::default(),
         list_variables: false,
         all_resources: global.all_resources,

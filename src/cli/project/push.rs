@@ -32,7 +32,13 @@ pub async fn run(global: &Global, command: Push) -> Outcome {
         services = super::up::selected(&loaded, &services, false);
     }
     let client = connect::engine(global).await?;
-    push_built(&client, &loaded, &services, How { dry_run: global.dry_run, ignore_failures: command.ignore_push_failures, quiet: command.quiet }).await
+    push_built(
+        &client,
+        &loaded,
+        &services,
+        How { dry_run: global.dry_run, ignore_failures: command.ignore_push_failures, quiet: command.quiet },
+    )
+    .await
 }
 
 /// How images are pushed.

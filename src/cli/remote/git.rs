@@ -22,7 +22,8 @@ pub(super) async fn fetch(git: &GitRef, name: &str, cache: &Cache) -> Result<Fet
     if let Some(root) = resolved.as_deref().map(at).filter(|root| root.is_dir()) {
         return found(root, &inside, name);
     }
-    let key = Digest::of(format!("{} {}", git.remote, resolved.as_deref().or(git.reference.as_deref()).unwrap_or_default()).as_bytes());
+    let key =
+        Digest::of(format!("{} {}", git.remote, resolved.as_deref().or(git.reference.as_deref()).unwrap_or_default()).as_bytes());
     let _alone = cache.lock(key.hex()).map_err(failed)?;
     // Another process may have fetched it meanwhile.
     if let Some(root) = resolved.as_deref().map(at).filter(|root| root.is_dir()) {

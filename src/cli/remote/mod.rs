@@ -20,9 +20,9 @@ const OCI: &str = "oci://";
 
 /// Fetches into a cache.
 #[derive(Debug)]
-pub struct Sources;
+pub struct Fetcher;
 
-impl Remote for Sources {
+impl Remote for Fetcher {
     fn is_remote(&self, name: &str) -> bool {
         name.starts_with(OCI) || GitRef::parse(name).is_some()
     }
@@ -68,7 +68,8 @@ impl Cache {
     /// Without a home directory, or the disk's.
     fn open() -> std::io::Result<Self> {
         let set = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
-        let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache"))).filter(|path| path.is_absolute());
+        let base =
+            set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache"))).filter(|path| path.is_absolute());
         let base = base.ok_or_else(|| std::io::Error::other("neither XDG_CACHE_HOME nor HOME names a directory"))?;
         let cache = Cache(base.join("wharf"));
         cache.directory("")?;

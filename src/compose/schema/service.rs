@@ -1,8 +1,8 @@
 //! A service and what is in it: build, deploy, develop, hooks, mounts, ports.
 
 use super::T::{
-    Any, Bool, Bytes, Command, Duration, Float, Hosts, IdMap, Int, List, Many, Map, Mapping, Maybe, Obj, OneOf, Options, PullPolicy,
-    Restart, Str, Test, Text, Variables,
+    Any, Bool, Bytes, Command, Duration, Float, Hosts, IdMap, Int, List, Many, Map, Mapping, Maybe, Obj, OneOf, Options,
+    PullPolicy, Restart, Str, Test, Text, Variables,
 };
 use super::{By, Key, Shape, Short, T, k};
 use crate::compose::{canonical, mounts, ports};

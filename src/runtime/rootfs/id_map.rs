@@ -13,7 +13,7 @@ use nix::sys::stat::{Mode, fstat};
 use oci_spec::runtime::Mount;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 /// The users whom the owners of bind mounts become, by the mounts' destinations.
@@ -54,7 +54,9 @@ impl IdMaps {
 
     /// Maps the tree of a bind mount that is attached nowhere yet, if it is one of them.
     pub(super) fn apply(&self, entry: &Mount, tree: BorrowedFd<'_>, recursive: Recursive) -> Result<(), StepFailed> {
-        let Some((_, user)) = self.users.iter().find(|(destination, _)| destination == entry.destination()) else { return Ok(()) };
+        let Some((_, user)) = self.users.iter().find(|(destination, _)| destination == entry.destination()) else {
+            return Ok(());
+        };
         let source = entry.source().as_deref().unwrap_or(Path::new(""));
         // Of what is mounted, and not of the path, which may be another file by now.
         let doing = |owner: &str| {
@@ -152,6 +154,7 @@ fn unescaped(text: &[u8]) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStrExt;
 
     #[test]
     fn mountinfo_is_read() {

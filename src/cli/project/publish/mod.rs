@@ -171,8 +171,7 @@ fn variables(collected: &Collected) -> Option<String> {
             suspicious.entry(service).or_default().insert(name);
         }
     }
-    let services: BTreeSet<&str> =
-        collected.with_env_file.iter().map(String::as_str).chain(suspicious.keys().copied()).collect();
+    let services: BTreeSet<&str> = collected.with_env_file.iter().map(String::as_str).chain(suspicious.keys().copied()).collect();
     if services.is_empty() {
         return None;
     }
@@ -208,7 +207,9 @@ fn contents(collected: &Collected) -> Option<String> {
 
 fn file(kind: FileKind, name: &str, content: Vec<u8>) -> Result<ProjectFile, Failure> {
     if content.len() > MAX_FILE {
-        return Err(Failure::Message(format!("error: {name} has more than the {MAX_FILE} bytes that an artifact's file may have")));
+        return Err(Failure::Message(format!(
+            "error: {name} has more than the {MAX_FILE} bytes that an artifact's file may have"
+        )));
     }
     Ok(ProjectFile { kind, name: name.to_string(), content })
 }
