@@ -30,7 +30,7 @@ fn missing() -> BTreeSet<String> {
 
 /// A command by its words; `-` is the program itself.
 fn find<'a>(root: &'a Command, name: &str) -> Option<&'a Command> {
-    let known_as_alpha = |name: &&str| matches!(*name, "scale" | "watch");
+    let known_as_alpha = |name: &&str| matches!(*name, "scale" | "watch" | "publish" | "viz");
     let name = name.strip_prefix("alpha ").filter(known_as_alpha).unwrap_or(name);
     name.split(' ').filter(|word| *word != "-").try_fold(root, |command, word| command.find_subcommand(word))
 }
