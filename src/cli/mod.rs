@@ -189,6 +189,9 @@ enum Command {
     Config(config::Config),
     /// Draw which service waits for which.
     Graph(graph::Graph),
+    /// Draw the project as Docker Compose's `alpha viz` does.
+    #[command(hide = true)]
+    Viz(graph::Viz),
     /// Log in to a registry.
     Login(login::Login),
     /// Forget the login to a registry.
@@ -423,6 +426,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::Push(command) => or_cancelled(push::run(global, command)).await,
         Command::Login(command) => login::login(global, command).await,
         Command::Logout(command) => login::logout(global, command).await,
+        Command::Viz(command) => graph::viz(global, command).await,
         Command::Graph(command) => graph::run(global, command).await,
         Command::Ls(command) => ps::ls(global, command).await,
         Command::Image(command) => or_cancelled(images::image(global, command)).await,

@@ -1,6 +1,6 @@
 //! The dependency graph of a project as text, for Graphviz and for Mermaid.
 
-use super::model::{Condition, Project};
+use super::model::{Condition, Port, Project};
 use std::collections::HashSet;
 use std::fmt::Write;
 
@@ -70,6 +70,63 @@ pub fn mermaid(project: &Project) -> String {
         let _ = writeln!(out, "  {} {arrow}|{label}| {}", id(from), id(to));
     }
     out
+}
+
+/// What `docker compose alpha viz` draws of each service, beside its name.
+#[derive(Clone, Debug, Default)]
+pub struct Viz {
+    pub networks: bool,
+    pub ports: bool,
+    pub image: bool,
+    pub indent: String,
+}
+
+/// The graph as `docker compose alpha viz` draws it, in Graphviz' language; services in their order.
+pub fn viz(project: &Project, how: &Viz) -> String {
+    let indent = &how.indent;
+    let mut out = format!("digraph {} {{\n{indent}layout=dot;\n", quoted(&project.name));
+    let section = |out: &mut String, title: &str, lines: Vec<String>| {
+        if !lines.is_empty() {
+            let lines: String = lines.iter().map(|line| format!("<br/>{}", escaped(line))).collect();
+            let _ = write!(out, "<font point-size=\"10\"><br/><br/><b>{title}:</b>{lines}</font>");
+        }
+    };
+    for (name, service) in &project.services {
+        let _ = write!(out, "{indent}{} [style=\"filled\" label=<<font point-size=\"15\">{}</font>", quoted(name), escaped(name));
+        if how.networks {
+            let mut networks: Vec<(&String, i64)> = service
+                .networks
+                .iter()
+                .map(|(name, how)| (name, how.as_ref().and_then(|how| how.priority).unwrap_or(0)))
+                .collect();
+            networks.sort_by(|(a, first), (b, second)| second.cmp(first).then(a.cmp(b)));
+            section(&mut out, "Networks", networks.into_iter().map(|(name, _)| name.clone()).collect());
+        }
+        if how.ports {
+            let port = |port: &Port| {
+                let host = port.host_ip.as_deref().map(|ip| format!("{ip}:")).unwrap_or_default();
+                let published = port.published.clone().unwrap_or_default();
+                format!("{host}{published}:{} ({}, {})", port.target, port.protocol, port.mode.as_deref().unwrap_or("ingress"))
+            };
+            section(&mut out, "Ports", service.ports.iter().map(port).collect());
+        }
+        if how.image {
+            let image = service.image.clone().unwrap_or_else(|| format!("{}-{name}", project.name));
+            section(&mut out, "Image", vec![image]);
+        }
+        out.push_str(">];\n");
+    }
+    out.push('\n');
+    for (from, to, ..) in edges(project) {
+        let _ = writeln!(out, "{indent}{} -> {};", quoted(from), quoted(to));
+    }
+    out.push_str("}\n");
+    out
+}
+
+/// A text in Graphviz' HTML.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 fn edges(project: &Project) -> impl Iterator<Item = (&str, &str, &'static str, bool)> {

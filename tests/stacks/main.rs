@@ -23,6 +23,7 @@ mod interrupts;
 mod jobs;
 mod lifecycle;
 mod networks;
+mod providers;
 mod published;
 mod scenarios;
 mod scripts;

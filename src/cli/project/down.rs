@@ -1,6 +1,6 @@
 //! `wharf down`.
 
-use super::{ps, up};
+use super::{providers, ps, up};
 use crate::api::reply::escape;
 use crate::cli::{Global, Outcome, connect, project};
 use crate::plan::{DownOptions, RemoveImages};
@@ -53,10 +53,14 @@ pub async fn run(global: &Global, command: Down) -> Outcome {
         }),
         timeout: command.timeout,
         remove_orphans: command.remove_orphans || up::is_set("COMPOSE_REMOVE_ORPHANS", loaded.as_ref()),
-        services: command.services,
+        services: command.services.clone(),
         keep_logs: command.keep_logs,
         plan_only: global.dry_run,
         outline: loaded.as_ref().map(up::outline),
     };
-    up::follow(&client, &format!("/projects/{}/down", escape(&name)), &options, false).await
+    up::follow(&client, &format!("/projects/{}/down", escape(&name)), &options, false).await?;
+    match loaded.filter(|_| !global.dry_run) {
+        Some(loaded) => providers::down(&loaded, &command.services).await,
+        None => Ok(()),
+    }
 }

@@ -1,5 +1,6 @@
-//! `wharf graph`.
+//! `wharf graph`, and `alpha viz`, which is Docker Compose's.
 
+use crate::cli::Failure;
 use crate::cli::{Global, Outcome, project};
 use crate::compose::graph;
 
@@ -26,5 +27,35 @@ pub async fn run(global: &Global, command: Graph) -> Outcome {
             _ => graph::text(&loaded.project),
         }
     );
+    Ok(())
+}
+
+/// `wharf alpha viz`.
+#[derive(clap::Args, Debug)]
+pub struct Viz {
+    /// Show the services' images.
+    #[arg(long)]
+    image: bool,
+    /// Tabs or spaces by which a line is indented.
+    #[arg(long, default_value_t = 1, value_name = "NUMBER", allow_negative_numbers = true)]
+    indentation_size: i64,
+    /// Show the services' networks.
+    #[arg(long)]
+    networks: bool,
+    /// Show the services' ports.
+    #[arg(long)]
+    ports: bool,
+    /// Indent by spaces and not by tabs.
+    #[arg(long)]
+    spaces: bool,
+}
+
+pub async fn viz(global: &Global, command: Viz) -> Outcome {
+    let size = usize::try_from(command.indentation_size).ok().filter(|size| *size <= 1000);
+    let size = size.ok_or_else(|| Failure::Message(format!("error: invalid indentation size: {}", command.indentation_size)))?;
+    let indent = if command.spaces { " " } else { "\t" }.repeat(size);
+    let loaded = project::load(global, &[])?;
+    let how = graph::Viz { networks: command.networks, ports: command.ports, image: command.image, indent };
+    println!("{}", graph::viz(&loaded.project, &how));
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `wharf start`, `stop`, `restart`, `kill` and `rm`: existing containers, in the order of their dependencies.
 
-use super::ps;
 use super::up::{self, OnSignal};
+use super::{providers, ps};
 use crate::api::reply::escape;
 use crate::api::types::ContainerSummary;
 use crate::cli::{Failure, Global, Outcome, connect, project};
@@ -103,6 +103,9 @@ async fn ask(global: &Global, command: Lifecycle, options: LifecycleOptions) -> 
     let each = |progress: &Progress| any |= matches!(progress, Progress::Step { .. } | Progress::Plan(_));
     let path = format!("/projects/{}/{}", escape(&name), command.as_str());
     up::follow_with(&client, &path, &options, OnSignal::Cancel, false, each).await?;
+    if let Some(loaded) = loaded.as_ref().filter(|_| command == Lifecycle::Stop && !global.dry_run) {
+        providers::stop(loaded, &options.services).await?;
+    }
     if command == Lifecycle::Kill && !any {
         eprintln!("No container to kill");
     }

@@ -13,6 +13,7 @@ pub mod history;
 pub mod lifecycle;
 pub mod logs;
 pub mod moment;
+pub mod providers;
 pub mod ps;
 pub mod publish;
 pub mod push;
@@ -92,6 +93,8 @@ pub fn for_engine(global: &Global, loaded: &Loaded, named: &[String], no_deps: b
             )));
         }
     }
+    providers::leave_out(&mut project);
+    name_models(loaded, &mut project);
     let Project { services, jobs, .. } = &mut project;
     let all = services.values_mut().chain(jobs.values_mut().map(|job| &mut job.service));
     for option in all.flat_map(|service| &mut service.security_opt) {
@@ -101,6 +104,31 @@ pub fn for_engine(global: &Global, loaded: &Loaded, named: &[String], no_deps: b
         }
     }
     Ok(project)
+}
+
+/// The variable that says where models run.
+const MODELS: &str = "WHARF_MODELS_ENDPOINT";
+
+/// Tells services where their models run, by the variables that Docker Compose sets: at `x-endpoint` of a model, else at the endpoint
+/// that the environment names. A model without either stays, and the engine refuses its service.
+fn name_models(loaded: &Loaded, project: &mut Project) {
+    let Project { services, jobs, models, .. } = project;
+    let of_all = loaded.environment.get(MODELS).filter(|endpoint| !endpoint.is_empty());
+    for service in services.values_mut().chain(jobs.values_mut().map(|job| &mut job.service)) {
+        let Service { models: used, environment, .. } = service;
+        used.retain(|name, how| {
+            let Some(model) = models.get(name) else { return true };
+            let Some(endpoint) = model.endpoint.as_ref().filter(|endpoint| !endpoint.is_empty()).or(of_all) else { return true };
+            let prefix = name.to_uppercase().replace('-', "_");
+            let how = how.clone().unwrap_or_default();
+            let filled = |variable: Option<String>| variable.filter(|variable| !variable.is_empty());
+            let model_variable = filled(how.model_var).unwrap_or_else(|| format!("{prefix}_MODEL"));
+            let endpoint_variable = filled(how.endpoint_var).unwrap_or_else(|| format!("{prefix}_URL"));
+            environment.insert(model_variable, Some(model.model.clone()));
+            environment.insert(endpoint_variable, Some(endpoint.clone()));
+            false
+        });
+    }
 }
 
 /// Gives the services with `use_api_socket` the engine's socket and the user's logins, where Docker's clients look for them.

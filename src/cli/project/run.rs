@@ -1,6 +1,6 @@
 //! `wharf run`: a container of its own for one command of a service.
 
-use super::{attach, ps, up};
+use super::{attach, providers, ps, up};
 use crate::cli::output::terminal;
 use crate::cli::signals::or_cancelled;
 use crate::cli::{Failure, Global, Outcome, connect, jobs, project, remote};
@@ -97,7 +97,7 @@ pub async fn run(global: &Global, mut command: Run) -> Outcome {
     let mut words = std::mem::take(&mut command.words);
     command.command = words.split_off(1);
     command.service = words.swap_remove(0);
-    let loaded = project::load(global, std::slice::from_ref(&command.service))?;
+    let mut loaded = project::load(global, std::slice::from_ref(&command.service))?;
     remote::confirmed(global, &loaded, false).await?;
     if loaded.project.jobs.contains_key(&command.service) {
         let options = job_options(&command)?;
@@ -111,6 +111,7 @@ pub async fn run(global: &Global, mut command: Run) -> Outcome {
     let quiet = command.quiet_build || command.quiet;
     let pull = up::pull_policy(command.pull.as_deref())?;
     or_cancelled(up::build_what_is_missing(&client, &loaded, &starting, pull, build, quiet)).await?;
+    providers::up(&mut loaded, &starting).await?;
     let how = up::UpOutput {
         no_deps: command.no_deps,
         remove_orphans: command.remove_orphans,

@@ -6,7 +6,7 @@ mod follow;
 pub use follow::{OnSignal, follow, follow_with};
 
 use super::logs::{self, HookLine};
-use super::ps;
+use super::{providers, ps};
 use crate::api::client::Client;
 use crate::api::reply::escape;
 use crate::cli::output::Steps;
@@ -149,8 +149,12 @@ pub fn grace(text: &str) -> Result<u32, String> {
 /// As [`project::for_engine`].
 pub fn request(global: &Global, loaded: &Loaded, services: Vec<String>, how: UpOutput, wait: bool) -> Result<UpRequest, Failure> {
     let files: Vec<String> = loaded.files.iter().map(|f| f.display().to_string()).collect();
+    let project = project::for_engine(global, loaded, &services, how.no_deps)?;
+    // What a provider stands for has no container.
+    let of_providers = providers::names(&loaded.project);
+    let services = services.into_iter().filter(|name| !of_providers.contains(name)).collect();
     Ok(UpRequest {
-        project: project::for_engine(global, loaded, &services, how.no_deps)?,
+        project,
         options: UpOptions {
             services,
             force_recreate: how.force_recreate,
@@ -303,7 +307,7 @@ pub async fn build_what_is_missing(
 }
 
 pub async fn run(global: &Global, mut command: Up) -> Outcome {
-    let loaded = project::load(global, &command.services)?;
+    let mut loaded = project::load(global, &command.services)?;
     if command.menu || is_set("COMPOSE_MENU", Some(&loaded)) {
         eprintln!("warning: --menu has no effect: Ctrl-C stops the services, `wharf watch` follows changes");
     }
@@ -321,6 +325,16 @@ pub async fn run(global: &Global, mut command: Up) -> Outcome {
         let build = if command.build { &starting[..] } else { &[] };
         let pull = pull_policy(command.how.pull.as_deref())?;
         or_cancelled(build_what_is_missing(&client, &loaded, &starting, pull, build, command.how.quiet_build)).await?;
+    }
+    let with_providers = selected(&loaded, &command.services, command.how.no_deps);
+    providers::up(&mut loaded, &with_providers).await?;
+    let of_providers = providers::names(&loaded.project);
+    if !command.services.is_empty() && command.services.iter().all(|name| of_providers.contains(name)) {
+        // To the engine, no names would be all of them.
+        command.services = with_providers.into_iter().filter(|name| !of_providers.contains(name)).collect();
+        if command.services.is_empty() {
+            return Ok(());
+        }
     }
     let detach = command.detach || command.wait || command.how.no_start;
     let timeout = command.how.timeout;

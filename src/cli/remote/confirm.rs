@@ -11,6 +11,9 @@ use std::io::{IsTerminal, Write};
 /// # Errors
 /// When the answer is no.
 pub async fn confirmed(global: &Global, loaded: &Loaded, assume_yes: bool) -> Outcome {
+    if !assume_yes {
+        programs(loaded).await?;
+    }
     let main = loaded.files.first().and_then(|file| loaded.remote.iter().find(|remote| remote.fetched.file == *file));
     let Some(main) = main else { return Ok(()) };
     let mut named = loaded.remote.iter().filter(|remote| !loaded.files.contains(&remote.fetched.file)).peekable();
@@ -41,6 +44,22 @@ pub async fn confirmed(global: &Global, loaded: &Loaded, assume_yes: bool) -> Ou
         eprintln!("{}", line.trim_end());
     }
     agreed("\nDo you want to proceed with these variables? [Y/n]: ", true).await
+}
+
+/// Asks about programs of this machine that a project runs of which a part is from elsewhere: Docker Compose does not.
+async fn programs(loaded: &Loaded) -> Outcome {
+    let services = loaded.project.services.iter();
+    let run: Vec<String> = services
+        .filter_map(|(name, service)| {
+            Some(format!("  - {} (service {name:?})", printable::line(&service.provider.as_ref()?.kind)))
+        })
+        .collect();
+    if loaded.remote.is_empty() || run.is_empty() {
+        return Ok(());
+    }
+    eprintln!("\nWarning: This Compose project has files from remote sources, and runs programs of this machine as providers:");
+    eprintln!("{}", run.join("\n"));
+    agreed("Do you want to run them? [y/N]: ", false).await
 }
 
 /// The variables of the project's files: name, value, where it is from, whether it has to be set, default.

@@ -114,4 +114,7 @@ pub struct Model {
     pub name: Option<String>,
     pub context_size: Option<i64>,
     pub runtime_flags: Vec<String>,
+    /// The URL at which something else runs the model.
+    #[serde(rename = "x-endpoint")]
+    pub endpoint: Option<String>,
 }

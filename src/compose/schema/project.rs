@@ -105,5 +105,10 @@ const SECRET: T = T::Short(&Short {
     expand: canonical::resource,
 });
 
-const MODEL: T =
-    Obj(&[k("context_size", Int), k("model", Str).required(), k("name", Str), k("runtime_flags", List(&Str, By::Append))]);
+const MODEL: T = Obj(&[
+    k("context_size", Int),
+    k("model", Str).required(),
+    k("name", Str),
+    k("runtime_flags", List(&Str, By::Append)),
+    k("x-endpoint", Str),
+]);

@@ -143,7 +143,7 @@ fn check_what_the_host_has(name: &str, service: &Service) -> Result<(), String> 
     }
     if let Some(model) = service.models.keys().next() {
         return Err(format!(
-            "`services.{name}` uses the model `{model}`: wharf runs no models; run it as a service, and give its address in `environment`"
+            "`services.{name}` uses the model `{model}`: wharf runs no models; name what runs it by `x-endpoint: URL` of the model, or by WHARF_MODELS_ENDPOINT in the environment"
         ));
     }
     if service.credential_spec.is_some() {
