@@ -145,3 +145,39 @@ fn edges(project: &Project) -> impl Iterator<Item = (&str, &str, &'static str, b
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn viz_is_docker_composes() {
+        let yaml = serde_json::json!({
+            "name": "shop",
+            "services": {
+                "web": {
+                    "image": "x<y",
+                    "depends_on": {"db": {"condition": "service_started", "required": true}},
+                    "networks": {"b": null, "a": null, "c": {"priority": 5}},
+                    "ports": [{"target": 80, "published": "8080", "protocol": "tcp", "mode": "ingress", "host_ip": "127.0.0.1"}],
+                },
+                "db": {},
+            },
+        });
+        let project: Project = serde_json::from_value(yaml).expect("a project");
+        let plain = viz(&project, &Viz { indent: "\t".into(), ..Viz::default() });
+        assert_eq!(
+            plain,
+            "digraph \"shop\" {\n\tlayout=dot;\n\t\"web\" [style=\"filled\" label=<<font point-size=\"15\">web</font>>];\n\t\"db\" [style=\"filled\" label=<<font point-size=\"15\">db</font>>];\n\n\t\"web\" -> \"db\";\n}\n"
+        );
+        let all = viz(&project, &Viz { networks: true, ports: true, image: true, indent: "  ".into() });
+        for part in [
+            "<b>Networks:</b><br/>c<br/>a<br/>b</font>",
+            "<b>Ports:</b><br/>127.0.0.1:8080:80 (tcp, ingress)</font>",
+            "<b>Image:</b><br/>x&lt;y</font>>];",
+            "<b>Image:</b><br/>shop-db</font>>];",
+        ] {
+            assert!(all.contains(part), "no {part} in {all}");
+        }
+    }
+}

@@ -121,6 +121,7 @@ echo "$@" >> {calls}"#
             format!("compose --project-name={project} down --type=mysql --size=256 --tag=a --tag=b db"),
         ]
     );
+    stack.write("compose.yaml", "services: {}");
 }
 
 #[test]
@@ -175,6 +176,8 @@ fn a_provider_that_fails_or_floods_starts_nothing() {
     std::fs::rename(stack.path("bin/docker-cloud"), stack.path("home/.docker/cli-plugins/docker-cloud")).expect("rename");
     programs.wharf(&["up", "-d"]).ok();
     assert_eq!(stack.sh("app", "echo $DB_BY"), "plugin");
+    programs.wharf(&["down"]).ok();
+    stack.write("compose.yaml", "services: {}");
 }
 
 #[test]

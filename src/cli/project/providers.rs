@@ -5,7 +5,7 @@ use crate::cli::output::Steps;
 use crate::cli::signals::or_cancelled;
 use crate::cli::{Failure, Outcome};
 use crate::compose::Loaded;
-use crate::compose::diagnostic::{Diagnostic, render};
+use crate::compose::diagnostic::{Diagnostic, LoadError};
 use crate::compose::model::{Project, Provider};
 use crate::compose::node::Node;
 use crate::printable;
@@ -190,7 +190,10 @@ fn wrong(loaded: &Loaded, service: &str, why: impl Into<String>, help: &str) -> 
     let provider = loaded.root.get("services").and_then(|all| all.get(service)).and_then(|one| one.get("provider"));
     let node: Option<&Node> = provider.and_then(|provider| provider.get("type").or(Some(provider)));
     match node {
-        Some(node) => Failure::Message(render(&Diagnostic::error(&node.at, why).help(help), &loaded.sources).to_string()),
+        Some(node) => {
+            let diagnostics = vec![Diagnostic::error(&node.at, why).help(help)];
+            Failure::Load(LoadError { diagnostics, sources: loaded.sources.clone() })
+        }
         None => Failure::Message(format!("error: {}", why.into())),
     }
 }
