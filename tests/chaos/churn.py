@@ -352,6 +352,9 @@ class Churn:
             self.checked["restarts and exit codes"] += 1
             if complaint:
                 self.violation("restart policy or exit code", complaint)
+        elif self.afterwards:
+            # What a monitor's death makes of it is another test's. But `up` is for a container whose end is known.
+            eventually(self.afterwards, 3)
         # What was broken off in the middle of a stop is completed as a user would.
         for project in SERVICES:
             if self.up[project]:
