@@ -4,7 +4,8 @@
 //! The messages are those of draft-ietf-sshm-ssh-agent.
 
 use crate::sys::foreign_disk::ask;
-use crate::sys::socket::short_name;
+use crate::sys::socket::{connect_at_once, short_name};
+use nix::sys::socket::SockType;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,7 +62,9 @@ async fn serve(listener: UnixListener, agent: PathBuf) {
 }
 
 async fn forward(mut client: UnixStream, agent: &Path) -> io::Result<()> {
-    let mut agent = UnixStream::connect(agent).await?;
+    // Its disk has answered before, which need not go on.
+    let agent = ask(|| Ok(connect_at_once(agent, SockType::Stream)?))?;
+    let mut agent = UnixStream::from_std(agent.into())?;
     while let Some(request) = message(&mut client).await? {
         if [REQUEST_IDENTITIES, SIGN_REQUEST].contains(&request[4]) {
             agent.write_all(&request).await?;
