@@ -86,6 +86,20 @@ impl EngineError {
         }
     }
 
+    /// A full disk, missing descriptors, a fault of wharf: nothing that another image would change.
+    pub fn is_of_machine(&self) -> bool {
+        matches!(
+            self,
+            EngineError::Io { .. }
+                | EngineError::Journal(_)
+                | EngineError::Network(_)
+                | EngineError::Internal(_)
+                | EngineError::Cancelled
+                | EngineError::Paused
+                | EngineError::Unresponsive { .. }
+        )
+    }
+
     /// The HTTP status in Docker's API.
     pub fn status(&self) -> u16 {
         match self {

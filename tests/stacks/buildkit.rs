@@ -413,6 +413,36 @@ fn a_full_disk_ends_a_build_and_keeps_nothing() {
     });
 }
 
+/// An engine without descriptors ends a build with words, and its other builds and commands go on.
+#[test]
+fn an_engine_without_descriptors_ends_a_build() {
+    let stack = Stack::new("nothing");
+    let socket = engine(&stack);
+    let engine = stack.engine_pid().expect("engine");
+    let (_, most) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).expect("the limit");
+    let limit = |soft: u64| {
+        let limit = format!("--nofile={soft}:");
+        assert!(
+            std::process::Command::new("prlimit").arg(format!("--pid={engine}")).arg(limit).status().expect("prlimit").success()
+        );
+    };
+    within(60, async {
+        let files: Vec<(String, String)> = (0..100).map(|n| (format!("f{n}"), "text".repeat(100))).collect();
+        let files: Vec<_> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let client = Client::new(socket, Served::new("FROM busybox:local\nCOPY . /\n", &files)).await;
+        client.build(&[("no-cache", "")], None).await.response();
+        // Three numbers below the limit are free; those above it that are open remain.
+        let open = std::fs::read_dir(format!("/proc/{engine}/fd")).expect("descriptors").flatten();
+        let open: std::collections::HashSet<u64> = open.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+        limit((0..).filter(|number| !open.contains(number)).nth(3).expect("a number"));
+        let build = client.build(&[("no-cache", "")], None).await;
+        assert!(build.failed().message.contains("Too many open files"), "{:?}", build.failed());
+        limit(most);
+        client.build(&[("no-cache", "")], None).await.response();
+    });
+    assert!(stack.wharf(&["image", "ls"]).ok().contains("busybox"));
+}
+
 /// The death of the engine ends its builds, and the next one builds.
 #[test]
 fn a_build_ends_with_the_engine() {

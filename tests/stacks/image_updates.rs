@@ -1,9 +1,11 @@
 //! `x-update`: images that are updated by the engine, from a real registry.
 
+use crate::durability::SmallDisk;
 use crate::images::{OCI_MANIFEST, Registry, digest, gzip};
 use crate::support::{Stack, busybox_tar, eventually};
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Pushes busybox with a command, as a tag; gives the manifest's digest.
 fn push(registry: &Registry, tag: &str, script: &str) -> String {
@@ -191,4 +193,51 @@ fn nobody_waits_for_the_registry_of_another_project() {
     ["first", "second", "third"].iter().for_each(|project| drop(stack.wharf(&["-p", project, "down", "-t", "0"]).ok()));
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(engine.id() as i32), nix::sys::signal::Signal::SIGTERM).expect("ended");
     engine.wait().expect("its end");
+}
+
+/// A full disk is no failure of an image, and who is to hear of an update holds up nobody.
+#[test]
+fn what_this_machine_cannot_do_is_tried_again() {
+    let disk = SmallDisk::new("24m");
+    let stack = &disk.stack;
+    let registry = Registry::start();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
+    let notify = silent.local_addr().expect("address").port();
+    let (connections, held) = std::sync::mpsc::sync_channel(0);
+    std::thread::spawn(move || silent.incoming().try_for_each(|connection| connections.send(connection)));
+    let run = |mark: &str| format!("echo {mark} > /mark; exec sleep 1000");
+    push(&registry, "1", &run("one"));
+    let image = format!("127.0.0.1:{}/app:1", registry.port);
+    let update = "deploy: {update_config: {order: start-first, monitor: 100ms}}";
+    let policy = format!("x-update: {{schedule: '@yearly', notify: 'http://127.0.0.1:{notify}/'}}");
+    stack.write("compose.yaml", &format!("services:\n  app: {{image: '{image}', {update}, {policy}}}\n"));
+    stack.wharf(&["up", "-d"]).ok();
+    let mark = || stack.wharf(&["exec", "-T", "app", "cat", "/mark"]).ok();
+    let events = || -> Vec<serde_json::Value> {
+        let text = stack.wharf(&["updates", "app", "--format", "json"]).ok();
+        let row: serde_json::Value = serde_json::from_str(text.trim()).expect("JSON");
+        row["Events"].as_array().expect("events").iter().map(|event| event["Outcome"].clone()).collect()
+    };
+    eventually("it runs", 10, || mark() == "one\n");
+    push(&registry, "1", &run("two"));
+    disk.fill();
+    std::thread::scope(|scope| {
+        let full = scope.spawn(|| stack.wharf(&["updates", "--now", "app"]));
+        // Whether it comes to be told of depends on how much of the journal was free.
+        while !full.is_finished() {
+            drop(held.recv_timeout(Duration::from_millis(10)));
+        }
+        full.join().expect("wharf").fails(1, &["No space left on device"]);
+    });
+    disk.free();
+    assert_eq!(mark(), "one\n");
+
+    let mut slow = stack.command(&["updates", "--now", "app"]).stderr(std::process::Stdio::null()).spawn().expect("wharf");
+    let connection = held.recv_timeout(Duration::from_secs(20)).expect("it is told of");
+    assert_eq!(mark(), "two\n");
+    stack.wharf(&["restart", "-t", "0", "app"]).ok();
+    assert!(slow.try_wait().expect("wharf").is_none(), "it does not wait for an answer");
+    drop(connection);
+    assert!(slow.wait().expect("wharf").success());
+    assert!(events().ends_with(&["updated".into(), "not told".into()]), "{:?}", events());
 }

@@ -427,3 +427,35 @@ fn a_full_disk_is_said_and_breaks_nothing() {
     stack.wharf(&["up", "-d"]).ok();
     assert_eq!(stack.wharf(&["run", "tick"]).ok(), "two\n");
 }
+
+/// An engine that another one replaces leaves a run alone, and the next one learns of its end.
+#[test]
+fn a_run_goes_on_through_a_replaced_engine() {
+    let stack = Stack::new("nothing");
+    stack.write(
+        "compose.yaml",
+        &format!(
+            "services: {{held: {{{IMAGE}, command: sleep 1000, network_mode: none}}}}
+jobs:
+  long: {{{IMAGE}, command: [sh, -c, 'echo begun; until [ -e /go ]; do sleep 0.05; done; echo ended; exit 3'], network_mode: none, triggers: {{manual: true}}}}
+"
+        ),
+    );
+    stack.wharf(&["up", "-d"]).ok();
+    let client = run_job(&stack, "long");
+    eventually("it runs", 10, || runs(&stack, "long") == ["1 running - manual"]);
+    eventually("it writes", 10, || stack.wharf(&["job", "logs", "long"]).stdout == "begun\n");
+    let before = stack.engine_pid().expect("engine");
+    let mut next = stack.command(&["engine", "--replace"]);
+    let mut next = next.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("an engine");
+    eventually("it is replaced", 20, || stack.engine_pid() != Some(before));
+    eventually("it is known", 10, || runs(&stack, "long") == ["1 running - manual"]);
+    let id = stack.wharf(&["container", "ls", "-q", "--filter", "name=long"]).ok();
+    stack.wharf(&["container", "exec", id.trim(), "touch", "/go"]).ok();
+    let output = client.wait_with_output().expect("wharf");
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stdout).as_ref()), (Some(3), "begun\nended\n"));
+    eventually("its end is known", 10, || runs(&stack, "long") == ["1 failed 3 manual"]);
+    stack.wharf(&["down", "-t", "0"]).ok();
+    stack.wharf(&["engine", "stop"]).ok();
+    next.wait().expect("its end");
+}

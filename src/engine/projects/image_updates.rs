@@ -282,7 +282,12 @@ impl Engine {
         // Somebody may have given it this name before.
         let had_name = self.images.store.find(&pinned)?.is_some();
         let result = async {
-            self.images.pull(&pinned.to_string(), progress.plain()).await?;
+            let pulled = self.images.pull(&pinned.to_string(), progress.plain()).await;
+            pulled.inspect_err(|error| {
+                let failed = event(Some(&found.digest), "failed", Some(error.to_string()));
+                let noted = self.note_update(subject, |known| remember(&mut known.events, failed));
+                noted.unwrap_or_else(|error| tracing::warn!("{error}"));
+            })?;
             let _guard = self.projects.take(&subject.project, Change::Update, progress).await?;
             self.bring_image(subject, &pinned, &found.digest, progress).await
         };
@@ -294,7 +299,7 @@ impl Engine {
         if matches!(result, Ok(Outcome::Updated)) && subject.policy.cleanup {
             self.clean_up(subject).await;
         }
-        self.state.sync_and_trim().await?;
+        let synced = self.state.sync_and_trim().await;
         match &result {
             Ok(Outcome::Updated) => self.tell(subject, &found.digest, "updated", None).await,
             Err(error) if !matches!(error, EngineError::Cancelled) => {
@@ -302,7 +307,9 @@ impl Engine {
             }
             _ => {}
         }
-        result
+        let outcome = result?;
+        synced?;
+        Ok(outcome)
     }
 
     /// Updates a service's containers with an image that is here.
@@ -361,8 +368,11 @@ impl Engine {
                     return Err(EngineError::Cancelled);
                 }
                 let why = context.tallies.why(&subject.service).unwrap_or_else(|| error.to_string());
+                let is_of_image = context.tallies.is_of_image(&subject.service);
                 self.note_update(subject, |known| {
-                    remember(&mut known.failed, digest.clone());
+                    if is_of_image {
+                        remember(&mut known.failed, digest.clone());
+                    }
                     remember(&mut known.events, event(Some(digest), "failed", Some(why.clone())));
                 })?;
                 self.roll_back_failed(&context).await;

@@ -42,6 +42,8 @@ struct Tally {
     failed: usize,
     /// Why the first of them has.
     why: Option<String>,
+    /// One has failed by what its image does, and not by this machine.
+    of_image: bool,
 }
 
 impl Tallies {
@@ -61,6 +63,12 @@ impl Tallies {
         let tally = tallies.entry(service.to_string()).or_default();
         tally.failed += usize::from(container);
         tally.why.get_or_insert_with(|| why.to_string());
+        tally.of_image |= container && !why.is_of_machine();
+    }
+
+    /// Whether a container of a service has failed by what its image does.
+    pub fn is_of_image(&self, service: &str) -> bool {
+        locked(&self.0).get(service).is_some_and(|tally| tally.of_image)
     }
 
     /// Why a container of a service has failed.
