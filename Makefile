@@ -3,7 +3,7 @@
 CARGO ?= cargo
 PREFIX ?= /usr/local
 TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
-TEST_PACKAGES = busybox-static nftables iproute2 docker-registry apache2-utils python3-minimal curl gcc libc6-dev git openssh-client runc
+TEST_PACKAGES = busybox-static nftables iproute2 docker-registry apache2-utils python3-minimal curl gcc libc6-dev git openssh-client openssh-server runc
 
 .PHONY: help build demo test test-clients lint bench chaos fuzz install test-packages
 

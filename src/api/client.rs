@@ -2,10 +2,12 @@
 
 use super::WARNING_HEADER;
 use super::types::ErrorAnswer;
+use crate::printable;
 use crate::sys::socket::short_name;
 use bytes::{Buf, Bytes, BytesMut};
+use futures::future::BoxFuture;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use http_body_util::{BodyExt, Empty, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode, header};
@@ -13,7 +15,15 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
+
+/// Bytes of an answer that is one JSON value, of an error's text, and of a line or frame of a stream: an engine of another machine
+/// must not take this one's memory.
+const MAX_ANSWER: usize = 256 << 20;
+const MAX_ERROR: usize = 1 << 20;
+const MAX_LINE: usize = 64 << 20;
 
 /// Why a request of the CLI has no answer that it can use.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +38,9 @@ pub enum ClientError {
     /// It has died, or was stopped.
     #[error("the engine ended before its answer did: run the command again, which goes on where this one was broken off")]
     Cut,
+    /// The machine of the engine cannot be reached, or not any more.
+    #[error("{0}")]
+    Host(String),
 }
 
 impl ClientError {
@@ -37,8 +50,34 @@ impl ClientError {
 
     /// Whether no whole answer has come: the engine may have died meanwhile, and the next one may give it.
     pub fn is_of_connection(&self) -> bool {
-        !matches!(self, ClientError::Refused { .. })
+        !matches!(self, ClientError::Refused { .. } | ClientError::Host(_))
     }
+}
+
+/// A stream of bytes both ways, each of which ends by itself.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// The effect of a broken way to the engine's machine on a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenBroken {
+    /// It ends.
+    Ends,
+    /// The engine goes on with it.
+    GoesOn,
+}
+
+/// A way to an engine of another machine.
+pub trait Connector: Send + Sync + std::fmt::Debug {
+    /// A connection to the engine's socket there.
+    fn connect(&self, when_broken: WhenBroken) -> BoxFuture<'_, Result<Box<dyn Connection>, ClientError>>;
+
+    /// Why no connection leads there any more; `None` as long as it does.
+    fn broken(&self) -> BoxFuture<'_, Option<ClientError>>;
+
+    /// The version of Docker's API that both ends know, where the engine there would answer in another.
+    fn api_version(&self) -> Option<&str>;
 }
 
 type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
@@ -49,13 +88,25 @@ pub struct Client {
     socket: PathBuf,
     /// Starts an engine with a data root and a run root.
     starter: Option<(Starter, PathBuf, PathBuf)>,
+    /// The engine is another machine's.
+    connector: Option<Arc<dyn Connector>>,
 }
 
 type Starter = fn(&Path, &Path);
 
 impl Client {
     pub fn new(socket: &Path) -> Self {
-        Client { socket: socket.to_path_buf(), starter: None }
+        Client { socket: socket.to_path_buf(), starter: None, connector: None }
+    }
+
+    /// A client of another machine's engine.
+    pub fn over(connector: Arc<dyn Connector>) -> Self {
+        Client { socket: PathBuf::new(), starter: None, connector: Some(connector) }
+    }
+
+    /// Whether paths of this machine mean nothing to the engine.
+    pub fn is_elsewhere(&self) -> bool {
+        self.connector.is_some()
     }
 
     /// How [`Client::start_engine`] does it.
@@ -78,20 +129,46 @@ impl Client {
         matches!(self.send(ping).await, Ok(_) | Err(ClientError::Refused { .. }))
     }
 
-    async fn connect(&self) -> Result<UnixStream, ClientError> {
+    async fn connect(&self, when_broken: WhenBroken) -> Result<Box<dyn Connection>, ClientError> {
+        if let Some(connector) = &self.connector {
+            return connector.connect(when_broken).await;
+        }
         let failed = |source| ClientError::Connect { path: self.socket.display().to_string(), source };
         let directory = std::fs::File::open(self.socket.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
         let name = self.socket.file_name().unwrap_or_default().to_string_lossy();
-        UnixStream::connect(short_name(&directory, name)).await.map_err(failed)
+        Ok(Box::new(UnixStream::connect(short_name(&directory, name)).await.map_err(failed)?))
     }
 
     async fn send(&self, request: Request<RequestBody>) -> Result<Response<Incoming>, ClientError> {
-        let stream = self.connect().await?;
+        self.send_with(request, WhenBroken::Ends).await
+    }
+
+    async fn send_with(&self, request: Request<RequestBody>, when_broken: WhenBroken) -> Result<Response<Incoming>, ClientError> {
+        match self.exchange(request, when_broken).await {
+            Err(error @ ClientError::Protocol(_)) => Err(self.or_broken(error).await),
+            other => other,
+        }
+    }
+
+    /// The error of a broken way to the engine's machine in place of one that follows from it.
+    async fn or_broken(&self, error: ClientError) -> ClientError {
+        or_broken(self.connector.as_ref(), error).await
+    }
+
+    async fn exchange(
+        &self,
+        mut request: Request<RequestBody>,
+        when_broken: WhenBroken,
+    ) -> Result<Response<Incoming>, ClientError> {
+        if let Some(version) = self.connector.as_ref().and_then(|connector| connector.api_version()) {
+            *request.uri_mut() = format!("/v{version}{}", request.uri()).parse().map_err(ClientError::protocol)?;
+        }
+        let stream = self.connect(when_broken).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::protocol)?;
         tokio::spawn(async move { drop(connection.with_upgrades().await) });
         let response = sender.send_request(request).await.map_err(ClientError::protocol)?;
         for warning in response.headers().get_all(WARNING_HEADER) {
-            eprintln!("warning: {}", String::from_utf8_lossy(warning.as_bytes()));
+            eprintln!("warning: {}", printable::line(&String::from_utf8_lossy(warning.as_bytes())));
         }
         if response.status().is_success()
             || matches!(response.status(), StatusCode::NOT_MODIFIED | StatusCode::SWITCHING_PROTOCOLS)
@@ -99,11 +176,24 @@ impl Client {
             return Ok(response);
         }
         let status = response.status().as_u16();
-        let bytes = response.into_body().collect().await.map_err(ClientError::protocol)?.to_bytes();
+        let bytes = whole(response.into_body(), MAX_ERROR).await?;
         let answer: ErrorAnswer = serde_json::from_slice(&bytes).unwrap_or_default();
         let message = Some(answer.message).filter(|message| !message.is_empty());
         let message = message.unwrap_or_else(|| String::from_utf8_lossy(&bytes).into_owned());
         Err(ClientError::Refused { status, message, exit_code: answer.exit_code })
+    }
+
+    /// A request's answer as a whole.
+    async fn answer(&self, request: Request<RequestBody>) -> Result<Bytes, ClientError> {
+        let response = self.send(request).await?;
+        match whole(response.into_body(), MAX_ANSWER).await {
+            Err(error) => Err(self.or_broken(error).await),
+            read => read,
+        }
+    }
+
+    fn lines(&self, response: Response<Incoming>) -> Lines {
+        Lines { body: response.into_body(), buffer: BytesMut::new(), connector: self.connector.clone() }
     }
 
     fn request(method: Method, path: &str, body: RequestBody) -> Result<Request<RequestBody>, ClientError> {
@@ -130,8 +220,7 @@ impl Client {
     /// # Errors
     /// The engine's refusal, or a broken connection.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        let response = self.send(Self::request(Method::GET, path, Self::empty_body())?).await?;
-        let bytes = response.into_body().collect().await.map_err(ClientError::protocol)?.to_bytes();
+        let bytes = self.answer(Self::request(Method::GET, path, Self::empty_body())?).await?;
         serde_json::from_slice(&bytes).map_err(ClientError::protocol)
     }
 
@@ -140,8 +229,7 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl serde::Serialize) -> Result<T, ClientError> {
-        let response = self.send(Self::request(Method::POST, path, Self::json_body(body)?)?).await?;
-        let bytes = response.into_body().collect().await.map_err(ClientError::protocol)?.to_bytes();
+        let bytes = self.answer(Self::request(Method::POST, path, Self::json_body(body)?)?).await?;
         let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
         serde_json::from_slice(bytes).map_err(ClientError::protocol)
     }
@@ -159,7 +247,10 @@ impl Client {
     pub async fn download(&self, path: &str, mut to: impl io::Write) -> Result<(), ClientError> {
         let mut body = self.send(Self::request(Method::GET, path, Self::empty_body())?).await?.into_body();
         while let Some(frame) = body.frame().await {
-            let bytes = frame.map_err(ClientError::protocol)?.into_data().unwrap_or_default();
+            let bytes = match frame {
+                Ok(frame) => frame.into_data().unwrap_or_default(),
+                Err(error) => return Err(self.or_broken(ClientError::protocol(error)).await),
+            };
             to.write_all(&bytes).map_err(ClientError::protocol)?;
         }
         to.flush().map_err(ClientError::protocol)
@@ -224,8 +315,16 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn post_lines(&self, path: &str, body: &impl serde::Serialize) -> Result<Lines, ClientError> {
-        let response = self.send(Self::request(Method::POST, path, Self::json_body(body)?)?).await?;
-        Ok(Lines { body: response.into_body(), buffer: BytesMut::new() })
+        Ok(self.lines(self.send(Self::request(Method::POST, path, Self::json_body(body)?)?).await?))
+    }
+
+    /// As [`Client::post_lines`], for an operation that the engine goes on with when the way to its machine breaks.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn post_operation(&self, path: &str, body: &impl serde::Serialize) -> Result<Lines, ClientError> {
+        let request = Self::request(Method::POST, path, Self::json_body(body)?)?;
+        Ok(self.lines(self.send_with(request, WhenBroken::GoesOn).await?))
     }
 
     /// A GET whose answer comes in lines of JSON.
@@ -233,8 +332,7 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn get_lines(&self, path: &str) -> Result<Lines, ClientError> {
-        let response = self.send(Self::request(Method::GET, path, Self::empty_body())?).await?;
-        Ok(Lines { body: response.into_body(), buffer: BytesMut::new() })
+        Ok(self.lines(self.send(Self::request(Method::GET, path, Self::empty_body())?).await?))
     }
 
     /// A POST with a stream of bytes as its body; the answer is text.
@@ -246,8 +344,7 @@ impl Client {
         path: &str,
         reader: impl tokio::io::AsyncRead + Unpin + Send + 'static,
     ) -> Result<String, ClientError> {
-        let response = self.send(Self::request(Method::POST, path, stream_body(reader))?).await?;
-        let bytes = response.into_body().collect().await.map_err(ClientError::protocol)?.to_bytes();
+        let bytes = self.answer(Self::request(Method::POST, path, stream_body(reader))?).await?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
@@ -262,8 +359,7 @@ impl Client {
     ) -> Result<Lines, ClientError> {
         let mut request = Self::request(Method::POST, path, stream_body(reader))?;
         request.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/x-tar"));
-        let response = self.send(request).await?;
-        Ok(Lines { body: response.into_body(), buffer: BytesMut::new() })
+        Ok(self.lines(self.send(request).await?))
     }
 
     /// A GET whose answer is Docker's multiplexed stream.
@@ -272,7 +368,7 @@ impl Client {
     /// As [`Client::get`].
     pub async fn get_frames(&self, path: &str) -> Result<Frames, ClientError> {
         let response = self.send(Self::request(Method::GET, path, Self::empty_body())?).await?;
-        Ok(Frames { body: response.into_body(), buffer: BytesMut::new() })
+        Ok(Frames { body: response.into_body(), buffer: BytesMut::new(), connector: self.connector.clone() })
     }
 
     /// A POST after which the connection is a stream of bytes both ways.
@@ -292,10 +388,23 @@ impl Client {
     }
 }
 
+async fn or_broken(connector: Option<&Arc<dyn Connector>>, error: ClientError) -> ClientError {
+    match connector {
+        Some(connector) => connector.broken().await.unwrap_or(error),
+        None => error,
+    }
+}
+
+/// A body of so many bytes at most.
+async fn whole(body: Incoming, most: usize) -> Result<Bytes, ClientError> {
+    Ok(Limited::new(body, most).collect().await.map_err(ClientError::protocol)?.to_bytes())
+}
+
 /// An answer in lines of JSON.
 pub struct Lines {
     body: Incoming,
     buffer: BytesMut,
+    connector: Option<Arc<dyn Connector>>,
 }
 
 /// A reader as a request's body.
@@ -329,9 +438,12 @@ impl Lines {
                 let line = self.buffer.split_to(end + 1);
                 return serde_json::from_slice(&line).map(Some).map_err(ClientError::protocol);
             }
+            if self.buffer.len() > MAX_LINE {
+                return Err(ClientError::Protocol("a line of its answer has no end".into()));
+            }
             match self.body.frame().await {
                 Some(Ok(frame)) => self.buffer.extend_from_slice(&frame.into_data().unwrap_or_default()),
-                Some(Err(_)) => return Err(ClientError::Cut),
+                Some(Err(_)) => return Err(or_broken(self.connector.as_ref(), ClientError::Cut).await),
                 None if self.buffer.is_empty() => return Ok(None),
                 None => {
                     let line = std::mem::take(&mut self.buffer);
@@ -346,6 +458,7 @@ impl Lines {
 pub struct Frames {
     body: Incoming,
     buffer: BytesMut,
+    connector: Option<Arc<dyn Connector>>,
 }
 
 impl Frames {
@@ -358,9 +471,12 @@ impl Frames {
             if let Some(frame) = self.buffered() {
                 return Ok(Some(frame));
             }
+            if self.buffer.len() > MAX_LINE {
+                return Err(ClientError::Protocol("a frame of its answer has no end".into()));
+            }
             match self.body.frame().await {
                 Some(Ok(frame)) => self.buffer.extend_from_slice(&frame.into_data().unwrap_or_default()),
-                Some(Err(error)) => return Err(ClientError::protocol(error)),
+                Some(Err(error)) => return Err(or_broken(self.connector.as_ref(), ClientError::protocol(error)).await),
                 None => return Ok(None),
             }
         }

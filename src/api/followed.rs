@@ -191,6 +191,7 @@ impl Followed {
                     return Ok(true);
                 }
                 Err(ClientError::Refused { status: 404, .. }) => return Ok(false),
+                Err(error @ ClientError::Host(_)) => return Err(error),
                 Err(error) if Instant::now() > given_up => return Err(error),
                 // Nothing runs any more whose monitor would bring one back.
                 Err(ClientError::Connect { .. }) if Instant::now() > next_start => {

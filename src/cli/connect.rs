@@ -28,6 +28,9 @@ fn client(global: &Global) -> Client {
 /// # Errors
 /// When none runs and none can be started.
 pub async fn engine(global: &Global) -> Result<Client, Failure> {
+    if let Some(other) = global.machine.other() {
+        return other.engine().await;
+    }
     let client = client(global);
     if client.is_alive().await {
         return Ok(client);
@@ -55,6 +58,9 @@ pub async fn engine(global: &Global) -> Result<Client, Failure> {
 /// # Errors
 /// As [`engine`].
 pub async fn engine_if_any(global: &Global) -> Result<Option<Client>, Failure> {
+    if let Some(other) = global.machine.other() {
+        return other.engine_if_any().await;
+    }
     let client = client(global);
     if client.is_alive().await {
         return Ok(Some(client));

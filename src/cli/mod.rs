@@ -9,6 +9,7 @@ mod output;
 mod arguments;
 mod connect;
 mod jobs;
+mod machine;
 mod objects;
 mod project;
 mod proxies;
@@ -62,6 +63,14 @@ pub struct Global {
     /// Profile to activate; may be repeated, `*` is all.
     #[arg(long = "profile", value_name = "NAME")]
     pub profiles: Vec<String>,
+    /// Another machine, whose engine the command is for: ssh://[USER@]HOST[:PORT]. `wharf context` gives machines names.
+    #[arg(short = 'H', long, global = true, help_heading = GLOBAL, value_name = "ADDRESS")]
+    pub host: Option<String>,
+    /// The context whose machine the command is for.
+    #[arg(long, value_name = "NAME", conflicts_with = "host")]
+    pub context: Option<String>,
+    #[arg(skip)]
+    pub machine: machine::Machine,
     /// Where images, volumes and containers are kept.
     #[arg(
         long,
@@ -216,6 +225,9 @@ enum Command {
     /// The engine and the host.
     #[command(subcommand)]
     System(system::System),
+    /// Names for other machines, and which one commands are for.
+    #[command(subcommand)]
+    Context(machine::command::ContextCommand),
     /// Print the version.
     Version(system::Version),
     /// Run the engine in the foreground (it is started by itself when needed), or stop it.
@@ -314,10 +326,16 @@ fn main_with_room() -> ExitCode {
     let given = arguments::rewritten(Cli::command, std::env::args_os().collect());
     let words = given.clone();
     let parsed = command.try_get_matches_from_mut(given).and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = match parsed {
+    let mut cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return usage(error, &mut command, &words),
     };
+    if asks_an_engine(&cli.command) {
+        match machine::Machine::of(&cli.global) {
+            Ok(machine) => cli.global.machine = machine,
+            Err(failure) => return finish(Err(failure)),
+        }
+    }
     if let Command::Engine(command) = &cli.command {
         return finish(engine::run(&cli.global, command));
     }
@@ -365,6 +383,15 @@ fn finish(outcome: Outcome) -> ExitCode {
     }
 }
 
+/// Whether a command is for the engine of the chosen machine. An engine itself is where it is.
+fn asks_an_engine(command: &Command) -> bool {
+    match command {
+        Command::Engine(command) => command.asks(),
+        Command::Context(_) | Command::Version(_) | Command::Config(_) | Command::Graph(_) | Command::Logout(_) => false,
+        _ => true,
+    }
+}
+
 /// The name of a command without `--dry-run`; empty for the others.
 fn unforeseeable(command: &Command) -> &'static str {
     match command {
@@ -387,7 +414,10 @@ fn unforeseeable(command: &Command) -> &'static str {
 async fn run(cli: Cli) -> Outcome {
     let global = &cli.global;
     output::set_style(if global.no_ansi { output::Ansi::Never } else { global.ansi }, global.progress);
-    proxies::set_socket(crate::engine::process::lifecycle::socket_path(&global.run_root));
+    proxies::set_engine(match global.machine.other() {
+        Some(other) => other.destination().to_string(),
+        None => format!("unix://{}", crate::engine::process::lifecycle::socket_path(&global.run_root).display()),
+    });
     if global.verbose {
         eprintln!("warning: --verbose has no effect: `wharf engine` in the foreground with RUST_LOG=debug tells more");
     }
@@ -455,6 +485,7 @@ async fn run(cli: Cli) -> Outcome {
             system::version(&command);
             Ok(())
         }
+        Command::Context(command) => machine::command::run(global, command),
         Command::Engine(_) => Ok(()),
     }
 }

@@ -2,7 +2,6 @@
 
 use crate::image::credentials;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// The variables and the attributes that say them.
@@ -14,21 +13,21 @@ const VARIABLES: [(&str, &str); 5] = [
     ("ALL_PROXY", "allProxy"),
 ];
 
-static SOCKET: OnceLock<PathBuf> = OnceLock::new();
+static ENGINE: OnceLock<String> = OnceLock::new();
 
-/// Where the engine is, once, before anything else.
-pub fn set_socket(socket: PathBuf) {
-    let _ = SOCKET.set(socket);
+/// The engine's address, as the file has it; once, before anything else.
+pub fn set_engine(address: String) {
+    let _ = ENGINE.set(address);
 }
 
 /// Variables for containers and builds, each in both spellings.
 pub fn variables() -> Vec<(String, String)> {
-    of(&credentials::configuration(), SOCKET.get().map_or(Path::new(""), PathBuf::as_path))
+    of(&credentials::configuration(), ENGINE.get().map_or("", String::as_str))
 }
 
-fn of(configuration: &Value, socket: &Path) -> Vec<(String, String)> {
+fn of(configuration: &Value, engine: &str) -> Vec<(String, String)> {
     let proxies = &configuration["proxies"];
-    let of_host = &proxies[format!("unix://{}", socket.display())];
+    let of_host = &proxies[engine];
     let found = if of_host.is_object() { of_host } else { &proxies["default"] };
     let value = |attribute: &str| found[attribute].as_str().filter(|value| !value.is_empty());
     let set = VARIABLES.iter().filter_map(|(name, attribute)| Some((*name, value(attribute)?)));
@@ -46,10 +45,9 @@ mod tests {
             "default": {"httpProxy": "http://p:1", "noProxy": ""},
             "unix:///run/other.sock": {"allProxy": "socks5://q:2"},
         }});
-        let names =
-            |socket: &str| of(&configuration, Path::new(socket)).into_iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>();
-        assert_eq!(names("/run/wharf/engine.sock"), ["HTTP_PROXY=http://p:1", "http_proxy=http://p:1"]);
-        assert_eq!(names("/run/other.sock"), ["ALL_PROXY=socks5://q:2", "all_proxy=socks5://q:2"]);
-        assert!(of(&json!({}), Path::new("/x")).is_empty() && of(&json!({"proxies": 7}), Path::new("/x")).is_empty());
+        let names = |engine: &str| of(&configuration, engine).into_iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>();
+        assert_eq!(names("unix:///run/wharf/engine.sock"), ["HTTP_PROXY=http://p:1", "http_proxy=http://p:1"]);
+        assert_eq!(names("unix:///run/other.sock"), ["ALL_PROXY=socks5://q:2", "all_proxy=socks5://q:2"]);
+        assert!(of(&json!({}), "/x").is_empty() && of(&json!({"proxies": 7}), "/x").is_empty());
     }
 }

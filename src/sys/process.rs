@@ -94,6 +94,20 @@ pub fn spawn(program: &CStr, args: &[CString], fds: &[BorrowedFd<'_>]) -> io::Re
     if result == 0 { Ok(pid) } else { Err(io::Error::from_raw_os_error(result)) }
 }
 
+/// Has a command ignore SIGINT and SIGQUIT, which a terminal sends to it and to this process together.
+pub fn ignore_interrupts(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let ignore = || {
+        for signal in [libc::SIGINT, libc::SIGQUIT] {
+            // SAFETY: signal is async-signal-safe (signal-safety(7)), as what runs between fork and exec has to be.
+            unsafe { libc::signal(signal, libc::SIG_IGN) };
+        }
+        Ok(())
+    };
+    // SAFETY: the closure allocates nothing and takes no lock.
+    unsafe { command.pre_exec(ignore) };
+}
+
 /// A descriptor that this process was given at its start. May be called once for each number.
 pub fn inherited(fd: RawFd) -> Option<OwnedFd> {
     // SAFETY: fcntl tells whether the number is open; the caller has just been executed, so nobody else owns it.

@@ -30,6 +30,7 @@ mod scripts;
 mod services;
 mod sockets;
 mod sources;
+mod ssh;
 mod starting;
 mod streams;
 mod support;

@@ -1,6 +1,7 @@
 //! `wharf engine`: the engine itself.
 
 use crate::api::client::{Client, ClientError};
+use crate::cli::machine::dial_stdio;
 use crate::cli::{Failure, Global, Outcome, connect};
 use crate::engine::process::lifecycle::{self, WhenIdle};
 use crate::engine::process::revival;
@@ -40,11 +41,26 @@ enum Action {
         #[arg(long)]
         containers: bool,
     },
+    /// Connect standard input and output with the engine, for a wharf of another machine.
+    DialStdio,
+}
+
+impl EngineCommand {
+    /// Whether it is for an engine that runs, here or elsewhere.
+    pub fn asks(&self) -> bool {
+        matches!(self.action, Some(Action::Stop { .. }))
+    }
 }
 
 pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
-    if let Some(Action::Stop { containers }) = command.action {
-        return stop(global, containers);
+    match command.action {
+        Some(Action::Stop { containers }) if global.machine.other().is_some() => return stop_elsewhere(global, containers),
+        Some(Action::Stop { containers }) => return stop(global, containers),
+        _ if global.host.is_some() || global.context.is_some() => {
+            return Err(Failure::Message("an engine runs on the machine that it is for: start it there by ssh".into()));
+        }
+        Some(Action::DialStdio) => return dial_stdio::run(global),
+        None => {}
     }
     if command.revived {
         let error = revival::take_over(&global.run_root, REVIVED);
@@ -84,6 +100,24 @@ pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
     })
 }
 
+/// Asks another machine's engine to end.
+fn stop_elsewhere(global: &Global, containers: bool) -> Outcome {
+    let failed = |e: std::io::Error| Failure::Message(format!("starting: {e}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    runtime.block_on(async {
+        let Some(client) = connect::engine_if_any(global).await? else { return Ok(()) };
+        match client.post::<serde_json::Value>(stop_path(containers), &serde_json::Value::Null).await {
+            Err(error @ (ClientError::Host(_) | ClientError::Refused { .. })) => Err(error.into()),
+            // The engine may be gone before its answer is read.
+            _ => Ok(()),
+        }
+    })
+}
+
+fn stop_path(containers: bool) -> &'static str {
+    if containers { "/engine/stop?containers=1" } else { "/engine/stop" }
+}
+
 /// Asks the engine to end and waits until it has. Another that somebody starts meanwhile is not waited for.
 fn stop(global: &Global, containers: bool) -> Outcome {
     use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -99,8 +133,7 @@ fn stop(global: &Global, containers: bool) -> Outcome {
     let credentials = nix::sys::socket::getsockopt(&peer, nix::sys::socket::sockopt::PeerCredentials);
     let process = sys::pidfd_open(credentials.map_err(|e| failed(e.into()))?.pid()).map_err(failed)?;
     drop(peer);
-    let path = if containers { "/engine/stop?containers=1" } else { "/engine/stop" };
-    match runtime.block_on(Client::new(&socket).post::<serde_json::Value>(path, &serde_json::Value::Null)) {
+    match runtime.block_on(Client::new(&socket).post::<serde_json::Value>(stop_path(containers), &serde_json::Value::Null)) {
         Ok(_) | Err(ClientError::Connect { .. }) => {}
         // The engine may be gone before its answer is read.
         Err(error) => tracing::debug!("{error}"),

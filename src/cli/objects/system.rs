@@ -37,6 +37,7 @@ pub enum System {
 
 pub async fn system(global: &Global, command: System) -> Outcome {
     if matches!(command, System::Check) {
+        global.machine.only_here("system check")?;
         return super::check::run(global).await;
     }
     let client = connect::engine(global).await?;

@@ -127,6 +127,7 @@ pub async fn in_container(client: &Client, container: &str, request: Request, de
             let why = "the engine ended, or the container was removed, while the command ran: its exit code is not known";
             return Err(Failure::Message(why.into()).or_code(NOT_KNOWN));
         }
+        Err(error @ ClientError::Host(_)) => return Err(Failure::from(error).or_code(NOT_KNOWN)),
         other => other?,
     };
     match state.exit_code {

@@ -5,6 +5,7 @@ pub mod build;
 pub mod config;
 pub mod cp;
 pub mod down;
+pub mod elsewhere;
 pub mod events;
 pub mod exec;
 pub mod export;
@@ -103,6 +104,9 @@ pub fn for_engine(global: &Global, loaded: &Loaded, named: &[String], no_deps: b
             *option = format!("seccomp:{}", loaded.directory.join(file).display());
         }
     }
+    if let Some(other) = global.machine.other() {
+        elsewhere::prepare(other, loaded, &mut project, &starting)?;
+    }
     Ok(project)
 }
 
@@ -135,13 +139,15 @@ fn name_models(loaded: &Loaded, project: &mut Project) {
 fn lend_api(global: &Global, project: &mut Project) {
     const LOGINS: &str = "#apisocket";
     const DIRECTORY: &str = "/run/secrets/docker";
+    let elsewhere = global.machine.other().and_then(|other| other.socket());
+    let socket = elsewhere.unwrap_or_else(|| socket_path(&global.run_root).display().to_string());
     let mut lent = false;
     let all = project.services.values_mut().chain(project.jobs.values_mut().map(|job| &mut job.service));
     for service in all.filter(|service| service.use_api_socket) {
         lent = true;
         service.volumes.push(ServiceVolume {
             kind: VolumeKind::Bind,
-            source: Some(socket_path(&global.run_root).display().to_string()),
+            source: Some(socket.clone()),
             target: "/var/run/docker.sock".into(),
             ..ServiceVolume::default()
         });

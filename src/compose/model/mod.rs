@@ -98,6 +98,9 @@ pub struct Volume {
 pub struct FileObject {
     pub name: String,
     pub content: Option<String>,
+    /// The content is in base64, since it is no text. Not of a Compose file.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub encoded: bool,
     pub environment: Option<String>,
     pub external: bool,
     pub file: Option<String>,

@@ -74,11 +74,14 @@ impl Rule {
 }
 
 impl Profile {
-    /// Reads a user's profile.
+    /// Reads a user's profile: a file, or the JSON itself, as clients of other machines send it.
     ///
     /// # Errors
     /// A sentence: the file that cannot be read, or what in it is not understood.
     pub fn read(path: &Path) -> Result<Self, String> {
+        if let Some(text) = path.to_str().filter(|text| text.starts_with('{')) {
+            return serde_json::from_str(text).map_err(|e| format!("the seccomp profile of the request: {e}"));
+        }
         let wrong = |why: String| format!("the seccomp profile {}: {why}", path.display());
         let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
         serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))

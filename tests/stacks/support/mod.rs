@@ -4,6 +4,7 @@
 //! dropped, it checks that nothing of it is left: processes, mounts, interfaces, control groups, firewall tables.
 
 pub mod buildkit;
+pub mod machine;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -450,6 +451,12 @@ impl Terminal {
     /// What has been shown since the last that was waited for.
     pub fn shown(&self) -> String {
         self.said.lock().expect("lock").clone()
+    }
+
+    /// Gives the terminal another size, which its programs hear of.
+    pub fn resize(&self, rows: u16, columns: u16) {
+        let size = format!("stty -F /proc/{}/fd/0 rows {rows} columns {columns}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &size]).status().expect("stty").success());
     }
 
     /// Whether what is typed comes as it is, without the terminal's own editing.

@@ -381,6 +381,7 @@ async fn reconnected(client: &Client, path: &str) -> Result<Lines, ClientError> 
                 client.start_engine().await;
                 is_started = true;
             }
+            Err(error @ ClientError::Host(_)) => return Err(error),
             Err(_) if begun.elapsed() < ENGINE_RETURNS => tokio::time::sleep(Duration::from_millis(10)).await,
             other => return other,
         }

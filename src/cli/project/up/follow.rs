@@ -48,7 +48,7 @@ pub async fn follow_with(
     let mut cancelled: Option<Signal> = None;
     let path_and_number = format!("{path}?command={number}");
     let mut lines = tokio::select! {
-        lines = client.post_lines(&path_and_number, body) => lines?,
+        lines = client.post_operation(&path_and_number, body) => lines?,
         signal = next_signal() => {
             eprintln!("canceled");
             return Err(signal.failure());

@@ -5,6 +5,7 @@ use crate::compose::model::{FileMount, FileObject, Project, ServiceVolume, Volum
 use crate::engine::record::{FileSpec, MountKind, MountSpec};
 use crate::sys::foreign_disk::ask;
 use crate::sys::regular::read_regular_file;
+use base64::Engine as _;
 use std::path::Path;
 
 /// Bytes of a file that becomes a config or secret with an owner or mode of its own: it is copied. Docker's limits are 1,000 and 500 kB.
@@ -123,6 +124,10 @@ fn file(
     };
     let copied_from = object.file.clone().filter(|_| object.content.is_none() && !as_it_is);
     let (source, content) = match (&object.content, &object.file) {
+        (Some(content), _) if object.encoded => {
+            let decoded = base64::engine::general_purpose::STANDARD.decode(content);
+            (None, Some(decoded.map_err(|e| format!("the content of the {one} `{source}` is not understood: {e}"))?))
+        }
         (Some(content), _) => (None, Some(content.clone().into_bytes())),
         (None, Some(path)) if as_it_is => {
             ask(|| std::fs::metadata(path)).map_err(|e| format!("the {one} `{source}` cannot be read from {path}: {e}"))?;

@@ -1,0 +1,129 @@
+//! The user's own `ssh` as a stream of bytes to a command of another machine.
+
+use super::destination::Destination;
+use crate::printable;
+use crate::sys;
+use std::io::{self, IsTerminal};
+use std::pin::Pin;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::unix::pipe;
+
+/// Bytes that are kept of ssh's stderr, the last ones.
+const MAX_STDERR: usize = 8 << 10;
+/// Characters of it that a message shows.
+const MAX_SHOWN: usize = 300;
+/// How long ssh may take to end after its standard output has.
+const END: Duration = Duration::from_secs(5);
+/// Looks at a process that is ending.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+
+/// A running `ssh`.
+#[derive(Debug)]
+pub struct Ssh {
+    child: Mutex<Child>,
+    stderr: Arc<Mutex<Vec<u8>>>,
+}
+
+/// Its standard input and output as one stream.
+pub struct Streams {
+    from: pipe::Receiver,
+    to: pipe::Sender,
+}
+
+/// Whether somebody at a terminal sees this command.
+fn is_watched() -> bool {
+    std::io::stdin().is_terminal() || std::io::stdout().is_terminal() || std::io::stderr().is_terminal()
+}
+
+impl Ssh {
+    /// Starts `ssh`. It ignores Ctrl-C at the terminal that it shares with this process: what is done there is cancelled by a request.
+    ///
+    /// # Errors
+    /// Why it cannot be started.
+    pub fn start(destination: &Destination, command: &[&str]) -> Result<(Arc<Self>, Streams), String> {
+        let failed = |e: io::Error| format!("running ssh: {e}");
+        let mut ssh = Command::new("ssh");
+        // Nobody is there to be asked for a password or about a host's key.
+        if !is_watched() && std::env::var_os("SSH_ASKPASS").is_none() {
+            ssh.args(["-o", "BatchMode=yes"]);
+        }
+        ssh.args(destination.arguments(command)).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        sys::ignore_interrupts(&mut ssh);
+        let mut child = ssh.spawn().map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => "there is no `ssh` on this machine: install it (Debian: openssh-client)".to_string(),
+            _ => failed(e),
+        })?;
+        let (Some(stdin), Some(stdout), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
+            return Err("running ssh: it has no streams".into());
+        };
+        let to = pipe::Sender::from_owned_fd(stdin.into()).map_err(failed)?;
+        let from = pipe::Receiver::from_owned_fd(stdout.into()).map_err(failed)?;
+        let mut errors = pipe::Receiver::from_owned_fd(errors.into()).map_err(failed)?;
+        let stderr = Arc::new(Mutex::new(Vec::new()));
+        let kept = stderr.clone();
+        // A shared connection's master may keep it open for longer than ssh runs.
+        tokio::spawn(async move {
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = errors.read(&mut buffer).await {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.extend_from_slice(&buffer[..n]);
+                let surplus = kept.len().saturating_sub(MAX_STDERR);
+                kept.drain(..surplus);
+            }
+        });
+        Ok((Arc::new(Ssh { child: Mutex::new(child), stderr }), Streams { from, to }))
+    }
+
+    /// Its last line on stderr, or that of the command there; empty where there was none.
+    pub fn last_line(&self) -> String {
+        let stderr = self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let text = String::from_utf8_lossy(&stderr);
+        let last = text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
+        printable::line(&last.chars().take(MAX_SHOWN).collect::<String>()).into_owned()
+    }
+
+    /// How it has ended, once it has; it is given a moment.
+    pub async fn ended(&self) -> Option<ExitStatus> {
+        let looking = async {
+            loop {
+                if let Ok(Some(status)) = self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait() {
+                    return status;
+                }
+                tokio::time::sleep(BETWEEN_LOOKS).await;
+            }
+        };
+        let status = tokio::time::timeout(END, looking).await.ok()?;
+        // What it has written is read by another task of this thread.
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+        Some(status)
+    }
+
+    /// Ends it where it has not connected yet.
+    pub fn give_up(&self) {
+        let _ = self.child.lock().unwrap_or_else(PoisonError::into_inner).kill();
+    }
+}
+
+impl AsyncRead for Streams {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.from).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Streams {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.to).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.to).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.to).poll_shutdown(context)
+    }
+}
