@@ -30,10 +30,8 @@ pub fn take(document: &mut Node, directory: &Path, found: &mut Vec<Diagnostic>) 
             continue;
         }
         let absolute = |node: &Node| super::paths::absolute(node.as_str().unwrap_or_default(), directory);
-        let own = match entry.get("project_directory").and_then(Node::as_str).filter(|text| !text.is_empty()) {
-            Some(text) => Some(super::paths::absolute(text, directory)),
-            None => None,
-        };
+        let own = entry.get("project_directory").and_then(Node::as_str).filter(|text| !text.is_empty());
+        let own = own.map(|text| super::paths::absolute(text, directory));
         let env_files = strings("env_file");
         includes.push(Include {
             files,

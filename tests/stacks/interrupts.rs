@@ -1,6 +1,6 @@
 //! Ctrl-C and SIGTERM at commands, on a terminal of their own.
 
-use crate::support::{Stack, Terminal, eventually};
+use crate::support::{Stack, Terminal, eventually, sleeping};
 use std::time::Instant;
 
 const CTRL_C: &str = "\x03";
@@ -243,4 +243,57 @@ fn a_signal_ends_a_command_that_has_listened_to_signals_before() {
             assert!(!command.is_raw(), "{args:?}");
         }
     }
+}
+
+/// `up --menu`: the keys do what they say, and Ctrl-Z gives the shell back, in a shell with job control.
+#[test]
+fn keys_of_the_menu() {
+    let stack = Stack::new("nothing");
+    let plain = sleeping("");
+    stack.write("compose.yaml", &format!("services: {{a: {{{plain}}}}}"));
+    let mut up = Terminal::start(&mut stack.command(&["up", "--menu"]), 24, 100);
+    up.expect("w Enable Watch   d Detach", 20);
+    up.send("w");
+    up.expect("watch is not yet configured", 5);
+    up.send("x\n");
+    up.expect("w Enable Watch   d Detach", 5);
+    up.send("d");
+    assert_eq!(up.wait(10), Some(0));
+    assert_eq!(stack.state("a"), "running");
+    let watched = sleeping("develop: {watch: [{path: ./src, action: sync, target: /src}]}");
+    stack.write("compose.yaml", &format!("services: {{a: {{{watched}}}}}"));
+    std::fs::create_dir(stack.path("src")).expect("directory");
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell.arg("-i").env("PS1", "prompt> ").env("COMPOSE_MENU", "1");
+    let wharf = stack.command(&["up"]);
+    for (name, value) in wharf.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.current_dir(stack.path("."));
+    let mut shell = Terminal::start(&mut shell, 24, 100);
+    shell.expect("prompt> ", 5);
+    shell.send(&format!("{} up\n", wharf.get_program().to_string_lossy()));
+    shell.expect("w Enable Watch   d Detach", 20);
+    shell.send("w");
+    shell.expect("w Disable Watch   d Detach", 5);
+    eventually("a change is in the container", 10, || {
+        stack.write("src/file", "changed");
+        stack.wharf(&["exec", "-T", "a", "cat", "/src/file"]).stdout == "changed"
+    });
+    shell.send("\u{1a}");
+    shell.expect("prompt> ", 10);
+    assert_eq!(stack.state("a"), "running");
+    shell.send("fg\n");
+    shell.expect("up", 5);
+    shell.send("w");
+    shell.expect("w Enable Watch   d Detach", 10);
+    shell.send("d");
+    shell.expect("prompt> ", 10);
+    assert!(!shell.is_raw(), "the terminal is as it was");
+    assert_eq!(stack.state("a"), "running");
+    shell.send("exit\n");
+    assert_eq!(shell.wait(10), Some(0));
 }

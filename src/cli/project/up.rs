@@ -2,6 +2,7 @@
 
 mod attached;
 mod follow;
+mod menu;
 
 pub use follow::{OnSignal, follow, follow_with};
 
@@ -70,8 +71,8 @@ pub struct Up {
     /// Have changed files take effect, as `watch` does.
     #[arg(short, long, conflicts_with = "detach")]
     watch: bool,
-    /// Docker Compose's line of keys at the bottom, which wharf does not draw.
-    #[arg(long, hide = true)]
+    /// Keys on a terminal: w switches watching, d leaves the containers running.
+    #[arg(long, conflicts_with = "detach")]
     menu: bool,
 }
 
@@ -308,9 +309,7 @@ pub async fn build_what_is_missing(
 
 pub async fn run(global: &Global, mut command: Up) -> Outcome {
     let mut loaded = project::load(global, &command.services)?;
-    if command.menu || is_set("COMPOSE_MENU", Some(&loaded)) {
-        eprintln!("warning: --menu has no effect: Ctrl-C stops the services, `wharf watch` follows changes");
-    }
+    command.menu |= is_set("COMPOSE_MENU", Some(&loaded));
     ps::check_services(Some(&loaded), command.exit_code_from.as_slice())?;
     if global.dry_run {
         return plan(global, PlanCommand { services: command.services, how: command.how }).await;

@@ -133,6 +133,12 @@ pub async fn beside_up(global: &Global, client: &Client, loaded: &Loaded, servic
     session.follow().await
 }
 
+/// Whether a service has anything to watch.
+pub fn is_configured(loaded: &Loaded, services: &[String]) -> bool {
+    let mut named = loaded.project.services.iter().filter(|(name, _)| services.is_empty() || services.contains(name));
+    named.any(|(_, service)| service.develop.as_ref().is_some_and(|develop| !develop.watch.is_empty()))
+}
+
 fn all_watched(loaded: &Loaded, services: &[String]) -> Result<Vec<Watched>, Failure> {
     let mut all = Vec::new();
     for (name, service) in &loaded.project.services {

@@ -1,5 +1,6 @@
 //! `up` in the foreground: shows the output of the containers, and stops them at Ctrl-C or when one of them ends.
 
+use super::menu::{self, Key, Menu};
 use super::{OnSignal, Up, follow_with, outline, path, selected};
 use crate::api::client::Client;
 use crate::cli::project::logs::{self, HookLine};
@@ -75,13 +76,11 @@ pub(super) async fn attached(
         },
     };
     let mut attached = std::pin::pin!(logs::attach(client, &loaded.project.name, &shown.services, &view, Some(for_up)));
+    let menu = if command.menu { Menu::open() } else { None };
     let watching = async {
         up.await?;
         let _ = ready.send(());
-        match command.watch {
-            true => super::super::watch::beside_up(global, client, loaded, &command.services).await,
-            false => std::future::pending().await,
-        }
+        until_left(global, client, loaded, command, menu).await
     };
     let mut codes: Vec<i32> = Vec::new();
     let aborts = |code: &i32| ends_with(command, *code);
@@ -120,6 +119,41 @@ pub(super) async fn attached(
         None => codes.into_iter().find(aborts).unwrap_or(0),
     };
     if code == 0 { Ok(()) } else { Err(Failure::Code(code as u8)) }
+}
+
+/// Watches where that is asked for, and follows the keys of the menu; ends with the key that leaves, or with a failure.
+async fn until_left(global: &Global, client: &Client, loaded: &Loaded, command: &Up, menu: Option<Menu>) -> Outcome {
+    let watch = || Box::pin(super::super::watch::beside_up(global, client, loaded, &command.services));
+    let mut watching = command.watch.then(watch);
+    let Some(mut menu) = menu else {
+        return match watching {
+            Some(watching) => watching.await,
+            None => std::future::pending().await,
+        };
+    };
+    menu::show(watching.is_some());
+    loop {
+        let failed = async {
+            match &mut watching {
+                Some(watching) => watching.await,
+                None => std::future::pending().await,
+            }
+        };
+        let key = tokio::select! {
+            ended = failed => return ended,
+            key = menu.key() => key,
+        };
+        match key {
+            Key::Detach => return Ok(()),
+            Key::Watch if watching.is_none() && !super::super::watch::is_configured(loaded, &command.services) => {
+                eprintln!("Watch → watch is not yet configured: a service needs `develop.watch`");
+                continue;
+            }
+            Key::Watch => watching = watching.is_none().then(watch),
+            Key::Show => {}
+        }
+        menu::show(watching.is_some());
+    }
 }
 
 /// Whether a container's exit ends the command.
