@@ -13,12 +13,19 @@ pub struct Check {
     /// Attributes that a warning has named; each is named once.
     warned: HashSet<&'static str>,
     raw: bool,
+    /// Attributes of clusters are acted on.
+    for_cluster: bool,
 }
 
 impl Check {
     /// With `raw`, variables were left as they are: a value with a `$` may be anything.
     pub fn new(raw: bool) -> Self {
         Check { raw, ..Check::default() }
+    }
+
+    /// With what a load leaves out.
+    pub fn without(skip: super::Skip) -> Self {
+        Check { for_cluster: skip.one_machine, ..Check::new(skip.interpolation) }
     }
 
     /// Checks a file's tree. What is absent or empty is not judged: another file may give it ([`super::finish`] does).
@@ -218,6 +225,7 @@ impl Checker<'_> {
                 Some(key) => {
                     let what = match key.state {
                         State::Done => None,
+                        State::Elsewhere if self.common.for_cluster => None,
                         State::Elsewhere => Some("has no meaning on one Linux machine and has no effect"),
                     };
                     if let Some(what) = what.filter(|_| !entry.node.is_null() && self.common.warned.insert(key.name)) {

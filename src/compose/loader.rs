@@ -50,7 +50,7 @@ impl<'a> Loader<'a> {
         Loader {
             options,
             sources: Sources::default(),
-            check: Check::new(options.skip.interpolation),
+            check: Check::without(options.skip),
             unset: UnsetAt::new(),
             variables: BTreeMap::new(),
             contents: Contents::new(),
@@ -188,7 +188,9 @@ impl<'a> Loader<'a> {
         if !self.options.all_resources {
             defaults::drop_unused(root);
         }
-        logging_drivers(root, &mut self.warnings);
+        if !skip.one_machine {
+            logging_drivers(root, &mut self.warnings);
+        }
         Ok(left_out.into_iter().map(|(name, entry)| (name, profiles::of(&entry.node))).collect())
     }
 

@@ -89,6 +89,8 @@ pub struct Skip {
     pub environment: bool,
     /// For commands that make no container: two services may ask for one name.
     pub container_names: bool,
+    /// For a cluster: no warning of attributes that have no effect on one machine.
+    pub one_machine: bool,
 }
 
 pub type Contents = HashMap<(&'static str, String), String>;

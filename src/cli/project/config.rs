@@ -111,6 +111,7 @@ pub async fn run(global: &Global, command: Config) -> Outcome {
         consistency: command.skip.no_consistency,
         environment: command.skip.no_env_resolution,
         container_names: command.skip.no_consistency,
+        one_machine: false,
     };
     if command.print.variables {
         options.list_variables = true;
