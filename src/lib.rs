@@ -9,6 +9,7 @@ pub mod cron;
 pub mod engine;
 pub mod image;
 pub mod jobs;
+pub mod kubernetes;
 pub mod labels;
 pub mod logs;
 pub mod network;

@@ -9,6 +9,7 @@ mod output;
 mod arguments;
 mod connect;
 mod jobs;
+mod kubernetes;
 mod machine;
 mod objects;
 mod project;
@@ -213,6 +214,12 @@ enum Command {
     /// Jobs and their runs.
     #[command(subcommand)]
     Job(jobs::JobCommand),
+    /// The project on Kubernetes.
+    #[command(subcommand)]
+    Kubernetes(kubernetes::Kubernetes),
+    /// The project for other platforms, by Docker's name.
+    #[command(subcommand)]
+    Bridge(kubernetes::Bridge),
     /// Single containers, whatever project they are of.
     #[command(subcommand)]
     Container(Box<container::Container>),
@@ -477,6 +484,8 @@ async fn run(cli: Cli) -> Outcome {
         Command::Commit(command) => export::commit(global, command).await,
         Command::Export(command) => export::export(global, command).await,
         Command::Job(command) => or_cancelled(jobs::job(global, command)).await,
+        Command::Kubernetes(command) => kubernetes::kubernetes(global, command),
+        Command::Bridge(command) => kubernetes::bridge(global, command),
         Command::Container(command) => container::container(global, *command).await,
         Command::Network(command) => network::network(global, command).await,
         Command::Volume(command) => network::volume(global, command).await,

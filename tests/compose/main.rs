@@ -2,6 +2,7 @@
 
 mod architecture;
 mod jobs;
+mod kubernetes;
 mod messages;
 mod models;
 mod properties;

@@ -1,0 +1,101 @@
+//! What becomes of every attribute of a Compose file. docs/kubernetes.md shows the same table, and a test holds it against the schema's.
+
+mod table;
+
+pub use table::TABLE;
+
+use super::context::Context;
+use crate::compose::node::{Entry, Node, Value};
+use crate::compose::schema::{Key, PROJECT, T, find};
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+/// What becomes of an attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// These fields. Where some values have no counterpart, the export says so with their place.
+    Becomes(&'static str),
+    /// Nothing, and nothing is lost: it is about this machine's commands, or about the file.
+    Local(&'static str),
+    /// Nothing; the export warns with this reason.
+    Warned(&'static str),
+    /// The export is refused with this reason.
+    Refused(&'static str),
+}
+
+/// An attribute by its path, with `*` for names of the user's choice and `[]` for items of lists.
+#[derive(Clone, Copy, Debug)]
+pub struct Attribute {
+    pub path: &'static str,
+    pub outcome: Outcome,
+}
+
+fn by_path() -> &'static HashMap<&'static str, Outcome> {
+    static BY_PATH: OnceLock<HashMap<&'static str, Outcome>> = OnceLock::new();
+    BY_PATH.get_or_init(|| TABLE.iter().map(|attribute| (attribute.path, attribute.outcome)).collect())
+}
+
+/// The attributes of what a type holds, and what stands between its path and theirs.
+pub fn inner(t: &'static T) -> (Option<&'static [Key]>, &'static str) {
+    match t {
+        T::Map(inner) => (inner.keys(), ".*."),
+        T::List(inner, _) => (inner.keys(), "[]."),
+        T::Short(short) if matches!(short.long, T::List(..)) => inner(&short.long),
+        t => (t.keys(), "."),
+    }
+}
+
+/// Says of every attribute that the project has and that has no counterpart that it is left out, or that it cannot be.
+pub fn judge(context: &Context<'_>) {
+    let Some(keys) = PROJECT.keys() else { return };
+    mapping(context, &context.loaded.root, keys, "");
+}
+
+fn mapping(context: &Context<'_>, node: &Node, keys: &'static [Key], prefix: &str) {
+    for (name, entry) in node.as_map().into_iter().flatten() {
+        let Some(key) = find(keys, name) else { continue };
+        let path = format!("{prefix}{name}");
+        // A job's attributes are a service's but for a few.
+        let of_service = path.strip_prefix("jobs.*.").map(|rest| format!("services.*.{rest}"));
+        let known = by_path().get(path.as_str()).or_else(|| by_path().get(of_service.as_deref()?));
+        match known {
+            Some(outcome) => act(context, name, entry, *outcome),
+            None => match inner(&key.t) {
+                (Some(keys), ".*.") => {
+                    for (_, item) in entry.node.as_map().into_iter().flatten() {
+                        mapping(context, &item.node, keys, &format!("{path}.*."));
+                    }
+                }
+                (Some(keys), "[].") => {
+                    for item in entry.node.as_list().into_iter().flatten() {
+                        mapping(context, item, keys, &format!("{path}[]."));
+                    }
+                }
+                (Some(keys), _) => mapping(context, &entry.node, keys, &format!("{path}.")),
+                (None, _) => {}
+            },
+        }
+    }
+}
+
+fn act(context: &Context<'_>, name: &str, entry: &Entry, outcome: Outcome) {
+    if says_nothing(&entry.node) {
+        return;
+    }
+    match outcome {
+        Outcome::Becomes(_) | Outcome::Local(_) => {}
+        Outcome::Warned(why) => context.warn_at(&entry.key_at, format!("`{name}` is left out: {why}"), ""),
+        Outcome::Refused(why) => context.refuse_at(&entry.key_at, format!("`{name}` cannot be exported: {why}"), ""),
+    }
+}
+
+/// An empty or false value.
+fn says_nothing(node: &Node) -> bool {
+    match &node.value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::List(list) => list.is_empty(),
+        Value::Map(map) => map.is_empty(),
+        Value::Int(_) | Value::Float(_) | Value::Bool(true) => false,
+    }
+}

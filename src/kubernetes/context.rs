@@ -1,0 +1,106 @@
+//! What every part of an export has at hand: the project, where its attributes are written, and the findings.
+
+use super::Options;
+use super::object::Made;
+use super::sources::Found;
+use super::version::Version;
+use crate::compose::Loaded;
+use crate::compose::diagnostic::Diagnostic;
+use crate::compose::model::Project;
+use crate::compose::node::{At, Node};
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
+
+pub struct Context<'a> {
+    pub loaded: &'a Loaded,
+    pub options: &'a Options,
+    findings: RefCell<Vec<Diagnostic>>,
+    /// ConfigMaps and Secrets by their names: several workloads use one.
+    shared: RefCell<BTreeMap<(&'static str, String), Made>>,
+    /// Whether networks separate the project's Pods: asked for every Pod.
+    pub is_separated: OnceCell<bool>,
+}
+
+impl<'a> Context<'a> {
+    pub fn new(loaded: &'a Loaded, options: &'a Options) -> Self {
+        Context { loaded, options, findings: RefCell::default(), shared: RefCell::default(), is_separated: OnceCell::new() }
+    }
+
+    pub fn project(&self) -> &'a Project {
+        &self.loaded.project
+    }
+
+    pub fn version(&self) -> Version {
+        self.options.version
+    }
+
+    pub fn has(&self, minor: u32) -> bool {
+        self.version() >= Version::minor(minor)
+    }
+
+    pub fn file(&self, path: &str) -> &'a Found {
+        self.options.files.get(path).unwrap_or(&Found::Absent)
+    }
+
+    /// The nearest place of a path of names and indices: its own, else that of what it is in.
+    pub fn place(&self, path: &[&str]) -> At {
+        let mut node = &self.loaded.root;
+        let mut at = node.at;
+        for step in path {
+            if let Some(entry) = node.as_map().and_then(|map| map.get(*step)) {
+                (node, at) = (&entry.node, entry.key_at);
+            } else if let Some(item) = step.parse::<usize>().ok().and_then(|n| node.as_list()?.get(n)) {
+                (node, at) = (item, item.at);
+            } else {
+                break;
+            }
+        }
+        at
+    }
+
+    pub fn node(&self, path: &[&str]) -> Option<&'a Node> {
+        path.iter().try_fold(&self.loaded.root, |node, step| {
+            node.get(step).or_else(|| step.parse::<usize>().ok().and_then(|n| node.as_list()?.get(n)))
+        })
+    }
+
+    pub fn warn(&self, path: &[&str], message: impl Into<String>, help: impl Into<String>) {
+        self.warn_at(&self.place(path), message, help);
+    }
+
+    pub fn warn_at(&self, at: &At, message: impl Into<String>, help: impl Into<String>) {
+        self.push(Diagnostic::warning(at, message), help.into());
+    }
+
+    pub fn refuse(&self, path: &[&str], message: impl Into<String>, help: impl Into<String>) {
+        self.push(Diagnostic::error(&self.place(path), message), help.into());
+    }
+
+    pub fn refuse_at(&self, at: &At, message: impl Into<String>, help: impl Into<String>) {
+        self.push(Diagnostic::error(at, message), help.into());
+    }
+
+    fn push(&self, finding: Diagnostic, help: String) {
+        let finding = if help.is_empty() { finding } else { finding.help(help) };
+        let mut findings = self.findings.borrow_mut();
+        if !findings.contains(&finding) {
+            findings.push(finding);
+        }
+    }
+
+    /// Keeps an object that several workloads use; the first with a name stays.
+    pub fn share(&self, made: Made) {
+        self.shared.borrow_mut().entry((made.object.kind(), made.object.name().to_string())).or_insert(made);
+    }
+
+    pub fn take_shared(&self) -> Vec<Made> {
+        std::mem::take(&mut *self.shared.borrow_mut()).into_values().collect()
+    }
+
+    pub fn into_findings(self) -> Vec<Diagnostic> {
+        let mut findings = self.findings.into_inner();
+        let place = |finding: &Diagnostic| finding.at.map(|at| (at.file, at.line, at.column));
+        findings.sort_by_key(place);
+        findings
+    }
+}

@@ -1,0 +1,180 @@
+//! An object of any kind that an export makes, and its place in the Compose file.
+
+use crate::compose::node::At;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, PodTemplateSpec, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::Value as Json;
+
+macro_rules! objects {
+    ($($kind:ident),*) => {
+        /// One of the kinds that an export makes.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Object {
+            $($kind(Box<$kind>)),*
+        }
+
+        $(impl From<$kind> for Object {
+            fn from(object: $kind) -> Self {
+                Object::$kind(Box::new(object))
+            }
+        })*
+
+        impl Object {
+            pub fn kind(&self) -> &'static str {
+                match self {
+                    $(Object::$kind(_) => stringify!($kind)),*
+                }
+            }
+
+            pub fn metadata(&self) -> &ObjectMeta {
+                match self {
+                    $(Object::$kind(object) => &object.metadata),*
+                }
+            }
+
+            pub fn metadata_mut(&mut self) -> &mut ObjectMeta {
+                match self {
+                    $(Object::$kind(object) => &mut object.metadata),*
+                }
+            }
+
+            /// Its fields in the order in which a person writes them.
+            pub fn to_json(&self) -> Json {
+                let json = match self {
+                    $(Object::$kind(object) => serde_json::to_value(object)),*
+                };
+                in_order(json.unwrap_or_default())
+            }
+        }
+    };
+}
+
+objects!(
+    ConfigMap,
+    CronJob,
+    DaemonSet,
+    Deployment,
+    HorizontalPodAutoscaler,
+    Ingress,
+    Job,
+    NetworkPolicy,
+    PersistentVolumeClaim,
+    Role,
+    RoleBinding,
+    Secret,
+    Service,
+    ServiceAccount,
+    StatefulSet
+);
+
+impl Object {
+    pub fn name(&self) -> &str {
+        self.metadata().name.as_deref().unwrap_or_default()
+    }
+
+    /// The name of its file, without the ending.
+    pub fn file_stem(&self) -> String {
+        format!("{}-{}", self.name(), self.kind().to_lowercase())
+    }
+
+    /// The Pods that it makes.
+    pub fn template(&self) -> Option<&PodTemplateSpec> {
+        match self {
+            Object::Deployment(object) => object.spec.as_ref().map(|spec| &spec.template),
+            Object::StatefulSet(object) => object.spec.as_ref().map(|spec| &spec.template),
+            Object::DaemonSet(object) => object.spec.as_ref().map(|spec| &spec.template),
+            Object::Job(object) => object.spec.as_ref().map(|spec| &spec.template),
+            Object::CronJob(object) => object.spec.job_template.spec.as_ref().map(|spec| &spec.template),
+            _ => None,
+        }
+    }
+}
+
+/// An object, and what in the Compose file it was made of.
+#[derive(Clone, Debug)]
+pub struct Made {
+    pub object: Object,
+    pub at: At,
+}
+
+impl Made {
+    pub fn new(object: impl Into<Object>, at: At) -> Self {
+        Made { object: object.into(), at }
+    }
+
+    pub fn file_stem(&self) -> String {
+        self.object.file_stem()
+    }
+}
+
+/// Fields that come first, in this order; the others follow by name.
+const FIRST: [&str; 40] = [
+    "apiVersion",
+    "kind",
+    "metadata",
+    "name",
+    "namespace",
+    "labels",
+    "annotations",
+    "type",
+    "clusterIP",
+    "serviceName",
+    "accessModes",
+    "apiGroup",
+    "apiGroups",
+    "replicas",
+    "schedule",
+    "timeZone",
+    "selector",
+    "podSelector",
+    "policyTypes",
+    "strategy",
+    "image",
+    "imagePullPolicy",
+    "command",
+    "args",
+    "workingDir",
+    "value",
+    "protocol",
+    "port",
+    "targetPort",
+    "key",
+    "operator",
+    "template",
+    "spec",
+    "initContainers",
+    "containers",
+    "ports",
+    "envFrom",
+    "env",
+    "resources",
+    "mountPath",
+];
+
+/// Fields whose names are the user's: their order is the alphabet's.
+const MAPPINGS: [&str; 9] =
+    ["labels", "annotations", "matchLabels", "data", "binaryData", "stringData", "nodeSelector", "limits", "requests"];
+
+fn in_order(json: Json) -> Json {
+    match json {
+        Json::Object(map) => {
+            let mut fields: Vec<(String, Json)> = map
+                .into_iter()
+                .map(|(name, value)| {
+                    let value = if MAPPINGS.contains(&name.as_str()) { value } else { in_order(value) };
+                    (name, value)
+                })
+                .collect();
+            let rank = |name: &str| FIRST.iter().position(|first| *first == name).unwrap_or(FIRST.len());
+            fields.sort_by(|(a, _), (b, _)| rank(a).cmp(&rank(b)).then_with(|| a.cmp(b)));
+            Json::Object(fields.into_iter().collect())
+        }
+        Json::Array(list) => Json::Array(list.into_iter().map(in_order).collect()),
+        scalar => scalar,
+    }
+}
