@@ -394,7 +394,13 @@ fn finish(outcome: Outcome) -> ExitCode {
 fn asks_an_engine(command: &Command) -> bool {
     match command {
         Command::Engine(command) => command.asks(),
-        Command::Context(_) | Command::Version(_) | Command::Config(_) | Command::Graph(_) | Command::Logout(_) => false,
+        Command::Context(_)
+        | Command::Version(_)
+        | Command::Config(_)
+        | Command::Graph(_)
+        | Command::Kubernetes(_)
+        | Command::Bridge(_)
+        | Command::Logout(_) => false,
         _ => true,
     }
 }
