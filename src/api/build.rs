@@ -4,7 +4,7 @@
 use super::reply::{self, Query, Reply};
 use super::types::{BuildLine, BuiltId, ProgressLine, UlimitConfig};
 use crate::engine::{Engine, EngineError};
-use crate::image::build::{Event, Report, Request};
+use crate::image::build::{Event, Report, Request, SentDirectory, SentRequest};
 use crate::image::credentials::Logins;
 use crate::image::store::Passing;
 use crate::image::{Digest, ImageError};
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,6 +24,9 @@ pub async fn build(engine: &Arc<Engine>, query: &Query, request: hyper::Request<
     if is_json {
         let wanted: Request = reply::json_body(request).await?;
         return answer(engine.clone(), (wanted, logins), None, String::new(), own_words);
+    }
+    if query.flag("sent") {
+        return sent(engine, request, logins).await;
     }
     let own = query.get("request").map(serde_json::from_str::<Request>).transpose();
     let own = own.map_err(|e| EngineError::Invalid(format!("the request is not understood: {e}")))?;
@@ -52,6 +56,37 @@ pub async fn build(engine: &Arc<Engine>, query: &Query, request: hyper::Request<
         let first: String = first.into_iter().map(|text| words.of(&BuildLine::Event(Event::Warning(text)))).collect();
         return answer(engine.clone(), (wanted, logins), Some(draft), first, move |event| words.of(event));
     }
+    answer(engine.clone(), (wanted, logins), Some(draft), String::new(), own_words)
+}
+
+/// A build of a client on another machine: the request after its length, and the archive of its directories.
+async fn sent(engine: &Arc<Engine>, request: hyper::Request<Incoming>, logins: Logins) -> Reply {
+    const MAX_REQUEST: u64 = 16 << 20;
+    let draft = Passing::new(engine.images.store.draft()?);
+    let target = draft.diff();
+    let sent: SentRequest = super::images::with_body(request, move |mut body| {
+        let reading = |e: std::io::Error| ImageError::Build(format!("the request of the build cannot be read: {e}"));
+        let mut length = [0; 8];
+        body.read_exact(&mut length).map_err(reading)?;
+        let length = u64::from_be_bytes(length);
+        if length > MAX_REQUEST {
+            return Err(ImageError::Build(format!("the request of the build has more than {MAX_REQUEST} bytes")));
+        }
+        let mut text = Vec::new();
+        (&mut body).take(length).read_to_end(&mut text).map_err(reading)?;
+        let sent = serde_json::from_slice(&text).map_err(|e| reading(e.into()))?;
+        let directory = std::fs::File::open(&target).map_err(ImageError::store("unpacking the build context".into()))?;
+        crate::image::unpack::extract(body, directory.as_fd(), None)?;
+        Ok(sent)
+    })
+    .await?;
+    let place = |directory: SentDirectory| draft.diff().join(directory.to_string());
+    let mut wanted = sent.request;
+    wanted.given = sent.dockerfile;
+    if let Some(context) = sent.context {
+        (wanted.context, wanted.unpacked) = (place(context), true);
+    }
+    wanted.contexts.extend(sent.contexts.into_iter().map(|(name, at)| (name, place(at).display().to_string())));
     answer(engine.clone(), (wanted, logins), Some(draft), String::new(), own_words)
 }
 

@@ -362,6 +362,27 @@ impl Client {
         Ok(self.lines(self.send(request).await?))
     }
 
+    /// As [`Client::post_stream_lines`], with a body that `write` writes on a thread of its own. The answer begins after the body's
+    /// end. What `write` fails with is the inner result.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn post_written_lines(
+        &self,
+        path: &str,
+        write: impl FnOnce(io::PipeWriter) -> io::Result<()> + Send + 'static,
+    ) -> Result<io::Result<Lines>, ClientError> {
+        let (reader, writer) = io::pipe().map_err(ClientError::protocol)?;
+        let reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into()).map_err(ClientError::protocol)?;
+        let writing = tokio::task::spawn_blocking(move || write(writer));
+        let lines = self.post_stream_lines(path, reader).await;
+        match writing.await.map_err(ClientError::protocol)? {
+            // A pipe that nobody reads any more is not the cause.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Ok(Err(error)),
+            _ => lines.map(Ok),
+        }
+    }
+
     /// A GET whose answer is Docker's multiplexed stream.
     ///
     /// # Errors

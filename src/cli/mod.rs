@@ -235,6 +235,8 @@ enum Command {
     /// Names for other machines, and which one commands are for.
     #[command(subcommand)]
     Context(machine::command::ContextCommand),
+    /// Put this program on another machine: `wharf -H ssh://USER@HOST install`.
+    Install(machine::install::Install),
     /// Print the version.
     Version(system::Version),
     /// Run the engine in the foreground (it is started by itself when needed), or stop it.
@@ -501,6 +503,7 @@ async fn run(cli: Cli) -> Outcome {
             Ok(())
         }
         Command::Context(command) => machine::command::run(global, command),
+        Command::Install(command) => machine::install::run(global, command).await,
         Command::Engine(_) => Ok(()),
     }
 }

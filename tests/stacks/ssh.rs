@@ -126,6 +126,85 @@ volumes:
     assert!(machine.wharf(&["ps", "-aq"]).ok().is_empty());
 }
 
+/// The files of a build go there, without what is left out, and its secrets.
+#[test]
+fn a_build_has_its_files_from_here() {
+    let machine = Machine::new("nothing");
+    let stack = &machine.stack;
+    for directory in ["app/kept", "app/out", "more", "files"] {
+        std::fs::create_dir_all(stack.path(directory)).expect("directory");
+    }
+    for (name, text) in [
+        ("app/one", "1"),
+        ("app/kept/two", "2"),
+        ("app/out/three", "3"),
+        ("app/.dockerignore", "out\n.dockerignore\n"),
+        ("more/four", "4"),
+        (
+            "files/Dockerfile",
+            "FROM busybox:local\nCOPY . /app\nCOPY --from=more four /four\n\
+            RUN --mount=type=secret,id=key od -An -tx1 /run/secrets/key > /key; id -u > /user\n",
+        ),
+    ] {
+        stack.write(name, text);
+    }
+    std::os::unix::fs::symlink("one", stack.path("app/link")).expect("link");
+    std::fs::write(stack.path("key.bin"), [0, 159, 10]).expect("written");
+    stack.write(
+        "compose.yaml",
+        "services:
+  web:
+    command: sleep 1000
+    stop_signal: SIGKILL
+    build: {context: app, dockerfile: ../files/Dockerfile, additional_contexts: {more: ./more}, secrets: [key]}
+secrets: {key: {file: key.bin}}
+",
+    );
+    machine.wharf(&["up", "-d"]).ok();
+    let sh = |script: &str| machine.wharf(&["exec", "-T", "web", "sh", "-c", script]).ok();
+    assert_eq!(
+        sh("cd /app; find . | sort; readlink link; cat one kept/two /four /key"),
+        ".\n./kept\n./kept/two\n./link\n./one\none\n124 00 9f 0a\n"
+    );
+    // Nothing has changed: no step is made again.
+    let again = machine.wharf(&["build"]);
+    assert!(again.stderr.matches("CACHED").count() + again.stdout.matches("CACHED").count() >= 3, "{again:?}");
+    stack.write("files/Dockerfile", "FROM busybox:local\nCOPYY x y\n");
+    machine.wharf(&["build"]).fails(1, &["files/Dockerfile:2"]);
+    stack.write("compose.yaml", "services: {web: {build: ./missing}}\n");
+    machine.wharf(&["build"]).fails(1, &["missing", "cannot be read"]);
+    machine
+        .wharf(&["image", "build", "-t", "one", "--build-context", "more=more", "-f", "files/other", "app"])
+        .fails(1, &["files/other"]);
+    stack.write("compose.yaml", "services: {}\n");
+}
+
+/// This program is put there, once.
+#[test]
+fn the_program_is_put_on_another_machine() {
+    let machine = Machine::new("nothing");
+    machine.stack.write("compose.yaml", "services: {}\n");
+    std::fs::remove_file(machine.path("there/wharf")).expect("removed");
+    machine.wharf(&["ps"]).fails(1, &["install"]);
+    machine.wharf(&["install"]).ok();
+    machine.wharf(&["ps"]).fails(1, &["install"]);
+    assert!(machine.wharf(&["install", "-y"]).ok().contains("/usr/local/bin/wharf on ssh://root@127.0.0.1 is wharf"));
+    machine.wharf(&["ps"]).ok();
+    assert!(machine.wharf(&["install"]).ok().contains("is this program already"));
+    ran(&mut machine.plain(&["install"])).fails(1, &["for another machine"]);
+    // On its way it was changed: nothing is put there.
+    write_there(&machine, "sha256sum", "#!/bin/sh\necho 0000\n");
+    machine.wharf(&["install", "-y"]).fails(1, &["not what was sent"]);
+    machine.wharf(&["ps"]).ok();
+}
+
+fn write_there(machine: &Machine, name: &str, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    let path = machine.path("there").join(name);
+    std::fs::write(&path, text).expect("a program");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("executable");
+}
+
 /// Every way in which the two machines do not come together: what is said, and that nothing waits for anybody.
 #[test]
 fn what_is_wrong_with_a_machine_is_said() {

@@ -2,11 +2,13 @@
 //!
 //! [`destination`] is its address, [`contexts`] are names for addresses, [`command`] is `wharf context`. [`tunnel`] runs `ssh` and
 //! carries every connection of a command over it; [`dial_stdio`] is the other end of that.
+//! [`install`] puts this program there.
 
 pub mod command;
 pub mod contexts;
 mod destination;
 pub mod dial_stdio;
+pub mod install;
 mod ssh;
 mod tunnel;
 

@@ -39,6 +39,32 @@ fn is_watched() -> bool {
     std::io::stdin().is_terminal() || std::io::stdout().is_terminal() || std::io::stderr().is_terminal()
 }
 
+/// The user's `ssh` with a command of another machine.
+pub fn ssh(destination: &Destination, command: &[&str]) -> Command {
+    let mut ssh = Command::new("ssh");
+    // Nobody is there to be asked for a password or about a host's key.
+    if !is_watched() && std::env::var_os("SSH_ASKPASS").is_none() {
+        ssh.args(["-o", "BatchMode=yes"]);
+    }
+    ssh.args(destination.arguments(command));
+    ssh
+}
+
+/// The message about an `ssh` that cannot be started.
+pub fn not_started(error: io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no `ssh` on this machine: install it (Debian: openssh-client)".to_string(),
+        _ => format!("running ssh: {error}"),
+    }
+}
+
+/// The last line of what was written to stderr, as a terminal may get it; empty where there was none.
+pub fn last_line(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let last = text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
+    printable::line(&last.chars().take(MAX_SHOWN).collect::<String>()).into_owned()
+}
+
 impl Ssh {
     /// Starts `ssh`. It ignores Ctrl-C at the terminal that it shares with this process: what is done there is cancelled by a request.
     ///
@@ -46,17 +72,10 @@ impl Ssh {
     /// Why it cannot be started.
     pub fn start(destination: &Destination, command: &[&str]) -> Result<(Arc<Self>, Streams), String> {
         let failed = |e: io::Error| format!("running ssh: {e}");
-        let mut ssh = Command::new("ssh");
-        // Nobody is there to be asked for a password or about a host's key.
-        if !is_watched() && std::env::var_os("SSH_ASKPASS").is_none() {
-            ssh.args(["-o", "BatchMode=yes"]);
-        }
-        ssh.args(destination.arguments(command)).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut ssh = ssh(destination, command);
+        ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         sys::ignore_interrupts(&mut ssh);
-        let mut child = ssh.spawn().map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => "there is no `ssh` on this machine: install it (Debian: openssh-client)".to_string(),
-            _ => failed(e),
-        })?;
+        let mut child = ssh.spawn().map_err(not_started)?;
         let (Some(stdin), Some(stdout), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
             return Err("running ssh: it has no streams".into());
         };
@@ -81,9 +100,7 @@ impl Ssh {
     /// Its last line on stderr, or that of the command there; empty where there was none.
     pub fn last_line(&self) -> String {
         let stderr = self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let text = String::from_utf8_lossy(&stderr);
-        let last = text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
-        printable::line(&last.chars().take(MAX_SHOWN).collect::<String>()).into_owned()
+        last_line(&stderr)
     }
 
     /// How it has ended, once it has; it is given a moment.

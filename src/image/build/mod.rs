@@ -91,8 +91,30 @@ pub struct Request {
     pub attest: super::attest::Wanted,
 }
 
+/// A build request of another machine. What it names there comes with it: the directories as an archive, each below a directory of
+/// the archive's.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SentRequest {
+    pub request: Request,
+    pub dockerfile: Option<GivenDockerfile>,
+    /// The context's directory in the archive; absent for a Git repository.
+    pub context: Option<SentDirectory>,
+    /// Those of other contexts, by their names.
+    pub contexts: BTreeMap<String, SentDirectory>,
+}
+
+/// A directory at the top of an archive: a number, and no path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentDirectory(pub u32);
+
+impl std::fmt::Display for SentDirectory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A Dockerfile's text, its name for messages, and what it leaves out of the context.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct GivenDockerfile {
     pub text: String,
     pub shown: String,
@@ -142,6 +164,8 @@ pub enum SecretContent {
     File(PathBuf),
     /// A value that the client has taken from its environment.
     Value(String),
+    /// Bytes that are no text, in base64.
+    Encoded(String),
 }
 
 /// Progress of a build.

@@ -26,7 +26,7 @@ StrictModes no
 PermitRootLogin yes
 PasswordAuthentication no
 KbdInteractiveAuthentication no
-SetEnv WHARF_DATA_ROOT=@data@ WHARF_RUN_ROOT=@run@ PATH=@dir@/there:/usr/sbin:/usr/bin:/sbin:/bin
+SetEnv WHARF_DATA_ROOT=@data@ WHARF_RUN_ROOT=@run@ PATH=@dir@/there:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 ";
 
 /// Of the user's ssh.
@@ -77,6 +77,7 @@ impl Machine {
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_wharf"), dir.join("there/wharf")).expect("link");
         // /run is the machine's own as well, with the directory that sshd wants there.
         let script = "ip link set lo up && mount -t tmpfs none \"$1\" && mount -t tmpfs none /run && mkdir /run/sshd && \
+            mount -t tmpfs none /usr/local/bin && \
             exec /usr/sbin/sshd -D -e -f \"$2\"";
         let mut machine = Command::new("unshare");
         machine

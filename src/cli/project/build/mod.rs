@@ -1,5 +1,6 @@
 //! `wharf build` and `wharf image build`. [`progress`] shows what they do, [`output`] is where the images go.
 
+mod elsewhere;
 mod image;
 mod output;
 mod progress;
@@ -234,6 +235,9 @@ async fn build_service(client: &Client, loaded: &Loaded, name: String, flags: &B
 
 /// Builds an image and shows how.
 async fn build_one(client: &Client, request: &Request, prefix: &str, flags: &BuildFlags) -> Result<Built, Failure> {
-    let lines = client.post_lines("/build", request).await?;
+    let lines = match client.is_elsewhere() {
+        true => elsewhere::post(client, request).await?,
+        false => client.post_lines("/build", request).await?,
+    };
     progress::show(lines, prefix, flags).await
 }

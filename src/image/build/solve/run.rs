@@ -6,6 +6,7 @@ use crate::image::build::agent::LentAgent;
 use crate::image::build::cache;
 use crate::image::build::mounts::{self, Kind, Mount, Mounted};
 use crate::image::build::{Output, Run, Secret, SecretContent};
+use base64::Engine as _;
 use std::collections::{BTreeSet, VecDeque};
 use std::os::unix::fs::PermissionsExt;
 
@@ -346,6 +347,9 @@ impl Solver {
         let secret = self.request.secrets.get(&id);
         let content = match secret.map(|secret| &secret.content) {
             Some(SecretContent::Value(value)) => value.clone().into_bytes(),
+            Some(SecretContent::Encoded(value)) => base64::engine::general_purpose::STANDARD
+                .decode(value)
+                .map_err(|e| self.wrong(step, format!("the secret `{id}` is not understood: {e}")))?,
             Some(SecretContent::File(path)) => read_secret(path)
                 .map_err(|e| self.wrong(step, format!("the secret `{id}` cannot be read from {}: {e}", path.display())))?,
             None => match self.lent_secret(&id).await.map_err(|e| self.wrong(step, e.to_string()))? {
