@@ -94,7 +94,10 @@ impl ImageError {
 }
 
 fn disk_hint(error: &io::Error) -> &'static str {
-    if is_full(error) {
+    if error.raw_os_error() == Some(libc::EOVERFLOW) {
+        // The kernel's answer where a mount maps the user to nobody.
+        "; the mount there is id-mapped (`idmap`), and has no place for files of this user: copy into its source on the host, or write by `exec`"
+    } else if is_full(error) {
         "; free some space (`wharf images` shows what takes it) or move the data root (--data-root); nothing half-made was kept"
     } else {
         ""

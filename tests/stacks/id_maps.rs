@@ -154,6 +154,11 @@ fn an_id_mapped_mount_stays_one() {
     stack.wharf(&["up", "-d"]).ok();
     assert_ne!(stack.id("a"), id);
     assert_eq!(stack.sh("a", "stat -c %u:%g /d"), "0:4");
+    // `cp` writes as root, who is nobody there.
+    yaml("'match-user:1000:1000'");
+    stack.wharf(&["up", "-d"]).ok();
+    stack.wharf(&["cp", "compose.yaml", "a:/d/copied"]).fails(1, &["id-mapped", "its source on the host"]);
+    stack.wharf(&["cp", "a:/d/hosts", "back"]).ok();
     // A file, and a directory by a symlink: the owner is that of what is mounted.
     std::fs::write(stack.path("file"), "").expect("file");
     chown(stack.path("file"), Some(42), Some(43)).expect("chown");
