@@ -82,10 +82,7 @@ impl<'a> Context<'a> {
 
     fn push(&self, finding: Diagnostic, help: String) {
         let finding = if help.is_empty() { finding } else { finding.help(help) };
-        let mut findings = self.findings.borrow_mut();
-        if !findings.contains(&finding) {
-            findings.push(finding);
-        }
+        self.findings.borrow_mut().push(finding);
     }
 
     /// Keeps an object that several workloads use; the first with a name stays.
@@ -101,6 +98,8 @@ impl<'a> Context<'a> {
         let mut findings = self.findings.into_inner();
         let place = |finding: &Diagnostic| finding.at.map(|at| (at.file, at.line, at.column));
         findings.sort_by_key(place);
+        // Several containers of one service say the same.
+        findings.dedup();
         findings
     }
 }

@@ -75,7 +75,7 @@ pub fn export(loaded: &Loaded, options: &Options) -> Exported {
     let pods = workload::pods(&context, &workloads);
     let mut objects = Vec::new();
     mounts::claims(&context, &pods, &mut objects);
-    for pod in &pods {
+    for pod in pods.iter() {
         controllers::controllers(&context, pod, &pods, &mut objects);
     }
     services::services(&context, &pods, &mut objects);

@@ -9,7 +9,7 @@ use super::placement;
 use super::policies;
 use super::security;
 use super::waits;
-use super::workload::{Kind, Pod, Workload};
+use super::workload::{Kind, Pod, Pods, Workload};
 use super::{kompose, names};
 use crate::compose::model::{NamespaceMode, RestartCondition, RestartPolicy};
 use k8s_openapi::api::core::v1::{HostAlias, LocalObjectReference, PodDNSConfig, PodDNSConfigOption, PodSpec, PodTemplateSpec};
@@ -18,7 +18,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 /// The most name servers that a Pod may have.
 const NAME_SERVERS: usize = 3;
 
-pub fn template(context: &Context<'_>, pod: &Pod<'_, '_>, pods: &[Pod<'_, '_>]) -> PodTemplateSpec {
+pub fn template(context: &Context<'_>, pod: &Pod<'_, '_>, pods: &Pods<'_, '_>) -> PodTemplateSpec {
     let mut own = labels::of_workload(context, pod.leader());
     let mut annotations = Labels::new();
     own.extend(policies::labels(context, pod, pods));
@@ -34,7 +34,7 @@ pub fn template(context: &Context<'_>, pod: &Pod<'_, '_>, pods: &[Pod<'_, '_>]) 
     PodTemplateSpec { metadata: Some(metadata), spec: Some(spec(context, pod, pods)) }
 }
 
-fn spec(context: &Context<'_>, pod: &Pod<'_, '_>, pods: &[Pod<'_, '_>]) -> PodSpec {
+fn spec(context: &Context<'_>, pod: &Pod<'_, '_>, pods: &Pods<'_, '_>) -> PodSpec {
     let leader = pod.leader();
     let mut mounts = Mounts::default();
     let mut spec =

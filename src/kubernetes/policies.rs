@@ -7,7 +7,7 @@ use super::labels::{self, Labels, label_selector, metadata, of_project, selector
 use super::names;
 use super::object::Made;
 use super::services;
-use super::workload::Pod;
+use super::workload::{Pod, Pods};
 use crate::compose::model::NamespaceMode;
 use k8s_openapi::api::networking::v1::{
     NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
@@ -26,7 +26,7 @@ fn is_cut_off(pod: &Pod<'_, '_>) -> bool {
 }
 
 /// Whether policies are of any use.
-fn is_separated(context: &Context<'_>, pods: &[Pod<'_, '_>]) -> bool {
+fn is_separated(context: &Context<'_>, pods: &Pods<'_, '_>) -> bool {
     *context.is_separated.get_or_init(|| {
         let mut common: Option<BTreeSet<&str>> = None;
         for pod in pods.iter().filter(|pod| pod.leader().service.network_mode.is_none()) {
@@ -40,14 +40,14 @@ fn is_separated(context: &Context<'_>, pods: &[Pod<'_, '_>]) -> bool {
 }
 
 /// The labels of a Pod's networks.
-pub fn labels(context: &Context<'_>, pod: &Pod<'_, '_>, pods: &[Pod<'_, '_>]) -> Labels {
+pub fn labels(context: &Context<'_>, pod: &Pod<'_, '_>, pods: &Pods<'_, '_>) -> Labels {
     if !is_separated(context, pods) {
         return Labels::new();
     }
     networks(pod).into_iter().map(labels::network).collect()
 }
 
-pub fn policies(context: &Context<'_>, pods: &[Pod<'_, '_>], made: &mut Vec<Made>) {
+pub fn policies(context: &Context<'_>, pods: &Pods<'_, '_>, made: &mut Vec<Made>) {
     if !is_separated(context, pods) {
         return;
     }
@@ -68,9 +68,16 @@ pub fn policies(context: &Context<'_>, pods: &[Pod<'_, '_>], made: &mut Vec<Made
         };
         made.push(Made::new(policy(context, &name, spec), context.place(&["networks", network])));
     }
-    for pod in pods {
+    for pod in pods.iter() {
         of_pod(context, pod, made);
     }
+}
+
+/// Whether a Pod gets no further than its networks.
+pub fn is_internal(context: &Context<'_>, pod: &Pod<'_, '_>) -> bool {
+    let own = networks(pod);
+    let is_internal = |name: &&str| context.project().networks.get(*name).is_some_and(|network| network.internal);
+    !own.is_empty() && own.iter().all(is_internal)
 }
 
 fn on(network: &str) -> LabelSelector {
@@ -102,11 +109,10 @@ fn of_pod(context: &Context<'_>, pod: &Pod<'_, '_>, made: &mut Vec<Made>) {
         let at = context.place(&pod.leader().path(&["ports"]));
         made.push(Made::new(policy(context, &names::dns(&format!("{object}-published")), spec), at));
     }
-    let own = networks(pod);
-    let is_internal = |name: &&str| context.project().networks.get(*name).is_some_and(|network| network.internal);
-    if own.is_empty() || !own.iter().all(is_internal) {
+    if !is_internal(context, pod) {
         return;
     }
+    let own = networks(pod);
     let peers = own.iter().map(|network| NetworkPolicyPeer { pod_selector: Some(on(network)), ..NetworkPolicyPeer::default() });
     let names_alone = NetworkPolicyPeer { namespace_selector: Some(LabelSelector::default()), ..NetworkPolicyPeer::default() };
     let spec = NetworkPolicySpec {

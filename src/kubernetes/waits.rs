@@ -9,8 +9,9 @@ use super::context::Context;
 use super::labels::{metadata, of_project};
 use super::names;
 use super::object::Made;
+use super::policies;
 use super::services;
-use super::workload::{Pod, Workload};
+use super::workload::{Pod, Pods, Workload};
 use crate::compose::model::{Condition, Dependency};
 use k8s_openapi::api::core::v1::{
     ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath, ObjectFieldSelector, PodSpec,
@@ -35,13 +36,13 @@ pub fn waits(
     context: &Context<'_>,
     pod: &Pod<'_, '_>,
     workload: &Workload<'_>,
-    pods: &[Pod<'_, '_>],
+    pods: &Pods<'_, '_>,
     spec: &mut PodSpec,
 ) -> Vec<Container> {
     let mut containers = Vec::new();
     for (name, dependency) in &workload.service.depends_on {
         let path = workload.path(&["depends_on", name]);
-        let Some(other) = pods.iter().find(|other| other.has(name)) else { continue };
+        let Some((other, target)) = pods.find(name) else { continue };
         if dependency.restart {
             // The implied dependencies of shared namespaces say so as well, and within a Pod it is true.
             if !pod.has(name)
@@ -63,14 +64,14 @@ pub fn waits(
             }
             continue;
         }
-        let Some(target) = other.members.iter().find(|member| member.name == name) else { continue };
-        containers.extend(wait(context, target, other, dependency, &path, spec));
+        containers.extend(wait(context, pod, target, other, dependency, &path, spec));
     }
     containers
 }
 
 fn wait(
     context: &Context<'_>,
+    pod: &Pod<'_, '_>,
     target: &Workload<'_>,
     other: &Pod<'_, '_>,
     dependency: &Dependency,
@@ -83,6 +84,11 @@ fn wait(
             let message = format!("`{}` does not end as a Job does: its success cannot be waited for", target.name);
             context.refuse(path, message, "leave out its schedule and the label of its kind");
             return None;
+        }
+        if policies::is_internal(context, pod) {
+            let message =
+                "the Pod is on internal networks alone, whose policy keeps it from the cluster's API: the wait would not end";
+            context.refuse(path, message, "put the service on a network that is not internal as well");
         }
         return Some(for_job(context, target, name, spec));
     }

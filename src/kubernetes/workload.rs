@@ -4,7 +4,8 @@ use super::context::Context;
 use super::{kompose, names};
 use crate::compose::model::{Condition, Job, NamespaceMode, RestartCondition, RestartPolicy, Service, ServiceVolume, VolumeKind};
 use crate::compose::node::At;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Deref;
 
 /// A service or a job.
 pub struct Workload<'a> {
@@ -38,6 +39,33 @@ impl Kind {
 pub struct Pod<'a, 'w> {
     pub members: Vec<&'w Workload<'a>>,
     pub kind: Kind,
+}
+
+/// The Pods of a project, found by the services in them.
+pub struct Pods<'a, 'w> {
+    list: Vec<Pod<'a, 'w>>,
+    by_service: HashMap<&'a str, usize>,
+}
+
+impl<'a, 'w> Deref for Pods<'a, 'w> {
+    type Target = [Pod<'a, 'w>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.list
+    }
+}
+
+impl<'a, 'w> Pods<'a, 'w> {
+    fn new(list: Vec<Pod<'a, 'w>>) -> Self {
+        let services = list.iter().enumerate().flat_map(|(n, pod)| pod.members.iter().map(move |member| (member.name, n)));
+        Pods { by_service: services.collect(), list }
+    }
+
+    /// The Pod of a service, and the service in it.
+    pub fn find(&self, service: &str) -> Option<(&Pod<'a, 'w>, &'w Workload<'a>)> {
+        let pod = self.list.get(*self.by_service.get(service)?)?;
+        Some((pod, pod.members.iter().find(|member| member.name == service)?))
+    }
 }
 
 impl<'a, 'w> Pod<'a, 'w> {
@@ -108,7 +136,7 @@ pub fn workloads<'a>(context: &Context<'a>) -> Vec<Workload<'a>> {
 }
 
 /// The Pods of a project, each with its kind.
-pub fn pods<'a, 'w>(context: &Context<'a>, workloads: &'w [Workload<'a>]) -> Vec<Pod<'a, 'w>> {
+pub fn pods<'a, 'w>(context: &Context<'a>, workloads: &'w [Workload<'a>]) -> Pods<'a, 'w> {
     let by_name: BTreeMap<&str, &Workload<'a>> = workloads.iter().map(|workload| (workload.name, workload)).collect();
     // A group by label is led by its first service.
     let mut groups: BTreeMap<&str, &str> = BTreeMap::new();
@@ -133,15 +161,17 @@ pub fn pods<'a, 'w>(context: &Context<'a>, workloads: &'w [Workload<'a>]) -> Vec
     };
     let facts = Facts::of(workloads);
     let leaders: Vec<&str> = workloads.iter().map(leader_of).collect();
-    let mut pods: Vec<Pod<'a, 'w>> = Vec::new();
-    for (n, workload) in workloads.iter().enumerate().filter(|(n, workload)| leaders[*n] == workload.name) {
-        let joined =
-            workloads.iter().enumerate().filter(|(m, _)| *m != n && leaders[*m] == workload.name).map(|(_, other)| other);
-        let members: Vec<_> = std::iter::once(workload).chain(joined).collect();
-        let kind = kind(context, workload, &facts);
-        pods.push(Pod { members, kind });
+    let mut joined: HashMap<&str, Vec<&'w Workload<'a>>> = HashMap::new();
+    for (leader, workload) in leaders.iter().zip(workloads).filter(|(leader, workload)| **leader != workload.name) {
+        joined.entry(leader).or_default().push(workload);
     }
-    pods
+    let leading = leaders.iter().zip(workloads).filter(|(leader, workload)| **leader == workload.name);
+    let pods = leading.map(|(_, workload)| {
+        let others = joined.remove(workload.name).unwrap_or_default();
+        let members = std::iter::once(workload).chain(others).collect();
+        Pod { members, kind: kind(context, workload, &facts) }
+    });
+    Pods::new(pods.collect())
 }
 
 /// What decides about a kind and is about all workloads.

@@ -6,7 +6,7 @@ use super::context::Context;
 use super::labels::{Labels, add, label_selector, metadata, of_workload, selector, some};
 use super::object::{Made, Object};
 use super::pod::{is_exclusive, template};
-use super::workload::{Kind, Pod};
+use super::workload::{Kind, Pod, Pods};
 use super::{kompose, quantity};
 use crate::compose::model::{RestartPolicy, UpdateConfig};
 use k8s_openapi::api::apps::v1::{
@@ -22,7 +22,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-pub fn controllers(context: &Context<'_>, pod: &Pod<'_, '_>, pods: &[Pod<'_, '_>], made: &mut Vec<Made>) {
+pub fn controllers(context: &Context<'_>, pod: &Pod<'_, '_>, pods: &Pods<'_, '_>, made: &mut Vec<Made>) {
     let leader = pod.leader();
     let template = template(context, pod, pods);
     let (mut own, mut annotations) = (of_workload(context, leader), Labels::new());

@@ -3,7 +3,7 @@
 use super::super::context::Context;
 use super::super::labels::{self, metadata, of_project};
 use super::super::object::Made;
-use super::super::workload::Pod;
+use super::super::workload::Pods;
 use super::super::{names, quantity};
 use super::wanted;
 use crate::compose::model::VolumeKind;
@@ -26,9 +26,9 @@ struct Use {
 }
 
 /// The claims of the project's volumes.
-pub fn claims(context: &Context<'_>, pods: &[Pod<'_, '_>], made: &mut Vec<Made>) {
+pub fn claims(context: &Context<'_>, pods: &Pods<'_, '_>, made: &mut Vec<Made>) {
     let mut uses: BTreeMap<String, Use> = BTreeMap::new();
-    for pod in pods {
+    for pod in pods.iter() {
         let mut here: BTreeMap<String, bool> = BTreeMap::new();
         for wanted in pod.members.iter().flat_map(|member| wanted(context, member)) {
             if let (VolumeKind::Volume, Some(key)) = (wanted.volume.kind, wanted.volume.source) {

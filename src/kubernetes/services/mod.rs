@@ -12,7 +12,7 @@ pub use ports::{container_ports, first_tcp};
 use super::context::Context;
 use super::labels::{Labels, metadata, of_workload, selector, some};
 use super::object::Made;
-use super::workload::{Kind, Pod, Workload};
+use super::workload::{Kind, Pod, Pods, Workload};
 use super::{kompose, names, pod};
 use crate::compose::model::{Condition, NamespaceMode, Port};
 use crate::units::Protocol;
@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A Service's address where it has none.
 const HEADLESS: &str = "None";
 
-pub fn services(context: &Context<'_>, pods: &[Pod<'_, '_>], made: &mut Vec<Made>) {
+pub fn services(context: &Context<'_>, pods: &Pods<'_, '_>, made: &mut Vec<Made>) {
     let mut taken: BTreeSet<String> = BTreeSet::new();
     let is_alone = pods.iter().map(|pod| pod.members.len()).sum::<usize>() < 2;
     let mut aliases: Vec<(String, Vec<String>, &Pod<'_, '_>, &Workload<'_>)> = Vec::new();
@@ -87,12 +87,11 @@ fn names_of(workload: &Workload<'_>) -> Vec<(String, Vec<String>)> {
 }
 
 /// `links: [db:database]`: a name that Compose has for one container alone, and Kubernetes for all.
-fn links<'p, 'a, 'w>(pods: &'p [Pod<'a, 'w>], aliases: &mut Vec<(String, Vec<String>, &'p Pod<'a, 'w>, &'p Workload<'a>)>) {
+fn links<'p, 'a, 'w>(pods: &'p Pods<'a, 'w>, aliases: &mut Vec<(String, Vec<String>, &'p Pod<'a, 'w>, &'p Workload<'a>)>) {
     for member in pods.iter().flat_map(|pod| &pod.members) {
         for (n, link) in member.service.links.iter().enumerate() {
             let Some((service, alias)) = link.split_once(':') else { continue };
-            let Some(pod) = pods.iter().find(|pod| pod.has(service)) else { continue };
-            let Some(target) = pod.members.iter().find(|member| member.name == service) else { continue };
+            let Some((pod, target)) = pods.find(service) else { continue };
             let path = member.path(&["links"]).iter().map(|step| (*step).to_string()).chain([n.to_string()]).collect();
             if !aliases.iter().any(|(known, _, _, of)| known == alias && of.name == target.name) {
                 aliases.push((alias.to_string(), path, pod, target));

@@ -69,6 +69,10 @@ fn what_cannot_be_is_an_error_with_its_place() {
             "services: {web: {image: x, depends_on: {job: {condition: service_completed_successfully}}}, job: {image: y, labels: {kompose.controller.type: deployment}}}\n",
             "1:41: error: `job` does not end as a Job does",
         ),
+        (
+            "services: {web: {image: x, networks: [in], depends_on: {job: {condition: service_completed_successfully}}}, job: {image: y, networks: [in]}}\nnetworks: {in: {internal: true}}\n",
+            "1:57: error: the Pod is on internal networks alone",
+        ),
     ];
     for (compose, wanted) in table {
         let out = export(&[("compose.yaml", compose)], "1.30");
