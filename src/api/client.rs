@@ -323,7 +323,9 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn post_operation(&self, path: &str, body: &impl serde::Serialize) -> Result<Lines, ClientError> {
-        let request = Self::request(Method::POST, path, Self::json_body(body)?)?;
+        let mut request = Self::request(Method::POST, path, Self::json_body(body)?)?;
+        // Who reads the answer to its end for this client knows the end by that.
+        request.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
         Ok(self.lines(self.send_with(request, WhenBroken::GoesOn).await?))
     }
 

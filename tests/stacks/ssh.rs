@@ -43,6 +43,7 @@ secrets: {{key: {{file: key.bin}}, unused: {{file: missing}}}}
     assert!(up.stderr.contains("web-1  Started"), "{up:?}");
     up.ok();
     assert_eq!(machine.calls() - before, 1, "one ssh for a command");
+    eventually("nothing of the command is left there", 5, || machine.connections().is_empty());
     let sh = |script: &str| machine.wharf(&["exec", "-T", "web", "sh", "-c", script]).ok();
     assert_eq!(sh("cat /etc/app.conf; echo $COLOUR; od -An -tx1 /run/secrets/key").trim(), "from here\nblue\n 00 9f 92 96 0a");
     assert!(machine.wharf(&["ps", "-a", "--format", "json"]).ok().contains("running"));
