@@ -50,9 +50,9 @@ pub enum CronError {
         "`{text}` is no {what}: write {min} to {max}, `*`, a list such as `1,15`, a range such as `1-5`, or a step such as `*/10`"
     )]
     Value { text: String, what: &'static str, min: i8, max: i8 },
-    #[error("there is no time zone `{0}`: write one such as `TZ=Europe/Berlin`")]
+    #[error("there is no time zone `{0}`: write one of the IANA database, such as `Europe/Berlin`")]
     Zone(String),
-    #[error("the time zone is given beside the schedule: leave out `{0}`")]
+    #[error("the time zone is given beside the schedule: write `timezone: {zone}` for `TZ={zone}`", zone = zone_of(.0).unwrap_or_default())]
     TwoZones(String),
     #[error("`{0}` never comes: no month has such a day")]
     Never(String),

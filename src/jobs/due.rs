@@ -24,6 +24,8 @@ pub struct Due {
 /// However many fires were missed, one run makes up for them, or none (`missed_fires: skip`).
 pub fn due(schedules: &[Schedule], until: Timestamp, running_since: Timestamp, now: Timestamp) -> Due {
     let until = if until.duration_since(now) > SET_BACK { now } else { until };
+    // A clock that was put back since: the engine ran then.
+    let running_since = if running_since > now { Timestamp::MIN } else { running_since };
     let in_time = running_since.max(now.saturating_sub(LATE).unwrap_or(now)).max(until);
     let fire_of = |schedule: &Schedule| {
         let first_after = |time: Timestamp| schedule.cron.next(time).filter(|fire| *fire <= now);
@@ -87,6 +89,10 @@ mod tests {
             assert!(found.until >= time(now) && found.until.duration_since(time(now)) <= SET_BACK);
             assert_eq!(due(&schedules(yaml), found.until, time(since), time(now)).fire, None, "{yaml}: it fires once");
         }
+        // The clock was wrong when the engine started.
+        let found =
+            due(&schedules(skip), time("2026-03-02T02:00:00Z"), time("2029-03-01T00:00:00Z"), time("2026-03-02T03:00:00Z"));
+        assert_eq!(found.fire, Some(time("2026-03-02T03:00:00Z")));
         // Put back by years, it goes on from there.
         let found =
             due(&schedules(one), time("2030-01-01T00:00:00Z"), time("2026-03-01T00:00:00Z"), time("2026-03-02T02:00:00Z"));

@@ -83,6 +83,22 @@ pub struct Plan {
     pub changed_volumes: Vec<String>,
 }
 
+impl Plan {
+    /// Takes out what is waited for on behalf of one service alone, and that nothing else comes after.
+    pub fn split_off_awaits(&mut self, service: &str) -> Vec<Operation> {
+        let mut awaits = Vec::new();
+        self.graph.retain_nodes(|graph, node| {
+            let is_last = graph.neighbors(node).next().is_none();
+            let is_own = matches!(&graph[node].operation, Operation::Await { dependent: Some(of), .. } if of == service);
+            if is_last && is_own {
+                awaits.push(graph[node].operation.clone());
+            }
+            !(is_last && is_own)
+        });
+        awaits
+    }
+}
+
 /// Why a plan cannot be made.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PlanError {

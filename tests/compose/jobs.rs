@@ -24,7 +24,7 @@ fn a_wrong_job_is_refused_with_its_place() {
         (triggers("{schedule: ['0 3 * *']}"), "6:27", "has 4 fields"),
         (triggers("{schedule: ['0 3 * * *', '0 24 * * *']}"), "6:40", "`24` is no hour"),
         (triggers("{schedule: ['0 0 31 2 *']}"), "6:27", "never comes"),
-        (triggers("{schedule: ['TZ=Europe/Paris 0 3 * * *']}"), "6:27", "leave out `TZ=Europe/Paris`"),
+        (triggers("{schedule: ['TZ=Europe/Paris 0 3 * * *']}"), "6:27", "write `timezone: Europe/Paris`"),
         (triggers("{schedule: [{cron: '0 3 * * *', timezone: Mars/Base}]}"), "6:57", "no time zone `Mars/Base`"),
         (triggers("{schedule: [{timezone: UTC}]}"), "6:27", "needs `cron`"),
         (triggers("{schedule: [{cron: '0 3 * * *', concurrency: allow}]}"), "6:60", "it is one of `forbid`, `queue`"),
@@ -33,6 +33,32 @@ fn a_wrong_job_is_refused_with_its_place() {
         (triggers("{event: push}"), "6:16", "`event` is not an attribute"),
         (with("imag: x"), "7:5", "did you mean `image`?"),
         (with("x-timeout: 5"), "7:16", "say which unit: `x-timeout: 5s`"),
+        (triggers("{manual: false}"), "6:24", "nothing starts `jobs.backup`"),
+        (
+            job(&format!(
+                "{MANUAL}    depends_on: {{other: {{condition: service_healthy}}}}\n  other: {{image: x, {}}}",
+                MANUAL.trim()
+            )),
+            "7:37",
+            "`other` is a job, and is run to its end",
+        ),
+        (
+            job(&format!(
+                "{MANUAL}    depends_on: [other]\n  other: {{image: x, triggers: {{manual: false, schedule: '@daily'}}}}"
+            )),
+            "7:18",
+            "which nothing but its schedule starts",
+        ),
+        (
+            job(&format!("{MANUAL}    network_mode: service:other\n  other: {{image: x, {}}}", MANUAL.trim())),
+            "7:19",
+            "names the job `other`",
+        ),
+        (
+            job(&format!("{MANUAL}    volumes_from: [other:ro]\n  other: {{image: x, {}}}", MANUAL.trim())),
+            "7:20",
+            "names the job `other`",
+        ),
         (with("depends_on: [dc]"), "7:18", "did you mean `db`?"),
         (with("volumes: ['data:/data']"), "7:15", "`jobs.backup` refers to the volume `data`"),
         (job(&format!("{MANUAL}  db: {{image: x, triggers: {{manual: true}}}}")), "7:3", "is the name of a job and of a service"),

@@ -162,29 +162,51 @@ secrets: {{word: {{environment: WORD}}}}
 }
 
 /// An engine in the foreground whose clock a test puts forward.
+/// Writes the engine's clock: whoever reads it meanwhile has the time before or the time after.
+fn put_forward(stack: &Stack, seconds: i64) {
+    stack.write("clock.new", &seconds.to_string());
+    std::fs::rename(stack.path("clock.new"), stack.path("clock")).expect("renamed");
+}
+
 struct Clock<'a> {
     stack: &'a Stack,
+    /// What puts the real time half past an hour: no fire of an hour is just over.
+    half_past: i64,
     engine: Option<Child>,
 }
 
 impl<'a> Clock<'a> {
     fn start(stack: &'a Stack) -> Self {
         stack.wharf(&["engine", "stop"]).ok();
-        let mut clock = Clock { stack, engine: None };
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("time").as_secs() as i64;
+        let half_past = (1800 - now % 3600).rem_euclid(3600);
+        if !stack.path("clock").exists() {
+            put_forward(stack, half_past);
+        }
+        let mut clock = Clock { stack, half_past, engine: None };
         clock.engine();
         clock
     }
 
+    /// Starts the engine of this clock. One that a monitor has started meanwhile has another clock, and is ended.
     fn engine(&mut self) {
-        let mut command = self.stack.command(&["engine"]);
-        command.env("TEST_CLOCK", self.stack.path("clock"));
-        self.engine = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("engine"));
-        eventually("the engine answers", 10, || self.stack.api("GET", "/_ping", None).0 == 200);
+        eventually("the engine answers", 20, || {
+            if self.stack.engine_pid().is_some() {
+                kill_engine(self.stack);
+            }
+            let ended = self.engine.as_mut().is_none_or(|engine| engine.try_wait().expect("engine").is_some());
+            if ended {
+                let mut command = self.stack.command(&["engine"]);
+                command.env("TEST_CLOCK", self.stack.path("clock"));
+                self.engine = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("engine"));
+            }
+            self.stack.api("GET", "/_ping", None).0 == 200 && self.stack.engine_pid().is_none()
+        });
     }
 
-    /// Kills the engine, at a time when the clock is so many seconds from the real one, and has another one go on.
+    /// Kills the engine, at a time when the clock is so many seconds from where it was at first, and has another one go on.
     fn kill_at(&mut self, seconds: i64) {
-        self.stack.write("clock", &seconds.to_string());
+        put_forward(self.stack, self.half_past + seconds);
         // A monitor may have started another in the meantime of an earlier one.
         kill_engine(self.stack);
         if let Some(mut engine) = self.engine.take() {
@@ -194,9 +216,9 @@ impl<'a> Clock<'a> {
         self.engine();
     }
 
-    /// Puts the clock so many seconds from the real one, and has the engine look at it.
+    /// Puts the clock so many seconds from where it was at first, and has the engine look at it.
     fn set(&self, seconds: i64) {
-        self.stack.write("clock", &seconds.to_string());
+        put_forward(self.stack, self.half_past + seconds);
         // On a full disk it stays what it is; the clock is looked at all the same.
         let looked = ["pause", "resume"].map(|word| self.stack.wharf(&["job", word, "bell"]).code == 0);
         assert!(looked.contains(&true));
@@ -304,7 +326,7 @@ jobs:
     assert!(runs(&stack, "skip").is_empty(), "{:?}", runs(&stack, "skip"));
     // It dies at the moment of a fire: there is one run, whether or not it was noted by then.
     for n in 11..14 {
-        stack.write("clock", &(n * hour).to_string());
+        put_forward(&stack, clock.half_past + n * hour);
         std::thread::scope(|scope| {
             scope.spawn(|| stack.api("POST", "/jobs/bell/pause", None));
             scope.spawn(|| kill_engine(&stack));
@@ -458,4 +480,98 @@ jobs:
     stack.wharf(&["down", "-t", "0"]).ok();
     stack.wharf(&["engine", "stop"]).ok();
     next.wait().expect("its end");
+}
+
+/// What a run waits for may never come: nobody waits for the run, and it has an end.
+#[test]
+fn a_run_that_waits_holds_up_nobody() {
+    let stack = Stack::new("nothing");
+    let gate = "until [ -e /go ]; do sleep 0.05; done";
+    let on_gate = "depends_on: {gate: {condition: service_completed_successfully}}, network_mode: none";
+    let write = |version: u32| {
+        stack.write(
+            "compose.yaml",
+            &format!(
+                "services:
+  gate: {{{IMAGE}, command: [sh, -c, '{gate}'], network_mode: none, environment: [V={version}]}}
+  web: {{{IMAGE}, command: sleep 1000, network_mode: none}}
+jobs:
+  waits: {{{IMAGE}, command: echo passed, {on_gate}, triggers: {{schedule: '0 0 29 2 *'}}}}
+  bounded: {{{IMAGE}, command: 'true', {on_gate}, x-timeout: 1s, triggers: {{schedule: '0 0 29 2 *'}}}}
+  quick: {{{IMAGE}, command: echo quick, network_mode: none, triggers: {{schedule: '0 0 29 2 *'}}}}
+"
+            ),
+        );
+    };
+    write(1);
+    stack.wharf(&["up", "-d"]).ok();
+    stack.wharf(&["job", "run", "waits"]).ok();
+    eventually("it waits", 10, || runs(&stack, "waits") == ["1 pending - manual"]);
+    assert_eq!(stack.wharf(&["run", "quick"]).ok(), "quick\n");
+    stack.wharf(&["restart", "-t", "0", "web"]).ok();
+    stack.wharf(&["stop", "-t", "0", "web"]).ok();
+    // The container that it waits for is replaced.
+    write(2);
+    stack.wharf(&["up", "-d", "-t", "0"]).ok();
+    assert_eq!(runs(&stack, "waits"), ["1 pending - manual"]);
+    stack.wharf(&["job", "run", "bounded"]).ok();
+    eventually("its time is over", 10, || runs(&stack, "bounded") == ["1 timed_out - manual"]);
+    stack.wharf(&["exec", "-T", "gate", "touch", "/go"]).ok();
+    eventually("it has run", 10, || runs(&stack, "waits") == ["1 succeeded 0 manual"]);
+    assert_eq!(stack.wharf(&["job", "logs", "waits"]).ok(), "passed\n");
+
+    // One whose dependency ends otherwise fails.
+    write(3);
+    stack.wharf(&["up", "-d", "-t", "0"]).ok();
+    stack.wharf(&["job", "run", "waits"]).ok();
+    eventually("it waits", 10, || runs(&stack, "waits")[0] == "2 pending - manual");
+    stack.wharf(&["kill", "gate"]).ok();
+    eventually("it has failed", 10, || runs(&stack, "waits")[0] == "2 failed - manual");
+    let why = job(&stack, "waits", "LastRun")["Error"].as_str().unwrap_or_default().to_string();
+    assert!(why.contains("\"gate\" didn't complete successfully"), "{why}");
+}
+
+#[test]
+fn down_ends_a_run_within_its_time() {
+    let stack = Stack::new("nothing");
+    let deaf = "trap : TERM; echo begun; while :; do sleep 0.05; done";
+    let image = "image: 'busybox:local', stop_grace_period: 10m, network_mode: none";
+    stack.write(
+        "compose.yaml",
+        &format!("jobs: {{deaf: {{{image}, command: [sh, -c, '{deaf}'], triggers: {{schedule: '0 0 29 2 *'}}}}}}\n"),
+    );
+    for asked_before in [false, true] {
+        stack.wharf(&["up", "-d"]).ok();
+        stack.wharf(&["job", "run", "deaf"]).ok();
+        eventually("it writes", 10, || stack.wharf(&["job", "logs", "deaf"]).stdout == "begun\n");
+        if asked_before {
+            stack.wharf(&["job", "cancel", "deaf"]).ok();
+        }
+        let begun = std::time::Instant::now();
+        stack.wharf(&["down", "-t", "1"]).ok();
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+        assert_eq!((jobs(&stack).len(), containers(&stack)), (0, 0));
+    }
+}
+
+/// The clock was three years ahead, and is set right: what is scheduled goes on.
+#[test]
+fn a_clock_that_was_ahead_stops_no_schedule() {
+    const HOUR: i64 = 3600;
+    let stack = Stack::new("nothing");
+    let every = "network_mode: none, command: 'true', triggers: {schedule: [{cron: '0 * * * *'";
+    stack.write(
+        "compose.yaml",
+        &format!("jobs:\n  bell: {{{IMAGE}, {every}}}]}}}}\n  skip: {{{IMAGE}, {every}, missed_fires: skip}}]}}}}\n"),
+    );
+    // Two seconds before an hour.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("time").as_secs() as i64;
+    let before_hour = HOUR - now % HOUR - 2;
+    put_forward(&stack, 3 * 365 * 24 * HOUR);
+    let clock = Clock::start(&stack);
+    stack.wharf(&["up", "-d"]).ok();
+    clock.set(before_hour - clock.half_past);
+    for name in ["bell", "skip"] {
+        eventually("it fires", 20, || runs(&stack, name) == ["1 succeeded 0 schedule"]);
+    }
 }

@@ -14,6 +14,47 @@ pub(super) fn check(root: &Node, found: &mut Vec<Diagnostic>) {
             found.push(error.help("rename one of the two: `run` takes the names of both"));
         }
         triggers(name, &entry.node, found);
+        dependencies(root, name, &entry.node, found);
+        containers(root, name, &entry.node, found);
+    }
+}
+
+fn job<'a>(root: &'a Node, name: &str) -> Option<&'a Node> {
+    root.get("jobs")?.get(name)
+}
+
+/// Jobs that a job depends on are run to their ends.
+fn dependencies(root: &Node, name: &str, node: &Node, found: &mut Vec<Diagnostic>) {
+    for (other, entry) in node.get("depends_on").and_then(Node::as_map).into_iter().flatten() {
+        let Some(before) = job(root, other) else { continue };
+        let condition = entry.node.get("condition");
+        if let Some(condition) = condition.filter(|condition| condition.as_str() == Some("service_healthy")) {
+            let message =
+                format!("`jobs.{name}.depends_on.{other}`: `{other}` is a job, and is run to its end, whatever the condition");
+            found.push(Diagnostic::warning(&condition.at, message).help("write `service_completed_successfully`"));
+        }
+        let manual = before.get("triggers").and_then(|triggers| triggers.get("manual"));
+        if let Some(manual) = manual.filter(|manual| boolean(manual) == Some(false)) {
+            let message = format!("`jobs.{name}` depends on the job `{other}`, which nothing but its schedule starts");
+            found
+                .push(Diagnostic::warning(&entry.key_at, message).note(&manual.at, "`manual: false`").help("leave out `manual`"));
+        }
+    }
+}
+
+/// A job has no container that another could share.
+fn containers(root: &Node, name: &str, node: &Node, found: &mut Vec<Diagnostic>) {
+    let modes = ["network_mode", "ipc", "pid"].into_iter().filter_map(|key| {
+        let value = node.get(key)?;
+        Some((key, value, value.as_str()?.strip_prefix("service:")?))
+    });
+    let volumes = node.get("volumes_from").and_then(Node::as_list).unwrap_or_default().iter().filter_map(|value| {
+        let text = value.as_str()?;
+        Some(("volumes_from", value, text.split_once(':').map_or(text, |(service, _)| service)))
+    });
+    for (key, value, other) in modes.chain(volumes).filter(|(_, _, other)| job(root, other).is_some()) {
+        let message = format!("`jobs.{name}.{key}` names the job `{other}`, whose container is there only while it runs");
+        found.push(Diagnostic::error(&value.at, message).help("name a service"));
     }
 }
 
@@ -29,6 +70,10 @@ fn triggers(name: &str, job: &Node, found: &mut Vec<Diagnostic>) {
         (Some(manual), Some(_)) if boolean(manual) == Some(true) => found.push(
             Diagnostic::error(&manual.at, format!("`jobs.{name}.triggers` has `manual: true` and a `schedule`"))
                 .help("leave out `manual`: `run` starts a job with a schedule as well, unless it has `manual: false`"),
+        ),
+        (Some(manual), None) if boolean(manual) == Some(false) => found.push(
+            Diagnostic::warning(&manual.at, format!("nothing starts `jobs.{name}`: it has `manual: false` and no `schedule`"))
+                .help("leave out `manual`, or write a `schedule`"),
         ),
         _ => {}
     }

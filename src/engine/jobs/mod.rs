@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::watch;
 use worker::ClientRun;
 
@@ -212,10 +213,35 @@ impl Engine {
     }
 
     /// Cancels the runs of a project's jobs: of those that are named, or of all.
-    pub(in crate::engine) fn cancel_jobs_of(&self, project: &str, named: &[String]) -> Result<(), EngineError> {
+    pub(in crate::engine) fn cancel_jobs_of(
+        self: &Arc<Self>,
+        project: &str,
+        named: &[String],
+        timeout: Option<u32>,
+    ) -> Result<(), EngineError> {
         let keys = self.state.keys_of_runs().into_iter().filter(|key| key.project() == project);
-        keys.filter(|key| named.is_empty() || named.iter().any(|name| name == key.job()))
-            .try_for_each(|key| self.cancel_all(&key))
+        for key in keys.filter(|key| named.is_empty() || named.iter().any(|name| name == key.job())) {
+            self.cancel_all(&key)?;
+            if let Some(seconds) = timeout {
+                self.kill_after(&key, Duration::from_secs(seconds.into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills the run of a job that has been asked to end and takes longer.
+    fn kill_after(self: &Arc<Self>, key: &JobKey, timeout: Duration) {
+        let Some(run) = self.state.job_runs(key).and_then(|runs| runs.current().cloned()) else { return };
+        let (engine, key) = (self.clone(), key.clone());
+        tokio::spawn(async move {
+            let ended = tokio::time::timeout(timeout, engine.finished(&key, &run.id)).await;
+            if let (Err(_), Some(container)) = (ended, engine.container_of_run(&run.id)) {
+                match engine.containers.kill(&container, libc::SIGKILL).await {
+                    Ok(()) | Err(EngineError::NotRunning { .. }) => {}
+                    Err(error) => tracing::warn!("killing a run of {}: {error}", key.as_str()),
+                }
+            }
+        });
     }
 
     /// Forgets the jobs of a project and their runs. Their containers are gone.

@@ -28,7 +28,7 @@ impl Engine {
             let found = due(&job.triggers.schedule, runs.until, running_since, now);
             all.any = true;
             all.next = all.next.into_iter().chain(found.next).min();
-            if let Err(error) = self.fire(&record, &found) {
+            if let Err(error) = self.fire(&record, runs.until, &found) {
                 tracing::warn!("the job {} is due, and its run cannot be noted: {error}", record.key().as_str());
                 all.failed = true;
             }
@@ -36,10 +36,16 @@ impl Engine {
         all
     }
 
-    /// Notes a fire and its run in one step. Where nothing is due, the time of the look is not worth a write.
-    fn fire(self: &Arc<Self>, record: &JobRecord, found: &Due) -> Result<(), EngineError> {
-        let Some(at) = found.fire else { return Ok(()) };
+    /// Notes a fire and its run in one step. Where nothing is due, the time of the look is not worth a write, but where the clock was
+    /// put back: from there on its fires are new.
+    fn fire(self: &Arc<Self>, record: &JobRecord, until: Timestamp, found: &Due) -> Result<(), EngineError> {
         let key = record.key();
+        let Some(at) = found.fire else {
+            if found.until < until {
+                self.change_runs(&key, Room::Ordinary, |runs| runs.until = found.until)?;
+            }
+            return Ok(());
+        };
         let concurrency = record.definition().map_or(Concurrency::Forbid, Job::concurrency);
         let run = Run { trigger: Trigger::Schedule, due: Some(at), ..super::worker::new_run()? };
         let admission = self.change_runs(&key, Room::Ordinary, |runs| {

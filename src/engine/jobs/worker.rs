@@ -73,7 +73,26 @@ impl Engine {
     /// Carries a run out, from wherever it is, to its end.
     async fn carry_out(self: &Arc<Self>, key: &JobKey, run: Run) {
         let client = locked(&self.jobs.clients).remove(&run.id);
-        let event = match self.clone().container_for(key, &run, client).await {
+        let begins = self.clone().container_for(key, &run, client);
+        let container = {
+            let mut begins = std::pin::pin!(begins);
+            let timeout = self.state.job_record(key).and_then(|record| record.definition()?.timeout);
+            let timed_out = async {
+                match timeout {
+                    Some(timeout) => tokio::time::sleep(timeout.duration()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                begun = &mut begins => begun,
+                // It gives up what it waits for.
+                () = timed_out => {
+                    let _ = self.ask_to_end(key, &run.id, Ending::TimeOut);
+                    begins.await
+                }
+            }
+        };
+        let event = match container {
             Err(event) => event,
             Ok(container) => self.follow_run(key, &run.id, &container).await,
         };
@@ -283,7 +302,7 @@ impl Engine {
                 }
             };
             tokio::select! {
-                ran = self.run_jobs_before(&project, key.job(), &origin) => ran?,
+                ran = self.run_jobs_before(&project, key.job(), &origin, shown.is_some()) => ran?,
                 () = self.asked_to_end(key, &run.id) => return Err(EngineError::Cancelled),
                 () = left => {
                     self.ask_to_end(key, &run.id, Ending::Cancel)?;
@@ -332,19 +351,21 @@ impl Engine {
         Ok(container)
     }
 
-    /// Runs the jobs that a job depends on, each to its end, one after the other.
+    /// Runs the jobs that a job depends on, each to its end, one after the other. With `newest`, the project is as a
+    /// client has read it just now; otherwise they run as they are registered.
     fn run_jobs_before<'a>(
         self: &'a Arc<Self>,
         project: &'a Project,
         job: &'a str,
         origin: &'a Origin,
+        newest: bool,
     ) -> BoxFuture<'a, Result<(), EngineError>> {
         Box::pin(async move {
             let Some(definition) = project.jobs.get(job) else { return Ok(()) };
             for (name, dependency) in &definition.service.depends_on {
                 let Some(before) = project.jobs.get(name) else { continue };
                 let result = match before.is_manual() {
-                    true => self.run_before(project, name, origin).await,
+                    true => self.run_before(project, name, origin, newest).await,
                     false => Err(EngineError::Conflict(format!(
                         "the job `{name}` has `manual: false`, and runs neither by itself nor for `{job}`"
                     ))),
@@ -359,9 +380,17 @@ impl Engine {
         })
     }
 
-    async fn run_before(self: &Arc<Self>, project: &Project, job: &str, origin: &Origin) -> Result<(), EngineError> {
-        self.register_job(project, job, origin)?;
+    async fn run_before(
+        self: &Arc<Self>,
+        project: &Project,
+        job: &str,
+        origin: &Origin,
+        newest: bool,
+    ) -> Result<(), EngineError> {
         let key = JobKey::new(&project.name, job);
+        if newest || self.state.job_record(&key).is_none() {
+            self.register_job(project, job, origin)?;
+        }
         let run = Run { trigger: Trigger::Dependency, ..new_run()? };
         let mut id = run.id.clone();
         match self.change_runs(&key, Room::Ordinary, |runs| runs.admit(run, Concurrency::Queue))? {

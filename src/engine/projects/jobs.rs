@@ -2,12 +2,12 @@
 
 use super::execute::execute;
 use super::queue::Change;
-use super::{Context, Origin, ProgressSender, steps, warn};
+use super::{Context, Origin, ProgressSender, is_one_off, steps, warn};
 use crate::compose::model::Project;
 use crate::engine::error::EngineError;
 use crate::engine::{Container, Engine};
-use crate::labels::LABEL_ONEOFF;
-use crate::plan::{self, UpOptions};
+use crate::labels::{LABEL_ONEOFF, LABEL_SERVICE};
+use crate::plan::{self, Operation, UpOptions};
 use indexmap::IndexMap;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(in crate::engine) struct JobContainer {
 
 impl Engine {
     /// Starts what a job depends on, waits for its conditions, and makes the container of a run. It is not started. Nothing is made
-    /// once the run is not wanted any more.
+    /// once the run is not wanted any more. What the run waits for may never come: other commands of the project go on meanwhile.
     ///
     /// # Errors
     /// As [`Engine::up`].
@@ -44,17 +44,39 @@ impl Engine {
             return Err(EngineError::Cancelled);
         }
         let observed = self.observe(&project.name, images.into_iter())?;
-        let plan = plan::one_off(&project, &observed, &options, &job)?;
+        let mut plan = plan::one_off(&project, &observed, &options, &job)?;
         steps::check_resources(self, &project, &plan)?;
         warn(&plan, &progress);
-        let context = Arc::new(Context { origin, ..Context::new(self, project, progress, Some(guard)) });
-        execute(context.clone(), plan).await?;
+        let awaits = plan.split_off_awaits(&job);
+        let context = |guard| Context { origin: origin.clone(), ..Context::new(self, project.clone(), progress.clone(), guard) };
+        execute(Arc::new(context(Some(guard))), plan).await?;
+        if !awaits.is_empty() {
+            let waiting = context(None);
+            futures::future::try_join_all(awaits.iter().map(|awaited| await_in_turn(&waiting, awaited))).await?;
+        }
+        let _guard = self.projects.take(&project.name, Change::Job, &progress).await?;
         if !wanted() {
             return Err(EngineError::Cancelled);
         }
-        let mut spec = self.service_spec(&context.project, &job, 1, &context.origin)?;
+        let mut spec = self.service_spec(&project, &job, 1, &origin)?;
         spec.labels.extend(labels);
         spec.labels.insert(LABEL_ONEOFF.into(), "True".into());
         self.create(&name, spec)
+    }
+}
+
+/// Waits for a condition. A container that another command replaces meanwhile is waited for no more: the one in its place is.
+async fn await_in_turn(context: &Context, awaited: &Operation) -> Result<(), EngineError> {
+    let Operation::Await { service, .. } = awaited else { return Ok(()) };
+    let containers = || -> HashSet<String> {
+        let all = context.engine.containers.of_project(&context.project.name).into_iter();
+        all.filter(|c| c.has_label(LABEL_SERVICE, service) && !is_one_off(c)).map(|c| c.id.clone()).collect()
+    };
+    loop {
+        let before = containers();
+        match steps::perform(context, awaited).await {
+            Err(EngineError::Conflict(_)) if !containers().is_subset(&before) => {}
+            awaited => return awaited,
+        }
     }
 }

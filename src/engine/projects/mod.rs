@@ -216,7 +216,7 @@ impl Engine {
     pub async fn down(self: &Arc<Self>, name: &str, options: DownOptions, progress: ProgressSender) -> Result<(), EngineError> {
         if !options.plan_only {
             // What waits for something that may never come gives the project's lock back.
-            self.cancel_jobs_of(name, &options.services)?;
+            self.cancel_jobs_of(name, &options.services, options.timeout)?;
         }
         let guard = if options.plan_only { None } else { Some(self.projects.take(name, Change::Down, &progress).await?) };
         let outline = options.outline.clone().or_else(|| self.state.outline(name));
