@@ -89,12 +89,13 @@ impl Engine {
             };
             match event {
                 Event::Started { pid, at, keeps_mounts, holds_log } => {
-                    let holds = {
+                    {
+                        // Under the lock: the release of one that leaves now comes after its hold.
                         let mut live = locked(&container.live);
                         live.keeps_mounts = keeps_mounts;
-                        live.followers.monitor_knows(holds_log)
-                    };
-                    holds.into_iter().for_each(|hold| drop(link.send(&Request::Hold(hold), &[])));
+                        let holds = live.followers.monitor_knows(holds_log);
+                        holds.into_iter().for_each(|hold| drop(link.send(&Request::Hold(hold), &[])));
+                    }
                     self.on_started(&container, pid, at);
                     if let Some(sender) = started.take() {
                         let _ = sender.send(Ok(()));

@@ -42,6 +42,8 @@ impl Monitor {
             .doing(format_args!("opening the log {}", brief.log.path.display()))?
             .at_once(brief.terminal || brief.stdin);
         brief.log.holds.iter().for_each(|hold| log.holds.set(*hold));
+        // Who has left since the file was written is known to the engine alone: it says again who is there.
+        log.holds.orphan(Instant::now());
         brief.log.expected.iter().for_each(|reader| log.holds.expect(*reader, Instant::now()));
         let (status, status_child) = pipe2(OFlag::O_CLOEXEC).doing("making a pipe")?;
         let (handing, handing_child) =
