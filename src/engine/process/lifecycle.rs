@@ -28,7 +28,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// How long an engine without containers waits for another request.
@@ -104,6 +104,8 @@ async fn serve<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
+    // Before anybody can know that there is an engine: one that is ended then leaves its sockets otherwise.
+    let ends = Ends::listen().map_err(EngineError::io("listening to signals"))?;
     let socket = socket_path(&config.run_root);
     let _ = fs::remove_file(&socket);
     let directory = File::open(&config.run_root).map_err(EngineError::io("opening the run root"))?;
@@ -132,7 +134,7 @@ where
     tokio::spawn(engine.clone().follow_schedules());
     ready();
     tracing::info!("the engine listens on {}", socket.display());
-    engine.clone().until_done(&connections, when_idle).await;
+    engine.clone().until_done(ends, &connections, when_idle).await;
     servers.iter().for_each(tokio::task::JoinHandle::abort);
     // A monitor that has not been heard of yet would miss the goodbye, and bring an engine back. No other start begins.
     let _late = tokio::time::timeout(STARTS_MAY_TAKE, engine.launcher.no_more_starts()).await;
@@ -141,6 +143,18 @@ where
         let _ = fs::remove_file(path);
     }
     Ok(())
+}
+
+/// The signals that end an engine.
+struct Ends {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ends {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Ends { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
 }
 
 /// The engine keeps a few descriptors for each container. Returns the limit as it was, which containers get.
@@ -182,12 +196,10 @@ impl Engine {
         })
     }
 
-    async fn until_done(self: Arc<Self>, connections: &watch::Sender<usize>, when_idle: WhenIdle) {
+    async fn until_done(self: Arc<Self>, ends: Ends, connections: &watch::Sender<usize>, when_idle: WhenIdle) {
         let mut stopping = self.shutdown.requested.subscribe();
         let mut connected = connections.subscribe();
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-            return;
-        };
+        let Ends { mut terminate, mut interrupt } = ends;
         loop {
             let idle = async {
                 // Counted from the last request: every connection that comes or goes begins the time anew.
