@@ -575,3 +575,23 @@ fn a_clock_that_was_ahead_stops_no_schedule() {
         eventually("it fires", 20, || runs(&stack, name) == ["1 succeeded 0 schedule"]);
     }
 }
+
+#[test]
+fn a_run_brings_no_older_definition_back() {
+    let stack = Stack::new("nothing");
+    let write = |word: &str| {
+        let job = |command: &str, more: &str| {
+            format!("{{{IMAGE}, command: {command}, network_mode: none, {more}triggers: {{schedule: '0 0 29 2 *'}}}}")
+        };
+        let (first, second) = (job(&format!("echo {word}"), ""), job("echo second", "depends_on: [first], "));
+        stack.write("compose.yaml", &format!("jobs:\n  first: {first}\n  second: {second}\n"));
+    };
+    write("old");
+    stack.wharf(&["up", "-d"]).ok();
+    write("new");
+    assert_eq!(stack.wharf(&["run", "first"]).ok(), "new\n");
+    stack.wharf(&["job", "run", "second"]).ok();
+    eventually("both have run", 10, || runs(&stack, "second") == ["1 succeeded 0 manual"]);
+    assert_eq!(runs(&stack, "first")[0], "2 succeeded 0 dependency");
+    assert_eq!(stack.wharf(&["job", "logs", "first"]).ok(), "new\n");
+}

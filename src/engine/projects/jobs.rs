@@ -74,9 +74,14 @@ async fn await_in_turn(context: &Context, awaited: &Operation) -> Result<(), Eng
     };
     loop {
         let before = containers();
-        match steps::perform(context, awaited).await {
-            Err(EngineError::Conflict(_)) if !containers().is_subset(&before) => {}
-            awaited => return awaited,
+        let failed = match steps::perform(context, awaited).await {
+            Err(failed @ EngineError::Conflict(_)) => failed,
+            other => return other,
+        };
+        // The command that has ended it may be about to put another in its place.
+        drop(context.engine.projects.take(&context.project.name, Change::Job, &context.progress).await?);
+        if containers().is_subset(&before) {
+            return Err(failed);
         }
     }
 }
