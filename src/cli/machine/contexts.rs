@@ -69,7 +69,11 @@ impl Contexts {
     /// When the file cannot be read, or is not what it should be.
     pub fn load() -> Result<Self, Failure> {
         let Some(path) = path() else { return Ok(Contexts::default()) };
-        Self::of(&path)
+        // Another user's home, as `sudo -u` leaves HOME: none of this user's contexts is there. Docker goes on as well.
+        match read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Contexts::default()),
+            _ => Self::of(&path),
+        }
     }
 
     fn of(path: &Path) -> Result<Self, Failure> {
