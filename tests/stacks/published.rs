@@ -212,7 +212,7 @@ fn a_hostile_artifact_reads_and_writes_nothing_else() {
         (push(&registry, "empty", &[], none), "has no Compose file"),
         (push(&registry, "other", &[("application/x.later", main, json!({}))], none), "has no Compose file"),
         (push(&registry, "many", &many, none), "101 layers"),
-        (push(&registry, "large", &[(COMPOSE_FILE, &large, json!({}))], none), "large"),
+        (push(&registry, "large", &[(COMPOSE_FILE, &large, json!({}))], none), "is larger than"),
         (push(&registry, "huge", &[plain()], |m| m["layers"][0]["size"] = json!(1_u64 << 40)), "are read at most"),
         (push(&registry, "size", &[plain()], |m| m["layers"][0]["size"] = json!(3)), "has not the 3 bytes"),
         (push(&registry, "out1", &[(COMPOSE_FILE, &extends, json!({}))], none), "comes from elsewhere, and may not read"),
@@ -221,9 +221,8 @@ fn a_hostile_artifact_reads_and_writes_nothing_else() {
     ];
     for (name, word) in &table {
         let ran = there.wharf(&["-f", name, "config"]);
-        let is_large = name.ends_with(":large");
         assert_eq!(ran.code, 1, "{name}: {}{}", ran.stdout, ran.stderr);
-        assert!(is_large || ran.stderr.contains(word), "{name}: no `{word}` in\n{}", ran.stderr);
+        assert!(ran.stderr.contains(word), "{name}: no `{word}` in\n{}", ran.stderr);
         assert!(!ran.stdout.contains("secret-of-the-host") && !ran.stderr.contains("secret-of-the-host"), "{name}");
     }
     // What is wrong in such a file has its place, and so does a name that is not there.

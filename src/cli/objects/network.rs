@@ -180,6 +180,14 @@ pub async fn confirmed(question: &str, force: bool) -> Result<bool, Failure> {
 
 /// Asks with a prompt; anything but `y` means no.
 pub async fn answered_yes(prompt: &str) -> Result<bool, Failure> {
+    Ok(answer_to(prompt).await?.eq_ignore_ascii_case("y"))
+}
+
+/// Asks with a prompt: a line of standard input, without the space around it.
+///
+/// # Errors
+/// When it cannot be read, or the command is cancelled.
+pub async fn answer_to(prompt: &str) -> Result<String, Failure> {
     eprint!("{prompt}");
     let _ = std::io::stderr().flush();
     let read = async {
@@ -190,7 +198,7 @@ pub async fn answered_yes(prompt: &str) -> Result<bool, Failure> {
         let line = line.await.map_err(std::io::Error::from).and_then(|line| line);
         line.map_err(|e| Failure::Message(format!("reading the answer: {e}")))
     };
-    Ok(crate::cli::signals::or_cancelled(read).await?.trim().eq_ignore_ascii_case("y"))
+    Ok(crate::cli::signals::or_cancelled(read).await?.trim().to_string())
 }
 
 /// Prints the answers to several questions as one list.

@@ -1,9 +1,10 @@
 //! What a project from elsewhere is asked about before it is started, as Docker Compose asks.
 
+use crate::cli::objects::network::answer_to;
 use crate::cli::{Failure, Global, Outcome, project};
 use crate::compose::{self, Loaded, Skip};
 use crate::printable;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 /// Says where a project from elsewhere is, and asks about its further sources and its variables. A project of this machine is not
 /// asked about. `assume_yes` asks nothing.
@@ -93,18 +94,7 @@ async fn agreed(question: &str, by_default: bool) -> Outcome {
 /// # Errors
 /// When the answer cannot be read, or the command is cancelled.
 pub async fn yes_or_no(question: &str, by_default: bool) -> Result<bool, Failure> {
-    eprint!("{question}");
-    let _ = std::io::stderr().flush();
-    let read = async {
-        let line = tokio::task::spawn_blocking(|| {
-            let mut answer = String::new();
-            std::io::stdin().read_line(&mut answer).map(|_| answer)
-        });
-        let line = line.await.map_err(std::io::Error::from).and_then(|line| line);
-        line.map_err(|e| Failure::Message(format!("reading the answer: {e}")))
-    };
-    let answer = crate::cli::signals::or_cancelled(read).await?;
-    Ok(match answer.trim().to_ascii_lowercase().as_str() {
+    Ok(match answer_to(question).await?.to_ascii_lowercase().as_str() {
         "" => by_default && std::io::stdin().is_terminal(),
         answer => matches!(answer, "y" | "yes" | "true" | "1" | "t" | "on"),
     })
