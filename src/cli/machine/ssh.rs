@@ -4,12 +4,10 @@ use super::destination::Destination;
 use crate::printable;
 use crate::sys;
 use std::io::{self, IsTerminal};
-use std::pin::Pin;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncReadExt, Join};
 use tokio::net::unix::pipe;
 
 /// Bytes that are kept of ssh's stderr, the last ones.
@@ -29,10 +27,7 @@ pub struct Ssh {
 }
 
 /// Its standard input and output as one stream.
-pub struct Streams {
-    from: pipe::Receiver,
-    to: pipe::Sender,
-}
+pub type Streams = Join<pipe::Receiver, pipe::Sender>;
 
 /// Whether somebody at a terminal sees this command.
 fn is_watched() -> bool {
@@ -94,7 +89,7 @@ impl Ssh {
                 kept.drain(..surplus);
             }
         });
-        Ok((Arc::new(Ssh { child: Mutex::new(child), stderr }), Streams { from, to }))
+        Ok((Arc::new(Ssh { child: Mutex::new(child), stderr }), tokio::io::join(from, to)))
     }
 
     /// Its last line on stderr, or that of the command there; empty where there was none.
@@ -122,25 +117,5 @@ impl Ssh {
     /// Ends it where it has not connected yet.
     pub fn give_up(&self) {
         let _ = self.child.lock().unwrap_or_else(PoisonError::into_inner).kill();
-    }
-}
-
-impl AsyncRead for Streams {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.from).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Streams {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.to).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.to).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.to).poll_shutdown(context)
     }
 }
