@@ -2,7 +2,7 @@
 
 use crate::support::machine::{HOST, Machine, ran};
 use crate::support::{Terminal, eventually, sleeping};
-use std::io::Write;
+use std::io::{BufRead, Read, Write};
 use std::process::Stdio;
 
 /// What a command gives back for bytes on its standard input.
@@ -340,4 +340,28 @@ fn one_connection_carries_many() {
     logs.send("\x03");
     assert_eq!(logs.wait(5), Some(130));
     assert_eq!(machine.calls() - before, 1);
+}
+
+/// A client that reads late has the whole answer: that the engine has long ended its own side takes nothing away.
+#[test]
+fn who_reads_late_has_the_whole_answer() {
+    let machine = Machine::new("nothing");
+    let stack = &machine.stack;
+    stack.write("compose.yaml", &format!("services: {{web: {{{}}}}}\n", sleeping("scale: 3")));
+    let signal = |pid: u32, signal| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal).expect("kill");
+    for round in 0..10 {
+        let mut up = machine.command(&["up", "-d", "--force-recreate"]).stderr(Stdio::piped()).spawn().expect("wharf runs");
+        let mut errors = std::io::BufReader::new(up.stderr.take().expect("pipe"));
+        let mut text = String::new();
+        errors.read_line(&mut text).expect("a line");
+        // `nsenter` has become the client.
+        signal(up.id(), nix::sys::signal::Signal::SIGSTOP);
+        eventually("the engine is done with it", 20, || {
+            machine.wharf(&["ps", "--format", "{{.State}}"]).ok() == "running\n".repeat(3)
+        });
+        signal(up.id(), nix::sys::signal::Signal::SIGCONT);
+        errors.read_to_string(&mut text).expect("text");
+        assert!(up.wait().expect("wait").success(), "round {round}: {text}");
+        assert!(text.contains("web-3  Started"), "round {round}: {text}");
+    }
 }

@@ -343,7 +343,7 @@ fn a_service_goes_back_to_what_it_was() {
             "compose.yaml",
             &format!(
                 "services: {{app: {{image: 'busybox:local', command: [sh, -c, '{script}'], stop_signal: SIGKILL, scale: 2, volumes: ['.:/shared'],
-                environment: [MARK={mark}], deploy: {{update_config: {{order: start-first, monitor: 300ms, failure_action: rollback}},
+                environment: [MARK={mark}], deploy: {{update_config: {{order: start-first, monitor: 1s, failure_action: rollback}},
                 rollback_config: {{order: stop-first, monitor: 100ms}}}}}}}}"
             ),
         );
@@ -406,7 +406,7 @@ fn a_stop_first_update_that_fails_is_acted_on() {
             "compose.yaml",
             &format!(
                 "services: {{app: {{image: 'busybox:local', command: [sh, -c, '{script}'], stop_signal: SIGKILL, scale: 3,
-                environment: [MARK={mark}], deploy: {{update_config: {{parallelism: 1, monitor: 200ms, {update}}}}}}}}}"
+                environment: [MARK={mark}], deploy: {{update_config: {{parallelism: 1, monitor: 1s, {update}}}}}}}}}"
             ),
         );
     };
@@ -434,7 +434,7 @@ fn a_stop_first_update_that_fails_is_acted_on() {
         let before = ids();
         write("bad", update);
         let plan = stack.wharf(&["plan"]).ok();
-        assert!(plan.contains("has run for 200ms") && plan.matches("go on with container").count() == 2, "{plan}");
+        assert!(plan.contains("has run for 1s") && plan.matches("go on with container").count() == 2, "{plan}");
         let up = stack.wharf(&["up", "-d"]).fails(1, &["exited (7)"]);
         assert_eq!(
             (ids().difference(&before).count(), states().iter().filter(|s| *s == "exited").count()),
@@ -485,7 +485,7 @@ fn wrk_loses_nothing_through_updates() {
     // Every fifth has no server, and fails.
     let write = |version: usize| {
         let command = if version % 5 == 4 { "[sh, -c, 'exit 7']" } else { "[/server]" };
-        let update = "deploy: {update_config: {order: start-first, monitor: 150ms}}";
+        let update = "deploy: {update_config: {order: start-first, monitor: 1s}}";
         let service =
             format!("image: 'busybox:local', command: {command}, volumes: ['./server:/server:ro'], environment: [V={version}]");
         let client = sleeping("volumes: ['./server:/server:ro']");

@@ -21,7 +21,7 @@ use std::io::{self, Cursor};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -195,27 +195,71 @@ async fn carry(client: TokioIo<Upgraded>, engine: UnixStream, goes_on: bool, ove
     let is_broken = async || goes_on && tokio::time::timeout(NOTICED, is_over()).await.is_ok();
     let has_ended = {
         let up = async {
-            let copied = tokio::io::copy_buf(&mut from_client, &mut to_engine).await;
+            let left = forward(&mut from_client, &mut to_engine).await;
             if is_broken().await {
-                return false;
+                return ClientEnd::Broken;
             }
             let _ = to_engine.shutdown().await;
-            // One that was reset is read by nobody either.
-            if copied.is_ok() { std::future::pending().await } else { true }
+            if left.is_ok() { ClientEnd::Sent } else { ClientEnd::Left }
         };
         let down = async {
             let sent = tokio::io::copy_buf(&mut from_engine, &mut to_client).await;
             let _ = to_client.shutdown().await;
             sent.is_ok()
         };
-        tokio::select! {
-            ended = down => ended,
-            ended = up => ended,
-            () = is_over() => false,
+        let (mut up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
+        let mut client_end = None;
+        loop {
+            tokio::select! {
+                sent = &mut down => {
+                    // A tunnel that is dropped is reset, and a reset that overtakes the reader takes the answer's end from it.
+                    if sent && client_end.is_none() {
+                        tokio::select! {
+                            _end = &mut up => {}
+                            () = is_over() => {}
+                        }
+                    }
+                    break sent;
+                }
+                end = &mut up, if client_end.is_none() => match end {
+                    ClientEnd::Sent => client_end = Some(end),
+                    ClientEnd::Left => break true,
+                    ClientEnd::Broken => break false,
+                },
+                () = is_over() => break false,
+            }
         }
     };
     if !has_ended && is_broken().await {
         let _ = tokio::io::copy_buf(&mut from_engine, &mut tokio::io::sink()).await;
     }
     drop(to_engine);
+}
+
+/// How a client's direction has ended.
+#[derive(Clone, Copy)]
+enum ClientEnd {
+    /// It has sent everything, and may still read.
+    Sent,
+    /// It was reset: nobody reads either.
+    Left,
+    /// The connection between the machines has ended.
+    Broken,
+}
+
+/// Copies what a client sends to the engine. What the engine does not read any more is thrown away: its answer is still on its way.
+///
+/// # Errors
+/// When the client was reset.
+async fn forward(client: &mut (impl AsyncBufRead + Unpin), engine: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    let mut is_read = true;
+    loop {
+        let chunk = client.fill_buf().await?;
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        is_read = is_read && engine.write_all(chunk).await.is_ok();
+        let length = chunk.len();
+        client.consume(length);
+    }
 }
