@@ -1,7 +1,7 @@
 //! Bridges, veth pairs, addresses and routes, as rtnetlink messages.
 
 use super::address::{Subnet, octets};
-use super::netlink::{Message, NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute};
+use super::netlink::{Message, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink, attribute};
 use std::io;
 use std::net::IpAddr;
 
@@ -256,7 +256,6 @@ impl Port {
         const IFLA_BRPORT_ISOLATED: u16 = 33;
         const IFLA_BRPORT_LOCKED: u16 = 39;
         const RTM_NEWNEIGH: u16 = 28;
-        const NLM_F_REPLACE: u16 = 0x100;
         const NDA_LLADDR: u16 = 2;
         const NUD_NOARP: u16 = 0x40;
         const NTF_MASTER: u8 = 1 << 2;
@@ -351,7 +350,7 @@ pub fn address(index: u32, address: IpAddr, prefix: u8) -> Message {
         .attr(IFA_BROADCAST, &self::family(Subnet::new(address, prefix).last()).1)
 }
 
-/// The default route of a gateway's family.
+/// The default route of a gateway's family, in the place of the one that there is.
 pub fn default_route(index: u32, gateway: IpAddr) -> Message {
     const RTA_OIF: u16 = 4;
     const RTA_GATEWAY: u16 = 5;
@@ -360,7 +359,7 @@ pub fn default_route(index: u32, gateway: IpAddr) -> Message {
     const RTN_UNICAST: u8 = 1;
     let (family, octets) = family(gateway);
     let header = [family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0];
-    Message::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &header).u32(RTA_OIF, index).attr(RTA_GATEWAY, &octets)
+    Message::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &header).u32(RTA_OIF, index).attr(RTA_GATEWAY, &octets)
 }
 
 /// Deletes every link of a group in one go: the kernel then waits for its readers once, not once for each link.

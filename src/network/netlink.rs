@@ -16,6 +16,7 @@ const ANSWER_SECONDS: i64 = 10;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 pub const NLM_F_EXCL: u16 = 0x200;
+pub const NLM_F_REPLACE: u16 = 0x100;
 pub const NLM_F_CREATE: u16 = 0x400;
 pub const NLM_F_APPEND: u16 = 0x800;
 const NLMSG_ERROR: u16 = 2;

@@ -204,6 +204,26 @@ pub fn connect(container: &str, namespace: &OwnedFd, attachment: &Attachment) ->
 /// # Errors
 /// The step that failed.
 pub fn disconnect(container: &str, namespace: &OwnedFd, address: IpAddr) -> Result<(), NetworkError> {
+    at_interface(container, namespace, address, "removing the interface", |index| vec![link::delete(index)])
+}
+
+/// Has the interface with an address lead out of a namespace, by gateways of its network.
+///
+/// # Errors
+/// The step that failed.
+pub fn lead_out(container: &str, namespace: &OwnedFd, address: IpAddr, gateways: &[IpAddr]) -> Result<(), NetworkError> {
+    let routes = |index| gateways.iter().map(|gateway| link::default_route(index, *gateway)).collect();
+    at_interface(container, namespace, address, "setting the default route", routes)
+}
+
+/// Sends messages about the interface with an address, if there is one.
+fn at_interface(
+    container: &str,
+    namespace: &OwnedFd,
+    address: IpAddr,
+    doing: &'static str,
+    messages: impl FnOnce(u32) -> Vec<Message> + Send,
+) -> Result<(), NetworkError> {
     let step =
         |doing: &'static str| move |source: io::Error| NetworkError::Sandbox { container: container.to_string(), doing, source };
     inside_thread(|| {
@@ -218,7 +238,7 @@ pub fn disconnect(container: &str, namespace: &OwnedFd, address: IpAddr) -> Resu
         });
         let Some(name) = name.map(|interface| interface.interface_name) else { return Ok(()) };
         let index = link::index_of(&name).map_err(step("finding the interface"))?;
-        inner.send(&[link::delete(index)]).map_err(|(_, e)| step("removing the interface")(e))
+        inner.send(&messages(index)).map_err(|(_, e)| step(doing)(e))
     })
 }
 

@@ -772,3 +772,69 @@ fn a_network_of_another_is_not_taken_for_the_projects() {
     stack.wharf(&["down"]).ok();
     stack.wharf(&["network", "rm", "others"]).ok();
 }
+
+/// Links of an endpoint are names, and the network with the highest priority leads out, whenever a container joins or leaves it.
+#[test]
+fn endpoints_have_links_and_priorities() {
+    let stack = Stack::new("nothing");
+    let post = |path: &str, body: serde_json::Value| {
+        let (status, answer) = stack.api("POST", path, Some(&body));
+        assert!(status < 300, "{path}: {status} {answer}");
+    };
+    for name in ["one", "two", "shut"] {
+        post("/networks/create", serde_json::json!({"Name": name, "Internal": name == "shut"}));
+    }
+    let endpoint = serde_json::json!({"Links": ["other:friend", "other"], "GwPriority": 5, "Aliases": ["me"], "DriverOpts": {"some": "thing"}});
+    for (name, endpoints) in [("other", serde_json::json!({"one": {}})), ("box", serde_json::json!({"one": endpoint}))] {
+        post(
+            &format!("/containers/create?name={name}"),
+            serde_json::json!({"Image": "busybox:local", "Cmd": ["sleep", "1000"], "HostConfig": {"NetworkMode": "one"},
+                "NetworkingConfig": {"EndpointsConfig": endpoints}}),
+        );
+        post(&format!("/containers/{name}/start"), serde_json::json!({}));
+    }
+    let run = |command: &[&str]| stack.wharf(&[&["container", "exec", "box"], command].concat());
+    let friend = run(&["nslookup", "friend"]);
+    assert!(friend.code == 0 && friend.stdout.contains("Name:"), "{friend:?}");
+    let inspect = |network: &str| {
+        let (_, known) = stack.api("GET", "/containers/box/json", None);
+        known["NetworkSettings"]["Networks"][network].clone()
+    };
+    let shown = inspect("one");
+    assert_eq!(
+        (&shown["Links"], &shown["GwPriority"], &shown["Aliases"], &shown["DriverOpts"]["some"]),
+        (&serde_json::json!(["other:friend", "other"]), &5.into(), &serde_json::json!(["me"]), &"thing".into())
+    );
+    let leads_out = |network: &str| {
+        let route = run(&["ip", "route"]).ok();
+        let gateway = inspect(network)["Gateway"].as_str().unwrap_or("none").to_string();
+        assert_eq!(route.matches("default").count(), 1, "{route}");
+        assert!(route.contains(&format!("default via {gateway} ")), "{network} {gateway}: {route}");
+    };
+    leads_out("one");
+    let join = |network: &str, priority: i64| {
+        let body = serde_json::json!({"Container": "box", "EndpointConfig": {"GwPriority": priority}});
+        post(&format!("/networks/{network}/connect"), body);
+    };
+    let leave = |network: &str| post(&format!("/networks/{network}/disconnect"), serde_json::json!({"Container": "box"}));
+    join("shut", 100);
+    join("two", 1);
+    leads_out("one");
+    leave("two");
+    join("two", 9);
+    leads_out("two");
+    assert_eq!(inspect("two")["GwPriority"], 9);
+    leave("two");
+    leads_out("one");
+    // Twice, and where there are no networks.
+    let body = serde_json::json!({"Container": "box"});
+    let (status, answer) = stack.api("POST", "/networks/one/connect", Some(&body));
+    assert_eq!((status, answer["message"].as_str()), (403, Some("endpoint with name box already exists in network one")));
+    post("/containers/create?name=bare", serde_json::json!({"Image": "busybox:local", "HostConfig": {"NetworkMode": "none"}}));
+    let (status, answer) = stack.api("POST", "/networks/one/connect", Some(&serde_json::json!({"Container": "bare"})));
+    assert_eq!((status, answer["message"].as_str().is_some_and(|m| m.contains("private (none) mode"))), (400, true), "{answer}");
+    stack.wharf(&["container", "rm", "-f", "box", "other", "bare"]).ok();
+    for name in ["one", "two", "shut"] {
+        assert_eq!(stack.api("DELETE", &format!("/networks/{name}"), None).0, 204);
+    }
+}

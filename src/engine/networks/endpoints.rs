@@ -29,10 +29,16 @@ pub(in crate::engine) struct Attached {
 /// The names that a container's resolver knows.
 fn view(record: &ContainerRecord, endpoints: &[Endpoint]) -> View {
     let lower = |(alias, of): &(String, String)| (alias.to_ascii_lowercase(), of.to_ascii_lowercase());
+    // `NAME[:ALIAS]`.
+    let of_endpoint = |link: &String| {
+        let (name, alias) = link.split_once(':').unwrap_or((link, link));
+        lower(&(alias.to_string(), name.trim_start_matches('/').to_string()))
+    };
+    let of_endpoints = record.spec.networks.iter().flat_map(|endpoint| endpoint.links.iter().map(of_endpoint));
     View {
         networks: endpoints.iter().map(|(network, _)| network.id.clone()).collect(),
         servers: record.spec.dns.iter().filter_map(|server| server.parse().ok()).collect(),
-        links: record.spec.links.iter().map(lower).collect(),
+        links: of_endpoints.chain(record.spec.links.iter().map(lower)).collect(),
     }
 }
 
@@ -106,6 +112,20 @@ pub(super) fn sender(record: &ContainerRecord, (network, addresses): &Endpoint) 
     let endpoint = record.spec.networks.iter().find(|endpoint| endpoint.network == network.name);
     let link_local = endpoint.into_iter().flat_map(|endpoint| endpoint.link_local_ips.iter().copied());
     Some(Sender { interface: interface.clone(), addresses: addresses.iter().chain(link_local).collect() })
+}
+
+/// The default routes of a container: of each family the number of an endpoint, and the gateway there. It is on the network with
+/// the highest `gw_priority`; of equal ones the first.
+fn ways_out(record: &ContainerRecord, endpoints: &[Endpoint]) -> Vec<(usize, IpAddr)> {
+    let endpoint = |network: &NetworkRecord| record.spec.networks.iter().find(|e| e.network == network.name);
+    let priority = |network: &NetworkRecord| endpoint(network).map_or(0, |e| e.gw_priority);
+    let of_family = |family| {
+        let gateway = |network: &NetworkRecord| network.pool(family).map(|pool| pool.gateway);
+        let leading = endpoints.iter().enumerate().filter(|(_, (network, _))| !network.internal);
+        let ways = leading.filter_map(|(i, (network, _))| Some((std::cmp::Reverse(priority(network)), i, gateway(network)?)));
+        ways.min().map(|(_, i, gateway)| (i, gateway))
+    };
+    IpFamily::ALL.into_iter().filter_map(of_family).collect()
 }
 
 impl Networks {
@@ -187,15 +207,8 @@ impl Networks {
             let options = endpoint(&place.0).cloned().unwrap_or_default();
             attachments.push(self.attachment(record, i, place, &options)?);
         }
-        // The default route is on the network with the highest `gw_priority`; of equal ones the first.
-        let priority = |network: &NetworkRecord| endpoint(network).map_or(0, |e| e.gw_priority);
-        for family in IpFamily::ALL {
-            let gateway = |network: &NetworkRecord| network.pool(family).map(|pool| pool.gateway);
-            let ways_out = endpoints.iter().enumerate().filter(|(_, (network, _))| !network.internal);
-            let ways_out = ways_out.filter_map(|(i, (network, _))| Some((-priority(network), i, gateway(network)?)));
-            if let Some((_, i, gateway)) = ways_out.min() {
-                attachments[i].gateways.push(gateway);
-            }
+        for (i, gateway) in ways_out(record, endpoints) {
+            attachments[i].gateways.push(gateway);
         }
         Ok(attachments)
     }
@@ -297,11 +310,19 @@ impl Networks {
         let network = self.find(network)?;
         let before = container.record();
         if before.spec.network_mode != NetworkMode::Bridge {
-            return Err(EngineError::Conflict(format!("the container {} has a network mode, and no networks", before.name)));
+            return Err(EngineError::Invalid(
+                match before.spec.network_mode {
+                    NetworkMode::None => {
+                        "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+                    }
+                    _ => "container sharing network namespace with another container or host cannot be connected to any other network",
+                }
+                .into(),
+            ));
         }
         if before.spec.networks.iter().any(|e| e.network == network.name) {
-            return Err(EngineError::Conflict(format!(
-                "the container {} is on the network {} already",
+            return Err(EngineError::Forbidden(format!(
+                "endpoint with name {} already exists in network {}",
                 before.name, network.name
             )));
         }
@@ -314,11 +335,9 @@ impl Networks {
             let endpoints = self.assign_addresses(container)?;
             let Some(place) = endpoints.iter().find(|(n, _)| n.id == network.id) else { return Ok(endpoints) };
             let mut attachment = self.attachment(&before, before.spec.networks.len(), place, &options)?;
-            // Where no network led out before, this one does.
-            let leads_out = self.endpoints_of(&before).iter().any(|(n, _)| !n.internal);
-            if !network.internal && !leads_out {
-                attachment.gateways = network.pools().map(|pool| pool.gateway).collect();
-            }
+            // Where no network led out before, or all have a lower priority, this one does.
+            let ways = ways_out(&container.record(), &endpoints).into_iter();
+            attachment.gateways = ways.filter(|(i, _)| endpoints[*i].0.id == network.id).map(|(_, gateway)| gateway).collect();
             if let Some(end) = attachment.host_name() {
                 self.containers.update(container, |record| drop(record.interfaces.insert(network.id.clone(), end)));
                 self.allow_sender(container, place)?;
@@ -361,7 +380,15 @@ impl Networks {
         let namespace = locked(&container.live).namespace.clone();
         if let (Some(namespace), Some(address)) = (namespace, record.endpoints.get(&network.id).and_then(|a| a.first())) {
             let name = record.name.clone();
-            let leaving = tokio::task::spawn_blocking(move || sandbox::disconnect(&name, &namespace, address));
+            // Another network leads out then.
+            let left: Vec<Endpoint> =
+                self.endpoints_of(&record).into_iter().filter(|(other, _)| other.id != network.id).collect();
+            let ways: Vec<(IpAddr, IpAddr)> =
+                ways_out(&record, &left).into_iter().filter_map(|(i, gateway)| Some((left[i].1.first()?, gateway))).collect();
+            let leaving = tokio::task::spawn_blocking(move || {
+                sandbox::disconnect(&name, &namespace, address)?;
+                ways.iter().try_for_each(|(address, gateway)| sandbox::lead_out(&name, &namespace, *address, &[*gateway]))
+            });
             leaving.await.map_err(EngineError::from)??;
         }
         self.revoke_sender(container, &network.id);
