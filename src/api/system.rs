@@ -62,7 +62,8 @@ pub(super) fn info(engine: &Engine) -> Result<SystemInfo, EngineError> {
     let containers: Vec<Status> = engine.containers.all().iter().filter(|c| !c.is_build_step()).map(|c| c.status()).collect();
     let count = |wanted: Status| containers.iter().filter(|status| **status == wanted).count();
     let (running, paused) = (count(Status::Running) + count(Status::Restarting), count(Status::Paused));
-    let mut images: Vec<String> = engine.images.store.list()?.into_iter().map(|(_, image)| image.id.to_string()).collect();
+    let named = engine.images.store.list()?.into_iter().map(|(_, image)| image);
+    let mut images: Vec<String> = named.chain(engine.images.store.unnamed()?).map(|image| image.id.to_string()).collect();
     images.sort_unstable();
     images.dedup();
     let proxy = |name: &str| std::env::var(name).unwrap_or_default();

@@ -4,7 +4,7 @@ use super::images::Grouped;
 use super::reply::{self, Query, Reply};
 use super::types::{
     BlkioEntry, BlkioStats, CacheRecord, ContainerStats, ContainerTop, CpuStats, CpuUsage, DiskUsage, InterfaceStats,
-    MemoryDetails, MemoryStats, NEVER, PidsStats, VolumeInspect, VolumeUsage, signed,
+    MemoryStats, NEVER, PidsStats, ThrottlingData, VolumeInspect, VolumeUsage, signed,
 };
 use crate::engine::containers::usage::{Traffic, Usage, disk_usage};
 use crate::engine::record::{ContainerRecord, VolumeRecord};
@@ -123,7 +123,7 @@ fn line(container: &Container, (now, time): &Sample, before: Option<&Sample>) ->
         memory_stats: MemoryStats {
             usage: now.memory,
             limit: now.memory_limit,
-            stats: MemoryDetails { inactive_file: now.inactive_file, total_inactive_file: now.inactive_file },
+            stats: now.memory_details.iter().cloned().collect(),
         },
         networks: now.networks.iter().map(|(name, traffic)| (name.clone(), interface(traffic))).collect(),
         ..ContainerStats::default()
@@ -140,7 +140,11 @@ fn cpu(usage: &Usage) -> CpuStats {
         },
         system_cpu_usage: usage.host_cpu,
         online_cpus: usage.processors,
-        ..CpuStats::default()
+        throttling_data: ThrottlingData {
+            periods: usage.throttled.0,
+            throttled_periods: usage.throttled.1,
+            throttled_time: usage.throttled.2,
+        },
     }
 }
 

@@ -47,6 +47,7 @@ pub(in crate::api) fn inspect(engine: &Engine, id: &str, query: &Query) -> Reply
         restart_count: record.restart_count,
         driver: STORAGE_DRIVER.into(),
         platform: "linux".into(),
+        exec_ids: reply::or_null(engine.execs.of_container(&record.id)),
         host_config: host_config(&record),
         graph_driver: GraphDriver {
             name: STORAGE_DRIVER.into(),
@@ -198,6 +199,7 @@ fn host_config(record: &ContainerRecord) -> HostConfig {
         tmpfs: spec.tmpfs.iter().map(|(path, options)| (path.clone(), options.join(","))).collect(),
         volumes_from: spec.as_created.volumes_from.clone(),
         container_id_file: spec.as_created.container_id_file.clone(),
+        isolation: spec.as_created.isolation.clone(),
         log_config: log_config(spec),
         network_mode: network_mode(record),
         port_bindings: bindings(spec),

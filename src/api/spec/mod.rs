@@ -139,6 +139,7 @@ fn as_created(create: &ContainerCreate) -> AsCreated {
         volumes_from: host.volumes_from.clone(),
         log_options: host.log_config.config.clone(),
         container_id_file: host.container_id_file.clone(),
+        isolation: host.isolation.clone(),
         shareable_ipc: host.ipc_mode == "shareable",
     }
 }

@@ -13,6 +13,8 @@ wire! {
         pub attach_stdin: bool,
         pub attach_stdout: bool,
         pub attach_stderr: bool,
+        /// docker-py writes it with a small letter, which is as good to Docker.
+        #[serde(alias = "detachKeys")]
         pub detach_keys: String,
         pub env: Vec<String>,
         pub working_dir: String,

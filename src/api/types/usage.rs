@@ -111,13 +111,9 @@ wire! {
     pub struct MemoryStats {
         pub usage: u64,
         pub limit: u64,
-        pub stats: MemoryDetails,
-    }
-
-    /// Caches that the kernel takes back first: what clients subtract from the usage.
-    pub struct MemoryDetails {
-        pub inactive_file: u64,
-        pub total_inactive_file: u64,
+        /// What the kernel counts apart, by its names: clients subtract `inactive_file`, or `total_inactive_file` of older
+        /// control groups, which it takes back first.
+        pub stats: IndexMap<String, u64>,
     }
 
     /// Traffic of an interface.

@@ -121,7 +121,9 @@ fn described(container: &ContainerSummary, usage: &ContainerStats, whole: bool) 
     let host = now.system_cpu_usage.saturating_sub(before.system_cpu_usage) as f64;
     let processors = now.online_cpus.max(1) as f64;
     let cpu = if host > 0.0 { own / host * processors * 100.0 } else { 0.0 };
-    let used = usage.memory_stats.usage.saturating_sub(usage.memory_stats.stats.inactive_file);
+    let counted = |name: &str| usage.memory_stats.stats.get(name).copied();
+    let given_up_first = counted("total_inactive_file").or_else(|| counted("inactive_file")).unwrap_or(0);
+    let used = usage.memory_stats.usage.saturating_sub(given_up_first);
     let limit = usage.memory_stats.limit;
     let share = if limit > 0 { used as f64 / limit as f64 * 100.0 } else { 0.0 };
     let received: u64 = usage.networks.values().map(|interface| interface.rx_bytes).sum();

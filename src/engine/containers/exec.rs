@@ -213,6 +213,15 @@ impl Execs {
         Ok(exec)
     }
 
+    /// Ids of the processes of a container that run or are yet to be started, in the order of their making.
+    pub fn of_container(&self, container: &str) -> Vec<String> {
+        let known = locked(&self.known);
+        let open = |exec: &&Arc<Exec>| exec.container.id == container && exec.state.borrow().exit_code.is_none();
+        let mut execs: Vec<&Arc<Exec>> = known.by_id.values().filter(open).collect();
+        execs.sort_by_key(|exec| exec.number);
+        execs.into_iter().map(|exec| exec.id.clone()).collect()
+    }
+
     /// # Errors
     /// When there is none of that id.
     pub fn find(&self, id: &str) -> Result<Arc<Exec>, EngineError> {

@@ -38,8 +38,10 @@ pub struct Usage {
     pub memory: u64,
     /// The host's memory where the container has no limit.
     pub memory_limit: u64,
-    /// Cache that the kernel gives up first: what users do not mean by "used".
-    pub inactive_file: u64,
+    /// What the kernel counts apart, by its names (memory.stat): bytes, and events.
+    pub memory_details: Vec<(String, u64)>,
+    /// Periods of the processor's quota, those in which it was used up, and nanoseconds of waiting.
+    pub throttled: (u64, u64, u64),
     pub processes: u64,
     /// 0 is without limit.
     pub processes_limit: u64,
@@ -104,7 +106,9 @@ impl Groups {
             usage.cpu_user = keyed(&cpu, "user_usec") * 1000;
             usage.cpu_system = keyed(&cpu, "system_usec") * 1000;
             usage.memory = number("", "memory.current");
-            usage.inactive_file = keyed(&file("", "memory.stat"), "inactive_file");
+            usage.memory_details = counted(&file("", "memory.stat"));
+            let waited = keyed(&cpu, "throttled_usec") * 1000;
+            usage.throttled = (keyed(&cpu, "nr_periods"), keyed(&cpu, "nr_throttled"), waited);
             limit = number("", "memory.max");
             usage.blocks = io_stat(&file("", "io.stat"));
         } else {
@@ -114,13 +118,24 @@ impl Groups {
             usage.cpu_user = keyed(&cpu, "user") * 10_000_000;
             usage.cpu_system = keyed(&cpu, "system") * 10_000_000;
             usage.memory = number("memory", "memory.usage_in_bytes");
-            usage.inactive_file = keyed(&file("memory", "memory.stat"), "total_inactive_file");
+            usage.memory_details = counted(&file("memory", "memory.stat"));
+            let quota = file("cpu", "cpu.stat");
+            usage.throttled = (keyed(&quota, "nr_periods"), keyed(&quota, "nr_throttled"), keyed(&quota, "throttled_time"));
             limit = number("memory", "memory.limit_in_bytes");
             usage.blocks = service_bytes(&file("blkio", "blkio.throttle.io_service_bytes_recursive"));
         }
         usage.memory_limit = if limit == 0 { host_memory } else { limit.min(host_memory) };
         usage
     }
+}
+
+/// Lines of a name and a number.
+fn counted(text: &str) -> Vec<(String, u64)> {
+    let line = |line: &str| {
+        let (name, value) = line.split_once(' ')?;
+        Some((name.to_string(), value.trim().parse().ok()?))
+    };
+    text.lines().filter_map(line).collect()
 }
 
 fn traffic_of(container: &Container) -> Vec<(String, Traffic)> {

@@ -113,6 +113,8 @@ pub struct AsCreated {
     pub volumes_from: Vec<String>,
     pub log_options: IndexMap<String, String>,
     pub container_id_file: String,
+    /// `default`, or nothing.
+    pub isolation: String,
     /// `ipc: shareable`, which is what every container of wharf is.
     pub shareable_ipc: bool,
 }
