@@ -87,7 +87,15 @@ fn a_build_that_fails_says_where() {
             ("FROM busybox:local\nCOPY nosuch /\n", &[], "nosuch", Some(2)),
             ("# syntax=evil/frontend\nFROM busybox:local\n", &[], "the frontend evil/frontend cannot be run", None),
             ("FROM busybox:local\n", &[("filename", "other")], "open other: no such file", None),
-            ("FROM busybox:local\n", &[("requestid", "frontend.lint")], "frontend.lint", None),
+            ("FROM busybox:local\n", &[("requestid", "frontend.other")], "unsupported request frontend.other", None),
+            ("FROM busybox:local\nWRONG x\n", &[("requestid", "frontend.outline")], "`WRONG` is not an instruction", Some(2)),
+            (
+                "FROM busybox:local\n",
+                &[("requestid", "frontend.outline"), ("target", "x")],
+                "target stage \"x\" could not be found",
+                Some(1),
+            ),
+            ("# check=error=true\nFROM busybox:local AS Me\n", &[], "lint violation found for rules: StageNameCasing", None),
             ("FROM busybox:local\n", &[("context:x", "/etc")], "the context `x` is /etc", None),
             ("FROM busybox:local\n", &[("context:x", "local:nosuch")], "", None),
             (
@@ -464,4 +472,68 @@ fn a_build_ends_with_the_engine() {
         assert!(build.response()["containerimage.digest"].starts_with("sha256:"));
     });
     assert!(!stack.wharf(&["image", "ls"]).ok().contains("slow"));
+}
+
+/// What clients ask of a Dockerfile without a build (`docker build --check`, `--call`), and what each build shows of it.
+#[test]
+fn a_dockerfile_is_asked_about() {
+    let stack = Stack::new("nothing");
+    let socket = engine(&stack);
+    within(60, async {
+        let dockerfile = "# V the version\nARG V=1\nFROM busybox:local AS Base\nARG V\nCOPY $X $HOME /\n# last the end\nFROM scratch AS last\nRUN --mount=type=secret,id=s,required x\nCMD echo\n";
+        let client = Client::new(socket.clone(), Served::new(dockerfile, &[])).await;
+        let ask = async |id: &str, more: &[(&str, &str)]| {
+            let attributes = [&[("requestid", id), ("frontend.caps", "moby.buildkit.frontend.subrequests")], more].concat();
+            let asked = client.build(&attributes, None).await;
+            let text = asked.answer.get("result.json").unwrap_or_else(|| panic!("{id}: {:?}", asked.result)).clone();
+            (serde_json::from_slice::<serde_json::Value>(&text).expect("JSON"), asked)
+        };
+        let (lint, asked) = ask("frontend.lint", &[]).await;
+        let rules: Vec<&str> =
+            lint["warnings"].as_array().expect("a list").iter().filter_map(|w| w["ruleName"].as_str()).collect();
+        assert_eq!(rules, ["StageNameCasing", "UndefinedVar", "UndefinedVar", "JSONArgsRecommended"], "{lint}");
+        let first = &lint["warnings"][0];
+        assert_eq!(first["location"]["ranges"][0]["start"]["line"], 3);
+        assert_eq!(first["url"], "https://docs.docker.com/go/dockerfile/rule/stage-name-casing/");
+        assert_eq!(
+            (lint["sources"][0]["filename"].as_str(), asked.answer["result.statuscode"].as_slice()),
+            (Some("Dockerfile"), &b"1"[..])
+        );
+        assert!(asked.shown.warnings.is_empty(), "what is asked for is not shown besides");
+        let (clean, asked) = ask("frontend.lint", &[("build-arg:BUILDKIT_DOCKERFILE_CHECK", "skip=all")]).await;
+        assert_eq!(
+            (clean["warnings"].as_array().map(Vec::len), asked.answer["result.statuscode"].as_slice()),
+            (Some(0), &b"0"[..])
+        );
+        let (outline, _) = ask("frontend.outline", &[("build-arg:V", "7")]).await;
+        assert_eq!((outline["name"].as_str(), outline["description"].as_str()), (Some("last"), Some("the end")));
+        assert_eq!(
+            (&outline["args"][0]["value"], &outline["args"][0]["description"]),
+            (&"7".into(), &"the version".into()),
+            "{outline}"
+        );
+        assert_eq!(
+            (&outline["secrets"][0]["name"], &outline["secrets"][0]["required"]),
+            (&"s".into(), &true.into()),
+            "{outline}"
+        );
+        let (targets, _) = ask("frontend.targets", &[]).await;
+        assert_eq!((&targets["targets"][0]["base"], &targets["targets"][1]["default"]), (&"busybox:local".into(), &true.into()));
+        assert!(ask("frontend.subrequests.describe", &[]).await.0.as_array().is_some_and(|all| all.len() == 4));
+        // A file that is not understood is a part of the check's answer.
+        let broken = Client::new(socket.clone(), Served::new("FROM x\nWRONG\n", &[])).await;
+        let asked = broken.build(&[("requestid", "frontend.lint")], None).await;
+        let lint: serde_json::Value = serde_json::from_slice(&asked.answer["result.json"]).expect("JSON");
+        assert_eq!(lint["buildError"]["location"]["ranges"][0]["start"]["line"], 2, "{lint}");
+        // A build shows what is found, on the step that has loaded the file.
+        let client = Client::new(socket, Served::new("FROM busybox:local\nCMD echo\n", &[])).await;
+        let build = client.build(&[], None).await;
+        build.response();
+        let [warning] = build.shown.warnings.as_slice() else { panic!("{:?}", build.shown.warnings) };
+        let short = String::from_utf8_lossy(&warning.short);
+        assert!(short.starts_with("JSONArgsRecommended: ") && short.ends_with(" (line 2)"), "{short}");
+        assert_eq!(warning.vertex, build.vertex("load build definition").digest);
+        assert_eq!(warning.ranges[0].start.map(|position| position.line), Some(2));
+        assert!(warning.info.as_ref().is_some_and(|info| info.filename == "Dockerfile" && !info.data.is_empty()));
+    });
 }

@@ -527,3 +527,38 @@ fn a_build_on_a_terminal_is_a_line_for_each_step() {
         assert!(lines.contains("#2 ") && lines.contains("DONE") && !lines.contains('\x1b'), "{global:?}: {lines:?}");
     }
 }
+
+/// `build --check` looks at Dockerfiles and builds nothing; `build --print` says what would be built.
+#[test]
+fn what_would_be_built_is_checked_and_printed() {
+    let stack = Stack::bare("none");
+    stack.write("Dockerfile", "FROM scratch AS Base\nCMD echo hi\n");
+    stack.write("clean.Dockerfile", "FROM scratch\nCMD [\"hi\"]\n");
+    stack.write(
+        "compose.yaml",
+        "services:\n  a:\n    build: {context: ., args: {V: 1}, additional_contexts: {other: 'service:b.c'}}\n  b.c:\n    image: i:1\n    build: {context: ., dockerfile: clean.Dockerfile, target: x}\n  inline:\n    build:\n      dockerfile_inline: |\n        FROM scratch\n        MAINTAINER me\n",
+    );
+    let checked = stack.wharf(&["build", "--check", "a"]);
+    assert_eq!(checked.code, 1, "{checked:?}");
+    let expected = "Check complete, 2 warnings have been found!\n\nWARNING: StageNameCasing - https://docs.docker.com/go/dockerfile/rule/stage-name-casing/\nStage name 'Base' should be lowercase\nDockerfile:1\n--------------------\n   1 | >>> FROM scratch AS Base\n   2 |     CMD echo hi\n--------------------\n";
+    assert!(checked.stdout.starts_with(expected), "{}", checked.stdout);
+    stack.wharf(&["build", "--check", "b.c"]).fails(1, &["target stage \"x\" could not be found"]);
+    assert!(stack.wharf(&["build", "--check", "inline"]).stdout.contains("WARNING: MaintainerDeprecated"));
+    let clean = stack.wharf(&["build", "--check", "a", "--build-arg", "BUILDKIT_DOCKERFILE_CHECK=skip=all"]);
+    assert_eq!((clean.code, clean.stdout.as_str()), (0, "Check complete, no warnings found.\n"));
+    let bake: serde_json::Value = serde_json::from_str(&stack.wharf(&["build", "--print"]).ok()).expect("JSON");
+    assert_eq!(bake["group"]["default"]["targets"], serde_json::json!(["a", "b_c", "inline"]));
+    let a = &bake["target"]["a"];
+    assert_eq!(
+        (&a["args"]["V"], &a["contexts"]["other"], &a["dockerfile"]),
+        (&"1".into(), &"target:b_c".into(), &"Dockerfile".into())
+    );
+    assert_eq!(bake["target"]["b_c"]["tags"], serde_json::json!(["i:1"]));
+    assert_eq!(a["context"].as_str(), stack.path("").to_str().map(|path| path.trim_end_matches('/')), "{a}");
+    assert!(stack.engine_pid().is_none(), "no engine was asked");
+    stack.write("Dockerfile", "FROM scratch\nWRONG\n");
+    stack.wharf(&["build", "--check", "a"]).fails(1, &["Dockerfile:2: `WRONG` is not an instruction"]);
+    std::fs::remove_file(stack.path("Dockerfile")).expect("removed");
+    stack.wharf(&["build", "--check", "a"]).fails(1, &["failed to read dockerfile"]);
+    stack.wharf(&["build", "--check", "--print"]).fails(1, &["cannot be used with"]);
+}

@@ -44,6 +44,12 @@ struct CacheImport {
     attrs: BTreeMap<String, String>,
 }
 
+/// The attributes whose names begin so, by the rest of their names.
+pub(super) fn below(attributes: &Attributes, prefix: &str) -> BTreeMap<String, String> {
+    let named = |(name, value): (&String, &String)| Some((name.strip_prefix(prefix)?.to_string(), value.clone()));
+    attributes.iter().filter_map(named).collect()
+}
+
 /// Reads the attributes.
 ///
 /// # Errors
@@ -51,18 +57,14 @@ struct CacheImport {
 pub(super) fn read(attributes: &Attributes) -> Result<(Request, Files), Status> {
     let get = |name: &str| attributes.get(name).map(String::as_str).filter(|value| !value.is_empty());
     if let Some(id) = get("requestid") {
-        return Err(invalid(format!("wharf does not know the request {id}: it builds, and neither checks nor outlines")));
+        return Err(invalid(format!("the request {id} is no build: it comes by the call LLBBridge.Solve")));
     }
-    let below = |prefix: &str| -> BTreeMap<String, String> {
-        let named = |(name, value): (&String, &String)| Some((name.strip_prefix(prefix)?.to_string(), value.clone()));
-        attributes.iter().filter_map(named).collect()
-    };
-    let args = below("build-arg:");
+    let args = below(attributes, "build-arg:");
     let epoch =
         args.get("SOURCE_DATE_EPOCH").map(|text| text.parse().map_err(|_| invalid(format!("invalid SOURCE_DATE_EPOCH: {text}"))));
     let mut request = Request {
         target: get("target").map(str::to_string),
-        labels: below("label:"),
+        labels: below(attributes, "label:"),
         no_cache: attributes.get("no-cache").is_some_and(String::is_empty),
         no_cache_filter: list(get("no-cache")),
         pull: get("image-resolve-mode") == Some("pull"),
@@ -86,7 +88,11 @@ pub(super) fn read(attributes: &Attributes) -> Result<(Request, Files), Status> 
     Ok((request, files))
 }
 
-fn files(attributes: &Attributes, request: &mut Request) -> Result<Files, Status> {
+/// Where the files are that the attributes name.
+///
+/// # Errors
+/// Contexts of kinds that wharf does not know.
+pub(super) fn files(attributes: &Attributes, request: &mut Request) -> Result<Files, Status> {
     let get = |name: &str| attributes.get(name).map(String::as_str).filter(|value| !value.is_empty());
     let local = get("contextkey").unwrap_or("context").to_string();
     let context = match get("context") {

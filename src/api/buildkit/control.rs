@@ -1,7 +1,8 @@
 //! `/grpc`: the services `moby.buildkit.v1.Control` and `moby.buildkit.v1.frontend.LLBBridge`, as far as Docker's clients call them.
 
 use super::grpc::{self, Body, Code, Status};
-use super::{cache, jobs, session};
+use super::subrequests::Subrequest;
+use super::{attributes, cache, jobs, session};
 use crate::engine::Engine;
 use bollard_buildkit_proto::moby::buildkit::v1 as control;
 use bollard_buildkit_proto::moby::buildkit::v1::apicaps::ApiCap;
@@ -171,6 +172,12 @@ async fn bridge(engine: &Arc<Engine>, method: &str, request: Request<Incoming>) 
                     return Ok(gateway::SolveResponse::default());
                 }
                 jobs::refuse_graphs(message.definition.as_ref(), &message.frontend_inputs)?;
+                if let Some(subrequest) = Subrequest::of(&message.frontend_opt)? {
+                    attributes::check_frontend(&message.frontend, &message.frontend_opt)?;
+                    let metadata = job.answer(engine, subrequest, &message.frontend_opt).await?;
+                    let result = gateway::Result { metadata, ..gateway::Result::default() };
+                    return Ok(gateway::SolveResponse { result: Some(result), ..gateway::SolveResponse::default() });
+                }
                 let id = job.build(engine, &message.frontend, &message.frontend_opt).await?;
                 let result = Some(Returned::Ref(gateway::Ref { id: id.clone(), def: None }));
                 let result = gateway::Result { result, ..gateway::Result::default() };

@@ -11,10 +11,12 @@ use super::lender::{SessionLender, SessionLogins};
 use super::progress::Progress;
 use super::session::{self, Session};
 use super::sources;
+use super::subrequests::Subrequest;
 use crate::engine::{Engine, EngineError};
 use crate::image::ImageError;
-use crate::image::build::Report;
+use crate::image::build::dockerfile::Malformed;
 use crate::image::build::solve::Built;
+use crate::image::build::{GivenDockerfile, Place, Report};
 use crate::image::credentials::Logins;
 use bollard_buildkit_proto::google::protobuf::Any;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::result::Result as Returned;
@@ -190,6 +192,40 @@ impl Job {
         }
     }
 
+    /// Answers a question about the client's Dockerfile, as the metadata of a result.
+    ///
+    /// # Errors
+    /// When there is no Dockerfile, or it is not understood.
+    pub async fn answer(
+        &self,
+        engine: &Arc<Engine>,
+        subrequest: Subrequest,
+        attributes: &Attributes,
+    ) -> Result<HashMap<String, Vec<u8>>, Status> {
+        let answered = async {
+            let store = &engine.images.store;
+            let given = match subrequest {
+                Subrequest::Describe => GivenDockerfile::default(),
+                _ => sources::dockerfile_alone(self, store, attributes).await?,
+            };
+            let failed = |wrong: Malformed| {
+                let place = Place {
+                    shown: given.shown.clone(),
+                    source: given.text.clone(),
+                    line: wrong.line,
+                    what: wrong.message,
+                    help: wrong.help,
+                };
+                Self::status_at(&place, place.message())
+            };
+            subrequest.answer(&given, attributes, store).map_err(failed)
+        };
+        tokio::select! {
+            answered = answered => answered.map_err(Status::without_code),
+            () = self.ended() => Err(Status::new(Code::Cancelled, "context canceled")),
+        }
+    }
+
     async fn build_image(&self, engine: &Arc<Engine>, frontend: &str, attributes: &Attributes) -> Result<Built, Status> {
         attributes::check_frontend(frontend, attributes)?;
         let (mut request, files) = attributes::read(attributes)?;
@@ -264,7 +300,11 @@ impl Job {
         let EngineError::Image(ImageError::Dockerfile { place, .. }) = &error else {
             return Status::new(Code::Unknown, error.to_string());
         };
-        let message = self.progress.returned().unwrap_or_else(|| place.message());
+        Self::status_at(place, self.progress.returned().unwrap_or_else(|| place.message()))
+    }
+
+    /// An error with the lines of the Dockerfile that it is about.
+    fn status_at(place: &Place, message: String) -> Status {
         let mut status = Status::new(Code::Unknown, message);
         if place.source.len() <= MAX_SHOWN {
             let range = json!({"start": {"line": place.line}, "end": {"line": place.line}});

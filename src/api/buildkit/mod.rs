@@ -2,7 +2,7 @@
 //!
 //! On the one the client calls the engine ([`control`]), on the other the engine calls the client ([`session`]): for its directories
 //! ([`filesync`], [`fsutil`]), which are then a build's context as any ([`sources`]). What is built is a Dockerfile ([`attributes`]), by wharf's own
-//! solver; a build is a job ([`jobs`]) and ends with its exports ([`exporters`]), what its steps ask the client for in [`lender`], and [`progress`] shows it as BuildKit would. [`cache`] is what builds remember.
+//! solver; a build is a job ([`jobs`]) and ends with its exports ([`exporters`]), what its steps ask the client for in [`lender`], and [`progress`] shows it as BuildKit would. What is asked of a Dockerfile and builds nothing is in [`subrequests`]. [`cache`] is what builds remember.
 
 mod attributes;
 mod cache;
@@ -16,6 +16,7 @@ mod lender;
 mod progress;
 mod session;
 mod sources;
+mod subrequests;
 
 use super::connections::Counted;
 use super::hijack;

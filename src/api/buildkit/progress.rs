@@ -273,6 +273,11 @@ impl Step<'_> {
         self.progress.state().pending.statuses.push(status);
     }
 
+    /// A warning of this vertex.
+    pub fn warn(&self, warning: VertexWarning) {
+        self.progress.warn(VertexWarning { vertex: self.digest.clone(), ..warning });
+    }
+
     pub fn done(self) {
         self.end(String::new());
     }

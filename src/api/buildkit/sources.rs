@@ -4,14 +4,18 @@ use super::attributes::{self, Attributes, Files, Source};
 use super::filesync::{self, Selection};
 use super::grpc::{Code, Status};
 use super::jobs::Job;
+use super::progress::Step;
 use super::session::Session;
 use crate::engine::EngineError;
 use crate::image::build::files::Tree;
+use crate::image::build::lint::{self, Checks};
 use crate::image::build::{GivenDockerfile, Request, dockerfile, ignore, solve};
 use crate::image::chunks::ChunkReader;
 use crate::image::store::{Draft, Passing, Store};
 use crate::image::{compression, unpack};
+use bollard_buildkit_proto::moby::buildkit::v1::VertexWarning;
 use bollard_buildkit_proto::moby::upload::v1::BytesMessage;
+use bollard_buildkit_proto::pb::{Position, Range, SourceInfo};
 use hyper::header::{HeaderName, HeaderValue};
 use std::fs::File;
 use std::io;
@@ -19,6 +23,9 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::mpsc;
+
+/// Findings that are shown, each with the text of the Dockerfile.
+const MAX_WARNINGS: usize = 50;
 
 /// The files of a build, which go when it has ended.
 pub(super) struct Fetched {
@@ -156,6 +163,19 @@ fn optional(tree: &Tree, name: &str, limit: u64) -> Result<Option<String>, Statu
     }
 }
 
+/// The Dockerfile of a client's directory alone, for who builds nothing.
+///
+/// # Errors
+/// When there is none; of other sources it would have to be fetched with all else.
+pub(super) async fn dockerfile_alone(job: &Job, store: &Arc<Store>, attributes: &Attributes) -> Result<GivenDockerfile, Status> {
+    let files = attributes::files(attributes, &mut Request::default())?;
+    let Some(directory) = &files.dockerfile else {
+        let message = "wharf checks Dockerfiles of a directory of the client: give the repository as a directory, or the Dockerfile with `-f`";
+        return Err(Status::new(Code::Unimplemented, message));
+    };
+    load_dockerfile(job, store, directory, &files.filename, attributes).await
+}
+
 async fn load_dockerfile(
     job: &Job,
     store: &Arc<Store>,
@@ -179,8 +199,35 @@ async fn load_dockerfile(
     let loaded: Result<GivenDockerfile, Status> = loaded.await;
     if let Ok(given) = &loaded {
         step.status(&format!("transferring dockerfile: {}B", given.text.len()));
+        if !attributes.contains_key("requestid") {
+            warn(&step, store, given, attributes);
+        }
     }
     step.result(loaded)
+}
+
+/// What the checks of a Dockerfile find, on the vertex that has loaded it. What is wrong with it is said by the build.
+fn warn(step: &Step<'_>, store: &Store, given: &GivenDockerfile, attributes: &Attributes) {
+    let Ok(file) = dockerfile::parse(&given.text) else { return };
+    let Ok(checks) = Checks::of(&file, &attributes::below(attributes, "build-arg:")) else { return };
+    let info = SourceInfo {
+        filename: given.shown.clone(),
+        data: given.text.clone().into_bytes(),
+        language: "Dockerfile".into(),
+        definition: None,
+    };
+    for finding in lint::lint(&given.text, &file, &checks, &|image| store.environment(image)).iter().take(MAX_WARNINGS) {
+        let position = |line: usize| Some(Position { line: i32::try_from(line).unwrap_or(i32::MAX), character: 0 });
+        step.warn(VertexWarning {
+            level: 1,
+            short: finding.short().into_bytes(),
+            detail: vec![finding.description().as_bytes().to_vec()],
+            url: finding.url(),
+            info: Some(info.clone()),
+            ranges: vec![Range { start: position(finding.lines.0), end: position(finding.lines.1) }],
+            ..VertexWarning::default()
+        });
+    }
 }
 
 /// The `.dockerignore` of a context.

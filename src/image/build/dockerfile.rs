@@ -36,6 +36,8 @@ impl fmt::Display for Malformed {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Instruction {
     pub line: usize,
+    /// The last of its lines, with those of its heredocs.
+    pub last: usize,
     /// In capitals: `RUN`.
     pub keyword: String,
     /// `--name=value`; a flag without a value is `true`.
@@ -62,6 +64,8 @@ pub struct Dockerfile {
     pub instructions: Vec<Instruction>,
     /// `\`, or `` ` `` where a directive says so.
     pub escape: char,
+    /// The value of the directive `check`.
+    pub check: Option<String>,
 }
 
 const KEYWORDS: [&str; 18] = [
@@ -95,7 +99,7 @@ const WITH_HEREDOCS: [&str; 3] = ["RUN", "COPY", "ADD"];
 pub fn parse(text: &str) -> Result<Dockerfile, Malformed> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines: Vec<&str> = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
-    let escape = directives(&lines)?;
+    let (escape, check) = directives(&lines)?;
     let mut instructions = Vec::new();
     let mut at = 0;
     while at < lines.len() {
@@ -129,12 +133,13 @@ pub fn parse(text: &str) -> Result<Dockerfile, Malformed> {
         if WITH_HEREDOCS.contains(&instruction.keyword.as_str()) || onbuild_with_heredocs(&instruction) {
             at = heredocs(&mut instruction, &lines, at)?;
         }
+        instruction.last = at.min(lines.len());
         instructions.push(instruction);
     }
     if instructions.is_empty() {
         return Err(Malformed::new(1, "the Dockerfile is empty").help("it begins with `FROM IMAGE`"));
     }
-    Ok(Dockerfile { instructions, escape })
+    Ok(Dockerfile { instructions, escape, check })
 }
 
 /// Whether a line goes on: it ends with the escape character, and that is not itself escaped.
@@ -142,9 +147,10 @@ fn continues(line: &str, escape: char) -> bool {
     line.chars().rev().take_while(|c| *c == escape).count() % 2 == 1 || escape == '`'
 }
 
-/// `# name=value` at the very top.
-fn directives(lines: &[&str]) -> Result<char, Malformed> {
+/// `# name=value` at the very top: the escape character, and what `check` says.
+fn directives(lines: &[&str]) -> Result<(char, Option<String>), Malformed> {
     let mut escape = '\\';
+    let mut check = None;
     let mut seen: Vec<String> = Vec::new();
     for (i, line) in lines.iter().enumerate() {
         let Some(comment) = line.trim().strip_prefix('#') else { break };
@@ -166,9 +172,12 @@ fn directives(lines: &[&str]) -> Result<char, Malformed> {
                 }
             };
         }
+        if name == "check" {
+            check = Some(value.trim().to_string());
+        }
         seen.push(name);
     }
-    Ok(escape)
+    Ok((escape, check))
 }
 
 fn onbuild_with_heredocs(instruction: &Instruction) -> bool {
@@ -210,7 +219,15 @@ pub fn instruction(line: &str, number: usize) -> Result<Instruction, Malformed> 
     if rest.is_empty() && !matches!(keyword.as_str(), "CMD" | "ENTRYPOINT" | "SHELL" | "RUN") {
         return Err(Malformed::new(number, format!("{keyword} needs an argument")));
     }
-    Ok(Instruction { line: number, keyword, flags, rest: rest.to_string(), heredocs: Vec::new(), text: line.to_string() })
+    Ok(Instruction {
+        line: number,
+        last: number,
+        keyword,
+        flags,
+        rest: rest.to_string(),
+        heredocs: Vec::new(),
+        text: line.to_string(),
+    })
 }
 
 fn known_flags(keyword: &str) -> &'static [&'static str] {

@@ -2,7 +2,7 @@
 //!
 //! [`dockerfile`] reads the text, [`stages`] finds which stages a target needs, [`solve`] goes through their instructions:
 //! [`expand`] for variables, [`copy`] for COPY and ADD, the engine for RUN, [`config`] for what only changes the image's
-//! configuration. [`cache`] knows what was built before. [`tarball`] gives a layer its digest.
+//! configuration. [`cache`] knows what was built before. [`tarball`] gives a layer its digest, [`lint`] says what is rarely meant.
 
 mod agent;
 pub mod cache;
@@ -14,7 +14,9 @@ pub mod first_names;
 pub mod git;
 pub mod given_up;
 pub mod ignore;
+pub mod lint;
 pub mod mounts;
+pub mod outline;
 pub mod solve;
 pub mod stages;
 pub mod tarball;
@@ -89,6 +91,8 @@ pub struct Request {
     pub epoch: Option<i64>,
     /// The attestations to make.
     pub attest: super::attest::Wanted,
+    /// What the checks of the Dockerfile find is told as warnings.
+    pub checked: bool,
 }
 
 /// A build request of another machine. What it names there comes with it: the directories as an archive, each below a directory of

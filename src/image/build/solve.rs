@@ -17,6 +17,7 @@ use super::files::Tree;
 use super::git::GitRef;
 use super::given_up::Waiting;
 use super::ignore::{self, Patterns};
+use super::lint::{self, Checks};
 use super::stages::{self, Needs, Stages};
 use super::{Event, GivenDockerfile, Host, Report, Request};
 use crate::image::documents::{ConfigDocument, HistoryEntry};
@@ -74,6 +75,14 @@ pub async fn build(host: Arc<dyn Host>, request: Request, report: Report) -> Res
         .map_err(ImageError::store("reading the Dockerfile".into()))??;
     let source = Source { text, shown };
     let parsed = dockerfile::parse(&source.text).map_err(|m| source.at(m))?;
+    let checks = Checks::of(&parsed, &request.args).map_err(ImageError::Build)?;
+    let findings = lint::lint(&source.text, &parsed, &checks, &|image| host.store().environment(image));
+    if checks.is_error && !findings.is_empty() {
+        return Err(ImageError::Build(lint::violation(&findings)));
+    }
+    for finding in findings.iter().filter(|_| request.checked) {
+        report(Event::Warning(finding.short()));
+    }
     let stages = stages::split(parsed).map_err(|m| source.at(m))?;
     let target = target_stage(request.target.as_deref(), &stages, &source)?;
     let needs = Needs::of(&stages, |name| is_replaced(&request, name)).map_err(|m| source.at(m))?;

@@ -164,6 +164,13 @@ impl Store {
         Ok(all.into_iter().find(|(_, image)| image.id.hex().starts_with(hex)))
     }
 
+    /// The names of the variables that an image gives to its containers; `None` where it is not here.
+    pub fn environment(&self, image: &str) -> Option<Vec<String>> {
+        let image = self.find(&image.parse().ok()?).ok()??;
+        let variables = image.config.config().as_ref().and_then(|config| config.env().clone()).unwrap_or_default();
+        Some(variables.iter().filter_map(|variable| Some(variable.split_once('=')?.0.to_string())).collect())
+    }
+
     /// An image by its manifest's digest. It need not have a name, as long as nothing is pruned.
     pub fn by_manifest(&self, digest: &Digest) -> Option<Image> {
         if self.blob(digest).exists() { self.load(digest).ok() } else { None }

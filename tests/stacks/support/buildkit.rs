@@ -84,6 +84,8 @@ pub struct Failed {
 pub struct Build {
     pub result: Result<HashMap<String, String>, Failed>,
     pub shown: control::StatusResponse,
+    /// What a question has been answered, by its form.
+    pub answer: HashMap<String, Vec<u8>>,
 }
 
 impl Build {
@@ -241,12 +243,13 @@ impl Client {
         };
         let status = self.shown(&reference);
         let (outer, inner, shown) = tokio::join!(outer, inner, status);
+        let answered = inner.as_ref().ok().and_then(|solved| solved.result.clone());
         // A build that was refused from outside is cancelled within.
         let result = match inner {
             Err(failed) if failed.code != 1 => Err(failed),
             _ => outer.map(|response| response.exporter_response),
         };
-        Build { result, shown }
+        Build { result, shown, answer: answered.map(|result| result.metadata).unwrap_or_default() }
     }
 
     /// What is shown of a build until its end.

@@ -143,6 +143,7 @@ impl ImageBuild {
         let elsewhere = self.context == "-" || git.is_some();
         let dockerfile = self.file.clone().map(|file| if elsewhere { file } else { here.join(file) });
         Ok(Request {
+            checked: !self.flags.quiet,
             context: if elsewhere { PathBuf::new() } else { here.join(&self.context) },
             dockerfile,
             git,

@@ -1,5 +1,6 @@
 //! `wharf build` and `wharf image build`. [`progress`] shows what they do, [`output`] is where the images go.
 
+mod check;
 mod elsewhere;
 mod image;
 mod output;
@@ -45,6 +46,9 @@ pub struct BuildFlags {
     /// SSH agent for RUN --mount=type=ssh: default, or ID=SOCKET. May be repeated.
     #[arg(long, value_name = "ID[=SOCKET]")]
     ssh: Vec<String>,
+    /// What the checks of the Dockerfiles find is shown.
+    #[arg(skip)]
+    checked: bool,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +79,12 @@ pub struct BuildCommand {
     /// Build the services that these depend on as well.
     #[arg(long)]
     with_dependencies: bool,
+    /// Look at the Dockerfiles (docs.docker.com/reference/build-checks), and build nothing. The exit code is 1 where something is found.
+    #[arg(long, conflicts_with = "push")]
+    check: bool,
+    /// Print what would be built as a bake file (JSON), and build nothing.
+    #[arg(long, conflicts_with_all = ["push", "check"])]
+    print: bool,
     /// Docker Compose's; wharf builds itself.
     #[arg(long, hide = true)]
     builder: Option<String>,
@@ -111,7 +121,8 @@ async fn push_cache(client: &Client, built: &Built, cache_to: &[String], quiet: 
     Ok(())
 }
 
-pub async fn run(global: &Global, command: BuildCommand) -> Outcome {
+pub async fn run(global: &Global, mut command: BuildCommand) -> Outcome {
+    command.flags.checked = true;
     let loaded = project::load(global, &command.services)?;
     let loaded = crate::cli::jobs::run::with_jobs_as_services(&loaded);
     super::ps::check_services(Some(&*loaded), &command.services)?;
@@ -123,6 +134,12 @@ pub async fn run(global: &Global, command: BuildCommand) -> Outcome {
         |name: &str, service: &Service| service.build.is_some() && (wanted.is_empty() || wanted.iter().any(|w| w == name));
     let names: Vec<String> =
         loaded.project.services.iter().filter(|(name, service)| chosen(name, service)).map(|(name, _)| name.clone()).collect();
+    if command.print {
+        return check::print(&loaded, &names, &command.flags);
+    }
+    if command.check {
+        return check::check_services(&loaded, &names, &command.flags);
+    }
     if names.is_empty() {
         eprintln!("nothing to build: no service{} has a `build`", if wanted.is_empty() { "" } else { " among these" });
         return Ok(());

@@ -111,6 +111,7 @@ pub(super) fn request(
     let mut tags = vec![image_name(&loaded.project, name)];
     tags.extend(build.tags.iter().cloned());
     Ok(Request {
+        checked: flags.checked && !flags.quiet,
         passing: false,
         unpacked: false,
         given: None,
