@@ -1,11 +1,12 @@
-//! `POST /containers/{id}/attach`: a container's output as it comes, and its standard input.
+//! `POST /containers/{id}/attach` and `GET /containers/{id}/attach/ws`: a container's output as it comes, and its standard input.
 
 use super::connections::Stream;
 use super::detach::DetachKeys;
 use super::follow::{self, Following, Form, Options, SharedLease};
 use super::hijack::{self, Answer, Client, Feeder};
 use super::logs;
-use super::reply::{Query, Reply};
+use super::reply::{Query, Reply, Version};
+use super::websocket::WebSocketOffer;
 use crate::engine::record::Status;
 use crate::engine::{Container, Engine, EngineError};
 use crate::logs::reader::Selection;
@@ -29,25 +30,9 @@ pub(super) async fn attach(
     place: Option<Stream>,
 ) -> Reply {
     let container = engine.containers.find(id)?;
-    let record = container.record();
-    // `logs -f` and `up` follow what is paused or restarting, too.
     let own = query.flag("multiplexed");
-    match record.state.status() {
-        _ if own && (query.flag("all") || query.get("tail") != Some("0")) => {}
-        Status::Paused => {
-            return Err(EngineError::Conflict(format!(
-                "container {} is paused, unpause the container before attach",
-                record.name
-            )));
-        }
-        Status::Restarting => {
-            return Err(EngineError::Conflict(format!(
-                "container {} is restarting, wait until the container is running",
-                record.name
-            )));
-        }
-        _ => {}
-    }
+    check(&container, query, own)?;
+    let record = container.record();
     let upgrades = request.headers().contains_key(header::UPGRADE);
     let upgrade = upgrades.then(|| hyper::upgrade::on(&mut request));
     let options = Options {
@@ -90,7 +75,7 @@ pub(super) async fn attach(
         },
         selection: if own { logs::selection(query)? } else { Selection::default() },
         input: query.flag("stdin") && record.spec.stdin_open,
-        keys: (!own && record.spec.tty).then(|| DetachKeys::parse(query.get("detachKeys").unwrap_or_default())).transpose()?,
+        keys: if own { None } else { keys(query, record.spec.tty)? },
         patience: query.number("patience").map(Duration::from_secs),
         // Before the answer: a client that has it may start the container.
         lease: SharedLease::new(container.hold_log(reader).await),
@@ -99,6 +84,71 @@ pub(super) async fn attach(
     engine.containers.emit(&container, "attach", &[]);
     let answer = Answer { upgrade, raw: record.spec.tty && !own, head_first: !own, place };
     hijack::serve(answer, async move |client| serve(&engine, &container, client, wanted).await)
+}
+
+/// The version from which a WebSocket has the streams that are asked for; before, it has all.
+const CHOSEN_STREAMS: Version = (1, 42);
+/// How long the log waits for a client of a WebSocket that takes nothing: as for `logs -f`.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The same over a WebSocket: bytes without frames, whatever the container has.
+pub(super) async fn attach_by_websocket(
+    engine: &Arc<Engine>,
+    id: &str,
+    query: &Query,
+    mut request: Request<Incoming>,
+    place: Option<Stream>,
+) -> Reply {
+    let container = engine.containers.find(id)?;
+    check(&container, query, false)?;
+    let record = container.record();
+    let keys = keys(query, record.spec.tty)?;
+    let offer = WebSocketOffer::of(&mut request)?;
+    let has = |stream: &str| query.version < CHOSEN_STREAMS || query.flag(stream);
+    let options = Options {
+        follow: query.flag("stream"),
+        timestamps: false,
+        stdout: has("stdout"),
+        stderr: has("stderr"),
+        form: Form::Raw,
+    };
+    let state = &record.state;
+    let wanted = AttachRequest {
+        options,
+        from: match state.status() {
+            Status::Created => From::Start { after: None },
+            _ if query.flag("logs") => From::Start { after: None },
+            status if !status.is_alive() && options.follow => From::Start { after: Some(state.started_at) },
+            _ => From::Now,
+        },
+        selection: Selection::default(),
+        input: has("stdin") && record.spec.stdin_open,
+        keys,
+        patience: Some(PATIENCE),
+        lease: SharedLease::new(container.hold_log(crate::random::number().map_err(EngineError::io("choosing a number"))?).await),
+    };
+    let engine = engine.clone();
+    engine.containers.emit(&container, "attach", &[]);
+    offer.serve(place, async move |client| serve(&engine, &container, client, wanted).await)
+}
+
+/// The keys by which a client leaves a terminal.
+fn keys(query: &Query, tty: bool) -> Result<Option<DetachKeys>, EngineError> {
+    let keys = DetachKeys::parse(query.get("detachKeys").unwrap_or_default())?;
+    Ok(tty.then_some(keys))
+}
+
+/// Refuses a container that nobody can attach to now. `logs -f` and `up` follow what is paused or restarting, too.
+fn check(container: &Container, query: &Query, own: bool) -> Result<(), EngineError> {
+    let name = container.name();
+    match container.status() {
+        _ if own && (query.flag("all") || query.get("tail") != Some("0")) => Ok(()),
+        Status::Paused => Err(EngineError::Conflict(format!("container {name} is paused, unpause the container before attach"))),
+        Status::Restarting => {
+            Err(EngineError::Conflict(format!("container {name} is restarting, wait until the container is running")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The request of a client.

@@ -18,6 +18,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 /// Connections at once, each of one descriptor; fewer where the limit of open files is small.
 const MOST: u64 = 1024;
+/// The same of a TCP port, whose connections have four each; a port's clients take none of the socket's.
+const MOST_OF_PORT: u64 = MOST / 4;
 /// Answers that go on as long as their client listens (`logs`, `events`, `stats`, `attach`), and again as many processes
 /// (`exec`): each may hold 128 KiB for a client that does not read. The other connections are for commands.
 const MOST_STREAMS: usize = 256;
@@ -47,6 +49,10 @@ pub(super) struct Entry {
 impl Connections {
     pub(super) fn new(count: Arc<watch::Sender<usize>>) -> Arc<Self> {
         Arc::new(Connections { open: Mutex::default(), count, most: descriptors::part(MOST) })
+    }
+
+    pub(super) fn of_port(count: Arc<watch::Sender<usize>>) -> Arc<Self> {
+        Arc::new(Connections { open: Mutex::default(), count, most: descriptors::part(MOST_OF_PORT) })
     }
 
     fn open(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Connection>>> {

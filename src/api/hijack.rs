@@ -36,8 +36,12 @@ pub(super) struct Client {
 /// The way to a client, whose connection was taken over or not.
 pub(super) enum Output {
     Socket(OwnedWriteHalf),
-    /// An answer that goes on as long as the stream does.
-    Body(WriteHalf<DuplexStream>),
+    /// Something that carries the bytes on: an answer that goes on as long as the stream does, or a WebSocket. `client` ends when
+    /// the client has left.
+    Body {
+        to: WriteHalf<DuplexStream>,
+        client: watch::Receiver<()>,
+    },
 }
 
 impl Output {
@@ -50,7 +54,14 @@ impl Output {
 
     /// Comes back when the client has closed its connection, for who has nothing to send to it yet.
     pub(super) async fn is_gone(&self) {
-        let Output::Socket(socket) = self else { return std::future::pending().await };
+        let socket = match self {
+            Output::Socket(socket) => socket,
+            Output::Body { client, .. } => {
+                let mut client = client.clone();
+                while client.changed().await.is_ok() {}
+                return;
+            }
+        };
         loop {
             let mut fds = [PollFd::new(socket.as_ref().as_fd(), PollFlags::empty())];
             if poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0) {
@@ -63,7 +74,7 @@ impl Output {
     fn writer(&mut self) -> &mut (dyn AsyncWrite + Send + Unpin) {
         match self {
             Output::Socket(socket) => socket,
-            Output::Body(body) => body,
+            Output::Body { to, .. } => to,
         }
     }
 }
@@ -111,16 +122,17 @@ pub(super) fn serve<F: Future<Output = ()> + Send + 'static>(
     let Some(upgrade) = upgrade else {
         let (ours, theirs) = tokio::io::duplex(WAITING);
         let (output, mut input) = tokio::io::split(theirs);
+        let (here, client) = watch::channel(());
         tokio::spawn(async move {
             let _ = input.shutdown().await;
             let (from_client, to_client) = tokio::io::split(ours);
-            work(Client { input: Box::new(from_client), output: Output::Body(to_client) }).await;
+            work(Client { input: Box::new(from_client), output: Output::Body { to: to_client, client } }).await;
             drop(place);
         });
-        let chunks = futures::stream::unfold(output, |mut output| async move {
+        let chunks = futures::stream::unfold((output, here), |(mut output, here)| async move {
             let mut buffer = bytes::BytesMut::with_capacity(CHUNK);
             let read = output.read_buf(&mut buffer).await.unwrap_or(0);
-            (read > 0).then(|| (buffer.freeze(), output))
+            (read > 0).then(|| (buffer.freeze(), (output, here)))
         });
         return reply::stream(kind(raw), chunks);
     };

@@ -27,9 +27,11 @@ mod routes;
 pub mod server;
 pub mod spec;
 mod system;
+mod tcp;
 pub mod types;
 mod usage;
 mod volumes;
+mod websocket;
 
 /// The version of Docker's API that is spoken.
 pub const API_VERSION: &str = "1.52";

@@ -29,7 +29,7 @@ pub(super) const ROUTES: &[(&str, &str, Support)] = &[
     ("GET", "/containers/{id}/json", Done),
     ("DELETE", "/containers/{id}", Done),
     ("POST", "/containers/{id}/attach", Done),
-    ("GET", "/containers/{id}/attach/ws", Refused),
+    ("GET", "/containers/{id}/attach/ws", Done),
     ("GET", "/containers/{id}/archive", Done),
     ("HEAD", "/containers/{id}/archive", Done),
     ("PUT", "/containers/{id}/archive", Done),

@@ -3,10 +3,12 @@
 use super::connections::{self, Busy, Connections, Entry, Stream, StreamKind};
 use super::reply::{self, Body, Query, Reply, Version};
 use super::routes::{self, Support};
+use super::tcp::Way;
 use super::{
     API_VERSION, MIN_API_VERSION, WARNING_HEADER, archive, attach, containers, events, exec, images, logs, networks, projects,
-    system, usage, volumes,
+    system, tcp, usage, volumes,
 };
+use crate::engine::process::lifecycle::Door;
 use crate::engine::{Engine, EngineError};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
@@ -36,18 +38,30 @@ static REFUSALS: Semaphore = Semaphore::const_new(64);
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves until the task is aborted. `count` is how many connections are open.
-pub async fn serve(engine: Arc<Engine>, listener: UnixListener, count: Arc<watch::Sender<usize>>) {
+pub async fn serve(engine: Arc<Engine>, door: Door, count: Arc<watch::Sender<usize>>) {
+    match door {
+        Door::Unix(listener) => serve_socket(engine, listener, count).await,
+        Door::Tcp(door) => tcp::serve(engine, door, count).await,
+    }
+}
+
+/// A connection that was accepted; `None` after a failure, and a pause.
+pub(super) async fn accepted<T>(result: io::Result<T>) -> Option<T> {
+    match result {
+        Ok(stream) => Some(stream),
+        Err(error) => {
+            // Out of descriptors, most likely: others may be closed meanwhile.
+            tracing::error!("accepting a connection: {error}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            None
+        }
+    }
+}
+
+async fn serve_socket(engine: Arc<Engine>, listener: UnixListener, count: Arc<watch::Sender<usize>>) {
     let connections = Connections::new(count);
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Out of descriptors, most likely: others may be closed meanwhile.
-                tracing::error!("accepting a connection: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
+        let Some((stream, _)) = accepted(listener.accept().await).await else { continue };
         let Some(entry) = connections.enter() else {
             if let Ok(place) = REFUSALS.try_acquire() {
                 tokio::spawn(async move {
@@ -57,7 +71,7 @@ pub async fn serve(engine: Arc<Engine>, listener: UnixListener, count: Arc<watch
             }
             continue;
         };
-        tokio::spawn(converse(engine.clone(), stream, entry));
+        tokio::spawn(converse(engine.clone(), stream, entry, Way::Guarded));
     }
 }
 
@@ -72,9 +86,11 @@ async fn refuse(stream: UnixStream) -> io::Result<()> {
 const TOO_MANY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: 72\r\n\r\n\
     {\"message\":\"the engine answers too many requests at once; try it again\"}";
 
-async fn converse(engine: Arc<Engine>, stream: UnixStream, entry: Entry) {
+/// Answers the requests of a connection, until it ends or becomes something else.
+pub(super) async fn converse(engine: Arc<Engine>, stream: UnixStream, entry: Entry, way: Way) {
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(entry.counted());
+        request.extensions_mut().insert(way);
         answer(engine.clone(), request, entry.request())
     });
     let mut http = hyper::server::conn::http1::Builder::new();
@@ -132,12 +148,16 @@ fn warning_headers(warnings: &[String]) -> Vec<HeaderValue> {
 fn stream_of(parts: &[&str]) -> Option<StreamKind> {
     match parts {
         ["events"] | ["containers", _, "attach" | "logs" | "stats"] => Some(StreamKind::Follow),
+        ["containers", _, "attach", "ws"] => Some(StreamKind::Follow),
         ["exec", _, "start"] => Some(StreamKind::Exec),
         _ => None,
     }
 }
 
 async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Response<Body>, Option<Stream>), EngineError> {
+    if request.extensions().get::<Way>() == Some(&Way::Open) {
+        tcp::refuse_pages(request.headers())?;
+    }
     let path = request.uri().path().to_string();
     // A name that is empty is no name: the list of all things is another answer.
     if path.trim_matches('/').contains("//") {
@@ -170,6 +190,7 @@ async fn route(engine: Arc<Engine>, request: Request<Incoming>) -> Result<(Respo
             ["create"] if post => containers::create(&engine, &query, request).await,
             ["prune"] if post => containers::prune(&engine, &query).await,
             [id, "attach"] if post => attach::attach(&engine, id, &query, request, stream.clone()).await,
+            [id, "attach", "ws"] if get => attach::attach_by_websocket(&engine, id, &query, request, stream.clone()).await,
             [id, "archive"] if get || put || delete => archive::archive(&engine, id, &query, request).await,
             [id, "export"] if get => archive::export(&engine, id),
             [id, "changes"] if get => archive::changes(&engine, id).await,
@@ -248,7 +269,6 @@ fn refused(parts: &[&str]) -> Reply {
         // Docker's CLI asks for a plugin last when it looks for what a name means.
         ["plugins", name @ .., _] if !name.is_empty() => EngineError::NoSuch { what: "plugin", name: name.join("/") },
         ["plugins", ..] => EngineError::NotImplemented("wharf has no plugins"),
-        [.., "ws"] => EngineError::NotImplemented("wharf does not attach by WebSocket; attach by `POST /containers/{id}/attach`"),
         ["images", "search"] => EngineError::NotImplemented("wharf does not search registries"),
         _ => EngineError::NotImplemented("wharf has no checkpoints"),
     })

@@ -64,11 +64,12 @@ pub struct Global {
     /// Profile to activate; may be repeated, `*` is all.
     #[arg(long = "profile", value_name = "NAME")]
     pub profiles: Vec<String>,
-    /// Another machine, whose engine the command is for: ssh://[USER@]HOST[:PORT]. `wharf context` gives machines names.
-    #[arg(short = 'H', long, global = true, help_heading = GLOBAL, value_name = "ADDRESS")]
-    pub host: Option<String>,
+    /// Another machine, whose engine the command is for: ssh://[USER@]HOST[:PORT]. `wharf context` gives machines names. Of
+    /// `wharf engine`: where it listens besides, tcp://ADDRESS:PORT; may be repeated.
+    #[arg(short = 'H', long = "host", global = true, help_heading = GLOBAL, value_name = "ADDRESS")]
+    pub hosts: Vec<String>,
     /// The context whose machine the command is for.
-    #[arg(long, value_name = "NAME", conflicts_with = "host")]
+    #[arg(long, value_name = "NAME", conflicts_with = "hosts")]
     pub context: Option<String>,
     #[arg(skip)]
     pub machine: machine::Machine,

@@ -1,7 +1,9 @@
 //! Where an engine keeps its things.
 
+use super::process::tcp::{TcpEndpoint, TlsFiles};
 use super::record::ContainerRecord;
 use crate::runtime::launch::Exit;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// The directories of an engine. Two engines with different ones know nothing of each other.
@@ -11,8 +13,45 @@ pub struct Config {
     pub data_root: PathBuf,
     /// Sockets and locks: `/run/wharf` by default.
     pub run_root: PathBuf,
-    /// Where the API listens besides, for clients that look where Docker's socket is.
+    pub listening: Listening,
+}
+
+/// Where the API can be reached besides the run root.
+#[derive(Clone, Debug, Default)]
+pub struct Listening {
+    /// For clients that look where Docker's socket is.
     pub docker_socket: Option<PathBuf>,
+    pub tcp: Vec<TcpEndpoint>,
+    /// How clients of all ports are checked.
+    pub tls: Option<TlsFiles>,
+    /// Containers do not get the engine's socket in the place of Docker's.
+    pub not_lent: bool,
+}
+
+/// The variables that say the same as the options of `wharf engine`: the configuration of an engine.
+pub const LISTEN: &str = "WHARF_LISTEN";
+pub const TLS_VERIFY: &str = "WHARF_TLSVERIFY";
+pub const TLS_AUTHORITIES: &str = "WHARF_TLSCACERT";
+pub const TLS_CERTIFICATE: &str = "WHARF_TLSCERT";
+pub const TLS_KEY: &str = "WHARF_TLSKEY";
+pub const NO_DOCKER_SOCKET: &str = "WHARF_NO_DOCKER_SOCKET";
+
+impl Listening {
+    /// Every variable, and its value for an engine that is started with the same settings.
+    pub fn variables(&self) -> [(&'static str, Option<OsString>); 7] {
+        let tcp = self.tcp.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let file = |of: fn(&TlsFiles) -> &PathBuf| self.tls.as_ref().map(|files| of(files).clone().into_os_string());
+        let yes = |is: bool| is.then(|| "true".into());
+        [
+            (DOCKER_SOCKET, self.docker_socket.clone().map(PathBuf::into_os_string)),
+            (LISTEN, (!tcp.is_empty()).then(|| tcp.into())),
+            (TLS_VERIFY, yes(self.tls.is_some())),
+            (TLS_AUTHORITIES, file(|files| &files.authorities)),
+            (TLS_CERTIFICATE, file(|files| &files.certificate)),
+            (TLS_KEY, file(|files| &files.key)),
+            (NO_DOCKER_SOCKET, yes(self.not_lent)),
+        ]
+    }
 }
 
 /// Where Docker's socket is; `/var/run` is a link to `/run`.
@@ -21,6 +60,12 @@ const DOCKER_SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/run/docker.sock"];
 /// Whether a path is that of Docker's socket. A container that asks for it gets this engine's where the host has no Docker.
 pub fn is_docker_socket(path: &str) -> bool {
     DOCKER_SOCKETS.contains(&path)
+}
+
+/// Whether a path is that of Docker's socket, and nobody has one there.
+fn has_no_docker(path: &str) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    is_docker_socket(path) && !std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket())
 }
 
 /// The variable that says where the API listens besides.
@@ -37,9 +82,21 @@ impl Config {
 
     /// The source of a bind mount of a path: the path, or this engine's socket in the place of Docker's where that is none.
     pub(super) fn bind_source(&self, path: &str) -> PathBuf {
-        use std::os::unix::fs::FileTypeExt;
-        let is_socket = || std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket());
-        if is_docker_socket(path) && !is_socket() { self.socket() } else { PathBuf::from(path) }
+        if self.is_lent(path) { self.socket() } else { PathBuf::from(path) }
+    }
+
+    /// Whether a container that binds a path gets this engine's socket there: the path is Docker's, and nobody has a socket there.
+    pub(super) fn is_lent(&self, path: &str) -> bool {
+        !self.listening.not_lent && has_no_docker(path)
+    }
+
+    /// Why a container cannot bind a path: it is Docker's socket, there is none, and the engine's is not lent.
+    pub(super) fn refusal_of_bind(&self, path: &str) -> Option<String> {
+        (self.listening.not_lent && has_no_docker(path)).then(|| {
+            format!(
+                "there is no Docker on this host whose socket {path} could be mounted, and the engine was told not to lend its own (--no-docker-socket): remove the mount, or start the engine without that option"
+            )
+        })
     }
 
     /// Whether a path is a socket of this engine: the next one's is another file.
@@ -47,7 +104,7 @@ impl Config {
         let same = |other: &std::path::Path| {
             path == other || std::fs::canonicalize(path).ok().zip(std::fs::canonicalize(other).ok()).is_some_and(|(a, b)| a == b)
         };
-        same(&self.socket()) || self.docker_socket.as_deref().is_some_and(same)
+        same(&self.socket()) || self.listening.docker_socket.as_deref().is_some_and(same)
     }
 
     /// 64 hexadecimal digits of something that this engine has one of, always the same ones.

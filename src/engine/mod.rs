@@ -26,7 +26,10 @@ mod simulation;
 pub mod state;
 pub mod volumes;
 
-pub use config::{Config, DOCKER_SOCKET, REVIVED, is_docker_socket};
+pub use config::{
+    Config, DOCKER_SOCKET, LISTEN, Listening, NO_DOCKER_SOCKET, REVIVED, TLS_AUTHORITIES, TLS_CERTIFICATE, TLS_KEY, TLS_VERIFY,
+    is_docker_socket,
+};
 pub use containers::container::Container;
 pub use error::EngineError;
 pub use events::Event;

@@ -374,3 +374,53 @@ fn what_is_no_connection_of_buildkits_is_refused() {
     let (status, answer) = stack.api("GET", "/v1.45/plugins/nosuch/json", None);
     assert_eq!((status, &answer["message"]), (404, &json!("plugin \"nosuch\" not found")));
 }
+
+/// An engine that lends its socket to nobody says so, and makes no directory where Docker's socket would be.
+#[test]
+fn an_engine_may_keep_its_socket() {
+    const DOCKERS: &str = "/var/run/docker.sock";
+    assert!(!std::path::Path::new(DOCKERS).exists(), "the test is for a host without Docker");
+    let stack = Stack::new("nothing");
+    let file = |name: &str| {
+        format!(
+            "services:\n  {name}:\n    image: busybox:local\n    command: sleep 1000\n    volumes: [\"{DOCKERS}:{DOCKERS}:ro\"]\n"
+        )
+    };
+    stack.write("compose.yaml", &file("lent"));
+    let up = stack.wharf(&["up", "-d"]);
+    assert_eq!((up.code, up.stderr.contains("lent: the socket of Docker that is mounted is wharf's own")), (0, true), "{up:?}");
+    assert!(!stack.wharf(&["up", "-d"]).stderr.contains("wharf's own"), "it is said of a new container");
+    let mut engine = stack
+        .command(&["engine", "--replace", "--no-docker-socket"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("an engine");
+    eventually("it answers", 20, || stack.wharf(&["ps", "-q"]).code == 0 && engine.try_wait().expect("a state").is_none());
+    stack.write("other.yaml", &file("kept"));
+    eventually("the engine in the foreground answers", 20, || {
+        stack.wharf(&["-f", "other.yaml", "-p", "other", "up", "-d"]).stderr.contains("--no-docker-socket")
+    });
+    stack
+        .wharf(&["-f", "other.yaml", "-p", "other", "up", "-d"])
+        .fails(1, &["services.kept: there is no Docker on this host", DOCKERS]);
+    assert_eq!(stack.wharf(&["-f", "other.yaml", "-p", "other", "ps", "-aq"]).ok(), "", "nothing was made");
+    for host in
+        [json!({"Binds": [format!("{DOCKERS}:/s")]}), json!({"Mounts": [{"Type": "bind", "Source": DOCKERS, "Target": "/s"}]})]
+    {
+        let body = json!({"Image": "busybox:local", "HostConfig": host});
+        let (status, answer) = stack.api("POST", "/containers/create", Some(&body));
+        assert_eq!(
+            (status, answer["message"].as_str().is_some_and(|m| m.contains("--no-docker-socket"))),
+            (400, true),
+            "{answer}"
+        );
+    }
+    assert!(!std::path::Path::new(DOCKERS).exists(), "nothing is made on the host");
+    // One that has it already keeps running, and does not start again with it.
+    assert_eq!(stack.state("lent"), "running");
+    stack.wharf(&["restart", "-t", "0"]).fails(1, &["--no-docker-socket"]);
+    stack.wharf(&["down", "-t", "0"]).ok();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(engine.id() as i32), nix::sys::signal::Signal::SIGTERM)
+        .expect("told to end");
+    engine.wait().expect("it ends");
+}

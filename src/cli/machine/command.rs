@@ -58,7 +58,7 @@ pub fn run(global: &Global, command: ContextCommand) -> Outcome {
             let address = match docker.as_deref().map(|text| text.strip_prefix("host=")) {
                 Some(Some(address)) => Some(address.to_string()),
                 Some(None) => return Err(message("`--docker` is understood as host=ssh://HOST alone".into())),
-                None => global.host.clone(),
+                None => global.hosts.last().cloned(),
             };
             let Some(address) = address else {
                 return Err(message("a context needs an address: `wharf context create NAME --host ssh://USER@HOST`".into()));

@@ -130,8 +130,10 @@ pub fn chosen(global: &Global, variable: &dyn Fn(&str) -> Option<String>) -> Res
         })?;
         Ok(Chosen { destination, context: Some(name), by })
     };
-    if let Some(host) = &global.host {
-        return address("-H", host);
+    match global.hosts.as_slice() {
+        [] => {}
+        [host] => return address("-H", host),
+        _ => return Err(Failure::Message("-H is given more than once: a command is for one machine".into())),
     }
     if let Some(context) = &global.context {
         return named(Some("--context"), context.clone());

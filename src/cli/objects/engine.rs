@@ -6,10 +6,15 @@ use crate::cli::{Failure, Global, Outcome, connect};
 use crate::engine::process::lifecycle::{self, WhenIdle};
 use crate::engine::process::revival;
 use crate::engine::process::surroundings::Starters;
-use crate::engine::{Config, DOCKER_SOCKET, REVIVED};
+use crate::engine::process::tcp::TlsFiles;
+use crate::engine::{
+    Config, DOCKER_SOCKET, LISTEN, Listening, NO_DOCKER_SOCKET, REVIVED, TLS_AUTHORITIES, TLS_CERTIFICATE, TLS_KEY, TLS_VERIFY,
+};
 use crate::sys;
+use clap::builder::FalseyValueParser;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
 #[derive(clap::Args, Debug)]
 pub struct EngineCommand {
@@ -21,7 +26,22 @@ pub struct EngineCommand {
     /// Listen here as well, for clients that look where Docker's socket is: /var/run/docker.sock. The group `docker`, where there is
     /// one, may use it, and is root by that.
     #[arg(long, value_name = "PATH", env = DOCKER_SOCKET)]
-    docker_socket: Option<std::path::PathBuf>,
+    docker_socket: Option<PathBuf>,
+    /// Give containers that mount /var/run/docker.sock an error, and not this engine's socket, where the host has no Docker.
+    #[arg(long, env = NO_DOCKER_SOCKET, value_parser = FalseyValueParser::new())]
+    no_docker_socket: bool,
+    /// On the ports of -H, take clients alone whose certificate an authority of --tlscacert has signed.
+    #[arg(long, env = TLS_VERIFY, value_parser = FalseyValueParser::new(), requires = "tlscacert", requires = "tlscert", requires = "tlskey")]
+    tlsverify: bool,
+    /// The authorities of clients' certificates, PEM.
+    #[arg(long, value_name = "FILE", env = TLS_AUTHORITIES, hide_env_values = true)]
+    tlscacert: Option<PathBuf>,
+    /// The engine's own certificate, PEM.
+    #[arg(long, value_name = "FILE", env = TLS_CERTIFICATE, hide_env_values = true)]
+    tlscert: Option<PathBuf>,
+    /// The key of that certificate, PEM.
+    #[arg(long, value_name = "FILE", env = TLS_KEY, hide_env_values = true)]
+    tlskey: Option<PathBuf>,
     /// Leave the terminal, and end when idle; say `ready` on standard output when listening.
     #[arg(long, hide = true)]
     background: bool,
@@ -56,7 +76,7 @@ pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
     match command.action {
         Some(Action::Stop { containers }) if global.machine.other().is_some() => return stop_elsewhere(global, containers),
         Some(Action::Stop { containers }) => return stop(global, containers),
-        _ if global.host.is_some() || global.context.is_some() => {
+        _ if global.context.is_some() || global.hosts.iter().any(|host| host.starts_with("ssh://")) => {
             return Err(Failure::Message("an engine runs on the machine that it is for: start it there by ssh".into()));
         }
         Some(Action::DialStdio) => return dial_stdio::run(global),
@@ -69,9 +89,8 @@ pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
     }
     let filter = tracing_subscriber::EnvFilter::try_from_env("WHARF_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    let absolute = |path: &std::path::Path| std::path::absolute(path).map_err(|e| Failure::Message(e.to_string()));
-    let docker_socket = command.docker_socket.as_deref().filter(|path| !path.as_os_str().is_empty()).map(absolute).transpose()?;
-    let config = Config { data_root: absolute(&global.data_root)?, run_root: absolute(&global.run_root)?, docker_socket };
+    let listening = listening(global, command)?;
+    let config = Config { data_root: absolute(&global.data_root)?, run_root: absolute(&global.run_root)?, listening };
     if command.replace {
         stop(global, false)?;
     }
@@ -98,6 +117,45 @@ pub fn run(global: &Global, command: &EngineCommand) -> Outcome {
         }
         Failure::Message(error.to_string())
     })
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|e| Failure::Message(e.to_string()))
+}
+
+/// Where the engine listens besides: as the command line says, else as the environment does.
+fn listening(global: &Global, command: &EngineCommand) -> Result<Listening, Failure> {
+    let mut listening = Listening { not_lent: command.no_docker_socket, ..Listening::default() };
+    let given = command.docker_socket.as_deref().filter(|path| !path.as_os_str().is_empty());
+    listening.docker_socket = given.map(absolute).transpose()?;
+    let configured = std::env::var(LISTEN).unwrap_or_default();
+    let configured = configured.split(',').map(str::to_string).filter(|_| global.hosts.is_empty());
+    for host in global.hosts.iter().cloned().chain(configured).filter(|host| !host.is_empty()) {
+        match host.strip_prefix("unix://") {
+            Some(path) if path.starts_with('/') && listening.docker_socket.is_none() => {
+                listening.docker_socket = Some(path.into());
+            }
+            Some(_) => {
+                return Err(Failure::Message(format!("-H {host}: one socket besides the engine's own, by an absolute path")));
+            }
+            None => listening.tcp.push(host.parse().map_err(|why| Failure::Message(format!("-H: {why}")))?),
+        }
+    }
+    if command.tlsverify
+        && let (Some(authorities), Some(certificate), Some(key)) = (&command.tlscacert, &command.tlscert, &command.tlskey)
+    {
+        let files = TlsFiles { authorities: absolute(authorities)?, certificate: absolute(certificate)?, key: absolute(key)? };
+        listening.tls = Some(files);
+    } else if let Some((name, _)) =
+        [("tlscacert", &command.tlscacert), ("tlscert", &command.tlscert), ("tlskey", &command.tlskey)]
+            .into_iter()
+            .find(|(_, file)| file.is_some())
+    {
+        return Err(Failure::Message(format!(
+            "--{name} is for --tlsverify, which is not given: clients without a certificate are never served by TLS"
+        )));
+    }
+    Ok(listening)
 }
 
 /// Asks another machine's engine to end.

@@ -40,6 +40,10 @@ impl Engine {
     ) -> Result<Arc<Container>, EngineError> {
         check_name(name)?;
         verify(&spec).map_err(EngineError::Invalid)?;
+        let mut binds = spec.mounts.iter().filter(|mount| mount.kind == MountKind::Bind);
+        if let Some(why) = binds.find_map(|mount| self.config.refusal_of_bind(&mount.source)) {
+            return Err(EngineError::Invalid(why));
+        }
         let reserved = self.containers.reserve(name)?;
         self.state.refuse_unknown(Kind::Container, name)?;
         spec.layer_size().map_err(EngineError::Invalid)?;

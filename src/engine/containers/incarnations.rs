@@ -210,8 +210,11 @@ mod tests {
     #[test]
     fn what_is_kept_survives_the_engine_and_crashes() {
         let dir = tempfile::tempdir().expect("dir");
-        let config =
-            Arc::new(Config { data_root: dir.path().to_path_buf(), run_root: dir.path().join("run"), docker_socket: None });
+        let config = Arc::new(Config {
+            data_root: dir.path().to_path_buf(),
+            run_root: dir.path().join("run"),
+            listening: Default::default(),
+        });
         let parent = config.incarnations();
         let make = |id: &str| {
             let directory = config.container_directory(id);

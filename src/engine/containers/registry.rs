@@ -315,7 +315,8 @@ mod tests {
     }
 
     fn registry(directory: &std::path::Path) -> Containers {
-        let config = crate::engine::Config { data_root: directory.into(), run_root: directory.into(), docker_socket: None };
+        let config =
+            crate::engine::Config { data_root: directory.into(), run_root: directory.into(), listening: Default::default() };
         Containers::new(Arc::new(StateStore::open(Arc::new(config)).expect("journal")), Arc::default())
     }
 

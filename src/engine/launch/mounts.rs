@@ -59,6 +59,9 @@ impl LaunchFiles<'_> {
                     all.images.push(ImageMount { destination: mount.target.clone().into(), layers: layers.collect() });
                 }
                 MountKind::Bind => {
+                    if let Some(message) = self.config.refusal_of_bind(&mount.source) {
+                        return Err(EngineError::Start { name: record.name.clone(), message, step: SetupStep::Mounts });
+                    }
                     let source = self.config.bind_source(&mount.source);
                     make_source(record, mount, &source)?;
                     if let Some(IdMap::MatchUser(user)) = &mount.id_map {

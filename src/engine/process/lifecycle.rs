@@ -2,6 +2,7 @@
 
 use super::locks::Locks;
 use super::surroundings::{self, Starters};
+use super::tcp::{self, TcpDoor};
 use super::{docker_socket, revival, roots, shutdown};
 use crate::engine::containers::exec::Execs;
 use crate::engine::containers::files::Files;
@@ -45,6 +46,12 @@ pub enum WhenIdle {
     Leave,
 }
 
+/// A place where clients come in.
+pub enum Door {
+    Unix(UnixListener),
+    Tcp(TcpDoor),
+}
+
 /// The beginning of the names of damaged journals, in the data root.
 pub const DAMAGED: &str = "state.journal.damaged-";
 
@@ -62,7 +69,7 @@ pub fn run<F>(
     config: Config,
     when_idle: WhenIdle,
     starters: Starters,
-    serve_api: impl Fn(Arc<Engine>, UnixListener, Arc<watch::Sender<usize>>) -> F,
+    serve_api: impl Fn(Arc<Engine>, Door, Arc<watch::Sender<usize>>) -> F,
     ready: impl FnOnce(),
 ) -> Result<(), EngineError>
 where
@@ -98,7 +105,7 @@ async fn serve<F>(
     config: Config,
     nofile: (u64, u64),
     when_idle: WhenIdle,
-    serve_api: impl Fn(Arc<Engine>, UnixListener, Arc<watch::Sender<usize>>) -> F,
+    serve_api: impl Fn(Arc<Engine>, Door, Arc<watch::Sender<usize>>) -> F,
     ready: impl FnOnce(),
 ) -> Result<(), EngineError>
 where
@@ -112,8 +119,17 @@ where
     let short = short_name(&directory, "engine.sock");
     let listener = UnixListener::bind(short).map_err(EngineError::io(format!("listening on {}", socket.display())))?;
     let _ = fs::set_permissions(&socket, fs::Permissions::from_mode(0o600));
-    let docker = config.docker_socket.clone();
+    let docker = config.listening.docker_socket.clone();
     let besides = docker.as_deref().map(docker_socket::listen).transpose()?;
+    let ports = tcp::listen(&config.listening.tcp, config.listening.tls.as_ref());
+    // A container needs its engine more than somebody elsewhere needs a port of it.
+    let ports = ports.or_else(|error| match when_idle {
+        WhenIdle::Stay => Err(error),
+        WhenIdle::Leave => {
+            tracing::error!("the API is on no port: {error}");
+            Ok(Vec::new())
+        }
+    })?;
     let engine = Arc::new(Engine::open(config, nofile, when_idle)?);
     make_base_layer(&engine.config.base_layer())?;
     engine.adopt().await;
@@ -126,9 +142,8 @@ where
     };
     let thread = std::thread::Builder::new().name("firewall".into()).stack_size(128 * 1024).spawn(keeping);
     thread.map_err(EngineError::io("starting a thread"))?;
-    let listeners = std::iter::once(listener).chain(besides);
-    let servers: Vec<_> =
-        listeners.map(|listener| tokio::spawn(serve_api(engine.clone(), listener, connections.clone()))).collect();
+    let doors = std::iter::once(listener).chain(besides).map(Door::Unix).chain(ports.into_iter().map(Door::Tcp));
+    let servers: Vec<_> = doors.map(|door| tokio::spawn(serve_api(engine.clone(), door, connections.clone()))).collect();
     engine.launcher.reap_monitors()?;
     tokio::spawn(engine.state.clone().write_deferred_entries());
     tokio::spawn(engine.clone().follow_schedules());

@@ -7,3 +7,4 @@ pub mod revival;
 pub mod roots;
 pub(super) mod shutdown;
 pub mod surroundings;
+pub mod tcp;

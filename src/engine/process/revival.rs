@@ -4,7 +4,7 @@
 //! engine that inherited those would find no proxy and no `git`, lose its log, and give containers another `ulimit -n`.
 
 use super::surroundings::Starters;
-use crate::engine::{Config, DOCKER_SOCKET, EngineError};
+use crate::engine::{Config, EngineError};
 use nix::sys::resource::{Resource, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -50,9 +50,10 @@ pub fn log_path(run_root: &Path) -> PathBuf {
 /// The file system's.
 pub(in crate::engine) fn keep(config: &Config, nofile: (u64, u64), starters: Starters) -> Result<(), EngineError> {
     // What an argument has said is not in the environment, and a monitor does not know it.
-    let variables = std::env::vars_os().filter(|(name, _)| name != DOCKER_SOCKET);
-    let socket = config.docker_socket.iter().map(|path| (DOCKER_SOCKET.into(), path.clone().into_os_string()));
-    let environment = variables.chain(socket).map(|(name, value)| (name.into_vec(), value.into_vec())).collect();
+    let settings = config.listening.variables();
+    let variables = std::env::vars_os().filter(|(name, _)| settings.iter().all(|(known, _)| name != known));
+    let said = settings.iter().filter_map(|(name, value)| Some((OsString::from(name), value.clone()?)));
+    let environment = variables.chain(said).map(|(name, value)| (name.into_vec(), value.into_vec())).collect();
     let oom_score_adj = fs::read_to_string(OOM_SCORE_ADJ).unwrap_or_default().trim().to_string();
     let path = file(&config.run_root);
     let write = || -> io::Result<()> {

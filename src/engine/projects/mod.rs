@@ -119,6 +119,7 @@ impl Engine {
         }
         steps::check_resources(self, &project, &plan)?;
         warn(&plan, &progress);
+        steps::tell_of_lent_socket(self, &project, &plan, &progress);
         let causes = plan.causes();
         self.clear_pending_rollbacks(&project.name)?;
         if !causes.is_empty() {

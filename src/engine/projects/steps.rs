@@ -2,15 +2,15 @@
 
 use super::condition::{Awaited, await_condition};
 use super::update::{Update, may_go_on, update, watch};
-use super::{Context, Progress, convert};
-use crate::compose::model::{Network, Project, Volume};
+use super::{Context, Progress, ProgressSender, convert};
+use crate::compose::model::{Network, Project, Volume, VolumeKind};
 use crate::engine::containers::incarnations::Leaves;
 use crate::engine::containers::{START_MAY_TAKE, verify};
 use crate::engine::error::EngineError;
 use crate::engine::networks::NewNetwork;
 use crate::engine::record::{ContainerSpec, Replacement};
 use crate::engine::volumes::NewVolume;
-use crate::engine::{Container, Engine, locked};
+use crate::engine::{Container, Engine, is_docker_socket, locked};
 use crate::labels::LABEL_SERVICE;
 use crate::plan::{Operation, Plan, network_hash, volume_hash};
 use indexmap::IndexMap;
@@ -283,7 +283,40 @@ pub(super) fn check_resources(engine: &Engine, project: &Project, plan: &Plan) -
             _ => {}
         }
     }
+    for (service, path) in docker_sockets(project, plan) {
+        if let Some(why) = engine.config.refusal_of_bind(path) {
+            return Err(EngineError::Invalid(format!("services.{service}: {why}")));
+        }
+    }
     Ok(())
+}
+
+/// Services of which a container is made that binds Docker's socket, and its path.
+fn docker_sockets<'a>(project: &'a Project, plan: &'a Plan) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let made = |operation: &'a Operation| match operation {
+        Operation::CreateContainer { service, .. }
+        | Operation::RecreateContainer { service, .. }
+        | Operation::UpdateContainer { service, .. } => Some(service.as_str()),
+        _ => None,
+    };
+    let services: std::collections::BTreeSet<&str> = plan.graph.node_weights().filter_map(|step| made(&step.operation)).collect();
+    services.into_iter().filter_map(|name| {
+        let binds = project.services.get(name)?.volumes.iter().filter(|volume| volume.kind == VolumeKind::Bind);
+        let path = binds.filter_map(|bind| bind.source.as_deref()).find(|path| is_docker_socket(path))?;
+        Some((name, path))
+    })
+}
+
+/// Says which new containers get the engine's socket in the place of Docker's: who has it is root.
+pub(super) fn tell_of_lent_socket(engine: &Engine, project: &Project, plan: &Plan, progress: &ProgressSender) {
+    let lent = docker_sockets(project, plan).filter(|(_, path)| engine.config.is_lent(path));
+    let names: Vec<&str> = lent.map(|(service, _)| service).collect();
+    if !names.is_empty() {
+        progress.send(Progress::Warning(format!(
+            "{}: the socket of Docker that is mounted is wharf's own, since this host has no Docker; who uses it is root here (`wharf engine --no-docker-socket` switches this off)",
+            names.join(", ")
+        )));
+    }
 }
 
 /// A network as the file has it, without labels of ours.
