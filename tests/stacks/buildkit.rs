@@ -537,3 +537,37 @@ fn a_dockerfile_is_asked_about() {
         assert!(warning.info.as_ref().is_some_and(|info| info.filename == "Dockerfile" && !info.data.is_empty()));
     });
 }
+
+/// A target of `buildx bake` whose context is another target: the client hands its result on.
+#[test]
+fn a_build_takes_the_result_of_another() {
+    let stack = Stack::new("nothing");
+    let socket = engine(&stack);
+    within(60, async {
+        let base =
+            Client::new(socket.clone(), Served::new("FROM busybox:local\nENV FROM_BASE=yes\nRUN echo made >/made\n", &[])).await;
+        let made = base.build(&[], None).await;
+        made.response();
+        let graph = made.graph.clone().expect("a graph stands for the result");
+        let dockerfile = "FROM base\nRUN echo $FROM_BASE && cat /made\nFROM scratch\nCOPY --from=base /made /\n";
+        let client = Client::new(socket.clone(), Served::new(dockerfile, &[])).await;
+        let inputs = |key: &str| std::collections::HashMap::from([(key.to_string(), graph.clone())]);
+        let of = |target: &'static str| [("context:base", "input:0::base"), ("target", target)];
+        let first = client.build_with("dockerfile.v0", &of("0"), inputs("0::base"), None).await;
+        first.response();
+        assert_eq!(first.log(), "yes\nmade\n");
+        client.build_with("dockerfile.v0", &of("1"), inputs("0::base"), None).await.response();
+        // Another name, a graph of the client's own, and a result that is none.
+        let failed = client.build_with("dockerfile.v0", &of("0"), inputs("other"), None).await;
+        assert!(failed.failed().message.contains("input:0::base, which did not come"), "{failed:?}");
+        let mut strange = graph.clone();
+        strange.def.push(Vec::new());
+        let failed = client.build_with("dockerfile.v0", &of("0"), [("0::base".to_string(), strange)].into(), None).await;
+        assert!(failed.failed().message.contains("no build graphs (LLB)"), "{failed:?}");
+        let mut gone = graph.clone();
+        let text = gone.def[0].windows(3).position(|bytes| bytes == b"://").expect("a name") + 3;
+        gone.def[0][text] ^= 1;
+        let failed = client.build_with("dockerfile.v0", &of("0"), [("0::base".to_string(), gone)].into(), None).await;
+        assert!(failed.failed().message.contains("no such result"), "{failed:?}");
+    });
+}

@@ -29,6 +29,8 @@ pub(super) struct Files {
     pub filename: String,
     /// Other contexts that are directories of the client: the name in the Dockerfile, the name at the client.
     pub contexts: BTreeMap<String, String>,
+    /// Contexts that are results of other builds: the name in the Dockerfile, the name among the call's inputs.
+    pub inputs: BTreeMap<String, String>,
 }
 
 fn invalid(text: impl Into<String>) -> Status {
@@ -105,8 +107,12 @@ pub(super) fn files(attributes: &Attributes, request: &mut Request) -> Result<Fi
     };
     let is_local = matches!(context, Source::Local(_));
     let dockerfile = get("dockerfilekey").map(str::to_string).or_else(|| is_local.then(|| "dockerfile".to_string()));
-    let mut contexts = BTreeMap::new();
+    let (mut contexts, mut inputs) = (BTreeMap::new(), BTreeMap::new());
     for (name, value) in attributes.iter().filter_map(|(name, value)| Some((name.strip_prefix("context:")?, value))) {
+        if let Some(key) = value.strip_prefix("input:") {
+            inputs.insert(name.to_string(), key.to_string());
+            continue;
+        }
         match value.strip_prefix("local:") {
             Some(local) => drop(contexts.insert(name.to_string(), local.to_string())),
             None if value.starts_with("docker-image://") || GitRef::parse(value).is_some() => {
@@ -120,7 +126,7 @@ pub(super) fn files(attributes: &Attributes, request: &mut Request) -> Result<Fi
             }
         }
     }
-    Ok(Files { context, dockerfile, filename: get("filename").unwrap_or("Dockerfile").to_string(), contexts })
+    Ok(Files { context, dockerfile, filename: get("filename").unwrap_or("Dockerfile").to_string(), contexts, inputs })
 }
 
 /// The id of what the client uploads.
@@ -237,6 +243,7 @@ mod tests {
             ("cache-imports", r#"[{"Type": "registry", "Attrs": {"ref": "r:1"}}]"#),
             ("context:other", "local:_other"),
             ("context:base", "docker-image://busybox"),
+            ("context:made", "input:key"),
         ]))
         .expect("a request");
         assert_eq!((request.args["A"].as_str(), request.labels["l"].as_str(), request.epoch), ("b=c", "", Some(7)));
@@ -253,6 +260,7 @@ mod tests {
             ("x.Dockerfile", Some("dockerfile"), &Source::Local("context".into()))
         );
         assert_eq!((files.contexts["other"].as_str(), request.contexts["base"].as_str()), ("_other", "docker-image://busybox"));
+        assert_eq!(files.inputs["made"], "key");
         let filtered = read(&attributes(&[("no-cache", "a,b")])).expect("a request").0;
         assert!(!filtered.no_cache && filtered.no_cache_filter == ["a", "b"]);
         for (context, expected) in [
@@ -267,7 +275,6 @@ mod tests {
             ("platform", "linux/amd64,linux/arm64"),
             ("shm-size", "x"),
             ("ulimit", "x"),
-            ("context:a", "input:a"),
             ("context:a", "/etc"),
             ("force-network-mode", "container:x"),
             ("cache-imports", "{"),

@@ -2,7 +2,7 @@
 
 use super::grpc::{self, Body, Code, Status};
 use super::subrequests::Subrequest;
-use super::{attributes, cache, jobs, session};
+use super::{attributes, cache, inputs, jobs, session};
 use crate::engine::Engine;
 use bollard_buildkit_proto::moby::buildkit::v1 as control;
 use bollard_buildkit_proto::moby::buildkit::v1::apicaps::ApiCap;
@@ -27,7 +27,7 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the gateway can do: answer with results as this version of the protocol has them, and evaluate them.
-const CAPABILITIES: [&str; 13] = [
+const CAPABILITIES: [&str; 15] = [
     "solve.base",
     "solve.inlinereturn",
     "resolveimage",
@@ -38,6 +38,8 @@ const CAPABILITIES: [&str; 13] = [
     "proto.refarray",
     "gateway.solve.metadata",
     "frontend.caps",
+    "frontend.inputs",
+    "reference.output",
     "gateway.solve.evaluate",
     "gateway.evaluate",
     "gateway.warnings",
@@ -171,15 +173,16 @@ async fn bridge(engine: &Arc<Engine>, method: &str, request: Request<Incoming>) 
                 if message.frontend.is_empty() && !message.definition.as_ref().is_some_and(jobs::has_graph) {
                     return Ok(gateway::SolveResponse::default());
                 }
-                jobs::refuse_graphs(message.definition.as_ref(), &message.frontend_inputs)?;
+                jobs::refuse_graphs(message.definition.as_ref())?;
                 if let Some(subrequest) = Subrequest::of(&message.frontend_opt)? {
                     attributes::check_frontend(&message.frontend, &message.frontend_opt)?;
                     let metadata = job.answer(engine, subrequest, &message.frontend_opt).await?;
                     let result = gateway::Result { metadata, ..gateway::Result::default() };
                     return Ok(gateway::SolveResponse { result: Some(result), ..gateway::SolveResponse::default() });
                 }
-                let id = job.build(engine, &message.frontend, &message.frontend_opt).await?;
-                let result = Some(Returned::Ref(gateway::Ref { id: id.clone(), def: None }));
+                let id = job.build(engine, &message.frontend, &message.frontend_opt, &message.frontend_inputs).await?;
+                let def = Some(inputs::definition(&id));
+                let result = Some(Returned::Ref(gateway::Ref { id: id.clone(), def }));
                 let result = gateway::Result { result, ..gateway::Result::default() };
                 Ok(match message.allow_result_return {
                     true => gateway::SolveResponse { result: Some(result), ..gateway::SolveResponse::default() },

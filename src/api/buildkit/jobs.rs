@@ -7,6 +7,7 @@
 use super::attributes::{self, Attributes};
 use super::exporters::{self, is_image};
 use super::grpc::{Code, Status};
+use super::inputs::{self, Inputs};
 use super::lender::{SessionLender, SessionLogins};
 use super::progress::Progress;
 use super::session::{self, Session};
@@ -100,7 +101,7 @@ pub(super) async fn solve(engine: &Arc<Engine>, request: SolveRequest) -> Result
         let returned = returned.wait_for(Option::is_some).await.map(|returned| returned.clone());
         returned.ok().flatten().unwrap_or(Ok(None))?
     } else {
-        Some(job.build(engine, &request.frontend, &request.frontend_attrs).await?)
+        Some(job.build(engine, &request.frontend, &request.frontend_attrs, &request.frontend_inputs).await?)
     };
     let Some(id) = id else { return Ok(HashMap::new()) };
     let built = job.find_built(&id)?;
@@ -116,8 +117,8 @@ pub(super) fn has_graph(definition: &Definition) -> bool {
 ///
 /// # Errors
 /// Where there is one.
-pub(super) fn refuse_graphs(definition: Option<&Definition>, inputs: &HashMap<String, Definition>) -> Result<(), Status> {
-    if definition.is_some_and(has_graph) || inputs.values().any(has_graph) {
+pub(super) fn refuse_graphs(definition: Option<&Definition>) -> Result<(), Status> {
+    if definition.is_some_and(has_graph) {
         return Err(Status::new(Code::Unimplemented, "wharf builds Dockerfiles, and no build graphs (LLB) of its clients"));
     }
     Ok(())
@@ -125,7 +126,7 @@ pub(super) fn refuse_graphs(definition: Option<&Definition>, inputs: &HashMap<St
 
 /// Refuses what is not there.
 fn check(request: &SolveRequest) -> Result<(), Status> {
-    refuse_graphs(request.definition.as_ref(), &request.frontend_inputs)?;
+    refuse_graphs(request.definition.as_ref())?;
     for export in request.cache.iter().flat_map(|cache| &cache.exports) {
         if export.r#type != "inline" {
             let message = format!("wharf exports no cache of type {}: use `type=inline`", export.r#type);
@@ -170,6 +171,13 @@ fn register(request: &SolveRequest) -> Result<Registered, Status> {
     refused.map_or(Ok(Registered(job)), Err)
 }
 
+/// The result of a build, whichever it was.
+fn result_of_any(id: &str) -> Result<Built, Status> {
+    let jobs: Vec<Arc<Job>> = JOBS.borrow().values().cloned().collect();
+    let missing = || Status::new(Code::NotFound, format!("no such result: {id}: its build has ended"));
+    jobs.iter().find_map(|job| job.find_built(id).ok()).ok_or_else(missing)
+}
+
 impl Job {
     /// Comes back when the build has ended, or was given up.
     async fn ended(&self) {
@@ -180,9 +188,15 @@ impl Job {
     ///
     /// # Errors
     /// The build's, with the place in the Dockerfile.
-    pub async fn build(&self, engine: &Arc<Engine>, frontend: &str, attributes: &Attributes) -> Result<String, Status> {
+    pub async fn build(
+        &self,
+        engine: &Arc<Engine>,
+        frontend: &str,
+        attributes: &Attributes,
+        inputs: &Inputs,
+    ) -> Result<String, Status> {
         tokio::select! {
-            built = self.build_image(engine, frontend, attributes) => {
+            built = self.build_image(engine, frontend, attributes, inputs) => {
                 let built = built.map_err(Status::without_code)?;
                 let id = crate::random::hex::<12>().map_err(Status::internal)?;
                 self.built.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), built);
@@ -226,9 +240,21 @@ impl Job {
         }
     }
 
-    async fn build_image(&self, engine: &Arc<Engine>, frontend: &str, attributes: &Attributes) -> Result<Built, Status> {
+    async fn build_image(
+        &self,
+        engine: &Arc<Engine>,
+        frontend: &str,
+        attributes: &Attributes,
+        inputs: &Inputs,
+    ) -> Result<Built, Status> {
         attributes::check_frontend(frontend, attributes)?;
         let (mut request, files) = attributes::read(attributes)?;
+        for (name, key) in &files.inputs {
+            let missing =
+                || Status::new(Code::InvalidArgument, format!("the context `{name}` is input:{key}, which did not come"));
+            let result = inputs::result_of(inputs.get(key).ok_or_else(missing)?)?;
+            request.built.insert(name.clone(), result_of_any(&result)?.manifest);
+        }
         let images = self.exporters.iter().filter(|exporter| is_image(exporter));
         request.tags = images.flat_map(exporters::names).map(str::to_string).collect();
         // Without an image to export it is made for its files alone.

@@ -2,7 +2,7 @@
 //!
 //! On the one the client calls the engine ([`control`]), on the other the engine calls the client ([`session`]): for its directories
 //! ([`filesync`], [`fsutil`]), which are then a build's context as any ([`sources`]). What is built is a Dockerfile ([`attributes`]), by wharf's own
-//! solver; a build is a job ([`jobs`]) and ends with its exports ([`exporters`]), what its steps ask the client for in [`lender`], and [`progress`] shows it as BuildKit would. What is asked of a Dockerfile and builds nothing is in [`subrequests`]. [`cache`] is what builds remember.
+//! solver; a build is a job ([`jobs`]) and ends with its exports ([`exporters`]), what its steps ask the client for in [`lender`], and [`progress`] shows it as BuildKit would. What is asked of a Dockerfile and builds nothing is in [`subrequests`], what one build takes of another in [`inputs`]. [`cache`] is what builds remember.
 
 mod attributes;
 mod cache;
@@ -11,6 +11,7 @@ mod exporters;
 mod filesync;
 pub mod fsutil;
 mod grpc;
+mod inputs;
 mod jobs;
 mod lender;
 mod progress;

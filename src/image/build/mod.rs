@@ -71,6 +71,9 @@ pub struct Request {
     pub platform: Option<String>,
     /// Other contexts by name: a directory, `docker-image://NAME`.
     pub contexts: BTreeMap<String, String>,
+    /// Contexts that are images which were built, by their manifests. Not the client's to say.
+    #[serde(skip)]
+    pub built: BTreeMap<String, Digest>,
     /// Secrets by id: where each is on this machine.
     pub secrets: BTreeMap<String, Secret>,
     /// A Git repository to build from instead of the directory: `URL#REF:DIRECTORY`.

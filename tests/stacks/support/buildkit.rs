@@ -86,6 +86,8 @@ pub struct Build {
     pub shown: control::StatusResponse,
     /// What a question has been answered, by its form.
     pub answer: HashMap<String, Vec<u8>>,
+    /// The build graph that stands for the result.
+    pub graph: Option<bollard_buildkit_proto::pb::Definition>,
 }
 
 impl Build {
@@ -214,6 +216,17 @@ impl Client {
         attributes: &[(&str, &str)],
         exporter: Option<(&str, &[(&str, &str)])>,
     ) -> Build {
+        self.build_with(frontend, attributes, HashMap::new(), exporter).await
+    }
+
+    /// The same with graphs of other builds' results.
+    pub async fn build_with(
+        &self,
+        frontend: &str,
+        attributes: &[(&str, &str)],
+        inputs: HashMap<String, bollard_buildkit_proto::pb::Definition>,
+        exporter: Option<(&str, &[(&str, &str)])>,
+    ) -> Build {
         let reference = new_reference();
         let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_string(), (*b).to_string())).collect();
         let exporters =
@@ -227,6 +240,7 @@ impl Client {
             let solve = gateway::SolveRequest {
                 frontend: frontend.into(),
                 frontend_opt: map(attributes),
+                frontend_inputs: inputs,
                 allow_result_return: true,
                 ..Default::default()
             };
@@ -244,12 +258,16 @@ impl Client {
         let status = self.shown(&reference);
         let (outer, inner, shown) = tokio::join!(outer, inner, status);
         let answered = inner.as_ref().ok().and_then(|solved| solved.result.clone());
+        let graph = answered.as_ref().and_then(|answered| match &answered.result {
+            Some(gateway::result::Result::Ref(result)) => result.def.clone(),
+            _ => None,
+        });
         // A build that was refused from outside is cancelled within.
         let result = match inner {
             Err(failed) if failed.code != 1 => Err(failed),
             _ => outer.map(|response| response.exporter_response),
         };
-        Build { result, shown, answer: answered.map(|result| result.metadata).unwrap_or_default() }
+        Build { result, shown, graph, answer: answered.map(|result| result.metadata).unwrap_or_default() }
     }
 
     /// What is shown of a build until its end.

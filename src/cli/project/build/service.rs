@@ -112,6 +112,7 @@ pub(super) fn request(
     tags.extend(build.tags.iter().cloned());
     Ok(Request {
         checked: flags.checked && !flags.quiet,
+        built: BTreeMap::new(),
         passing: false,
         unpacked: false,
         given: None,

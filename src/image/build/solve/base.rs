@@ -76,6 +76,10 @@ impl Solver {
 
     /// An image by the name that FROM or --from gives, or that a named context replaces it with.
     pub(super) async fn image(&self, name: &str) -> Result<Image, ImageError> {
+        if let Some(digest) = self.request.built.get(name) {
+            let gone = || ImageError::Build(format!("the context `{name}` is the result of a build that is not here any more"));
+            return self.host.store().by_manifest(digest).ok_or_else(gone);
+        }
         let name = match self.request.contexts.get(name).and_then(|context| context.strip_prefix("docker-image://")) {
             Some(replaced) => replaced,
             None => name,
