@@ -12,7 +12,7 @@ use crate::engine::record::ContainerRecord;
 use crate::engine::{Engine, EngineError};
 use crate::image::build::ignore::Pattern;
 use crate::image::chunks::ChunkReader;
-use crate::image::{Digest, Image, ImageError, ImageRef, archive};
+use crate::image::{ChainId, Digest, Image, ImageError, ImageRef, archive};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
@@ -98,8 +98,25 @@ fn list(engine: &Engine, query: &Query) -> Reply {
     }
     let users = |group: &Grouped| counted.then(|| users.get(group.image.id.as_str()).copied().unwrap_or(0));
     let images = grouped(every(engine)?.filter(|one| wanted(one)));
-    let list: Vec<ImageSummary> = images.iter().map(|group| summary(group, users(group), query)).collect();
+    let mut list: Vec<ImageSummary> = images.iter().map(|group| summary(group, users(group), query)).collect();
+    if query.flag("shared-size") {
+        share(engine, &all(engine)?, &mut list);
+    }
     reply::json(200, &list)
+}
+
+/// Says how many bytes of images are in layers that others have as well.
+pub(super) fn share(engine: &Engine, all: &[Grouped], list: &mut [ImageSummary]) {
+    let mut users: HashMap<&ChainId, usize> = HashMap::new();
+    for layer in all.iter().flat_map(|group| &group.image.layers) {
+        *users.entry(layer).or_default() += 1;
+    }
+    for summary in list {
+        let Some(group) = all.iter().find(|group| group.image.id.as_str() == summary.id) else { continue };
+        let shared = group.image.layers.iter().filter(|layer| users.get(layer).is_some_and(|users| *users > 1));
+        let bytes: u64 = shared.filter_map(|layer| engine.images.store.has_layer(layer)).sum();
+        summary.shared_size = i64::try_from(bytes).unwrap_or(i64::MAX);
+    }
 }
 
 /// An image as lists show it, and how many containers have it where they were counted.
@@ -357,16 +374,26 @@ async fn import(engine: &Arc<Engine>, query: &Query, request: Request<Incoming>)
     reply::json(200, &ProgressLine::status(image.id.to_string()))
 }
 
+/// As with Docker, what is wrong with an archive is said in the progress. wharf's own client reads the status.
 async fn load(engine: &Arc<Engine>, request: Request<Incoming>) -> Reply {
+    let own = request.headers().contains_key(super::WARNING_HEADER);
     let worker = engine.clone();
     let loaded = with_body(request, move |body| {
         archive::load(&worker.images.store, body, &worker.config.data_root.join("images/staging"))
     })
-    .await?;
+    .await;
+    let loaded = match loaded {
+        Err(error @ EngineError::Image(_)) if !own => return progress(ProgressLine::failed(&error.to_string(), None).to_line()),
+        loaded => loaded?,
+    };
     loaded.iter().for_each(|(_, image)| engine.events.emit_image_id("load", &image.id));
     let line = |name: &ImageRef| ProgressLine::stream(format!("Loaded image: {}\n", name.familiar())).to_line();
     let lines: String = loaded.iter().map(|(name, _)| line(name)).collect();
-    // The CLI reads lines of JSON by the type of the content.
+    progress(lines)
+}
+
+/// Lines of JSON: the CLI knows them by the type of the content.
+fn progress(lines: String) -> Reply {
     let mut response = reply::text(200, lines)?;
     response.headers_mut().insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
     Ok(response)

@@ -185,7 +185,9 @@ fn count(engine: &Engine, asked: impl Fn(&str) -> bool, query: &Query) -> Result
         let layers: BTreeSet<&ChainId> = images.iter().flat_map(|group| &group.image.layers).collect();
         usage.layers_size = layers.into_iter().map(|layer| engine.images.store.has_layer(layer).unwrap_or(0)).sum();
         let users = |group: &Grouped| records.iter().filter(|record| record.image_id.as_ref() == Some(&group.image.id)).count();
-        usage.images = Some(images.iter().map(|group| super::images::summary(group, Some(users(group)), query)).collect());
+        let mut list: Vec<_> = images.iter().map(|group| super::images::summary(group, Some(users(group)), query)).collect();
+        super::images::share(engine, &images, &mut list);
+        usage.images = Some(list);
     }
     if asked("container") {
         let networks = engine.networks.all();

@@ -307,3 +307,55 @@ fn a_failed_start_names_its_step() {
         assert_eq!(stack.api("DELETE", &format!("/containers/{id}"), None).0, 204);
     }
 }
+
+/// What is shared, which archive is none, and which driver is not there: in Docker's forms.
+#[test]
+fn images_and_drivers_are_as_dockers_clients_read_them() {
+    let stack = Stack::new("nothing");
+    stack.wharf(&["container", "run", "-d", "--name", "one", "busybox:local", "sleep", "1000"]).ok();
+    let (status, answer) = stack.api("POST", "/commit?container=one&repo=made&tag=1", None);
+    assert_eq!(status, 201, "{answer}");
+    let (_, images) = stack.api("GET", "/images/json?shared-size=1", None);
+    let list = images.as_array().expect("a list");
+    assert!(
+        list.len() == 2 && list.iter().all(|image| image["SharedSize"].as_i64().is_some_and(|size| size > 100_000)),
+        "{images}"
+    );
+    let (_, usage) = stack.api("GET", "/system/df?type=image", None);
+    assert!(usage["Images"][0]["SharedSize"].as_i64().is_some_and(|size| size > 0), "{usage}");
+    assert_eq!(stack.api("GET", "/images/json", None).1[0]["SharedSize"], -1);
+    // Images without a name count.
+    stack.wharf(&["image", "tag", "busybox:local", "made:1"]).ok();
+    assert_eq!(stack.api("GET", "/info", None).1["Images"], 2);
+    // An archive that is none is an error in the progress.
+    let (status, answer) = stack.api("POST", "/images/load", Some(&json!("no archive")));
+    assert!(status == 200 && answer["errorDetail"]["message"].is_string() && answer["error"].is_string(), "{status} {answer}");
+    stack.write("no.tar", "no archive");
+    stack.wharf(&["image", "load", "-i", "no.tar"]).fails(1, &["archive"]);
+    // The driver of volumes that nobody makes.
+    let create = |host: Value, volumes: Value| {
+        let body = json!({"Image": "busybox:local", "HostConfig": host, "Volumes": volumes});
+        stack.api("POST", "/containers/create?name=driven", Some(&body))
+    };
+    let (status, answer) = create(json!({"VolumeDriver": "foo", "Isolation": "default"}), json!({}));
+    assert_eq!(status, 201, "{answer}");
+    let host = inspected(&stack, "driven")["HostConfig"].clone();
+    assert_eq!((&host["VolumeDriver"], &host["Isolation"]), (&json!("foo"), &json!("default")));
+    assert_eq!(stack.api("DELETE", "/containers/driven", None).0, 204);
+    for (host, volumes) in
+        [(json!({"VolumeDriver": "foo"}), json!({"/v": {}})), (json!({"VolumeDriver": "foo", "Binds": ["v:/v"]}), json!({}))]
+    {
+        let (status, answer) = create(host, volumes);
+        assert!(status == 404 && message(&answer).contains("plugin \"foo\" not found"), "{answer}");
+    }
+    // Processes that run beside the container's first, as inspect shows them; docker-py's name of the keys.
+    assert_eq!(inspected(&stack, "one")["ExecIDs"], Value::Null);
+    let (_, exec) = stack.api("POST", "/containers/one/exec", Some(&json!({"Cmd": ["sleep", "1000"], "detachKeys": "ctrl-x"})));
+    let id = exec["Id"].as_str().expect("an id");
+    assert_eq!(inspected(&stack, "one")["ExecIDs"], json!([id]));
+    assert_eq!(stack.api("GET", &format!("/exec/{id}/json"), None).1["DetachKeys"], "ctrl-x");
+    let (_, stats) = stack.api("GET", "/containers/one/stats?stream=0&one-shot=1", None);
+    let counted = stats["memory_stats"]["stats"].as_object().expect("an object");
+    assert!(counted.len() > 10 && counted.contains_key("inactive_file"), "{stats}");
+    stack.wharf(&["container", "rm", "-f", "one"]).ok();
+}

@@ -200,6 +200,7 @@ fn host_config(record: &ContainerRecord) -> HostConfig {
         volumes_from: spec.as_created.volumes_from.clone(),
         container_id_file: spec.as_created.container_id_file.clone(),
         isolation: spec.as_created.isolation.clone(),
+        volume_driver: spec.as_created.volume_driver.clone(),
         log_config: log_config(spec),
         network_mode: network_mode(record),
         port_bindings: bindings(spec),

@@ -140,6 +140,7 @@ fn as_created(create: &ContainerCreate) -> AsCreated {
         log_options: host.log_config.config.clone(),
         container_id_file: host.container_id_file.clone(),
         isolation: host.isolation.clone(),
+        volume_driver: host.volume_driver.clone(),
         shareable_ipc: host.ipc_mode == "shareable",
     }
 }
@@ -181,7 +182,10 @@ fn check_modes(create: &ContainerCreate) -> Result<(), EngineError> {
     if !matches!(host.userns_mode.as_str(), "" | "host") {
         return Err(invalid(format!("invalid userns mode: {}: wharf has no user namespaces", host.userns_mode)));
     }
-    if !matches!(host.volume_driver.as_str(), "" | "local") {
+    // Docker looks for the driver when it makes a volume of it, and for no bind mount.
+    let named = |bind: &String| !bind.starts_with('/');
+    let makes_volumes = !create.volumes.is_empty() || host.binds.iter().any(named);
+    if makes_volumes && !matches!(host.volume_driver.as_str(), "" | "local") {
         return Err(EngineError::NoSuch { what: "volume plugin", name: host.volume_driver.clone() });
     }
     Ok(())

@@ -115,6 +115,8 @@ pub struct AsCreated {
     pub container_id_file: String,
     /// `default`, or nothing.
     pub isolation: String,
+    /// Of volumes that the container would have had made: it has none.
+    pub volume_driver: String,
     /// `ipc: shareable`, which is what every container of wharf is.
     pub shareable_ipc: bool,
 }
