@@ -391,7 +391,9 @@ fn used(text: &str, escape: char) -> Vec<String> {
 fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let lower = name.to_ascii_lowercase();
     let distance = |other: &str| strsim::damerau_levenshtein(&lower, &other.to_ascii_lowercase());
-    let near = known.map(|other| (distance(other), other)).filter(|(distance, _)| *distance <= DISTANCE.min(name.len().saturating_sub(1)));
+    let near = known
+        .map(|other| (distance(other), other))
+        .filter(|(distance, _)| *distance <= DISTANCE.min(name.len().saturating_sub(1)));
     near.min().map(|(_, other)| other)
 }
 
